@@ -1,0 +1,60 @@
+"""The command line: one file a sub-command, and one place where errors become a line and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from ..errors import InputError
+from . import demo, evaluate, record, score, train
+
+OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+# A full disk, a full quota and a file-size limit are the same thing to the user.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+app = typer.Typer(
+    name="hf-ptr",
+    help="Post-train robot policies on uneven demonstrations.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(record.app, name="record")
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("score")(score.score)
+app.command("demo")(demo.demo)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits: 0 done, 2 wrong input, 1 anything else, 130 interrupted."""
+    try:
+        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+    except InputError as error:
+        sys.exit(_complain(str(error), WRONG_INPUT))
+    except typer.Exit as error:
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(_complain("interrupted; start the same command again to go on", INTERRUPTED))
+    except Exception as error:
+        usage = getattr(error, "format_message", None)
+        if usage is not None:
+            sys.exit(_complain(f"{usage()} Try --help.", WRONG_INPUT))
+        if _is_out_of_space(error):
+            sys.exit(_complain(f"no space left to write ({error}); free some and start the command again", WRONG_INPUT))
+        raise
+    sys.exit(code if isinstance(code, int) else OK)
+
+
+def _is_out_of_space(error: BaseException) -> bool:
+    # safetensors reports the operating system's error as text.
+    text = str(error)
+    numbered = any(f"os error {number}" in text for number in NO_SPACE)
+    return numbered or (isinstance(error, OSError) and error.errno in NO_SPACE)
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"hf-ptr: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,82 @@
+"""`hf-ptr evaluate`: success in an environment, or action error on held-out episodes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .record import DEFAULT_TASKS
+
+
+def evaluate(
+    checkpoints: Annotated[list[Path], typer.Argument(help="Folders of saved policies.")],
+    env: Annotated[str | None, typer.Option(help="Environment to roll out in: metaworld.")] = None,
+    dataset: Annotated[Path | None, typer.Option(help="LeRobotDataset to measure the action error on.")] = None,
+    tasks: Annotated[str, typer.Option(help="Tasks of the environment, comma-separated.")] = DEFAULT_TASKS,
+    episodes: Annotated[
+        str | None, typer.Option(help="Rollouts per task, or held-out episode ids of the dataset, as in 16:20.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of initial states and of the policy's noise.")] = 0,
+    max_steps: Annotated[int, typer.Option(help="Steps after which a rollout has failed.")] = 300,
+    workers: Annotated[int, typer.Option(help="Processes that roll out.")] = 2,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results here.")] = None,
+) -> None:
+    """Success rates with 95 % Wilson intervals in an environment, or held-out action error on a dataset.
+
+    Examples:
+
+        hf-ptr evaluate runs/ptr --env metaworld --episodes 20
+
+        hf-ptr evaluate runs/sft runs/ptr --dataset data/g1_bottle --episodes 16:20 --json results.json
+    """
+    from rich.console import Console
+
+    from hf_ptr.errors import InputError, nearest
+
+    console = Console()
+    if (env is None) == (dataset is None):
+        raise InputError("nothing to evaluate in; pass either --env metaworld or --dataset FOLDER")
+    names = checkpoint_names(checkpoints)
+    if env is not None:
+        if env != "metaworld":
+            raise InputError(f"unknown environment {env!r}.{nearest(env, ['metaworld'])} Known: metaworld")
+        from hf_ptr.evaluation.rollouts import evaluate_metaworld
+
+        number = episodes or "20"
+        if not number.isdigit():
+            raise InputError(f"--episodes {number!r} is no number; in an environment it is the rollouts per task")
+        wanted = [task.strip() for task in tasks.split(",") if task.strip()]
+        arms = {}
+        for name, folder in names.items():
+            result = evaluate_metaworld(
+                folder, wanted, int(number), seed=seed, max_steps=max_steps, workers=workers
+            )
+            console.print(result.to_rich(title=name))
+            arms[name] = result.to_dict()
+    else:
+        from hf_ptr.data.lerobot_reader import read_dataset
+        from hf_ptr.evaluation.offline import compare, evaluate_dataset
+        from hf_ptr.training.recipe import parse_episodes
+
+        table = read_dataset(dataset, episodes=parse_episodes(episodes))
+        errors = {name: evaluate_dataset(folder, table, seed=seed) for name, folder in names.items()}
+        for name, result in errors.items():
+            console.print(result.to_rich(title=name))
+        if len(errors) > 1:
+            console.print(compare(errors))
+        arms = {name: result.to_dict() for name, result in errors.items()}
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps({"arms": arms}, indent=2) + "\n")
+        console.print(f"written to {json_file}")
+
+
+def checkpoint_names(checkpoints: list[Path]) -> dict[str, Path]:
+    """A short name for each checkpoint: its folder's, or its path where two folders are called the same."""
+    short = [folder.name for folder in checkpoints]
+    return {
+        (folder.name if short.count(folder.name) == 1 else str(folder)): folder for folder in checkpoints
+    }

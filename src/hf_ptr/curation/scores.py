@@ -1,0 +1,116 @@
+"""Score files: the weight that a trained scorer gives every chunk of a dataset."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.progress import track
+
+from hf_ptr import functional as F
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.segments import SegmentDataset
+from hf_ptr.errors import InputError
+from hf_ptr.policies import VLAProcessor
+from hf_ptr.training.collator import SegmentCollator
+from hf_ptr.training.config import PTRConfig
+from hf_ptr.training.model import PTRModel
+from hf_ptr.training.objective import PTRObjective
+from hf_ptr.training.trainer import MODEL_INPUTS, candidates_of, load_objective_state
+
+SEGMENTS_A_BATCH = 64
+
+
+@torch.no_grad()
+def score_dataset(run: str | Path, table: EpisodeTable, *, seed: int = 0) -> pd.DataFrame:
+    """
+    Scores and weights of every chunk of a dataset by the scorer of a finished run, as that run scored them.
+
+    The negatives come from the dataset itself: the other chunks of a batch and the queue, as in training. Two passes
+    are made, the first to fill the queue, so that the first chunks are scored as the last ones are.
+
+    Args:
+        run: the folder of a PTR run.
+        table: the episodes.
+        seed: of the order of the segments, the draws and the policy's noise.
+
+    Returns:
+        One row a frame, in the order of the dataset: `index episode_index frame_index task_index source score weight
+        valid scorer`.
+
+    Raises:
+        InputError: when the run has no scorer, or does not know the dataset's instructions.
+    """
+    folder = Path(run)
+    model = PTRModel.from_pretrained(folder).eval()
+    if model.scorer is None:
+        raise InputError(f"{folder} has no scorer: it was trained with alpha 0; score with a PTR run")
+    args = PTRConfig.from_run(folder)
+    objective = PTRObjective(args)
+    load_objective_state(objective, folder)
+    config = model.policy.config
+    dataset = SegmentDataset(
+        table,
+        chunk_size=config.chunk_size,
+        chunk_stride=config.n_action_steps,
+        observation_features=config.observation_features,
+        state_feature=config.state_feature,
+        action_feature=config.action_feature,
+    )
+    collator = SegmentCollator(VLAProcessor.from_pretrained(folder), dataset.tasks)
+    scores = np.zeros(len(table.frame_id), dtype=np.float32)
+    weights = np.ones(len(table.frame_id), dtype=np.float32)
+    valid = np.zeros(len(table.frame_id), dtype=bool)
+    row_of = {int(frame): row for row, frame in enumerate(table.frame_id)}
+    # The caller's random state is none of ours to move.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        order = torch.randperm(len(dataset)).split(SEGMENTS_A_BATCH)
+        warm_up = order[: -(-args.queue_size // SEGMENTS_A_BATCH)]
+        for batch_number, segments in enumerate(track((*warm_up, *order), "scoring")):
+            batch = collator(dataset.__getitems__(segments.tolist()))
+            output = model(**{name: batch[name] for name in MODEL_INPUTS if name in batch})
+            candidates = candidates_of(model.policy, batch, output.target)
+            logits, _ = objective.logits(output, candidates)
+            objective.remember()
+            if batch_number < len(warm_up):
+                continue
+            score = F.ptr_score(logits)
+            weight = objective.weight(score, candidates.valid, None, step=args.nce_warmup_steps)
+            rows = [row_of[int(frame)] for frame in batch["index"]]
+            scores[rows] = torch.where(candidates.valid, score, torch.zeros_like(score)).numpy()
+            weights[rows], valid[rows] = weight.numpy(), candidates.valid.numpy()
+    return pd.DataFrame(
+        {
+            "index": table.frame_id,
+            "episode_index": np.repeat(table.episode_index, table.lengths),
+            "frame_index": table.frame_index,
+            "task_index": table.task_index,
+            "source": table.source,
+            "score": scores,
+            "weight": weights,
+            "valid": valid,
+            "scorer": _digest(folder / "scorer" / "model.safetensors"),
+        }
+    )
+
+
+def write_scores(scores: pd.DataFrame, out: str | Path) -> Path:
+    """Writes a score file as parquet, whole or not at all."""
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        scores.to_parquet(partial, index=False)
+        os.replace(partial, out)
+    finally:
+        partial.unlink(missing_ok=True)
+    return out
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -1,0 +1,167 @@
+"""The table of episodes that everything else in `hf_ptr.data` reads, writes, cuts and corrupts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hf_ptr.errors import InputError, nearest
+
+
+@dataclass(frozen=True, eq=False)
+class EpisodeTable:
+    """The numeric columns of a robot dataset, episode after episode.
+
+    `F` frames, `E` episodes. Rows of one episode are adjacent and in the order of time; episodes follow each
+    other without gaps, so `starts` is the running sum of `lengths`.
+
+    Attributes:
+        columns: every numeric vector feature by its LeRobot name, each `(F, d)` float32 in raw units. A feature of
+            shape `[1]` is `(F, 1)`.
+        task_index: `(F,)` int64, index into `tasks`.
+        tasks: the instructions, in natural language.
+        starts: `(E,)` int64, first row of each episode.
+        lengths: `(E,)` int64, frames of each episode, all at least 1.
+        episode_index: `(E,)` int64, the episodes' ids in the dataset's files.
+        frame_id: `(F,)` int64, each frame's row in the whole dataset as stored in the files' `index` column. It
+            survives `select`, so that score files refer to frames of the dataset and not of a selection.
+        fps: frames per second.
+        robot_type: the robot's name in the dataset, if it has one.
+        source: the dataset's name.
+        features: the features as in `meta/info.json`, images and videos included.
+
+    Raises:
+        InputError: the arrays do not fit together.
+    """
+
+    columns: dict[str, np.ndarray]
+    task_index: np.ndarray
+    tasks: tuple[str, ...]
+    starts: np.ndarray
+    lengths: np.ndarray
+    episode_index: np.ndarray
+    frame_id: np.ndarray
+    fps: float
+    robot_type: str | None
+    source: str
+    features: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        frames, episodes = len(self.task_index), len(self.lengths)
+        if episodes == 0 or frames == 0:
+            raise InputError(f"dataset {self.source!r} has no frames; nothing can be learned from it")
+        for name, column in self.columns.items():
+            if column.ndim != 2 or len(column) != frames:
+                raise InputError(f"feature {name!r} of {self.source!r} has shape {column.shape}, not ({frames}, d)")
+        per_frame = len(self.frame_id) == frames
+        per_episode = len(self.starts) == len(self.episode_index) == episodes
+        expected = np.concatenate(([0], np.cumsum(self.lengths)))
+        packed = per_episode and np.array_equal(self.starts, expected[:-1]) and int(expected[-1]) == frames
+        if not (per_frame and packed and bool((np.asarray(self.lengths) > 0).all())):
+            raise InputError(
+                f"episodes of {self.source!r} do not tile its {frames} frames: lengths sum to {expected[-1]}"
+            )
+
+    @property
+    def num_frames(self) -> int:
+        """`F`."""
+        return len(self.task_index)
+
+    @property
+    def num_episodes(self) -> int:
+        """`E`."""
+        return len(self.lengths)
+
+    @property
+    def episode_of_row(self) -> np.ndarray:
+        """`(F,)` int64: position (not id) of the episode that each row belongs to."""
+        return np.repeat(np.arange(self.num_episodes), self.lengths)
+
+    @property
+    def frame_index(self) -> np.ndarray:
+        """`(F,)` int64: each row's frame within its episode, from 0."""
+        return np.arange(self.num_frames) - np.repeat(self.starts, self.lengths)
+
+    def feature(self, name: str) -> np.ndarray:
+        """The column of a feature, `(F, d)`.
+
+        Raises:
+            InputError: the table has no such numeric feature; the nearest name is suggested.
+        """
+        if name not in self.columns:
+            available = ", ".join(self.columns) or "none"
+            hint = nearest(name, self.columns)
+            raise InputError(f"dataset {self.source!r} has no numeric feature {name!r} (it has: {available}).{hint}")
+        return self.columns[name]
+
+    def require_finite(self, names: Sequence[str]) -> None:
+        """Check that features hold neither NaN nor infinity.
+
+        Raises:
+            InputError: names the feature, the episode's id and the frame within it of the first bad value.
+        """
+        for name in names:
+            column = self.feature(name)
+            # One sum over the column costs no memory and is finite for nearly all good data; only when it is not
+            # (a bad value, or an overflow) is the mask built that finds the place.
+            with np.errstate(invalid="ignore"):
+                total = column.sum(dtype=np.float64)
+            if np.isfinite(total):
+                continue
+            bad = ~np.isfinite(column).all(axis=1)
+            if bad.any():
+                row = int(bad.argmax())
+                position = int(np.searchsorted(self.starts, row, side="right")) - 1
+                episode, frame = self.episode_index[position], row - self.starts[position]
+                raise InputError(
+                    f"feature {name!r} of {self.source!r} is NaN or infinite in episode {episode}, frame {frame}; "
+                    f"repair the episode or leave it out"
+                )
+
+    def select(self, episodes: Sequence[int]) -> EpisodeTable:
+        """The table of some episodes, by id, in the order given, rows packed again.
+
+        Raises:
+            InputError: an id that the table does not have, an id given twice, or no id at all.
+        """
+        wanted = np.asarray(list(episodes), dtype=np.int64)
+        if len(wanted) == 0:
+            raise InputError(f"no episodes were selected from {self.source!r}; name at least one")
+        order = np.argsort(self.episode_index, kind="stable")
+        found = np.searchsorted(self.episode_index, wanted, sorter=order)
+        positions = order[np.minimum(found, self.num_episodes - 1)]
+        unknown = wanted[self.episode_index[positions] != wanted]
+        if len(unknown):
+            low, high = self.episode_index.min(), self.episode_index.max()
+            raise InputError(f"dataset {self.source!r} has no episode {unknown[0]}; its episodes lie in {low}..{high}")
+        if len(np.unique(wanted)) != len(wanted):
+            repeated = wanted[np.argmax((wanted[:, None] == wanted[None, :]).sum(axis=1) > 1)]
+            raise InputError(f"episode {repeated} of {self.source!r} is selected twice; name each episode once")
+        lengths = self.lengths[positions]
+        return self.take_rows(_ranges(self.starts[positions], lengths), lengths, self.episode_index[positions])
+
+    def take_rows(self, rows: np.ndarray, lengths: np.ndarray, episode_index: np.ndarray) -> EpisodeTable:
+        """The table made of `rows` (indices into this one), tiled by episodes of the given lengths and ids.
+
+        Columns are copied, never shared.
+        """
+        lengths = np.asarray(lengths, dtype=np.int64)
+        return dataclasses.replace(
+            self,
+            columns={name: column[rows] for name, column in self.columns.items()},
+            task_index=self.task_index[rows],
+            starts=np.cumsum(lengths) - lengths,
+            lengths=lengths,
+            episode_index=np.array(episode_index, dtype=np.int64),
+            frame_id=self.frame_id[rows],
+        )
+
+
+def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """`start, start + 1, …, start + length - 1` of every pair, joined: `(sum(lengths),)`."""
+    offsets = np.cumsum(lengths) - lengths
+    return np.arange(int(lengths.sum())) + np.repeat(starts - offsets, lengths)

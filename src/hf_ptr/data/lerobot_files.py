@@ -1,0 +1,196 @@
+"""The numbered parquet and mp4 files of a LeRobotDataset v3.0, written as a stream."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hf_ptr.data.statistics import ImageStatistics
+from hf_ptr.errors import InputError
+
+DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+FILES_PER_CHUNK = 1000
+
+# H.264 is decoded by everything that plays video, and unlike AV1 at any size. A key frame at least every second frame
+# (as LeRobot writes it) makes every frame one seek away; without B-frames frames leave the encoder in order. One
+# thread, because the bits that x264 writes depend on how many there are.
+VIDEO_CODEC: Final = "libx264"
+VIDEO_OPTIONS = {"g": "2", "bf": "0", "crf": "18", "threads": "1"}
+
+
+class _Files:
+    """A numbered series of files, each begun before the last outgrows a size."""
+
+    def __init__(self, template: str, limit_mb: float) -> None:
+        self._template = template
+        self._limit = limit_mb * 1024**2
+        self._number = 0
+        self.frames = 0
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Chunk and file index."""
+        return divmod(self._number, FILES_PER_CHUNK)
+
+    def path(self, root: Path, number: int) -> Path:
+        chunk, file = divmod(number, FILES_PER_CHUNK)
+        return root / self._template.format(chunk_index=chunk, file_index=file)
+
+    def full(self, size: int, length: int) -> bool:
+        """Whether an episode of `length` frames, as large per frame as those before, outgrows a file of `size`."""
+        return self.frames > 0 and size * (1 + length / self.frames) > self._limit
+
+
+class DataFiles(_Files):
+    """The parquet tables: one row group an episode, so that an episode can be read alone."""
+
+    def __init__(self, features: Mapping[str, Mapping[str, Any]], limit_mb: float) -> None:
+        super().__init__(DATA_PATH, limit_mb)
+        self._features = features
+        self._writer: pq.ParquetWriter | None = None
+
+    def add(self, root: Path, arrays: Mapping[str, np.ndarray]) -> tuple[int, int]:
+        length = len(next(iter(arrays.values())))
+        if self._writer is not None and self.full(self.path(root, self._number).stat().st_size, length):
+            self.close()
+            self._number += 1
+            self.frames = 0
+        if self._writer is None:
+            path = self.path(root, self._number)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = pq.ParquetWriter(path, _arrow_schema(self._features))
+        self._writer.write_table(_arrow_table(arrays, self._writer.schema))
+        self.frames += length
+        return self.place
+
+    def column(self, root: Path, name: str) -> np.ndarray:
+        """A column of all files written, `(F, d)`."""
+        parts = []
+        for number in range(self._number + 1):
+            with pq.ParquetFile(self.path(root, number)) as file:
+                values = file.read(columns=[name]).column(name).combine_chunks()
+            if pa.types.is_fixed_size_list(values.type):
+                values = values.flatten()
+            parts.append(values.to_numpy(zero_copy_only=False).reshape(-1, self._features[name]["shape"][0]))
+        return np.concatenate(parts)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            writer.close()
+
+    def discard(self) -> None:
+        with contextlib.suppress(OSError):
+            self.close()
+
+
+class VideoFiles(_Files):
+    """One camera's mp4 files. An encoder stays open over the episodes of a file, so none is ever copied together."""
+
+    def __init__(self, key: str, shape: tuple[int, int, int], fps: float, limit_mb: float) -> None:
+        super().__init__(VIDEO_PATH.replace("{video_key}", key), limit_mb)
+        self.key = key
+        self.shape = shape
+        self.rate = Fraction(fps).limit_denominator(1001)
+        self.episode = ImageStatistics()
+        self.total = ImageStatistics()
+        self._container: av.container.OutputContainer | None = None
+        self._stream: Any = None
+        # Counted here, because the container keeps what it has written in a buffer for long.
+        self._bytes = 0
+
+    def begin_episode(self, root: Path, length: int) -> None:
+        if self._container is not None and self.full(self._bytes, length):
+            self.close()
+            self._number += 1
+            self.frames = self._bytes = 0
+        if self._container is None:
+            path = self.path(root, self._number)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._container = av.open(str(path), "w")
+            stream = self._container.add_stream(VIDEO_CODEC, rate=self.rate, options=dict(VIDEO_OPTIONS))
+            stream.height, stream.width = self.shape[:2]
+            stream.pix_fmt = "yuv420p"
+            self._stream = stream
+        self.episode = ImageStatistics()
+
+    def add(self, frame: np.ndarray) -> None:
+        if frame.shape != self.shape or frame.dtype != np.uint8:
+            raise InputError(
+                f"video {self.key!r} got a frame of shape {frame.shape}, {frame.dtype}; expected {self.shape}, uint8"
+            )
+        self.episode.add(frame)
+        assert self._container is not None
+        for packet in self._stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")):
+            self._bytes += packet.size
+            self._container.mux(packet)
+
+    def end_episode(self, episode: int, length: int) -> dict[str, Any]:
+        """The episode's columns in `meta/episodes`: which file, and from when to when in it (seconds)."""
+        if self.episode.frames != length:
+            raise InputError(f"video {self.key!r} of episode {episode} has {self.episode.frames} frames, not {length}")
+        self.total.merge(self.episode)
+        chunk, file = self.place
+        start, self.frames = self.frames, self.frames + length
+        return {
+            f"videos/{self.key}/chunk_index": chunk,
+            f"videos/{self.key}/file_index": file,
+            f"videos/{self.key}/from_timestamp": float(start / self.rate),
+            f"videos/{self.key}/to_timestamp": float(self.frames / self.rate),
+        }
+
+    def info(self) -> dict[str, Any]:
+        """LeRobot's description of the video stream."""
+        return {
+            "video.height": self.shape[0],
+            "video.width": self.shape[1],
+            "video.codec": "h264",
+            "video.pix_fmt": "yuv420p",
+            "video.is_depth_map": False,
+            "video.fps": int(self.rate) if self.rate.denominator == 1 else float(self.rate),
+            "video.channels": 3,
+            "has_audio": False,
+        }
+
+    def close(self) -> None:
+        if self._container is not None:
+            container, self._container = self._container, None
+            try:
+                container.mux(self._stream.encode(None))
+            finally:
+                container.close()
+
+    def discard(self) -> None:
+        with contextlib.suppress(OSError, av.error.FFmpegError):
+            self.close()
+
+
+def _arrow_schema(features: Mapping[str, Mapping[str, Any]]) -> pa.Schema:
+    """The parquet schema with which `datasets` restores the features; shape `[1]` is a scalar, as in LeRobot."""
+    import datasets
+
+    columns = {}
+    for name, feature in features.items():
+        value = datasets.Value(feature["dtype"])
+        width = feature["shape"][0]
+        columns[name] = value if width == 1 else datasets.List(value, length=width)
+    return datasets.Features(columns).arrow_schema
+
+
+def _arrow_table(arrays: Mapping[str, np.ndarray], schema: pa.Schema) -> pa.Table:
+    columns = []
+    for field in schema:
+        flat = pa.array(arrays[field.name].reshape(-1))
+        if pa.types.is_fixed_size_list(field.type):
+            flat = pa.FixedSizeListArray.from_arrays(flat, type=field.type)
+        columns.append(flat)
+    return pa.Table.from_arrays(columns, schema=schema)

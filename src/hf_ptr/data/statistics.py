@@ -1,0 +1,106 @@
+"""Per-feature statistics: what `meta/stats.json` stores and what policies normalise by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hf_ptr.data.episodes import EpisodeTable
+
+QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
+
+CONSTANT_BELOW = 1e-4
+
+
+def feature_statistics(array: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean, standard deviation, minimum, maximum, count and quantiles of a feature, in LeRobot's keys.
+
+    Args:
+        array: `(F, d)`, any numeric type, `F >= 1`.
+
+    Returns:
+        `mean std min max q01 q10 q50 q90 q99`, each `(d,)` float64, and `count`, `(1,)` int64. The standard deviation
+        is the population's. Sums are accumulated in float64, so a million float32 frames lose no digits.
+
+    Raises:
+        ValueError: `array` is not `(F, d)`, or is empty.
+    """
+    if array.ndim != 2 or array.size == 0:
+        raise ValueError(f"array must have shape (F, d) with F, d >= 1, got {array.shape}")
+    # A few dimensions at a time, so that the float64 copy of a long recording stays small.
+    width = max(1, 4_000_000 // len(array))
+    blocks = [_block_statistics(array[:, j : j + width]) for j in range(0, array.shape[1], width)]
+    joined = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+    return {**joined, "count": np.array([len(array)], dtype=np.int64)}
+
+
+def _block_statistics(array: np.ndarray) -> dict[str, np.ndarray]:
+    values = array.astype(np.float64)
+    quantiles = np.quantile(values, list(QUANTILES.values()), axis=0)
+    return {
+        "min": values.min(axis=0),
+        "max": values.max(axis=0),
+        "mean": values.mean(axis=0),
+        "std": values.std(axis=0),
+        **dict(zip(QUANTILES, quantiles, strict=True)),
+    }
+
+
+class ImageStatistics:
+    """Exact statistics of a video's pixels in memory that does not grow: a histogram of the 256 values per channel."""
+
+    def __init__(self) -> None:
+        self.histogram = np.zeros((3, 256), dtype=np.int64)
+        self.frames = 0
+
+    def add(self, frame: np.ndarray) -> None:
+        """Count the pixels of a frame, `(H, W, 3)` uint8; large frames are thinned to about 150 pixels a side."""
+        step = max(1, max(frame.shape[:2]) // 150)
+        pixels = frame[::step, ::step]
+        for channel in range(3):
+            self.histogram[channel] += np.bincount(pixels[..., channel].ravel(), minlength=256)
+        self.frames += 1
+
+    def merge(self, other: ImageStatistics) -> None:
+        """Add another video's counts to these."""
+        self.histogram += other.histogram
+        self.frames += other.frames
+
+    def statistics(self) -> dict[str, np.ndarray]:
+        """The keys of `feature_statistics`, per channel, `(3, 1, 1)`, pixels in [0, 1]; `count` is the frames."""
+        values = np.arange(256) / 255.0
+        share = self.histogram / self.histogram.sum(axis=1, keepdims=True)
+        cumulative = share.cumsum(axis=1)
+        mean = share @ values
+        present = self.histogram > 0
+        per_channel = {
+            "min": values[present.argmax(axis=1)],
+            "max": values[255 - present[:, ::-1].argmax(axis=1)],
+            "mean": mean,
+            "std": np.sqrt(np.maximum(share @ values**2 - mean**2, 0.0)),
+            **{name: values[(cumulative >= q - 1e-12).argmax(axis=1)] for name, q in QUANTILES.items()},
+        }
+        shaped = {name: value.reshape(3, 1, 1) for name, value in per_channel.items()}
+        return {**shaped, "count": np.array([self.frames], dtype=np.int64)}
+
+
+def normalization(table: EpisodeTable, features: Sequence[str]) -> dict[str, np.ndarray]:
+    """Mean and standard deviation with which a policy normalises the given features, side by side.
+
+    A dimension that does not move (a joint that is never used, a coordinate that the task fixes) keeps a scale of 1:
+    dividing by its standard deviation of nearly zero would turn rounding noise, or the smallest deviation at
+    inference, into inputs of thousands. Nearly zero is 1e-4 of the dimension's magnitude, and at least 1e-4: in
+    metres, radians and normalised commands alike, less than a robot can sense.
+
+    Returns:
+        `mean` and `std`, each `(D,)` float32 with `D` the sum of the features' widths; `std` is positive.
+
+    Raises:
+        InputError: a feature that the table does not have.
+    """
+    columns = [table.feature(name) for name in features]
+    mean = np.concatenate([column.mean(axis=0, dtype=np.float64) for column in columns])
+    std = np.concatenate([column.std(axis=0, dtype=np.float64) for column in columns])
+    constant = std <= CONSTANT_BELOW * np.maximum(1.0, np.abs(mean))
+    return {"mean": mean.astype(np.float32), "std": np.where(constant, 1.0, std).astype(np.float32)}

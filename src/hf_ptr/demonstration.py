@@ -1,0 +1,146 @@
+"""The demonstration: the whole way of the data once, small enough for two CPU cores."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+import hf_ptr
+from hf_ptr.curation.figures import training_curves, weight_distribution
+from hf_ptr.curation.scores import score_dataset, write_scores
+from hf_ptr.data.corruption import CorruptionTruth, corrupt, write_corrupted
+from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.data.lerobot_writer import write_json
+from hf_ptr.data.recording import record_metaworld
+from hf_ptr.envs.tasks import DEFAULT_TASKS
+from hf_ptr.errors import InputError
+from hf_ptr.evaluation.rollouts import evaluate_metaworld
+from hf_ptr.functional import weight_bounds
+from hf_ptr.training.config import PTRConfig
+from hf_ptr.training.run import run_recipe
+
+CORRUPTION = "hard"
+ARMS = ("sft", "ptr")
+SECONDS_FILE = "seconds.json"
+
+
+def run_demo(
+    out: Path,
+    *,
+    episodes: int = 40,
+    rollouts: int = 20,
+    max_steps: int | None = None,
+    seed: int = 0,
+    workers: int = 2,
+) -> Path:
+    """
+    Records demonstrations, corrupts a copy, trains SFT and PTR on the copy, evaluates both, draws what happened.
+
+    Every stage leaves its result in `out`, and is skipped where it stands there already.
+
+    Returns:
+        The path of `summary.json`.
+
+    Raises:
+        InputError: outside a checkout with the recipes, or when `out` holds a demo of other settings.
+    """
+    console = Console()
+    recipes = _recipes()
+    clean, hard = out / "data" / "clean", out / "data" / CORRUPTION
+    runs = {arm: out / arm for arm in ARMS}
+
+    console.rule("1/4 record")
+    if not clean.exists():
+        with _timed(out, "record"):
+            record_metaworld(DEFAULT_TASKS, episodes, clean, seed=seed, workers=workers)
+    if not hard.exists():
+        table, truth = corrupt(read_dataset(clean), CORRUPTION, seed)
+        write_corrupted(table, truth, hard)
+    table, truth = read_dataset(hard), CorruptionTruth.load(hard)
+    console.print(
+        f"{len(table.lengths)} demonstrations of {len(table.tasks)} tasks; {int(truth.any.sum())} carry a fault ({hard})"
+    )
+
+    console.rule("2/4 train")
+    for arm, folder in runs.items():
+        overrides = [f"dataset={hard}", f"output_dir={folder}", f"seed={seed}"]
+        overrides += [] if max_steps is None else [f"max_steps={max_steps}"]
+        with _timed(out, "train", add=True):
+            run_recipe(recipes / f"{arm}.yaml", overrides)
+
+    console.rule("3/4 evaluate")
+    results = {}
+    for arm, folder in runs.items():
+        with _timed(out, "evaluate", add=True):
+            results[arm] = evaluate_metaworld(
+                folder, DEFAULT_TASKS, rollouts, seed=seed, workers=workers, cache=out / "rollouts"
+            )
+        console.print(results[arm].to_rich(title=f"{arm} on {CORRUPTION}"))
+
+    console.rule("4/4 weights and pictures")
+    scores = score_dataset(runs["ptr"], table, seed=seed)
+    written = [write_scores(scores, out / "weights.parquet")]
+    settings = PTRConfig.from_run(runs["ptr"])
+    bounds = weight_bounds(settings.alpha, settings.w_min, settings.w_max)
+    faulty = truth.episode_index[truth.any]
+    written.append(weight_distribution(scores, faulty, bounds, out / "weights.png"))
+    written.append(training_curves(runs, out / "curves.png"))
+    summary = out / "summary.json"
+    write_json(
+        {
+            "arms": {arm: result.to_dict() for arm, result in results.items()},
+            "seconds": _read_seconds(out),
+            "corruption": CORRUPTION,
+            "seed": seed,
+            "hf_ptr": hf_ptr.__version__,
+        },
+        summary,
+    )
+    written.append(summary)
+
+    shown = Table(title=f"success on {len(DEFAULT_TASKS)} tasks, trained on {CORRUPTION}")
+    for column in ("arm", "success", "95 % interval", "episodes"):
+        shown.add_column(column, justify="left" if column == "arm" else "right")
+    for arm, result in results.items():
+        low, high = result.overall.interval
+        shown.add_row(arm, f"{result.overall.rate:.1%}", f"{low:.1%} to {high:.1%}", str(result.overall.episodes))
+    console.print(shown)
+    valid = scores[scores.valid]
+    console.print(
+        f"Mean weight {valid.weight.mean():.2f} in [{bounds[0]:g}, {bounds[1]:g}]; "
+        f"{(valid.weight >= bounds[1] - 1e-3).mean():.0%} of the chunks stand at the upper bound."
+    )
+    for path in (*runs.values(), *written):
+        console.print(f"  {path}")
+    return summary
+
+
+def _recipes() -> Path:
+    folder = Path(hf_ptr.__file__).resolve().parents[2] / "recipes" / "vla" / "metaworld_state"
+    if not folder.is_dir():
+        raise InputError("the demo needs the recipes of a checkout; clone the repository and run make demo there")
+    return folder
+
+
+@contextmanager
+def _timed(out: Path, stage: str, add: bool = False) -> Iterator[None]:
+    """Notes how long a stage took, over interruptions: what was done before is added."""
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds = _read_seconds(out)
+        before = seconds.get(stage, 0.0) if add else 0.0
+        out.mkdir(parents=True, exist_ok=True)
+        write_json({**seconds, stage: round(before + time.monotonic() - start, 1)}, out / SECONDS_FILE)
+
+
+def _read_seconds(out: Path) -> dict[str, float]:
+    file = out / SECONDS_FILE
+    return json.loads(file.read_text()) if file.exists() else {}

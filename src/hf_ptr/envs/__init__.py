@@ -1,0 +1,1 @@
+"""Simulated environments: tasks, seeds, experts, pictures, and the processes that step them."""

@@ -1,0 +1,205 @@
+"""Meta-World's tabletop tasks in MuJoCo, with the names and units of a LeRobot dataset."""
+
+from __future__ import annotations
+
+import copy
+import importlib.metadata
+import warnings
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hf_ptr.envs.rendering import Camera
+from hf_ptr.envs.tasks import INSTRUCTIONS, task_name
+from hf_ptr.errors import InputError
+
+if TYPE_CHECKING:
+    from metaworld.sawyer_xyz_env import SawyerXYZEnv
+
+ROBOT_TYPE = "sawyer"
+FPS = 80
+ENVIRONMENT_STATE = "observation.environment_state"
+STATE = "observation.state"
+ACTION = "action"
+IMAGE = "observation.images.corner2"
+# Meta-World refuses to step an episode further than this.
+LONGEST_EPISODE = 500
+# Within this many steps every default task can be solved (the experts' median is 36-112).
+MAX_STEPS = 300
+# Where LeRobot's Meta-World environment puts the camera. Meta-World's own place is so far away that a puck has one
+# pixel of a small picture.
+CAMERA_POSITION = (0.75, 0.075, 0.7)
+
+_NOT_INSTALLED = "Meta-World is not installed; pip install 'hf-ptr[metaworld]'"
+_OBJECTS = [f"object_{part}" for part in range(14)]
+_NOW = ["hand_x", "hand_y", "hand_z", "gripper_opening", *_OBJECTS]
+FEATURES: dict[str, dict[str, Any]] = {
+    ENVIRONMENT_STATE: {
+        "dtype": "float32",
+        "shape": [39],
+        "names": [*_NOW, *(f"previous_{name}" for name in _NOW), "goal_x", "goal_y", "goal_z"],
+    },
+    STATE: {"dtype": "float32", "shape": [4], "names": _NOW[:4]},
+    ACTION: {"dtype": "float32", "shape": [4], "names": ["delta_x", "delta_y", "delta_z", "gripper_effort"]},
+}
+
+
+def dataset_features(pixels: int | None = None) -> dict[str, dict[str, Any]]:
+    """The features of a recording, as in LeRobot's `meta/info.json`; with a video when `pixels` is its size."""
+    features = {name: dict(feature) for name, feature in FEATURES.items()}
+    if pixels is not None:
+        features[IMAGE] = {"dtype": "video", "shape": [pixels, pixels, 3], "names": ["height", "width", "channels"]}
+    return features
+
+
+def metaworld_version() -> str:
+    """The version of the installed `metaworld` package.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        return importlib.metadata.version("metaworld")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise InputError(_NOT_INSTALLED) from error
+
+
+class MetaWorldEnv:
+    """One Meta-World task whose goal can be observed and whose objects and goal are drawn anew from every seed.
+
+    Positions are in metres, the gripper's opening in `[0, 1]`, actions in `[-1, 1]` (a displacement of at most 1 cm a
+    step on every axis, and the gripper's effort); [`FPS`] steps a second. The same seed and actions give the same
+    trajectory, bit for bit, on the same machine.
+
+    Args:
+        task: its name, with or without `-v3`.
+        pixels: width and height of the camera's pictures, if there shall be any.
+
+    Raises:
+        InputError: the task is unknown, Meta-World is not installed, or this machine cannot render.
+    """
+
+    def __init__(self, task: str, pixels: int | None = None) -> None:
+        self.task = task_name(task)
+        self.instruction = INSTRUCTIONS[self.task]
+        self._env = _observable_environment(self.task)
+        self._camera: Camera | None = None
+        if pixels is not None:
+            self._env.model.camera("corner2").pos = CAMERA_POSITION
+            self._camera = Camera(self._env.model, "corner2", pixels, upside_down=True)
+        self._observation = np.zeros(39)
+        self._solved = False
+        self.steps = 0
+
+    @property
+    def has_camera(self) -> bool:
+        """Whether there are pictures."""
+        return self._camera is not None
+
+    @property
+    def success(self) -> bool:
+        """Whether the task has been solved at any step since `reset`."""
+        return self._solved
+
+    def reset(self, seed: int) -> dict[str, np.ndarray]:
+        """Begin the episode of a seed; returns its first observation, see `step`."""
+        self._env.seed(seed)
+        self._observation, _ = self._env.reset()
+        self._expert = _expert_class(self.task)()
+        self._solved = False
+        self.steps = 0
+        return self._features()
+
+    def step(self, action: np.ndarray) -> dict[str, np.ndarray]:
+        """Execute an action `(4,)`, clipped to `[-1, 1]`, for one frame.
+
+        Returns:
+            `observation.environment_state (39,)` and `observation.state (4,)`, float32.
+        """
+        # The simulator gets the float32 numbers that are recorded, so that a recording can be played back exactly.
+        executed = np.clip(np.asarray(action, dtype=np.float32), -1.0, 1.0).astype(np.float64)
+        self._observation, _, _, _, info = self._env.step(executed)
+        self._solved = self._solved or bool(info["success"])
+        self.steps += 1
+        return self._features()
+
+    def expert_action(self) -> np.ndarray:
+        """The scripted expert's action for the present observation: `(4,)` float32 in `[-1, 1]`."""
+        with warnings.catch_warnings():
+            # That the experts' commands are clipped is how they are written.
+            warnings.filterwarnings("ignore", message="Constant\\(s\\) may be too high", category=UserWarning)
+            action = self._expert.get_action(self._observation)
+        return np.clip(np.asarray(action, dtype=np.float32), -1.0, 1.0)
+
+    def picture(self) -> np.ndarray:
+        """What the camera sees now: `(pixels, pixels, 3)` uint8 RGB."""
+        if self._camera is None:
+            raise RuntimeError("the environment was made without pixels; it has no camera")
+        return self._camera.picture(self._env.data)
+
+    def close(self) -> None:
+        """Free the camera."""
+        if self._camera is not None:
+            self._camera.close()
+            self._camera = None
+
+    def _features(self) -> dict[str, np.ndarray]:
+        observation = self._observation.astype(np.float32)
+        return {ENVIRONMENT_STATE: observation, STATE: observation[:4].copy()}
+
+
+@cache
+def _metaworld() -> Any:
+    """The `metaworld` package."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import metaworld.policies
+    except ImportError as error:
+        raise InputError(_NOT_INSTALLED) from error
+    import mujoco
+
+    # MuJoCo's default is to write MUJOCO_LOG.TXT into the current folder when a policy makes the simulation unstable;
+    # Meta-World then repeats the last stable observation, and the episode fails.
+    mujoco.set_mju_user_warning(lambda message: None)
+    return metaworld
+
+
+def _expert_class(task: str) -> Any:
+    return _metaworld().policies.ENV_POLICY_MAP[task]
+
+
+def _observable_environment(task: str) -> SawyerXYZEnv:
+    """As Meta-World's own `…-goal-observable`, with the scene compiled once a process: a tenth of the time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        env: SawyerXYZEnv = _environment_class(task)()
+    env._partially_observable = False
+    # The space is cached, and was computed when the goal was still hidden.
+    del env.sawyer_observation_space
+    env._set_task_called = True
+    env._freeze_rand_vec = False
+    env.seeded_rand_vec = True
+    return env
+
+
+@cache
+def _environment_class(task: str) -> Any:
+    base = _metaworld().env_dict.ALL_V3_ENVIRONMENTS[task]
+
+    def initialize_simulation(self: Any) -> tuple[Any, Any]:
+        import mujoco
+
+        # Environments move bodies of their model at every reset, hence a copy each.
+        model = copy.deepcopy(_compiled(self.fullpath))
+        return model, mujoco.MjData(model)
+
+    return type(base.__name__, (base,), {"_initialize_simulation": initialize_simulation})
+
+
+@lru_cache(maxsize=2)
+def _compiled(path: str) -> Any:
+    import mujoco
+
+    return mujoco.MjModel.from_xml_path(path)

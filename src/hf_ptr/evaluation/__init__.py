@@ -1,0 +1,1 @@
+"""How well a checkpoint does: in simulated rollouts, and on held-out recordings."""

@@ -1,0 +1,158 @@
+"""Held-out action error of a checkpoint on recorded episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+from scipy import stats
+from transformers import AutoModel
+
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.errors import InputError
+from hf_ptr.policies import VLAProcessor
+
+
+@dataclass(frozen=True)
+class ErrorTable:
+    """
+    Mean absolute action errors by held-out episode, in raw action units, averaged over steps and dimensions.
+
+    Attributes:
+        episodes: ids.
+        policy: `(E,)`, of the policy's chunks.
+        hold: `(E,)`, of repeating the present state as the action, or None where states are no actions.
+    """
+
+    episodes: tuple[int, ...]
+    policy: np.ndarray
+    hold: np.ndarray | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Means with 95 % t-intervals over episodes, and the ratio of the policy's error to that of holding."""
+        result = {"action_mae": _summary(self.policy), "episodes": len(self.episodes)}
+        if self.hold is not None:
+            result["hold_state_mae"] = _summary(self.hold)
+            result["ratio_to_hold_state"] = _summary(self.policy / self.hold)
+        return result
+
+    def to_rich(self, title: str | None = None) -> Table:
+        """For the terminal."""
+        table = Table(title=title)
+        table.add_column("held-out episode")
+        columns = [self.policy] if self.hold is None else [self.policy, self.hold, self.policy / self.hold]
+        for name in ("policy error", "repeat the state", "ratio")[: len(columns)]:
+            table.add_column(name, justify="right")
+        for row, number in enumerate(self.episodes):
+            table.add_row(str(number), *(f"{column[row]:.4f}" for column in columns))
+        table.add_section()
+        for name in ("mean", "interval"):
+            cells = [_summary(column) for column in columns]
+            text = [
+                f"{cell['mean']:.4f}" if name == "mean" else "{:.4f} to {:.4f}".format(*cell["interval"])
+                for cell in cells
+            ]
+            table.add_row("mean" if name == "mean" else "95 % interval", *text)
+        return table
+
+
+def _summary(values: np.ndarray) -> dict[str, Any]:
+    mean = float(values.mean())
+    if len(values) < 2:
+        return {"mean": mean, "interval": [float("-inf"), float("inf")]}
+    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return {"mean": mean, "interval": [mean - half, mean + half]}
+
+
+def evaluate_dataset(checkpoint: str | Path, table: EpisodeTable, *, seed: int = 0) -> ErrorTable:
+    """
+    Walks the episodes as the policy would act in them, and compares its chunks with the recorded actions.
+
+    Every `n_action_steps` frames the policy sees the recorded observation and predicts a chunk, whose whole length is
+    compared with the recording where the recording goes on. Only `(o, s, l)` is given to the policy.
+
+    Args:
+        checkpoint: a saved policy's folder.
+        table: the held-out episodes.
+        seed: of the policy's noise.
+
+    Raises:
+        InputError: when the checkpoint is none, or does not fit the dataset.
+    """
+    policy, processor = load_policy(checkpoint)
+    config = policy.config
+    widths = {
+        "observation": (sum(table.feature(name).shape[1] for name in config.observation_features), "observation_dim"),
+        "state": (table.feature(config.state_feature).shape[1], "state_dim"),
+        "action": (table.feature(config.action_feature).shape[1], "action_dim"),
+    }
+    for what, (width, name) in widths.items():
+        if width != getattr(config, name):
+            raise InputError(
+                f"{what} of {table.source!r} has {width} dimensions and {checkpoint} was trained with "
+                f"{getattr(config, name)}; evaluate on the same robot's data"
+            )
+    comparable = widths["state"][0] == widths["action"][0]
+    errors = [
+        _episode_error(policy, processor, table, episode, torch.Generator().manual_seed(seed + episode))
+        for episode in range(len(table.lengths))
+    ]
+    return ErrorTable(
+        episodes=tuple(table.episode_index.tolist()),
+        policy=np.array([mine for mine, _ in errors]),
+        hold=np.array([held for _, held in errors]) if comparable else None,
+    )
+
+
+def _episode_error(
+    policy: Any, processor: VLAProcessor, table: EpisodeTable, episode: int, generator: torch.Generator
+) -> tuple[float, float]:
+    config = policy.config
+    rows = slice(int(table.starts[episode]), int(table.starts[episode] + table.lengths[episode]))
+    observation = np.concatenate([table.feature(name)[rows] for name in config.observation_features], axis=1)
+    state, action = table.feature(config.state_feature)[rows], table.feature(config.action_feature)[rows]
+    task = table.tasks[int(table.task_index[rows.start])]
+    policy.reset()
+    mine, held = [], []
+    for frame in range(0, len(action), config.n_action_steps):
+        inputs = processor([task], observation[frame : frame + 1], state[frame : frame + 1])
+        chunk = policy.predict_action_chunk(**inputs, generator=generator)[0].numpy()
+        recorded = action[frame : frame + config.chunk_size]
+        mine.append(np.abs(chunk[: len(recorded)] - recorded))
+        if state.shape[1] == action.shape[1]:
+            held.append(np.abs(state[frame] - recorded))
+    return float(np.concatenate(mine).mean()), float(np.concatenate(held).mean()) if held else float("nan")
+
+
+def load_policy(checkpoint: str | Path) -> tuple[Any, VLAProcessor]:
+    """
+    A saved policy in evaluation mode, with its belief tokenizer if it has one, and its processor.
+
+    Raises:
+        InputError: when `checkpoint` is no saved policy.
+    """
+    try:
+        return AutoModel.from_pretrained(checkpoint).eval(), VLAProcessor.from_pretrained(checkpoint)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{checkpoint} is no saved policy ({error}); pass the output_dir of a run") from error
+
+
+def compare(tables: dict[str, ErrorTable]) -> Table:
+    """The mean errors of several checkpoints side by side."""
+    shown = Table(title="held-out action error")
+    shown.add_column("checkpoint")
+    for name in ("policy error", "95 % interval", "repeat the state", "ratio"):
+        shown.add_column(name, justify="right")
+    for name, errors in tables.items():
+        result = errors.to_dict()
+        mine, interval = result["action_mae"], result["action_mae"]["interval"]
+        hold: Sequence[str] = ("-", "-")
+        if errors.hold is not None:
+            hold = (f"{result['hold_state_mae']['mean']:.4f}", f"{result['ratio_to_hold_state']['mean']:.3f}")
+        shown.add_row(name, f"{mine['mean']:.4f}", "{:.4f} to {:.4f}".format(*interval), *hold)
+    return shown

@@ -1,0 +1,300 @@
+"""Rollouts of a checkpoint in Meta-World."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from hf_ptr.envs.metaworld import FEATURES, LONGEST_EPISODE, MAX_STEPS, MetaWorldEnv, metaworld_version
+from hf_ptr.envs.tasks import INSTRUCTIONS, evaluation_seed, task_names
+from hf_ptr.envs.workers import map_in_order, progress_bar
+from hf_ptr.errors import InputError, nearest
+from hf_ptr.evaluation.success import SuccessTable
+
+# Episodes of a task that are stepped together, each with its own simulation of some 25 MB.
+EPISODES_TOGETHER = 25
+
+
+class RolloutConfig(Protocol):
+    """What a rollout needs to know of a policy."""
+
+    observation_features: Sequence[str]
+    state_feature: str
+    n_action_steps: int
+
+
+class RolloutPolicy(Protocol):
+    """A policy that predicts action chunks for a batch of episodes that began together."""
+
+    config: RolloutConfig
+
+    def reset(self) -> None:
+        """Begin new episodes."""
+        ...
+
+    def predict_action_chunk(self, *, generator: torch.Generator | None, **inputs: torch.Tensor) -> torch.Tensor:
+        """The next chunk `(B, L, da)` in raw action units, from what the processor returned."""
+        ...
+
+
+class RolloutProcessor(Protocol):
+    """Turns instructions and raw observations into a policy's inputs."""
+
+    def __call__(
+        self, instructions: Sequence[str], observation: np.ndarray, state: np.ndarray
+    ) -> dict[str, torch.Tensor]:
+        """`instructions` of length B, `observation (B, do)`, `state (B, ds)`."""
+        ...
+
+
+def evaluate_metaworld(
+    checkpoint: str | Path,
+    tasks: Sequence[str],
+    episodes: int,
+    *,
+    seed: int = 0,
+    max_steps: int = MAX_STEPS,
+    workers: int = 2,
+    cache: str | Path | None = None,
+) -> SuccessTable:
+    """Success rates of a checkpoint, `episodes` episodes of every task, none of whose initial states is ever recorded.
+
+    The result depends on the checkpoint, `tasks`, `episodes`, `seed` and `max_steps` alone, not on `workers`.
+
+    Args:
+        checkpoint: a saved policy's folder.
+        tasks: names, with or without `-v3`.
+        episodes: per task, at least 1.
+        seed: initial states and the policy's noise are drawn from it.
+        max_steps: an episode is a success if the task is solved at any step up to this, in `[1, 500]`.
+        workers: processes, each of one thread.
+        cache: a folder for the results of finished batches of episodes; a later call with the same checkpoint and
+            settings goes on from there.
+
+    Raises:
+        InputError: an argument is out of range, a task is unknown, or the checkpoint is none, or not for Meta-World.
+    """
+    names = task_names(tasks)
+    if episodes < 1:
+        raise InputError(f"episodes is {episodes}; evaluate at least 1 per task")
+    if not 1 <= max_steps <= LONGEST_EPISODE:
+        raise InputError(f"max_steps is {max_steps}; it must lie in 1..{LONGEST_EPISODE}")
+    if workers < 1:
+        raise InputError(f"workers is {workers}; at least 1 process is needed")
+    folder = Path(checkpoint)
+    digest = _checkpoint_digest(folder)
+    _check_fits(folder, names)
+    version = metaworld_version()
+    batches = [
+        _Batch(
+            str(folder),
+            digest,
+            version,
+            task,
+            seed,
+            first,
+            min(EPISODES_TOGETHER, episodes - first),
+            max_steps,
+            None if cache is None else str(cache),
+        )
+        for task in names
+        for first in range(0, episodes, EPISODES_TOGETHER)
+    ]
+    done = {batch: solved for batch in batches if (solved := batch.read()) is not None}
+    missing = [batch for batch in batches if batch not in done]
+    with closing(map_in_order(_run, missing, min(workers, len(missing) or 1))) as results, progress_bar() as progress:
+        bar = progress.add_task("evaluating", total=len(batches), completed=len(done))
+        for batch, solved in zip(missing, results, strict=True):
+            done[batch] = solved
+            progress.update(bar, advance=1, description=f"evaluating {batch.task}")
+    return SuccessTable.from_episodes(
+        {task: [solved for batch in batches if batch.task == task for solved in done[batch]] for task in names}
+    )
+
+
+def rollout_task(
+    policy: RolloutPolicy,
+    processor: RolloutProcessor,
+    task: str,
+    seeds: Sequence[int],
+    max_steps: int,
+    generator: torch.Generator | None = None,
+) -> list[bool]:
+    """Run one episode per environment seed, all together, and say which solved the task.
+
+    Every `n_action_steps` steps the policy predicts a chunk for all episodes at once. Episodes that have ended keep
+    their row, because the belief state of the policy is per row, but are not simulated further.
+
+    Args:
+        policy, processor: see [`RolloutPolicy`], [`RolloutProcessor`].
+        task: full name.
+        seeds: of the environments, one an episode.
+        max_steps: after which an episode has failed.
+        generator: of the policy's noise.
+
+    Raises:
+        InputError: the policy wants a feature that Meta-World lacks, or its actions are NaN or infinite.
+    """
+    config = policy.config
+    environments = [MetaWorldEnv(task) for _ in seeds]
+    observations = [env.reset(seed) for env, seed in zip(environments, seeds, strict=True)]
+    instructions = [INSTRUCTIONS[task]] * len(seeds)
+    policy.reset()
+    steps = 0
+    while steps < max_steps and not all(env.success for env in environments):
+        inputs = processor(
+            instructions=instructions,
+            observation=_rows(observations, config.observation_features),
+            state=_rows(observations, [config.state_feature]),
+        )
+        chunk = policy.predict_action_chunk(**inputs, generator=generator)
+        actions = chunk[:, : min(config.n_action_steps, max_steps - steps)].cpu().numpy()
+        for row, env in enumerate(environments):
+            if not (env.success or np.isfinite(actions[row]).all()):
+                raise InputError(f"the policy's actions for {task!r} are NaN or infinite; its training has diverged")
+            for action in actions[row]:
+                if env.success:
+                    break
+                observations[row] = env.step(action)
+        steps += actions.shape[1]
+    return [env.success for env in environments]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Episodes `first`, …, `first + count - 1` of a task; `checkpoint` and `cache` are paths."""
+
+    checkpoint: str
+    digest: str
+    metaworld: str
+    task: str
+    seed: int
+    first: int
+    count: int
+    max_steps: int
+    cache: str | None
+
+    def _settings(self) -> dict[str, Any]:
+        """All that the result depends on."""
+        return {name: value for name, value in asdict(self).items() if name not in ("checkpoint", "cache")}
+
+    def _path(self) -> Path | None:
+        if self.cache is None:
+            return None
+        key = hashlib.sha256(json.dumps(self._settings(), sort_keys=True).encode()).hexdigest()[:16]
+        return Path(self.cache) / f"{self.task}-{self.first}-{key}.json"
+
+    def read(self) -> list[bool] | None:
+        """The kept result, if there is one."""
+        path = self._path()
+        if path is None or not path.is_file():
+            return None
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return [bool(solved) for solved in kept["solved"]]
+
+    def keep(self, solved: list[bool]) -> None:
+        """Write the result, all or nothing."""
+        path = self._path()
+        if path is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        partial.write_text(json.dumps({**self._settings(), "solved": solved}) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+
+
+def _run(batch: _Batch) -> list[bool]:
+    """In a worker: roll out one batch and keep the result."""
+    policy, processor = _load(batch.checkpoint, batch.digest)
+    numbers = range(batch.first, batch.first + batch.count)
+    seeds = [evaluation_seed(batch.seed, batch.task, number) for number in numbers]
+    generator = torch.Generator().manual_seed(seeds[0])
+    # One thread, not for speed alone: sums over several come out differently.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        solved = rollout_task(policy, processor, batch.task, seeds, batch.max_steps, generator)
+    finally:
+        torch.set_num_threads(threads)
+    batch.keep(solved)
+    return solved
+
+
+@lru_cache(maxsize=1)
+def _load(checkpoint: str, digest: str) -> tuple[Any, Any]:
+    """The policy and its processor, once a process and for these very weights."""
+    from transformers import AutoModel
+
+    from hf_ptr.policies.vla.processing_vla import VLAProcessor
+
+    return AutoModel.from_pretrained(checkpoint), VLAProcessor.from_pretrained(checkpoint)
+
+
+def _checkpoint_digest(checkpoint: Path) -> str:
+    """A hash of the weights and configurations in the checkpoint's folder."""
+    if not (checkpoint / "config.json").is_file():
+        raise InputError(f"{checkpoint} is no checkpoint: it has no config.json; name the folder of a saved policy")
+    weights = sorted(checkpoint.glob("*.safetensors"))
+    if not weights:
+        raise InputError(f"{checkpoint} has no weights (*.safetensors); name the folder of a saved policy")
+    digest = hashlib.sha256()
+    for path in [*weights, *sorted(checkpoint.glob("*config.json"))]:
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _check_fits(checkpoint: Path, tasks: Sequence[str]) -> None:
+    """Refuse a checkpoint of another robot, or one that does not know an instruction, before anything is simulated."""
+    from transformers import AutoConfig
+
+    from hf_ptr.policies.vla.processing_vla import VLAProcessor
+
+    config = AutoConfig.from_pretrained(checkpoint)
+    needed = (*RolloutConfig.__annotations__, "observation_dim", "state_dim", "action_dim")
+    if not all(hasattr(config, name) for name in needed):
+        raise InputError(f"{checkpoint} is a {config.model_type!r} model, not a policy; name the folder of a policy")
+    widths = {
+        "observation_dim": sum(_width(name) for name in config.observation_features),
+        "state_dim": _width(config.state_feature),
+        "action_dim": FEATURES["action"]["shape"][0],
+    }
+    for name, width in widths.items():
+        if getattr(config, name) != width:
+            raise InputError(
+                f"{checkpoint} has {name} {getattr(config, name)} but Meta-World needs {width}; it is of another robot"
+            )
+    processor = VLAProcessor.from_pretrained(checkpoint)
+    processor(
+        instructions=[INSTRUCTIONS[task] for task in tasks],
+        observation=np.zeros((len(tasks), widths["observation_dim"]), dtype=np.float32),
+        state=np.zeros((len(tasks), widths["state_dim"]), dtype=np.float32),
+    )
+
+
+def _width(feature: str) -> int:
+    """The length of one of Meta-World's observations."""
+    observed = [name for name in FEATURES if name != "action"]
+    if feature not in observed:
+        raise InputError(
+            f"the policy observes {feature!r}, which Meta-World lacks (it has {', '.join(observed)})."
+            f"{nearest(feature, observed)}"
+        )
+    return int(FEATURES[feature]["shape"][0])
+
+
+def _rows(observations: Sequence[Mapping[str, np.ndarray]], features: Sequence[str]) -> np.ndarray:
+    """`(B, d)`: each episode's features, concatenated."""
+    return np.stack([np.concatenate([observation[name] for name in features]) for observation in observations])

@@ -1,0 +1,456 @@
+"""The mathematics of Posterior-Transition Reweighting (PTR, arXiv 2603.16542): pure functions of tensors.
+
+B batch, K negatives, D embedding width, L chunk length, M belief tokens, n samples. Every function
+
+- takes tensors of any device and floating type and computes in float32 (float64 stays float64), also under autocast;
+- never reads what a mask leaves out: a NaN there reaches neither a value nor a gradient;
+- raises ``ValueError`` naming the argument whose shape or values are wrong.
+
+Nothing is detached but the weight (PTR Eq. 21 and 27). The other stop-gradients of the method belong to whoever makes
+the tensor: the target encoder, the queue, the belief tokenizer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+NORM_EPS = 1e-6
+
+_values_checked: ContextVar[bool] = ContextVar("hf_ptr_values_checked", default=True)
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Leave out the checks of tensor *values* inside the block; shapes, masks and numbers are still checked.
+
+    To know whether a tensor is finite the host must wait for the accelerator, at every call. A training step calls
+    this module several times and learns of a NaN from its loss anyway, so it runs under this and never waits.
+    A context variable, so that the equations exist once and another thread's checks stay on.
+    """
+    token = _values_checked.set(False)
+    try:
+        yield
+    finally:
+        _values_checked.reset(token)
+
+
+# ---- Sec. 4: identification posterior and score
+
+
+def identification_logits(
+    query: Tensor,
+    positive: Tensor,
+    negatives: Tensor,
+    *,
+    temperature: float | Tensor,
+    negative_mask: Tensor | None = None,
+    logit_clamp: float = 20.0,
+    normalized: bool = False,
+) -> Tensor:
+    """Similarity of each query with its match and with the mismatched candidates: ``d`` of PTR Eq. (12).
+
+    Args:
+        query: ``(B, D)``, any length; L2-normalised here with eps 1e-6, so a zero vector gives zero similarity.
+        positive: ``(B, D)``, the matched target of each query.
+        negatives: ``(K, D)`` shared by the batch or ``(B, K, D)``; ``K`` may be 0.
+        temperature: above 0; a number, or a 0-d tensor when it is learned.
+        negative_mask: ``(B, K)`` bool, True where the negative is usable; elsewhere the logit is ``-inf``.
+        logit_clamp: bound of ``|cosine / temperature|``, above 0.
+        normalized: all three are finite and of unit norm already; then neither is done again here.
+
+    Returns:
+        ``(B, 1 + K)`` logits; column 0 is the match.
+
+    Raises:
+        ValueError: a shape does not fit, a value is not finite, or a number is not above 0.
+    """
+    batch, width = _shape("query", query, "B", "D")
+    _shape("positive", positive, batch, width, like="query")
+    shared = isinstance(negatives, Tensor) and negatives.ndim == 2
+    count = _shape("negatives", negatives, *(() if shared else (batch,)), "K", width, like="query")[-2]
+    usable = _mask("negative_mask", negative_mask, batch, count, like="query and negatives")
+    _positive("temperature", temperature)
+    _positive("logit_clamp", logit_clamp)
+    query, positive, negatives = _real(query, positive, negatives)
+    if not normalized:
+        if usable is not None:
+            negatives = torch.where((usable.any(0) if shared else usable).unsqueeze(-1), negatives, 0.0)
+        _finite(query=query, positive=positive, negatives=negatives)
+
+    with _no_autocast(query):
+        if not normalized:
+            query, positive, negatives = (F.normalize(x, dim=-1, eps=NORM_EPS) for x in (query, positive, negatives))
+        matched = (query * positive).sum(-1, keepdim=True)
+        mismatched = query @ negatives.T if shared else torch.bmm(negatives, query.unsqueeze(-1)).squeeze(-1)
+    logits = (torch.cat([matched, mismatched], dim=1) / temperature).clamp(-logit_clamp, logit_clamp)
+    if usable is None:
+        return logits
+    return torch.cat([logits[:, :1], logits[:, 1:].masked_fill(~usable, -math.inf)], dim=1)
+
+
+def match_log_probability(logits: Tensor) -> Tensor:
+    """``log p(I=0)``, PTR Eq. (12): how surely the match is told from the candidates.
+
+    Args:
+        logits: ``(B, 1 + K)``, column 0 the match; ``-inf`` marks an unusable negative.
+
+    Returns:
+        ``(B,)`` nats, at most 0.
+
+    Raises:
+        ValueError: ``logits`` is mis-shaped, holds NaN or ``+inf``, or ``-inf`` in column 0.
+    """
+    _shape("logits", logits, "B", "1 + K")
+    (logits,) = _real(logits)
+    if _values_checked.get():
+        left_out = torch.isneginf(logits)
+        left_out[:, 0] = False
+        _finite(logits=logits.masked_fill(left_out, 0.0))
+    return F.log_softmax(logits, dim=1)[:, 0]
+
+
+def identification_loss(logits: Tensor, valid: Tensor | None = None) -> Tensor:
+    """``L_id = -E log p(I=0)`` over the valid samples, PTR Eq. (31).
+
+    Args:
+        logits: ``(B, 1 + K)``, column 0 the match; ``-inf`` marks an unusable negative.
+        valid: ``(B,)`` bool, True where the sample has a post-action observation; all when None.
+
+    Returns:
+        Scalar, nats. Without a valid sample it is 0 and still part of the graph, with zero gradients.
+
+    Raises:
+        ValueError: as in :func:`match_log_probability`, or ``valid`` is mis-shaped.
+    """
+    batch, _ = _shape("logits", logits, "B", "1 + K")
+    keep = _mask("valid", valid, batch, like="logits")
+    if keep is not None:
+        logits = torch.where(keep.unsqueeze(-1), logits, 0.0)
+    return _mean(-match_log_probability(logits), keep)
+
+
+def ptr_score(logits: Tensor) -> Tensor:
+    """``T = log(p(I=0) |Y|)``, PTR Eq. (14): 0 when the posterior is uniform, at most ``log |Y|``.
+
+    Args:
+        logits: ``(B, 1 + K)``, column 0 the match; ``|Y|`` is the row's number of finite candidates.
+
+    Returns:
+        ``(B,)`` nats.
+
+    Raises:
+        ValueError: as in :func:`match_log_probability`.
+    """
+    log_probability = match_log_probability(logits)
+    candidates = (logits > -math.inf).sum(1)
+    return log_probability + candidates.to(log_probability.dtype).log()
+
+
+def action_ranking_loss(matched_logit: Tensor, permuted_logit: Tensor, valid: Tensor | None = None) -> Tensor:
+    """``L_rank = -E log sigmoid(d+ - d-)`` over the valid samples, PTR Eq. (13).
+
+    Args:
+        matched_logit: ``(B,)``, logit of the target under the sample's own action.
+        permuted_logit: ``(B,)``, logit of the same target under another sample's action.
+        valid: ``(B,)`` bool; all when None.
+
+    Returns:
+        Scalar, nats; 0, still part of the graph, without a valid sample.
+
+    Raises:
+        ValueError: a shape does not fit or a value of a valid sample is not finite.
+    """
+    (batch,) = _shape("matched_logit", matched_logit, "B")
+    _shape("permuted_logit", permuted_logit, batch, like="matched_logit")
+    keep = _mask("valid", valid, batch, like="matched_logit")
+    matched_logit, permuted_logit = _real(matched_logit, permuted_logit)
+    if keep is not None:
+        matched_logit, permuted_logit = (torch.where(keep, x, 0.0) for x in (matched_logit, permuted_logit))
+    _finite(matched_logit=matched_logit, permuted_logit=permuted_logit)
+    return _mean(-F.logsigmoid(matched_logit - permuted_logit), keep)
+
+
+# ---- Sec. 5: conservative weight
+
+
+def conservative_weight(
+    score: Tensor,
+    *,
+    beta: float | Tensor,
+    alpha: float = 1.0,
+    w_min: float = 0.25,
+    w_max: float = 4.0,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """``w = 1 + alpha (clip(exp(T / beta), w_min, w_max) - 1)``, PTR Eq. (21), detached.
+
+    Detached because the method only ever uses ``sg(w)``: the policy must not learn to raise its own weight.
+
+    Args:
+        score: ``(B,)`` nats, see :func:`ptr_score`.
+        beta: above 0; a number or a 0-d tensor.
+        alpha: in [0, 1]; 0 is plain regression.
+        w_min, w_max: ``0 <= w_min <= w_max``, both finite.
+        valid: ``(B,)`` bool; the others weigh 1, which is inside the bounds when ``w_min <= 1 <= w_max``.
+
+    Returns:
+        ``(B,)`` weights within :func:`weight_bounds`.
+
+    Raises:
+        ValueError: a shape does not fit, the score of a valid sample is not finite, or a number is out of range.
+    """
+    (batch,) = _shape("score", score, "B")
+    keep = _mask("valid", valid, batch, like="score")
+    _positive("beta", beta)
+    weight_bounds(alpha, w_min, w_max)
+    (score,) = _real(score.detach())
+    if keep is not None:
+        score = torch.where(keep, score, 0.0)
+    _finite(score=score)
+    if isinstance(beta, Tensor):
+        beta = beta.detach()
+    # exp may overflow to inf, which the clip turns into exactly w_max; nothing differentiates through it.
+    weight = 1.0 + alpha * ((score / beta).exp().clamp(w_min, w_max) - 1.0)
+    return weight if keep is None else torch.where(keep, weight, 1.0)
+
+
+def self_normalized_mean(loss: Tensor, weight: Tensor) -> Tensor:
+    """``sum(sg(w) loss) / sum(sg(w))``, PTR Eq. (27).
+
+    Args:
+        loss: ``(B,)``, one loss a sample.
+        weight: ``(B,)``, at least 0; no gradient flows into it.
+
+    Returns:
+        Scalar in the loss's unit; 0, still part of the graph, when the weights sum to 0.
+
+    Raises:
+        ValueError: a shape does not fit, a value is not finite, or a weight is negative.
+    """
+    (batch,) = _shape("loss", loss, "B")
+    _shape("weight", weight, batch, like="loss")
+    loss, weight = _real(loss, weight.detach())
+    _finite(loss=loss)
+    _finite(at_least=0.0, weight=weight)
+    total = weight.sum()
+    return (weight / torch.where(total > 0, total, 1.0) * loss).sum()
+
+
+def weight_bounds(alpha: float, w_min: float, w_max: float) -> tuple[float, float]:
+    """Least and greatest weight after the mixture with 1: ``1 + alpha (w_min - 1)``, ``1 + alpha (w_max - 1)``.
+
+    ``low / E[w] <= q/p <= high / E[w]`` for the reweighted distribution ``q`` (PTR Eq. 22-25).
+
+    Raises:
+        ValueError: not ``0 <= alpha <= 1`` or not ``0 <= w_min <= w_max``, or a number is not finite.
+    """
+    if not 0.0 <= alpha <= 1.0:
+        raise ValueError(f"alpha must be between 0 and 1, got {alpha}")
+    if not 0.0 <= w_min < math.inf:
+        raise ValueError(f"w_min must be a finite number of at least 0, got {w_min}")
+    if not 0.0 < w_max <= torch.finfo(torch.float32).max:
+        raise ValueError(f"w_max must be a number above 0 that is finite in float32, got {w_max}")
+    if w_min > w_max:
+        raise ValueError(f"w_min must be at most w_max, got w_min {w_min} and w_max {w_max}")
+    return 1.0 + alpha * (w_min - 1.0), 1.0 + alpha * (w_max - 1.0)
+
+
+def kl_bound(alpha: float, w_min: float, w_max: float) -> float:
+    """``KL(q || p) <= log(high / low)`` in nats, PTR Eq. (26); ``log 16`` at the defaults, inf when ``low`` is 0.
+
+    Raises:
+        ValueError: as in :func:`weight_bounds`.
+    """
+    low, high = weight_bounds(alpha, w_min, w_max)
+    return math.log(high / low) if low > 0.0 else math.inf
+
+
+def source_shift(weight: Tensor, source: Sequence[str]) -> dict[str, float]:
+    """How the weights change each source's share: ``q(m) / pi_m = E_m[w] / E[w]``, PTR Eq. (29-30).
+
+    A report, read on the host in float64.
+
+    Args:
+        weight: ``(n,)``, at least 0.
+        source: ``n`` names.
+
+    Returns:
+        One ratio per source, in order of appearance, within ``[low/high, high/low]`` of :func:`weight_bounds`.
+
+    Raises:
+        ValueError: the lengths differ, or a weight is negative or not finite, or all are 0.
+    """
+    weight = _weights(weight)
+    if isinstance(source, str) or len(source) != len(weight):
+        got = "one string" if isinstance(source, str) else f"{len(source)}"
+        raise ValueError(f"source must be a sequence of {len(weight)} names, one for each weight, got {got}")
+    weights: dict[str, list[float]] = {}
+    for name, value in zip(source, weight.tolist(), strict=True):
+        weights.setdefault(name, []).append(value)
+    mean = math.fsum(math.fsum(values) for values in weights.values()) / len(weight)
+    return {name: math.fsum(values) / len(values) / mean for name, values in weights.items()}
+
+
+def effective_sample_size(weight: Tensor) -> Tensor:
+    """``(sum w)^2 / sum w^2``: how many equally weighted samples these are worth.
+
+    Args:
+        weight: ``(n,)``, at least 0, ``n >= 1``.
+
+    Returns:
+        Scalar tensor between 1 and ``n``.
+
+    Raises:
+        ValueError: ``weight`` is empty or mis-shaped, negative or not finite, or all 0.
+    """
+    weight = _weights(weight)
+    # Relative to the largest, so that squares neither overflow nor vanish; the clamp only removes rounding.
+    weight = weight / weight.max()
+    return (weight.sum().square() / weight.square().sum()).clamp(1, len(weight))
+
+
+# ---- Sec. 3: belief tokens
+
+
+def soft_assignments(features: Tensor, projection: Tensor, temperature: float | Tensor) -> Tensor:
+    """How much each belief token takes from each step: ``softmax_i((W_a c_i)_m / tau_tok)``, PTR Eq. (7).
+
+    Args:
+        features: ``(B, L, D)``, ``c`` of PTR Eq. (6), ``L >= 1``.
+        projection: ``(M, D)``, ``W_a``.
+        temperature: above 0; a number or a 0-d tensor.
+
+    Returns:
+        ``(B, L, M)``, non-negative, sums to 1 over the time axis ``L``.
+
+    Raises:
+        ValueError: a shape does not fit, a value is not finite, or ``temperature`` is not above 0.
+    """
+    _, _, width = _shape("features", features, "B", "L", "D")
+    _shape("projection", projection, "M", width, like="features")
+    _positive("temperature", temperature)
+    features, projection = _real(features, projection)
+    _finite(features=features, projection=projection)
+    with _no_autocast(features):
+        return torch.softmax(features @ projection.T / temperature, dim=1)
+
+
+def slot_entropy(assignments: Tensor) -> Tensor:
+    """``H_tok = -(1/M) sum_m sum_i pi log pi``, PTR Eq. (10), mean over the batch: 0 when every slot is decisive.
+
+    Args:
+        assignments: ``(B, L, M)``, see :func:`soft_assignments`.
+
+    Returns:
+        Scalar, nats, between 0 and ``log L``.
+
+    Raises:
+        ValueError: ``assignments`` is mis-shaped, not finite or negative.
+    """
+    batch, slots, assignments = _assignments(assignments)
+    # log 1 in place of log 0: a softmax underflows to exact zeros, and 0 * inf in its backward pass would be NaN.
+    positive = torch.where(assignments > 0, assignments, 1.0)
+    return -(assignments * positive.log()).sum() / max(batch * slots, 1)
+
+
+def slot_diversity(assignments: Tensor) -> Tensor:
+    """``D_tok = ||P^T P - I||_F^2``, PTR Eq. (11), mean over the batch: 0 when the slots take disjoint single steps.
+
+    Args:
+        assignments: ``(B, L, M)``, ``P`` is one sample's ``(L, M)``; see :func:`soft_assignments`.
+
+    Returns:
+        Scalar, at least 0.
+
+    Raises:
+        ValueError: ``assignments`` is mis-shaped, not finite or negative.
+    """
+    batch, slots, assignments = _assignments(assignments)
+    with _no_autocast(assignments):
+        gram = assignments.mT @ assignments
+    return (gram - torch.eye(slots, dtype=gram.dtype, device=gram.device)).square().sum() / max(batch, 1)
+
+
+# ---- precision and checks
+
+
+def _real(*tensors: Tensor) -> tuple[Tensor, ...]:
+    double = any(tensor.dtype == torch.float64 for tensor in tensors)
+    return tuple(tensor.to(torch.float64 if double else torch.float32) for tensor in tensors)
+
+
+def _no_autocast(tensor: Tensor) -> AbstractContextManager[None]:
+    kind = tensor.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
+def _mean(values: Tensor, keep: Tensor | None) -> Tensor:
+    if keep is None:
+        return values.sum() / max(values.numel(), 1)
+    return torch.where(keep, values, 0.0).sum() / keep.sum().clamp(min=1)
+
+
+def _shape(name: str, value: Tensor, *sizes: int | str, like: str = "") -> tuple[int, ...]:
+    """Check a shape: a number must be met, as ``like`` has it; a letter is any size, 0 only for B, K and D."""
+    fits = isinstance(value, Tensor) and value.ndim == len(sizes)
+    if not fits or any(
+        got != size if isinstance(size, int) else got == 0 and size not in "BKD"
+        for got, size in zip(value.shape, sizes, strict=True)
+    ):
+        expected = ", ".join(map(str, sizes)) + ("," if len(sizes) == 1 else "")
+        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"{name} must be a tensor of shape ({expected}){like and f' to fit {like}'}, got {got}")
+    return tuple(value.shape)
+
+
+def _mask(name: str, mask: Tensor | None, *sizes: int, like: str) -> Tensor | None:
+    if mask is None:
+        return None
+    _shape(name, mask, *sizes, like=like)
+    # A floating mask is refused: by convention it may be additive, where 0 means "keep".
+    if mask.is_floating_point():
+        raise ValueError(f"{name} must be a bool tensor, got {mask.dtype}")
+    return mask.to(torch.bool)
+
+
+def _positive(name: str, value: float | Tensor) -> None:
+    if isinstance(value, Tensor):
+        _shape(name, value)
+        if not _values_checked.get():
+            return
+        value = value.item()
+    if not 0.0 < value < math.inf:
+        raise ValueError(f"{name} must be a finite number above 0, got {value}")
+
+
+def _finite(at_least: float = -math.inf, **tensors: Tensor) -> None:
+    if not _values_checked.get():
+        return
+    for name, tensor in tensors.items():
+        wrong = tensor[~(torch.isfinite(tensor) & (tensor >= at_least))]
+        if len(wrong):
+            bound = "" if at_least == -math.inf else f" and at least {at_least:g}"
+            raise ValueError(f"{name} must be finite{bound}, got {wrong[0].item()} ({len(wrong)} of {tensor.numel()})")
+
+
+def _weights(weight: Tensor) -> Tensor:
+    _shape("weight", weight, "n")
+    (weight,) = _real(weight)
+    _finite(at_least=0.0, weight=weight)
+    if _values_checked.get() and not bool(weight.any()):
+        raise ValueError(f"weight must not be 0 throughout, got {len(weight)} zeros")
+    return weight
+
+
+def _assignments(assignments: Tensor) -> tuple[int, int, Tensor]:
+    batch, _, slots = _shape("assignments", assignments, "B", "L", "M")
+    (assignments,) = _real(assignments)
+    _finite(at_least=0.0, assignments=assignments)
+    return batch, slots, assignments

@@ -1,0 +1,77 @@
+"""Configuration of the native policy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+
+ACTION_FEATURES = ("clean", "noised")
+
+
+@strict
+class VLAPolicyConfig(PreTrainedConfig):
+    r"""
+    Configuration of a [`VLAPolicy`].
+
+    Args:
+        observation_dim (`int`, defaults to 39): length of the low-dimensional observation `o`.
+        state_dim (`int`, defaults to 4): length `d_s` of the proprioceptive state `s`.
+        action_dim (`int`, defaults to 4): length `d_a` of one action.
+        chunk_size (`int`, defaults to 16): `L`, actions predicted at once.
+        n_action_steps (`int`, defaults to 8): how many of them are executed before the next chunk is predicted.
+        observation_features (`list[str]`): dataset features that are concatenated into `o`.
+        state_feature (`str`), action_feature (`str`): dataset features of `s` and `a`.
+        num_instructions (`int`, defaults to 0): instructions with a learned embedding each; 0 with a text encoder.
+        text_config (`dict`, *optional*): configuration of a transformers text encoder for instructions.
+        hidden_size (`int`, defaults to 64): width `D` of the context and action tokens.
+        encoder_size (`int`, defaults to 256): hidden width of the observation encoder.
+        num_context_layers (`int`, defaults to 1), num_attention_heads (`int`, defaults to 4): context transformer.
+        expert_size (`int`, defaults to 256), num_expert_layers (`int`, defaults to 2): residual action expert.
+        num_denoising_steps (`int`, defaults to 4): Euler steps at inference (PTR Sec. 2).
+        flow_alpha (`float`, defaults to 1.5), flow_beta (`float`, defaults to 1.0): `σ ~ Beta(α, β)`, PTR Eq. (1).
+        action_features (`str`, defaults to `"clean"`): whether `e_t` pools the clean or the noised action tokens.
+        belief_tokens (`int`, defaults to 0): belief tokens that the policy was trained with; 0 for none.
+    """
+
+    model_type = "ptr_vla"
+
+    observation_dim: int = 39
+    state_dim: int = 4
+    action_dim: int = 4
+    chunk_size: int = 16
+    n_action_steps: int = 8
+    observation_features: list[str] | tuple[str, ...] = ("observation.environment_state",)
+    state_feature: str = "observation.state"
+    action_feature: str = "action"
+    num_instructions: int = 0
+    text_config: dict[str, Any] | PreTrainedConfig | None = None
+    hidden_size: int = 64
+    encoder_size: int = 256
+    num_context_layers: int = 1
+    num_attention_heads: int = 4
+    expert_size: int = 256
+    num_expert_layers: int = 2
+    num_denoising_steps: int = 4
+    flow_alpha: float = 1.5
+    flow_beta: float = 1.0
+    action_features: str = "clean"
+    belief_tokens: int = 0
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        if isinstance(self.text_config, dict):
+            values = dict(self.text_config)
+            self.text_config = AutoConfig.for_model(values.pop("model_type"), **values)
+
+    def validate_architecture(self):
+        """Called by `@strict` when a configuration is made or changed."""
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
+        if not 1 <= self.n_action_steps <= self.chunk_size:
+            raise ValueError(f"n_action_steps is {self.n_action_steps}; it must lie in 1..{self.chunk_size}")
+        if self.action_features not in ACTION_FEATURES:
+            raise ValueError(f"action_features is {self.action_features!r}; known: {', '.join(ACTION_FEATURES)}")

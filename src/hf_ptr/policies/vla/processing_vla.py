@@ -1,0 +1,69 @@
+"""The processor of the native policy: instructions and arrays to the policy's tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, ProcessorMixin
+
+from ...errors import InputError, nearest
+
+UNKNOWN = "<unknown>"
+
+
+class VLAProcessor(ProcessorMixin):
+    """
+    Turns instructions into ids, and arrays into tensors.
+
+    Args:
+        tokenizer: of the policy's text encoder, or an [`instruction_tokenizer`] where instructions have learned
+            embeddings.
+    """
+
+    tokenizer_class = "AutoTokenizer"
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        super().__init__(tokenizer)
+
+    def encode_instructions(self, instructions: Sequence[str]) -> dict[str, torch.Tensor]:
+        """
+        `instruction_ids` int64 and `instruction_mask` bool, both `(B, K)`; K is 1 with learned embeddings.
+
+        Raises:
+            InputError: for an instruction without a learned embedding.
+        """
+        padding = "longest" if self.tokenizer.pad_token is not None else False
+        encoded = self.tokenizer(list(instructions), padding=padding, return_tensors="pt")
+        ids, mask = encoded["input_ids"], encoded["attention_mask"].bool()
+        if self.tokenizer.unk_token == UNKNOWN and (ids == self.tokenizer.unk_token_id).any():
+            known = [text for text in self.tokenizer.get_vocab() if text != UNKNOWN]
+            strange = next(text for text in instructions if text not in known)
+            raise InputError(
+                f"the policy has no embedding for the instruction {strange!r}.{nearest(strange, known)} "
+                "Train it with this instruction, or use a policy with a text encoder."
+            )
+        return {"instruction_ids": ids, "instruction_mask": mask}
+
+    def __call__(
+        self,
+        instructions: Sequence[str],
+        observation: np.ndarray | torch.Tensor,
+        state: np.ndarray | torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """`instructions` of length B, `observation (B, do)` and `state (B, ds)` in raw units, to policy inputs."""
+        return {
+            "observation": torch.as_tensor(observation, dtype=torch.float32),
+            "state": torch.as_tensor(state, dtype=torch.float32),
+            **self.encode_instructions(instructions),
+        }
+
+
+def instruction_tokenizer(instructions: Sequence[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer whose words are whole instructions: number n of `instructions` becomes the one id n + 1."""
+    vocabulary = {UNKNOWN: 0} | {text: number for number, text in enumerate(instructions, start=1)}
+    model = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
+    return PreTrainedTokenizerFast(tokenizer_object=model, unk_token=UNKNOWN)

@@ -1,0 +1,79 @@
+"""The adaptive scale controller, the paper's "refiner" (PTR Sec. 7)."""
+
+from __future__ import annotations
+
+import torch
+
+TEMPERATURE_RANGE = (0.03, 0.20)
+BETA_RANGE = (0.5, 3.0)
+HARD_RATIO_RANGE = (0.0, 0.5)
+HARD_ACCURACY_RANGE = (0.10, 0.50)
+
+
+class AdaptiveScaleController:
+    """
+    Adapts the score temperature τ, the weight scale β and the hard-negative ratio to how well transitions are told
+    apart. It is updated at logging steps only, on the host, so that a training step never waits for it.
+
+    Args:
+        temperature: `τ_0`.
+        beta: `β_0`.
+        decay: of the moving averages (0.98).
+        adaptive: False keeps τ and β where they are and draws no hard negatives (the paper's "no controller").
+
+    Attributes:
+        temperature, beta, hard_negative_ratio: what is in force.
+    """
+
+    def __init__(self, temperature: float = 0.12, beta: float = 1.5, decay: float = 0.98, adaptive: bool = True):
+        self.temperature = temperature
+        self.beta = beta
+        self.hard_negative_ratio = HARD_RATIO_RANGE[0]
+        self.decay = decay
+        self.adaptive = adaptive
+        self.averages: dict[str, float] = {}
+
+    def update(self, *, accuracy: float, margin: float, score: float, valid_ratio: float) -> None:
+        """
+        One step of PTR Sec. 7 from the figures of the last logging window.
+
+        Args:
+            accuracy: `nce_acc` in [0, 1], how often the matched target has the highest logit.
+            margin: `nce_margin`, matched minus best mismatched logit.
+            score: `nce_adv`, the mean PTR score in nats.
+            valid_ratio: share of samples with a valid target, in [0, 1].
+        """
+        seen = {"accuracy": accuracy, "margin": margin, "score": score, "valid_ratio": valid_ratio}
+        for name, value in seen.items():
+            # The first window starts the average: from zero, 0.98 would hold the accuracy under 0.05 for long.
+            previous = self.averages.get(name, value)
+            self.averages[name] = self.decay * previous + (1.0 - self.decay) * value
+        if not self.adaptive:
+            return
+        smoothed = self.averages["accuracy"]
+        factor = 1.0
+        if smoothed < 0.05:
+            factor = 1.01
+        elif smoothed > 0.35 and self.averages["margin"] > 0.10:
+            factor = 0.995
+        self.temperature = min(max(self.temperature * factor, TEMPERATURE_RANGE[0]), TEMPERATURE_RANGE[1])
+        self.beta = min(max(self.beta * factor, BETA_RANGE[0]), BETA_RANGE[1])
+        low, high = HARD_ACCURACY_RANGE
+        share = min(max((smoothed - low) / (high - low), 0.0), 1.0)
+        self.hard_negative_ratio = HARD_RATIO_RANGE[0] + share * (HARD_RATIO_RANGE[1] - HARD_RATIO_RANGE[0])
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Everything that a resumed run needs, as float64 scalars."""
+        values = {"temperature": self.temperature, "beta": self.beta, "hard_negative_ratio": self.hard_negative_ratio}
+        values.update({f"average.{name}": value for name, value in self.averages.items()})
+        return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Restores what [`~AdaptiveScaleController.state_dict`] gave."""
+        self.temperature = state["temperature"].item()
+        self.beta = state["beta"].item()
+        self.hard_negative_ratio = state["hard_negative_ratio"].item()
+        prefix = "average."
+        self.averages = {
+            name.removeprefix(prefix): value.item() for name, value in state.items() if name.startswith(prefix)
+        }

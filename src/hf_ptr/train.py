@@ -1,0 +1,10 @@
+"""`accelerate launch -m hf_ptr.train RECIPE [key=value …]`: the same run as `hf-ptr train`."""
+
+from __future__ import annotations
+
+import sys
+
+from hf_ptr.cli import main
+
+if __name__ == "__main__":
+    main(["train", *sys.argv[1:]])

@@ -1,0 +1,32 @@
+"""The collator: packed segments with their instructions encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..data.segments import pack_segments
+
+
+class SegmentCollator:
+    """
+    Packs segments (see [`SegmentDataset`]) and adds the instruction of every chunk as ids.
+
+    Each distinct instruction is encoded once, when the collator is made; a batch only looks up rows.
+
+    Args:
+        processor: of the policy, with `encode_instructions`.
+        tasks: the dataset's instructions, which `task_index` counts.
+
+    Raises:
+        InputError: when the policy does not know one of the instructions.
+    """
+
+    def __init__(self, processor: Any, tasks: Sequence[str]):
+        self.encoded = processor.encode_instructions(list(tasks)) if tasks else {}
+
+    def __call__(self, segments: Any) -> dict[str, Any]:
+        batch = dict(pack_segments(segments))
+        for name, table in self.encoded.items():
+            batch[name] = table[batch["task_index"]]
+        return batch

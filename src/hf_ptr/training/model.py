@@ -1,0 +1,286 @@
+"""PTRModel: the policy and every PTR part in the one module that is trained (PTR Sec. 3, 4 and 8)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.dataclasses import strict
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput, cached_file
+
+from ..belief import BeliefTokenizer, BeliefTokenizerConfig
+from ..errors import InputError
+from ..policies.contract import CONTRACT, Embedded, PolicyOutput, missing_parts
+from ..scoring import TargetEncoder, TransitionScorer, TransitionScorerConfig
+
+CONFIG_FOLDER = "ptr"
+SCORER_FOLDER = "scorer"
+BELIEF_FOLDER = "belief_tokenizer"
+TARGET_FILE = "target_encoder/model.safetensors"
+
+
+@strict
+class PTRModelConfig(PreTrainedConfig):
+    r"""
+    Configuration of a [`PTRModel`]: the parts it is made of. A part that is None does not exist.
+
+    Args:
+        policy_config (`dict`): configuration of the policy, with its `model_type`.
+        scorer_config (`dict`, *optional*): configuration of the scorer; with it comes the target encoder.
+        belief_config (`dict`, *optional*): configuration of the belief tokenizer.
+        target_decay (`float`, defaults to 0.999): `μ` of the target encoder.
+        scorer_shapes_policy (`bool`, defaults to `True`): whether L_id, L_rank and L_tok also reach the policy (the
+            paper's joint objective); with False the policy sees exactly the weighted regression.
+    """
+
+    model_type = "ptr"
+
+    policy_config: dict[str, Any] | PreTrainedConfig | None = None
+    scorer_config: dict[str, Any] | PreTrainedConfig | None = None
+    belief_config: dict[str, Any] | PreTrainedConfig | None = None
+    target_decay: float = 0.999
+    scorer_shapes_policy: bool = True
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        if isinstance(self.policy_config, dict):
+            values = dict(self.policy_config)
+            self.policy_config = AutoConfig.for_model(values.pop("model_type"), **values)
+        if isinstance(self.scorer_config, dict):
+            self.scorer_config = TransitionScorerConfig(**self.scorer_config)
+        if isinstance(self.belief_config, dict):
+            self.belief_config = BeliefTokenizerConfig(**self.belief_config)
+
+
+@dataclass
+class PTROutput(ModelOutput):
+    """
+    One pass over N packed chunks. Constants (targets) carry no gradient.
+
+    Args:
+        action_loss: `(N,)`, `ℓ_act`.
+        query: `(N, D)` unit norm, `u = f(h, e)`; None without a scorer, as all that follow but the belief figures.
+        permuted_query: `(N, D)`, `f(h, ẽ)` with the action features of another sample of the minibatch.
+        target: `(N, D)` unit norm, `y⁺`.
+        belief_loss: scalar `L_tok`, mean over the chunks; None without belief tokens.
+        belief_entropy: scalar `H_tok`, mean over the chunks.
+    """
+
+    action_loss: torch.Tensor | None = None
+    query: torch.Tensor | None = None
+    permuted_query: torch.Tensor | None = None
+    target: torch.Tensor | None = None
+    belief_loss: torch.Tensor | None = None
+    belief_entropy: torch.Tensor | None = None
+
+
+class PTRModel(PreTrainedModel):
+    """
+    Policy, scorer, belief tokenizer and target encoder as one module, whose `forward` does all parameter-using
+    compute of a training step. What only uses its outputs (pool, weights, losses) is in [`PTRObjective`].
+
+    A saved directory holds the policy at its root and the other parts in sub-folders.
+    """
+
+    config: PTRModelConfig
+    config_class = PTRModelConfig
+    base_model_prefix = "ptr"
+    main_input_name = "observation"
+
+    def __init__(self, config: PTRModelConfig, policy: PreTrainedModel | None = None):
+        super().__init__(config)
+        self.policy = AutoModel.from_config(config.policy_config) if policy is None else policy
+        lacking = missing_parts(self.policy)
+        if lacking:
+            raise InputError(
+                f"{type(self.policy).__name__} cannot be post-trained: it lacks {', '.join(lacking)}. "
+                f"A policy hands over {', '.join(CONTRACT)} (see hf_ptr.policies.PostTrainable)."
+            )
+        self.scorer = None if config.scorer_config is None else TransitionScorer(config.scorer_config)
+        self.belief_tokenizer = None if config.belief_config is None else BeliefTokenizer(config.belief_config)
+        self.target_encoder = (
+            None
+            if self.scorer is None
+            else TargetEncoder(self.policy.observation_tower(), decay=config.target_decay)
+        )
+        if hasattr(self.policy, "attach_belief"):
+            self.policy.attach_belief(self.belief_tokenizer)
+
+    def forward(
+        self,
+        observation: torch.Tensor,
+        state: torch.Tensor,
+        instruction_ids: torch.Tensor,
+        instruction_mask: torch.Tensor,
+        actions: torch.Tensor,
+        action_mask: torch.Tensor,
+        next_observation: torch.Tensor | None = None,
+        segment_rows: tuple[int, ...] | None = None,
+    ) -> PTROutput:
+        """
+        A batch of N packed chunks (see [`SegmentDataset`]), walked position by position in their segments.
+
+        Args:
+            observation, state, instruction_ids, instruction_mask, actions, action_mask: as the policy takes them.
+            next_observation: `(N, do)` raw, `o_{t+Δ}`; read by the target encoder alone.
+            segment_rows: chunks at each position of the segments; sums to N. None: every chunk is its own segment.
+        """
+        embedded = self.policy.embed(
+            observation, state, instruction_ids, instruction_mask, actions, action_mask, **self._scoring_arguments()
+        )
+        rows = segment_rows or (observation.shape[0],)
+        if self.belief_tokenizer is None:
+            passes, belief_loss, belief_entropy = [self.policy.step(embedded, None)], None, None
+        else:
+            passes, belief_loss, belief_entropy = self._walk(embedded, rows)
+        output = PTROutput(
+            action_loss=_join(passes, "action_loss"), belief_loss=belief_loss, belief_entropy=belief_entropy
+        )
+        if self.scorer is not None:
+            context, features = _join(passes, "context"), _join(passes, "action_features")
+            if not self.config.scorer_shapes_policy:
+                context, features = context.detach(), features.detach()
+            output.query, output.permuted_query = self.scorer.with_permuted(context, features)
+            if next_observation is not None:
+                assert self.target_encoder is not None
+                output.target = self.target_encoder(next_observation)
+        return output
+
+    def _walk(
+        self, embedded: Embedded, rows: tuple[int, ...]
+    ) -> tuple[list[PolicyOutput], torch.Tensor, torch.Tensor]:
+        """The recurrence of PTR Eq. (3)-(5): each position reads the tokens that the one before left, detached."""
+        assert self.belief_tokenizer is not None
+        tokens = self.belief_tokenizer.initial_tokens(rows[0])
+        passes, losses, entropies = [], [], []
+        start = 0
+        for count in rows:
+            chunk = {name: tensor[start : start + count] for name, tensor in embedded.items()}
+            output = self.policy.step(chunk, tokens[:count])
+            hidden, actions = output.hidden_states, output.action_embeddings
+            if not self.config.scorer_shapes_policy:
+                hidden, actions = hidden.detach(), actions.detach()
+            belief = self.belief_tokenizer(hidden, actions)
+            tokens = belief.tokens.detach()
+            passes.append(output)
+            losses.append(belief.loss * count)
+            entropies.append(belief.entropy.detach() * count)
+            start += count
+        total = float(sum(rows))
+        return passes, torch.stack(losses).sum() / total, torch.stack(entropies).sum() / total
+
+    def _scoring_arguments(self) -> dict[str, bool]:
+        return {"for_scoring": True} if self.scorer is not None else {}
+
+    @torch.no_grad()
+    def update_target(self) -> None:
+        """One EMA step of the target encoder, after an optimiser step."""
+        if self.target_encoder is not None:
+            self.target_encoder.update(self.policy.observation_tower())
+
+    # ---- on disk ----
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Writes the policy at the root and the PTR parts in sub-folders, safetensors only."""
+        if not kwargs.get("is_main_process", True):
+            return
+        folder = Path(save_directory)
+        state = kwargs.pop("state_dict", None) or self.state_dict()
+        self.policy.save_pretrained(folder, state_dict=tensors_under(state, "policy."), **kwargs)
+        config = PTRModelConfig(**{**self.config.to_dict(), "policy_config": None})
+        config.save_pretrained(folder / CONFIG_FOLDER)
+        if self.belief_tokenizer is not None:
+            belief = tensors_under(state, "belief_tokenizer.")
+            self.belief_tokenizer.save_pretrained(folder / BELIEF_FOLDER, state_dict=belief, **kwargs)
+        if self.scorer is not None:
+            self.scorer.save_pretrained(folder / SCORER_FOLDER, state_dict=tensors_under(state, "scorer."), **kwargs)
+            target = folder / TARGET_FILE
+            target.parent.mkdir(exist_ok=True)
+            tensors = {name: tensor.contiguous() for name, tensor in tensors_under(state, "target_encoder.").items()}
+            save_file(tensors, target, metadata={"format": "pt"})
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> PTRModel:
+        """
+        Loads what [`~PTRModel.save_pretrained`] wrote, from a folder or a Hub id.
+
+        Raises:
+            InputError: when the place holds no PTR parts.
+        """
+        place = str(pretrained_model_name_or_path)
+        try:
+            config = PTRModelConfig.from_pretrained(place, subfolder=CONFIG_FOLDER, **kwargs)
+        except OSError as error:
+            raise InputError(
+                f"{place} holds no PTR parts ({CONFIG_FOLDER}/config.json is missing); "
+                "load a plain policy with AutoModel.from_pretrained."
+            ) from error
+        policy = AutoModel.from_pretrained(place, **kwargs)
+        config.policy_config = policy.config
+        model = cls(config, policy=policy)
+        if model.belief_tokenizer is not None:
+            model.belief_tokenizer = BeliefTokenizer.from_pretrained(place, subfolder=BELIEF_FOLDER, **kwargs)
+            if hasattr(policy, "attach_belief"):
+                policy.attach_belief(model.belief_tokenizer)
+        if model.scorer is not None:
+            model.scorer = TransitionScorer.from_pretrained(place, subfolder=SCORER_FOLDER, **kwargs)
+            assert model.target_encoder is not None
+            model.target_encoder.load_state_dict(load_file(cached_file(place, TARGET_FILE, **kwargs)))
+        return model
+
+
+def build_ptr_model(
+    policy: PreTrainedModel,
+    *,
+    with_scorer: bool,
+    belief_tokens: int,
+    target_decay: float = 0.999,
+    belief_temperature: float = 1.0,
+    belief_entropy_weight: float = 1e-3,
+    belief_diversity_weight: float = 1e-3,
+    scorer_shapes_policy: bool = True,
+) -> PTRModel:
+    """
+    A [`PTRModel`] around a policy, with new PTR parts sized to it.
+
+    Args:
+        policy: what is post-trained.
+        with_scorer: False for the SFT and SFT+Belief arms, which have neither scorer nor target encoder.
+        belief_tokens: `M`; 0 for none.
+    """
+    sizes = policy.feature_sizes()
+    scorer = TransitionScorerConfig(
+        context_size=sizes.context, action_size=sizes.action, embedding_size=sizes.observation
+    )
+    belief = None
+    if belief_tokens:
+        belief = BeliefTokenizerConfig(
+            hidden_size=sizes.context,
+            feature_size=sizes.action,
+            num_tokens=belief_tokens,
+            temperature=belief_temperature,
+            entropy_weight=belief_entropy_weight,
+            diversity_weight=belief_diversity_weight,
+        )
+    config = PTRModelConfig(
+        policy_config=policy.config,
+        scorer_config=scorer if with_scorer else None,
+        belief_config=belief,
+        target_decay=target_decay,
+        scorer_shapes_policy=scorer_shapes_policy,
+    )
+    return PTRModel(config, policy=policy)
+
+
+def _join(passes: list[PolicyOutput], name: str) -> torch.Tensor:
+    return passes[0][name] if len(passes) == 1 else torch.cat([output[name] for output in passes])
+
+
+def tensors_under(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The entries of a state whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

@@ -1,0 +1,169 @@
+"""Recipes: one flat YAML file that names data, policy and training settings of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from transformers import HfArgumentParser
+
+from ..errors import InputError, nearest
+from .config import PTRConfig
+
+
+@dataclass
+class DataArguments:
+    """Which episodes are trained on, and how they are cut into segments of chunks."""
+
+    dataset: str | None = field(default=None, metadata={"help": "Folder of a LeRobotDataset (v2.1 or v3.0)."})
+    episodes: str | None = field(default=None, metadata={"help": "Episode ids, as in 0:16,20; all by default."})
+    eval_episodes: str | None = field(default=None, metadata={"help": "Held-out episode ids for the eval loss."})
+    corruption: str = field(default="clean", metadata={"help": "Faults put into the training data, by name."})
+    corruption_seed: int = field(default=0, metadata={"help": "Which episodes the faults fall on."})
+    observation_features: list[str] = field(
+        default_factory=lambda: ["observation.state"], metadata={"help": "Features that make up the observation."}
+    )
+    state_feature: str = field(default="observation.state", metadata={"help": "The proprioceptive state."})
+    action_feature: str = field(default="action", metadata={"help": "The action."})
+    segment_chunks: int = field(default=4, metadata={"help": "Consecutive chunks of a segment."})
+    target_offset: int = field(default=16, metadata={"help": "Frames from a chunk's start to the observation after."})
+
+
+@dataclass
+class PolicyArguments:
+    """Which policy is post-trained: one from a folder or the Hub, or a new native policy of the given size."""
+
+    policy: str | None = field(default=None, metadata={"help": "Folder or Hub id; a new native policy by default."})
+    chunk_size: int = field(default=16, metadata={"help": "Actions predicted at once."})
+    n_action_steps: int = field(default=8, metadata={"help": "Actions executed before the next chunk."})
+    hidden_size: int = field(default=64, metadata={"help": "Width of the tokens."})
+    encoder_size: int = field(default=256, metadata={"help": "Hidden width of the observation encoder."})
+    num_context_layers: int = field(default=1, metadata={"help": "Layers of the context transformer."})
+    expert_size: int = field(default=256, metadata={"help": "Width of the action expert."})
+    num_expert_layers: int = field(default=2, metadata={"help": "Residual blocks of the action expert."})
+    action_features: str = field(default="clean", metadata={"help": "What e pools: clean or noised action tokens."})
+
+
+NEW_POLICY_FIELDS = tuple(item.name for item in dataclasses.fields(PolicyArguments) if item.name != "policy")
+SECTIONS = (DataArguments, PolicyArguments, PTRConfig)
+
+
+@dataclass
+class Recipe:
+    """What a recipe says, by section; `given` holds just the keys that the file and the command line set."""
+
+    data: DataArguments
+    policy: PolicyArguments
+    training: PTRConfig
+    given: dict[str, Any]
+
+
+class _Parser(HfArgumentParser):
+    """Converts and checks types; its complaints become one line instead of a usage text."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """
+    Reads a recipe and applies `key=value` overrides.
+
+    Args:
+        path: of the YAML file, a flat mapping.
+        overrides: `key=value`, the value in YAML.
+
+    Raises:
+        InputError: for a file that is none, an unknown key (with its line and the nearest known one), a value of the
+            wrong type or out of range.
+    """
+    path = Path(path)
+    known = {item.name for section in SECTIONS for item in dataclasses.fields(section) if item.init}
+    given, where = _read_yaml(path)
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"{text!r} is no key=value override; write for example max_steps=1000")
+        try:
+            given[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"the value of {text!r} cannot be read as YAML; quote it") from error
+        where[key] = "on the command line"
+    for key in given:
+        if key not in known:
+            raise InputError(f"unknown key {key!r} {where[key]}.{nearest(str(key), known)}")
+    if given.get("dataset") is None:
+        raise InputError(f"{path} names no dataset; add 'dataset: FOLDER' or pass dataset=FOLDER")
+    arguments = [text for key, value in given.items() if value is not None for text in _as_argument(key, value)]
+    parser = _Parser(SECTIONS, allow_abbrev=False)
+    try:
+        data, policy, training = parser.parse_args_into_dataclasses(args=arguments, look_for_args_file=False)
+    except InputError as error:
+        raise InputError(f"{path}: {_located(str(error), where)}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: {_located(str(error), where)}") from error
+    return Recipe(data, policy, training, given)
+
+
+def parse_episodes(text: str | None) -> list[int] | None:
+    """`"0:16,20"` to episode ids, end-exclusive as in Python; None for all.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if text is None:
+        return None
+    ids: list[int] = []
+    for part in str(text).split(","):
+        start, colon, end = part.strip().partition(":")
+        if not start.isdigit() or (colon and not end.isdigit()):
+            raise InputError(f"episodes {text!r} cannot be read at {part!r}; write ids and ranges, as in 0:16,20")
+        ids.extend(range(int(start), int(end)) if colon else [int(start)])
+    if not ids:
+        raise InputError(f"episodes {text!r} is an empty range; the end is exclusive, as in 0:16")
+    return ids
+
+
+def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The mapping, and for each key where it stands."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe {path} cannot be read ({error}); pass the path of a YAML file") from error
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark is not None else ""
+        raise InputError(f"recipe {path} is not valid YAML{line}: {getattr(error, 'problem', error)}") from error
+    if not isinstance(content, dict) or node is None:
+        raise InputError(f"recipe {path} is not a mapping of keys to values; see the recipes folder for examples")
+    where: dict[str, str] = {}
+    for key_node, _ in node.value:
+        key = key_node.value
+        place = f"in {path}, line {key_node.start_mark.line + 1}"
+        if key in where:
+            raise InputError(f"key {key!r} stands twice {place}; keep one")
+        where[key] = place
+    return content, where
+
+
+def _as_argument(key: str, value: Any) -> list[str]:
+    if isinstance(value, list):
+        return [f"--{key}", *map(str, value)]
+    # With "=", a value that begins with a minus is not taken for an option.
+    return [f"--{key}={json.dumps(value) if isinstance(value, dict) else value}"]
+
+
+def _located(message: str, where: dict[str, str]) -> str:
+    """The parser's message, with the place of the key it speaks of."""
+    for key in sorted(where, key=len, reverse=True):
+        if key in message:
+            return f"{message.removeprefix('argument ')} ({where[key]})"
+    return message

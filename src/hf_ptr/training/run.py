@@ -1,0 +1,144 @@
+"""A training run from a recipe: data, policy, trainer, and a folder that says what made it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import AutoConfig, AutoModel, AutoProcessor, set_seed
+
+from ..data.corruption import corrupt
+from ..data.episodes import EpisodeTable
+from ..data.lerobot_reader import read_dataset
+from ..data.segments import SegmentDataset
+from ..errors import InputError
+from ..policies.vla import policy_from_dataset
+from .recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
+from .trainer import PTRTrainer, last_complete_checkpoint
+
+RECIPE_FILE = "recipe.yaml"
+DONE_FILE = "train_results.json"
+
+
+def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
+    """
+    Trains what the recipe describes, or goes on where an interrupted run of the same recipe stopped.
+
+    Args:
+        path: of the recipe.
+        overrides: `key=value`.
+
+    Returns:
+        The run's folder, with the policy at its root.
+
+    Raises:
+        InputError: whatever is wrong with recipe or data, before anything is written.
+    """
+    recipe = load_recipe(path, overrides)
+    folder = Path(recipe.training.output_dir)
+    _require_same_run(folder, recipe)
+    if (folder / DONE_FILE).exists():
+        return folder
+    trainer = build_trainer(recipe)
+    if trainer.is_world_process_zero():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RECIPE_FILE).write_text(yaml.safe_dump(recipe.given, sort_keys=True, allow_unicode=True))
+    result = trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder))
+    trainer.save_model()
+    trainer.save_state()
+    if trainer.eval_dataset is not None:
+        trainer.save_metrics("eval", trainer.evaluate())
+    # Last: its presence says that the run is complete.
+    trainer.save_metrics("train", result.metrics, combined=False)
+    return folder
+
+
+def build_trainer(recipe: Recipe) -> PTRTrainer:
+    """Reads the data, makes or loads the policy, and puts both into a [`PTRTrainer`]."""
+    # Before the policy's weights are drawn, so that a recipe and its seed are one run.
+    set_seed(recipe.training.seed)
+    episodes, held_out = parse_episodes(recipe.data.episodes), parse_episodes(recipe.data.eval_episodes)
+    both = sorted(set(episodes or ()) & set(held_out or ()))
+    if both:
+        raise InputError(f"episodes {both} are in episodes and in eval_episodes; hold out others")
+    whole = read_dataset(recipe.data.dataset)
+    if held_out and episodes is None:
+        episodes = [number for number in whole.episode_index.tolist() if number not in set(held_out)]
+    table = whole if episodes is None else whole.select(episodes)
+    table, _ = corrupt(table, recipe.data.corruption, recipe.data.corruption_seed)
+    policy, processor = _policy(recipe, table)
+    train = segments_for(policy.config, table, recipe)
+    evaluation = None if held_out is None else segments_for(policy.config, whole.select(held_out), recipe)
+    return PTRTrainer(
+        model=policy,
+        args=recipe.training,
+        train_dataset=train,
+        eval_dataset=evaluation,
+        processing_class=processor,
+    )
+
+
+def segments_for(config: Any, table: EpisodeTable, recipe: Recipe) -> SegmentDataset:
+    """The segments that a policy trains on: consecutive chunks as far apart as it replans when it acts."""
+    return SegmentDataset(
+        table,
+        chunk_size=config.chunk_size,
+        segment_chunks=recipe.data.segment_chunks,
+        chunk_stride=config.n_action_steps,
+        target_offset=recipe.data.target_offset,
+        observation_features=config.observation_features,
+        state_feature=config.state_feature,
+        action_feature=config.action_feature,
+    )
+
+
+def _policy(recipe: Recipe, table: EpisodeTable) -> tuple[Any, Any]:
+    data, place = recipe.data, recipe.policy.policy
+    if place is None:
+        size = {name: getattr(recipe.policy, name) for name in NEW_POLICY_FIELDS}
+        try:
+            return policy_from_dataset(
+                table,
+                observation_features=data.observation_features,
+                state_feature=data.state_feature,
+                action_feature=data.action_feature,
+                **size,
+            )
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(f"this policy cannot be built: {_innermost(error)}") from error
+    set_by_policy = (*NEW_POLICY_FIELDS, "observation_features", "state_feature", "action_feature")
+    clash = [name for name in set_by_policy if name in recipe.given]
+    if clash:
+        raise InputError(f"{', '.join(clash)} cannot be set with policy: {place} brings its own; remove the key")
+    try:
+        AutoConfig.from_pretrained(place)
+    except (OSError, ValueError) as error:
+        raise InputError(f"policy {place!r} cannot be loaded ({error}); pass a checkpoint's folder or a Hub id") from error
+    return AutoModel.from_pretrained(place), AutoProcessor.from_pretrained(place)
+
+
+def _innermost(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error)
+
+
+def _require_same_run(folder: Path, recipe: Recipe) -> None:
+    """An output folder belongs to one recipe: two runs in one folder would resume from each other."""
+    made = folder / RECIPE_FILE
+    if not made.exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise InputError(f"output_dir {folder} is not empty and no run of ours; choose another output_dir")
+        return
+    before = yaml.safe_load(made.read_text()) or {}
+    changed = sorted(key for key in {*before, *recipe.given} if before.get(key) != recipe.given.get(key))
+    if changed:
+        raise InputError(
+            f"output_dir {folder} holds a run with another {', '.join(changed)}; "
+            "choose another output_dir, or delete the folder to start again"
+        )
+

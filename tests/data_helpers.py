@@ -1,0 +1,117 @@
+"""Small datasets whose values say which episode and frame they come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hf_ptr.data.episodes import EpisodeTable
+
+STATE_WIDTH = 3
+ACTION_WIDTH = 4
+REAL_V21 = Path(__file__).resolve().parents[2] / "shared" / "data" / "g1_bottle"
+
+
+def vector(width: int, dtype: str = "float32") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": [width], "names": [f"x{i}" for i in range(width)]}
+
+
+def coded_table(lengths: Sequence[int], tasks: int = 3, source: str = "coded") -> EpisodeTable:
+    """Every value names its episode (first dimension, from 1, so that padding shows) and frame (second)."""
+    lengths_array = np.asarray(lengths, dtype=np.int64)
+    episode = np.repeat(np.arange(len(lengths)), lengths)
+    starts = np.cumsum(lengths_array) - lengths_array
+    frame = np.arange(len(episode)) - np.repeat(starts, lengths)
+
+    def column(width: int, offset: float) -> np.ndarray:
+        rest = [np.sin(np.arange(len(episode)) * (i + 1) + offset) for i in range(width - 2)]
+        return np.stack([episode + 1.0, frame + 0.0, *rest], axis=1).astype(np.float32)
+
+    return EpisodeTable(
+        columns={"observation.state": column(STATE_WIDTH, 0.0), "action": column(ACTION_WIDTH, 0.5)},
+        task_index=(episode % tasks).astype(np.int64),
+        tasks=tuple(f"do task {i}" for i in range(tasks)),
+        starts=starts,
+        lengths=lengths_array,
+        episode_index=np.arange(len(lengths), dtype=np.int64),
+        frame_id=np.arange(len(episode), dtype=np.int64),
+        fps=20.0,
+        robot_type="coder",
+        source=source,
+        features={
+            "observation.state": vector(STATE_WIDTH),
+            "action": vector(ACTION_WIDTH),
+            "observation.images.front": {"dtype": "video", "shape": [16, 16, 3], "names": None},
+        },
+    )
+
+
+def write_v21(table: EpisodeTable, root: Path) -> Path:
+    """A LeRobotDataset v2.1 folder, written by hand: one parquet an episode, JSON lines, no statistics."""
+    (root / "meta").mkdir(parents=True)
+    index_features = {name: vector(1, "int64") for name in ("frame_index", "episode_index", "index", "task_index")}
+    info = {
+        "codebase_version": "v2.1",
+        "robot_type": table.robot_type,
+        "total_episodes": table.num_episodes,
+        "total_frames": table.num_frames,
+        "total_tasks": len(table.tasks),
+        "chunks_size": 1000,
+        "fps": int(table.fps),
+        "splits": {"train": f"0:{table.num_episodes}"},
+        "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+        "features": {**table.features, "timestamp": vector(1), **index_features},
+    }
+    (root / "meta/info.json").write_text(json.dumps(info))
+    write_lines(root / "meta/tasks.jsonl", [{"task_index": i, "task": task} for i, task in enumerate(table.tasks)])
+    episodes = []
+    for position, (start, length) in enumerate(zip(table.starts, table.lengths, strict=True)):
+        rows = slice(start, start + length)
+        number = int(table.episode_index[position])
+        columns: dict[str, Any] = {
+            name: pa.FixedSizeListArray.from_arrays(pa.array(column[rows].ravel()), column.shape[1])
+            for name, column in table.columns.items()
+        }
+        columns |= {
+            "timestamp": pa.array((np.arange(length) / table.fps).astype(np.float32)),
+            "frame_index": np.arange(length),
+            "episode_index": np.full(length, number),
+            "index": table.frame_id[rows],
+            "task_index": table.task_index[rows],
+        }
+        path = root / f"data/chunk-{number // 1000:03d}/episode_{number:06d}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns), path)
+        tasks = [table.tasks[i] for i in dict.fromkeys(table.task_index[rows].tolist())]
+        episodes.append({"episode_index": number, "tasks": tasks, "length": int(length)})
+    write_lines(root / "meta/episodes.jsonl", episodes)
+    return root
+
+
+def write_lines(path: Path, records: Sequence[Any]) -> None:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def snapshot(root: Path) -> dict[str, bytes | None]:
+    """Every path under `root` with its content, to show that nothing was written."""
+    return {str(path.relative_to(root)): path.read_bytes() if path.is_file() else None for path in root.rglob("*")}
+
+
+def assert_same_table(left: EpisodeTable, right: EpisodeTable) -> None:
+    """Equal to the bit, but for the source's name and the features' description."""
+    assert left.columns.keys() == right.columns.keys()
+    for name, column in left.columns.items():
+        assert column.dtype == right.columns[name].dtype == np.float32
+        assert column.tobytes() == right.columns[name].tobytes(), name
+    for name in ("task_index", "starts", "lengths", "episode_index", "frame_id"):
+        np.testing.assert_array_equal(getattr(left, name), getattr(right, name), err_msg=name)
+    assert left.tasks == right.tasks
+    assert left.fps == right.fps
+    assert left.robot_type == right.robot_type
