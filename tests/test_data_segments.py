@@ -1,4 +1,4 @@
-"""Segments: no frame of one episode in another's chunk or target, and nothing lost at any boundary."""
+"""Chunks and segments: no frame of one episode in another's chunk or target, and nothing lost at any boundary."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from hf_ptr.data.segments import SegmentDataset, pack_segments
+from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.segments import SegmentBatches
 from hf_ptr.errors import InputError
 
 
 @st.composite
-def cuts(draw: st.DrawFn) -> tuple[list[int], dict[str, int]]:
+def cuts(draw: st.DrawFn) -> tuple[list[int], dict[str, Any]]:
     """Episode lengths and the four sizes, chunks no longer than the longest episode."""
     lengths = draw(st.lists(st.integers(1, 30), min_size=1, max_size=5))
     sizes = {
@@ -31,7 +32,7 @@ def cuts(draw: st.DrawFn) -> tuple[list[int], dict[str, int]]:
     return lengths, sizes
 
 
-def expected_segments(lengths: list[int], sizes: dict[str, int]) -> set[tuple[tuple[int, int], ...]]:
+def expected_segments(lengths: list[int], sizes: dict[str, Any]) -> set[tuple[tuple[int, int], ...]]:
     """The definition, in plain loops: the (episode, frame) at which every chunk of every segment starts."""
     segments = set()
     for episode, length in enumerate(lengths):
@@ -42,42 +43,45 @@ def expected_segments(lengths: list[int], sizes: dict[str, int]) -> set[tuple[tu
     return segments
 
 
-def starts_of(item: dict[str, torch.Tensor]) -> tuple[tuple[int, int], ...]:
-    return tuple((int(o[0]) - 1, int(o[1])) for o in item["observation"])
+def starts_of(batch: dict[str, Any]) -> list[tuple[int, int]]:
+    """(episode, frame) at which every chunk of a batch starts, as its observations say."""
+    return [(int(observation[0]) - 1, int(observation[1])) for observation in batch["observation"]]
 
 
-def assert_same_batch(left: dict[str, Any], right: dict[str, Any]) -> None:
-    assert left.keys() == right.keys()
-    for key in left:
-        if key == "segment_rows":
-            assert left[key] == right[key]
-        else:
-            assert left[key].dtype == right[key].dtype and torch.equal(left[key], right[key]), key
+def everything(dataset: ChunkDataset) -> dict[str, Any]:
+    return dataset.__getitems__(range(len(dataset)))
 
 
 @settings(max_examples=120, deadline=None)
 @given(cuts())
-def test_segments_are_those_of_the_definition(cut: tuple[list[int], dict[str, int]]) -> None:
+def test_segments_are_those_of_the_definition(cut: tuple[list[int], dict[str, Any]]) -> None:
     lengths, sizes = cut
-    dataset = SegmentDataset(coded_table(lengths), **sizes)
-    found = [starts_of(dataset[i]) for i in range(len(dataset))]
-    assert len(found) == len(set(found))
-    assert set(found) == expected_segments(lengths, sizes)
-    frames = sorted(start for segment in found for start in segment)
-    assert frames == [(e, f) for e, length in enumerate(lengths) for f in range(length)]
-    assert dataset.num_chunks == len(frames)
+    dataset = ChunkDataset(coded_table(lengths), **sizes)
+    batch = everything(dataset)
+    starts = starts_of(batch)
+    # Every frame starts exactly one chunk.
+    assert starts == [(episode, frame) for episode, length in enumerate(lengths) for frame in range(length)]
+    following = {int(previous): row for row, previous in enumerate(batch["previous_index"]) if previous >= 0}
+    assert len(following) == int((batch["previous_index"] >= 0).sum())
+    found = set()
+    firsts, counts = dataset.segment_starts()
+    for row, count in zip(firsts.tolist(), counts.tolist(), strict=True):
+        segment = [row]
+        while segment[-1] in following:
+            segment.append(following[segment[-1]])
+        assert len(segment) == count
+        found.add(tuple(starts[row] for row in segment))
+    assert found == expected_segments(lengths, sizes)
 
 
 @settings(max_examples=120, deadline=None)
 @given(cuts())
-def test_chunks_and_targets_stay_in_their_episode(cut: tuple[list[int], dict[str, int]]) -> None:
+def test_chunks_and_targets_stay_in_their_episode(cut: tuple[list[int], dict[str, Any]]) -> None:
     lengths, sizes = cut
     table = coded_table(lengths)
-    dataset = SegmentDataset(table, **sizes)
-    batch = dataset.__getitems__(range(len(dataset)))
-    assert len(batch["index"]) == sum(lengths) == sum(batch["segment_rows"])
-    for row in range(sum(lengths)):
-        episode, frame = int(batch["observation"][row, 0]) - 1, int(batch["observation"][row, 1])
+    batch = everything(ChunkDataset(table, **sizes))
+    assert len(batch["index"]) == sum(lengths)
+    for row, (episode, frame) in enumerate(starts_of(batch)):
         length = lengths[episode]
         assert int(batch["episode_index"][row]) == episode
         assert int(batch["task_index"][row]) == episode % 3
@@ -99,34 +103,65 @@ def test_chunks_and_targets_stay_in_their_episode(cut: tuple[list[int], dict[str
 
 
 @settings(max_examples=80, deadline=None)
-@given(cuts(), st.randoms(use_true_random=False))
-def test_batches_are_packed_step_by_step(cut: tuple[list[int], dict[str, int]], random: Any) -> None:
+@given(
+    cut=cuts(),
+    batch_size=st.integers(1, 12),
+    ranks=st.integers(1, 3),
+    shuffle=st.booleans(),
+    epoch=st.integers(0, 3),
+)
+def test_every_row_goes_on_where_the_batch_before_left_it(
+    cut: tuple[list[int], dict[str, Any]], batch_size: int, ranks: int, shuffle: bool, epoch: int
+) -> None:
     lengths, sizes = cut
-    dataset = SegmentDataset(coded_table(lengths), **sizes)
-    indices = random.sample(range(len(dataset)), random.randint(1, len(dataset)))
-    batch = dataset.__getitems__(indices)
-    items = [dataset[i] for i in indices]
-    assert_same_batch(batch, pack_segments(items))
-    assert pack_segments(batch) is batch
+    dataset = ChunkDataset(coded_table(lengths), **sizes)
+    previous = everything(dataset)["previous_index"].tolist()
+    seen: list[int] = []
+    cuts_by_folding = 0
+    for rank in range(ranks):
+        walk = SegmentBatches(dataset, batch_size, shuffle=shuffle, seed=5, rank=rank, ranks=ranks)
+        walk.set_epoch(epoch)
+        batches = list(walk)
+        assert len(batches) == len(walk)
+        # All ranks make the same number of batches, all full but the last of a single rank.
+        full = [len(rows) == batch_size for rows in batches]
+        assert all(full[: -1 if ranks == 1 else None])
+        assert len(batches) == sum(lengths) // (batch_size * ranks) + (ranks == 1 and sum(lengths) % batch_size > 0)
+        for before, after in itertools.pairwise(rows for rows in batches if len(rows) == batch_size):
+            for row, continued in zip(before, after, strict=True):
+                assert previous[continued] in (-1, row)
+                assert previous[continued] == -1 or continued == row + sizes["chunk_stride"]
+        cuts_by_folding += sum(previous[row] >= 0 for row in (batches[0] if batches else []))
+        seen += [row for rows in batches for row in rows]
+    # No chunk comes twice in an epoch; none is missing, but for the rest that several ranks cannot share evenly.
+    assert len(seen) == len(set(seen))
+    missing = sum(lengths) - len(seen)
+    assert missing == 0 if ranks == 1 else missing < batch_size * ranks
+    assert cuts_by_folding < batch_size * ranks
 
-    rows = batch["segment_rows"]
-    assert list(rows) == sorted(rows, reverse=True) and all(count > 0 for count in rows)
-    assert rows[0] == len(indices)
-    # Stable: segments of the same number of chunks keep their order.
-    longest_first = sorted(items, key=lambda item: -len(item["index"]))
-    assert batch["index"][: rows[0]].tolist() == [int(item["index"][0]) for item in longest_first]
-    begin = 0
-    for before, after in itertools.pairwise(rows):
-        first, second = batch["observation"][begin : begin + after], batch["observation"][begin + before :][:after]
-        assert torch.equal(first[:, 0], second[:, 0])
-        assert torch.equal(first[:, 1] + sizes["chunk_stride"], second[:, 1])
-        begin += before
+
+def test_the_order_depends_on_seed_and_epoch_alone() -> None:
+    dataset = ChunkDataset(coded_table([40, 30, 50]), chunk_size=5)
+
+    def order(**arguments: Any) -> list[list[int]]:
+        epoch = arguments.pop("epoch", 0)
+        walk = SegmentBatches(dataset, 8, **arguments)
+        walk.set_epoch(epoch)
+        assert list(walk) == list(walk)
+        return list(walk)
+
+    assert order(seed=1) == order(seed=1)
+    different = [order(seed=1), order(seed=2), order(seed=1, epoch=1), order(shuffle=False)]
+    assert all(a != b for a, b in itertools.combinations(different, 2))
+    assert order(shuffle=False, seed=1) == order(shuffle=False, seed=2, epoch=3)
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        SegmentBatches(dataset, 0)
 
 
 @pytest.mark.parametrize("length", [16, 17, 31, 32, 33])
 def test_boundaries(length: int) -> None:
-    dataset = SegmentDataset(coded_table([length, 40]), chunk_size=16, target_offset=16)
-    batch = dataset.__getitems__(range(len(dataset)))
+    dataset = ChunkDataset(coded_table([length, 40]), chunk_size=16, target_offset=16)
+    batch = everything(dataset)
     first = batch["episode_index"] == 0
     frame = batch["observation"][first, 1]
     whole = batch["action_mask"][first].all(dim=1)
@@ -143,7 +178,7 @@ def test_shapes_and_several_observation_features() -> None:
     table = dataclasses.replace(
         table, columns={**table.columns, "observation.environment_state": np.ones((32, 5), np.float32)}
     )
-    dataset = SegmentDataset(table, observation_features=["observation.environment_state", "observation.state"])
+    dataset = ChunkDataset(table, observation_features=["observation.environment_state", "observation.state"])
     batch = dataset.__getitems__([0, 1])
     count = len(batch["index"])
     assert batch["observation"].shape == batch["next_observation"].shape == (count, 8)
@@ -157,34 +192,40 @@ def test_shapes_and_several_observation_features() -> None:
 
 def test_frame_ids_and_episode_ids_survive_a_selection() -> None:
     table = coded_table([20, 18, 25]).select([2, 0])
-    dataset = SegmentDataset(table, chunk_size=4)
-    batch = dataset.__getitems__(range(len(dataset)))
+    dataset = ChunkDataset(table, chunk_size=4)
+    batch = everything(dataset)
     ids = batch["index"][batch["episode_index"] == 2]
     assert sorted(ids.tolist()) == list(range(38, 63))
     assert set(batch["episode_index"].tolist()) == {0, 2}
 
 
-def test_data_loader_passes_packed_batches() -> None:
-    dataset = SegmentDataset(coded_table([30, 21, 9]), chunk_size=5)
-    loader = DataLoader(dataset, batch_size=7, collate_fn=pack_segments, shuffle=False)
-    batches = list(loader)
-    assert sum(len(batch["index"]) for batch in batches) == 60
-    assert_same_batch(batches[0], dataset.__getitems__(range(7)))
+def test_data_loader_fetches_whole_batches() -> None:
+    dataset = ChunkDataset(coded_table([30, 21, 9]), chunk_size=5)
+    walk = SegmentBatches(dataset, 7, seed=3)
+    loader = DataLoader(dataset, batch_sampler=walk, collate_fn=lambda batch: batch)
+    for batch, rows in zip(loader, walk, strict=True):
+        wanted = dataset.__getitems__(rows)
+        assert batch.keys() == wanted.keys()
+        assert all(torch.equal(batch[key], wanted[key]) for key in wanted)
 
 
-def test_items_can_be_reached_from_the_end_and_not_beyond() -> None:
-    dataset = SegmentDataset(coded_table([20]), chunk_size=5)
-    assert torch.equal(dataset[-1]["index"], dataset[len(dataset) - 1]["index"])
-    with pytest.raises(IndexError):
-        dataset[len(dataset)]
-    with pytest.raises(ValueError, match="segments is empty"):
-        pack_segments([])
+def test_an_item_is_a_row_of_a_batch() -> None:
+    dataset = ChunkDataset(coded_table([20, 14]), chunk_size=5)
+    batch = dataset.__getitems__([3, 25, -1])
+    for position, row in enumerate((3, 25, 33)):
+        item = dataset[row]
+        assert item.keys() == batch.keys()
+        assert all(torch.equal(item[key], batch[key][position]) for key in item)
+    assert torch.equal(dataset[-1]["index"], dataset[33]["index"])
+    for beyond in (34, -35):
+        with pytest.raises(IndexError):
+            dataset[beyond]
 
 
 def test_the_table_is_shared_and_not_altered() -> None:
     table = coded_table([20, 20])
     before = {name: column.copy() for name, column in table.columns.items()}
-    dataset = SegmentDataset(table, chunk_size=5)
+    dataset = ChunkDataset(table, chunk_size=5)
     batch = dataset.__getitems__([0, 1, 2])
     batch["actions"].fill_(7)
     batch["observation"].fill_(7)
@@ -213,5 +254,5 @@ def with_bad_action(value: float) -> Any:
 )
 def test_wrong_input_is_one_line(table: Any, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        SegmentDataset(table, **arguments)
+        ChunkDataset(table, **arguments)
     assert "\n" not in str(caught.value)

@@ -166,6 +166,9 @@ def test_identification_logits(
     per_sample = (negatives.expand(batch, count, width) if shared else negatives).tolist()
     used = torch.ones(batch, count, dtype=torch.bool) if mask is None else mask
     close(actual, ref_logits(query.tolist(), positive.tolist(), per_sample, used.tolist(), tau, bound), scale=1 / tau)
+    units = (torch.nn.functional.normalize(x, dim=-1, eps=1e-6) for x in (query, positive, negatives))
+    again = ptr.identification_logits(*units, temperature=tau, negative_mask=mask, logit_clamp=bound, normalized=True)
+    close(again, actual.double().tolist(), scale=1 / tau)
 
 
 @generated

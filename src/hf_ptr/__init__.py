@@ -2,20 +2,18 @@
 
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
-from ._version import __version__
-from .belief import BeliefTokenizer, BeliefTokenizerConfig
-from .errors import InputError
-from .policies import VLAPolicy, VLAPolicyConfig, VLAProcessor
-from .scoring import (
+from hf_ptr._version import __version__
+from hf_ptr.belief import BeliefTokenizer, BeliefTokenizerConfig
+from hf_ptr.errors import InputError
+from hf_ptr.policies import VLAPolicy, VLAPolicyConfig, VLAProcessor
+from hf_ptr.scoring import (
     AdaptiveScaleController,
     CandidatePool,
     TargetEncoder,
     TransitionScorer,
     TransitionScorerConfig,
 )
-from .training import PTRConfig, PTRModel, PTRModelConfig, PTRTrainer
-
-
+from hf_ptr.training import PTRConfig, PTRModel, PTRModelConfig, PTRTrainer
 
 _COMPONENTS = (
     (BeliefTokenizerConfig, BeliefTokenizer),

@@ -64,7 +64,8 @@ def run_demo(
         write_corrupted(table, truth, hard)
     table, truth = read_dataset(hard), CorruptionTruth.load(hard)
     console.print(
-        f"{len(table.lengths)} demonstrations of {len(table.tasks)} tasks; {int(truth.any.sum())} carry a fault ({hard})"
+        f"{len(table.lengths)} demonstrations of {len(table.tasks)} tasks in {hard}; "
+        f"{int(truth.any.sum())} of them carry a fault"
     )
 
     console.rule("2/4 train")

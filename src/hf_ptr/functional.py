@@ -92,7 +92,7 @@ def identification_logits(
     logits = (torch.cat([matched, mismatched], dim=1) / temperature).clamp(-logit_clamp, logit_clamp)
     if usable is None:
         return logits
-    return torch.cat([logits[:, :1], logits[:, 1:].masked_fill(~usable, -math.inf)], dim=1)
+    return logits.masked_fill(F.pad(~usable, (1, 0)), -math.inf)
 
 
 def match_log_probability(logits: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from torch import nn
 from transformers import PreTrainedModel, initialization
 from transformers.utils import ModelOutput
 
-from ..functional import slot_diversity, slot_entropy, soft_assignments
-from .configuration_belief import BeliefTokenizerConfig
+from hf_ptr.belief.configuration_belief import BeliefTokenizerConfig
+from hf_ptr.functional import slot_diversity, slot_entropy, soft_assignments
 
 
 @dataclass
@@ -49,7 +49,8 @@ class BeliefTokenizer(PreTrainedModel):
 
     def __init__(self, config: BeliefTokenizerConfig):
         super().__init__(config)
-        self.fuse = nn.Linear(2 * config.feature_size, config.hidden_size, bias=False)
+        features = config.feature_size or config.hidden_size
+        self.fuse = nn.Linear(2 * features, config.hidden_size, bias=False)
         self.assign = nn.Linear(config.hidden_size, config.num_tokens, bias=False)
         self.initial = nn.Parameter(torch.zeros(config.num_tokens, config.hidden_size))
         self.post_init()
@@ -80,9 +81,7 @@ class BeliefTokenizer(PreTrainedModel):
                 "must both be (B, L, F)"
             )
         if context_tokens.shape[-1] != self.config.feature_size:
-            raise ValueError(
-                f"context_tokens have width {context_tokens.shape[-1]}; this tokenizer reads {self.config.feature_size}"
-            )
+            raise ValueError(f"context_tokens have width {context_tokens.shape[-1]}; not {self.config.feature_size}")
         features = torch.tanh(self.fuse(torch.cat((context_tokens, action_tokens), dim=-1)))
         assignments = soft_assignments(features, self.assign.weight, self.config.temperature)
         assignments = assignments.to(features.dtype)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import typer
 
-from ..errors import InputError
-from . import demo, evaluate, record, score, train
+from hf_ptr.cli import demo, evaluate, record, score, train
+from hf_ptr.errors import InputError
 
 OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 # A full disk, a full quota and a file-size limit are the same thing to the user.
@@ -43,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if usage is not None:
             sys.exit(_complain(f"{usage()} Try --help.", WRONG_INPUT))
         if _is_out_of_space(error):
-            sys.exit(_complain(f"no space left to write ({error}); free some and start the command again", WRONG_INPUT))
+            sys.exit(
+                _complain(f"no space left to write ({error}); free some and start the command again", WRONG_INPUT)
+            )
         raise
     sys.exit(code if isinstance(code, int) else OK)
 

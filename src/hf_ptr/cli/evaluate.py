@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .record import DEFAULT_TASKS
+from hf_ptr.cli.record import DEFAULT_TASKS
 
 
 def evaluate(
@@ -51,9 +51,7 @@ def evaluate(
         wanted = [task.strip() for task in tasks.split(",") if task.strip()]
         arms = {}
         for name, folder in names.items():
-            result = evaluate_metaworld(
-                folder, wanted, int(number), seed=seed, max_steps=max_steps, workers=workers
-            )
+            result = evaluate_metaworld(folder, wanted, int(number), seed=seed, max_steps=max_steps, workers=workers)
             console.print(result.to_rich(title=name))
             arms[name] = result.to_dict()
     else:
@@ -61,13 +59,14 @@ def evaluate(
         from hf_ptr.evaluation.offline import compare, evaluate_dataset
         from hf_ptr.training.recipe import parse_episodes
 
+        assert dataset is not None
         table = read_dataset(dataset, episodes=parse_episodes(episodes))
         errors = {name: evaluate_dataset(folder, table, seed=seed) for name, folder in names.items()}
-        for name, result in errors.items():
-            console.print(result.to_rich(title=name))
+        for name, measured in errors.items():
+            console.print(measured.to_rich(title=name))
         if len(errors) > 1:
             console.print(compare(errors))
-        arms = {name: result.to_dict() for name, result in errors.items()}
+        arms = {name: measured.to_dict() for name, measured in errors.items()}
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps({"arms": arms}, indent=2) + "\n")
@@ -77,6 +76,4 @@ def evaluate(
 def checkpoint_names(checkpoints: list[Path]) -> dict[str, Path]:
     """A short name for each checkpoint: its folder's, or its path where two folders are called the same."""
     short = [folder.name for folder in checkpoints]
-    return {
-        (folder.name if short.count(folder.name) == 1 else str(folder)): folder for folder in checkpoints
-    }
+    return {(folder.name if short.count(folder.name) == 1 else str(folder)): folder for folder in checkpoints}

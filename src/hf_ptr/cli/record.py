@@ -7,12 +7,11 @@ from typing import Annotated
 
 import typer
 
+from hf_ptr.envs import tasks as metaworld_tasks
+
 app = typer.Typer(no_args_is_help=True, help="Record demonstrations as a LeRobotDataset v3.0.")
 
-DEFAULT_TASKS = (
-    "reach,push,pick-place,door-open,drawer-open,drawer-close,button-press-topdown,peg-insert-side,"
-    "window-open,window-close"
-)
+DEFAULT_TASKS = ",".join(task.removesuffix("-v3") for task in metaworld_tasks.DEFAULT_TASKS)
 
 
 @app.callback()

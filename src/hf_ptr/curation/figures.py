@@ -28,7 +28,9 @@ CURVES = {
 
 def training_curves(runs: Mapping[str, Path], out: Path) -> Path:
     """The logged metrics of one or more runs, a panel each, read from their `trainer_state.json`."""
-    history = {name: json.loads((folder / "trainer_state.json").read_text())["log_history"] for name, folder in runs.items()}
+    history = {
+        name: json.loads((folder / "trainer_state.json").read_text())["log_history"] for name, folder in runs.items()
+    }
     figure, axes = plt.subplots(2, 3, figsize=(12, 6), layout="constrained")
     for axis, (metric, title) in zip(axes.flat, CURVES.items(), strict=True):
         for color, (name, log) in zip(COLORS, history.items(), strict=False):
@@ -41,7 +43,9 @@ def training_curves(runs: Mapping[str, Path], out: Path) -> Path:
     return _save(figure, out)
 
 
-def weight_distribution(scores: pd.DataFrame, faulty_episodes: np.ndarray, bounds: tuple[float, float], out: Path) -> Path:
+def weight_distribution(
+    scores: pd.DataFrame, faulty_episodes: np.ndarray, bounds: tuple[float, float], out: Path
+) -> Path:
     """
     How the weights of faulty and fault-free episodes are distributed, chunk by chunk and as episode means.
 
@@ -64,7 +68,10 @@ def weight_distribution(scores: pd.DataFrame, faulty_episodes: np.ndarray, bound
     for axis, good, bad, label, share in panels:
         for color, values, name in ((COLORS[0], good, "fault-free"), (COLORS[1], bad, "with a fault")):
             if len(values):
-                axis.hist(values, edges, weights=np.full(len(values), 1 / len(values)), color=color, alpha=0.6, label=f"{name} ({len(values)})")
+                share_of_each = np.full(len(values), 1 / len(values))
+                axis.hist(
+                    values, edges, weights=share_of_each, color=color, alpha=0.6, label=f"{name} ({len(values)})"
+                )
         axis.set(xlabel=label, ylabel=share, xlim=bounds)
         axis.legend(frameon=False)
     return _save(figure, out)

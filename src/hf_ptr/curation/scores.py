@@ -12,17 +12,19 @@ import torch
 from rich.progress import track
 
 from hf_ptr import functional as F
+from hf_ptr.belief import BeliefCarry
+from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.segments import SegmentDataset
+from hf_ptr.data.segments import SegmentBatches
 from hf_ptr.errors import InputError
 from hf_ptr.policies import VLAProcessor
-from hf_ptr.training.collator import SegmentCollator
+from hf_ptr.training.collator import ChunkCollator
 from hf_ptr.training.config import PTRConfig
 from hf_ptr.training.model import PTRModel
 from hf_ptr.training.objective import PTRObjective
-from hf_ptr.training.trainer import MODEL_INPUTS, candidates_of, load_objective_state
+from hf_ptr.training.trainer import candidates_of, load_objective_state, model_inputs
 
-SEGMENTS_A_BATCH = 64
+CHUNKS_A_BATCH = 256
 
 
 @torch.no_grad()
@@ -53,7 +55,7 @@ def score_dataset(run: str | Path, table: EpisodeTable, *, seed: int = 0) -> pd.
     objective = PTRObjective(args)
     load_objective_state(objective, folder)
     config = model.policy.config
-    dataset = SegmentDataset(
+    dataset = ChunkDataset(
         table,
         chunk_size=config.chunk_size,
         chunk_stride=config.n_action_steps,
@@ -61,7 +63,7 @@ def score_dataset(run: str | Path, table: EpisodeTable, *, seed: int = 0) -> pd.
         state_feature=config.state_feature,
         action_feature=config.action_feature,
     )
-    collator = SegmentCollator(VLAProcessor.from_pretrained(folder), dataset.tasks)
+    collator = ChunkCollator(VLAProcessor.from_pretrained(folder), dataset.tasks)
     scores = np.zeros(len(table.frame_id), dtype=np.float32)
     weights = np.ones(len(table.frame_id), dtype=np.float32)
     valid = np.zeros(len(table.frame_id), dtype=bool)
@@ -69,15 +71,18 @@ def score_dataset(run: str | Path, table: EpisodeTable, *, seed: int = 0) -> pd.
     # The caller's random state is none of ours to move.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        order = torch.randperm(len(dataset)).split(SEGMENTS_A_BATCH)
-        warm_up = order[: -(-args.queue_size // SEGMENTS_A_BATCH)]
-        for batch_number, segments in enumerate(track((*warm_up, *order), "scoring")):
-            batch = collator(dataset.__getitems__(segments.tolist()))
-            output = model(**{name: batch[name] for name in MODEL_INPUTS if name in batch})
+        walk = list(SegmentBatches(dataset, CHUNKS_A_BATCH, seed=seed))
+        carry = BeliefCarry()
+        warm_up = walk[: -(-args.queue_size // CHUNKS_A_BATCH)]
+        for number, chunks in enumerate(track((*warm_up, *walk), "scoring")):
+            batch = collator(dataset.__getitems__(chunks))
+            output = model(**model_inputs(batch, carry if args.belief_tokens else None))
+            if output.belief_tokens is not None:
+                carry.remember(batch["index"], output.belief_tokens)
             candidates = candidates_of(model.policy, batch, output.target)
             logits, _ = objective.logits(output, candidates)
             objective.remember()
-            if batch_number < len(warm_up):
+            if number < len(warm_up):
                 continue
             score = F.ptr_score(logits)
             weight = objective.weight(score, candidates.valid, None, step=args.nce_warmup_steps)

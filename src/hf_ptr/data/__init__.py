@@ -1,21 +1,22 @@
 """Episodes on disk, cut into segments of action chunks, packed into batches. Nothing here knows a model."""
 
+from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.corruption import CorruptionTruth, corrupt, write_corrupted
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.data.lerobot_writer import DatasetWriter, write_table
-from hf_ptr.data.segments import SegmentDataset, pack_segments
+from hf_ptr.data.segments import SegmentBatches
 from hf_ptr.data.statistics import feature_statistics, normalization
 
 __all__ = [
+    "ChunkDataset",
     "CorruptionTruth",
     "DatasetWriter",
     "EpisodeTable",
-    "SegmentDataset",
+    "SegmentBatches",
     "corrupt",
     "feature_statistics",
     "normalization",
-    "pack_segments",
     "read_dataset",
     "write_corrupted",
     "write_table",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,79 +19,99 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def count_rows(path: Path, columns: Sequence[str]) -> int:
-    """Rows of a parquet file, read from its footer alone.
-
-    Raises:
-        InputError: the file is damaged, or lacks or repeats one of the columns.
-    """
-    try:
-        with pq.ParquetFile(path) as file:
-            present, rows = file.schema_arrow.names, file.metadata.num_rows
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{path} is damaged: {first_line(error)}") from error
-    for column in columns:
-        if present.count(column) != 1:
-            raise InputError(f"{path} {'lacks' if column not in present else 'repeats'} the column {column!r}")
-    return rows
-
-
-def read_numbers(path: Path, widths: Mapping[str, int], integers: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """Numeric columns of a parquet file, each in its own number type.
+class ColumnFile:
+    """An open parquet file whose columns are read one at a time, so that no more than one is held twice.
 
     Args:
         path: the file.
-        widths: columns to read and the number of values of a row, `(rows, width)` each.
-        integers: further columns, single integers, `(rows,)` int64 each.
-
-    Raises:
-        InputError: the file is damaged, or a column is missing, has another width or type, or misses a value.
+        file: the same, open.
     """
-    names = [*widths, *integers]
-    count_rows(path, names)
-    table = read_table(path, names)
-    for name in integers:
-        if not pa.types.is_integer(table.schema.field(name).type):
-            raise InputError(f"{path}: column {name!r} is {table.schema.field(name).type}, not an integer")
-    numbers = {name: _numbers(table.column(name), width, path, name) for name, width in widths.items()}
-    for name in integers:
-        numbers[name] = _numbers(table.column(name), 1, path, name)[:, 0].astype(np.int64)
-    return numbers
+
+    def __init__(self, path: Path, file: pq.ParquetFile) -> None:
+        self.path = path
+        self._file = file
+        self.names: list[str] = file.schema_arrow.names
+        self.rows: int = file.metadata.num_rows
+
+    def require(self, names: Sequence[str]) -> None:
+        """Check that columns are there, once each.
+
+        Raises:
+            InputError: the first that is not.
+        """
+        for name in names:
+            if self.names.count(name) != 1:
+                raise InputError(f"{self.path} {'repeats' if name in self.names else 'lacks'} the column {name!r}")
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A column as it is stored.
+
+        Raises:
+            InputError: it is not there, or the file is damaged.
+        """
+        self.require([name])
+        with _damage(self.path):
+            return self._file.read(columns=[name]).column(name)
+
+    def integers(self, name: str) -> np.ndarray:
+        """A column of single integers, `(rows,)` int64.
+
+        Raises:
+            InputError: it is not there, holds something else, or misses a value.
+        """
+        column = self.column(name)
+        if not pa.types.is_integer(column.type):
+            raise InputError(f"{self.path}: column {name!r} is {column.type}, not an integer")
+        return self._numbers(column, name, 1)[:, 0].astype(np.int64, copy=False)
+
+    def numbers(self, name: str, width: int) -> np.ndarray:
+        """A column of numbers, single (`width` 1) or in lists of `width`: `(rows, width)` in their own type.
+
+        Raises:
+            InputError: it is not there, has another width or type, or misses a value.
+        """
+        return self._numbers(self.column(name), name, width)
+
+    def _numbers(self, column: pa.ChunkedArray, name: str, width: int) -> np.ndarray:
+        where = f"{self.path}: column {name!r}"
+        if column.null_count:
+            raise InputError(f"{where} has a missing value in row {pc.is_null(column).index(True).as_py()}")
+        values = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+        kind = values.type
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+            sizes = pc.list_value_length(values)
+            row = pc.index(pc.not_equal(sizes, width), True).as_py()
+            if row >= 0:
+                raise InputError(f"{where} has {sizes[row]} values in row {row}, its feature {width}")
+            values = values.flatten()
+            kind = values.type
+        elif width != 1:
+            raise InputError(f"{where} holds {kind}, its feature {width} numbers")
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+            raise InputError(f"{where} holds {kind}, not numbers")
+        if values.null_count:
+            raise InputError(f"{where} has a missing value in row {pc.is_null(values).index(True).as_py() // width}")
+        return values.to_numpy(zero_copy_only=False).reshape(len(column), width)
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """A parquet file's table.
+@contextmanager
+def open_columns(path: Path) -> Iterator[ColumnFile]:
+    """Open a parquet file.
 
     Raises:
         InputError: the file is damaged.
     """
     # ParquetFile and not `read_table`, which would take a folder name with '=' in it for a partition.
+    with _damage(path):
+        file = pq.ParquetFile(path)
+        opened = ColumnFile(path, file)
+    with file:
+        yield opened
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
     try:
-        with pq.ParquetFile(path) as file:
-            return file.read(columns=None if columns is None else list(columns))
+        yield
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path} is damaged: {first_line(error)}") from error
-
-
-def _numbers(column: pa.ChunkedArray, width: int, path: Path, name: str) -> np.ndarray:
-    """A scalar or list column as `(rows, width)`."""
-    where = f"{path}: column {name!r}"
-    rows = len(column)
-    if column.null_count:
-        raise InputError(f"{where} has a missing value in row {pc.is_null(column).index(True).as_py()}")
-    values = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    kind = values.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        sizes = pc.list_value_length(values)
-        row = pc.index(pc.not_equal(sizes, width), True).as_py()
-        if row >= 0:
-            raise InputError(f"{where} has {sizes[row]} values in row {row}, its feature {width}")
-        values = values.flatten()
-        kind = values.type
-    elif width != 1:
-        raise InputError(f"{where} holds {kind}, its feature {width} numbers")
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-        raise InputError(f"{where} holds {kind}, not numbers")
-    if values.null_count:
-        raise InputError(f"{where} has a missing value in row {pc.is_null(values).index(True).as_py() // width}")
-    return values.to_numpy(zero_copy_only=False).reshape(rows, width)

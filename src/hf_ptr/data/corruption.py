@@ -1,6 +1,7 @@
 """Faults put into good demonstrations, with the ground truth of where they are (PTR Sec. 10).
 
-Training data only: nothing here touches an evaluation. A corrupted table is a new table; the original is not altered.
+Training data only: nothing here touches an evaluation. A corrupted table is a view: it shares with the original the
+columns that no fault changes, and has new ones where one does; the original is never altered.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ class CorruptionTruth:
 
 
 def corrupt(table: EpisodeTable, recipe: str, seed: int) -> tuple[EpisodeTable, CorruptionTruth]:
-    """A corrupted copy of a table, and the truth about it.
+    """A corrupted view of a table, and the truth about it.
 
     Of `E` episodes each fault hits `round(share * E)`, drawn without replacement from a stream of its own: which
     episodes are noisy does not depend on what else the recipe does. Frames keep their `frame_id`.
@@ -148,7 +149,7 @@ def corrupt(table: EpisodeTable, recipe: str, seed: int) -> tuple[EpisodeTable, 
 def write_corrupted(table: EpisodeTable, truth: CorruptionTruth, out: str | Path) -> Path:
     """Write a corrupted table as a dataset, its truth in `meta/corruption.json`.
 
-    The copy numbers its episodes and frames anew, from 0; the truth is written with the copy's ids.
+    The written copy numbers its episodes and frames anew, from 0; the truth is written with the copy's ids.
 
     Raises:
         InputError: as `write_table`.

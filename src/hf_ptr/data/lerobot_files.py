@@ -155,7 +155,7 @@ class VideoFiles(_Files):
             "video.width": self.shape[1],
             "video.codec": "h264",
             "video.pix_fmt": "yuv420p",
-            "video.is_depth_map": False,
+            "is_depth_map": False,
             "video.fps": int(self.rate) if self.rate.denominator == 1 else float(self.rate),
             "video.channels": 3,
             "has_audio": False,
@@ -172,6 +172,14 @@ class VideoFiles(_Files):
     def discard(self) -> None:
         with contextlib.suppress(OSError, av.error.FFmpegError):
             self.close()
+
+
+def write_tasks(tasks: Mapping[str, int], path: Path) -> None:
+    """`meta/tasks.parquet`: a pandas table indexed by the instruction, as LeRobot reads it."""
+    import pandas as pd
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame({"task_index": list(tasks.values())}, index=pd.Index(list(tasks), name="task")).to_parquet(path)
 
 
 def _arrow_schema(features: Mapping[str, Mapping[str, Any]]) -> pa.Schema:

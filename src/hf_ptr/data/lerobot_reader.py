@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_ptr.data.columns import count_rows, first_line, read_numbers, read_table
+from hf_ptr.data.columns import ColumnFile, first_line, open_columns
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
 
@@ -80,20 +80,19 @@ def _read(root: Path, episodes: Sequence[int] | None) -> EpisodeTable:
     task_index = np.empty(total, dtype=np.int64)
     frame_id = np.empty(total, dtype=np.int64)
     for name, held in slots.items():
-        data = read_numbers(root / name, widths, INDEX_COLUMNS)
-        runs = _episode_runs(data["episode_index"], root / name)
-        for slot in held:
-            rows = _episode_rows(
-                data, runs, int(metadata.episode_index[wanted[slot]]), int(lengths[slot]), root / name
-            )
-            # Not before a file has proved that its rows have the widths that info.json claims.
-            columns = columns or {key: np.empty((total, width), np.float32) for key, width in widths.items()}
-            target = slice(int(starts[slot]), int(starts[slot] + lengths[slot]))
-            for key, column in columns.items():
-                column[target] = data[key][rows]
-            task_index[target] = data["task_index"][rows]
-            frame_id[target] = data["index"][rows]
-    if len(np.unique(frame_id)) != total:
+        with open_columns(root / name) as file:
+            rows = _episode_rows(file, metadata.episode_index[wanted[held]], lengths[held])
+            targets = [slice(start, stop) for start, stop in zip(starts[held], (starts + lengths)[held], strict=True)]
+            for key, target in (("task_index", task_index), ("index", frame_id)):
+                _copy(file.integers(key), rows, target, targets)
+            for key, width in widths.items():
+                values = file.numbers(key, width)
+                # Not before a file has proved that its rows have the width that info.json claims.
+                if key not in columns:
+                    columns[key] = np.empty((total, width), dtype=np.float32)
+                _copy(values, rows, columns[key], targets)
+    ordered = np.sort(frame_id)
+    if (ordered[1:] == ordered[:-1]).any():
         raise InputError(f"{root}: column 'index' repeats a value; every frame of a dataset needs its own")
     table = EpisodeTable(
         columns=columns,
@@ -127,7 +126,9 @@ def _require_rows(root: Path, files: Iterable[str], columns: Sequence[str], fram
     for name in files:
         if not (root / name).is_file():
             raise InputError(f"{root}: {name} is missing, which holds episodes that the metadata list")
-        available += count_rows(root / name, columns)
+        with open_columns(root / name) as file:
+            file.require(columns)
+            available += file.rows
     if available < frames:
         raise InputError(f"{root}: the metadata give the episodes {frames} frames, their data files have {available}")
 
@@ -168,8 +169,12 @@ def _read_v3(root: Path, info: Mapping[str, Any]) -> _Metadata:
     if not files:
         raise InputError(f"{root} is not a LeRobotDataset v3.0: meta/episodes/chunk-000/file-000.parquet is missing")
     names = ["episode_index", "length", "data/chunk_index", "data/file_index"]
-    parts = [read_numbers(file, {}, names) for file in files]
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in names}
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for path in files:
+        with open_columns(path) as file:
+            for name in names:
+                parts[name].append(file.integers(name))
+    columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     order = np.argsort(columns["episode_index"], kind="stable")
     columns = {name: column[order] for name, column in columns.items()}
     pairs = zip(columns["data/chunk_index"].tolist(), columns["data/file_index"].tolist(), strict=True)
@@ -177,13 +182,11 @@ def _read_v3(root: Path, info: Mapping[str, Any]) -> _Metadata:
     path = root / "meta" / "tasks.parquet"
     if not path.is_file():
         raise InputError(f"{root} is not a LeRobotDataset v3.0: meta/tasks.parquet is missing")
-    table = read_table(path)
-    # pandas stores the index, which holds the instruction, under its name or under a name of its own.
-    text = next((name for name in ("task", "__index_level_0__") if table.column_names.count(name) == 1), None)
-    if text is None:
-        raise InputError(f"{path} lacks the column 'task'")
-    numbers = read_numbers(path, {}, ["task_index"])["task_index"]
-    tasks = table.column(text).to_pylist()
+    with open_columns(path) as file:
+        # pandas stores the index, which holds the instruction, under its name or under a name of its own.
+        text = "__index_level_0__" if "__index_level_0__" in file.names else "task"
+        tasks = file.column(text).to_pylist()
+        numbers = file.integers("task_index")
     return _metadata(root, info, columns["episode_index"], columns["length"], paths, numbers, tasks)
 
 
@@ -283,34 +286,35 @@ def _task_positions(task_index: np.ndarray, metadata: _Metadata, root: Path) -> 
     return positions.astype(np.int64)
 
 
-def _episode_runs(episode_index: np.ndarray, path: Path) -> dict[int, slice]:
-    """The rows of every episode in a file."""
+def _copy(source: np.ndarray, rows: Iterable[slice], target: np.ndarray, places: Iterable[slice]) -> None:
+    for taken, place in zip(rows, places, strict=True):
+        target[place] = source[taken]
+
+
+def _episode_rows(file: ColumnFile, episodes: np.ndarray, lengths: np.ndarray) -> list[slice]:
+    """The rows of episodes in their file, checked against the metadata's lengths."""
+    episode_index = file.integers("episode_index")
+    frame_index = file.integers("frame_index")
     edges = np.flatnonzero(np.diff(episode_index)) + 1
-    bounds = [0, *edges.tolist(), len(episode_index)]
     runs: dict[int, slice] = {}
-    for start, stop in itertools.pairwise(bounds):
-        if start < stop:
-            episode = int(episode_index[start])
-            if episode in runs:
-                raise InputError(f"{path}: the rows of episode {episode} are not adjacent; write the dataset anew")
-            runs[episode] = slice(start, stop)
-    return runs
-
-
-def _episode_rows(
-    data: Mapping[str, np.ndarray], runs: Mapping[int, slice], episode: int, length: int, path: Path
-) -> slice:
-    """The rows of an episode in its file, checked against its metadata."""
-    rows = runs.get(episode, slice(0, 0))
-    found = rows.stop - rows.start
-    if found != length:
-        raise InputError(f"{path}: episode {episode} has {found} rows, its metadata say {length}")
-    wrong = data["frame_index"][rows] != np.arange(length)
-    if wrong.any():
-        raise InputError(
-            f"{path}: episode {episode} is out of order: its row {wrong.argmax()} has another frame_index"
-        )
-    return rows
+    for start, stop in itertools.pairwise([0, *edges.tolist(), len(episode_index)]):
+        episode = int(episode_index[start]) if start < stop else -1
+        if episode in runs:
+            raise InputError(f"{file.path}: the rows of episode {episode} are not adjacent; write the dataset anew")
+        runs[episode] = slice(start, stop)
+    found = []
+    for episode, length in zip(episodes.tolist(), lengths.tolist(), strict=True):
+        rows = runs.get(episode, slice(0, 0))
+        if rows.stop - rows.start != length:
+            rows_found = rows.stop - rows.start
+            raise InputError(f"{file.path}: episode {episode} has {rows_found} rows, its metadata say {length}")
+        wrong = frame_index[rows] != np.arange(length)
+        if wrong.any():
+            raise InputError(
+                f"{file.path}: episode {episode} is out of order: its row {wrong.argmax()} has another frame_index"
+            )
+        found.append(rows)
+    return found
 
 
 def _json_lines(root: Path, name: str, keys: Mapping[str, type]) -> list[dict[str, Any]]:

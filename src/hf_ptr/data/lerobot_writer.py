@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot_files import DATA_PATH, FILES_PER_CHUNK, VIDEO_PATH, DataFiles, VideoFiles
+from hf_ptr.data.lerobot_files import DATA_PATH, FILES_PER_CHUNK, VIDEO_PATH, DataFiles, VideoFiles, write_tasks
 from hf_ptr.data.statistics import feature_statistics
 from hf_ptr.errors import InputError, nearest
 
@@ -314,7 +314,7 @@ class DatasetWriter:
         }
         for name, content in {"info.json": info, "stats.json": serialised, **self._meta}.items():
             write_json(content, root / "meta" / name)
-        _write_tasks(self._tasks, root / "meta/tasks.parquet")
+        write_tasks(self._tasks, root / "meta/tasks.parquet")
         path = root / EPISODES_PATH
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.Table.from_pylist(self._episodes), path)
@@ -353,14 +353,6 @@ def write_json(content: Any, path: Path) -> None:
     """Write indented JSON, making the folders it needs. NaN is refused, as JSON has none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=4, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _write_tasks(tasks: Mapping[str, int], path: Path) -> None:
-    """`meta/tasks.parquet`: a pandas table indexed by the instruction, as LeRobot reads it."""
-    import pandas as pd
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame({"task_index": list(tasks.values())}, index=pd.Index(list(tasks), name="task")).to_parquet(path)
 
 
 def _checked_features(features: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.metadata
+import os
 import warnings
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -158,6 +159,11 @@ def _metaworld() -> Any:
             import metaworld.policies
     except ImportError as error:
         raise InputError(_NOT_INSTALLED) from error
+    except (AttributeError, RuntimeError) as error:
+        backend = os.environ.get("MUJOCO_GL")
+        if backend is None:
+            raise
+        raise InputError(f"MuJoCo cannot be loaded with MUJOCO_GL={backend}; unset it") from error
     import mujoco
 
     # MuJoCo's default is to write MUJOCO_LOG.TXT into the current folder when a policy makes the simulation unstable;

@@ -236,20 +236,20 @@ def _load(checkpoint: str, digest: str) -> tuple[Any, Any]:
     """The policy and its processor, once a process and for these very weights."""
     from transformers import AutoModel
 
-    from hf_ptr.policies.vla.processing_vla import VLAProcessor
+    from hf_ptr.policies import VLAProcessor
 
     return AutoModel.from_pretrained(checkpoint), VLAProcessor.from_pretrained(checkpoint)
 
 
 def _checkpoint_digest(checkpoint: Path) -> str:
-    """A hash of the weights and configurations in the checkpoint's folder."""
+    """A hash of what a policy is loaded from: the weights, configurations and tokenizer in its folder."""
     if not (checkpoint / "config.json").is_file():
         raise InputError(f"{checkpoint} is no checkpoint: it has no config.json; name the folder of a saved policy")
     weights = sorted(checkpoint.glob("*.safetensors"))
     if not weights:
         raise InputError(f"{checkpoint} has no weights (*.safetensors); name the folder of a saved policy")
     digest = hashlib.sha256()
-    for path in [*weights, *sorted(checkpoint.glob("*config.json"))]:
+    for path in [*weights, *sorted(checkpoint.glob("*config.json")), *sorted(checkpoint.glob("tokenizer.*"))]:
         digest.update(path.name.encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -260,7 +260,7 @@ def _check_fits(checkpoint: Path, tasks: Sequence[str]) -> None:
     """Refuse a checkpoint of another robot, or one that does not know an instruction, before anything is simulated."""
     from transformers import AutoConfig
 
-    from hf_ptr.policies.vla.processing_vla import VLAProcessor
+    from hf_ptr.policies import VLAProcessor
 
     config = AutoConfig.from_pretrained(checkpoint)
     needed = (*RolloutConfig.__annotations__, "observation_dim", "state_dim", "action_dim")

@@ -1,6 +1,6 @@
 """What is post-trained: the contract with PTR, and the native policy."""
 
-from .contract import PolicyOutput, PostTrainable, missing_parts
-from .vla import VLAPolicy, VLAPolicyConfig, VLAProcessor
+from hf_ptr.policies.contract import PolicyOutput, PostTrainable, require_post_trainable
+from hf_ptr.policies.vla import VLAPolicy, VLAPolicyConfig, VLAProcessor
 
-__all__ = ["PolicyOutput", "PostTrainable", "VLAPolicy", "VLAPolicyConfig", "VLAProcessor", "missing_parts"]
+__all__ = ["PolicyOutput", "PostTrainable", "VLAPolicy", "VLAPolicyConfig", "VLAProcessor", "require_post_trainable"]

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from transformers.utils import ModelOutput
 
+from hf_ptr.errors import InputError
+
 Embedded = dict[str, torch.Tensor]
 
 
@@ -76,6 +78,16 @@ class PostTrainable(Protocol):
 CONTRACT = ("embed", "step", "observation_tower", "normalized_state", "feature_sizes")
 
 
-def missing_parts(policy: object) -> list[str]:
-    """The names of the contract that `policy` lacks."""
-    return [name for name in CONTRACT if not callable(getattr(policy, name, None))]
+def require_post_trainable(policy: object) -> None:
+    """
+    Checks that a policy keeps the contract.
+
+    Raises:
+        InputError: naming what it lacks.
+    """
+    lacking = [name for name in CONTRACT if not callable(getattr(policy, name, None))]
+    if lacking:
+        raise InputError(
+            f"{type(policy).__name__} cannot be post-trained: it lacks {', '.join(lacking)}. "
+            f"A policy hands over {', '.join(CONTRACT)} (see hf_ptr.policies.PostTrainable)."
+        )

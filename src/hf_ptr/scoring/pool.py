@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 
 HARD_NEGATIVES = ("task", "state")
+# Similar samples are looked for among this many times as many as are wanted.
+HARD_REACH = 8
 
 
 @dataclass(frozen=True)
@@ -33,24 +35,6 @@ class Candidates:
     def tensors(self) -> dict[str, torch.Tensor]:
         """The fields by name."""
         return {name: getattr(self, name) for name in self.FIELDS}
-
-
-@dataclass(frozen=True)
-class Negatives:
-    """
-    The mismatched alternatives of N samples: those that all share, and those drawn for each.
-
-    Args:
-        shared: `(G, D)`, the targets of the (gathered) minibatch.
-        shared_mask: `(N, G)` bool, True where sample n may use candidate g.
-        drawn: `(N, R, D)`, from the queue; R is 0 before the first push.
-        drawn_mask: `(N, R)` bool.
-    """
-
-    shared: torch.Tensor
-    shared_mask: torch.Tensor
-    drawn: torch.Tensor
-    drawn_mask: torch.Tensor
 
 
 class CandidatePool:
@@ -83,67 +67,50 @@ class CandidatePool:
         return int(self._memory["valid"].sum()) if self._memory else 0
 
     @torch.no_grad()
-    def negatives(self, batch: Candidates, gathered: Candidates, hard_negative_ratio: float = 0.0) -> Negatives:
+    def negatives(
+        self, batch: Candidates, gathered: Candidates, hard_negative_ratio: float = 0.0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        The negatives of a batch.
+        The negatives that a batch shares, and who may use which.
 
         Args:
             batch: the samples that ask, `(N, …)`.
             gathered: the minibatch they may draw from, `(G, …)`: `batch` itself, or that of all ranks.
             hard_negative_ratio: share of the draws that goes to similar samples, in [0, 1].
+
+        Returns:
+            `negatives (K, D)`, and `mask (N, K)` bool, True = usable: the whole minibatch but a sample's own target,
+            and at most `queue_negatives` of the queue.
         """
-        shared_mask = gathered.valid & (gathered.target_id != batch.target_id[:, None])
+        usable = gathered.valid & (gathered.target_id != batch.target_id[:, None])
         if not self._memory or self.queue_negatives == 0:
-            drawn = batch.target.new_zeros((len(batch.valid), 0, batch.target.shape[1]))
-            return Negatives(gathered.target, shared_mask, drawn, drawn[..., 0].bool())
-        slots, mask = self._draw(batch, round(hard_negative_ratio * self.queue_negatives))
-        own = self._memory["target_id"][slots] == batch.target_id[:, None]
-        return Negatives(
-            gathered.target, shared_mask, self._memory["target"][slots], mask & self._memory["valid"][slots] & ~own
-        )
+            return gathered.target, usable
+        slots, drawn = self._draw(batch, round(hard_negative_ratio * self.queue_negatives))
+        return torch.cat((gathered.target, self._memory["target"][slots])), torch.cat((usable, drawn), dim=1)
 
     def _draw(self, batch: Candidates, hard: int) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Slots `(N, R)` of the queue without repetition, and which of them to use: `hard` similar ones, chance ones.
+        Slots `(R,)` of the queue and who draws which `(N, R)`: chance ones, and `hard` similar ones for each sample.
 
-        One random order of the queue serves the whole batch and every sample enters it at a place of its own. Each
-        sample's set is uniform, at a small part of the cost of a draw per sample.
+        The batch draws from one random part of the queue: a product with few candidates that all share is several
+        times cheaper than one with different candidates for each, and every sample's set is as random.
         """
-        samples, device = len(batch.valid), batch.valid.device
-        order = torch.randperm(self.queue_size, device=device)
-        entry = torch.randint(self.queue_size, (samples, 1), device=device)
+        queue = self._memory
         chance = self.queue_negatives - hard
-        random_slots = order[(entry + torch.arange(chance, device=device)) % self.queue_size]
+        reach = min(self.queue_size, chance + HARD_REACH * hard)
+        slots = torch.randperm(self.queue_size, device=batch.valid.device)[:reach]
+        usable = queue["valid"][slots] & (queue["target_id"][slots] != batch.target_id[:, None])
         if hard == 0:
-            return random_slots, torch.ones_like(random_slots, dtype=torch.bool)
+            return slots, usable
+        rest = slots[chance:]
         if self.hard_negatives == "task":
-            hard_slots, hard_mask = self._same_task(batch, hard, order, entry)
+            similar = usable[:, chance:] & (queue["task"][rest] == batch.task[:, None])
+            chosen = similar & (similar.cumsum(dim=1) <= hard)
         else:
-            hard_slots, hard_mask = self._nearest_state(batch, hard)
-        # A slot that chance draws again would count twice.
-        again = ((random_slots[:, :, None] == hard_slots[:, None, :]) & hard_mask[:, None, :]).any(dim=2)
-        return torch.cat((hard_slots, random_slots), dim=1), torch.cat((hard_mask, ~again), dim=1)
-
-    def _same_task(
-        self, batch: Candidates, number: int, order: torch.Tensor, entry: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        # The valid entries of one task are a run of this order, in random order within the run.
-        task = self._memory["task"][: self.queue_size][order]
-        valid = self._memory["valid"][: self.queue_size][order]
-        task = torch.where(valid, task, torch.full_like(task, torch.iinfo(task.dtype).max))
-        task, by_task = task.sort(stable=True)
-        first = torch.searchsorted(task, batch.task[:, None])
-        length = torch.searchsorted(task, batch.task[:, None], right=True) - first
-        step = torch.arange(number, device=task.device)
-        place = first + (entry + step) % length.clamp(min=1)
-        return order[by_task[place.clamp(max=self.queue_size - 1)]], step < length
-
-    def _nearest_state(self, batch: Candidates, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        distance = torch.cdist(batch.state, self._memory["state"][: self.queue_size])
-        own = self._memory["target_id"][: self.queue_size] == batch.target_id[:, None]
-        unusable = own | ~self._memory["valid"][: self.queue_size]
-        distance, slots = distance.masked_fill(unusable, torch.inf).topk(number, dim=1, largest=False)
-        return slots, distance.isfinite()
+            distance = torch.cdist(batch.state, queue["state"][rest]).masked_fill(~usable[:, chance:], torch.inf)
+            nearest = distance.topk(min(hard, len(rest)), dim=1, largest=False).indices
+            chosen = torch.zeros_like(usable[:, chance:]).scatter_(1, nearest, True) & usable[:, chance:]
+        return slots, torch.cat((usable[:, :chance], chosen), dim=1)
 
     @torch.no_grad()
     def push(self, seen: Candidates) -> None:
@@ -193,4 +160,3 @@ class CandidatePool:
         for name, memory in self._memory.items():
             memory[: self.queue_size] = state[name]
         self._position = state["position"].clone()
-

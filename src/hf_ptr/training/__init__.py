@@ -1,8 +1,8 @@
 """Training: PTRConfig, PTRModel and PTRTrainer."""
 
-from .config import PTRConfig
-from .model import PTRModel, PTRModelConfig, build_ptr_model
-from .objective import PTRObjective
-from .trainer import PTRTrainer
+from hf_ptr.training.config import PTRConfig
+from hf_ptr.training.model import PTRModel, PTRModelConfig, build_ptr_model
+from hf_ptr.training.objective import PTRObjective
+from hf_ptr.training.trainer import PTRTrainer
 
 __all__ = ["PTRConfig", "PTRModel", "PTRModelConfig", "PTRObjective", "PTRTrainer", "build_ptr_model"]

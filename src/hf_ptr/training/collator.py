@@ -1,16 +1,16 @@
-"""The collator: packed segments with their instructions encoded."""
+"""The collator: chunks to a batch, with their instructions encoded."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from ..data.segments import pack_segments
+from torch.utils.data import default_collate
 
 
-class SegmentCollator:
+class ChunkCollator:
     """
-    Packs segments (see [`SegmentDataset`]) and adds the instruction of every chunk as ids.
+    Joins chunks (see [`ChunkDataset`]) and adds the instruction of every chunk as ids.
 
     Each distinct instruction is encoded once, when the collator is made; a batch only looks up rows.
 
@@ -25,8 +25,9 @@ class SegmentCollator:
     def __init__(self, processor: Any, tasks: Sequence[str]):
         self.encoded = processor.encode_instructions(list(tasks)) if tasks else {}
 
-    def __call__(self, segments: Any) -> dict[str, Any]:
-        batch = dict(pack_segments(segments))
+    def __call__(self, chunks: Any) -> dict[str, Any]:
+        # ChunkDataset hands over whole batches.
+        batch = dict(chunks) if isinstance(chunks, dict) else default_collate(chunks)
         for name, table in self.encoded.items():
             batch[name] = table[batch["task_index"]]
         return batch

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from transformers import TrainingArguments
 
-from ..errors import InputError
-from ..scoring.pool import HARD_NEGATIVES
+from hf_ptr.errors import InputError
+from hf_ptr.scoring.pool import HARD_NEGATIVES
 
 SCORINGS = ("paper",)
 ARGUMENTS_FILE = "training_args.json"
@@ -62,9 +62,9 @@ class PTRConfig(TrainingArguments):
 
     > Defaults that differ from TrainingArguments: `learning_rate` 1e-4, `weight_decay` 0.01, `lr_scheduler_type`
     > `"cosine"`, `warmup_steps` 2000, `max_steps` 60000, `per_device_train_batch_size` 128, `logging_steps` 50,
-    > `save_steps` 1000, `save_total_limit` 2, `remove_unused_columns` False (the collator feeds scorer-side inputs that
-    > the policy does not name), `logging_nan_inf_filter` False (it waits for the device at every step and hides the
-    > sample at fault), `report_to` `"none"`.
+    > `save_steps` 1000, `save_total_limit` 2, `remove_unused_columns` False (the collator feeds scorer-side inputs
+    > that the policy does not name), `logging_nan_inf_filter` False (it waits for the device at every step and hides
+    > the sample at fault), `report_to` `"none"`.
     """
 
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate of AdamW."})
@@ -79,7 +79,7 @@ class PTRConfig(TrainingArguments):
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Keep False: see the class."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Keep False: see the class."})
-    report_to: None | str | list[str] = field(default="none", metadata={"help": "Trackers that receive the logs."})
+    report_to: str | list[str] | None = field(default="none", metadata={"help": "Trackers that receive the logs."})
 
     scoring: str = field(default="paper", metadata={"help": "Which score: paper."})
     alpha: float = field(default=1.0, metadata={"help": "Strength of the weight, PTR Eq. (21); 0 is plain SFT."})
@@ -109,6 +109,8 @@ class PTRConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        # Pinned memory serves the copy to an accelerator; without one PyTorch warns at every loader.
+        self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
         _require_range("alpha", self.alpha, 0.0, 1.0)
         _require_range("discount", self.discount, 0.0, 1.0)
         _require_range("target_decay", self.target_decay, 0.0, 1.0)

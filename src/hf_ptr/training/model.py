@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput, cached_file
 
-from ..belief import BeliefTokenizer, BeliefTokenizerConfig
-from ..errors import InputError
-from ..policies.contract import CONTRACT, Embedded, PolicyOutput, missing_parts
-from ..scoring import TargetEncoder, TransitionScorer, TransitionScorerConfig
+from hf_ptr.belief import BeliefTokenizer, BeliefTokenizerConfig
+from hf_ptr.errors import InputError
+from hf_ptr.policies.contract import require_post_trainable
+from hf_ptr.scoring import TargetEncoder, TransitionScorer, TransitionScorerConfig
 
 CONFIG_FOLDER = "ptr"
 SCORER_FOLDER = "scorer"
@@ -40,9 +40,9 @@ class PTRModelConfig(PreTrainedConfig):
 
     model_type = "ptr"
 
-    policy_config: dict[str, Any] | PreTrainedConfig | None = None
-    scorer_config: dict[str, Any] | PreTrainedConfig | None = None
-    belief_config: dict[str, Any] | PreTrainedConfig | None = None
+    policy_config: Any = None
+    scorer_config: Any = None
+    belief_config: Any = None
     target_decay: float = 0.999
     scorer_shapes_policy: bool = True
 
@@ -67,14 +67,16 @@ class PTROutput(ModelOutput):
         query: `(N, D)` unit norm, `u = f(h, e)`; None without a scorer, as all that follow but the belief figures.
         permuted_query: `(N, D)`, `f(h, ẽ)` with the action features of another sample of the minibatch.
         target: `(N, D)` unit norm, `y⁺`.
-        belief_loss: scalar `L_tok`, mean over the chunks; None without belief tokens.
-        belief_entropy: scalar `H_tok`, mean over the chunks.
+        belief_tokens: `(N, M, D)`, what the chunks leave to their successors; None without belief tokens.
+        belief_loss: scalar `L_tok`.
+        belief_entropy: scalar `H_tok`, no gradient.
     """
 
     action_loss: torch.Tensor | None = None
     query: torch.Tensor | None = None
     permuted_query: torch.Tensor | None = None
     target: torch.Tensor | None = None
+    belief_tokens: torch.Tensor | None = None
     belief_loss: torch.Tensor | None = None
     belief_entropy: torch.Tensor | None = None
 
@@ -94,22 +96,17 @@ class PTRModel(PreTrainedModel):
 
     def __init__(self, config: PTRModelConfig, policy: PreTrainedModel | None = None):
         super().__init__(config)
-        self.policy = AutoModel.from_config(config.policy_config) if policy is None else policy
-        lacking = missing_parts(self.policy)
-        if lacking:
-            raise InputError(
-                f"{type(self.policy).__name__} cannot be post-trained: it lacks {', '.join(lacking)}. "
-                f"A policy hands over {', '.join(CONTRACT)} (see hf_ptr.policies.PostTrainable)."
-            )
+        # Any: what is called is the contract, which no class of transformers declares.
+        given: Any = AutoModel.from_config(config.policy_config) if policy is None else policy
+        require_post_trainable(given)
+        self.policy: Any = given
         self.scorer = None if config.scorer_config is None else TransitionScorer(config.scorer_config)
         self.belief_tokenizer = None if config.belief_config is None else BeliefTokenizer(config.belief_config)
         self.target_encoder = (
-            None
-            if self.scorer is None
-            else TargetEncoder(self.policy.observation_tower(), decay=config.target_decay)
+            None if self.scorer is None else TargetEncoder(given.observation_tower(), decay=config.target_decay)
         )
-        if hasattr(self.policy, "attach_belief"):
-            self.policy.attach_belief(self.belief_tokenizer)
+        if hasattr(given, "attach_belief"):
+            given.attach_belief(self.belief_tokenizer)
 
     def forward(
         self,
@@ -120,59 +117,51 @@ class PTRModel(PreTrainedModel):
         actions: torch.Tensor,
         action_mask: torch.Tensor,
         next_observation: torch.Tensor | None = None,
-        segment_rows: tuple[int, ...] | None = None,
+        carried_tokens: torch.Tensor | None = None,
+        carried: torch.Tensor | None = None,
     ) -> PTROutput:
         """
-        A batch of N packed chunks (see [`SegmentDataset`]), walked position by position in their segments.
+        One pass over N chunks.
 
         Args:
             observation, state, instruction_ids, instruction_mask, actions, action_mask: as the policy takes them.
             next_observation: `(N, do)` raw, `o_{t+Δ}`; read by the target encoder alone.
-            segment_rows: chunks at each position of the segments; sums to N. None: every chunk is its own segment.
+            carried_tokens: `(N, M, D)`, belief tokens left by each chunk's predecessor, see [`BeliefCarry`].
+            carried: `(N,)` bool, which of them to use; the others begin a segment with `z_init`.
         """
         embedded = self.policy.embed(
             observation, state, instruction_ids, instruction_mask, actions, action_mask, **self._scoring_arguments()
         )
-        rows = segment_rows or (observation.shape[0],)
-        if self.belief_tokenizer is None:
-            passes, belief_loss, belief_entropy = [self.policy.step(embedded, None)], None, None
-        else:
-            passes, belief_loss, belief_entropy = self._walk(embedded, rows)
-        output = PTROutput(
-            action_loss=_join(passes, "action_loss"), belief_loss=belief_loss, belief_entropy=belief_entropy
-        )
+        tokens = self._belief_tokens(len(observation), carried_tokens, carried)
+        passed = self.policy.step(embedded, tokens)
+        output = PTROutput(action_loss=passed.action_loss)
+        if self.belief_tokenizer is not None:
+            belief = self.belief_tokenizer(*self._auxiliary(passed.hidden_states, passed.action_embeddings))
+            # PTR Eq. (5): no gradient through time.
+            output.belief_tokens = belief.tokens.detach()
+            output.belief_loss, output.belief_entropy = belief.loss, belief.entropy.detach()
         if self.scorer is not None:
-            context, features = _join(passes, "context"), _join(passes, "action_features")
-            if not self.config.scorer_shapes_policy:
-                context, features = context.detach(), features.detach()
+            context, features = self._auxiliary(passed.context, passed.action_features)
             output.query, output.permuted_query = self.scorer.with_permuted(context, features)
             if next_observation is not None:
                 assert self.target_encoder is not None
                 output.target = self.target_encoder(next_observation)
         return output
 
-    def _walk(
-        self, embedded: Embedded, rows: tuple[int, ...]
-    ) -> tuple[list[PolicyOutput], torch.Tensor, torch.Tensor]:
-        """The recurrence of PTR Eq. (3)-(5): each position reads the tokens that the one before left, detached."""
-        assert self.belief_tokenizer is not None
-        tokens = self.belief_tokenizer.initial_tokens(rows[0])
-        passes, losses, entropies = [], [], []
-        start = 0
-        for count in rows:
-            chunk = {name: tensor[start : start + count] for name, tensor in embedded.items()}
-            output = self.policy.step(chunk, tokens[:count])
-            hidden, actions = output.hidden_states, output.action_embeddings
-            if not self.config.scorer_shapes_policy:
-                hidden, actions = hidden.detach(), actions.detach()
-            belief = self.belief_tokenizer(hidden, actions)
-            tokens = belief.tokens.detach()
-            passes.append(output)
-            losses.append(belief.loss * count)
-            entropies.append(belief.entropy.detach() * count)
-            start += count
-        total = float(sum(rows))
-        return passes, torch.stack(losses).sum() / total, torch.stack(entropies).sum() / total
+    def _belief_tokens(
+        self, rows: int, carried_tokens: torch.Tensor | None, carried: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        """`z_t` of PTR Eq. (3): what the predecessor left, or `z_init` at the start of a segment."""
+        if self.belief_tokenizer is None:
+            return None
+        initial = self.belief_tokenizer.initial_tokens(rows)
+        if carried_tokens is None or carried is None:
+            return initial
+        return torch.where(carried[:, None, None], carried_tokens, initial)
+
+    def _auxiliary(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Inputs of the scorer and the tokenizer: detached where their losses are not to shape the policy."""
+        return tensors if self.config.scorer_shapes_policy else tuple(tensor.detach() for tensor in tensors)
 
     def _scoring_arguments(self) -> dict[str, bool]:
         return {"for_scoring": True} if self.scorer is not None else {}
@@ -230,12 +219,12 @@ class PTRModel(PreTrainedModel):
         if model.scorer is not None:
             model.scorer = TransitionScorer.from_pretrained(place, subfolder=SCORER_FOLDER, **kwargs)
             assert model.target_encoder is not None
-            model.target_encoder.load_state_dict(load_file(cached_file(place, TARGET_FILE, **kwargs)))
+            model.target_encoder.load_state_dict(load_file(str(cached_file(place, TARGET_FILE, **kwargs))))
         return model
 
 
 def build_ptr_model(
-    policy: PreTrainedModel,
+    policy: Any,
     *,
     with_scorer: bool,
     belief_tokens: int,
@@ -253,6 +242,7 @@ def build_ptr_model(
         with_scorer: False for the SFT and SFT+Belief arms, which have neither scorer nor target encoder.
         belief_tokens: `M`; 0 for none.
     """
+    require_post_trainable(policy)
     sizes = policy.feature_sizes()
     scorer = TransitionScorerConfig(
         context_size=sizes.context, action_size=sizes.action, embedding_size=sizes.observation
@@ -275,10 +265,6 @@ def build_ptr_model(
         scorer_shapes_policy=scorer_shapes_policy,
     )
     return PTRModel(config, policy=policy)
-
-
-def _join(passes: list[PolicyOutput], name: str) -> torch.Tensor:
-    return passes[0][name] if len(passes) == 1 else torch.cat([output[name] for output in passes])
 
 
 def tensors_under(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
-from .. import functional as F
-from ..scoring import AdaptiveScaleController, CandidatePool, Candidates
-from .config import PTRConfig
-from .model import PTROutput
+from hf_ptr import functional as F
+from hf_ptr.scoring import AdaptiveScaleController, CandidatePool, Candidates
+from hf_ptr.training.config import PTRConfig
+from hf_ptr.training.model import PTROutput
 
 Gather = Callable[[torch.Tensor], torch.Tensor]
 
@@ -82,9 +83,8 @@ class PTRObjective:
         losses.metrics.update({f"loss_{name}": value.detach() for name, value in losses.auxiliary.items()})
         return losses
 
-    def _scored(
-        self, output: PTROutput, candidates: Candidates, discount: torch.Tensor | None, step: int
-    ) -> Losses:
+    def _scored(self, output: PTROutput, candidates: Candidates, discount: torch.Tensor | None, step: int) -> Losses:
+        assert output.action_loss is not None
         args, valid = self.args, candidates.valid
         logits, permuted = self.logits(output, candidates)
         score = F.ptr_score(logits.detach())
@@ -109,20 +109,21 @@ class PTRObjective:
         matched target, for PTR Eq. (13).
         """
         gathered = candidates
-        if self.gather is not None:
+        if self.gather is not None and self.args.cross_rank_negatives:
             gathered = Candidates(**{name: self.gather(tensor) for name, tensor in candidates.tensors().items()})
-        pool = self.pool.negatives(candidates, gathered, self.controller.hard_negative_ratio)
+        negatives, mask = self.pool.negatives(candidates, gathered, self.controller.hard_negative_ratio)
         self._gathered = gathered
-        scale = {
-            "temperature": self.controller.temperature,
-            "logit_clamp": self.args.logit_clamp,
-            "normalized": True,
-        }
-        query, target = output.query, candidates.target
-        logits = F.identification_logits(query, target, pool.shared, negative_mask=pool.shared_mask, **scale)
-        drawn = F.identification_logits(query, target, pool.drawn, negative_mask=pool.drawn_mask, **scale)
-        permuted = F.identification_logits(output.permuted_query, target, pool.shared[:0], **scale)
-        return torch.cat((logits, drawn[:, 1:]), dim=1), permuted[:, 0]
+        assert output.query is not None and output.permuted_query is not None
+        target = candidates.target
+        equation = partial(
+            F.identification_logits,
+            temperature=self.controller.temperature,
+            logit_clamp=self.args.logit_clamp,
+            normalized=True,
+        )
+        logits = equation(output.query, target, negatives, negative_mask=mask)
+        permuted = equation(output.permuted_query, target, negatives[:0])
+        return logits, permuted[:, 0]
 
     def remember(self) -> None:
         """Puts the targets of the last batch into the queue, after it has been scored."""
@@ -151,9 +152,7 @@ class PTRObjective:
         return (weight * loss).sum() * self.ranks / total
 
 
-def _discounted_identification_loss(
-    logits: torch.Tensor, valid: torch.Tensor, discount: torch.Tensor
-) -> torch.Tensor:
+def _discounted_identification_loss(logits: torch.Tensor, valid: torch.Tensor, discount: torch.Tensor) -> torch.Tensor:
     """`-E[γ^{Δ'} log p̂(I=0)]` over valid samples, the discounted form of PTR Eq. (31)."""
     surprise = -F.match_log_probability(logits)
     share = valid.to(surprise.dtype)

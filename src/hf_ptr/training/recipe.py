@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 import yaml
 from transformers import HfArgumentParser
 
-from ..errors import InputError, nearest
-from .config import PTRConfig
+from hf_ptr.errors import InputError, nearest
+from hf_ptr.training.config import PTRConfig
 
 
 @dataclass
@@ -41,16 +41,17 @@ class PolicyArguments:
     policy: str | None = field(default=None, metadata={"help": "Folder or Hub id; a new native policy by default."})
     chunk_size: int = field(default=16, metadata={"help": "Actions predicted at once."})
     n_action_steps: int = field(default=8, metadata={"help": "Actions executed before the next chunk."})
-    hidden_size: int = field(default=64, metadata={"help": "Width of the tokens."})
+    hidden_size: int = field(default=64, metadata={"help": "Width of the context tokens."})
+    action_size: int = field(default=32, metadata={"help": "Width of the action tokens."})
     encoder_size: int = field(default=256, metadata={"help": "Hidden width of the observation encoder."})
-    num_context_layers: int = field(default=1, metadata={"help": "Layers of the context transformer."})
+    num_context_layers: int = field(default=0, metadata={"help": "Context layers before the attention pool."})
     expert_size: int = field(default=256, metadata={"help": "Width of the action expert."})
     num_expert_layers: int = field(default=2, metadata={"help": "Residual blocks of the action expert."})
     action_features: str = field(default="clean", metadata={"help": "What e pools: clean or noised action tokens."})
 
 
 NEW_POLICY_FIELDS = tuple(item.name for item in dataclasses.fields(PolicyArguments) if item.name != "policy")
-SECTIONS = (DataArguments, PolicyArguments, PTRConfig)
+SECTIONS: tuple[Any, ...] = (DataArguments, PolicyArguments, PTRConfig)
 
 
 @dataclass
@@ -100,7 +101,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if given.get("dataset") is None:
         raise InputError(f"{path} names no dataset; add 'dataset: FOLDER' or pass dataset=FOLDER")
     arguments = [text for key, value in given.items() if value is not None for text in _as_argument(key, value)]
-    parser = _Parser(SECTIONS, allow_abbrev=False)
+    parser = _Parser(list(SECTIONS), allow_abbrev=False)
     try:
         data, policy, training = parser.parse_args_into_dataclasses(args=arguments, look_for_args_file=False)
     except InputError as error:

@@ -9,14 +9,14 @@ from typing import Any
 import yaml
 from transformers import AutoConfig, AutoModel, AutoProcessor, set_seed
 
-from ..data.corruption import corrupt
-from ..data.episodes import EpisodeTable
-from ..data.lerobot_reader import read_dataset
-from ..data.segments import SegmentDataset
-from ..errors import InputError
-from ..policies.vla import policy_from_dataset
-from .recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
-from .trainer import PTRTrainer, last_complete_checkpoint
+from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.corruption import corrupt
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.errors import InputError
+from hf_ptr.policies.vla import policy_from_dataset
+from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
+from hf_ptr.training.trainer import PTRTrainer, last_complete_checkpoint
 
 RECIPE_FILE = "recipe.yaml"
 DONE_FILE = "train_results.json"
@@ -37,7 +37,7 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
         InputError: whatever is wrong with recipe or data, before anything is written.
     """
     recipe = load_recipe(path, overrides)
-    folder = Path(recipe.training.output_dir)
+    folder = Path(str(recipe.training.output_dir))
     _require_same_run(folder, recipe)
     if (folder / DONE_FILE).exists():
         return folder
@@ -63,14 +63,14 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     both = sorted(set(episodes or ()) & set(held_out or ()))
     if both:
         raise InputError(f"episodes {both} are in episodes and in eval_episodes; hold out others")
-    whole = read_dataset(recipe.data.dataset)
+    whole = read_dataset(str(recipe.data.dataset))
     if held_out and episodes is None:
         episodes = [number for number in whole.episode_index.tolist() if number not in set(held_out)]
     table = whole if episodes is None else whole.select(episodes)
     table, _ = corrupt(table, recipe.data.corruption, recipe.data.corruption_seed)
     policy, processor = _policy(recipe, table)
-    train = segments_for(policy.config, table, recipe)
-    evaluation = None if held_out is None else segments_for(policy.config, whole.select(held_out), recipe)
+    train = chunks_for(policy.config, table, recipe)
+    evaluation = None if held_out is None else chunks_for(policy.config, whole.select(held_out), recipe)
     return PTRTrainer(
         model=policy,
         args=recipe.training,
@@ -80,9 +80,9 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     )
 
 
-def segments_for(config: Any, table: EpisodeTable, recipe: Recipe) -> SegmentDataset:
+def chunks_for(config: Any, table: EpisodeTable, recipe: Recipe) -> ChunkDataset:
     """The segments that a policy trains on: consecutive chunks as far apart as it replans when it acts."""
-    return SegmentDataset(
+    return ChunkDataset(
         table,
         chunk_size=config.chunk_size,
         segment_chunks=recipe.data.segment_chunks,
@@ -117,7 +117,9 @@ def _policy(recipe: Recipe, table: EpisodeTable) -> tuple[Any, Any]:
     try:
         AutoConfig.from_pretrained(place)
     except (OSError, ValueError) as error:
-        raise InputError(f"policy {place!r} cannot be loaded ({error}); pass a checkpoint's folder or a Hub id") from error
+        raise InputError(
+            f"policy {place!r} cannot be loaded ({error}); pass a checkpoint's folder or a Hub id"
+        ) from error
     return AutoModel.from_pretrained(place), AutoProcessor.from_pretrained(place)
 
 
@@ -141,4 +143,3 @@ def _require_same_run(folder: Path, recipe: Recipe) -> None:
             f"output_dir {folder} holds a run with another {', '.join(changed)}; "
             "choose another output_dir, or delete the folder to start again"
         )
-

@@ -10,17 +10,20 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from transformers import AutoModel, PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from .. import functional as F
-from ..scoring import Candidates
-from .collator import SegmentCollator
-from .config import ARGUMENTS_FILE, PTRConfig
-from .model import PTRModel, build_ptr_model, tensors_under
-from .objective import Losses, PTRObjective
+from hf_ptr import functional as F
+from hf_ptr.belief import BeliefCarry
+from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.segments import SegmentBatches
+from hf_ptr.scoring import Candidates
+from hf_ptr.training.collator import ChunkCollator
+from hf_ptr.training.config import ARGUMENTS_FILE, PTRConfig
+from hf_ptr.training.model import PTRModel, PTROutput, build_ptr_model, tensors_under
+from hf_ptr.training.objective import Losses, PTRObjective
 
 MODEL_INPUTS = (
     "observation",
@@ -30,7 +33,6 @@ MODEL_INPUTS = (
     "actions",
     "action_mask",
     "next_observation",
-    "segment_rows",
 )
 STATE_FILE = "ptr_state.safetensors"
 
@@ -42,14 +44,14 @@ class PTRTrainer(Trainer):
     Args:
         model: a policy, a [`PTRModel`], or the folder or Hub id of either.
         args: the run's settings.
-        train_dataset: segments of consecutive chunks, see [`SegmentDataset`].
+        train_dataset: of chunks, see [`ChunkDataset`].
         eval_dataset: of the same kind; `eval_loss` is the unweighted action loss.
         processing_class: the policy's processor, which encodes the instructions.
-        data_collator: packs segments into a batch; made from the processor and the dataset when left out.
+        data_collator: joins chunks to a batch; made from the processor and the dataset when left out.
 
     Example:
         ```python
-        trainer = PTRTrainer(model=policy, args=PTRConfig(output_dir="out"), train_dataset=segments,
+        trainer = PTRTrainer(model=policy, args=PTRConfig(output_dir="out"), train_dataset=chunks,
                              processing_class=processor)
         trainer.train()
         ```
@@ -57,6 +59,7 @@ class PTRTrainer(Trainer):
 
     args: PTRConfig
     model: PTRModel
+    objective: PTRObjective
 
     def __init__(
         self,
@@ -71,7 +74,7 @@ class PTRTrainer(Trainer):
     ):
         if data_collator is None:
             dataset = train_dataset if train_dataset is not None else eval_dataset
-            data_collator = SegmentCollator(processing_class, tasks=getattr(dataset, "tasks", ()))
+            data_collator = ChunkCollator(processing_class, tasks=getattr(dataset, "tasks", ()))
         super().__init__(
             model=as_ptr_model(model, args),
             args=args,
@@ -79,32 +82,82 @@ class PTRTrainer(Trainer):
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
-            callbacks=[_TargetUpdate(), *(callbacks or [])],
+            callbacks=[_Steps(self), *(callbacks or [])],
             optimizers=optimizers,
         )
         ranks = self.accelerator.num_processes
         self.objective = PTRObjective(args, gather=self._gather if ranks > 1 else None, ranks=ranks)
+        self.carry = BeliefCarry()
+        self._eval_carry = BeliefCarry()
         self._sums: dict[str, torch.Tensor] = {}
         self._batches = 0
+        self._log_window: dict[str, torch.Tensor] = {}
+
+    # ---- the order of the data ----
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Trainer's own without belief tokens; with them, one that walks segments of consecutive chunks."""
+        if not self.args.belief_tokens or not isinstance(self.train_dataset, ChunkDataset):
+            return super().get_train_dataloader()
+        return self._walk(self.train_dataset, self._train_batch_size, shuffle=True)
+
+    def get_eval_dataloader(self, eval_dataset: Dataset | str | None = None) -> DataLoader:
+        """As for training, in the order of the dataset."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if not self.args.belief_tokens or not isinstance(dataset, ChunkDataset):
+            return super().get_eval_dataloader(eval_dataset)
+        self._eval_carry = BeliefCarry()
+        return self._walk(dataset, self.args.eval_batch_size, shuffle=False)
+
+    def _walk(self, dataset: ChunkDataset, batch_size: int, shuffle: bool) -> DataLoader:
+        args = self.args
+        batches = SegmentBatches(
+            dataset,
+            batch_size,
+            shuffle=shuffle,
+            seed=args.seed if args.data_seed is None else args.data_seed,
+            rank=args.process_index,
+            ranks=args.world_size,
+        )
+        loader = self.accelerator.prepare(
+            DataLoader(
+                dataset,
+                batch_sampler=batches,
+                collate_fn=self.data_collator,
+                num_workers=args.dataloader_num_workers,
+                pin_memory=args.dataloader_pin_memory,
+                persistent_workers=args.dataloader_persistent_workers,
+                prefetch_factor=args.dataloader_prefetch_factor,
+            )
+        )
+        if args.world_size > 1:
+            # The order is this rank's already: accelerate's wrapper must not divide it among the ranks again.
+            loader.batch_sampler.num_processes, loader.batch_sampler.process_index = 1, 0
+        return loader
 
     # ---- the loss ----
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """`L_total` of PTR Sec. 8 for one packed batch."""
-        output = model(**{name: inputs[name] for name in MODEL_INPUTS if name in inputs})
+        # The equations' checks of values would make the host wait for the device at every step.
         with F.unchecked():
-            losses = self.objective(
-                output,
-                None if output.target is None else candidates_of(self._policy(), inputs, output.target),
-                self._discount(inputs),
-                step=self.state.global_step,
-            )
+            output = self._forward(model, inputs, self.carry)
+            target = output.target
+            candidates = None if target is None else candidates_of(self._policy(), inputs, target)
+            losses = self.objective(output, candidates, self._discount(inputs), step=self.state.global_step)
         if losses.score is not None:
             self.objective.remember()
         self._accumulate(losses)
         return (losses.total, output) if return_outputs else losses.total
 
-    def _policy(self) -> PreTrainedModel:
+    def _forward(self, model, inputs: dict[str, Any], carry: BeliefCarry, skip: tuple[str, ...] = ()) -> PTROutput:
+        """The model's pass, with the belief tokens of the step before."""
+        output = model(**model_inputs(inputs, carry if self.args.belief_tokens else None, skip))
+        if output.belief_tokens is not None:
+            carry.remember(inputs["index"], output.belief_tokens)
+        return output
+
+    def _policy(self) -> Any:
         return self.accelerator.unwrap_model(self.model).policy
 
     def _discount(self, inputs: dict[str, Any]) -> torch.Tensor | None:
@@ -115,8 +168,6 @@ class PTRTrainer(Trainer):
     def _gather(self, tensor: torch.Tensor) -> torch.Tensor:
         """`(N, …)` of every rank as one `(ΣN, …)` constant; ranks may differ in N."""
         tensor = tensor.detach()
-        if not self.args.cross_rank_negatives and tensor.dim() != 1:
-            return tensor
         sizes = self.accelerator.gather(torch.tensor([tensor.shape[0]], device=tensor.device)).tolist()
         padded = self.accelerator.pad_across_processes(tensor, dim=0)
         rows = self.accelerator.gather(padded).split(padded.shape[0])
@@ -125,9 +176,9 @@ class PTRTrainer(Trainer):
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """The unweighted action loss of a batch: evaluation never sees a weight, nor touches queue or metrics."""
         inputs = self._prepare_inputs(inputs)
-        names = [name for name in MODEL_INPUTS if name in inputs and name != "next_observation"]
         with torch.no_grad():
-            output = model(**{name: inputs[name] for name in names})
+            output = self._forward(model, inputs, self._eval_carry, skip=("next_observation",))
+        assert output.action_loss is not None
         return output.action_loss.mean(), None, None
 
     # ---- metrics: summed on the device, read at logging steps ----
@@ -166,7 +217,7 @@ class PTRTrainer(Trainer):
     # ---- checkpoints: safetensors and JSON beside what Trainer writes ----
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
         if self.processing_class is not None:
@@ -179,7 +230,11 @@ class PTRTrainer(Trainer):
         state = {f"pool.{name}": value for name, value in self.objective.pool.state_dict().items()}
         state.update({f"controller.{name}": value for name, value in self.objective.controller.state_dict().items()})
         state.update({f"metrics.{name}": value.detach() for name, value in self._sums.items()})
+        state.update({f"carry.{name}": value for name, value in self.carry.state_dict().items()})
         state["batches"] = torch.tensor(self._batches)
+        if hasattr(self, "_tr_loss"):
+            state["log.loss"] = self._tr_loss.detach()
+            state["log.since"] = torch.tensor(self._globalstep_last_logged)
         save_file({name: value.contiguous() for name, value in state.items()}, os.path.join(folder, STATE_FILE))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -187,14 +242,31 @@ class PTRTrainer(Trainer):
         if checkpoint is None:
             return
         state = load_objective_state(self.objective, checkpoint, device=self.args.device)
+        self.carry.load_state_dict(tensors_under(state, "carry."))
+        self._log_window = tensors_under(state, "log.")
         self._sums, self._batches = tensors_under(state, "metrics."), int(state["batches"])
+
+    def restore_log_window(self) -> None:
+        """`Trainer` begins a new mean of the loss when it resumes; this goes on with the one that was saved."""
+        if self._log_window:
+            self._tr_loss.copy_(self._log_window["loss"])
+            self._globalstep_last_logged = int(self._log_window["since"])
+            self._log_window = {}
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         saved = PTRModel.from_pretrained(resume_from_checkpoint)
         (self.model if model is None else model).load_state_dict(saved.state_dict())
 
 
-def candidates_of(policy: PreTrainedModel, batch: dict[str, Any], target: torch.Tensor) -> Candidates:
+def model_inputs(batch: dict[str, Any], carry: BeliefCarry | None, skip: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What [`PTRModel`] takes of a batch, with the belief tokens that `carry` holds for its chunks."""
+    given = {name: batch[name] for name in MODEL_INPUTS if name in batch and name not in skip}
+    if carry is not None:
+        given["carried_tokens"], given["carried"] = carry.recall(batch["previous_index"])
+    return given
+
+
+def candidates_of(policy: Any, batch: dict[str, Any], target: torch.Tensor) -> Candidates:
     """The targets `(N, D)` of a packed batch, with what tells them apart."""
     return Candidates(
         target=target,
@@ -215,8 +287,14 @@ def load_objective_state(
     return state
 
 
-class _TargetUpdate(TrainerCallback):
-    """Moves the target encoder after each optimiser step."""
+class _Steps(TrainerCallback):
+    """What the trainer does at moments that `Trainer` opens to callbacks only."""
+
+    def __init__(self, trainer: PTRTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.restore_log_window()
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         model.update_target()

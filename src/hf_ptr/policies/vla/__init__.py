@@ -1,8 +1,8 @@
 """The native policy, a folder as in LeRobot: configuration, modeling, processing."""
 
-from .building import policy_from_dataset
-from .configuration_vla import VLAPolicyConfig
-from .modeling_vla import VLAPolicy
-from .processing_vla import VLAProcessor
+from hf_ptr.policies.vla.building import policy_from_dataset
+from hf_ptr.policies.vla.configuration_vla import VLAPolicyConfig
+from hf_ptr.policies.vla.modeling_vla import VLAPolicy
+from hf_ptr.policies.vla.processing_vla import VLAProcessor
 
 __all__ = ["VLAPolicy", "VLAPolicyConfig", "VLAProcessor", "policy_from_dataset"]

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from ...data.episodes import EpisodeTable
-from ...data.statistics import normalization
-from .configuration_vla import VLAPolicyConfig
-from .modeling_vla import VLAPolicy
-from .processing_vla import VLAProcessor, instruction_tokenizer
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.statistics import normalization
+from hf_ptr.policies.vla.configuration_vla import VLAPolicyConfig
+from hf_ptr.policies.vla.modeling_vla import VLAPolicy
+from hf_ptr.policies.vla.processing_vla import VLAProcessor, instruction_tokenizer
 
 
 def policy_from_dataset(

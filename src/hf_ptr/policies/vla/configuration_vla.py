@@ -25,9 +25,12 @@ class VLAPolicyConfig(PreTrainedConfig):
         state_feature (`str`), action_feature (`str`): dataset features of `s` and `a`.
         num_instructions (`int`, defaults to 0): instructions with a learned embedding each; 0 with a text encoder.
         text_config (`dict`, *optional*): configuration of a transformers text encoder for instructions.
-        hidden_size (`int`, defaults to 64): width `D` of the context and action tokens.
+        hidden_size (`int`, defaults to 64): width `D` of the context tokens.
+        action_size (`int`, defaults to 32): width `F` of the action tokens, an even number.
         encoder_size (`int`, defaults to 256): hidden width of the observation encoder.
-        num_context_layers (`int`, defaults to 1), num_attention_heads (`int`, defaults to 4): context transformer.
+        num_context_layers (`int`, defaults to 0): transformer layers over the context tokens before they are pooled
+            by attention.
+        num_attention_heads (`int`, defaults to 4): of these layers and of the pooling.
         expert_size (`int`, defaults to 256), num_expert_layers (`int`, defaults to 2): residual action expert.
         num_denoising_steps (`int`, defaults to 4): Euler steps at inference (PTR Sec. 2).
         flow_alpha (`float`, defaults to 1.5), flow_beta (`float`, defaults to 1.0): `σ ~ Beta(α, β)`, PTR Eq. (1).
@@ -48,8 +51,9 @@ class VLAPolicyConfig(PreTrainedConfig):
     num_instructions: int = 0
     text_config: dict[str, Any] | PreTrainedConfig | None = None
     hidden_size: int = 64
+    action_size: int = 32
     encoder_size: int = 256
-    num_context_layers: int = 1
+    num_context_layers: int = 0
     num_attention_heads: int = 4
     expert_size: int = 256
     num_expert_layers: int = 2
@@ -70,6 +74,10 @@ class VLAPolicyConfig(PreTrainedConfig):
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
+        if self.action_size % 2:
+            raise ValueError(
+                f"action_size is {self.action_size}; it must be even, half sines and half cosines of time"
             )
         if not 1 <= self.n_action_steps <= self.chunk_size:
             raise ValueError(f"n_action_steps is {self.n_action_steps}; it must lie in 1..{self.chunk_size}")

@@ -77,19 +77,54 @@ class ContextLayer(nn.Module):
         return tokens + self.mlp(self.mlp_norm(tokens))
 
 
+class AttentionPool(nn.Module):
+    """
+    The pooled context `h_t` of PTR Eq. (3): one learned query reads all context tokens.
+
+    Only the query passes through the output projection and the MLP, so a further context token costs no more than its
+    key and value.
+    """
+
+    def __init__(self, hidden_size: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = nn.Parameter(torch.zeros(hidden_size))
+        self.token_norm = nn.LayerNorm(hidden_size)
+        self.key_value = nn.Linear(hidden_size, 2 * hidden_size)
+        self.out = nn.Linear(hidden_size, hidden_size)
+        self.mlp_norm = nn.LayerNorm(hidden_size)
+        self.mlp = nn.Sequential(
+            nn.Linear(hidden_size, 4 * hidden_size), nn.GELU(), nn.Linear(4 * hidden_size, hidden_size)
+        )
+        self.norm = nn.LayerNorm(hidden_size)
+
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """`tokens (N, K, D)` and `mask (N, K)` bool, True = a real token, or None when all are, to `(N, D)`."""
+        rows, length, width = tokens.shape
+        heads, part = self.num_heads, width // self.num_heads
+        key, value = self.key_value(self.token_norm(tokens)).view(rows, length, 2, heads, part).unbind(dim=2)
+        # With a single query the products are sums over few elements: cheaper than a batch of tiny matrix products.
+        scores = (key * self.query.view(heads, part)).sum(dim=-1) / math.sqrt(part)
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, :, None], -torch.inf)
+        attention = scores.softmax(dim=1)
+        pooled = self.out((attention[..., None] * value).sum(dim=1).flatten(1))
+        return self.norm(pooled + self.mlp(self.mlp_norm(pooled)))
+
+
 class ActionEmbedding(nn.Module):
     """The action-channel tokens: one per action of the chunk, from the action, the flow time and its position."""
 
-    def __init__(self, action_dim: int, chunk_size: int, hidden_size: int):
+    def __init__(self, action_dim: int, chunk_size: int, action_size: int):
         super().__init__()
-        self.hidden_size = hidden_size
-        self.action = nn.Linear(action_dim, hidden_size)
-        self.time = nn.Linear(hidden_size, hidden_size)
-        self.position = nn.Parameter(torch.zeros(chunk_size, hidden_size))
+        self.action_size = action_size
+        self.action = nn.Linear(action_dim, action_size)
+        self.time = nn.Linear(action_size, action_size)
+        self.position = nn.Parameter(torch.zeros(chunk_size, action_size))
 
     def forward(self, actions: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        """`actions (N, L, da)` normalised and `sigma (N,)` in [0, 1] to tokens `(N, L, D)`."""
-        half = self.hidden_size // 2
+        """`actions (N, L, da)` normalised and `sigma (N,)` in [0, 1] to tokens `(N, L, F)`."""
+        half = self.action_size // 2
         frequency = torch.exp(torch.linspace(0.0, math.log(100.0), half, device=sigma.device))
         angle = sigma[:, None] * frequency * math.pi
         time = self.time(torch.cat((angle.sin(), angle.cos()), dim=-1))
@@ -116,16 +151,16 @@ class ActionExpert(nn.Module):
     several times cheaper on a CPU at the same success rate.
     """
 
-    def __init__(self, chunk_size: int, hidden_size: int, expert_size: int, num_layers: int):
+    def __init__(self, chunk_size: int, hidden_size: int, action_size: int, expert_size: int, num_layers: int):
         super().__init__()
-        self.action = nn.Linear(chunk_size * hidden_size, expert_size)
+        self.action = nn.Linear(chunk_size * action_size, expert_size)
         self.context = nn.Linear(2 * hidden_size, expert_size)
         self.blocks = nn.ModuleList(ResidualBlock(expert_size) for _ in range(num_layers))
-        self.out = nn.Linear(expert_size, chunk_size * hidden_size)
-        self.norm = nn.LayerNorm(hidden_size)
+        self.out = nn.Linear(expert_size, chunk_size * action_size)
+        self.norm = nn.LayerNorm(action_size)
 
     def forward(self, tokens: torch.Tensor, context: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
-        """`tokens (N, L, D)`, `context (N, D)`, `state (N, D)` to hidden states `C (N, L, D)`."""
+        """`tokens (N, L, F)`, `context (N, D)`, `state (N, D)` to hidden states `C (N, L, F)`."""
         hidden = self.action(tokens.flatten(1)) + self.context(torch.cat((context, state), dim=-1))
         for block in self.blocks:
             hidden = block(hidden)

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torch.distributions import Beta
 from transformers import AutoModel, PreTrainedModel, initialization
 
-from ...belief import BeliefTokenizer
-from ..contract import Embedded, FeatureSizes, PolicyOutput
-from .configuration_vla import VLAPolicyConfig
-from .layers import ActionEmbedding, ActionExpert, ContextLayer, Normalizer, ObservationTower
+from hf_ptr.belief import BeliefTokenizer
+from hf_ptr.policies.contract import Embedded, FeatureSizes, PolicyOutput
+from hf_ptr.policies.vla.configuration_vla import VLAPolicyConfig
+from hf_ptr.policies.vla.layers import (
+    ActionEmbedding,
+    ActionExpert,
+    AttentionPool,
+    ContextLayer,
+    Normalizer,
+    ObservationTower,
+)
 
 BELIEF_FOLDER = "belief_tokenizer"
 
@@ -45,16 +56,21 @@ class VLAPolicy(PreTrainedModel):
         self.state_embedding = nn.Linear(config.state_dim, width)
         if config.text_config is not None:
             self.text_encoder = AutoModel.from_config(config.text_config)
+            # Its tokens are read, not its pooled output: weights that no loss reaches would stop distributed training.
+            if hasattr(self.text_encoder, "pooler"):
+                self.text_encoder.pooler = None
             self.text_projection = nn.Linear(self.text_encoder.config.hidden_size, width)
         else:
             self.instruction_embedding = nn.Embedding(config.num_instructions + 1, width)
         self.context_layers = nn.ModuleList(
             ContextLayer(width, config.num_attention_heads) for _ in range(config.num_context_layers)
         )
-        self.context_norm = nn.LayerNorm(width)
-        self.action_embedding = ActionEmbedding(config.action_dim, config.chunk_size, width)
-        self.expert = ActionExpert(config.chunk_size, width, config.expert_size, config.num_expert_layers)
-        self.velocity = nn.Linear(width, config.action_dim)
+        self.context_pool = AttentionPool(width, config.num_attention_heads)
+        self.action_embedding = ActionEmbedding(config.action_dim, config.chunk_size, config.action_size)
+        self.expert = ActionExpert(
+            config.chunk_size, width, config.action_size, config.expert_size, config.num_expert_layers
+        )
+        self.velocity = nn.Linear(config.action_size, config.action_dim)
         # In a tuple, so that the tokenizer stays a module of its owner and not of the policy, whose weights it
         # does not share a file with.
         self._belief: tuple[BeliefTokenizer, ...] = ()
@@ -71,6 +87,8 @@ class VLAPolicy(PreTrainedModel):
             initialization.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             initialization.normal_(module.weight, std=0.5)
+        elif isinstance(module, AttentionPool):
+            initialization.normal_(module.query, std=0.5)
         elif isinstance(module, ActionEmbedding):
             initialization.normal_(module.position, std=0.5)
         elif isinstance(module, Normalizer):
@@ -86,8 +104,21 @@ class VLAPolicy(PreTrainedModel):
             places = ("cache_dir", "force_download", "local_files_only", "token", "revision", "torch_dtype", "dtype")
             known = {name: kwargs[name] for name in places if name in kwargs}
             belief = BeliefTokenizer.from_pretrained(pretrained_model_name_or_path, subfolder=BELIEF_FOLDER, **known)
-            model.attach_belief(belief.to(model.device))
+            model.attach_belief(belief)
+            nn.Module.to(model, model.device)
         return policy
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """As [`PreTrainedModel.save_pretrained`]; the belief tokenizer, if any, is written beside the policy."""
+        super().save_pretrained(save_directory, **kwargs)
+        if self._belief and kwargs.get("is_main_process", True):
+            self._belief[0].save_pretrained(Path(save_directory) / BELIEF_FOLDER)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> VLAPolicy:
+        # `to`, `half` and the like: the tokenizer is no submodule, and must not stay behind.
+        for belief in self._belief:
+            belief._apply(fn, recurse)
+        return super()._apply(fn, recurse)
 
     def attach_belief(self, belief: BeliefTokenizer | None) -> None:
         """Lets the policy carry belief tokens from chunk to chunk when it acts; None takes them away."""
@@ -106,8 +137,9 @@ class VLAPolicy(PreTrainedModel):
         return self.state_normalizer(state)
 
     def feature_sizes(self) -> FeatureSizes:
-        """Context, action head and observation tower share one width."""
-        return FeatureSizes(*(self.config.hidden_size,) * 3)
+        """Context and observation tower share one width."""
+        width = self.config.hidden_size
+        return FeatureSizes(context=width, action=self.config.action_size, observation=width)
 
     def embed(
         self,
@@ -127,11 +159,11 @@ class VLAPolicy(PreTrainedModel):
             state: `(N, ds)` raw.
             instruction_ids, instruction_mask: `(N, K)` from the processor.
             actions: `(N, L, da)` raw.
-            action_mask: `(N, L)` bool, True = a real step.
+            action_mask: `(N, L)` bool, True = a real step; what the others hold is never read.
             for_scoring: also compute the pooled clean action tokens `e_t`.
         """
         embedded = self._embed_context(observation, state, instruction_ids, instruction_mask)
-        clean = self.action_normalizer(actions)
+        clean = self.action_normalizer(actions).masked_fill(~action_mask[..., None], 0.0)
         noise = torch.randn_like(clean)
         concentration = (self.config.flow_alpha, self.config.flow_beta)
         sigma = Beta(*concentration, validate_args=False).sample((clean.shape[0],)).to(clean)
@@ -219,7 +251,7 @@ class VLAPolicy(PreTrainedModel):
             self._tokens = belief(hidden, tokens).tokens
         return self.action_normalizer.inverse(chunk)
 
-    def select_action(self, **inputs: torch.Tensor) -> torch.Tensor:
+    def select_action(self, **inputs: Any) -> torch.Tensor:
         """
         The next action `(B, da)` in raw units: the first `n_action_steps` of a chunk one by one, then a new chunk.
 
@@ -258,8 +290,7 @@ class VLAPolicy(PreTrainedModel):
         key_mask = None if mask is None else mask[:, None, None, :]
         for layer in self.context_layers:
             tokens = layer(tokens, key_mask)
-        pooled = tokens.mean(dim=1) if mask is None else _masked_mean(tokens, mask)
-        return self.context_norm(pooled)
+        return self.context_pool(tokens, mask)
 
 
 def _masked_mean(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, ProcessorMixin
 
-from ...errors import InputError, nearest
+from hf_ptr.errors import InputError, nearest
 
 UNKNOWN = "<unknown>"
 
@@ -36,17 +36,23 @@ class VLAProcessor(ProcessorMixin):
         Raises:
             InputError: for an instruction without a learned embedding.
         """
+        if self.tokenizer.unk_token == UNKNOWN:
+            return self._whole_instructions(instructions)
         padding = "longest" if self.tokenizer.pad_token is not None else False
         encoded = self.tokenizer(list(instructions), padding=padding, return_tensors="pt")
-        ids, mask = encoded["input_ids"], encoded["attention_mask"].bool()
-        if self.tokenizer.unk_token == UNKNOWN and (ids == self.tokenizer.unk_token_id).any():
-            known = [text for text in self.tokenizer.get_vocab() if text != UNKNOWN]
-            strange = next(text for text in instructions if text not in known)
-            raise InputError(
-                f"the policy has no embedding for the instruction {strange!r}.{nearest(strange, known)} "
-                "Train it with this instruction, or use a policy with a text encoder."
-            )
-        return {"instruction_ids": ids, "instruction_mask": mask}
+        return {"instruction_ids": encoded["input_ids"], "instruction_mask": encoded["attention_mask"].bool()}
+
+    def _whole_instructions(self, instructions: Sequence[str]) -> dict[str, torch.Tensor]:
+        # By the vocabulary itself: a tokenizer makes no token of an empty instruction, which datasets do hold.
+        vocabulary = {text: number for text, number in self.tokenizer.get_vocab().items() if text != UNKNOWN}
+        for text in instructions:
+            if text not in vocabulary:
+                raise InputError(
+                    f"the policy has no embedding for the instruction {text!r}.{nearest(text, vocabulary)} "
+                    "Train it with this instruction, or use a policy with a text encoder."
+                )
+        ids = torch.tensor([[vocabulary[text]] for text in instructions])
+        return {"instruction_ids": ids, "instruction_mask": torch.ones_like(ids, dtype=torch.bool)}
 
     def __call__(
         self,

@@ -1,0 +1,50 @@
+# hf-ptr: everything a checkout needs. `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# One thread a process: the models here are small, and threads that wait for each other cost more than they bring.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help install lint format test demo bench bench-clean clean
+
+help:  ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+
+install: $(STAMP)  ## Build .venv with the pinned versions of constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[metaworld,pixels,report,dev]'
+	@touch $@
+
+gl:  ## Check that off-screen rendering works, and name the packages where it does not
+	@$(BIN)/python -c 'import mujoco' 2>/dev/null; \
+	ldconfig -p | grep -qE 'libEGL.so.1|libOSMesa.so' || { \
+	  echo "Rendering needs EGL or OSMesa: apt-get install libegl1 libgl1 libosmesa6"; exit 2; }
+
+lint: install  ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install  ## Mend the style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: install gl  ## All tests
+	$(BIN)/pytest -n 2
+
+demo: install  ## Record, corrupt, train SFT and PTR, evaluate: about ten minutes on two cores
+	$(BIN)/hf-ptr demo --out runs/demo
+
+bench: install  ## Cost of a PTR step against an SFT step, in one run
+	$(BIN)/python -m benchmarks.overhead
+
+bench-clean: install  ## PTR against SFT on clean demonstrations, three seeds: about half an hour
+	$(BIN)/python -m benchmarks.clean
+
+clean:  ## Remove what was built
+	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,169 @@
+"""Episodes cut into action chunks, each with the observation that followed it (PTR Sec. 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.errors import InputError
+
+Batch = dict[str, Any]
+
+
+class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
+    """One action chunk for every frame: what was observed, what was done next, and what was observed after.
+
+    The chunk of frame `f` holds the actions of frames `f .. f + chunk_size - 1`. Steps past the end of the episode are
+    padded and masked. The target is the observation `target_offset` frames after `f` (`o_{t+Δ}`, PTR Sec. 2); where
+    the episode ends before, it is invalid and never clamped to the last frame.
+
+    Consecutive chunks of a *segment* start `chunk_stride` frames apart (PTR Sec. 3): each phase `0 .. chunk_stride-1`
+    of an episode is one chain of chunks, cut into segments of `segment_chunks`, so that every frame starts exactly
+    one chunk of one segment. [`SegmentBatches`] walks them.
+
+    With `do`, `ds`, `da` the widths of observation, state and action, and `L = chunk_size`, an item is:
+
+    | key | shape | |
+    |---|---|---|
+    | `observation` | `(do,)` | the observation features side by side, raw units |
+    | `state` | `(ds,)` | proprioception |
+    | `actions` | `(L, da)` | zeros where padded |
+    | `action_mask` | `(L,)` bool | True where the step lies in the episode |
+    | `next_observation` | `(do,)` | the observation at `t + Δ`, zeros where invalid |
+    | `next_valid` | bool | `t + Δ` lies in the episode |
+    | `target_offset` | int64 | `Δ` in frames |
+    | `task_index`, `episode_index` | int64 | into `tasks`; the id in the dataset |
+    | `index`, `target_index` | int64 | `frame_id` of the chunk's first frame and of the target (-1: invalid) |
+    | `previous_index` | int64 | `index` of the chunk before in the segment (-1: this is its first) |
+
+    A batch holds the same keys with the chunks as first dimension N.
+
+    Args:
+        table: the episodes.
+        chunk_size: `L`, steps of an action chunk.
+        segment_chunks: `T`, the most chunks of a segment.
+        chunk_stride: `S`, frames from one chunk to the next.
+        target_offset: `Δ`, frames from the chunk's first frame to the post-action observation.
+        observation_features: the features that make up the observation, in this order.
+        state_feature: the proprioceptive state.
+        action_feature: the action.
+
+    Raises:
+        InputError: a size below 1, a missing feature (the nearest name is suggested), a value that is not finite, or
+            chunks longer than every episode.
+    """
+
+    def __init__(
+        self,
+        table: EpisodeTable,
+        *,
+        chunk_size: int = 16,
+        segment_chunks: int = 4,
+        chunk_stride: int = 8,
+        target_offset: int = 16,
+        observation_features: Sequence[str] = ("observation.state",),
+        state_feature: str = "observation.state",
+        action_feature: str = "action",
+    ) -> None:
+        sizes = {
+            "chunk_size": chunk_size,
+            "segment_chunks": segment_chunks,
+            "chunk_stride": chunk_stride,
+            "target_offset": target_offset,
+        }
+        for name, value in sizes.items():
+            if value < 1:
+                raise InputError(f"{name} is {value}; it must be at least 1")
+        if not observation_features:
+            raise InputError("observation_features is empty; name at least one feature of the dataset")
+        table.require_finite([*observation_features, state_feature, action_feature])
+        longest = int(table.lengths.max())
+        if chunk_size > longest:
+            raise InputError(
+                f"chunk_size {chunk_size} is longer than every episode of {table.source!r} "
+                f"(the longest has {longest} frames); choose at most {longest}"
+            )
+        self.table = table
+        self.chunk_size = chunk_size
+        self.segment_chunks = segment_chunks
+        self.chunk_stride = chunk_stride
+        self.target_offset = target_offset
+
+        observations = [_tensor(table.feature(name)) for name in observation_features]
+        self.observation = observations[0] if len(observations) == 1 else torch.cat(observations, dim=1)
+        self.state = _tensor(table.feature(state_feature))
+        self.action = _tensor(table.feature(action_feature))
+        self._task_index = _tensor(table.task_index)
+        self._frame_id = _tensor(table.frame_id)
+        self._episode_id = _tensor(np.repeat(table.episode_index, table.lengths))
+        self._episode_end = _tensor(np.repeat(table.starts + table.lengths, table.lengths))
+
+        # Frame f is chunk number f // S of its phase's chain, and the chain is cut every T chunks: a segment starts
+        # wherever that number is a multiple of T.
+        frame = _tensor(table.frame_index)
+        first = (frame // chunk_stride) % segment_chunks == 0
+        rows = torch.arange(len(frame))
+        self._previous_id = torch.where(first, -1, self._frame_id[torch.where(first, rows, rows - chunk_stride)])
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The instructions that `task_index` points into."""
+        return self.table.tasks
+
+    def segment_starts(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """First row and number of chunks of every segment, each `(segments,)` int64."""
+        starts = torch.nonzero(self._previous_id < 0).squeeze(1)
+        frames_left = self._episode_end[starts] - starts
+        counts = torch.div(frames_left - 1, self.chunk_stride, rounding_mode="floor") + 1
+        return starts, counts.clamp(max=self.segment_chunks)
+
+    def __len__(self) -> int:
+        return len(self.action)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        """The chunk of the table's row `index`.
+
+        Raises:
+            IndexError: `index` is outside the dataset.
+        """
+        return {key: value[0] for key, value in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """The batch of some chunks, by which PyTorch's `DataLoader` gets them all at once."""
+        rows = torch.as_tensor(indices, dtype=torch.int64)
+        if len(rows) and not (-len(self) <= int(rows.min()) and int(rows.max()) < len(self)):
+            raise IndexError(f"chunk index out of range for {len(self)} chunks")
+        rows = rows % len(self)
+        end = self._episode_end[rows]
+        steps = rows[:, None] + torch.arange(self.chunk_size)
+        action_mask = steps < end[:, None]
+        # The clamp only keeps the gather inside the table; what it fetches there is masked to zero.
+        last = len(self.action) - 1
+        actions = self.action[steps.clamp(max=last)].masked_fill(~action_mask[..., None], 0.0)
+        targets = rows + self.target_offset
+        next_valid = targets < end
+        targets = targets.clamp(max=last)
+        return {
+            "observation": self.observation[rows],
+            "state": self.state[rows],
+            "actions": actions,
+            "action_mask": action_mask,
+            "next_observation": self.observation[targets].masked_fill(~next_valid[:, None], 0.0),
+            "next_valid": next_valid,
+            "target_offset": torch.full_like(rows, self.target_offset),
+            "task_index": self._task_index[rows],
+            "episode_index": self._episode_id[rows],
+            "index": self._frame_id[rows],
+            "target_index": self._frame_id[targets].masked_fill(~next_valid, -1),
+            "previous_index": self._previous_id[rows],
+        }
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    """The array as a tensor, sharing its memory; a read-only array is copied, since tensors are always writable."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())

@@ -1,0 +1,238 @@
+"""Faults are where the truth says, nowhere else, and the good data stay as they were."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from data_helpers import assert_same_table, coded_table
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hf_ptr.data.corruption import RECIPES, CorruptionTruth, corrupt, write_corrupted
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.errors import InputError
+
+
+def demonstrations(episodes: int = 60, tasks: int = 4) -> EpisodeTable:
+    """Actions in which every value occurs once, so that each can be traced to its episode."""
+    table = coded_table(np.random.default_rng(1).integers(20, 40, episodes).tolist(), tasks=tasks)
+    action = np.random.default_rng(2).permutation(table.num_frames * 4).reshape(-1, 4) / (table.num_frames * 4)
+    table.columns["action"][:] = action
+    return table
+
+
+def actions(table: EpisodeTable, episode: int) -> np.ndarray:
+    start = table.starts[episode]
+    return table.columns["action"][start : start + table.lengths[episode]]
+
+
+def hit(truth: CorruptionTruth, fault: str) -> list[int]:
+    return np.flatnonzero(truth.faults[fault]).tolist()
+
+
+def tasks_of(table: EpisodeTable, episode: int) -> set[int]:
+    start = table.starts[episode]
+    return set(table.task_index[start : start + table.lengths[episode]].tolist())
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_original_is_untouched_and_other_columns_are_kept(recipe: str) -> None:
+    table = demonstrations()
+    corrupted, _ = corrupt(table, recipe, 3)
+    assert_same_table(table, demonstrations())
+    np.testing.assert_array_equal(corrupted.episode_index, table.episode_index)
+    # A frame keeps its id and, but for action and instruction, what was recorded.
+    rows = np.searchsorted(table.frame_id, corrupted.frame_id)
+    np.testing.assert_array_equal(table.frame_id[rows], corrupted.frame_id)
+    state = corrupted.columns["observation.state"]
+    np.testing.assert_array_equal(state, table.columns["observation.state"][rows])
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_truth_is_what_changed(recipe: str) -> None:
+    table = demonstrations()
+    corrupted, truth = corrupt(table, recipe, 5)
+    assert list(truth.faults) == [fault.name for fault in RECIPES[recipe]]
+    for fault in RECIPES[recipe]:
+        assert truth.faults[fault.name].sum() == round(fault.share * 60)
+    carries = {name: truth.faults.get(name, np.zeros(60, bool)) for name in fault_names()}
+    for episode in range(60):
+        before, after = actions(table, episode), actions(corrupted, episode)
+        shorter = len(after) < len(before)
+        assert shorter == carries["truncation"][episode]
+        changed = not np.array_equal(before[: len(after)], after)
+        moved = carries["noise"] | carries["foreign_actions"] | carries["misalignment"]
+        assert changed == moved[episode]
+        assert (tasks_of(table, episode) != tasks_of(corrupted, episode)) == carries["instruction"][episode]
+    union = np.zeros(60, bool)
+    for hits in truth.faults.values():
+        union |= hits
+    np.testing.assert_array_equal(truth.any, union)
+
+
+def fault_names() -> set[str]:
+    return {fault.name for recipe in RECIPES.values() for fault in recipe}
+
+
+def test_clean_changes_nothing() -> None:
+    table = demonstrations()
+    corrupted, truth = corrupt(table, "clean", 0)
+    assert_same_table(corrupted, table)
+    assert not truth.any.any() and truth.faults == {}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_seed_gives_one_corruption(recipe: str) -> None:
+    table = demonstrations()
+    first, truth = corrupt(table, recipe, 7)
+    again, same = corrupt(table, recipe, 7)
+    assert_same_table(first, again)
+    assert truth.to_dict() == same.to_dict()
+    _, other = corrupt(table, recipe, 8)
+    assert recipe == "clean" or truth.to_dict()["faults"] != other.to_dict()["faults"]
+
+
+def test_which_episodes_a_fault_hits_does_not_depend_on_the_others() -> None:
+    table = demonstrations()
+    _, alone = corrupt(table, "ani", 4)
+    _, combined = corrupt(table, "combined", 4)
+    _, hard = corrupt(table, "hard", 4)
+    np.testing.assert_array_equal(alone.faults["noise"], combined.faults["noise"])
+    np.testing.assert_array_equal(alone.faults["noise"], hard.faults["noise"])
+
+
+def test_two_thirds_of_hard_carry_a_fault() -> None:
+    table = demonstrations(episodes=400)
+    shares = [corrupt(table, "hard", seed)[1].any.mean() for seed in range(5)]
+    assert np.mean(shares) == pytest.approx(1 - 0.7**3, abs=0.03)
+
+
+def test_noise_has_the_stated_size_and_is_not_clipped() -> None:
+    table = demonstrations(episodes=200)
+    table.columns["action"][:] = 1.0
+    corrupted, truth = corrupt(table, "ani", 0)
+    noise = np.concatenate([actions(corrupted, e) - 1.0 for e in hit(truth, "noise")])
+    assert noise.std() == pytest.approx(0.1, rel=0.03)
+    assert abs(noise.mean()) < 0.01 and noise.max() > 0.3
+    assert corrupted.columns["action"].dtype == np.float32
+
+
+def test_truncation_keeps_the_start_and_40_to_70_percent() -> None:
+    table = demonstrations()
+    corrupted, truth = corrupt(table, "tt", 0)
+    for episode in hit(truth, "truncation"):
+        before, after = actions(table, episode), actions(corrupted, episode)
+        assert 0.4 * len(before) - 0.5 <= len(after) <= 0.7 * len(before) + 0.5
+        np.testing.assert_array_equal(after, before[: len(after)])
+
+
+def test_foreign_actions_are_those_of_one_other_episode(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RECIPES, "foreign", (RECIPES["hard"][0],))
+    table = demonstrations()
+    origin = {
+        tuple(action): (episode, frame)
+        for action, episode, frame in zip(
+            table.columns["action"].tolist(), table.episode_of_row.tolist(), table.frame_index.tolist(), strict=True
+        )
+    }
+    corrupted, truth = corrupt(table, "foreign", 0)
+    lengths = []
+    for episode in hit(truth, "foreign_actions"):
+        found = [origin[tuple(action)] for action in actions(corrupted, episode).tolist()]
+        (donor,) = {number for number, _ in found}
+        assert donor != episode
+        # In order from the donor's first frame, and again from there if the donor is shorter.
+        assert [frame for _, frame in found] == [i % table.lengths[donor] for i in range(len(found))]
+        lengths.append((table.lengths[episode], table.lengths[donor]))
+    assert any(own > other for own, other in lengths) and any(own < other for own, other in lengths)
+
+
+def test_misaligned_actions_are_six_frames_late() -> None:
+    table = demonstrations()
+    corrupted, truth = corrupt(table, "misaligned", 0)
+    for episode in hit(truth, "misalignment"):
+        before, after = actions(table, episode), actions(corrupted, episode)
+        np.testing.assert_array_equal(after[6:], before[:-6])
+        assert (after[:6] == before[0]).all()
+
+
+def test_an_exchanged_instruction_is_one_of_the_tables() -> None:
+    table = demonstrations(tasks=4).select(range(0, 60, 2))
+    corrupted, truth = corrupt(table, "ln", 0)
+    # Even episodes have tasks 0 and 2 only.
+    for episode in hit(truth, "instruction"):
+        assert tasks_of(corrupted, episode) == {0, 2} - tasks_of(table, episode)
+    assert corrupted.tasks == table.tasks
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 12), min_size=2, max_size=12),
+    recipe=st.sampled_from(sorted(RECIPES)),
+    seed=st.integers(0, 2**32),
+)
+def test_any_lengths_can_be_corrupted(lengths: list[int], recipe: str, seed: int) -> None:
+    table = coded_table(lengths, tasks=2)
+    corrupted, truth = corrupt(table, recipe, seed)
+    assert corrupted.num_episodes == len(lengths) == len(truth.any)
+    assert (corrupted.lengths >= 1).all() and (corrupted.lengths <= table.lengths).all()
+    assert np.isfinite(corrupted.columns["action"]).all()
+
+
+def test_a_written_copy_holds_its_truth(tmp_path: Path) -> None:
+    table = demonstrations().select(range(20, 60))
+    corrupted, truth = corrupt(table, "combined", 2)
+    out = write_corrupted(corrupted, truth, tmp_path / "copy")
+    loaded = CorruptionTruth.load(out)
+    assert (loaded.recipe, loaded.seed) == ("combined", 2)
+    copy = read_dataset(out)
+    # The copy numbers its episodes anew, and so does its truth.
+    np.testing.assert_array_equal(loaded.episode_index, copy.episode_index)
+    np.testing.assert_array_equal(truth.episode_index, table.episode_index)
+    for name, carries in truth.faults.items():
+        np.testing.assert_array_equal(loaded.faults[name], carries)
+    np.testing.assert_array_equal(copy.columns["action"], corrupted.columns["action"])
+    np.testing.assert_array_equal(copy.task_index, corrupted.task_index)
+    frame = loaded.to_frame()
+    assert list(frame) == ["episode_index", "noise", "truncation", "instruction", "any"]
+    assert frame["any"].sum() == truth.any.sum() and len(frame) == 40
+
+
+@pytest.mark.parametrize(
+    ("episodes", "tasks", "recipe", "seed", "message"),
+    [
+        (20, 2, "hrad", 0, r"no corruption recipe 'hrad'; there are: clean, .* Did you mean 'hard'\?"),
+        (20, 2, "hard", -1, "seed is -1; it must not be negative"),
+        (20, 1, "ln", 0, "has no task but that of episode .*; exchanging instructions needs another"),
+        (20, 1, "hard", 0, "exchanging instructions needs another"),
+    ],
+)
+def test_wrong_input_is_one_line(episodes: int, tasks: int, recipe: str, seed: int, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        corrupt(demonstrations(episodes, tasks), recipe, seed)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_dataset_without_actions_cannot_be_corrupted() -> None:
+    table = coded_table([5, 5])
+    del table.columns["action"]
+    with pytest.raises(InputError, match="no numeric feature 'action'"):
+        corrupt(table, "ani", 0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", "{}", json.dumps({"recipe": "ani", "seed": 0, "episode_index": [0, 1], "faults": {"noise": [True]}})],
+)
+def test_a_damaged_truth_is_one_line(tmp_path: Path, content: Any) -> None:
+    with pytest.raises(InputError, match=r"holds no meta/corruption\.json"):
+        CorruptionTruth.load(tmp_path)
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta/corruption.json").write_text(content)
+    with pytest.raises(InputError, match=r"corruption\.json is damaged"):
+        CorruptionTruth.load(tmp_path)

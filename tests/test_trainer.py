@@ -1,0 +1,286 @@
+"""PTRTrainer on real simulated data: the arms, resuming, what is logged and what is saved."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoProcessor, Trainer, TrainerCallback, TrainingArguments, set_seed
+
+from hf_ptr import BeliefTokenizer, PTRConfig, PTRModel, PTRTrainer, TransitionScorer, VLAPolicy
+from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.errors import InputError
+from hf_ptr.policies.vla import policy_from_dataset
+from hf_ptr.training.collator import ChunkCollator
+from hf_ptr.training.trainer import MODEL_INPUTS, last_complete_checkpoint
+
+OBSERVATION = ["observation.environment_state"]
+METRICS = [
+    "nce_acc",
+    "nce_margin",
+    "ptr_score",
+    "weight_mean",
+    "weight_std",
+    "weight_clip_low",
+    "weight_clip_high",
+    "ess",
+    "valid_ratio",
+    "scorer_temperature",
+    "beta",
+    "hard_negative_ratio",
+    "belief_entropy",
+    "loss_action",
+    "loss_id",
+    "loss_rank",
+    "loss_tok",
+]
+SFT = {"alpha": 0.0, "belief_tokens": 0}
+BELIEF = {"alpha": 0.0}
+
+
+def make(dataset: Path, folder: Path, seed: int = 0, **settings: Any) -> PTRTrainer:
+    """A trainer with a small fresh policy."""
+    table = read_dataset(dataset)
+    set_seed(seed)
+    size = {"hidden_size": 16, "action_size": 8, "encoder_size": 16, "expert_size": 32, "num_expert_layers": 1}
+    policy, processor = policy_from_dataset(table, observation_features=OBSERVATION, **size)
+    given = {
+        "max_steps": 6,
+        "per_device_train_batch_size": 32,
+        "learning_rate": 1e-3,
+        "warmup_steps": 2,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "nce_warmup_steps": 2,
+        "queue_size": 128,
+        "disable_tqdm": True,
+        "seed": seed,
+    }
+    args = PTRConfig(output_dir=str(folder), **{**given, **settings})
+    chunks = ChunkDataset(table, observation_features=OBSERVATION)
+    return PTRTrainer(policy, args, train_dataset=chunks, processing_class=processor)
+
+
+def history(trainer: Trainer, key: str) -> list[float]:
+    return [entry[key] for entry in trainer.state.log_history if key in entry]
+
+
+def test_sft_is_the_plain_trainer_step_for_step(metaworld_dataset: Path, tmp_path: Path) -> None:
+    ours = make(metaworld_dataset, tmp_path / "ours", max_steps=20, **SFT)
+    theirs = make(metaworld_dataset, tmp_path / "unused", max_steps=20, **SFT)
+    collator = ChunkCollator(theirs.processing_class, theirs.train_dataset.tasks)
+    names = [name for name in MODEL_INPUTS if name != "next_observation"]
+    plain = Trainer(
+        theirs.model.policy,
+        TrainingArguments(
+            output_dir=str(tmp_path / "plain"),
+            max_steps=20,
+            per_device_train_batch_size=32,
+            learning_rate=1e-3,
+            weight_decay=0.01,
+            warmup_steps=2,
+            lr_scheduler_type="cosine",
+            logging_steps=1,
+            save_strategy="no",
+            remove_unused_columns=False,
+            report_to="none",
+            disable_tqdm=True,
+            seed=0,
+        ),
+        train_dataset=theirs.train_dataset,
+        data_collator=lambda chunks: {name: tensor for name, tensor in collator(chunks).items() if name in names},
+    )
+    set_seed(0)
+    ours.train()
+    set_seed(0)
+    plain.train()
+    assert len(history(ours, "loss")) == 20
+    assert history(ours, "loss") == pytest.approx(history(plain, "loss"), abs=1e-6)
+    for mine, other in zip(ours.model.policy.parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-6)
+
+
+def test_every_metric_is_logged_and_finite(metaworld_dataset: Path, tmp_path: Path) -> None:
+    trainer = make(metaworld_dataset, tmp_path)
+    trainer.train()
+    for name in METRICS:
+        values = history(trainer, name)
+        assert len(values) == 6 and all(map(torch.isfinite, map(torch.tensor, values))), name
+    assert history(trainer, "weight_std")[:2] == [0.0, 0.0]
+    assert history(trainer, "weight_mean")[:2] == [1.0, 1.0]
+    assert history(trainer, "weight_mean")[3] != 1.0
+    assert all(0.25 <= mean <= 4.0 for mean in history(trainer, "weight_mean"))
+    total = [
+        sum(parts)
+        for parts in zip(*(history(trainer, f"loss_{name}") for name in ("action", "id", "rank", "tok")), strict=True)
+    ]
+    assert history(trainer, "loss") == pytest.approx(total, abs=1e-5)
+
+
+def test_arms_have_the_parts_they_use(metaworld_dataset: Path, tmp_path: Path) -> None:
+    parts = {
+        arm: make(metaworld_dataset, tmp_path / arm, **settings).model
+        for arm, settings in {
+            "sft": SFT,
+            "belief": BELIEF,
+            "ptr": {},
+            "ablation": {"alpha": 0, "use_scorer": True},
+        }.items()
+    }
+    assert {arm: (m.scorer is not None, m.belief_tokenizer is not None) for arm, m in parts.items()} == {
+        "sft": (False, False),
+        "belief": (False, True),
+        "ptr": (True, True),
+        "ablation": (True, True),
+    }
+
+
+def test_belief_tokens_travel_along_segments(metaworld_dataset: Path, tmp_path: Path) -> None:
+    trainer = make(metaworld_dataset, tmp_path, per_device_train_batch_size=16, **BELIEF)
+    found: list[tuple[bool, bool]] = []
+    forward = trainer.model.forward
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        if kwargs["carried"] is not None:
+            found.extend(zip((previous[0] >= 0).tolist(), kwargs["carried"].tolist(), strict=True))
+        return forward(*args, **kwargs)
+
+    previous: list[torch.Tensor] = []
+    compute = trainer.compute_loss
+
+    def remember(model: Any, inputs: Any, **kwargs: Any) -> Any:
+        previous[:] = [inputs["previous_index"]]
+        return compute(model, inputs, **kwargs)
+
+    trainer.model.forward = spy
+    trainer.compute_loss = remember
+    trainer.train()
+    # Within an epoch every chunk that has a predecessor finds its tokens.
+    assert sum(has for has, _ in found) > 30
+    assert all(has == carried for has, carried in found)
+
+
+@pytest.mark.parametrize("settings", [SFT, BELIEF, {}], ids=["sft", "belief", "ptr"])
+def test_resuming_gives_the_very_run(metaworld_dataset: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 5, "max_steps": 10, "logging_steps": 3, **settings}
+    straight = make(metaworld_dataset, tmp_path / "straight", **saving)
+    straight.train()
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_training_stop = state.global_step == 7
+
+    broken = make(metaworld_dataset, tmp_path / "broken", **saving)
+    broken.add_callback(Stop())
+    broken.train()
+    resumed = make(metaworld_dataset, tmp_path / "broken", seed=0, **saving)
+    checkpoint = last_complete_checkpoint(tmp_path / "broken")
+    assert checkpoint is not None and checkpoint.endswith("checkpoint-5")
+    resumed.train(resume_from_checkpoint=checkpoint)
+    assert resumed.state.global_step == 10
+    for name, tensor in straight.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+    for mine, other in (
+        (straight.objective.pool, resumed.objective.pool),
+        (straight.objective.controller, resumed.objective.controller),
+        (straight.carry, resumed.carry),
+    ):
+        before, after = mine.state_dict(), other.state_dict()
+        assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+    assert [entry for entry in straight.state.log_history if "loss" in entry] == [
+        entry for entry in resumed.state.log_history if "loss" in entry
+    ]
+
+
+def test_an_unfinished_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    for step, content in ((5, "{}"), (10, '{"cut off'), (15, None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if content is not None:
+            (folder / "trainer_state.json").write_text(content)
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
+    assert last_complete_checkpoint(tmp_path / "nothing") is None
+
+
+def test_a_saved_run_is_a_policy_with_ptr_parts_beside_it(metaworld_dataset: Path, tmp_path: Path) -> None:
+    trainer = make(metaworld_dataset, tmp_path)
+    trainer.train()
+    trainer.save_model()
+    kinds = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
+    assert kinds <= {".json", ".safetensors"}
+    policy, processor = AutoModel.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)
+    assert isinstance(policy, VLAPolicy)
+    assert isinstance(AutoModel.from_pretrained(tmp_path, subfolder="scorer"), TransitionScorer)
+    assert isinstance(AutoModel.from_pretrained(tmp_path, subfolder="belief_tokenizer"), BeliefTokenizer)
+    whole = PTRModel.from_pretrained(tmp_path)
+    for name, tensor in trainer.model.state_dict().items():
+        assert torch.equal(tensor, whole.state_dict()[name]), name
+    inputs = processor(["Press the button down from above."], torch.zeros(1, 39), torch.zeros(1, 4))
+    chunks = []
+    for actor in (policy, whole.policy, trainer.model.policy.eval()):
+        actor.reset()
+        generator = torch.Generator().manual_seed(0)
+        chunks.append([actor.predict_action_chunk(**inputs, generator=generator) for _ in range(2)])
+    for first, second in chunks[1:]:
+        torch.testing.assert_close(first, chunks[0][0], rtol=0, atol=1e-6)
+        torch.testing.assert_close(second, chunks[0][1], rtol=0, atol=1e-6)
+
+
+def test_a_policy_can_be_named_by_its_folder(metaworld_dataset: Path, tmp_path: Path) -> None:
+    first = make(metaworld_dataset, tmp_path / "first", max_steps=2)
+    first.train()
+    first.save_model()
+    args = PTRConfig(output_dir=str(tmp_path / "second"), max_steps=1, save_strategy="no", **SFT)
+    second = PTRTrainer(
+        str(tmp_path / "first"),
+        args,
+        train_dataset=first.train_dataset,
+        processing_class=first.processing_class,
+    )
+    assert second.model.belief_tokenizer is None and second.model.policy.config.belief_tokens == 0
+    second.train()
+
+
+def test_evaluation_sees_no_weight_and_leaves_training_alone(metaworld_dataset: Path, tmp_path: Path) -> None:
+    trainer = make(metaworld_dataset, tmp_path)
+    trainer.train()
+    trainer.eval_dataset = trainer.train_dataset
+    before = {**trainer.objective.pool.state_dict(), **trainer.carry.state_dict()}
+    torch.manual_seed(3)
+    loss = trainer.evaluate()["eval_loss"]
+    after = {**trainer.objective.pool.state_dict(), **trainer.carry.state_dict()}
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    trainer.args.w_max, trainer.args.w_min = 1.0, 1.0
+    torch.manual_seed(3)
+    assert trainer.evaluate()["eval_loss"] == loss
+
+
+def test_a_model_that_is_no_policy_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="TransitionScorer cannot be post-trained: it lacks embed, step"):
+        PTRTrainer(AutoModel.from_config(TransitionScorer.config_class()), PTRConfig(output_dir=str(tmp_path), **SFT))
+
+
+def test_two_processes_share_negatives_and_stay_equal(metaworld_dataset: Path, tmp_path: Path) -> None:
+    script = Path(__file__).parent / "two_processes.py"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    result = subprocess.run(
+        [*command, str(script), str(metaworld_dataset), str(tmp_path)], capture_output=True, text=True, timeout=240
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
+    assert [rank["world_size"] for rank in ranks] == [2, 2]
+    assert ranks[0]["seen"] != ranks[1]["seen"]
+    # Both queues hold what both ranks saw, and the weights of the policy are the same.
+    queues = [load_file(tmp_path / f"queue{rank}.safetensors") for rank in range(2)]
+    assert all(torch.equal(queues[0][name], queues[1][name]) for name in queues[0])
+    held = set(queues[0]["target_id"][queues[0]["valid"]].tolist())
+    assert held & set(ranks[0]["seen"]) and held & set(ranks[1]["seen"])
+    assert ranks[0]["checksum"] == ranks[1]["checksum"]
+    assert all(torch.isfinite(torch.tensor(rank["losses"])).all() for rank in ranks)
