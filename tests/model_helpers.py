@@ -99,8 +99,9 @@ def training_inputs(batch: Batch) -> Batch:
 
 
 def objective(**changes: Any) -> PTRObjective:
-    """An objective past its warm-up."""
-    return PTRObjective(PTRConfig(**{"output_dir": "unused", "use_cpu": True, "nce_warmup_steps": 0, **changes}))
+    """An objective past its warm-up, whose queue one batch nearly fills: all of it is drawn."""
+    settings = {"output_dir": "unused", "use_cpu": True, "nce_warmup_steps": 0, "queue_size": 8}
+    return PTRObjective(PTRConfig(**{**settings, **changes}))
 
 
 def run(model: PTRModel, batch: Batch, seed: int = 0, **carried: torch.Tensor) -> PTROutput:

@@ -18,7 +18,6 @@ from model_helpers import (
     INSTRUCTIONS,
     LENGTH,
     OBSERVATION,
-    STATE,
     policy_inputs,
     run,
     text_config,
@@ -54,12 +53,16 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def with_belief(tokens: int = 2, **changes: Any) -> VLAPolicy:
-    policy = tiny_policy(**changes).eval()
+def belief_for(policy: VLAPolicy) -> BeliefTokenizer:
     sizes = policy.feature_sizes()
     torch.manual_seed(1)
-    config = BeliefTokenizerConfig(hidden_size=sizes.context, feature_size=sizes.action, num_tokens=tokens)
-    policy.attach_belief(BeliefTokenizer(config).eval())
+    config = BeliefTokenizerConfig(hidden_size=sizes.context, feature_size=sizes.action, num_tokens=2)
+    return BeliefTokenizer(config).eval()
+
+
+def with_belief(**changes: Any) -> VLAPolicy:
+    policy = tiny_policy(**changes).eval()
+    policy.attach_belief(belief_for(policy))
     return policy
 
 
@@ -229,11 +232,8 @@ def test_every_input_of_the_policy_counts() -> None:
 def test_actions_come_one_by_one_and_then_from_a_new_chunk() -> None:
     policy = tiny_policy(n_action_steps=3).eval()
     first, second = (policy_inputs(tiny_batch(rows=2, seed=seed)) for seed in (0, 1))
-    chunks = [
-        policy.predict_action_chunk(**inputs, generator=noise)
-        for noise in [generator(0)]
-        for inputs in (first, second)
-    ]
+    noise = generator(0)
+    chunks = [policy.predict_action_chunk(**inputs, generator=noise) for inputs in (first, second)]
     noise = generator(0)
     actions = [policy.select_action(**inputs, generator=noise) for inputs in (first, first, first, second)]
     for step in range(3):
@@ -263,9 +263,10 @@ def test_belief_tokens_change_what_is_done_next_and_reset_takes_them_back() -> N
 
 @pytest.mark.parametrize("layers", [0, 1])
 def test_the_next_context_ends_with_what_the_tokenizer_made_of_this_chunk(layers: int) -> None:
-    """`z_{t+1} = B(C_t, A_t)`, from the action positions of the last denoising step; before the first it is `z_init`."""
-    policy, inputs = with_belief(num_context_layers=layers), policy_inputs(tiny_batch(rows=3))
-    (tokenizer,) = policy._belief
+    """`z_{t+1} = B(C_t, A_t)` of the last denoising step; the first chunk reads `z_init`."""
+    policy, inputs = tiny_policy(num_context_layers=layers).eval(), policy_inputs(tiny_batch(rows=3))
+    tokenizer = belief_for(policy)
+    policy.attach_belief(tokenizer)
     reader = policy.context_layers[0] if layers else policy.context_pool
     with watching(reader) as reads, watching(policy.expert) as expert:
         policy.predict_action_chunk(**inputs, generator=generator(0))
@@ -476,8 +477,3 @@ def test_the_action_loss_never_reads_the_next_observation() -> None:
 def test_nothing_that_comes_after_is_an_argument_of_acting() -> None:
     read = set(inspect.signature(VLAPolicy.predict_action_chunk).parameters) - {"self", "generator"}
     assert read == {"observation", "state", "instruction_ids", "instruction_mask"}
-
-
-def test_helpers_build_what_they_say() -> None:
-    batch = tiny_batch()
-    assert (batch["observation"].shape[1], batch["state"].shape[1]) == (OBSERVATION, STATE)

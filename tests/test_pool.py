@@ -224,6 +224,7 @@ def test_the_queue_holds_constants() -> None:
     batch = pack(numbered([7], first=7))
     negatives, _ = pool.negatives(batch, batch)
     assert not negatives.requires_grad
+    assert not any(tensor.requires_grad for tensor in pool.state_dict().values())
     assert contents(pool) == [0, 1]
 
 

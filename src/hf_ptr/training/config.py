@@ -64,7 +64,7 @@ class PTRConfig(TrainingArguments):
     > `"cosine"`, `warmup_steps` 2000, `max_steps` 60000, `per_device_train_batch_size` 128, `logging_steps` 50,
     > `save_steps` 1000, `save_total_limit` 2, `remove_unused_columns` False (the collator feeds scorer-side inputs
     > that the policy does not name), `logging_nan_inf_filter` False (it waits for the device at every step and hides
-    > the sample at fault), `report_to` `"none"`.
+    > the sample at fault).
     """
 
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate of AdamW."})
@@ -79,7 +79,6 @@ class PTRConfig(TrainingArguments):
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Keep False: see the class."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Keep False: see the class."})
-    report_to: str | list[str] | None = field(default="none", metadata={"help": "Trackers that receive the logs."})
 
     scoring: str = field(default="paper", metadata={"help": "Which score: paper."})
     alpha: float = field(default=1.0, metadata={"help": "Strength of the weight, PTR Eq. (21); 0 is plain SFT."})

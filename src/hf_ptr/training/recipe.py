@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -164,7 +165,8 @@ def _as_argument(key: str, value: Any) -> list[str]:
 
 def _located(message: str, where: dict[str, str]) -> str:
     """The parser's message, with the place of the key it speaks of."""
+    message = re.sub(r"^argument --(\w+)\S*:", r"\1:", message)
     for key in sorted(where, key=len, reverse=True):
         if key in message:
-            return f"{message.removeprefix('argument ')} ({where[key]})"
+            return f"{message} ({where[key]})"
     return message

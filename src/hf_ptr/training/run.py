@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModel, AutoProcessor, set_seed
 
 from hf_ptr.data.chunks import ChunkDataset
@@ -106,9 +107,7 @@ def _policy(recipe: Recipe, table: EpisodeTable) -> tuple[Any, Any]:
                 action_feature=data.action_feature,
                 **size,
             )
-        except InputError:
-            raise
-        except ValueError as error:
+        except StrictDataclassError as error:
             raise InputError(f"this policy cannot be built: {_innermost(error)}") from error
     set_by_policy = (*NEW_POLICY_FIELDS, "observation_features", "state_feature", "action_feature")
     clash = [name for name in set_by_policy if name in recipe.given]

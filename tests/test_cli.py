@@ -1,0 +1,221 @@
+"""The command line as users meet it: a process of its own, exit codes, one line for each mistake, nothing written."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hf_ptr.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = ROOT / "recipes" / "vla" / "metaworld_state" / "ptr.yaml"
+SHORT = [
+    "max_steps=6",
+    "per_device_train_batch_size=16",
+    "expert_size=32",
+    "num_expert_layers=1",
+    "warmup_steps=1",
+    "nce_warmup_steps=2",
+    "logging_steps=2",
+    "disable_tqdm=true",
+]
+
+
+def hf_ptr(*arguments: object, before: str | None = None) -> subprocess.CompletedProcess[str]:
+    """The command line; in a process of its own where `before`, Python that runs first, is given.
+
+    The others share this process: importing the library anew for each would take most of the tests' time.
+    """
+    if before is None:
+        stdout, stderr = io.StringIO(), io.StringIO()
+        with redirect_stdout(stdout), redirect_stderr(stderr), pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+        return subprocess.CompletedProcess(
+            arguments, int(stopped.value.code or 0), stdout.getvalue(), stderr.getvalue()
+        )
+    script = f"{before}\nfrom hf_ptr.cli import main\nmain({[str(argument) for argument in arguments]!r})"
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240, cwd=ROOT)
+
+
+def train(dataset: Path, out: Path, *overrides: str, before: str | None = None) -> subprocess.CompletedProcess[str]:
+    return hf_ptr("train", RECIPE, f"dataset={dataset}", f"output_dir={out}", *SHORT, *overrides, before=before)
+
+
+def the_line(result: subprocess.CompletedProcess[str]) -> str:
+    """The one line that a mistake is answered with."""
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("hf-ptr: ")]
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def run_folder(metaworld_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "ptr"
+    result = train(metaworld_dataset, out)
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+def test_train_leaves_a_run_that_says_what_made_it(metaworld_dataset: Path, run_folder: Path) -> None:
+    names = {path.name for path in run_folder.iterdir()}
+    assert {"config.json", "model.safetensors", "scorer", "belief_tokenizer", "recipe.yaml"} <= names
+    assert f"dataset: {metaworld_dataset}" in (run_folder / "recipe.yaml").read_text()
+    before = (run_folder / "model.safetensors").stat().st_mtime_ns
+    again = train(metaworld_dataset, run_folder)
+    assert again.returncode == 0 and (run_folder / "model.safetensors").stat().st_mtime_ns == before
+    other = train(metaworld_dataset, run_folder, "seed=5")
+    assert "holds a run with another seed" in the_line(other)
+
+
+def test_an_interrupted_run_goes_on(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
+    kill = (
+        "import os, signal\nfrom transformers import TrainerCallback\n"
+        "from hf_ptr.training import run\n"
+        "class Kill(TrainerCallback):\n"
+        "    def on_step_end(self, args, state, control, **kwargs):\n"
+        "        if state.global_step == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "build = run.build_trainer\n"
+        "def with_kill(recipe):\n"
+        "    trainer = build(recipe); trainer.add_callback(Kill()); return trainer\n"
+        "run.build_trainer = with_kill\n"
+    )
+    out = tmp_path / "killed"
+    killed = train(metaworld_dataset, out, "save_steps=3", before=kill)
+    assert killed.returncode == -9 and (out / "checkpoint-3").is_dir()
+    went_on = train(metaworld_dataset, out, "save_steps=3")
+    assert went_on.returncode == 0, went_on.stderr
+    assert (out / "model.safetensors").read_bytes() == (run_folder / "model.safetensors").read_bytes()
+
+
+def test_evaluate_in_the_environment(run_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    result = hf_ptr(
+        "evaluate", run_folder, "--env", "metaworld", "--tasks", "reach", "--episodes", 2, "--max-steps", 30,
+        "--workers", 1, "--json", file,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    arm = json.loads(file.read_text())["arms"]["ptr"]
+    assert arm["episodes"] == 2 and 0 <= arm["interval"][0] <= arm["success"] <= arm["interval"][1] <= 1
+    assert "reach" in result.stdout
+
+
+def test_evaluate_on_a_dataset(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    result = hf_ptr("evaluate", run_folder, "--dataset", metaworld_dataset, "--episodes", "6:8", "--json", file)
+    assert result.returncode == 0, result.stderr
+    arm = json.loads(file.read_text())["arms"]["ptr"]
+    assert arm["episodes"] == 2 and arm["action_mae"]["mean"] > 0
+
+
+def test_score_writes_a_row_a_frame(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
+    files = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    for file in files:
+        result = hf_ptr("score", metaworld_dataset, "--scorer", run_folder, "--out", file)
+        assert result.returncode == 0, result.stderr
+    scores = pd.read_parquet(files[0])
+    pd.testing.assert_frame_equal(scores, pd.read_parquet(files[1]))
+    frames = json.loads((metaworld_dataset / "meta" / "info.json").read_text())["total_frames"]
+    assert scores["index"].tolist() == list(range(frames))
+    assert list(scores.columns) == [
+        "index", "episode_index", "frame_index", "task_index", "source", "score", "weight", "valid", "scorer",
+    ]  # fmt: skip
+    assert scores.weight.between(0.25, 4.0).all() and np.isfinite(scores.score).all()
+    assert (scores.weight[~scores.valid] == 1.0).all() and scores.valid.mean() > 0.5
+    assert scores.weight[scores.valid].std() > 0
+
+
+def broken(dataset: Path, folder: Path, value: float) -> Path:
+    """A copy with one action that is no number."""
+    copy = Path(shutil.copytree(dataset, folder / "broken"))
+    file = next((copy / "data").rglob("*.parquet"))
+    table = pq.read_table(file)
+    actions = np.array(table["action"].to_pylist(), dtype=np.float32)
+    actions[40, 2] = value
+    column = pa.FixedSizeListArray.from_arrays(pa.array(actions.ravel()), 4)
+    pq.write_table(table.set_column(table.schema.get_field_index("action"), "action", column), file)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["chunk_size=400", "n_action_steps=8"], "chunk_size 400 is longer than every episode"),
+        (["w_maxx=3"], "unknown key 'w_maxx' on the command line. Did you mean 'w_max'?"),
+        (["observation_features=[observation.sate]"], "Did you mean 'observation.state'?"),
+        (["episodes=0:99"], "has no episode 8; its episodes lie in 0..7"),
+        (["corruption=hrad"], "Did you mean 'hard'?"),
+        (["policy=nowhere", "chunk_size=16"], "cannot be set with policy"),
+        (["num_attention_heads=5"], "unknown key 'num_attention_heads'"),
+        (["n_action_steps=17"], "n_action_steps is 17; it must lie in 1..16"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(
+    metaworld_dataset: Path, tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    result = train(metaworld_dataset, tmp_path / "out", *overrides)
+    assert message in the_line(result)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_actions_that_are_no_numbers(metaworld_dataset: Path, tmp_path: Path, value: float) -> None:
+    result = train(broken(metaworld_dataset, tmp_path, value), tmp_path / "out")
+    line = the_line(result)
+    assert "action" in line and "episode 0" in line and "frame 40" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_no_dataset(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "meta/info.json" in the_line(train(tmp_path / "empty", tmp_path / "out"))
+    assert str(tmp_path / "nothing") in the_line(train(tmp_path / "nothing", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_with_other_things_in_it(metaworld_dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("draft")
+    assert "is not empty and no run of ours" in the_line(train(metaworld_dataset, tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_unknown_tasks_commands_and_checkpoints(tmp_path: Path, run_folder: Path) -> None:
+    unknown = hf_ptr("record", "metaworld", "--tasks", "raech", "--out", tmp_path / "data")
+    assert "Did you mean 'reach" in the_line(unknown) and not (tmp_path / "data").exists()
+    assert "No such command 'recrod'" in the_line(hf_ptr("recrod"))
+    assert "meta/info.json" in the_line(hf_ptr("evaluate", run_folder, "--dataset", tmp_path))
+    assert "pass either --env" in the_line(hf_ptr("evaluate", run_folder))
+    assert "unknown environment 'metawrld'" in the_line(hf_ptr("evaluate", run_folder, "--env", "metawrld"))
+
+
+def test_no_space_left(metaworld_dataset: Path, tmp_path: Path) -> None:
+    # A real refusal by the operating system: files over 20 kB cannot be written in this process.
+    limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
+    recorded = hf_ptr(
+        "record", "metaworld", "--tasks", "reach", "--episodes", 3, "--workers", 1, "--out", tmp_path / "data",
+        before=limit,
+    )  # fmt: skip
+    assert "space" in the_line(recorded)
+    assert list(tmp_path.iterdir()) == []
+    trained = train(metaworld_dataset, tmp_path / "out", before=limit)
+    assert "no space left" in the_line(trained)
+    assert not (tmp_path / "out" / "train_results.json").exists()
+
+
+def test_help_names_every_command() -> None:
+    result = hf_ptr("--help", before="")
+    assert result.returncode == 0
+    assert all(name in result.stdout for name in ("record", "train", "evaluate", "score", "demo"))

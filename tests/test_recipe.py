@@ -1,0 +1,88 @@
+"""Recipes: every key checked, every complaint one line with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hf_ptr.errors import InputError
+from hf_ptr.training.recipe import load_recipe, parse_episodes
+
+RECIPES = sorted((Path(__file__).resolve().parents[1] / "recipes" / "vla").rglob("*.yaml"))
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: "/".join(path.parts[-3:]))
+def test_every_recipe_of_the_project_is_valid(path: Path) -> None:
+    recipe = load_recipe(path, ["dataset=data"])
+    arm = path.stem
+    assert recipe.training.output_dir.endswith(f"/{arm}")
+    assert (recipe.training.alpha > 0) == (arm == "ptr")
+    assert (recipe.training.belief_tokens > 0) == (arm != "sft")
+    assert f"hf-ptr train {path.relative_to(RECIPES[0].parents[3])}" in path.read_text()
+
+
+def test_arms_of_a_suite_differ_in_the_arm_alone() -> None:
+    for folder in {path.parent for path in RECIPES}:
+        given = {path.stem: load_recipe(path, ["dataset=d"]).given for path in folder.glob("*.yaml")}
+        for arm in given.values():
+            for key in ("alpha", "belief_tokens", "nce_warmup_steps", "output_dir"):
+                arm.pop(key, None)
+        first, *others = given.values()
+        assert others and all(other == first for other in others)
+
+
+def test_values_are_typed_and_overrides_win(tmp_path: Path) -> None:
+    path = write(tmp_path, "dataset: d\nlearning_rate: 1e-3\nobservation_features: [a, b]\nmax_steps: 5\n")
+    recipe = load_recipe(path, ["max_steps=7", "adaptive_scale=false", "weight_decay=-0.0", "episodes=0:3,9"])
+    assert recipe.training.learning_rate == 1e-3
+    assert recipe.data.observation_features == ["a", "b"]
+    assert recipe.training.max_steps == 7 and recipe.training.adaptive_scale is False
+    assert parse_episodes(recipe.data.episodes) == [0, 1, 2, 9]
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("dataset: d\nw_maxx: 3\n", [], r"unknown key 'w_maxx' in .*recipe.yaml, line 2\. Did you mean 'w_max'\?"),
+        ("dataset: d\n", ["alhpa=1"], r"unknown key 'alhpa' on the command line\. Did you mean 'alpha'\?"),
+        ("dataset: d\nw_max: much\n", [], r"w_max: invalid float value: 'much' \(in .*line 2\)"),
+        ("dataset: d\nmax_steps: 1.5\n", [], r"max_steps: invalid int value: '1.5' \(in .*line 2\)"),
+        ("dataset: d\nalpha: 1.5\n", [], r"alpha is 1.5; it must lie in \[0, 1\] \(in .*line 2\)"),
+        ("dataset: d\nw_max: 0.5\n", [], "w_max is 0.5"),
+        ("dataset: d\nscoring: papr\n", [], r"scoring is 'papr'; known: paper"),
+        (
+            "dataset: d\ngradient_accumulation_steps: 2\n",
+            [],
+            "gradient_accumulation_steps is 2: weights",
+        ),
+        ("dataset: d\nseed: 1\nseed: 2\n", [], r"key 'seed' stands twice in .*line 3"),
+        ("dataset: [d\n", [], r"is not valid YAML at line 2"),
+        ("- dataset\n", [], "is not a mapping of keys to values"),
+        ("", [], "is not a mapping of keys to values"),
+        ("seed: 1\n", [], "names no dataset; add 'dataset: FOLDER'"),
+        ("dataset: d\n", ["seed"], "'seed' is no key=value override"),
+        ("dataset: d\nbelief_tokens: -1\n", [], "belief_tokens is -1; it must be at least 0"),
+    ],
+)
+def test_wrong_recipes_are_one_line(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        load_recipe(write(tmp_path, text), overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nothing.yaml cannot be read"):
+        load_recipe(tmp_path / "nothing.yaml")
+
+
+@pytest.mark.parametrize("text", ["4:4", "a", "3:", "-1", ""])
+def test_episodes_that_cannot_be_read(text: str) -> None:
+    with pytest.raises(InputError, match="episodes"):
+        parse_episodes(text)
