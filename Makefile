@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# One thread a process: the models here are small, and threads that wait for each other cost more than they bring.
-export OMP_NUM_THREADS ?= 1
+# Two processes share the cores in tests and benchmarks: one thread each, or they would wait for each other.
+ONE_THREAD := OMP_NUM_THREADS=1
 
 .PHONY: help install lint format test demo bench bench-clean clean
 
@@ -35,16 +35,16 @@ format: install  ## Mend the style
 	$(BIN)/ruff format .
 
 test: install gl  ## All tests
-	$(BIN)/pytest -n 2
+	$(ONE_THREAD) $(BIN)/pytest -n 2
 
 demo: install  ## Record, corrupt, train SFT and PTR, evaluate: about ten minutes on two cores
 	$(BIN)/hf-ptr demo --out runs/demo
 
 bench: install  ## Cost of a PTR step against an SFT step, in one run
-	$(BIN)/python -m benchmarks.overhead
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.overhead
 
 bench-clean: install  ## PTR against SFT on clean demonstrations, three seeds: about half an hour
-	$(BIN)/python -m benchmarks.clean
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.clean
 
 clean:  ## Remove what was built
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -23,6 +23,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_ptr.data.recording import record_metaworld
 from hf_ptr.envs.tasks import DEFAULT_TASKS
+from hf_ptr.scoring.controller import HARD_RATIO_RANGE
 from hf_ptr.training.recipe import load_recipe
 from hf_ptr.training.run import build_trainer
 from hf_ptr.training.trainer import MODEL_INPUTS
@@ -64,10 +65,13 @@ def measure(arm: str, dataset: Path, steps: int, folder: Path) -> float:
         "save_strategy=no",
         "disable_tqdm=true",
         "nce_warmup_steps=0",
+        "adaptive_scale=false",
         "logging_steps=25",
     ]
     recipe = load_recipe(RECIPES / f"{'sft' if arm == 'stock' else arm}.yaml", overrides)
     trainer = build_trainer(recipe)
+    # Where the controller ends up in a long run, and what costs most.
+    trainer.objective.controller.hard_negative_ratio = HARD_RATIO_RANGE[1]
     clock = StepClock()
     if arm == "stock":
         names = [

@@ -193,7 +193,7 @@ def test_negatives_of_other_ranks_are_used_when_asked_for_and_own_targets_never(
         remote = next((theirs for own, theirs in pairs if own is tensor), tensor)
         return torch.cat((tensor, remote))
 
-    goal = PTRObjective(objective(cross_rank_negatives=cross_rank).args, gather=gather, ranks=2)
+    goal = PTRObjective(objective(cross_rank_negatives=cross_rank, queue_size=16).args, gather=gather, ranks=2)
     logits, _ = goal.logits(output, mine)
     ids = torch.cat((mine.target_id, other.target_id)) if cross_rank else mine.target_id
     valid = torch.cat((mine.valid, other.valid)) if cross_rank else mine.valid

@@ -66,11 +66,14 @@ class BeliefTokenizer(PreTrainedModel):
         """`z_init`, learned, for the first chunk of an episode or segment: `(batch_size, M, D)`."""
         return self.initial.expand(batch_size, -1, -1)
 
-    def forward(self, context_tokens: torch.Tensor, action_tokens: torch.Tensor) -> BeliefTokenizerOutput:
+    def forward(
+        self, context_tokens: torch.Tensor, action_tokens: torch.Tensor, reconstruct: bool = True
+    ) -> BeliefTokenizerOutput:
         """
         Args:
             context_tokens: `C_t` `(B, L, F)`, the policy's hidden states at the action positions.
             action_tokens: `A_t` `(B, L, F)`, the action embeddings of the same forward pass.
+            reconstruct: also make `.reconstruction`, which no loss of the method reads.
 
         Raises:
             ValueError: when the two do not have the same `(B, L, F)` shape, or F is not the configured width.
@@ -91,7 +94,7 @@ class BeliefTokenizer(PreTrainedModel):
         return BeliefTokenizerOutput(
             tokens=tokens,
             assignments=assignments,
-            reconstruction=assignments @ tokens,
+            reconstruction=assignments @ tokens if reconstruct else None,
             entropy=entropy,
             diversity=diversity,
             loss=self.config.entropy_weight * entropy + self.config.diversity_weight * diversity,

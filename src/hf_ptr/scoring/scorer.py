@@ -91,7 +91,9 @@ class TransitionScorer(PreTrainedModel):
         The minibatch is shifted by one: a permutation in which no sample keeps its own action.
         """
         projected = self.context(context)
-        return self._head(projected, action), self._head(projected, action.roll(1, dims=0))
+        both = self._head(torch.cat((projected, projected)), torch.cat((action, action.roll(1, dims=0))))
+        query, permuted = both.chunk(2)
+        return query, permuted
 
     def _head(self, projected: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         hidden = F.gelu(projected + self.action(action))

@@ -136,7 +136,8 @@ class PTRModel(PreTrainedModel):
         passed = self.policy.step(embedded, tokens)
         output = PTROutput(action_loss=passed.action_loss)
         if self.belief_tokenizer is not None:
-            belief = self.belief_tokenizer(*self._auxiliary(passed.hidden_states, passed.action_embeddings))
+            read = self._auxiliary(passed.hidden_states, passed.action_embeddings)
+            belief = self.belief_tokenizer(*read, reconstruct=False)
             # PTR Eq. (5): no gradient through time.
             output.belief_tokens = belief.tokens.detach()
             output.belief_loss, output.belief_entropy = belief.loss, belief.entropy.detach()

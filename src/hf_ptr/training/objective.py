@@ -87,12 +87,10 @@ class PTRObjective:
         assert output.action_loss is not None
         args, valid = self.args, candidates.valid
         logits, permuted = self.logits(output, candidates)
+        surprise = -F.match_log_probability(logits)
         score = F.ptr_score(logits.detach())
         weight = self.weight(score, valid, discount, step)
-        if discount is None:
-            identification = F.identification_loss(logits, valid)
-        else:
-            identification = _discounted_identification_loss(logits, valid, discount)
+        identification = mean_over(surprise if discount is None else discount * surprise, valid)
         ranking = F.action_ranking_loss(logits[:, 0], permuted, valid)
         losses = Losses(
             action=self._normalized(output.action_loss, weight),
@@ -152,11 +150,10 @@ class PTRObjective:
         return (weight * loss).sum() * self.ranks / total
 
 
-def _discounted_identification_loss(logits: torch.Tensor, valid: torch.Tensor, discount: torch.Tensor) -> torch.Tensor:
-    """`-E[γ^{Δ'} log p̂(I=0)]` over valid samples, the discounted form of PTR Eq. (31)."""
-    surprise = -F.match_log_probability(logits)
-    share = valid.to(surprise.dtype)
-    return (surprise * discount * share).sum() / share.sum().clamp(min=1.0)
+def mean_over(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Mean of `values (N,)` over the valid samples; 0, still part of the graph, without one."""
+    share = valid.to(values.dtype)
+    return (values * share).sum() / share.sum().clamp(min=1.0)
 
 
 @torch.no_grad()

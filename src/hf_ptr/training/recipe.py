@@ -85,7 +85,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             wrong type or out of range.
     """
     path = Path(path)
-    known = {item.name for section in SECTIONS for item in dataclasses.fields(section) if item.init}
+    known = {item.name: str(item.type) for section in SECTIONS for item in dataclasses.fields(section) if item.init}
     given, where = _read_yaml(path)
     for text in overrides:
         key, equals, value = text.partition("=")
@@ -99,6 +99,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     for key in given:
         if key not in known:
             raise InputError(f"unknown key {key!r} {where[key]}.{nearest(str(key), known)}")
+        if given[key] is False and "bool" not in known[key]:
+            # YAML reads a bare no as false; to save_strategy and its like it is a word.
+            given[key] = "no"
     if given.get("dataset") is None:
         raise InputError(f"{path} names no dataset; add 'dataset: FOLDER' or pass dataset=FOLDER")
     arguments = [text for key, value in given.items() if value is not None for text in _as_argument(key, value)]

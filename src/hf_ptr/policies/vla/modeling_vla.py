@@ -248,7 +248,7 @@ class VLAPolicy(PreTrainedModel):
             hidden = self.expert(tokens, context, embedded["state_token"])
             chunk = chunk + self.velocity(hidden) / steps
         if belief is not None:
-            self._tokens = belief(hidden, tokens).tokens
+            self._tokens = belief(hidden, tokens, reconstruct=False).tokens
         return self.action_normalizer.inverse(chunk)
 
     def select_action(self, **inputs: Any) -> torch.Tensor:
