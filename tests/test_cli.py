@@ -80,6 +80,15 @@ def test_train_leaves_a_run_that_says_what_made_it(metaworld_dataset: Path, run_
     assert "holds a run with another seed" in the_line(other)
 
 
+def test_accelerate_launch_is_the_same_run(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "launched"
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "-m", "hf_ptr.train"]
+    command = [*launch, str(RECIPE), f"dataset={metaworld_dataset}", f"output_dir={out}", *SHORT]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    assert (out / "model.safetensors").read_bytes() == (run_folder / "model.safetensors").read_bytes()
+
+
 def test_an_interrupted_run_goes_on(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
     kill = (
         "import os, signal\nfrom transformers import TrainerCallback\n"

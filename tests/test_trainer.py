@@ -17,7 +17,7 @@ from hf_ptr import BeliefTokenizer, PTRConfig, PTRModel, PTRTrainer, TransitionS
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.errors import InputError
-from hf_ptr.policies.vla import policy_from_dataset
+from hf_ptr.policies import policy_from_dataset
 from hf_ptr.training.collator import ChunkCollator
 from hf_ptr.training.trainer import MODEL_INPUTS, last_complete_checkpoint
 

@@ -1,4 +1,4 @@
-"""Episodes on disk, cut into segments of action chunks, packed into batches. Nothing here knows a model."""
+"""Episodes on disk, cut into action chunks, walked in batches. Nothing here knows a model."""
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.corruption import CorruptionTruth, corrupt, write_corrupted

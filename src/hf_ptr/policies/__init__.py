@@ -1,6 +1,14 @@
 """What is post-trained: the contract with PTR, and the native policy."""
 
 from hf_ptr.policies.contract import PolicyOutput, PostTrainable, require_post_trainable
-from hf_ptr.policies.vla import VLAPolicy, VLAPolicyConfig, VLAProcessor
+from hf_ptr.policies.vla import VLAPolicy, VLAPolicyConfig, VLAProcessor, policy_from_dataset
 
-__all__ = ["PolicyOutput", "PostTrainable", "VLAPolicy", "VLAPolicyConfig", "VLAProcessor", "require_post_trainable"]
+__all__ = [
+    "PolicyOutput",
+    "PostTrainable",
+    "VLAPolicy",
+    "VLAPolicyConfig",
+    "VLAProcessor",
+    "policy_from_dataset",
+    "require_post_trainable",
+]

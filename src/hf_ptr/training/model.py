@@ -60,7 +60,7 @@ class PTRModelConfig(PreTrainedConfig):
 @dataclass
 class PTROutput(ModelOutput):
     """
-    One pass over N packed chunks. Constants (targets) carry no gradient.
+    One pass over N chunks. Constants (targets) carry no gradient.
 
     Args:
         action_loss: `(N,)`, `ℓ_act`.

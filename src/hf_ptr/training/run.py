@@ -15,7 +15,7 @@ from hf_ptr.data.corruption import corrupt
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.errors import InputError
-from hf_ptr.policies.vla import policy_from_dataset
+from hf_ptr.policies import policy_from_dataset
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
 from hf_ptr.training.trainer import PTRTrainer, last_complete_checkpoint
 

@@ -138,7 +138,7 @@ class PTRTrainer(Trainer):
     # ---- the loss ----
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """`L_total` of PTR Sec. 8 for one packed batch."""
+        """`L_total` of PTR Sec. 8 for one batch."""
         # The equations' checks of values would make the host wait for the device at every step.
         with F.unchecked():
             output = self._forward(model, inputs, self.carry)
@@ -166,12 +166,13 @@ class PTRTrainer(Trainer):
         return self.args.discount ** (inputs["target_offset"] / inputs["actions"].shape[1])
 
     def _gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        """`(N, …)` of every rank as one `(ΣN, …)` constant; ranks may differ in N."""
-        tensor = tensor.detach()
-        sizes = self.accelerator.gather(torch.tensor([tensor.shape[0]], device=tensor.device)).tolist()
-        padded = self.accelerator.pad_across_processes(tensor, dim=0)
-        rows = self.accelerator.gather(padded).split(padded.shape[0])
-        return torch.cat([part[:size] for part, size in zip(rows, sizes, strict=True)])
+        """
+        `(N, …)` of every rank below each other as one constant. Each rank's rows are filled up to the full batch with
+        zeros, which as `valid` mean no: ranks may differ in N, and none has to ask the others for it.
+        """
+        missing = self._train_batch_size - tensor.shape[0]
+        filled = torch.cat((tensor.detach(), tensor.new_zeros((missing, *tensor.shape[1:]))))
+        return self.accelerator.gather(filled)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """The unweighted action loss of a batch: evaluation never sees a weight, nor touches queue or metrics."""
@@ -267,7 +268,7 @@ def model_inputs(batch: dict[str, Any], carry: BeliefCarry | None, skip: tuple[s
 
 
 def candidates_of(policy: Any, batch: dict[str, Any], target: torch.Tensor) -> Candidates:
-    """The targets `(N, D)` of a packed batch, with what tells them apart."""
+    """The targets `(N, D)` of a batch, with what tells them apart."""
     return Candidates(
         target=target,
         target_id=batch["target_index"],

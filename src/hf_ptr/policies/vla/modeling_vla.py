@@ -160,7 +160,8 @@ class VLAPolicy(PreTrainedModel):
             instruction_ids, instruction_mask: `(N, K)` from the processor.
             actions: `(N, L, da)` raw.
             action_mask: `(N, L)` bool, True = a real step; what the others hold is never read.
-            for_scoring: also compute the pooled clean action tokens `e_t`.
+            for_scoring: also compute `e_t`, the pooled action embeddings (clean or noised, as configured). They are the
+                inputs of the action expert: a second pass through it for clean hidden states would cost half a step.
         """
         embedded = self._embed_context(observation, state, instruction_ids, instruction_mask)
         clean = self.action_normalizer(actions).masked_fill(~action_mask[..., None], 0.0)
