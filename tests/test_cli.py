@@ -82,7 +82,16 @@ def test_train_leaves_a_run_that_says_what_made_it(metaworld_dataset: Path, run_
 
 def test_accelerate_launch_is_the_same_run(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "launched"
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "-m", "hf_ptr.train"]
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "1",
+        "-m",
+        "hf_ptr.train",
+    ]
     command = [*launch, str(RECIPE), f"dataset={metaworld_dataset}", f"output_dir={out}", *SHORT]
     result = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=ROOT)
     assert result.returncode == 0, result.stderr

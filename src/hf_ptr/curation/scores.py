@@ -58,7 +58,7 @@ def score_dataset(run: str | Path, table: EpisodeTable, *, seed: int = 0) -> pd.
     dataset = ChunkDataset(
         table,
         chunk_size=config.chunk_size,
-        chunk_stride=config.n_action_steps,
+        chunk_stride=config.belief_lag * config.n_action_steps,
         observation_features=config.observation_features,
         state_feature=config.state_feature,
         action_feature=config.action_feature,

@@ -47,7 +47,8 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         table: the episodes.
         chunk_size: `L`, steps of an action chunk.
         segment_chunks: `T`, the most chunks of a segment.
-        chunk_stride: `S`, frames from one chunk to the next.
+        chunk_stride: `S`, frames from one chunk of a segment to the next; below `chunk_size` the belief tokens of a
+            chunk would hold actions that the next one is to predict.
         target_offset: `Δ`, frames from the chunk's first frame to the post-action observation.
         observation_features: the features that make up the observation, in this order.
         state_feature: the proprioceptive state.
@@ -64,7 +65,7 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         *,
         chunk_size: int = 16,
         segment_chunks: int = 4,
-        chunk_stride: int = 8,
+        chunk_stride: int = 16,
         target_offset: int = 16,
         observation_features: Sequence[str] = ("observation.state",),
         state_feature: str = "observation.state",

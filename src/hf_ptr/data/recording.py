@@ -16,8 +16,9 @@ from hf_ptr.errors import InputError
 if TYPE_CHECKING:
     from hf_ptr.envs.metaworld import MetaWorldEnv
 
-# Frames after the first success, so that the end of the task is in the data.
-FRAMES_AFTER_SUCCESS = 10
+# Frames after the first success: more than the usual offset of the post-action observation (16), so that every chunk
+# before the success has one. A chunk without keeps weight 1 (PTR Sec. 2), which is little beside weights of 4.
+FRAMES_AFTER_SUCCESS = 20
 # Some initial states are beyond the experts (of the default tasks: 10 % of peg-insert-side, 3 % of door-open).
 MAX_TRIES = 20
 PIXELS = (16, 1024)
@@ -34,7 +35,7 @@ def record_metaworld(
 ) -> Path:
     """Record scripted experts, `episodes` successful demonstrations of every task, as a LeRobotDataset v3.0.
 
-    A demonstration ends 10 frames after the task is solved. Where the expert does not solve it, another initial state
+    A demonstration ends 20 frames after the task is solved. Where the expert does not solve it, another initial state
     is drawn. `meta/recording.json` keeps the environment seed of every episode and how many were drawn before it.
     The files depend on the arguments alone, not on `workers`; an error or an interrupt leaves nothing behind.
 

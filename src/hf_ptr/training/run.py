@@ -82,12 +82,12 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
 
 
 def chunks_for(config: Any, table: EpisodeTable, recipe: Recipe) -> ChunkDataset:
-    """The segments that a policy trains on: consecutive chunks as far apart as it replans when it acts."""
+    """The chunks that a policy trains on; those of a segment do not overlap, see `belief_lag`."""
     return ChunkDataset(
         table,
         chunk_size=config.chunk_size,
         segment_chunks=recipe.data.segment_chunks,
-        chunk_stride=config.n_action_steps,
+        chunk_stride=config.belief_lag * config.n_action_steps,
         target_offset=recipe.data.target_offset,
         observation_features=config.observation_features,
         state_feature=config.state_feature,

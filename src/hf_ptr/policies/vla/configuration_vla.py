@@ -69,6 +69,17 @@ class VLAPolicyConfig(PreTrainedConfig):
             values = dict(self.text_config)
             self.text_config = AutoConfig.for_model(values.pop("model_type"), **values)
 
+    @property
+    def belief_lag(self) -> int:
+        """
+        How many chunks back the belief tokens of a chunk come from.
+
+        A chunk that is replanned before its end overlaps the next one. Tokens made from it would hold the recorded
+        actions that the next one is to predict, and the policy would learn to copy them. So the tokens come from the
+        last chunk that had ended when this one began.
+        """
+        return -(-self.chunk_size // self.n_action_steps)
+
     def validate_architecture(self):
         """Called by `@strict` when a configuration is made or changed."""
         if self.hidden_size % self.num_attention_heads:

@@ -216,7 +216,9 @@ class VLAPolicy(PreTrainedModel):
     def reset(self) -> None:
         """Forgets queued actions and the belief state. Call at the start of every episode."""
         self._queue: deque[torch.Tensor] = deque()
-        self._tokens: torch.Tensor | None = None
+        # One line of belief tokens for each chunk that may be under way at once, the oldest first.
+        self._tokens: deque[torch.Tensor] = deque(maxlen=self.config.belief_lag)
+        self._rows: int | None = None
 
     @torch.no_grad()
     def predict_action_chunk(
@@ -236,20 +238,23 @@ class VLAPolicy(PreTrainedModel):
         rows = observation.shape[0]
         embedded = self._embed_context(observation, state, instruction_ids, instruction_mask)
         belief = self._belief[0] if self._belief else None
-        if belief is not None and self._tokens is None:
-            self._tokens = belief.initial_tokens(rows)
-        if self._tokens is not None and self._tokens.shape[0] != rows:
-            raise ValueError(f"the batch has {rows} rows and the episode began with {self._tokens.shape[0]}: reset()")
-        context = self._encode_context(embedded, self._tokens)
+        if self._rows not in (None, rows):
+            raise ValueError(f"the batch has {rows} rows and the episode began with {self._rows}: reset()")
+        self._rows = rows
+        tokens = None
+        if belief is not None:
+            ended = len(self._tokens) == self.config.belief_lag
+            tokens = self._tokens[0] if ended else belief.initial_tokens(rows)
+        context = self._encode_context(embedded, tokens)
         shape = (rows, self.config.chunk_size, self.config.action_dim)
         chunk = torch.randn(shape, generator=generator, device=observation.device, dtype=context.dtype)
         steps = self.config.num_denoising_steps
         for number in range(steps):
-            tokens = self.action_embedding(chunk, chunk.new_full((rows,), number / steps))
-            hidden = self.expert(tokens, context, embedded["state_token"])
+            actions = self.action_embedding(chunk, chunk.new_full((rows,), number / steps))
+            hidden = self.expert(actions, context, embedded["state_token"])
             chunk = chunk + self.velocity(hidden) / steps
         if belief is not None:
-            self._tokens = belief(hidden, tokens, reconstruct=False).tokens
+            self._tokens.append(belief(hidden, actions, reconstruct=False).tokens)
         return self.action_normalizer.inverse(chunk)
 
     def select_action(self, **inputs: Any) -> torch.Tensor:
