@@ -28,7 +28,7 @@ def tiny_config(**changes: Any) -> VLAPolicyConfig:
         "state_dim": STATE,
         "action_dim": ACTION,
         "chunk_size": LENGTH,
-        "n_action_steps": 3,
+        "n_action_steps": LENGTH,
         "num_instructions": len(INSTRUCTIONS),
         "hidden_size": 8,
         "action_size": 6,

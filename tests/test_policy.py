@@ -151,7 +151,7 @@ def test_normalising_there_and_back() -> None:
     raw = torch.tensor([[1.2, 4.0, 0.5], [0.5, -20.0, -3.0]])
     torch.testing.assert_close(normalizer(raw), torch.tensor([[2.0, 2.0, 0.0], [-5.0, -6.0, -3.5]]))
     torch.testing.assert_close(normalizer.inverse(normalizer(raw)), raw)
-    assert normalizer(torch.full((1, 3), 1e9)).tolist() == [[NORMALIZED_LIMIT] * 3]
+    assert normalizer.clamped(torch.full((1, 3), 1e9)).tolist() == [[NORMALIZED_LIMIT] * 3]
 
 
 def test_all_that_goes_in_and_out_is_in_raw_units() -> None:
@@ -477,3 +477,22 @@ def test_the_action_loss_never_reads_the_next_observation() -> None:
 def test_nothing_that_comes_after_is_an_argument_of_acting() -> None:
     read = set(inspect.signature(VLAPolicy.predict_action_chunk).parameters) - {"self", "generator"}
     assert read == {"observation", "state", "instruction_ids", "instruction_mask"}
+
+
+@pytest.mark.parametrize(("steps", "lag"), [(4, 1), (3, 2), (2, 2), (1, 4)])
+def test_belief_tokens_come_from_a_chunk_that_has_ended(steps: int, lag: int) -> None:
+    """Tokens of a chunk that overlaps the next would hold the actions that the next one is to predict."""
+    policy, inputs = tiny_policy(n_action_steps=steps).eval(), policy_inputs(tiny_batch(rows=2))
+    assert policy.config.belief_lag == lag and lag * steps >= policy.config.chunk_size
+    tokenizer = belief_for(policy)
+    policy.attach_belief(tokenizer)
+    made = []
+    with watching(policy.context_pool) as reads, watching(policy.expert) as expert:
+        for number in range(2 * lag + 1):
+            policy.predict_action_chunk(**inputs, generator=generator(number))
+            (embeddings, *_), hidden = expert[-1]
+            made.append(tokenizer(hidden, embeddings).tokens)
+    read = [call[0][0][:, 3:] for call in reads]
+    for number, tokens in enumerate(read):
+        expected = tokenizer.initial_tokens(2) if number < lag else made[number - lag]
+        assert torch.equal(tokens, expected), number

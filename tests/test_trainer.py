@@ -45,7 +45,9 @@ SFT = {"alpha": 0.0, "belief_tokens": 0}
 BELIEF = {"alpha": 0.0}
 
 
-def make(dataset: Path, folder: Path, seed: int = 0, **settings: Any) -> PTRTrainer:
+def make(
+    dataset: Path, folder: Path, seed: int = 0, eval_dataset: bool = False, target_offset: int = 16, **settings: Any
+) -> PTRTrainer:
     """A trainer with a small fresh policy."""
     table = read_dataset(dataset)
     set_seed(seed)
@@ -64,8 +66,9 @@ def make(dataset: Path, folder: Path, seed: int = 0, **settings: Any) -> PTRTrai
         "seed": seed,
     }
     args = PTRConfig(output_dir=str(folder), **{**given, **settings})
-    chunks = ChunkDataset(table, observation_features=OBSERVATION)
-    return PTRTrainer(policy, args, train_dataset=chunks, processing_class=processor)
+    chunks = ChunkDataset(table, observation_features=OBSERVATION, target_offset=target_offset)
+    held_out = chunks if eval_dataset else None
+    return PTRTrainer(policy, args, train_dataset=chunks, eval_dataset=held_out, processing_class=processor)
 
 
 def history(trainer: Trainer, key: str) -> list[float]:
@@ -117,10 +120,9 @@ def test_every_metric_is_logged_and_finite(metaworld_dataset: Path, tmp_path: Pa
     assert history(trainer, "weight_mean")[:2] == [1.0, 1.0]
     assert history(trainer, "weight_mean")[3] != 1.0
     assert all(0.25 <= mean <= 4.0 for mean in history(trainer, "weight_mean"))
-    total = [
-        sum(parts)
-        for parts in zip(*(history(trainer, f"loss_{name}") for name in ("action", "id", "rank", "tok")), strict=True)
-    ]
+    scales = {"action": 1.0, "id": trainer.args.lambda_id, "rank": trainer.args.lambda_rank, "tok": 1.0}
+    parts = [[scale * value for value in history(trainer, f"loss_{name}")] for name, scale in scales.items()]
+    total = [sum(step) for step in zip(*parts, strict=True)]
     assert history(trainer, "loss") == pytest.approx(total, abs=1e-5)
 
 
@@ -169,22 +171,22 @@ def test_belief_tokens_travel_along_segments(metaworld_dataset: Path, tmp_path: 
 
 @pytest.mark.parametrize("settings", [SFT, BELIEF, {}], ids=["sft", "belief", "ptr"])
 def test_resuming_gives_the_very_run(metaworld_dataset: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
-    saving = {"save_strategy": "steps", "save_steps": 5, "max_steps": 10, "logging_steps": 3, **settings}
+    saving = {"save_strategy": "steps", "save_steps": 25, "max_steps": 32, "logging_steps": 7, **settings}
     straight = make(metaworld_dataset, tmp_path / "straight", **saving)
     straight.train()
 
     class Stop(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
-            control.should_training_stop = state.global_step == 7
+            control.should_training_stop = state.global_step == 28
 
     broken = make(metaworld_dataset, tmp_path / "broken", **saving)
     broken.add_callback(Stop())
     broken.train()
     resumed = make(metaworld_dataset, tmp_path / "broken", seed=0, **saving)
     checkpoint = last_complete_checkpoint(tmp_path / "broken")
-    assert checkpoint is not None and checkpoint.endswith("checkpoint-5")
+    assert checkpoint is not None and checkpoint.endswith("checkpoint-25")
     resumed.train(resume_from_checkpoint=checkpoint)
-    assert resumed.state.global_step == 10
+    assert resumed.state.global_step == 32 and resumed.state.epoch > 1.5
     for name, tensor in straight.model.state_dict().items():
         assert torch.equal(tensor, resumed.model.state_dict()[name]), name
     for mine, other in (
@@ -248,6 +250,47 @@ def test_a_policy_can_be_named_by_its_folder(metaworld_dataset: Path, tmp_path: 
     second.train()
 
 
+def test_a_run_goes_on_with_its_own_parts_and_refuses_others(metaworld_dataset: Path, tmp_path: Path) -> None:
+    first = make(metaworld_dataset, tmp_path / "first", max_steps=2)
+    first.train()
+    first.save_model()
+    data = {"train_dataset": first.train_dataset, "processing_class": first.processing_class}
+    again = PTRTrainer(str(tmp_path / "first"), PTRConfig(output_dir=str(tmp_path / "again")), **data)
+    for name, tensor in first.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name]), name
+    with pytest.raises(InputError, match="the model has a scorer and 4 belief tokens, and the settings ask for none"):
+        PTRTrainer(first.model, PTRConfig(output_dir=str(tmp_path / "other"), **SFT), **data)
+
+
+def test_the_best_checkpoint_is_loaded_whole(metaworld_dataset: Path, tmp_path: Path) -> None:
+    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 2, "save_steps": 2}
+    trainer = make(metaworld_dataset, tmp_path, save_strategy="steps", eval_dataset=True, save_total_limit=9, **best)
+    # The later, the worse: the first checkpoint is the best.
+    evaluate = trainer.evaluate
+    trainer.evaluate = lambda *args, **kwargs: (
+        evaluate(*args, **kwargs) | {"eval_loss": float(trainer.state.global_step)}
+    )
+    trainer.train()
+    saved = PTRModel.from_pretrained(tmp_path / "checkpoint-2").state_dict()
+    last = PTRModel.from_pretrained(tmp_path / "checkpoint-6").state_dict()
+    now = trainer.model.state_dict()
+    assert all(torch.equal(now[name], saved[name]) for name in now)
+    assert not all(torch.equal(last[name], saved[name]) for name in now)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(metaworld_dataset: Path, tmp_path: Path) -> None:
+    trainer = make(metaworld_dataset, tmp_path, learning_rate=1e30, max_grad_norm=0.0, max_steps=20, **SFT)
+    with pytest.raises(InputError, match=r"the loss is (nan|inf) at step \d+; lower learning_rate"):
+        trainer.train()
+
+
+def test_what_cannot_be_trained_is_named(metaworld_dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="gradient_checkpointing: not supported"):
+        make(metaworld_dataset, tmp_path, gradient_checkpointing=True)
+    with pytest.raises(InputError, match="target_offset 500 reaches beyond every episode"):
+        make(metaworld_dataset, tmp_path, target_offset=500)
+
+
 def test_evaluation_sees_no_weight_and_leaves_training_alone(metaworld_dataset: Path, tmp_path: Path) -> None:
     trainer = make(metaworld_dataset, tmp_path)
     trainer.train()
@@ -264,7 +307,11 @@ def test_evaluation_sees_no_weight_and_leaves_training_alone(metaworld_dataset: 
 
 def test_a_model_that_is_no_policy_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="TransitionScorer cannot be post-trained: it lacks embed, step"):
-        PTRTrainer(AutoModel.from_config(TransitionScorer.config_class()), PTRConfig(output_dir=str(tmp_path), **SFT))
+        PTRTrainer(
+            AutoModel.from_config(TransitionScorer.config_class()),
+            PTRConfig(output_dir=str(tmp_path), **SFT),
+            data_collator=dict,
+        )
 
 
 def test_two_processes_share_negatives_and_stay_equal(metaworld_dataset: Path, tmp_path: Path) -> None:

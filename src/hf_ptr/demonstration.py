@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -28,6 +29,7 @@ from hf_ptr.training.run import run_recipe
 CORRUPTION = "hard"
 ARMS = ("sft", "ptr")
 SECONDS_FILE = "seconds.json"
+SETTINGS_FILE = "settings.json"
 
 
 def run_demo(
@@ -55,6 +57,10 @@ def run_demo(
     clean, hard = out / "data" / "clean", out / "data" / CORRUPTION
     runs = {arm: out / arm for arm in ARMS}
 
+    _require_same_settings(
+        out,
+        {"episodes": episodes, "rollouts": rollouts, "max_steps": max_steps, "seed": seed, "corruption": CORRUPTION},
+    )
     console.rule("1/4 record")
     if not clean.exists():
         with _timed(out, "record"):
@@ -87,8 +93,8 @@ def run_demo(
     console.rule("4/4 weights and pictures")
     scores = score_dataset(runs["ptr"], table, seed=seed)
     written = [write_scores(scores, out / "weights.parquet")]
-    settings = PTRConfig.from_run(runs["ptr"])
-    bounds = weight_bounds(settings.alpha, settings.w_min, settings.w_max)
+    used = PTRConfig.from_run(runs["ptr"])
+    bounds = weight_bounds(used.alpha, used.w_min, used.w_max)
     faulty = truth.episode_index[truth.any]
     written.append(weight_distribution(scores, faulty, bounds, out / "weights.png"))
     written.append(training_curves(runs, out / "curves.png"))
@@ -127,6 +133,16 @@ def _recipes() -> Path:
     if not folder.is_dir():
         raise InputError("the demo needs the recipes of a checkout; clone the repository and run make demo there")
     return folder
+
+
+def _require_same_settings(out: Path, settings: dict[str, Any]) -> None:
+    """A demo's folder belongs to one demo: its stages are taken up where they stand."""
+    file = out / SETTINGS_FILE
+    if not file.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(settings, file)
+    elif json.loads(file.read_text()) != settings:
+        raise InputError(f"{out} holds a demo of other settings ({file}); choose another --out, or delete it")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from hf_ptr.errors import InputError
 OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 # A full disk, a full quota and a file-size limit are the same thing to the user.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
 
 app = typer.Typer(
     name="hf-ptr",
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except typer.Exit as error:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        sys.exit(_complain("interrupted; start the same command again to go on", INTERRUPTED))
+        sys.exit(_complain("interrupted; train and demo go on where they were when started again", INTERRUPTED))
     except Exception as error:
         usage = getattr(error, "format_message", None)
         if usage is not None:
@@ -46,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(
                 _complain(f"no space left to write ({error}); free some and start the command again", WRONG_INPUT)
             )
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            sys.exit(_complain(f"{error.filename} cannot be read or written ({error.strerror})", WRONG_INPUT))
         raise
     sys.exit(code if isinstance(code, int) else OK)
 

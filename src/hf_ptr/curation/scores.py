@@ -17,7 +17,7 @@ from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.segments import SegmentBatches
 from hf_ptr.errors import InputError
-from hf_ptr.policies import VLAProcessor
+from hf_ptr.policies import VLAProcessor, require_fits
 from hf_ptr.training.collator import ChunkCollator
 from hf_ptr.training.config import PTRConfig
 from hf_ptr.training.model import PTRModel
@@ -32,8 +32,9 @@ def score_dataset(run: str | Path, table: EpisodeTable, *, seed: int = 0) -> pd.
     """
     Scores and weights of every chunk of a dataset by the scorer of a finished run, as that run scored them.
 
-    The negatives come from the dataset itself: the other chunks of a batch and the queue, as in training. Two passes
-    are made, the first to fill the queue, so that the first chunks are scored as the last ones are.
+    The negatives come from the dataset itself: the other chunks of a batch and the queue, as in training. The first
+    batches are walked twice, so that the queue is full when they are scored. In-sample: the scorer has trained on
+    these chunks if the run did.
 
     Args:
         run: the folder of a PTR run.
@@ -53,12 +54,15 @@ def score_dataset(run: str | Path, table: EpisodeTable, *, seed: int = 0) -> pd.
         raise InputError(f"{folder} has no scorer: it was trained with alpha 0; score with a PTR run")
     args = PTRConfig.from_run(folder)
     objective = PTRObjective(args)
-    load_objective_state(objective, folder)
+    load_objective_state(objective, folder, with_queue=False)
     config = model.policy.config
+    require_fits(config, table, str(folder))
     dataset = ChunkDataset(
         table,
         chunk_size=config.chunk_size,
+        segment_chunks=model.config.segment_chunks,
         chunk_stride=config.belief_lag * config.n_action_steps,
+        target_offset=model.config.target_offset,
         observation_features=config.observation_features,
         state_feature=config.state_feature,
         action_feature=config.action_feature,
@@ -73,7 +77,7 @@ def score_dataset(run: str | Path, table: EpisodeTable, *, seed: int = 0) -> pd.
         torch.manual_seed(seed)
         walk = list(SegmentBatches(dataset, CHUNKS_A_BATCH, seed=seed))
         carry = BeliefCarry()
-        warm_up = walk[: -(-args.queue_size // CHUNKS_A_BATCH)]
+        warm_up = _filling(dataset, walk, args.queue_size)
         for number, chunks in enumerate(track((*warm_up, *walk), "scoring")):
             batch = collator(dataset.__getitems__(chunks))
             output = model(**model_inputs(batch, carry if args.belief_tokens else None))
@@ -102,6 +106,16 @@ def score_dataset(run: str | Path, table: EpisodeTable, *, seed: int = 0) -> pd.
             "scorer": _digest(folder / "scorer" / "model.safetensors"),
         }
     )
+
+
+def _filling(dataset: ChunkDataset, walk: list[list[int]], size: int) -> list[list[int]]:
+    """The first batches of the walk that together hold `size` targets; all of them if they hold fewer."""
+    held = 0
+    for number, chunks in enumerate(walk):
+        if held >= size:
+            return walk[:number]
+        held += int(dataset.__getitems__(chunks)["next_valid"].sum())
+    return walk
 
 
 def write_scores(scores: pd.DataFrame, out: str | Path) -> Path:

@@ -11,11 +11,9 @@ import numpy as np
 import torch
 from rich.table import Table
 from scipy import stats
-from transformers import AutoModel
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.errors import InputError
-from hf_ptr.policies import VLAProcessor
+from hf_ptr.policies import VLAProcessor, load_policy, require_fits
 
 
 @dataclass(frozen=True)
@@ -53,18 +51,19 @@ class ErrorTable:
         table.add_section()
         for name in ("mean", "interval"):
             cells = [_summary(column) for column in columns]
-            text = [
-                f"{cell['mean']:.4f}" if name == "mean" else "{:.4f} to {:.4f}".format(*cell["interval"])
-                for cell in cells
-            ]
+            text = [f"{cell['mean']:.4f}" if name == "mean" else _interval_text(cell["interval"]) for cell in cells]
             table.add_row("mean" if name == "mean" else "95 % interval", *text)
         return table
+
+
+def _interval_text(interval: list[float] | None) -> str:
+    return "-" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
 
 
 def _summary(values: np.ndarray) -> dict[str, Any]:
     mean = float(values.mean())
     if len(values) < 2:
-        return {"mean": mean, "interval": [float("-inf"), float("inf")]}
+        return {"mean": mean, "interval": None}
     half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return {"mean": mean, "interval": [mean - half, mean + half]}
 
@@ -84,20 +83,10 @@ def evaluate_dataset(checkpoint: str | Path, table: EpisodeTable, *, seed: int =
     Raises:
         InputError: when the checkpoint is none, or does not fit the dataset.
     """
-    policy, processor = load_policy(checkpoint)
+    policy, processor = load_policy(str(checkpoint))
     config = policy.config
-    widths = {
-        "observation": (sum(table.feature(name).shape[1] for name in config.observation_features), "observation_dim"),
-        "state": (table.feature(config.state_feature).shape[1], "state_dim"),
-        "action": (table.feature(config.action_feature).shape[1], "action_dim"),
-    }
-    for what, (width, name) in widths.items():
-        if width != getattr(config, name):
-            raise InputError(
-                f"{what} of {table.source!r} has {width} dimensions and {checkpoint} was trained with "
-                f"{getattr(config, name)}; evaluate on the same robot's data"
-            )
-    comparable = widths["state"][0] == widths["action"][0]
+    require_fits(config, table, str(checkpoint))
+    comparable = config.state_dim == config.action_dim
     errors = [
         _episode_error(policy, processor, table, episode, torch.Generator().manual_seed(seed + episode))
         for episode in range(len(table.lengths))
@@ -129,19 +118,6 @@ def _episode_error(
     return float(np.concatenate(mine).mean()), float(np.concatenate(held).mean()) if held else float("nan")
 
 
-def load_policy(checkpoint: str | Path) -> tuple[Any, VLAProcessor]:
-    """
-    A saved policy in evaluation mode, with its belief tokenizer if it has one, and its processor.
-
-    Raises:
-        InputError: when `checkpoint` is no saved policy.
-    """
-    try:
-        return AutoModel.from_pretrained(checkpoint).eval(), VLAProcessor.from_pretrained(checkpoint)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{checkpoint} is no saved policy ({error}); pass the output_dir of a run") from error
-
-
 def compare(tables: dict[str, ErrorTable]) -> Table:
     """The mean errors of several checkpoints side by side."""
     shown = Table(title="held-out action error")
@@ -154,5 +130,5 @@ def compare(tables: dict[str, ErrorTable]) -> Table:
         hold: Sequence[str] = ("-", "-")
         if errors.hold is not None:
             hold = (f"{result['hold_state_mae']['mean']:.4f}", f"{result['ratio_to_hold_state']['mean']:.3f}")
-        shown.add_row(name, f"{mine['mean']:.4f}", "{:.4f} to {:.4f}".format(*interval), *hold)
+        shown.add_row(name, f"{mine['mean']:.4f}", _interval_text(interval), *hold)
     return shown

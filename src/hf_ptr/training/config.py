@@ -111,7 +111,7 @@ class PTRConfig(TrainingArguments):
         # Pinned memory serves the copy to an accelerator; without one PyTorch warns at every loader.
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
         _require_range("alpha", self.alpha, 0.0, 1.0)
-        _require_range("discount", self.discount, 0.0, 1.0)
+        _require_range("discount", self.discount, 1e-6, 1.0)
         _require_range("target_decay", self.target_decay, 0.0, 1.0)
         _require_range("controller_decay", self.controller_decay, 0.0, 1.0)
         _require_range("w_min", self.w_min, 0.0, 1.0)

@@ -36,6 +36,8 @@ class PTRModelConfig(PreTrainedConfig):
         target_decay (`float`, defaults to 0.999): `μ` of the target encoder.
         scorer_shapes_policy (`bool`, defaults to `True`): whether L_id, L_rank and L_tok also reach the policy (the
             paper's joint objective); with False the policy sees exactly the weighted regression.
+        target_offset (`int`, defaults to 16): Δ in frames that the scorer was trained on, for scoring later.
+        segment_chunks (`int`, defaults to 4): chunks of a segment that the belief tokens were trained on.
     """
 
     model_type = "ptr"
@@ -45,6 +47,8 @@ class PTRModelConfig(PreTrainedConfig):
     belief_config: Any = None
     target_decay: float = 0.999
     scorer_shapes_policy: bool = True
+    target_offset: int = 16
+    segment_chunks: int = 4
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
@@ -266,6 +270,11 @@ def build_ptr_model(
         scorer_shapes_policy=scorer_shapes_policy,
     )
     return PTRModel(config, policy=policy)
+
+
+def has_ptr_parts(place: str) -> bool:
+    """Whether a folder or Hub id holds what [`~PTRModel.save_pretrained`] wrote."""
+    return cached_file(place, f"{CONFIG_FOLDER}/config.json", _raise_exceptions_for_missing_entries=False) is not None
 
 
 def tensors_under(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

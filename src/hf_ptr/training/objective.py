@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import torch
+from torch.nn.functional import logsigmoid
 
 from hf_ptr import functional as F
 from hf_ptr.scoring import AdaptiveScaleController, CandidatePool, Candidates
@@ -78,9 +79,9 @@ class PTRObjective:
             losses = self._scored(output, candidates, discount, step)
         if output.belief_loss is not None and output.belief_entropy is not None:
             losses.auxiliary["tok"] = output.belief_loss
+            losses.metrics["loss_tok"] = output.belief_loss.detach()
             losses.metrics["belief_entropy"] = output.belief_entropy
         losses.metrics["loss_action"] = losses.action.detach()
-        losses.metrics.update({f"loss_{name}": value.detach() for name, value in losses.auxiliary.items()})
         return losses
 
     def _scored(self, output: PTROutput, candidates: Candidates, discount: torch.Tensor | None, step: int) -> Losses:
@@ -90,14 +91,15 @@ class PTRObjective:
         surprise = -F.match_log_probability(logits)
         score = F.ptr_score(logits.detach())
         weight = self.weight(score, valid, discount, step)
-        identification = mean_over(surprise if discount is None else discount * surprise, valid)
-        ranking = F.action_ranking_loss(logits[:, 0], permuted, valid)
+        identification = self._mean_over(surprise if discount is None else discount * surprise, valid)
+        ranking = self._mean_over(-logsigmoid(logits[:, 0] - permuted), valid)
         losses = Losses(
             action=self._normalized(output.action_loss, weight),
             weight=weight,
             auxiliary={"id": args.lambda_id * identification, "rank": args.lambda_rank * ranking},
             score=score,
         )
+        losses.metrics.update(loss_id=identification.detach(), loss_rank=ranking.detach())
         losses.metrics.update(scoring_metrics(logits.detach(), score, weight, valid, args))
         return losses
 
@@ -146,14 +148,14 @@ class PTRObjective:
         if self.gather is None:
             return F.self_normalized_mean(loss, weight)
         # The gradients of the ranks are averaged, so each rank's share of the sum is scaled up by their number.
-        total = self.gather(weight.sum()[None]).sum()
-        return (weight * loss).sum() * self.ranks / total
+        return (weight * loss).sum() * self.ranks / self.gather(weight.sum()[None]).sum().clamp(min=1e-12)
 
-
-def mean_over(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Mean of `values (N,)` over the valid samples; 0, still part of the graph, without one."""
-    share = valid.to(values.dtype)
-    return (values * share).sum() / share.sum().clamp(min=1.0)
+    def _mean_over(self, values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Mean of `values (N,)` over the valid samples of all ranks; 0, still part of the graph, without one."""
+        total = valid.sum()[None]
+        if self.gather is not None:
+            total = self.gather(total)
+        return torch.where(valid, values, 0.0).sum() * self.ranks / total.sum().clamp(min=1)
 
 
 @torch.no_grad()

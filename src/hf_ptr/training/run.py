@@ -8,14 +8,14 @@ from typing import Any
 
 import yaml
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoModel, AutoProcessor, set_seed
+from transformers import set_seed
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.corruption import corrupt
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.errors import InputError
-from hf_ptr.policies import policy_from_dataset
+from hf_ptr.policies import load_policy, policy_from_dataset, require_fits
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
 from hf_ptr.training.trainer import PTRTrainer, last_complete_checkpoint
 
@@ -113,13 +113,9 @@ def _policy(recipe: Recipe, table: EpisodeTable) -> tuple[Any, Any]:
     clash = [name for name in set_by_policy if name in recipe.given]
     if clash:
         raise InputError(f"{', '.join(clash)} cannot be set with policy: {place} brings its own; remove the key")
-    try:
-        AutoConfig.from_pretrained(place)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"policy {place!r} cannot be loaded ({error}); pass a checkpoint's folder or a Hub id"
-        ) from error
-    return AutoModel.from_pretrained(place), AutoProcessor.from_pretrained(place)
+    policy, processor = load_policy(place)
+    require_fits(policy.config, table, place)
+    return policy, processor
 
 
 def _innermost(error: BaseException) -> str:
@@ -131,11 +127,16 @@ def _innermost(error: BaseException) -> str:
 def _require_same_run(folder: Path, recipe: Recipe) -> None:
     """An output folder belongs to one recipe: two runs in one folder would resume from each other."""
     made = folder / RECIPE_FILE
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"output_dir {folder} is a file; choose another output_dir")
     if not made.exists():
         if folder.exists() and any(folder.iterdir()):
             raise InputError(f"output_dir {folder} is not empty and no run of ours; choose another output_dir")
         return
-    before = yaml.safe_load(made.read_text()) or {}
+    try:
+        before = dict(yaml.safe_load(made.read_text()))
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise InputError(f"{made} is damaged; delete {folder}, or choose another output_dir") from error
     changed = sorted(key for key in {*before, *recipe.given} if before.get(key) != recipe.given.get(key))
     if changed:
         raise InputError(

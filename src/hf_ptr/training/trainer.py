@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
 from transformers import AutoModel, PreTrainedModel, Trainer, TrainerCallback
@@ -19,10 +22,11 @@ from hf_ptr import functional as F
 from hf_ptr.belief import BeliefCarry
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.segments import SegmentBatches
+from hf_ptr.errors import InputError
 from hf_ptr.scoring import Candidates
 from hf_ptr.training.collator import ChunkCollator
 from hf_ptr.training.config import ARGUMENTS_FILE, PTRConfig
-from hf_ptr.training.model import PTRModel, PTROutput, build_ptr_model, tensors_under
+from hf_ptr.training.model import PTRModel, PTROutput, build_ptr_model, has_ptr_parts, tensors_under
 from hf_ptr.training.objective import Losses, PTRObjective
 
 MODEL_INPUTS = (
@@ -48,6 +52,10 @@ class PTRTrainer(Trainer):
         eval_dataset: of the same kind; `eval_loss` is the unweighted action loss.
         processing_class: the policy's processor, which encodes the instructions.
         data_collator: joins chunks to a batch; made from the processor and the dataset when left out.
+        peft_config: not supported yet; only None is accepted.
+
+    Raises:
+        InputError: for a model that is no policy, and for what is not supported (see `_refuse`).
 
     Example:
         ```python
@@ -71,7 +79,9 @@ class PTRTrainer(Trainer):
         data_collator: Callable[[Any], dict[str, Any]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
+        peft_config: Any | None = None,
     ):
+        _refuse(args, peft_config, train_dataset, eval_dataset, processing_class, data_collator)
         if data_collator is None:
             dataset = train_dataset if train_dataset is not None else eval_dataset
             data_collator = ChunkCollator(processing_class, tasks=getattr(dataset, "tasks", ()))
@@ -85,6 +95,9 @@ class PTRTrainer(Trainer):
             callbacks=[_Steps(self), *(callbacks or [])],
             optimizers=optimizers,
         )
+        for name in ("target_offset", "segment_chunks"):
+            if hasattr(train_dataset, name):
+                setattr(self.model.config, name, getattr(train_dataset, name))
         ranks = self.accelerator.num_processes
         self.objective = PTRObjective(args, gather=self._gather if ranks > 1 else None, ranks=ranks)
         self.carry = BeliefCarry()
@@ -119,21 +132,19 @@ class PTRTrainer(Trainer):
             rank=args.process_index,
             ranks=args.world_size,
         )
-        loader = self.accelerator.prepare(
-            DataLoader(
-                dataset,
-                batch_sampler=batches,
-                collate_fn=self.data_collator,
-                num_workers=args.dataloader_num_workers,
-                pin_memory=args.dataloader_pin_memory,
-                persistent_workers=args.dataloader_persistent_workers,
-                prefetch_factor=args.dataloader_prefetch_factor,
-            )
+        loader = DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
         )
-        if args.world_size > 1:
-            # The order is this rank's already: accelerate's wrapper must not divide it among the ranks again.
-            loader.batch_sampler.num_processes, loader.batch_sampler.process_index = 1, 0
-        return loader
+        # As if there were one process: the order is this rank's already, and must not be divided again.
+        return prepare_data_loader(
+            loader, device=self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
+        )
 
     # ---- the loss ----
 
@@ -174,6 +185,13 @@ class PTRTrainer(Trainer):
         filled = torch.cat((tensor.detach(), tensor.new_zeros((missing, *tensor.shape[1:]))))
         return self.accelerator.gather(filled)
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As [`Trainer.evaluate`], always with the same noise, and without moving that of the training."""
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(self.args.seed)
+            return super().evaluate(*args, **kwargs)
+
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """The unweighted action loss of a batch: evaluation never sees a weight, nor touches queue or metrics."""
         inputs = self._prepare_inputs(inputs)
@@ -191,6 +209,11 @@ class PTRTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the method's metrics, as means since the last log, and lets the controller take its step."""
+        if "loss" in logs and not math.isfinite(logs["loss"]):
+            raise InputError(
+                f"the loss is {logs['loss']} at step {self.state.global_step}; lower learning_rate and start again "
+                "from the last checkpoint"
+            )
         if "loss" in logs and self._batches:
             means = self._read_metrics()
             controller = self.objective.controller
@@ -224,7 +247,7 @@ class PTRTrainer(Trainer):
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
         self._save_state_file(folder)
-        (folder / ARGUMENTS_FILE).write_text(json.dumps(self.args.to_sanitized_dict(), indent=2, default=str) + "\n")
+        (folder / ARGUMENTS_FILE).write_text(json.dumps(self.args.to_dict(), indent=2, default=str) + "\n")
 
     def _save_state_file(self, folder: str | os.PathLike) -> None:
         """Queue, controller and running metrics, which no part of the model holds."""
@@ -236,16 +259,33 @@ class PTRTrainer(Trainer):
         if hasattr(self, "_tr_loss"):
             state["log.loss"] = self._tr_loss.detach()
             state["log.since"] = torch.tensor(self._globalstep_last_logged)
-        save_file({name: value.contiguous() for name, value in state.items()}, os.path.join(folder, STATE_FILE))
+        save_file({name: value.contiguous() for name, value in state.items()}, Path(folder) / self._state_file())
+
+    def _state_file(self) -> str:
+        """Each rank has its own segments, and so its own belief tokens."""
+        rank = self.args.process_index
+        return STATE_FILE if rank == 0 else f"ptr_state_{rank}.safetensors"
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.process_index > 0:
+            os.makedirs(output_dir, exist_ok=True)
+            self._save_state_file(output_dir)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
-        state = load_objective_state(self.objective, checkpoint, device=self.args.device)
+        state = load_objective_state(self.objective, checkpoint, self._state_file(), self.args.device)
         self.carry.load_state_dict(tensors_under(state, "carry."))
         self._log_window = tensors_under(state, "log.")
         self._sums, self._batches = tensors_under(state, "metrics."), int(state["batches"])
+
+    def _load_best_model(self) -> None:
+        # Trainer looks for the whole module's weights at the root, where only the policy's are.
+        best = str(self.state.best_model_checkpoint)
+        self._load_from_checkpoint(best)
+        load_objective_state(self.objective, best, self._state_file(), self.args.device)
 
     def restore_log_window(self) -> None:
         """`Trainer` begins a new mean of the loss when it resumes; this goes on with the one that was saved."""
@@ -279,13 +319,60 @@ def candidates_of(policy: Any, batch: dict[str, Any], target: torch.Tensor) -> C
 
 
 def load_objective_state(
-    objective: PTRObjective, folder: str | os.PathLike, device: torch.device | str = "cpu"
+    objective: PTRObjective,
+    folder: str | os.PathLike,
+    name: str = STATE_FILE,
+    device: torch.device | str = "cpu",
+    with_queue: bool = True,
 ) -> dict[str, torch.Tensor]:
-    """Restores queue and controller from a run's or checkpoint's folder; returns all that the file holds."""
-    state = load_file(os.path.join(folder, STATE_FILE), device=str(device))
-    objective.pool.load_state_dict(tensors_under(state, "pool."))
-    objective.controller.load_state_dict(tensors_under(state, "controller."))
+    """
+    Restores controller, and queue unless told not to, from a run's or checkpoint's folder; returns all that is there.
+
+    Raises:
+        InputError: when the file is missing (as for another number of processes) or damaged.
+    """
+    file = Path(folder) / name
+    try:
+        state = load_file(file, device=str(device))
+        if with_queue:
+            objective.pool.load_state_dict(tensors_under(state, "pool."))
+        objective.controller.load_state_dict(tensors_under(state, "controller."))
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise InputError(f"{file} is missing or damaged ({error}); start a new run") from error
     return state
+
+
+def _refuse(args: PTRConfig, peft_config: Any, train: Any, evaluation: Any, processor: Any, collator: Any) -> None:
+    """What cannot be trained, by name and before anything is built."""
+    refused = {
+        "peft_config": peft_config is not None,
+        "fsdp": bool(args.fsdp),
+        "deepspeed": bool(args.deepspeed),
+        "gradient_checkpointing": bool(args.gradient_checkpointing),
+        "several devices in one process": args.n_gpu > 1,
+    }
+    named = [name for name, found in refused.items() if found]
+    if named:
+        raise InputError(f"{', '.join(named)}: not supported by PTRTrainer yet; use one device a process, without it")
+    chunks = train if isinstance(train, ChunkDataset) else None
+    if args.belief_tokens and train is not None and chunks is None:
+        raise InputError(
+            f"train_dataset is a {type(train).__name__}: belief tokens walk along the segments of a ChunkDataset; "
+            "pass one, or set belief_tokens to 0"
+        )
+    if chunks is not None and args.with_scorer and chunks.target_offset >= int(chunks.table.lengths.max()):
+        raise InputError(
+            f"target_offset {chunks.target_offset} reaches beyond every episode: no chunk has an observation after "
+            f"it to identify; choose less than {int(chunks.table.lengths.max())}"
+        )
+    rows = args.per_device_train_batch_size * args.world_size
+    if chunks is not None and args.world_size > 1 and len(chunks) < rows:
+        raise InputError(f"{len(chunks)} chunks are fewer than one batch of all ranks ({rows}); lower the batch size")
+    if collator is None and (processor is None or not hasattr(processor, "encode_instructions")):
+        raise InputError("processing_class must be the policy's processor: it encodes the instructions")
+    tasks = [dataset.tasks for dataset in (train, evaluation) if isinstance(dataset, ChunkDataset)]
+    if collator is None and len(set(tasks)) > 1:
+        raise InputError("eval_dataset lists other tasks than train_dataset; select both from one dataset")
 
 
 class _Steps(TrainerCallback):
@@ -296,16 +383,36 @@ class _Steps(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.trainer.restore_log_window()
+        if args.world_size > 1 and state.global_step == 0:
+            # Trainer gives all ranks one seed; the noise of a rank's samples must be its own.
+            torch.manual_seed(args.seed + args.process_index)
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         model.update_target()
 
 
 def as_ptr_model(model: str | os.PathLike | PreTrainedModel, args: PTRConfig) -> PTRModel:
-    """The module to train: `model` itself if it has its PTR parts, else the policy with new ones, as `args` say."""
-    if isinstance(model, PTRModel):
-        return model
-    policy = AutoModel.from_pretrained(model) if isinstance(model, str | os.PathLike) else model
+    """
+    The module to train. A [`PTRModel`], or a run's folder, with the parts that `args` ask for goes on with them;
+    another run's folder gives its policy, and the parts are new.
+    """
+    policy: Any = model
+    if isinstance(model, str | os.PathLike):
+        place = str(model)
+        policy = PTRModel.from_pretrained(place) if has_ptr_parts(place) else AutoModel.from_pretrained(place)
+    if isinstance(policy, PTRModel):
+        belief = policy.belief_tokenizer
+        has = (policy.scorer is not None, 0 if belief is None else belief.config.num_tokens)
+        if has == (args.with_scorer, args.belief_tokens):
+            policy.config.scorer_shapes_policy = args.scorer_shapes_policy
+            return policy
+        if policy is model:
+            raise InputError(
+                f"the model has {'a' if has[0] else 'no'} scorer and {has[1]} belief tokens, and the settings ask for "
+                f"{'one' if args.with_scorer else 'none'} and {args.belief_tokens}; pass its .policy, or change alpha "
+                "and belief_tokens"
+            )
+        policy = policy.policy
     return build_ptr_model(
         policy,
         with_scorer=args.with_scorer,

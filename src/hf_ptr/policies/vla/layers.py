@@ -30,7 +30,11 @@ class Normalizer(nn.Module):
 
     def forward(self, raw: torch.Tensor) -> torch.Tensor:
         """Raw to normalised units, `(…, size)`."""
-        return ((raw - self.mean) / self.std).clamp(-NORMALIZED_LIMIT, NORMALIZED_LIMIT)
+        return (raw - self.mean) / self.std
+
+    def clamped(self, raw: torch.Tensor) -> torch.Tensor:
+        """`forward` for what the policy reads, kept within what an encoder can have seen."""
+        return self(raw).clamp(-NORMALIZED_LIMIT, NORMALIZED_LIMIT)
 
     def inverse(self, normalized: torch.Tensor) -> torch.Tensor:
         """Normalised to raw units, `(…, size)`."""
@@ -50,7 +54,7 @@ class ObservationTower(nn.Module):
         )
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
-        return self.layers(self.normalizer(observation))
+        return self.layers(self.normalizer.clamped(observation))
 
 
 class ContextLayer(nn.Module):

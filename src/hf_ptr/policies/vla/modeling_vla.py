@@ -134,7 +134,7 @@ class VLAPolicy(PreTrainedModel):
 
     def normalized_state(self, state: torch.Tensor) -> torch.Tensor:
         """Proprioception `(N, ds)` in normalised units."""
-        return self.state_normalizer(state)
+        return self.state_normalizer.clamped(state)
 
     def feature_sizes(self) -> FeatureSizes:
         """Context and observation tower share one width."""
@@ -160,8 +160,8 @@ class VLAPolicy(PreTrainedModel):
             instruction_ids, instruction_mask: `(N, K)` from the processor.
             actions: `(N, L, da)` raw.
             action_mask: `(N, L)` bool, True = a real step; what the others hold is never read.
-            for_scoring: also compute `e_t`, the pooled action embeddings (clean or noised, as configured). They are the
-                inputs of the action expert: a second pass through it for clean hidden states would cost half a step.
+            for_scoring: also compute `e_t`, the pooled action embeddings (clean or noised, as configured). They are
+                the inputs of the action expert: a second pass through it for clean hidden states costs half a step.
         """
         embedded = self._embed_context(observation, state, instruction_ids, instruction_mask)
         clean = self.action_normalizer(actions).masked_fill(~action_mask[..., None], 0.0)
@@ -271,7 +271,7 @@ class VLAPolicy(PreTrainedModel):
     # ---- inside ----
 
     def _embed_context(self, observation, state, instruction_ids, instruction_mask) -> Embedded:
-        state_token = self.state_embedding(self.state_normalizer(state))
+        state_token = self.state_embedding(self.state_normalizer.clamped(state))
         if self.config.text_config is not None:
             encoded = self.text_encoder(input_ids=instruction_ids, attention_mask=instruction_mask.long())
             instruction = self.text_projection(encoded.last_hidden_state)
