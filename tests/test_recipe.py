@@ -39,13 +39,16 @@ def test_arms_of_a_suite_differ_in_the_arm_alone() -> None:
 
 
 def test_values_are_typed_and_overrides_win(tmp_path: Path) -> None:
-    path = write(tmp_path, "dataset: d\nlearning_rate: 1e-3\nobservation_features: [a, b]\nmax_steps: 5\n")
+    path = write(
+        tmp_path, "dataset: d\nlearning_rate: 1e-3\nobservation_features: [a, b]\nmax_steps: 5\neval_episodes: 12:16\n"
+    )
     recipe = load_recipe(
-        path, ["max_steps=7", "adaptive_scale=no", "weight_decay=-0.0", "episodes=0:3,9", "save_strategy=no"]
+        path, ["max_steps=7", "adaptive_scale=false", "weight_decay=-0.0", "episodes=0:3,9", "save_strategy=no"]
     )
     assert recipe.training.learning_rate == 1e-3
     assert recipe.data.observation_features == ["a", "b"]
     assert recipe.training.save_strategy == "no"
+    assert parse_episodes(recipe.data.eval_episodes) == [12, 13, 14, 15]
     assert recipe.training.max_steps == 7 and recipe.training.adaptive_scale is False
     assert parse_episodes(recipe.data.episodes) == [0, 1, 2, 9]
 

@@ -89,9 +89,17 @@ class EpisodeTable:
     def feature(self, name: str) -> np.ndarray:
         """The column of a feature, `(F, d)`.
 
+        `"NAME@-K"` is feature NAME as it was K frames before, so that a policy can read how fast things move; in the
+        first K frames of an episode it is that of its first frame. Only observations: an action's past would be the
+        very action to predict there.
+
         Raises:
             InputError: the table has no such numeric feature; the nearest name is suggested.
         """
+        now, at, lag = name.partition("@-")
+        if at and lag.isdecimal() and now.startswith("observation."):
+            first = np.repeat(self.starts, self.lengths)
+            return self.feature(now)[np.maximum(np.arange(self.num_frames) - int(lag), first)]
         if name not in self.columns:
             available = ", ".join(self.columns) or "none"
             hint = nearest(name, self.columns)

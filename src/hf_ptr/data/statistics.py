@@ -102,5 +102,33 @@ def normalization(table: EpisodeTable, features: Sequence[str]) -> dict[str, np.
     columns = [table.feature(name) for name in features]
     mean = np.concatenate([column.mean(axis=0, dtype=np.float64) for column in columns])
     std = np.concatenate([column.std(axis=0, dtype=np.float64) for column in columns])
+    return _scale(mean, std)
+
+
+def relative_normalization(table: EpisodeTable, action: str, state: str, chunk_size: int) -> dict[str, np.ndarray]:
+    """As `normalization`, of the actions of chunks minus the state at their start, `a_{t+i} - s_t`, `0 <= i < L`.
+
+    Returns:
+        `mean` and `std`, each `(da,)` float32.
+
+    Raises:
+        InputError: a feature that the table does not have.
+    """
+    actions, states = table.feature(action).astype(np.float64), table.feature(state).astype(np.float64)
+    left = np.repeat(table.starts + table.lengths, table.lengths) - np.arange(len(actions))
+    total, squares, count = np.zeros(actions.shape[1]), np.zeros(actions.shape[1]), 0
+    for offset in range(chunk_size):
+        rows = np.flatnonzero(left > offset)
+        difference = actions[rows + offset] - states[rows]
+        total, squares, count = (
+            total + difference.sum(axis=0),
+            squares + (difference**2).sum(axis=0),
+            count + len(rows),
+        )
+    mean = total / count
+    return _scale(mean, np.sqrt(np.maximum(squares / count - mean**2, 0.0)))
+
+
+def _scale(mean: np.ndarray, std: np.ndarray) -> dict[str, np.ndarray]:
     constant = std <= CONSTANT_BELOW * np.maximum(1.0, np.abs(mean))
     return {"mean": mean.astype(np.float32), "std": np.where(constant, 1.0, std).astype(np.float32)}

@@ -48,6 +48,7 @@ class PolicyArguments:
     num_context_layers: int = field(default=0, metadata={"help": "Context layers before the attention pool."})
     expert_size: int = field(default=256, metadata={"help": "Width of the action expert."})
     num_expert_layers: int = field(default=2, metadata={"help": "Residual blocks of the action expert."})
+    relative_actions: bool = field(default=False, metadata={"help": "Act relative to the state at a chunk's start."})
     action_features: str = field(default="clean", metadata={"help": "What e pools: clean or noised action tokens."})
 
 
@@ -63,6 +64,23 @@ class Recipe:
     policy: PolicyArguments
     training: PTRConfig
     given: dict[str, Any]
+
+
+class _Loader(yaml.SafeLoader):
+    """
+    The scalars of YAML 1.2. PyYAML reads those of 1.1, to which `0:16` is the number sixteen in base 60, `no` is false
+    and `1e-3` is text.
+    """
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("int", r"^[-+]?[0-9]+$", "-+0123456789"),
+    ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 
 
 class _Parser(HfArgumentParser):
@@ -85,23 +103,20 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             wrong type or out of range.
     """
     path = Path(path)
-    known = {item.name: str(item.type) for section in SECTIONS for item in dataclasses.fields(section) if item.init}
+    known = {item.name for section in SECTIONS for item in dataclasses.fields(section) if item.init}
     given, where = _read_yaml(path)
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:
             raise InputError(f"{text!r} is no key=value override; write for example max_steps=1000")
         try:
-            given[key] = yaml.safe_load(value)
+            given[key] = yaml.load(value, Loader=_Loader)
         except yaml.YAMLError as error:
             raise InputError(f"the value of {text!r} cannot be read as YAML; quote it") from error
         where[key] = "on the command line"
     for key in given:
         if key not in known:
             raise InputError(f"unknown key {key!r} {where[key]}.{nearest(str(key), known)}")
-        if given[key] is False and "bool" not in known[key]:
-            # YAML reads a bare no as false; to save_strategy and its like it is a word.
-            given[key] = "no"
     if given.get("dataset") is None:
         raise InputError(f"{path} names no dataset; add 'dataset: FOLDER' or pass dataset=FOLDER")
     arguments = [text for key, value in given.items() if value is not None for text in _as_argument(key, value)]
@@ -141,8 +156,8 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"recipe {path} cannot be read ({error}); pass the path of a YAML file") from error
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=_Loader)
+        content = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark is not None else ""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.statistics import normalization
+from hf_ptr.data.statistics import normalization, relative_normalization
 from hf_ptr.policies.vla.configuration_vla import VLAPolicyConfig
 from hf_ptr.policies.vla.modeling_vla import VLAPolicy
 from hf_ptr.policies.vla.processing_vla import VLAProcessor, instruction_tokenizer
@@ -48,9 +48,13 @@ def policy_from_dataset(
     normalized = (
         (policy.tower.normalizer, observation_features),
         (policy.state_normalizer, [state_feature]),
-        (policy.action_normalizer, [action_feature]),
     )
     for normalizer, features in normalized:
         statistics = normalization(table, features)
         normalizer.set(torch.from_numpy(statistics["mean"]), torch.from_numpy(statistics["std"]))
+    if config.relative_actions:
+        statistics = relative_normalization(table, action_feature, state_feature, config.chunk_size)
+    else:
+        statistics = normalization(table, [action_feature])
+    policy.action_normalizer.set(torch.from_numpy(statistics["mean"]), torch.from_numpy(statistics["std"]))
     return policy, VLAProcessor(instruction_tokenizer(table.tasks))

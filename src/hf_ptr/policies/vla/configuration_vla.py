@@ -35,6 +35,8 @@ class VLAPolicyConfig(PreTrainedConfig):
         num_denoising_steps (`int`, defaults to 4): Euler steps at inference (PTR Sec. 2).
         flow_alpha (`float`, defaults to 1.5), flow_beta (`float`, defaults to 1.0): `σ ~ Beta(α, β)`, PTR Eq. (1).
         action_features (`str`, defaults to `"clean"`): whether `e_t` pools the clean or the noised action tokens.
+        relative_actions (`bool`, defaults to `False`): the policy works on actions minus the state at a chunk's
+            start, for robots whose actions are target positions of their state; inputs and outputs stay absolute.
         belief_tokens (`int`, defaults to 0): belief tokens that the policy was trained with; 0 for none.
     """
 
@@ -61,6 +63,7 @@ class VLAPolicyConfig(PreTrainedConfig):
     flow_alpha: float = 1.5
     flow_beta: float = 1.0
     action_features: str = "clean"
+    relative_actions: bool = False
     belief_tokens: int = 0
 
     def __post_init__(self, **kwargs):
@@ -85,6 +88,10 @@ class VLAPolicyConfig(PreTrainedConfig):
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
+        if self.relative_actions and self.state_dim != self.action_dim:
+            raise ValueError(
+                f"relative_actions need as many action ({self.action_dim}) as state dimensions ({self.state_dim})"
             )
         if self.action_size % 2:
             raise ValueError(

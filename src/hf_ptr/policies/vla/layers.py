@@ -135,6 +135,24 @@ class ActionEmbedding(nn.Module):
         return F.silu(self.action(actions) + self.position + time[:, None, :])
 
 
+class VelocityHead(nn.Module):
+    """
+    The velocity of the flow at each action, `v_φ` of PTR Eq. (1): from the hidden states, and straight from `x_σ`.
+
+    Most of the velocity is the noise itself, which the hidden states would else have to carry through a trunk that is
+    narrower than the chunk: with 26 action dimensions that floor of error was larger than what there is to learn.
+    """
+
+    def __init__(self, action_dim: int, action_size: int):
+        super().__init__()
+        self.out = nn.Linear(action_size, action_dim)
+        self.gain = nn.Sequential(nn.Linear(1, action_size), nn.SiLU(), nn.Linear(action_size, action_dim))
+
+    def forward(self, hidden: torch.Tensor, noised: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """`hidden (N, L, F)`, `x_σ (N, L, da)` and `sigma (N,)` to `(N, L, da)`."""
+        return self.out(hidden) + self.gain(sigma[:, None])[:, None, :] * noised
+
+
 class ResidualBlock(nn.Module):
     """A pre-norm two-layer residual block."""
 

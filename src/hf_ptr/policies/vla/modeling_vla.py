@@ -23,6 +23,7 @@ from hf_ptr.policies.vla.layers import (
     ContextLayer,
     Normalizer,
     ObservationTower,
+    VelocityHead,
 )
 
 BELIEF_FOLDER = "belief_tokenizer"
@@ -70,7 +71,7 @@ class VLAPolicy(PreTrainedModel):
         self.expert = ActionExpert(
             config.chunk_size, width, config.action_size, config.expert_size, config.num_expert_layers
         )
-        self.velocity = nn.Linear(config.action_size, config.action_dim)
+        self.velocity = VelocityHead(config.action_dim, config.action_size)
         # In a tuple, so that the tokenizer stays a module of its owner and not of the policy, whose weights it
         # does not share a file with.
         self._belief: tuple[BeliefTokenizer, ...] = ()
@@ -164,13 +165,22 @@ class VLAPolicy(PreTrainedModel):
                 the inputs of the action expert: a second pass through it for clean hidden states costs half a step.
         """
         embedded = self._embed_context(observation, state, instruction_ids, instruction_mask)
+        if self.config.relative_actions:
+            actions = actions - state[:, None]
         clean = self.action_normalizer(actions).masked_fill(~action_mask[..., None], 0.0)
         noise = torch.randn_like(clean)
         concentration = (self.config.flow_alpha, self.config.flow_beta)
         sigma = Beta(*concentration, validate_args=False).sample((clean.shape[0],)).to(clean)
         mixed = sigma[:, None, None]
-        noised_tokens = self.action_embedding(mixed * clean + (1.0 - mixed) * noise, sigma)
-        embedded.update(action_embeddings=noised_tokens, velocity=clean - noise, action_mask=action_mask)
+        noised = mixed * clean + (1.0 - mixed) * noise
+        noised_tokens = self.action_embedding(noised, sigma)
+        embedded.update(
+            noised=noised,
+            sigma=sigma,
+            action_embeddings=noised_tokens,
+            velocity=clean - noise,
+            action_mask=action_mask,
+        )
         if for_scoring:
             tokens = noised_tokens
             if self.config.action_features == "clean":
@@ -187,7 +197,9 @@ class VLAPolicy(PreTrainedModel):
         context = self._encode_context(embedded, belief_tokens)
         tokens = embedded["action_embeddings"]
         hidden = self.expert(tokens, context, embedded["state_token"])
-        error = (self.velocity(hidden) - embedded["velocity"]).square().mean(dim=-1)
+        error = (
+            (self.velocity(hidden, embedded["noised"], embedded["sigma"]) - embedded["velocity"]).square().mean(dim=-1)
+        )
         mask = embedded["action_mask"].to(error.dtype)
         action_loss = (error * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1.0)
         return PolicyOutput(
@@ -250,12 +262,14 @@ class VLAPolicy(PreTrainedModel):
         chunk = torch.randn(shape, generator=generator, device=observation.device, dtype=context.dtype)
         steps = self.config.num_denoising_steps
         for number in range(steps):
-            actions = self.action_embedding(chunk, chunk.new_full((rows,), number / steps))
-            hidden = self.expert(actions, context, embedded["state_token"])
-            chunk = chunk + self.velocity(hidden) / steps
+            sigma = chunk.new_full((rows,), number / steps)
+            tokens_of_chunk = self.action_embedding(chunk, sigma)
+            hidden = self.expert(tokens_of_chunk, context, embedded["state_token"])
+            chunk = chunk + self.velocity(hidden, chunk, sigma) / steps
         if belief is not None:
-            self._tokens.append(belief(hidden, actions, reconstruct=False).tokens)
-        return self.action_normalizer.inverse(chunk)
+            self._tokens.append(belief(hidden, tokens_of_chunk, reconstruct=False).tokens)
+        actions = self.action_normalizer.inverse(chunk)
+        return actions + state[:, None] if self.config.relative_actions else actions
 
     def select_action(self, **inputs: Any) -> torch.Tensor:
         """
