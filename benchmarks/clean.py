@@ -29,7 +29,7 @@ ARMS = ("sft", "ptr")
 DEMONSTRATIONS = 40
 
 
-def run(seed: int, arm: str, rollouts: int) -> dict[str, Any]:
+def run(seed: int, arm: str, rollouts: int, commit: str) -> dict[str, Any]:
     """One arm of one seed: train, evaluate, and what the weights did in the last tenth of the training."""
     from hf_ptr.envs.tasks import DEFAULT_TASKS
     from hf_ptr.evaluation.rollouts import evaluate_metaworld
@@ -49,9 +49,7 @@ def run(seed: int, arm: str, rollouts: int) -> dict[str, Any]:
         **success.to_dict(),
         "late": {name: float(np.mean([entry[name] for entry in late])) for name in names if name in late[0]},
         "seconds": round(time.monotonic() - start, 1),
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout.strip(),
+        "commit": commit,
     }
 
 
@@ -76,7 +74,7 @@ def summarize(lines: list[dict[str, Any]]) -> dict[str, Any]:
         "ptr_minus_sft": {
             "mean": float(difference.mean()),
             "interval": np.quantile(means, [0.025, 0.975]).tolist(),
-            "method": f"paired bootstrap over {len(difference)} cells (seed, task)",
+            "method": f"paired bootstrap over {len(difference)} cells (seed, task), taken as independent",
         },
     }
 
@@ -97,8 +95,12 @@ def main() -> None:
     for seed in sorted({seed for seed, _ in missing}):
         if not (WORK / f"data-{seed}").exists():
             record_metaworld(DEFAULT_TASKS, DEMONSTRATIONS, WORK / f"data-{seed}", seed=seed, workers=options.jobs)
+    # What the code is now: by the time a run ends it may have moved on.
+    describe = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(run, seed, arm, options.rollouts) for seed, arm in missing]):
+        jobs = [pool.submit(run, seed, arm, options.rollouts, commit) for seed, arm in missing]
+        for future in as_completed(jobs):
             line = future.result()
             with RUNS.open("a") as file:
                 file.write(json.dumps(line) + "\n")

@@ -15,6 +15,8 @@ from scipy import stats
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.policies import VLAProcessor, load_policy, require_fits
 
+SAMPLES = 16
+
 
 @dataclass(frozen=True)
 class ErrorTable:
@@ -23,17 +25,24 @@ class ErrorTable:
 
     Attributes:
         episodes: ids.
-        policy: `(E,)`, of the policy's chunks.
+        policy: `(E,)`, of the mean of several sampled chunks: the best guess of a policy that samples.
+        sample: `(E,)`, of one sampled chunk.
         hold: `(E,)`, of repeating the present state as the action, or None where states are no actions.
     """
 
     episodes: tuple[int, ...]
     policy: np.ndarray
+    sample: np.ndarray
     hold: np.ndarray | None
 
     def to_dict(self) -> dict[str, Any]:
         """Means with 95 % t-intervals over episodes, and the ratio of the policy's error to that of holding."""
-        result = {"action_mae": _summary(self.policy), "episodes": len(self.episodes)}
+        result: dict[str, Any] = {
+            "action_mae": _summary(self.policy),
+            "one_sample_mae": _summary(self.sample),
+            "samples": SAMPLES,
+            "episodes": len(self.episodes),
+        }
         if self.hold is not None:
             result["hold_state_mae"] = _summary(self.hold)
             result["ratio_to_hold_state"] = _summary(self.policy / self.hold)
@@ -43,8 +52,10 @@ class ErrorTable:
         """For the terminal."""
         table = Table(title=title)
         table.add_column("held-out episode")
-        columns = [self.policy] if self.hold is None else [self.policy, self.hold, self.policy / self.hold]
-        for name in ("policy error", "repeat the state", "ratio")[: len(columns)]:
+        columns = [self.policy, self.sample]
+        if self.hold is not None:
+            columns += [self.hold, self.policy / self.hold]
+        for name in ("policy error", "of one sample", "repeat the state", "ratio")[: len(columns)]:
             table.add_column(name, justify="right")
         for row, number in enumerate(self.episodes):
             table.add_row(str(number), *(f"{column[row]:.4f}" for column in columns))
@@ -93,29 +104,34 @@ def evaluate_dataset(checkpoint: str | Path, table: EpisodeTable, *, seed: int =
     ]
     return ErrorTable(
         episodes=tuple(table.episode_index.tolist()),
-        policy=np.array([mine for mine, _ in errors]),
-        hold=np.array([held for _, held in errors]) if comparable else None,
+        policy=np.array([error for error, _, _ in errors]),
+        sample=np.array([error for _, error, _ in errors]),
+        hold=np.array([error for _, _, error in errors]) if comparable else None,
     )
 
 
 def _episode_error(
     policy: Any, processor: VLAProcessor, table: EpisodeTable, episode: int, generator: torch.Generator
-) -> tuple[float, float]:
+) -> tuple[float, float, float]:
     config = policy.config
     rows = slice(int(table.starts[episode]), int(table.starts[episode] + table.lengths[episode]))
     observation = np.concatenate([table.feature(name)[rows] for name in config.observation_features], axis=1)
     state, action = table.feature(config.state_feature)[rows], table.feature(config.action_feature)[rows]
     task = table.tasks[int(table.task_index[rows.start])]
     policy.reset()
-    mine, held = [], []
+    mean, one, held = [], [], []
     for frame in range(0, len(action), config.n_action_steps):
-        inputs = processor([task], observation[frame : frame + 1], state[frame : frame + 1])
-        chunk = policy.predict_action_chunk(**inputs, generator=generator)[0].numpy()
+        # A row a sample: each carries its own belief tokens, as it would when it acts.
+        now = (np.repeat(array[frame : frame + 1], SAMPLES, axis=0) for array in (observation, state))
+        chunks = policy.predict_action_chunk(**processor([task] * SAMPLES, *now), generator=generator).numpy()
         recorded = action[frame : frame + config.chunk_size]
-        mine.append(np.abs(chunk[: len(recorded)] - recorded))
+        chunks = chunks[:, : len(recorded)]
+        mean.append(np.abs(chunks.mean(axis=0) - recorded))
+        one.append(np.abs(chunks - recorded).mean(axis=0))
         if state.shape[1] == action.shape[1]:
             held.append(np.abs(state[frame] - recorded))
-    return float(np.concatenate(mine).mean()), float(np.concatenate(held).mean()) if held else float("nan")
+    averaged = [float(np.concatenate(errors).mean()) if errors else float("nan") for errors in (mean, one, held)]
+    return averaged[0], averaged[1], averaged[2]
 
 
 def compare(tables: dict[str, ErrorTable]) -> Table:

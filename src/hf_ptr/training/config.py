@@ -45,7 +45,8 @@ class PTRConfig(TrainingArguments):
     queue_size (`int`): targets in the FIFO queue.
     queue_negatives (`int`): how many of them are drawn per sample at most.
     cross_rank_negatives (`bool`): gather the targets of all ranks.
-    hard_negatives (`str`): what counts as similar: `"task"` or `"state"`.
+    hard_negatives (`str`): what counts as similar: `"task"` or `"state"`. The hard ratio is a share of the draws from
+        the queue; the minibatch is always used whole.
     target_decay (`float`): μ of the target encoder; 1 freezes it.
 
     > Parameters of the belief tokenizer (PTR Sec. 3)
@@ -72,8 +73,8 @@ class PTRConfig(TrainingArguments):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
     warmup_steps: float = field(default=2000, metadata={"help": "Warm-up steps of the learning rate."})
     max_steps: int = field(default=60_000, metadata={"help": "Optimiser steps."})
-    per_device_train_batch_size: int = field(default=128, metadata={"help": "Segments per device and step."})
-    per_device_eval_batch_size: int = field(default=128, metadata={"help": "Segments per device when evaluating."})
+    per_device_train_batch_size: int = field(default=128, metadata={"help": "Chunks per device and step."})
+    per_device_eval_batch_size: int = field(default=128, metadata={"help": "Chunks per device when evaluating."})
     logging_steps: float = field(default=50, metadata={"help": "Steps between two logs, and controller updates."})
     save_steps: float = field(default=1000, metadata={"help": "Steps between two checkpoints."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept."})

@@ -48,6 +48,7 @@ class PolicyArguments:
     num_context_layers: int = field(default=0, metadata={"help": "Context layers before the attention pool."})
     expert_size: int = field(default=256, metadata={"help": "Width of the action expert."})
     num_expert_layers: int = field(default=2, metadata={"help": "Residual blocks of the action expert."})
+    dropout: float = field(default=0.0, metadata={"help": "Dropout in observation encoder and action expert."})
     relative_actions: bool = field(default=False, metadata={"help": "Act relative to the state at a chunk's start."})
     action_features: str = field(default="clean", metadata={"help": "What e pools: clean or noised action tokens."})
 

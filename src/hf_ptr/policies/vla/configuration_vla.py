@@ -32,6 +32,7 @@ class VLAPolicyConfig(PreTrainedConfig):
             by attention.
         num_attention_heads (`int`, defaults to 4): of these layers and of the pooling.
         expert_size (`int`, defaults to 256), num_expert_layers (`int`, defaults to 2): residual action expert.
+        dropout (`float`, defaults to 0.0): in the observation encoder and the action expert.
         num_denoising_steps (`int`, defaults to 4): Euler steps at inference (PTR Sec. 2).
         flow_alpha (`float`, defaults to 1.5), flow_beta (`float`, defaults to 1.0): `σ ~ Beta(α, β)`, PTR Eq. (1).
         action_features (`str`, defaults to `"clean"`): whether `e_t` pools the clean or the noised action tokens.
@@ -59,6 +60,7 @@ class VLAPolicyConfig(PreTrainedConfig):
     num_attention_heads: int = 4
     expert_size: int = 256
     num_expert_layers: int = 2
+    dropout: float = 0.0
     num_denoising_steps: int = 4
     flow_alpha: float = 1.5
     flow_beta: float = 1.0

@@ -44,12 +44,13 @@ class Normalizer(nn.Module):
 class ObservationTower(nn.Module):
     """The observation encoder of a state policy, the `v` of PTR Sec. 4: raw `(N, do)` to features `(N, D)`."""
 
-    def __init__(self, observation_dim: int, encoder_size: int, hidden_size: int):
+    def __init__(self, observation_dim: int, encoder_size: int, hidden_size: int, dropout: float):
         super().__init__()
         self.normalizer = Normalizer(observation_dim)
         self.layers = nn.Sequential(
             nn.Linear(observation_dim, encoder_size),
             nn.SiLU(),
+            _dropout(dropout),
             nn.Linear(encoder_size, hidden_size),
         )
 
@@ -156,10 +157,10 @@ class VelocityHead(nn.Module):
 class ResidualBlock(nn.Module):
     """A pre-norm two-layer residual block."""
 
-    def __init__(self, size: int):
+    def __init__(self, size: int, dropout: float):
         super().__init__()
         self.norm = nn.LayerNorm(size)
-        self.layers = nn.Sequential(nn.Linear(size, size), nn.SiLU(), nn.Linear(size, size))
+        self.layers = nn.Sequential(nn.Linear(size, size), nn.SiLU(), _dropout(dropout), nn.Linear(size, size))
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         return hidden + self.layers(self.norm(hidden))
@@ -173,11 +174,13 @@ class ActionExpert(nn.Module):
     low-dimensional actions.
     """
 
-    def __init__(self, chunk_size: int, hidden_size: int, action_size: int, expert_size: int, num_layers: int):
+    def __init__(
+        self, chunk_size: int, hidden_size: int, action_size: int, expert_size: int, num_layers: int, dropout: float
+    ):
         super().__init__()
         self.action = nn.Linear(chunk_size * action_size, expert_size)
         self.context = nn.Linear(2 * hidden_size, expert_size)
-        self.blocks = nn.ModuleList(ResidualBlock(expert_size) for _ in range(num_layers))
+        self.blocks = nn.ModuleList(ResidualBlock(expert_size, dropout) for _ in range(num_layers))
         self.out = nn.Linear(expert_size, chunk_size * action_size)
         self.norm = nn.LayerNorm(action_size)
 
@@ -187,3 +190,8 @@ class ActionExpert(nn.Module):
         for block in self.blocks:
             hidden = block(hidden)
         return self.norm(tokens + self.out(hidden).view_as(tokens))
+
+
+def _dropout(share: float) -> nn.Module:
+    # Without dropout no random number is drawn for it.
+    return nn.Dropout(share) if share > 0 else nn.Identity()

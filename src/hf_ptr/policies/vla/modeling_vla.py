@@ -51,7 +51,7 @@ class VLAPolicy(PreTrainedModel):
     def __init__(self, config: VLAPolicyConfig):
         super().__init__(config)
         width = config.hidden_size
-        self.tower = ObservationTower(config.observation_dim, config.encoder_size, width)
+        self.tower = ObservationTower(config.observation_dim, config.encoder_size, width, config.dropout)
         self.state_normalizer = Normalizer(config.state_dim)
         self.action_normalizer = Normalizer(config.action_dim)
         self.state_embedding = nn.Linear(config.state_dim, width)
@@ -69,7 +69,12 @@ class VLAPolicy(PreTrainedModel):
         self.context_pool = AttentionPool(width, config.num_attention_heads)
         self.action_embedding = ActionEmbedding(config.action_dim, config.chunk_size, config.action_size)
         self.expert = ActionExpert(
-            config.chunk_size, width, config.action_size, config.expert_size, config.num_expert_layers
+            config.chunk_size,
+            width,
+            config.action_size,
+            config.expert_size,
+            config.num_expert_layers,
+            config.dropout,
         )
         self.velocity = VelocityHead(config.action_dim, config.action_size)
         # In a tuple, so that the tokenizer stays a module of its owner and not of the policy, whose weights it
