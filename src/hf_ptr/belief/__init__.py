@@ -4,4 +4,7 @@ from hf_ptr.belief.carry import BeliefCarry
 from hf_ptr.belief.configuration_belief import BeliefTokenizerConfig
 from hf_ptr.belief.modeling_belief import BeliefTokenizer, BeliefTokenizerOutput
 
-__all__ = ["BeliefCarry", "BeliefTokenizer", "BeliefTokenizerConfig", "BeliefTokenizerOutput"]
+# Where a saved run keeps it, beside the policy.
+BELIEF_FOLDER = "belief_tokenizer"
+
+__all__ = ["BELIEF_FOLDER", "BeliefCarry", "BeliefTokenizer", "BeliefTokenizerConfig", "BeliefTokenizerOutput"]

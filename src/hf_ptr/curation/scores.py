@@ -22,6 +22,7 @@ from hf_ptr.training.collator import ChunkCollator
 from hf_ptr.training.config import PTRConfig
 from hf_ptr.training.model import PTRModel
 from hf_ptr.training.objective import PTRObjective
+from hf_ptr.training.run import chunks_for
 from hf_ptr.training.trainer import candidates_of, load_objective_state, model_inputs
 
 CHUNKS_A_BATCH = 256
@@ -57,15 +58,8 @@ def score_dataset(run: str | Path, table: EpisodeTable, *, seed: int = 0) -> pd.
     load_objective_state(objective, folder, with_queue=False)
     config = model.policy.config
     require_fits(config, table, str(folder))
-    dataset = ChunkDataset(
-        table,
-        chunk_size=config.chunk_size,
-        segment_chunks=model.config.segment_chunks,
-        chunk_stride=config.belief_lag * config.n_action_steps,
-        target_offset=model.config.target_offset,
-        observation_features=config.observation_features,
-        state_feature=config.state_feature,
-        action_feature=config.action_feature,
+    dataset = chunks_for(
+        config, table, segment_chunks=model.config.segment_chunks, target_offset=model.config.target_offset
     )
     collator = ChunkCollator(VLAProcessor.from_pretrained(folder), dataset.tasks)
     scores = np.zeros(len(table.frame_id), dtype=np.float32)

@@ -13,14 +13,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput, cached_file
 
-from hf_ptr.belief import BeliefTokenizer, BeliefTokenizerConfig
+from hf_ptr.belief import BELIEF_FOLDER, BeliefTokenizer, BeliefTokenizerConfig
 from hf_ptr.errors import InputError
 from hf_ptr.policies.contract import require_post_trainable
 from hf_ptr.scoring import TargetEncoder, TransitionScorer, TransitionScorerConfig
 
 CONFIG_FOLDER = "ptr"
 SCORER_FOLDER = "scorer"
-BELIEF_FOLDER = "belief_tokenizer"
 TARGET_FILE = "target_encoder/model.safetensors"
 
 

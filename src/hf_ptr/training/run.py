@@ -70,8 +70,9 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     table = whole if episodes is None else whole.select(episodes)
     table, _ = corrupt(table, recipe.data.corruption, recipe.data.corruption_seed)
     policy, processor = _policy(recipe, table)
-    train = chunks_for(policy.config, table, recipe)
-    evaluation = None if held_out is None else chunks_for(policy.config, whole.select(held_out), recipe)
+    cut = {"segment_chunks": recipe.data.segment_chunks, "target_offset": recipe.data.target_offset}
+    train = chunks_for(policy.config, table, **cut)
+    evaluation = None if held_out is None else chunks_for(policy.config, whole.select(held_out), **cut)
     return PTRTrainer(
         model=policy,
         args=recipe.training,
@@ -81,14 +82,14 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     )
 
 
-def chunks_for(config: Any, table: EpisodeTable, recipe: Recipe) -> ChunkDataset:
-    """The chunks that a policy trains on; those of a segment do not overlap, see `belief_lag`."""
+def chunks_for(config: Any, table: EpisodeTable, *, segment_chunks: int, target_offset: int) -> ChunkDataset:
+    """The chunks that a policy trains on, or is scored by; those of a segment do not overlap, see `belief_lag`."""
     return ChunkDataset(
         table,
         chunk_size=config.chunk_size,
-        segment_chunks=recipe.data.segment_chunks,
+        segment_chunks=segment_chunks,
         chunk_stride=config.belief_lag * config.n_action_steps,
-        target_offset=recipe.data.target_offset,
+        target_offset=target_offset,
         observation_features=config.observation_features,
         state_feature=config.state_feature,
         action_feature=config.action_feature,

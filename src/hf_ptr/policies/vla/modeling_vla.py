@@ -13,7 +13,7 @@ from torch import nn
 from torch.distributions import Beta
 from transformers import AutoModel, PreTrainedModel, initialization
 
-from hf_ptr.belief import BeliefTokenizer
+from hf_ptr.belief import BELIEF_FOLDER, BeliefTokenizer
 from hf_ptr.policies.contract import Embedded, FeatureSizes, PolicyOutput
 from hf_ptr.policies.vla.configuration_vla import VLAPolicyConfig
 from hf_ptr.policies.vla.layers import (
@@ -25,8 +25,6 @@ from hf_ptr.policies.vla.layers import (
     ObservationTower,
     VelocityHead,
 )
-
-BELIEF_FOLDER = "belief_tokenizer"
 
 
 class VLAPolicy(PreTrainedModel):
