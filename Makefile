@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Two processes share the cores in tests and benchmarks: one thread each, or they would wait for each other.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help install lint format test demo bench bench-clean clean
+.PHONY: help install lint format test demo bench bench-clean bench-robustness bench-smoke clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -43,8 +43,16 @@ demo: install  ## Record, corrupt, train SFT and PTR, evaluate: about ten minute
 bench: install  ## Cost of a PTR step against an SFT step, in one run
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.overhead
 
-bench-clean: install  ## PTR against SFT on clean demonstrations, three seeds: about half an hour
-	$(ONE_THREAD) $(BIN)/python -m benchmarks.clean
+bench-clean: install  ## PTR against SFT on clean demonstrations, five seeds: about half an hour
+	$(BIN)/python -m benchmarks.robustness clean
+	$(BIN)/python -m benchmarks.robustness.report
+
+bench-robustness: install  ## The main table: faults, arms, seeds; many hours, goes on where it was
+	$(BIN)/python -m benchmarks.robustness main
+	$(BIN)/python -m benchmarks.robustness.report
+
+bench-smoke: install  ## One small cell of every kind of run of the robustness benchmark
+	$(BIN)/python -m benchmarks.robustness smoke --fresh
 
 clean:  ## Remove what was built
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -40,6 +40,7 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
     | `task_index`, `episode_index` | int64 | into `tasks`; the id in the dataset |
     | `index`, `target_index` | int64 | `frame_id` of the chunk's first frame and of the target (-1: invalid) |
     | `previous_index` | int64 | `index` of the chunk before in the segment (-1: this is its first) |
+    | `weight` | float32 | how much the chunk counts; only where `weights` were given |
 
     A batch holds the same keys with the chunks as first dimension N.
 
@@ -53,6 +54,7 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         observation_features: the features that make up the observation, in this order.
         state_feature: the proprioceptive state.
         action_feature: the action.
+        weights: `(F,)`, at least 0, how much each chunk counts, as `read_weights` gives them; all alike without.
 
     Raises:
         InputError: a size below 1, a missing feature (the nearest name is suggested), a value that is not finite, or
@@ -70,6 +72,7 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         observation_features: Sequence[str] = ("observation.state",),
         state_feature: str = "observation.state",
         action_feature: str = "action",
+        weights: np.ndarray | None = None,
     ) -> None:
         sizes = {
             "chunk_size": chunk_size,
@@ -99,6 +102,9 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         self.observation = observations[0] if len(observations) == 1 else torch.cat(observations, dim=1)
         self.state = _tensor(table.feature(state_feature))
         self.action = _tensor(table.feature(action_feature))
+        self.weights = None if weights is None else _tensor(np.asarray(weights, dtype=np.float32))
+        if self.weights is not None and self.weights.shape != (table.num_frames,):
+            raise InputError(f"weights have the shape {tuple(self.weights.shape)}, not ({table.num_frames},)")
         self._task_index = _tensor(table.task_index)
         self._frame_id = _tensor(table.frame_id)
         self._episode_id = _tensor(np.repeat(table.episode_index, table.lengths))
@@ -149,7 +155,9 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         targets = rows + self.target_offset
         next_valid = targets < end
         targets = targets.clamp(max=last)
+        weight = {} if self.weights is None else {"weight": self.weights[rows]}
         return {
+            **weight,
             "observation": self.observation[rows],
             "state": self.state[rows],
             "actions": actions,

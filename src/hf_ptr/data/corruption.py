@@ -39,14 +39,22 @@ class Fault:
     severity: float = 0.0
 
 
-# Shares and severities of the paper ("ani", "tt", "ln", "combined") and of the project's own mixtures. Every fault
-# draws its episodes by itself: of "hard", 1 - 0.7³, two thirds, carry at least one.
+# Shares and severities of the paper ("ani", "tt", "ln", "combined"), each also milder and more severe, and of the
+# project's own mixtures. Every fault draws its episodes by itself: of "hard", 1 - 0.7³, two thirds, carry one or more.
 RECIPES: dict[str, tuple[Fault, ...]] = {
     "clean": (),
+    "ani-mild": (Fault("noise", 0.30, 0.05),),
     "ani": (Fault("noise", 0.30, 0.1),),
+    "ani-severe": (Fault("noise", 0.30, 0.5),),
+    "tt-mild": (Fault("truncation", 0.125),),
     "tt": (Fault("truncation", 0.25),),
+    "tt-severe": (Fault("truncation", 0.50),),
+    "ln-mild": (Fault("instruction", 0.10),),
     "ln": (Fault("instruction", 0.20),),
+    "ln-severe": (Fault("instruction", 0.40),),
+    "combined-mild": (Fault("noise", 0.30, 0.05), Fault("truncation", 0.125), Fault("instruction", 0.10)),
     "combined": (Fault("noise", 0.30, 0.1), Fault("truncation", 0.25), Fault("instruction", 0.20)),
+    "combined-severe": (Fault("noise", 0.30, 0.5), Fault("truncation", 0.50), Fault("instruction", 0.40)),
     "hard": (Fault("foreign_actions", 0.30), Fault("noise", 0.30, 0.5), Fault("instruction", 0.30)),
     "misaligned": (Fault("misalignment", 0.30, 6),),
 }

@@ -53,14 +53,23 @@ class SuccessRate:
 
 @dataclass(frozen=True)
 class SuccessTable:
-    """Success rates by task, in the order in which the tasks were given; at least one."""
+    """Success rates by task, in the order in which the tasks were given; at least one.
 
-    tasks: dict[str, SuccessRate]
+    Attributes:
+        outcomes: of every task, which episodes solved it, in their order: two checkpoints can be compared by them.
+    """
+
+    outcomes: dict[str, tuple[bool, ...]]
 
     @classmethod
     def from_episodes(cls, episodes: Mapping[str, Sequence[bool]]) -> SuccessTable:
         """From each task's episodes, solved or not."""
-        return cls({task: SuccessRate(sum(solved), len(solved)) for task, solved in episodes.items()})
+        return cls({task: tuple(solved) for task, solved in episodes.items()})
+
+    @cached_property
+    def tasks(self) -> dict[str, SuccessRate]:
+        """Each task's rate."""
+        return {task: SuccessRate(sum(solved), len(solved)) for task, solved in self.outcomes.items()}
 
     @cached_property
     def overall(self) -> SuccessRate:

@@ -63,7 +63,12 @@ class PTRObjective:
         self.ranks = ranks
 
     def __call__(
-        self, output: PTROutput, candidates: Candidates | None, discount: torch.Tensor | None, step: int
+        self,
+        output: PTROutput,
+        candidates: Candidates | None,
+        discount: torch.Tensor | None,
+        step: int,
+        given_weight: torch.Tensor | None = None,
     ) -> Losses:
         """
         Args:
@@ -71,12 +76,16 @@ class PTRObjective:
             candidates: the samples' targets and ids; None without a scorer.
             discount: `(N,)`, `γ^{Δ'}` of each sample; None for 1.
             step: optimiser steps done, for the warm-up.
+            given_weight: `(N,)`, weights that came with the data, used where there is no scorer.
         """
         assert output.action_loss is not None
-        if candidates is None:
-            losses = Losses(action=output.action_loss.mean(), weight=torch.ones_like(output.action_loss).detach())
-        else:
+        if candidates is not None:
             losses = self._scored(output, candidates, discount, step)
+        elif given_weight is not None:
+            losses = Losses(action=self._normalized(output.action_loss, given_weight), weight=given_weight)
+            losses.metrics.update(weight_metrics(given_weight))
+        else:
+            losses = Losses(action=output.action_loss.mean(), weight=torch.ones_like(output.action_loss).detach())
         if output.belief_loss is not None and output.belief_entropy is not None:
             losses.auxiliary["tok"] = output.belief_loss
             losses.metrics["loss_tok"] = output.belief_loss.detach()
@@ -177,9 +186,16 @@ def scoring_metrics(
         "nce_margin": over_valid((logits[:, 0] - best_mismatched).nan_to_num(posinf=0.0)),
         "ptr_score": over_valid(score),
         "valid_ratio": share.mean(),
-        "weight_mean": weight.mean(),
-        "weight_std": weight.std(correction=0),
+        **weight_metrics(weight),
         "weight_clip_low": over_valid((weight <= low + near).to(score.dtype)),
         "weight_clip_high": over_valid((weight >= high - near).to(score.dtype)),
+    }
+
+
+def weight_metrics(weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What the log says of the weights `(N,)` of a batch, wherever they come from."""
+    return {
+        "weight_mean": weight.mean(),
+        "weight_std": weight.std(correction=0),
         "ess": F.effective_sample_size(weight) / weight.numel(),
     }

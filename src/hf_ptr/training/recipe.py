@@ -31,6 +31,9 @@ class DataArguments:
     )
     state_feature: str = field(default="observation.state", metadata={"help": "The proprioceptive state."})
     action_feature: str = field(default="action", metadata={"help": "The action."})
+    weights: str | None = field(
+        default=None, metadata={"help": "Score file whose weights the chunks count with; needs alpha 0."}
+    )
     segment_chunks: int = field(default=4, metadata={"help": "Consecutive chunks of a segment."})
     target_offset: int = field(default=16, metadata={"help": "Frames from a chunk's start to the observation after."})
 

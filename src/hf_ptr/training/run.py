@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from huggingface_hub.errors import StrictDataclassError
 from transformers import set_seed
@@ -14,6 +15,7 @@ from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.corruption import corrupt
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.data.weights import read_weights
 from hf_ptr.errors import InputError
 from hf_ptr.policies import load_policy, policy_from_dataset, require_fits
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
@@ -70,8 +72,12 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     table = whole if episodes is None else whole.select(episodes)
     table, _ = corrupt(table, recipe.data.corruption, recipe.data.corruption_seed)
     policy, processor = _policy(recipe, table)
-    cut = {"segment_chunks": recipe.data.segment_chunks, "target_offset": recipe.data.target_offset}
-    train = chunks_for(policy.config, table, **cut)
+    cut: dict[str, Any] = {
+        "segment_chunks": recipe.data.segment_chunks,
+        "target_offset": recipe.data.target_offset,
+    }
+    weights = None if recipe.data.weights is None else read_weights(recipe.data.weights, table)
+    train = chunks_for(policy.config, table, weights=weights, **cut)
     evaluation = None if held_out is None else chunks_for(policy.config, whole.select(held_out), **cut)
     return PTRTrainer(
         model=policy,
@@ -82,7 +88,9 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     )
 
 
-def chunks_for(config: Any, table: EpisodeTable, *, segment_chunks: int, target_offset: int) -> ChunkDataset:
+def chunks_for(
+    config: Any, table: EpisodeTable, *, segment_chunks: int, target_offset: int, weights: np.ndarray | None = None
+) -> ChunkDataset:
     """The chunks that a policy trains on, or is scored by; those of a segment do not overlap, see `belief_lag`."""
     return ChunkDataset(
         table,
@@ -93,6 +101,7 @@ def chunks_for(config: Any, table: EpisodeTable, *, segment_chunks: int, target_
         observation_features=config.observation_features,
         state_feature=config.state_feature,
         action_feature=config.action_feature,
+        weights=weights,
     )
 
 

@@ -155,7 +155,13 @@ class PTRTrainer(Trainer):
             output = self._forward(model, inputs, self.carry)
             target = output.target
             candidates = None if target is None else candidates_of(self._policy(), inputs, target)
-            losses = self.objective(output, candidates, self._discount(inputs), step=self.state.global_step)
+            losses = self.objective(
+                output,
+                candidates,
+                self._discount(inputs),
+                step=self.state.global_step,
+                given_weight=inputs.get("weight"),
+            )
         if losses.score is not None:
             self.objective.remember()
         self._accumulate(losses)
@@ -359,6 +365,10 @@ def _refuse(args: PTRConfig, peft_config: Any, train: Any, evaluation: Any, proc
         raise InputError(
             f"train_dataset is a {type(train).__name__}: belief tokens walk along the segments of a ChunkDataset; "
             "pass one, or set belief_tokens to 0"
+        )
+    if chunks is not None and args.with_scorer and chunks.weights is not None:
+        raise InputError(
+            "the dataset brings weights, and alpha asks a scorer for its own; set alpha to 0, or drop them"
         )
     if chunks is not None and args.with_scorer and chunks.target_offset >= int(chunks.table.lengths.max()):
         raise InputError(

@@ -1,0 +1,64 @@
+"""What distinguishes the arms: settings of a recipe, or weights computed from the data before training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmarks.robustness.peers import PEERS
+from hf_ptr.errors import InputError, nearest
+
+# The paper's ablations (PTR Sec. 10). Without several devices "no cross-rank gather" is PTR itself.
+ABLATIONS: dict[str, tuple[str, ...]] = {
+    "ptr-no-belief": ("belief_tokens=0",),
+    "ptr-frozen-target": ("target_decay=1.0",),
+    "ptr-no-controller": ("adaptive_scale=false",),
+    # exp(T/β) can reach e^10; what float32 holds stands for "none".
+    "ptr-no-clipping": ("w_min=0.0", "w_max=1.0e+30"),
+    "ptr-alpha-0": ("alpha=0.0", "use_scorer=true"),
+}
+RECIPES = ("sft", "sft_belief", "ptr")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """
+    One way of training on a corrupted dataset.
+
+    Attributes:
+        name: as in the results.
+        recipe: which of the suite's recipes.
+        overrides: `key=value` on it.
+        weighting: what makes the weights that plain weighted regression uses; None where training makes its own.
+        needs: the arm whose finished run the weighting reads.
+    """
+
+    name: str
+    recipe: str
+    overrides: tuple[str, ...] = ()
+    weighting: str | None = None
+    needs: str | None = None
+
+
+def arm_of(name: str) -> Arm:
+    """
+    The arm of a name. `ptr+key=value` is PTR with that setting.
+
+    Raises:
+        InputError: there is none; the nearest name is suggested.
+    """
+    base, plus, setting = name.partition("+")
+    if plus:
+        arm = arm_of(base)
+        return Arm(name, arm.recipe, (*arm.overrides, setting), arm.weighting, arm.needs)
+    if name in RECIPES:
+        return Arm(name, name)
+    if name in ABLATIONS:
+        return Arm(name, "ptr", ABLATIONS[name])
+    if name in WEIGHTINGS:
+        return Arm(name, "sft", weighting=name, needs=WEIGHTINGS[name])
+    known = (*RECIPES, *ABLATIONS, *WEIGHTINGS)
+    raise InputError(f"no arm {name!r}.{nearest(name, known)} There are: {', '.join(known)}")
+
+
+# What is needed of another run: the histogram of PTR's weights, the losses of the SFT policy.
+WEIGHTINGS: dict[str, str | None] = {"oracle": None, "random": "ptr", "loss": "sft", **dict.fromkeys(PEERS)}

@@ -1,0 +1,236 @@
+"""Tables and figures from the results file, put into `docs/results.md` and the README between their marks.
+
+python -m benchmarks.robustness.report
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from benchmarks.robustness.results import corruption_name, read_lines
+from benchmarks.robustness.statistics import (
+    Estimate,
+    Outcomes,
+    difference,
+    mcnemar,
+    outcomes_of,
+    recovered_gap,
+    verdict,
+)
+from benchmarks.robustness.suites import PLANS, ROOT
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
+FIGURE = ROOT / "docs" / "recovered_gap.png"
+
+Cells = dict[tuple[str, str, str], Outcomes]
+
+
+def outcomes_by_cell(lines: Sequence[dict[str, Any]]) -> Cells:
+    """`(suite, corruption, arm)` to the outcomes of its seeds."""
+    cells: dict[tuple[str, str, str], dict[int, np.ndarray]] = defaultdict(dict)
+    for line in lines:
+        key = (line["suite"], corruption_name(line), line["arm"])
+        cells[key][line["seed"]] = outcomes_of(line["outcomes"], list(line["outcomes"]))
+    return dict(cells)
+
+
+def success_table(cells: Cells, suite: str, corruptions: Sequence[str], arms: Sequence[str]) -> str:
+    """Success by arm and corruption, and each arm's difference to SFT with its interval."""
+    rows = [("arm", *corruptions)]
+    for arm in arms:
+        row = [f"`{arm}`"]
+        for corruption in corruptions:
+            mine, sft = cells.get((suite, corruption, arm)), cells.get((suite, corruption, "sft"))
+            if mine is None:
+                row.append("")
+                continue
+            text = f"{100 * _rate(mine):.1f} ({len(mine)})"
+            if arm != "sft" and sft is not None:
+                text += f"<br>{_points(difference(mine, sft))}"
+            row.append(text)
+        rows.append(tuple(row))
+    return _markdown(rows)
+
+
+def comparison_table(cells: Cells, suite: str, corruptions: Sequence[str], arms: Sequence[str]) -> str:
+    """Recovered gap, verdict against SFT and McNemar's p, where there is something to recover."""
+    rows = [("faults", "arm", "recovered gap", "against SFT", "McNemar p", "seeds")]
+    for corruption in corruptions:
+        sft, oracle = (cells.get((suite, corruption, name)) for name in ("sft", "oracle"))
+        if sft is None:
+            continue
+        for arm in arms:
+            mine = cells.get((suite, corruption, arm))
+            if mine is None or arm == "sft":
+                continue
+            gap = Estimate(None) if oracle is None else recovered_gap(mine, sft, oracle)
+            shown = "-" if gap.value is None else f"{100 * gap.value:.0f} % {_bounds(gap, '%.0f')}"
+            p = mcnemar(mine, sft)
+            seeds = len(set(mine) & set(sft))
+            rows.append(
+                (
+                    corruption,
+                    f"`{arm}`",
+                    shown,
+                    verdict(difference(mine, sft)),
+                    "-" if p is None else f"{p:.2g}",
+                    seeds,
+                )
+            )
+    return _markdown(rows)
+
+
+def auroc_table(lines: Sequence[dict[str, Any]], suite: str, corruptions: Sequence[str]) -> str:
+    """Mean AUROC per episode (per sample) of every fault over the seeds, by corruption and arm."""
+    found: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
+    faults: list[str] = []
+    for line in lines:
+        name = corruption_name(line)
+        if line["suite"] != suite or name not in corruptions or line["arm"] in ("oracle", "random"):
+            continue
+        for fault, value in line["auroc_episode"].items():
+            if value is not None:
+                found[name, line["arm"]][fault].append((value, line["auroc_sample"][fault]))
+                faults += [fault] if fault not in faults else []
+    rows = [("faults", "scored by", *faults)]
+    for (name, arm), by_fault in sorted(found.items(), key=lambda item: (corruptions.index(item[0][0]), item[0][1])):
+        cells = [_pair(by_fault.get(fault)) for fault in faults]
+        rows.append((name, f"`{arm}`", *cells))
+    return _markdown(rows)
+
+
+def weights_table(lines: Sequence[dict[str, Any]], suite: str, corruptions: Sequence[str], arms: Sequence[str]) -> str:
+    """What the weights of the chunks looked like at the end of training."""
+    rows = [("faults", "arm", "mean weight", "5 % / 50 % / 95 %", "effective sample size / n", "seeds")]
+    for corruption in corruptions:
+        for arm in arms:
+            mine = [
+                line
+                for line in lines
+                if (line["suite"], corruption_name(line), line["arm"]) == (suite, corruption, arm) and line["ess"]
+            ]
+            if mine:
+                quantiles = np.mean([line["weight_quantiles"] for line in mine], axis=0)
+                rows.append(
+                    (
+                        corruption,
+                        f"`{arm}`",
+                        f"{np.mean([line['weight_mean'] for line in mine]):.2f}",
+                        f"{quantiles[1]:.2f} / {quantiles[3]:.2f} / {quantiles[5]:.2f}",
+                        f"{np.mean([line['ess'] for line in mine]):.3f}",
+                        len(mine),
+                    )
+                )
+    return _markdown(rows)
+
+
+def gap_figure(cells: Cells, suite: str, corruptions: Sequence[str], arms: Sequence[str], out: Path) -> None:
+    """Difference of success to SFT of every arm, one panel a corruption, with intervals."""
+    shown = [name for name in corruptions if (suite, name, "sft") in cells]
+    if not shown:
+        return
+    figure, axes = plt.subplots(1, len(shown), figsize=(2.6 * len(shown) + 1.4, 3.4), sharey=True, squeeze=False)
+    for axis, corruption in zip(axes[0], shown, strict=True):
+        for place, arm in enumerate(arms):
+            mine = cells.get((suite, corruption, arm))
+            if mine is None:
+                continue
+            found = difference(mine, cells[suite, corruption, "sft"])
+            if found.value is None or found.interval is None:
+                continue
+            low, high = found.interval
+            colour = {"better": "tab:green", "worse": "tab:red"}.get(verdict(found), "tab:gray")
+            axis.plot([100 * low, 100 * high], [place, place], color=colour, linewidth=2)
+            axis.plot(100 * found.value, place, "o", color=colour)
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.set_title(f"{corruption} (SFT {100 * _rate(cells[suite, corruption, 'sft']):.0f} %)", fontsize=9)
+        axis.set_xlabel("points above SFT", fontsize=8)
+        axis.tick_params(labelsize=8)
+    axes[0][0].set_yticks(range(len(arms)), arms)
+    axes[0][0].invert_yaxis()
+    figure.tight_layout()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=130)
+    plt.close(figure)
+
+
+def put_into(page: Path, parts: dict[str, str]) -> None:
+    """Replaces what stands between `<!-- begin: NAME -->` and `<!-- end: NAME -->` in a page."""
+    if not page.exists():
+        return
+    text = page.read_text(encoding="utf-8")
+    for name, content in parts.items():
+        marks = re.compile(rf"(<!-- begin: {re.escape(name)} -->\n).*?(<!-- end: {re.escape(name)} -->)", re.DOTALL)
+        text = marks.sub(lambda match, content=content: f"{match[1]}{content}\n{match[2]}", text)
+    page.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    lines = read_lines()
+    cells = outcomes_by_cell(lines)
+    parts = {}
+    for plan, blocks in PLANS.items():
+        suite = blocks[0].suite
+        corruptions = list(dict.fromkeys(name for block in blocks for name in block.corruptions))
+        arms = list(dict.fromkeys(arm for block in blocks for arm in block.arms))
+        arms = arms if "sft" in arms else ["sft", "ptr", "oracle", *arms]
+        parts[plan] = success_table(cells, suite, corruptions, arms)
+        parts[f"{plan}-comparison"] = comparison_table(cells, suite, corruptions, arms)
+        parts[f"{plan}-auroc"] = auroc_table(lines, suite, corruptions)
+        parts[f"{plan}-weights"] = weights_table(lines, suite, corruptions, arms)
+        parts[f"{plan}-state"] = _state(cells, blocks)
+    main_block = PLANS["main"][0]
+    gap_figure(cells, main_block.suite, main_block.corruptions, main_block.arms[1:], FIGURE)
+    for page in PAGES:
+        put_into(page, parts)
+    print(f"{len(lines)} runs; written: {', '.join(str(page.relative_to(ROOT)) for page in PAGES if page.exists())}")
+
+
+def _state(cells: Cells, blocks: Sequence[Any]) -> str:
+    wanted = [
+        (block.suite, corruption, arm, seed)
+        for block in blocks
+        for corruption in block.corruptions
+        for arm in block.arms
+        for seed in range(block.seeds)
+    ]
+    made = sum(seed in cells.get((suite, corruption, arm), {}) for suite, corruption, arm, seed in wanted)
+    return f"{made} of {len(wanted)} runs made."
+
+
+def _rate(outcomes: Outcomes) -> float:
+    return float(np.mean([solved.mean() for solved in outcomes.values()]))
+
+
+def _points(estimate: Estimate) -> str:
+    return "" if estimate.value is None else f"{100 * estimate.value:+.1f} {_bounds(estimate, '%+.1f')}"
+
+
+def _bounds(estimate: Estimate, form: str) -> str:
+    return "" if estimate.interval is None else "[{}, {}]".format(*(form % (100 * end) for end in estimate.interval))
+
+
+def _pair(values: list[tuple[float, float]] | None) -> str:
+    if not values:
+        return ""
+    episode, sample = np.mean(values, axis=0)
+    return f"{episode:.2f} ({sample:.2f})"
+
+
+def _markdown(rows: Sequence[Sequence[Any]]) -> str:
+    head, *body = [f"| {' | '.join(str(cell) for cell in row)} |" for row in rows]
+    return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
+
+
+if __name__ == "__main__":
+    main()

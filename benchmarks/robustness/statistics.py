@@ -1,0 +1,131 @@
+"""How sure are we? Intervals of paired comparisons between arms, and the two leading figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binomtest, mannwhitneyu
+
+DRAWS = 4_000
+LEVEL = 0.95
+
+Outcomes = Mapping[int, np.ndarray]
+"""Of every seed, `(tasks, rollouts)` bool: which rollouts solved their task. Arms of a seed share initial states."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval; `value` is None where it is not defined."""
+
+    value: float | None
+    interval: tuple[float, float] | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {"value": self.value, "interval": None if self.interval is None else list(self.interval)}
+
+
+def auroc(good: np.ndarray, bad: np.ndarray) -> float | None:
+    """The probability that a good sample's score is above a bad one's, ties counted half; None without either."""
+    if len(good) == 0 or len(bad) == 0:
+        return None
+    return float(mannwhitneyu(good, bad).statistic / (len(good) * len(bad)))
+
+
+def resampled_rates(arms: Mapping[str, Outcomes], draws: int = DRAWS) -> dict[str, np.ndarray]:
+    """
+    Success rates of several arms under one two-level bootstrap: seeds are drawn with replacement, then within each
+    drawn seed the rollouts of every task. All arms see the same draws, so that differences stay paired.
+
+    Args:
+        arms: outcomes with the same seeds and shapes.
+        draws: number of resamples.
+
+    Returns:
+        Of every arm `(draws,)`.
+    """
+    seeds = sorted(next(iter(arms.values())))
+    stacked = {
+        name: np.stack([outcomes[seed] for seed in seeds]).astype(np.float64) for name, outcomes in arms.items()
+    }
+    count, tasks, rollouts = next(iter(stacked.values())).shape
+    rng = np.random.default_rng(0)
+    rates = {name: np.empty(draws) for name in arms}
+    for draw in range(draws):
+        seed = rng.integers(count, size=(count, 1, 1))
+        rollout = rng.integers(rollouts, size=(count, tasks, rollouts))
+        task = np.arange(tasks)[None, :, None]
+        for name, values in stacked.items():
+            rates[name][draw] = values[seed, task, rollout].mean()
+    return rates
+
+
+def difference(mine: Outcomes, other: Outcomes) -> Estimate:
+    """Success of `mine` minus that of `other`, over the seeds that both have, with a paired bootstrap interval."""
+    mine, other = _shared(mine, other)
+    if not mine:
+        return Estimate(None)
+    rates = resampled_rates({"mine": mine, "other": other})
+    value = _rate(mine) - _rate(other)
+    return Estimate(value, _interval(rates["mine"] - rates["other"]))
+
+
+def recovered_gap(arm: Outcomes, sft: Outcomes, oracle: Outcomes) -> Estimate:
+    """
+    `(arm - SFT) / (oracle - SFT)`: how much of what faults cost, and perfect weights win back, the arm wins back.
+
+    Not defined where the oracle is not better than SFT beyond the interval: there is nothing to recover.
+    """
+    arm, sft, oracle = _shared(arm, sft, oracle)
+    if not arm:
+        return Estimate(None)
+    rates = resampled_rates({"arm": arm, "sft": sft, "oracle": oracle})
+    gap = rates["oracle"] - rates["sft"]
+    interval = _interval(gap)
+    if interval[0] <= 0:
+        return Estimate(None)
+    value = (_rate(arm) - _rate(sft)) / (_rate(oracle) - _rate(sft))
+    # Draws without a gap would make the ratio's sign meaningless; by the check above they are less than 2.5 %.
+    there = gap > 0
+    return Estimate(value, _interval((rates["arm"] - rates["sft"])[there] / gap[there]))
+
+
+def mcnemar(mine: Outcomes, other: Outcomes) -> float | None:
+    """The exact two-sided McNemar p-value over all paired rollouts; it takes rollouts of a seed as independent."""
+    mine, other = _shared(mine, other)
+    if not mine:
+        return None
+    a = np.concatenate([mine[seed].ravel() for seed in sorted(mine)])
+    b = np.concatenate([other[seed].ravel() for seed in sorted(other)])
+    won, lost = int((a & ~b).sum()), int((~a & b).sum())
+    return 1.0 if won + lost == 0 else float(binomtest(won, won + lost).pvalue)
+
+
+def verdict(estimate: Estimate) -> str:
+    """`better`, `worse` or `cannot tell`, by whether the interval of a difference holds 0."""
+    if estimate.interval is None:
+        return "not measured"
+    low, high = estimate.interval
+    return "better" if low > 0 else "worse" if high < 0 else "cannot tell"
+
+
+def _shared(*arms: Outcomes) -> tuple[dict[int, np.ndarray], ...]:
+    seeds = set.intersection(*(set(outcomes) for outcomes in arms)) if arms else set()
+    return tuple({seed: outcomes[seed] for seed in sorted(seeds)} for outcomes in arms)
+
+
+def _rate(outcomes: Outcomes) -> float:
+    return float(np.mean([solved.mean() for solved in outcomes.values()]))
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    tail = (1.0 - LEVEL) / 2.0
+    low, high = np.quantile(values, [tail, 1.0 - tail])
+    return float(low), float(high)
+
+
+def outcomes_of(strings: Mapping[str, str], tasks: Sequence[str]) -> np.ndarray:
+    """`{"reach-v3": "1101…"}` as a result holds it to `(tasks, rollouts)` bool."""
+    return np.array([[mark == "1" for mark in strings[task]] for task in tasks])

@@ -1,0 +1,163 @@
+"""What is trained and tested: tasks, demonstrations and rollouts of each suite, and the tables to be filled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hf_ptr.envs.tasks import DEFAULT_TASKS, INSTRUCTIONS
+
+ROOT = Path(__file__).resolve().parents[2]
+WORK = ROOT / "runs" / "robustness"
+RESULTS = ROOT / "benchmarks" / "results" / "robustness.jsonl"
+
+# Pairs of tasks in one scene with opposite goals, which only the instruction tells apart.
+GOAL_TASKS = (
+    "door-open-v3",
+    "door-close-v3",
+    "drawer-open-v3",
+    "drawer-close-v3",
+    "window-open-v3",
+    "window-close-v3",
+    "faucet-open-v3",
+    "faucet-close-v3",
+    "handle-press-v3",
+    "handle-pull-v3",
+    "plate-slide-v3",
+    "plate-slide-back-v3",
+)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """
+    Tasks, their demonstrations, and the recipes that train on them.
+
+    Attributes:
+        name: of the suite.
+        tasks: full names.
+        demonstrations: recorded per task, anew for every seed.
+        rollouts: per task and run; the arms of a seed share their initial states.
+        recipes: folder with `sft.yaml`, `sft_belief.yaml` and `ptr.yaml`.
+        overrides: `key=value` on every recipe.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    demonstrations: int
+    rollouts: int
+    recipes: str = "vla/metaworld_state"
+    overrides: tuple[str, ...] = ()
+
+    def recipe(self, name: str) -> Path:
+        """The path of a recipe."""
+        return ROOT / "recipes" / self.recipes / f"{name}.yaml"
+
+    def demonstrations_of(self, seed: int) -> Path:
+        """The folder of a seed's demonstrations."""
+        return WORK / self.name / f"demonstrations-{seed}"
+
+
+SUITES: dict[str, Suite] = {
+    suite.name: suite
+    for suite in (
+        Suite("mt10-state", DEFAULT_TASKS, demonstrations=40, rollouts=20),
+        Suite("goal-state", GOAL_TASKS, demonstrations=40, rollouts=20),
+        Suite("mt50-state", tuple(INSTRUCTIONS), demonstrations=20, rollouts=20, overrides=("max_steps=4000",)),
+        Suite(
+            "smoke",
+            ("reach-v3", "drawer-close-v3"),
+            demonstrations=6,
+            rollouts=2,
+            overrides=("max_steps=12", "warmup_steps=2", "nce_warmup_steps=2", "logging_steps=4", "expert_size=64"),
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A rectangle of cells: every arm on every corruption, for so many seeds."""
+
+    suite: str
+    corruptions: tuple[str, ...]
+    arms: tuple[str, ...]
+    seeds: int
+
+
+MAIN = Block(
+    "mt10-state",
+    ("hard", "clean", "ln-severe", "misaligned", "combined"),
+    ("sft", "oracle", "ptr", "sft_belief", "random", "length", "loss"),
+    seeds=5,
+)
+PLANS: dict[str, tuple[Block, ...]] = {
+    "clean": (Block("mt10-state", ("clean",), ("sft", "ptr"), seeds=5),),
+    "main": (MAIN,),
+    "peers": (
+        Block(
+            "mt10-state",
+            ("hard", "misaligned"),
+            ("smoothness", "mutual_information", "progress", "progress_delta"),
+            seeds=3,
+        ),
+    ),
+    "ablations": (
+        Block(
+            "mt10-state",
+            ("clean", "hard"),
+            ("ptr-no-belief", "ptr-frozen-target", "ptr-no-controller", "ptr-no-clipping", "ptr-alpha-0"),
+            seeds=3,
+        ),
+    ),
+    "sensitivity": (
+        Block(
+            "mt10-state",
+            ("hard",),
+            (
+                "ptr+scorer_temperature=0.06",
+                "ptr+scorer_temperature=0.2",
+                "ptr+beta=0.75",
+                "ptr+beta=3.0",
+                "ptr+w_max=2.0",
+                "ptr+w_max=8.0",
+            ),
+            seeds=3,
+        ),
+    ),
+    "severity": (
+        Block(
+            "mt10-state",
+            (
+                *(f"{name}{level}" for name in ("ani", "tt", "ln") for level in ("-mild", "", "-severe")),
+                "combined-mild",
+                "combined-severe",
+            ),
+            ("sft", "ptr", "oracle"),
+            seeds=3,
+        ),
+    ),
+    "goal": (Block("goal-state", ("clean", "hard"), ("sft", "ptr", "oracle"), seeds=3),),
+    "mt50": (Block("mt50-state", ("clean", "hard"), ("sft", "ptr", "oracle"), seeds=3),),
+    "smoke": (
+        Block(
+            "smoke",
+            ("hard",),
+            (
+                "sft",
+                "ptr",
+                "oracle",
+                "random",
+                "length",
+                "smoothness",
+                "loss",
+                "mutual_information",
+                "progress",
+                "progress_delta",
+                "ptr-no-clipping",
+                "ptr+beta=0.75",
+            ),
+            seeds=1,
+        ),
+    ),
+}

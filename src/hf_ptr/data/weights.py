@@ -1,0 +1,54 @@
+"""Weights of chunks from a score file, for plain weighted regression."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from hf_ptr.data.columns import open_columns
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.errors import InputError
+
+
+def read_weights(path: str | Path, table: EpisodeTable) -> np.ndarray:
+    """
+    The weight of every frame of a table as the start of a chunk, from a score file: a parquet with the columns
+    `index` (the frame's id in the dataset) and `weight`. Rows of other frames are left aside.
+
+    Args:
+        path: of the score file.
+        table: the episodes that will be trained on.
+
+    Returns:
+        `(F,)` float64, finite, at least 0, in the order of the table.
+
+    Raises:
+        InputError: the file is missing or damaged, a weight is negative, NaN or infinite, a frame stands twice, a
+            frame of the table has none, or all of them are 0.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"score file {path} does not exist; write one with hf-ptr score")
+    with open_columns(path) as file:
+        index, weight = file.integers("index"), file.numbers("weight", 1)[:, 0].astype(np.float64)
+    wrong = ~(np.isfinite(weight) & (weight >= 0))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise InputError(
+            f"{path}: the weight of frame {index[row]} is {weight[row]}; it must be finite and at least 0"
+        )
+    order = np.argsort(index, kind="stable")
+    index, weight = index[order], weight[order]
+    twice = index[1:][index[1:] == index[:-1]]
+    if len(twice):
+        raise InputError(f"{path} has two weights for frame {twice[0]}; keep one")
+    place = np.minimum(np.searchsorted(index, table.frame_id), max(len(index) - 1, 0))
+    missing = np.ones(len(table.frame_id), dtype=bool) if len(index) == 0 else index[place] != table.frame_id
+    if missing.any():
+        raise InputError(
+            f"{path} has no weight for frame {table.frame_id[missing][0]} of {table.source!r}; score this very dataset"
+        )
+    if not weight[place].any():
+        raise InputError(f"{path}: every weight of {table.source!r} is 0; nothing would be learned")
+    return weight[place]

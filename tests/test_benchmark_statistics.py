@@ -1,0 +1,86 @@
+"""The benchmark's statistics: what they say when the truth is known."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from benchmarks.robustness.statistics import (
+    auroc,
+    difference,
+    mcnemar,
+    outcomes_of,
+    recovered_gap,
+    verdict,
+)
+
+TASKS, ROLLOUTS = 10, 20
+
+
+def outcomes(rate: float, seeds: int = 5, first: int = 0, shift: float = 0.0) -> dict[int, np.ndarray]:
+    """Seeds that differ in their true rate by a standard deviation of `shift`."""
+    made = {}
+    for seed in range(first, first + seeds):
+        rng = np.random.default_rng([seed, int(1e6 * rate)])
+        own = np.clip(rate + shift * np.random.default_rng(seed).normal(), 0, 1)
+        made[seed] = rng.random((TASKS, ROLLOUTS)) < own
+    return made
+
+
+def test_auroc_is_the_share_of_pairs_in_order() -> None:
+    rng = np.random.default_rng(0)
+    good, bad = rng.integers(0, 6, 40).astype(float), rng.integers(0, 5, 30).astype(float)
+    pairs = [1.0 if g > b else 0.5 if g == b else 0.0 for g, b in itertools.product(good, bad)]
+    assert auroc(good, bad) == pytest.approx(np.mean(pairs))
+    assert auroc(good, bad[:0]) is None
+
+
+def test_a_clear_difference_is_seen_and_none_is_not() -> None:
+    sft, better, same = outcomes(0.5), outcomes(0.7), outcomes(0.5001)
+    found = difference(better, sft)
+    assert found.value == pytest.approx(0.2, abs=0.05)
+    assert verdict(found) == "better"
+    assert verdict(difference(sft, better)) == "worse"
+    assert verdict(difference(same, sft)) == "cannot tell"
+    assert difference(sft, sft).interval == (0.0, 0.0)
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+    # Paired seeds that differ among each other; with five of them a bootstrap over seeds is known to be narrow.
+    hits = 0
+    for trial in range(100):
+        mine = outcomes(0.6, first=100 * trial, shift=0.05)
+        other = outcomes(0.5, first=100 * trial, shift=0.05)
+        low, high = difference(mine, other).interval or (0.0, 0.0)
+        hits += low <= 0.1 <= high
+    assert hits >= 85
+
+
+def test_the_recovered_gap_is_one_for_the_oracle_and_undefined_without_a_gap() -> None:
+    sft, half, oracle = outcomes(0.4), outcomes(0.6), outcomes(0.8)
+    assert recovered_gap(oracle, sft, oracle).value == pytest.approx(1.0)
+    found = recovered_gap(half, sft, oracle)
+    assert found.value == pytest.approx(0.5, abs=0.12)
+    assert found.interval is not None and found.interval[0] < 0.5 < found.interval[1]
+    assert recovered_gap(half, sft, outcomes(0.4001)).value is None
+
+
+def test_only_shared_seeds_are_compared() -> None:
+    mine, other = outcomes(0.7, seeds=5), outcomes(0.5, seeds=2)
+    assert difference(mine, other).value == difference({0: mine[0], 1: mine[1]}, other).value
+    assert difference(outcomes(0.7, first=10), other).value is None
+    assert verdict(difference(outcomes(0.7, first=10), other)) == "not measured"
+
+
+def test_mcnemar_counts_discordant_pairs() -> None:
+    mine = {0: np.array([[True] * 9 + [False] * 11])}
+    other = {0: np.zeros((1, 20), dtype=bool)}
+    assert mcnemar(mine, other) == pytest.approx(2 * 0.5**9)
+    assert mcnemar(mine, mine) == 1.0
+
+
+def test_outcomes_are_read_task_by_task() -> None:
+    read = outcomes_of({"b": "10", "a": "01"}, ["a", "b"])
+    np.testing.assert_array_equal(read, [[False, True], [True, False]])
