@@ -61,34 +61,38 @@ def mutual_information(table: EpisodeTable, seed: int, *, observation_features: 
     larger of its distances in state and in action, and `n_s`, `n_a` the samples nearer than the k-th neighbour in
     either alone (the sample itself included), a sample contributes `-ψ(n_s) - ψ(n_a)` and a constant. Averaged over
     k = 5, 6, 7 and several rounds of batches of 1,024, clipped at the 1 % and 99 % quantiles, averaged over the
-    episode, as published. Batches mix tasks. A batch needs all of its distances anyway, hence no search tree.
+    episode, as published. As there, a dataset is one (labelled) task; tasks differ in their level, which is taken off
+    by the median. A batch needs all of its distances anyway, hence no search tree.
 
     One stand-in: the paper embeds states and action chunks with two VAEs; for low-dimensional states and actions the
     first 10 whitened principal components of either take their place. Chunks that outlast their episode repeat its
     last action.
 
     Returns:
-        `(F,)` goodness in nats, up to a constant.
-
-    Raises:
-        InputError: fewer frames than neighbours.
+        `(F,)` goodness in nats, 0 for a median frame of the task, and for tasks with no more frames than neighbours.
     """
-    if table.num_frames <= max(NEIGHBOURS):
-        raise InputError(
-            f"{table.source!r} has {table.num_frames} frames; mutual information takes more than {max(NEIGHBOURS)}"
-        )
     last = np.repeat(table.starts + table.lengths - 1, table.lengths)
     steps = np.minimum(np.arange(table.num_frames)[:, None] + np.arange(CHUNK), last[:, None])
-    states = _whitened(standardized(table, observation_features))
-    actions = _whitened(standardized(table, ("action",))[steps].reshape(table.num_frames, -1))
+    states = standardized(table, observation_features)
+    chunks = standardized(table, ("action",))[steps].reshape(table.num_frames, -1)
     rng = np.random.default_rng(seed)
-    contributions = np.empty((MI_ROUNDS, table.num_frames))
-    batches = max(1, round(table.num_frames / MI_BATCH))
+    goodness = np.zeros(table.num_frames)
+    for task in np.unique(table.task_index):
+        frames = np.flatnonzero(table.task_index == task)
+        if len(frames) > max(NEIGHBOURS):
+            found = _mean_contribution(_whitened(states[frames]), _whitened(chunks[frames]), rng)
+            goodness[frames] = found - np.median(found)
+    return _episode_mean(goodness, np.ones(table.num_frames, dtype=bool), table)
+
+
+def _mean_contribution(states: torch.Tensor, actions: torch.Tensor, rng: np.random.Generator) -> np.ndarray:
+    """`(N,)`: what each of N pairs adds to the mutual information, over several rounds of batches."""
+    contributions = np.empty((MI_ROUNDS, len(states)))
+    batches = max(1, round(len(states) / MI_BATCH))
     for contribution in contributions:
-        for rows in np.array_split(rng.permutation(table.num_frames), batches):
+        for rows in np.array_split(rng.permutation(len(states)), batches):
             contribution[rows] = _ksg(states[rows], actions[rows])
-    clipped = contributions.clip(*np.quantile(contributions, (0.01, 0.99))).mean(axis=0)
-    return _episode_mean(clipped, np.ones(table.num_frames, dtype=bool), table)
+    return contributions.clip(*np.quantile(contributions, (0.01, 0.99))).mean(axis=0)
 
 
 PEERS: dict[str, Callable[..., np.ndarray]] = {
