@@ -77,7 +77,7 @@ def test_every_peer_is_finite_and_told_by_its_seed(name):
     assert goodness.dtype == np.float64
     assert np.isfinite(goodness).all()
     np.testing.assert_array_equal(goodness, judge(name, table))
-    if name not in ("length", "smoothness"):
+    if name not in ("length", "smoothness", "mutual_information"):  # draws batches from 1,024 frames a task on
         assert not np.array_equal(goodness, judge(name, table, seed=1))
 
 
