@@ -17,11 +17,11 @@ from hf_ptr.curation.figures import training_curves, weight_distribution
 from hf_ptr.curation.scores import score_dataset, write_scores
 from hf_ptr.data.corruption import CorruptionTruth, corrupt, write_corrupted
 from hf_ptr.data.lerobot_reader import read_dataset
-from hf_ptr.data.lerobot_writer import write_json
 from hf_ptr.data.recording import record_metaworld
 from hf_ptr.envs.tasks import DEFAULT_TASKS
 from hf_ptr.errors import InputError
 from hf_ptr.evaluation.rollouts import evaluate_metaworld
+from hf_ptr.files import write_json
 from hf_ptr.functional import weight_bounds
 from hf_ptr.training.config import PTRConfig
 from hf_ptr.training.run import run_recipe

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -35,6 +34,7 @@ def evaluate(
     from rich.console import Console
 
     from hf_ptr.errors import InputError, nearest
+    from hf_ptr.files import write_json
 
     console = Console()
     if (env is None) == (dataset is None):
@@ -68,8 +68,7 @@ def evaluate(
             console.print(compare(errors))
         arms = {name: measured.to_dict() for name, measured in errors.items()}
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps({"arms": arms}, indent=2) + "\n")
+        write_json({"arms": arms}, json_file)
         console.print(f"written to {json_file}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.segments import SegmentBatches
 from hf_ptr.errors import InputError
+from hf_ptr.files import replacing
 from hf_ptr.policies import VLAProcessor, require_fits
 from hf_ptr.training.collator import ChunkCollator
 from hf_ptr.training.config import PTRConfig
@@ -115,13 +115,8 @@ def _filling(dataset: ChunkDataset, walk: list[list[int]], size: int) -> list[li
 def write_scores(scores: pd.DataFrame, out: str | Path) -> Path:
     """Writes a score file as parquet, whole or not at all."""
     out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial")
-    try:
+    with replacing(out) as partial:
         scores.to_parquet(partial, index=False)
-        os.replace(partial, out)
-    finally:
-        partial.unlink(missing_ok=True)
     return out
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import secrets
 import shutil
@@ -22,6 +21,7 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot_files import DATA_PATH, FILES_PER_CHUNK, VIDEO_PATH, DataFiles, VideoFiles, write_tasks
 from hf_ptr.data.statistics import feature_statistics
 from hf_ptr.errors import InputError, nearest
+from hf_ptr.files import write_json
 
 EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
 
@@ -347,12 +347,6 @@ def write_table(table: EpisodeTable, out: str | Path, *, meta: Mapping[str, Any]
         for name, content in (meta or {}).items():
             writer.add_meta(name, content)
     return writer.out
-
-
-def write_json(content: Any, path: Path) -> None:
-    """Write indented JSON, making the folders it needs. NaN is refused, as JSON has none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=4, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _checked_features(features: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[str]]:

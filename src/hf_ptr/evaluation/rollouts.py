@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -21,6 +19,7 @@ from hf_ptr.envs.tasks import INSTRUCTIONS, evaluation_seed, task_names
 from hf_ptr.envs.workers import map_in_order, progress_bar
 from hf_ptr.errors import InputError, nearest
 from hf_ptr.evaluation.success import SuccessTable
+from hf_ptr.files import write_text
 
 # Episodes of a task that are stepped together, each with its own simulation of some 25 MB.
 EPISODES_TOGETHER = 25
@@ -208,10 +207,7 @@ class _Batch:
         path = self._path()
         if path is None:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        partial.write_text(json.dumps({**self._settings(), "solved": solved}) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        write_text(json.dumps({**self._settings(), "solved": solved}) + "\n", path)
 
 
 def _run(batch: _Batch) -> list[bool]:

@@ -53,6 +53,9 @@ class PolicyArguments:
     num_expert_layers: int = field(default=2, metadata={"help": "Residual blocks of the action expert."})
     dropout: float = field(default=0.0, metadata={"help": "Dropout in observation encoder and action expert."})
     relative_actions: bool = field(default=False, metadata={"help": "Act relative to the state at a chunk's start."})
+    scale_floor: float = field(
+        default=0.0, metadata={"help": "Least scale of observation and state, in their units, as 0.3 (rad)."}
+    )
     action_features: str = field(default="clean", metadata={"help": "What e pools: clean or noised action tokens."})
 
 

@@ -17,6 +17,7 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.data.weights import read_weights
 from hf_ptr.errors import InputError
+from hf_ptr.files import write_text
 from hf_ptr.policies import load_policy, policy_from_dataset, require_fits
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
 from hf_ptr.training.trainer import PTRTrainer, last_complete_checkpoint
@@ -46,8 +47,7 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
         return folder
     trainer = build_trainer(recipe)
     if trainer.is_world_process_zero():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / RECIPE_FILE).write_text(yaml.safe_dump(recipe.given, sort_keys=True, allow_unicode=True))
+        write_text(yaml.safe_dump(recipe.given, sort_keys=True, allow_unicode=True), folder / RECIPE_FILE)
     result = trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder))
     trainer.save_model()
     trainer.save_state()

@@ -23,6 +23,7 @@ from hf_ptr.belief import BeliefCarry
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.segments import SegmentBatches
 from hf_ptr.errors import InputError
+from hf_ptr.files import write_text
 from hf_ptr.scoring import Candidates
 from hf_ptr.training.collator import ChunkCollator
 from hf_ptr.training.config import ARGUMENTS_FILE, PTRConfig
@@ -253,7 +254,7 @@ class PTRTrainer(Trainer):
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
         self._save_state_file(folder)
-        (folder / ARGUMENTS_FILE).write_text(json.dumps(self.args.to_dict(), indent=2, default=str) + "\n")
+        write_text(json.dumps(self.args.to_dict(), indent=2, default=str) + "\n", folder / ARGUMENTS_FILE)
 
     def _save_state_file(self, folder: str | os.PathLike) -> None:
         """Queue, controller and running metrics, which no part of the model holds."""
