@@ -191,6 +191,47 @@ def test_a_new_policy_takes_sizes_and_statistics_of_its_dataset() -> None:
     assert policy.instruction_embedding.num_embeddings > ids.max()
 
 
+def test_the_past_is_read_as_its_difference_from_the_present(tmp_path: Path) -> None:
+    """Whatever order the features come in; a checkpoint reads the same."""
+    table = coded_table([9, 12, 7])
+    features = ["observation.state@-2", "observation.state", "observation.state@-1"]
+    policy, _ = policy_from_dataset(table, observation_features=features, chunk_size=4, n_action_steps=2)
+    policy.save_pretrained(tmp_path)
+    past, now, last = (torch.from_numpy(table.feature(name)) for name in features)
+    observation = torch.cat((past, now, last), dim=1)
+    read = torch.cat((past - now, now, last - now), dim=1)
+    expected = (read - read.mean(dim=0)) / read.std(dim=0, correction=0)
+    expected[:, 0] = expected[:, 2 * STATE_WIDTH] = 0.0  # The episode's number: a difference of zero throughout.
+    for reader in (policy, VLAPolicy.from_pretrained(tmp_path)):
+        with watching(reader.tower.layers) as calls:
+            reader.tower(observation)
+        torch.testing.assert_close(calls[0][0][0], expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(observation, torch.cat((past, now, last), dim=1))
+
+
+def test_observation_sizes_must_be_those_of_the_features() -> None:
+    features = ["observation.state", "observation.state@-1"]
+    with pytest.raises(StrictDataclassError) as caught:
+        tiny_config(observation_features=features, observation_sizes=[2, 2])
+    assert f"observation_dim {OBSERVATION}" in str(caught.value.__cause__)
+
+
+def test_a_scale_floor_holds_for_observation_and_state_but_not_for_differences_and_actions() -> None:
+    table, floor = coded_table([9, 12, 7]), 2.0
+    features = ["observation.state", "observation.state@-1"]
+    sizes = {"chunk_size": 4, "n_action_steps": 2}
+    plain, _ = policy_from_dataset(table, observation_features=features, **sizes)
+    floored, _ = policy_from_dataset(table, observation_features=features, scale_floor=floor, **sizes)
+    std = plain.state_normalizer.std
+    assert std.min() < floor < std.max()
+    torch.testing.assert_close(floored.state_normalizer.std, std.clamp(min=floor))
+    torch.testing.assert_close(floored.tower.normalizer.std[:STATE_WIDTH], std.clamp(min=floor))
+    torch.testing.assert_close(floored.tower.normalizer.std[STATE_WIDTH:], plain.tower.normalizer.std[STATE_WIDTH:])
+    torch.testing.assert_close(floored.action_normalizer.std, plain.action_normalizer.std)
+    with pytest.raises(InputError, match=r"scale_floor is -1\.0"):
+        policy_from_dataset(table, observation_features=features, scale_floor=-1.0, **sizes)
+
+
 # ---- acting
 
 

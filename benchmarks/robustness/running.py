@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from functools import cache
@@ -31,8 +32,9 @@ from hf_ptr.training.run import run_recipe
 SEVERITIES = ("mild", "severe")
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 ORACLE_WEIGHTS = (0.25, 4.0)
-# What a run's figures depend on. Texts, the command line and the curation of finished runs are none of it.
-CODE = ("functional.py", "belief", "data", "envs", "evaluation", "policies", "scoring", "training")
+# Modules that a run loads and that its figures do not depend on: files are read and written as they are, and the data
+# have a hash of their own.
+NOT_HASHED = ("cli", "curation", "errors", "files", "data.columns", "data.lerobot_", "data.recording", "data.weights")
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,10 @@ def data_hash(folder: Path) -> str:
 
 @cache
 def code_hash() -> str:
-    """Of the library's code without comments and docstrings: a better text makes no run obsolete."""
-    package = ROOT / "src" / "hf_ptr"
-    files = sorted(file for name in CODE for file in _python_files(package / name))
-    return _digest("".join(f"{file.relative_to(package)} {_code_of(file)}\n" for file in files))
+    """Of the library's modules that a run loads, without comments and docstrings: a better text changes no figure."""
+    names = sorted(name.removeprefix("hf_ptr.") for name in sys.modules if name.startswith("hf_ptr."))
+    counted = {name: sys.modules[f"hf_ptr.{name}"].__file__ for name in names if not name.startswith(NOT_HASHED)}
+    return _digest("".join(f"{name} {_code_of(Path(str(file)))}\n" for name, file in counted.items()))
 
 
 @cache
@@ -200,10 +202,6 @@ def _figures(scores: pd.DataFrame | None, table: EpisodeTable, truth: Corruption
         "weight_mean": float(weight.mean()),
         "weight_quantiles": [float(value) for value in np.quantile(weight, QUANTILES)],
     }
-
-
-def _python_files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else list(path.rglob("*.py"))
 
 
 def _code_of(file: Path) -> str:

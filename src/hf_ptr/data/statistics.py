@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.errors import InputError
 
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 
@@ -85,7 +86,15 @@ class ImageStatistics:
         return {**shaped, "count": np.array([self.frames], dtype=np.int64)}
 
 
-def normalization(table: EpisodeTable, features: Sequence[str]) -> dict[str, np.ndarray]:
+def present_of(features: Sequence[str]) -> list[int | None]:
+    """For each feature `NAME@-K` the position of `NAME` in `features`; None for others, and where it is not there."""
+    positions = {name: position for position, name in enumerate(features)}
+    return [positions.get(name.partition("@-")[0]) if "@-" in name else None for name in features]
+
+
+def normalization(
+    table: EpisodeTable, features: Sequence[str], *, past_as_difference: bool = False, floor: float = 0.0
+) -> dict[str, np.ndarray]:
     """Mean and standard deviation with which a policy normalises the given features, side by side.
 
     A dimension that does not move (a joint that is never used, a coordinate that the task fixes) keeps a scale of 1:
@@ -93,16 +102,30 @@ def normalization(table: EpisodeTable, features: Sequence[str]) -> dict[str, np.
     inference, into inputs of thousands. Nearly zero is 1e-4 of the dimension's magnitude, and at least 1e-4: in
     metres, radians and normalised commands alike, less than a robot can sense.
 
+    Args:
+        table: the episodes.
+        features: their names.
+        past_as_difference: of a feature `NAME@-K` whose `NAME` is also given, the difference `NAME@-K - NAME`.
+        floor: the least scale, in the features' units, of all but the differences. In a few episodes a joint that
+            merely rests spreads by hundredths of a radian, and rests elsewhere in the next one.
+
     Returns:
-        `mean` and `std`, each `(D,)` float32 with `D` the sum of the features' widths; `std` is positive.
+        `mean` and `std`, each `(D,)` float32 in the features' units with `D` the sum of their widths; `std` is
+        positive.
 
     Raises:
-        InputError: a feature that the table does not have.
+        InputError: a feature that the table does not have, or a floor that is negative or not finite.
     """
+    if not 0 <= floor < np.inf:
+        raise InputError(f"scale_floor is {floor}; it must be 0 or a scale in the units of the features")
     columns = [table.feature(name) for name in features]
-    mean = np.concatenate([column.mean(axis=0, dtype=np.float64) for column in columns])
-    std = np.concatenate([column.std(axis=0, dtype=np.float64) for column in columns])
-    return _scale(mean, std)
+    present = present_of(features) if past_as_difference else [None] * len(columns)
+    parts = []
+    for column, now in zip(columns, present, strict=True):
+        values = column if now is None else column - columns[now]
+        mean, std = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
+        parts.append(_scale(mean, std, floor if now is None else 0.0))
+    return {name: np.concatenate([part[name] for part in parts]) for name in ("mean", "std")}
 
 
 def relative_normalization(table: EpisodeTable, action: str, state: str, chunk_size: int) -> dict[str, np.ndarray]:
@@ -129,6 +152,7 @@ def relative_normalization(table: EpisodeTable, action: str, state: str, chunk_s
     return _scale(mean, np.sqrt(np.maximum(squares / count - mean**2, 0.0)))
 
 
-def _scale(mean: np.ndarray, std: np.ndarray) -> dict[str, np.ndarray]:
+def _scale(mean: np.ndarray, std: np.ndarray, floor: float = 0.0) -> dict[str, np.ndarray]:
     constant = std <= CONSTANT_BELOW * np.maximum(1.0, np.abs(mean))
-    return {"mean": mean.astype(np.float32), "std": np.where(constant, 1.0, std).astype(np.float32)}
+    scale = np.where(constant, 1.0, np.maximum(std, floor))
+    return {"mean": mean.astype(np.float32), "std": scale.astype(np.float32)}

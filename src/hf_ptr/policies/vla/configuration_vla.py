@@ -22,6 +22,8 @@ class VLAPolicyConfig(PreTrainedConfig):
         chunk_size (`int`, defaults to 16): `L`, actions predicted at once.
         n_action_steps (`int`, defaults to 8): how many of them are executed before the next chunk is predicted.
         observation_features (`list[str]`): dataset features that are concatenated into `o`.
+        observation_sizes (`list[int]`, *optional*): their widths. With them the policy reads a feature `NAME@-K`,
+            what `NAME` was K frames before, as its difference from `NAME`, where that is in `o` too.
         state_feature (`str`), action_feature (`str`): dataset features of `s` and `a`.
         num_instructions (`int`, defaults to 0): instructions with a learned embedding each; 0 with a text encoder.
         text_config (`dict`, *optional*): configuration of a transformers text encoder for instructions.
@@ -49,6 +51,7 @@ class VLAPolicyConfig(PreTrainedConfig):
     chunk_size: int = 16
     n_action_steps: int = 8
     observation_features: list[str] | tuple[str, ...] = ("observation.environment_state",)
+    observation_sizes: list[int] | tuple[int, ...] | None = None
     state_feature: str = "observation.state"
     action_feature: str = "action"
     num_instructions: int = 0
@@ -90,6 +93,12 @@ class VLAPolicyConfig(PreTrainedConfig):
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
+        sizes = self.observation_sizes
+        if sizes is not None and (len(sizes), sum(sizes)) != (len(self.observation_features), self.observation_dim):
+            raise ValueError(
+                f"observation_sizes {list(sizes)} are not the widths of {len(self.observation_features)} "
+                f"observation_features that make up observation_dim {self.observation_dim}"
             )
         if self.relative_actions and self.state_dim != self.action_dim:
             raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -42,10 +43,30 @@ class Normalizer(nn.Module):
 
 
 class ObservationTower(nn.Module):
-    """The observation encoder of a state policy, the `v` of PTR Sec. 4: raw `(N, do)` to features `(N, D)`."""
+    """
+    The observation encoder of a state policy, the `v` of PTR Sec. 4: raw `(N, do)` to features `(N, D)`.
 
-    def __init__(self, observation_dim: int, encoder_size: int, hidden_size: int, dropout: float):
+    What is the past of another part of the observation is read as its difference from it. A state and the one a tenth
+    of a second before are all but equal: of two copies the encoder would have to find the motion in their last digits.
+
+    Args:
+        observation_dim: `do`.
+        encoder_size: hidden width.
+        hidden_size: `D`.
+        dropout: after the hidden layer.
+        pasts: `(start of a past, start of its present, width)` in dimensions of the observation, for each past.
+    """
+
+    def __init__(
+        self,
+        observation_dim: int,
+        encoder_size: int,
+        hidden_size: int,
+        dropout: float,
+        pasts: Sequence[tuple[int, int, int]] = (),
+    ):
         super().__init__()
+        self.pasts = tuple(pasts)
         self.normalizer = Normalizer(observation_dim)
         self.layers = nn.Sequential(
             nn.Linear(observation_dim, encoder_size),
@@ -55,7 +76,16 @@ class ObservationTower(nn.Module):
         )
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
-        return self.layers(self.normalizer.clamped(observation))
+        return self.layers(self.normalizer.clamped(self.differences(observation)))
+
+    def differences(self, observation: torch.Tensor) -> torch.Tensor:
+        """The observation `(…, do)` with every past minus its present, in raw units."""
+        if not self.pasts:
+            return observation
+        result = observation.clone()
+        for past, present, width in self.pasts:
+            result[..., past : past + width] -= observation[..., present : present + width]
+        return result
 
 
 class ContextLayer(nn.Module):

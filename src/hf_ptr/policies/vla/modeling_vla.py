@@ -14,6 +14,7 @@ from torch.distributions import Beta
 from transformers import AutoModel, PreTrainedModel, initialization
 
 from hf_ptr.belief import BELIEF_FOLDER, BeliefTokenizer
+from hf_ptr.data.statistics import present_of
 from hf_ptr.policies.contract import Embedded, FeatureSizes, PolicyOutput
 from hf_ptr.policies.vla.configuration_vla import VLAPolicyConfig
 from hf_ptr.policies.vla.layers import (
@@ -49,7 +50,9 @@ class VLAPolicy(PreTrainedModel):
     def __init__(self, config: VLAPolicyConfig):
         super().__init__(config)
         width = config.hidden_size
-        self.tower = ObservationTower(config.observation_dim, config.encoder_size, width, config.dropout)
+        self.tower = ObservationTower(
+            config.observation_dim, config.encoder_size, width, config.dropout, _pasts(config)
+        )
         self.state_normalizer = Normalizer(config.state_dim)
         self.action_normalizer = Normalizer(config.action_dim)
         self.state_embedding = nn.Linear(config.state_dim, width)
@@ -314,6 +317,15 @@ class VLAPolicy(PreTrainedModel):
         for layer in self.context_layers:
             tokens = layer(tokens, key_mask)
         return self.context_pool(tokens, mask)
+
+
+def _pasts(config: VLAPolicyConfig) -> list[tuple[int, int, int]]:
+    """Where the pasts and their presents lie in the observation, for [`ObservationTower`]."""
+    if config.observation_sizes is None:
+        return []
+    starts = [sum(config.observation_sizes[:position]) for position in range(len(config.observation_sizes))]
+    places = zip(starts, present_of(config.observation_features), config.observation_sizes, strict=True)
+    return [(start, starts[present], width) for start, present, width in places if present is not None]
 
 
 def _masked_mean(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
