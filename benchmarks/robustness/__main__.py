@@ -15,8 +15,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,6 +25,7 @@ from benchmarks.robustness.results import append, corruption_name, read_lines, r
 from benchmarks.robustness.running import Cell, hashes_of, run_cell
 from benchmarks.robustness.suites import PLANS, SUITES, WORK
 from hf_ptr.data.recording import record_metaworld
+from hf_ptr.envs.workers import process_pool
 from hf_ptr.errors import InputError, nearest
 
 
@@ -67,7 +67,7 @@ def record(cells: Iterable[Cell], workers: int) -> None:
 def run_all(cells: list[Cell], jobs: int, until: float) -> list[Cell]:
     """Runs cells in processes of one thread, an arm after the one it needs; returns those that time did not allow."""
     waiting, running = list(cells), {}
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with process_pool(jobs) as pool:
         while waiting or running:
             if time.monotonic() > until and not running:
                 break

@@ -43,11 +43,8 @@ def map_in_order(
     if workers == 1:
         yield from map(function, jobs)
         return
-    context = multiprocessing.get_context("spawn")
-    leash, holder = context.Pipe(duplex=False)
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with, initargs=(leash,))
     begun: deque[Future[Result]] = deque()
-    try:
+    with process_pool(workers) as executor:
         for job in jobs:
             if len(begun) == 2 * workers:
                 yield begun.popleft().result()
@@ -55,6 +52,16 @@ def map_in_order(
                 begun.append(executor.submit(function, job))
         while begun:
             yield begun.popleft().result()
+
+
+@contextmanager
+def process_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Spawned processes that end with this one, whatever ends it, and at once when the block ends by an exception."""
+    context = multiprocessing.get_context("spawn")
+    leash, holder = context.Pipe(duplex=False)
+    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with, initargs=(leash,))
+    try:
+        yield executor
     except BaseException:
         holder.close()
         raise
