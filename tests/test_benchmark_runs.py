@@ -66,8 +66,13 @@ def test_an_arm_waits_for_the_one_it_needs() -> None:
 
 @pytest.mark.parametrize(
     ("changed", "keep", "again"),
-    [({}, False, False), ({"recipe_hash": "other"}, True, True), ({"data_hash": "other"}, True, True)]
-    + [({"code_hash": "other"}, False, True), ({"code_hash": "other"}, True, False)],
+    [
+        ({}, False, False),
+        ({"recipe_hash": "other"}, True, True),
+        ({"data_hash": "other"}, True, True),
+        ({"code_hash": "other"}, False, True),
+        ({"code_hash": "other"}, True, False),
+    ],
 )
 def test_only_what_changed_is_run_again(
     changed: dict[str, str], keep: bool, again: bool, monkeypatch: pytest.MonkeyPatch
