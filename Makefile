@@ -47,8 +47,9 @@ bench-clean: install  ## PTR against SFT on clean demonstrations, five seeds: ab
 	$(BIN)/python -m benchmarks.robustness clean
 	$(BIN)/python -m benchmarks.robustness.report
 
-bench-robustness: install  ## The main table: faults, arms, seeds; many hours, goes on where it was
-	$(BIN)/python -m benchmarks.robustness main
+PLAN := main
+bench-robustness: install  ## A table of the robustness benchmark (PLAN=main); many hours, goes on where it was
+	$(BIN)/python -m benchmarks.robustness $(PLAN)
 	$(BIN)/python -m benchmarks.robustness.report
 
 bench-smoke: install  ## One small cell of every kind of run of the robustness benchmark

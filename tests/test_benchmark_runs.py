@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+from data_helpers import coded_table
 
 from benchmarks.robustness import __main__ as command
 from benchmarks.robustness import report, results, running, suites
 from benchmarks.robustness.arms import ABLATIONS, RECIPES, WEIGHTINGS, arm_of
+from benchmarks.robustness.figures import score_figures
 from benchmarks.robustness.running import Cell
 from benchmarks.robustness.suites import PLANS, SUITES
 from hf_ptr.data.corruption import RECIPES as CORRUPTIONS
+from hf_ptr.data.corruption import CorruptionTruth
 from hf_ptr.errors import InputError
 from hf_ptr.training.recipe import load_recipe
 
@@ -54,14 +60,78 @@ def test_every_arm_is_known_and_a_wrong_one_gets_the_nearest_name() -> None:
         arm_of("oracel")
 
 
-def test_an_arm_waits_for_the_one_it_needs() -> None:
-    ptr, random = (Cell("mt10-state", "hard", arm, 0) for arm in ("ptr", "random"))
-    assert command._held_up(random, [ptr, random], [])
-    assert command._held_up(random, [random], [ptr])
-    assert not command._held_up(random, [random], [])
-    assert not command._held_up(ptr, [ptr, random], [])
-    other_seed = Cell("mt10-state", "hard", "ptr", 1)
-    assert not command._held_up(random, [other_seed, random], [])
+def fake_run(cell: Cell, hashes: dict[str, str], commit: str) -> dict[str, Any]:
+    """In a process of its own: fails for one arm, and else says that it was run."""
+    if cell.arm == "ptr":
+        raise ValueError("diverged")
+    return {**line(cell.arm, seed=cell.seed), "successes": 1, "episodes": 2, "seconds": 3.0}
+
+
+def test_a_failed_run_takes_down_what_needs_it_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results.jsonl")
+    monkeypatch.setattr(command, "run_cell", fake_run)
+    wanted = {Cell("mt10-state", "hard", arm, 0): HASHES for arm in ("random", "ptr", "loss", "sft", "oracle")}
+    failed, left = command.run_all(wanted, 2, math.inf)
+    assert {cell.arm for cell in failed} == {"ptr", "random"}
+    assert left == []
+    assert "diverged" in capsys.readouterr().err
+    order = [read["arm"] for read in results.read_lines()]
+    assert sorted(order) == ["loss", "oracle", "sft"]
+    assert order.index("sft") < order.index("loss")
+
+
+def test_no_run_begins_when_the_time_is_over() -> None:
+    wanted = {Cell("mt10-state", "hard", "sft", 0): HASHES}
+    assert command.run_all(wanted, 1, until=-1.0) == ({}, list(wanted))
+
+
+def test_a_second_command_in_the_same_checkout_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "WORK", tmp_path)
+    with command.alone(), pytest.raises(InputError, match="is running"), command.alone():
+        pass
+
+
+@pytest.mark.parametrize("argument", ["--seeds=0", "--jobs=0", "--minutes=nan", "--minutes=-1"])
+def test_wrong_arguments_are_one_line(argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["benchmarks.robustness", "smoke", argument])
+    with pytest.raises(InputError, match="at least 1"):
+        command.main()
+
+
+def test_a_hash_changes_with_what_it_stands_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "mt10-state" / "demonstrations-40-0"
+    data.mkdir(parents=True)
+    (data / "file").write_text("frames")
+    monkeypatch.setattr(suites, "WORK", tmp_path)
+    made = {arm: running.hashes_of(Cell("mt10-state", "hard", arm, 0)) for arm in ("sft", "ptr", "random", "length")}
+    assert len({found["recipe_hash"] for found in made.values()}) == 4
+    assert made["sft"]["code_hash"] == made["ptr"]["code_hash"] != made["length"]["code_hash"]
+    assert running.hashes_of(Cell("mt10-state", "clean", "sft", 0))["recipe_hash"] != made["sft"]["recipe_hash"]
+    # A changed setting of PTR is one of the arm that deals out PTR's weights.
+    monkeypatch.setattr(running, "_settings", lambda cell: {"alpha": 0.5} if cell.arm == "ptr" else {"alpha": 0})
+    assert running.hashes_of(Cell("mt10-state", "hard", "random", 0))["recipe_hash"] != made["random"]["recipe_hash"]
+    running.data_hash.cache_clear()
+    (data / "file").write_text("other frames")
+    assert running.hashes_of(Cell("mt10-state", "hard", "sft", 0))["data_hash"] != made["sft"]["data_hash"]
+    running.data_hash.cache_clear()
+
+
+def test_the_figures_of_a_score_are_per_fault_against_fault_free_episodes() -> None:
+    table = coded_table([2, 2, 2, 2])
+    noisy, foreign = np.array([False, True, False, False]), np.array([False, False, True, False])
+    truth = CorruptionTruth("made", 0, table.episode_index, {"noise": noisy, "foreign_actions": foreign})
+    score = [3.0, 1.0, 0.0, 2.0, 5.0, 5.0, 4.0, 2.0]
+    weight = [4.0, 4.0, 1.0, 1.0, 4.0, 4.0, 4.0, 4.0]
+    valid = [True] * 7 + [False]
+    scores = pd.DataFrame({"score": score, "weight": weight, "valid": valid})
+    found = score_figures(scores, table, truth)
+    # Fault-free chunks score 3, 1 and 4, their episodes 2 and 4; noisy ones 0 and 2, foreign ones 5 and 5.
+    assert found["auroc_sample"]["noise"] == pytest.approx(5 / 6)
+    assert found["auroc_episode"] == {"noise": 1.0, "foreign_actions": 0.0, "any": 0.5}
+    assert found["ess"] == pytest.approx(26.0**2 / (6 * 16 + 2) / 8)
+    assert found["weight_quantiles"][0] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -80,7 +150,7 @@ def test_only_what_changed_is_run_again(
     monkeypatch.setattr(command, "hashes_of", lambda cell: HASHES)
     cell = Cell("mt10-state", "ln-severe", "sft", 0)
     made = line("sft", "ln", "severe", **changed)
-    assert (command.missing_of([cell], [made], keep) == [cell]) is again
+    assert (command.missing_of([cell], [made], keep) == {cell: HASHES}) is again
     assert command.missing_of([Cell("mt10-state", "ln-severe", "sft", 1)], [made], keep)
 
 
@@ -90,6 +160,15 @@ def test_a_newer_line_replaces_an_older_one(tmp_path: Path, monkeypatch: pytest.
         results.append(found)
     assert {(read["arm"], read["successes"]) for read in results.read_lines()} == {("sft", 3), ("ptr", 2)}
     assert results.read_lines("goal-state") == []
+
+
+def test_a_line_cut_short_is_no_run_and_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results.jsonl")
+    results.append(line("sft"))
+    with results.RESULTS.open("a") as file:
+        file.write('{"suite": "mt10-')
+    results.append(line("ptr"))
+    assert [read["arm"] for read in results.read_lines()] == ["sft", "ptr"]
 
 
 def test_texts_do_not_change_the_hash_of_code(tmp_path: Path) -> None:
@@ -105,11 +184,15 @@ def test_texts_do_not_change_the_hash_of_code(tmp_path: Path) -> None:
 
 
 def test_tables_leave_empty_what_was_not_run_and_put_nothing_beside_their_marks(tmp_path: Path) -> None:
-    found = [line(arm, outcomes={"reach-v3": marks}) for arm, marks in (("sft", "1100"), ("oracle", "1111"))]
+    tasks = SUITES["mt10-state"].tasks
+    found = [
+        line(arm, outcomes=dict.fromkeys(reversed(tasks), marks))
+        for arm, marks in (("sft", "1100"), ("oracle", "1111"))
+    ]
     made = report.outcomes_by_cell(found)
     table = report.success_table(made, "mt10-state", ["hard", "clean"], ["sft", "oracle", "ptr"])
-    assert "| `sft` | 50.0 (1) |  |" in table
-    assert "| `oracle` | 100.0 (1)<br>+50.0" in table
+    assert "| `sft` | 50.0 [35, 65] (1) |  |" in table
+    assert "| `oracle` | 100.0 [91, 100] (1)<br>+50.0" in table
     assert "| `ptr` |  |  |" in table
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- begin: main -->\nold\n<!-- end: main -->\nafter\n")

@@ -10,19 +10,20 @@ lines of older code count too. Then `python -m benchmarks.robustness.report` mak
 from __future__ import annotations
 
 import argparse
+import fcntl
+import math
 import os
-import shutil
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from benchmarks.robustness.arms import arm_of
 from benchmarks.robustness.results import append, corruption_name, read_lines, results_file
-from benchmarks.robustness.running import Cell, hashes_of, run_cell
+from benchmarks.robustness.running import Cell, Hashes, checkout, hashes_of, run_cell
 from benchmarks.robustness.suites import PLANS, SUITES, WORK
 from hf_ptr.data.recording import record_metaworld
 from hf_ptr.envs.workers import process_pool
@@ -43,16 +44,16 @@ def cells_of(plan: str, seeds: int | None) -> list[Cell]:
     ]
 
 
-def missing_of(cells: Iterable[Cell], lines: list[dict[str, Any]], keep: bool) -> list[Cell]:
-    """Those without a line, or with one of other settings, data or (unless `keep`) code."""
+def missing_of(cells: Iterable[Cell], lines: list[dict[str, Any]], keep: bool) -> dict[Cell, Hashes]:
+    """Those without a line, or with one of other settings, data or (unless `keep`) code; with their hashes."""
     made = {(line["suite"], corruption_name(line), line["arm"], line["seed"]): line for line in lines}
     same = ("recipe_hash", "data_hash") if keep else ("recipe_hash", "data_hash", "code_hash")
-    missing = []
+    missing = {}
     for cell in cells:
         line = made.get((cell.suite, cell.corruption, cell.arm, cell.seed))
         now = hashes_of(cell)
         if line is None or any(line[name] != now[name] for name in same):
-            missing.append(cell)
+            missing[cell] = now
     return missing
 
 
@@ -64,67 +65,86 @@ def record(cells: Iterable[Cell], workers: int) -> None:
             record_metaworld(SUITES[suite].tasks, SUITES[suite].demonstrations, folder, seed=seed, workers=workers)
 
 
-def run_all(cells: list[Cell], jobs: int, until: float) -> list[Cell]:
-    """Runs cells in processes of one thread, an arm after the one it needs; returns those that time did not allow."""
-    waiting, running = list(cells), {}
+def run_all(cells: dict[Cell, Hashes], jobs: int, until: float) -> tuple[dict[Cell, str], list[Cell]]:
+    """
+    Runs cells in processes of one thread, an arm after the one it needs.
+
+    Returns:
+        What went wrong, by cell, and the cells for which there was no time.
+    """
+    waiting, commit = list(cells), checkout()
+    running: dict[Future, Cell] = {}
+    failed: dict[Cell, str] = {}
     with process_pool(jobs) as pool:
-        while waiting or running:
-            if time.monotonic() > until and not running:
-                break
+        while True:
+            for cell in [cell for cell in waiting if cell.needed in failed]:
+                waiting.remove(cell)
+                failed[cell] = f"needs {cell.needed}"
             while time.monotonic() <= until and len(running) < jobs:
-                cell = next((cell for cell in waiting if not _held_up(cell, waiting, running.values())), None)
+                cell = next((cell for cell in waiting if cell.needed not in [*waiting, *running.values()]), None)
                 if cell is None:
                     break
                 waiting.remove(cell)
-                running[pool.submit(run_cell, cell)] = cell
-            _collect(running)
-    return waiting
+                running[pool.submit(run_cell, cell, cells[cell], commit)] = cell
+            if not running:
+                return failed, waiting
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                cell = running.pop(future)
+                if error := future.exception():
+                    failed[cell] = str(error) or type(error).__name__
+                    print(f"{cell}: {failed[cell]}", file=sys.stderr, flush=True)
+                else:
+                    _report(future.result())
 
 
-def _held_up(cell: Cell, waiting: list[Cell], running: Iterable[Cell]) -> bool:
-    needs = arm_of(cell.arm).needs
-    other = Cell(cell.suite, cell.corruption, needs, cell.seed) if needs else None
-    return other in waiting or other in running
+def _report(line: dict[str, Any]) -> None:
+    append(line)
+    what = f"{line['suite']} {corruption_name(line)} {line['arm']} {line['seed']}"
+    print(f"{what}: {line['successes'] / line['episodes']:.1%} in {line['seconds']:.0f} s", flush=True)
 
 
-def _collect(running: dict[Future, Cell]) -> None:
-    for future in wait(running, return_when=FIRST_COMPLETED).done:
-        cell, line = running.pop(future), future.result()
-        append(line)
-        rate = line["successes"] / line["episodes"]
-        print(
-            f"{cell.suite} {cell.corruption} {cell.arm} {cell.seed}: {rate:.1%} in {line['seconds']:.0f} s", flush=True
-        )
+@contextmanager
+def alone() -> Iterator[None]:
+    """Two commands at once would make the same runs in the same folders."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    with (WORK / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError("another benchmarks.robustness is running in this checkout; wait for it") from error
+        yield
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.robustness", description=__doc__.splitlines()[0])
     parser.add_argument("plan", help=f"one of {', '.join(PLANS)}")
     parser.add_argument("--seeds", type=int, help="fewer than the plan asks for")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, each on one core")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after this time")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no run after this time")
     parser.add_argument("--keep", action="store_true", help="count lines of older code, too")
-    parser.add_argument("--fresh", action="store_true", help="throw the plan's finished runs away first")
+    parser.add_argument("--fresh", action="store_true", help="run every cell of the plan, whatever was run before")
     options = parser.parse_args()
     if options.plan not in PLANS:
         raise InputError(f"no plan {options.plan!r}.{nearest(options.plan, PLANS)} There are: {', '.join(PLANS)}")
+    if options.jobs < 1 or (options.seeds is not None and options.seeds < 1) or not options.minutes > 0:
+        raise InputError("--jobs, --seeds and --minutes must be at least 1")
     until = time.monotonic() + 60 * options.minutes
     cells = cells_of(options.plan, options.seeds)
-    if options.fresh:
-        for suite in {cell.suite for cell in cells}:
-            shutil.rmtree(WORK / suite, ignore_errors=True)
-    record(cells, options.jobs)
-    missing = missing_of(cells, read_lines("smoke" if options.plan == "smoke" else None), options.keep)
-    print(f"{len(cells)} cells, {len(missing)} to run", flush=True)
-    for cell in missing:
-        # A run that stands there was made by other settings or code, or not finished: it is made again from the start.
-        shutil.rmtree(cell.folder, ignore_errors=True)
-    left = run_all(missing, options.jobs, until)
-    print(f"{len(missing) - len(left)} runs made, {len(left)} left; results in {results_file(cells[0].suite)}")
+    with alone():
+        record(cells, options.jobs)
+        lines = [] if options.fresh else read_lines("smoke" if options.plan == "smoke" else None)
+        missing = missing_of(cells, lines, options.keep)
+        print(f"{len(cells)} cells, {len(missing)} to run", flush=True)
+        failed, left = run_all(missing, options.jobs, until)
+    made = len(missing) - len(failed) - len(left)
+    print(f"{made} passed, {len(failed)} failed, {len(left)} left; results in {results_file(cells[0].suite)}")
+    if failed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":
     try:
         main()
     except InputError as error:
-        sys.exit(f"benchmarks.robustness: {error}")
+        print(f"benchmarks.robustness: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,10 +1,10 @@
-"""What distinguishes the arms: settings of a recipe, or weights computed from the data before training."""
+"""What distinguishes the arms: settings of a recipe, or weights made before training."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks.robustness.peers import PEERS
+from benchmarks.robustness.weighting import WEIGHTINGS
 from hf_ptr.errors import InputError, nearest
 
 # The paper's ablations (PTR Sec. 10). Without several devices "no cross-rank gather" is PTR itself.
@@ -46,10 +46,10 @@ def arm_of(name: str) -> Arm:
     Raises:
         InputError: there is none; the nearest name is suggested.
     """
-    base, plus, setting = name.partition("+")
+    base, plus, settings = name.partition("+")
     if plus:
         arm = arm_of(base)
-        return Arm(name, arm.recipe, (*arm.overrides, setting), arm.weighting, arm.needs)
+        return Arm(name, arm.recipe, (*arm.overrides, *settings.split("+")), arm.weighting, arm.needs)
     if name in RECIPES:
         return Arm(name, name)
     if name in ABLATIONS:
@@ -58,7 +58,3 @@ def arm_of(name: str) -> Arm:
         return Arm(name, "sft", weighting=name, needs=WEIGHTINGS[name])
     known = (*RECIPES, *ABLATIONS, *WEIGHTINGS)
     raise InputError(f"no arm {name!r}.{nearest(name, known)} There are: {', '.join(known)}")
-
-
-# What is needed of another run: the histogram of PTR's weights, the losses of the SFT policy.
-WEIGHTINGS: dict[str, str | None] = {"oracle": None, "random": "ptr", "loss": "sft", **dict.fromkeys(PEERS)}

@@ -105,7 +105,7 @@ PEERS: dict[str, Callable[..., np.ndarray]] = {
 
 
 @torch.no_grad()
-def policy_loss(policy: Any, processor: Any, table: EpisodeTable, *, draws: int = 4, seed: int) -> np.ndarray:
+def policy_loss(policy: Any, processor: Any, table: EpisodeTable, *, draws: int = 16, seed: int) -> np.ndarray:
     """
     Chunks that a trained policy reproduces badly are bad: small-loss trimming.
 

@@ -19,33 +19,41 @@ from benchmarks.robustness.statistics import (
     Estimate,
     Outcomes,
     difference,
-    mcnemar,
     outcomes_of,
     recovered_gap,
+    seeds_won_and_lost,
     verdict,
 )
-from benchmarks.robustness.suites import PLANS, ROOT
+from benchmarks.robustness.suites import PLANS, ROOT, SUITES, Block
+from hf_ptr.evaluation.success import SuccessRate
+from hf_ptr.files import write_text
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
-FIGURE = ROOT / "docs" / "recovered_gap.png"
+FIGURE = ROOT / "docs" / "difference_to_sft.png"
 
 Cells = dict[tuple[str, str, str], Outcomes]
 
 
+def comparable(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lines that can be paired: of every suite and seed those on the demonstrations of its newest line."""
+    newest = {(line["suite"], line["seed"]): line["data_hash"] for line in lines}
+    return [line for line in lines if line["data_hash"] == newest[line["suite"], line["seed"]]]
+
+
 def outcomes_by_cell(lines: Sequence[dict[str, Any]]) -> Cells:
-    """`(suite, corruption, arm)` to the outcomes of its seeds."""
+    """`(suite, corruption, arm)` to the outcomes of its seeds, tasks in the order of the suite."""
     cells: dict[tuple[str, str, str], dict[int, np.ndarray]] = defaultdict(dict)
     for line in lines:
         key = (line["suite"], corruption_name(line), line["arm"])
-        cells[key][line["seed"]] = outcomes_of(line["outcomes"], list(line["outcomes"]))
+        cells[key][line["seed"]] = outcomes_of(line["outcomes"], SUITES[line["suite"]].tasks)
     return dict(cells)
 
 
 def success_table(cells: Cells, suite: str, corruptions: Sequence[str], arms: Sequence[str]) -> str:
-    """Success by arm and corruption, and each arm's difference to SFT with its interval."""
+    """Success by arm and corruption with Wilson's interval, and each arm's difference to SFT with its interval."""
     rows = [("arm", *corruptions)]
     for arm in arms:
         row = [f"`{arm}`"]
@@ -54,7 +62,9 @@ def success_table(cells: Cells, suite: str, corruptions: Sequence[str], arms: Se
             if mine is None:
                 row.append("")
                 continue
-            text = f"{100 * _rate(mine):.1f} ({len(mine)})"
+            solved = np.concatenate([seed.ravel() for seed in mine.values()])
+            low, high = SuccessRate(int(solved.sum()), len(solved)).interval
+            text = f"{100 * solved.mean():.1f} [{100 * low:.0f}, {100 * high:.0f}] ({len(mine)})"
             if arm != "sft" and sft is not None:
                 text += f"<br>{_points(difference(mine, sft))}"
             row.append(text)
@@ -63,8 +73,8 @@ def success_table(cells: Cells, suite: str, corruptions: Sequence[str], arms: Se
 
 
 def comparison_table(cells: Cells, suite: str, corruptions: Sequence[str], arms: Sequence[str]) -> str:
-    """Recovered gap, verdict against SFT and McNemar's p, where there is something to recover."""
-    rows = [("faults", "arm", "recovered gap", "against SFT", "McNemar p", "seeds")]
+    """Recovered gap where there is something to recover, verdict against SFT, and seeds won and lost by McNemar."""
+    rows = [("faults", "arm", "recovered gap", "against SFT", "seeds clearly better / worse / all")]
     for corruption in corruptions:
         sft, oracle = (cells.get((suite, corruption, name)) for name in ("sft", "oracle"))
         if sft is None:
@@ -75,18 +85,8 @@ def comparison_table(cells: Cells, suite: str, corruptions: Sequence[str], arms:
                 continue
             gap = Estimate(None) if oracle is None else recovered_gap(mine, sft, oracle)
             shown = "-" if gap.value is None else f"{100 * gap.value:.0f} % {_bounds(gap, '%.0f')}"
-            p = mcnemar(mine, sft)
-            seeds = len(set(mine) & set(sft))
-            rows.append(
-                (
-                    corruption,
-                    f"`{arm}`",
-                    shown,
-                    verdict(difference(mine, sft)),
-                    "-" if p is None else f"{p:.2g}",
-                    seeds,
-                )
-            )
+            seeds = " / ".join(str(number) for number in seeds_won_and_lost(mine, sft))
+            rows.append((corruption, f"`{arm}`", shown, verdict(difference(mine, sft)), seeds))
     return _markdown(rows)
 
 
@@ -110,7 +110,7 @@ def auroc_table(lines: Sequence[dict[str, Any]], suite: str, corruptions: Sequen
 
 
 def weights_table(lines: Sequence[dict[str, Any]], suite: str, corruptions: Sequence[str], arms: Sequence[str]) -> str:
-    """What the weights of the chunks looked like at the end of training."""
+    """The weights of the chunks: those of a scorer at the end of its training, others as they were trained with."""
     rows = [("faults", "arm", "mean weight", "5 % / 50 % / 95 %", "effective sample size / n", "seeds")]
     for corruption in corruptions:
         for arm in arms:
@@ -166,17 +166,16 @@ def gap_figure(cells: Cells, suite: str, corruptions: Sequence[str], arms: Seque
 
 def put_into(page: Path, parts: dict[str, str]) -> None:
     """Replaces what stands between `<!-- begin: NAME -->` and `<!-- end: NAME -->` in a page."""
-    if not page.exists():
-        return
     text = page.read_text(encoding="utf-8")
     for name, content in parts.items():
         marks = re.compile(rf"(<!-- begin: {re.escape(name)} -->\n).*?(<!-- end: {re.escape(name)} -->)", re.DOTALL)
         text = marks.sub(lambda match, content=content: f"{match[1]}{content}\n{match[2]}", text)
-    page.write_text(text, encoding="utf-8")
+    write_text(text, page)
 
 
 def main() -> None:
-    lines = read_lines()
+    every = read_lines()
+    lines = comparable(every)
     cells = outcomes_by_cell(lines)
     parts = {}
     for plan, blocks in PLANS.items():
@@ -188,15 +187,17 @@ def main() -> None:
         parts[f"{plan}-comparison"] = comparison_table(cells, suite, corruptions, arms)
         parts[f"{plan}-auroc"] = auroc_table(lines, suite, corruptions)
         parts[f"{plan}-weights"] = weights_table(lines, suite, corruptions, arms)
-        parts[f"{plan}-state"] = _state(cells, blocks)
+        parts[f"{plan}-state"] = _state(lines, cells, blocks)
     main_block = PLANS["main"][0]
     gap_figure(cells, main_block.suite, main_block.corruptions, main_block.arms[1:], FIGURE)
     for page in PAGES:
         put_into(page, parts)
-    print(f"{len(lines)} runs; written: {', '.join(str(page.relative_to(ROOT)) for page in PAGES if page.exists())}")
+    left_out = f", {len(every) - len(lines)} on other demonstrations left out" if len(every) > len(lines) else ""
+    print(f"{len(lines)} runs{left_out}; written: {', '.join(str(page.relative_to(ROOT)) for page in PAGES)}")
 
 
-def _state(cells: Cells, blocks: Sequence[Any]) -> str:
+def _state(lines: Sequence[dict[str, Any]], cells: Cells, blocks: Sequence[Block]) -> str:
+    """How much of a plan has been run, and by which commits."""
     wanted = [
         (block.suite, corruption, arm, seed)
         for block in blocks
@@ -205,7 +206,9 @@ def _state(cells: Cells, blocks: Sequence[Any]) -> str:
         for seed in range(block.seeds)
     ]
     made = sum(seed in cells.get((suite, corruption, arm), {}) for suite, corruption, arm, seed in wanted)
-    return f"{made} of {len(wanted)} runs made."
+    suites = {block.suite for block in blocks}
+    commits = sorted({line["commit"] for line in lines if line["suite"] in suites})
+    return f"{made} of {len(wanted)} runs made. Commits: {', '.join(commits) or 'none'}."
 
 
 def _rate(outcomes: Outcomes) -> float:

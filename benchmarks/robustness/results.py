@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,37 @@ def append(line: dict[str, Any]) -> None:
     """Adds a run; it replaces an older one of the same cell when read."""
     file = results_file(line["suite"])
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a", encoding="utf-8") as opened:
-        opened.write(json.dumps(line) + "\n")
+    text = json.dumps(line, allow_nan=False) + "\n"
+    with file.open("a+b") as opened:
+        # After a kill in the middle of a line, the next one begins anew.
+        if opened.tell() and _last_byte(file) != b"\n":
+            text = "\n" + text
+        opened.write(text.encode())
+        opened.flush()
+        os.fsync(opened.fileno())
 
 
 def read_lines(suite: str | None = None) -> list[dict[str, Any]]:
-    """The newest line of every cell, of one suite or of all that are kept."""
+    """The newest line of every cell, of one suite or of all that are kept; a line cut short was no finished run."""
     file = results_file(suite or "")
     if not file.exists():
         return []
-    lines = [json.loads(text) for text in file.read_text(encoding="utf-8").splitlines() if text]
-    newest = {tuple(line[name] for name in KEY): line for line in lines}
+    newest = {}
+    for text in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+            newest[tuple(line[name] for name in KEY)] = line
+        except (ValueError, KeyError, TypeError):
+            continue
     return [line for line in newest.values() if suite in (None, line["suite"])]
 
 
 def corruption_name(line: dict[str, Any]) -> str:
     """The corruption as recipes name it, with its severity."""
     return line["corruption"] if line["severity"] == "paper" else f"{line['corruption']}-{line['severity']}"
+
+
+def _last_byte(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        opened.seek(-1, os.SEEK_END)
+        return opened.read()

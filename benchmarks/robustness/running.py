@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -13,28 +14,24 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from benchmarks.robustness.arms import Arm, arm_of
-from benchmarks.robustness.peers import PEERS, policy_loss, weights_from_goodness
-from benchmarks.robustness.statistics import auroc
+from benchmarks.robustness.arms import arm_of
+from benchmarks.robustness.figures import score_figures
 from benchmarks.robustness.suites import ROOT, SUITES, WORK, Suite
+from benchmarks.robustness.weighting import score_file
 from hf_ptr.curation.scores import score_dataset, write_scores
-from hf_ptr.data.corruption import CorruptionTruth, corrupt
-from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.corruption import corrupt
 from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.evaluation.rollouts import evaluate_metaworld
-from hf_ptr.policies import load_policy
+from hf_ptr.files import write_json
 from hf_ptr.training.recipe import load_recipe
 from hf_ptr.training.run import run_recipe
 
-SEVERITIES = ("mild", "severe")
-QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-ORACLE_WEIGHTS = (0.25, 4.0)
-# Modules that a run loads and that its figures do not depend on: files are read and written as they are, and the data
-# have a hash of their own.
-NOT_HASHED = ("cli", "curation", "errors", "files", "data.columns", "data.lerobot_", "data.recording", "data.weights")
+Hashes = dict[str, str]
+
+# Modules of the library that a run loads and that no figure depends on.
+NOT_HASHED = ("cli", "errors", "files", "data.lerobot_writer", "data.recording", "envs.workers", "envs.rendering")
+FIGURES = ("figures", "statistics")
+WEIGHTS = ("weighting", "peers", "progress")
 
 
 @dataclass(frozen=True)
@@ -56,30 +53,47 @@ class Cell:
         """The suite."""
         return SUITES[self.suite]
 
+    @property
+    def needed(self) -> Cell | None:
+        """The cell whose finished run this one reads."""
+        needs = arm_of(self.arm).needs
+        return None if needs is None else Cell(self.suite, self.corruption, needs, self.seed)
 
-def train(cell: Cell, weights: Path | None = None) -> Path:
-    """The trained run of a cell; nothing is done where it stands already."""
-    return run_recipe(*_recipe_of(cell, weights))
 
+def run_cell(cell: Cell, hashes: Hashes, commit: str) -> dict[str, Any]:
+    """
+    Trains and evaluates one cell.
 
-def run_cell(cell: Cell, workers: int = 1) -> dict[str, Any]:
-    """Trains and evaluates one cell, and returns its line of the results."""
+    Args:
+        cell: what to run.
+        hashes: of the cell and of what it needs, as they were when the command began.
+        commit: of the checkout at that time.
+
+    Returns:
+        Its line of the results.
+    """
     start = time.monotonic()
-    hashes = hashes_of(cell)
     arm, suite = arm_of(cell.arm), cell.definition
     table, truth = corrupt(read_dataset(suite.demonstrations_of(cell.seed)), cell.corruption, cell.seed)
     scores, file = None, None
     if arm.weighting is not None:
-        scores = _weights(arm, cell, table, truth)
-        file = write_scores(scores, cell.folder.with_suffix(".parquet"))
+        scores = score_file(
+            arm.weighting,
+            table,
+            truth,
+            cell.seed,
+            observation_features=load_recipe(*_recipe_of(cell)).data.observation_features,
+            other=None if cell.needed is None else train(cell.needed),
+        )
+        file = write_scores(scores, cell.folder.parent / f"{cell.arm}.parquet")
     folder = train(cell, file)
     if scores is None and (folder / "scorer").is_dir():
         scores = score_dataset(folder, table, seed=cell.seed)
-    success = evaluate_metaworld(
-        folder, suite.tasks, suite.rollouts, seed=cell.seed, workers=workers, cache=cell.folder.parent / "rollouts"
-    )
+    # Of other code, the same checkpoint may act otherwise.
+    cache = cell.folder.parent / f"rollouts-{hashes['code_hash']}"
+    success = evaluate_metaworld(folder, suite.tasks, suite.rollouts, seed=cell.seed, workers=1, cache=cache)
     corruption, _, severity = cell.corruption.partition("-")
-    settings = load_recipe(*_recipe_of(cell, file)).training
+    settings = load_recipe(*_recipe_of(cell)).training
     return {
         "suite": cell.suite,
         "corruption": corruption,
@@ -92,27 +106,43 @@ def run_cell(cell: Cell, workers: int = 1) -> dict[str, Any]:
         "outcomes": {
             task: "".join("01"[solved] for solved in solved_by) for task, solved_by in success.outcomes.items()
         },
-        **_figures(scores, table, truth),
+        **score_figures(scores, table, truth),
         "seconds": round(time.monotonic() - start, 1),
-        "commit": commit(),
+        "commit": commit,
         **hashes,
     }
 
 
-def hashes_of(cell: Cell) -> dict[str, str]:
+def train(cell: Cell, weights: Path | None = None) -> Path:
+    """The trained run of a cell; made anew unless it stands there with the same settings, data and code."""
+    hashes, made_of = hashes_of(cell), cell.folder.parent / f"{cell.arm}.json"
+    if not made_of.exists() or json.loads(made_of.read_text()) != hashes:
+        shutil.rmtree(cell.folder, ignore_errors=True)
+        write_json(hashes, made_of)
+    return run_recipe(*_recipe_of(cell, weights))
+
+
+def hashes_of(cell: Cell) -> Hashes:
     """What the result of a cell depends on: the settings, the data and the code."""
-    recipe = load_recipe(*_recipe_of(cell, None))
-    # Folders are where a run is made, not what it is.
-    settings = {key: value for key, value in recipe.given.items() if key not in ("dataset", "output_dir")}
-    suite = cell.definition
-    evaluation = {"tasks": suite.tasks, "rollouts": suite.rollouts, "arm": cell.arm}
+    suite, arm = cell.definition, arm_of(cell.arm)
+    definition: dict[str, Any] = {
+        "tasks": suite.tasks,
+        "demonstrations": suite.demonstrations,
+        "rollouts": suite.rollouts,
+        "weighting": arm.weighting,
+        "settings": _settings(cell),
+    }
+    if cell.needed is not None:
+        definition["needed"] = _settings(cell.needed)
+    modules = FIGURES if arm.weighting is None else FIGURES + WEIGHTS
     return {
-        "recipe_hash": _digest(json.dumps([settings, evaluation], sort_keys=True, default=str)),
+        "recipe_hash": _digest(json.dumps(definition, sort_keys=True, default=str)),
         "data_hash": data_hash(suite.demonstrations_of(cell.seed)),
-        "code_hash": code_hash(),
+        "code_hash": code_hash(modules),
     }
 
 
+@cache
 def data_hash(folder: Path) -> str:
     """Of everything in a dataset's folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -120,21 +150,30 @@ def data_hash(folder: Path) -> str:
 
 
 @cache
-def code_hash() -> str:
-    """Of the library's modules that a run loads, without comments and docstrings: a better text changes no figure."""
-    names = sorted(name.removeprefix("hf_ptr.") for name in sys.modules if name.startswith("hf_ptr."))
-    counted = {name: sys.modules[f"hf_ptr.{name}"].__file__ for name in names if not name.startswith(NOT_HASHED)}
-    return _digest("".join(f"{name} {_code_of(Path(str(file)))}\n" for name, file in counted.items()))
+def code_hash(modules: tuple[str, ...]) -> str:
+    """
+    Of the library's modules that a run loads, and of some of the benchmark's, without comments and docstrings: a
+    better text changes no figure.
+    """
+    library = (name for name in sys.modules if name.startswith("hf_ptr."))
+    names = sorted(name for name in library if not name.removeprefix("hf_ptr.").startswith(NOT_HASHED))
+    names += [f"{__package__}.{module}" for module in modules]
+    return _digest("".join(f"{name} {_code_of(Path(str(sys.modules[name].__file__)))}\n" for name in names))
 
 
-@cache
-def commit() -> str:
+def checkout() -> str:
     """The commit of the checkout, `-dirty` with changes on top."""
     describe = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
     return subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def _recipe_of(cell: Cell, weights: Path | None) -> tuple[Path, list[str]]:
+def _settings(cell: Cell) -> dict[str, Any]:
+    """The recipe's keys but for folders, which are where a run is made and not what it is."""
+    given = load_recipe(*_recipe_of(cell)).given
+    return {key: value for key, value in given.items() if key not in ("dataset", "output_dir")}
+
+
+def _recipe_of(cell: Cell, weights: Path | None = None) -> tuple[Path, list[str]]:
     arm, suite = arm_of(cell.arm), cell.definition
     overrides = [
         f"dataset={suite.demonstrations_of(cell.seed)}",
@@ -150,58 +189,6 @@ def _recipe_of(cell: Cell, weights: Path | None) -> tuple[Path, list[str]]:
     if weights is not None:
         overrides.append(f"weights={weights}")
     return suite.recipe(arm.recipe), overrides
-
-
-def _weights(arm: Arm, cell: Cell, table: EpisodeTable, truth: CorruptionTruth) -> pd.DataFrame:
-    """The score file of a weighted arm: `score` is what it was made from, higher is better."""
-    features = load_recipe(*_recipe_of(cell, None)).data.observation_features
-    other = None if arm.needs is None else train(Cell(cell.suite, cell.corruption, arm.needs, cell.seed))
-    if arm.weighting == "oracle":
-        score = np.where(np.repeat(truth.any, table.lengths), -1.0, 1.0)
-        weight = np.where(score < 0, *ORACLE_WEIGHTS)
-    elif arm.weighting == "random":
-        assert other is not None
-        weight = score_dataset(other, table, seed=cell.seed).weight.to_numpy(copy=True)
-        np.random.default_rng(cell.seed).shuffle(weight)
-        score = weight
-    else:
-        if arm.weighting == "loss":
-            score = policy_loss(*load_policy(str(other)), table, seed=cell.seed)
-        else:
-            score = PEERS[str(arm.weighting)](table, cell.seed, observation_features=features)
-        weight = weights_from_goodness(score)
-    return pd.DataFrame(
-        {
-            "index": table.frame_id,
-            "episode_index": np.repeat(table.episode_index, table.lengths),
-            "score": score,
-            "weight": weight,
-            "valid": True,
-        }
-    )
-
-
-def _figures(scores: pd.DataFrame | None, table: EpisodeTable, truth: CorruptionTruth) -> dict[str, Any]:
-    """How well the score tells each fault from fault-free episodes, and how the weights are spread."""
-    if scores is None:
-        return {"auroc_sample": {}, "auroc_episode": {}, "ess": None, "weight_mean": None, "weight_quantiles": None}
-    weight = scores.weight.to_numpy(np.float64)
-    counted = scores.valid.to_numpy(bool)
-    score, episode = scores.score.to_numpy(np.float64)[counted], table.episode_of_row[counted]
-    rows = np.bincount(episode, minlength=table.num_episodes)
-    mean = np.divide(np.bincount(episode, score, table.num_episodes), rows, where=rows > 0, out=np.zeros(len(rows)))
-    faults = {**truth.faults, "any": truth.any}
-    by_sample, by_episode = {}, {}
-    for name, carries in faults.items():
-        by_sample[name] = auroc(score[~truth.any[episode]], score[carries[episode]])
-        by_episode[name] = auroc(mean[~truth.any & (rows > 0)], mean[carries & (rows > 0)])
-    return {
-        "auroc_sample": by_sample,
-        "auroc_episode": by_episode,
-        "ess": float(weight.sum() ** 2 / (weight**2).sum() / len(weight)),
-        "weight_mean": float(weight.mean()),
-        "weight_quantiles": [float(value) for value in np.quantile(weight, QUANTILES)],
-    }
 
 
 def _code_of(file: Path) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest, mannwhitneyu
+from scipy.stats import binomtest, mannwhitneyu, t
 
 DRAWS = 4_000
 LEVEL = 0.95
@@ -21,10 +21,6 @@ class Estimate:
 
     value: float | None
     interval: tuple[float, float] | None = None
-
-    def to_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return {"value": self.value, "interval": None if self.interval is None else list(self.interval)}
 
 
 def auroc(good: np.ndarray, bad: np.ndarray) -> float | None:
@@ -62,14 +58,26 @@ def resampled_rates(arms: Mapping[str, Outcomes], draws: int = DRAWS) -> dict[st
     return rates
 
 
-def difference(mine: Outcomes, other: Outcomes) -> Estimate:
-    """Success of `mine` minus that of `other`, over the seeds that both have, with a paired bootstrap interval."""
+def difference(mine: Outcomes, other: Outcomes, draws: int = DRAWS) -> Estimate:
+    """
+    Success of `mine` minus that of `other`, over the seeds that both have.
+
+    The interval is the wider of two: the paired two-level bootstrap, which is narrow where few seeds differ much, and
+    Student's t over the seeds' differences, which is narrow where by chance they are alike. One seed says nothing of
+    how runs vary; the interval is then that of its rollouts.
+    """
     mine, other = _shared(mine, other)
     if not mine:
         return Estimate(None)
-    rates = resampled_rates({"mine": mine, "other": other})
-    value = _rate(mine) - _rate(other)
-    return Estimate(value, _interval(rates["mine"] - rates["other"]))
+    rates = resampled_rates({"mine": mine, "other": other}, draws)
+    low, high = _interval(rates["mine"] - rates["other"])
+    by_seed = np.array([mine[seed].mean() - other[seed].mean() for seed in mine])
+    value = float(by_seed.mean())
+    if len(by_seed) > 1:
+        half = float(t.ppf(0.5 + LEVEL / 2, len(by_seed) - 1) * by_seed.std(ddof=1) / np.sqrt(len(by_seed)))
+        if 2 * half > high - low:
+            low, high = value - half, value + half
+    return Estimate(value, (low, high))
 
 
 def recovered_gap(arm: Outcomes, sft: Outcomes, oracle: Outcomes) -> Estimate:
@@ -92,15 +100,22 @@ def recovered_gap(arm: Outcomes, sft: Outcomes, oracle: Outcomes) -> Estimate:
     return Estimate(value, _interval((rates["arm"] - rates["sft"])[there] / gap[there]))
 
 
-def mcnemar(mine: Outcomes, other: Outcomes) -> float | None:
-    """The exact two-sided McNemar p-value over all paired rollouts; it takes rollouts of a seed as independent."""
-    mine, other = _shared(mine, other)
-    if not mine:
-        return None
-    a = np.concatenate([mine[seed].ravel() for seed in sorted(mine)])
-    b = np.concatenate([other[seed].ravel() for seed in sorted(other)])
-    won, lost = int((a & ~b).sum()), int((~a & b).sum())
+def mcnemar(mine: np.ndarray, other: np.ndarray) -> float:
+    """
+    The exact two-sided McNemar p-value of two checkpoints, from paired rollouts `(tasks, rollouts)` bool.
+
+    It applies to one seed: over several, what varies is the training run and not only the rollout.
+    """
+    won, lost = int((mine & ~other).sum()), int((~mine & other).sum())
     return 1.0 if won + lost == 0 else float(binomtest(won, won + lost).pvalue)
+
+
+def seeds_won_and_lost(mine: Outcomes, other: Outcomes, level: float = 0.05) -> tuple[int, int, int]:
+    """Of the seeds that both have: in how many McNemar's test finds `mine` better, worse, and how many there are."""
+    mine, other = _shared(mine, other)
+    clear = [seed for seed in mine if mcnemar(mine[seed], other[seed]) < level]
+    won = sum(mine[seed].mean() > other[seed].mean() for seed in clear)
+    return int(won), len(clear) - int(won), len(mine)
 
 
 def verdict(estimate: Estimate) -> str:

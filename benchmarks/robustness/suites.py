@@ -55,7 +55,7 @@ class Suite:
 
     def demonstrations_of(self, seed: int) -> Path:
         """The folder of a seed's demonstrations."""
-        return WORK / self.name / f"demonstrations-{seed}"
+        return WORK / self.name / f"demonstrations-{self.demonstrations}-{seed}"
 
 
 # A policy of 0.8 million weights, a quarter of the demo's: 175 runs of it are a matter of hours on two cores.
@@ -109,7 +109,14 @@ PLANS: dict[str, tuple[Block, ...]] = {
         Block(
             "mt10-state",
             ("clean", "hard"),
-            ("ptr-no-belief", "ptr-frozen-target", "ptr-no-controller", "ptr-no-clipping", "ptr-alpha-0"),
+            (
+                "ptr-weights",
+                "ptr-no-belief",
+                "ptr-frozen-target",
+                "ptr-no-controller",
+                "ptr-no-clipping",
+                "ptr-alpha-0",
+            ),
             seeds=3,
         ),
     ),
@@ -148,9 +155,11 @@ PLANS: dict[str, tuple[Block, ...]] = {
             ("hard",),
             (
                 "sft",
+                "sft_belief",
                 "ptr",
                 "oracle",
                 "random",
+                "ptr-weights",
                 "length",
                 "smoothness",
                 "loss",

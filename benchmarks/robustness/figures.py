@@ -1,0 +1,44 @@
+"""What a run's line says of its score and weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.robustness.statistics import auroc
+from hf_ptr.data.corruption import CorruptionTruth
+from hf_ptr.data.episodes import EpisodeTable
+
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+
+
+def score_figures(scores: pd.DataFrame | None, table: EpisodeTable, truth: CorruptionTruth) -> dict[str, Any]:
+    """
+    How well the score tells each fault from fault-free episodes, per chunk and by the episode's mean, and how the
+    weights are spread.
+
+    Args:
+        scores: one row a frame in the order of the table, with `score`, `weight` and `valid`; None without.
+        table: the corrupted episodes.
+        truth: which of them carry which fault.
+    """
+    if scores is None:
+        return {"auroc_sample": {}, "auroc_episode": {}, "ess": None, "weight_mean": None, "weight_quantiles": None}
+    weight = scores.weight.to_numpy(np.float64)
+    counted = scores.valid.to_numpy(bool)
+    score, episode = scores.score.to_numpy(np.float64)[counted], table.episode_of_row[counted]
+    rows = np.bincount(episode, minlength=table.num_episodes)
+    mean = np.bincount(episode, score, table.num_episodes) / np.maximum(rows, 1)
+    by_sample, by_episode = {}, {}
+    for name, carries in {**truth.faults, "any": truth.any}.items():
+        by_sample[name] = auroc(score[~truth.any[episode]], score[carries[episode]])
+        by_episode[name] = auroc(mean[~truth.any & (rows > 0)], mean[carries & (rows > 0)])
+    return {
+        "auroc_sample": by_sample,
+        "auroc_episode": by_episode,
+        "ess": float(weight.sum() ** 2 / (weight**2).sum() / len(weight)),
+        "weight_mean": float(weight.mean()),
+        "weight_quantiles": [float(value) for value in np.quantile(weight, QUANTILES)],
+    }

@@ -1,0 +1,78 @@
+"""The weights of the arms that bring them: made from the data, the truth or another arm's run, before training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.robustness.peers import PEERS, policy_loss, weights_from_goodness
+from hf_ptr.curation.scores import score_dataset
+from hf_ptr.data.corruption import CorruptionTruth
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.policies import load_policy
+
+# What is needed of another arm's run: PTR's weights, the losses of the SFT policy.
+WEIGHTINGS: dict[str, str | None] = {
+    "oracle": None,
+    "random": "ptr",
+    "ptr-weights": "ptr",
+    "loss": "sft",
+    **dict.fromkeys(PEERS),
+}
+ORACLE_WEIGHTS = (0.25, 4.0)
+
+
+def score_file(
+    weighting: str,
+    table: EpisodeTable,
+    truth: CorruptionTruth,
+    seed: int,
+    *,
+    observation_features: Sequence[str],
+    other: Path | None,
+) -> pd.DataFrame:
+    """
+    The score file of a weighting: `score` is what the weights were made from, higher is better.
+
+    Args:
+        weighting: a key of `WEIGHTINGS`.
+        table: the corrupted episodes.
+        truth: what is wrong with them; only the oracle looks at it.
+        seed: of the run.
+        observation_features: what the policy reads.
+        other: the run's folder of the arm that the weighting needs.
+    """
+    valid = np.ones(table.num_frames, dtype=bool)
+    if weighting == "oracle":
+        score = np.where(np.repeat(truth.any, table.lengths), -1.0, 1.0)
+        weight = np.where(score < 0, *ORACLE_WEIGHTS)
+    elif weighting in ("random", "ptr-weights"):
+        found = score_dataset(_needed(other), table, seed=seed)
+        score, weight, valid = found.score.to_numpy(), found.weight.to_numpy(copy=True), found.valid.to_numpy()
+        if weighting == "random":
+            np.random.default_rng(seed).shuffle(weight)
+            score, valid = weight, np.ones_like(valid)
+    elif weighting == "loss":
+        score = policy_loss(*load_policy(str(_needed(other))), table, seed=seed)
+        weight = weights_from_goodness(score)
+    else:
+        score = PEERS[weighting](table, seed, observation_features=observation_features)
+        weight = weights_from_goodness(score)
+    return pd.DataFrame(
+        {
+            "index": table.frame_id,
+            "episode_index": np.repeat(table.episode_index, table.lengths),
+            "score": score,
+            "weight": weight,
+            "valid": valid,
+        }
+    )
+
+
+def _needed(other: Path | None) -> Path:
+    if other is None:
+        raise ValueError("this weighting needs another arm's run")
+    return other
