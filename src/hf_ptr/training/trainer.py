@@ -369,8 +369,8 @@ def _refuse(args: PTRConfig, peft_config: Any, train: Any, evaluation: Any, proc
         )
     if chunks is not None and args.with_scorer and chunks.weights is not None:
         raise InputError(
-            "the dataset brings weights, and a scorer would make its own; set alpha to 0 (and use_scorer not), or drop "
-            "the weights"
+            "the dataset brings weights, and a scorer would make its own; set alpha to 0 (and use_scorer not), or "
+            "leave the weights out"
         )
     if chunks is not None and args.with_scorer and chunks.target_offset >= int(chunks.table.lengths.max()):
         raise InputError(
