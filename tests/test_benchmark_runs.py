@@ -48,8 +48,17 @@ def test_every_cell_of_every_plan_has_a_recipe_that_loads(plan: str) -> None:
 
 def test_the_main_table_is_what_the_issue_asks_for() -> None:
     wanted = cells("main")
-    assert len(wanted) == 175
+    assert len(wanted) == 8 * 5 * 5
     assert {cell.seed for cell in wanted} == set(range(5))
+
+
+def test_a_plan_can_be_restricted_to_arms_and_faults() -> None:
+    wanted = command.selected(cells("main"), "hard, sft,ptr")
+    assert {(cell.corruption, cell.arm) for cell in wanted} == {("hard", "sft"), ("hard", "ptr")}
+    assert len(wanted) == 10
+    assert command.selected(cells("main"), None) == cells("main")
+    with pytest.raises(InputError, match="oracel"):
+        command.selected(cells("main"), "hard,oracel")
 
 
 def test_every_arm_is_known_and_a_wrong_one_gets_the_nearest_name() -> None:

@@ -17,6 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_ptr.cli import main
+from hf_ptr.curation import fitting
+from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.data.weights import read_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "vla" / "metaworld_state" / "ptr.yaml"
@@ -136,6 +139,30 @@ def test_evaluate_on_a_dataset(metaworld_dataset: Path, run_folder: Path, tmp_pa
     assert result.returncode == 0, result.stderr
     arm = json.loads(file.read_text())["arms"]["ptr"]
     assert arm["episodes"] == 2 and arm["action_mae"]["mean"] > 0
+
+
+def test_score_fits_scorers_where_there_is_no_policy(
+    metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    # A few steps are enough to see the way of the data; what many find is measured by the benchmark.
+    monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 3)
+    out = tmp_path / "scores.parquet"
+    arguments = ["score", str(metaworld_dataset), "--fit", "--observation", "observation.environment_state"]
+    with pytest.raises(SystemExit) as done:
+        main([*arguments, "--out", str(out)])
+    assert done.value.code == 0
+    scores, table = pd.read_parquet(out), read_dataset(metaworld_dataset)
+    assert scores["index"].tolist() == table.frame_id.tolist()
+    assert read_weights(out, table) == pytest.approx(scores.weight.to_numpy())
+    printed = capsys.readouterr().out
+    assert "episodes of least weight" in printed and "weights=" in printed
+
+
+@pytest.mark.parametrize("arguments", [[], ["--fit", "--scorer", "run"]])
+def test_score_needs_one_of_a_run_and_fit(arguments: list[str], metaworld_dataset: Path, tmp_path: Path) -> None:
+    result = hf_ptr("score", metaworld_dataset, *arguments, "--out", tmp_path / "scores.parquet")
+    assert result.returncode == 2
+    assert "--fit" in result.stderr and "\n" not in result.stderr.strip()
 
 
 def test_score_writes_a_row_a_frame(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:

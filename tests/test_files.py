@@ -23,6 +23,6 @@ def test_json_without_nan(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     write_json({"ü": [1, 2.5]}, path)
     assert path.read_text(encoding="utf-8").startswith('{\n    "ü"')
-    with pytest.raises(ValueError, match="NaN|nan"):
+    with pytest.raises(ValueError, match=r"NaN|nan"):
         write_json({"x": float("nan")}, path)
     assert "ü" in path.read_text(encoding="utf-8")

@@ -44,6 +44,24 @@ def cells_of(plan: str, seeds: int | None) -> list[Cell]:
     ]
 
 
+def selected(cells: list[Cell], only: str | None) -> list[Cell]:
+    """
+    The cells whose arm and whose corruption are among the names; a kind of which no name is given is not restricted.
+
+    Raises:
+        InputError: a name that no cell has.
+    """
+    names = [name.strip() for name in only.split(",")] if only else []
+    for kind in ("arm", "corruption"):
+        known = {getattr(cell, kind) for cell in cells}
+        if wanted := known & set(names):
+            cells = [cell for cell in cells if getattr(cell, kind) in wanted]
+            names = [name for name in names if name not in wanted]
+    if names:
+        raise InputError(f"the plan has neither arm nor fault {names[0]!r}; see benchmarks/robustness/suites.py")
+    return cells
+
+
 def missing_of(cells: Iterable[Cell], lines: list[dict[str, Any]], keep: bool) -> dict[Cell, Hashes]:
     """Those without a line, or with one of other settings, data or (unless `keep`) code; with their hashes."""
     made = {(line["suite"], corruption_name(line), line["arm"], line["seed"]): line for line in lines}
@@ -119,6 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.robustness", description=__doc__.splitlines()[0])
     parser.add_argument("plan", help=f"one of {', '.join(PLANS)}")
     parser.add_argument("--seeds", type=int, help="fewer than the plan asks for")
+    parser.add_argument("--only", help="only cells of these arms or faults, comma-separated, as in hard,clean,sft,ptr")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, each on one core")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no run after this time")
     parser.add_argument("--keep", action="store_true", help="count lines of older code, too")
@@ -129,7 +148,7 @@ def main() -> None:
     if options.jobs < 1 or (options.seeds is not None and options.seeds < 1) or not options.minutes > 0:
         raise InputError("--jobs, --seeds and --minutes must be at least 1")
     until = time.monotonic() + 60 * options.minutes
-    cells = cells_of(options.plan, options.seeds)
+    cells = selected(cells_of(options.plan, options.seeds), options.only)
     with alone():
         record(cells, options.jobs)
         lines = [] if options.fresh else read_lines("smoke" if options.plan == "smoke" else None)

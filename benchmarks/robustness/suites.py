@@ -91,7 +91,7 @@ class Block:
 MAIN = Block(
     "mt10-state",
     ("hard", "clean", "ln-severe", "misaligned", "combined"),
-    ("sft", "oracle", "ptr", "sft_belief", "random", "length", "loss"),
+    ("sft", "oracle", "ptr", "calibrated", "sft_belief", "random", "length", "loss"),
     seeds=5,
 )
 PLANS: dict[str, tuple[Block, ...]] = {
@@ -160,6 +160,7 @@ PLANS: dict[str, tuple[Block, ...]] = {
                 "oracle",
                 "random",
                 "ptr-weights",
+                "calibrated",
                 "length",
                 "smoothness",
                 "loss",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from rich.markup import escape
 from rich.progress import track
+from rich.table import Table
 
 from hf_ptr import functional as F
 from hf_ptr.belief import BeliefCarry
@@ -118,6 +121,25 @@ def write_scores(scores: pd.DataFrame, out: str | Path) -> Path:
     with replacing(out) as partial:
         scores.to_parquet(partial, index=False)
     return out
+
+
+def worst_episodes(scores: pd.DataFrame, tasks: Sequence[str], count: int = 10) -> Table:
+    """The episodes of least mean weight among fitted scores, and the view that lowers it, for the terminal."""
+    by_episode = scores.groupby("episode_index").agg(
+        weight=("weight", "mean"),
+        score=("score", "mean"),
+        task=("task_index", "first"),
+        failed=("failed_view", lambda views: views[views != ""].mode().get(0, "")),
+    )
+    shown = Table(title=f"episodes of least weight, of {len(by_episode)}")
+    shown.add_column("episode", justify="right")
+    shown.add_column("mean weight", justify="right")
+    shown.add_column("mean score", justify="right")
+    shown.add_column("what does not fit")
+    shown.add_column("task")
+    for number, row in by_episode.nsmallest(count, "weight").iterrows():
+        shown.add_row(str(number), f"{row.weight:.2f}", f"{row.score:.2f}", row.failed, escape(tasks[int(row.task)]))
+    return shown
 
 
 def _digest(path: Path) -> str:

@@ -1,0 +1,200 @@
+"""From the scores of real samples, and of samples with a fault made on purpose, to weights: an absolute scale.
+
+A score alone does not say whether a sample is bad: on clean data, too, half of all samples lie below the median. What
+a bad sample would score is known once one makes some: held-out transitions scored again with one element exchanged.
+For each component of the score (`hf_ptr.scoring.views`) and each episode
+
+    z = (m - f) / (g - f)
+
+where `m` is the episode's shrunken mean score, `f` the median of such means with the fault, `g` the good end, the 80 %
+quantile of the real means. 0 is where a fault lies, 1 where good episodes lie. A chunk has its episode's `z` and a
+part of its own deviation. One view that fails suffices:
+
+    w = w_min + (w_max - w_min) sigmoid((min_c z_c - 1/2) / width)
+
+which lies within the bounds of PTR Eq. (22)-(26). Pure functions of tensors: N samples, E episodes, G groups. NaN is a
+score that could not be taken; it is never evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+W_MIN = 0.25
+W_MAX = 4.0
+# Quantile of the observed means that stands for a good episode: only more than 80 % of faulty ones would move it.
+GOOD_QUANTILE = 0.8
+# Width of the sigmoid in units of the distance from fault to good.
+WIDTH = 0.08
+# The distance at and below which a view counts as failed.
+FAILED = 0.5
+# Share of faulted episodes that must score below the real median; otherwise the component cannot see its own fault.
+MIN_SEPARATION = 0.75
+# Episodes, real and faulted, without which there is no scale, of a group or at all; and how many episodes' worth the
+# scale of all counts beside a group's own.
+MIN_GROUP = 8
+GROUP_SHRINKAGE = 8.0
+# How many chunks' worth the median of all counts beside an episode's own.
+SHRINKAGE = 4.0
+# The part that a chunk's own deviation from its episode has where chunks are no noisier than faults are far.
+OWN_SHARE = 0.2
+# Beyond this distance a score says no more.
+DISTANCE_LIMIT = 2.0
+# Nats beyond which one chunk's margin says no more, and chunks without which a shift says nothing.
+MARGIN_LIMIT = 4.0
+MIN_MARGINS = 3
+# Least share of the samples that the weighted ones must be worth.
+MIN_SAMPLE_SIZE = 0.5
+
+
+def episode_mean(score: Tensor, episode: Tensor, episodes: int, strength: float = 0.0) -> Tensor:
+    """
+    Mean score of each episode, shrunken towards the median of all, `m`: `(Σ s + κ m) / (n + κ)`.
+
+    Args:
+        score: `(N,)`, NaN where there is none.
+        episode: `(N,)` int64, in `0 .. episodes - 1`.
+        episodes: `E`.
+        strength: `κ`, in samples.
+
+    Returns:
+        `(E,)`; NaN where an episode has no score.
+    """
+    taken = ~score.isnan()
+    count = torch.zeros(episodes, dtype=score.dtype).index_add_(0, episode, taken.to(score.dtype))
+    total = torch.zeros(episodes, dtype=score.dtype).index_add_(0, episode, score.nan_to_num(0.0))
+    prior = score.nanmedian().nan_to_num(0.0)
+    mean = (total + strength * prior) / (count + strength)
+    return torch.where(count > 0, mean, torch.nan)
+
+
+def consistent_margin(margins: Tensor, episode: Tensor, episodes: int) -> Tensor:
+    """
+    The margin over the one shift that explains an episode best, `(N,)` nats.
+
+    A single chunk is easily taken for its neighbour; actions recorded late are taken for the *same* neighbour all
+    along the episode. `Λ(δ) = mean_t (d_t(0) - d_t(δ))` is the mean log-likelihood ratio of "aligned" against "shifted
+    by δ" (`d` of PTR Eq. (12)); a sample's score is its margin over `argmin_δ Λ(δ)` of its episode.
+
+    Args:
+        margins: `(N, S)` nats, NaN where the shift leaves the episode.
+        episode: `(N,)` int64.
+        episodes: `E`.
+    """
+    margins = margins.clamp(-MARGIN_LIMIT, MARGIN_LIMIT)
+    taken = ~margins.isnan()
+    shape = (episodes, margins.shape[1])
+    count = margins.new_zeros(shape).index_add_(0, episode, taken.to(margins.dtype))
+    ratio = margins.new_zeros(shape).index_add_(0, episode, margins.nan_to_num(0.0)) / count.clamp(min=1)
+    best = ratio.masked_fill(count < MIN_MARGINS, torch.inf).min(dim=1)
+    own = margins.gather(1, best.indices[episode, None]).squeeze(1)
+    return own.masked_fill(torch.isinf(best.values)[episode], torch.nan)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """
+    Where faulty and good episodes of each group lie on one component.
+
+    Args:
+        fault: `f`, `(G,)`, median of the faulted means, nats.
+        good: `g`, `(G,)`, upper quantile of the real means, nats.
+        sees: `(G,)` bool, whether the component tells its own fault from the data.
+    """
+
+    fault: Tensor
+    good: Tensor
+    sees: Tensor
+
+    def distance(self, score: Tensor, episode: Tensor, group: Tensor) -> Tensor:
+        """
+        `z` of every sample: its episode's, and `ρ (s - m) / (g - f)` of its own.
+
+        `ρ = OWN_SHARE · (g - f)² / ((g - f)² + v)` with `v` the variance of samples around their episodes.
+
+        Args:
+            score: `(N,)` nats.
+            episode: `(N,)` int64.
+            group: `(E,)` int64, the group of each episode.
+
+        Returns:
+            `(N,)` in ±`DISTANCE_LIMIT`; 1 where the component is blind or the score missing: that proves nothing.
+        """
+        gap = torch.where(self.sees, self.good - self.fault, 1.0)
+        mean = episode_mean(score, episode, len(group), SHRINKAGE)
+        deviation = (score - mean[episode]).nan_to_num(0.0)
+        share = OWN_SHARE * gap.square() / (gap.square() + deviation.square().mean())
+        z = ((mean - self.fault[group]) / gap[group])[episode] + (share / gap)[group][episode] * deviation
+        proves = self.sees[group][episode] & ~z.isnan()
+        return torch.where(proves, z.clamp(-DISTANCE_LIMIT, DISTANCE_LIMIT), 1.0)
+
+
+def fit_scale(real: Tensor, faulted: Tensor, group: Tensor, groups: int) -> Scale:
+    """
+    The scale of one component, for each group where there is enough data and shrunken towards that of all.
+
+    Args:
+        real: `(E,)` nats, the episodes' means; NaN where there is none.
+        faulted: `(E,)` nats, likewise with the fault.
+        group: `(E,)` int64, in `0 .. groups - 1`: the episode's source or task.
+        groups: `G`; 1 for one scale for all.
+    """
+    fault, good, sees = _ends(real, faulted)
+    faults, goods, seen = fault.repeat(groups), good.repeat(groups), sees.repeat(groups)
+    for g in range(groups) if groups > 1 else ():
+        mine = group == g
+        own = faulted[mine]
+        count = int((~own.isnan()).sum())
+        if count < MIN_GROUP or int((~real[mine].isnan()).sum()) < MIN_GROUP:
+            continue
+        own_fault, own_good, seen[g] = _ends(real[mine], own)
+        share = count / (count + GROUP_SHRINKAGE)
+        faults[g] = share * own_fault + (1.0 - share) * fault
+        goods[g] = share * own_good + (1.0 - share) * good
+    return Scale(faults, goods, seen & (goods > faults))
+
+
+def _ends(real: Tensor, faulted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    real, faulted = real[~real.isnan()], faulted[~faulted.isnan()]
+    if min(len(real), len(faulted)) < MIN_GROUP:
+        nothing = real.new_zeros(())
+        return nothing, nothing, nothing > 0
+    fault, good = faulted.median(), real.quantile(GOOD_QUANTILE)
+    separation = (faulted < real.median()).float().mean()
+    return fault, good, (separation >= MIN_SEPARATION) & (good > fault)
+
+
+def least(distances: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """
+    The least of several distances, `(N,)`, for one that fails suffices; and whose it is, `(N,)` int64, in their order.
+    """
+    found = torch.stack(tuple(distances.values())).min(dim=0)
+    return found.values, found.indices
+
+
+def calibrated_weight(distance: Tensor, *, w_min: float = W_MIN, w_max: float = W_MAX) -> Tensor:
+    """`w_min + (w_max - w_min) sigmoid((z - 1/2) / width)`, `(N,)`, detached; it increases with `z`."""
+    return w_min + (w_max - w_min) * torch.sigmoid((distance.detach() - FAILED) / WIDTH)
+
+
+def keep_sample_size(weight: Tensor, floor: float = MIN_SAMPLE_SIZE) -> Tensor:
+    """
+    The weights drawn towards their mean just so far that `(Σw)² / (n Σw²) ≥ floor`.
+
+    With mean `m` and variance `v` that share is `m² / (m² + v)`; deviations times `min(1, m √(1/floor - 1) / √v)` make
+    it `floor`. Mean and order stay, and the bounds hold as before.
+
+    Args:
+        weight: `(N,)`, at least 0.
+        floor: in (0, 1].
+    """
+    if not len(weight):
+        return weight
+    mean = weight.mean()
+    deviation = weight.var(correction=0).sqrt()
+    shrink = (mean * (1.0 / floor - 1.0) ** 0.5 / deviation.clamp(min=torch.finfo(weight.dtype).tiny)).clamp(max=1.0)
+    return mean + shrink * (weight - mean)

@@ -1,0 +1,326 @@
+"""Three views of one transition, each an identification with a small head of its own.
+
+A transition is `(o_t, l, a_{t:t+L-1}, o_{t+Δ})` (PTR Sec. 2). The paper identifies the consequence from context and
+action; a fault in another element can leave that one easy. So each element in turn is what has to be identified, and
+the action among three kinds of alternatives, each of which makes another of its faults visible:
+
+| component | given | identified | among |
+|---|---|---|---|
+| `consequence/pool` | `o_t, a` | `o_{t+Δ}` | other samples |
+| `action/pool` | `o_t, o_{t+Δ}` | `a` | other samples |
+| `action/shift` | `o_t, o_{t+Δ}` | `a` | the same episode's chunks a few frames earlier and later |
+| `action/noise` | `o_t, o_{t+Δ}` | `a` | itself with noise |
+| `instruction/pool` | `o_t, a, o_{t+Δ}` | `l` | the other instructions |
+
+Every one is PTR Eq. (12), (14) and (31) with another query and key. Negatives are never chosen by a label, which may
+be wrong. Pure tensors in, tensors out: N samples, C candidates, D embedding width; the caller chooses rows and draws.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from hf_ptr import functional as F
+
+VIEWS = ("consequence", "action", "instruction")
+# Each component, and the fault made on purpose that shows where a faulty sample lies on it.
+COMPONENTS = {
+    "consequence/pool": "consequence",
+    "action/pool": "foreign",
+    "action/shift": "shifted",
+    "action/noise": "noise",
+    "instruction/pool": "instruction",
+}
+# Frames: nearer times of one episode are nearly the same transition, and no mismatch of each other.
+GUARD = 4
+# Frames by which a whole episode's actions are shifted for the fault made on purpose, either way.
+FAULT_SHIFT = (4, 8)
+# Standard deviations of an action dimension: the noise of the negatives, and that of the fault made on purpose.
+NOISE = (0.05, 1.0)
+FAULT_NOISE = 0.75
+# Standard deviations beyond which a feature is cut off: one wild value must not decide.
+LIMIT = 10.0
+INITIAL_TEMPERATURE = 0.1
+MIN_TEMPERATURE = 0.02
+HIDDEN_SIZE = 192
+EMBEDDING_SIZE = 64
+
+
+def view_of(component: str) -> str:
+    """The view that a component belongs to."""
+    return component.split("/")[0]
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """
+    N transitions, normalised features. A fault made on purpose is `dataclasses.replace(transitions, action=…)`.
+
+    Args:
+        context: `o_t` (with the state), `(N, Dc)`.
+        action: the chunk, flattened, `(N, Da)`.
+        consequence: `o_{t+Δ}`, `(N, Do)`.
+        change: `o_{t+Δ} - o_t` on its own scale, `(N, Do)`; what an action does is small beside where it happens.
+        instruction: `(N,)` int64.
+        episode: `(N,)` int64, any number that tells episodes apart.
+        time: `(N,)` int64, frames from the start of the episode.
+    """
+
+    context: Tensor
+    action: Tensor
+    consequence: Tensor
+    change: Tensor
+    instruction: Tensor
+    episode: Tensor
+    time: Tensor
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def take(self, rows: Tensor) -> Transitions:
+        """The transitions of some rows, in this order."""
+        return Transitions(**{field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)})
+
+
+@dataclass(frozen=True)
+class Cut:
+    """
+    The N transitions of E episodes, one after the other: every chunk that has a post-action observation.
+
+    Args:
+        samples: the N transitions; `episode` is the position in the table.
+        first: `(E,)` int64, each episode's first sample.
+        count: `(E,)` int64, its samples; 0 where it is too short.
+        row: `(N,)` int64, the table's row.
+        change_scale: `(Do,)`, what `samples.change` was divided by.
+    """
+
+    samples: Transitions
+    first: Tensor
+    count: Tensor
+    row: Tensor
+    change_scale: Tensor
+
+
+class TransitionViews(nn.Module):
+    """
+    The heads: for each view an encoder of what is given and one of what is identified, and a learned temperature.
+
+    Args:
+        context_size, action_size, consequence_size: widths `Dc`, `Da`, `Do`.
+        instructions: how many instructions there are; with fewer than two their view is left out.
+        hidden_size: width of the two hidden layers.
+        embedding_size: `D`.
+    """
+
+    def __init__(
+        self,
+        context_size: int,
+        action_size: int,
+        consequence_size: int,
+        instructions: int,
+        *,
+        hidden_size: int = HIDDEN_SIZE,
+        embedding_size: int = EMBEDDING_SIZE,
+    ):
+        super().__init__()
+
+        def encoder(size: int) -> nn.Module:
+            return nn.Sequential(
+                nn.Linear(size, hidden_size),
+                nn.LayerNorm(hidden_size),
+                nn.GELU(),
+                nn.Linear(hidden_size, hidden_size),
+                nn.LayerNorm(hidden_size),
+                nn.GELU(),
+                nn.Linear(hidden_size, embedding_size),
+            )
+
+        after = 2 * consequence_size
+        self.query_encoders = nn.ModuleDict(
+            {
+                "consequence": encoder(context_size + action_size),
+                "action": encoder(context_size + after),
+            }
+        )
+        self.key_encoders = nn.ModuleDict({"consequence": encoder(consequence_size), "action": encoder(action_size)})
+        self.views = VIEWS if instructions > 1 else VIEWS[:2]
+        if instructions > 1:
+            self.query_encoders["instruction"] = encoder(context_size + action_size + after)
+            self.key_encoders["instruction"] = nn.Embedding(instructions, embedding_size)
+        start = torch.tensor(INITIAL_TEMPERATURE).log()
+        self.log_temperature = nn.ParameterDict({view: nn.Parameter(start.clone()) for view in self.views})
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The components that these heads score."""
+        return tuple(component for component in COMPONENTS if view_of(component) in self.views)
+
+    def temperature(self, view: str) -> Tensor:
+        """A view's temperature, a scalar of at least `MIN_TEMPERATURE`."""
+        return self.log_temperature[view].exp().clamp(min=MIN_TEMPERATURE)
+
+    def queries(self, samples: Transitions, views: Collection[str] = VIEWS) -> dict[str, Tensor]:
+        """What each view knows, `(N, D)` of unit norm."""
+        after = (samples.consequence, samples.change)
+        given = {
+            "consequence": (samples.context, samples.action),
+            "action": (samples.context, *after),
+            "instruction": (samples.context, samples.action, *after),
+        }
+        return {view: _unit(self.query_encoders[view](torch.cat(given[view], dim=1))) for view in self._of(views)}
+
+    def keys(self, samples: Transitions, views: Collection[str] = VIEWS) -> dict[str, Tensor]:
+        """What each view has to identify, `(N, D)` of unit norm."""
+        return {view: _unit(self.key_encoders[view](getattr(samples, view))) for view in self._of(views)}
+
+    def _of(self, views: Collection[str]) -> list[str]:
+        return [view for view in self.views if view in views]
+
+    def losses(self, samples: Transitions, perturbed: Tensor | None = None, guard: int = GUARD) -> dict[str, Tensor]:
+        """
+        `L_id` of each view, PTR Eq. (31), a scalar in nats; the negatives are the rest of the batch.
+
+        Other samples of the batch stand as negatives unless they are nearer than `guard` frames in the same episode.
+
+        Args:
+            samples: N transitions.
+            perturbed: `(N, Da)`, the actions disturbed on purpose: further negatives of the action view, for all.
+            guard: frames.
+        """
+        queries, keys = self.queries(samples), self.keys(samples)
+        apart = (samples.episode[:, None] != samples.episode) | ((samples.time[:, None] - samples.time).abs() >= guard)
+        losses = {}
+        for view in self.views:
+            negatives, usable = keys[view], apart
+            if view == "instruction":
+                negatives, usable = self._instructions(samples.instruction)
+            elif view == "action" and perturbed is not None:
+                negatives = torch.cat((negatives, _unit(self.key_encoders["action"](perturbed))))
+                usable = torch.cat((usable, torch.ones_like(usable)), dim=1)
+            losses[view] = F.identification_loss(self._logits(view, queries[view], keys[view], negatives, usable))
+        return losses
+
+    @torch.no_grad()
+    def scores(
+        self,
+        samples: Transitions,
+        pool: Transitions,
+        *,
+        shifted: Tensor,
+        usable_shifts: Tensor,
+        noisy: Tensor,
+        known: Tensor,
+        components: Collection[str] = tuple(COMPONENTS),
+    ) -> dict[str, Tensor]:
+        """
+        The score of every component, nats; NaN where there is nothing to tell apart.
+
+        `(N,)`, PTR Eq. (14); of `action/shift` `(N, S)`, the logit of PTR Eq. (12) of the match minus that of each
+        shift, because one shift runs through an episode: which one is only seen there
+        (`hf_ptr.scoring.calibration.consistent_margin`).
+
+        Args:
+            samples: N transitions.
+            pool: C reference transitions; those of a sample's own episode are masked.
+            shifted: `(N, S, Da)`, each sample's action chunk taken S times earlier or later.
+            usable_shifts: `(N, S)` bool.
+            noisy: `(N, P, Da)`, each sample's action chunk with noise.
+            known: `(instructions,)` bool, the instructions that the heads have met; the others are no candidates.
+            components: those wanted.
+        """
+        wanted = [component for component in self.components if component in components]
+        views = {view_of(component) for component in wanted}
+        queries, own, pooled = self.queries(samples, views), self.keys(samples, views), self.keys(pool, views)
+        elsewhere = samples.episode[:, None] != pool.episode
+        found = {}
+        for component in wanted:
+            view, kind = component.split("/")
+            usable = elsewhere
+            if view == "instruction":
+                negatives, others = self._instructions(samples.instruction)
+                usable = others & known
+            elif kind == "pool":
+                negatives = pooled[view]
+            else:
+                negatives = _unit(self.key_encoders[view](shifted if kind == "shift" else noisy))
+                usable = usable_shifts if kind == "shift" else usable.new_ones(negatives.shape[:2])
+            logits = self._logits(view, queries[view], own[view], negatives, usable)
+            if kind == "shift":
+                found[component] = (logits[:, :1] - logits[:, 1:]).masked_fill(~usable, torch.nan)
+            else:
+                found[component] = F.ptr_score(logits).masked_fill(~usable.any(dim=1), torch.nan)
+            if view == "instruction":
+                found[component] = found[component].masked_fill(~known[samples.instruction], torch.nan)
+        return found
+
+    def _logits(self, view: str, query: Tensor, key: Tensor, negatives: Tensor, usable: Tensor | None) -> Tensor:
+        temperature = self.temperature(view)
+        return F.identification_logits(
+            query, key, negatives, temperature=temperature, negative_mask=usable, normalized=True
+        )
+
+    def _instructions(self, own: Tensor) -> tuple[Tensor, Tensor]:
+        table = self.key_encoders["instruction"]
+        assert isinstance(table, nn.Embedding)
+        every = table.weight
+        return _unit(every), torch.arange(len(every), device=own.device) != own[:, None]
+
+
+def _unit(embedding: Tensor) -> Tensor:
+    return nn.functional.normalize(embedding.float(), dim=-1, eps=F.NORM_EPS)
+
+
+def mean_losses(losses: Mapping[str, Tensor]) -> Tensor:
+    """The sum of the views' losses: they share no parameter, so none outweighs another."""
+    return torch.stack(tuple(losses.values())).sum()
+
+
+def with_noise(action: Tensor, generator: torch.Generator) -> Tensor:
+    """Action chunks `(…, Da)` with Gaussian noise, its deviation log-uniform in `NOISE`, one draw a chunk."""
+    low, high = (math.log(end) for end in NOISE)
+    sigma = (low + (high - low) * torch.rand(action.shape[:-1], generator=generator)).exp()
+    return action + sigma[..., None] * torch.randn(action.shape, generator=generator)
+
+
+def make_faults(cut: Cut, episodes: Tensor, known: Tensor, generator: torch.Generator) -> dict[str, Transitions]:
+    """
+    The samples with each fault of `COMPONENTS`, all along every episode; what is exchanged comes from `episodes`.
+
+    Args:
+        cut: the samples.
+        episodes: positions of the held-out episodes, at least one; alone, it has no other to exchange with.
+        known: `(instructions,)` bool; no instruction is exchanged where fewer than two are known.
+        generator: of the draws.
+    """
+    samples, total = cut.samples, len(cut.count)
+    shift = torch.randint(FAULT_SHIFT[0], FAULT_SHIFT[1] + 1, (total,), generator=generator)
+    shift = shift * (2 * torch.randint(2, (total,), generator=generator) - 1)
+    end = cut.count[samples.episode] - 1
+    moved = (samples.time + shift[samples.episode]).clamp(min=0).minimum(end) + cut.first[samples.episode]
+    noise = FAULT_NOISE * torch.randn(samples.action.shape, generator=generator)
+    faults = {
+        "shifted": replace(samples, action=samples.action[moved]),
+        "noise": replace(samples, action=samples.action + noise),
+    }
+    if len(episodes) > 1:
+        order = episodes[torch.randperm(len(episodes), generator=generator)]
+        donor = torch.arange(total).index_copy(0, order, order.roll(1))[samples.episode]
+        other = cut.first[donor] + samples.time % cut.count[donor].clamp(min=1)
+        consequence = samples.consequence[other]
+        change = (consequence - samples.context[:, : consequence.shape[1]]) / cut.change_scale
+        faults["foreign"] = replace(samples, action=samples.action[other])
+        faults["consequence"] = replace(samples, consequence=consequence, change=change.clamp(-LIMIT, LIMIT))
+    choices = torch.nonzero(known).squeeze(1)
+    if len(choices) > 1:
+        place = torch.searchsorted(choices, samples.instruction)
+        drawn = torch.randint(len(choices) - 1, (total,), generator=generator)[samples.episode]
+        drawn = drawn + (known[samples.instruction] & (drawn >= place))
+        faults["instruction"] = replace(samples, instruction=choices[drawn])
+    return faults

@@ -1,0 +1,320 @@
+"""The calibrated score: its scale, its folds, and that it finds wrong actions in a table one can see through."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hf_ptr.curation import fitting
+from hf_ptr.curation.fitting import fit_scores
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.errors import InputError
+from hf_ptr.functional import effective_sample_size
+from hf_ptr.scoring import calibration as C
+from hf_ptr.scoring.views import GUARD, Transitions, TransitionViews
+
+LENGTH = 40
+COLUMNS = ["index", "episode_index", "frame_index", "task_index", "source", "score", "weight", "valid", "scorer"]
+VIEW_COLUMNS = ["view_consequence", "view_action", "view_instruction", "failed_view"]
+
+
+def vector(width: int) -> dict[str, Any]:
+    return {"dtype": "float32", "shape": [width], "names": None}
+
+
+def drifting_table(lengths: list[int], tasks: int = 2, wrong: tuple[int, ...] = (), seed: int = 0) -> EpisodeTable:
+    """A point that its actions move: smooth ones of the episode's own, and a drift that its task decides.
+
+    In the episodes `wrong` the recorded actions have the opposite sign.
+    """
+    rng = np.random.default_rng(seed)
+    states, actions = [], []
+    for number, length in enumerate(lengths):
+        drift = 0.3 * np.array([np.cos(np.pi * (number % tasks)), np.sin(np.pi * (number % tasks))])
+        time = np.arange(length)[:, None] * 0.25
+        action = drift + np.sin(time * rng.uniform(0.6, 1.4, 2) + rng.uniform(0, 6, 2))
+        states.append(rng.normal(0, 1, 2) + np.concatenate((np.zeros((1, 2)), np.cumsum(action, axis=0)[:-1])) * 0.2)
+        actions.append(-action if number in wrong else action)
+    sizes = np.asarray(lengths, dtype=np.int64)
+    episode = np.repeat(np.arange(len(lengths)), sizes)
+    return EpisodeTable(
+        columns={
+            "observation.state": np.concatenate(states).astype(np.float32),
+            "action": np.concatenate(actions).astype(np.float32),
+        },
+        task_index=(episode % tasks).astype(np.int64),
+        tasks=tuple(f"go {i}" for i in range(tasks)),
+        starts=np.cumsum(sizes) - sizes,
+        lengths=sizes,
+        episode_index=np.arange(len(lengths), dtype=np.int64) + 7,
+        frame_id=np.arange(len(episode), dtype=np.int64) + 100,
+        fps=20.0,
+        robot_type=None,
+        source="drifting",
+        features={"observation.state": vector(2), "action": vector(2)},
+    )
+
+
+def fit(table: EpisodeTable, **changes: Any) -> pd.DataFrame:
+    return fit_scores(table, **{"chunk_size": 8, "target_offset": 8, "steps": 12, "progress": False, **changes})
+
+
+# ---- the scale
+
+
+@given(st.lists(st.floats(-50, 50), min_size=2, max_size=50))
+@settings(deadline=None, max_examples=50)
+def test_weights_stay_in_bounds_and_rise_with_the_distance(distances: list[float]) -> None:
+    weight = C.calibrated_weight(torch.tensor(sorted(distances)))
+    assert bool((weight >= C.W_MIN).all()) and bool((weight <= C.W_MAX).all())
+    assert bool((weight.diff() >= 0).all())
+    kept = C.keep_sample_size(weight)
+    assert bool((kept >= C.W_MIN - 1e-5).all()) and bool((kept <= C.W_MAX + 1e-5).all())
+    assert bool((kept.diff() >= -1e-6).all())
+
+
+def test_a_fault_gets_the_least_weight_and_a_good_sample_the_most() -> None:
+    low, middle, high = C.calibrated_weight(torch.tensor([0.0, 0.5, 1.0])).tolist()
+    assert low < 0.3 and high > 3.95
+    assert middle == pytest.approx((C.W_MIN + C.W_MAX) / 2)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.6, 0.9, 0.99])
+def test_the_sample_size_never_falls_below_its_floor(share: float) -> None:
+    weight = torch.full((1000,), C.W_MAX)
+    weight[: int(1000 * share)] = C.W_MIN
+    kept = C.keep_sample_size(weight)
+    before, after = (effective_sample_size(w).item() / 1000 for w in (weight, kept))
+    assert after >= C.MIN_SAMPLE_SIZE - 1e-4
+    assert kept.mean().item() == pytest.approx(weight.mean().item(), rel=1e-4)
+    if before >= C.MIN_SAMPLE_SIZE:
+        torch.testing.assert_close(kept, weight)
+
+
+def test_one_failing_view_suffices() -> None:
+    z, which = C.least({"consequence": torch.tensor([1.0, 1.0]), "instruction": torch.tensor([1.1, -0.1])})
+    torch.testing.assert_close(z, torch.tensor([1.0, -0.1]))
+    assert which.tolist() == [0, 1]
+    good, bad = C.calibrated_weight(z).tolist()
+    assert good > 3.9 and bad < 0.3
+
+
+def episodes_of(means: torch.Tensor, samples: int = 20, noise: float = 0.3) -> tuple[torch.Tensor, torch.Tensor]:
+    episode = torch.arange(len(means)).repeat_interleave(samples)
+    return means[episode] + noise * torch.randn(len(episode), generator=torch.Generator().manual_seed(1)), episode
+
+
+def distance(real: torch.Tensor, faulted: torch.Tensor, episode: torch.Tensor) -> torch.Tensor:
+    episodes = int(episode.max()) + 1
+    group = torch.zeros(episodes, dtype=torch.int64)
+    means = [C.episode_mean(score, episode, episodes, C.SHRINKAGE) for score in (real, faulted)]
+    return C.fit_scale(*means, group, 1).distance(real, episode, group)
+
+
+def test_clean_data_are_left_alone() -> None:
+    real, episode = episodes_of(3.0 + 0.3 * torch.randn(100, generator=torch.Generator().manual_seed(0)))
+    weight = C.calibrated_weight(distance(real, real - 5.0, episode))
+    assert weight.mean() > 3.9 and weight.min() > 3.0
+    assert effective_sample_size(weight) > 0.99 * len(weight)
+
+
+def test_faulty_episodes_lie_where_the_made_faults_do() -> None:
+    means = torch.full((100,), 3.0)
+    means[:30] = -2.0
+    real, episode = episodes_of(means)
+    weight = C.calibrated_weight(distance(real, torch.full_like(real, -2.0), episode))
+    bad = episode < 30
+    assert weight[bad].max() < 0.6 and weight[~bad].min() > 3.5
+
+
+def test_a_view_that_cannot_see_its_own_fault_proves_nothing() -> None:
+    real, episode = episodes_of(torch.randn(100, generator=torch.Generator().manual_seed(0)))
+    other, _ = episodes_of(torch.randn(100, generator=torch.Generator().manual_seed(5)))
+    assert distance(real, other, episode).tolist() == [1.0] * len(real)
+    # All episodes faulty: nothing in the data is better than what was made faulty.
+    assert distance(real, real.clone(), episode).tolist() == [1.0] * len(real)
+
+
+def test_a_missing_score_is_no_evidence() -> None:
+    real, episode = episodes_of(torch.full((20,), 3.0))
+    faulted = real - 5.0
+    real[episode == 4] = torch.nan
+    z = distance(real, faulted, episode)
+    assert bool(torch.isfinite(z).all())
+    assert z[episode == 4].tolist() == [1.0] * 20
+
+
+def test_a_group_with_enough_episodes_has_its_own_scale() -> None:
+    group = torch.arange(60) % 2
+    real = torch.where(group == 0, 1.0, 5.0)
+    scale = C.fit_scale(real, real - 1.0, group, 2)
+    assert scale.sees.tolist() == [True, True]
+    assert scale.good[0] < scale.good[1] and scale.fault[0] < scale.fault[1]
+    one = C.fit_scale(real[:10], real[:10] - 6.0, group[:10], 2)
+    assert one.good[0] == one.good[1]
+
+
+def test_a_shift_that_runs_through_an_episode_is_seen_where_no_chunk_shows_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    margins = 0.5 + torch.randn(200, 4, generator=generator)
+    episode = torch.arange(200) // 100
+    margins[episode == 1, 2] -= 1.0
+    margins[::7, 0] = torch.nan
+    margin = C.consistent_margin(margins, episode, 2)
+    means = C.episode_mean(margin, episode, 2)
+    assert means[0] > 0.2 and means[1] == pytest.approx(margins[episode == 1, 2].mean().item(), abs=0.05)
+    assert bool(C.consistent_margin(margins[:2], episode[:2], 2).isnan().all())
+
+
+# ---- the views
+
+
+def transitions(count: int, instructions: int = 3) -> Transitions:
+    generator = torch.Generator().manual_seed(0)
+
+    def some(width: int) -> torch.Tensor:
+        return torch.randn(count, width, generator=generator)
+
+    number = torch.arange(count)
+    return Transitions(some(5), some(6), some(4), some(4), number % instructions, number // 4, number % 4 * GUARD)
+
+
+def scores(heads: TransitionViews, samples: Transitions, known: list[bool]) -> dict[str, torch.Tensor]:
+    some = samples.action[:, None].expand(-1, 2, -1) + 1.0
+    usable = torch.ones(len(samples), 2, dtype=torch.bool)
+    usable[0] = False
+    return heads.scores(samples, samples, shifted=some, usable_shifts=usable, noisy=some, known=torch.tensor(known))
+
+
+def test_what_a_view_is_given_does_not_hold_what_it_identifies() -> None:
+    heads, samples = TransitionViews(5, 6, 4, 3), transitions(12)
+    before = heads.queries(samples)
+    after = heads.queries(dataclasses.replace(samples, action=samples.action + 1.0))
+    torch.testing.assert_close(after["action"], before["action"])
+    assert not torch.allclose(after["consequence"], before["consequence"])
+    after = heads.queries(
+        dataclasses.replace(samples, consequence=samples.consequence + 1.0, change=samples.change + 1)
+    )
+    torch.testing.assert_close(after["consequence"], before["consequence"])
+    after = heads.queries(dataclasses.replace(samples, instruction=(samples.instruction + 1) % 3))
+    torch.testing.assert_close(after["instruction"], before["instruction"])
+
+
+def test_scores_are_missing_where_there_is_nothing_to_tell_apart() -> None:
+    torch.manual_seed(0)
+    heads, samples = TransitionViews(5, 6, 4, 3), transitions(12)
+    found = scores(heads, samples, [True, True, False])
+    assert bool(found["action/shift"][0].isnan().all()) and bool(found["action/shift"][1:].isfinite().all())
+    assert found["instruction/pool"].isnan().tolist() == (samples.instruction == 2).tolist()
+    assert bool(found["action/pool"].isfinite().all())
+    # One episode alone has no other to be told from.
+    alone = scores(heads, samples.take(torch.arange(4)), [True, True, True])
+    assert bool(alone["action/pool"].isnan().all())
+    assert "instruction" not in TransitionViews(5, 6, 4, 1).views
+
+
+def test_a_near_time_of_the_same_episode_is_no_negative() -> None:
+    torch.manual_seed(0)
+    heads, samples = TransitionViews(5, 6, 4, 1), transitions(4)
+    near = dataclasses.replace(samples, time=torch.zeros_like(samples.time))
+    assert heads.losses(near)["action"].item() == 0.0
+    assert heads.losses(samples)["action"].item() > 0.0
+
+
+# ---- fitting
+
+
+def test_folds_split_the_episodes_by_their_id_alone() -> None:
+    ids = np.arange(100)
+    fold = fitting.folds_of(ids)
+    assert torch.bincount(fold).tolist() == [50, 50]
+    order = np.random.default_rng(0).permutation(100)
+    torch.testing.assert_close(fitting.folds_of(ids[order]), fold[order])
+
+
+def test_no_episode_is_scored_by_heads_that_have_trained_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[int, set[int]] = {}
+    scored: list[tuple[set[int], set[int]]] = []
+    losses, score = TransitionViews.losses, TransitionViews.scores
+
+    def spy_losses(self: TransitionViews, samples: Transitions, *args: Any) -> dict[str, torch.Tensor]:
+        seen.setdefault(id(self), set()).update(samples.episode.tolist())
+        return losses(self, samples, *args)
+
+    def spy_scores(self: TransitionViews, samples: Transitions, pool: Transitions, **kwargs: Any) -> Any:
+        # The heads may be freed and their id used again: what they have seen belongs to those alive now.
+        scored.append((seen[id(self)], {*samples.episode.tolist(), *pool.episode.tolist()}))
+        return score(self, samples, pool, **kwargs)
+
+    train = fitting.train_heads
+
+    def fresh(*args: Any) -> TransitionViews:
+        seen.clear()
+        return train(*args)
+
+    monkeypatch.setattr(TransitionViews, "losses", spy_losses)
+    monkeypatch.setattr(TransitionViews, "scores", spy_scores)
+    monkeypatch.setattr(fitting, "train_heads", fresh)
+    fit(drifting_table([LENGTH] * 12), steps=4)
+    assert scored and all(trained and not trained & held_out for trained, held_out in scored)
+    assert set.union(*(held_out for _, held_out in scored)) == set(range(12))
+
+
+def test_the_frame_is_a_score_file_and_depends_on_the_seed_alone() -> None:
+    table = drifting_table([LENGTH] * 20)
+    first, other = fit(table), fit(table, seed=1)
+    torch.rand(3)
+    pd.testing.assert_frame_equal(first, fit(table))
+    assert not np.array_equal(first["score"], other["score"]) and first["scorer"][0] != other["scorer"][0]
+    assert list(first.columns) == COLUMNS + VIEW_COLUMNS
+    np.testing.assert_array_equal(first["index"], table.frame_id)
+    np.testing.assert_array_equal(first["valid"], first["frame_index"] < LENGTH - 8)
+    numbers = first[["score", "weight", *VIEW_COLUMNS[:3]]].to_numpy()
+    assert np.isfinite(numbers).all()
+    assert first["weight"].between(C.W_MIN - 1e-5, C.W_MAX + 1e-5).all()
+
+
+def test_wrong_actions_get_less_weight() -> None:
+    wrong = (0, 5, 10, 15, 20, 25)
+    scores = fit(drifting_table([LENGTH] * 40, wrong=wrong), steps=80, rounds=1)
+    mean = scores.groupby("episode_index")["weight"].mean()
+    bad = np.isin(mean.index - 7, wrong)
+    assert mean[bad].mean() < 1.5 and mean[bad].max() < mean[~bad].median() - 1.0 and mean[~bad].median() > 3.5
+    failed = scores[scores["episode_index"].isin(mean.index[bad])]["failed_view"]
+    assert (failed != "").mean() > 0.9
+
+
+def test_a_single_task_leaves_the_instruction_out() -> None:
+    scores = fit(drifting_table([LENGTH] * 8, tasks=1))
+    assert scores["view_instruction"].isna().all()
+    assert np.isfinite(scores[["score", "weight"]].to_numpy()).all()
+    assert not (scores["failed_view"] == "instruction").any()
+
+
+def test_instructions_that_occur_once_prove_nothing() -> None:
+    scores = fit(drifting_table([LENGTH] * 8, tasks=8))
+    assert not (scores["failed_view"] == "instruction").any()
+    assert np.isfinite(scores[["score", "weight"]].to_numpy()).all()
+
+
+def test_episodes_without_a_target_get_the_average() -> None:
+    scores = fit(drifting_table([LENGTH] * 4 + [8, 3] + [LENGTH] * 4))
+    short = scores["episode_index"].isin([11, 12])
+    assert not scores.loc[short, "valid"].any() and short.sum() == 11
+    assert np.isfinite(scores[["score", "weight"]].to_numpy()).all()
+    assert scores.loc[short, "weight"].nunique() == 1
+    assert scores.loc[short, "weight"].iloc[0] == pytest.approx(scores.loc[~short, "weight"].mean(), rel=1e-3)
+
+
+def test_too_little_data_is_the_users_to_mend() -> None:
+    with pytest.raises(InputError, match=r"3 episodes longer than target_offset 8; fitting scores needs at least 4"):
+        fit(drifting_table([LENGTH, LENGTH, LENGTH, 8]))
+    with pytest.raises(InputError, match="rounds is 0"):
+        fit(drifting_table([LENGTH] * 4), rounds=0)
