@@ -28,10 +28,27 @@ from hf_ptr.training.run import run_recipe
 
 Hashes = dict[str, str]
 
-# Modules of the library that a run loads and that no figure depends on.
-NOT_HASHED = ("cli", "errors", "files", "data.lerobot_writer", "data.recording", "envs.workers", "envs.rendering")
-FIGURES = ("figures", "statistics")
-WEIGHTS = ("weighting", "peers", "progress")
+FIGURES = ("benchmarks.robustness.figures", "benchmarks.robustness.statistics")
+# What makes the weights of the arms that bring them, and of no other.
+WEIGHTS = (
+    "benchmarks.robustness.weighting",
+    "benchmarks.robustness.peers",
+    "benchmarks.robustness.progress",
+    "hf_ptr.curation.fitting",
+    "hf_ptr.scoring.calibration",
+    "hf_ptr.scoring.views",
+)
+# Modules of the library that a run loads and that no figure depends on, and those counted with the weights.
+NOT_HASHED = (
+    "hf_ptr.cli",
+    "hf_ptr.errors",
+    "hf_ptr.files",
+    "hf_ptr.data.lerobot_writer",
+    "hf_ptr.data.recording",
+    "hf_ptr.envs.workers",
+    "hf_ptr.envs.rendering",
+    *WEIGHTS,
+)
 
 
 @dataclass(frozen=True)
@@ -155,9 +172,8 @@ def code_hash(modules: tuple[str, ...]) -> str:
     Of the library's modules that a run loads, and of some of the benchmark's, without comments and docstrings: a
     better text changes no figure.
     """
-    library = (name for name in sys.modules if name.startswith("hf_ptr."))
-    names = sorted(name for name in library if not name.removeprefix("hf_ptr.").startswith(NOT_HASHED))
-    names += [f"{__package__}.{module}" for module in modules]
+    library = sorted(name for name in sys.modules if name.startswith("hf_ptr.") and not name.startswith(NOT_HASHED))
+    names = [*library, *modules]
     return _digest("".join(f"{name} {_code_of(Path(str(sys.modules[name].__file__)))}\n" for name in names))
 
 
