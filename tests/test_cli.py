@@ -241,7 +241,7 @@ def test_unknown_tasks_commands_and_checkpoints(tmp_path: Path, run_folder: Path
     assert "Did you mean 'reach" in the_line(unknown) and not (tmp_path / "data").exists()
     assert "No such command 'recrod'" in the_line(hf_ptr("recrod"))
     assert "meta/info.json" in the_line(hf_ptr("evaluate", run_folder, "--dataset", tmp_path))
-    assert "pass either --env" in the_line(hf_ptr("evaluate", run_folder))
+    assert "pass one of --env" in the_line(hf_ptr("evaluate", run_folder))
     assert "unknown environment 'metawrld'" in the_line(hf_ptr("evaluate", run_folder, "--env", "metawrld"))
 
 

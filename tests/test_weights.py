@@ -61,6 +61,19 @@ def test_a_missing_or_damaged_score_file_is_one_line(tmp_path: Path) -> None:
         read_weights(tmp_path / "bad.parquet", coded_table([3]))
 
 
+@pytest.mark.parametrize(("name", "lengths"), [("episode_index", [3, 6]), ("frame_index", [4, 5])])
+def test_a_score_file_of_another_dataset_is_refused(name: str, lengths: list[int], tmp_path: Path) -> None:
+    table, other = coded_table([4, 5]), coded_table(lengths)
+    columns = {"index": other.frame_id, "weight": np.ones(9)}
+    columns["episode_index"] = np.repeat(other.episode_index, other.lengths)
+    if name == "frame_index":
+        # The same episodes, as those of a dataset that was cut elsewhere.
+        columns["frame_index"] = np.roll(other.frame_index, 1)
+    path = write_scores(pd.DataFrame(columns), tmp_path / "scores.parquet")
+    with pytest.raises(InputError, match=f"another dataset.*{name}"):
+        read_weights(path, table)
+
+
 def test_a_chunk_brings_its_own_weight() -> None:
     table = coded_table([20, 18])
     weights = np.linspace(0.1, 3.9, 38)

@@ -36,9 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except InputError as error:
         sys.exit(_complain(str(error), WRONG_INPUT))
     except typer.Exit as error:
-        sys.exit(error.exit_code)
+        # What Typer makes of an interrupt.
+        sys.exit(_interrupted() if error.exit_code == INTERRUPTED else error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        sys.exit(_complain("interrupted; train and demo go on where they were when started again", INTERRUPTED))
+        sys.exit(_interrupted())
     except Exception as error:
         usage = getattr(error, "format_message", None)
         if usage is not None:
@@ -50,7 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(error, OSError) and error.errno in UNWRITABLE:
             sys.exit(_complain(f"{error.filename} cannot be read or written ({error.strerror})", WRONG_INPUT))
         raise
-    sys.exit(code if isinstance(code, int) else OK)
+    sys.exit(_interrupted() if code == INTERRUPTED else code if isinstance(code, int) else OK)
+
+
+def _interrupted() -> int:
+    return _complain(
+        "interrupted; started again, train and demo go on from the last checkpoint, the other commands anew",
+        INTERRUPTED,
+    )
 
 
 def _is_out_of_space(error: BaseException) -> bool:

@@ -38,7 +38,7 @@ def evaluate(
 
     console = Console()
     if (env is None) == (dataset is None):
-        raise InputError("nothing to evaluate in; pass either --env metaworld or --dataset FOLDER")
+        raise InputError("pass one of --env metaworld and --dataset FOLDER, to say where to evaluate")
     names = checkpoint_names(checkpoints)
     if env is not None:
         if env != "metaworld":
@@ -58,9 +58,16 @@ def evaluate(
         from hf_ptr.data.lerobot_reader import read_dataset
         from hf_ptr.evaluation.offline import compare, evaluate_dataset
         from hf_ptr.training.recipe import parse_episodes
+        from hf_ptr.training.run import trained_episodes
 
         assert dataset is not None
         table = read_dataset(dataset, episodes=parse_episodes(episodes))
+        for name, folder in names.items():
+            seen = sorted(set(table.episode_index.tolist()) & trained_episodes(folder))
+            if seen:
+                console.print(
+                    f"{name} was trained on {len(seen)} of these episodes, such as {seen[0]}", style="yellow"
+                )
         errors = {name: evaluate_dataset(folder, table, seed=seed) for name, folder in names.items()}
         for name, measured in errors.items():
             console.print(measured.to_rich(title=name))

@@ -47,6 +47,8 @@ def score(
 
     if fit == (scorer is not None):
         raise InputError("pass either --fit, or --scorer RUN for the scorer of a finished PTR run")
+    if out.is_dir() or out.suffix != ".parquet":
+        raise InputError(f"--out {out} is no name for a score file; end it in .parquet")
     table = read_dataset(dataset)
     if scorer is not None:
         scores = score_dataset(scorer, table, seed=seed)

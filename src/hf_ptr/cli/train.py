@@ -22,7 +22,7 @@ def train(
 
         accelerate launch -m hf_ptr.train recipes/vla/g1/ptr.yaml dataset=data/g1_bottle
     """
-    from hf_ptr.training.run import run_recipe
+    from hf_ptr.training.run import evaluation_command, run_recipe
 
     folder = run_recipe(recipe, overrides or [])
-    typer.echo(f"{folder}: done. Look at it with: hf-ptr evaluate {folder} --help")
+    typer.echo(f"{folder} is trained. Next: {evaluation_command(folder)}")

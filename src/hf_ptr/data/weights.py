@@ -24,14 +24,15 @@ def read_weights(path: str | Path, table: EpisodeTable) -> np.ndarray:
         `(F,)` float64, finite, at least 0, in the order of the table.
 
     Raises:
-        InputError: the file is missing or damaged, a weight is negative, NaN or infinite, a frame stands twice, a
-            frame of the table has none, or all of them are 0.
+        InputError: the file is missing, damaged or of another dataset, a weight is negative, NaN or infinite, a frame
+            stands twice, a frame of the table has none, or all of them are 0.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"score file {path} does not exist; write one with hf-ptr score")
     with open_columns(path) as file:
         index, weight = file.integers("index"), file.numbers("weight", 1)[:, 0].astype(np.float64)
+        places = {name: file.integers(name) for name in ("episode_index", "frame_index") if name in file.names}
     wrong = ~(np.isfinite(weight) & (weight >= 0))
     if wrong.any():
         row = int(wrong.argmax())
@@ -49,6 +50,16 @@ def read_weights(path: str | Path, table: EpisodeTable) -> np.ndarray:
         raise InputError(
             f"{path} has no weight for frame {table.frame_id[missing][0]} of {table.source!r}; score this very dataset"
         )
+    # Files of other datasets have the same frame ids; they are told by which episode a frame lies in, and where.
+    of_table = {"episode_index": np.repeat(table.episode_index, table.lengths), "frame_index": table.frame_index}
+    for name, column in places.items():
+        differs = column[order][place] != of_table[name]
+        if differs.any():
+            row = int(differs.argmax())
+            raise InputError(
+                f"{path} is of another dataset than {table.source!r}: frame {table.frame_id[row]} has {name} "
+                f"{column[order][place[row]]} there and {of_table[name][row]} here; score this very dataset"
+            )
     if not weight[place].any():
         raise InputError(f"{path}: every weight of {table.source!r} is 0; nothing would be learned")
     return weight[place]

@@ -51,7 +51,7 @@ class ErrorTable:
     def to_rich(self, title: str | None = None) -> Table:
         """For the terminal."""
         table = Table(title=title)
-        table.add_column("held-out episode")
+        table.add_column("episode")
         columns = [self.policy, self.sample]
         if self.hold is not None:
             columns += [self.hold, self.policy / self.hold]

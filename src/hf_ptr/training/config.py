@@ -116,10 +116,13 @@ class PTRConfig(TrainingArguments):
         _require_range("target_decay", self.target_decay, 0.0, 1.0)
         _require_range("controller_decay", self.controller_decay, 0.0, 1.0)
         _require_range("w_min", self.w_min, 0.0, 1.0)
+        if self.max_steps == 0:
+            raise ValueError("max_steps is 0; it must be at least 1, or -1 to count epochs instead")
         for name in ("beta", "scorer_temperature", "logit_clamp", "belief_temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("nce_warmup_steps", "queue_size", "queue_negatives", "belief_tokens", "lambda_id", "lambda_rank"):
+        counts = ("nce_warmup_steps", "queue_size", "queue_negatives", "belief_tokens")
+        for name in (*counts, "lambda_id", "lambda_rank", "learning_rate"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
         if self.w_max < 1.0:

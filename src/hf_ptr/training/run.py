@@ -134,6 +134,21 @@ def _innermost(error: BaseException) -> str:
     return str(error)
 
 
+def trained_episodes(folder: str | Path) -> set[int]:
+    """The episodes that a run's recipe names for training; empty where it names none, or the folder is no run."""
+    made = Path(folder) / RECIPE_FILE
+    given = yaml.safe_load(made.read_text(encoding="utf-8")) if made.is_file() else None
+    return set(parse_episodes(given.get("episodes")) or ()) if isinstance(given, dict) else set()
+
+
+def evaluation_command(folder: Path) -> str:
+    """The command that evaluates a finished run, as far as its recipe says on what."""
+    given = yaml.safe_load((folder / RECIPE_FILE).read_text(encoding="utf-8"))
+    if given.get("eval_episodes"):
+        return f"hf-ptr evaluate {folder} --dataset {given['dataset']} --episodes {given['eval_episodes']}"
+    return f"hf-ptr evaluate {folder} --env metaworld, or --dataset DIR --episodes IDS that it was not trained on"
+
+
 def _require_same_run(folder: Path, recipe: Recipe) -> None:
     """An output folder belongs to one recipe: two runs in one folder would resume from each other."""
     made = folder / RECIPE_FILE

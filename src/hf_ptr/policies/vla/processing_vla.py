@@ -49,21 +49,26 @@ class VLAProcessor(ProcessorMixin):
             if text not in vocabulary:
                 raise InputError(
                     f"the policy has no embedding for the instruction {text!r}.{nearest(text, vocabulary)} "
-                    "Train it with this instruction, or use a policy with a text encoder."
+                    f"It knows {len(vocabulary)}, such as {next(iter(vocabulary), '')!r}; train it with yours, or use "
+                    "a policy with a text encoder."
                 )
         ids = torch.tensor([[vocabulary[text]] for text in instructions])
         return {"instruction_ids": ids, "instruction_mask": torch.ones_like(ids, dtype=torch.bool)}
 
     def __call__(
         self,
-        instructions: Sequence[str],
+        instructions: str | Sequence[str],
         observation: np.ndarray | torch.Tensor,
         state: np.ndarray | torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        """`instructions` of length B, `observation (B, do)` and `state (B, ds)` in raw units, to policy inputs."""
+        """
+        `instructions` of length B, `observation (B, do)` and `state (B, ds)` in raw units, to policy inputs; one
+        instruction, `(do,)` and `(ds,)` are a batch of one.
+        """
+        instructions = [instructions] if isinstance(instructions, str) else instructions
         return {
-            "observation": torch.as_tensor(observation, dtype=torch.float32),
-            "state": torch.as_tensor(state, dtype=torch.float32),
+            "observation": torch.atleast_2d(torch.as_tensor(observation, dtype=torch.float32)),
+            "state": torch.atleast_2d(torch.as_tensor(state, dtype=torch.float32)),
             **self.encode_instructions(instructions),
         }
 
