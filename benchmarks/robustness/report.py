@@ -137,6 +137,7 @@ def weights_table(lines: Sequence[dict[str, Any]], suite: str, corruptions: Sequ
 def gap_figure(cells: Cells, suite: str, corruptions: Sequence[str], arms: Sequence[str], out: Path) -> None:
     """Difference of success to SFT of every arm, one panel a corruption, with intervals."""
     shown = [name for name in corruptions if (suite, name, "sft") in cells]
+    arms = [arm for arm in arms if any((suite, name, arm) in cells for name in shown)]
     if not shown:
         return
     figure, axes = plt.subplots(1, len(shown), figsize=(2.6 * len(shown) + 1.4, 3.4), sharey=True, squeeze=False)
@@ -157,7 +158,7 @@ def gap_figure(cells: Cells, suite: str, corruptions: Sequence[str], arms: Seque
         axis.set_xlabel("points above SFT", fontsize=8)
         axis.tick_params(labelsize=8)
     axes[0][0].set_yticks(range(len(arms)), arms)
-    axes[0][0].invert_yaxis()
+    axes[0][0].set_ylim(len(arms) - 0.5, -0.5)
     figure.tight_layout()
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=130)
