@@ -19,6 +19,7 @@ from hf_ptr import functional as F
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.statistics import normalization
+from hf_ptr.data.weights import score_file_keys
 from hf_ptr.errors import InputError
 from hf_ptr.scoring.calibration import (
     FAILED,
@@ -367,11 +368,7 @@ def _frame(table: EpisodeTable, cut: Cut, distances: dict[str, Tensor], scorer: 
     valid[cut.row] = True
     return pd.DataFrame(
         {
-            "index": table.frame_id,
-            "episode_index": np.repeat(table.episode_index, table.lengths),
-            "frame_index": table.frame_index,
-            "task_index": table.task_index,
-            "source": table.source,
+            **score_file_keys(table),
             "score": score.numpy(),
             "weight": weight.numpy(),
             "valid": valid.numpy(),

@@ -18,6 +18,7 @@ from hf_ptr.belief import BeliefCarry
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.segments import SegmentBatches
+from hf_ptr.data.weights import score_file_keys
 from hf_ptr.errors import InputError
 from hf_ptr.files import replacing
 from hf_ptr.policies import VLAProcessor, require_fits
@@ -92,11 +93,7 @@ def score_dataset(run: str | Path, table: EpisodeTable, *, seed: int = 0) -> pd.
             weights[rows], valid[rows] = weight.numpy(), candidates.valid.numpy()
     return pd.DataFrame(
         {
-            "index": table.frame_id,
-            "episode_index": np.repeat(table.episode_index, table.lengths),
-            "frame_index": table.frame_index,
-            "task_index": table.task_index,
-            "source": table.source,
+            **score_file_keys(table),
             "score": scores,
             "weight": weights,
             "valid": valid,

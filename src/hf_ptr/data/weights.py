@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hf_ptr.data.columns import open_columns
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
+
+
+def score_file_keys(table: EpisodeTable) -> dict[str, Any]:
+    """The columns of a score file that say which frame a row is, each `(F,)` in the order of the table."""
+    return {
+        "index": table.frame_id,
+        "episode_index": np.repeat(table.episode_index, table.lengths),
+        "frame_index": table.frame_index,
+        "task_index": table.task_index,
+        "source": table.source,
+    }
 
 
 def read_weights(path: str | Path, table: EpisodeTable) -> np.ndarray:
@@ -51,7 +63,7 @@ def read_weights(path: str | Path, table: EpisodeTable) -> np.ndarray:
             f"{path} has no weight for frame {table.frame_id[missing][0]} of {table.source!r}; score this very dataset"
         )
     # Files of other datasets have the same frame ids; they are told by which episode a frame lies in, and where.
-    of_table = {"episode_index": np.repeat(table.episode_index, table.lengths), "frame_index": table.frame_index}
+    of_table = score_file_keys(table)
     for name, column in places.items():
         differs = column[order][place] != of_table[name]
         if differs.any():
