@@ -12,12 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_ptr.curation import fitting
-from hf_ptr.curation.fitting import fit_scores
+from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
 from hf_ptr.functional import effective_sample_size
 from hf_ptr.scoring import calibration as C
+from hf_ptr.scoring import fitting
+from hf_ptr.scoring.fitting import fit_scores
 from hf_ptr.scoring.views import GUARD, Transitions, TransitionViews
 
 LENGTH = 40
@@ -63,7 +64,8 @@ def drifting_table(lengths: list[int], tasks: int = 2, wrong: tuple[int, ...] = 
 
 
 def fit(table: EpisodeTable, **changes: Any) -> pd.DataFrame:
-    return fit_scores(table, **{"chunk_size": 8, "target_offset": 8, "steps": 12, "progress": False, **changes})
+    chunks = ChunkDataset(table, chunk_size=8, target_offset=changes.pop("target_offset", 8))
+    return fit_scores(chunks, **{"steps": 12, "progress": False, **changes})
 
 
 # ---- the scale

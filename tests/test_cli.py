@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_ptr.cli import main
-from hf_ptr.curation import fitting
 from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.data.weights import read_weights
+from hf_ptr.scoring import fitting
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "vla" / "metaworld_state" / "ptr.yaml"

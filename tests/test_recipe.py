@@ -23,8 +23,8 @@ def test_every_recipe_of_the_project_is_valid(path: Path) -> None:
     recipe = load_recipe(path, ["dataset=data"])
     arm = path.stem
     assert recipe.training.output_dir.endswith(f"/{arm}")
-    assert (recipe.training.alpha > 0) == (arm == "ptr")
-    assert (recipe.training.belief_tokens > 0) == (arm != "sft")
+    assert recipe.training.with_scorer == (arm == "ptr") and recipe.training.calibrates == (arm == "calibrated")
+    assert (recipe.training.belief_tokens > 0) == (arm in ("ptr", "sft_belief"))
     assert f"hf-ptr train {path.relative_to(RECIPES[0].parents[3])}" in path.read_text()
 
 
@@ -32,7 +32,7 @@ def test_arms_of_a_suite_differ_in_the_arm_alone() -> None:
     for folder in {path.parent for path in RECIPES}:
         given = {path.stem: load_recipe(path, ["dataset=d"]).given for path in folder.glob("*.yaml")}
         for arm in given.values():
-            for key in ("alpha", "belief_tokens", "nce_warmup_steps", "output_dir"):
+            for key in ("scoring", "alpha", "belief_tokens", "nce_warmup_steps", "output_dir"):
                 arm.pop(key, None)
         first, *others = given.values()
         assert others and all(other == first for other in others)

@@ -331,3 +331,7 @@ def test_two_processes_share_negatives_and_stay_equal(metaworld_dataset: Path, t
     assert held & set(ranks[0]["seen"]) and held & set(ranks[1]["seen"])
     assert ranks[0]["checksum"] == ranks[1]["checksum"]
     assert all(torch.isfinite(torch.tensor(rank["losses"])).all() for rank in ranks)
+    # Calibrated weights are fitted by one of them, and both train with those.
+    assert len(set(ranks[0]["weights"])) > 2 and ranks[0]["weights"] == ranks[1]["weights"]
+    assert ranks[0]["calibrated_checksum"] == ranks[1]["calibrated_checksum"]
+    assert all(torch.isfinite(torch.tensor(rank["calibrated_losses"])).all() for rank in ranks)

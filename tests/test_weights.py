@@ -13,10 +13,9 @@ import torch
 from data_helpers import coded_table
 from model_helpers import objective, run, tiny_batch, tiny_model
 
-from hf_ptr.curation.scores import write_scores
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.lerobot_reader import read_dataset
-from hf_ptr.data.weights import read_weights
+from hf_ptr.data.weights import read_weights, write_scores
 from hf_ptr.errors import InputError
 from hf_ptr.functional import self_normalized_mean
 from hf_ptr.training.run import run_recipe

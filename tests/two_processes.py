@@ -1,4 +1,4 @@
-"""Run by test_trainer.py under torchrun: a few steps of PTR on two CPU processes."""
+"""Run by test_trainer.py under torchrun: a few steps of PTR, and of calibrated weights, on two CPU processes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from test_trainer import history, make
+
+from hf_ptr import PTRTrainer
+from hf_ptr.scoring import fitting
+
+
+def checksum(trainer: PTRTrainer) -> float:
+    """Tells models apart."""
+    return sum(float(parameter.double().sum()) for parameter in trainer.model.parameters())
 
 
 def main() -> None:
@@ -25,11 +33,17 @@ def main() -> None:
     trainer.train()
     rank = trainer.args.process_index
     save_file(trainer.objective.pool.state_dict(), folder / f"queue{rank}.safetensors")
+    fitting.fit_scores.__kwdefaults__["steps"] = 30
+    calibrated = make(dataset, folder / "calibrated", use_cpu=True, scoring="calibrated", belief_tokens=0)
+    calibrated.train()
     result = {
+        "weights": calibrated.train_dataset.weights.tolist(),
+        "calibrated_losses": history(calibrated, "loss"),
+        "calibrated_checksum": checksum(calibrated),
         "world_size": trainer.args.world_size,
         "seen": seen,
         "losses": history(trainer, "loss"),
-        "checksum": sum(float(parameter.double().sum()) for parameter in trainer.model.parameters()),
+        "checksum": checksum(trainer),
     }
     (folder / f"rank{rank}.json").write_text(json.dumps(result))
     torch.distributed.destroy_process_group()

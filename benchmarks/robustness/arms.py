@@ -16,7 +16,7 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "ptr-no-clipping": ("w_min=0.0", "w_max=1.0e+30"),
     "ptr-alpha-0": ("alpha=0.0", "use_scorer=true"),
 }
-RECIPES = ("sft", "sft_belief", "ptr")
+RECIPES = ("sft", "sft_belief", "ptr", "calibrated")
 
 
 @dataclass(frozen=True)

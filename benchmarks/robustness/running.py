@@ -14,29 +14,32 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from benchmarks.robustness.arms import arm_of
 from benchmarks.robustness.figures import score_figures
 from benchmarks.robustness.suites import ROOT, SUITES, WORK, Suite
 from benchmarks.robustness.weighting import score_file
-from hf_ptr.curation.scores import score_dataset, write_scores
+from hf_ptr.curation.scores import score_dataset
 from hf_ptr.data.corruption import corrupt
 from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.data.weights import write_scores
 from hf_ptr.evaluation.rollouts import evaluate_metaworld
 from hf_ptr.files import write_json
+from hf_ptr.training.calibrating import SCORES_FILE
 from hf_ptr.training.recipe import load_recipe
 from hf_ptr.training.run import run_recipe
 
 Hashes = dict[str, str]
 
 FIGURES = ("benchmarks.robustness.figures", "benchmarks.robustness.statistics")
-# What makes the weights of the arms that bring them, and of no other.
-WEIGHTS = (
-    "benchmarks.robustness.weighting",
-    "benchmarks.robustness.peers",
-    "benchmarks.robustness.progress",
-    "hf_ptr.curation.fitting",
+# What makes the weights of the arms that bring them, those of the calibrated arm, and of no other.
+WEIGHTS = ("benchmarks.robustness.weighting", "benchmarks.robustness.peers", "benchmarks.robustness.progress")
+CALIBRATED = (
     "hf_ptr.scoring.calibration",
+    "hf_ptr.scoring.fitting",
     "hf_ptr.scoring.views",
+    "hf_ptr.training.calibrating",
 )
 # Modules of the library that a run loads and that no figure depends on, and those counted with the weights.
 NOT_HASHED = (
@@ -47,7 +50,7 @@ NOT_HASHED = (
     "hf_ptr.data.recording",
     "hf_ptr.envs.workers",
     "hf_ptr.envs.rendering",
-    *WEIGHTS,
+    *CALIBRATED,
 )
 
 
@@ -104,7 +107,9 @@ def run_cell(cell: Cell, hashes: Hashes, commit: str) -> dict[str, Any]:
         )
         file = write_scores(scores, cell.folder.parent / f"{cell.arm}.parquet")
     folder = train(cell, file)
-    if scores is None and (folder / "scorer").is_dir():
+    if (folder / SCORES_FILE).exists():
+        scores = pd.read_parquet(folder / SCORES_FILE)
+    elif scores is None and (folder / "scorer").is_dir():
         scores = score_dataset(folder, table, seed=cell.seed)
     # Of other code, the same checkpoint may act otherwise.
     cache = cell.folder.parent / f"rollouts-{hashes['code_hash']}"
@@ -116,7 +121,7 @@ def run_cell(cell: Cell, hashes: Hashes, commit: str) -> dict[str, Any]:
         "corruption": corruption,
         "severity": severity or "paper",
         "arm": cell.arm,
-        "scoring": settings.scoring if settings.with_scorer else None,
+        "scoring": settings.scoring if settings.with_scorer or settings.calibrates else None,
         "seed": cell.seed,
         "successes": success.overall.successes,
         "episodes": success.overall.episodes,
@@ -151,7 +156,9 @@ def hashes_of(cell: Cell) -> Hashes:
     }
     if cell.needed is not None:
         definition["needed"] = _settings(cell.needed)
-    modules = FIGURES if arm.weighting is None else FIGURES + WEIGHTS
+    modules = FIGURES
+    modules += WEIGHTS if arm.weighting is not None else ()
+    modules += CALIBRATED if arm.recipe == "calibrated" else ()
     return {
         "recipe_hash": _digest(json.dumps(definition, sort_keys=True, default=str)),
         "data_hash": data_hash(suite.demonstrations_of(cell.seed)),

@@ -38,7 +38,7 @@ class Suite:
         tasks: full names.
         demonstrations: recorded per task, anew for every seed.
         rollouts: per task and run; the arms of a seed share their initial states.
-        recipes: folder with `sft.yaml`, `sft_belief.yaml` and `ptr.yaml`.
+        recipes: folder with a recipe for each of `arms.RECIPES`.
         overrides: `key=value` on every recipe.
     """
 

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.robustness.peers import PEERS, policy_loss, weights_from_goodness
-from hf_ptr.curation.fitting import fit_scores
 from hf_ptr.curation.scores import score_dataset
 from hf_ptr.data.corruption import CorruptionTruth
 from hf_ptr.data.episodes import EpisodeTable
@@ -20,7 +19,6 @@ WEIGHTINGS: dict[str, str | None] = {
     "oracle": None,
     "random": "ptr",
     "ptr-weights": "ptr",
-    "calibrated": None,
     "loss": "sft",
     **dict.fromkeys(PEERS),
 }
@@ -57,9 +55,6 @@ def score_file(
         if weighting == "random":
             np.random.default_rng(seed).shuffle(weight)
             score, valid = weight, np.ones_like(valid)
-    elif weighting == "calibrated":
-        found = fit_scores(table, observation_features=observation_features, seed=seed, progress=False)
-        score, weight, valid = found.score.to_numpy(), found.weight.to_numpy(), found.valid.to_numpy()
     elif weighting == "loss":
         score = policy_loss(*load_policy(str(_needed(other))), table, seed=seed)
         weight = weights_from_goodness(score)

@@ -14,10 +14,11 @@ from rich.table import Table
 
 import hf_ptr
 from hf_ptr.curation.figures import training_curves, weight_distribution
-from hf_ptr.curation.scores import score_dataset, write_scores
+from hf_ptr.curation.scores import score_dataset
 from hf_ptr.data.corruption import CorruptionTruth, corrupt, write_corrupted
 from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.data.recording import record_metaworld
+from hf_ptr.data.weights import write_scores
 from hf_ptr.envs.tasks import DEFAULT_TASKS
 from hf_ptr.errors import InputError
 from hf_ptr.evaluation.rollouts import evaluate_metaworld

@@ -41,8 +41,10 @@ def score(
     """
     from rich.console import Console
 
-    from hf_ptr.curation.scores import score_dataset, worst_episodes, write_scores
+    from hf_ptr.curation.scores import score_dataset, worst_episodes
+    from hf_ptr.data.chunks import ChunkDataset
     from hf_ptr.data.lerobot_reader import read_dataset
+    from hf_ptr.data.weights import write_scores
     from hf_ptr.errors import InputError
 
     if fit == (scorer is not None):
@@ -53,17 +55,17 @@ def score(
     if scorer is not None:
         scores = score_dataset(scorer, table, seed=seed)
     else:
-        from hf_ptr.curation.fitting import fit_scores
+        from hf_ptr.scoring.fitting import fit_scores
 
-        scores = fit_scores(
+        chunks = ChunkDataset(
             table,
             chunk_size=chunk_size,
             target_offset=target_offset,
             observation_features=[name.strip() for name in (observation or state).split(",")],
             state_feature=state,
             action_feature=action,
-            seed=seed,
         )
+        scores = fit_scores(chunks, seed=seed)
     write_scores(scores, out)
     counted = scores[scores.valid]
     typer.echo(

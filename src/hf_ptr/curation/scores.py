@@ -20,8 +20,8 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.segments import SegmentBatches
 from hf_ptr.data.weights import score_file_keys
 from hf_ptr.errors import InputError
-from hf_ptr.files import replacing
 from hf_ptr.policies import VLAProcessor, require_fits
+from hf_ptr.training.calibrating import SCORES_FILE
 from hf_ptr.training.collator import ChunkCollator
 from hf_ptr.training.config import PTRConfig
 from hf_ptr.training.model import PTRModel
@@ -56,7 +56,10 @@ def score_dataset(run: str | Path, table: EpisodeTable, *, seed: int = 0) -> pd.
     folder = Path(run)
     model = PTRModel.from_pretrained(folder).eval()
     if model.scorer is None:
-        raise InputError(f"{folder} has no scorer: it was trained with alpha 0; score with a PTR run")
+        raise InputError(
+            f"{folder} has no scorer: it was trained with alpha 0, or with calibrated weights, which then lie in "
+            f"{SCORES_FILE}; score with a run of scoring paper, or with --fit"
+        )
     args = PTRConfig.from_run(folder)
     objective = PTRObjective(args)
     load_objective_state(objective, folder, with_queue=False)
@@ -110,14 +113,6 @@ def _filling(dataset: ChunkDataset, walk: list[list[int]], size: int) -> list[li
             return walk[:number]
         held += int(dataset.__getitems__(chunks)["next_valid"].sum())
     return walk
-
-
-def write_scores(scores: pd.DataFrame, out: str | Path) -> Path:
-    """Writes a score file as parquet, whole or not at all."""
-    out = Path(out)
-    with replacing(out) as partial:
-        scores.to_parquet(partial, index=False)
-    return out
 
 
 def worst_episodes(scores: pd.DataFrame, tasks: Sequence[str], count: int = 10) -> Table:

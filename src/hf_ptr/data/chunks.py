@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -97,14 +98,15 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         self.segment_chunks = segment_chunks
         self.chunk_stride = chunk_stride
         self.target_offset = target_offset
+        self.observation_features = tuple(observation_features)
+        self.state_feature = state_feature
+        self.action_feature = action_feature
 
         observations = [_tensor(table.feature(name)) for name in observation_features]
         self.observation = observations[0] if len(observations) == 1 else torch.cat(observations, dim=1)
         self.state = _tensor(table.feature(state_feature))
         self.action = _tensor(table.feature(action_feature))
-        self.weights = None if weights is None else _tensor(np.asarray(weights, dtype=np.float32))
-        if self.weights is not None and self.weights.shape != (table.num_frames,):
-            raise InputError(f"weights have the shape {tuple(self.weights.shape)}, not ({table.num_frames},)")
+        self.weights = None if weights is None else _weights_of(table, weights)
         self._task_index = _tensor(table.task_index)
         self._frame_id = _tensor(table.frame_id)
         self._episode_id = _tensor(np.repeat(table.episode_index, table.lengths))
@@ -121,6 +123,12 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
     def tasks(self) -> tuple[str, ...]:
         """The instructions that `task_index` points into."""
         return self.table.tasks
+
+    def weighted(self, weights: np.ndarray) -> ChunkDataset:
+        """The same chunks, sharing their memory, each counting as much as `weights (F,)` say."""
+        other = copy.copy(self)
+        other.weights = _weights_of(self.table, weights)
+        return other
 
     def segment_starts(self) -> tuple[torch.Tensor, torch.Tensor]:
         """First row and number of chunks of every segment, each `(segments,)` int64."""
@@ -171,6 +179,12 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
             "target_index": self._frame_id[targets].masked_fill(~next_valid, -1),
             "previous_index": self._previous_id[rows],
         }
+
+
+def _weights_of(table: EpisodeTable, weights: np.ndarray) -> torch.Tensor:
+    if weights.shape != (table.num_frames,):
+        raise InputError(f"weights have the shape {weights.shape}, not ({table.num_frames},)")
+    return _tensor(np.asarray(weights, dtype=np.float32))
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Weights of chunks from a score file, for plain weighted regression."""
+"""Score files: one row a frame that starts a chunk, with its score and how much it counts."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from hf_ptr.data.columns import open_columns
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
+from hf_ptr.files import replacing
 
 
 def score_file_keys(table: EpisodeTable) -> dict[str, Any]:
@@ -21,6 +23,14 @@ def score_file_keys(table: EpisodeTable) -> dict[str, Any]:
         "task_index": table.task_index,
         "source": table.source,
     }
+
+
+def write_scores(scores: pd.DataFrame, out: str | Path) -> Path:
+    """Writes a score file as parquet, whole or not at all."""
+    out = Path(out)
+    with replacing(out) as partial:
+        scores.to_parquet(partial, index=False)
+    return out
 
 
 def read_weights(path: str | Path, table: EpisodeTable) -> np.ndarray:

@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 from hf_ptr.errors import InputError
 from hf_ptr.scoring.pool import HARD_NEGATIVES
 
-SCORINGS = ("paper",)
+SCORINGS = ("paper", "calibrated")
 ARGUMENTS_FILE = "training_args.json"
 
 
@@ -26,7 +26,9 @@ class PTRConfig(TrainingArguments):
 
     > Parameters of the weight (PTR Sec. 5)
 
-    scoring (`str`): `"paper"`, the published score.
+    scoring (`str`): `"paper"`, the published score, or `"calibrated"`: before the first step, light scorers are fitted
+        on the dataset, and the weights stay as they give them (`docs/calibrated.md`). Of what follows it uses α,
+        `w_min` and `w_max`; it trains no scorer beside the policy, and needs no warm-up.
     alpha (`float`): α in [0, 1], how much of the weight is applied; 0 is plain supervised post-training.
     beta (`float`): β_0, the temperature of `exp(T/β)`.
     w_min (`float`), w_max (`float`): the clip of `exp(T/β)`.
@@ -36,8 +38,8 @@ class PTRConfig(TrainingArguments):
 
     > Parameters of the identification (PTR Sec. 4)
 
-    use_scorer (`bool`, *optional*): trains the scorer; by default only where `alpha > 0`. True with `alpha=0` is the
-        paper's α = 0 ablation.
+    use_scorer (`bool`, *optional*): trains the scorer; by default where `alpha > 0` and `scoring="paper"`. True with
+        `alpha=0` is the paper's α = 0 ablation.
     scorer_temperature (`float`): τ_0 of the logits.
     logit_clamp (`float`): bound of the logits.
     lambda_id (`float`), lambda_rank (`float`): weights of L_id and L_rank in the objective.
@@ -81,7 +83,7 @@ class PTRConfig(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "Keep False: see the class."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Keep False: see the class."})
 
-    scoring: str = field(default="paper", metadata={"help": "Which score: paper."})
+    scoring: str = field(default="paper", metadata={"help": "Which score: paper or calibrated."})
     alpha: float = field(default=1.0, metadata={"help": "Strength of the weight, PTR Eq. (21); 0 is plain SFT."})
     beta: float = field(default=1.5, metadata={"help": "Initial scale of the weight, PTR Eq. (21)."})
     w_min: float = field(default=0.25, metadata={"help": "Lower clip of the weight."})
@@ -89,7 +91,9 @@ class PTRConfig(TrainingArguments):
     nce_warmup_steps: int = field(default=3000, metadata={"help": "Steps with every weight at 1."})
     discount: float = field(default=1.0, metadata={"help": "Discount of L_id by the normalised offset."})
     discount_weight: bool = field(default=False, metadata={"help": "Discount the weight as well."})
-    use_scorer: bool | None = field(default=None, metadata={"help": "Train the scorer; by default where alpha > 0."})
+    use_scorer: bool | None = field(
+        default=None, metadata={"help": "Train the scorer; by default where weights need it."}
+    )
     scorer_temperature: float = field(default=0.12, metadata={"help": "Initial temperature of the logits."})
     logit_clamp: float = field(default=20.0, metadata={"help": "Bound of the logits."})
     lambda_id: float = field(default=0.05, metadata={"help": "Weight of the identification loss."})
@@ -116,6 +120,8 @@ class PTRConfig(TrainingArguments):
         _require_range("target_decay", self.target_decay, 0.0, 1.0)
         _require_range("controller_decay", self.controller_decay, 0.0, 1.0)
         _require_range("w_min", self.w_min, 0.0, 1.0)
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed is {self.seed}; it must lie in [0, 2**32)")
         if self.max_steps == 0:
             raise ValueError("max_steps is 0; it must be at least 1, or -1 to count epochs instead")
         for name in ("beta", "scorer_temperature", "logit_clamp", "belief_temperature"):
@@ -130,9 +136,11 @@ class PTRConfig(TrainingArguments):
         for name, known in (("scoring", SCORINGS), ("hard_negatives", HARD_NEGATIVES)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; known: {', '.join(known)}")
-        if self.alpha > 0 and self.use_scorer is False:
+        if self.scoring == "calibrated" and self.use_scorer:
+            raise ValueError("use_scorer is true and scoring calibrated, which has scorers of its own; leave it out")
+        if self.alpha > 0 and self.scoring == "paper" and self.use_scorer is False:
             raise ValueError(f"use_scorer is false and alpha is {self.alpha}: weights need a scorer; set alpha to 0")
-        if self.with_scorer and self.gradient_accumulation_steps > 1:
+        if (self.with_scorer or self.calibrates) and self.gradient_accumulation_steps > 1:
             raise ValueError(
                 f"gradient_accumulation_steps is {self.gradient_accumulation_steps}: weights are normalised over one "
                 "batch, and accumulation would normalise each micro-batch by itself; use 1 and a larger batch"
@@ -156,7 +164,12 @@ class PTRConfig(TrainingArguments):
     @property
     def with_scorer(self) -> bool:
         """Whether this run has a scorer (and target encoder)."""
-        return self.alpha > 0 if self.use_scorer is None else self.use_scorer
+        return self.alpha > 0 and self.scoring == "paper" if self.use_scorer is None else self.use_scorer
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether this run fits calibrated weights before it trains."""
+        return self.alpha > 0 and self.scoring == "calibrated"
 
 
 def _require_range(name: str, value: float, low: float, high: float) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import set_seed
 
 from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.columns import first_line
 from hf_ptr.data.corruption import corrupt
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot_reader import read_dataset
@@ -79,13 +81,27 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     weights = None if recipe.data.weights is None else read_weights(recipe.data.weights, table)
     train = chunks_for(policy.config, table, weights=weights, **cut)
     evaluation = None if held_out is None else chunks_for(policy.config, whole.select(held_out), **cut)
-    return PTRTrainer(
-        model=policy,
-        args=recipe.training,
-        train_dataset=train,
-        eval_dataset=evaluation,
-        processing_class=processor,
-    )
+    with _settings_refused():
+        trainer = PTRTrainer(
+            model=policy,
+            args=recipe.training,
+            train_dataset=train,
+            eval_dataset=evaluation,
+            processing_class=processor,
+        )
+        # What training would build first, and would complain of when the folder is already made.
+        trainer.get_train_dataloader()
+        trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
+    return trainer
+
+
+@contextmanager
+def _settings_refused() -> Iterator[None]:
+    """Says in one line what transformers finds wrong with the settings, a missing package among them."""
+    try:
+        yield
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise InputError(f"these settings cannot be used here: {first_line(error)}") from error
 
 
 def chunks_for(

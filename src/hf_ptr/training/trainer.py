@@ -25,6 +25,8 @@ from hf_ptr.data.segments import SegmentBatches
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_text
 from hf_ptr.scoring import Candidates
+from hf_ptr.scoring.fitting import require_fittable
+from hf_ptr.training.calibrating import calibrated_chunks
 from hf_ptr.training.collator import ChunkCollator
 from hf_ptr.training.config import ARGUMENTS_FILE, PTRConfig
 from hf_ptr.training.model import PTRModel, PTROutput, build_ptr_model, has_ptr_parts, tensors_under
@@ -106,6 +108,13 @@ class PTRTrainer(Trainer):
         self._sums: dict[str, torch.Tensor] = {}
         self._batches = 0
         self._log_window: dict[str, torch.Tensor] = {}
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As [`Trainer.train`]; with `scoring="calibrated"` the weights are fitted first."""
+        if self.args.calibrates and isinstance(self.train_dataset, ChunkDataset):
+            resume = bool(resume_from_checkpoint)
+            self.train_dataset = calibrated_chunks(self.train_dataset, self.args, self.accelerator, resume=resume)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     # ---- the order of the data ----
 
@@ -367,11 +376,23 @@ def _refuse(args: PTRConfig, peft_config: Any, train: Any, evaluation: Any, proc
             f"train_dataset is a {type(train).__name__}: belief tokens walk along the segments of a ChunkDataset; "
             "pass one, or set belief_tokens to 0"
         )
-    if chunks is not None and args.with_scorer and chunks.weights is not None:
-        raise InputError(
-            "the dataset brings weights, and a scorer would make its own; set alpha to 0 (and use_scorer not), or "
-            "leave the weights out"
-        )
+    if args.calibrates and train is not None:
+        if chunks is None:
+            raise InputError(
+                f"train_dataset is a {type(train).__name__}: calibrated weights are fitted on a ChunkDataset; pass one"
+            )
+        require_fittable(chunks)
+    if chunks is not None and chunks.weights is not None:
+        if args.with_scorer or args.calibrates:
+            raise InputError(
+                "the dataset brings weights, and this run would make its own; set alpha to 0 (and use_scorer not), or "
+                "leave the weights out"
+            )
+        if args.gradient_accumulation_steps > 1:
+            raise InputError(
+                f"gradient_accumulation_steps is {args.gradient_accumulation_steps}: weights are normalised over one "
+                "batch; use 1 and a larger batch"
+            )
     if chunks is not None and args.with_scorer and chunks.target_offset >= int(chunks.table.lengths.max()):
         raise InputError(
             f"target_offset {chunks.target_offset} reaches beyond every episode: no chunk has an observation after "

@@ -24,6 +24,8 @@ from hf_ptr.errors import InputError
 from hf_ptr.scoring.calibration import (
     FAILED,
     SHRINKAGE,
+    W_MAX,
+    W_MIN,
     calibrated_weight,
     consistent_margin,
     episode_mean,
@@ -67,13 +69,10 @@ ROWS_A_PASS = 2048
 
 
 def fit_scores(
-    table: EpisodeTable,
+    chunks: ChunkDataset,
     *,
-    chunk_size: int = 16,
-    target_offset: int = 16,
-    observation_features: Sequence[str] = ("observation.state",),
-    state_feature: str = "observation.state",
-    action_feature: str = "action",
+    w_min: float = W_MIN,
+    w_max: float = W_MAX,
     rounds: int = ROUNDS,
     steps: int = STEPS,
     seed: int = 0,
@@ -83,10 +82,8 @@ def fit_scores(
     Calibrated score and weight of every chunk of a dataset, from the dataset alone.
 
     Args:
-        table: the episodes.
-        chunk_size: `L`, steps of an action chunk.
-        target_offset: `Δ`, frames to the post-action observation.
-        observation_features, state_feature, action_feature: what the chunks are made of; vectors, no pictures.
+        chunks: of the episodes; what they are made of is what is read: vectors, no pictures.
+        w_min, w_max: bounds of the weight.
         rounds: how often all is fitted, each time with the weights of the time before.
         steps: training steps for each fold and round.
         seed: the same seed gives the same scores.
@@ -99,18 +96,13 @@ def fit_scores(
         `o_{t+Δ}` have `valid` False and their episode's evidence; those of an episode without any have the average.
 
     Raises:
-        InputError: too few episodes that are longer than `target_offset`, or as [`ChunkDataset`].
+        InputError: too few episodes that are longer than the chunks' `target_offset`.
     """
     for name, value in {"rounds": rounds, "steps": steps}.items():
         if value < 1:
             raise InputError(f"{name} is {value}; it must be at least 1")
-    cut = cut_transitions(table, chunk_size, target_offset, observation_features, state_feature, action_feature)
-    usable = int((cut.count > 0).sum())
-    if usable < 2 * FOLDS:
-        raise InputError(
-            f"{table.source!r} has {usable} episodes longer than target_offset {target_offset}; fitting scores needs "
-            f"at least {2 * FOLDS}, so record more or lower target_offset"
-        )
+    require_fittable(chunks)
+    table, cut = chunks.table, cut_transitions(chunks)
     fold = folds_of(table.episode_index)
     generator = torch.Generator().manual_seed(seed)
     weight = torch.ones(table.num_episodes)
@@ -123,48 +115,48 @@ def fit_scores(
             )
             distances = distances_of(cut, real, faulted)
             z, _ = least(distances)
-            chunk_weight = keep_sample_size(calibrated_weight(z))
+            chunk_weight = keep_sample_size(calibrated_weight(z, w_min=w_min, w_max=w_max))
             weight = episode_mean(chunk_weight, cut.samples.episode, table.num_episodes).nan_to_num(0.0)
     for head in heads:
         for parameter in head.state_dict().values():
             digest.update(parameter.numpy().tobytes())
-    return _frame(table, cut, distances, digest.hexdigest()[:16])
+    return _frame(table, cut, distances, digest.hexdigest()[:16], w_min, w_max)
 
 
-def cut_transitions(
-    table: EpisodeTable,
-    chunk_size: int,
-    target_offset: int,
-    observation_features: Sequence[str],
-    state_feature: str,
-    action_feature: str,
-) -> Cut:
-    """The transitions of a table, every dimension in its standard deviations."""
-    data = ChunkDataset(
-        table,
-        chunk_size=chunk_size,
-        target_offset=target_offset,
-        observation_features=observation_features,
-        state_feature=state_feature,
-        action_feature=action_feature,
-    )
+def require_fittable(chunks: ChunkDataset) -> None:
+    """Check that there is enough to fit scores on.
+
+    Raises:
+        InputError: too few episodes that are longer than the chunks' `target_offset`.
+    """
+    usable = int((chunks.table.lengths > chunks.target_offset).sum())
+    if usable < 2 * FOLDS:
+        raise InputError(
+            f"{chunks.table.source!r} has {usable} episodes longer than target_offset {chunks.target_offset}; fitting "
+            f"scores needs at least {2 * FOLDS}, so record more or lower target_offset"
+        )
+
+
+def cut_transitions(chunks: ChunkDataset) -> Cut:
+    """The transitions of the chunks, every dimension in its standard deviations."""
+    table = chunks.table
     left = np.repeat(table.starts + table.lengths, table.lengths) - np.arange(table.num_frames)
-    row = torch.from_numpy(np.flatnonzero(left > target_offset))
-    batch = data.__getitems__(row.tolist())
+    row = torch.from_numpy(np.flatnonzero(left > chunks.target_offset))
+    batch = chunks.__getitems__(row.tolist())
 
     def scaled(values: Tensor, names: Sequence[str]) -> Tensor:
         scale = normalization(table, names)
         return ((values - torch.from_numpy(scale["mean"])) / torch.from_numpy(scale["std"])).clamp(-LIMIT, LIMIT)
 
-    observation = scaled(batch["observation"], observation_features)
-    consequence = scaled(batch["next_observation"], observation_features)
-    action = scaled(batch["actions"], [action_feature]) * batch["action_mask"][..., None]
+    observation = scaled(batch["observation"], chunks.observation_features)
+    consequence = scaled(batch["next_observation"], chunks.observation_features)
+    action = scaled(batch["actions"], [chunks.action_feature]) * batch["action_mask"][..., None]
     change = consequence - observation
     deviation = change.std(dim=0, correction=0)
     scale = torch.where(deviation > 1e-4, deviation, 1.0)
     context = observation
-    if state_feature not in observation_features:
-        context = torch.cat((observation, scaled(batch["state"], [state_feature])), dim=1)
+    if chunks.state_feature not in chunks.observation_features:
+        context = torch.cat((observation, scaled(batch["state"], [chunks.state_feature])), dim=1)
     episode = torch.from_numpy(table.episode_of_row)[row]
     count = torch.bincount(episode, minlength=table.num_episodes)
     samples = Transitions(
@@ -344,7 +336,9 @@ def _draw(cut: Cut, episodes: Tensor, weight: Tensor, count: int, generator: tor
     return cut.first[chosen] + time.minimum(cut.count[chosen] - 1)
 
 
-def _frame(table: EpisodeTable, cut: Cut, distances: dict[str, Tensor], scorer: str) -> pd.DataFrame:
+def _frame(
+    table: EpisodeTable, cut: Cut, distances: dict[str, Tensor], scorer: str, w_min: float, w_max: float
+) -> pd.DataFrame:
     episode_of_row = torch.from_numpy(table.episode_of_row)
 
     def everywhere(values: Tensor) -> Tensor:
@@ -355,7 +349,7 @@ def _frame(table: EpisodeTable, cut: Cut, distances: dict[str, Tensor], scorer: 
 
     z, _ = least(distances)
     score = everywhere(z)
-    weight = keep_sample_size(calibrated_weight(score))
+    weight = keep_sample_size(calibrated_weight(score, w_min=w_min, w_max=w_max))
     bare = (cut.count == 0)[episode_of_row]
     weight = torch.where(bare, weight[~bare].mean(), weight)
     views = {}
