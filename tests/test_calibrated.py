@@ -19,6 +19,7 @@ from hf_ptr.functional import effective_sample_size
 from hf_ptr.scoring import calibration as C
 from hf_ptr.scoring import fitting
 from hf_ptr.scoring.fitting import fit_scores
+from hf_ptr.scoring.novelty import context_novelty, owed_to_novelty
 from hf_ptr.scoring.views import GUARD, Transitions, TransitionViews
 
 LENGTH = 40
@@ -235,10 +236,10 @@ def test_a_near_time_of_the_same_episode_is_no_negative() -> None:
 
 def test_folds_split_the_episodes_by_their_id_alone() -> None:
     ids = np.arange(100)
-    fold = fitting.folds_of(ids)
-    assert torch.bincount(fold).tolist() == [50, 50]
+    fold = fitting.folds_of(ids, 4)
+    assert torch.bincount(fold).tolist() == [25, 25, 25, 25]
     order = np.random.default_rng(0).permutation(100)
-    torch.testing.assert_close(fitting.folds_of(ids[order]), fold[order])
+    torch.testing.assert_close(fitting.folds_of(ids[order], 4), fold[order])
 
 
 def test_no_episode_is_scored_by_heads_that_have_trained_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,6 +284,37 @@ def test_the_frame_is_a_score_file_and_depends_on_the_seed_alone() -> None:
     assert first["weight"].between(C.W_MIN - 1e-5, C.W_MAX + 1e-5).all()
 
 
+def test_an_episode_in_a_place_of_its_own_is_novel() -> None:
+    table = drifting_table([LENGTH] * 20, tasks=1)
+    table.columns["observation.state"][3 * LENGTH : 4 * LENGTH] += 30.0
+    cut = fitting.cut_transitions(ChunkDataset(table, chunk_size=8, target_offset=8))
+    fold = fitting.folds_of(table.episode_index, 5)
+    novelty = context_novelty(cut, fold, torch.Generator().manual_seed(0))
+    assert novelty.shape == (20,) and novelty.argmax() == 3
+    # Its actions say nothing about where it is.
+    table.columns["action"][:] *= -1
+    again = context_novelty(
+        fitting.cut_transitions(ChunkDataset(table, chunk_size=8, target_offset=8)),
+        fold,
+        torch.Generator().manual_seed(0),
+    )
+    torch.testing.assert_close(again, novelty)
+
+
+@pytest.mark.parametrize("slope", [-1.5, 0.0, 1.5])
+def test_a_fall_with_novelty_is_owed_to_it_and_a_rise_is_not(slope: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    novelty = torch.randn(300, generator=generator)
+    mean = slope * novelty + 0.1 * torch.randn(300, generator=generator)
+    faulty = torch.arange(300) % 5 < 3
+    mean[faulty] -= 3.0
+    mean[7] = torch.nan
+    owed = owed_to_novelty(mean, novelty, C.GOOD_QUANTILE)
+    expected = -min(slope, 0.0) * (novelty - novelty[torch.arange(300) != 7].median())
+    assert float((owed - expected).abs().max()) < 0.25
+    assert torch.equal(owed_to_novelty(mean, torch.ones(300), C.GOOD_QUANTILE), torch.zeros(300))
+
+
 def test_wrong_actions_get_less_weight() -> None:
     wrong = (0, 5, 10, 15, 20, 25)
     scores = fit(drifting_table([LENGTH] * 40, wrong=wrong), steps=80, rounds=1)
@@ -290,7 +322,7 @@ def test_wrong_actions_get_less_weight() -> None:
     bad = np.isin(mean.index - 7, wrong)
     assert mean[bad].mean() < 1.5 and mean[bad].max() < mean[~bad].median() - 1.0 and mean[~bad].median() > 3.5
     failed = scores[scores["episode_index"].isin(mean.index[bad])]["failed_view"]
-    assert (failed != "").mean() > 0.9
+    assert (failed != "").mean() > 0.75
 
 
 def test_a_single_task_leaves_the_instruction_out() -> None:

@@ -38,6 +38,7 @@ WEIGHTS = ("benchmarks.robustness.weighting", "benchmarks.robustness.peers", "be
 CALIBRATED = (
     "hf_ptr.scoring.calibration",
     "hf_ptr.scoring.fitting",
+    "hf_ptr.scoring.novelty",
     "hf_ptr.scoring.views",
     "hf_ptr.training.calibrating",
 )

@@ -23,6 +23,7 @@ from hf_ptr.data.weights import score_file_keys
 from hf_ptr.errors import InputError
 from hf_ptr.scoring.calibration import (
     FAILED,
+    GOOD_QUANTILE,
     SHRINKAGE,
     W_MAX,
     W_MIN,
@@ -33,6 +34,7 @@ from hf_ptr.scoring.calibration import (
     keep_sample_size,
     least,
 )
+from hf_ptr.scoring.novelty import context_novelty, owed_to_novelty
 from hf_ptr.scoring.views import (
     COMPONENTS,
     LIMIT,
@@ -46,10 +48,12 @@ from hf_ptr.scoring.views import (
     with_noise,
 )
 
-FOLDS = 2
+# Of few episodes, heads should see most; each fold has two episodes or more.
+FOLDS = 5
+MIN_EPISODES = 4
 ROUNDS = 2
-# More make the heads learn the faults of the data they train on (900 find misaligned actions worse than 300).
-STEPS = 300
+# More make the heads learn the faults of the data they train on, and of small datasets every episode by heart.
+STEPS = 120
 BATCH_EPISODES = 64
 BATCH_TIMES = 4
 LEARNING_RATE = 1e-3
@@ -59,7 +63,7 @@ POOL_SIZE = 512
 SHIFTS = (-16, -12, -10, -8, -6, -4, 4, 6, 8, 10, 12, 16)
 # How well aligned an episode is says nothing beyond that it is: margins differ between tasks. Above one half the
 # distance counts this many times, up to 1.
-ALIGNED_GAIN = 2.5
+ALIGNED_GAIN = 1.5
 NOISY_NEGATIVES = 8
 # Every how many frames a chunk is scored again with its fault.
 FAULT_STRIDE = 4
@@ -103,17 +107,19 @@ def fit_scores(
             raise InputError(f"{name} is {value}; it must be at least 1")
     require_fittable(chunks)
     table, cut = chunks.table, cut_transitions(chunks)
-    fold = folds_of(table.episode_index)
+    folds = min(FOLDS, int((cut.count > 0).sum()) // 2)
+    fold = folds_of(table.episode_index, folds)
     generator = torch.Generator().manual_seed(seed)
+    novelty = context_novelty(cut, fold, generator)
     weight = torch.ones(table.num_episodes)
     digest = hashlib.sha256()
     with Progress(disable=not progress) as bar:
-        task = bar.add_task("fitting", total=rounds * FOLDS * steps)
+        task = bar.add_task("fitting", total=rounds * folds * steps)
         for _ in range(rounds):
             real, faulted, heads = score_round(
                 cut, fold, weight, len(table.tasks), steps, generator, lambda: bar.advance(task)
             )
-            distances = distances_of(cut, real, faulted)
+            distances = distances_of(cut, real, faulted, novelty)
             z, _ = least(distances)
             chunk_weight = keep_sample_size(calibrated_weight(z, w_min=w_min, w_max=w_max))
             weight = episode_mean(chunk_weight, cut.samples.episode, table.num_episodes).nan_to_num(0.0)
@@ -130,10 +136,10 @@ def require_fittable(chunks: ChunkDataset) -> None:
         InputError: too few episodes that are longer than the chunks' `target_offset`.
     """
     usable = int((chunks.table.lengths > chunks.target_offset).sum())
-    if usable < 2 * FOLDS:
+    if usable < MIN_EPISODES:
         raise InputError(
             f"{chunks.table.source!r} has {usable} episodes longer than target_offset {chunks.target_offset}; fitting "
-            f"scores needs at least {2 * FOLDS}, so record more or lower target_offset"
+            f"scores needs at least {MIN_EPISODES}, so record more or lower target_offset"
         )
 
 
@@ -171,11 +177,11 @@ def cut_transitions(chunks: ChunkDataset) -> Cut:
     return Cut(samples, count.cumsum(0) - count, count, row, scale)
 
 
-def folds_of(episode_index: np.ndarray) -> Tensor:
-    """Fold of each episode, `(E,)` int64 in `0 .. FOLDS - 1`: by the rank of a hash of its id, so folds are equal."""
+def folds_of(episode_index: np.ndarray, folds: int) -> Tensor:
+    """Fold of each episode, `(E,)` int64 in `0 .. folds - 1`: by the rank of a hash of its id, so folds are equal."""
     hashes = [int.from_bytes(hashlib.blake2b(str(int(i)).encode(), digest_size=8).digest()) for i in episode_index]
     rank = np.argsort(np.argsort(np.array(hashes, dtype=np.uint64), kind="stable"), kind="stable")
-    return torch.from_numpy(rank % FOLDS)
+    return torch.from_numpy(rank % folds)
 
 
 def score_round(
@@ -205,7 +211,7 @@ def score_round(
     real: dict[str, Tensor] = {}
     faulted: dict[str, Tensor] = {}
     trained = []
-    for held_out in range(FOLDS):
+    for held_out in range(int(fold.max()) + 1):
         train = torch.nonzero((fold != held_out) & (cut.count > 0)).squeeze(1)
         test = torch.nonzero((fold == held_out) & (cut.count > 0)).squeeze(1)
         if min(len(train), len(test)) == 0:
@@ -306,11 +312,20 @@ def score_rows(
     return {component: torch.cat(parts) for component, parts in found.items()}
 
 
-def distances_of(cut: Cut, real: dict[str, Tensor], faulted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The distance `z` of every sample on every component, `(N,)`; one without a fault to compare with is left out."""
+def distances_of(cut: Cut, real: dict[str, Tensor], faulted: dict[str, Tensor], novelty: Tensor) -> dict[str, Tensor]:
+    """
+    The distance `z` of every sample on every component, `(N,)`; one without a fault to compare with is left out.
+
+    Args:
+        cut: the samples.
+        real, faulted: the scores of each component, as [`score_round`] gives them.
+        novelty: `(E,)`, what a low score may be owed to; of an episode, beside its task's.
+    """
     episode, total = cut.samples.episode, len(cut.count)
     task = torch.zeros(total, dtype=torch.int64)
     task[cut.count > 0] = cut.samples.instruction[cut.first[cut.count > 0]]
+    usual = torch.stack([novelty[task == one].median() for one in range(int(task.max()) + 1)])
+    novelty = novelty - usual[task]
     distances = {}
     for component, score in real.items():
         if component not in faulted:
@@ -321,6 +336,8 @@ def distances_of(cut: Cut, real: dict[str, Tensor], faulted: dict[str, Tensor]) 
         if component == "action/shift":
             score, made = (consistent_margin(margins, episode, total) for margins in (score, made))
             group, groups = torch.zeros_like(task), 1
+        mean = episode_mean(score, episode, total, SHRINKAGE)
+        score = score + owed_to_novelty(mean, novelty, GOOD_QUANTILE)[episode]
         good, bad = (episode_mean(values, episode, total, SHRINKAGE) for values in (score, made))
         distances[component] = fit_scale(good, bad, group, groups).distance(score, episode, group)
         if component == "action/shift":
