@@ -21,6 +21,7 @@ from hf_ptr.data import recording
 from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.data.recording import FRAMES_AFTER_SUCCESS, record_metaworld
 from hf_ptr.envs.metaworld import ENVIRONMENT_STATE, MAX_STEPS, STATE, MetaWorldEnv
+from hf_ptr.envs.operators import Operator
 from hf_ptr.envs.tasks import INSTRUCTIONS, recording_seed
 from hf_ptr.envs.workers import map_in_order
 from hf_ptr.errors import InputError
@@ -93,12 +94,12 @@ def test_a_longer_recording_begins_with_the_shorter(recorded: Path, tmp_path: Pa
 
 def test_episodes_that_the_expert_fails_are_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pegs of this seed's third episode are first laid where the expert does not get hold of them."""
-    job = recording._Job("peg-insert-side-v3", 2, 0, None)
+    job = recording._Job("peg-insert-side-v3", 2, 0, None, "expert")
     seeds = [recording_seed(0, job.task, job.episode * recording.MAX_TRIES + attempt) for attempt in range(5)]
     env = MetaWorldEnv(job.task)
     solved = []
     for seed in seeds:
-        for _ in recording._demonstrate(env, seed):
+        for _ in recording._demonstrate(env, Operator("expert", np.random.default_rng(seed)), seed):
             pass
         solved.append(env.success)
     demonstration = recording._record(job)

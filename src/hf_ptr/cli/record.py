@@ -30,6 +30,9 @@ def metaworld(
     pixels: Annotated[
         int | None, typer.Option(help="Also record a video of this width and height.", show_default="no video")
     ] = None,
+    operators: Annotated[
+        str, typer.Option(help="Who demonstrates, in turn, comma-separated: expert, slow, hesitant, clumsy.")
+    ] = "expert",
     workers: Annotated[int | None, typer.Option(help="Processes.", show_default="one a core")] = None,
 ) -> None:
     """Record the scripted experts of Meta-World's tabletop tasks (39-d state, 4-d actions, 80 Hz).
@@ -42,14 +45,16 @@ def metaworld(
 
         hf-ptr record metaworld --tasks reach,push --episodes 100 --out data/two --seed 1
 
+        hf-ptr record metaworld --operators expert,expert,slow,clumsy --out data/mixed
+
         hf-ptr record metaworld --tasks door-open --episodes 20 --pixels 96 --out data/door
     """
     import json
 
     from hf_ptr.data.recording import record_metaworld
 
-    names = [name.strip() for name in tasks.split(",") if name.strip()]
-    folder = record_metaworld(names, episodes, out, seed=seed, pixels=pixels, workers=workers)
+    names, people = ([name.strip() for name in text.split(",") if name.strip()] for text in (tasks, operators))
+    folder = record_metaworld(names, episodes, out, seed=seed, pixels=pixels, workers=workers, operators=people)
     info = json.loads((folder / "meta" / "info.json").read_text(encoding="utf-8"))
     typer.echo(
         f"{folder}: {info['total_episodes']} episodes, {info['total_frames']} frames, {info['total_tasks']} tasks"

@@ -15,6 +15,7 @@ from hf_ptr.errors import InputError
 
 if TYPE_CHECKING:
     from hf_ptr.envs.metaworld import MetaWorldEnv
+    from hf_ptr.envs.operators import Interval, Operator
 
 # Frames after the first success: more than the usual offset of the post-action observation (16), so that every chunk
 # before the success has one. A chunk without keeps weight 1 (PTR Sec. 2), which is little beside weights of 4.
@@ -32,6 +33,7 @@ def record_metaworld(
     seed: int = 0,
     pixels: int | None = None,
     workers: int | None = None,
+    operators: Sequence[str] = ("expert",),
 ) -> Path:
     """Record scripted experts, `episodes` successful demonstrations of every task, as a LeRobotDataset v3.0.
 
@@ -47,6 +49,8 @@ def record_metaworld(
             recording are those of a shorter.
         pixels: width and height of the video `observation.images.corner2`; none without.
         workers: processes; by default one a core.
+        operators: who demonstrates, in turn (`hf_ptr.envs.operators`); `meta/recording.json` says who did which
+            episode, and in which frames it paused or slipped.
 
     Returns:
         The dataset's folder.
@@ -56,6 +60,7 @@ def record_metaworld(
             be written, or pictures cannot be rendered here.
     """
     from hf_ptr.envs.metaworld import ACTION, FPS, IMAGE, ROBOT_TYPE, dataset_features, metaworld_version
+    from hf_ptr.envs.operators import require_operators
     from hf_ptr.envs.rendering import select_backend
     from hf_ptr.envs.tasks import INSTRUCTIONS, task_names
     from hf_ptr.envs.workers import available_cores, map_in_order, progress_bar
@@ -65,11 +70,16 @@ def record_metaworld(
         raise InputError(f"episodes is {episodes}; record at least 1 per task")
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}; at least 1 process is needed")
+    require_operators(operators)
     if pixels is not None:
         if pixels % 2 or not PIXELS[0] <= pixels <= PIXELS[1]:
             raise InputError(f"pixels is {pixels}; it must be an even number in {PIXELS[0]}..{PIXELS[1]}")
         select_backend()
-    jobs = [_Job(task, episode, seed, pixels) for task in names for episode in range(episodes)]
+    jobs = [
+        _Job(task, episode, seed, pixels, operators[episode % len(operators)])
+        for task in names
+        for episode in range(episodes)
+    ]
     version = metaworld_version()
     columns = [name for name in dataset_features() if name != ACTION]
     provenance = []
@@ -95,7 +105,15 @@ def record_metaworld(
                 INSTRUCTIONS[job.task],
                 {IMAGE: result.pictures} if result.pictures is not None else None,
             )
-            provenance.append({"task": job.task, "seed": result.seed, "redrawn": result.redrawn})
+            provenance.append(
+                {
+                    "task": job.task,
+                    "seed": result.seed,
+                    "redrawn": result.redrawn,
+                    "operator": job.operator,
+                    "incidents": result.incidents,
+                }
+            )
             progress.update(bar, advance=1, description=f"recording {job.task}")
         writer.add_meta("recording.json", {"metaworld": version, "seed": seed, "episodes": provenance})
     return writer.out
@@ -107,6 +125,7 @@ class _Job:
     episode: int
     base_seed: int
     pixels: int | None
+    operator: str
 
 
 @dataclass(frozen=True)
@@ -118,16 +137,19 @@ class _Demonstration:
     pictures: np.ndarray | None
     seed: int
     redrawn: int
+    incidents: list[Interval]
 
 
 def _record(job: _Job) -> _Demonstration:
     """One successful demonstration; its seeds are its own, whatever other episodes had to be redrawn."""
+    from hf_ptr.envs.operators import Operator
     from hf_ptr.envs.tasks import recording_seed
 
     env = _environment(job.task, job.pixels)
     for attempt in range(MAX_TRIES):
         seed = recording_seed(job.base_seed, job.task, job.episode * MAX_TRIES + attempt)
-        frames = list(_demonstrate(env, seed))
+        operator = Operator(job.operator, np.random.default_rng(seed))
+        frames = list(_demonstrate(env, operator, seed))
         if env.success:
             observations, actions, pictures = zip(*frames, strict=True)
             return _Demonstration(
@@ -136,6 +158,7 @@ def _record(job: _Job) -> _Demonstration:
                 pictures=None if job.pixels is None else np.stack(pictures),
                 seed=seed,
                 redrawn=attempt,
+                incidents=[(first, min(last, len(frames))) for first, last in operator.incidents],
             )
     raise InputError(
         f"the expert of {job.task!r} solved none of the {MAX_TRIES} initial states of episode {job.episode}; "
@@ -143,14 +166,16 @@ def _record(job: _Job) -> _Demonstration:
     )
 
 
-def _demonstrate(env: MetaWorldEnv, seed: int) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray, Any]]:
-    """What the expert sees and does, frame by frame, until 10 frames after it has solved the task or time is up."""
+def _demonstrate(
+    env: MetaWorldEnv, operator: Operator, seed: int
+) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray, Any]]:
+    """What the operator sees and does, frame by frame, until some frames after the task is solved or time is up."""
     from hf_ptr.envs.metaworld import MAX_STEPS
 
     observation = env.reset(seed)
     remaining = MAX_STEPS
     while remaining:
-        action = env.expert_action()
+        action = operator.act(env.expert_action(), env.steps)
         yield observation, action, env.picture() if env.has_camera else None
         solved_before = env.success
         observation = env.step(action)

@@ -1,0 +1,117 @@
+"""What the calibrated weights make of recordings that are uneven and not faulty, where a score may mistake rarity for
+fault: recoveries, hesitation, a minority that solves the task in another way, small datasets, real teleoperation.
+
+    python -m benchmarks.kept [--seeds 3] [--real ../shared/data/g1_bottle]
+
+Recorded or read, scored by `hf-ptr score --fit`'s code, no policy trained. Results in `benchmarks/results/kept.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.robustness.suites import ROOT, WORK
+from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.data.recording import record_metaworld
+from hf_ptr.envs.tasks import DEFAULT_TASKS
+from hf_ptr.files import write_json
+from hf_ptr.scoring.fitting import fit_scores
+
+RESULTS = ROOT / "benchmarks" / "results" / "kept.json"
+# Frames after a slip or pause that count as the recovery from it.
+RECOVERY = 24
+SETS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "mixed skill": (40, ("expert", "expert", "expert", "hesitant", "clumsy")),
+    "two modes": (40, ("expert", "expert", "expert", "slow")),
+    "five a task": (5, ("expert",)),
+}
+
+
+def recorded(name: str, seed: int) -> Path:
+    """The recording of a set, made once."""
+    episodes, operators = SETS[name]
+    folder = WORK / "kept" / f"{name.replace(' ', '-')}-{seed}"
+    return (
+        folder
+        if folder.exists()
+        else record_metaworld(DEFAULT_TASKS, episodes, folder, seed=seed, operators=operators)
+    )
+
+
+def weights_of(table: EpisodeTable, observation: str, seed: int) -> np.ndarray:
+    """The calibrated weight of every frame."""
+    scores = fit_scores(ChunkDataset(table, observation_features=[observation]), seed=seed)
+    return scores["weight"].to_numpy()
+
+
+def parts_of(table: EpisodeTable, folder: Path) -> dict[str, np.ndarray]:
+    """The frames by who acted, and by what happened in them: `(F,)` bool each."""
+    parts: dict[str, np.ndarray] = {}
+
+    def frames(name: str) -> np.ndarray:
+        return parts.setdefault(name, np.zeros(table.num_frames, dtype=bool))
+
+    episodes = json.loads((folder / "meta" / "recording.json").read_text(encoding="utf-8"))["episodes"]
+    for start, length, episode in zip(table.starts, table.lengths, episodes, strict=True):
+        frames(episode["operator"])[start : start + length] = True
+        incident = {"clumsy": "slips", "hesitant": "pauses"}.get(episode["operator"])
+        for first, last in episode["incidents"] if incident else ():
+            frames(incident)[start + first : start + last] = True
+            frames(f"after {incident}")[start + last : start + min(last + RECOVERY, length)] = True
+    return parts
+
+
+def line(weight: np.ndarray, parts: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The figures of one set and seed, of all frames and of each part."""
+    parts = {"all": np.ones(len(weight), dtype=bool), **parts}
+    return {
+        "ess": float(weight.sum() ** 2 / (weight**2).sum() / len(weight)),
+        "mean weight": {name: float(weight[part].mean()) for name, part in parts.items()},
+        "share below 1": {name: float((weight[part] < 1).mean()) for name, part in parts.items()},
+    }
+
+
+def table_of(sets: dict[str, list[dict[str, Any]]]) -> Table:
+    """Mean over the seeds, least and most."""
+    shown = Table("set", "frames", "mean weight", "share below 1", "effective sample size / n")
+
+    def spread(values: list[float]) -> str:
+        return f"{statistics.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+    for name, runs in sets.items():
+        for part in runs[0]["mean weight"]:
+            figures = [spread([run[key][part] for run in runs]) for key in ("mean weight", "share below 1")]
+            shown.add_row(name, part, *figures, spread([run["ess"] for run in runs]) if part == "all" else "")
+    return shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--real", type=Path, help="folder of a real dataset, observed by its state")
+    options = parser.parse_args()
+    sets: dict[str, list[dict[str, Any]]] = {}
+    for name in (*SETS, *(["real"] if options.real else [])):
+        sets[name] = []
+        for seed in range(options.seeds):
+            folder = options.real if name == "real" else recorded(name, seed)
+            table = read_dataset(folder)
+            observation = "observation.state" if name == "real" else "observation.environment_state"
+            parts = {} if name == "real" else parts_of(table, folder)
+            sets[name].append(line(weights_of(table, observation, seed), parts))
+    write_json({"command": f"python -m benchmarks.kept --seeds {options.seeds} --real DIR", "sets": sets}, RESULTS)
+    Console(width=160).print(table_of(sets))
+
+
+if __name__ == "__main__":
+    main()
