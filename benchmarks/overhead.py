@@ -147,7 +147,7 @@ def main() -> None:
     runs = {arm: [length * a_step for a_step in values] for arm, values in seconds.items()}
     runs["calibrated"] = [run + once for run, once in zip(runs["calibrated"], fitting, strict=True)]
     result = {
-        "what": "seconds of a training step on the demo's policy (of fitting: once a run), and ratios within each turn",
+        "what": "seconds of a step on the demo's policy (of fitting: once a run), and ratios within each turn",
         "command": f"python -m benchmarks.overhead --rounds {options.rounds} --steps {options.steps}",
         "machine": {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "python": platform.python_version()},
         "seconds": {arm: side(values) for arm, values in seconds.items()},

@@ -4,6 +4,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from hf_ptr._version import __version__
 from hf_ptr.belief import BeliefTokenizer, BeliefTokenizerConfig
+from hf_ptr.embodiment import UnifiedActionSpace
 from hf_ptr.errors import InputError
 from hf_ptr.policies import VLAPolicy, VLAPolicyConfig, VLAProcessor
 from hf_ptr.scoring import (
@@ -39,6 +40,7 @@ __all__ = [
     "TargetEncoder",
     "TransitionScorer",
     "TransitionScorerConfig",
+    "UnifiedActionSpace",
     "VLAPolicy",
     "VLAPolicyConfig",
     "VLAProcessor",

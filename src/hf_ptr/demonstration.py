@@ -128,6 +128,10 @@ def run_demo(
     )
     if float((valid.weight >= bounds[1] - 1e-3).mean()) > 0.9:
         console.print("So the weights change next to nothing: as published, PTR is SFT with belief tokens here.")
+        console.print("Weights that find these faults, and what comes of them (docs/calibrated.md):")
+        more = f"dataset={hard} output_dir={out / 'calibrated'}"
+        console.print(f"  hf-ptr train {recipes / 'calibrated.yaml'} {more}", soft_wrap=True)
+        console.print(f"  hf-ptr evaluate {out / 'calibrated'} --env metaworld", soft_wrap=True)
     console.print(f"{sum(_read_seconds(out).values()) / 60:.1f} minutes in all, set-up not counted. What was made:")
     for path in (*runs.values(), *written):
         console.print(f"  {path}")

@@ -1,0 +1,6 @@
+"""What the dimensions of robots' states and actions mean, and one vector that holds them all (PTR Sec. 11)."""
+
+from hf_ptr.embodiment.description import Embodiment, embodiment_names, load_embodiment
+from hf_ptr.embodiment.unified import SLOTS, WIDTH, UnifiedActionSpace
+
+__all__ = ["SLOTS", "WIDTH", "Embodiment", "UnifiedActionSpace", "embodiment_names", "load_embodiment"]

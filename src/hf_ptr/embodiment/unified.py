@@ -1,0 +1,101 @@
+"""The unified action space: one vector of 200 dimensions, in which a slot means the same on every robot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from hf_ptr.embodiment.description import Embodiment, load_embodiment
+from hf_ptr.embodiment.layout import SLOTS, WIDTH, slots_of
+from hf_ptr.errors import InputError
+
+__all__ = ["SLOTS", "WIDTH", "UnifiedActionSpace"]
+
+
+class UnifiedActionSpace:
+    """
+    Packs the named parts of a robot's state or action into the unified vector, and takes them out again.
+
+    Slots of parts that a robot does not have are zero, and `mask` says which those are: they are no part of the loss,
+    and what a policy predicts there is not executed.
+
+    Example:
+        ```python
+        space = UnifiedActionSpace()
+        vector = space.pack({"right_arm": arm, "right_gripper": gripper})  # (…, 7), (…, 1) -> (…, 200)
+        space.unpack(vector, "metaworld_sawyer")["right_gripper"]  # (…, 1)
+        space.mask("unitree_g1_inspire").sum()  # 26
+        ```
+    """
+
+    def pack(self, parts: Mapping[str, Tensor]) -> Tensor:
+        """
+        Named parts, each `(…, width of its slots)`, to the unified vector `(…, 200)`.
+
+        Raises:
+            InputError: an unknown part (the nearest is suggested), one of another width, or none.
+        """
+        if not parts:
+            raise InputError(f"there is no part to pack; name some of {', '.join(SLOTS)}")
+        first = next(iter(parts.values()))
+        vector = first.new_zeros((*first.shape[:-1], WIDTH))
+        for name, values in parts.items():
+            slots = slots_of(name)
+            if values.shape[-1] != len(slots):
+                raise InputError(f"{name} has {values.shape[-1]} dimensions; its slots are {len(slots)}")
+            vector[..., slots.start : slots.stop] = values
+        return vector
+
+    def unpack(self, vector: Tensor, embodiment: str | Embodiment, kind: str = "action") -> dict[str, Tensor]:
+        """
+        The parts `{name: (…, width)}` that a robot has of the unified vector `(…, 200)`.
+
+        Args:
+            vector: unified.
+            embodiment: the robot, or its name.
+            kind: `"action"` or `"state"`.
+        """
+        self._require_width(vector)
+        parts = _of(embodiment).parts(kind)
+        return {name: vector[..., slots_of(name).start : slots_of(name).stop] for name in parts}
+
+    def mask(self, embodiment: str | Embodiment, kind: str = "action") -> Tensor:
+        """`(200,)` bool: the slots that the robot's action (or state) fills."""
+        mask = torch.zeros(WIDTH, dtype=torch.bool)
+        for name in _of(embodiment).parts(kind):
+            slots = slots_of(name)
+            mask[slots.start : slots.stop] = True
+        return mask
+
+    def unify(self, vector: Tensor, embodiment: str | Embodiment, kind: str = "action") -> Tensor:
+        """
+        A robot's own vector `(…, d)` as the unified one `(…, 200)`.
+
+        Raises:
+            InputError: it has not the robot's number of dimensions.
+        """
+        robot = _of(embodiment)
+        parts, width = robot.parts(kind), robot.width(kind)
+        if vector.shape[-1] != width:
+            raise InputError(f"the {kind} of {robot.name} has {width} dimensions, this has {vector.shape[-1]}")
+        return self.pack({name: vector[..., columns.start : columns.stop] for name, columns in parts.items()})
+
+    def separate(self, vector: Tensor, embodiment: str | Embodiment, kind: str = "action") -> Tensor:
+        """The robot's own vector `(…, d)` of a unified one: the inverse of `unify`."""
+        robot = _of(embodiment)
+        own = vector.new_zeros((*vector.shape[:-1], robot.width(kind)))
+        for name, values in self.unpack(vector, robot, kind).items():
+            columns = robot.parts(kind)[name]
+            own[..., columns.start : columns.stop] = values
+        return own
+
+    @staticmethod
+    def _require_width(vector: Tensor) -> None:
+        if vector.shape[-1] != WIDTH:
+            raise InputError(f"a unified vector has {WIDTH} dimensions, this has {vector.shape[-1]}")
+
+
+def _of(embodiment: str | Embodiment) -> Embodiment:
+    return load_embodiment(embodiment) if isinstance(embodiment, str) else embodiment
