@@ -109,7 +109,7 @@ def main() -> None:
             observation = "observation.state" if name == "real" else "observation.environment_state"
             parts = {} if name == "real" else parts_of(table, folder)
             sets[name].append(line(weights_of(table, observation, seed), parts))
-    write_json({"command": f"python -m benchmarks.kept --seeds {options.seeds} --real DIR", "sets": sets}, RESULTS)
+        write_json({"command": f"python -m benchmarks.kept --seeds {options.seeds} --real DIR", "sets": sets}, RESULTS)
     Console(width=160).print(table_of(sets))
 
 

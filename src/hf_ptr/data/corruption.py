@@ -40,7 +40,8 @@ class Fault:
 
 
 # Shares and severities of the paper ("ani", "tt", "ln", "combined"), each also milder and more severe, and of the
-# project's own mixtures. Every fault draws its episodes by itself: of "hard", 1 - 0.7³, two thirds, carry one or more.
+# project's own faults and mixtures. Every fault draws its episodes by itself: of "hard", 1 - 0.7³, two thirds, carry
+# one or more.
 RECIPES: dict[str, tuple[Fault, ...]] = {
     "clean": (),
     "ani-mild": (Fault("noise", 0.30, 0.05),),
@@ -56,7 +57,10 @@ RECIPES: dict[str, tuple[Fault, ...]] = {
     "combined": (Fault("noise", 0.30, 0.1), Fault("truncation", 0.25), Fault("instruction", 0.20)),
     "combined-severe": (Fault("noise", 0.30, 0.5), Fault("truncation", 0.50), Fault("instruction", 0.40)),
     "hard": (Fault("foreign_actions", 0.30), Fault("noise", 0.30, 0.5), Fault("instruction", 0.30)),
+    "misaligned-mild": (Fault("misalignment", 0.30, 3),),
     "misaligned": (Fault("misalignment", 0.30, 6),),
+    "misaligned-severe": (Fault("misalignment", 0.30, 9),),
+    "wrong-goal": (Fault("wrong_goal", 0.30),),
 }
 
 
@@ -233,12 +237,47 @@ def _instruction(table: EpisodeTable, episodes: np.ndarray, _: float, rng: np.ra
     return dataclasses.replace(table, task_index=task_index)
 
 
+def _wrong_goal(table: EpisodeTable, episodes: np.ndarray, _: float, rng: np.random.Generator) -> EpisodeTable:
+    """The observed goal of another episode of the same task: what was done is well done, and not what was asked.
+
+    A goal is every dimension of an observation whose name begins with `goal`, as it was in the donor's first frame.
+    """
+    goals = {name: np.flatnonzero(_is_goal(table.features.get(name, {}).get("names"))) for name in table.columns}
+    goals = {name: places for name, places in goals.items() if len(places) and name.startswith("observation.")}
+    if not goals:
+        raise InputError(
+            f"dataset {table.source!r} names no dimension of an observation goal…; a wrong goal needs one, choose "
+            "another recipe"
+        )
+    task = table.task_index[table.starts]
+    columns = {name: table.feature(name).copy() for name in goals}
+    for episode in episodes:
+        others = np.flatnonzero(task == task[episode])
+        others = others[others != episode]
+        if not len(others):
+            raise InputError(
+                f"dataset {table.source!r} has one episode of task {table.tasks[task[episode]]!r}; the goal of "
+                "another needs a second one"
+            )
+        donor = int(rng.choice(others))
+        for name, places in goals.items():
+            columns[name][_rows(table, episode), places] = table.columns[name][table.starts[donor], places]
+    return dataclasses.replace(table, columns={**table.columns, **columns})
+
+
+def _is_goal(names: Any) -> np.ndarray:
+    """Which dimensions are a goal's, by their names: a list, or as LeRobot v2.1 also has it, a list in a list."""
+    listed = names[0] if isinstance(names, list) and len(names) == 1 and isinstance(names[0], list) else names
+    return np.array([str(name).startswith("goal") for name in listed] if isinstance(listed, list) else [], dtype=bool)
+
+
 FAULTS: dict[str, Callable[[EpisodeTable, np.ndarray, float, np.random.Generator], EpisodeTable]] = {
     "noise": _noise,
     "foreign_actions": _foreign_actions,
     "misalignment": _misalignment,
     "truncation": _truncation,
     "instruction": _instruction,
+    "wrong_goal": _wrong_goal,
 }
 
 

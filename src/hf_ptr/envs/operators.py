@@ -16,7 +16,7 @@ from hf_ptr.errors import InputError, nearest
 Interval = tuple[int, int]
 
 # The share of the expert's displacement that a slow operator makes.
-SLOW = 0.5
+SLOW = 0.7
 # Frames: until the first pause or slip, between two, and how long one lasts.
 FIRST = (10, 30)
 BETWEEN = (30, 60)
