@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from hf_ptr.data.video import VideoClip
 from hf_ptr.errors import InputError, nearest
 
 
@@ -33,6 +34,7 @@ class EpisodeTable:
         robot_type: the robot's name in the dataset, if it has one.
         source: the dataset's name.
         features: the features as in `meta/info.json`, images and videos included.
+        videos: by camera and episode id, where an episode's frames lie.
 
     Raises:
         InputError: the arrays do not fit together.
@@ -49,6 +51,7 @@ class EpisodeTable:
     robot_type: str | None
     source: str
     features: dict[str, Any]
+    videos: Mapping[str, Mapping[int, VideoClip]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         frames, episodes = len(self.task_index), len(self.lengths)

@@ -1,0 +1,159 @@
+"""Single frames out of real videos: the right one, from anywhere, whatever was read before."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import shutil
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from data_helpers import REAL_V21
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.data.lerobot_writer import DatasetWriter
+from hf_ptr.data.video import FrameReader, VideoClip
+from hf_ptr.errors import InputError
+
+CAMERA = "observation.images.top"
+REAL_CAMERA = "observation.images.cam_high"
+LENGTHS = (9, 5, 12)
+
+
+def picture(episode: int, frame: int) -> np.ndarray:
+    """Its brightness says which frame it is, coarsely enough for any codec."""
+    shade = np.full((32, 48, 3), 20 + 15 * frame, dtype=np.uint8)
+    shade[:, :, 0] = 60 * episode
+    return shade
+
+
+def frame_of(pictures: np.ndarray) -> list[int]:
+    return np.round((pictures[..., 1].mean(axis=(1, 2)) - 20) / 15).astype(int).tolist()
+
+
+def episode_of(pictures: np.ndarray) -> list[int]:
+    return np.round(pictures[..., 0].mean(axis=(1, 2)) / 60).astype(int).tolist()
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three episodes in one video file, as LeRobot v3.0 stores them."""
+    out = tmp_path_factory.mktemp("video") / "data"
+    features = {
+        "observation.state": {"dtype": "float32", "shape": [1], "names": ["frame"]},
+        "action": {"dtype": "float32", "shape": [1], "names": ["frame"]},
+        CAMERA: {"dtype": "video", "shape": [32, 48, 3], "names": ["height", "width", "channels"]},
+    }
+    with DatasetWriter(out, fps=10, features=features, robot_type="none", tasks=["count"]) as writer:
+        for episode, length in enumerate(LENGTHS):
+            column = np.arange(length, dtype=np.float32)[:, None]
+            pictures = np.stack([picture(episode, frame) for frame in range(length)])
+            writer.add_episode({"observation.state": column, "action": column}, "count", {CAMERA: pictures})
+    return out
+
+
+def reader(dataset: Path, **settings: object) -> FrameReader:
+    table = read_dataset(dataset)
+    return FrameReader(CAMERA, table.videos[CAMERA], table.fps, **settings)  # type: ignore[arg-type]
+
+
+def test_every_frame_is_found_in_any_order(dataset: Path) -> None:
+    places = [(episode, frame) for episode, length in enumerate(LENGTHS) for frame in range(length)]
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(len(places))
+        episodes, frames = zip(*(places[i] for i in order), strict=True)
+        pictures = reader(dataset, cache_bytes=0).read(episodes, frames)
+        assert pictures.shape == (sum(LENGTHS), 32, 48, 3) and pictures.dtype == np.uint8
+        assert frame_of(pictures) == list(frames) and episode_of(pictures) == list(episodes)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4)), min_size=1, max_size=12), st.integers(0, 20_000))
+def test_what_was_read_before_does_not_matter(dataset: Path, places: list[tuple[int, int]], cache: int) -> None:
+    frames = reader(dataset, cache_bytes=cache)
+    for part in (places[: len(places) // 2], places):
+        if part:
+            pictures = frames.read(*zip(*part, strict=True))
+            assert list(zip(episode_of(pictures), frame_of(pictures), strict=True)) == part
+    assert frames._held <= max(cache, 32 * 48 * 3)
+
+
+def test_frames_of_the_real_robot_are_those_of_a_whole_decode() -> None:
+    table = read_dataset(REAL_V21, episodes=[3])
+    clip = table.videos[REAL_CAMERA][3]
+    with av.open(str(clip.path)) as container:
+        whole = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(whole) == table.num_frames
+    wanted = [table.num_frames - 1, 0, 17, 18, 200, 199]
+    pictures = FrameReader(REAL_CAMERA, table.videos[REAL_CAMERA], table.fps).read([3] * 6, wanted)
+    np.testing.assert_array_equal(pictures, np.stack([whole[frame] for frame in wanted]))
+    small = FrameReader(REAL_CAMERA, table.videos[REAL_CAMERA], table.fps, size=(48, 64)).read([3], [17])
+    assert small.shape == (1, 48, 64, 3)
+    blocks = whole[17].reshape(48, 10, 64, 10, 3).mean(axis=(1, 3))
+    assert np.abs(small[0] - blocks).mean() < 4
+
+
+def test_a_selection_keeps_the_videos_of_its_episodes(dataset: Path) -> None:
+    table = read_dataset(dataset).select([2, 0])
+    pictures = FrameReader(CAMERA, table.videos[CAMERA], table.fps).read(table.episode_index, [11, 3])
+    assert episode_of(pictures) == [2, 0] and frame_of(pictures) == [11, 3]
+
+
+def _read_in_a_worker(frames: FrameReader, queue: object) -> None:
+    queue.put(frame_of(frames.read([1, 1], [4, 2])))  # type: ignore[attr-defined]
+
+
+def test_a_reader_serves_other_processes(dataset: Path) -> None:
+    frames = reader(dataset)
+    frames.read([0], [3])
+    assert frame_of(pickle.loads(pickle.dumps(frames)).read([0], [5])) == [5]
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    worker = context.Process(target=_read_in_a_worker, args=(frames, queue))
+    worker.start()
+    assert queue.get(timeout=60) == [4, 2]
+    worker.join()
+    assert frame_of(frames.read([0], [4])) == [4]
+
+
+def test_wrong_videos_are_one_line(dataset: Path, tmp_path: Path) -> None:
+    frames = reader(dataset)
+    with pytest.raises(InputError, match="episode 7 has no video of"):
+        frames.read([7], [0])
+    last = sum(LENGTHS)
+    with pytest.raises(InputError, match=r"no frame at .* seconds, frame 12 of episode 2; the video is shorter"):
+        frames.read([2], [12])
+    assert last and frame_of(frames.read([2], [11])) == [11]
+    for name, content in (("none.mp4", None), ("empty.mp4", b""), ("noise.mp4", b"\0\1\2" * 500)):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        broken = FrameReader(CAMERA, {0: VideoClip(tmp_path / name, 0.0)}, 10.0)
+        with pytest.raises(InputError, match="cannot be read as a video") as caught:
+            broken.read([0], [0])
+        assert "\n" not in str(caught.value)
+
+
+def test_a_video_cut_off_is_one_line(dataset: Path, tmp_path: Path) -> None:
+    whole = read_dataset(dataset).videos[CAMERA][0].path.read_bytes()
+    for share in (0.2, 0.5, 0.9):
+        path = tmp_path / f"{share}.mp4"
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(InputError):
+            FrameReader(CAMERA, {0: VideoClip(path, 0.0)}, 10.0).read([0] * 8, range(8))
+
+
+def test_a_path_out_of_the_dataset_is_refused(dataset: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(dataset, copy)
+    info = copy / "meta" / "info.json"
+    for template in ("../{video_key}.mp4", "/etc/{video_key}", "{video_key.__class__}", "{video_key:>9999999}"):
+        text = (dataset / "meta" / "info.json").read_text()
+        before = '"videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"'
+        assert before in text
+        info.write_text(text.replace(before, f'"{template}"'))
+        with pytest.raises(InputError, match="video_path"):
+            read_dataset(copy)
