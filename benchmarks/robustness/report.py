@@ -5,6 +5,7 @@ python -m benchmarks.robustness.report
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from benchmarks.robustness.statistics import (
     seeds_won_and_lost,
     verdict,
 )
-from benchmarks.robustness.suites import PLANS, ROOT, SUITES, Block
+from benchmarks.robustness.suites import PLANS, RESULTS, ROOT, SUITES, Block
 from hf_ptr.evaluation.success import SuccessRate
 from hf_ptr.files import write_text
 
@@ -134,6 +135,41 @@ def weights_table(lines: Sequence[dict[str, Any]], suite: str, corruptions: Sequ
     return _markdown(rows)
 
 
+def detection_table(lines: Sequence[dict[str, Any]]) -> str:
+    """Mean AUROC per episode of the calibrated score on each corruption, least and most over the seeds."""
+    rows = [("faults", "fault", "AUROC per episode", "per chunk", "effective sample size / n", "mean weight", "seeds")]
+
+    def spread(values: Sequence[float], digits: int) -> str:
+        return f"{np.mean(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+    for corruption in dict.fromkeys(line["corruption"] for line in lines):
+        mine = [line for line in lines if line["corruption"] == corruption]
+        for fault, known in mine[0]["auroc_episode"].items():
+            if known is None and corruption != "clean":
+                continue
+            if fault == "any" and len(mine[0]["auroc_episode"]) == 2:
+                continue
+            of = [
+                "" if known is None else spread([line[key][fault] for line in mine], 3)
+                for key in ("auroc_episode", "auroc_sample")
+            ]
+            weights = [spread([line[key] for line in mine], 2) for key in ("ess", "weight_mean")]
+            rows.append((corruption, "none" if known is None else fault, *of, *weights, len(mine)))
+    return _markdown(rows)
+
+
+def kept_table(sets: dict[str, list[dict[str, Any]]]) -> str:
+    """Mean weight of each part of uneven recordings that carry no fault, least and most over the seeds."""
+    rows = [("recordings", "frames", "mean weight", "share below 1", "effective sample size / n", "seeds")]
+    for name, runs in sets.items():
+        for part in runs[0]["mean weight"]:
+            figures = [[run["mean weight"][part] for run in runs], [run["share below 1"][part] for run in runs]]
+            figures.append([run["ess"] for run in runs])
+            shown = [f"{np.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})" for values in figures]
+            rows.append((name, part, *shown[:2], shown[2] if part == "all" else "", len(runs)))
+    return _markdown(rows)
+
+
 def gap_figure(cells: Cells, suite: str, corruptions: Sequence[str], arms: Sequence[str], out: Path) -> None:
     """Difference of success to SFT of every arm, one panel a corruption, with intervals."""
     shown = [name for name in corruptions if (suite, name, "sft") in cells]
@@ -189,6 +225,11 @@ def main() -> None:
         parts[f"{plan}-auroc"] = auroc_table(lines, suite, corruptions)
         parts[f"{plan}-weights"] = weights_table(lines, suite, corruptions, arms)
         parts[f"{plan}-state"] = _state(lines, cells, blocks)
+    for name, table in (("detection", detection_table), ("kept", kept_table)):
+        file = RESULTS.parent / f"{name}.json"
+        content = json.loads(file.read_text()) if file.exists() else None
+        if content:
+            parts[name] = table(content["sets"] if name == "kept" else content)
     main_block = PLANS["main"][0]
     gap_figure(cells, main_block.suite, main_block.corruptions, main_block.arms[1:], FIGURE)
     for page in PAGES:

@@ -56,6 +56,7 @@ RECIPES: dict[str, tuple[Fault, ...]] = {
     "combined-mild": (Fault("noise", 0.30, 0.05), Fault("truncation", 0.125), Fault("instruction", 0.10)),
     "combined": (Fault("noise", 0.30, 0.1), Fault("truncation", 0.25), Fault("instruction", 0.20)),
     "combined-severe": (Fault("noise", 0.30, 0.5), Fault("truncation", 0.50), Fault("instruction", 0.40)),
+    "foreign": (Fault("foreign_actions", 0.30),),
     "hard": (Fault("foreign_actions", 0.30), Fault("noise", 0.30, 0.5), Fault("instruction", 0.30)),
     "misaligned-mild": (Fault("misalignment", 0.30, 3),),
     "misaligned": (Fault("misalignment", 0.30, 6),),
