@@ -51,7 +51,11 @@ class ColumnFile:
         """
         self.require([name])
         with _damage(self.path):
-            return self._file.read(columns=[name]).column(name)
+            column = self._file.read(columns=[name]).column(name)
+        # A page whose header is damaged may be read without complaint, and hold fewer rows.
+        if len(column) != self.rows:
+            raise InputError(f"{self.path} is damaged: column {name!r} has {len(column)} rows of {self.rows}")
+        return column
 
     def integers(self, name: str) -> np.ndarray:
         """A column of single integers, `(rows,)` int64.
