@@ -347,6 +347,15 @@ def test_episodes_without_a_target_get_the_average() -> None:
     assert scores.loc[short, "weight"].iloc[0] == pytest.approx(scores.loc[~short, "weight"].mean(), rel=1e-3)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_few_long_episodes_among_many_short_ones_are_shared_out(seed: int) -> None:
+    lengths = [LENGTH] * 4 + [3] * 30
+    np.random.default_rng(seed).shuffle(lengths)
+    scores = fit(drifting_table(lengths), steps=2)
+    assert scores["valid"].sum() == 4 * (LENGTH - 8)
+    assert np.isfinite(scores[["score", "weight"]].to_numpy()).all()
+
+
 def test_too_little_data_is_the_users_to_mend() -> None:
     with pytest.raises(InputError, match=r"3 episodes longer than target_offset 8; fitting scores needs at least 4"):
         fit(drifting_table([LENGTH, LENGTH, LENGTH, 8]))

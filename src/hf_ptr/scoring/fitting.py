@@ -107,8 +107,11 @@ def fit_scores(
             raise InputError(f"{name} is {value}; it must be at least 1")
     require_fittable(chunks)
     table, cut = chunks.table, cut_transitions(chunks)
-    folds = min(FOLDS, int((cut.count > 0).sum()) // 2)
-    fold = folds_of(table.episode_index, folds)
+    usable = torch.nonzero(cut.count > 0).squeeze(1)
+    folds = min(FOLDS, len(usable) // 2)
+    # Of the episodes that can be scored, each fold has its share, however many others there are.
+    fold = torch.zeros(table.num_episodes, dtype=torch.int64)
+    fold[usable] = folds_of(table.episode_index[usable.numpy()], folds)
     generator = torch.Generator().manual_seed(seed)
     novelty = context_novelty(cut, fold, generator)
     weight = torch.ones(table.num_episodes)
