@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Two processes share the cores in tests and benchmarks: one thread each, or they would wait for each other.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help install lint format test demo bench bench-clean bench-robustness bench-smoke clean
+.PHONY: help install lint format test demo bench bench-clean bench-robustness bench-score bench-smoke clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -50,6 +50,11 @@ bench-clean: install  ## PTR against SFT on clean demonstrations, five seeds: ab
 PLAN := main
 bench-robustness: install  ## A table of the robustness benchmark (PLAN=main); many hours, goes on where it was
 	$(BIN)/python -m benchmarks.robustness $(PLAN)
+	$(BIN)/python -m benchmarks.robustness.report
+
+bench-score: install  ## Which faults the calibrated score finds, and what it keeps: about an hour and a half
+	$(BIN)/python -m benchmarks.detection
+	$(BIN)/python -m benchmarks.kept
 	$(BIN)/python -m benchmarks.robustness.report
 
 bench-smoke: install  ## One small cell of every kind of run of the robustness benchmark
