@@ -100,7 +100,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--real", type=Path, help="folder of a real dataset, observed by its state")
     options = parser.parse_args()
-    sets: dict[str, list[dict[str, Any]]] = {}
+    # Without --real, what a real dataset gave before stays.
+    sets: dict[str, list[dict[str, Any]]] = json.loads(RESULTS.read_text())["sets"] if RESULTS.exists() else {}
     for name in (*SETS, *(["real"] if options.real else [])):
         sets[name] = []
         for seed in range(options.seeds):
