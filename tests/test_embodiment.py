@@ -108,6 +108,8 @@ def test_wrong_vectors_and_names_are_one_line() -> None:
         SPACE.unify(torch.ones(12), "fr3")
     with pytest.raises(InputError, match="a unified vector has 200 dimensions"):
         SPACE.unpack(torch.ones(12), "fr3")
+    with pytest.raises(InputError, match="waist has the shape"):
+        SPACE.pack({"right_arm": torch.ones(2, 7), "waist": torch.ones(3, 3)})
     with pytest.raises(InputError, match="there is no part"):
         SPACE.pack({})
     with pytest.raises(InputError, match="kind is 'pose'"):

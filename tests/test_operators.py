@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.kept import line, parts_of
+from benchmarks.robustness.report import kept_table
 from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.data.recording import record_metaworld
 from hf_ptr.envs.operators import OPERATORS, SLOW
@@ -53,3 +55,20 @@ def test_an_unknown_operator_is_one_line_and_writes_nothing(tmp_path: Path) -> N
     with pytest.raises(InputError, match="operators is empty"):
         record_metaworld(TASK, 1, tmp_path / "out", operators=())
     assert not (tmp_path / "out").exists()
+
+
+def test_the_frames_of_slips_and_of_the_recovery_from_them_are_told_apart(mixed: Path) -> None:
+    table = read_dataset(mixed)
+    parts = parts_of(table, mixed)
+    assert sum(parts[name].sum() for name in OPERATORS) == table.num_frames
+    for incident, operator in (("slips", "clumsy"), ("pauses", "hesitant")):
+        assert parts[incident].any() and not (parts[incident] & ~parts[operator]).any()
+        assert not (parts[incident] & parts[f"after {incident}"]).any()
+        first = int(parts[f"after {incident}"].argmax())
+        assert parts[incident][first - 1]
+    weight = np.where(parts["slips"], 0.5, 2.0)
+    figures = line(weight, parts)
+    assert figures["mean weight"]["slips"] == 0.5 and figures["share below 1"]["after slips"] == 0.0
+    assert figures["share below 1"]["all"] == pytest.approx(parts["slips"].mean())
+    table_text = kept_table({"mixed skill": [figures, line(np.full(len(weight), 4.0), parts)]})
+    assert "| mixed skill | slips | 2.25 (0.50 to 4.00) | 0.50 (0.00 to 1.00) |  | 2 |" in table_text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -97,6 +98,15 @@ def test_frames_of_the_real_robot_are_those_of_a_whole_decode() -> None:
     assert np.abs(small[0] - blocks).mean() < 4
 
 
+def test_a_frame_is_found_again_where_the_decoder_stands() -> None:
+    table = read_dataset(REAL_V21, episodes=[3, 4])
+    frames = FrameReader(REAL_CAMERA, table.videos[REAL_CAMERA], table.fps, size=(24, 32), cache_bytes=0)
+    for frame in range(1, 60):
+        first = frames.read([3], [frame])
+        frames.read([4], [0])
+        np.testing.assert_array_equal(frames.read([3], [frame]), first)
+
+
 def test_a_selection_keeps_the_videos_of_its_episodes(dataset: Path) -> None:
     table = read_dataset(dataset).select([2, 0])
     pictures = FrameReader(CAMERA, table.videos[CAMERA], table.fps).read(table.episode_index, [11, 3])
@@ -124,14 +134,18 @@ def test_wrong_videos_are_one_line(dataset: Path, tmp_path: Path) -> None:
     frames = reader(dataset)
     with pytest.raises(InputError, match="episode 7 has no video of"):
         frames.read([7], [0])
-    last = sum(LENGTHS)
+    # The file goes on with the next episode.
+    for episode, frame in ((0, 9), (1, -1), (2, 12)):
+        with pytest.raises(InputError, match=f"episode {episode} has {LENGTHS[episode]} frames, and no frame {frame}"):
+            frames.read([episode], [frame])
+    longer = FrameReader(CAMERA, {2: replace(frames.clips[2], frames=20)}, frames.fps)
     with pytest.raises(InputError, match=r"no frame at .* seconds, frame 12 of episode 2; the video is shorter"):
-        frames.read([2], [12])
-    assert last and frame_of(frames.read([2], [11])) == [11]
+        longer.read([2], [12])
+    assert frame_of(longer.read([2], [11])) == [11]
     for name, content in (("none.mp4", None), ("empty.mp4", b""), ("noise.mp4", b"\0\1\2" * 500)):
         if content is not None:
             (tmp_path / name).write_bytes(content)
-        broken = FrameReader(CAMERA, {0: VideoClip(tmp_path / name, 0.0)}, 10.0)
+        broken = FrameReader(CAMERA, {0: VideoClip(tmp_path / name, 0.0, 1)}, 10.0)
         with pytest.raises(InputError, match="cannot be read as a video") as caught:
             broken.read([0], [0])
         assert "\n" not in str(caught.value)
@@ -143,7 +157,7 @@ def test_a_video_cut_off_is_one_line(dataset: Path, tmp_path: Path) -> None:
         path = tmp_path / f"{share}.mp4"
         path.write_bytes(whole[: int(share * len(whole))])
         with pytest.raises(InputError):
-            FrameReader(CAMERA, {0: VideoClip(path, 0.0)}, 10.0).read([0] * 8, range(8))
+            FrameReader(CAMERA, {0: VideoClip(path, 0.0, 8)}, 10.0).read([0] * 8, range(8))
 
 
 def test_a_path_out_of_the_dataset_is_refused(dataset: Path, tmp_path: Path) -> None:

@@ -243,7 +243,10 @@ def _wrong_goal(table: EpisodeTable, episodes: np.ndarray, _: float, rng: np.ran
 
     A goal is every dimension of an observation whose name begins with `goal`, as it was in the donor's first frame.
     """
-    goals = {name: np.flatnonzero(_is_goal(table.features.get(name, {}).get("names"))) for name in table.columns}
+    goals = {
+        name: np.flatnonzero(_is_goal(table.features.get(name, {}).get("names"))[: column.shape[1]])
+        for name, column in table.columns.items()
+    }
     goals = {name: places for name, places in goals.items() if len(places) and name.startswith("observation.")}
     if not goals:
         raise InputError(

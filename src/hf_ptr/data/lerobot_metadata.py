@@ -123,11 +123,12 @@ def _read_v3(root: Path, info: Mapping[str, Any]) -> Metadata:
         keys = (f"videos/{camera}/{name}" for name in ("chunk_index", "file_index", "from_timestamp"))
         places = (columns[key].tolist() for key in keys)
         videos[camera] = {}
-        for episode, chunk, file_index, start in zip(columns["episode_index"].tolist(), *places, strict=True):
+        which = (columns[key].tolist() for key in ("episode_index", "length"))
+        for episode, length, chunk, file_index, start in zip(*which, *places, strict=True):
             if not 0 <= start < MAX_SECONDS:
                 raise InputError(f"{root}: the video {camera!r} of episode {episode} begins at {start} seconds")
             values = {"video_key": camera, "chunk_index": chunk, "file_index": file_index}
-            videos[camera][episode] = VideoClip(root / _filled(info, "video_path", values, root), start)
+            videos[camera][episode] = VideoClip(root / _filled(info, "video_path", values, root), start, length)
     path = root / "meta" / "tasks.parquet"
     if not path.is_file():
         raise InputError(f"{root} is not a LeRobotDataset v3.0: meta/tasks.parquet is missing")
@@ -149,13 +150,11 @@ def _read_v21(root: Path, info: Mapping[str, Any]) -> Metadata:
     index = [episode["episode_index"] for episode in episodes]
     places = [{"episode_chunk": number // size, "episode_index": number} for number in index]
     paths = [_filled(info, "data_path", place, root) for place in places]
-    videos = {
-        camera: {
-            number: VideoClip(root / _filled(info, "video_path", {"video_key": camera, **place}, root), 0.0)
-            for number, place in zip(index, places, strict=True)
-        }
-        for camera in _cameras(info)
-    }
+    videos: dict[str, dict[int, VideoClip]] = {}
+    for camera in _cameras(info):
+        files = [root / _filled(info, "video_path", {"video_key": camera, **place}, root) for place in places]
+        clips = [VideoClip(file, 0.0, episode["length"]) for file, episode in zip(files, episodes, strict=True)]
+        videos[camera] = dict(zip(index, clips, strict=True))
     numbers = np.array([task["task_index"] for task in tasks], dtype=np.int64)
     lengths = np.array([episode["length"] for episode in episodes], dtype=np.int64)
     texts = [task["task"] for task in tasks]

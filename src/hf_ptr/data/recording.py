@@ -161,9 +161,13 @@ def _record(job: _Job) -> _Demonstration:
                 incidents=[(first, min(last, len(frames))) for first, last in operator.incidents],
             )
     raise InputError(
-        f"the expert of {job.task!r} solved none of the {MAX_TRIES} initial states of episode {job.episode}; "
-        f"choose another seed than {job.base_seed}, or leave the task out"
+        f"the {job.operator} of {job.task!r} solved none of the {MAX_TRIES} initial states of episode {job.episode}; "
+        f"choose another seed than {job.base_seed}, or leave the task{_or_operator(job.operator)} out"
     )
+
+
+def _or_operator(name: str) -> str:
+    return "" if name == "expert" else " or the operator"
 
 
 def _demonstrate(

@@ -31,10 +31,12 @@ class VideoClip:
     Attributes:
         path: the video's file.
         start: seconds from the file's beginning to the episode's first frame.
+        frames: how many there are; behind them another episode may follow.
     """
 
     path: Path
     start: float
+    frames: int
 
 
 class FrameReader:
@@ -89,8 +91,8 @@ class FrameReader:
             frames: N frame numbers within them.
 
         Raises:
-            InputError: an episode without a video, a file that is missing or damaged, or one that ends before the
-                frame.
+            InputError: an episode without a video, a frame that it does not have, a file that is missing or damaged,
+                or one that ends before the frame.
         """
         if os.getpid() != self._process:
             # To close in a fork what the parent opened would wait for decoder threads that the fork does not have.
@@ -107,6 +109,8 @@ class FrameReader:
             if key[0] not in self.clips:
                 raise InputError(f"episode {key[0]} has no video of {self.camera!r}")
             clip = self.clips[key[0]]
+            if not 0 <= key[1] < clip.frames:
+                raise InputError(f"episode {key[0]} has {clip.frames} frames, and no frame {key[1]}")
             missing[clip.path].append((clip.start + key[1] / self.fps, key))
         for path, places in missing.items():
             video = self._open(path)
@@ -160,7 +164,7 @@ class _OpenVideo:
         """The frame within half a frame's time of `seconds` from the beginning; None when there is none."""
         assert self.stream.time_base is not None
         wanted = self.first + seconds / float(self.stream.time_base)
-        if self._at is None or not 0 < wanted - self._at <= NEAR * self.step:
+        if self._at is None or not 0.5 * self.step < wanted - self._at <= NEAR * self.step:
             self._seek(wanted)
         try:
             for frame in self._decoder:

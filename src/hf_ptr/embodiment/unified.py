@@ -45,6 +45,11 @@ class UnifiedActionSpace:
             slots = slots_of(name)
             if values.shape[-1] != len(slots):
                 raise InputError(f"{name} has {values.shape[-1]} dimensions; its slots are {len(slots)}")
+            if values.shape[:-1] != first.shape[:-1]:
+                raise InputError(
+                    f"{name} has the shape {tuple(values.shape)}, and another part {tuple(first.shape)}; all but the "
+                    "last dimension must agree"
+                )
             vector[..., slots.start : slots.stop] = values
         return vector
 

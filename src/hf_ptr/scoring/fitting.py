@@ -257,7 +257,7 @@ def train_heads(
     """
     samples = cut.samples
     sizes = (samples.context.shape[1], samples.action.shape[1], samples.consequence.shape[1])
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
         heads = TransitionViews(*sizes, instructions)
     optimizer = torch.optim.AdamW(heads.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
@@ -327,7 +327,7 @@ def distances_of(cut: Cut, real: dict[str, Tensor], faulted: dict[str, Tensor], 
     episode, total = cut.samples.episode, len(cut.count)
     task = torch.zeros(total, dtype=torch.int64)
     task[cut.count > 0] = cut.samples.instruction[cut.first[cut.count > 0]]
-    usual = torch.stack([novelty[task == one].median() for one in range(int(task.max()) + 1)])
+    usual = torch.stack([novelty[(task == one) & (cut.count > 0)].median() for one in range(int(task.max()) + 1)])
     novelty = novelty - usual[task]
     distances = {}
     for component, score in real.items():
