@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.robustness.report import kept_table
 from benchmarks.robustness.suites import ROOT, WORK
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
@@ -81,20 +79,6 @@ def line(weight: np.ndarray, parts: dict[str, np.ndarray]) -> dict[str, Any]:
     }
 
 
-def table_of(sets: dict[str, list[dict[str, Any]]]) -> Table:
-    """Mean over the seeds, least and most."""
-    shown = Table("set", "frames", "mean weight", "share below 1", "effective sample size / n")
-
-    def spread(values: list[float]) -> str:
-        return f"{statistics.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
-
-    for name, runs in sets.items():
-        for part in runs[0]["mean weight"]:
-            figures = [spread([run[key][part] for run in runs]) for key in ("mean weight", "share below 1")]
-            shown.add_row(name, part, *figures, spread([run["ess"] for run in runs]) if part == "all" else "")
-    return shown
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
@@ -111,7 +95,7 @@ def main() -> None:
             parts = {} if name == "real" else parts_of(table, folder)
             sets[name].append(line(weights_of(table, observation, seed), parts))
         write_json({"command": f"python -m benchmarks.kept --seeds {options.seeds} --real DIR", "sets": sets}, RESULTS)
-    Console(width=160).print(table_of(sets))
+    print(kept_table(sets))
 
 
 if __name__ == "__main__":

@@ -121,6 +121,7 @@ def test_weights_are_fitted_on_chunks_alone(metaworld_dataset: Path, tmp_path: P
         type(trainer)(
             trainer.model.policy,
             trainer.args,
+            # A list where a dataset belongs is the mistake that is tested.
             train_dataset=[trainer.train_dataset[0]],  # type: ignore[arg-type]
             data_collator=trainer.data_collator,
         )

@@ -7,6 +7,7 @@ import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -57,9 +58,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def reader(dataset: Path, **settings: object) -> FrameReader:
+def reader(dataset: Path, **settings: int) -> FrameReader:
     table = read_dataset(dataset)
-    return FrameReader(CAMERA, table.videos[CAMERA], table.fps, **settings)  # type: ignore[arg-type]
+    return FrameReader(CAMERA, table.videos[CAMERA], table.fps, **settings)
 
 
 def test_every_frame_is_found_in_any_order(dataset: Path) -> None:
@@ -113,13 +114,14 @@ def test_a_selection_keeps_the_videos_of_its_episodes(dataset: Path) -> None:
     assert episode_of(pictures) == [2, 0] and frame_of(pictures) == [11, 3]
 
 
-def _read_in_a_worker(frames: FrameReader, queue: object) -> None:
-    queue.put(frame_of(frames.read([1, 1], [4, 2])))  # type: ignore[attr-defined]
+def _read_in_a_worker(frames: FrameReader, queue: Any) -> None:
+    queue.put(frame_of(frames.read([1, 1], [4, 2])))
 
 
 def test_a_reader_serves_other_processes(dataset: Path) -> None:
     frames = reader(dataset)
     frames.read([0], [3])
+    # What a DataLoader does with a dataset that its spawned workers get; no file of ours is a pickle.
     assert frame_of(pickle.loads(pickle.dumps(frames)).read([0], [5])) == [5]
     context = multiprocessing.get_context("fork")
     queue = context.Queue()

@@ -139,9 +139,6 @@ def detection_table(lines: Sequence[dict[str, Any]]) -> str:
     """Mean AUROC per episode of the calibrated score on each corruption, least and most over the seeds."""
     rows = [("faults", "fault", "AUROC per episode", "per chunk", "effective sample size / n", "mean weight", "seeds")]
 
-    def spread(values: Sequence[float], digits: int) -> str:
-        return f"{np.mean(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
-
     for corruption in dict.fromkeys(line["corruption"] for line in lines):
         mine = [line for line in lines if line["corruption"] == corruption]
         for fault, known in mine[0]["auroc_episode"].items():
@@ -150,10 +147,10 @@ def detection_table(lines: Sequence[dict[str, Any]]) -> str:
             if fault == "any" and len(mine[0]["auroc_episode"]) == 2:
                 continue
             of = [
-                "" if known is None else spread([line[key][fault] for line in mine], 3)
+                "" if known is None else _spread([line[key][fault] for line in mine], 3)
                 for key in ("auroc_episode", "auroc_sample")
             ]
-            weights = [spread([line[key] for line in mine], 2) for key in ("ess", "weight_mean")]
+            weights = [_spread([line[key] for line in mine], 2) for key in ("ess", "weight_mean")]
             rows.append((corruption, "none" if known is None else fault, *of, *weights, len(mine)))
     return _markdown(rows)
 
@@ -165,7 +162,7 @@ def kept_table(sets: dict[str, list[dict[str, Any]]]) -> str:
         for part in runs[0]["mean weight"]:
             figures = [[run["mean weight"][part] for run in runs], [run["share below 1"][part] for run in runs]]
             figures.append([run["ess"] for run in runs])
-            shown = [f"{np.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})" for values in figures]
+            shown = [_spread(values, 2) for values in figures]
             rows.append((name, part, *shown[:2], shown[2] if part == "all" else "", len(runs)))
     return _markdown(rows)
 
@@ -263,6 +260,10 @@ def _points(estimate: Estimate) -> str:
 
 def _bounds(estimate: Estimate, form: str) -> str:
     return "" if estimate.interval is None else "[{}, {}]".format(*(form % (100 * end) for end in estimate.interval))
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    return f"{np.mean(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def _pair(values: list[tuple[float, float]] | None) -> str:

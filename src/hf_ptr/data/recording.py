@@ -160,14 +160,11 @@ def _record(job: _Job) -> _Demonstration:
                 redrawn=attempt,
                 incidents=[(first, min(last, len(frames))) for first, last in operator.incidents],
             )
+    operator_too = "" if job.operator == "expert" else " or the operator"
     raise InputError(
         f"the {job.operator} of {job.task!r} solved none of the {MAX_TRIES} initial states of episode {job.episode}; "
-        f"choose another seed than {job.base_seed}, or leave the task{_or_operator(job.operator)} out"
+        f"choose another seed than {job.base_seed}, or leave the task{operator_too} out"
     )
-
-
-def _or_operator(name: str) -> str:
-    return "" if name == "expert" else " or the operator"
 
 
 def _demonstrate(
