@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from transformers import AutoModel, AutoProcessor
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.errors import InputError
+from hf_ptr.errors import InputError, nearest
 from hf_ptr.policies.contract import require_post_trainable
 from hf_ptr.policies.lora import has_adapter
 
@@ -56,10 +56,18 @@ def require_fits(config: Any, table: EpisodeTable, place: str) -> None:
         InputError: naming the feature that differs.
     """
     widths = {
-        "observation_dim": sum(table.feature(name).shape[1] for name in config.observation_features),
         "state_dim": table.feature(config.state_feature).shape[1],
         "action_dim": table.feature(config.action_feature).shape[1],
     }
+    if config.vision_config is None:
+        widths["observation_dim"] = sum(table.feature(name).shape[1] for name in config.observation_features)
+    for name in config.observation_features:
+        if config.vision_config is not None and name not in table.videos:
+            known = ", ".join(table.videos) or "none"
+            raise InputError(
+                f"{place} sees through camera {name!r}, which {table.source!r} lacks (it has: {known})."
+                f"{nearest(name, table.videos)}"
+            )
     for name, width in widths.items():
         if width != getattr(config, name):
             raise InputError(

@@ -118,6 +118,7 @@ def chunks_for(
         observation_features=config.observation_features,
         state_feature=config.state_feature,
         action_feature=config.action_feature,
+        image_size=config.picture_size,
         weights=weights,
     )
 
@@ -125,7 +126,8 @@ def chunks_for(
 def _policy(recipe: Recipe, table: EpisodeTable) -> tuple[Any, Any]:
     data, place = recipe.data, recipe.policy.policy
     if place is None:
-        size = {name: getattr(recipe.policy, name) for name in NEW_POLICY_FIELDS}
+        # What the recipe leaves out, a size or the policy's own configuration decides.
+        size = {name: getattr(recipe.policy, name) for name in NEW_POLICY_FIELDS if name in recipe.given}
         try:
             return policy_from_dataset(
                 table,

@@ -16,17 +16,23 @@ class VLAPolicyConfig(PreTrainedConfig):
     Configuration of a [`VLAPolicy`].
 
     Args:
-        observation_dim (`int`, defaults to 39): length of the low-dimensional observation `o`.
+        observation_dim (`int`, defaults to 39): length of the low-dimensional observation `o`; 0 with cameras.
         state_dim (`int`, defaults to 4): length `d_s` of the proprioceptive state `s`.
         action_dim (`int`, defaults to 4): length `d_a` of one action.
         chunk_size (`int`, defaults to 16): `L`, actions predicted at once.
         n_action_steps (`int`, defaults to 8): how many of them are executed before the next chunk is predicted.
-        observation_features (`list[str]`): dataset features that are concatenated into `o`.
+        observation_features (`list[str]`): dataset features that are concatenated into `o`; or, with `vision_config`,
+            the cameras.
         observation_sizes (`list[int]`, *optional*): their widths. With them the policy reads a feature `NAME@-K`,
             what `NAME` was K frames before, as its difference from `NAME`, where that is in `o` too.
         state_feature (`str`), action_feature (`str`): dataset features of `s` and `a`.
         num_instructions (`int`, defaults to 0): instructions with a learned embedding each; 0 with a text encoder.
         text_config (`dict`, *optional*): configuration of a transformers text encoder for instructions.
+        vision_config (`dict`, *optional*): configuration of a transformers vision tower, which all cameras share.
+        image_size (`int` or `list[int]`, defaults to 96): height and width that it reads.
+        image_mean (`list[float]`), image_std (`list[float]`): of the three colours in [0, 1], defaults to 0.5.
+        target_layer (`int`, *optional*): layer of the tower that the target encoder reads (PTR Sec. 4); the middle one
+            by default.
         hidden_size (`int`, defaults to 64): width `D` of the context tokens.
         action_size (`int`, defaults to 32): width `F` of the action tokens, an even number.
         encoder_size (`int`, defaults to 256): hidden width of the observation encoder.
@@ -56,6 +62,11 @@ class VLAPolicyConfig(PreTrainedConfig):
     action_feature: str = "action"
     num_instructions: int = 0
     text_config: dict[str, Any] | PreTrainedConfig | None = None
+    vision_config: dict[str, Any] | PreTrainedConfig | None = None
+    image_size: int | list[int] | tuple[int, ...] = 96
+    image_mean: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
+    image_std: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
+    target_layer: int | None = None
     hidden_size: int = 64
     action_size: int = 32
     encoder_size: int = 256
@@ -73,9 +84,14 @@ class VLAPolicyConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        if isinstance(self.text_config, dict):
-            values = dict(self.text_config)
-            self.text_config = AutoConfig.for_model(values.pop("model_type"), **values)
+        self.text_config = _tower_config(self.text_config)
+        self.vision_config = _tower_config(self.vision_config)
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """Height and width of the pictures that the vision tower reads."""
+        size = self.image_size
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
 
     @property
     def belief_lag(self) -> int:
@@ -100,6 +116,8 @@ class VLAPolicyConfig(PreTrainedConfig):
                 f"observation_sizes {list(sizes)} are not the widths of {len(self.observation_features)} "
                 f"observation_features that make up observation_dim {self.observation_dim}"
             )
+        if self.vision_config is not None and not (min(self.picture_size) >= 1 and len(self.observation_features) >= 1):
+            raise ValueError(f"image_size {self.image_size} of {len(self.observation_features)} cameras is no picture")
         if self.relative_actions and self.state_dim != self.action_dim:
             raise ValueError(
                 f"relative_actions need as many action ({self.action_dim}) as state dimensions ({self.state_dim})"
@@ -112,3 +130,10 @@ class VLAPolicyConfig(PreTrainedConfig):
             raise ValueError(f"n_action_steps is {self.n_action_steps}; it must lie in 1..{self.chunk_size}")
         if self.action_features not in ACTION_FEATURES:
             raise ValueError(f"action_features is {self.action_features!r}; known: {', '.join(ACTION_FEATURES)}")
+
+
+def _tower_config(given: dict[str, Any] | PreTrainedConfig | None) -> PreTrainedConfig | None:
+    if not isinstance(given, dict):
+        return given
+    values = dict(given)
+    return AutoConfig.for_model(values.pop("model_type"), **values)

@@ -27,6 +27,7 @@ from hf_ptr.policies.vla.layers import (
     ObservationTower,
     VelocityHead,
 )
+from hf_ptr.policies.vla.vision import CameraTower
 
 
 class VLAPolicy(PreTrainedModel):
@@ -51,9 +52,7 @@ class VLAPolicy(PreTrainedModel):
     def __init__(self, config: VLAPolicyConfig):
         super().__init__(config)
         width = config.hidden_size
-        self.tower = ObservationTower(
-            config.observation_dim, config.encoder_size, width, config.dropout, _pasts(config)
-        )
+        self.tower = _tower(config)
         self.state_normalizer = Normalizer(config.state_dim)
         self.action_normalizer = Normalizer(config.action_dim)
         self.state_embedding = nn.Linear(config.state_dim, width)
@@ -99,6 +98,9 @@ class VLAPolicy(PreTrainedModel):
             initialization.normal_(module.query, std=0.5)
         elif isinstance(module, ActionEmbedding):
             initialization.normal_(module.position, std=0.5)
+        elif isinstance(module, CameraTower):
+            initialization.normal_(module.position, std=0.5)
+            module.reset_colours()
         elif isinstance(module, Normalizer):
             initialization.zeros_(module.mean)
             initialization.ones_(module.std)
@@ -144,17 +146,18 @@ class VLAPolicy(PreTrainedModel):
     # ---- the contract with PTRModel ----
 
     def observation_tower(self) -> nn.Module:
-        """`v`: raw observations `(N, do)` to features `(N, D)`."""
-        return self.tower
+        """`v`: raw observations `(N, do)`, or pictures, to features `(N, d)`."""
+        return self.tower.features() if isinstance(self.tower, CameraTower) else self.tower
 
     def normalized_state(self, state: torch.Tensor) -> torch.Tensor:
         """Proprioception `(N, ds)` in normalised units."""
         return self.state_normalizer.clamped(state)
 
     def feature_sizes(self) -> FeatureSizes:
-        """Context and observation tower share one width."""
+        """The widths that the PTR parts are built to."""
         width = self.config.hidden_size
-        return FeatureSizes(context=width, action=self.config.action_size, observation=width)
+        seen = self.tower.feature_size if isinstance(self.tower, CameraTower) else width
+        return FeatureSizes(context=width, action=self.config.action_size, observation=seen)
 
     def embed(
         self,
@@ -170,7 +173,7 @@ class VLAPolicy(PreTrainedModel):
         What the pass computes once for all chunks: context tokens, noised actions and their embeddings.
 
         Args:
-            observation: `(N, do)` raw.
+            observation: `(N, do)` raw, or what the cameras saw, `(N, C, height, width, 3)` uint8.
             state: `(N, ds)` raw.
             instruction_ids, instruction_mask: `(N, K)` from the processor.
             actions: `(N, L, da)` raw.
@@ -305,12 +308,16 @@ class VLAPolicy(PreTrainedModel):
             instruction = self.text_projection(encoded.last_hidden_state)
         else:
             instruction = self.instruction_embedding(instruction_ids)
+        seen = self.tower(observation)
+        # A vector is one token, pictures are many.
+        seen = seen[:, None] if seen.dim() == 2 else seen
         embedded = {
             "state_token": state_token,
-            "context_tokens": torch.cat((self.tower(observation)[:, None], state_token[:, None], instruction), dim=1),
+            "context_tokens": torch.cat((seen, state_token[:, None], instruction), dim=1),
         }
         if instruction_mask.shape[1] > 1:
-            embedded["context_mask"] = nn.functional.pad(instruction_mask.bool(), (2, 0), value=True)
+            before = seen.shape[1] + 1
+            embedded["context_mask"] = nn.functional.pad(instruction_mask.bool(), (before, 0), value=True)
         return embedded
 
     def _encode_context(self, embedded: Embedded, belief_tokens: torch.Tensor | None) -> torch.Tensor:
@@ -325,6 +332,22 @@ class VLAPolicy(PreTrainedModel):
         for layer in self.context_layers:
             tokens = layer(tokens, key_mask)
         return self.context_pool(tokens, mask)
+
+
+def _tower(config: VLAPolicyConfig) -> ObservationTower | CameraTower:
+    if config.vision_config is None:
+        return ObservationTower(
+            config.observation_dim, config.encoder_size, config.hidden_size, config.dropout, _pasts(config)
+        )
+    return CameraTower(
+        config.vision_config,
+        len(config.observation_features),
+        config.picture_size,
+        config.hidden_size,
+        config.target_layer,
+        config.image_mean,
+        config.image_std,
+    )
 
 
 def _pasts(config: VLAPolicyConfig) -> list[tuple[int, int, int]]:
