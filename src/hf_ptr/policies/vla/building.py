@@ -20,7 +20,7 @@ from hf_ptr.policies.vla.configuration_vla import VLAPolicyConfig
 from hf_ptr.policies.vla.modeling_vla import VLAPolicy
 from hf_ptr.policies.vla.processing_vla import VLAProcessor, instruction_tokenizer
 from hf_ptr.policies.vla.sizes import size_settings, sized
-from hf_ptr.policies.vla.vision import without_pooling
+from hf_ptr.policies.vla.vision import CameraTower, used_parts
 
 
 def policy_from_dataset(
@@ -81,13 +81,14 @@ def policy_from_dataset(
         **settings,
     )
     policy = VLAPolicy(config)
-    if vision is not None and cameras:
-        policy.tower.model.load_state_dict(without_pooling(vision).state_dict())
-    if text is not None:
-        policy.text_encoder.load_state_dict(text.state_dict(), strict=False)
-    if not cameras:
+    if isinstance(policy.tower, CameraTower):
+        if vision is not None:
+            policy.tower.model.load_state_dict(used_parts(vision).state_dict())
+    else:
         statistics = normalization(table, observation_features, past_as_difference=True, floor=scale_floor)
         policy.tower.normalizer.set(*_as_tensors(statistics))
+    if text is not None:
+        policy.text_encoder.load_state_dict(text.state_dict(), strict=False)
     policy.state_normalizer.set(*_as_tensors(normalization(table, [state_feature], floor=scale_floor)))
     if config.relative_actions:
         statistics = relative_normalization(table, action_feature, state_feature, config.chunk_size)

@@ -116,7 +116,7 @@ class VLAPolicyConfig(PreTrainedConfig):
                 f"observation_sizes {list(sizes)} are not the widths of {len(self.observation_features)} "
                 f"observation_features that make up observation_dim {self.observation_dim}"
             )
-        if self.vision_config is not None and not (min(self.picture_size) >= 1 and len(self.observation_features) >= 1):
+        if self.vision_config is not None and min(*self.picture_size, len(self.observation_features)) < 1:
             raise ValueError(f"image_size {self.image_size} of {len(self.observation_features)} cameras is no picture")
         if self.relative_actions and self.state_dim != self.action_dim:
             raise ValueError(

@@ -52,6 +52,7 @@ class VLAPolicy(PreTrainedModel):
     def __init__(self, config: VLAPolicyConfig):
         super().__init__(config)
         width = config.hidden_size
+        self.tower: ObservationTower | CameraTower
         self.tower = _tower(config)
         self.state_normalizer = Normalizer(config.state_dim)
         self.action_normalizer = Normalizer(config.action_dim)

@@ -25,6 +25,9 @@ class CameraTower(nn.Module):
         mean, std: of the three colours in [0, 1], as the tower was pretrained with.
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(
         self,
         vision_config: Any,
@@ -37,7 +40,7 @@ class CameraTower(nn.Module):
     ):
         super().__init__()
         self.image_size = image_size
-        self.model = without_pooling(AutoModel.from_config(vision_config))
+        self.model = used_parts(AutoModel.from_config(vision_config))
         self.target_layer = -(-len(layers_of(self.model)[1]) // 2) if target_layer is None else target_layer
         self.register_buffer("mean", torch.zeros(3))
         self.register_buffer("std", torch.ones(3))
@@ -80,6 +83,9 @@ class CameraFeatures(nn.Module):
     `(N, C·width)`, the cameras side by side.
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, model: nn.Module, mean: torch.Tensor, std: torch.Tensor, image_size: tuple[int, int]):
         super().__init__()
         self.model = model
@@ -97,9 +103,7 @@ class CameraFeatures(nn.Module):
         return as_tokens(found[0]).mean(dim=1).reshape(len(pictures), -1)
 
 
-def normalized(
-    pictures: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, size: tuple[int, int]
-) -> torch.Tensor:
+def normalized(pictures: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """`(N, C, height, width, 3)` uint8 as `(N·C, 3, *size)` in the units that a tower reads."""
     flat = pictures.flatten(0, 1).permute(0, 3, 1, 2).to(mean.dtype) / 255.0
     if flat.shape[-2:] != size:
@@ -113,14 +117,17 @@ def as_tokens(output: Any) -> torch.Tensor:
     return hidden.flatten(2).transpose(1, 2) if hidden.dim() == 4 else hidden
 
 
-def without_pooling(model: Any) -> Any:
-    """The tower without a pooling head: weights that no loss reaches would stop distributed training."""
+def used_parts(model: Any) -> Any:
+    """The tower without what only pretraining needs: weights that no loss reaches would stop distributed training."""
     if getattr(model, "use_head", False):
         model.use_head = False
         del model.head
     pooler = getattr(model, "pooler", None)
     if isinstance(pooler, nn.Module) and any(True for _ in pooler.parameters()):
         model.pooler = None
+    for name, parameter in model.named_parameters():
+        if name.endswith("mask_token"):
+            parameter.requires_grad_(False)
     return model
 
 
