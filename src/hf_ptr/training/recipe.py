@@ -58,6 +58,8 @@ class PolicyArguments:
     expert_size: int = field(default=256, metadata={"help": "Width of the action expert."})
     num_expert_layers: int = field(default=2, metadata={"help": "Residual blocks of the action expert."})
     dropout: float = field(default=0.0, metadata={"help": "Dropout in observation encoder and action expert."})
+    action_head: str = field(default="flow", metadata={"help": "flow, diffusion or tokens."})
+    num_denoising_steps: int = field(default=4, metadata={"help": "Steps from noise to actions at inference."})
     relative_actions: bool = field(default=False, metadata={"help": "Act relative to the state at a chunk's start."})
     scale_floor: float = field(
         default=0.0, metadata={"help": "Least scale of observation and state, in their units, as 0.3 (rad)."}

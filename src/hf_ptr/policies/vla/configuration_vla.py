@@ -7,7 +7,10 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
+from hf_ptr.errors import nearest
+
 ACTION_FEATURES = ("clean", "noised")
+ACTION_HEADS = ("flow", "diffusion", "tokens")
 
 
 @strict
@@ -41,7 +44,11 @@ class VLAPolicyConfig(PreTrainedConfig):
         num_attention_heads (`int`, defaults to 4): of these layers and of the pooling.
         expert_size (`int`, defaults to 256), num_expert_layers (`int`, defaults to 2): residual action expert.
         dropout (`float`, defaults to 0.0): in the observation encoder and the action expert.
-        num_denoising_steps (`int`, defaults to 4): Euler steps at inference (PTR Sec. 2).
+        action_head (`str`, defaults to `"flow"`): `flow` (matching), `diffusion` (by the schedulers of diffusers), or
+            `tokens` (autoregressive, binned; its tokens are as wide as the expert).
+        num_denoising_steps (`int`, defaults to 4): Euler or DDIM steps at inference (PTR Sec. 2).
+        diffusion_steps (`int`, defaults to 100): steps of the diffusion in training.
+        num_bins (`int`, defaults to 256): of each normalised action dimension, for action tokens.
         flow_alpha (`float`, defaults to 1.5), flow_beta (`float`, defaults to 1.0): `σ ~ Beta(α, β)`, PTR Eq. (1).
         action_features (`str`, defaults to `"clean"`): whether `e_t` pools the clean or the noised action tokens.
         relative_actions (`bool`, defaults to `False`): the policy works on actions minus the state at a chunk's
@@ -75,7 +82,10 @@ class VLAPolicyConfig(PreTrainedConfig):
     expert_size: int = 256
     num_expert_layers: int = 2
     dropout: float = 0.0
+    action_head: str = "flow"
     num_denoising_steps: int = 4
+    diffusion_steps: int = 100
+    num_bins: int = 256
     flow_alpha: float = 1.5
     flow_beta: float = 1.0
     action_features: str = "clean"
@@ -128,6 +138,11 @@ class VLAPolicyConfig(PreTrainedConfig):
             )
         if not 1 <= self.n_action_steps <= self.chunk_size:
             raise ValueError(f"n_action_steps is {self.n_action_steps}; it must lie in 1..{self.chunk_size}")
+        if self.action_head not in ACTION_HEADS:
+            raise ValueError(
+                f"action_head is {self.action_head!r}.{nearest(self.action_head, ACTION_HEADS)} Known: "
+                f"{', '.join(ACTION_HEADS)}"
+            )
         if self.action_features not in ACTION_FEATURES:
             raise ValueError(f"action_features is {self.action_features!r}; known: {', '.join(ACTION_FEATURES)}")
 
