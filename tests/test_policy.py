@@ -33,6 +33,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from hf_ptr import BeliefTokenizer, BeliefTokenizerConfig, InputError, VLAPolicy, VLAPolicyConfig, VLAProcessor
+from hf_ptr.policies.acting import belief_lag
 from hf_ptr.policies.vla.building import policy_from_dataset
 from hf_ptr.policies.vla.layers import NORMALIZED_LIMIT, Normalizer
 from hf_ptr.policies.vla.processing_vla import instruction_tokenizer
@@ -524,7 +525,7 @@ def test_nothing_that_comes_after_is_an_argument_of_acting() -> None:
 def test_belief_tokens_come_from_a_chunk_that_has_ended(steps: int, lag: int) -> None:
     """Tokens of a chunk that overlaps the next would hold the actions that the next one is to predict."""
     policy, inputs = tiny_policy(n_action_steps=steps).eval(), policy_inputs(tiny_batch(rows=2))
-    assert policy.config.belief_lag == lag and lag * steps >= policy.config.chunk_size
+    assert belief_lag(policy.config) == lag and lag * steps >= policy.config.chunk_size
     tokenizer = belief_for(policy)
     policy.attach_belief(tokenizer)
     made = []

@@ -43,7 +43,7 @@ class Policy:
             observation_features=[ENVIRONMENT_STATE],
             state_feature=STATE,
             n_action_steps=n_action_steps,
-            vision_config=None,
+            cameras=(),
             picture_size=(0, 0),
         )
         self.seen: list[np.ndarray] = []

@@ -28,8 +28,9 @@ from hf_ptr.errors import InputError
 from hf_ptr.evaluation.offline import evaluate_dataset
 from hf_ptr.evaluation.rollouts import evaluate_metaworld
 from hf_ptr.policies import policy_from_dataset
+from hf_ptr.policies.towers import as_tokens, first_layers, layers_of
 from hf_ptr.policies.vla.sizes import SIZES, sized
-from hf_ptr.policies.vla.vision import CameraTower, as_tokens, first_layers, layers_of
+from hf_ptr.policies.vla.vision import CameraTower
 from hf_ptr.training.model import build_ptr_model
 from hf_ptr.training.trainer import model_inputs
 

@@ -116,7 +116,7 @@ def _episode_error(
 ) -> tuple[float, float, float]:
     config = policy.config
     rows = slice(int(table.starts[episode]), int(table.starts[episode] + table.lengths[episode]))
-    if config.vision_config is None:
+    if not config.cameras:
         observation = np.concatenate([table.feature(name)[rows] for name in config.observation_features], axis=1)
     else:
         pictures = Pictures(table, config.observation_features, config.picture_size)

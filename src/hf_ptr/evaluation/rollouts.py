@@ -31,7 +31,7 @@ class RolloutConfig(Protocol):
     observation_features: Sequence[str]
     state_feature: str
     n_action_steps: int
-    vision_config: Any
+    cameras: tuple[str, ...]
     picture_size: tuple[int, int]
 
 
@@ -148,7 +148,7 @@ def rollout_task(
         InputError: the policy wants a feature that Meta-World lacks, or its actions are NaN or infinite.
     """
     config = policy.config
-    pixels = None if config.vision_config is None else max(config.picture_size)
+    pixels = max(config.picture_size) if config.cameras else None
     environments = [MetaWorldEnv(task, pixels) for _ in seeds]
     with ExitStack() as cameras:
         for env in environments:
@@ -289,8 +289,8 @@ def _check_fits(checkpoint: Path, tasks: Sequence[str]) -> None:
     needed = (*RolloutConfig.__annotations__, "observation_dim", "state_dim", "action_dim")
     if not all(hasattr(config, name) for name in needed):
         raise InputError(f"{checkpoint} is a {config.model_type!r} model, not a policy; name the folder of a policy")
-    sees = config.vision_config is not None
-    if sees and list(config.observation_features) != [IMAGE]:
+    sees = bool(config.cameras)
+    if sees and config.cameras != (IMAGE,):
         raise InputError(
             f"the policy sees through {', '.join(config.observation_features)}, Meta-World has {IMAGE} alone"
         )

@@ -21,6 +21,7 @@ from hf_ptr.data.weights import read_weights
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_text
 from hf_ptr.policies import load_policy, policy_from_dataset, require_fits
+from hf_ptr.policies.acting import belief_lag
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
 from hf_ptr.training.trainer import PTRTrainer, last_complete_checkpoint
 
@@ -113,7 +114,7 @@ def chunks_for(
         table,
         chunk_size=config.chunk_size,
         segment_chunks=segment_chunks,
-        chunk_stride=config.belief_lag * config.n_action_steps,
+        chunk_stride=belief_lag(config) * config.n_action_steps,
         target_offset=target_offset,
         observation_features=config.observation_features,
         state_feature=config.state_feature,

@@ -16,11 +16,12 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.statistics import normalization, relative_normalization
 from hf_ptr.errors import InputError
 from hf_ptr.policies.lora import LOAD_ERRORS
+from hf_ptr.policies.towers import used_parts
 from hf_ptr.policies.vla.configuration_vla import VLAPolicyConfig
 from hf_ptr.policies.vla.modeling_vla import VLAPolicy
 from hf_ptr.policies.vla.processing_vla import VLAProcessor, instruction_tokenizer
 from hf_ptr.policies.vla.sizes import size_settings, sized
-from hf_ptr.policies.vla.vision import CameraTower, used_parts
+from hf_ptr.policies.vla.vision import CameraTower
 
 
 def policy_from_dataset(

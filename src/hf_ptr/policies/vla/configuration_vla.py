@@ -104,15 +104,9 @@ class VLAPolicyConfig(PreTrainedConfig):
         return (size, size) if isinstance(size, int) else (size[0], size[1])
 
     @property
-    def belief_lag(self) -> int:
-        """
-        How many chunks back the belief tokens of a chunk come from.
-
-        A chunk that is replanned before its end overlaps the next one. Tokens made from it would hold the recorded
-        actions that the next one is to predict, and the policy would learn to copy them. So the tokens come from the
-        last chunk that had ended when this one began.
-        """
-        return -(-self.chunk_size // self.n_action_steps)
+    def cameras(self) -> tuple[str, ...]:
+        """The cameras that the policy sees through; none for one that reads vectors."""
+        return () if self.vision_config is None else tuple(self.observation_features)
 
     def validate_architecture(self):
         """Called by `@strict` when a configuration is made or changed."""

@@ -81,10 +81,12 @@ class DiffusionPath:
             "clip_sample": True,
             "clip_sample_range": BIN_LIMIT,
         }
-        # Any: diffusers has no type annotations that hold.
-        self.scheduler: Any = DDPMScheduler(**settings)
-        self.sampler: Any = DDIMScheduler(**settings)
-        self.sampler.set_timesteps(config.num_denoising_steps)
+        # Their tensors are no part of a checkpoint, and must not be left empty while one is loaded.
+        with torch.device("cpu"):
+            # Any: diffusers has no type annotations that hold.
+            self.scheduler: Any = DDPMScheduler(**settings)
+            self.sampler: Any = DDIMScheduler(**settings)
+            self.sampler.set_timesteps(config.num_denoising_steps)
 
     def noised(self, clean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The chunk after a number of steps drawn evenly, that number's share of all, and the noise."""

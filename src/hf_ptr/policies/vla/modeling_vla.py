@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from transformers.utils import cached_file
 
 from hf_ptr.belief import BELIEF_FOLDER, BeliefTokenizer
 from hf_ptr.data.statistics import present_of
+from hf_ptr.policies.acting import ChunkActing
 from hf_ptr.policies.contract import Embedded, FeatureSizes, PolicyOutput
 from hf_ptr.policies.vla.configuration_vla import VLAPolicyConfig
 from hf_ptr.policies.vla.heads import TokenHead, build_head
@@ -22,7 +22,7 @@ from hf_ptr.policies.vla.layers import ActionEmbedding, AttentionPool, ContextLa
 from hf_ptr.policies.vla.vision import CameraTower
 
 
-class VLAPolicy(PreTrainedModel):
+class VLAPolicy(ChunkActing, PreTrainedModel):
     """
     A policy from (observation, state, instruction, belief tokens) to a chunk of actions.
 
@@ -62,9 +62,6 @@ class VLAPolicy(PreTrainedModel):
         )
         self.context_pool = AttentionPool(width, config.num_attention_heads)
         self.head = build_head(config)
-        # In a tuple, so that the tokenizer stays a module of its owner and not of the policy, whose weights it
-        # does not share a file with.
-        self._belief: tuple[BeliefTokenizer, ...] = ()
         self.post_init()
         self.reset()
 
@@ -122,12 +119,6 @@ class VLAPolicy(PreTrainedModel):
         for belief in self._belief:
             belief._apply(fn, recurse)
         return super()._apply(fn, recurse)
-
-    def attach_belief(self, belief: BeliefTokenizer | None) -> None:
-        """Lets the policy carry belief tokens from chunk to chunk when it acts; None takes them away."""
-        self._belief = () if belief is None else (belief,)
-        self.config.belief_tokens = 0 if belief is None else belief.config.num_tokens
-        self.reset()
 
     # ---- the contract with PTRModel ----
 
@@ -218,13 +209,6 @@ class VLAPolicy(PreTrainedModel):
 
     # ---- acting ----
 
-    def reset(self) -> None:
-        """Forgets queued actions and the belief state. Call at the start of every episode."""
-        self._queue: deque[torch.Tensor] = deque()
-        # One line of belief tokens for each chunk that may be under way at once, the oldest first.
-        self._tokens: deque[torch.Tensor] = deque(maxlen=self.config.belief_lag)
-        self._rows: int | None = None
-
     @torch.no_grad()
     def predict_action_chunk(
         self,
@@ -244,33 +228,13 @@ class VLAPolicy(PreTrainedModel):
         """
         rows = observation.shape[0]
         embedded = self._embed_context(observation, state, instruction_ids, instruction_mask)
-        belief = self._belief[0] if self._belief else None
-        if self._rows not in (None, rows):
-            raise ValueError(f"the batch has {rows} rows and the episode began with {self._rows}: reset()")
-        self._rows = rows
-        tokens = None
-        if belief is not None:
-            ended = len(self._tokens) == self.config.belief_lag
-            tokens = self._tokens[0] if ended else belief.initial_tokens(rows)
-        context = self._encode_context(embedded, tokens)
+        context = self._encode_context(embedded, self._recalled(rows))
         dims = state.new_ones((), dtype=torch.bool) if action_dim_mask is None else action_dim_mask[:, None]
         chunk, hidden, action_tokens = self.head.sample(context, embedded["state_token"], dims, generator)
-        if belief is not None:
-            self._tokens.append(belief(hidden, action_tokens, reconstruct=False).tokens)
+        self._remember(hidden, action_tokens)
         actions = self.action_normalizer.inverse(chunk)
         actions = actions + state[:, None] if self.config.relative_actions else actions
         return actions.masked_fill(~dims, 0.0)
-
-    def select_action(self, **inputs: Any) -> torch.Tensor:
-        """
-        The next action `(B, da)` in raw units: the first `n_action_steps` of a chunk one by one, then a new chunk.
-
-        Takes the arguments of `predict_action_chunk`.
-        """
-        if not self._queue:
-            chunk = self.predict_action_chunk(**inputs)
-            self._queue.extend(chunk[:, : self.config.n_action_steps].unbind(dim=1))
-        return self._queue.popleft()
 
     # ---- inside ----
 
