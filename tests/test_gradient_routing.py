@@ -22,8 +22,9 @@ from model_helpers import (
 
 from hf_ptr import PTRConfig, PTRModel
 from hf_ptr.belief import BeliefCarry
+from hf_ptr.training.batch import candidates_of, model_inputs
+from hf_ptr.training.building import as_ptr_model
 from hf_ptr.training.objective import Losses, PTRObjective
-from hf_ptr.training.trainer import as_ptr_model, candidates_of, model_inputs
 
 CONTEXT = ("policy.tower", "policy.state_embedding", "policy.instruction_embedding", "policy.context_layers")
 MODULES = (

@@ -18,8 +18,9 @@ from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.errors import InputError
 from hf_ptr.policies import policy_from_dataset
+from hf_ptr.training.batch import MODEL_INPUTS
+from hf_ptr.training.checkpoints import last_complete_checkpoint
 from hf_ptr.training.collator import ChunkCollator
-from hf_ptr.training.trainer import MODEL_INPUTS, last_complete_checkpoint
 
 OBSERVATION = ["observation.environment_state"]
 METRICS = [
