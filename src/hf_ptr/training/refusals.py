@@ -34,12 +34,11 @@ def refuse(args: PTRConfig, peft_config: Any, train: Any, evaluation: Any, proce
                 f"train_dataset is a {type(train).__name__}: calibrated weights are fitted on a ChunkDataset; pass one"
             )
         require_fittable(chunks)
-    if chunks is not None and chunks.weights is not None:
-        if args.with_scorer or args.calibrates:
-            raise InputError(
-                "the dataset brings weights, and this run would make its own; set alpha to 0 (and use_scorer not), or "
-                "leave the weights out"
-            )
+    if chunks is not None and chunks.weights is not None and (args.with_scorer or args.calibrates):
+        raise InputError(
+            "the dataset brings weights, and this run would make its own; set alpha to 0 (and use_scorer not), or "
+            "leave the weights out"
+        )
     if chunks is not None and args.with_scorer and chunks.target_offset >= int(chunks.table.lengths.max()):
         raise InputError(
             f"target_offset {chunks.target_offset} reaches beyond every episode: no chunk has an observation after "

@@ -29,8 +29,8 @@ class Totals:
 
     def weighted_mean(self, loss: torch.Tensor, weight: torch.Tensor, ranks: int) -> torch.Tensor:
         """
-        The share of `Σ w ℓ / Σ w` (PTR Eq. 27) that N of the step's chunks have: the shares of a rank add up, and those
-        of the ranks are averaged, as their gradients are. 0, still part of the graph, when all weights are 0.
+        The share of `Σ w ℓ / Σ w` (PTR Eq. 27) that N of the step's chunks have: the shares of a rank add up, and
+        those of the ranks are averaged, as their gradients are. 0, still in the graph, when all weights are 0.
 
         Args:
             loss, weight: `(N,)`.
