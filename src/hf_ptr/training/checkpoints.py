@@ -64,7 +64,8 @@ def load_objective_state(
     """
     file = Path(folder) / name
     try:
-        state = load_file(file, device=str(device))
+        # By way of the host: safetensors does not know the device `cpu:0` that a rank on CPU has.
+        state = {key: tensor.to(device) for key, tensor in load_file(file).items()}
         if with_queue:
             objective.pool.load_state_dict(tensors_under(state, "pool."))
         objective.controller.load_state_dict(tensors_under(state, "controller."))
