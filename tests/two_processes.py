@@ -25,8 +25,8 @@ from hf_ptr.training.window import Window
 
 # A deadlock ends with the place where each process waits.
 WATCHDOG_SECONDS = 200
-# Chunks of each rank's batch in the uneven step; rank 1 has fewer, and none with a target.
-UNEVEN = ((3, 40, 77, 110), (5, 200, 160))
+# Chunks of each rank's batch in an uneven step: rank 1 has fewer, and none with a target, or the same as rank 0.
+UNEVEN = {"without_target": ((3, 40, 77, 110), (5, 200, 160)), "duplicates": ((3, 40, 77, 110), (40, 200, 3))}
 
 
 def checksum(trainer: PTRTrainer) -> float:
@@ -34,18 +34,24 @@ def checksum(trainer: PTRTrainer) -> float:
     return sum(float(parameter.double().sum()) for parameter in trainer.model.parameters())
 
 
-def uneven_loss(trainer: PTRTrainer, model: Any, ranks: tuple[int, ...]) -> float:
-    """The loss of one step in which the ranks have the chunks of `UNEVEN`."""
-    parts = [trainer.data_collator(trainer.train_dataset.__getitems__(UNEVEN[rank])) for rank in ranks]
+def uneven_step(
+    kind: str, trainer: PTRTrainer, model: Any, ranks: tuple[int, ...]
+) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradients of one step in which the ranks have the chunks of `UNEVEN`, from an empty queue."""
+    trainer.objective.pool.load_state_dict({})
+    trainer.carry.load_state_dict({})
+    model.zero_grad()
+    parts = [trainer.data_collator(trainer.train_dataset.__getitems__(UNEVEN[kind][rank])) for rank in ranks]
     for rank, part in zip(ranks, parts, strict=True):
-        if rank == 1:
+        if rank == 1 and kind == "without_target":
             part["next_valid"] = torch.zeros_like(part["next_valid"])
             part["target_index"] = torch.full_like(part["target_index"], -1)
     batch = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     with cases.alike():
         loss = trainer.compute_loss(model, batch)
     loss.backward()
-    return float(trainer.accelerator.gather(loss.detach()[None]).mean())
+    gradients = {name: each.grad for name, each in trainer.model.named_parameters() if each.grad is not None}
+    return float(trainer.accelerator.gather(loss.detach()[None]).mean()), gradients
 
 
 def shared(dataset: Path, folder: Path) -> dict[str, Any]:
@@ -71,7 +77,6 @@ def shared(dataset: Path, folder: Path) -> dict[str, Any]:
                 "negatives": window.negatives.double().sum(dim=1).tolist(),
                 "ids": ids.tolist(),
                 "own_used": int((minibatch & (ids == own)).sum()),
-                "duplicates": int((ids[None] == own).sum()) - len(own),
                 "queue_used": queue.sum(dim=1).tolist(),
                 "queue_held": int(memory["valid"].sum()) if memory else 0,
             }
@@ -144,11 +149,11 @@ def main() -> None:
         save_file(gradients, folder / f"{case}{rank}.safetensors")
         exact[case] = cases.losses_of(trainer)
     trainer, _ = cases.trained("ptr", dataset, folder / "uneven", batch=4, parts=1, steps=1)
-    trainer.objective.pool.load_state_dict({})
-    result |= {"exact": exact, "uneven": uneven_loss(trainer, trainer.model_wrapped, (rank,))}
-    uneven = {name: each.grad for name, each in trainer.model.named_parameters() if each.grad is not None}
-    save_file(uneven, folder / f"uneven{rank}.safetensors")
     save_file(trainer.model.state_dict(), folder / f"uneven_model{rank}.safetensors")
+    result |= {"exact": exact, "uneven": {}}
+    for kind in UNEVEN:
+        result["uneven"][kind], uneven = uneven_step(kind, trainer, trainer.model_wrapped, (rank,))
+        save_file(uneven, folder / f"{kind}{rank}.safetensors")
     with mock.patch.dict(fitting.fit_scores.__kwdefaults__, {"steps": 30}):
         calibrated = make(dataset, folder / "fitted", use_cpu=True, scoring="calibrated", belief_tokens=0)
         calibrated.train()

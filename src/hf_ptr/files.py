@@ -20,7 +20,7 @@ def is_out_of_space(error: BaseException) -> bool:
     # safetensors reports the operating system's error as text, and torch.save that its writer failed.
     text = str(error)
     numbered = any(f"os error {number}" in text for number in NO_SPACE)
-    by_torch = isinstance(error, RuntimeError) and "PytorchStreamWriter" in text
+    by_torch = isinstance(error, RuntimeError) and ("PytorchStreamWriter" in text or "inline_container" in text)
     return numbered or by_torch or (isinstance(error, OSError) and error.errno in NO_SPACE)
 
 
