@@ -22,8 +22,9 @@ from hf_ptr.errors import InputError
 from hf_ptr.files import write_text
 from hf_ptr.policies import load_policy, policy_from_dataset, require_fits
 from hf_ptr.policies.acting import belief_lag
+from hf_ptr.training.checkpoints import last_complete_checkpoint
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
-from hf_ptr.training.trainer import PTRTrainer, last_complete_checkpoint
+from hf_ptr.training.trainer import PTRTrainer
 
 RECIPE_FILE = "recipe.yaml"
 DONE_FILE = "train_results.json"
@@ -175,7 +176,8 @@ def _require_same_run(folder: Path, recipe: Recipe) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"output_dir {folder} is a file; choose another output_dir")
     if not made.exists():
-        if folder.exists() and any(folder.iterdir()):
+        # A run that was killed at its first write leaves the beginning of a hidden file.
+        if folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise InputError(f"output_dir {folder} is not empty and no run of ours; choose another output_dir")
         return
     try:
