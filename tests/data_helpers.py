@@ -82,7 +82,7 @@ def write_video(path: Path, pictures: Sequence[np.ndarray], fps: int, key_frames
 
 
 def write_v21(table: EpisodeTable, root: Path) -> Path:
-    """A LeRobotDataset v2.1 folder, written by hand: a parquet and its videos an episode, JSON lines, no statistics."""
+    """A LeRobotDataset v2.1 folder, written by hand: a parquet and videos an episode, JSON lines, no statistics."""
     (root / "meta").mkdir(parents=True)
     index_features = {name: vector(1, "int64") for name in ("frame_index", "episode_index", "index", "task_index")}
     info = {

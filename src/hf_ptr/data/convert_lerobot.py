@@ -26,6 +26,9 @@ SIZE_LIMITS = (100.0, 200.0)
 # Of each episode, spread evenly: the statistics of pictures move little from frame to frame.
 PICTURES_FOR_STATISTICS = 16
 
+# By feature, then by what LeRobot calls it.
+Statistics = dict[str, Mapping[str, Any]]
+
 
 def convert_lerobot(folder: str | Path, out: str | Path, *, watch: Watch = unwatched) -> Path:
     """
@@ -57,7 +60,8 @@ def convert_lerobot(folder: str | Path, out: str | Path, *, watch: Watch = unwat
             _write(root, staged.path(), metadata, data, cameras, watch)
             staged.publish()
     finally:
-        for files in (data, *cameras.values()):
+        data.discard()
+        for files in cameras.values():
             files.discard()
         staged.discard()
     return staged.out
@@ -121,12 +125,12 @@ def _write(
     )
 
 
-def _rows(
-    path: Path, schema: pa.Schema | None, widths: Mapping[str, int]
-) -> tuple[pa.Table, dict[str, Mapping[str, Any]]]:
+def _rows(path: Path, schema: pa.Schema | None, widths: Mapping[str, int]) -> tuple[pa.Table, Statistics]:
     """An episode's rows with the columns and types of the episodes before, and their statistics."""
     with open_columns(path) as file:
-        statistics = {name: feature_statistics(file.numbers(name, width)) for name, width in widths.items()}
+        statistics: Statistics = {
+            name: feature_statistics(file.numbers(name, width)) for name, width in widths.items()
+        }
     rows = pq.ParquetFile(path).read()
     if schema is None or rows.schema.equals(schema, check_metadata=True):
         return rows, statistics
@@ -139,7 +143,7 @@ def _rows(
 def _stored_statistics(root: Path) -> dict[int, Mapping[str, Any]]:
     """What `meta/episodes_stats.jsonl` says, by episode; a line that cannot be used is as good as none."""
     path = root / "meta" / "episodes_stats.jsonl"
-    found = {}
+    found: dict[int, Mapping[str, Any]] = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
             record = json.loads(line)

@@ -18,8 +18,7 @@ class RemuxedFiles(NumberedFiles):
     """
     One camera's mp4 files, made of the videos of its episodes.
 
-    A file holds episodes of one encoding only; where the encoding changes, or a file outgrows its size, the next one is
-    begun.
+    A file holds episodes of one encoding only; where it changes, or a file outgrows its size, the next one is begun.
 
     Args:
         key: the camera.
@@ -101,7 +100,7 @@ class RemuxedFiles(NumberedFiles):
         path = self.path(root, self._number)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._container = av.open(str(path), "w")
-        self._stream = self._container.add_stream_from_template(stream)
+        self._stream = self._container.add_stream_from_template(stream, opaque=True)
         self._stream.time_base = stream.time_base
         self._container.start_encoding()
         self.frames = self._bytes = self._last = 0
