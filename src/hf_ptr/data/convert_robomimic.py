@@ -122,7 +122,7 @@ def _convert(
             lacking = sorted({"actions", *vectors, *pictures} - set(arrays))
             if lacking:
                 raise InputError(f"{path}: data/{name} has no {lacking[0]}, which the first demonstration has")
-            columns = {f"observation.{key}": arrays[key][()] for key in vectors}
+            columns = {f"observation.{key}": arrays[key][()] for key in vectors if key != "state"}
             columns["observation.state"] = np.concatenate([arrays[key][()] for key in parts], axis=1)
             columns["action"] = arrays["actions"][()]
             instruction = task or _instruction(data, data[name])
@@ -144,7 +144,7 @@ def _features(
     axes = ["height", "width", "channels"]
     return {
         "observation.state": vector(*parts),
-        **{f"observation.{name}": vector(name) for name in vectors},
+        **{f"observation.{name}": vector(name) for name in vectors if name != "state"},
         "action": vector("actions"),
         **{
             target: {"dtype": "video", "shape": list(first[key].shape[1:]), "names": axes}
@@ -180,7 +180,7 @@ def _inside(h5py: ModuleType, group: Any, name: str, path: Path) -> Any:
     """A member of a group, which must be in this very file."""
     if not isinstance(group, h5py.Group) or name not in group:
         raise InputError(
-            f"{path} has no {getattr(group, 'name', '')}/{name}; it is no robomimic file with observations"
+            f"{path} has no {getattr(group, 'name', '').rstrip('/')}/{name}; it is no robomimic file with observations"
         )
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
         raise InputError(f"{path}: {group.name}/{name} is a link; copy what it points to into the file")
