@@ -78,7 +78,7 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     if held_out and episodes is None:
         episodes = [number for number in whole.episode_index.tolist() if number not in set(held_out)]
     table = whole if episodes is None else whole.select(episodes)
-    table, _ = corrupt(table, recipe.data.corruption, recipe.data.corruption_seed)
+    table, _ = corrupt(table, recipe.data.corruption, recipe.data.corruption_seed, recipe.data.corruption_severity)
     policy, processor = _policy(recipe, table)
     cameras = [name for name in policy.config.observation_features if name in table.videos]
     ids = whole.episode_index.tolist()
