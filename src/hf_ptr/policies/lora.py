@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from peft import PeftConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
-from transformers import AutoModel
 from transformers.utils import cached_file
 
 from hf_ptr.errors import InputError
@@ -57,9 +57,13 @@ def with_adapter(policy: Any, peft_config: PeftConfig) -> PeftModel:
         raise InputError(f"peft_config does not fit {type(policy).__name__}: {error}") from error
 
 
-def load_adapted(place: str, trainable: bool = True) -> PeftModel:
+def load_adapted(place: str, load: Callable[[str], Any]) -> PeftModel:
     """
-    A policy with the adapter that a folder or Hub id holds.
+    A policy with the adapter that a folder or Hub id holds, which goes on training.
+
+    Args:
+        place: of the adapter.
+        load: loads the policy below it, from where the adapter says.
 
     Raises:
         InputError: when the adapter or the policy below it cannot be read.
@@ -68,7 +72,7 @@ def load_adapted(place: str, trainable: bool = True) -> PeftModel:
         below = PeftConfig.from_pretrained(place).base_model_name_or_path
         if below is None:
             raise ValueError(f"{ADAPTER_CONFIG} names no policy as base_model_name_or_path")
-        return PeftModel.from_pretrained(AutoModel.from_pretrained(below), place, is_trainable=trainable)
+        return PeftModel.from_pretrained(load(below), place, is_trainable=True)
     except LOAD_ERRORS as error:
         raise InputError(
             f"the adapter in {place}, or the policy that it adapts, cannot be loaded ({error}); the policy must lie "

@@ -46,6 +46,11 @@ class PolicyArguments:
     """Which policy is post-trained: one from a folder or the Hub, or a new native policy of the given size."""
 
     policy: str | None = field(default=None, metadata={"help": "Folder or Hub id; a new native policy by default."})
+    size: str | None = field(default=None, metadata={"help": "Size of a policy on pictures: tiny, small, internvl."})
+    vision_model: str | None = field(default=None, metadata={"help": "Pretrained vision tower: folder or Hub id."})
+    text_model: str | None = field(default=None, metadata={"help": "Pretrained text encoder: folder or Hub id."})
+    image_size: int = field(default=96, metadata={"help": "Height and width of the pictures that the policy reads."})
+    target_layer: int | None = field(default=None, metadata={"help": "Vision layer that the target encoder reads."})
     chunk_size: int = field(default=16, metadata={"help": "Actions predicted at once."})
     n_action_steps: int = field(default=8, metadata={"help": "Actions executed before the next chunk."})
     hidden_size: int = field(default=64, metadata={"help": "Width of the context tokens."})
@@ -55,6 +60,8 @@ class PolicyArguments:
     expert_size: int = field(default=256, metadata={"help": "Width of the action expert."})
     num_expert_layers: int = field(default=2, metadata={"help": "Residual blocks of the action expert."})
     dropout: float = field(default=0.0, metadata={"help": "Dropout in observation encoder and action expert."})
+    action_head: str = field(default="flow", metadata={"help": "flow, diffusion or tokens."})
+    num_denoising_steps: int = field(default=4, metadata={"help": "Steps from noise to actions at inference."})
     relative_actions: bool = field(default=False, metadata={"help": "Act relative to the state at a chunk's start."})
     scale_floor: float = field(
         default=0.0, metadata={"help": "Least scale of observation and state, in their units, as 0.3 (rad)."}

@@ -15,7 +15,7 @@ from peft import PeftConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
-from transformers import AutoModel, PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -25,7 +25,8 @@ from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.segments import SegmentBatches
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_text
-from hf_ptr.policies.lora import has_adapter, load_adapted, with_adapter
+from hf_ptr.policies.loading import load_trainable
+from hf_ptr.policies.lora import with_adapter
 from hf_ptr.scoring import Candidates
 from hf_ptr.scoring.fitting import require_fittable
 from hf_ptr.training.calibrating import calibrated_chunks
@@ -41,6 +42,7 @@ MODEL_INPUTS = (
     "instruction_mask",
     "actions",
     "action_mask",
+    "action_dim_mask",
     "next_observation",
 )
 STATE_FILE = "ptr_state.safetensors"
@@ -188,7 +190,7 @@ class PTRTrainer(Trainer):
         return output
 
     def _policy(self) -> Any:
-        return self.accelerator.unwrap_model(self.model).policy
+        return self.accelerator.unwrap_model(self.model).adapter
 
     def _discount(self, inputs: dict[str, Any]) -> torch.Tensor | None:
         if self.args.discount == 1.0:
@@ -436,17 +438,14 @@ def as_ptr_model(
     policy: Any = model
     if isinstance(model, str | os.PathLike):
         place = str(model)
-        if has_ptr_parts(place):
-            policy = PTRModel.from_pretrained(place)
-        else:
-            policy = load_adapted(place) if has_adapter(place) else AutoModel.from_pretrained(place)
+        policy = PTRModel.from_pretrained(place) if has_ptr_parts(place) else load_trainable(place)
     if isinstance(policy, PTRModel):
         belief = policy.belief_tokenizer
         has = (policy.scorer is not None, 0 if belief is None else belief.config.num_tokens)
         if has == (args.with_scorer, args.belief_tokens):
             policy.config.scorer_shapes_policy = args.scorer_shapes_policy
             if peft_config is not None:
-                policy.policy = with_adapter(policy.policy, peft_config)
+                policy.set_policy(with_adapter(policy.policy, peft_config))
             return policy
         if policy is model:
             raise InputError(
