@@ -17,7 +17,7 @@ from hf_ptr.errors import InputError
 # A year: no video is longer, and a wild number would be sought for in vain.
 MAX_SECONDS = 3.2e7
 
-Clips = dict[int, VideoClip]
+Clips = Mapping[int, VideoClip]
 
 
 class CameraClips(Mapping[str, Mapping[int, VideoClip]]):
@@ -82,7 +82,7 @@ def camera_clips(
 
 
 def _clips_v3(root: Path, info: Mapping[str, Any], files: Sequence[Path], camera: str) -> Clips:
-    clips = {}
+    clips: dict[int, VideoClip] = {}
     for path in files:
         with open_columns(path) as file:
             names = ("episode_index", "length", f"videos/{camera}/chunk_index", f"videos/{camera}/file_index")
@@ -99,7 +99,7 @@ def _clips_v3(root: Path, info: Mapping[str, Any], files: Sequence[Path], camera
 def _clips_v21(
     root: Path, info: Mapping[str, Any], episodes: Sequence[int], lengths: Sequence[int], camera: str
 ) -> Clips:
-    clips = {}
+    clips: dict[int, VideoClip] = {}
     for episode, length in zip(episodes, lengths, strict=True):
         values = {"video_key": camera, "episode_chunk": episode // info["chunks_size"], "episode_index": episode}
         clips[episode] = VideoClip(root / filled(info, "video_path", values, root), 0.0, length)
