@@ -17,6 +17,7 @@ from hf_ptr.data.columns import first_line
 from hf_ptr.data.corruption import corrupt
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.data.weights import read_weights
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_text
@@ -66,16 +67,24 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     """Reads the data, makes or loads the policy, and puts both into a [`PTRTrainer`]."""
     # Before the policy's weights are drawn, so that a recipe and its seed are one run.
     set_seed(recipe.training.seed)
-    episodes, held_out = parse_episodes(recipe.data.episodes), parse_episodes(recipe.data.eval_episodes)
+    skip = parse_episodes(recipe.data.skip_episodes) or []
+    episodes, held_out = (
+        None if ids is None else [number for number in ids if number not in set(skip)]
+        for ids in (parse_episodes(recipe.data.episodes), parse_episodes(recipe.data.eval_episodes))
+    )
     both = sorted(set(episodes or ()) & set(held_out or ()))
     if both:
         raise InputError(f"episodes {both} are in episodes and in eval_episodes; hold out others")
-    whole = read_dataset(str(recipe.data.dataset))
+    wanted = None if episodes is None else [*episodes, *(held_out or ())]
+    whole = _read(str(recipe.data.dataset), wanted, skip)
     if held_out and episodes is None:
         episodes = [number for number in whole.episode_index.tolist() if number not in set(held_out)]
     table = whole if episodes is None else whole.select(episodes)
-    table, _ = corrupt(table, recipe.data.corruption, recipe.data.corruption_seed)
+    table, _ = corrupt(table, recipe.data.corruption, recipe.data.corruption_seed, recipe.data.corruption_severity)
     policy, processor = _policy(recipe, table)
+    cameras = [name for name in policy.config.observation_features if name in table.videos]
+    ids = whole.episode_index.tolist()
+    refuse_unusable(validate_dataset(str(recipe.data.dataset), episodes=ids, cameras=cameras, decode=False), skip)
     cut: dict[str, Any] = {
         "segment_chunks": recipe.data.segment_chunks,
         "target_offset": recipe.data.target_offset,
@@ -96,6 +105,16 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
         trainer.get_train_dataloader()
         trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
     return trainer
+
+
+def _read(dataset: str, episodes: list[int] | None, skip: list[int]) -> EpisodeTable:
+    try:
+        return read_dataset(dataset, episodes, skip=skip)
+    except InputError:
+        # The reader stops at the first thing that is wrong; this says which episodes to skip for all of it.
+        everything = validate_dataset(dataset, episodes=episodes, skip=skip, cameras=(), decode=False)
+        refuse_unusable(everything, skip)
+        raise
 
 
 @contextmanager
