@@ -239,16 +239,19 @@ def _load(checkpoint: str, digest: str) -> tuple[Any, Any]:
 
 def _checkpoint_digest(checkpoint: Path) -> str:
     """A hash of what a policy is loaded from: the weights, configurations and tokenizer in its folder."""
-    if not (checkpoint / "config.json").is_file():
+    from hf_ptr.policies.loading import checkpoint_places
+
+    if not any((checkpoint / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise InputError(f"{checkpoint} is no checkpoint: it has no config.json; name the folder of a saved policy")
-    weights = sorted(checkpoint.glob("*.safetensors"))
-    if not weights:
-        raise InputError(f"{checkpoint} has no weights (*.safetensors); name the folder of a saved policy")
     digest = hashlib.sha256()
-    for path in [*weights, *sorted(checkpoint.glob("*config.json")), *sorted(checkpoint.glob("tokenizer.*"))]:
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    for folder in map(Path, checkpoint_places(str(checkpoint))):
+        weights = sorted(folder.glob("*.safetensors"))
+        if not weights:
+            raise InputError(f"{folder} has no weights (*.safetensors); name the folder of a saved policy")
+        for path in [*weights, *sorted(folder.glob("*config.json")), *sorted(folder.glob("tokenizer.*"))]:
+            digest.update(path.name.encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 
@@ -257,8 +260,9 @@ def _check_fits(checkpoint: Path, tasks: Sequence[str]) -> None:
     from transformers import AutoConfig
 
     from hf_ptr.policies import VLAProcessor
+    from hf_ptr.policies.loading import checkpoint_places
 
-    config = AutoConfig.from_pretrained(checkpoint)
+    config = AutoConfig.from_pretrained(checkpoint_places(str(checkpoint))[-1])
     needed = (*RolloutConfig.__annotations__, "observation_dim", "state_dim", "action_dim")
     if not all(hasattr(config, name) for name in needed):
         raise InputError(f"{checkpoint} is a {config.model_type!r} model, not a policy; name the folder of a policy")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
+from peft import PeftConfig
 from safetensors import SafetensorError
 from transformers import AutoModel, AutoProcessor
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
 from hf_ptr.policies.contract import require_post_trainable
+from hf_ptr.policies.lora import has_adapter
 
 LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
 
@@ -33,6 +35,17 @@ def load_policy(place: str) -> tuple[Any, Any]:
         ) from error
     require_post_trainable(policy)
     return policy, processor
+
+
+def checkpoint_places(place: str) -> list[str]:
+    """The folders or Hub ids that a policy is loaded from: its own, and under an adapter that of the policy below."""
+    places = [place]
+    while has_adapter(places[-1]):
+        below = PeftConfig.from_pretrained(places[-1]).base_model_name_or_path
+        if below in places:
+            raise InputError(f"the adapter in {place} names itself as the policy that it adapts; write it anew")
+        places.append(below)
+    return places
 
 
 def require_fits(config: Any, table: EpisodeTable, place: str) -> None:

@@ -16,6 +16,7 @@ from transformers.utils import ModelOutput, cached_file
 from hf_ptr.belief import BELIEF_FOLDER, BeliefTokenizer, BeliefTokenizerConfig
 from hf_ptr.errors import InputError
 from hf_ptr.policies.contract import require_post_trainable
+from hf_ptr.policies.lora import has_adapter, load_adapted
 from hf_ptr.scoring import TargetEncoder, TransitionScorer, TransitionScorerConfig
 
 CONFIG_FOLDER = "ptr"
@@ -97,7 +98,7 @@ class PTRModel(PreTrainedModel):
     base_model_prefix = "ptr"
     main_input_name = "observation"
 
-    def __init__(self, config: PTRModelConfig, policy: PreTrainedModel | None = None):
+    def __init__(self, config: PTRModelConfig, policy: Any | None = None):
         super().__init__(config)
         # Any: what is called is the contract, which no class of transformers declares.
         given: Any = AutoModel.from_config(config.policy_config) if policy is None else policy
@@ -213,7 +214,7 @@ class PTRModel(PreTrainedModel):
                 f"{place} holds no PTR parts ({CONFIG_FOLDER}/config.json is missing); "
                 "load a plain policy with AutoModel.from_pretrained."
             ) from error
-        policy = AutoModel.from_pretrained(place, **kwargs)
+        policy = load_adapted(place) if has_adapter(place) else AutoModel.from_pretrained(place, **kwargs)
         config.policy_config = policy.config
         model = cls(config, policy=policy)
         if model.belief_tokenizer is not None:

@@ -88,6 +88,7 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
             train_dataset=train,
             eval_dataset=evaluation,
             processing_class=processor,
+            peft_config=recipe.lora.peft_config(),
         )
         # What training would build first, and would complain of when the folder is already made.
         trainer.get_train_dataloader()

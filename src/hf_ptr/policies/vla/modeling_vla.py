@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.distributions import Beta
 from transformers import AutoModel, PreTrainedModel, initialization
+from transformers.utils import cached_file
 
 from hf_ptr.belief import BELIEF_FOLDER, BeliefTokenizer
 from hf_ptr.data.statistics import present_of
@@ -107,11 +108,18 @@ class VLAPolicy(PreTrainedModel):
         """As [`PreTrainedModel.from_pretrained`]; the belief tokenizer beside the policy, if any, comes along."""
         policy = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = policy[0] if isinstance(policy, tuple) else policy
-        if model.config.belief_tokens:
-            places = ("cache_dir", "force_download", "local_files_only", "token", "revision", "torch_dtype", "dtype")
-            known = {name: kwargs[name] for name in places if name in kwargs}
-            belief = BeliefTokenizer.from_pretrained(pretrained_model_name_or_path, subfolder=BELIEF_FOLDER, **known)
-            model.attach_belief(belief)
+        places = ("cache_dir", "force_download", "local_files_only", "token", "revision", "torch_dtype", "dtype")
+        known = {name: kwargs[name] for name in places if name in kwargs}
+        home, has_belief = pretrained_model_name_or_path, bool(model.config.belief_tokens)
+        # AutoModel loads an adapter's folder from the policy below it; the belief tokens are the adapter's.
+        adapter = (kwargs.get("adapter_kwargs") or {}).get("_adapter_model_path")
+        if adapter is not None:
+            found = cached_file(
+                adapter, f"{BELIEF_FOLDER}/config.json", _raise_exceptions_for_missing_entries=False, **known
+            )
+            home, has_belief = adapter, found is not None
+        if has_belief:
+            model.attach_belief(BeliefTokenizer.from_pretrained(home, subfolder=BELIEF_FOLDER, **known))
             nn.Module.to(model, model.device)
         return policy
 
