@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from tests.hub_server import HubServer
+from hub_server import HubServer
 
 # Before huggingface_hub is imported, which reads them once: every test has this Hub and no other, and an empty cache.
 HUB = HubServer()

@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.hub_store import Conflict, File, Repo, Store, card_complaints
+from hub_store import Conflict, File, Repo, Store, card_complaints
 
 # Files that git would hold as text; the others go to the large file storage.
 LARGE = re.compile(r"\.(safetensors|parquet|png|mp4|bin|pt|pth|pkl)$")

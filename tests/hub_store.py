@@ -1,4 +1,4 @@
-"""What the test Hub holds: repositories whose commits are whole or not there, and the rules of their cards' metadata."""
+"""What the test Hub holds: repositories whose commits are whole or not there, and the rules of cards' metadata."""
 
 from __future__ import annotations
 

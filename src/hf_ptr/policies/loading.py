@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from peft import PeftConfig
 from safetensors import SafetensorError
 from transformers import AutoModel, AutoProcessor
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
+from hf_ptr.hub.places import model_folder
 from hf_ptr.policies.contract import require_post_trainable
-from hf_ptr.policies.lora import has_adapter
+from hf_ptr.policies.lora import below, has_adapter
+from hf_ptr.saved import refuse_pickles_in
 
 LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
 
@@ -22,13 +23,17 @@ def load_policy(place: str) -> tuple[Any, Any]:
     A saved policy in evaluation mode, with its belief tokenizer if it has one, and its processor.
 
     Args:
-        place: a folder or Hub id.
+        place: a folder, `user/name` or `user/name@revision`.
 
     Raises:
-        InputError: when there is no policy, it is damaged, or it is none that can be post-trained.
+        InputError: when there is no policy, it is damaged or unsafe, or it is none that can be post-trained.
     """
+    folder = model_folder(place)
+    refuse_pickles_in(folder)
     try:
-        policy, processor = AutoModel.from_pretrained(place).eval(), AutoProcessor.from_pretrained(place)
+        policy, processor = AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
+    except InputError:
+        raise
     except LOAD_ERRORS as error:
         raise InputError(
             f"{place} is no saved policy, or damaged ({error}); pass a run's folder or a Hub id"
@@ -38,13 +43,13 @@ def load_policy(place: str) -> tuple[Any, Any]:
 
 
 def checkpoint_places(place: str) -> list[str]:
-    """The folders or Hub ids that a policy is loaded from: its own, and under an adapter that of the policy below."""
-    places = [place]
+    """The folders that a policy is loaded from: its own, and under an adapter that of the policy below."""
+    places = [str(model_folder(place))]
     while has_adapter(places[-1]):
-        below = PeftConfig.from_pretrained(places[-1]).base_model_name_or_path
-        if below in places:
+        base = str(model_folder(below(places[-1])))
+        if base in places:
             raise InputError(f"the adapter in {place} names itself as the policy that it adapts; write it anew")
-        places.append(below)
+        places.append(base)
     return places
 
 

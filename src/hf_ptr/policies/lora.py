@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from peft import PeftConfig, PeftModel, get_peft_model
-from safetensors import SafetensorError
+from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModel
 from transformers.utils import cached_file
 
 from hf_ptr.errors import InputError
+from hf_ptr.hub.places import model_folder, origin
+from hf_ptr.saved import refuse_pickles_in, require_whole
 
 ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 # By which two adapters are told apart. Layers may be named by a pattern in one and one by one in the other.
 IDENTITY = ("peft_type", "r", "lora_alpha")
 # peft asks for a file that is not there with an error of the Hub's client; a damaged one is a ValueError.
@@ -49,12 +52,30 @@ def with_adapter(policy: Any, peft_config: PeftConfig) -> PeftModel:
             "peft_config adapts a policy that was saved before, and this one is new: only the adapter would be kept; "
             "save the policy and pass its folder, or train it in full"
         )
-    # An adapter is found again with the policy below it from wherever it is loaded.
-    peft_config.base_model_name_or_path = os.path.abspath(place) if os.path.isdir(place) else place
+    # An adapter is found again with the policy below it from wherever it is loaded, and from the Hub by anybody.
+    there = origin(place)
+    if there is not None:
+        peft_config.base_model_name_or_path, peft_config.revision = there.repo_id, there.revision
+    else:
+        peft_config.base_model_name_or_path = os.path.abspath(place) if os.path.isdir(place) else place
     try:
         return get_peft_model(policy, peft_config)
     except ValueError as error:
         raise InputError(f"peft_config does not fit {type(policy).__name__}: {error}") from error
+
+
+def below(place: str) -> str:
+    """
+    Where the policy lies that the adapter in a folder or Hub id adapts.
+
+    Raises:
+        ValueError: when the adapter names none.
+    """
+    config = PeftConfig.from_pretrained(place)
+    if not config.base_model_name_or_path:
+        raise ValueError(f"{ADAPTER_CONFIG} in {place} names no policy as base_model_name_or_path")
+    revision = None if os.path.isdir(config.base_model_name_or_path) else config.revision
+    return config.base_model_name_or_path + ("" if revision is None else f"@{revision}")
 
 
 def load_adapted(place: str, trainable: bool = True) -> PeftModel:
@@ -62,13 +83,19 @@ def load_adapted(place: str, trainable: bool = True) -> PeftModel:
     A policy with the adapter that a folder or Hub id holds.
 
     Raises:
-        InputError: when the adapter or the policy below it cannot be read.
+        InputError: when the adapter or the policy below it cannot be read, is damaged or unsafe.
     """
+    refuse_pickles_in(place)
     try:
-        below = PeftConfig.from_pretrained(place).base_model_name_or_path
-        if below is None:
-            raise ValueError(f"{ADAPTER_CONFIG} names no policy as base_model_name_or_path")
-        return PeftModel.from_pretrained(AutoModel.from_pretrained(below), place, is_trainable=trainable)
+        policy = AutoModel.from_pretrained(model_folder(below(place)))
+        adapted = PeftModel.from_pretrained(policy, place, is_trainable=trainable)
+        with safe_open(str(cached_file(place, ADAPTER_WEIGHTS)), "pt") as file:
+            found = set(file.keys())
+        wanted = set(get_peft_model_state_dict(adapted))
+        require_whole(found - wanted, wanted - found, (), place)
+        return adapted
+    except InputError:
+        raise
     except LOAD_ERRORS as error:
         raise InputError(
             f"the adapter in {place}, or the policy that it adapts, cannot be loaded ({error}); the policy must lie "

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from huggingface_hub.dataclasses import strict
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput, cached_file
 
 from hf_ptr.belief import BELIEF_FOLDER, BeliefTokenizer, BeliefTokenizerConfig
 from hf_ptr.errors import InputError
 from hf_ptr.policies.contract import require_post_trainable
 from hf_ptr.policies.lora import has_adapter, load_adapted
+from hf_ptr.saved import ComponentConfig, load_exactly
 from hf_ptr.scoring import TargetEncoder, TransitionScorer, TransitionScorerConfig
 
 CONFIG_FOLDER = "ptr"
@@ -25,7 +26,7 @@ TARGET_FILE = "target_encoder/model.safetensors"
 
 
 @strict
-class PTRModelConfig(PreTrainedConfig):
+class PTRModelConfig(ComponentConfig):
     r"""
     Configuration of a [`PTRModel`]: the parts it is made of. A part that is None does not exist.
 
@@ -204,7 +205,7 @@ class PTRModel(PreTrainedModel):
         Loads what [`~PTRModel.save_pretrained`] wrote, from a folder or a Hub id.
 
         Raises:
-            InputError: when the place holds no PTR parts.
+            InputError: when the place holds no PTR parts, or they are damaged (see [`Component`]).
         """
         place = str(pretrained_model_name_or_path)
         try:
@@ -224,7 +225,8 @@ class PTRModel(PreTrainedModel):
         if model.scorer is not None:
             model.scorer = TransitionScorer.from_pretrained(place, subfolder=SCORER_FOLDER, **kwargs)
             assert model.target_encoder is not None
-            model.target_encoder.load_state_dict(load_file(str(cached_file(place, TARGET_FILE, **kwargs))))
+            target = load_file(str(cached_file(place, TARGET_FILE, **kwargs)))
+            load_exactly(model.target_encoder, target, f"{place}/{TARGET_FILE}")
         return model
 
 

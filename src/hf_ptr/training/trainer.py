@@ -25,6 +25,7 @@ from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.segments import SegmentBatches
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_text
+from hf_ptr.hub.places import model_folder
 from hf_ptr.policies.lora import has_adapter, load_adapted, with_adapter
 from hf_ptr.scoring import Candidates
 from hf_ptr.scoring.fitting import require_fittable
@@ -435,7 +436,7 @@ def as_ptr_model(
     """
     policy: Any = model
     if isinstance(model, str | os.PathLike):
-        place = str(model)
+        place = str(model_folder(model))
         if has_ptr_parts(place):
             policy = PTRModel.from_pretrained(place)
         else:

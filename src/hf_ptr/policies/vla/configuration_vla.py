@@ -7,11 +7,13 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
+from hf_ptr.saved import ComponentConfig
+
 ACTION_FEATURES = ("clean", "noised")
 
 
 @strict
-class VLAPolicyConfig(PreTrainedConfig):
+class VLAPolicyConfig(ComponentConfig):
     r"""
     Configuration of a [`VLAPolicy`].
 

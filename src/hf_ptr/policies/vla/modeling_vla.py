@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.distributions import Beta
-from transformers import AutoModel, PreTrainedModel, initialization
+from transformers import AutoModel, initialization
 from transformers.utils import cached_file
 
 from hf_ptr.belief import BELIEF_FOLDER, BeliefTokenizer
@@ -27,9 +27,10 @@ from hf_ptr.policies.vla.layers import (
     ObservationTower,
     VelocityHead,
 )
+from hf_ptr.saved import Component
 
 
-class VLAPolicy(PreTrainedModel):
+class VLAPolicy(Component):
     """
     A policy from (observation, state, instruction, belief tokens) to a chunk of actions, trained by flow matching.
 
