@@ -88,7 +88,8 @@ class Component(PreTrainedModel):
         wants_info = kwargs.pop("output_loading_info", False)
         lenient = kwargs.pop("ignore_mismatched_sizes", False)
         kwargs = {**kwargs, "use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
-        model, info = super().from_pretrained(place, *args, **kwargs)
+        loaded: Any = super().from_pretrained(place, *args, **kwargs)
+        model, info = loaded
         mismatched = [] if lenient else info["mismatched_keys"]
         require_whole(info["unexpected_keys"], info["missing_keys"], mismatched, part)
         return (model, info) if wants_info else model

@@ -37,6 +37,7 @@ class EpisodeTable:
         videos: by camera and episode id, where an episode's frames lie.
         video_frame: `(F,)` int64, each row's frame within its episode's videos; left out, the row's frame within its
             episode. It goes with the row, as `frame_id` does.
+        revision: the commit of the dataset on the Hub, where it comes from there.
 
     Raises:
         InputError: the arrays do not fit together.
@@ -55,6 +56,7 @@ class EpisodeTable:
     features: dict[str, Any]
     videos: Mapping[str, Mapping[int, VideoClip]] = field(default_factory=dict)
     video_frame: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    revision: str | None = None
 
     def __post_init__(self) -> None:
         frames, episodes = len(self.task_index), len(self.lengths)

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, get_token, snapshot_download
@@ -22,6 +22,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.weights import SCORES_FILE
 from hf_ptr.errors import InputError, nearest
 from hf_ptr.saved import PICKLES, refuse_pickles
@@ -137,6 +138,12 @@ def checkpoint_folder(place: str | os.PathLike) -> Path:
                 f"{there} holds no checkpoint to go on from; push with hub_strategy=checkpoint, or pass it as policy"
             )
         return _pulled(there, "model", [f"{chosen}/*"]) / chosen
+
+
+def named(table: EpisodeTable, folder: str | os.PathLike) -> EpisodeTable:
+    """A table read from a folder, under the name and commit of the repository that the folder was pulled from."""
+    there = origin(folder)
+    return table if there is None else replace(table, source=there.repo_id, revision=there.revision)
 
 
 def origin(folder: str | os.PathLike) -> HubPlace | None:

@@ -27,6 +27,11 @@ def is_adapted(policy: object) -> bool:
     return isinstance(policy, PeftModel)
 
 
+def adapted_place(policy: Any) -> str | None:
+    """Where the policy under an adapter lies; None for a policy without one."""
+    return policy.peft_config["default"].base_model_name_or_path if is_adapted(policy) else None
+
+
 def has_adapter(place: str) -> bool:
     """Whether a folder or Hub id holds an adapter."""
     return cached_file(place, ADAPTER_CONFIG, _raise_exceptions_for_missing_entries=False) is not None

@@ -6,27 +6,31 @@ import json
 import math
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
+from huggingface_hub import HfApi
 from peft import PeftConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
 from transformers import AutoModel, PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
+from transformers.utils import PushInProgress
 
 from hf_ptr import functional as F
 from hf_ptr.belief import BeliefCarry
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.segments import SegmentBatches
 from hf_ptr.errors import InputError
-from hf_ptr.files import write_text
-from hf_ptr.hub.places import model_folder
-from hf_ptr.policies.lora import has_adapter, load_adapted, with_adapter
+from hf_ptr.files import write_json, write_text
+from hf_ptr.hub.places import checkpoint_folder, model_folder
+from hf_ptr.hub.push import ensure_repository
+from hf_ptr.policies.lora import adapted_place, has_adapter, load_adapted, with_adapter
 from hf_ptr.scoring import Candidates
 from hf_ptr.scoring.fitting import require_fittable
 from hf_ptr.training.calibrating import calibrated_chunks
@@ -34,6 +38,9 @@ from hf_ptr.training.collator import ChunkCollator
 from hf_ptr.training.config import ARGUMENTS_FILE, PTRConfig
 from hf_ptr.training.model import PTRModel, PTROutput, build_ptr_model, has_ptr_parts, tensors_under
 from hf_ptr.training.objective import Losses, PTRObjective
+from hf_ptr.training.provenance import RUN_FILE, provenance
+from hf_ptr.training.publishing import push_checkpoint, push_run, require_shared_base, write_card
+from hf_ptr.training.weight_record import WEIGHTS_FILE, WeightRecord, weight_record
 
 MODEL_INPUTS = (
     "observation",
@@ -75,6 +82,8 @@ class PTRTrainer(Trainer):
     args: PTRConfig
     model: PTRModel
     objective: PTRObjective
+    hub_model_id: str | None
+    push_in_progress: Any
 
     def __init__(
         self,
@@ -112,12 +121,22 @@ class PTRTrainer(Trainer):
         self._sums: dict[str, torch.Tensor] = {}
         self._batches = 0
         self._log_window: dict[str, torch.Tensor] = {}
+        self._record: WeightRecord | None = None
+        self.provenance = provenance(train_dataset, self._policy())
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """As [`Trainer.train`]; with `scoring="calibrated"` the weights are fitted first."""
+        """
+        As [`Trainer.train`]; with `scoring="calibrated"` the weights are fitted first.
+
+        Args:
+            resume_from_checkpoint: also `user/name` or `user/name@revision`, whose last pushed checkpoint is pulled.
+        """
+        if isinstance(resume_from_checkpoint, str):
+            resume_from_checkpoint = str(checkpoint_folder(resume_from_checkpoint))
         if self.args.calibrates and isinstance(self.train_dataset, ChunkDataset):
             resume = bool(resume_from_checkpoint)
             self.train_dataset = calibrated_chunks(self.train_dataset, self.args, self.accelerator, resume=resume)
+        self._record = weight_record(self.args, self.train_dataset)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     # ---- the order of the data ----
@@ -223,9 +242,14 @@ class PTRTrainer(Trainer):
     # ---- metrics: summed on the device, read at logging steps ----
 
     def _accumulate(self, losses: Losses) -> None:
+        if self._record is not None and not self._warming_up():
+            self._record.add(losses.weight)
         for name, value in losses.metrics.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._batches += 1
+
+    def _warming_up(self) -> bool:
+        return self.args.with_scorer and self.state.global_step < self.args.nce_warmup_steps
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the method's metrics, as means since the last log, and lets the controller take its step."""
@@ -268,6 +292,9 @@ class PTRTrainer(Trainer):
             self.processing_class.save_pretrained(folder)
         self._save_state_file(folder)
         write_text(json.dumps(self.args.to_dict(), indent=2, default=str) + "\n", folder / ARGUMENTS_FILE)
+        write_json(self.provenance, folder / RUN_FILE)
+        if self._record is not None and (weights := self._record.to_dict()) is not None:
+            write_json(weights, folder / WEIGHTS_FILE)
 
     def _save_state_file(self, folder: str | os.PathLike) -> None:
         """Queue, controller and running metrics, which no part of the model holds."""
@@ -275,6 +302,8 @@ class PTRTrainer(Trainer):
         state.update({f"controller.{name}": value for name, value in self.objective.controller.state_dict().items()})
         state.update({f"metrics.{name}": value.detach() for name, value in self._sums.items()})
         state.update({f"carry.{name}": value for name, value in self.carry.state_dict().items()})
+        if self._record is not None:
+            state.update({f"record.{name}": value for name, value in self._record.state_dict().items()})
         state["batches"] = torch.tensor(self._batches)
         if hasattr(self, "_tr_loss"):
             state["log.loss"] = self._tr_loss.detach()
@@ -299,6 +328,8 @@ class PTRTrainer(Trainer):
         state = load_objective_state(self.objective, checkpoint, self._state_file(), self.args.device)
         self.carry.load_state_dict(tensors_under(state, "carry."))
         self._log_window = tensors_under(state, "log.")
+        if self._record is not None and (record := tensors_under(state, "record.")):
+            self._record.load_state_dict(record)
         self._sums, self._batches = tensors_under(state, "metrics."), int(state["batches"])
 
     def _load_best_model(self) -> None:
@@ -317,6 +348,90 @@ class PTRTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         saved = PTRModel.from_pretrained(resume_from_checkpoint)
         (self.model if model is None else model).load_state_dict(saved.state_dict())
+
+    # ---- the Hub ----
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """As [`Trainer.init_hf_repo`]; the branch of `hub_revision` is made too.
+
+        Raises:
+            InputError: when this cannot be pushed, or not from here. Nothing has been written then.
+        """
+        if self.is_world_process_zero():
+            require_shared_base(adapted_place(self.model.policy))
+            self.hub_model_id = ensure_repository(
+                self.args.hub_model_id or Path(str(self.args.output_dir)).absolute().name,
+                private=self.args.hub_private_repo if private is None else private,
+                revision=self.args.hub_revision,
+                token=token or self.args.hub_token,
+            )
+            self.push_in_progress = None
+
+    def create_model_card(self, license: str | None = None, **kwargs: Any) -> None:
+        """Writes the run's card, filled from what its folder tells, into `output_dir`."""
+        folder = Path(str(self.args.output_dir))
+        if self.is_world_process_zero():
+            write_card(folder, folder, self.hub_model_id or folder.absolute().name, license=license)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        license: str | None = None,
+    ) -> Any:
+        """
+        Pushes the run with its card, in one commit.
+
+        Args:
+            commit_message, blocking, token, revision, private: as [`Trainer.push_to_hub`].
+            license: its id, for the card.
+
+        Returns:
+            The commit, or with `blocking=False` its future; None on other processes than the first.
+
+        Raises:
+            InputError: when it cannot be pushed. Nothing of it is visible then.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        if self.hub_model_id is None:
+            self.init_hf_repo(token, private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self.save_state()
+        self.create_model_card(license)
+        self._finish_current_push()
+        pushed = partial(
+            push_run,
+            str(self.args.output_dir),
+            self.hub_model_id,
+            message=commit_message or "End of training",
+            revision=revision or self.args.hub_revision,
+            token=token or self.args.hub_token,
+            license=license,
+        )
+        return pushed() if blocking else HfApi().run_as_future(pushed)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
+            return
+        if self.push_in_progress is not None and not self.push_in_progress.is_done() and not self.args.hub_always_push:
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        if self.push_in_progress is None or self.push_in_progress.is_done():
+            self.push_in_progress = PushInProgress([])
+        job = push_checkpoint(
+            Path(checkpoint_folder),
+            Path(str(self.args.output_dir)),
+            str(self.hub_model_id),
+            strategy=self.args.hub_strategy,
+            revision=self.args.hub_revision,
+            token=self.args.hub_token,
+        )
+        self.push_in_progress.jobs.append(job)
 
 
 def model_inputs(batch: dict[str, Any], carry: BeliefCarry | None, skip: tuple[str, ...] = ()) -> dict[str, Any]:
