@@ -35,7 +35,7 @@ class HubServer(ThreadingHTTPServer):
         breaks: how many of the next uploads lose their connection in the middle.
         held: set while an upload waits half received, where `hold` is set.
         uploads: how often each large object was received whole.
-        refused: paths of requests that were refused, with the status.
+        requests: all that were made, as `METHOD /path`.
     """
 
     daemon_threads = True
@@ -56,7 +56,7 @@ class HubServer(ThreadingHTTPServer):
         self.breaks = 0
         self.hold, self.held, self.let_go = False, threading.Event(), threading.Event()
         self.uploads: Counter[str] = Counter()
-        self.refused: list[tuple[int, str]] = []
+        self.requests: list[str] = []
 
     def reset(self) -> None:
         """As new."""
@@ -93,13 +93,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.route, self.query = unquote(parts.path), parse_qs(parts.query)
         # The path as sent keeps `%2F` of a branch's name apart from the slashes between the parts.
         self.raw_route = parts.path
+        self.server.requests.append(f"{self.command} {self.route}")
         try:
             if self.command == "PUT":
                 self._upload()
             else:
                 self._answer(self._body())
         except _Refused as refused:
-            self.server.refused.append((refused.status, self.route))
             headers = {"X-Error-Code": refused.code, "X-Error-Message": refused.message}
             self._send(refused.status, {"error": refused.message or refused.code}, headers)
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from hub_server import HubServer
-
-from hf_ptr.errors import InputError
 
 
 def test_it(metaworld_dataset: Path, tmp_path: Path, logged_in: HubServer) -> None:

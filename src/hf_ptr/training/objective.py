@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from hf_ptr import functional as F
+from hf_ptr.metrics.figures import identified
 from hf_ptr.scoring import AdaptiveScaleController, CandidatePool, Candidates
 from hf_ptr.training.config import PTRConfig
 from hf_ptr.training.model import PTROutput
@@ -182,7 +183,7 @@ def scoring_metrics(
     low, high = F.weight_bounds(args.alpha, args.w_min, args.w_max)
     near = 1e-4
     return {
-        "nce_acc": over_valid((logits[:, 0] > best_mismatched).to(score.dtype)),
+        "nce_acc": over_valid(identified(logits).to(score.dtype)),
         "nce_margin": over_valid((logits[:, 0] - best_mismatched).nan_to_num(posinf=0.0)),
         "ptr_score": over_valid(score),
         "valid_ratio": share.mean(),
