@@ -33,7 +33,8 @@ class HubServer(ThreadingHTTPServer):
     Attributes:
         tokens: the accounts, by token.
         breaks: how many of the next uploads lose their connection in the middle.
-        held: set while an upload waits half received, where `hold` is set.
+        hold_after: after so many uploads, each further one waits half received until `let_go` is set; None for never.
+        held: set when one waits.
         uploads: how often each large object was received whole.
         requests: all that were made, as `METHOD /path`.
     """
@@ -54,7 +55,9 @@ class HubServer(ThreadingHTTPServer):
 
     def reset_faults(self) -> None:
         self.breaks = 0
-        self.hold, self.held, self.let_go = False, threading.Event(), threading.Event()
+        self.begun = 0
+        self.hold_after: int | None = None
+        self.held, self.let_go = threading.Event(), threading.Event()
         self.uploads: Counter[str] = Counter()
         self.requests: list[str] = []
 
@@ -304,7 +307,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
             return
-        if server.hold:
+        with server.store.lock:
+            server.begun += 1
+            waits = server.hold_after is not None and server.begun > server.hold_after
+        if waits:
             server.held.set()
             server.let_go.wait(60)
         content = half + self.rfile.read(size - len(half))
