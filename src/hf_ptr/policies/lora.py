@@ -57,16 +57,18 @@ def with_adapter(policy: Any, peft_config: PeftConfig) -> PeftModel:
             "peft_config adapts a policy that was saved before, and this one is new: only the adapter would be kept; "
             "save the policy and pass its folder, or train it in full"
         )
-    # An adapter is found again with the policy below it from wherever it is loaded, and from the Hub by anybody.
-    there = origin(place)
-    if there is not None:
-        peft_config.base_model_name_or_path, peft_config.revision = there.repo_id, there.revision
-    else:
-        peft_config.base_model_name_or_path = os.path.abspath(place) if os.path.isdir(place) else place
     try:
-        return get_peft_model(policy, peft_config)
+        adapted = get_peft_model(policy, peft_config)
     except ValueError as error:
         raise InputError(f"peft_config does not fit {type(policy).__name__}: {error}") from error
+    # After peft, which writes the place as it was loaded from. An adapter is found again with the policy below it from
+    # wherever it is loaded, and by anybody who pulls it.
+    own, there = adapted.peft_config["default"], origin(place)
+    if there is not None:
+        own.base_model_name_or_path, own.revision = there.repo_id, there.revision
+    else:
+        own.base_model_name_or_path = os.path.abspath(place) if os.path.isdir(place) else place
+    return adapted
 
 
 def below(place: str) -> str:

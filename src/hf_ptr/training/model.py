@@ -16,7 +16,7 @@ from transformers.utils import ModelOutput, cached_file
 from hf_ptr.belief import BELIEF_FOLDER, BeliefTokenizer, BeliefTokenizerConfig
 from hf_ptr.errors import InputError
 from hf_ptr.policies.contract import require_post_trainable
-from hf_ptr.policies.lora import has_adapter, load_adapted
+from hf_ptr.policies.lora import has_adapter, is_adapted, load_adapted
 from hf_ptr.saved import ComponentConfig, load_exactly
 from hf_ptr.scoring import TargetEncoder, TransitionScorer, TransitionScorerConfig
 
@@ -186,7 +186,14 @@ class PTRModel(PreTrainedModel):
             return
         folder = Path(save_directory)
         state = kwargs.pop("state_dict", None) or self.state_dict()
+        card = folder / "README.md"
+        before = card.read_bytes() if card.is_file() else None
         self.policy.save_pretrained(folder, state_dict=tensors_under(state, "policy."), **kwargs)
+        if is_adapted(self.policy):
+            # peft writes a card of its own, a form to be filled in, over what stands there.
+            card.unlink(missing_ok=True)
+            if before is not None:
+                card.write_bytes(before)
         config = PTRModelConfig(**{**self.config.to_dict(), "policy_config": None})
         config.save_pretrained(folder / CONFIG_FOLDER)
         if self.belief_tokenizer is not None:

@@ -113,8 +113,11 @@ class VLAPolicy(Component):
         known = {name: kwargs[name] for name in places if name in kwargs}
         home, has_belief = pretrained_model_name_or_path, bool(model.config.belief_tokens)
         # AutoModel loads an adapter's folder from the policy below it; the belief tokens are the adapter's.
-        adapter = (kwargs.get("adapter_kwargs") or {}).get("_adapter_model_path")
+        adapter_kwargs = kwargs.get("adapter_kwargs") or {}
+        adapter = adapter_kwargs.get("_adapter_model_path")
         if adapter is not None:
+            # The other revision is that of the policy below.
+            known["revision"] = adapter_kwargs.get("revision")
             found = cached_file(
                 adapter, f"{BELIEF_FOLDER}/config.json", _raise_exceptions_for_missing_entries=False, **known
             )
