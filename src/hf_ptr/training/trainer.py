@@ -82,7 +82,8 @@ class PTRTrainer(Trainer):
     args: PTRConfig
     model: PTRModel
     objective: PTRObjective
-    hub_model_id: str | None
+    # Trainer sets both to None in its __init__, whence its types.
+    hub_model_id: Any
     push_in_progress: Any
 
     def __init__(
@@ -422,7 +423,7 @@ class PTRTrainer(Trainer):
             return
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         if self.push_in_progress is None or self.push_in_progress.is_done():
-            self.push_in_progress = PushInProgress([])
+            self.push_in_progress = PushInProgress()
         job = push_checkpoint(
             Path(checkpoint_folder),
             Path(str(self.args.output_dir)),
