@@ -12,9 +12,9 @@ from transformers import BertConfig, PreTrainedTokenizerFast
 
 from hf_ptr import PTRConfig, PTRModel, VLAPolicy, VLAPolicyConfig, VLAProcessor
 from hf_ptr.scoring import Candidates
+from hf_ptr.training.batch import candidates_of, model_inputs
 from hf_ptr.training.model import PTROutput, build_ptr_model
 from hf_ptr.training.objective import Losses, PTRObjective
-from hf_ptr.training.trainer import candidates_of, model_inputs
 
 OBSERVATION, STATE, ACTION, LENGTH = 5, 3, 2, 4
 INSTRUCTIONS = ("push the cube", "open the drawer", "close the drawer")
@@ -111,7 +111,7 @@ def run(model: PTRModel, batch: Batch, seed: int = 0, **carried: torch.Tensor) -
 
 
 def candidates(model: PTRModel, batch: Batch, output: PTROutput) -> Candidates | None:
-    return None if output.target is None else candidates_of(model.policy, batch, output.target)
+    return None if output.target is None else candidates_of(model.adapter, batch, output.target)
 
 
 def losses_of(model: PTRModel, batch: Batch, goal: PTRObjective | None = None, seed: int = 0) -> Losses:

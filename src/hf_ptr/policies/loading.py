@@ -6,13 +6,15 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoConfig
+from transformers.utils import cached_file
 
+from hf_ptr.belief import BELIEF_FOLDER, BeliefTokenizer
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.errors import InputError
+from hf_ptr.errors import InputError, nearest
 from hf_ptr.hub.places import model_folder
-from hf_ptr.policies.contract import require_post_trainable
-from hf_ptr.policies.lora import below, has_adapter
+from hf_ptr.policies.adapters import adapter_of, load_model, load_processor
+from hf_ptr.policies.lora import below, has_adapter, load_adapted
 from hf_ptr.saved import refuse_pickles_in
 
 LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
@@ -25,21 +27,36 @@ def load_policy(place: str) -> tuple[Any, Any]:
     Args:
         place: a folder, `user/name` or `user/name@revision`.
 
+    Returns:
+        What keeps the contract [`PostTrainable`] and acts (`reset`, `select_action`): the policy, or its adapter.
+
     Raises:
         InputError: when there is no policy, it is damaged or unsafe, or it is none that can be post-trained.
     """
-    folder = model_folder(place)
-    refuse_pickles_in(folder)
+    place = str(model_folder(place))
+    refuse_pickles_in(place)
     try:
-        policy, processor = AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
+        policy = adapter_of(load_trainable(place).eval())
+        if hasattr(policy, "attach_belief"):
+            policy.attach_belief(_belief_of(place))
+        return policy, load_processor(place, AutoConfig.from_pretrained(checkpoint_places(place)[-1]))
     except InputError:
         raise
     except LOAD_ERRORS as error:
         raise InputError(
             f"{place} is no saved policy, or damaged ({error}); pass a run's folder or a Hub id"
         ) from error
-    require_post_trainable(policy)
-    return policy, processor
+
+
+def load_trainable(place: str, **kwargs: Any) -> Any:
+    """The model of a folder or Hub id, under the LoRA adapter that lies there if one does."""
+    return load_adapted(place, load_model) if has_adapter(place) else load_model(place, **kwargs)
+
+
+def _belief_of(place: str) -> BeliefTokenizer | None:
+    if cached_file(place, f"{BELIEF_FOLDER}/config.json", _raise_exceptions_for_missing_entries=False) is None:
+        return None
+    return BeliefTokenizer.from_pretrained(place, subfolder=BELIEF_FOLDER).eval()
 
 
 def checkpoint_places(place: str) -> list[str]:
@@ -61,10 +78,18 @@ def require_fits(config: Any, table: EpisodeTable, place: str) -> None:
         InputError: naming the feature that differs.
     """
     widths = {
-        "observation_dim": sum(table.feature(name).shape[1] for name in config.observation_features),
         "state_dim": table.feature(config.state_feature).shape[1],
         "action_dim": table.feature(config.action_feature).shape[1],
     }
+    if not config.cameras:
+        widths["observation_dim"] = sum(table.feature(name).shape[1] for name in config.observation_features)
+    for name in config.cameras:
+        if name not in table.videos:
+            known = ", ".join(table.videos) or "none"
+            raise InputError(
+                f"{place} sees through camera {name!r}, which {table.source!r} lacks (it has: {known})."
+                f"{nearest(name, table.videos)}"
+            )
     for name, width in widths.items():
         if width != getattr(config, name):
             raise InputError(

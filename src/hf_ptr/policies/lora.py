@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModel
 from transformers.utils import cached_file
 
 from hf_ptr.errors import InputError
@@ -85,17 +85,20 @@ def below(place: str) -> str:
     return config.base_model_name_or_path + ("" if revision is None else f"@{revision}")
 
 
-def load_adapted(place: str, trainable: bool = True) -> PeftModel:
+def load_adapted(place: str, load: Callable[[str], Any]) -> PeftModel:
     """
-    A policy with the adapter that a folder or Hub id holds.
+    A policy with the adapter that a folder or Hub id holds, which goes on training.
+
+    Args:
+        place: of the adapter.
+        load: loads the policy below it, from where the adapter says.
 
     Raises:
         InputError: when the adapter or the policy below it cannot be read, is damaged or unsafe.
     """
     refuse_pickles_in(place)
     try:
-        policy = AutoModel.from_pretrained(model_folder(below(place)))
-        adapted = PeftModel.from_pretrained(policy, place, is_trainable=trainable)
+        adapted = PeftModel.from_pretrained(load(str(model_folder(below(place)))), place, is_trainable=True)
         with safe_open(str(cached_file(place, ADAPTER_WEIGHTS)), "pt") as file:
             found = set(file.keys())
         wanted = set(get_peft_model_state_dict(adapted))

@@ -49,7 +49,8 @@ class TargetEncoder(nn.Module):
     @torch.no_grad()
     def update(self, tower: nn.Module) -> None:
         """One EMA step towards the policy's tower, after an optimiser step. Buffers are copied as they are."""
-        parameters, buffers = [], []
+        parameters: list[torch.Tensor] = []
+        buffers: list[torch.Tensor] = []
         for module, adapter in _layers(tower):
             own = [parameter.data for parameter in module.parameters(recurse=False)]
             if adapter is not None:
@@ -58,8 +59,8 @@ class TargetEncoder(nn.Module):
             parameters += own
             buffers += module.buffers(recurse=False)
         if self.decay < 1.0:
-            mine = [parameter.data for parameter in self.tower.parameters()]
-            torch._foreach_lerp_(mine, parameters, 1.0 - self.decay)
+            averages = [parameter.data for parameter in self.tower.parameters()]
+            torch._foreach_lerp_(averages, parameters, 1.0 - self.decay)
         for mine, theirs in zip(self.tower.buffers(), buffers, strict=True):
             mine.copy_(theirs)
 

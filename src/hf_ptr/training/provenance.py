@@ -13,6 +13,7 @@ from typing import Any
 from hf_ptr._version import __version__
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.corruption import CorruptionTruth
+from hf_ptr.data.mixture import MixtureDataset
 from hf_ptr.errors import InputError
 from hf_ptr.hub.cards import license_of
 from hf_ptr.hub.places import HubPlace, hub_place, origin
@@ -42,7 +43,7 @@ def provenance(dataset: Any, policy: Any) -> dict[str, Any]:
     What is known when a trainer is made.
 
     Args:
-        dataset: what is trained on; only a [`ChunkDataset`] says where it is from.
+        dataset: what is trained on; only a [`ChunkDataset`] or a mixture says where it is from.
         policy: as it was loaded.
     """
     place = getattr(policy.config, "name_or_path", "") or ""
@@ -58,21 +59,31 @@ def provenance(dataset: Any, policy: Any) -> dict[str, Any]:
         },
     }
     if isinstance(dataset, ChunkDataset):
-        table = dataset.table
-        facts["data"] = {
-            "source": table.source,
-            "revision": table.revision,
-            "episodes": table.num_episodes,
-            "frames": table.num_frames,
-            "chunks": len(dataset),
-            "robot_type": table.robot_type,
-            "fps": table.fps,
-            "tasks": list(table.tasks),
-            "observation_features": list(dataset.observation_features),
-            "state_feature": dataset.state_feature,
-            "action_feature": dataset.action_feature,
-        }
+        facts["data"] = _told_of(dataset)
+    elif isinstance(dataset, MixtureDataset):
+        facts["data"] = _told_of(dataset.parts[0]) | {"source": ", ".join(dataset.source_names), "revision": None}
+        facts["data"] |= {"robot_type": ", ".join(dict.fromkeys(str(s.table.robot_type) for s in dataset.sources))}
+        for key in ("episodes", "frames", "chunks"):
+            facts["data"][key] = sum(_told_of(part)[key] for part in dataset.parts)
+        facts["data"]["tasks"] = list(dataset.tasks)
     return facts
+
+
+def _told_of(chunks: ChunkDataset) -> dict[str, Any]:
+    table = chunks.table
+    return {
+        "source": table.source,
+        "revision": table.revision,
+        "episodes": table.num_episodes,
+        "frames": table.num_frames,
+        "chunks": len(chunks),
+        "robot_type": table.robot_type,
+        "fps": table.fps,
+        "tasks": list(table.tasks),
+        "observation_features": list(chunks.observation_features),
+        "state_feature": chunks.state_feature,
+        "action_feature": chunks.action_feature,
+    }
 
 
 def told(truth: CorruptionTruth) -> dict[str, Any]:

@@ -278,7 +278,7 @@ def _facts(
         corruption=run.get("corruption"),
         settings={**chosen_settings(args), **_without_places(chosen)},
         weights=record or None,
-        sources=[(run["data"]["source"], 1.0, 1.0)] if record and run.get("data") else (),
+        sources=[(name, part["share"], part["weight"]) for name, part in record.get("sources", {}).items()],
         steps=_steps(state),
         results=read_results(results, folder.name) if results is not None else (),
         versions=run.get("versions", {}),

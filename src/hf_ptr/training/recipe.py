@@ -26,8 +26,10 @@ class DataArguments:
         default=None, metadata={"help": "Folder or Hub id of a LeRobotDataset (v2.1 or v3.0)."}
     )
     episodes: str | None = field(default=None, metadata={"help": "Episode ids, as in 0:16,20; all by default."})
+    skip_episodes: str | None = field(default=None, metadata={"help": "Ids of unusable episodes to leave out."})
     eval_episodes: str | None = field(default=None, metadata={"help": "Held-out episode ids for the eval loss."})
     corruption: str = field(default="clean", metadata={"help": "Faults put into the training data, by name."})
+    corruption_severity: float = field(default=1.0, metadata={"help": "So many times as severe as the name says."})
     corruption_seed: int = field(default=0, metadata={"help": "Which episodes the faults fall on."})
     observation_features: list[str] = field(
         default_factory=lambda: ["observation.state"], metadata={"help": "Features that make up the observation."}
@@ -47,6 +49,11 @@ class PolicyArguments:
     """Which policy is post-trained: one from a folder or the Hub, or a new native policy of the given size."""
 
     policy: str | None = field(default=None, metadata={"help": "Folder or Hub id; a new native policy by default."})
+    size: str | None = field(default=None, metadata={"help": "Size of a policy on pictures: tiny, small, internvl."})
+    vision_model: str | None = field(default=None, metadata={"help": "Pretrained vision tower: folder or Hub id."})
+    text_model: str | None = field(default=None, metadata={"help": "Pretrained text encoder: folder or Hub id."})
+    image_size: int = field(default=96, metadata={"help": "Height and width of the pictures that the policy reads."})
+    target_layer: int | None = field(default=None, metadata={"help": "Vision layer that the target encoder reads."})
     chunk_size: int = field(default=16, metadata={"help": "Actions predicted at once."})
     n_action_steps: int = field(default=8, metadata={"help": "Actions executed before the next chunk."})
     hidden_size: int = field(default=64, metadata={"help": "Width of the context tokens."})
@@ -56,6 +63,8 @@ class PolicyArguments:
     expert_size: int = field(default=256, metadata={"help": "Width of the action expert."})
     num_expert_layers: int = field(default=2, metadata={"help": "Residual blocks of the action expert."})
     dropout: float = field(default=0.0, metadata={"help": "Dropout in observation encoder and action expert."})
+    action_head: str = field(default="flow", metadata={"help": "flow, diffusion or tokens."})
+    num_denoising_steps: int = field(default=4, metadata={"help": "Steps from noise to actions at inference."})
     relative_actions: bool = field(default=False, metadata={"help": "Act relative to the state at a chunk's start."})
     scale_floor: float = field(
         default=0.0, metadata={"help": "Least scale of observation and state, in their units, as 0.3 (rad)."}

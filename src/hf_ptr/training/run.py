@@ -18,15 +18,18 @@ from hf_ptr.data.columns import first_line
 from hf_ptr.data.corruption import corrupt
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.data.weights import read_weights
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_text
 from hf_ptr.hub.places import checkpoint_folder, dataset_folder, named, score_file
 from hf_ptr.policies import load_policy, policy_from_dataset, require_fits
+from hf_ptr.policies.acting import belief_lag
+from hf_ptr.training.checkpoints import last_complete_checkpoint
 from hf_ptr.training.provenance import corruption_of, told
 from hf_ptr.training.publishing import RECIPE_FILE
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
-from hf_ptr.training.trainer import PTRTrainer, last_complete_checkpoint
+from hf_ptr.training.trainer import PTRTrainer
 
 DONE_FILE = "train_results.json"
 
@@ -95,18 +98,26 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     """Reads the data, makes or loads the policy, and puts both into a [`PTRTrainer`]."""
     # Before the policy's weights are drawn, so that a recipe and its seed are one run.
     set_seed(recipe.training.seed)
-    episodes, held_out = parse_episodes(recipe.data.episodes), parse_episodes(recipe.data.eval_episodes)
+    skip = parse_episodes(recipe.data.skip_episodes) or []
+    episodes, held_out = (
+        None if ids is None else [number for number in ids if number not in set(skip)]
+        for ids in (parse_episodes(recipe.data.episodes), parse_episodes(recipe.data.eval_episodes))
+    )
     both = sorted(set(episodes or ()) & set(held_out or ()))
     if both:
         raise InputError(f"episodes {both} are in episodes and in eval_episodes; hold out others")
+    wanted = None if episodes is None else [*episodes, *(held_out or ())]
     dataset = dataset_folder(str(recipe.data.dataset), recipe.data.observation_features)
-    whole = named(read_dataset(dataset), dataset)
+    whole = named(_read(str(dataset), wanted, skip), dataset)
     if held_out and episodes is None:
         episodes = [number for number in whole.episode_index.tolist() if number not in set(held_out)]
     table = whole if episodes is None else whole.select(episodes)
-    table, truth = corrupt(table, recipe.data.corruption, recipe.data.corruption_seed)
+    table, truth = corrupt(table, recipe.data.corruption, recipe.data.corruption_seed, recipe.data.corruption_severity)
     faults = truth if truth.faults else corruption_of(dataset)
     policy, processor = _policy(recipe, table)
+    cameras = [name for name in policy.config.observation_features if name in table.videos]
+    ids = whole.episode_index.tolist()
+    refuse_unusable(validate_dataset(str(dataset), episodes=ids, cameras=cameras, decode=False), skip)
     cut: dict[str, Any] = {
         "segment_chunks": recipe.data.segment_chunks,
         "target_offset": recipe.data.target_offset,
@@ -130,6 +141,16 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     return trainer
 
 
+def _read(dataset: str, episodes: list[int] | None, skip: list[int]) -> EpisodeTable:
+    try:
+        return read_dataset(dataset, episodes, skip=skip)
+    except InputError:
+        # The reader stops at the first thing that is wrong; this says which episodes to skip for all of it.
+        everything = validate_dataset(dataset, episodes=episodes, skip=skip, cameras=(), decode=False)
+        refuse_unusable(everything, skip)
+        raise
+
+
 @contextmanager
 def _settings_refused() -> Iterator[None]:
     """Says in one line what transformers finds wrong with the settings, a missing package among them."""
@@ -149,11 +170,12 @@ def chunks_for(
         table,
         chunk_size=config.chunk_size,
         segment_chunks=segment_chunks,
-        chunk_stride=config.belief_lag * config.n_action_steps,
+        chunk_stride=belief_lag(config) * config.n_action_steps,
         target_offset=target_offset,
         observation_features=config.observation_features,
         state_feature=config.state_feature,
         action_feature=config.action_feature,
+        image_size=config.picture_size,
         weights=weights,
     )
 
@@ -161,7 +183,8 @@ def chunks_for(
 def _policy(recipe: Recipe, table: EpisodeTable) -> tuple[Any, Any]:
     data, place = recipe.data, recipe.policy.policy
     if place is None:
-        size = {name: getattr(recipe.policy, name) for name in NEW_POLICY_FIELDS}
+        # What the recipe leaves out, a size or the policy's own configuration decides.
+        size = {name: getattr(recipe.policy, name) for name in NEW_POLICY_FIELDS if name in recipe.given}
         try:
             return policy_from_dataset(
                 table,
@@ -208,7 +231,8 @@ def _require_same_run(folder: Path, recipe: Recipe) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"output_dir {folder} is a file; choose another output_dir")
     if not made.exists():
-        if folder.exists() and any(folder.iterdir()):
+        # A run that was killed at its first write leaves the beginning of a hidden file.
+        if folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise InputError(f"output_dir {folder} is not empty and no run of ours; choose another output_dir")
         return
     try:
