@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedConfig
 from hf_ptr.errors import InputError
 from hf_ptr.policies.contract import lacking
 from hf_ptr.policies.lora import is_adapted
+from hf_ptr.saved import refuse_pickles_in, require_whole
 
 
 class AdapterClass(Protocol):
@@ -80,9 +81,21 @@ def adapter_of(policy: Any) -> Any:
 
 
 def load_model(place: str, **kwargs: Any) -> Any:
-    """The model that a folder or Hub id holds, of the class that its adapter knows, or else by `AutoModel`."""
+    """
+    The model that a folder or Hub id holds, of the class that its adapter knows, or else by `AutoModel`.
+
+    Raises:
+        InputError: for pickled weights, and for tensors that are missing or of another shape.
+    """
     known = {name: kwargs[name] for name in ("revision", "cache_dir", "token", "local_files_only") if name in kwargs}
-    return _class_of(AutoConfig.from_pretrained(place, **known)).from_pretrained(place, **kwargs)
+    found = _class_of(AutoConfig.from_pretrained(place, **known))
+    if found is AutoModel:
+        return AutoModel.from_pretrained(place, **kwargs)
+    refuse_pickles_in(place)
+    strictly = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
+    model, info = found.from_pretrained(place, **kwargs, **strictly)
+    require_whole((), info["missing_keys"], info["mismatched_keys"], place)
+    return model
 
 
 def model_of(config: PreTrainedConfig) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from peft import PeftConfig
 from safetensors import SafetensorError
 from transformers import AutoConfig
 from transformers.utils import cached_file
@@ -13,8 +12,10 @@ from transformers.utils import cached_file
 from hf_ptr.belief import BELIEF_FOLDER, BeliefTokenizer
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError, nearest
+from hf_ptr.hub.places import model_folder
 from hf_ptr.policies.adapters import adapter_of, load_model, load_processor
-from hf_ptr.policies.lora import has_adapter, load_adapted
+from hf_ptr.policies.lora import below, has_adapter, load_adapted
+from hf_ptr.saved import refuse_pickles_in
 
 LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
 
@@ -24,19 +25,23 @@ def load_policy(place: str) -> tuple[Any, Any]:
     A saved policy in evaluation mode, with its belief tokenizer if it has one, and its processor.
 
     Args:
-        place: a folder or Hub id.
+        place: a folder, `user/name` or `user/name@revision`.
 
     Returns:
         What keeps the contract [`PostTrainable`] and acts (`reset`, `select_action`): the policy, or its adapter.
 
     Raises:
-        InputError: when there is no policy, it is damaged, or it is none that can be post-trained.
+        InputError: when there is no policy, it is damaged or unsafe, or it is none that can be post-trained.
     """
+    place = str(model_folder(place))
+    refuse_pickles_in(place)
     try:
         policy = adapter_of(load_trainable(place).eval())
         if hasattr(policy, "attach_belief"):
             policy.attach_belief(_belief_of(place))
         return policy, load_processor(place, AutoConfig.from_pretrained(checkpoint_places(place)[-1]))
+    except InputError:
+        raise
     except LOAD_ERRORS as error:
         raise InputError(
             f"{place} is no saved policy, or damaged ({error}); pass a run's folder or a Hub id"
@@ -55,13 +60,13 @@ def _belief_of(place: str) -> BeliefTokenizer | None:
 
 
 def checkpoint_places(place: str) -> list[str]:
-    """The folders or Hub ids that a policy is loaded from: its own, and under an adapter that of the policy below."""
-    places = [place]
+    """The folders that a policy is loaded from: its own, and under an adapter that of the policy below."""
+    places = [str(model_folder(place))]
     while has_adapter(places[-1]):
-        below = PeftConfig.from_pretrained(places[-1]).base_model_name_or_path
-        if below in places:
+        base = str(model_folder(below(places[-1])))
+        if base in places:
             raise InputError(f"the adapter in {place} names itself as the policy that it adapts; write it anew")
-        places.append(below)
+        places.append(base)
     return places
 
 
