@@ -79,10 +79,6 @@ class MyAdapter(ChunkActing):
     def load_processor(place: str) -> VLAProcessor:
         return VLAProcessor.from_pretrained(place)
 
-    def eval(self) -> MyAdapter:
-        self.model.eval()
-        return self
-
     def observation_tower(self) -> nn.Module:
         return self.model.see
 

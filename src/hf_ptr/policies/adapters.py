@@ -32,6 +32,8 @@ class AdapterClass(Protocol):
         ...
 
 
+# Where in the configuration of a policy that is not ours an adapter keeps what it knows of the dataset.
+INTERFACE_KEY = "hf_ptr"
 ADAPTERS: dict[str, AdapterClass] = {}
 # Imported when a policy of the type turns up: their models take seconds to import.
 BUILT_IN = {"pi0": "hf_ptr.policies.pi0"}
