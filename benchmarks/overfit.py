@@ -2,7 +2,7 @@
 
     python -m benchmarks.overfit DATASET [--camera NAME] [--chunks 8] [--steps 400]
 
-A tiny native policy with each head, and a tiny PI0 of random weights with an action expert of its own size, are trained
+A tiny native policy with each head and a tiny PI0, of random weights, are trained
 by the whole objective of PTR (scorer, belief tokens) on the same chunks of a LeRobotDataset with a camera. What must
 come out: the action loss falls tenfold, and the actions that the policy then samples are the recorded ones.
 """
