@@ -189,6 +189,7 @@ print("TOLD" + json.dumps(told))
     assert offline["actions"] == expected
     assert (offline["missing"], offline["push"], offline["evaluate"]) == (2, 2, 0)
     assert "the model alice/other is neither a folder here nor in the cache, and the Hub cannot be reached" in lines
+    assert "the Hub cannot be reached, and nothing of the push can be seen" in lines
     assert "run" not in {path.name for path in tmp_path.iterdir()} and len(lines.splitlines()) == 2
 
 

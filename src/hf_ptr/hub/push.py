@@ -50,7 +50,7 @@ def ensure_repository(
     if HUB_ID.fullmatch(repo_id if "/" in repo_id else f"me/{repo_id}") is None or "@" in repo_id:
         raise InputError(f"{repo_id!r} is no name for a repository; write user/name")
     api = HfApi(token=token)
-    with explained(HubPlace(repo_id, revision), kind):
+    with explained(HubPlace(repo_id, revision), kind, pushing=True):
         # create_repo itself would send the request without a token, and be told only that it is unauthorised.
         name = api.whoami()["name"]
         full = repo_id if "/" in repo_id else f"{name}/{repo_id}"
@@ -89,7 +89,7 @@ def push_files(
         InputError: when the connection breaks off, or the token may not write. Nothing of the push is visible then.
     """
     api = HfApi(token=token)
-    with explained(HubPlace(repo_id, revision), kind):
+    with explained(HubPlace(repo_id, revision), kind, pushing=True):
         for attempt in range(ATTEMPTS):
             head = api.repo_info(repo_id, repo_type=kind, revision=revision)
             there = {file.rfilename for file in getattr(head, "siblings", None) or ()}
