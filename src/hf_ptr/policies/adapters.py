@@ -32,6 +32,8 @@ class AdapterClass(Protocol):
         ...
 
 
+# Where in the configuration of a policy that is not ours an adapter keeps what it knows of the dataset.
+INTERFACE_KEY = "hf_ptr"
 ADAPTERS: dict[str, AdapterClass] = {}
 # Imported when a policy of the type turns up: their models take seconds to import.
 BUILT_IN = {"pi0": "hf_ptr.policies.pi0"}
@@ -65,15 +67,17 @@ def adapter_of(policy: Any) -> Any:
         return policy
     inner = policy.get_base_model() if is_adapted(policy) else policy
     model_type = getattr(getattr(inner, "config", None), "model_type", None)
-    if model_type not in ADAPTERS:
+    found = _adapter_class(model_type)
+    if found is None:
+        known = ", ".join(sorted({*ADAPTERS, *BUILT_IN}))
         raise InputError(
             f"{type(inner).__name__} cannot be post-trained: it lacks {', '.join(lacking(policy))}, and no adapter is "
-            f"registered for its type {model_type!r} (there are: {', '.join(ADAPTERS)}; see hf_ptr.policies.adapters)"
+            f"registered for its type {model_type!r} (there are: {known}; see hf_ptr.policies.register_adapter)"
         )
-    adapter = ADAPTERS[model_type](inner)
+    adapter = found(inner)
     if missing := lacking(adapter):
         raise InputError(
-            f"the adapter of {model_type!r} lacks {', '.join(missing)} (see hf_ptr.policies.PostTrainable)"
+            f"the adapter of {model_type!r} lacks {', '.join(missing)}; see hf_ptr.policies.PostTrainable"
         )
     return adapter
 

@@ -16,7 +16,7 @@ from transformers.utils import ModelOutput, cached_file
 from hf_ptr.belief import BELIEF_FOLDER, BeliefTokenizer, BeliefTokenizerConfig
 from hf_ptr.errors import InputError
 from hf_ptr.policies.adapters import adapter_of, model_of
-from hf_ptr.policies.loading import load_trainable
+from hf_ptr.policies.loading import load_trainable, save_interface
 from hf_ptr.policies.lora import is_adapted
 from hf_ptr.saved import ComponentConfig, load_exactly
 from hf_ptr.scoring import TargetEncoder, TransitionScorer, TransitionScorerConfig
@@ -217,6 +217,7 @@ class PTRModel(PreTrainedModel):
             card.unlink(missing_ok=True)
             if before is not None:
                 card.write_bytes(before)
+        save_interface(self.policy, folder)
         config = PTRModelConfig(**{**self.config.to_dict(), "policy_config": None})
         config.save_pretrained(folder / CONFIG_FOLDER)
         if self.belief_tokenizer is not None:

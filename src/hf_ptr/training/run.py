@@ -23,8 +23,9 @@ from hf_ptr.data.weights import read_weights
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_text
 from hf_ptr.hub.places import checkpoint_folder, dataset_folder, named, score_file
-from hf_ptr.policies import load_policy, policy_from_dataset, require_fits
+from hf_ptr.policies import adapter_of, policy_from_dataset, require_fits
 from hf_ptr.policies.acting import belief_lag
+from hf_ptr.policies.loading import load_to_train
 from hf_ptr.training.checkpoints import last_complete_checkpoint
 from hf_ptr.training.provenance import RECIPE_FILE, corruption_of, told
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
@@ -114,7 +115,8 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     table, truth = corrupt(table, recipe.data.corruption, recipe.data.corruption_seed, recipe.data.corruption_severity)
     faults = truth if truth.faults else corruption_of(dataset)
     policy, processor = _policy(recipe, table)
-    cameras = [name for name in policy.config.observation_features if name in table.videos]
+    config = adapter_of(policy).config
+    cameras = [name for name in config.observation_features if name in table.videos]
     ids = whole.episode_index.tolist()
     refuse_unusable(validate_dataset(str(dataset), episodes=ids, cameras=cameras, decode=False), skip)
     cut: dict[str, Any] = {
@@ -122,8 +124,8 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
         "target_offset": recipe.data.target_offset,
     }
     weights = None if recipe.data.weights is None else read_weights(score_file(recipe.data.weights), table)
-    train = chunks_for(policy.config, table, weights=weights, **cut)
-    evaluation = None if held_out is None else chunks_for(policy.config, whole.select(held_out), **cut)
+    train = chunks_for(config, table, weights=weights, **cut)
+    evaluation = None if held_out is None else chunks_for(config, whole.select(held_out), **cut)
     with _settings_refused():
         trainer = PTRTrainer(
             model=policy,
@@ -194,12 +196,19 @@ def _policy(recipe: Recipe, table: EpisodeTable) -> tuple[Any, Any]:
             )
         except StrictDataclassError as error:
             raise InputError(f"this policy cannot be built: {_innermost(error)}") from error
-    set_by_policy = (*NEW_POLICY_FIELDS, "observation_features", "state_feature", "action_feature")
-    clash = [name for name in set_by_policy if name in recipe.given]
+    policy, actor, processor = load_to_train(place)
+    features = {
+        name: getattr(data, name)
+        for name in ("observation_features", "state_feature", "action_feature")
+        if name in recipe.given
+    }
+    if actor.needs_dataset:
+        actor.fit_to(table, **features)
+        features = {}
+    clash = [name for name in (*NEW_POLICY_FIELDS, *features) if name in recipe.given]
     if clash:
         raise InputError(f"{', '.join(clash)} cannot be set with policy: {place} brings its own; remove the key")
-    policy, processor = load_policy(place)
-    require_fits(policy.config, table, place)
+    require_fits(actor.config, table, place)
     return policy, processor
 
 
