@@ -490,7 +490,7 @@ class PTRTrainer(Trainer):
         self.save_state()
         self.create_model_card(license)
         self._finish_current_push()
-        where = {"revision": revision or self.args.hub_revision, "token": token or self.args.hub_token}
+        where: dict[str, Any] = {"revision": revision or self.args.hub_revision, "token": token or self.args.hub_token}
         message = commit_message or "End of training"
         pushed = partial(push_run, str(self.args.output_dir), self.hub_model_id, message=message, license=license)
         return pushed(**where) if blocking else HfApi().run_as_future(pushed, **where)
