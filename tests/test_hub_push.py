@@ -89,6 +89,9 @@ def test_a_connection_that_breaks_in_the_middle_is_taken_up(logged_in: HubServer
     sent = files(tmp_path, config__json="{}", model__safetensors="w" * 300_000)
     push_files(sent, repo, message="one")
     assert logged_in.breaks == 0
+    stored = logged_in.store.repos["model", repo]
+    large = {path for path, file in stored.commits[stored.branches["main"]].items() if file.large}
+    assert large == {"model.safetensors"}
     assert logged_in.store.files(repo) == {path: file.read_bytes() for path, file in sent.items()}
 
 
@@ -156,6 +159,13 @@ def test_who_may_not_write_is_told_in_one_line(hub: HubServer, monkeypatch: pyte
     with pytest.raises(InputError, match="is no name for a repository; write user/name"):
         ensure_repository("bob/mine@v1")
     assert hub.store.repos == {}
+
+
+def test_a_card_that_breaks_the_rules_is_told_and_nothing_pushed(logged_in: HubServer, tmp_path: Path) -> None:
+    repo = ensure_repository("alice/rules")
+    with pytest.raises(InputError, match=r'the Hub refuses alice/rules: "license" must be one of'):
+        push_files(files(tmp_path, README__md="---\nlicense: mine\n---\n", a__json="{}"), repo, message="m")
+    assert logged_in.store.files(repo) == {}
 
 
 def test_what_is_no_run_is_not_pushed(tmp_path: Path) -> None:

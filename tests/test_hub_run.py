@@ -189,6 +189,7 @@ print("TOLD" + json.dumps(told))
     assert offline["actions"] == expected
     assert (offline["missing"], offline["push"], offline["evaluate"]) == (2, 2, 0)
     assert "the model alice/other is neither a folder here nor in the cache, and the Hub cannot be reached" in lines
+    assert "the Hub cannot be reached, and nothing of the push can be seen" in lines
     assert "run" not in {path.name for path in tmp_path.iterdir()} and len(lines.splitlines()) == 2
 
 
@@ -235,6 +236,25 @@ def test_scores_are_a_dataset_that_a_recipe_names(told: tuple[Path, Store], tmp_
     bad = hf_ptr("push", "scores", tmp_path / "bad.parquet", "--repo-id", "alice/bad")
     assert "has no weight that is finite and at least 0" in the_line(bad)
     assert ("dataset", "alice/bad") not in store.repos
+
+
+def test_a_recipe_names_dataset_and_policy_of_the_hub(told: tuple[Path, Store], tmp_path: Path) -> None:
+    _, store = told
+    names = {"dataset": "alice/reach@main", "policy": "alice/story", "output_dir": str(tmp_path / "next")}
+    short = {"max_steps": 2, "per_device_train_batch_size": 16, "warmup_steps": 1, "disable_tqdm": True}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({**names, **short}))
+    trained = hf_ptr("train", recipe)
+    assert trained.returncode == 0, trained.stderr
+    assert hf_ptr("push", tmp_path / "next", "--repo-id", "alice/next").returncode == 0
+    card = ModelCard(store.files("alice/next")["README.md"].decode())
+    assert (card.data.base_model, card.data.base_model_relation) == ("alice/story", "finetune")
+    assert "It goes on from [alice/story](https://huggingface.co/alice/story)" in card.text
+    recipe.write_text(
+        yaml.safe_dump({**names, **short, "policy": "alice/story@v9", "output_dir": str(tmp_path / "no")})
+    )
+    assert "the model alice/story has no revision 'v9'. It has main" in the_line(hf_ptr("train", recipe))
+    assert not (tmp_path / "no").exists()
 
 
 def test_without_a_token_nothing_is_written(

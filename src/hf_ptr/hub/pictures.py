@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 PICTURE_FILE = "weights.png"
 
 
@@ -19,6 +17,9 @@ def weight_histogram(counts: Sequence[int], low: float, high: float, out: Path) 
         low, high: the bounds of the weights.
         out: the PNG to write.
     """
+    # Takes a second to import, which whoever only trains need not wait for.
+    from matplotlib.figure import Figure
+
     width = (high - low) / len(counts) or 1.0
     figure = Figure(figsize=(6, 3), layout="constrained")
     axis = figure.subplots()

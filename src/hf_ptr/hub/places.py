@@ -31,6 +31,10 @@ HUB_ID = re.compile(r"(?P<repo_id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<re
 # `models--user--name/snapshots/<commit>`, as huggingface_hub lays out its cache.
 SNAPSHOT = re.compile(r"(models|datasets)--(?P<owner>.+?)--(?P<name>.+)/snapshots/(?P<commit>[0-9a-f]{40})")
 LAST_CHECKPOINT = "last-checkpoint"
+UNREACHED = (
+    "the Hub cannot be reached, and nothing of the push can be seen; start it again when there is a connection: what "
+    "was sent is not sent again"
+)
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
@@ -160,25 +164,27 @@ def is_unreachable(error: BaseException) -> bool:
 
 
 @contextmanager
-def explained(there: HubPlace, kind: str) -> Iterator[None]:
-    """Says in one line what the Hub's client complains of, and what to do about it."""
+def explained(there: HubPlace, kind: str, pushing: bool = False) -> Iterator[None]:
+    """
+    Says in one line what the Hub's client complains of, and what to do about it.
+
+    Args:
+        there: the repository.
+        kind: `"model"` or `"dataset"`.
+        pushing: whether it is written to.
+    """
     try:
         yield
     except InputError:
         raise
     except Exception as error:
-        raise_explained(error, there, kind)
-
-
-def raise_explained(error: Exception, there: HubPlace, kind: str) -> None:
-    """Raises the [`InputError`] that an error of the Hub's client amounts to, or the error itself."""
-    cause: BaseException | None = error
-    while cause is not None:
-        line = _line(cause, there, kind)
-        if line is not None:
-            raise InputError(line) from error
-        cause = cause.__cause__
-    raise error
+        cause: BaseException | None = error
+        while cause is not None:
+            line = UNREACHED if pushing and is_unreachable(cause) else _line(cause, there, kind)
+            if line is not None:
+                raise InputError(line) from error
+            cause = cause.__cause__
+        raise
 
 
 def _training_states() -> list[str]:
@@ -238,6 +244,8 @@ def _of_status(error: HfHubHTTPError, there: HubPlace, kind: str) -> str:
     if status == 403:
         told = error.response.headers.get("X-Error-Message") or "the token may not do this"
         return f"the Hub refuses {there}: {told}; use a token with write access, or a name of your own"
+    if status == 400:
+        return f"the Hub refuses {there}: {error.server_message or error}"
     return f"the Hub answers {status} for the {kind} {there} ({error.server_message or 'no reason'}); try again later"
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from hf_ptr.errors import InputError
-from hf_ptr.hub.places import HUB_ID, HubPlace, explained
+from hf_ptr.hub.places import HUB_ID, LAST_CHECKPOINT, HubPlace, explained
 from hf_ptr.saved import refuse_pickles_in
 
 # What a run's folder holds for others: the model with its parts, what made it, and its card. No logs, no pickle.
@@ -50,7 +50,7 @@ def ensure_repository(
     if HUB_ID.fullmatch(repo_id if "/" in repo_id else f"me/{repo_id}") is None or "@" in repo_id:
         raise InputError(f"{repo_id!r} is no name for a repository; write user/name")
     api = HfApi(token=token)
-    with explained(HubPlace(repo_id, revision), kind):
+    with explained(HubPlace(repo_id, revision), kind, pushing=True):
         # create_repo itself would send the request without a token, and be told only that it is unauthorised.
         name = api.whoami()["name"]
         full = repo_id if "/" in repo_id else f"{name}/{repo_id}"
@@ -89,11 +89,11 @@ def push_files(
         InputError: when the connection breaks off, or the token may not write. Nothing of the push is visible then.
     """
     api = HfApi(token=token)
-    with explained(HubPlace(repo_id, revision), kind):
+    with explained(HubPlace(repo_id, revision), kind, pushing=True):
         for attempt in range(ATTEMPTS):
             head = api.repo_info(repo_id, repo_type=kind, revision=revision)
             there = {file.rfilename for file in getattr(head, "siblings", None) or ()}
-            stale = [path for path in sorted(there - files.keys()) if _is_replaced(path)]
+            stale = [path for path in sorted(there - files.keys()) if _is_replaced(path, files)]
             try:
                 commit = api.create_commit(
                     repo_id,
@@ -134,7 +134,10 @@ def run_files(folder: str | Path) -> dict[str, Path]:
     }
 
 
-def _is_replaced(path: str) -> bool:
-    """Whether a file belongs to the model, so that one that is not pushed again is of an earlier model."""
+def _is_replaced(path: str, pushed: Iterable[str]) -> bool:
+    """Whether a file that is not pushed again is of an earlier model, or of an earlier checkpoint to go on from."""
     first, slash, _ = path.partition("/")
-    return first in PARTS if slash else ROOT_WEIGHTS.fullmatch(path) is not None
+    if not slash:
+        return ROOT_WEIGHTS.fullmatch(path) is not None
+    renewed = first == LAST_CHECKPOINT and any(name.startswith(f"{LAST_CHECKPOINT}/") for name in pushed)
+    return first in PARTS or renewed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.stats import mannwhitneyu
 
 
 def identified(logits: torch.Tensor) -> torch.Tensor:
@@ -17,6 +16,9 @@ def auroc(good: np.ndarray, bad: np.ndarray) -> float | None:
     """The probability that a good sample's score is above a bad one's, ties counted half; None without either."""
     if len(good) == 0 or len(bad) == 0:
         return None
+    # Takes a second to import, and the trainer, which reads this file, needs none of it.
+    from scipy.stats import mannwhitneyu
+
     return float(mannwhitneyu(good, bad).statistic / (len(good) * len(bad)))
 
 

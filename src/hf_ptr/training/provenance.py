@@ -19,6 +19,7 @@ from hf_ptr.hub.cards import license_of
 from hf_ptr.hub.places import HubPlace, hub_place, origin
 from hf_ptr.training.config import PTRConfig
 
+RECIPE_FILE = "recipe.yaml"
 RUN_FILE = "run.json"
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "huggingface_hub", "safetensors", "numpy")
 # Of TrainingArguments, what says where and how often rather than what was learned; by how the names begin.

@@ -27,8 +27,7 @@ from hf_ptr.policies import adapter_of, policy_from_dataset, require_fits
 from hf_ptr.policies.acting import belief_lag
 from hf_ptr.policies.loading import load_to_train
 from hf_ptr.training.checkpoints import last_complete_checkpoint
-from hf_ptr.training.provenance import corruption_of, told
-from hf_ptr.training.publishing import RECIPE_FILE
+from hf_ptr.training.provenance import RECIPE_FILE, corruption_of, told
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
 from hf_ptr.training.trainer import PTRTrainer
 

@@ -27,12 +27,11 @@ from hf_ptr.data.segments import SegmentBatches
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_json, write_text
 from hf_ptr.hub.places import checkpoint_folder
-from hf_ptr.hub.push import ensure_repository
-from hf_ptr.policies.lora import adapted_place
 from hf_ptr.scoring import Candidates
 from hf_ptr.training.batch import candidates_of, model_inputs
 from hf_ptr.training.building import as_ptr_model
 from hf_ptr.training.calibrating import calibrated_chunks
+from hf_ptr.training.card import write_card
 from hf_ptr.training.checkpoints import (
     last_complete_checkpoint,
     load_objective_state,
@@ -47,7 +46,7 @@ from hf_ptr.training.faults import FirstFault
 from hf_ptr.training.model import PTRModel, PTROutput, tensors_under
 from hf_ptr.training.objective import Losses, PTRObjective
 from hf_ptr.training.provenance import RUN_FILE, provenance
-from hf_ptr.training.publishing import push_checkpoint, push_run, require_shared_base, write_card
+from hf_ptr.training.publishing import push_checkpoint, push_run, repository_of
 from hf_ptr.training.ranks import Ranks
 from hf_ptr.training.refusals import refuse
 from hf_ptr.training.stopping import StopSignals, leave
@@ -452,22 +451,12 @@ class PTRTrainer(Trainer):
     # ---- the Hub ----
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """As [`Trainer.init_hf_repo`]; the branch of `hub_revision` is made too.
-
-        Raises:
-            InputError: when this cannot be pushed, or not from here. Nothing has been written then.
-        """
+        """As [`Trainer.init_hf_repo`]; an [`InputError`] where this cannot be pushed, before anything is written."""
         if self.is_world_process_zero():
-            require_shared_base(adapted_place(self.model.policy))
-            self.hub_model_id = ensure_repository(
-                self.args.hub_model_id or Path(str(self.args.output_dir)).absolute().name,
-                private=self.args.hub_private_repo if private is None else private,
-                revision=self.args.hub_revision,
-                token=token or self.args.hub_token,
-            )
+            self.hub_model_id = repository_of(self.args, self.model.policy, token, private)
             self.push_in_progress = None
 
-    def create_model_card(self, license: str | None = None, **kwargs: Any) -> None:
+    def create_model_card(self, license: str | None = None) -> None:
         """Writes the run's card, filled from what its folder tells, into `output_dir`."""
         folder = Path(str(self.args.output_dir))
         if self.is_world_process_zero():
@@ -483,14 +472,11 @@ class PTRTrainer(Trainer):
         license: str | None = None,
     ) -> Any:
         """
-        Pushes the run with its card, in one commit.
+        Pushes the run with its card in one commit, and returns that, or with `blocking=False` its future.
 
         Args:
             commit_message, blocking, token, revision, private: as [`Trainer.push_to_hub`].
             license: its id, for the card.
-
-        Returns:
-            The commit, or with `blocking=False` its future; None on other processes than the first.
 
         Raises:
             InputError: when it cannot be pushed. Nothing of it is visible then.
@@ -504,34 +490,18 @@ class PTRTrainer(Trainer):
         self.save_state()
         self.create_model_card(license)
         self._finish_current_push()
-        pushed = partial(
-            push_run,
-            str(self.args.output_dir),
-            self.hub_model_id,
-            message=commit_message or "End of training",
-            revision=revision or self.args.hub_revision,
-            token=token or self.args.hub_token,
-            license=license,
-        )
-        return pushed() if blocking else HfApi().run_as_future(pushed)
+        where: dict[str, Any] = {"revision": revision or self.args.hub_revision, "token": token or self.args.hub_token}
+        message = commit_message or "End of training"
+        pushed = partial(push_run, str(self.args.output_dir), self.hub_model_id, message=message, license=license)
+        return pushed(**where) if blocking else HfApi().run_as_future(pushed, **where)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
-            return
-        if self.push_in_progress is not None and not self.push_in_progress.is_done() and not self.args.hub_always_push:
-            return
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        if self.push_in_progress is None or self.push_in_progress.is_done():
-            self.push_in_progress = PushInProgress()
-        job = push_checkpoint(
-            Path(checkpoint_folder),
-            Path(str(self.args.output_dir)),
-            str(self.hub_model_id),
-            strategy=self.args.hub_strategy,
-            revision=self.args.hub_revision,
-            token=self.args.hub_token,
-        )
-        self.push_in_progress.jobs.append(job)
+        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
+        wanted = self.args.hub_strategy != HubStrategy.END and (self.args.hub_always_push or not busy)
+        if wanted and self.is_world_process_zero():
+            self.callback_handler.on_push_begin(self.args, self.state, self.control)
+            self.push_in_progress = self.push_in_progress if busy else PushInProgress()
+            self.push_in_progress.jobs.append(push_checkpoint(checkpoint_folder, self.args, str(self.hub_model_id)))
 
 
 class _Steps(TrainerCallback):

@@ -21,7 +21,9 @@ def weight_record(args: PTRConfig, dataset: Any) -> WeightRecord | None:
     if args.with_scorer and args.alpha > 0:
         low, high = weight_bounds(args.alpha, args.w_min, args.w_max)
     elif isinstance(dataset, ChunkDataset) and dataset.weights is not None:
-        low, high = float(dataset.weights.min()), float(dataset.weights.max())
+        # The trainer names a weight that is no number, and ends the run; it must still be able to save.
+        known = dataset.weights[torch.isfinite(dataset.weights)]
+        low, high = float(known.min()), float(known.max())
     else:
         return None
     if isinstance(dataset, MixtureDataset):
@@ -60,7 +62,7 @@ class WeightRecord:
             weight: `(N,)`.
             source_index: `(N,)`, into `sources`; all of the first one without.
         """
-        weight = weight.detach().to(self._shares.dtype)
+        weight = weight.detach().to(self._shares.dtype).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         place = ((weight - self.low) * (BINS / max(self.high - self.low, 1e-6))).long().clamp(0, BINS - 1)
         self._counts += (place[:, None] == self._bins).sum(dim=0)
         self._squares += weight.square().sum()
