@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Two processes share the cores in tests and benchmarks: one thread each, or they would wait for each other.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help install lint format test demo bench bench-clean bench-robustness bench-score bench-smoke clean
+.PHONY: help install lint format test demo bench bench-clean bench-robustness bench-score bench-smoke bench-scaling soak clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -59,6 +59,12 @@ bench-score: install  ## Which faults the calibrated score finds, and what it ke
 
 bench-smoke: install  ## One small cell of every kind of run of the robustness benchmark
 	$(BIN)/python -m benchmarks.robustness smoke --fresh
+
+soak: install  ## One training run killed 30 times, against the same run left alone: some minutes
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.soak
+
+bench-scaling: install  ## How the cost of a step grows with batch, queue, candidates, chunks, segments and processes
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.scaling
 
 clean:  ## Remove what was built
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

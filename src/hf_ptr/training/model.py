@@ -176,6 +176,10 @@ class PTRModel(PreTrainedModel):
         if self.target_encoder is not None:
             self.target_encoder.update(self.policy.observation_tower())
 
+    def get_input_embeddings(self) -> None:
+        """None: the module is no language model. FSDP2 asks, to shard word embeddings by themselves."""
+        return None
+
     # ---- on disk ----
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
