@@ -147,6 +147,10 @@ class PTRTrainer(Trainer):
         self.stopped_by = 0
         with self._stop:
             result = super().train(resume_from_checkpoint, *args, **kwargs)
+        if self.stopped_by and self.ranks.first:
+            logger.warning(
+                "stopped at step %d, which is saved; started again, the run goes on", self.state.global_step
+            )
         leave(self.stopped_by)
         return result
 
