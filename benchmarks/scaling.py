@@ -2,10 +2,10 @@
 
     python -m benchmarks.scaling [--rounds 5] [--steps 12]
 
-One knob is turned at a time: batch, queue, candidates a sample, chunk length, chunks of a segment, and processes (gloo,
-one thread each). For each value the seconds of an optimiser step, in rounds in which the values take turns, and the
-most memory that its process held, which is one forked for it. `grows` is the slope of the logarithm of the seconds over
-that of the knob: 0 is free, 1 is in proportion.
+One knob is turned at a time: batch, queue, candidates a sample, chunk length, chunks of a segment, and processes
+(gloo, one thread each). For each value the seconds of an optimiser step, in rounds in which the values take turns, and
+the most memory that its process held, which is one forked for it. `grows` is the slope of the logarithm of the seconds
+over that of the knob: 0 is free, 1 is in proportion.
 """
 
 from __future__ import annotations

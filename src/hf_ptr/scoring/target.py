@@ -17,7 +17,8 @@ class TargetEncoder(nn.Module):
     records none.
 
     Args:
-        tower: the policy's tower `v`, a module from observations `(B, …)` to pooled features `(B, D)`. It is copied.
+        tower: the policy's tower `v`, a module from observations `(B, …)` to pooled features `(B, D)`. It is copied,
+            in float32 whatever the policy's precision: in bfloat16 a step of `1-μ` is lost to rounding.
         decay: `μ` in [0, 1]; 1 freezes the encoder (the paper's "frozen target encoder" ablation).
     """
 
@@ -26,7 +27,7 @@ class TargetEncoder(nn.Module):
         if not 0.0 <= decay <= 1.0:
             raise ValueError(f"decay is {decay}; it must lie in [0, 1]")
         self.decay = decay
-        self.tower = copy.deepcopy(tower).requires_grad_(False).eval()
+        self.tower = copy.deepcopy(tower)._apply(_at_least_single).requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> TargetEncoder:
         """Stays in evaluation mode: dropout would make the targets random."""
@@ -35,14 +36,20 @@ class TargetEncoder(nn.Module):
     @torch.no_grad()
     def forward(self, *observation: torch.Tensor) -> torch.Tensor:
         """`y = g(o_{t+Δ})`, pooled and L2-normalised with eps 1e-6: `(B, D)`, no gradient."""
-        return F.normalize(self.tower(*observation).float(), dim=-1, eps=1e-6)
+        seen = (_at_least_single(each) for each in observation)
+        return F.normalize(self.tower(*seen).float(), dim=-1, eps=1e-6)
 
     @torch.no_grad()
     def update(self, tower: nn.Module) -> None:
         """One EMA step towards the policy's tower, after an optimiser step. Buffers are copied as they are."""
         if self.decay < 1.0:
             own = [parameter.data for parameter in self.tower.parameters()]
-            new = [parameter.data for parameter in tower.parameters()]
+            new = [_at_least_single(parameter.data) for parameter in tower.parameters()]
             torch._foreach_lerp_(own, new, 1.0 - self.decay)
         for mine, theirs in zip(self.tower.buffers(), tower.buffers(), strict=True):
             mine.copy_(theirs)
+
+
+def _at_least_single(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor of half precision as float32; any other as it is."""
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
