@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Two processes share the cores in tests and benchmarks: one thread each, or they would wait for each other.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help install lint format test demo bench bench-clean bench-robustness bench-score bench-smoke bench-scaling soak clean
+.PHONY: help install lint format test demo bench bench-clean bench-robustness bench-score bench-smoke bench-scaling soak test-deepspeed clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -36,6 +36,10 @@ format: install  ## Mend the style
 
 test: install gl  ## All tests
 	$(ONE_THREAD) $(BIN)/pytest -n 2
+
+test-deepspeed: install  ## DeepSpeed ZeRO 2 on two CPU processes; installs DeepSpeed and builds its operators
+	DS_BUILD_OPS=0 $(BIN)/pip install --quiet --no-build-isolation 'deepspeed>=0.19,<0.20' ninja
+	$(ONE_THREAD) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest tests/test_deepspeed.py
 
 demo: install  ## Record, corrupt, train SFT and PTR, evaluate: about ten minutes on two cores
 	$(BIN)/hf-ptr demo --out runs/demo

@@ -346,6 +346,13 @@ def test_evaluation_sees_no_weight_and_leaves_training_alone(metaworld_dataset: 
     assert trainer.evaluate()["eval_loss"] == loss
 
 
+def test_a_quantised_policy_has_no_target(metaworld_dataset: Path, tmp_path: Path) -> None:
+    trainer = make(metaworld_dataset, tmp_path, **SFT)
+    trainer.model.policy.is_quantized = True
+    with pytest.raises(InputError, match="the policy is quantised, and its EMA target would have to be, too"):
+        PTRTrainer(trainer.model.policy, PTRConfig(output_dir=str(tmp_path)), data_collator=dict)
+
+
 def test_a_model_that_is_no_policy_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="TransitionScorer cannot be post-trained: it lacks embed, step"):
         PTRTrainer(

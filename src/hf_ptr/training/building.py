@@ -21,6 +21,8 @@ def as_ptr_model(model: str | os.PathLike | PreTrainedModel, args: PTRConfig) ->
     if isinstance(model, str | os.PathLike):
         place = str(model)
         policy = PTRModel.from_pretrained(place) if has_ptr_parts(place) else AutoModel.from_pretrained(place)
+    if args.with_scorer and any(getattr(part, "is_quantized", False) for part in policy.modules()):
+        raise InputError("the policy is quantised, and its EMA target would have to be, too; load it unquantised")
     if isinstance(policy, PTRModel):
         belief = policy.belief_tokenizer
         has = (policy.scorer is not None, 0 if belief is None else belief.config.num_tokens)
