@@ -14,6 +14,7 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from huggingface_hub import HfApi
 from peft import PeftConfig
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
@@ -167,6 +168,10 @@ class PTRTrainer(Trainer):
         self.stopped_by = 0
         with self._stop:
             result = super().train(resume_from_checkpoint, *args, **kwargs)
+        if self.stopped_by and self.ranks.first:
+            logger.warning(
+                "stopped at step %d, which is saved; started again, the run goes on", self.state.global_step
+            )
         leave(self.stopped_by)
         return result
 
@@ -386,6 +391,8 @@ class PTRTrainer(Trainer):
         return super()._get_output_dir(trial) if self._saving_to is None else str(self._saving_to)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
@@ -446,7 +453,9 @@ class PTRTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         saved = PTRModel.from_pretrained(resume_from_checkpoint)
-        (self.model if model is None else model).load_state_dict(saved.state_dict())
+        # As `load_state_dict`, and each rank takes its part where the parameters are sharded.
+        whole = StateDictOptions(full_state_dict=True)
+        set_model_state_dict(self.model if model is None else model, saved.state_dict(), options=whole)
 
     # ---- the Hub ----
 
