@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from hf_ptr.cli import demo, evaluate, record, score, train
+from hf_ptr.cli import demo, evaluate, record, report, score, train
 from hf_ptr.errors import InputError
 
 OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -26,6 +26,7 @@ app.add_typer(record.app, name="record")
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("score")(score.score)
+app.command("report")(report.report)
 app.command("demo")(demo.demo)
 
 

@@ -18,10 +18,9 @@ from hf_ptr.belief import BeliefCarry
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.segments import SegmentBatches
-from hf_ptr.data.weights import score_file_keys
+from hf_ptr.data.weights import SCORES_FILE, score_file_keys
 from hf_ptr.errors import InputError
 from hf_ptr.policies import VLAProcessor, require_fits
-from hf_ptr.training.calibrating import SCORES_FILE
 from hf_ptr.training.collator import ChunkCollator
 from hf_ptr.training.config import PTRConfig
 from hf_ptr.training.model import PTRModel

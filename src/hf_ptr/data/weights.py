@@ -13,6 +13,9 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
 from hf_ptr.files import replacing
 
+# Of a run that fitted its own weights, in its folder.
+SCORES_FILE = "scores.parquet"
+
 
 def score_file_keys(table: EpisodeTable) -> dict[str, Any]:
     """The columns of a score file that say which frame a row is, each `(F,)` in the order of the table."""

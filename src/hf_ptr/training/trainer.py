@@ -31,6 +31,7 @@ from hf_ptr.training.collator import ChunkCollator
 from hf_ptr.training.config import ARGUMENTS_FILE, PTRConfig
 from hf_ptr.training.model import PTRModel, PTROutput, build_ptr_model, has_ptr_parts, tensors_under
 from hf_ptr.training.objective import Losses, PTRObjective
+from hf_ptr.training.weight_log import WeightLog
 
 MODEL_INPUTS = (
     "observation",
@@ -95,7 +96,7 @@ class PTRTrainer(Trainer):
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
-            callbacks=[_Steps(self), *(callbacks or [])],
+            callbacks=[_Steps(self), WeightLog(self), *(callbacks or [])],
             optimizers=optimizers,
         )
         for name in ("target_offset", "segment_chunks"):
@@ -107,6 +108,7 @@ class PTRTrainer(Trainer):
         self._eval_carry = BeliefCarry()
         self._sums: dict[str, torch.Tensor] = {}
         self._batches = 0
+        self.batch_weight: torch.Tensor | None = None
         self._log_window: dict[str, torch.Tensor] = {}
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -222,6 +224,7 @@ class PTRTrainer(Trainer):
         for name, value in losses.metrics.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._batches += 1
+        self.batch_weight = losses.weight if "weight_mean" in losses.metrics else None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the method's metrics, as means since the last log, and lets the controller take its step."""
