@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Two processes share the cores in tests and benchmarks: one thread each, or they would wait for each other.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help install lint format test demo bench bench-clean bench-robustness bench-score bench-smoke clean
+.PHONY: help install gl browser lint format test demo bench bench-clean bench-robustness bench-score bench-smoke clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -25,6 +25,10 @@ gl:  ## Check that off-screen rendering works, and name the packages where it do
 	ldconfig -p | grep -qE 'libEGL.so.1|libOSMesa.so' || { \
 	  echo "Rendering needs EGL or OSMesa: apt-get install libegl1 libgl1 libosmesa6"; exit 2; }
 
+browser:  ## Check that there is a browser to test the report in, and name the package where there is none
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || { \
+	  echo "The report is tested in a browser: apt-get install chromium"; exit 2; }
+
 lint: install  ## Style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -34,7 +38,7 @@ format: install  ## Mend the style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: install gl  ## All tests
+test: install gl browser  ## All tests
 	$(ONE_THREAD) $(BIN)/pytest -n 2
 
 demo: install  ## Record, corrupt, train SFT and PTR, evaluate: about ten minutes on two cores

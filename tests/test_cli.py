@@ -18,6 +18,7 @@ import pytest
 
 from hf_ptr.cli import main
 from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.data.weight_histograms import read_histograms
 from hf_ptr.data.weights import read_weights
 from hf_ptr.scoring import fitting
 
@@ -118,6 +119,7 @@ def test_an_interrupted_run_goes_on(metaworld_dataset: Path, run_folder: Path, t
     assert killed.returncode == -9 and (out / "checkpoint-3").is_dir()
     went_on = train(metaworld_dataset, out, "save_steps=3")
     assert went_on.returncode == 0, went_on.stderr
+    assert read_histograms(out) == read_histograms(run_folder) != []
     assert (out / "model.safetensors").read_bytes() == (run_folder / "model.safetensors").read_bytes()
 
 
@@ -148,6 +150,7 @@ def test_score_fits_scorers_where_there_is_no_policy(
     monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 3)
     out = tmp_path / "scores.parquet"
     arguments = ["score", str(metaworld_dataset), "--fit", "--observation", "observation.environment_state"]
+    arguments += ["--corruption", "ani-severe"]
     with pytest.raises(SystemExit) as done:
         main([*arguments, "--out", str(out)])
     assert done.value.code == 0
@@ -156,6 +159,11 @@ def test_score_fits_scorers_where_there_is_no_policy(
     assert read_weights(out, table) == pytest.approx(scores.weight.to_numpy())
     printed = capsys.readouterr().out
     assert "episodes of least weight" in printed and "weights=" in printed
+    assert "known fault noise: 2 episodes, AUROC" in printed
+    reported = hf_ptr("report", out)
+    assert reported.returncode == 0, reported.stderr
+    page = out.with_suffix(".html").read_text()
+    assert "State and action along the episode" in page and "known fault: noise" in page
 
 
 @pytest.mark.parametrize("arguments", [[], ["--fit", "--scorer", "run"]])
@@ -180,6 +188,19 @@ def test_score_writes_a_row_a_frame(metaworld_dataset: Path, run_folder: Path, t
     assert scores.weight.between(0.25, 4.0).all() and np.isfinite(scores.score).all()
     assert (scores.weight[~scores.valid] == 1.0).all() and scores.valid.mean() > 0.5
     assert scores.weight[scores.valid].std() > 0
+
+
+def test_report_of_a_run(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    result = hf_ptr("report", run_folder, "--compare", run_folder, "--out", out)
+    assert result.returncode == 0, result.stderr
+    page = out.read_text()
+    # The run keeps no weights; they are those of its scorer on what it trained on.
+    assert "identification accuracy: A from" in page and "State and action along the episode" in page
+    assert "Early: the batches up to step 4" in page
+    refused = hf_ptr("report", run_folder, "--dataset", tmp_path, "--out", tmp_path / "other.html")
+    assert "meta/info.json" in the_line(refused) and not (tmp_path / "other.html").exists()
+    assert "end it in .html" in the_line(hf_ptr("report", run_folder, "--out", tmp_path))
 
 
 def broken(dataset: Path, folder: Path, value: float) -> Path:

@@ -73,7 +73,9 @@ def read_evidence(place: str | Path) -> Evidence:
     if place.is_dir():
         return _of_run(place)
     if place.suffix != ".parquet":
-        raise InputError(f"{place} is neither the folder of a run nor a score file (.parquet); write one: hf-ptr score")
+        raise InputError(
+            f"{place} is neither the folder of a run nor a score file (.parquet); write one: hf-ptr score"
+        )
     scores, made = read_scores(place)
     weight = scores.weight.to_numpy()
     inside = weight.min() >= W_MIN - 1e-6 and weight.max() <= W_MAX + 1e-6
@@ -167,7 +169,9 @@ def _json(file: Path, folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder} holds no finished run ({file.name}: {error}); pass a run or a score file") from error
+        raise InputError(
+            f"{folder} holds no finished run ({file.name}: {error}); pass a run or a score file"
+        ) from error
     if not isinstance(content, dict):
         raise InputError(f"{file} is damaged; train the run again")
     return content

@@ -125,7 +125,7 @@ def shifts(scores: pd.DataFrame, names: Sequence[str]) -> list[Shift]:
         scores: a row a frame.
         names: of each row, its source or task.
     """
-    ratio = source_shift(torch.from_numpy(scores.weight.to_numpy(dtype=np.float64)), list(names))
+    ratio = source_shift(torch.tensor(scores.weight.to_numpy(dtype=np.float64)), list(names))
     named = pd.Series(list(names))
     share = named.value_counts(normalize=True)
     episodes = scores.episode_index.groupby(named.to_numpy()).nunique()
@@ -151,7 +151,7 @@ def found_faults(episodes: pd.DataFrame) -> list[FoundFault]:
 
 def sample_share(weight: np.ndarray) -> float:
     """Effective sample size over n."""
-    return float(effective_sample_size(torch.from_numpy(np.asarray(weight, dtype=np.float64)))) / len(weight)
+    return float(effective_sample_size(torch.tensor(np.asarray(weight, dtype=np.float64)))) / len(weight)
 
 
 def say_scores(evidence: Evidence, episodes: pd.DataFrame, by_task: Sequence[Shift]) -> list[str]:
@@ -159,6 +159,7 @@ def say_scores(evidence: Evidence, episodes: pd.DataFrame, by_task: Sequence[Shi
     scores = evidence.scores
     assert scores is not None
     low, high = evidence.bounds
+    views = evidence.held_out
     valid = scores[scores.valid] if scores.valid.any() else scores
     share = sample_share(scores.weight.to_numpy())
     doubtful = episodes[episodes.doubtful].sort_values("weight")
@@ -182,13 +183,16 @@ def say_scores(evidence: Evidence, episodes: pd.DataFrame, by_task: Sequence[Shi
         )
         kinds = doubtful.failed[doubtful.failed != ""].value_counts()
         for view, count in kinds.items():
-            said.append(f"In {count} of them {VIEW_FAILS.get(str(view), f'the view {view} does not fit')}.")
+            which = "all" if count == len(doubtful) > 1 else str(count)
+            said.append(f"In {which} of them {VIEW_FAILS.get(str(view), f'the view {view} does not fit')}.")
     elif evidence.held_out and len(episodes) >= MIN_GROUP:
-        said.append(f"No episode is doubtful: none of {len(episodes)} has a mean weight below {doubt_threshold(evidence):.2f}.")
+        said.append(
+            f"No episode is doubtful: none of {len(episodes)} has a mean weight below {doubt_threshold(evidence):.2f}."
+        )
     said.append(
         f"Mean weight {scores.weight.mean():.2f}, of a possible {low:g} to {high:g}; the weighted data are worth "
         f"{share:.0%} of as many equal chunks (effective sample size). {scores.valid.mean():.0%} of the frames have an "
-        "observation after their chunk; the others take their episode's evidence, or weight 1."
+        f"observation after their chunk; the others {'take the evidence of their episode' if views else 'keep weight 1'}."
     )
     for shift in by_task if len(by_task) > 1 else ():
         if shift.ratio < 1 - MOVED:

@@ -59,14 +59,17 @@ def weight_histogram(
         bounds: the least and greatest weight possible.
     """
     with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(6.4, 2.6), layout="constrained")
+        figure, (axis,) = _axes(5.2, 2.3)
         for (edges, counts), color, name in ((late, FIRST, "late"), *(((early, SECOND, "early"),) if early else ())):
             share = counts / max(counts.sum(), 1)
             axis.stairs(share, edges, color=color, fill=name == "late", alpha=0.8, linewidth=1.6, label=name)
         axis.set(xlabel="weight of a chunk", ylabel="share of chunks")
         margin = 0.02 * max(bounds[1] - bounds[0], 1e-3)
         axis.set_xlim(min(bounds[0], late[0][0]) - margin, max(bounds[1], late[0][-1]) + margin)
-        axis.axvline(1.0, color=MUTED, linewidth=1, linestyle=":")
+        edges, counts = late
+        axis.axvline(
+            float((edges[:-1] + edges[1:]) @ counts / 2 / counts.sum()), color=INK, linewidth=1, linestyle=":"
+        )
         if early:
             axis.legend(loc="upper center")
         return _svg(figure, "Histogram of the weights of chunks")
@@ -75,7 +78,7 @@ def weight_histogram(
 def curve(lines: Sequence[tuple[str, Sequence[tuple[int, float]]]], title: str) -> str:
     """One logged metric over the steps, of one run or of two side by side."""
     with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(3.6, 2.0), layout="constrained")
+        figure, (axis,) = _axes(3.6, 2.0)
         for color, (name, points) in zip((FIRST, SECOND), lines, strict=False):
             if points:
                 axis.plot(*zip(*points, strict=True), color=color, label=name, linewidth=1.4)
@@ -97,23 +100,22 @@ def episode_lines(
     """The weight of every chunk along an episode, and below it the distance of every view where there are views."""
     shown = {name: values for name, values in views.items() if np.isfinite(values).any()}
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            2 if shown else 1, 1, figsize=(6.4, 2.7 if shown else 1.6), sharex=True, layout="constrained", squeeze=False
-        )
-        top = axes[0, 0]
+        figure, axes = _axes(5.2, 2.6 if shown else 1.5, 2 if shown else 1)
+        top = axes[0]
         top.plot(seconds, weight, color=FIRST, linewidth=1.6)
         top.fill_between(seconds, bounds[0], weight, color=FIRST, alpha=0.15, linewidth=0)
         margin = 0.05 * max(bounds[1] - bounds[0], 1e-3)
         top.set(ylabel="weight", ylim=(bounds[0] - margin, bounds[1] + margin))
         if shown:
-            below = axes[1, 0]
+            below = axes[1]
             for name, values in shown.items():
                 short = name.removeprefix(VIEW)
                 below.plot(seconds, values, color=VIEW_COLORS.get(short, INK), label=short, linewidth=1.4)
             below.axhline(0.5, color=MUTED, linewidth=1, linestyle=":")
-            below.set(ylabel="distance")
-            below.legend(loc="lower left", ncols=3, fontsize=8)
-        axes[-1, 0].set(xlabel=unit)
+            values = np.concatenate([*shown.values(), [0.0, 1.0]])
+            below.set(ylabel="distance", ylim=(np.nanmin(values) - 0.08, np.nanmax(values) + 0.08))
+            below.legend(loc="lower left", bbox_to_anchor=(0.0, 0.98), ncols=3, borderaxespad=0.0)
+        axes[-1].set(xlabel=unit)
         spoken = f"Weight along the episode: mean {weight.mean():.2f}, from {weight.min():.2f} to {weight.max():.2f}"
         spoken += "".join(f"; {name.removeprefix(VIEW)} distance {np.nanmean(v):.2f}" for name, v in shown.items())
         return _svg(figure, spoken)
@@ -124,10 +126,8 @@ def state_and_action(table: EpisodeTable, position: int, features: Sequence[str]
     rows = slice(int(table.starts[position]), int(table.starts[position] + table.lengths[position]))
     seconds = np.arange(rows.stop - rows.start) / table.fps
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            len(features), 1, figsize=(6.4, 1.5 * len(features)), sharex=True, layout="constrained", squeeze=False
-        )
-        for axis, name in zip(axes[:, 0], features, strict=True):
+        figure, axes = _axes(5.2, 0.5 + 1.1 * len(features), len(features))
+        for axis, name in zip(axes, features, strict=True):
             whole = table.feature(name)
             spread = whole.std(axis=0)
             values = (whole[rows] - whole.mean(axis=0)) / np.where(spread > 1e-6, spread, 1.0)
@@ -135,14 +135,14 @@ def state_and_action(table: EpisodeTable, position: int, features: Sequence[str]
             for number, dimension in enumerate(most):
                 axis.plot(seconds, values[:, dimension], color=INK, alpha=0.9 - 0.09 * number, linewidth=0.9)
             axis.set(ylabel="action" if name == "action" else "state")
-        axes[-1, 0].set(xlabel=unit)
+        axes[-1].set(xlabel=unit)
         return _svg(figure, f"State and action along the episode, the {MOST_LINES} dimensions that move most")
 
 
 def agreement(first: np.ndarray, second: np.ndarray, names: tuple[str, str]) -> str:
     """Mean weights of the same episodes by two score files or runs."""
     with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(3.6, 3.2), layout="constrained")
+        figure, (axis,) = _axes(3.6, 3.2)
         axis.scatter(first, second, s=12, color=FIRST, alpha=0.6, linewidths=0)
         ends = (min(first.min(), second.min()), max(first.max(), second.max()))
         axis.plot(ends, ends, color=MUTED, linewidth=1, linestyle=":")
@@ -155,6 +155,15 @@ def jpeg(picture: np.ndarray) -> str:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _axes(width: float, height: float, rows: int = 1) -> tuple[Any, Any]:
+    """A figure of panels one above the other, and the panels; the margins, in inches, hold ticks and labels."""
+    # Not a layout that measures all text anew: it takes longer than everything else together.
+    figure, axes = plt.subplots(rows, 1, figsize=(width, height), sharex=True, squeeze=False)
+    left, right, bottom, top = 0.55, 0.1, 0.42, 0.08
+    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, hspace=0.32)
+    return figure, axes[:, 0]
 
 
 def _svg(figure: Any, spoken: str) -> str:

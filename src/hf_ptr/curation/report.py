@@ -32,9 +32,12 @@ CURVE_POINTS = 40
 BINS = 32
 # What each logged metric says, in the order of the paper's figures.
 CURVES = {
-    "loss_action": ("action loss", "of the policy, unweighted by nothing but the weights in use"),
+    "loss_action": ("action loss", "of the policy, with the weights in use"),
     "nce_acc": ("identification accuracy", "how often the observation that followed is picked from all candidates"),
-    "ptr_score": ("PTR score T (nats)", "log posterior over the uniform one; 0 is no idea, the ceiling is log of the pool"),
+    "ptr_score": (
+        "PTR score T (nats)",
+        "log posterior over the uniform one; 0 is no idea, the ceiling is log of the pool",
+    ),
     "nce_margin": ("margin", "logit of the match minus that of the best mismatch"),
     "scorer_temperature": ("temperature τ", "moved by the controller within 0.03 to 0.20"),
     "beta": ("scale β", "moved by the controller within 0.5 to 3"),
@@ -117,7 +120,9 @@ def _contents(
         "curves": _curves(both),
         "histogram": _histogram(evidence),
         "made": {
-            name: value for name, value in evidence.recipe.items() if isinstance(value, str | int | float | bool | list)
+            name: value
+            for name, value in evidence.recipe.items()
+            if isinstance(value, str | int | float | bool | list)
         },
         "side_by_side": _side_by_side(both) if compared is not None else [],
         "agreement": None,
@@ -242,7 +247,9 @@ def _reasons(row: pd.Series, mine: pd.DataFrame, fps: float, in_seconds: bool) -
         said.append("Nothing fails.")
     for name in mine:
         if name.startswith(VIEW) and np.isfinite(row[name]):
-            said.append(f"{name.removeprefix(VIEW)}: distance {row[name]:.2f} (0 as a faulty episode, 1 as a good one).")
+            said.append(
+                f"{name.removeprefix(VIEW)}: distance {row[name]:.2f} (0 as a faulty episode, 1 as a good one)."
+            )
     lowest = mine.loc[mine.weight.idxmin()]
     if mine.weight.max() - mine.weight.min() > 0.05:
         when = f"{lowest.frame_index / fps:.1f} s" if in_seconds else f"frame {lowest.frame_index}"
@@ -265,7 +272,13 @@ def _strips(table: EpisodeTable, episode: int, frames: int) -> list[tuple[str, l
         reader = FrameReader(camera, {episode: clips[episode]}, table.fps, size=size)
         shown = reader.read([episode] * len(wanted), wanted)
         found.append(
-            (camera, [(f"{frame / table.fps:.1f} s", pictures.jpeg(picture)) for frame, picture in zip(wanted, shown, strict=True)])
+            (
+                camera,
+                [
+                    (f"{frame / table.fps:.1f} s", pictures.jpeg(picture))
+                    for frame, picture in zip(wanted, shown, strict=True)
+                ],
+            )
         )
     return found
 
@@ -318,7 +331,9 @@ def _side_by_side(both: Sequence[Evidence]) -> list[tuple[str, str, str]]:
     rows: list[tuple[str, list[str]]] = []
     scored = [None if one.scores is None else one.scores.weight.to_numpy() for one in both]
     rows.append(("mean weight", ["–" if w is None else f"{w.mean():.2f}" for w in scored]))
-    rows.append(("effective sample size / n", ["–" if w is None else f"{findings.sample_share(w):.2f}" for w in scored]))
+    rows.append(
+        ("effective sample size / n", ["–" if w is None else f"{findings.sample_share(w):.2f}" for w in scored])
+    )
     doubtful = [None if one.scores is None else int(findings.summarise_episodes(one).doubtful.sum()) for one in both]
     rows.append(("doubtful episodes", ["–" if number is None else str(number) for number in doubtful]))
     for metric, (title, _) in CURVES.items():
@@ -339,7 +354,9 @@ def _agreement(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, Any]:
     """The mean weights of the same episodes by both, and those on which they differ most."""
     gap = (second.weight - first.weight).abs().sort_values(ascending=False)
     rows = [
-        (int(number), f"{first.weight[number]:.2f}", f"{second.weight[number]:.2f}") for number in gap.index[:8] if gap[number] > 0.01
+        (int(number), f"{first.weight[number]:.2f}", f"{second.weight[number]:.2f}")
+        for number in gap.index[:8]
+        if gap[number] > 0.01
     ]
     svg = pictures.agreement(first.weight.to_numpy(), second.weight.to_numpy(), ("A", "B"))
     return {"svg": Markup(svg), "rows": rows}
@@ -351,4 +368,4 @@ def delete_command(dataset: str | None) -> tuple[str, str]:
     name = Path(folder).name
     paths = [shlex.quote(text) for text in (name, folder, f"{name}_kept", f"{folder}_kept")]
     before = "lerobot-edit-dataset --repo_id {} --root {} --new_repo_id {} --new_root {}".format(*paths)
-    return f"{before} --operation.type delete_episodes --operation.episode_indices \"[", "]\""
+    return f'{before} --operation.type delete_episodes --operation.episode_indices "[', ']"'

@@ -44,7 +44,11 @@ def read_histograms(folder: Path) -> list[dict[str, Any]]:
     for text in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
-            step, edges, counts = int(line["step"]), [float(x) for x in line["edges"]], [int(x) for x in line["counts"]]
+            step, edges, counts = (
+                int(line["step"]),
+                [float(x) for x in line["edges"]],
+                [int(x) for x in line["counts"]],
+            )
         except (ValueError, KeyError, TypeError):
             continue
         if len(edges) == len(counts) + 1 > 1 and all(map(math.isfinite, edges)) and min(counts) >= 0 and sum(counts):

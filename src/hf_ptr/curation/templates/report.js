@@ -69,13 +69,12 @@
       first.append(box);
       const number = make("th", row.id, "number");
       number.scope = "row";
-      const along = make("td");
+      const along = make("td", undefined, "along");
       along.append(curve(row));
       const length = data.fps ? (row.frames / data.fps).toFixed(1) : row.frames;
-      line.append(first, number, make("td", row.task, "task-cell"), make("td", length, "number"),
-        make("td", row.weight.toFixed(2), "number"), make("td", row.score.toFixed(2), "number"), make("td", row.failed));
+      line.append(first, number, make("td", row.weight.toFixed(2), "number"), along, make("td", row.failed));
       if (data.faults) line.append(make("td", row.fault));
-      line.append(along);
+      line.append(make("td", row.score.toFixed(2), "number"), make("td", length, "number"), make("td", row.task, "of-task"));
       return line;
     }));
     find("shown").textContent = all.length
