@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.robustness.statistics import auroc
+from hf_ptr.curation.findings import auroc
 from hf_ptr.data.corruption import CorruptionTruth
 from hf_ptr.data.episodes import EpisodeTable
 

@@ -47,8 +47,8 @@ def score(
     """
     from rich.console import Console
 
-    from hf_ptr.curation.findings import found_faults, summarise_episodes
     from hf_ptr.curation.evidence import read_evidence
+    from hf_ptr.curation.findings import found_faults, summarise_episodes
     from hf_ptr.curation.scores import score_dataset, with_known_faults, worst_episodes
     from hf_ptr.data.chunks import ChunkDataset
     from hf_ptr.data.corruption import TRUTH_FILE, CorruptionTruth, corrupt

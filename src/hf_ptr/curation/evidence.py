@@ -191,6 +191,6 @@ def require_same_data(scores: pd.DataFrame, table: EpisodeTable) -> None:
     if other.any():
         row = int(np.asarray(other).argmax())
         raise InputError(
-            f"the scores are of another dataset than {table.source!r}: it has no frame {scores['index'][row]} as frame "
-            f"{scores.frame_index[row]} of episode {scores.episode_index[row]}; pass the dataset that was scored"
+            f"the scores are of another dataset than {table.source!r}: it has no frame {scores['index'][row]} as "
+            f"frame {scores.frame_index[row]} of episode {scores.episode_index[row]}; pass the dataset that was scored"
         )

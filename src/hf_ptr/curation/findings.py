@@ -159,7 +159,6 @@ def say_scores(evidence: Evidence, episodes: pd.DataFrame, by_task: Sequence[Shi
     scores = evidence.scores
     assert scores is not None
     low, high = evidence.bounds
-    views = evidence.held_out
     valid = scores[scores.valid] if scores.valid.any() else scores
     share = sample_share(scores.weight.to_numpy())
     doubtful = episodes[episodes.doubtful].sort_values("weight")
@@ -167,8 +166,8 @@ def say_scores(evidence: Evidence, episodes: pd.DataFrame, by_task: Sequence[Shi
     top = float((valid.weight >= high - 1e-3 * max(high, 1.0)).mean())
     if evidence.held_out and len(episodes) < MIN_GROUP:
         said.append(
-            f"{len(episodes)} episodes are too few for a scale (at least {MIN_GROUP}): every weight stands at its upper "
-            "bound, whatever the episodes are like."
+            f"{len(episodes)} episodes are too few for a scale (at least {MIN_GROUP}): every weight stands at its "
+            "upper bound, whatever the episodes are like."
         )
     elif share > NO_EFFECT and (top > NO_EFFECT or not len(doubtful)):
         said.append(
@@ -189,10 +188,11 @@ def say_scores(evidence: Evidence, episodes: pd.DataFrame, by_task: Sequence[Shi
         said.append(
             f"No episode is doubtful: none of {len(episodes)} has a mean weight below {doubt_threshold(evidence):.2f}."
         )
+    others = "take the evidence of their episode" if evidence.held_out else "keep weight 1"
     said.append(
         f"Mean weight {scores.weight.mean():.2f}, of a possible {low:g} to {high:g}; the weighted data are worth "
-        f"{share:.0%} of as many equal chunks (effective sample size). {scores.valid.mean():.0%} of the frames have an "
-        f"observation after their chunk; the others {'take the evidence of their episode' if views else 'keep weight 1'}."
+        f"{share:.0%} of as many equal chunks (effective sample size). {scores.valid.mean():.0%} of the frames have "
+        f"an observation after their chunk; the others {others}."
     )
     for shift in by_task if len(by_task) > 1 else ():
         if shift.ratio < 1 - MOVED:
@@ -220,13 +220,13 @@ def say_log(evidence: Evidence) -> list[str]:
     if accuracy:
         score = series(evidence.log, "ptr_score")
         said.append(
-            f"The scorer picks the observation that followed in {accuracy[-1][1]:.0%} of the cases at the end; its mean "
-            f"score is {score[-1][1]:.2f} nats over chance."
+            f"The scorer picks the observation that followed in {accuracy[-1][1]:.0%} of the cases at the end; its "
+            f"mean score is {score[-1][1]:.2f} nats over chance."
         )
     if clip and clip[-1][1] > 0.9:
         said.append(
-            f"At the end {clip[-1][1]:.0%} of the weights stand at the upper bound: they weigh the chunks alike, and the "
-            "run is plain training with a scorer beside it."
+            f"At the end {clip[-1][1]:.0%} of the weights stand at the upper bound: they weigh the chunks alike, and "
+            "the run is plain training with a scorer beside it."
         )
     temperature = series(evidence.log, "scorer_temperature")
     if temperature and (temperature[-1][1] <= 0.03 + 1e-6 or temperature[-1][1] >= 0.2 - 1e-6):
@@ -244,8 +244,8 @@ def caveats(evidence: Evidence) -> list[str]:
         return []
     how = (
         "Each episode was scored by heads that have not seen it. "
-        f"A distance of 0 is where episodes with a fault made on purpose lie, 1 where good ones lie; below {FAILED:g} a "
-        "view counts as failed."
+        f"A distance of 0 is where episodes with a fault made on purpose lie, 1 where good ones lie; below {FAILED:g} "
+        "a view counts as failed."
         if evidence.held_out
         else "The scorer has trained on what it scores, if the run did: it may know a fault by heart."
     )

@@ -23,7 +23,7 @@ from hf_ptr.data.episodes import EpisodeTable
 # Stand-ins that no other colour of a picture equals; the page's own colours take their place, light or dark.
 INK, MUTED, FIRST, SECOND, THIRD = "#010203", "#010204", "#010205", "#010206", "#010207"
 PAGE_COLORS = {INK: "--ink", MUTED: "--muted", FIRST: "--first", SECOND: "--second", THIRD: "--third"}
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "hf-ptr",
     "font.family": "sans-serif",

@@ -36,7 +36,7 @@ CURVES = {
     "nce_acc": ("identification accuracy", "how often the observation that followed is picked from all candidates"),
     "ptr_score": (
         "PTR score T (nats)",
-        "log posterior over the uniform one; 0 is no idea, the ceiling is log of the pool",
+        "log posterior over the uniform one; 0 is no idea, log of the pool the most",
     ),
     "nce_margin": ("margin", "logit of the match minus that of the best mismatch"),
     "scorer_temperature": ("temperature τ", "moved by the controller within 0.03 to 0.20"),
@@ -87,14 +87,15 @@ def write_report(
     """
     if evidence.scores is None and not evidence.log:
         raise InputError(f"{evidence.name} has neither scores nor a log; there is nothing to report on")
+    templates = jinja2.PackageLoader("hf_ptr.curation")
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("hf_ptr.curation"),
+        loader=templates,
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style, script = (environment.loader.get_source(environment, name)[0] for name in ("report.css", "report.js"))
+    style, script = (templates.get_source(environment, name)[0] for name in ("report.css", "report.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = environment.get_template("report.html.jinja").render(
         version=__version__,
@@ -347,7 +348,7 @@ def _side_by_side(both: Sequence[Evidence]) -> list[tuple[str, str, str]]:
     )
     for key in changed:
         rows.append((str(key), [str(one.recipe.get(key, "–")) for one in both]))
-    return [(title, *values) for title, values in rows if any(value != "–" for value in values)]
+    return [(title, values[0], values[1]) for title, values in rows if values != ["–", "–"]]
 
 
 def _agreement(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, Any]:

@@ -51,6 +51,6 @@ def read_histograms(folder: Path) -> list[dict[str, Any]]:
             )
         except (ValueError, KeyError, TypeError):
             continue
-        if len(edges) == len(counts) + 1 > 1 and all(map(math.isfinite, edges)) and min(counts) >= 0 and sum(counts):
+        if len(edges) == len(counts) + 1 > 1 and all(map(math.isfinite, edges)) and min(counts) >= 0 and any(counts):
             found.append({"step": step, "edges": edges, "counts": counts})
     return sorted(found, key=lambda line: line["step"])

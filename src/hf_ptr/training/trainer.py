@@ -89,6 +89,7 @@ class PTRTrainer(Trainer):
         if data_collator is None:
             dataset = train_dataset if train_dataset is not None else eval_dataset
             data_collator = ChunkCollator(processing_class, tasks=getattr(dataset, "tasks", ()))
+        self.weight_log = WeightLog(self)
         super().__init__(
             model=as_ptr_model(model, args),
             args=args,
@@ -96,7 +97,7 @@ class PTRTrainer(Trainer):
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
-            callbacks=[_Steps(self), WeightLog(self), *(callbacks or [])],
+            callbacks=[_Steps(self), self.weight_log, *(callbacks or [])],
             optimizers=optimizers,
         )
         for name in ("target_offset", "segment_chunks"):
@@ -275,6 +276,7 @@ class PTRTrainer(Trainer):
         state.update({f"metrics.{name}": value.detach() for name, value in self._sums.items()})
         state.update({f"carry.{name}": value for name, value in self.carry.state_dict().items()})
         state["batches"] = torch.tensor(self._batches)
+        state["weight_counts"] = self.weight_log.counts
         if hasattr(self, "_tr_loss"):
             state["log.loss"] = self._tr_loss.detach()
             state["log.since"] = torch.tensor(self._globalstep_last_logged)
@@ -299,6 +301,7 @@ class PTRTrainer(Trainer):
         self.carry.load_state_dict(tensors_under(state, "carry."))
         self._log_window = tensors_under(state, "log.")
         self._sums, self._batches = tensors_under(state, "metrics."), int(state["batches"])
+        self.weight_log.counts = state.get("weight_counts", self.weight_log.counts)
 
     def _load_best_model(self) -> None:
         # Trainer looks for the whole module's weights at the root, where only the policy's are.

@@ -26,7 +26,8 @@ class WeightLog(TrainerCallback):
 
     def __init__(self, trainer: Any):
         self.trainer = trainer
-        self._counts: torch.Tensor | None = None
+        # Those of a checkpoint lie here until the training begins.
+        self.counts = torch.zeros(BINS)
         self._edges: list[float] = []
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -36,7 +37,7 @@ class WeightLog(TrainerCallback):
             low, high = min(low, float(given.min())), max(high, float(given.max()))
         if high <= low:
             low, high = 0.0, 2.0
-        self._counts = torch.zeros(BINS, device=args.device)
+        self.counts = self.counts.to(args.device)
         self._edges = torch.linspace(low, high, BINS + 1).tolist()
         if state.is_world_process_zero:
             forget_histograms_after(Path(str(args.output_dir)), state.global_step)
@@ -48,15 +49,15 @@ class WeightLog(TrainerCallback):
         low, high = self._edges[0], self._edges[-1]
         place = ((weight.detach().float() - low) * (BINS / (high - low))).long().clamp(0, BINS - 1)
         # Not `bincount`, which waits for the device to know how long its answer is.
-        self._counts.index_add_(0, place, torch.ones_like(place, dtype=self._counts.dtype))
+        self.counts.index_add_(0, place, torch.ones_like(place, dtype=self.counts.dtype))
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if "weight_mean" not in (logs or {}) or self._counts is None:
+        if "weight_mean" not in (logs or {}):
             return
-        counts = self._counts
+        counts = self.counts
         if args.world_size > 1:
             counts = self.trainer.accelerator.reduce(counts, reduction="sum")
         numbers = [int(count) for count in counts.tolist()]
-        self._counts = torch.zeros_like(self._counts)
+        self.counts = torch.zeros_like(self.counts)
         if state.is_world_process_zero and sum(numbers):
             append_histogram(Path(str(args.output_dir)), state.global_step, self._edges, numbers)
