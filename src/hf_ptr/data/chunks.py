@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.pictures import Pictures
 from hf_ptr.errors import InputError
 
 Batch = dict[str, Any]
@@ -31,11 +32,11 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
 
     | key | shape | |
     |---|---|---|
-    | `observation` | `(do,)` | the observation features side by side, raw units |
+    | `observation` | `(do,)` | the observation features side by side, raw units; what cameras saw is (*) |
     | `state` | `(ds,)` | proprioception |
     | `actions` | `(L, da)` | zeros where padded |
     | `action_mask` | `(L,)` bool | True where the step lies in the episode |
-    | `next_observation` | `(do,)` | the observation at `t + Δ`, zeros where invalid |
+    | `next_observation` | as `observation` | the observation at `t + Δ`, zeros where invalid |
     | `next_valid` | bool | `t + Δ` lies in the episode |
     | `target_offset` | int64 | `Δ` in frames |
     | `task_index`, `episode_index` | int64 | into `tasks`; the id in the dataset |
@@ -43,7 +44,7 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
     | `previous_index` | int64 | `index` of the chunk before in the segment (-1: this is its first) |
     | `weight` | float32 | how much the chunk counts; only where `weights` were given |
 
-    A batch holds the same keys with the chunks as first dimension N.
+    (*) `(cameras, height, width, 3)` uint8 RGB. A batch holds the same keys with the chunks as first dimension N.
 
     Args:
         table: the episodes.
@@ -52,9 +53,10 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         chunk_stride: `S`, frames from one chunk of a segment to the next; below `chunk_size` the belief tokens of a
             chunk would hold actions that the next one is to predict.
         target_offset: `Δ`, frames from the chunk's first frame to the post-action observation.
-        observation_features: the features that make up the observation, in this order.
+        observation_features: the features that make up the observation, in this order: vectors, or cameras.
         state_feature: the proprioceptive state.
         action_feature: the action.
+        image_size: height and width to which pictures are scaled; one number is both.
         weights: `(F,)`, at least 0, how much each chunk counts, as `read_weights` gives them; all alike without.
 
     Raises:
@@ -73,6 +75,7 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         observation_features: Sequence[str] = ("observation.state",),
         state_feature: str = "observation.state",
         action_feature: str = "action",
+        image_size: int | tuple[int, int] = 96,
         weights: np.ndarray | None = None,
     ) -> None:
         sizes = {
@@ -86,7 +89,14 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
                 raise InputError(f"{name} is {value}; it must be at least 1")
         if not observation_features:
             raise InputError("observation_features is empty; name at least one feature of the dataset")
-        table.require_finite([*observation_features, state_feature, action_feature])
+        cameras = [name for name in observation_features if name not in table.columns and name in table.videos]
+        if cameras and len(cameras) < len(observation_features):
+            vectors = ", ".join(name for name in observation_features if name not in cameras)
+            raise InputError(
+                f"observation_features mix the camera {cameras[0]!r} with {vectors}; name cameras alone, and the "
+                "vector as state_feature"
+            )
+        table.require_finite([*([] if cameras else observation_features), state_feature, action_feature])
         longest = int(table.lengths.max())
         if chunk_size > longest:
             raise InputError(
@@ -102,8 +112,13 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         self.state_feature = state_feature
         self.action_feature = action_feature
 
-        observations = [_tensor(table.feature(name)) for name in observation_features]
-        self.observation = observations[0] if len(observations) == 1 else torch.cat(observations, dim=1)
+        self._observation: torch.Tensor | Pictures
+        if cameras:
+            height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+            self._observation = Pictures(table, cameras, (height, width))
+        else:
+            observations = [_tensor(table.feature(name)) for name in observation_features]
+            self._observation = observations[0] if len(observations) == 1 else torch.cat(observations, dim=1)
         self.state = _tensor(table.feature(state_feature))
         self.action = _tensor(table.feature(action_feature))
         self.weights = None if weights is None else _weights_of(table, weights)
@@ -163,14 +178,15 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         targets = rows + self.target_offset
         next_valid = targets < end
         targets = targets.clamp(max=last)
+        observation, next_observation = self._observed(rows, targets, next_valid)
         weight = {} if self.weights is None else {"weight": self.weights[rows]}
         return {
             **weight,
-            "observation": self.observation[rows],
+            "observation": observation,
             "state": self.state[rows],
             "actions": actions,
             "action_mask": action_mask,
-            "next_observation": self.observation[targets].masked_fill(~next_valid[:, None], 0.0),
+            "next_observation": next_observation,
             "next_valid": next_valid,
             "target_offset": torch.full_like(rows, self.target_offset),
             "task_index": self._task_index[rows],
@@ -179,6 +195,17 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
             "target_index": self._frame_id[targets].masked_fill(~next_valid, -1),
             "previous_index": self._previous_id[rows],
         }
+
+    def _observed(
+        self, rows: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The observations at `rows (N,)` and at `targets (N,)`, zeros where a target is not valid."""
+        # At once, so that pictures which both want are decoded once and each file is gone through once.
+        wanted, place = torch.unique(torch.cat((rows, targets[valid])), return_inverse=True)
+        seen = self._observation[wanted]
+        following = seen.new_zeros((len(rows), *seen.shape[1:]))
+        following[valid] = seen[place[len(rows) :]]
+        return seen[place[: len(rows)]], following
 
 
 def _weights_of(table: EpisodeTable, weights: np.ndarray) -> torch.Tensor:

@@ -35,6 +35,8 @@ class EpisodeTable:
         source: the dataset's name.
         features: the features as in `meta/info.json`, images and videos included.
         videos: by camera and episode id, where an episode's frames lie.
+        video_frame: `(F,)` int64, each row's frame within its episode's videos; left out, the row's frame within its
+            episode. It goes with the row, as `frame_id` does.
 
     Raises:
         InputError: the arrays do not fit together.
@@ -52,6 +54,7 @@ class EpisodeTable:
     source: str
     features: dict[str, Any]
     videos: Mapping[str, Mapping[int, VideoClip]] = field(default_factory=dict)
+    video_frame: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
         frames, episodes = len(self.task_index), len(self.lengths)
@@ -68,6 +71,8 @@ class EpisodeTable:
             raise InputError(
                 f"episodes of {self.source!r} do not tile its {frames} frames: lengths sum to {expected[-1]}"
             )
+        if not len(self.video_frame):
+            object.__setattr__(self, "video_frame", self.frame_index)
 
     @property
     def num_frames(self) -> int:
@@ -104,9 +109,11 @@ class EpisodeTable:
             first = np.repeat(self.starts, self.lengths)
             return self.feature(now)[np.maximum(np.arange(self.num_frames) - int(lag), first)]
         if name not in self.columns:
-            available = ", ".join(self.columns) or "none"
-            hint = nearest(name, self.columns)
-            raise InputError(f"dataset {self.source!r} has no numeric feature {name!r} (it has: {available}).{hint}")
+            known = (*self.columns, *self.videos)
+            raise InputError(
+                f"dataset {self.source!r} has no numeric feature {name!r} (it has: {', '.join(known) or 'none'})."
+                f"{nearest(name, known)}"
+            )
         return self.columns[name]
 
     def require_finite(self, names: Sequence[str]) -> None:
@@ -169,6 +176,7 @@ class EpisodeTable:
             lengths=lengths,
             episode_index=np.array(episode_index, dtype=np.int64),
             frame_id=self.frame_id[rows],
+            video_frame=self.video_frame[rows],
         )
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from scipy import stats
 
 from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.pictures import Pictures
 from hf_ptr.policies import VLAProcessor, load_policy, require_fits
 
 SAMPLES = 16
@@ -115,7 +116,11 @@ def _episode_error(
 ) -> tuple[float, float, float]:
     config = policy.config
     rows = slice(int(table.starts[episode]), int(table.starts[episode] + table.lengths[episode]))
-    observation = np.concatenate([table.feature(name)[rows] for name in config.observation_features], axis=1)
+    if not config.cameras:
+        observation = np.concatenate([table.feature(name)[rows] for name in config.observation_features], axis=1)
+    else:
+        pictures = Pictures(table, config.observation_features, config.picture_size)
+        observation = pictures[torch.arange(rows.start, rows.stop)].numpy()
     state, action = table.feature(config.state_feature)[rows], table.feature(config.action_feature)[rows]
     task = table.tasks[int(table.task_index[rows.start])]
     policy.reset()

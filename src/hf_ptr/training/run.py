@@ -21,6 +21,7 @@ from hf_ptr.data.weights import read_weights
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_text
 from hf_ptr.policies import load_policy, policy_from_dataset, require_fits
+from hf_ptr.policies.acting import belief_lag
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
 from hf_ptr.training.trainer import PTRTrainer, last_complete_checkpoint
 
@@ -88,6 +89,7 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
             train_dataset=train,
             eval_dataset=evaluation,
             processing_class=processor,
+            peft_config=recipe.lora.peft_config(),
         )
         # What training would build first, and would complain of when the folder is already made.
         trainer.get_train_dataloader()
@@ -112,11 +114,12 @@ def chunks_for(
         table,
         chunk_size=config.chunk_size,
         segment_chunks=segment_chunks,
-        chunk_stride=config.belief_lag * config.n_action_steps,
+        chunk_stride=belief_lag(config) * config.n_action_steps,
         target_offset=target_offset,
         observation_features=config.observation_features,
         state_feature=config.state_feature,
         action_feature=config.action_feature,
+        image_size=config.picture_size,
         weights=weights,
     )
 
@@ -124,7 +127,8 @@ def chunks_for(
 def _policy(recipe: Recipe, table: EpisodeTable) -> tuple[Any, Any]:
     data, place = recipe.data, recipe.policy.policy
     if place is None:
-        size = {name: getattr(recipe.policy, name) for name in NEW_POLICY_FIELDS}
+        # What the recipe leaves out, a size or the policy's own configuration decides.
+        size = {name: getattr(recipe.policy, name) for name in NEW_POLICY_FIELDS if name in recipe.given}
         try:
             return policy_from_dataset(
                 table,

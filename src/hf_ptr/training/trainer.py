@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
+from peft import PeftConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
-from transformers import AutoModel, PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -24,6 +25,8 @@ from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.segments import SegmentBatches
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_text
+from hf_ptr.policies.loading import load_trainable
+from hf_ptr.policies.lora import with_adapter
 from hf_ptr.scoring import Candidates
 from hf_ptr.scoring.fitting import require_fittable
 from hf_ptr.training.calibrating import calibrated_chunks
@@ -40,6 +43,7 @@ MODEL_INPUTS = (
     "instruction_mask",
     "actions",
     "action_mask",
+    "action_dim_mask",
     "next_observation",
 )
 STATE_FILE = "ptr_state.safetensors"
@@ -56,7 +60,8 @@ class PTRTrainer(Trainer):
         eval_dataset: of the same kind; `eval_loss` is the unweighted action loss.
         processing_class: the policy's processor, which encodes the instructions.
         data_collator: joins chunks to a batch; made from the processor and the dataset when left out.
-        peft_config: not supported yet; only None is accepted.
+        peft_config: of a LoRA adapter that is trained in place of the policy's own weights; scorer and belief
+            tokenizer are trained in full. A policy that has an adapter goes on with it.
 
     Raises:
         InputError: for a model that is no policy, and for what is not supported (see `_refuse`).
@@ -83,15 +88,15 @@ class PTRTrainer(Trainer):
         data_collator: Callable[[Any], dict[str, Any]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
-        peft_config: Any | None = None,
+        peft_config: PeftConfig | None = None,
     ):
-        _refuse(args, peft_config, train_dataset, eval_dataset, processing_class, data_collator)
+        _refuse(args, train_dataset, eval_dataset, processing_class, data_collator)
         if data_collator is None:
             dataset = train_dataset if train_dataset is not None else eval_dataset
             data_collator = ChunkCollator(processing_class, tasks=getattr(dataset, "tasks", ()))
         self.weight_log = WeightLog(self)
         super().__init__(
-            model=as_ptr_model(model, args),
+            model=as_ptr_model(model, args, peft_config),
             args=args,
             data_collator=data_collator,
             train_dataset=train_dataset,
@@ -188,7 +193,7 @@ class PTRTrainer(Trainer):
         return output
 
     def _policy(self) -> Any:
-        return self.accelerator.unwrap_model(self.model).policy
+        return self.accelerator.unwrap_model(self.model).adapter
 
     def _discount(self, inputs: dict[str, Any]) -> torch.Tensor | None:
         if self.args.discount == 1.0:
@@ -364,10 +369,9 @@ def load_objective_state(
     return state
 
 
-def _refuse(args: PTRConfig, peft_config: Any, train: Any, evaluation: Any, processor: Any, collator: Any) -> None:
+def _refuse(args: PTRConfig, train: Any, evaluation: Any, processor: Any, collator: Any) -> None:
     """What cannot be trained, by name and before anything is built."""
     refused = {
-        "peft_config": peft_config is not None,
         "fsdp": bool(args.fsdp),
         "deepspeed": bool(args.deepspeed),
         "gradient_checkpointing": bool(args.gradient_checkpointing),
@@ -430,20 +434,24 @@ class _Steps(TrainerCallback):
         model.update_target()
 
 
-def as_ptr_model(model: str | os.PathLike | PreTrainedModel, args: PTRConfig) -> PTRModel:
+def as_ptr_model(
+    model: str | os.PathLike | PreTrainedModel, args: PTRConfig, peft_config: PeftConfig | None = None
+) -> PTRModel:
     """
     The module to train. A [`PTRModel`], or a run's folder, with the parts that `args` ask for goes on with them;
-    another run's folder gives its policy, and the parts are new.
+    another run's folder gives its policy, and the parts are new. With `peft_config` an adapter trains the policy.
     """
     policy: Any = model
     if isinstance(model, str | os.PathLike):
         place = str(model)
-        policy = PTRModel.from_pretrained(place) if has_ptr_parts(place) else AutoModel.from_pretrained(place)
+        policy = PTRModel.from_pretrained(place) if has_ptr_parts(place) else load_trainable(place)
     if isinstance(policy, PTRModel):
         belief = policy.belief_tokenizer
         has = (policy.scorer is not None, 0 if belief is None else belief.config.num_tokens)
         if has == (args.with_scorer, args.belief_tokens):
             policy.config.scorer_shapes_policy = args.scorer_shapes_policy
+            if peft_config is not None:
+                policy.set_policy(with_adapter(policy.policy, peft_config))
             return policy
         if policy is model:
             raise InputError(
@@ -453,7 +461,7 @@ def as_ptr_model(model: str | os.PathLike | PreTrainedModel, args: PTRConfig) ->
             )
         policy = policy.policy
     return build_ptr_model(
-        policy,
+        policy if peft_config is None else with_adapter(policy, peft_config),
         with_scorer=args.with_scorer,
         belief_tokens=args.belief_tokens,
         target_decay=args.target_decay,

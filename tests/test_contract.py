@@ -1,0 +1,63 @@
+"""The contract of post-trainable policies, on every policy that there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from model_helpers import INSTRUCTIONS, Batch, tiny_batch, tiny_policy
+from policy_contract import PolicyContract
+
+from hf_ptr.policies.vla.processing_vla import VLAProcessor, instruction_tokenizer
+
+
+class NativePolicy(PolicyContract):
+    settings: dict[str, Any] = {}
+
+    def policy(self) -> Any:
+        return tiny_policy(hidden_size=16, expert_size=16, **self.settings)
+
+    def batch(self, seed: int = 0) -> Batch:
+        return tiny_batch(seed=seed)
+
+    def save_processor(self, folder: Path) -> None:
+        VLAProcessor(instruction_tokenizer(INSTRUCTIONS)).save_pretrained(folder)
+
+
+class TestFlow(NativePolicy):
+    pass
+
+
+class TestDiffusion(NativePolicy):
+    settings = {"action_head": "diffusion"}
+
+
+class TestTokens(NativePolicy):
+    settings = {"action_head": "tokens", "num_bins": 16}
+    lora_targets = ["q_proj", "v_proj", "state_embedding"]
+
+
+@pytest.mark.parametrize("head", ["flow", "diffusion", "tokens"])
+def test_every_head_learns_to_give_the_actions_back(head: str) -> None:
+    policy = tiny_policy(hidden_size=32, expert_size=64, action_head=head, num_denoising_steps=10, num_bins=64)
+    batch = tiny_batch()
+    batch["action_mask"][:] = True
+    # Within the range of the statistics that the policy has, as data are.
+    mean, std = policy.action_normalizer.mean, policy.action_normalizer.std
+    batch["actions"] = mean + std * batch["actions"].clamp(-2, 2)
+    inputs = {name: batch[name] for name in ("observation", "state", "instruction_ids", "instruction_mask")}
+    wanted = {**inputs, "actions": batch["actions"], "action_mask": batch["action_mask"]}
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-2)
+    torch.manual_seed(0)
+    first = policy(**wanted).loss.item()
+    for _ in range(300):
+        loss = policy(**wanted).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    policy.eval()
+    acted = policy.predict_action_chunk(**inputs, generator=torch.Generator().manual_seed(0))
+    error = ((acted - batch["actions"]) / std).square().mean().sqrt()
+    assert loss.item() < 0.3 * first and error < 0.35
