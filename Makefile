@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Two processes share the cores in tests and benchmarks: one thread each, or they would wait for each other.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help install gl browser lint format test demo bench bench-clean bench-robustness bench-score bench-smoke clean
+.PHONY: help install gl browser lint format test demo bench bench-clean bench-robustness bench-score bench-import bench-smoke clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -60,6 +60,9 @@ bench-score: install  ## Which faults the calibrated score finds, and what it ke
 	$(BIN)/python -m benchmarks.detection
 	$(BIN)/python -m benchmarks.kept
 	$(BIN)/python -m benchmarks.robustness.report
+
+bench-import: install  ## Cost of the first import against that of transformers
+	$(BIN)/python -m benchmarks.first_import
 
 bench-smoke: install  ## One small cell of every kind of run of the robustness benchmark
 	$(BIN)/python -m benchmarks.robustness smoke --fresh

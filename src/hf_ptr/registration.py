@@ -1,8 +1,8 @@
 """The components in transformers' Auto classes, from `import hf_ptr` on and yet without loading anything then.
 
 Loading transformers' Auto classes takes seconds, and so do the components. So `defer` only asks to be told when
-something else loads them; then a stand-in takes each component's place among the configurations, and the component
-itself is loaded, and registered by its own package, when its model type is first asked for.
+something else loads them; then a stand-in takes each component's place, and the component itself is loaded, and
+registered by its own package, when anything of it is asked for.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-CONFIGURATIONS = "transformers.models.auto.configuration_auto"
 # Model type to the package that registers it.
 COMPONENTS = {
     "ptr_belief_tokenizer": "hf_ptr.belief",
@@ -24,78 +23,96 @@ COMPONENTS = {
     "ptr_vla": "hf_ptr.policies.vla",
     "ptr": "hf_ptr.training",
 }
+# Processors, which are looked up by name before any model type is.
+PROCESSORS = {"VLAProcessor": "hf_ptr.policies.vla"}
 
 
-def register(config: type, model: type, processor: type | None = None) -> None:
+def register(config: Any, model: Any, processor: Any = None) -> None:
     """Makes a component known to `AutoConfig`, `AutoModel` and, with a processor, to `AutoProcessor`."""
     from transformers import AutoConfig, AutoModel, AutoProcessor
 
-    AutoConfig.register(config.model_type, config, exist_ok=True)  # type: ignore[attr-defined]
+    AutoConfig.register(config.model_type, config, exist_ok=True)
     AutoModel.register(config, model, exist_ok=True)
     if processor is not None:
         AutoProcessor.register(config, processor, exist_ok=True)
 
 
 def defer() -> None:
-    """Puts stand-ins for the components among the configurations that `AutoConfig` knows, as soon as it is loaded."""
-    loaded = sys.modules.get(CONFIGURATIONS)
-    if loaded is not None and hasattr(loaded, "CONFIG_MAPPING"):
-        _put_stand_ins(loaded)
-    elif not any(isinstance(finder, _Waiting) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Waiting())
+    """Puts stand-ins for the components where the Auto classes look them up, as soon as those are loaded."""
+    for name, put in WAITED_FOR.items():
+        loaded = sys.modules.get(name)
+        if loaded is not None:
+            put(loaded)
+    sys.meta_path.insert(0, _Waiting())
 
 
-def _put_stand_ins(configurations: ModuleType) -> None:
-    mapping = configurations.CONFIG_MAPPING
+def _put_configurations(module: ModuleType) -> None:
     for model_type, package in COMPONENTS.items():
-        if model_type not in mapping:
-            mapping.register(model_type, _StandIn(model_type, package))
+        if model_type not in module.CONFIG_MAPPING:
+            module.CONFIG_MAPPING.register(
+                model_type, _StandIn(package, lambda model_type=model_type: module.CONFIG_MAPPING[model_type])
+            )
+
+
+def _put_processors(module: ModuleType) -> None:
+    for name, package in PROCESSORS.items():
+        stand_in = _StandIn(package, lambda name=name, package=package: getattr(sys.modules[package], name))
+        stand_in.__name__ = name
+        # Looked up by its name; the configuration that it belongs to need not be known for that.
+        module.AutoProcessor.register(stand_in, stand_in, exist_ok=True)
+
+
+WAITED_FOR: dict[str, Callable[[ModuleType], None]] = {
+    "transformers.models.auto.configuration_auto": _put_configurations,
+    "transformers.models.auto.processing_auto": _put_processors,
+}
 
 
 class _StandIn:
-    """A configuration class that is loaded when anything of it is asked for."""
+    """A class that is loaded when anything of it is asked for."""
 
-    def __init__(self, model_type: str, package: str):
-        self.model_type, self._package = model_type, package
+    __name__: str
 
-    def _load(self) -> Any:
-        importlib.import_module(self._package)
-        return sys.modules[CONFIGURATIONS].CONFIG_MAPPING[self.model_type]
+    def __init__(self, package: str, find: Callable[[], Any]):
+        self._package, self._find = package, find
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return getattr(self._load(), name)
+        importlib.import_module(self._package)
+        return getattr(self._find(), name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._load()(*args, **kwargs)
+        importlib.import_module(self._package)
+        return self._find()(*args, **kwargs)
 
 
 class _Waiting(MetaPathFinder):
-    """Finds nothing itself: it lets the others find transformers' configurations, and adds the stand-ins."""
+    """Finds nothing itself: it lets the others find the modules that are waited for, and adds the stand-ins."""
 
-    _asking = False
+    def __init__(self) -> None:
+        self._asking: set[str] = set()
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != CONFIGURATIONS or self._asking:
+        if fullname not in WAITED_FOR or fullname in self._asking:
             return None
-        self._asking = True
+        self._asking.add(fullname)
         try:
             spec = importlib.util.find_spec(fullname)
         finally:
-            self._asking = False
+            self._asking.discard(fullname)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Then(spec.loader)
+            spec.loader = _Then(spec.loader, WAITED_FOR[fullname])
         return spec
 
 
 class _Then(Loader):
     """Loads as the loader that was found, and then puts the stand-ins."""
 
-    def __init__(self, found: Loader):
-        self._found = found
+    def __init__(self, found: Loader, put: Callable[[ModuleType], None]):
+        self._found, self._put = found, put
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._found.create_module(spec)
@@ -104,4 +121,4 @@ class _Then(Loader):
         assert module.__spec__ is not None
         module.__spec__.loader = module.__loader__ = self._found
         self._found.exec_module(module)
-        _put_stand_ins(module)
+        self._put(module)
