@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -49,17 +50,20 @@ def defer() -> None:
 def _put_configurations(module: ModuleType) -> None:
     for model_type, package in COMPONENTS.items():
         if model_type not in module.CONFIG_MAPPING:
-            module.CONFIG_MAPPING.register(
-                model_type, _StandIn(package, lambda model_type=model_type: module.CONFIG_MAPPING[model_type])
-            )
+            find = partial(module.CONFIG_MAPPING.__getitem__, model_type)
+            module.CONFIG_MAPPING.register(model_type, _StandIn(package, find))
 
 
 def _put_processors(module: ModuleType) -> None:
     for name, package in PROCESSORS.items():
-        stand_in = _StandIn(package, lambda name=name, package=package: getattr(sys.modules[package], name))
+        stand_in = _StandIn(package, partial(_attribute, package, name))
         stand_in.__name__ = name
         # Looked up by its name; the configuration that it belongs to need not be known for that.
         module.AutoProcessor.register(stand_in, stand_in, exist_ok=True)
+
+
+def _attribute(package: str, name: str) -> Any:
+    return getattr(sys.modules[package], name)
 
 
 WAITED_FOR: dict[str, Callable[[ModuleType], None]] = {
