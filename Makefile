@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Two processes share the cores in tests and benchmarks: one thread each, or they would wait for each other.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help install gl browser lint format test demo bench bench-clean bench-robustness bench-score bench-import bench-smoke clean
+.PHONY: help install gl browser lint format test lerobot test-lerobot demo bench bench-clean bench-robustness bench-score bench-import bench-smoke clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[metaworld,pixels,report,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[metaworld,pixels,report,robomimic,dev]'
 	@touch $@
 
 gl:  ## Check that off-screen rendering works, and name the packages where it does not
@@ -40,6 +40,20 @@ format: install  ## Mend the style
 
 test: install gl browser  ## All tests
 	$(ONE_THREAD) $(BIN)/pytest -n 2
+
+LEROBOT := .venv-lerobot
+PYTHON312 ?= python3.12
+# LeRobot needs Python 3.12 and other versions of torch and transformers than this library: an environment of its own.
+$(LEROBOT)/.installed:
+	@$(PYTHON312) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || { echo "LeRobot needs Python 3.12: make PYTHON312=python3.12"; exit 2; }
+	$(PYTHON312) -m venv $(LEROBOT)
+	$(LEROBOT)/bin/pip install --quiet 'lerobot[dataset]==0.6.1'
+	@touch $@
+
+lerobot: $(LEROBOT)/.installed  ## Build .venv-lerobot, 6 GB
+
+test-lerobot: install lerobot  ## LeRobot itself reads back what is written
+	$(ONE_THREAD) HF_PTR_LEROBOT_PYTHON=$(CURDIR)/$(LEROBOT)/bin/python $(BIN)/pytest tests/test_lerobot.py
 
 demo: install  ## Record, corrupt, train SFT and PTR, evaluate: about ten minutes on two cores
 	$(BIN)/hf-ptr demo --out runs/demo
@@ -68,4 +82,4 @@ bench-smoke: install  ## One small cell of every kind of run of the robustness b
 	$(BIN)/python -m benchmarks.robustness smoke --fresh
 
 clean:  ## Remove what was built
-	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(LEROBOT) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

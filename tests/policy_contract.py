@@ -15,8 +15,8 @@ from peft import LoraConfig
 from hf_ptr import PTRModel
 from hf_ptr.policies import load_policy
 from hf_ptr.policies.lora import merged, with_adapter
+from hf_ptr.training.batch import candidates_of, model_inputs
 from hf_ptr.training.model import build_ptr_model
-from hf_ptr.training.trainer import candidates_of, model_inputs
 
 ACTING = ("observation", "state", "instruction_ids", "instruction_mask")
 
@@ -29,7 +29,7 @@ class PolicyContract(abc.ABC):
     """
 
     # Ends of the names of layers that LoRA adapts.
-    lora_targets: list[str] | str = "all-linear"
+    lora_targets: tuple[str, ...] | str = "all-linear"
     # Parameters that no part of the training reaches, as ends of their names; DDP must search for them.
     unreached: tuple[str, ...] = ()
 
@@ -83,7 +83,7 @@ class PolicyContract(abc.ABC):
         model, batch = self.model(), self.batch()
         optimizer = torch.optim.AdamW([value for value in model.parameters() if value.requires_grad], lr=3e-3)
         before = self.total(model, batch).metrics["loss_id"]
-        for step in range(30):
+        for _ in range(30):
             losses = self.total(model, batch)
             losses.total.backward()
             optimizer.step()
@@ -152,7 +152,7 @@ class PolicyContract(abc.ABC):
     def test_under_lora_only_the_adapter_and_the_ptr_parts_change(self, tmp_path: Path) -> None:
         self.policy_folder(tmp_path / "base")
         base = load_policy(str(tmp_path / "base"))[0]
-        policy = with_adapter(getattr(base, "model", base), LoraConfig(r=2, target_modules=self.lora_targets))
+        policy = with_adapter(getattr(base, "model", base), LoraConfig(r=2, target_modules=self.targets()))
         model, batch = build_ptr_model(policy, with_scorer=True, belief_tokens=2), self.batch()
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         optimizer = torch.optim.SGD([value for value in model.parameters() if value.requires_grad], lr=0.1)
@@ -173,6 +173,9 @@ class PolicyContract(abc.ABC):
         ).eval()
         folded.adapter.attach_belief(model.belief_tokenizer)
         torch.testing.assert_close(self.acted(folded.adapter, batch), acted, rtol=0, atol=1e-5)
+
+    def targets(self) -> list[str] | str:
+        return self.lora_targets if isinstance(self.lora_targets, str) else list(self.lora_targets)
 
     def policy_folder(self, folder: Path) -> None:
         """Writes the bare policy with its processor."""

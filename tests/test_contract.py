@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from hf_ptr.policies.vla.processing_vla import VLAProcessor, instruction_tokeniz
 
 
 class NativePolicy(PolicyContract):
-    settings: dict[str, Any] = {}
+    settings: ClassVar[dict[str, Any]] = {}
 
     def policy(self) -> Any:
         return tiny_policy(hidden_size=16, expert_size=16, **self.settings)
@@ -31,12 +31,20 @@ class TestFlow(NativePolicy):
 
 
 class TestDiffusion(NativePolicy):
-    settings = {"action_head": "diffusion"}
+    settings: ClassVar[dict[str, Any]] = {"action_head": "diffusion"}
 
 
 class TestTokens(NativePolicy):
-    settings = {"action_head": "tokens", "num_bins": 16}
-    lora_targets = ["q_proj", "v_proj", "state_embedding"]
+    settings: ClassVar[dict[str, Any]] = {"action_head": "tokens", "num_bins": 16}
+    lora_targets = ("q_proj", "v_proj", "state_embedding")
+
+    def policy(self) -> Any:
+        """Far from uniform, so that what the context says decides between tokens."""
+        policy = super().policy()
+        with torch.no_grad():
+            for parameter in policy.head.parameters():
+                parameter.mul_(8.0)
+        return policy
 
 
 @pytest.mark.parametrize("head", ["flow", "diffusion", "tokens"])
@@ -51,13 +59,14 @@ def test_every_head_learns_to_give_the_actions_back(head: str) -> None:
     wanted = {**inputs, "actions": batch["actions"], "action_mask": batch["action_mask"]}
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-2)
     torch.manual_seed(0)
-    first = policy(**wanted).loss.item()
-    for _ in range(300):
+    losses = []
+    for _ in range(500):
         loss = policy(**wanted).loss
+        losses.append(loss.item())
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     policy.eval()
     acted = policy.predict_action_chunk(**inputs, generator=torch.Generator().manual_seed(0))
     error = ((acted - batch["actions"]) / std).square().mean().sqrt()
-    assert loss.item() < 0.3 * first and error < 0.35
+    assert sum(losses[-20:]) / 20 < 0.3 * losses[0] and error < 0.35

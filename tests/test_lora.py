@@ -18,6 +18,7 @@ from hf_ptr.data import ChunkDataset, read_dataset
 from hf_ptr.errors import InputError
 from hf_ptr.evaluation.rollouts import evaluate_metaworld
 from hf_ptr.policies import policy_from_dataset
+from hf_ptr.policies.adapters import load_model
 from hf_ptr.policies.lora import load_adapted, merged, with_adapter
 from hf_ptr.scoring import TargetEncoder
 from hf_ptr.training.model import build_ptr_model
@@ -198,4 +199,4 @@ def test_what_cannot_be_adapted_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "adapter_config.json").write_text("{}")
     with pytest.raises(InputError, match="the adapter in"):
-        load_adapted(str(tmp_path / "run"))
+        load_adapted(str(tmp_path / "run"), load_model)

@@ -17,13 +17,15 @@ from hf_ptr.data.columns import first_line
 from hf_ptr.data.corruption import corrupt
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.data.weights import read_weights
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_text
 from hf_ptr.policies import load_policy, policy_from_dataset, require_fits
 from hf_ptr.policies.acting import belief_lag
+from hf_ptr.training.checkpoints import last_complete_checkpoint
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
-from hf_ptr.training.trainer import PTRTrainer, last_complete_checkpoint
+from hf_ptr.training.trainer import PTRTrainer
 
 RECIPE_FILE = "recipe.yaml"
 DONE_FILE = "train_results.json"
@@ -65,16 +67,24 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     """Reads the data, makes or loads the policy, and puts both into a [`PTRTrainer`]."""
     # Before the policy's weights are drawn, so that a recipe and its seed are one run.
     set_seed(recipe.training.seed)
-    episodes, held_out = parse_episodes(recipe.data.episodes), parse_episodes(recipe.data.eval_episodes)
+    skip = parse_episodes(recipe.data.skip_episodes) or []
+    episodes, held_out = (
+        None if ids is None else [number for number in ids if number not in set(skip)]
+        for ids in (parse_episodes(recipe.data.episodes), parse_episodes(recipe.data.eval_episodes))
+    )
     both = sorted(set(episodes or ()) & set(held_out or ()))
     if both:
         raise InputError(f"episodes {both} are in episodes and in eval_episodes; hold out others")
-    whole = read_dataset(str(recipe.data.dataset))
+    wanted = None if episodes is None else [*episodes, *(held_out or ())]
+    whole = _read(str(recipe.data.dataset), wanted, skip)
     if held_out and episodes is None:
         episodes = [number for number in whole.episode_index.tolist() if number not in set(held_out)]
     table = whole if episodes is None else whole.select(episodes)
-    table, _ = corrupt(table, recipe.data.corruption, recipe.data.corruption_seed)
+    table, _ = corrupt(table, recipe.data.corruption, recipe.data.corruption_seed, recipe.data.corruption_severity)
     policy, processor = _policy(recipe, table)
+    cameras = [name for name in policy.config.observation_features if name in table.videos]
+    ids = whole.episode_index.tolist()
+    refuse_unusable(validate_dataset(str(recipe.data.dataset), episodes=ids, cameras=cameras, decode=False), skip)
     cut: dict[str, Any] = {
         "segment_chunks": recipe.data.segment_chunks,
         "target_offset": recipe.data.target_offset,
@@ -95,6 +105,16 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
         trainer.get_train_dataloader()
         trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
     return trainer
+
+
+def _read(dataset: str, episodes: list[int] | None, skip: list[int]) -> EpisodeTable:
+    try:
+        return read_dataset(dataset, episodes, skip=skip)
+    except InputError:
+        # The reader stops at the first thing that is wrong; this says which episodes to skip for all of it.
+        everything = validate_dataset(dataset, episodes=episodes, skip=skip, cameras=(), decode=False)
+        refuse_unusable(everything, skip)
+        raise
 
 
 @contextmanager
@@ -175,7 +195,8 @@ def _require_same_run(folder: Path, recipe: Recipe) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"output_dir {folder} is a file; choose another output_dir")
     if not made.exists():
-        if folder.exists() and any(folder.iterdir()):
+        # A run that was killed at its first write leaves the beginning of a hidden file.
+        if folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise InputError(f"output_dir {folder} is not empty and no run of ours; choose another output_dir")
         return
     try:

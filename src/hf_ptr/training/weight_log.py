@@ -16,12 +16,12 @@ BINS = 32
 
 class WeightLog(TrainerCallback):
     """
-    Counts the weights of every batch, and at each log writes them to the run's folder and to the trackers in use.
+    Counts the weights of every batch, and at each log writes them to the run's folder.
 
     Weights beyond the settings' bounds, as a score file may bring, are counted in the outermost bins.
 
     Args:
-        trainer: whose `batch_weight` is the weight `(N,)` of its last batch.
+        trainer: which adds the weights of each of its batches.
     """
 
     def __init__(self, trainer: Any):
@@ -42,9 +42,9 @@ class WeightLog(TrainerCallback):
         if state.is_world_process_zero:
             forget_histograms_after(Path(str(args.output_dir)), state.global_step)
 
-    def on_step_end(self, args, state, control, **kwargs):
-        weight = self.trainer.batch_weight
-        if weight is None:
+    def add(self, weight: torch.Tensor) -> None:
+        """Counts the weights `(N,)` of a batch."""
+        if not self._edges:
             return
         low, high = self._edges[0], self._edges[-1]
         place = ((weight.detach().float() - low) * (BINS / (high - low))).long().clamp(0, BINS - 1)

@@ -85,7 +85,7 @@ class DiffusionPath:
         with torch.device("cpu"):
             # Any: diffusers has no type annotations that hold.
             self.scheduler: Any = DDPMScheduler(**settings)
-            self.sampler: Any = DDIMScheduler(**settings)
+            self.sampler: Any = DDIMScheduler(**settings, timestep_spacing="trailing")
             self.sampler.set_timesteps(config.num_denoising_steps)
 
     def noised(self, clean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
