@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -281,7 +282,53 @@ def test_no_space_left(metaworld_dataset: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "train_results.json").exists()
 
 
+def test_a_dry_run_says_what_it_would_do_and_writes_nothing(metaworld_dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = hf_ptr("train", RECIPE, f"dataset={metaworld_dataset}", f"output_dir={out}", *SHORT, "--dry-run")
+    assert result.returncode == 0 and not out.exists()
+    for said in ("8", "VLAPolicy", "PTR as published", "MiB", str(out)):
+        assert said in result.stdout.replace("\n", "")
+    wrong = hf_ptr("train", RECIPE, f"dataset={metaworld_dataset}", f"output_dir={out}", "w_maxx=3", "--dry-run")
+    assert "Did you mean 'w_max'?" in the_line(wrong)
+
+
+def test_a_run_is_not_gone_on_with_on_other_data(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
+    origin = json.loads((run_folder / "origin.json").read_text())
+    assert origin["data"]["train"]["episodes"] == 8 and origin["versions"]["hf-ptr"]
+    changed, out = Path(shutil.copytree(metaworld_dataset, tmp_path / "data")), tmp_path / "out"
+    first = train(changed, out, "max_steps=2")
+    assert first.returncode == 0, first.stderr
+    (out / "train_results.json").unlink()
+    file = next((changed / "data").rglob("*.parquet"))
+    table = pq.read_table(file)
+    actions = np.array(table["action"].to_pylist(), dtype=np.float32)
+    actions[0, 0] += 0.01
+    column = pa.FixedSizeListArray.from_arrays(pa.array(actions.ravel()), 4)
+    pq.write_table(table.set_column(table.schema.get_field_index("action"), "action", column), file)
+    assert "holds a run on other data" in the_line(train(changed, out, "max_steps=2"))
+
+
+def test_quiet_says_only_what_is_wrong(tmp_path: Path) -> None:
+    quiet = hf_ptr("--quiet", "doctor")
+    assert quiet.returncode == 0 and quiet.stdout == ""
+    assert "meta/info.json" in the_line(hf_ptr("-q", "score", tmp_path, "--fit", "--out", tmp_path / "s.parquet"))
+
+
+def test_doctor_finds_what_the_tests_need() -> None:
+    found = json.loads(hf_ptr("doctor", "--json").stdout)
+    assert found["packages"]["torch"] and found["devices"][-1] == "cpu"
+    assert found["rendering"] in ("egl", "osmesa", "glfw", "cgl") and found["codecs"]["av1"]
+    assert "video codecs" in hf_ptr("doctor").stdout
+
+
+def test_no_color_is_obeyed() -> None:
+    colored = "import os; os.environ |= {'FORCE_COLOR': '1', 'TERM': 'xterm'}"
+    plain = colored + "; os.environ['NO_COLOR'] = '1'"
+    assert "\x1b[1;36m" in hf_ptr("--help", before=colored).stdout
+    assert not re.search(r"\x1b\[[\d;]*3\dm", hf_ptr("--help", before=plain).stdout)
+
+
 def test_help_names_every_command() -> None:
     result = hf_ptr("--help", before="")
     assert result.returncode == 0
-    assert all(name in result.stdout for name in ("record", "train", "evaluate", "score", "demo"))
+    assert all(name in result.stdout for name in ("record", "train", "evaluate", "score", "report", "doctor", "demo"))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from typing import Annotated
 
 import typer
 
@@ -17,10 +20,35 @@ UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.EISDIR
 
 app = typer.Typer(
     name="hf-ptr",
-    help="Post-train robot policies on uneven demonstrations.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def before_all(
+    context: typer.Context,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Say nothing but what is wrong; what is written is written.")
+    ] = False,
+) -> None:
+    """Post-train robot policies on uneven demonstrations.
+
+    Colours are left out where NO_COLOR is set, progress bars where the output is no terminal. Start with
+
+        hf-ptr doctor
+
+        hf-ptr score DATASET --fit
+
+        hf-ptr report scores.parquet
+    """
+    if quiet:
+        # Progress bars and all that is said go there; errors, on the other stream, stay. Closed with the context.
+        nowhere = context.with_resource(open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        context.with_resource(redirect_stdout(nowhere))
+        os.environ["TQDM_DISABLE"] = "1"
+
+
 app.add_typer(record.app, name="record")
 app.add_typer(convert.app, name="convert")
 app.command("validate")(validate.validate)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import os
 import platform
 from importlib import metadata
@@ -58,7 +57,6 @@ def examine() -> dict[str, Any]:
     devices = [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         devices.append("mps")
-    libraries = {name: ctypes.util.find_library(name) is not None for name in ("EGL", "OSMesa")}
     return {
         "system": {
             "hf-ptr": __version__,
@@ -70,7 +68,7 @@ def examine() -> dict[str, Any]:
         "packages": {name: _version(name) for name in NEEDED},
         "optional": {name: _version(name) for name in OPTIONAL},
         "devices": [*devices, "cpu"],
-        "rendering": {"MUJOCO_GL": os.environ.get("MUJOCO_GL"), **libraries},
+        "rendering": _rendering(),
         "codecs": {name: name in av.codecs_available for name in CODECS},
         "hub": {"endpoint": constants.ENDPOINT, "token": get_token() is not None, "offline": constants.HF_HUB_OFFLINE},
     }
@@ -85,6 +83,7 @@ def _version(name: str) -> str | None:
 
 def _show(found: dict[str, Any]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -95,9 +94,9 @@ def _show(found: dict[str, Any]) -> None:
     for name, version in found["packages"].items():
         table.add_row(name, version or "[red]missing[/red]")
     for name, version in found["optional"].items():
-        table.add_row(name, version or f"not installed; {OPTIONAL[name].replace('[', chr(92) + '[')}")
+        table.add_row(name, version or f"not installed; {escape(OPTIONAL[name])}")
     table.add_row("devices", ", ".join(found["devices"]))
-    table.add_row("rendering", _rendering(found["rendering"]))
+    table.add_row("rendering", escape(found["rendering"]))
     table.add_row("video codecs", ", ".join(name for name, there in found["codecs"].items() if there) or "none")
     hub = found["hub"]
     login = "a token is stored" if hub["token"] else "no token; hf auth login, to push"
@@ -105,9 +104,14 @@ def _show(found: dict[str, Any]) -> None:
     Console().print(table)
 
 
-def _rendering(found: dict[str, Any]) -> str:
-    there = [name for name in ("EGL", "OSMesa") if found[name]]
-    if not there:
-        return "neither EGL nor OSMesa; apt-get install libegl1 libgl1 libosmesa6"
-    chosen = found["MUJOCO_GL"]
-    return f"{' and '.join(there)} there; MUJOCO_GL is {chosen or 'not set, the first that works is taken'}"
+def _rendering() -> str:
+    """The back end that off-screen rendering works with, tried in a process of its own, or what is in the way."""
+    from hf_ptr.envs.rendering import select_backend
+    from hf_ptr.errors import InputError
+
+    if _version("mujoco") is None:
+        return "no simulator: pip install 'hf-ptr[metaworld]'"
+    try:
+        return select_backend()
+    except InputError as error:
+        return str(error)

@@ -39,8 +39,9 @@ def scored_table(evidence: Evidence, dataset: Path | None) -> EpisodeTable | Non
     elif evidence.scores is not None:
         table = table.select(evidence.scores.episode_index.unique().tolist())
     corruption, seed = made.get("corruption"), made.get("corruption_seed", 0)
-    if isinstance(corruption, str) and isinstance(seed, int):
-        table, _ = corrupt(table, corruption, seed)
+    severity = made.get("corruption_severity", 1.0)
+    if isinstance(corruption, str) and isinstance(seed, int) and isinstance(severity, int | float):
+        table, _ = corrupt(table, corruption, seed, severity)
     return table
 
 

@@ -24,6 +24,7 @@ from hf_ptr.files import write_text
 from hf_ptr.policies import load_policy, policy_from_dataset, require_fits
 from hf_ptr.policies.acting import belief_lag
 from hf_ptr.training.checkpoints import last_complete_checkpoint
+from hf_ptr.training.origin import origin_of, write_origin
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
 from hf_ptr.training.trainer import PTRTrainer
 
@@ -47,12 +48,13 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
     """
     recipe = load_recipe(path, overrides)
     folder = Path(str(recipe.training.output_dir))
-    _require_same_run(folder, recipe)
+    require_same_run(folder, recipe)
     if (folder / DONE_FILE).exists():
         return folder
     trainer = build_trainer(recipe)
     if trainer.is_world_process_zero():
         write_text(yaml.safe_dump(recipe.given, sort_keys=True, allow_unicode=True), folder / RECIPE_FILE)
+        write_origin(folder, origin_of({"train": trainer.train_dataset, "eval": trainer.eval_dataset}))
     result = trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder))
     trainer.save_model()
     trainer.save_state()
@@ -189,7 +191,7 @@ def evaluation_command(folder: Path) -> str:
     return f"hf-ptr evaluate {folder} --env metaworld, or --dataset DIR --episodes IDS that it was not trained on"
 
 
-def _require_same_run(folder: Path, recipe: Recipe) -> None:
+def require_same_run(folder: Path, recipe: Recipe) -> None:
     """An output folder belongs to one recipe: two runs in one folder would resume from each other."""
     made = folder / RECIPE_FILE
     if folder.exists() and not folder.is_dir():
