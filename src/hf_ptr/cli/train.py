@@ -33,9 +33,11 @@ def train(
         from hf_ptr.training.plan import plan_recipe
 
         table = Table(show_header=False, box=None, pad_edge=False)
+        for style in ("bold", None, None):
+            table.add_column(style=style, overflow="fold")
         for section, lines in plan_recipe(recipe, overrides or []).items():
             for number, (name, value) in enumerate(lines.items()):
-                table.add_row("" if number else f"[bold]{section}[/bold]", name, escape(str(value)))
+                table.add_row("" if number else section, name, escape(str(value)))
         Console().print(table)
         return
     from hf_ptr.training.run import evaluation_command, run_recipe
