@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Two processes share the cores in tests and benchmarks: one thread each, or they would wait for each other.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help install gl browser lint format test lerobot test-lerobot demo bench bench-clean bench-robustness bench-score bench-import bench-smoke clean
+.PHONY: help install gl browser docs lint format test lerobot test-lerobot demo bench bench-clean bench-robustness bench-score bench-import bench-smoke clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -28,6 +28,10 @@ gl:  ## Check that off-screen rendering works, and name the packages where it do
 browser:  ## Check that there is a browser to test the report in, and name the package where there is none
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || { \
 	  echo "The report is tested in a browser: apt-get install chromium"; exit 2; }
+
+docs: install  ## The documentation as a site, in build/site
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/mkdocs build --strict --site-dir build/site
 
 lint: install  ## Style and types
 	$(BIN)/ruff check .

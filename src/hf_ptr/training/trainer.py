@@ -40,6 +40,7 @@ from hf_ptr.training.config import ARGUMENTS_FILE, PTRConfig
 from hf_ptr.training.faults import FirstFault
 from hf_ptr.training.model import PTRModel, PTROutput, tensors_under
 from hf_ptr.training.objective import Losses, PTRObjective
+from hf_ptr.training.progress import use_rich_progress
 from hf_ptr.training.ranks import Ranks
 from hf_ptr.training.refusals import refuse
 from hf_ptr.training.stopping import StopSignals, leave
@@ -107,6 +108,7 @@ class PTRTrainer(Trainer):
             callbacks=[_Steps(self), self.weight_log, *(callbacks or [])],
             optimizers=optimizers,
         )
+        use_rich_progress(self)
         for name in ("target_offset", "segment_chunks"):
             if hasattr(train_dataset, name):
                 setattr(self.model.config, name, getattr(train_dataset, name))
