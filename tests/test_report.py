@@ -82,6 +82,23 @@ def test_the_doubtful_are_named_with_what_fails(table: EpisodeTable, tmp_path: P
     assert page.index("Episode 3 ") < page.index("Episode 7 ") < page.index("The best episodes")
 
 
+@pytest.mark.parametrize(
+    ("component", "shift", "words"),
+    [
+        ("action/shift", 6, "the actions of 6 frames later fit better, as if they had been recorded too late"),
+        ("action/shift", -4, "4 frames earlier fit better, as if they had been recorded too early"),
+        ("action/noise", 6, "its actions are taken for actions with noise on them"),
+    ],
+)
+def test_a_doubtful_episode_says_what_it_is_taken_for(
+    component: str, shift: int, words: str, table: EpisodeTable, tmp_path: Path
+) -> None:
+    scores = scores_of(table, {3: 0.1})
+    scores = scores.assign(failed_component=np.where(scores.score < 0.5, component, ""), explaining_shift=shift)
+    page = text_of(write_report(read_evidence(written(scores, tmp_path)), tmp_path / "r.html").read_text())
+    assert page.count(words) == 1
+
+
 def test_weights_that_change_nothing_are_called_so(table: EpisodeTable, tmp_path: Path) -> None:
     evidence = read_evidence(written(scores_of(table, {}), tmp_path))
     page = text_of(write_report(evidence, tmp_path / "r.html", table=table).read_text())

@@ -23,8 +23,8 @@ from hf_ptr.scoring.calibration import W_MAX, W_MIN
 from hf_ptr.scoring.views import VIEWS
 
 VIEW = "view_"
-NAMES = ("source", "scorer", "failed_view", "fault")
-OPTIONAL_IDS = ("frame_index", "task_index", "confused_episode", "confused_frame")
+NAMES = ("source", "scorer", "failed_view", "failed_component", "fault")
+OPTIONAL_IDS = ("frame_index", "task_index", "explaining_shift")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,13 @@ VIEW_FAILS = {
     "consequence": "what was observed afterwards does not follow from what was done",
     "instruction": "the instruction is not that of what was done",
 }
+# What a component of a view that fails takes the episode for.
+COMPONENT_SAYS = {
+    "action/pool": "its actions are taken for those of other episodes",
+    "action/noise": "its actions are taken for actions with noise on them",
+    "consequence/pool": "what followed is taken for what followed in other episodes",
+    "instruction/pool": "what was done is taken for what another instruction asks for",
+}
 # An effective sample size above this share, and all weights at a bound in more than this share, are as if there were
 # no weights.
 NO_EFFECT = 0.99
@@ -85,8 +92,8 @@ def doubt_threshold(evidence: Evidence) -> float:
 
 def summarise_episodes(evidence: Evidence) -> pd.DataFrame:
     """
-    One row an episode, by id: `frames weight score least task_index source failed fault doubtful`, and the mean of
-    each `view_*`.
+    One row an episode, by id: `frames weight score least task_index source failed component explaining_shift fault
+    doubtful`, and the mean of each `view_*`.
 
     `least` is the least weight of its chunks. `failed` is the view that fails most often in it, of a doubtful episode
     the view of least mean where no chunk says so; "" where none fails.
@@ -102,19 +109,30 @@ def summarise_episodes(evidence: Evidence) -> pd.DataFrame:
         least=("weight", "min"),
         **{view: (view, "mean") for view in views},
     )
-    for name, default in (("task_index", 0), ("source", ""), ("fault", "")):
+    for name, default in (("task_index", 0), ("source", ""), ("fault", ""), ("explaining_shift", 0)):
         table[name] = groups[name].first() if name in scores else default
     table["doubtful"] = table.weight < doubt_threshold(evidence)
     table["failed"] = ""
-    if "failed_view" in scores:
-        said = scores[scores.failed_view != ""].groupby("episode_index").failed_view.agg(lambda names: names.mode()[0])
-        table.loc[said.index, "failed"] = said
+    table["component"] = ""
+    for column, into in (("failed_view", "failed"), ("failed_component", "component")):
+        if column in scores:
+            named = scores[scores[column] != ""].groupby("episode_index")[column]
+            said = named.agg(lambda names: names.mode()[0])
+            table.loc[said.index, into] = said
     if views:
         silent = table.doubtful & (table.failed == "")
         lowest = table.loc[silent, views].dropna(axis=1, how="all")
         if len(lowest) and lowest.shape[1]:
             table.loc[silent, "failed"] = [name.removeprefix(VIEW) for name in lowest.idxmin(axis=1)]
     return table
+
+
+def taken_for(component: str, shift: int) -> str:
+    """What a doubtful episode is confused with, in words; "" where the scores do not say."""
+    if component == "action/shift" and shift:
+        where, when = ("later", "late") if shift > 0 else ("earlier", "early")
+        return f"the actions of {abs(shift)} frames {where} fit better, as if they had been recorded too {when}"
+    return COMPONENT_SAYS.get(component, "")
 
 
 def shifts(scores: pd.DataFrame, names: Sequence[str]) -> list[Shift]:

@@ -239,6 +239,9 @@ def _reasons(row: pd.Series, mine: pd.DataFrame, fps: float, in_seconds: bool) -
     said = []
     if row.doubtful and row.failed:
         said.append(f"View “{row.failed}” fails: {findings.VIEW_FAILS.get(row.failed, 'it does not fit')}.")
+        confused = findings.taken_for(row.component, int(row.explaining_shift))
+        if confused:
+            said.append(f"Nearest alternative: {confused}.")
     elif row.failed:
         share = float((mine.failed_view != "").mean())
         said.append(f"Fits as a whole; in {share:.0%} of its chunks the view “{row.failed}” does not.")
