@@ -56,10 +56,13 @@ def test_commands_and_options_exist(page: Path) -> None:
             assert name in RECIPES or name.isupper(), name
 
 
-def test_the_python_of_the_quick_start_runs(
+def test_the_python_of_the_pages_runs(
     metaworld_dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 2)
     (example,) = blocks(ROOT / "docs" / "index.md", "python")
     exec(compile(example.replace("data/g1_bottle", str(metaworld_dataset)), "index.md", "exec"), {})
     assert "episode_index" in capsys.readouterr().out
+    (example,) = blocks(ROOT / "docs" / "report.md", "python")
+    exec(compile(example.replace("data/g1_bottle", str(metaworld_dataset)), "report.md", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) == 8
