@@ -295,8 +295,8 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(metaworld_dataset: P
 
 
 def test_a_run_is_not_gone_on_with_on_other_data(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
-    origin = json.loads((run_folder / "origin.json").read_text())
-    assert origin["data"]["train"]["episodes"] == 8 and origin["versions"]["hf-ptr"]
+    began = json.loads((run_folder / "data.json").read_text())
+    assert began["train"][0]["episodes"] == 8
     changed, out = Path(shutil.copytree(metaworld_dataset, tmp_path / "data")), tmp_path / "out"
     first = train(changed, out, "max_steps=2")
     assert first.returncode == 0, first.stderr

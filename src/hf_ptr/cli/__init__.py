@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from hf_ptr.cli import convert, demo, doctor, evaluate, record, report, score, train, validate
+from hf_ptr.cli import convert, demo, doctor, evaluate, push, record, report, score, train, validate
 from hf_ptr.errors import InputError
 from hf_ptr.files import is_out_of_space
 
@@ -56,6 +56,7 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("score")(score.score)
 app.command("report")(report.report)
+app.command("push")(push.push)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 

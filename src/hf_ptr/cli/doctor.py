@@ -13,7 +13,6 @@ NEEDED = ("torch", "transformers", "accelerate", "peft", "datasets", "huggingfac
 OPTIONAL = {
     "metaworld": "simulated demonstrations and rollouts: pip install 'hf-ptr[metaworld]'",
     "PyOpenGL": "pictures from the simulator: pip install 'hf-ptr[pixels]'",
-    "matplotlib": "reports: pip install 'hf-ptr[report]'",
     "lerobot": "LeRobot's own tools and policies: pip install lerobot (Python 3.12 or newer)",
 }
 # What cameras of public datasets are encoded in.

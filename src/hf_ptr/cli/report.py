@@ -27,14 +27,10 @@ def report(
 
         hf-ptr report runs/ptr --compare runs/sft --out ptr-and-sft.html
     """
-    from hf_ptr.errors import InputError
-
-    try:
-        from hf_ptr.curation.report import write_report
-    except ImportError as error:
-        raise InputError(f"reports need more packages ({error}): pip install 'hf-ptr[report]'") from error
     from hf_ptr.curation.evidence import read_evidence
+    from hf_ptr.curation.report import write_report
     from hf_ptr.curation.scored_data import scored_table, with_scores
+    from hf_ptr.errors import InputError
 
     evidence = read_evidence(place)
     compared = None if compare is None else read_evidence(compare)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import mannwhitneyu
 
 from hf_ptr.curation.evidence import VIEW, Evidence
 from hf_ptr.functional import effective_sample_size, source_shift
+from hf_ptr.metrics.figures import auroc
 from hf_ptr.scoring.calibration import FAILED, MIN_GROUP
 
 # What a view that fails says of an episode.
@@ -72,13 +72,6 @@ class FoundFault:
     episodes: int
     auroc: float | None
     named: dict[str, int]
-
-
-def auroc(good: np.ndarray, bad: np.ndarray) -> float | None:
-    """The probability that a good sample's score is above a bad one's, ties counted half; None without either."""
-    if len(good) == 0 or len(bad) == 0:
-        return None
-    return float(mannwhitneyu(good, bad).statistic / (len(good) * len(bad)))
 
 
 def doubt_threshold(evidence: Evidence) -> float:

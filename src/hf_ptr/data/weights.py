@@ -13,7 +13,7 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
 from hf_ptr.files import replacing
 
-# Of a run that fitted its own weights, in its folder.
+# What a score file is called in a run's folder, and in its repository on the Hub.
 SCORES_FILE = "scores.parquet"
 
 

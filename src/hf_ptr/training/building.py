@@ -9,6 +9,7 @@ from peft import PeftConfig
 from transformers import PreTrainedModel
 
 from hf_ptr.errors import InputError
+from hf_ptr.hub.places import model_folder
 from hf_ptr.policies.loading import load_trainable
 from hf_ptr.policies.lora import with_adapter
 from hf_ptr.training.config import PTRConfig
@@ -24,7 +25,7 @@ def as_ptr_model(
     """
     policy: Any = model
     if isinstance(model, str | os.PathLike):
-        place = str(model)
+        place = str(model_folder(model))
         policy = PTRModel.from_pretrained(place) if has_ptr_parts(place) else load_trainable(place)
     if isinstance(policy, PTRModel):
         belief = policy.belief_tokenizer

@@ -6,23 +6,29 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
+from huggingface_hub import HfApi
 from peft import PeftConfig
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, rotate_checkpoints
+from transformers.utils import PushInProgress
 
 from hf_ptr import functional as F
 from hf_ptr.belief import BeliefCarry
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.segments import SegmentBatches
 from hf_ptr.errors import InputError
-from hf_ptr.files import write_text
+from hf_ptr.files import write_json, write_text
+from hf_ptr.hub.places import checkpoint_folder
+from hf_ptr.hub.push import ensure_repository
+from hf_ptr.policies.lora import adapted_place
 from hf_ptr.scoring import Candidates
 from hf_ptr.training.batch import candidates_of, model_inputs
 from hf_ptr.training.building import as_ptr_model
@@ -41,10 +47,13 @@ from hf_ptr.training.faults import FirstFault
 from hf_ptr.training.model import PTRModel, PTROutput, tensors_under
 from hf_ptr.training.objective import Losses, PTRObjective
 from hf_ptr.training.progress import use_rich_progress
+from hf_ptr.training.provenance import RUN_FILE, provenance
+from hf_ptr.training.publishing import push_checkpoint, push_run, require_shared_base, write_card
 from hf_ptr.training.ranks import Ranks
 from hf_ptr.training.refusals import refuse
 from hf_ptr.training.stopping import StopSignals, leave
 from hf_ptr.training.weight_log import WeightLog
+from hf_ptr.training.weight_record import WEIGHTS_FILE, WeightRecord, weight_record
 from hf_ptr.training.window import Window
 
 logger = logging.getLogger(__name__)
@@ -78,6 +87,9 @@ class PTRTrainer(Trainer):
     args: PTRConfig
     model: PTRModel
     objective: PTRObjective
+    # Trainer sets both to None in its __init__, whence its types.
+    hub_model_id: Any
+    push_in_progress: Any
     # `compute_loss` normalises over the whole step, see `Window`: nothing is left to divide by.
     loss_is_scaled_for_ga = True
 
@@ -127,12 +139,17 @@ class PTRTrainer(Trainer):
         self._stop = StopSignals()
         self.stopped_by = 0
         self._saving_to: Path | None = None
+        self._record: WeightRecord | None = None
+        self.provenance = provenance(train_dataset, self.accelerator.unwrap_model(self.model).policy)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """
         As [`Trainer.train`]; `True` finds the newest complete checkpoint. With `scoring="calibrated"` the weights are
         fitted first. On SIGTERM and on Ctrl-C the run saves a checkpoint at the end of its step, and ends as `leave`
         says.
+
+        Args:
+            resume_from_checkpoint: also `user/name` or `user/name@revision`, whose last pushed checkpoint is pulled.
 
         Raises:
             InputError: for a checkpoint that was made on another number of processes or with another batch, a loss or
@@ -144,11 +161,14 @@ class PTRTrainer(Trainer):
                 raise InputError(
                     f"{self.args.output_dir} holds no complete checkpoint; leave resume_from_checkpoint out"
                 )
+        if isinstance(resume_from_checkpoint, str):
+            resume_from_checkpoint = str(checkpoint_folder(resume_from_checkpoint))
         if resume_from_checkpoint:
             require_same_topology(str(resume_from_checkpoint), self.args)
         if self.args.calibrates and isinstance(self.train_dataset, ChunkDataset):
             resume = bool(resume_from_checkpoint)
             self.train_dataset = calibrated_chunks(self.train_dataset, self.args, self.accelerator, resume=resume)
+        self._record = weight_record(self.args, self.train_dataset)
         self.stopped_by = 0
         with self._stop:
             result = super().train(resume_from_checkpoint, *args, **kwargs)
@@ -231,6 +251,8 @@ class PTRTrainer(Trainer):
         assert output.action_loss is not None
         self._fault.look(output.action_loss, losses.weight, losses.total, inputs, self.state.global_step + 1)
         self._accumulate(losses)
+        if self._record is not None and not (self.args.with_scorer and self._warming_up()):
+            self._record.add(losses.weight, inputs.get("source_index"))
         self._part += 1
         self._steps += last
         return (losses.total, output) if return_outputs else losses.total
@@ -331,6 +353,9 @@ class PTRTrainer(Trainer):
         self._sums, self._steps = {}, 0
         return dict(zip(names, stacked.tolist(), strict=True))
 
+    def _warming_up(self) -> bool:
+        return self.state.global_step < self.args.nce_warmup_steps
+
     def _require_finite(self) -> None:
         """Stops a run whose loss or weights are no numbers, before it says or saves anything more."""
         source = getattr(getattr(self.train_dataset, "table", None), "source", type(self.train_dataset).__name__)
@@ -374,11 +399,16 @@ class PTRTrainer(Trainer):
             self.processing_class.save_pretrained(folder)
         self._save_state_file(folder)
         write_text(json.dumps(self.args.to_dict(), indent=2, default=str) + "\n", folder / ARGUMENTS_FILE)
+        write_json(self.provenance, folder / RUN_FILE)
+        if self._record is not None and (weights := self._record.to_dict()) is not None:
+            write_json(weights, folder / WEIGHTS_FILE)
 
     def _save_state_file(self, folder: str | os.PathLike) -> None:
         """Queue, controller, belief tokens and running metrics, which no part of the model holds."""
         parts = {f"metrics.{name}": value for name, value in self._sums.items()}
         parts |= {f"carry.{name}": value for name, value in self.carry.state_dict().items()}
+        if self._record is not None:
+            parts |= {f"record.{name}": value for name, value in self._record.state_dict().items()}
         parts["steps"] = torch.tensor(self._steps)
         parts["weight_counts"] = self.weight_log.counts
         if hasattr(self, "_tr_loss"):
@@ -399,6 +429,8 @@ class PTRTrainer(Trainer):
         state = load_objective_state(self.objective, checkpoint, state_file(self.ranks.index), self.args.device)
         self.carry.load_state_dict(tensors_under(state, "carry."))
         self._log_window = tensors_under(state, "log.")
+        if self._record is not None and (record := tensors_under(state, "record.")):
+            self._record.load_state_dict(record)
         self._sums, self._steps = tensors_under(state, "metrics."), int(state["steps"])
         self.weight_log.counts = state.get("weight_counts", self.weight_log.counts)
 
@@ -423,6 +455,90 @@ class PTRTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         saved = PTRModel.from_pretrained(resume_from_checkpoint)
         (self.model if model is None else model).load_state_dict(saved.state_dict())
+
+    # ---- the Hub ----
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """As [`Trainer.init_hf_repo`]; the branch of `hub_revision` is made too.
+
+        Raises:
+            InputError: when this cannot be pushed, or not from here. Nothing has been written then.
+        """
+        if self.is_world_process_zero():
+            require_shared_base(adapted_place(self.model.policy))
+            self.hub_model_id = ensure_repository(
+                self.args.hub_model_id or Path(str(self.args.output_dir)).absolute().name,
+                private=self.args.hub_private_repo if private is None else private,
+                revision=self.args.hub_revision,
+                token=token or self.args.hub_token,
+            )
+            self.push_in_progress = None
+
+    def create_model_card(self, license: str | None = None, **kwargs: Any) -> None:
+        """Writes the run's card, filled from what its folder tells, into `output_dir`."""
+        folder = Path(str(self.args.output_dir))
+        if self.is_world_process_zero():
+            write_card(folder, folder, self.hub_model_id or folder.absolute().name, license=license)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        license: str | None = None,
+    ) -> Any:
+        """
+        Pushes the run with its card, in one commit.
+
+        Args:
+            commit_message, blocking, token, revision, private: as [`Trainer.push_to_hub`].
+            license: its id, for the card.
+
+        Returns:
+            The commit, or with `blocking=False` its future; None on other processes than the first.
+
+        Raises:
+            InputError: when it cannot be pushed. Nothing of it is visible then.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        if self.hub_model_id is None:
+            self.init_hf_repo(token, private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self.save_state()
+        self.create_model_card(license)
+        self._finish_current_push()
+        pushed = partial(
+            push_run,
+            str(self.args.output_dir),
+            self.hub_model_id,
+            message=commit_message or "End of training",
+            revision=revision or self.args.hub_revision,
+            token=token or self.args.hub_token,
+            license=license,
+        )
+        return pushed() if blocking else HfApi().run_as_future(pushed)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
+            return
+        if self.push_in_progress is not None and not self.push_in_progress.is_done() and not self.args.hub_always_push:
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        if self.push_in_progress is None or self.push_in_progress.is_done():
+            self.push_in_progress = PushInProgress()
+        job = push_checkpoint(
+            Path(checkpoint_folder),
+            Path(str(self.args.output_dir)),
+            str(self.hub_model_id),
+            strategy=self.args.hub_strategy,
+            revision=self.args.hub_revision,
+            token=self.args.hub_token,
+        )
+        self.push_in_progress.jobs.append(job)
 
 
 class _Steps(TrainerCallback):
