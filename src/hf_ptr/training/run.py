@@ -199,6 +199,7 @@ def _policy(recipe: Recipe, table: EpisodeTable) -> tuple[Any, Any]:
             )
         except StrictDataclassError as error:
             raise InputError(f"this policy cannot be built: {_innermost(error)}") from error
+    _refuse_settings([name for name in NEW_POLICY_FIELDS if name in recipe.given], place)
     policy, actor, processor = load_to_train(place)
     features = {
         name: getattr(data, name)
@@ -208,11 +209,14 @@ def _policy(recipe: Recipe, table: EpisodeTable) -> tuple[Any, Any]:
     if actor.needs_dataset:
         actor.fit_to(table, **features)
         features = {}
-    clash = [name for name in (*NEW_POLICY_FIELDS, *features) if name in recipe.given]
-    if clash:
-        raise InputError(f"{', '.join(clash)} cannot be set with policy: {place} brings its own; remove the key")
+    _refuse_settings(list(features), place)
     require_fits(actor.config, table, place)
     return policy, processor
+
+
+def _refuse_settings(names: Sequence[str], place: str) -> None:
+    if names:
+        raise InputError(f"{', '.join(names)} cannot be set with policy: {place} brings its own; remove the key")
 
 
 def _innermost(error: BaseException) -> str:
