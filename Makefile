@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Two processes share the cores in tests and benchmarks: one thread each, or they would wait for each other.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help install lint format test lerobot test-lerobot demo bench bench-clean bench-robustness bench-score bench-smoke bench-scaling soak test-deepspeed clean
+.PHONY: help install lint format test lerobot test-lerobot demo bench bench-clean bench-robustness bench-score bench-smoke bench-scaling soak test-deepspeed gl browser docs bench-import clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -25,6 +25,14 @@ gl:  ## Check that off-screen rendering works, and name the packages where it do
 	ldconfig -p | grep -qE 'libEGL.so.1|libOSMesa.so' || { \
 	  echo "Rendering needs EGL or OSMesa: apt-get install libegl1 libgl1 libosmesa6"; exit 2; }
 
+browser:  ## Check that there is a browser to test the report in, and name the package where there is none
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || { \
+	  echo "The report is tested in a browser: apt-get install chromium"; exit 2; }
+
+docs: install  ## The documentation as a site, in build/site
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/mkdocs build --strict --site-dir build/site
+
 lint: install  ## Style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -34,7 +42,7 @@ format: install  ## Mend the style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: install gl  ## All tests
+test: install gl browser  ## All tests
 	$(ONE_THREAD) $(BIN)/pytest -n 2
 
 LEROBOT := .venv-lerobot
@@ -74,6 +82,9 @@ bench-score: install  ## Which faults the calibrated score finds, and what it ke
 	$(BIN)/python -m benchmarks.detection
 	$(BIN)/python -m benchmarks.kept
 	$(BIN)/python -m benchmarks.robustness.report
+
+bench-import: install  ## Cost of the first import against that of transformers
+	$(BIN)/python -m benchmarks.first_import
 
 bench-smoke: install  ## One small cell of every kind of run of the robustness benchmark
 	$(BIN)/python -m benchmarks.robustness smoke --fresh

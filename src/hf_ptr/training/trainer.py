@@ -46,11 +46,13 @@ from hf_ptr.training.config import ARGUMENTS_FILE, PTRConfig
 from hf_ptr.training.faults import FirstFault
 from hf_ptr.training.model import PTRModel, PTROutput, tensors_under
 from hf_ptr.training.objective import Losses, PTRObjective
+from hf_ptr.training.progress import use_rich_progress
 from hf_ptr.training.provenance import RUN_FILE, provenance
 from hf_ptr.training.publishing import push_checkpoint, push_run, repository_of
 from hf_ptr.training.ranks import Ranks
 from hf_ptr.training.refusals import refuse
 from hf_ptr.training.stopping import StopSignals, leave
+from hf_ptr.training.weight_log import WeightLog
 from hf_ptr.training.weight_record import WEIGHTS_FILE, WeightRecord, weight_record
 from hf_ptr.training.window import Window
 
@@ -107,6 +109,7 @@ class PTRTrainer(Trainer):
         if data_collator is None:
             dataset = train_dataset if train_dataset is not None else eval_dataset
             data_collator = ChunkCollator(processing_class, tasks=getattr(dataset, "tasks", ()))
+        self.weight_log = WeightLog(self)
         super().__init__(
             model=as_ptr_model(model, args, peft_config),
             args=args,
@@ -114,9 +117,10 @@ class PTRTrainer(Trainer):
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
-            callbacks=[_Steps(self), *(callbacks or [])],
+            callbacks=[_Steps(self), self.weight_log, *(callbacks or [])],
             optimizers=optimizers,
         )
+        use_rich_progress(self)
         for name in ("target_offset", "segment_chunks"):
             if hasattr(train_dataset, name):
                 setattr(self.model.config, name, getattr(train_dataset, name))
@@ -323,6 +327,7 @@ class PTRTrainer(Trainer):
     def _accumulate(self, losses: Losses) -> None:
         for name, value in losses.metrics.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self.weight_log.add(losses.weight)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the method's metrics, as means since the last log, and lets the controller take its step."""
@@ -411,6 +416,7 @@ class PTRTrainer(Trainer):
         if self._record is not None:
             parts |= {f"record.{name}": value for name, value in self._record.state_dict().items()}
         parts["steps"] = torch.tensor(self._steps)
+        parts["weight_counts"] = self.weight_log.counts
         if hasattr(self, "_tr_loss"):
             parts["log.loss"] = self._tr_loss
             parts["log.since"] = torch.tensor(self._globalstep_last_logged)
@@ -432,6 +438,7 @@ class PTRTrainer(Trainer):
         if self._record is not None and (record := tensors_under(state, "record.")):
             self._record.load_state_dict(record)
         self._sums, self._steps = tensors_under(state, "metrics."), int(state["steps"])
+        self.weight_log.counts = state.get("weight_counts", self.weight_log.counts)
 
     def _load_best_model(self) -> None:
         # Trainer looks for the whole module's weights at the root, where only the policy's are.
