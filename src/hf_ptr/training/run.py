@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 from huggingface_hub.errors import StrictDataclassError
+from torch.utils.data import Dataset
 from transformers import set_seed
 
 from hf_ptr.data.chunks import ChunkDataset
@@ -17,16 +18,20 @@ from hf_ptr.data.columns import first_line
 from hf_ptr.data.corruption import corrupt
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.data.mixture import MixtureDataset
 from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.data.weights import read_weights
 from hf_ptr.errors import InputError
-from hf_ptr.files import write_text
+from hf_ptr.files import write_json, write_text
 from hf_ptr.policies import load_policy, policy_from_dataset, require_fits
 from hf_ptr.policies.acting import belief_lag
+from hf_ptr.training.mixing import mixture_of
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
 from hf_ptr.training.trainer import PTRTrainer, last_complete_checkpoint
 
 RECIPE_FILE = "recipe.yaml"
+# How each source's robot is spoken to: its slots, units and frame rate.
+MIXTURE_FILE = "mixture.json"
 DONE_FILE = "train_results.json"
 
 
@@ -52,6 +57,8 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
     trainer = build_trainer(recipe)
     if trainer.is_world_process_zero():
         write_text(yaml.safe_dump(recipe.given, sort_keys=True, allow_unicode=True), folder / RECIPE_FILE)
+        if isinstance(trainer.train_dataset, MixtureDataset):
+            write_json(trainer.train_dataset.to_dict(), folder / MIXTURE_FILE)
     result = trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder))
     trainer.save_model()
     trainer.save_state()
@@ -66,6 +73,9 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     """Reads the data, makes or loads the policy, and puts both into a [`PTRTrainer`]."""
     # Before the policy's weights are drawn, so that a recipe and its seed are one run.
     set_seed(recipe.training.seed)
+    if recipe.data.sources is not None:
+        mixture, policy, processor = mixture_of(recipe)
+        return _trainer(recipe, policy, processor, mixture, None)
     skip = parse_episodes(recipe.data.skip_episodes) or []
     episodes, held_out = (
         None if ids is None else [number for number in ids if number not in set(skip)]
@@ -91,6 +101,10 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     weights = None if recipe.data.weights is None else read_weights(recipe.data.weights, table)
     train = chunks_for(policy.config, table, weights=weights, **cut)
     evaluation = None if held_out is None else chunks_for(policy.config, whole.select(held_out), **cut)
+    return _trainer(recipe, policy, processor, train, evaluation)
+
+
+def _trainer(recipe: Recipe, policy: Any, processor: Any, train: Dataset, evaluation: Dataset | None) -> PTRTrainer:
     with _settings_refused():
         trainer = PTRTrainer(
             model=policy,
