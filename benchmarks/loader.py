@@ -43,11 +43,14 @@ from hf_ptr.data.video import FrameReader
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "loader.json"
+VECTORS = ("observation.state", "action")
 CAMERAS = ("observation.images.front", "observation.images.wrist")
 EPISODES, RECORDED, LENGTH, FPS, SIZE = 200, 8, 80, 30, (240, 320)
 CHUNK, OFFSET, BATCH = 16, 16, 16
+VIDEO = {"dtype": "video", "shape": [*SIZE, 3], "names": ["height", "width", "channels"]}
 # 14 joints and 14 commands: a pair of arms.
 FRAMES, WIDTH = 1_000_000, 14
+VECTOR = {"dtype": "float32", "shape": [WIDTH], "names": None}
 
 
 def pictures(random: np.random.Generator) -> Iterator[np.ndarray]:
@@ -69,7 +72,7 @@ def make_videos(folder: Path) -> Path:
     recorded = folder.with_name("recorded")
     recorded.mkdir()
     features = {
-        **{name: {"dtype": "float32", "shape": [WIDTH], "names": None} for name in ("observation.state", "action")},
+        **dict.fromkeys(VECTORS, VECTOR),
         **{
             name: {"dtype": "video", "shape": [*SIZE, 3], "names": ["height", "width", "channels"]} for name in CAMERAS
         },
@@ -100,7 +103,7 @@ def make_videos(folder: Path) -> Path:
             name: pa.FixedSizeListArray.from_arrays(
                 pa.array(random.standard_normal(LENGTH * WIDTH, dtype=np.float32)), WIDTH
             )
-            for name in ("observation.state", "action")
+            for name in VECTORS
         }
         rows = {
             **vectors, "timestamp": (frames / FPS).astype(np.float32), "frame_index": frames,
@@ -231,8 +234,8 @@ def _bare(container: Any, seconds: list[float]) -> None:
 
 
 def memory_of_epochs(table: EpisodeTable, epochs: int) -> list[float]:
-    """MB that this process holds after each epoch over 12 episodes, more than a small cache takes."""
-    dataset = chunks_of(table.select(table.episode_index[:12].tolist()))
+    """MB that this process holds after each epoch over six episodes, more than a small cache takes."""
+    dataset = chunks_of(table.select(table.episode_index[:6].tolist()))
     for reader in dataset._observation.readers:  # type: ignore[union-attr]
         reader.cache_bytes = 32 * 1024**2
     batches = SegmentBatches(dataset, BATCH, seed=0)
@@ -283,9 +286,7 @@ def opening(folder: Path, rounds: int) -> dict[str, list[float]]:
         fps=FPS,
         robot_type=None,
         source="made",
-        features={
-            name: {"dtype": "float32", "shape": [WIDTH], "names": None} for name in ("observation.state", "action")
-        },
+        features=dict.fromkeys(VECTORS, VECTOR),
     )
     write_table(table, folder)
     found: dict[str, list[float]] = {"seconds": [], "seconds of the processor": [], "MB at the peak": [], "MB": []}

@@ -20,7 +20,7 @@ def first_line(error: BaseException) -> str:
 
 
 # Rows that are read at a time: what arrow needs beside them is several times their size.
-BLOCK_ROWS = 65_536
+BLOCK_ROWS = 16_384
 
 
 class RowError(InputError):
