@@ -26,10 +26,10 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from hf_ptr.data.recording import record_metaworld
 from hf_ptr.envs.tasks import DEFAULT_TASKS
 from hf_ptr.scoring.controller import HARD_RATIO_RANGE
+from hf_ptr.training.batch import MODEL_INPUTS
 from hf_ptr.training.calibrating import calibrated_chunks
 from hf_ptr.training.recipe import load_recipe
 from hf_ptr.training.run import build_trainer
-from hf_ptr.training.trainer import MODEL_INPUTS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "overhead.json"
@@ -57,7 +57,7 @@ class PolicyCollator:
 
     def __call__(self, chunks: Any) -> dict[str, Any]:
         batch = self.collator(chunks)
-        return {name: batch[name] for name in MODEL_INPUTS if name != "next_observation"}
+        return {name: batch[name] for name in MODEL_INPUTS if name in batch and name != "next_observation"}
 
 
 def measure(arm: str, dataset: Path, steps: int, folder: Path) -> tuple[float, float]:

@@ -12,9 +12,9 @@ from transformers import BertConfig, PreTrainedTokenizerFast
 
 from hf_ptr import PTRConfig, PTRModel, VLAPolicy, VLAPolicyConfig, VLAProcessor
 from hf_ptr.scoring import Candidates
+from hf_ptr.training.batch import candidates_of, model_inputs
 from hf_ptr.training.model import PTROutput, build_ptr_model
 from hf_ptr.training.objective import Losses, PTRObjective
-from hf_ptr.training.trainer import candidates_of, model_inputs
 
 OBSERVATION, STATE, ACTION, LENGTH = 5, 3, 2, 4
 INSTRUCTIONS = ("push the cube", "open the drawer", "close the drawer")

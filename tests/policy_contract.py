@@ -15,8 +15,8 @@ from peft import LoraConfig
 from hf_ptr import PTRModel
 from hf_ptr.policies import load_policy
 from hf_ptr.policies.lora import merged, with_adapter
+from hf_ptr.training.batch import candidates_of, model_inputs
 from hf_ptr.training.model import build_ptr_model
-from hf_ptr.training.trainer import candidates_of, model_inputs
 
 ACTING = ("observation", "state", "instruction_ids", "instruction_mask")
 

@@ -7,9 +7,13 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from model_helpers import INSTRUCTIONS, Batch, tiny_batch, tiny_policy
+from model_helpers import INSTRUCTIONS, Batch, text_config, tiny_batch, tiny_policy
 from policy_contract import PolicyContract
+from transformers import BertModel
 
+from examples import custom_policy
+from hf_ptr.errors import InputError
+from hf_ptr.policies import adapter_of, adapters, register_adapter
 from hf_ptr.policies.vla.processing_vla import VLAProcessor, instruction_tokenizer
 
 
@@ -70,3 +74,40 @@ def test_every_head_learns_to_give_the_actions_back(head: str) -> None:
     acted = policy.predict_action_chunk(**inputs, generator=torch.Generator().manual_seed(0))
     error = ((acted - batch["actions"]) / std).square().mean().sqrt()
     assert sum(losses[-20:]) / 20 < 0.3 * losses[0] and error < 0.35
+
+
+class TestAUsersOwn(PolicyContract):
+    """The policy and adapter of `examples/custom_policy.py`."""
+
+    def policy(self) -> Any:
+        torch.manual_seed(0)
+        sizes = {"state_dim": 5, "action_dim": 2, "chunk_size": 4, "n_action_steps": 4, "width": 16}
+        return custom_policy.MyPolicy(custom_policy.MyConfig(num_instructions=len(INSTRUCTIONS), **sizes))
+
+    def batch(self, seed: int = 0) -> Batch:
+        return tiny_batch(seed=seed)
+
+    def save_processor(self, folder: Path) -> None:
+        VLAProcessor(instruction_tokenizer(INSTRUCTIONS)).save_pretrained(folder)
+
+
+def test_a_policy_without_an_adapter_is_named() -> None:
+    with pytest.raises(InputError, match=r"no adapter is registered for its type 'bert' \(there are: my_policy, pi0"):
+        adapter_of(BertModel(text_config()))
+
+
+def test_an_adapter_that_lacks_something_is_named() -> None:
+    class Half:
+        model_class = BertModel
+
+        def __init__(self, model: Any):
+            self.model = model
+
+        def embed(self) -> None: ...
+
+    register_adapter("bert", Half)
+    try:
+        with pytest.raises(InputError, match="the adapter of 'bert' lacks step, observation_tower, normalized_state"):
+            adapter_of(BertModel(text_config()))
+    finally:
+        del adapters.ADAPTERS["bert"]

@@ -22,8 +22,9 @@ from model_helpers import (
 
 from hf_ptr import PTRConfig, PTRModel
 from hf_ptr.belief import BeliefCarry
+from hf_ptr.training.batch import candidates_of, model_inputs
+from hf_ptr.training.building import as_ptr_model
 from hf_ptr.training.objective import Losses, PTRObjective
-from hf_ptr.training.trainer import as_ptr_model, candidates_of, model_inputs
 
 CONTEXT = ("policy.tower", "policy.state_embedding", "policy.instruction_embedding", "policy.context_layers")
 MODULES = (
@@ -131,8 +132,9 @@ def test_the_belief_loss_carries_its_own_factors() -> None:
     model, batch = tiny_model(), tiny_batch()
     output = run(model, batch)
     losses = objective()(output, candidates(model, batch, output), None, step=0)
-    assert losses.auxiliary["tok"] is output.belief_loss
-    assert losses.metrics["belief_entropy"] is output.belief_entropy and not output.belief_entropy.requires_grad
+    assert torch.equal(losses.auxiliary["tok"], output.belief_loss)
+    assert torch.equal(losses.metrics["belief_entropy"], output.belief_entropy)
+    assert not output.belief_entropy.requires_grad
 
 
 # ---- stop-gradients: the target encoder, the queue, the gather
@@ -207,13 +209,23 @@ def test_ranks_share_one_normalisation() -> None:
     """`Σ w ℓ / Σ w` over both ranks, times their number, since their gradients are averaged (PTR Eq. 27)."""
     model, batch = tiny_model(), tiny_batch()
     output = run(model, batch)
-    elsewhere = torch.tensor([6.75])
+    # Of the other rank: chunks, those with a target, Σ w, Σ w², Σ (w - 1)².
+    elsewhere = torch.tensor([[4.0, 3.0, 6.75, 13.0, 3.5]])
     args = objective(beta=0.6, cross_rank_negatives=False).args
     goal = PTRObjective(args, gather=lambda total: torch.cat((total, elsewhere)), ranks=2)
     losses = goal(output, candidates(model, batch, output), None, step=0)
     pairs = list(zip(losses.weight.tolist(), output.action_loss.tolist(), strict=True))
     total = math.fsum(w for w, _ in pairs) + 6.75
     assert losses.action.item() == pytest.approx(2.0 * math.fsum(w * loss for w, loss in pairs) / total, rel=1e-5)
+    # What the log says is of both, too.
+    weights = losses.weight.tolist()
+    squares = math.fsum(w * w for w in weights) + 13.0
+    assert losses.metrics["weight_mean"].item() == pytest.approx(total / 10, rel=1e-6)
+    assert losses.metrics["ess"].item() == pytest.approx(total**2 / squares / 10, rel=1e-5)
+    spread = math.fsum((w - 1.0) ** 2 for w in weights) + 3.5
+    expected = math.sqrt(spread / 10 - (total / 10 - 1.0) ** 2)
+    assert losses.metrics["weight_std"].item() == pytest.approx(expected, rel=1e-5)
+    assert losses.metrics["valid_ratio"].item() == pytest.approx(8 / 10)
 
 
 # ---- the weight

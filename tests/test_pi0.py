@@ -10,6 +10,7 @@ import pytest
 import torch
 from data_helpers import coded_table
 from model_helpers import Batch, tiny_batch
+from peft import LoraConfig
 from pi0_helpers import IMAGE_TOKEN, pi0_tokenizer, tiny_pi0
 from policy_contract import ACTING, PolicyContract
 from transformers import PI0ForConditionalGeneration
@@ -17,9 +18,12 @@ from transformers import PI0ForConditionalGeneration
 from hf_ptr import PTRConfig, PTRModel, PTRTrainer
 from hf_ptr.data.video import VideoClip
 from hf_ptr.errors import InputError
-from hf_ptr.policies import adapter_of
+from hf_ptr.policies import adapter_of, load_policy
+from hf_ptr.policies.loading import load_to_train
+from hf_ptr.policies.lora import with_adapter
 from hf_ptr.policies.pi0 import PI0Adapter
 from hf_ptr.policies.pi0_processor import PI0TextProcessor
+from hf_ptr.training.model import build_ptr_model
 
 CAMERAS = ["observation.images.front", "observation.images.wrist"]
 INSTRUCTIONS = ("push the cube", "open the drawer", "close the drawer")
@@ -170,6 +174,28 @@ def test_belief_tokens_that_are_masked_change_nothing() -> None:
     torch.testing.assert_close(adapter.step(embedded, torch.zeros(6, 0, 16)).action_loss, none, rtol=0, atol=1e-7)
     some = adapter.step(embedded, torch.randn(6, 2, 16)).action_loss
     assert (some - none).abs().max() > 1e-4
+
+
+def test_an_adapter_on_a_pretrained_pi0_keeps_what_it_knows_of_the_dataset(tmp_path: Path) -> None:
+    """A PI0 that was saved before it saw a dataset: peft saves no configuration, and ours must not be lost."""
+    tiny_pi0().save_pretrained(tmp_path / "base")
+    PI0TextProcessor(pi0_tokenizer()).save_pretrained(tmp_path / "base")
+    policy, actor, _ = load_to_train(str(tmp_path / "base"))
+    assert actor.needs_dataset
+    actor.fit_to(table())
+    assert actor.config.observation_features == CAMERAS and not actor.needs_dataset
+    adapted = with_adapter(policy, LoraConfig(r=2, target_modules=TestPI0.lora_targets))
+    model = build_ptr_model(adapted, with_scorer=True, belief_tokens=2)
+    model.save_pretrained(tmp_path / "run")
+    PI0TextProcessor(pi0_tokenizer()).save_pretrained(tmp_path / "run")
+    again, batch = load_policy(str(tmp_path / "run"))[0], batch_of()
+    assert again.config == model.adapter.config
+    acted = []
+    for found in (model.eval().adapter, again):
+        found.reset()
+        inputs = {name: batch[name] for name in ACTING}
+        acted.append(found.predict_action_chunk(**inputs, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(acted[0], acted[1], rtol=0, atol=1e-6)
 
 
 def test_what_does_not_fit_is_one_line(tmp_path: Path) -> None:

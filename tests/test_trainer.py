@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from hf_ptr import BeliefTokenizer, PTRConfig, PTRModel, PTRTrainer, TransitionScorer, VLAPolicy
@@ -18,8 +14,9 @@ from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.errors import InputError
 from hf_ptr.policies import policy_from_dataset
+from hf_ptr.training.batch import MODEL_INPUTS
+from hf_ptr.training.checkpoints import last_complete_checkpoint
 from hf_ptr.training.collator import ChunkCollator
-from hf_ptr.training.trainer import MODEL_INPUTS, last_complete_checkpoint
 
 OBSERVATION = ["observation.environment_state"]
 METRICS = [
@@ -46,12 +43,27 @@ BELIEF = {"alpha": 0.0}
 
 
 def make(
-    dataset: Path, folder: Path, seed: int = 0, eval_dataset: bool = False, target_offset: int = 16, **settings: Any
+    dataset: Path,
+    folder: Path,
+    seed: int = 0,
+    eval_dataset: bool = False,
+    target_offset: int = 16,
+    policy_settings: dict[str, Any] | None = None,
+    episodes: list[int] | None = None,
+    **settings: Any,
 ) -> PTRTrainer:
     """A trainer with a small fresh policy."""
     table = read_dataset(dataset)
+    table = table if episodes is None else table.select(episodes)
     set_seed(seed)
-    size = {"hidden_size": 16, "action_size": 8, "encoder_size": 16, "expert_size": 32, "num_expert_layers": 1}
+    size: dict[str, Any] = {
+        "hidden_size": 16,
+        "action_size": 8,
+        "encoder_size": 16,
+        "expert_size": 32,
+        "num_expert_layers": 1,
+    }
+    size |= policy_settings or {}
     policy, processor = policy_from_dataset(table, observation_features=OBSERVATION, **size)
     given = {
         "max_steps": 6,
@@ -280,7 +292,9 @@ def test_the_best_checkpoint_is_loaded_whole(metaworld_dataset: Path, tmp_path: 
 
 def test_a_loss_that_is_no_number_stops_the_run(metaworld_dataset: Path, tmp_path: Path) -> None:
     trainer = make(metaworld_dataset, tmp_path, learning_rate=1e30, max_grad_norm=0.0, max_steps=20, **SFT)
-    with pytest.raises(InputError, match=r"the loss is (nan|inf) at step \d+; lower learning_rate"):
+    with pytest.raises(
+        InputError, match=r"every chunk of the batch, frame \d+ .* at step \d+; .* lower learning_rate"
+    ):
         trainer.train()
 
 
@@ -312,26 +326,3 @@ def test_a_model_that_is_no_policy_is_named(tmp_path: Path) -> None:
             PTRConfig(output_dir=str(tmp_path), **SFT),
             data_collator=dict,
         )
-
-
-def test_two_processes_share_negatives_and_stay_equal(metaworld_dataset: Path, tmp_path: Path) -> None:
-    script = Path(__file__).parent / "two_processes.py"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    result = subprocess.run(
-        [*command, str(script), str(metaworld_dataset), str(tmp_path)], capture_output=True, text=True, timeout=240
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
-    assert [rank["world_size"] for rank in ranks] == [2, 2]
-    assert ranks[0]["seen"] != ranks[1]["seen"]
-    # Both queues hold what both ranks saw, and the weights of the policy are the same.
-    queues = [load_file(tmp_path / f"queue{rank}.safetensors") for rank in range(2)]
-    assert all(torch.equal(queues[0][name], queues[1][name]) for name in queues[0])
-    held = set(queues[0]["target_id"][queues[0]["valid"]].tolist())
-    assert held & set(ranks[0]["seen"]) and held & set(ranks[1]["seen"])
-    assert ranks[0]["checksum"] == ranks[1]["checksum"]
-    assert all(torch.isfinite(torch.tensor(rank["losses"])).all() for rank in ranks)
-    # Calibrated weights are fitted by one of them, and both train with those.
-    assert len(set(ranks[0]["weights"])) > 2 and ranks[0]["weights"] == ranks[1]["weights"]
-    assert ranks[0]["calibrated_checksum"] == ranks[1]["calibrated_checksum"]
-    assert all(torch.isfinite(torch.tensor(rank["calibrated_losses"])).all() for rank in ranks)

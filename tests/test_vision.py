@@ -31,8 +31,8 @@ from hf_ptr.policies import policy_from_dataset
 from hf_ptr.policies.towers import as_tokens, first_layers, layers_of
 from hf_ptr.policies.vla.sizes import SIZES, sized
 from hf_ptr.policies.vla.vision import CameraTower
+from hf_ptr.training.batch import model_inputs
 from hf_ptr.training.model import build_ptr_model
-from hf_ptr.training.trainer import model_inputs
 
 SIZE = {"hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 16, "patch_size": 8}
 TOWERS = {

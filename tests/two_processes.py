@@ -1,17 +1,32 @@
-"""Run by test_trainer.py under torchrun: a few steps of PTR, and of calibrated weights, on two CPU processes."""
+"""Run by test_two_processes.py under torchrun: everything that needs two CPU processes, in one launch."""
 
 from __future__ import annotations
 
+import faulthandler
 import json
+import os
+import signal
 import sys
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
+import exact_cases as cases
 import torch
 from safetensors.torch import save_file
-from test_trainer import history, make
+from test_trainer import SFT, history, make
+from transformers import TrainerCallback
 
 from hf_ptr import PTRTrainer
+from hf_ptr.errors import InputError
 from hf_ptr.scoring import fitting
+from hf_ptr.training.checkpoints import last_complete_checkpoint
+from hf_ptr.training.window import Window
+
+# A deadlock ends with the place where each process waits.
+WATCHDOG_SECONDS = 200
+# Chunks of each rank's batch in an uneven step: rank 1 has fewer, and none with a target, or the same as rank 0.
+UNEVEN = {"without_target": ((3, 40, 77, 110), (5, 200, 160)), "duplicates": ((3, 40, 77, 110), (40, 200, 3))}
 
 
 def checksum(trainer: PTRTrainer) -> float:
@@ -19,31 +34,135 @@ def checksum(trainer: PTRTrainer) -> float:
     return sum(float(parameter.double().sum()) for parameter in trainer.model.parameters())
 
 
-def main() -> None:
-    dataset, folder = Path(sys.argv[1]), Path(sys.argv[2])
-    trainer = make(dataset, folder / "run", use_cpu=True)
+def uneven_step(
+    kind: str, trainer: PTRTrainer, model: Any, ranks: tuple[int, ...]
+) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradients of one step in which the ranks have the chunks of `UNEVEN`, from an empty queue."""
+    trainer.objective.pool.load_state_dict({})
+    trainer.carry.load_state_dict({})
+    model.zero_grad()
+    parts = [trainer.data_collator(trainer.train_dataset.__getitems__(UNEVEN[kind][rank])) for rank in ranks]
+    for rank, part in zip(ranks, parts, strict=True):
+        if rank == 1 and kind == "without_target":
+            part["next_valid"] = torch.zeros_like(part["next_valid"])
+            part["target_index"] = torch.full_like(part["target_index"], -1)
+    batch = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    with cases.alike():
+        loss = trainer.compute_loss(model, batch)
+    loss.backward()
+    gradients = {name: each.grad for name, each in trainer.model.named_parameters() if each.grad is not None}
+    return float(trainer.accelerator.gather(loss.detach()[None]).mean()), gradients
+
+
+def shared(dataset: Path, folder: Path) -> dict[str, Any]:
+    """A plain run: what each rank saw, drew and ended with."""
+    trainer = make(dataset, folder / "run", use_cpu=True, queue_size=256, queue_negatives=16)
     seen: list[int] = []
-    compute = trainer.compute_loss
+    drawn: list[dict[str, Any]] = []
+    compute, draw = trainer.compute_loss, trainer.objective.drawn
 
     def spy(model, inputs, **kwargs):
         seen.extend(inputs["target_index"][inputs["next_valid"]].tolist())
         return compute(model, inputs, **kwargs)
 
-    trainer.compute_loss = spy
+    def spied(candidates: Any, step: int) -> Window:
+        # Before the push of this step: what the queue holds is what the draw chose from.
+        memory = trainer.objective.pool.state_dict()
+        window = draw(candidates, step)
+        ids = trainer.objective._gathered.target_id
+        own = candidates[0].target_id[:, None]
+        minibatch, queue = window.masks[0].split((len(ids), window.masks[0].shape[1] - len(ids)), dim=1)
+        drawn.append(
+            {
+                "negatives": window.negatives.double().sum(dim=1).tolist(),
+                "ids": ids.tolist(),
+                "own_used": int((minibatch & (ids == own)).sum()),
+                "queue_used": queue.sum(dim=1).tolist(),
+                "queue_held": int(memory["valid"].sum()) if memory else 0,
+            }
+        )
+        return window
+
+    trainer.compute_loss, trainer.objective.drawn = spy, spied
     trainer.train()
-    rank = trainer.args.process_index
-    save_file(trainer.objective.pool.state_dict(), folder / f"queue{rank}.safetensors")
-    fitting.fit_scores.__kwdefaults__["steps"] = 30
-    calibrated = make(dataset, folder / "calibrated", use_cpu=True, scoring="calibrated", belief_tokens=0)
-    calibrated.train()
-    result = {
+    save_file(trainer.objective.pool.state_dict(), folder / f"queue{trainer.args.process_index}.safetensors")
+    return {
+        "world_size": trainer.args.world_size,
+        "seen": seen,
+        "drawn": drawn,
+        "losses": history(trainer, "loss"),
+        "checksum": checksum(trainer),
+    }
+
+
+class StopOneRank(TrainerCallback):
+    """SIGTERM reaches one process only."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 3 and args.process_index == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def stopped_and_resumed(dataset: Path, folder: Path) -> dict[str, Any]:
+    settings = {"use_cpu": True, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}
+    straight = make(dataset, folder / "straight", **settings)
+    straight.train()
+    broken = make(dataset, folder / "broken", **settings)
+    broken.add_callback(StopOneRank())
+    code = None
+    try:
+        broken.train()
+    except SystemExit as error:
+        code = error.code
+    found = last_complete_checkpoint(folder / "broken")
+    resumed = make(dataset, folder / "broken", **settings)
+    resumed.train(resume_from_checkpoint=True)
+    states = (straight.model.state_dict(), resumed.model.state_dict())
+    return {
+        "code": code,
+        "checkpoint": Path(str(found)).name,
+        "same_weights": all(torch.equal(states[0][name], states[1][name]) for name in states[0]),
+        "same_log": straight.state.log_history[:-1] == resumed.state.log_history[:-1],
+        "steps": resumed.state.global_step,
+    }
+
+
+def not_a_number(dataset: Path, folder: Path) -> str:
+    """The complaint about one chunk of one rank, as this rank tells it."""
+    trainer = make(dataset, folder / "nan", use_cpu=True, per_device_train_batch_size=8, max_steps=40, **SFT)
+    trainer.train_dataset.action[60] = torch.nan
+    try:
+        trainer.train()
+    except InputError as error:
+        return str(error)
+    return "none"
+
+
+def main() -> None:
+    faulthandler.dump_traceback_later(WATCHDOG_SECONDS, exit=True)
+    dataset, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    result = shared(dataset, folder)
+    rank = int(os.environ["RANK"])
+    exact = {}
+    for case in cases.CASES:
+        trainer, gradients = cases.trained(case, dataset, folder / case, batch=4, parts=2)
+        save_file(gradients, folder / f"{case}{rank}.safetensors")
+        exact[case] = cases.losses_of(trainer)
+    trainer, _ = cases.trained("ptr", dataset, folder / "uneven", batch=4, parts=1, steps=1)
+    save_file(trainer.model.state_dict(), folder / f"uneven_model{rank}.safetensors")
+    result |= {"exact": exact, "uneven": {}}
+    for kind in UNEVEN:
+        result["uneven"][kind], uneven = uneven_step(kind, trainer, trainer.model_wrapped, (rank,))
+        save_file(uneven, folder / f"{kind}{rank}.safetensors")
+    with mock.patch.dict(fitting.fit_scores.__kwdefaults__, {"steps": 30}):
+        calibrated = make(dataset, folder / "fitted", use_cpu=True, scoring="calibrated", belief_tokens=0)
+        calibrated.train()
+    result |= {
         "weights": calibrated.train_dataset.weights.tolist(),
         "calibrated_losses": history(calibrated, "loss"),
         "calibrated_checksum": checksum(calibrated),
-        "world_size": trainer.args.world_size,
-        "seen": seen,
-        "losses": history(trainer, "loss"),
-        "checksum": checksum(trainer),
+        "stopped": stopped_and_resumed(dataset, folder),
+        "nan": not_a_number(dataset, folder),
     }
     (folder / f"rank{rank}.json").write_text(json.dumps(result))
     torch.distributed.destroy_process_group()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -13,6 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from hf_ptr.errors import InputError
+
+# A full disk, a full quota and a file-size limit are the same thing to the user.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_out_of_space(error: BaseException) -> bool:
+    """Whether something could not be written for want of space, whoever wrote it."""
+    # safetensors reports the operating system's error as text, and torch.save that its writer failed.
+    text = str(error)
+    numbered = any(f"os error {number}" in text for number in NO_SPACE)
+    by_torch = isinstance(error, RuntimeError) and ("PytorchStreamWriter" in text or "inline_container" in text)
+    return numbered or by_torch or (isinstance(error, OSError) and error.errno in NO_SPACE)
 
 
 @contextmanager

@@ -7,15 +7,17 @@ import torch
 
 class BeliefCarry:
     """
-    The belief tokens that the chunks of the last batch left behind, found again by the frame they started at.
+    The belief tokens that the chunks of the last step left behind, found again by the frame they started at.
 
-    A chunk looks for its predecessor's tokens by `previous_index`. Where the last batch does not hold it, the chunk
-    begins a segment. So any order of the data is safe, and only a walk along segments makes the tokens travel.
+    A chunk looks for its predecessor's tokens by `previous_index`. Where the last step does not hold it, the chunk
+    begins a segment. So any order of the data is safe, and only a walk along segments makes the tokens travel. A step
+    may be several micro-batches: none of them finds what another left.
     """
 
     def __init__(self) -> None:
         self._index: torch.Tensor | None = None
         self._tokens: torch.Tensor | None = None
+        self._coming: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def recall(self, previous_index: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """
@@ -31,9 +33,15 @@ class BeliefCarry:
         same = (self._index == previous_index[:, None]) & (previous_index >= 0)[:, None]
         return self._tokens[same.int().argmax(dim=1)], same.any(dim=1)
 
-    def remember(self, index: torch.Tensor, tokens: torch.Tensor) -> None:
-        """Keeps the tokens `(N, M, D)`, which carry no gradient, of the chunks that started at `index (N,)`."""
-        self._index, self._tokens = index, tokens
+    def remember(self, index: torch.Tensor, tokens: torch.Tensor, *, last: bool = True) -> None:
+        """
+        Keeps the tokens `(N, M, D)`, which carry no gradient, of the chunks that started at `index (N,)`. They are
+        found once the `last` micro-batch of the step is remembered.
+        """
+        self._coming.append((index, tokens))
+        if last:
+            self._index, self._tokens = (torch.cat(parts) for parts in zip(*self._coming, strict=True))
+            self._coming = []
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """What a resumed run needs; empty before the first batch."""

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 
 import typer
 
-from hf_ptr.cli import convert, demo, evaluate, record, score, train, validate
+from hf_ptr.cli import convert, demo, evaluate, push, record, score, train, validate
 from hf_ptr.errors import InputError
+from hf_ptr.files import is_out_of_space
 
 OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
-# A full disk, a full quota and a file-size limit are the same thing to the user.
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
 
 app = typer.Typer(
@@ -28,6 +27,7 @@ app.command("validate")(validate.validate)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("score")(score.score)
+app.command("push")(push.push)
 app.command("demo")(demo.demo)
 
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         usage = getattr(error, "format_message", None)
         if usage is not None:
             sys.exit(_complain(f"{usage()} Try --help.", WRONG_INPUT))
-        if _is_out_of_space(error):
+        if is_out_of_space(error):
             sys.exit(
                 _complain(f"no space left to write ({error}); free some and start the command again", WRONG_INPUT)
             )
@@ -61,13 +61,6 @@ def _interrupted() -> int:
         "interrupted; started again, train and demo go on from the last checkpoint, the other commands anew",
         INTERRUPTED,
     )
-
-
-def _is_out_of_space(error: BaseException) -> bool:
-    # safetensors reports the operating system's error as text.
-    text = str(error)
-    numbered = any(f"os error {number}" in text for number in NO_SPACE)
-    return numbered or (isinstance(error, OSError) and error.errno in NO_SPACE)
 
 
 def _complain(message: str, code: int) -> int:

@@ -9,7 +9,7 @@ import typer
 
 
 def validate(
-    dataset: Annotated[Path, typer.Argument(help="Folder of a LeRobotDataset, v2.1 or v3.0.")],
+    dataset: Annotated[Path, typer.Argument(help="Folder or Hub id of a LeRobotDataset, v2.1 or v3.0.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> None:
     """List everything that is wrong with a dataset, each with its episode and frame, and write nothing.
@@ -28,9 +28,11 @@ def validate(
 
     from hf_ptr.data.validation import validate_dataset
     from hf_ptr.envs.workers import progress_bar
+    from hf_ptr.hub.places import dataset_folder
 
+    home = dataset_folder(dataset, ["*"])
     with progress_bar() as progress:
-        found = validate_dataset(dataset, watch=lambda what, jobs: progress.track(jobs, description=what))
+        found = validate_dataset(home, watch=lambda what, jobs: progress.track(jobs, description=what))
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
     else:

@@ -18,16 +18,16 @@ from hf_ptr.belief import BeliefCarry
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.segments import SegmentBatches
-from hf_ptr.data.weights import score_file_keys
+from hf_ptr.data.weights import SCORES_FILE, score_file_keys
 from hf_ptr.errors import InputError
 from hf_ptr.policies import VLAProcessor, require_fits
-from hf_ptr.training.calibrating import SCORES_FILE
+from hf_ptr.training.batch import candidates_of, model_inputs
+from hf_ptr.training.checkpoints import load_objective_state
 from hf_ptr.training.collator import ChunkCollator
 from hf_ptr.training.config import PTRConfig
 from hf_ptr.training.model import PTRModel
 from hf_ptr.training.objective import PTRObjective
 from hf_ptr.training.run import chunks_for
-from hf_ptr.training.trainer import candidates_of, load_objective_state, model_inputs
 
 CHUNKS_A_BATCH = 256
 

@@ -38,6 +38,7 @@ class EpisodeTable:
         video_frame: `(F,)` int64, each row's frame within its episode's videos; left out, the row's frame within its
             episode. It goes with the row, as `frame_id` does.
         video_fps: frames per second of the videos; left out, `fps`.
+        revision: the commit of the dataset on the Hub, where it comes from there.
 
     Raises:
         InputError: the arrays do not fit together.
@@ -57,6 +58,7 @@ class EpisodeTable:
     videos: Mapping[str, Mapping[int, VideoClip]] = field(default_factory=dict)
     video_frame: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     video_fps: float = 0.0
+    revision: str | None = None
 
     def __post_init__(self) -> None:
         frames, episodes = len(self.task_index), len(self.lengths)

@@ -18,7 +18,8 @@ class SegmentBatches(Sampler[list[int]]):
     All segments, shuffled, are laid end to end, and the long row of chunks is folded into `batch_size` lines of equal
     length; a batch is one column. So every batch is full and mixes first, second, … chunks of as many segments as it
     has rows, every chunk comes once an epoch, and the belief tokens of a chunk are those that its predecessor left one
-    training step before. A segment that the fold cuts in two begins anew.
+    training step before. A segment that the fold cuts in two begins anew. Several micro-batches a step, or ranks, have
+    a column together: which chunks a step trains on does not depend on how they are shared out.
 
     Args:
         dataset: the chunks.
@@ -26,6 +27,7 @@ class SegmentBatches(Sampler[list[int]]):
         shuffle: whether segments are shuffled, by `(seed, epoch)` alone.
         seed: of the shuffle.
         rank, ranks: this process among all; each walks its own lines, and all make the same number of batches.
+        parts: micro-batches of an optimiser step.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class SegmentBatches(Sampler[list[int]]):
         seed: int = 0,
         rank: int = 0,
         ranks: int = 1,
+        parts: int = 1,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
@@ -46,6 +49,7 @@ class SegmentBatches(Sampler[list[int]]):
         self.seed = seed
         self.rank = rank
         self.ranks = ranks
+        self.parts = parts
         self.epoch = 0
         # accelerate asks a batch sampler for this.
         self.drop_last = ranks > 1
@@ -55,19 +59,21 @@ class SegmentBatches(Sampler[list[int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        columns, rest = divmod(len(self.dataset), self.batch_size * self.ranks)
-        return columns + (rest > 0 and not self.drop_last)
+        columns, rest = divmod(len(self.dataset), self.batch_size * self.ranks * self.parts)
+        return columns * self.parts + (0 if self.drop_last else -(-rest // self.batch_size))
 
     def __iter__(self) -> Iterator[list[int]]:
         rows = self._rows()
-        lines = self.batch_size * self.ranks
+        mine = self.batch_size * self.parts
+        lines = mine * self.ranks
         columns = len(rows) // lines
-        folded = rows[: lines * columns].view(lines, columns)
-        mine = folded[self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
+        folded = rows[: lines * columns].view(lines, columns)[self.rank * mine : (self.rank + 1) * mine]
         for column in range(columns):
-            yield mine[:, column].tolist()
+            for part in folded[:, column].split(self.batch_size):
+                yield part.tolist()
         if not self.drop_last and lines * columns < len(rows):
-            yield rows[lines * columns :].tolist()
+            for part in rows[lines * columns :].split(self.batch_size):
+                yield part.tolist()
 
     def _rows(self) -> torch.Tensor:
         """The rows of all chunks, segment after segment: `(F,)`."""

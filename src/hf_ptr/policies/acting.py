@@ -18,6 +18,8 @@ class ChunkActing:
     """
 
     config: Any
+    # Whether it has yet to be fitted to a dataset (`fit_to`) before it can be trained.
+    needs_dataset: bool = False
     # In a tuple, so that a module does not take it for its own.
     _belief: tuple[BeliefTokenizer, ...] = ()
 

@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedConfig
 from hf_ptr.errors import InputError
 from hf_ptr.policies.contract import lacking
 from hf_ptr.policies.lora import is_adapted
+from hf_ptr.saved import refuse_pickles_in, require_whole
 
 
 class AdapterClass(Protocol):
@@ -31,6 +32,8 @@ class AdapterClass(Protocol):
         ...
 
 
+# Where in the configuration of a policy that is not ours an adapter keeps what it knows of the dataset.
+INTERFACE_KEY = "hf_ptr"
 ADAPTERS: dict[str, AdapterClass] = {}
 # Imported when a policy of the type turns up: their models take seconds to import.
 BUILT_IN = {"pi0": "hf_ptr.policies.pi0"}
@@ -64,23 +67,37 @@ def adapter_of(policy: Any) -> Any:
         return policy
     inner = policy.get_base_model() if is_adapted(policy) else policy
     model_type = getattr(getattr(inner, "config", None), "model_type", None)
-    if model_type not in ADAPTERS:
+    found = _adapter_class(model_type)
+    if found is None:
+        known = ", ".join(sorted({*ADAPTERS, *BUILT_IN}))
         raise InputError(
             f"{type(inner).__name__} cannot be post-trained: it lacks {', '.join(lacking(policy))}, and no adapter is "
-            f"registered for its type {model_type!r} (there are: {', '.join(ADAPTERS)}; see hf_ptr.policies.adapters)"
+            f"registered for its type {model_type!r} (there are: {known}; see hf_ptr.policies.register_adapter)"
         )
-    adapter = ADAPTERS[model_type](inner)
+    adapter = found(inner)
     if missing := lacking(adapter):
         raise InputError(
-            f"the adapter of {model_type!r} lacks {', '.join(missing)} (see hf_ptr.policies.PostTrainable)"
+            f"the adapter of {model_type!r} lacks {', '.join(missing)}; see hf_ptr.policies.PostTrainable"
         )
     return adapter
 
 
 def load_model(place: str, **kwargs: Any) -> Any:
-    """The model that a folder or Hub id holds, of the class that its adapter knows, or else by `AutoModel`."""
+    """
+    The model that a folder or Hub id holds, of the class that its adapter knows, or else by `AutoModel`.
+
+    Raises:
+        InputError: for pickled weights, and for tensors that are missing or of another shape.
+    """
     known = {name: kwargs[name] for name in ("revision", "cache_dir", "token", "local_files_only") if name in kwargs}
-    return _class_of(AutoConfig.from_pretrained(place, **known)).from_pretrained(place, **kwargs)
+    found = _class_of(AutoConfig.from_pretrained(place, **known))
+    if found is AutoModel:
+        return AutoModel.from_pretrained(place, **kwargs)
+    refuse_pickles_in(place)
+    strictly = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
+    model, info = found.from_pretrained(place, **kwargs, **strictly)
+    require_whole((), info["missing_keys"], info["mismatched_keys"], place)
+    return model
 
 
 def model_of(config: PreTrainedConfig) -> Any:

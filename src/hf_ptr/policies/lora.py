@@ -6,13 +6,16 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from peft import PeftConfig, PeftModel, get_peft_model
-from safetensors import SafetensorError
+from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
 from transformers.utils import cached_file
 
 from hf_ptr.errors import InputError
+from hf_ptr.hub.places import model_folder, origin
+from hf_ptr.saved import refuse_pickles_in, require_whole
 
 ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 # By which two adapters are told apart. Layers may be named by a pattern in one and one by one in the other.
 IDENTITY = ("peft_type", "r", "lora_alpha")
 # peft asks for a file that is not there with an error of the Hub's client; a damaged one is a ValueError.
@@ -22,6 +25,11 @@ LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, Safetenso
 def is_adapted(policy: object) -> bool:
     """Whether a policy is trained by an adapter."""
     return isinstance(policy, PeftModel)
+
+
+def adapted_place(policy: Any) -> str | None:
+    """Where the policy under an adapter lies; None for a policy without one."""
+    return policy.peft_config["default"].base_model_name_or_path if is_adapted(policy) else None
 
 
 def has_adapter(place: str) -> bool:
@@ -49,12 +57,32 @@ def with_adapter(policy: Any, peft_config: PeftConfig) -> PeftModel:
             "peft_config adapts a policy that was saved before, and this one is new: only the adapter would be kept; "
             "save the policy and pass its folder, or train it in full"
         )
-    # An adapter is found again with the policy below it from wherever it is loaded.
-    peft_config.base_model_name_or_path = os.path.abspath(place) if os.path.isdir(place) else place
     try:
-        return get_peft_model(policy, peft_config)
+        adapted = get_peft_model(policy, peft_config)
     except ValueError as error:
         raise InputError(f"peft_config does not fit {type(policy).__name__}: {error}") from error
+    # After peft, which writes the place as it was loaded from. An adapter is found again with the policy below it from
+    # wherever it is loaded, and by anybody who pulls it.
+    own, there = adapted.peft_config["default"], origin(place)
+    if there is not None:
+        own.base_model_name_or_path, own.revision = there.repo_id, there.revision
+    else:
+        own.base_model_name_or_path = os.path.abspath(place) if os.path.isdir(place) else place
+    return adapted
+
+
+def below(place: str) -> str:
+    """
+    Where the policy lies that the adapter in a folder or Hub id adapts.
+
+    Raises:
+        ValueError: when the adapter names none.
+    """
+    config = PeftConfig.from_pretrained(place)
+    if not config.base_model_name_or_path:
+        raise ValueError(f"{ADAPTER_CONFIG} in {place} names no policy as base_model_name_or_path")
+    revision = None if os.path.isdir(config.base_model_name_or_path) else config.revision
+    return config.base_model_name_or_path + ("" if revision is None else f"@{revision}")
 
 
 def load_adapted(place: str, load: Callable[[str], Any]) -> PeftModel:
@@ -66,13 +94,18 @@ def load_adapted(place: str, load: Callable[[str], Any]) -> PeftModel:
         load: loads the policy below it, from where the adapter says.
 
     Raises:
-        InputError: when the adapter or the policy below it cannot be read.
+        InputError: when the adapter or the policy below it cannot be read, is damaged or unsafe.
     """
+    refuse_pickles_in(place)
     try:
-        below = PeftConfig.from_pretrained(place).base_model_name_or_path
-        if below is None:
-            raise ValueError(f"{ADAPTER_CONFIG} names no policy as base_model_name_or_path")
-        return PeftModel.from_pretrained(load(below), place, is_trainable=True)
+        adapted = PeftModel.from_pretrained(load(str(model_folder(below(place)))), place, is_trainable=True)
+        with safe_open(str(cached_file(place, ADAPTER_WEIGHTS)), "pt") as file:
+            found = set(file.keys())
+        wanted = set(get_peft_model_state_dict(adapted))
+        require_whole(found - wanted, wanted - found, (), place)
+        return adapted
+    except InputError:
+        raise
     except LOAD_ERRORS as error:
         raise InputError(
             f"the adapter in {place}, or the policy that it adapts, cannot be loaded ({error}); the policy must lie "

@@ -14,13 +14,11 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.statistics import normalization
 from hf_ptr.errors import InputError, nearest
 from hf_ptr.policies.acting import ChunkActing
-from hf_ptr.policies.adapters import register_adapter
+from hf_ptr.policies.adapters import INTERFACE_KEY, register_adapter
 from hf_ptr.policies.contract import Embedded, FeatureSizes, PolicyOutput
 from hf_ptr.policies.pi0_processor import PI0TextProcessor
 from hf_ptr.policies.towers import CameraFeatures, first_layers, layers_of, normalized
 
-# Where in the configuration of PI0 our settings are kept; PI0 itself does not read them.
-CONFIG_KEY = "hf_ptr"
 # What SigLIP was pretrained with.
 COLOUR = 0.5
 
@@ -88,7 +86,7 @@ class PI0Adapter(ChunkActing):
 
     def __init__(self, model: Any):
         self.model = model
-        kept = getattr(model.config, CONFIG_KEY, None)
+        kept = getattr(model.config, INTERFACE_KEY, None)
         self._interface = None if kept is None else PI0Interface(**kept)
         side = model.config.vlm_config.vision_config.image_size
         self.canvas = (side, side)
@@ -112,21 +110,30 @@ class PI0Adapter(ChunkActing):
             raise InputError("this PI0 knows no dataset yet: call fit_to(table, …), or name observation_features")
         return self._interface
 
+    @property
+    def needs_dataset(self) -> bool:
+        """Whether it has not been fitted to a dataset yet, as a pretrained PI0 has not."""
+        return self._interface is None
+
     def fit_to(
         self,
         table: EpisodeTable,
         *,
-        observation_features: Sequence[str],
+        observation_features: Sequence[str] = (),
         state_feature: str = "observation.state",
         action_feature: str = "action",
         n_action_steps: int | None = None,
     ) -> None:
         """
-        Takes cameras, features and statistics of a dataset, and keeps them in the model's configuration.
+        Takes cameras (all of them by default), features and statistics of a dataset, and keeps them in the model's
+        configuration.
 
         Raises:
             InputError: a camera or feature that is not there, or vectors wider than the model's.
         """
+        observation_features = observation_features or sorted(table.videos)
+        if not observation_features:
+            raise InputError(f"PI0 sees through cameras, and {table.source!r} has none; record with cameras")
         for name in observation_features:
             if name not in table.videos:
                 known = ", ".join(table.videos) or "none"
@@ -267,11 +274,6 @@ class PI0Adapter(ChunkActing):
         actions = actions * actions.new_tensor(self.config.action_std) + actions.new_tensor(self.config.action_mean)
         return actions if action_dim_mask is None else actions.masked_fill(~action_dim_mask[:, None], 0.0)
 
-    def eval(self) -> PI0Adapter:
-        """Puts the model into evaluation mode."""
-        self.model.eval()
-        return self
-
     # ---- inside ----
 
     def _embed_prefix(self, observation, state, instruction_ids, instruction_mask) -> Embedded:
@@ -320,7 +322,9 @@ class PI0Adapter(ChunkActing):
         return nn.functional.pad(values, (0, width - values.shape[-1]))
 
     def _keep_interface(self) -> None:
-        setattr(self.model.config, CONFIG_KEY, {**asdict(self.config), "picture_size": list(self.config.picture_size)})
+        setattr(
+            self.model.config, INTERFACE_KEY, {**asdict(self.config), "picture_size": list(self.config.picture_size)}
+        )
 
 
 register_adapter("pi0", PI0Adapter)

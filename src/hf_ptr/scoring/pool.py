@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +37,11 @@ class Candidates:
         """The fields by name."""
         return {name: getattr(self, name) for name in self.FIELDS}
 
+    @classmethod
+    def joined(cls, parts: Sequence[Candidates]) -> Candidates:
+        """Those of several batches below each other."""
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in cls.FIELDS})
+
 
 class CandidatePool:
     """
@@ -68,7 +74,11 @@ class CandidatePool:
 
     @torch.no_grad()
     def negatives(
-        self, batch: Candidates, gathered: Candidates, hard_negative_ratio: float = 0.0
+        self,
+        batch: Candidates,
+        gathered: Candidates,
+        hard_negative_ratio: float = 0.0,
+        generator: torch.Generator | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         The negatives that a batch shares, and who may use which.
@@ -77,6 +87,7 @@ class CandidatePool:
             batch: the samples that ask, `(N, …)`.
             gathered: the minibatch they may draw from, `(G, …)`: `batch` itself, or that of all ranks.
             hard_negative_ratio: share of the draws that goes to similar samples, in [0, 1].
+            generator: of the draws; ranks that pass one in the same state draw from the same part of the queue.
 
         Returns:
             `negatives (K, D)`, and `mask (N, K)` bool, True = usable: the whole minibatch but a sample's own target,
@@ -85,10 +96,12 @@ class CandidatePool:
         usable = gathered.valid & (gathered.target_id != batch.target_id[:, None])
         if not self._memory or self.queue_negatives == 0:
             return gathered.target, usable
-        slots, drawn = self._draw(batch, round(hard_negative_ratio * self.queue_negatives))
+        slots, drawn = self._draw(batch, round(hard_negative_ratio * self.queue_negatives), generator)
         return torch.cat((gathered.target, self._memory["target"][slots])), torch.cat((usable, drawn), dim=1)
 
-    def _draw(self, batch: Candidates, hard: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _draw(
+        self, batch: Candidates, hard: int, generator: torch.Generator | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Slots `(R,)` of the queue and who draws which `(N, R)`: chance ones, and `hard` similar ones for each sample.
 
@@ -98,7 +111,7 @@ class CandidatePool:
         queue = self._memory
         chance = self.queue_negatives - hard
         reach = min(self.queue_size, chance + HARD_REACH * hard)
-        slots = torch.randperm(self.queue_size, device=batch.valid.device)[:reach]
+        slots = torch.randperm(self.queue_size, device=batch.valid.device, generator=generator)[:reach]
         usable = queue["valid"][slots] & (queue["target_id"][slots] != batch.target_id[:, None])
         if hard == 0:
             return slots, usable

@@ -140,11 +140,6 @@ class PTRConfig(TrainingArguments):
             raise ValueError("use_scorer is true and scoring calibrated, which has scorers of its own; leave it out")
         if self.alpha > 0 and self.scoring == "paper" and self.use_scorer is False:
             raise ValueError(f"use_scorer is false and alpha is {self.alpha}: weights need a scorer; set alpha to 0")
-        if (self.with_scorer or self.calibrates) and self.gradient_accumulation_steps > 1:
-            raise ValueError(
-                f"gradient_accumulation_steps is {self.gradient_accumulation_steps}: weights are normalised over one "
-                "batch, and accumulation would normalise each micro-batch by itself; use 1 and a larger batch"
-            )
 
     @classmethod
     def from_run(cls, folder: str | os.PathLike) -> PTRConfig:

@@ -16,6 +16,7 @@ from hf_ptr.data.sources import Source, SourceSpec, make_source
 from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.embodiment import WIDTH, UnifiedActionSpace
 from hf_ptr.errors import InputError
+from hf_ptr.hub.places import dataset_folder, named
 from hf_ptr.policies import policy_from_dataset
 from hf_ptr.policies.acting import belief_lag
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, parse_episodes
@@ -58,7 +59,7 @@ def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, Any, Any]:
         cameras=cameras,
         state_feature=data.state_feature,
         action_feature=data.action_feature,
-        image_size=cast(tuple[int, int] | int, config.image_size),
+        image_size=config.picture_size,
     )
     state, action = (
         {key: torch.from_numpy(value) for key, value in mixture.normalization(kind).items()}
@@ -83,7 +84,9 @@ def _read(spec: SourceSpec, state_feature: str, action_feature: str, cameras: li
     name = spec.name or Path(spec.dataset).resolve().name
     skip = parse_episodes(spec.skip_episodes) or []
     episodes = parse_episodes(spec.episodes)
-    table = read_dataset(spec.dataset, episodes, skip=skip)
+    own = [spec.features.get(camera, camera) for camera in cameras]
+    folder = dataset_folder(spec.dataset, own)
+    table = named(read_dataset(folder, episodes, skip=skip), folder)
     source = make_source(spec, table, name, state_feature=state_feature, action_feature=action_feature)
     missing = [camera for camera in cameras if camera not in source.table.videos]
     if missing:
@@ -92,9 +95,8 @@ def _read(spec: SourceSpec, state_feature: str, action_feature: str, cameras: li
             f"source {name} has no camera {missing[0]!r}; say which it is under features: {{{missing[0]}: …}} "
             f"(it has: {known})"
         )
-    own = [spec.features.get(camera, camera) for camera in cameras]
     ids = table.episode_index.tolist()
-    refuse_unusable(validate_dataset(spec.dataset, episodes=ids, cameras=own, decode=False), skip)
+    refuse_unusable(validate_dataset(folder, episodes=ids, cameras=own, decode=False), skip)
     return source
 
 

@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from huggingface_hub.dataclasses import strict
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import ModelOutput, cached_file
 
 from hf_ptr.belief import BELIEF_FOLDER, BeliefTokenizer, BeliefTokenizerConfig
 from hf_ptr.errors import InputError
 from hf_ptr.policies.adapters import adapter_of, model_of
-from hf_ptr.policies.loading import load_trainable
+from hf_ptr.policies.loading import load_trainable, save_interface
+from hf_ptr.policies.lora import is_adapted
+from hf_ptr.saved import ComponentConfig, load_exactly
 from hf_ptr.scoring import TargetEncoder, TransitionScorer, TransitionScorerConfig
 
 CONFIG_FOLDER = "ptr"
@@ -25,7 +27,7 @@ TARGET_FILE = "target_encoder/model.safetensors"
 
 
 @strict
-class PTRModelConfig(PreTrainedConfig):
+class PTRModelConfig(ComponentConfig):
     r"""
     Configuration of a [`PTRModel`]: the parts it is made of. A part that is None does not exist.
 
@@ -207,7 +209,15 @@ class PTRModel(PreTrainedModel):
             return
         folder = Path(save_directory)
         state = kwargs.pop("state_dict", None) or self.state_dict()
+        card = folder / "README.md"
+        before = card.read_bytes() if card.is_file() else None
         self.policy.save_pretrained(folder, state_dict=tensors_under(state, "policy."), **kwargs)
+        if is_adapted(self.policy):
+            # peft writes a card of its own, a form to be filled in, over what stands there.
+            card.unlink(missing_ok=True)
+            if before is not None:
+                card.write_bytes(before)
+        save_interface(self.policy, folder)
         config = PTRModelConfig(**{**self.config.to_dict(), "policy_config": None})
         config.save_pretrained(folder / CONFIG_FOLDER)
         if self.belief_tokenizer is not None:
@@ -226,7 +236,7 @@ class PTRModel(PreTrainedModel):
         Loads what [`~PTRModel.save_pretrained`] wrote, from a folder or a Hub id.
 
         Raises:
-            InputError: when the place holds no PTR parts.
+            InputError: when the place holds no PTR parts, or they are damaged (see [`Component`]).
         """
         place = str(pretrained_model_name_or_path)
         try:
@@ -245,7 +255,8 @@ class PTRModel(PreTrainedModel):
         if model.scorer is not None:
             model.scorer = TransitionScorer.from_pretrained(place, subfolder=SCORER_FOLDER, **kwargs)
             assert model.target_encoder is not None
-            model.target_encoder.load_state_dict(load_file(str(cached_file(place, TARGET_FILE, **kwargs))))
+            target = load_file(str(cached_file(place, TARGET_FILE, **kwargs)))
+            load_exactly(model.target_encoder, target, f"{place}/{TARGET_FILE}")
         return model
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -10,9 +10,11 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from hf_ptr import functional as F
+from hf_ptr.metrics.figures import identified
 from hf_ptr.scoring import AdaptiveScaleController, CandidatePool, Candidates
 from hf_ptr.training.config import PTRConfig
 from hf_ptr.training.model import PTROutput
+from hf_ptr.training.window import Totals, Window, count
 
 Gather = Callable[[torch.Tensor], torch.Tensor]
 
@@ -20,7 +22,9 @@ Gather = Callable[[torch.Tensor], torch.Tensor]
 @dataclass
 class Losses:
     """
-    The named parts of the objective of one batch, and what the metrics are made of. Everything stays on the device.
+    The named parts of the objective of one micro-batch, and what the metrics are made of. Everything stays on the
+    device. Losses and metrics are shares of those of the optimiser step: their sum over its micro-batches, averaged
+    over the ranks, is the figure of the global batch.
 
     Args:
         action: scalar `L*_act`, PTR Eq. (27).
@@ -69,73 +73,148 @@ class PTRObjective:
         discount: torch.Tensor | None,
         step: int,
         given_weight: torch.Tensor | None = None,
+        window: Window | None = None,
+        part: int = 0,
     ) -> Losses:
         """
         Args:
             output: of the model, over N chunks.
             candidates: the samples' targets and ids; None without a scorer.
             discount: `(N,)`, `γ^{Δ'}` of each sample; None for 1.
-            step: optimiser steps done, for the warm-up.
+            step: optimiser steps done, for the warm-up and the draws from the queue.
             given_weight: `(N,)`, weights that came with the data, used where there is no scorer.
+            window: the optimiser step that these chunks are a micro-batch of, and `part`, which; None where they are
+                all of it on this rank.
         """
         assert output.action_loss is not None
+        loss = output.action_loss
         if candidates is not None:
-            losses = self._scored(output, candidates, discount, step)
-        elif given_weight is not None:
-            losses = Losses(action=self._normalized(output.action_loss, given_weight), weight=given_weight)
-            losses.metrics.update(weight_metrics(given_weight))
+            losses, totals = self._scored(output, candidates, discount, step, window, part)
         else:
-            losses = Losses(action=output.action_loss.mean(), weight=torch.ones_like(output.action_loss).detach())
+            if window is None:
+                window = self.weighed([torch.ones_like(loss).detach() if given_weight is None else given_weight])
+            weight, totals = window.weights[part], window.totals
+            losses = Losses(action=totals.weighted_mean(loss, weight, self.ranks), weight=weight)
+            if part == 0 and given_weight is not None:
+                losses.metrics.update(totals.metrics())
         if output.belief_loss is not None and output.belief_entropy is not None:
-            losses.auxiliary["tok"] = output.belief_loss
-            losses.metrics["loss_tok"] = output.belief_loss.detach()
-            losses.metrics["belief_entropy"] = output.belief_entropy
+            share = len(loss) * self.ranks / totals.rows
+            losses.auxiliary["tok"] = output.belief_loss * share
+            losses.metrics["loss_tok"] = losses.auxiliary["tok"].detach()
+            losses.metrics["belief_entropy"] = output.belief_entropy * share
         losses.metrics["loss_action"] = losses.action.detach()
         return losses
 
-    def _scored(self, output: PTROutput, candidates: Candidates, discount: torch.Tensor | None, step: int) -> Losses:
+    def _scored(
+        self,
+        output: PTROutput,
+        candidates: Candidates,
+        discount: torch.Tensor | None,
+        step: int,
+        window: Window | None,
+        part: int,
+    ) -> tuple[Losses, Totals]:
         assert output.action_loss is not None
         args, valid = self.args, candidates.valid
-        logits, permuted = self.logits(output, candidates)
+        if window is None:
+            # The weights of a step that is one micro-batch come from its only pass.
+            window = self.drawn([candidates], step)
+            logits, permuted = self.logits(output, candidates, window)
+            self._weigh(window, [logits.detach()], [discount], step)
+        else:
+            logits, permuted = self.logits(output, candidates, window, part)
+        weight, score, totals = window.weights[part], window.scores[part], window.totals
         surprise = -F.match_log_probability(logits)
-        score = F.ptr_score(logits.detach())
-        weight = self.weight(score, valid, discount, step)
-        identification = self._mean_over(surprise if discount is None else discount * surprise, valid)
-        ranking = self._mean_over(-logsigmoid(logits[:, 0] - permuted), valid)
+        identification = self._over_valid(surprise if discount is None else discount * surprise, valid, totals)
+        ranking = self._over_valid(-logsigmoid(logits[:, 0] - permuted), valid, totals)
         losses = Losses(
-            action=self._normalized(output.action_loss, weight),
+            action=totals.weighted_mean(output.action_loss, weight, self.ranks),
             weight=weight,
             auxiliary={"id": args.lambda_id * identification, "rank": args.lambda_rank * ranking},
             score=score,
         )
         losses.metrics.update(loss_id=identification.detach(), loss_rank=ranking.detach())
-        losses.metrics.update(scoring_metrics(logits.detach(), score, weight, valid, args))
-        return losses
+        losses.metrics.update(self._scoring_metrics(logits.detach(), score, weight, valid, totals))
+        if part == 0:
+            losses.metrics.update(totals.metrics(), valid_ratio=totals.valid / totals.rows)
+        return losses, totals
 
-    def logits(self, output: PTROutput, candidates: Candidates) -> tuple[torch.Tensor, torch.Tensor]:
+    # ---- what an optimiser step shares: negatives, weights, and what they sum up to
+
+    def weighed(self, weights: Sequence[torch.Tensor]) -> Window:
+        """The step whose micro-batches have these weights, each `(N,)`, where no scorer is needed for them."""
+        window = Window(weights=list(weights))
+        window.totals = count(weights, [], self.gather)
+        return window
+
+    @torch.no_grad()
+    def drawn(self, candidates: Sequence[Candidates], step: int) -> Window:
+        """
+        Draws the negatives of a step: of its micro-batches' candidates, of those of all ranks, and of the queue, in
+        which the draw is the same whichever rank and micro-batch asks.
+        """
+        mine = candidates[0] if len(candidates) == 1 else Candidates.joined(candidates)
+        gathered = mine
+        if self.gather is not None and self.args.cross_rank_negatives:
+            gathered = Candidates(**{name: self.gather(tensor) for name, tensor in mine.tensors().items()})
+        self._gathered = gathered
+        draw = torch.Generator(mine.valid.device).manual_seed(self.args.seed * 1_000_003 + step)
+        negatives, mask = self.pool.negatives(mine, gathered, self.controller.hard_negative_ratio, draw)
+        sizes = [len(each.valid) for each in candidates]
+        return Window(negatives=negatives, masks=list(mask.split(sizes)), valid=[each.valid for each in candidates])
+
+    @torch.no_grad()
+    def survey(
+        self,
+        passes: Sequence[PTROutput],
+        candidates: Sequence[Candidates],
+        discounts: Sequence[torch.Tensor | None],
+        step: int,
+    ) -> Window:
+        """
+        The weights of all micro-batches of a step, from a pass over each of them without gradient: only with all of
+        them is it known what they are normalised by.
+        """
+        window = self.drawn(candidates, step)
+        logits = [
+            self.logits(output, each, window, part)[0]
+            for part, (output, each) in enumerate(zip(passes, candidates, strict=True))
+        ]
+        self._weigh(window, logits, discounts, step)
+        return window
+
+    def _weigh(
+        self, window: Window, logits: Sequence[torch.Tensor], discounts: Sequence[torch.Tensor | None], step: int
+    ) -> None:
+        window.scores = [F.ptr_score(each) for each in logits]
+        window.weights = [
+            self.weight(score, valid, discount, step)
+            for score, valid, discount in zip(window.scores, window.valid, discounts, strict=True)
+        ]
+        window.totals = count(window.weights, window.valid, self.gather)
+
+    def logits(
+        self, output: PTROutput, candidates: Candidates, window: Window | None = None, part: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         The identification logits `(N, 1+K)` of PTR Eq. (12), and the permuted query's logit `(N,)` against the same
-        matched target, for PTR Eq. (13).
+        matched target, for PTR Eq. (13). Without a window the negatives are drawn for these chunks alone.
         """
-        gathered = candidates
-        if self.gather is not None and self.args.cross_rank_negatives:
-            gathered = Candidates(**{name: self.gather(tensor) for name, tensor in candidates.tensors().items()})
-        negatives, mask = self.pool.negatives(candidates, gathered, self.controller.hard_negative_ratio)
-        self._gathered = gathered
-        assert output.query is not None and output.permuted_query is not None
-        target = candidates.target
+        drawn = self.drawn([candidates], step=0) if window is None else window
+        assert output.query is not None and output.permuted_query is not None and drawn.negatives is not None
+        target, negatives = candidates.target, drawn.negatives
         equation = partial(
             F.identification_logits,
             temperature=self.controller.temperature,
             logit_clamp=self.args.logit_clamp,
             normalized=True,
         )
-        logits = equation(output.query, target, negatives, negative_mask=mask)
+        logits = equation(output.query, target, negatives, negative_mask=drawn.masks[part])
         permuted = equation(output.permuted_query, target, negatives[:0])
         return logits, permuted[:, 0]
 
     def remember(self) -> None:
-        """Puts the targets of the last batch into the queue, after it has been scored."""
+        """Puts the targets of the last step into the queue, after it has been scored."""
         self.pool.push(self._gathered)
 
     def weight(
@@ -152,50 +231,23 @@ class PTRObjective:
             weight = 1.0 + discount * (weight - 1.0)
         return weight
 
-    def _normalized(self, loss: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """`Σ w ℓ / Σ w` over the batch of all ranks, PTR Eq. (27)."""
-        if self.gather is None:
-            return F.self_normalized_mean(loss, weight)
-        # The gradients of the ranks are averaged, so each rank's share of the sum is scaled up by their number.
-        return (weight * loss).sum() * self.ranks / self.gather(weight.sum()[None]).sum().clamp(min=1e-12)
+    def _over_valid(self, values: torch.Tensor, valid: torch.Tensor, totals: Totals) -> torch.Tensor:
+        """Share of the mean of `values (N,)` over the step's valid samples; 0, still in the graph, without one."""
+        return torch.where(valid, values, 0.0).sum() * self.ranks / totals.valid.clamp(min=1.0)
 
-    def _mean_over(self, values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """Mean of `values (N,)` over the valid samples of all ranks; 0, still part of the graph, without one."""
-        total = valid.sum()[None]
-        if self.gather is not None:
-            total = self.gather(total)
-        return torch.where(valid, values, 0.0).sum() * self.ranks / total.sum().clamp(min=1)
-
-
-@torch.no_grad()
-def scoring_metrics(
-    logits: torch.Tensor, score: torch.Tensor, weight: torch.Tensor, valid: torch.Tensor, args: PTRConfig
-) -> dict[str, torch.Tensor]:
-    """The scorer-side metrics of one batch as device scalars; those of the score are over valid samples."""
-    share = valid.to(score.dtype)
-    count = share.sum().clamp(min=1.0)
-
-    def over_valid(value: torch.Tensor) -> torch.Tensor:
-        return torch.where(valid, value, torch.zeros_like(value)).sum() / count
-
-    best_mismatched = logits[:, 1:].amax(dim=1) if logits.shape[1] > 1 else torch.zeros_like(score)
-    low, high = F.weight_bounds(args.alpha, args.w_min, args.w_max)
-    near = 1e-4
-    return {
-        "nce_acc": over_valid((logits[:, 0] > best_mismatched).to(score.dtype)),
-        "nce_margin": over_valid((logits[:, 0] - best_mismatched).nan_to_num(posinf=0.0)),
-        "ptr_score": over_valid(score),
-        "valid_ratio": share.mean(),
-        **weight_metrics(weight),
-        "weight_clip_low": over_valid((weight <= low + near).to(score.dtype)),
-        "weight_clip_high": over_valid((weight >= high - near).to(score.dtype)),
-    }
-
-
-def weight_metrics(weight: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What the log says of the weights `(N,)` of a batch, wherever they come from."""
-    return {
-        "weight_mean": weight.mean(),
-        "weight_std": weight.std(correction=0),
-        "ess": F.effective_sample_size(weight) / weight.numel(),
-    }
+    @torch.no_grad()
+    def _scoring_metrics(
+        self, logits: torch.Tensor, score: torch.Tensor, weight: torch.Tensor, valid: torch.Tensor, totals: Totals
+    ) -> dict[str, torch.Tensor]:
+        """The scorer-side metrics as device scalars, over valid samples."""
+        best_mismatched = logits[:, 1:].amax(dim=1) if logits.shape[1] > 1 else torch.zeros_like(score)
+        low, high = F.weight_bounds(self.args.alpha, self.args.w_min, self.args.w_max)
+        near = 1e-4
+        seen = {
+            "nce_acc": identified(logits).to(score.dtype),
+            "nce_margin": (logits[:, 0] - best_mismatched).nan_to_num(posinf=0.0),
+            "ptr_score": score,
+            "weight_clip_low": (weight <= low + near).to(score.dtype),
+            "weight_clip_high": (weight >= high - near).to(score.dtype),
+        }
+        return {name: self._over_valid(value, valid, totals) for name, value in seen.items()}

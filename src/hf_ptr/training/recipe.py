@@ -22,7 +22,9 @@ from hf_ptr.training.config import PTRConfig
 class DataArguments:
     """Which episodes are trained on, and how they are cut into segments of chunks."""
 
-    dataset: str | None = field(default=None, metadata={"help": "Folder of a LeRobotDataset (v2.1 or v3.0)."})
+    dataset: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id of a LeRobotDataset (v2.1 or v3.0)."}
+    )
     sources: list[str] | None = field(
         default=None, metadata={"help": "Instead of dataset: a list of mappings, see docs/data.md."}
     )
@@ -38,7 +40,8 @@ class DataArguments:
     state_feature: str = field(default="observation.state", metadata={"help": "The proprioceptive state."})
     action_feature: str = field(default="action", metadata={"help": "The action."})
     weights: str | None = field(
-        default=None, metadata={"help": "Score file whose weights the chunks count with; needs alpha 0."}
+        default=None,
+        metadata={"help": "Score file, or Hub id of one, whose weights chunks count with; needs alpha 0."},
     )
     segment_chunks: int = field(default=4, metadata={"help": "Consecutive chunks of a segment."})
     target_offset: int = field(default=16, metadata={"help": "Frames from a chunk's start to the observation after."})
@@ -166,6 +169,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         except yaml.YAMLError as error:
             raise InputError(f"the value of {text!r} cannot be read as YAML; quote it") from error
         where[key] = "on the command line"
+    if "hub_token" in given:
+        raise InputError(
+            f"hub_token stands {where['hub_token']}, and a run's folder keeps its recipe: take it out, and log in "
+            "with `hf auth login` or set HF_TOKEN"
+        )
     for key in given:
         if key not in known:
             raise InputError(f"unknown key {key!r} {where[key]}.{nearest(str(key), known)}")

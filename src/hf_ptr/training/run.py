@@ -12,6 +12,7 @@ import yaml
 from huggingface_hub.errors import StrictDataclassError
 from torch.utils.data import Dataset
 from transformers import set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.columns import first_line
@@ -23,13 +24,16 @@ from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.data.weights import read_weights
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_json, write_text
-from hf_ptr.policies import load_policy, policy_from_dataset, require_fits
+from hf_ptr.hub.places import checkpoint_folder, dataset_folder, named, score_file
+from hf_ptr.policies import adapter_of, policy_from_dataset, require_fits
 from hf_ptr.policies.acting import belief_lag
+from hf_ptr.policies.loading import load_to_train
+from hf_ptr.training.checkpoints import last_complete_checkpoint
 from hf_ptr.training.mixing import mixture_of
+from hf_ptr.training.provenance import RECIPE_FILE, corruption_of, told
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
-from hf_ptr.training.trainer import PTRTrainer, last_complete_checkpoint
+from hf_ptr.training.trainer import PTRTrainer
 
-RECIPE_FILE = "recipe.yaml"
 # How each source's robot is spoken to: its slots, units and frame rate.
 MIXTURE_FILE = "mixture.json"
 DONE_FILE = "train_results.json"
@@ -54,19 +58,47 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
     _require_same_run(folder, recipe)
     if (folder / DONE_FILE).exists():
         return folder
+    # What a killed run left is nearer to the end than what the recipe begins with.
+    resume = last_complete_checkpoint(folder) or recipe.training.resume_from_checkpoint
+    resume = None if resume is None else _checkpoint(resume)
     trainer = build_trainer(recipe)
     if trainer.is_world_process_zero():
         write_text(yaml.safe_dump(recipe.given, sort_keys=True, allow_unicode=True), folder / RECIPE_FILE)
         if isinstance(trainer.train_dataset, MixtureDataset):
             write_json(trainer.train_dataset.to_dict(), folder / MIXTURE_FILE)
-    result = trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder))
-    trainer.save_model()
+    result = trainer.train(resume_from_checkpoint=resume)
+    trainer.save_model(_internal_call=True)
     trainer.save_state()
     if trainer.eval_dataset is not None:
         trainer.save_metrics("eval", trainer.evaluate())
     # Last: its presence says that the run is complete.
     trainer.save_metrics("train", result.metrics, combined=False)
+    if recipe.training.push_to_hub:
+        _push(trainer, folder)
     return folder
+
+
+def _checkpoint(place: str) -> str:
+    """
+    The folder of the checkpoint to go on from.
+
+    Raises:
+        InputError: when there is none at that place.
+    """
+    folder = checkpoint_folder(place)
+    if not (folder / TRAINER_STATE_NAME).is_file():
+        raise InputError(f"resume_from_checkpoint {place} is no checkpoint: it has no {TRAINER_STATE_NAME}")
+    return str(folder)
+
+
+def _push(trainer: PTRTrainer, folder: Path) -> None:
+    try:
+        trainer.push_to_hub()
+    except InputError as error:
+        raise InputError(
+            f"{folder} is trained, but could not be pushed: {error}; then hf-ptr push {folder} --repo-id "
+            f"{trainer.hub_model_id}"
+        ) from error
 
 
 def build_trainer(recipe: Recipe) -> PTRTrainer:
@@ -85,23 +117,28 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     if both:
         raise InputError(f"episodes {both} are in episodes and in eval_episodes; hold out others")
     wanted = None if episodes is None else [*episodes, *(held_out or ())]
-    whole = _read(str(recipe.data.dataset), wanted, skip)
+    dataset = dataset_folder(str(recipe.data.dataset), recipe.data.observation_features)
+    whole = named(_read(str(dataset), wanted, skip), dataset)
     if held_out and episodes is None:
         episodes = [number for number in whole.episode_index.tolist() if number not in set(held_out)]
     table = whole if episodes is None else whole.select(episodes)
-    table, _ = corrupt(table, recipe.data.corruption, recipe.data.corruption_seed, recipe.data.corruption_severity)
+    table, truth = corrupt(table, recipe.data.corruption, recipe.data.corruption_seed, recipe.data.corruption_severity)
+    faults = truth if truth.faults else corruption_of(dataset)
     policy, processor = _policy(recipe, table)
-    cameras = [name for name in policy.config.observation_features if name in table.videos]
+    config = adapter_of(policy).config
+    cameras = [name for name in config.observation_features if name in table.videos]
     ids = whole.episode_index.tolist()
-    refuse_unusable(validate_dataset(str(recipe.data.dataset), episodes=ids, cameras=cameras, decode=False), skip)
+    refuse_unusable(validate_dataset(str(dataset), episodes=ids, cameras=cameras, decode=False), skip)
     cut: dict[str, Any] = {
         "segment_chunks": recipe.data.segment_chunks,
         "target_offset": recipe.data.target_offset,
     }
-    weights = None if recipe.data.weights is None else read_weights(recipe.data.weights, table)
-    train = chunks_for(policy.config, table, weights=weights, **cut)
-    evaluation = None if held_out is None else chunks_for(policy.config, whole.select(held_out), **cut)
-    return _trainer(recipe, policy, processor, train, evaluation)
+    weights = None if recipe.data.weights is None else read_weights(score_file(recipe.data.weights), table)
+    train = chunks_for(config, table, weights=weights, **cut)
+    evaluation = None if held_out is None else chunks_for(config, whole.select(held_out), **cut)
+    trainer = _trainer(recipe, policy, processor, train, evaluation)
+    trainer.provenance["corruption"] = None if faults is None else told(faults)
+    return trainer
 
 
 def _trainer(recipe: Recipe, policy: Any, processor: Any, train: Dataset, evaluation: Dataset | None) -> PTRTrainer:
@@ -135,6 +172,8 @@ def _settings_refused() -> Iterator[None]:
     """Says in one line what transformers finds wrong with the settings, a missing package among them."""
     try:
         yield
+    except InputError:
+        raise
     except (ImportError, RuntimeError, ValueError) as error:
         raise InputError(f"these settings cannot be used here: {first_line(error)}") from error
 
@@ -172,12 +211,19 @@ def _policy(recipe: Recipe, table: EpisodeTable) -> tuple[Any, Any]:
             )
         except StrictDataclassError as error:
             raise InputError(f"this policy cannot be built: {_innermost(error)}") from error
-    set_by_policy = (*NEW_POLICY_FIELDS, "observation_features", "state_feature", "action_feature")
-    clash = [name for name in set_by_policy if name in recipe.given]
+    policy, actor, processor = load_to_train(place)
+    features = {
+        name: getattr(data, name)
+        for name in ("observation_features", "state_feature", "action_feature")
+        if name in recipe.given
+    }
+    if actor.needs_dataset:
+        actor.fit_to(table, **features)
+        features = {}
+    clash = [name for name in (*NEW_POLICY_FIELDS, *features) if name in recipe.given]
     if clash:
         raise InputError(f"{', '.join(clash)} cannot be set with policy: {place} brings its own; remove the key")
-    policy, processor = load_policy(place)
-    require_fits(policy.config, table, place)
+    require_fits(actor.config, table, place)
     return policy, processor
 
 
@@ -208,7 +254,8 @@ def _require_same_run(folder: Path, recipe: Recipe) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"output_dir {folder} is a file; choose another output_dir")
     if not made.exists():
-        if folder.exists() and any(folder.iterdir()):
+        # A run that was killed at its first write leaves the beginning of a hidden file.
+        if folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise InputError(f"output_dir {folder} is not empty and no run of ours; choose another output_dir")
         return
     try:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
+import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
+from huggingface_hub import HfApi
 from peft import PeftConfig
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, rotate_checkpoints
+from transformers.utils import PushInProgress
 
 from hf_ptr import functional as F
 from hf_ptr.belief import BeliefCarry
@@ -25,28 +26,35 @@ from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.mixture import MixtureDataset
 from hf_ptr.data.segments import SegmentBatches
 from hf_ptr.errors import InputError
-from hf_ptr.files import write_text
-from hf_ptr.policies.loading import load_trainable
-from hf_ptr.policies.lora import with_adapter
+from hf_ptr.files import write_json, write_text
+from hf_ptr.hub.places import checkpoint_folder
 from hf_ptr.scoring import Candidates
-from hf_ptr.scoring.fitting import require_fittable
+from hf_ptr.training.batch import candidates_of, model_inputs
+from hf_ptr.training.building import as_ptr_model
 from hf_ptr.training.calibrating import calibrated_chunks
+from hf_ptr.training.card import write_card
+from hf_ptr.training.checkpoints import (
+    last_complete_checkpoint,
+    load_objective_state,
+    require_same_topology,
+    save_state,
+    staged,
+    state_file,
+)
 from hf_ptr.training.collator import ChunkCollator
 from hf_ptr.training.config import ARGUMENTS_FILE, PTRConfig
-from hf_ptr.training.model import PTRModel, PTROutput, build_ptr_model, has_ptr_parts, tensors_under
+from hf_ptr.training.faults import FirstFault
+from hf_ptr.training.model import PTRModel, PTROutput, tensors_under
 from hf_ptr.training.objective import Losses, PTRObjective
+from hf_ptr.training.provenance import RUN_FILE, provenance
+from hf_ptr.training.publishing import push_checkpoint, push_run, repository_of
+from hf_ptr.training.ranks import Ranks
+from hf_ptr.training.refusals import refuse
+from hf_ptr.training.stopping import StopSignals, leave
+from hf_ptr.training.weight_record import WEIGHTS_FILE, WeightRecord, weight_record
+from hf_ptr.training.window import Window
 
-MODEL_INPUTS = (
-    "observation",
-    "state",
-    "instruction_ids",
-    "instruction_mask",
-    "actions",
-    "action_mask",
-    "action_dim_mask",
-    "next_observation",
-)
-STATE_FILE = "ptr_state.safetensors"
+logger = logging.getLogger(__name__)
 
 
 class PTRTrainer(Trainer):
@@ -64,7 +72,7 @@ class PTRTrainer(Trainer):
             tokenizer are trained in full. A policy that has an adapter goes on with it.
 
     Raises:
-        InputError: for a model that is no policy, and for what is not supported (see `_refuse`).
+        InputError: for a model that is no policy, and for what is not supported (see `refuse`).
 
     Example:
         ```python
@@ -77,6 +85,11 @@ class PTRTrainer(Trainer):
     args: PTRConfig
     model: PTRModel
     objective: PTRObjective
+    # Trainer sets both to None in its __init__, whence its types.
+    hub_model_id: Any
+    push_in_progress: Any
+    # `compute_loss` normalises over the whole step, see `Window`: nothing is left to divide by.
+    loss_is_scaled_for_ga = True
 
     def __init__(
         self,
@@ -90,7 +103,7 @@ class PTRTrainer(Trainer):
         optimizers: tuple[Any, Any] = (None, None),
         peft_config: PeftConfig | None = None,
     ):
-        _refuse(args, train_dataset, eval_dataset, processing_class, data_collator)
+        refuse(args, train_dataset, eval_dataset, processing_class, data_collator)
         if data_collator is None:
             dataset = train_dataset if train_dataset is not None else eval_dataset
             data_collator = ChunkCollator(processing_class, tasks=getattr(dataset, "tasks", ()))
@@ -107,20 +120,56 @@ class PTRTrainer(Trainer):
         for name in ("target_offset", "segment_chunks"):
             if hasattr(train_dataset, name):
                 setattr(self.model.config, name, getattr(train_dataset, name))
-        ranks = self.accelerator.num_processes
-        self.objective = PTRObjective(args, gather=self._gather if ranks > 1 else None, ranks=ranks)
+        self.ranks = Ranks(self.args.process_index, self.accelerator.num_processes)
+        several = self.ranks.count > 1
+        self.objective = PTRObjective(args, gather=self._gather if several else None, ranks=self.ranks.count)
         self.carry = BeliefCarry()
         self._eval_carry = BeliefCarry()
+        self._batches: list[dict[str, Any]] = []
+        self._part = 0
+        self._window: Window | None = None
+        self._fault = FirstFault()
         self._sums: dict[str, torch.Tensor] = {}
-        self._batches = 0
+        self._steps = 0
         self._log_window: dict[str, torch.Tensor] = {}
+        self._stop = StopSignals()
+        self.stopped_by = 0
+        self._saving_to: Path | None = None
+        self._record: WeightRecord | None = None
+        self.provenance = provenance(train_dataset, self.accelerator.unwrap_model(self.model).policy)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """As [`Trainer.train`]; with `scoring="calibrated"` the weights are fitted first."""
+        """
+        As [`Trainer.train`]; `True` finds the newest complete checkpoint. With `scoring="calibrated"` the weights are
+        fitted first. On SIGTERM and on Ctrl-C the run saves a checkpoint at the end of its step, and ends as `leave`
+        says.
+
+        Args:
+            resume_from_checkpoint: also `user/name` or `user/name@revision`, whose last pushed checkpoint is pulled.
+
+        Raises:
+            InputError: for a checkpoint that was made on another number of processes or with another batch, a loss or
+                weight that is no number, or no space left to save.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_complete_checkpoint(str(self.args.output_dir))
+            if resume_from_checkpoint is None:
+                raise InputError(
+                    f"{self.args.output_dir} holds no complete checkpoint; leave resume_from_checkpoint out"
+                )
+        if isinstance(resume_from_checkpoint, str):
+            resume_from_checkpoint = str(checkpoint_folder(resume_from_checkpoint))
+        if resume_from_checkpoint:
+            require_same_topology(str(resume_from_checkpoint), self.args)
         if self.args.calibrates and isinstance(self.train_dataset, ChunkDataset):
             resume = bool(resume_from_checkpoint)
             self.train_dataset = calibrated_chunks(self.train_dataset, self.args, self.accelerator, resume=resume)
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        self._record = weight_record(self.args, self.train_dataset)
+        self.stopped_by = 0
+        with self._stop:
+            result = super().train(resume_from_checkpoint, *args, **kwargs)
+        leave(self.stopped_by)
+        return result
 
     # ---- the order of the data ----
 
@@ -153,6 +202,7 @@ class PTRTrainer(Trainer):
             seed=args.seed if args.data_seed is None else args.data_seed,
             rank=args.process_index,
             ranks=args.world_size,
+            parts=args.gradient_accumulation_steps if shuffle else 1,
         )
         loader = DataLoader(
             dataset,
@@ -170,31 +220,71 @@ class PTRTrainer(Trainer):
 
     # ---- the loss ----
 
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """Trainer's own; the micro-batches of the step are kept for `compute_loss`."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._batches, self._part, self._window = batches, 0, None
+        return batches, items
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """`L_total` of PTR Sec. 8 for one batch."""
+        """The share that one micro-batch has of the step's `L_total`, PTR Sec. 8."""
+        if self._part >= len(self._batches):
+            # Called on its own: the batch is a step.
+            self._batches, self._part, self._window = [inputs], 0, None
+        part, last = self._part, self._part + 1 == len(self._batches)
         # The equations' checks of values would make the host wait for the device at every step.
         with F.unchecked():
+            if part == 0 and len(self._batches) > 1:
+                self._window = self._survey(model)
             output = self._forward(model, inputs, self.carry)
-            target = output.target
-            candidates = None if target is None else candidates_of(self._policy(), inputs, target)
+            if output.belief_tokens is not None:
+                self.carry.remember(inputs["index"], output.belief_tokens, last=last)
             losses = self.objective(
                 output,
-                candidates,
+                self._candidates(inputs, output),
                 self._discount(inputs),
                 step=self.state.global_step,
                 given_weight=inputs.get("weight"),
+                window=self._window,
+                part=part,
             )
-        if losses.score is not None:
+        if losses.score is not None and last:
             self.objective.remember()
+        assert output.action_loss is not None
+        self._fault.look(output.action_loss, losses.weight, losses.total, inputs, self.state.global_step + 1)
         self._accumulate(losses)
+        if self._record is not None and not (self.args.with_scorer and self._warming_up()):
+            self._record.add(losses.weight, inputs.get("source_index"))
+        self._part += 1
+        self._steps += last
         return (losses.total, output) if return_outputs else losses.total
+
+    def _survey(self, model) -> Window:
+        """
+        The weights of all micro-batches of a step. Those of a scorer need a pass over each, with the very random
+        numbers that the passes with gradient will draw.
+        """
+        batches = [self._prepare_inputs(batch) for batch in self._batches]
+        if not self.args.with_scorer:
+            ones = [torch.ones(len(batch["actions"]), device=self.args.device) for batch in batches]
+            return self.objective.weighed([batch.get("weight", one) for batch, one in zip(batches, ones, strict=True)])
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
+        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+            passes = [self._forward(model, batch, self.carry) for batch in batches]
+            candidates = [
+                candidates_of(self._policy(), batch, output.target)
+                for batch, output in zip(batches, passes, strict=True)
+                if output.target is not None
+            ]
+        discounts = [self._discount(batch) for batch in batches]
+        return self.objective.survey(passes, candidates, discounts, self.state.global_step)
 
     def _forward(self, model, inputs: dict[str, Any], carry: BeliefCarry, skip: tuple[str, ...] = ()) -> PTROutput:
         """The model's pass, with the belief tokens of the step before."""
-        output = model(**model_inputs(inputs, carry if self.args.belief_tokens else None, skip))
-        if output.belief_tokens is not None:
-            carry.remember(inputs["index"], output.belief_tokens)
-        return output
+        return model(**model_inputs(inputs, carry if self.args.belief_tokens else None, skip))
+
+    def _candidates(self, inputs: dict[str, Any], output: PTROutput) -> Candidates | None:
+        return None if output.target is None else candidates_of(self._policy(), inputs, output.target)
 
     def _policy(self) -> Any:
         return self.accelerator.unwrap_model(self.model).adapter
@@ -206,10 +296,10 @@ class PTRTrainer(Trainer):
 
     def _gather(self, tensor: torch.Tensor) -> torch.Tensor:
         """
-        `(N, …)` of every rank below each other as one constant. Each rank's rows are filled up to the full batch with
-        zeros, which as `valid` mean no: ranks may differ in N, and none has to ask the others for it.
+        `(N, …)` of every rank below each other as one constant. Each rank's rows are filled up to those of a full step
+        with zeros, which as `valid` mean no: ranks may differ in N, and none has to ask the others for it.
         """
-        missing = self._train_batch_size - tensor.shape[0]
+        missing = self._train_batch_size * max(1, len(self._batches)) - tensor.shape[0]
         filled = torch.cat((tensor.detach(), tensor.new_zeros((missing, *tensor.shape[1:]))))
         return self.accelerator.gather(filled)
 
@@ -225,6 +315,8 @@ class PTRTrainer(Trainer):
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad():
             output = self._forward(model, inputs, self._eval_carry, skip=("next_observation",))
+            if output.belief_tokens is not None:
+                self._eval_carry.remember(inputs["index"], output.belief_tokens)
         assert output.action_loss is not None
         return output.action_loss.mean(), None, None
 
@@ -233,16 +325,12 @@ class PTRTrainer(Trainer):
     def _accumulate(self, losses: Losses) -> None:
         for name, value in losses.metrics.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._batches += 1
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the method's metrics, as means since the last log, and lets the controller take its step."""
-        if "loss" in logs and not math.isfinite(logs["loss"]):
-            raise InputError(
-                f"the loss is {logs['loss']} at step {self.state.global_step}; lower learning_rate and start again "
-                "from the last checkpoint"
-            )
-        if "loss" in logs and self._batches:
+        if "loss" in logs:
+            self._require_finite()
+        if "loss" in logs and self._steps:
             means = self._read_metrics()
             controller = self.objective.controller
             if "nce_acc" in means:
@@ -260,13 +348,49 @@ class PTRTrainer(Trainer):
 
     def _read_metrics(self) -> dict[str, float]:
         names = sorted(self._sums)
-        stacked = torch.stack([self._sums[name].float() for name in names]) / self._batches
+        stacked = torch.stack([self._sums[name].float() for name in names]) / self._steps
         if self.accelerator.num_processes > 1:
             stacked = self.accelerator.reduce(stacked, reduction="mean")
-        self._sums, self._batches = {}, 0
+        self._sums, self._steps = {}, 0
         return dict(zip(names, stacked.tolist(), strict=True))
 
+    def _warming_up(self) -> bool:
+        return self.state.global_step < self.args.nce_warmup_steps
+
+    def _require_finite(self) -> None:
+        """Stops a run whose loss or weights are no numbers, before it says or saves anything more."""
+        source = getattr(getattr(self.train_dataset, "table", None), "source", type(self.train_dataset).__name__)
+        self._fault.require_none(self.accelerator.gather, source, last_complete_checkpoint(str(self.args.output_dir)))
+
     # ---- checkpoints: safetensors and JSON beside what Trainer writes ----
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self._require_finite()
+        run = Path(self._get_output_dir(trial))
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        push, self.args.push_to_hub = self.args.push_to_hub, False
+        try:
+            with staged(run / name, self.ranks) as place:
+                self._saving_to = place.parent
+                super()._save_checkpoint(model, trial)
+                if self.state.best_model_checkpoint == str(place):
+                    self.state.best_model_checkpoint = str(run / name)
+                    if self.args.should_save:
+                        self.state.save_to_json(str(place / TRAINER_STATE_NAME))
+        finally:
+            self._saving_to, self.args.push_to_hub = None, push
+        if push:
+            self._push_from_checkpoint(str(run / name))
+        if self.args.should_save:
+            rotate_checkpoints(
+                output_dir=str(run),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+            )
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """While a checkpoint is saved, the place where it is whole before it takes its name."""
+        return super()._get_output_dir(trial) if self._saving_to is None else str(self._saving_to)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))
@@ -276,27 +400,25 @@ class PTRTrainer(Trainer):
             self.processing_class.save_pretrained(folder)
         self._save_state_file(folder)
         write_text(json.dumps(self.args.to_dict(), indent=2, default=str) + "\n", folder / ARGUMENTS_FILE)
+        write_json(self.provenance, folder / RUN_FILE)
+        if self._record is not None and (weights := self._record.to_dict()) is not None:
+            write_json(weights, folder / WEIGHTS_FILE)
 
     def _save_state_file(self, folder: str | os.PathLike) -> None:
-        """Queue, controller and running metrics, which no part of the model holds."""
-        state = {f"pool.{name}": value for name, value in self.objective.pool.state_dict().items()}
-        state.update({f"controller.{name}": value for name, value in self.objective.controller.state_dict().items()})
-        state.update({f"metrics.{name}": value.detach() for name, value in self._sums.items()})
-        state.update({f"carry.{name}": value for name, value in self.carry.state_dict().items()})
-        state["batches"] = torch.tensor(self._batches)
+        """Queue, controller, belief tokens and running metrics, which no part of the model holds."""
+        parts = {f"metrics.{name}": value for name, value in self._sums.items()}
+        parts |= {f"carry.{name}": value for name, value in self.carry.state_dict().items()}
+        if self._record is not None:
+            parts |= {f"record.{name}": value for name, value in self._record.state_dict().items()}
+        parts["steps"] = torch.tensor(self._steps)
         if hasattr(self, "_tr_loss"):
-            state["log.loss"] = self._tr_loss.detach()
-            state["log.since"] = torch.tensor(self._globalstep_last_logged)
-        save_file({name: value.contiguous() for name, value in state.items()}, Path(folder) / self._state_file())
-
-    def _state_file(self) -> str:
-        """Each rank has its own segments, and so its own belief tokens."""
-        rank = self.args.process_index
-        return STATE_FILE if rank == 0 else f"ptr_state_{rank}.safetensors"
+            parts["log.loss"] = self._tr_loss
+            parts["log.since"] = torch.tensor(self._globalstep_last_logged)
+        save_state(Path(folder) / state_file(self.ranks.index), self.objective, self.args, parts)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
-        if self.args.process_index > 0:
+        if not self.ranks.first:
             os.makedirs(output_dir, exist_ok=True)
             self._save_state_file(output_dir)
 
@@ -304,16 +426,23 @@ class PTRTrainer(Trainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
-        state = load_objective_state(self.objective, checkpoint, self._state_file(), self.args.device)
+        state = load_objective_state(self.objective, checkpoint, state_file(self.ranks.index), self.args.device)
         self.carry.load_state_dict(tensors_under(state, "carry."))
         self._log_window = tensors_under(state, "log.")
-        self._sums, self._batches = tensors_under(state, "metrics."), int(state["batches"])
+        if self._record is not None and (record := tensors_under(state, "record.")):
+            self._record.load_state_dict(record)
+        self._sums, self._steps = tensors_under(state, "metrics."), int(state["steps"])
 
     def _load_best_model(self) -> None:
         # Trainer looks for the whole module's weights at the root, where only the policy's are.
         best = str(self.state.best_model_checkpoint)
         self._load_from_checkpoint(best)
-        load_objective_state(self.objective, best, self._state_file(), self.args.device)
+        load_objective_state(self.objective, best, state_file(self.ranks.index), self.args.device)
+
+    @property
+    def stop_signal(self) -> int:
+        """The signal that asked this process to stop; 0 for none."""
+        return self._stop.received
 
     def restore_log_window(self) -> None:
         """`Trainer` begins a new mean of the loss when it resumes; this goes on with the one that was saved."""
@@ -326,97 +455,60 @@ class PTRTrainer(Trainer):
         saved = PTRModel.from_pretrained(resume_from_checkpoint)
         (self.model if model is None else model).load_state_dict(saved.state_dict())
 
+    # ---- the Hub ----
 
-def model_inputs(batch: dict[str, Any], carry: BeliefCarry | None, skip: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What [`PTRModel`] takes of a batch, with the belief tokens that `carry` holds for its chunks."""
-    given = {name: batch[name] for name in MODEL_INPUTS if name in batch and name not in skip}
-    if carry is not None:
-        given["carried_tokens"], given["carried"] = carry.recall(batch["previous_index"])
-    return given
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """As [`Trainer.init_hf_repo`]; an [`InputError`] where this cannot be pushed, before anything is written."""
+        if self.is_world_process_zero():
+            self.hub_model_id = repository_of(self.args, self.model.policy, token, private)
+            self.push_in_progress = None
 
+    def create_model_card(self, license: str | None = None) -> None:
+        """Writes the run's card, filled from what its folder tells, into `output_dir`."""
+        folder = Path(str(self.args.output_dir))
+        if self.is_world_process_zero():
+            write_card(folder, folder, self.hub_model_id or folder.absolute().name, license=license)
 
-def candidates_of(policy: Any, batch: dict[str, Any], target: torch.Tensor) -> Candidates:
-    """The targets `(N, D)` of a batch, with what tells them apart."""
-    return Candidates(
-        target=target,
-        target_id=batch["target_index"],
-        task=batch["task_index"],
-        state=policy.normalized_state(batch["state"]).detach(),
-        valid=batch["next_valid"],
-    )
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        license: str | None = None,
+    ) -> Any:
+        """
+        Pushes the run with its card in one commit, and returns that, or with `blocking=False` its future.
 
+        Args:
+            commit_message, blocking, token, revision, private: as [`Trainer.push_to_hub`].
+            license: its id, for the card.
 
-def load_objective_state(
-    objective: PTRObjective,
-    folder: str | os.PathLike,
-    name: str = STATE_FILE,
-    device: torch.device | str = "cpu",
-    with_queue: bool = True,
-) -> dict[str, torch.Tensor]:
-    """
-    Restores controller, and queue unless told not to, from a run's or checkpoint's folder; returns all that is there.
+        Raises:
+            InputError: when it cannot be pushed. Nothing of it is visible then.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        if self.hub_model_id is None:
+            self.init_hf_repo(token, private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self.save_state()
+        self.create_model_card(license)
+        self._finish_current_push()
+        where: dict[str, Any] = {"revision": revision or self.args.hub_revision, "token": token or self.args.hub_token}
+        message = commit_message or "End of training"
+        pushed = partial(push_run, str(self.args.output_dir), self.hub_model_id, message=message, license=license)
+        return pushed(**where) if blocking else HfApi().run_as_future(pushed, **where)
 
-    Raises:
-        InputError: when the file is missing (as for another number of processes) or damaged.
-    """
-    file = Path(folder) / name
-    try:
-        state = load_file(file, device=str(device))
-        if with_queue:
-            objective.pool.load_state_dict(tensors_under(state, "pool."))
-        objective.controller.load_state_dict(tensors_under(state, "controller."))
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
-        raise InputError(f"{file} is missing or damaged ({error}); start a new run") from error
-    return state
-
-
-def _refuse(args: PTRConfig, train: Any, evaluation: Any, processor: Any, collator: Any) -> None:
-    """What cannot be trained, by name and before anything is built."""
-    refused = {
-        "fsdp": bool(args.fsdp),
-        "deepspeed": bool(args.deepspeed),
-        "gradient_checkpointing": bool(args.gradient_checkpointing),
-        "several devices in one process": args.n_gpu > 1,
-    }
-    named = [name for name, found in refused.items() if found]
-    if named:
-        raise InputError(f"{', '.join(named)}: not supported by PTRTrainer yet; use one device a process, without it")
-    chunks = train if isinstance(train, ChunkDataset) else None
-    if args.belief_tokens and train is not None and not isinstance(train, ChunkDataset | MixtureDataset):
-        raise InputError(
-            f"train_dataset is a {type(train).__name__}: belief tokens walk along the segments of a ChunkDataset; "
-            "pass one, or set belief_tokens to 0"
-        )
-    if args.calibrates and train is not None:
-        if chunks is None:
-            raise InputError(
-                f"train_dataset is a {type(train).__name__}: calibrated weights are fitted on a ChunkDataset; pass one"
-            )
-        require_fittable(chunks)
-    if chunks is not None and chunks.weights is not None:
-        if args.with_scorer or args.calibrates:
-            raise InputError(
-                "the dataset brings weights, and this run would make its own; set alpha to 0 (and use_scorer not), or "
-                "leave the weights out"
-            )
-        if args.gradient_accumulation_steps > 1:
-            raise InputError(
-                f"gradient_accumulation_steps is {args.gradient_accumulation_steps}: weights are normalised over one "
-                "batch; use 1 and a larger batch"
-            )
-    if chunks is not None and args.with_scorer and chunks.target_offset >= int(chunks.table.lengths.max()):
-        raise InputError(
-            f"target_offset {chunks.target_offset} reaches beyond every episode: no chunk has an observation after "
-            f"it to identify; choose less than {int(chunks.table.lengths.max())}"
-        )
-    rows = args.per_device_train_batch_size * args.world_size
-    if chunks is not None and args.world_size > 1 and len(chunks) < rows:
-        raise InputError(f"{len(chunks)} chunks are fewer than one batch of all ranks ({rows}); lower the batch size")
-    if collator is None and (processor is None or not hasattr(processor, "encode_instructions")):
-        raise InputError("processing_class must be the policy's processor: it encodes the instructions")
-    tasks = [dataset.tasks for dataset in (train, evaluation) if isinstance(dataset, ChunkDataset)]
-    if collator is None and len(set(tasks)) > 1:
-        raise InputError("eval_dataset lists other tasks than train_dataset; select both from one dataset")
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
+        wanted = self.args.hub_strategy != HubStrategy.END and (self.args.hub_always_push or not busy)
+        if wanted and self.is_world_process_zero():
+            self.callback_handler.on_push_begin(self.args, self.state, self.control)
+            self.push_in_progress = self.push_in_progress if busy else PushInProgress()
+            self.push_in_progress.jobs.append(push_checkpoint(checkpoint_folder, self.args, str(self.hub_model_id)))
 
 
 class _Steps(TrainerCallback):
@@ -433,57 +525,7 @@ class _Steps(TrainerCallback):
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         model.update_target()
-
-
-def as_ptr_model(
-    model: str | os.PathLike | PreTrainedModel, args: PTRConfig, peft_config: PeftConfig | None = None
-) -> PTRModel:
-    """
-    The module to train. A [`PTRModel`], or a run's folder, with the parts that `args` ask for goes on with them;
-    another run's folder gives its policy, and the parts are new. With `peft_config` an adapter trains the policy.
-    """
-    policy: Any = model
-    if isinstance(model, str | os.PathLike):
-        place = str(model)
-        policy = PTRModel.from_pretrained(place) if has_ptr_parts(place) else load_trainable(place)
-    if isinstance(policy, PTRModel):
-        belief = policy.belief_tokenizer
-        has = (policy.scorer is not None, 0 if belief is None else belief.config.num_tokens)
-        if has == (args.with_scorer, args.belief_tokens):
-            policy.config.scorer_shapes_policy = args.scorer_shapes_policy
-            if peft_config is not None:
-                policy.set_policy(with_adapter(policy.policy, peft_config))
-            return policy
-        if policy is model:
-            raise InputError(
-                f"the model has {'a' if has[0] else 'no'} scorer and {has[1]} belief tokens, and the settings ask for "
-                f"{'one' if args.with_scorer else 'none'} and {args.belief_tokens}; pass its .policy, or change alpha "
-                "and belief_tokens"
-            )
-        policy = policy.policy
-    return build_ptr_model(
-        policy if peft_config is None else with_adapter(policy, peft_config),
-        with_scorer=args.with_scorer,
-        belief_tokens=args.belief_tokens,
-        target_decay=args.target_decay,
-        belief_temperature=args.belief_temperature,
-        belief_entropy_weight=args.belief_entropy_weight,
-        belief_diversity_weight=args.belief_diversity_weight,
-        scorer_shapes_policy=args.scorer_shapes_policy,
-    )
-
-
-def last_complete_checkpoint(output_dir: str | os.PathLike) -> str | None:
-    """The newest checkpoint that was written to its end: Trainer writes its state file last. None if there is none."""
-    folders = Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-    complete = [folder for folder in folders if _is_complete(folder)]
-    newest = max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
-    return None if newest is None else str(newest)
-
-
-def _is_complete(folder: Path) -> bool:
-    try:
-        json.loads((folder / TRAINER_STATE_NAME).read_text())
-    except (OSError, ValueError):
-        return False
-    return folder.name.rpartition("-")[2].isdigit()
+        trainer = self.trainer
+        trainer.stopped_by = trainer.ranks.largest(trainer.stop_signal)
+        if trainer.stopped_by:
+            control.should_save = control.should_training_stop = True

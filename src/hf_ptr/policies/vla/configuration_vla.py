@@ -8,13 +8,14 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
 from hf_ptr.errors import nearest
+from hf_ptr.saved import ComponentConfig
 
 ACTION_FEATURES = ("clean", "noised")
 ACTION_HEADS = ("flow", "diffusion", "tokens")
 
 
 @strict
-class VLAPolicyConfig(PreTrainedConfig):
+class VLAPolicyConfig(ComponentConfig):
     r"""
     Configuration of a [`VLAPolicy`].
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, PreTrainedModel, initialization
+from transformers import AutoModel, initialization
 from transformers.utils import cached_file
 
 from hf_ptr.belief import BELIEF_FOLDER, BeliefTokenizer
@@ -20,9 +20,10 @@ from hf_ptr.policies.vla.configuration_vla import VLAPolicyConfig
 from hf_ptr.policies.vla.heads import TokenHead, build_head
 from hf_ptr.policies.vla.layers import ActionEmbedding, AttentionPool, ContextLayer, Normalizer, ObservationTower
 from hf_ptr.policies.vla.vision import CameraTower
+from hf_ptr.saved import Component
 
 
-class VLAPolicy(ChunkActing, PreTrainedModel):
+class VLAPolicy(ChunkActing, Component):
     """
     A policy from (observation, state, instruction, belief tokens) to a chunk of actions.
 
@@ -97,8 +98,11 @@ class VLAPolicy(ChunkActing, PreTrainedModel):
         known = {name: kwargs[name] for name in places if name in kwargs}
         home, has_belief = pretrained_model_name_or_path, bool(model.config.belief_tokens)
         # AutoModel loads an adapter's folder from the policy below it; the belief tokens are the adapter's.
-        adapter = (kwargs.get("adapter_kwargs") or {}).get("_adapter_model_path")
+        adapter_kwargs = kwargs.get("adapter_kwargs") or {}
+        adapter = adapter_kwargs.get("_adapter_model_path")
         if adapter is not None:
+            # The other revision is that of the policy below.
+            known["revision"] = adapter_kwargs.get("revision")
             found = cached_file(
                 adapter, f"{BELIEF_FOLDER}/config.json", _raise_exceptions_for_missing_entries=False, **known
             )

@@ -1,0 +1,82 @@
+"""The first chunk whose loss or weight is no number, found without waiting for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from hf_ptr.errors import InputError
+
+FIELDS = ("found", "step", "index", "episode", "weight", "bad", "rows")
+
+
+class FirstFault:
+    """
+    Looks at the losses and weights of every step on the device, and keeps where the first one was that is no number.
+    Only [`~FirstFault.require_none`], asked for when a run logs or saves, reads it.
+    """
+
+    def __init__(self) -> None:
+        self._first: torch.Tensor | None = None
+
+    @torch.no_grad()
+    def look(
+        self, loss: torch.Tensor, weight: torch.Tensor, total: torch.Tensor, batch: dict[str, torch.Tensor], step: int
+    ) -> None:
+        """
+        Args:
+            loss, weight: `(N,)`, of the micro-batch.
+            total: scalar, its whole loss.
+            batch: it, with `index` and `episode_index`, which are named.
+            step: the optimiser step under way, from 1.
+        """
+        sound = loss.isfinite() & weight.isfinite()
+        row = (~sound).int().argmax()
+        index = batch["index"]
+        seen = {
+            "found": ~(sound.all() & total.isfinite()),
+            "step": torch.full_like(row, step),
+            "index": index[row],
+            "episode": batch.get("episode_index", index)[row],
+            "weight": ~weight[row].isfinite(),
+            "bad": (~sound).sum(),
+            "rows": torch.full_like(row, len(index)),
+        }
+        record = torch.stack([seen[name].long() for name in FIELDS])
+        self._first = record if self._first is None else torch.where(self._first[:1] > 0, self._first, record)
+
+    def require_none(
+        self, gather: Callable[[torch.Tensor], torch.Tensor], source: str, checkpoint: str | None
+    ) -> None:
+        """
+        Waits for the device, and for the other ranks.
+
+        Args:
+            gather: concatenates the rows of all ranks.
+            source: the dataset's name.
+            checkpoint: the last good one.
+
+        Raises:
+            InputError: naming chunk, source and step.
+        """
+        if self._first is None:
+            return
+        records = [dict(zip(FIELDS, row, strict=True)) for row in gather(self._first[None]).tolist()]
+        found = [record for record in records if record["found"]]
+        if not found:
+            return
+        first = min(found, key=lambda record: record["step"])
+        what = "weight" if first["weight"] else "loss"
+        where = f"frame {first['index']} of {source!r} (episode {first['episode']})"
+        mend = f"look at that episode, or leave it out; {_going_on(checkpoint)}"
+        if first["bad"] == 0:
+            what, where, mend = "total loss", "the batch", f"lower learning_rate; {_going_on(checkpoint)}"
+        elif first["bad"] == first["rows"]:
+            where = f"every chunk of the batch, {where} among them,"
+            mend = f"the policy itself has diverged: lower learning_rate; {_going_on(checkpoint)}"
+        raise InputError(f"the {what} of {where} is no finite number at step {first['step']}; {mend}")
+
+
+def _going_on(checkpoint: str | None) -> str:
+    return "nothing was saved yet" if checkpoint is None else f"{checkpoint} is the last good checkpoint"

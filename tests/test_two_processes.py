@@ -1,0 +1,111 @@
+"""Two processes are one run: the same step as one process makes, the same negatives, the same end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import exact_cases as cases
+import pytest
+import torch
+import two_processes
+from safetensors.torch import load_file
+from test_trainer import make
+
+from hf_ptr.errors import InputError
+
+Ranks = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def launched(metaworld_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that one launch of `two_processes.py` has filled."""
+    folder = tmp_path_factory.mktemp("two")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    result = subprocess.run(
+        [*command, two_processes.__file__, str(metaworld_dataset), str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=two_processes.WATCHDOG_SECONDS + 60,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return folder
+
+
+def test_two_processes_are_one_run(launched: Path, metaworld_dataset: Path, tmp_path: Path) -> None:
+    """One test, so that test workers do not each launch their own two."""
+    ranks = [json.loads((launched / f"rank{rank}.json").read_text()) for rank in range(2)]
+    assert [rank["world_size"] for rank in ranks] == [2, 2]
+    negatives_are_shared(ranks, launched)
+    calibrated_weights_are_fitted_once(ranks)
+    steps_are_those_of_one_process(ranks, launched, metaworld_dataset, tmp_path)
+    ranks_may_have_fewer_chunks_and_no_target(ranks, launched, metaworld_dataset, tmp_path)
+    both_stop_and_go_on(ranks)
+    another_number_of_processes_is_named(launched, metaworld_dataset)
+    # What one rank alone has seen is told by both.
+    assert ranks[0]["nan"] == ranks[1]["nan"]
+    assert "is no finite number at step" in ranks[0]["nan"] and "(episode 0)" in ranks[0]["nan"]
+
+
+def negatives_are_shared(ranks: Ranks, folder: Path) -> None:
+    assert ranks[0]["seen"] != ranks[1]["seen"]
+    # Both queues hold what both ranks saw, and the weights of the policy are the same.
+    queues = [load_file(folder / f"queue{rank}.safetensors") for rank in range(2)]
+    assert all(torch.equal(queues[0][name], queues[1][name]) for name in queues[0])
+    held = set(queues[0]["target_id"][queues[0]["valid"]].tolist())
+    assert held & set(ranks[0]["seen"]) and held & set(ranks[1]["seen"])
+    assert ranks[0]["checksum"] == ranks[1]["checksum"]
+    assert all(torch.isfinite(torch.tensor(rank["losses"])).all() for rank in ranks)
+    for mine, other in zip(ranks[0]["drawn"], ranks[1]["drawn"], strict=True):
+        # Minibatch and draw from the queue are the same set whichever rank asks.
+        assert mine["ids"] == other["ids"] and mine["negatives"] == other["negatives"]
+        assert mine["own_used"] == other["own_used"] == 0
+    assert max(step["queue_held"] for step in ranks[0]["drawn"]) > 100
+    used = [count for rank in ranks for step in rank["drawn"] for count in step["queue_used"]]
+    assert 0 < max(used) <= 16
+
+
+def calibrated_weights_are_fitted_once(ranks: Ranks) -> None:
+    assert len(set(ranks[0]["weights"])) > 2 and ranks[0]["weights"] == ranks[1]["weights"]
+    assert ranks[0]["calibrated_checksum"] == ranks[1]["calibrated_checksum"]
+    assert all(torch.isfinite(torch.tensor(rank["calibrated_losses"])).all() for rank in ranks)
+
+
+def steps_are_those_of_one_process(ranks: Ranks, folder: Path, dataset: Path, scratch: Path) -> None:
+    for case in cases.CASES:
+        trainer, gradients = cases.trained(case, dataset, scratch / case, batch=16, parts=1)
+        for rank in range(2):
+            cases.assert_same_gradients(load_file(folder / f"{case}{rank}.safetensors"), gradients)
+            cases.assert_same_log(ranks[rank]["exact"][case], cases.losses_of(trainer))
+
+
+def ranks_may_have_fewer_chunks_and_no_target(ranks: Ranks, folder: Path, dataset: Path, scratch: Path) -> None:
+    trainer, _ = cases.trained("ptr", dataset, scratch / "uneven", batch=7, parts=1, steps=1)
+    trainer.model.load_state_dict(load_file(folder / "uneven_model0.safetensors"))
+    for kind in two_processes.UNEVEN:
+        loss, gradients = two_processes.uneven_step(kind, trainer, trainer.model, (0, 1))
+        assert [rank["uneven"][kind] for rank in ranks] == pytest.approx([loss, loss], abs=1e-6)
+        for rank in range(2):
+            found = load_file(folder / f"{kind}{rank}.safetensors")
+            for name, gradient in gradients.items():
+                torch.testing.assert_close(found[name], gradient, rtol=0, atol=2e-6)
+
+
+def both_stop_and_go_on(ranks: Ranks) -> None:
+    for rank in ranks:
+        assert rank["stopped"] == {
+            "code": 143,
+            "checkpoint": "checkpoint-4",
+            "same_weights": True,
+            "same_log": True,
+            "steps": 6,
+        }
+
+
+def another_number_of_processes_is_named(folder: Path, dataset: Path) -> None:
+    trainer = make(dataset, folder / "broken", per_device_train_batch_size=8, gradient_accumulation_steps=4)
+    with pytest.raises(InputError, match="processes 2, now 1; gradient_accumulation_steps 2, now 4: the data would"):
+        trainer.train(resume_from_checkpoint=str(folder / "broken" / "checkpoint-4"))
