@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Two processes share the cores in tests and benchmarks: one thread each, or they would wait for each other.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help install lint format test lerobot test-lerobot demo bench bench-clean bench-robustness bench-score bench-smoke bench-scaling soak test-deepspeed gl browser docs bench-import clean
+.PHONY: help install lint format test lerobot test-lerobot demo bench bench-clean bench-robustness bench-score bench-smoke bench-scaling soak test-deepspeed gl browser docs bench-import bench-loader clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -85,6 +85,9 @@ bench-score: install  ## Which faults the calibrated score finds, and what it ke
 
 bench-import: install  ## Cost of the first import against that of transformers
 	$(BIN)/python -m benchmarks.first_import
+
+bench-loader: install lerobot  ## Loading of chunks against LeRobot's own dataset and PyAV's limit
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.loader --lerobot $(CURDIR)/$(LEROBOT)/bin/python
 
 bench-smoke: install  ## One small cell of every kind of run of the robustness benchmark
 	$(BIN)/python -m benchmarks.robustness smoke --fresh

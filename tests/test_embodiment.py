@@ -61,6 +61,7 @@ def test_two_robots_agree_where_they_have_the_same_part() -> None:
     assert int(both.sum()) == 13
 
 
+@pytest.mark.skipif(not REAL_V21.is_dir(), reason="the real robot's episodes do not lie beside this checkout")
 def test_the_real_robot_is_described_in_the_order_of_its_joints() -> None:
     names = read_dataset(REAL_V21).features["action"]["names"][0]
     for part, columns in load_embodiment("unitree_g1_inspire").action.items():

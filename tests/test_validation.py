@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from data_helpers import coded_picture, coded_table, snapshot, with_camera, write_lines, write_v21, write_video
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from spoiling import Spoil, cut_rows, damage, edit_feature, edit_info, edit_rows, remove, set_row, write
 from typer.testing import CliRunner
@@ -228,6 +228,7 @@ def test_an_episode_is_skipped_whatever_is_wrong_with_it(folders: dict[str, Path
         "v3.0": [
             edit_rows(EPISODES, "length", lambda _: [8, 0, 11]),
             edit_rows(DATA, "action", set_row(9, [NAN] * 4)),
+            edit_rows(DATA, "action", set_row(9, None)),
         ],
     }
     for version, each in spoils.items():
@@ -309,6 +310,8 @@ FUZZED = {
     junk=st.binary(min_size=1, max_size=12),
     cut=st.booleans(),
 )
+# A text of bytes that are none.
+@example(which=("v3.0", "meta/tasks.parquet"), place=0.078125, junk=b"\x80", cut=False)
 def test_damaged_bytes_are_listed_and_never_a_traceback(
     folders: dict[str, Path], tmp_path: Path, which: tuple[str, str], place: float, junk: bytes, cut: bool
 ) -> None:

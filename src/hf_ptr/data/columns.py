@@ -19,12 +19,16 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
+# Rows that are read at a time: what arrow needs beside them is several times their size.
+BLOCK_ROWS = 16_384
+
+
 class RowError(InputError):
     """
     One row of a column is wrong.
 
     Attributes:
-        row: which, in the part of the column that was read.
+        row: which.
     """
 
     def __init__(self, message: str, row: int) -> None:
@@ -65,11 +69,30 @@ class ColumnFile:
         """
         self.require([name])
         with _damage(self.path):
-            column = self._file.read(columns=[name]).column(name)
+            # Of one column, threads of its row groups would only wait for each other.
+            column = self._file.read(columns=[name], use_threads=False).column(name)
         # A page whose header is damaged may be read without complaint, and hold fewer rows.
         if len(column) != self.rows:
             raise InputError(f"{self.path} is damaged: column {name!r} has {len(column)} rows of {self.rows}")
         return column
+
+    def blocks(self, name: str) -> Iterator[tuple[int, pa.ChunkedArray]]:
+        """A column in parts of some ten thousand rows, each with the number of its first row.
+
+        Raises:
+            InputError: as `column`.
+        """
+        self.require([name])
+        ends = np.cumsum([self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)])
+        first = group = 0
+        while group < len(ends):
+            last = max(group + 1, int(np.searchsorted(ends, first + BLOCK_ROWS, side="right")))
+            with _damage(self.path):
+                part = self._file.read_row_groups(range(group, last), columns=[name], use_threads=False).column(name)
+            if len(part) != ends[last - 1] - first:
+                raise InputError(f"{self.path} is damaged: column {name!r} lacks rows from row {first} on")
+            yield first, part
+            first, group = int(ends[last - 1]), last
 
     def integers(self, name: str) -> np.ndarray:
         """A column of single integers, `(rows,)` int64.
@@ -82,6 +105,16 @@ class ColumnFile:
             raise InputError(f"{self.path}: column {name!r} is {column.type}, not an integer")
         return self.parse(column, name, 1)[:, 0].astype(np.int64, copy=False)
 
+    def texts(self, name: str) -> list[object]:
+        """A column of texts; what is none of them, as it is stored.
+
+        Raises:
+            InputError: it is not there, or a text is damaged.
+        """
+        column = self.column(name)
+        with _damage(self.path):
+            return column.to_pylist()
+
     def numbers(self, name: str, width: int) -> np.ndarray:
         """A column of numbers, single (`width` 1) or in lists of `width`: `(rows, width)` in their own type.
 
@@ -90,19 +123,26 @@ class ColumnFile:
         """
         return self.parse(self.column(name), name, width)
 
-    def parse(self, column: pa.ChunkedArray, name: str, width: int) -> np.ndarray:
-        """A column, or a slice of one, as `numbers` gives it."""
+    def parse(
+        self, column: pa.ChunkedArray, name: str, width: int, row_numbers: np.ndarray | None = None
+    ) -> np.ndarray:
+        """A column, or a part of one, as `numbers` gives it; `row_numbers (rows,)` are for messages."""
         where = f"{self.path}: column {name!r}"
+
+        def number_of(row: int) -> int:
+            return row if row_numbers is None else int(row_numbers[row])
+
         if column.null_count:
-            row = pc.is_null(column).index(True).as_py()
+            row = number_of(pc.is_null(column).index(True).as_py())
             raise RowError(f"{where} has a missing value in row {row}", row)
         values = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
         kind = values.type
         if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
             sizes = pc.list_value_length(values)
-            row = pc.index(pc.not_equal(sizes, width), True).as_py()
-            if row >= 0:
-                raise RowError(f"{where} has {sizes[row]} values in row {row}, its feature {width}", row)
+            position = pc.index(pc.not_equal(sizes, width), True).as_py()
+            if position >= 0:
+                row = number_of(position)
+                raise RowError(f"{where} has {sizes[position]} values in row {row}, its feature {width}", row)
             values = values.flatten()
             kind = values.type
         elif width != 1:
@@ -110,7 +150,7 @@ class ColumnFile:
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
             raise InputError(f"{where} holds {kind}, not numbers")
         if values.null_count:
-            row = pc.is_null(values).index(True).as_py() // width
+            row = number_of(pc.is_null(values).index(True).as_py() // width)
             raise RowError(f"{where} has a missing value in row {row}", row)
         return values.to_numpy(zero_copy_only=False).reshape(len(column), width)
 

@@ -22,6 +22,8 @@ DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
 FILES_PER_CHUNK = 1000
+# Rows, at least, of a row group; the last of a file may have fewer.
+GROUP_ROWS = 8192
 
 # What the file system refuses, and the user can mend; any other OSError is a bug and keeps its traceback.
 STORAGE_ERRORS = {
@@ -65,26 +67,39 @@ class NumberedFiles:
 
 
 class DataFiles(NumberedFiles):
-    """The parquet tables: one row group an episode, so that an episode can be read alone."""
+    """The parquet tables. Short episodes share a row group: thousands of them make a file slow to open."""
 
     def __init__(self, limit_mb: float) -> None:
         super().__init__(DATA_PATH, limit_mb)
         self._writer: pq.ParquetWriter | None = None
+        self._pending: list[pa.Table] = []
 
     def add(self, root: Path, rows: pa.Table) -> tuple[int, int]:
         """Write an episode's rows; returns the chunk and file index of where they are."""
         length = len(rows)
-        if self._writer is not None and self.full(self.path(root, self._number).stat().st_size, length):
+        if self._writer is not None and self.full(self._size(root), length):
             self.close()
             self._number += 1
             self.frames = 0
         if self._writer is None:
             path = self.path(root, self._number)
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(path, rows.schema)
-        self._writer.write_table(rows)
+            # Measurements hardly repeat: a dictionary of them costs space and time.
+            repeating = [f.name for f in rows.schema if not pa.types.is_floating(_innermost(f.type))]
+            self._writer = pq.ParquetWriter(path, rows.schema, use_dictionary=repeating)
+        self._pending.append(rows)
+        if sum(map(len, self._pending)) >= GROUP_ROWS:
+            self._flush()
         self.frames += length
         return self.place
+
+    def _size(self, root: Path) -> int:
+        return self.path(root, self._number).stat().st_size + sum(rows.nbytes for rows in self._pending)
+
+    def _flush(self) -> None:
+        pending, self._pending = self._pending, []
+        if self._writer is not None and pending:
+            self._writer.write_table(pa.concat_tables(pending))
 
     def column(self, root: Path, name: str) -> np.ndarray:
         """A column of all files written, `(F, d)`."""
@@ -99,11 +114,15 @@ class DataFiles(NumberedFiles):
         return np.concatenate(parts)
 
     def close(self) -> None:
-        if self._writer is not None:
+        try:
+            self._flush()
+        finally:
             writer, self._writer = self._writer, None
-            writer.close()
+            if writer is not None:
+                writer.close()
 
     def discard(self) -> None:
+        self._pending = []
         with contextlib.suppress(OSError):
             self.close()
 
@@ -263,6 +282,12 @@ def _write_tasks(tasks: Mapping[str, int], path: Path) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame({"task_index": list(tasks.values())}, index=pd.Index(list(tasks), name="task")).to_parquet(path)
+
+
+def _innermost(kind: pa.DataType) -> pa.DataType:
+    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    return kind
 
 
 def arrow_schema(features: Mapping[str, Mapping[str, Any]]) -> pa.Schema:

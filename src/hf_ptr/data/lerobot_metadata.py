@@ -119,7 +119,7 @@ def _read_v3(root: Path, info: Mapping[str, Any], complain: Complain) -> Metadat
     with open_columns(path) as file:
         # pandas stores the index, which holds the instruction, under its name or under a name of its own.
         text = "__index_level_0__" if "__index_level_0__" in file.names else "task"
-        tasks = file.column(text).to_pylist()
+        tasks = file.texts(text)
         task_numbers = file.integers("task_index")
     kept = _sound_episodes(root, info, episodes, lengths, complain)
     return Metadata(

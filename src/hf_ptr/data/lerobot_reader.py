@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from hf_ptr.data.columns import ColumnFile, first_line, open_columns
 from hf_ptr.data.episodes import EpisodeTable
@@ -82,12 +83,21 @@ def _read(root: Path, episodes: Sequence[int] | None, skip: frozenset[int]) -> E
             targets = [slice(start, stop) for start, stop in zip(starts[held], (starts + lengths)[held], strict=True)]
             for key, target in (("task_index", task_index), ("index", frame_id)):
                 _copy(file.integers(key), rows, target, targets)
+            place = np.full(file.rows, -1)
+            for taken, put in zip(rows, targets, strict=True):
+                place[taken] = np.arange(put.start, put.stop)
             for key, width in widths.items():
-                values = file.numbers(key, width)
-                # Not before a file has proved that its rows have the width that info.json claims.
-                if key not in columns:
-                    columns[key] = np.empty((total, width), dtype=np.float32)
-                _copy(values, rows, columns[key], targets)
+                for first, block in file.blocks(key):
+                    here = place[first : first + len(block)]
+                    kept = np.flatnonzero(here >= 0)
+                    # Rows of no wanted episode may hold anything.
+                    part = block if len(kept) == len(here) else block.take(pa.array(kept))
+                    values = file.parse(part, key, width, first + kept)
+                    # Not before a file has proved that its rows have the width that info.json claims.
+                    if key not in columns:
+                        columns[key] = np.empty((total, width), dtype=np.float32)
+                    columns[key][here[kept]] = values
+    pa.default_memory_pool().release_unused()
     ordered = np.sort(frame_id)
     if (ordered[1:] == ordered[:-1]).any():
         raise InputError(f"{root}: column 'index' repeats a value; every frame of a dataset needs its own")

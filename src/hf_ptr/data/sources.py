@@ -28,7 +28,7 @@ class SourceSpec:
     A source as a recipe lists it.
 
     Attributes:
-        dataset: folder of a LeRobotDataset.
+        dataset: folder or Hub id of a LeRobotDataset.
         embodiment: name of the robot, or a YAML file; says which slots its dimensions fill.
         weight: its share of the chunks is its part in the sum of all weights.
         name: of the source; by default the folder's.

@@ -25,6 +25,9 @@ class DataArguments:
     dataset: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of a LeRobotDataset (v2.1 or v3.0)."}
     )
+    sources: list[str] | None = field(
+        default=None, metadata={"help": "Instead of dataset: a list of mappings, see docs/data.md."}
+    )
     episodes: str | None = field(default=None, metadata={"help": "Episode ids, as in 0:16,20; all by default."})
     skip_episodes: str | None = field(default=None, metadata={"help": "Ids of unusable episodes to leave out."})
     eval_episodes: str | None = field(default=None, metadata={"help": "Held-out episode ids for the eval loss."})
@@ -174,7 +177,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     for key in given:
         if key not in known:
             raise InputError(f"unknown key {key!r} {where[key]}.{nearest(str(key), known)}")
-    if given.get("dataset") is None:
+    if given.get("dataset") is None and given.get("sources") is None:
         raise InputError(f"{path} names no dataset; add 'dataset: FOLDER' or pass dataset=FOLDER")
     arguments = [text for key, value in given.items() if value is not None for text in _as_argument(key, value)]
     parser = _Parser(list(SECTIONS), allow_abbrev=False)
@@ -233,7 +236,7 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 def _as_argument(key: str, value: Any) -> list[str]:
     if isinstance(value, list):
-        return [f"--{key}", *map(str, value)]
+        return [f"--{key}", *(json.dumps(item) if isinstance(item, dict) else str(item) for item in value)]
     # With "=", a value that begins with a minus is not taken for an option.
     return [f"--{key}={json.dumps(value) if isinstance(value, dict) else value}"]
 

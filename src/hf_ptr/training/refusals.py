@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.mixture import MixtureDataset
 from hf_ptr.errors import InputError
 from hf_ptr.scoring.fitting import require_fittable
 from hf_ptr.training.config import PTRConfig
@@ -17,7 +18,7 @@ def refuse(args: PTRConfig, train: Any, evaluation: Any, processor: Any, collato
             f"one process has {args.n_gpu} devices; launch one process a device, as with accelerate launch --multi_gpu"
         )
     chunks = train if isinstance(train, ChunkDataset) else None
-    if args.belief_tokens and train is not None and chunks is None:
+    if args.belief_tokens and train is not None and not isinstance(train, ChunkDataset | MixtureDataset):
         raise InputError(
             f"train_dataset is a {type(train).__name__}: belief tokens walk along the segments of a ChunkDataset; "
             "pass one, or set belief_tokens to 0"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 from huggingface_hub.errors import StrictDataclassError
+from torch.utils.data import Dataset
 from transformers import set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -18,20 +19,24 @@ from hf_ptr.data.columns import first_line
 from hf_ptr.data.corruption import corrupt
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.data.mixture import MixtureDataset
 from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.data.weights import read_weights
 from hf_ptr.errors import InputError
-from hf_ptr.files import write_text
+from hf_ptr.files import write_json, write_text
 from hf_ptr.hub.places import checkpoint_folder, dataset_folder, named, score_file
 from hf_ptr.policies import adapter_of, policy_from_dataset, require_fits
 from hf_ptr.policies.acting import belief_lag
 from hf_ptr.policies.loading import load_to_train
 from hf_ptr.training.checkpoints import last_complete_checkpoint
 from hf_ptr.training.data_digest import require_same_data
+from hf_ptr.training.mixing import mixture_of
 from hf_ptr.training.provenance import RECIPE_FILE, corruption_of, told
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
 from hf_ptr.training.trainer import PTRTrainer
 
+# How each source's robot is spoken to: its slots, units and frame rate.
+MIXTURE_FILE = "mixture.json"
 DONE_FILE = "train_results.json"
 
 
@@ -61,6 +66,8 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
     if trainer.is_world_process_zero():
         write_text(yaml.safe_dump(recipe.given, sort_keys=True, allow_unicode=True), folder / RECIPE_FILE)
         require_same_data(folder, {"train": trainer.train_dataset, "eval": trainer.eval_dataset})
+        if isinstance(trainer.train_dataset, MixtureDataset):
+            write_json(trainer.train_dataset.to_dict(), folder / MIXTURE_FILE)
     result = trainer.train(resume_from_checkpoint=resume)
     trainer.save_model(_internal_call=True)
     trainer.save_state()
@@ -100,6 +107,9 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     """Reads the data, makes or loads the policy, and puts both into a [`PTRTrainer`]."""
     # Before the policy's weights are drawn, so that a recipe and its seed are one run.
     set_seed(recipe.training.seed)
+    if recipe.data.sources is not None:
+        mixture, policy, processor = mixture_of(recipe)
+        return _trainer(recipe, policy, processor, mixture, None)
     skip = parse_episodes(recipe.data.skip_episodes) or []
     episodes, held_out = (
         None if ids is None else [number for number in ids if number not in set(skip)]
@@ -128,6 +138,12 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     weights = None if recipe.data.weights is None else read_weights(score_file(recipe.data.weights), table)
     train = chunks_for(config, table, weights=weights, **cut)
     evaluation = None if held_out is None else chunks_for(config, whole.select(held_out), **cut)
+    trainer = _trainer(recipe, policy, processor, train, evaluation)
+    trainer.provenance["corruption"] = None if faults is None else told(faults)
+    return trainer
+
+
+def _trainer(recipe: Recipe, policy: Any, processor: Any, train: Dataset, evaluation: Dataset | None) -> PTRTrainer:
     with _settings_refused():
         trainer = PTRTrainer(
             model=policy,
@@ -140,7 +156,6 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
         # What training would build first, and would complain of when the folder is already made.
         trainer.get_train_dataloader()
         trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
-    trainer.provenance["corruption"] = None if faults is None else told(faults)
     return trainer
 
 

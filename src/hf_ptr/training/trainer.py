@@ -24,6 +24,7 @@ from transformers.utils import PushInProgress
 from hf_ptr import functional as F
 from hf_ptr.belief import BeliefCarry
 from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.mixture import MixtureDataset
 from hf_ptr.data.segments import SegmentBatches
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_json, write_text
@@ -182,20 +183,26 @@ class PTRTrainer(Trainer):
     # ---- the order of the data ----
 
     def get_train_dataloader(self) -> DataLoader:
-        """Trainer's own without belief tokens; with them, one that walks segments of consecutive chunks."""
-        if not self.args.belief_tokens or not isinstance(self.train_dataset, ChunkDataset):
+        """
+        Trainer's own without belief tokens; with them, one that walks segments of consecutive chunks. So does that of
+        a mixture, which draws the sources by their weights.
+        """
+        dataset = self.train_dataset
+        walked = isinstance(dataset, ChunkDataset) and self.args.belief_tokens
+        if not (walked or isinstance(dataset, MixtureDataset)):
             return super().get_train_dataloader()
-        return self._walk(self.train_dataset, self._train_batch_size, shuffle=True)
+        assert isinstance(dataset, ChunkDataset | MixtureDataset)
+        return self._walk(dataset, self._train_batch_size, shuffle=True)
 
     def get_eval_dataloader(self, eval_dataset: Dataset | str | None = None) -> DataLoader:
         """As for training, in the order of the dataset."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        if not self.args.belief_tokens or not isinstance(dataset, ChunkDataset):
+        if not self.args.belief_tokens or not isinstance(dataset, ChunkDataset | MixtureDataset):
             return super().get_eval_dataloader(eval_dataset)
         self._eval_carry = BeliefCarry()
         return self._walk(dataset, self.args.eval_batch_size, shuffle=False)
 
-    def _walk(self, dataset: ChunkDataset, batch_size: int, shuffle: bool) -> DataLoader:
+    def _walk(self, dataset: ChunkDataset | MixtureDataset, batch_size: int, shuffle: bool) -> DataLoader:
         args = self.args
         batches = SegmentBatches(
             dataset,

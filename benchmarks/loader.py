@@ -1,0 +1,362 @@
+"""What a batch of chunks costs to load: against LeRobot's dataset and DataLoader, and against PyAV's decoding alone.
+
+    python -m benchmarks.loader --lerobot .venv-lerobot/bin/python
+
+One dataset of 200 episodes with two cameras, H.264 with a key frame every second frame, as LeRobot's own recorder
+encodes; both sides read it, take turns, and give the pictures at the chunk's start and after it at full size, and the
+actions of the chunk. The decode limit is a bare PyAV loop, in one process, over the very frames that ours decoded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch.utils.data import DataLoader
+
+from benchmarks.overhead import side
+from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.convert_lerobot import convert_lerobot
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.lerobot_reader import INDEX_COLUMNS, read_dataset
+from hf_ptr.data.lerobot_writer import write_table
+from hf_ptr.data.segments import SegmentBatches
+from hf_ptr.data.video import FrameReader
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "loader.json"
+VECTORS = ("observation.state", "action")
+CAMERAS = ("observation.images.front", "observation.images.wrist")
+EPISODES, RECORDED, LENGTH, FPS, SIZE = 200, 8, 80, 30, (240, 320)
+CHUNK, OFFSET, BATCH = 16, 16, 16
+VIDEO = {"dtype": "video", "shape": [*SIZE, 3], "names": ["height", "width", "channels"]}
+# 14 joints and 14 commands: a pair of arms.
+FRAMES, WIDTH = 1_000_000, 14
+VECTOR = {"dtype": "float32", "shape": [WIDTH], "names": None}
+
+
+def pictures(random: np.random.Generator) -> Iterator[np.ndarray]:
+    """A textured scene that the camera moves over, with the noise of a sensor."""
+    height, width = SIZE
+    coarse = random.integers(0, 256, (height // 8, width // 4, 3), dtype=np.uint8)
+    scene = np.kron(coarse, np.ones((16, 16, 1), dtype=np.uint8)).astype(np.int16)
+    grain = random.integers(-4, 5, (2 * height, 2 * width, 3), dtype=np.int16)
+    for frame in range(LENGTH):
+        top, left = frame % height, 2 * frame % width
+        y, x = random.integers(0, (height, width))
+        view = scene[top : top + height, left : left + width] + grain[y : y + height, x : x + width]
+        yield view.clip(0, 255).astype(np.uint8)
+
+
+def make_videos(folder: Path) -> Path:
+    """The dataset; eight recordings are encoded, and stand for 200 that decode alike."""
+    random = np.random.default_rng(0)
+    recorded = folder.with_name("recorded")
+    recorded.mkdir()
+    features = {
+        **dict.fromkeys(VECTORS, VECTOR),
+        **{
+            name: {"dtype": "video", "shape": [*SIZE, 3], "names": ["height", "width", "channels"]} for name in CAMERAS
+        },
+    }
+    index = {name: {"dtype": "int64", "shape": [1], "names": None} for name in INDEX_COLUMNS}
+    info = {
+        "codebase_version": "v2.1", "robot_type": None, "fps": FPS, "chunks_size": 1000,
+        "total_episodes": EPISODES, "total_frames": EPISODES * LENGTH,
+        "features": {**features, "timestamp": {"dtype": "float32", "shape": [1], "names": None}, **index},
+    }  # fmt: skip
+    for number in range(RECORDED):
+        with av.open(str(recorded / f"{number}.mp4"), "w") as container:
+            stream = container.add_stream("libx264", rate=FPS, options={"g": "2", "bf": "0", "crf": "23"})
+            stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+            for picture in pictures(random):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(None))
+    v21 = folder.with_name("v21")
+    (v21 / "meta").mkdir(parents=True)
+    (v21 / "data/chunk-000").mkdir(parents=True)
+    (v21 / "meta/info.json").write_text(json.dumps(info))
+    (v21 / "meta/tasks.jsonl").write_text(json.dumps({"task_index": 0, "task": "look"}))
+    lines = [{"episode_index": episode, "tasks": ["look"], "length": LENGTH} for episode in range(EPISODES)]
+    (v21 / "meta/episodes.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    for episode in range(EPISODES):
+        frames = np.arange(LENGTH)
+        vectors = {
+            name: pa.FixedSizeListArray.from_arrays(
+                pa.array(random.standard_normal(LENGTH * WIDTH, dtype=np.float32)), WIDTH
+            )
+            for name in VECTORS
+        }
+        rows = {
+            **vectors, "timestamp": (frames / FPS).astype(np.float32), "frame_index": frames,
+            "episode_index": np.full(LENGTH, episode), "index": episode * LENGTH + frames,
+            "task_index": np.zeros(LENGTH, dtype=np.int64),
+        }  # fmt: skip
+        pq.write_table(pa.table(rows), v21 / f"data/chunk-000/episode_{episode:06d}.parquet")
+        for number, camera in enumerate(CAMERAS):
+            path = v21 / f"videos/chunk-000/{camera}/episode_{episode:06d}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to(recorded / f"{(episode + 3 * number) % RECORDED}.mp4")
+    return convert_lerobot(v21, folder)
+
+
+def chunks_of(table: EpisodeTable) -> ChunkDataset:
+    return ChunkDataset(
+        table,
+        chunk_size=CHUNK,
+        chunk_stride=CHUNK,
+        target_offset=OFFSET,
+        observation_features=CAMERAS,
+        image_size=SIZE,
+    )
+
+
+def ours(dataset: ChunkDataset, workers: int, warm_up: int, batches: int, seed: int) -> float:
+    """Seconds for so many batches, as the trainer walks them."""
+    loader = DataLoader(
+        dataset, batch_sampler=SegmentBatches(dataset, BATCH, seed=seed), num_workers=workers, collate_fn=_as_it_is
+    )
+    walk = iter(loader)
+    for _ in range(warm_up):
+        next(walk)
+    start = time.perf_counter()
+    for _ in range(batches):
+        next(walk)
+    return time.perf_counter() - start
+
+
+def _as_it_is(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return batch
+
+
+@contextmanager
+def lerobot(python: str, dataset: Path, workers: int) -> Iterator[Any]:
+    """A function that times LeRobot's side for a round."""
+    command = [
+        python, str(ROOT / "benchmarks" / "lerobot_side.py"), str(dataset),
+        *map(str, (FPS, BATCH, workers, CHUNK, OFFSET)), *CAMERAS,
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": ""}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=dataset, env=environment
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        if process.stdout.readline().strip() != "ready":
+            raise SystemExit("LeRobot's side did not start; see above")
+
+        def measure(warm_up: int, batches: int, seed: int) -> float:
+            print(warm_up, batches, seed, file=process.stdin, flush=True)
+            return float(process.stdout.readline())
+
+        yield measure
+        process.stdin.close()
+
+
+class Recorder:
+    """Which frames a reader decodes, batch by batch."""
+
+    def __init__(self, reader: FrameReader):
+        self.decoded: list[list[tuple[int, int]]] = []
+        keep = reader._keep
+
+        def noted(key: tuple[int, int], picture: np.ndarray) -> np.ndarray:
+            self.decoded[-1].append(key)
+            return keep(key, picture)
+
+        reader._keep = noted  # type: ignore[method-assign]
+
+
+def decode_limit(table: EpisodeTable, dataset: ChunkDataset, batches: int) -> tuple[float, float, int]:
+    """Seconds of ours in one process, of a bare loop over the frames it decoded, and how many those were."""
+    fresh = chunks_of(table)
+    recorders = [Recorder(reader) for reader in fresh._observation.readers]  # type: ignore[union-attr]
+    walk = list(SegmentBatches(dataset, BATCH, seed=7))[:batches]
+    for rows in walk:
+        for recorder in recorders:
+            recorder.decoded.append([])
+        fresh.__getitems__(rows)
+    timed = chunks_of(table)
+    start = time.perf_counter()
+    for rows in walk:
+        timed.__getitems__(rows)
+    mine = time.perf_counter() - start
+    files: dict[Path, Any] = {}
+    for camera in CAMERAS:
+        for clip in table.videos[camera].values():
+            if clip.path not in files:
+                files[clip.path] = av.open(str(clip.path))
+                files[clip.path].streams.video[0].thread_type = "NONE"
+    start = time.perf_counter()
+    count = 0
+    for number in range(batches):
+        for camera, recorder in zip(CAMERAS, recorders, strict=True):
+            places = defaultdict(list)
+            for episode, frame in recorder.decoded[number]:
+                clip = table.videos[camera][episode]
+                places[clip.path].append(clip.start + frame / FPS)
+            for path, seconds in places.items():
+                count += len(seconds)
+                _bare(files[path], sorted(seconds))
+    limit = time.perf_counter() - start
+    for container in files.values():
+        container.close()
+    return mine, limit, count
+
+
+def _bare(container: Any, seconds: list[float]) -> None:
+    stream = container.streams.video[0]
+    base = float(stream.time_base)
+    for wanted in seconds:
+        target = round(wanted / base)
+        container.seek(target, stream=stream)
+        for frame in container.decode(stream):
+            if frame.pts >= target - 0.5 / FPS / base:
+                frame.to_ndarray(format="rgb24")
+                break
+
+
+def memory_of_epochs(table: EpisodeTable, epochs: int) -> list[float]:
+    """MB that this process holds after each epoch over six episodes, more than a small cache takes."""
+    dataset = chunks_of(table.select(table.episode_index[:6].tolist()))
+    for reader in dataset._observation.readers:  # type: ignore[union-attr]
+        reader.cache_bytes = 32 * 1024**2
+    batches = SegmentBatches(dataset, BATCH, seed=0)
+    held = []
+    for epoch in range(epochs):
+        batches.set_epoch(epoch)
+        for rows in batches:
+            dataset.__getitems__(rows)
+        held.append(psutil.Process().memory_info().rss / 1e6)
+    return held
+
+
+OPENING = """
+import json, sys, time
+from pathlib import Path
+import pyarrow.compute, pyarrow.parquet
+from hf_ptr.data.lerobot_reader import read_dataset
+def held(what):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1e3
+before = held("VmRSS")
+# The peak so far is forgotten: what the imports took for a moment is not the table's.
+Path("/proc/self/clear_refs").write_text("5")
+start, busy = time.perf_counter(), time.process_time()
+table = read_dataset(sys.argv[1])
+print(json.dumps([
+    time.perf_counter() - start, time.process_time() - busy, held("VmHWM") - before, held("VmRSS") - before,
+    table.num_frames,
+]))
+"""
+
+
+def opening(folder: Path, rounds: int) -> dict[str, list[float]]:
+    """What it costs to open a table of a million frames, each time in a process of its own."""
+    length = 400
+    starts = np.arange(0, FRAMES, length)
+    random = np.random.default_rng(0)
+    table = EpisodeTable(
+        columns={
+            n: random.standard_normal((FRAMES, WIDTH), dtype=np.float32) for n in ("observation.state", "action")
+        },
+        task_index=np.zeros(FRAMES, dtype=np.int64),
+        tasks=("go",),
+        starts=starts,
+        lengths=np.full(len(starts), length),
+        episode_index=np.arange(len(starts)),
+        frame_id=np.arange(FRAMES),
+        fps=FPS,
+        robot_type=None,
+        source="made",
+        features=dict.fromkeys(VECTORS, VECTOR),
+    )
+    write_table(table, folder)
+    found: dict[str, list[float]] = {"seconds": [], "seconds of the processor": [], "MB at the peak": [], "MB": []}
+    for _ in range(rounds):
+        done = subprocess.run(
+            [sys.executable, "-c", OPENING, str(folder)], capture_output=True, text=True, check=True, cwd=ROOT
+        )
+        *values, frames = json.loads(done.stdout)
+        assert frames == FRAMES
+        for name, value in zip(found, values, strict=True):
+            found[name].append(value)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--lerobot", required=True, help="Python of LeRobot's environment (make lerobot).")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batches", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        opened = opening(Path(scratch) / "table", options.rounds)
+        print("open", opened, flush=True)
+        videos = make_videos(Path(scratch) / "videos")
+        table = read_dataset(videos)
+        dataset = chunks_of(table)
+        mine: list[float] = []
+        theirs: list[float] = []
+        with lerobot(options.lerobot, videos, options.workers) as their_round:
+            for turn in range(options.rounds):
+                samples = options.batches * BATCH
+                mine.append(samples / ours(dataset, options.workers, 4, options.batches, turn))
+                theirs.append(samples / their_round(4, options.batches, turn))
+                print(turn, f"{mine[-1]:.1f} and {theirs[-1]:.1f} samples a second", flush=True)
+        limits = [decode_limit(table, dataset, options.batches) for _ in range(options.rounds)]
+        print("limit", limits, flush=True)
+        held = memory_of_epochs(table, 10)
+    result = {
+        "what": "samples per second of a batch with two cameras at the chunk's start and after it, at full size",
+        "command": f"python -m benchmarks.loader --rounds {options.rounds} --batches {options.batches} "
+        f"--workers {options.workers}",
+        "dataset": {
+            "episodes": EPISODES,
+            "frames": EPISODES * LENGTH,
+            "cameras": 2,
+            "size": SIZE,
+            "codec": "h264, g=2",
+        },
+        "machine": {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "python": platform.python_version()},
+        "samples_per_second": {"hf_ptr": side(mine), "lerobot 0.6.1": side(theirs)},
+        "decoding": {
+            "frames": limits[0][2],
+            "seconds, one process": side([mine for mine, _, _ in limits]),
+            "seconds, PyAV alone": side([limit for _, limit, _ in limits]),
+        },
+        "ratios": {
+            "hf_ptr/lerobot": side([a / b for a, b in zip(mine, theirs, strict=True)]),
+            "share of the decode limit": side([limit / own for own, limit, _ in limits]),
+        },
+        "memory after each epoch, MB": [round(value, 1) for value in held],
+        "memory growth from epoch 3 to 10": held[-1] / held[2] - 1,
+        "a table of 1,000,000 frames": {name: side(values) for name, values in opened.items()},
+    }
+    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    for name, ratio in result["ratios"].items():
+        print(f"{name}: {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}, n = {ratio['n']})")
+    growth = statistics.median(held[-3:]) / held[2] - 1
+    print(f"memory grows by {100 * growth:.1f} % from epoch 3 to 10; written to {RESULTS.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

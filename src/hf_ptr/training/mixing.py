@@ -1,0 +1,131 @@
+"""The mixture that a recipe's `sources` describe, and a new policy for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.data.mixture import MixtureDataset
+from hf_ptr.data.sources import Source, SourceSpec, make_source
+from hf_ptr.data.validation import refuse_unusable, validate_dataset
+from hf_ptr.embodiment import WIDTH, UnifiedActionSpace
+from hf_ptr.errors import InputError
+from hf_ptr.hub.places import dataset_folder, named
+from hf_ptr.policies import policy_from_dataset
+from hf_ptr.policies.acting import belief_lag
+from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, parse_episodes
+
+# What one dataset has, and each source says for itself or a mixture does not know.
+OF_ONE_DATASET = (
+    "dataset", "episodes", "skip_episodes", "eval_episodes", "corruption", "weights", "policy", "relative_actions",
+)  # fmt: skip
+
+
+def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, Any, Any]:
+    """
+    The chunks of a recipe's sources, a new native policy in the unified action space, and its processor.
+
+    Raises:
+        InputError: a source cannot be read or used, the sources lack a camera, or the recipe sets what only a single
+            dataset has.
+    """
+    data = recipe.data
+    clash = [name for name in OF_ONE_DATASET if name in recipe.given]
+    if clash:
+        raise InputError(f"{', '.join(clash)} cannot be set with sources; remove the key, or write it into a source")
+    cameras = [] if data.observation_features == [data.state_feature] else data.observation_features
+    specs = [SourceSpec.parse(_mapping(text), number) for number, text in enumerate(data.sources or ())]
+    sources = [_read(spec, data.state_feature, data.action_feature, cameras) for spec in specs]
+    policy, processor = policy_from_dataset(
+        _example(sources, data.state_feature, data.action_feature),
+        observation_features=data.observation_features,
+        state_feature=data.state_feature,
+        action_feature=data.action_feature,
+        **{name: getattr(recipe.policy, name) for name in NEW_POLICY_FIELDS},
+    )
+    config = policy.config
+    mixture = MixtureDataset(
+        sources,
+        chunk_size=config.chunk_size,
+        segment_chunks=data.segment_chunks,
+        chunk_stride=belief_lag(config) * config.n_action_steps,
+        target_offset=data.target_offset,
+        cameras=cameras,
+        state_feature=data.state_feature,
+        action_feature=data.action_feature,
+        image_size=config.picture_size,
+    )
+    state, action = (
+        {key: torch.from_numpy(value) for key, value in mixture.normalization(kind).items()}
+        for kind in ("state", "action")
+    )
+    policy.state_normalizer.set(**state)
+    policy.action_normalizer.set(**action)
+    if not cameras:
+        cast(Any, policy.tower).normalizer.set(**state)
+    return mixture, policy, processor
+
+
+def _mapping(text: str) -> Any:
+    """The parser of recipes hands on mappings as JSON."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _read(spec: SourceSpec, state_feature: str, action_feature: str, cameras: list[str]) -> Source:
+    name = spec.name or Path(spec.dataset).resolve().name
+    skip = parse_episodes(spec.skip_episodes) or []
+    episodes = parse_episodes(spec.episodes)
+    own = [spec.features.get(camera, camera) for camera in cameras]
+    folder = dataset_folder(spec.dataset, own)
+    table = named(read_dataset(folder, episodes, skip=skip), folder)
+    source = make_source(spec, table, name, state_feature=state_feature, action_feature=action_feature)
+    missing = [camera for camera in cameras if camera not in source.table.videos]
+    if missing:
+        known = ", ".join(table.videos) or "none"
+        raise InputError(
+            f"source {name} has no camera {missing[0]!r}; say which it is under features: {{{missing[0]}: …}} "
+            f"(it has: {known})"
+        )
+    ids = table.episode_index.tolist()
+    refuse_unusable(validate_dataset(folder, episodes=ids, cameras=own, decode=False), skip)
+    return source
+
+
+def _example(sources: list[Source], state_feature: str, action_feature: str) -> EpisodeTable:
+    """A frame of each source, unified: what a policy is built for, but for its statistics."""
+    tasks = tuple(dict.fromkeys(task for source in sources for task in source.table.tasks))
+    space = UnifiedActionSpace()
+    rows = {
+        feature: np.concatenate(
+            [
+                space.unify(torch.from_numpy(source.table.feature(feature)[:1]), source.embodiment, kind).numpy()
+                for source in sources
+            ]
+        )
+        for feature, kind in ((state_feature, "state"), (action_feature, "action"))
+    }
+    count = np.ones(len(sources), dtype=np.int64)
+    feature = {"dtype": "float32", "shape": [WIDTH], "names": None}
+    return EpisodeTable(
+        columns=rows,
+        task_index=np.zeros(len(sources), dtype=np.int64),
+        tasks=tasks,
+        starts=np.arange(len(sources)),
+        lengths=count,
+        episode_index=np.arange(len(sources)),
+        frame_id=np.arange(len(sources)),
+        fps=sources[0].table.fps,
+        robot_type=None,
+        source="mixture",
+        features=dict.fromkeys(rows, feature),
+        videos=sources[0].table.videos,
+    )

@@ -1,0 +1,146 @@
+"""A recipe of several robots, from its sources to a policy of all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from data_helpers import coded_table, vector, with_camera, write_v21
+from transformers import AutoModel
+
+from hf_ptr.data.convert_lerobot import convert_lerobot
+from hf_ptr.errors import InputError
+from hf_ptr.training.recipe import load_recipe
+from hf_ptr.training.run import build_trainer, run_recipe
+
+CAMERA = "observation.images.front"
+SETTINGS: dict[str, Any] = {
+    "max_steps": 3,
+    "per_device_train_batch_size": 6,
+    "chunk_size": 4,
+    "n_action_steps": 2,
+    "target_offset": 3,
+    "segment_chunks": 2,
+    "nce_warmup_steps": 1,
+    "warmup_steps": 1,
+    "disable_tqdm": True,
+    "use_cpu": True,
+    "logging_steps": 1,
+    "expert_size": 32,
+    "num_expert_layers": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """A robot of 26 dimensions as v2.1 and one of 4 as v3.0, whose cameras have other names."""
+    root = tmp_path_factory.mktemp("sources")
+    found = []
+    for name, width, camera, fps in (("g1", 26, "observation.images.head", 30), ("sawyer", 4, CAMERA, 20)):
+        base = coded_table([12, 9], source=name)
+        random = np.random.default_rng(width)
+        columns = {
+            feature: random.normal(size=(21, width)).astype(np.float32) for feature in ("observation.state", "action")
+        }
+        features = {feature: vector(width) for feature in columns}
+        table = dataclasses.replace(base, columns=columns, features=features, fps=float(fps))
+        folder = write_v21(with_camera(table, camera), root / name)
+        found.append({"dataset": str(folder), "weight": 2 if name == "g1" else 1})
+    found[0] |= {"embodiment": "unitree_g1_inspire", "features": {CAMERA: "observation.images.head"}, "fps": 20}
+    found[1] |= {"embodiment": "metaworld_sawyer", "target_offset": 2, "name": "arm"}
+    found[1]["dataset"] = str(convert_lerobot(found[1]["dataset"], root / "sawyer_v30"))
+    return found
+
+
+def recipe(folder: Path, listed: list[dict[str, Any]], **settings: Any) -> Path:
+    path = folder / "recipe.yaml"
+    content = {**SETTINGS, "output_dir": str(folder / "out"), "sources": listed, **settings}
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.mark.parametrize("features", [["observation.state"], [CAMERA]])
+def test_a_policy_is_trained_on_two_robots(sources: list[dict[str, Any]], tmp_path: Path, features: list[str]) -> None:
+    size = {} if features[0] == "observation.state" else {"size": "tiny", "image_size": 32}
+    path = recipe(tmp_path, sources, observation_features=features, **size)
+    out = run_recipe(path)
+    policy = AutoModel.from_pretrained(out)
+    assert (policy.config.state_dim, policy.config.action_dim) == (200, 200)
+    described = json.loads((out / "mixture.json").read_text())
+    assert [source["name"] for source in described] == ["g1", "arm"]
+    assert described[0]["fps"] == 20 and len(described[0]["action"]["mean"]) == 26
+    state = json.loads((out / "trainer_state.json").read_text())
+    assert all(np.isfinite(entry["loss"]) for entry in state["log_history"] if "loss" in entry)
+    assert run_recipe(path) == out
+
+
+def test_an_epoch_is_drawn_by_the_weights_and_resumed_exactly(sources: list[dict[str, Any]], tmp_path: Path) -> None:
+    trainer = build_trainer(load_recipe(recipe(tmp_path, sources, belief_tokens=0, alpha=0.0)))
+    batches = list(trainer.get_train_dataloader())
+    drawn = torch.cat([batch["source_index"] for batch in batches])
+    # G1 is resampled from 30 to 20 frames per second: 8 + 6 chunks beside 21.
+    assert len(trainer.train_dataset) == 35 and trainer.train_dataset.epoch_chunks == [23, 12]
+    assert torch.bincount(drawn).tolist() == [23, 12]
+    again = list(
+        build_trainer(load_recipe(recipe(tmp_path, sources, belief_tokens=0, alpha=0.0))).get_train_dataloader()
+    )
+    for first, second in zip(batches, again, strict=True):
+        assert torch.equal(first["index"], second["index"])
+
+
+def test_a_resumed_run_is_the_run(sources: list[dict[str, Any]], tmp_path: Path) -> None:
+    whole, halved = tmp_path / "whole", tmp_path / "halved"
+    for folder in (whole, halved):
+        folder.mkdir()
+    settings = {"max_steps": 8, "save_steps": 4, "save_strategy": "steps", "belief_tokens": 2, "seed": 1}
+    run_recipe(recipe(whole, sources, **settings))
+    stopped = build_trainer(load_recipe(recipe(halved, sources, **settings)))
+    stopped.train()
+    shutil.rmtree(halved / "out" / "checkpoint-8")
+    resumed = build_trainer(load_recipe(recipe(halved, sources, **settings)))
+    resumed.train(resume_from_checkpoint=str(halved / "out" / "checkpoint-4"))
+    resumed.save_model(str(halved / "resumed"))
+    expected, found = (
+        AutoModel.from_pretrained(folder).state_dict() for folder in (whole / "out", halved / "resumed")
+    )
+    for name, value in expected.items():
+        assert torch.equal(value, found[name]), name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dataset": "x"}, "dataset cannot be set with sources; remove the key, or write it into a source"),
+        ({"weights": "w.parquet", "alpha": 0.0}, "weights cannot be set with sources"),
+        ({"observation_features": ["observation.images.front", "observation.images.left"]}, "has no camera"),
+        ({"sources": [{"dataset": "x"}]}, "source 0 names no embodiment"),
+        ({"sources": ["x"]}, "source 0"),
+    ],
+)
+def test_a_wrong_recipe_is_one_line(
+    sources: list[dict[str, Any]], tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    path = recipe(tmp_path, sources, **{"size": "tiny", **change})
+    with pytest.raises(InputError, match=message) as caught:
+        run_recipe(path)
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_an_unusable_source_is_refused_with_the_episodes_to_skip(
+    sources: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(sources[0]["dataset"], tmp_path / "g1"))
+    next(folder.rglob("episode_000001.mp4")).unlink()
+    broken = [{**sources[0], "dataset": str(folder)}, sources[1]]
+    settings = {"observation_features": [CAMERA], "size": "tiny", "image_size": 32}
+    with pytest.raises(InputError, match=r'episode_000001.mp4 is missing; .*skip_episodes: "1"'):
+        build_trainer(load_recipe(recipe(tmp_path, broken, **settings)))
+    broken[0]["skip_episodes"] = "1"
+    assert len(build_trainer(load_recipe(recipe(tmp_path, broken, **settings))).train_dataset) == 8 + 21
