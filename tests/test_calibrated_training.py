@@ -102,7 +102,6 @@ def test_the_callers_dataset_and_random_numbers_are_left_alone(metaworld_dataset
         ({"episodes": "0:3"}, "3 episodes longer than target_offset 16; fitting scores needs at least 4"),
         ({"use_scorer": True}, "use_scorer is true and scoring calibrated"),
         ({"scoring": "calibrate"}, r"known: paper, calibrated"),
-        ({"gradient_accumulation_steps": 2}, "weights are normalised over one batch"),
     ],
 )
 def test_what_cannot_be_calibrated_is_one_line_and_writes_nothing(

@@ -63,11 +63,6 @@ def test_values_are_typed_and_overrides_win(tmp_path: Path) -> None:
         ("dataset: d\nalpha: 1.5\n", [], r"alpha is 1.5; it must lie in \[0, 1\] \(in .*line 2\)"),
         ("dataset: d\nw_max: 0.5\n", [], "w_max is 0.5"),
         ("dataset: d\nscoring: papr\n", [], r"scoring is 'papr'; known: paper"),
-        (
-            "dataset: d\ngradient_accumulation_steps: 2\n",
-            [],
-            "gradient_accumulation_steps is 2: weights",
-        ),
         ("dataset: d\nseed: 1\nseed: 2\n", [], r"key 'seed' stands twice in .*line 3"),
         ("dataset: [d\n", [], r"is not valid YAML at line 2"),
         ("- dataset\n", [], "is not a mapping of keys to values"),

@@ -22,7 +22,7 @@ from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.data.weights import read_weights
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_text
-from hf_ptr.hub.places import checkpoint_folder, dataset_folder, named, score_file
+from hf_ptr.hub.places import checkpoint_folder, dataset_folder, named, pull_videos, score_file
 from hf_ptr.policies import adapter_of, policy_from_dataset, require_fits
 from hf_ptr.policies.acting import belief_lag
 from hf_ptr.policies.loading import load_to_train
@@ -107,7 +107,7 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     if both:
         raise InputError(f"episodes {both} are in episodes and in eval_episodes; hold out others")
     wanted = None if episodes is None else [*episodes, *(held_out or ())]
-    dataset = dataset_folder(str(recipe.data.dataset), recipe.data.observation_features)
+    dataset = dataset_folder(str(recipe.data.dataset))
     whole = named(_read(str(dataset), wanted, skip), dataset)
     if held_out and episodes is None:
         episodes = [number for number in whole.episode_index.tolist() if number not in set(held_out)]
@@ -116,6 +116,7 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     faults = truth if truth.faults else corruption_of(dataset)
     policy, processor = _policy(recipe, table)
     config = adapter_of(policy).config
+    pull_videos(whole, config.observation_features)
     cameras = [name for name in config.observation_features if name in table.videos]
     ids = whole.episode_index.tolist()
     refuse_unusable(validate_dataset(str(dataset), episodes=ids, cameras=cameras, decode=False), skip)
@@ -196,6 +197,10 @@ def _policy(recipe: Recipe, table: EpisodeTable) -> tuple[Any, Any]:
             )
         except StrictDataclassError as error:
             raise InputError(f"this policy cannot be built: {_innermost(error)}") from error
+    set_by_policy = f"cannot be set with policy: {place} brings its own; remove the key"
+    clash = [name for name in NEW_POLICY_FIELDS if name in recipe.given]
+    if clash:
+        raise InputError(f"{', '.join(clash)} {set_by_policy}")
     policy, actor, processor = load_to_train(place)
     features = {
         name: getattr(data, name)
@@ -205,9 +210,8 @@ def _policy(recipe: Recipe, table: EpisodeTable) -> tuple[Any, Any]:
     if actor.needs_dataset:
         actor.fit_to(table, **features)
         features = {}
-    clash = [name for name in (*NEW_POLICY_FIELDS, *features) if name in recipe.given]
-    if clash:
-        raise InputError(f"{', '.join(clash)} cannot be set with policy: {place} brings its own; remove the key")
+    if features:
+        raise InputError(f"{', '.join(features)} {set_by_policy}")
     require_fits(actor.config, table, place)
     return policy, processor
 
