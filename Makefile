@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Two processes share the cores in tests and benchmarks: one thread each, or they would wait for each other.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help install lint format test lerobot test-lerobot demo bench bench-clean bench-robustness bench-score bench-smoke clean
+.PHONY: help install lint format test lerobot test-lerobot demo bench bench-clean bench-robustness bench-score bench-smoke bench-scaling soak test-deepspeed gl browser docs bench-import clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -25,6 +25,14 @@ gl:  ## Check that off-screen rendering works, and name the packages where it do
 	ldconfig -p | grep -qE 'libEGL.so.1|libOSMesa.so' || { \
 	  echo "Rendering needs EGL or OSMesa: apt-get install libegl1 libgl1 libosmesa6"; exit 2; }
 
+browser:  ## Check that there is a browser to test the report in, and name the package where there is none
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || { \
+	  echo "The report is tested in a browser: apt-get install chromium"; exit 2; }
+
+docs: install  ## The documentation as a site, in build/site
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/mkdocs build --strict --site-dir build/site
+
 lint: install  ## Style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -34,7 +42,7 @@ format: install  ## Mend the style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: install gl  ## All tests
+test: install gl browser  ## All tests
 	$(ONE_THREAD) $(BIN)/pytest -n 2
 
 LEROBOT := .venv-lerobot
@@ -50,6 +58,10 @@ lerobot: $(LEROBOT)/.installed  ## Build .venv-lerobot, 6 GB
 
 test-lerobot: install lerobot  ## LeRobot itself reads back what is written
 	$(ONE_THREAD) HF_PTR_LEROBOT_PYTHON=$(CURDIR)/$(LEROBOT)/bin/python $(BIN)/pytest tests/test_lerobot.py
+
+test-deepspeed: install  ## DeepSpeed ZeRO 2 on two CPU processes; installs DeepSpeed and builds its operators
+	DS_BUILD_OPS=0 $(BIN)/pip install --quiet --no-build-isolation 'deepspeed>=0.19,<0.20' ninja
+	$(ONE_THREAD) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest tests/test_deepspeed.py
 
 demo: install  ## Record, corrupt, train SFT and PTR, evaluate: about ten minutes on two cores
 	$(BIN)/hf-ptr demo --out runs/demo
@@ -71,8 +83,17 @@ bench-score: install  ## Which faults the calibrated score finds, and what it ke
 	$(BIN)/python -m benchmarks.kept
 	$(BIN)/python -m benchmarks.robustness.report
 
+bench-import: install  ## Cost of the first import against that of transformers
+	$(BIN)/python -m benchmarks.first_import
+
 bench-smoke: install  ## One small cell of every kind of run of the robustness benchmark
 	$(BIN)/python -m benchmarks.robustness smoke --fresh
+
+soak: install  ## One training run killed 30 times, against the same run left alone: some minutes
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.soak
+
+bench-scaling: install  ## How the cost of a step grows with batch, queue, candidates, chunks, segments and processes
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.scaling
 
 clean:  ## Remove what was built
 	rm -rf $(VENV) $(LEROBOT) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from test_trainer import BELIEF, SFT, make
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 from hf_ptr import PTRTrainer, TransitionScorer
@@ -76,6 +77,17 @@ def alike() -> Iterator[None]:
         yield
 
 
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor of which each rank may hold a part."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def target_of(trainer: PTRTrainer) -> dict[str, torch.Tensor]:
+    """The EMA target; empty without a scorer."""
+    encoder = trainer.model.target_encoder
+    return {} if encoder is None else {f"target.{n}": whole(t).clone() for n, t in encoder.state_dict().items()}
+
+
 class Keep(TrainerCallback):
     """The gradients as the optimiser gets them: clipped."""
 
@@ -85,13 +97,13 @@ class Keep(TrainerCallback):
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         for name, parameter in model.named_parameters():
             if parameter.grad is not None:
-                self.found[f"{state.global_step}.{name}"] = parameter.grad.clone()
+                self.found[f"{state.global_step}.{name}"] = whole(parameter.grad).clone()
 
 
 def trained(
     case: str, dataset: Path, folder: Path, *, batch: int, parts: int, steps: int = STEPS, **changes: Any
 ) -> tuple[PTRTrainer, dict[str, torch.Tensor]]:
-    """The trainer after a few steps, and the gradients of each."""
+    """The trainer after a few steps, with the gradients of each, and the EMA target."""
     settings = {
         "max_steps": steps,
         "per_device_train_batch_size": batch,
@@ -102,6 +114,7 @@ def trained(
         "queue_size": BATCH,
         "queue_negatives": BATCH,
         "beta": 0.5,
+        "target_decay": 0.5,
         "use_cpu": True,
         **CASES[case],
         **changes,
@@ -113,7 +126,7 @@ def trained(
     trainer.add_callback(keep)
     with alike():
         trainer.train()
-    return trainer, keep.found
+    return trainer, {**keep.found, **target_of(trainer)}
 
 
 def losses_of(trainer: PTRTrainer) -> list[dict[str, float]]:

@@ -173,6 +173,7 @@ def test_a_shift_that_runs_through_an_episode_is_seen_where_no_chunk_shows_it() 
     margin = C.consistent_margin(margins, episode, 2)
     means = C.episode_mean(margin, episode, 2)
     assert means[0] > 0.2 and means[1] == pytest.approx(margins[episode == 1, 2].mean().item(), abs=0.05)
+    assert C.explaining_shift(margins, episode, 2)[1][1] == 2
     assert bool(C.consistent_margin(margins[:2], episode[:2], 2).isnan().all())
 
 
@@ -276,7 +277,8 @@ def test_the_frame_is_a_score_file_and_depends_on_the_seed_alone() -> None:
     torch.rand(3)
     pd.testing.assert_frame_equal(first, fit(table))
     assert not np.array_equal(first["score"], other["score"]) and first["scorer"][0] != other["scorer"][0]
-    assert list(first.columns) == COLUMNS + VIEW_COLUMNS
+    assert list(first.columns) == [*COLUMNS, *VIEW_COLUMNS, "failed_component", "explaining_shift"]
+    assert set(first["explaining_shift"]) <= set(fitting.SHIFTS)
     np.testing.assert_array_equal(first["index"], table.frame_id)
     np.testing.assert_array_equal(first["valid"], first["frame_index"] < LENGTH - 8)
     numbers = first[["score", "weight", *VIEW_COLUMNS[:3]]].to_numpy()
@@ -323,6 +325,9 @@ def test_wrong_actions_get_less_weight() -> None:
     assert mean[bad].mean() < 1.5 and mean[bad].max() < mean[~bad].median() - 1.0 and mean[~bad].median() > 3.5
     failed = scores[scores["episode_index"].isin(mean.index[bad])]["failed_view"]
     assert (failed != "").mean() > 0.75
+    component = scores[scores["episode_index"].isin(mean.index[bad])]["failed_component"]
+    assert set(component.str.split("/").str[0][component != ""]) <= {"action", "consequence", "instruction"}
+    assert (component != "").mean() > 0.5
 
 
 def test_a_single_task_leaves_the_instruction_out() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 
 from hf_ptr.cli import main
 from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.data.weight_histograms import read_histograms
 from hf_ptr.data.weights import read_weights
 from hf_ptr.scoring import fitting
 
@@ -118,6 +120,7 @@ def test_an_interrupted_run_goes_on(metaworld_dataset: Path, run_folder: Path, t
     assert killed.returncode == -9 and (out / "checkpoint-3").is_dir()
     went_on = train(metaworld_dataset, out, "save_steps=3")
     assert went_on.returncode == 0, went_on.stderr
+    assert read_histograms(out) == read_histograms(run_folder) != []
     assert (out / "model.safetensors").read_bytes() == (run_folder / "model.safetensors").read_bytes()
 
 
@@ -148,6 +151,7 @@ def test_score_fits_scorers_where_there_is_no_policy(
     monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 3)
     out = tmp_path / "scores.parquet"
     arguments = ["score", str(metaworld_dataset), "--fit", "--observation", "observation.environment_state"]
+    arguments += ["--corruption", "ani-severe"]
     with pytest.raises(SystemExit) as done:
         main([*arguments, "--out", str(out)])
     assert done.value.code == 0
@@ -156,6 +160,11 @@ def test_score_fits_scorers_where_there_is_no_policy(
     assert read_weights(out, table) == pytest.approx(scores.weight.to_numpy())
     printed = capsys.readouterr().out
     assert "episodes of least weight" in printed and "weights=" in printed
+    assert "known fault noise: 2 episodes, AUROC" in printed
+    reported = hf_ptr("report", out)
+    assert reported.returncode == 0, reported.stderr
+    page = out.with_suffix(".html").read_text()
+    assert "State and action along the episode" in page and "known fault: noise" in page
 
 
 @pytest.mark.parametrize("arguments", [[], ["--fit", "--scorer", "run"]])
@@ -180,6 +189,19 @@ def test_score_writes_a_row_a_frame(metaworld_dataset: Path, run_folder: Path, t
     assert scores.weight.between(0.25, 4.0).all() and np.isfinite(scores.score).all()
     assert (scores.weight[~scores.valid] == 1.0).all() and scores.valid.mean() > 0.5
     assert scores.weight[scores.valid].std() > 0
+
+
+def test_report_of_a_run(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    result = hf_ptr("report", run_folder, "--compare", run_folder, "--out", out)
+    assert result.returncode == 0, result.stderr
+    page = out.read_text()
+    # The run keeps no weights; they are those of its scorer on what it trained on.
+    assert "identification accuracy: A from" in page and "State and action along the episode" in page
+    assert "Early: the batches up to step 4" in page
+    refused = hf_ptr("report", run_folder, "--dataset", tmp_path, "--out", tmp_path / "other.html")
+    assert "meta/info.json" in the_line(refused) and not (tmp_path / "other.html").exists()
+    assert "end it in .html" in the_line(hf_ptr("report", run_folder, "--out", tmp_path))
 
 
 def broken(dataset: Path, folder: Path, value: float) -> Path:
@@ -260,7 +282,55 @@ def test_no_space_left(metaworld_dataset: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "train_results.json").exists()
 
 
+def test_a_dry_run_says_what_it_would_do_and_writes_nothing(metaworld_dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = hf_ptr("train", RECIPE, f"dataset={metaworld_dataset}", f"output_dir={out}", *SHORT, "--dry-run")
+    assert result.returncode == 0 and not out.exists()
+    # The table folds what is wider than the terminal.
+    shown = "".join(result.stdout.split())
+    for said in ("episodes8", "classVLAPolicy", "PTRaspublished", "KiBofvectors", f"folder{out}"):
+        assert said in shown
+    wrong = hf_ptr("train", RECIPE, f"dataset={metaworld_dataset}", f"output_dir={out}", "w_maxx=3", "--dry-run")
+    assert "Did you mean 'w_max'?" in the_line(wrong)
+
+
+def test_a_run_is_not_gone_on_with_on_other_data(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
+    began = json.loads((run_folder / "data.json").read_text())
+    assert began["train"][0]["episodes"] == 8
+    changed, out = Path(shutil.copytree(metaworld_dataset, tmp_path / "data")), tmp_path / "out"
+    first = train(changed, out, "max_steps=2")
+    assert first.returncode == 0, first.stderr
+    (out / "train_results.json").unlink()
+    file = next((changed / "data").rglob("*.parquet"))
+    table = pq.read_table(file)
+    actions = np.array(table["action"].to_pylist(), dtype=np.float32)
+    actions[0, 0] += 0.01
+    column = pa.FixedSizeListArray.from_arrays(pa.array(actions.ravel()), 4)
+    pq.write_table(table.set_column(table.schema.get_field_index("action"), "action", column), file)
+    assert "holds a run on other data" in the_line(train(changed, out, "max_steps=2"))
+
+
+def test_quiet_says_only_what_is_wrong(tmp_path: Path) -> None:
+    quiet = hf_ptr("--quiet", "doctor")
+    assert quiet.returncode == 0 and quiet.stdout == ""
+    assert "meta/info.json" in the_line(hf_ptr("-q", "score", tmp_path, "--fit", "--out", tmp_path / "s.parquet"))
+
+
+def test_doctor_finds_what_the_tests_need() -> None:
+    found = json.loads(hf_ptr("doctor", "--json").stdout)
+    assert found["packages"]["torch"] and found["devices"][-1] == "cpu"
+    assert found["rendering"] in ("egl", "osmesa", "glfw", "cgl") and found["codecs"]["av1"]
+    assert "video codecs" in hf_ptr("doctor").stdout
+
+
+def test_no_color_is_obeyed() -> None:
+    colored = "import os; os.environ |= {'FORCE_COLOR': '1', 'TERM': 'xterm'}"
+    plain = colored + "; os.environ['NO_COLOR'] = '1'"
+    assert "\x1b[1;36m" in hf_ptr("--help", before=colored).stdout
+    assert not re.search(r"\x1b\[[\d;]*3\dm", hf_ptr("--help", before=plain).stdout)
+
+
 def test_help_names_every_command() -> None:
     result = hf_ptr("--help", before="")
     assert result.returncode == 0
-    assert all(name in result.stdout for name in ("record", "train", "evaluate", "score", "demo"))
+    assert all(name in result.stdout for name in ("record", "train", "evaluate", "score", "report", "doctor", "demo"))

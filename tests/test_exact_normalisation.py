@@ -8,7 +8,8 @@ from typing import Any
 import exact_cases as cases
 import pytest
 import torch
-from test_trainer import make
+from test_trainer import BELIEF, SFT, make
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +79,36 @@ def test_one_micro_batch_needs_one_pass(metaworld_dataset: Path, tmp_path: Path)
         trainer.train()
         passes[parts] = (calls.count(True), calls.count(False))
     assert passes == {1: (3, 0), 2: (6, 6)}
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses whatever makes the host wait for the device: a value that is read, or a shape that depends on one."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = str(func).split(".")[1]
+        assert name not in ("_local_scalar_dense", "item", "nonzero", "masked_select", "equal", "is_nonzero"), name
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize(
+    "settings", [SFT, BELIEF, {}, {"hard_negatives": "state"}], ids=["sft", "belief", "ptr", "state"]
+)
+def test_a_step_never_waits_for_the_device(
+    settings: dict[str, Any], parts: int, metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Metrics, weights, the pool and the search for what is no number: read when a step is logged, and only then."""
+    trainer = make(
+        metaworld_dataset, tmp_path, logging_steps=100, gradient_accumulation_steps=parts, max_steps=4, **settings
+    )
+    trainer.objective.controller.hard_negative_ratio = 0.5
+    compute, steps = trainer.compute_loss, []
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        with NoWaiting():
+            steps.append(compute(*args, **kwargs))
+        return steps[-1]
+
+    monkeypatch.setattr(trainer, "compute_loss", watched)
+    trainer.train()
+    assert len(steps) == 4 * parts

@@ -425,3 +425,22 @@ def test_after_one_backward_pass_every_parameter_has_its_gradient(
         PTRObjective(args)(output, candidates(model, batch, output), discount, step=0).total.backward()
         assert [name for name, value in trained(model) if value.grad is None] == []
         assert all(value.grad.isfinite().all() for _, value in trained(model))
+
+
+def test_checkpointed_activations_change_neither_gradients_nor_target() -> None:
+    batch = tiny_batch()
+    models = [tiny_model(text_config=text_config(), num_context_layers=1).train() for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    models[1].activation_checkpointing_enable()
+    checkpointed = [module for module in models[1].modules() if getattr(module, "gradient_checkpointing", False)]
+    assert checkpointed and not any(getattr(module, "gradient_checkpointing", False) for module in models[0].modules())
+    plain, recomputed = (gradients(model, losses_of(model, batch).total) for model in models)
+    assert plain.keys() == recomputed.keys()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(recomputed[name], gradient, rtol=0, atol=1e-6)
+    with torch.no_grad():
+        for model in models:
+            for parameter in model.policy.parameters():
+                parameter.add_(0.5)
+            model.update_target()
+    assert_same(models[0].target_encoder.state_dict(), models[1].target_encoder.state_dict())

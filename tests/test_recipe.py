@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hf_ptr.errors import InputError
+from hf_ptr.training.config import PTRConfig
+from hf_ptr.training.plan import plan_recipe
 from hf_ptr.training.recipe import load_recipe, parse_episodes
 
 RECIPES = sorted((Path(__file__).resolve().parents[1] / "recipes" / "vla").rglob("*.yaml"))
@@ -28,14 +32,46 @@ def test_every_recipe_of_the_project_is_valid(path: Path) -> None:
     assert f"hf-ptr train {path.relative_to(RECIPES[0].parents[3])}" in path.read_text()
 
 
+def effective(path: Path) -> dict[str, Any]:
+    """Everything that a recipe sets or leaves at its default, but for what makes the arm."""
+    recipe = load_recipe(path, ["dataset=d"])
+    settings = {**vars(recipe.data), **vars(recipe.policy), **recipe.training.to_dict()}
+    for key in ("scoring", "alpha", "belief_tokens", "nce_warmup_steps", "output_dir"):
+        settings.pop(key)
+    return settings
+
+
 def test_arms_of_a_suite_differ_in_the_arm_alone() -> None:
     for folder in {path.parent for path in RECIPES}:
-        given = {path.stem: load_recipe(path, ["dataset=d"]).given for path in folder.glob("*.yaml")}
-        for arm in given.values():
-            for key in ("scoring", "alpha", "belief_tokens", "nce_warmup_steps", "output_dir"):
-                arm.pop(key, None)
-        first, *others = given.values()
+        first, *others = (effective(path) for path in folder.glob("*.yaml"))
         assert others and all(other == first for other in others)
+
+
+def test_the_papers_recipe_is_its_table() -> None:
+    """PTR Table 6, of which every value is also the default."""
+    paper = next(path for path in RECIPES if path.parts[-2:] == ("paper", "ptr.yaml"))
+    given = load_recipe(paper, ["dataset=d"]).given
+    defaults = PTRConfig(output_dir="d")
+    own = {item.name for item in dataclasses.fields(PTRConfig)} & set(given)
+    own -= {"output_dir", "per_device_train_batch_size", "seed"}
+    assert {name: given[name] for name in own} == {name: getattr(defaults, name) for name in own}
+    assert given["per_device_train_batch_size"] * 8 == 128 and given["num_denoising_steps"] == 4
+    assert len(own) >= 24
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in RECIPES if path.parent.name in ("metaworld_state", "g1")],
+    ids=lambda p: "/".join(p.parts[-2:]),
+)
+def test_recipes_are_planned_on_real_episodes(path: Path, metaworld_dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    few = ["episodes=0:6", "eval_episodes=6:8", f"dataset={metaworld_dataset}", f"output_dir={out}"]
+    plan = plan_recipe(path, few)
+    arms = {"sft": "plain", "sft_belief": "plain", "ptr": "PTR as published", "calibrated": "calibrated weights"}
+    assert plan["data"]["episodes"] == 6 and plan["data"]["held out"] == 2
+    assert plan["method"]["arm"].startswith(arms[path.stem])
+    assert plan["output"]["folder"] == str(out) and not out.exists()
 
 
 def test_values_are_typed_and_overrides_win(tmp_path: Path) -> None:
@@ -63,6 +99,7 @@ def test_values_are_typed_and_overrides_win(tmp_path: Path) -> None:
         ("dataset: d\nalpha: 1.5\n", [], r"alpha is 1.5; it must lie in \[0, 1\] \(in .*line 2\)"),
         ("dataset: d\nw_max: 0.5\n", [], "w_max is 0.5"),
         ("dataset: d\nscoring: papr\n", [], r"scoring is 'papr'; known: paper"),
+        ("dataset: d\nfp16: true\n", [], r"not supported: fp16, .* \(use bf16\) \(in .*line 2\)"),
         ("dataset: d\nseed: 1\nseed: 2\n", [], r"key 'seed' stands twice in .*line 3"),
         ("dataset: [d\n", [], r"is not valid YAML at line 2"),
         ("- dataset\n", [], "is not a mapping of keys to values"),

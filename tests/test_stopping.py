@@ -120,41 +120,46 @@ def child_that(work: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def killed_at(moment: int, folder: Path) -> Callable[[], None]:
-    """SIGKILL at the n-th time that something under `folder` is about to be opened, made, renamed or removed."""
-    counted = 0
+class Moments:
+    """
+    Counts the times that something under `folder` is about to be opened, made, renamed or removed, and ends its
+    process with SIGKILL at one of them.
+    """
 
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal counted
-        if event not in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"):
-            return
-        if str(folder) in str(arguments[0]):
-            counted += 1
-            if counted == moment:
+    EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
+
+    def __init__(self, folder: Path, fatal: int = 0):
+        self.folder, self.fatal, self.count = str(folder), fatal, 0
+        sys.addaudithook(self.hook)
+
+    def hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event in self.EVENTS and self.folder in str(arguments[0]):
+            self.count += 1
+            if self.count == self.fatal:
                 os.kill(os.getpid(), signal.SIGKILL)
-
-    return lambda: sys.addaudithook(hook)
 
 
 def test_killed_at_any_moment_of_a_save_it_goes_on_from_a_whole_checkpoint(
     straight: PTRTrainer, metaworld_dataset: Path, tmp_path: Path
 ) -> None:
-    """A real SIGKILL between any two system calls on the run's folder; some moments by chance, all in `make soak`."""
-    moments = sorted(random.Random(0).sample(range(10, 140), 5))
+    """A real SIGKILL between two system calls on the run's folder. Five moments by chance; `make soak` has more."""
+
+    def work(folder: Path, fatal: int = 0) -> None:
+        trainer = make(metaworld_dataset, folder, save_total_limit=1, **RUN)
+        moments = Moments(folder, fatal)
+        trainer.train()
+        (tmp_path / "moments").write_text(str(moments.count))
+
+    assert child_that(lambda: work(tmp_path / "counted")) == 0
+    last = int((tmp_path / "moments").read_text())
+    assert last > 60
     in_a_save = 0
-    for moment in moments:
-        folder = tmp_path / str(moment)
-
-        def work(folder: Path = folder, moment: int = moment) -> None:
-            trainer = make(metaworld_dataset, folder, save_total_limit=1, **RUN)
-            killed_at(moment, folder)()
-            trainer.train()
-
-        assert child_that(work) == -signal.SIGKILL, "it ended before"
+    for fatal in random.Random(0).sample(range(last // 8, last), 5):
+        folder = tmp_path / str(fatal)
+        assert child_that(lambda folder=folder, fatal=fatal: work(folder, fatal)) == -signal.SIGKILL
         in_a_save += (folder / STAGING_FOLDER).exists()
-        found = last_complete_checkpoint(folder)
         resumed = make(metaworld_dataset, folder, save_total_limit=1, **RUN)
-        resumed.train(resume_from_checkpoint=found)
+        resumed.train(resume_from_checkpoint=last_complete_checkpoint(folder))
         assert_same_end(resumed, straight)
         assert not (folder / STAGING_FOLDER).exists()
     assert in_a_save >= 3

@@ -75,6 +75,21 @@ def test_decay_one_freezes_it_to_the_bit() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, encoder.tower.parameters(), strict=True))
 
 
+def test_it_follows_a_policy_of_half_precision_in_single_precision() -> None:
+    """A thousandth of a step is less than what bfloat16 can tell apart: the average would stand still."""
+    tower = Tower().to(torch.bfloat16)
+    encoder = TargetEncoder(tower, decay=0.999)
+    assert {parameter.dtype for parameter in encoder.tower.parameters()} == {torch.float32}
+    expected = tower.linear.weight.float().clone()
+    with torch.no_grad():
+        tower.linear.weight.add_(1.0)
+    for _ in range(200):
+        encoder.update(tower)
+        expected.lerp_(tower.linear.weight.float(), 0.001)
+    torch.testing.assert_close(encoder.tower.linear.weight, expected, rtol=0, atol=1e-5)
+    assert encoder(torch.ones(2, 4, dtype=torch.bfloat16)).dtype == torch.float32
+
+
 def test_it_is_a_copy_and_not_the_tower_itself() -> None:
     tower = doubled(0)
     encoder = TargetEncoder(tower)

@@ -15,6 +15,7 @@ from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.errors import InputError
 from hf_ptr.policies import policy_from_dataset
 from hf_ptr.training.batch import MODEL_INPUTS
+from hf_ptr.training.building import as_ptr_model
 from hf_ptr.training.checkpoints import last_complete_checkpoint
 from hf_ptr.training.collator import ChunkCollator
 
@@ -298,9 +299,36 @@ def test_a_loss_that_is_no_number_stops_the_run(metaworld_dataset: Path, tmp_pat
         trainer.train()
 
 
+@pytest.mark.parametrize(
+    "settings", [{"bf16": True}, {"torch_compile": True, "torch_compile_backend": "eager"}], ids=["bf16", "compile"]
+)
+def test_the_target_is_the_moving_average_of_the_tower(
+    metaworld_dataset: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    trainer = make(metaworld_dataset, tmp_path, use_cpu=True, target_decay=0.5, **settings)
+    expected: dict[str, torch.Tensor] = {}
+    tower = trainer.model.policy.observation_tower
+
+    class Follow(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            expected.update({name: tensor.clone() for name, tensor in tower().state_dict().items()})
+
+        def on_optimizer_step(self, args, state, control, **kwargs):
+            for name, tensor in tower().state_dict().items():
+                expected[name] = 0.5 * expected[name] + 0.5 * tensor
+
+    trainer.add_callback(Follow())
+    before = {name: tensor.clone() for name, tensor in tower().state_dict().items()}
+    trainer.train()
+    found = trainer.model.target_encoder.tower.state_dict()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-6)
+    assert any(not torch.equal(before[name], tensor) for name, tensor in found.items())
+
+
 def test_what_cannot_be_trained_is_named(metaworld_dataset: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="gradient_checkpointing: not supported"):
-        make(metaworld_dataset, tmp_path, gradient_checkpointing=True)
+    with pytest.raises(InputError, match="activation_checkpointing: no part of VLAPolicy supports it"):
+        make(metaworld_dataset, tmp_path, activation_checkpointing=True).train()
     with pytest.raises(InputError, match="target_offset 500 reaches beyond every episode"):
         make(metaworld_dataset, tmp_path, target_offset=500)
 
@@ -317,6 +345,15 @@ def test_evaluation_sees_no_weight_and_leaves_training_alone(metaworld_dataset: 
     trainer.args.w_max, trainer.args.w_min = 1.0, 1.0
     torch.manual_seed(3)
     assert trainer.evaluate()["eval_loss"] == loss
+
+
+def test_a_quantised_tower_has_no_target(metaworld_dataset: Path, tmp_path: Path) -> None:
+    policy, _ = policy_from_dataset(read_dataset(metaworld_dataset), observation_features=OBSERVATION)
+    layer = policy.tower.layers[0]
+    layer.weight = torch.nn.Parameter(layer.weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(InputError, match="the observation tower is quantised, and its EMA target"):
+        as_ptr_model(policy, PTRConfig(output_dir=str(tmp_path)))
+    assert as_ptr_model(policy, PTRConfig(output_dir=str(tmp_path), **SFT)).target_encoder is None
 
 
 def test_a_model_that_is_no_policy_is_named(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ import torch
 import two_processes
 from safetensors.torch import load_file
 from test_trainer import make
+from transformers import AutoModel
 
+from hf_ptr import VLAPolicy
 from hf_ptr.errors import InputError
 
 Ranks = list[dict[str, Any]]
@@ -45,6 +47,7 @@ def test_two_processes_are_one_run(launched: Path, metaworld_dataset: Path, tmp_
     ranks_may_have_fewer_chunks_and_no_target(ranks, launched, metaworld_dataset, tmp_path)
     both_stop_and_go_on(ranks)
     another_number_of_processes_is_named(launched, metaworld_dataset)
+    parameters_may_be_shared_out(ranks, launched, metaworld_dataset, tmp_path)
     # What one rank alone has seen is told by both.
     assert ranks[0]["nan"] == ranks[1]["nan"]
     assert "is no finite number at step" in ranks[0]["nan"] and "(episode 0)" in ranks[0]["nan"]
@@ -103,6 +106,17 @@ def both_stop_and_go_on(ranks: Ranks) -> None:
             "same_log": True,
             "steps": 6,
         }
+
+
+def parameters_may_be_shared_out(ranks: Ranks, folder: Path, dataset: Path, scratch: Path) -> None:
+    trainer, expected = cases.trained("ptr", dataset, scratch / "whole", batch=16, parts=1)
+    for rank, told in enumerate(ranks):
+        assert told["fsdp2"]["is_fsdp2"] and told["fsdp2"]["sharded"] > 20 and told["fsdp2"]["same_weights"]
+        cases.assert_same_gradients(load_file(folder / f"fsdp2{rank}.safetensors"), expected)
+        cases.assert_same_log(told["fsdp2"]["log"], cases.losses_of(trainer))
+    # The folder holds whole weights, not shards: a policy as any other.
+    policy = AutoModel.from_pretrained(folder / "sharded" / "checkpoint-6")
+    assert isinstance(policy, VLAPolicy)
 
 
 def another_number_of_processes_is_named(folder: Path, dataset: Path) -> None:

@@ -14,7 +14,10 @@ from unittest import mock
 import exact_cases as cases
 import torch
 from safetensors.torch import save_file
+from sharded import fsdp2
 from test_trainer import SFT, history, make
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 from hf_ptr import PTRTrainer
@@ -138,6 +141,25 @@ def not_a_number(dataset: Path, folder: Path) -> str:
     return "none"
 
 
+def sharded_over_both(dataset: Path, folder: Path) -> dict[str, Any]:
+    """FSDP2: the very steps, and the very run when it is resumed."""
+    with fsdp2():
+        trainer, found = cases.trained("ptr", dataset, folder / "fsdp2", batch=4, parts=2)
+        save_file(found, folder / f"fsdp2{trainer.args.process_index}.safetensors")
+        settings = {"use_cpu": True, "per_device_train_batch_size": 8, "save_strategy": "steps", "save_steps": 4}
+        straight = make(dataset, folder / "sharded", **settings)
+        straight.train()
+        resumed = make(dataset, folder / "sharded", **settings)
+        resumed.train(resume_from_checkpoint=str(folder / "sharded" / "checkpoint-4"))
+    states = [{n: cases.whole(t) for n, t in each.model.state_dict().items()} for each in (straight, resumed)]
+    return {
+        "is_fsdp2": trainer.accelerator.is_fsdp2 and isinstance(trainer.model, FSDPModule),
+        "sharded": sum(isinstance(each, DTensor) for each in trainer.model.parameters()),
+        "log": cases.losses_of(trainer),
+        "same_weights": all(torch.equal(states[0][name], states[1][name]) for name in states[0]),
+    }
+
+
 def main() -> None:
     faulthandler.dump_traceback_later(WATCHDOG_SECONDS, exit=True)
     dataset, folder = Path(sys.argv[1]), Path(sys.argv[2])
@@ -164,6 +186,7 @@ def main() -> None:
         "stopped": stopped_and_resumed(dataset, folder),
         "nan": not_a_number(dataset, folder),
     }
+    result["fsdp2"] = sharded_over_both(dataset, folder)
     (folder / f"rank{rank}.json").write_text(json.dumps(result))
     torch.distributed.destroy_process_group()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Iterator
@@ -13,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 import hf_ptr
-from hf_ptr.curation.figures import training_curves, weight_distribution
-from hf_ptr.curation.scores import score_dataset
+from hf_ptr.curation.evidence import read_evidence
+from hf_ptr.curation.report import write_report
+from hf_ptr.curation.scores import score_dataset, with_known_faults
 from hf_ptr.data.corruption import CorruptionTruth, corrupt, write_corrupted
 from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.data.recording import record_metaworld
@@ -93,14 +95,14 @@ def run_demo(
             )
         console.print(results[arm].to_rich(title=f"{arm} on {CORRUPTION}"))
 
-    console.rule("4/4 weights and pictures")
-    scores = score_dataset(runs["ptr"], table, seed=seed)
+    console.rule("4/4 weights and report")
+    scores = with_known_faults(score_dataset(runs["ptr"], table, seed=seed), truth)
     written = [write_scores(scores, out / "weights.parquet")]
     used = PTRConfig.from_run(runs["ptr"])
     bounds = weight_bounds(used.alpha, used.w_min, used.w_max)
-    faulty = truth.episode_index[truth.any]
-    written.append(weight_distribution(scores, faulty, bounds, out / "weights.png"))
-    written.append(training_curves(runs, out / "curves.png"))
+    ptr, sft = (read_evidence(runs[arm]) for arm in ("ptr", "sft"))
+    ptr = dataclasses.replace(ptr, scores=scores)
+    written.append(write_report(ptr, out / "report.html", table=table, dataset=str(hard), compared=sft))
     summary = out / "summary.json"
     write_json(
         {

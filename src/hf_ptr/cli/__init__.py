@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from typing import Annotated
 
 import typer
 
-from hf_ptr.cli import convert, demo, evaluate, push, record, score, train, validate
+from hf_ptr.cli import convert, demo, doctor, evaluate, push, record, report, score, train, validate
 from hf_ptr.errors import InputError
 from hf_ptr.files import is_out_of_space
 
@@ -17,18 +20,45 @@ UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.EISDIR
 
 app = typer.Typer(
     name="hf-ptr",
-    help="Post-train robot policies on uneven demonstrations.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def before_all(
+    context: typer.Context,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Say nothing but what is wrong; what is written is written.")
+    ] = False,
+) -> None:
+    """Post-train robot policies on uneven demonstrations.
+
+    Colours are left out where NO_COLOR is set, progress bars where the output is no terminal. Start with
+
+        hf-ptr doctor
+
+        hf-ptr score DATASET --fit
+
+        hf-ptr report scores.parquet
+    """
+    if quiet:
+        # Progress bars and all that is said go there; errors, on the other stream, stay. Closed with the context.
+        nowhere = context.with_resource(open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        context.with_resource(redirect_stdout(nowhere))
+        os.environ["TQDM_DISABLE"] = "1"
+
+
 app.add_typer(record.app, name="record")
 app.add_typer(convert.app, name="convert")
 app.command("validate")(validate.validate)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("score")(score.score)
+app.command("report")(report.report)
 app.command("push")(push.push)
 app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -25,6 +25,10 @@ def score(
     action: Annotated[str, typer.Option(help="With --fit: the action.")] = "action",
     chunk_size: Annotated[int, typer.Option(help="With --fit: actions of a chunk.")] = 16,
     target_offset: Annotated[int, typer.Option(help="With --fit: frames to the observation that followed.")] = 16,
+    corruption: Annotated[
+        str, typer.Option(help="Put these faults in first, by name, to see whether they are found.")
+    ] = "clean",
+    corruption_seed: Annotated[int, typer.Option(help="Which episodes the faults fall on.")] = 0,
     out: Annotated[Path, typer.Option(help="The score file to write, a parquet.")] = Path("scores.parquet"),
     seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
 ) -> None:
@@ -37,12 +41,17 @@ def score(
 
         hf-ptr score data/mt10 --fit --observation observation.environment_state
 
+        hf-ptr score data/g1_bottle --fit --corruption misaligned --out misaligned.parquet
+
         hf-ptr score data/mt10 --scorer runs/ptr --out scores.parquet
     """
     from rich.console import Console
 
-    from hf_ptr.curation.scores import score_dataset, worst_episodes
+    from hf_ptr.curation.evidence import read_evidence
+    from hf_ptr.curation.findings import found_faults, summarise_episodes
+    from hf_ptr.curation.scores import score_dataset, with_known_faults, worst_episodes
     from hf_ptr.data.chunks import ChunkDataset
+    from hf_ptr.data.corruption import TRUTH_FILE, CorruptionTruth, corrupt
     from hf_ptr.data.lerobot_reader import read_dataset
     from hf_ptr.data.weights import write_scores
     from hf_ptr.errors import InputError
@@ -54,6 +63,9 @@ def score(
         raise InputError(f"--out {out} is no name for a score file; end it in .parquet")
     home = dataset_folder(dataset, (observation or state).split(","))
     table = named(read_dataset(home), home)
+    truth = CorruptionTruth.load(home) if (home / "meta" / TRUTH_FILE).is_file() else None
+    if corruption != "clean":
+        table, truth = corrupt(table, corruption, corruption_seed)
     if scorer is not None:
         scores = score_dataset(model_folder(scorer), table, seed=seed)
     else:
@@ -68,6 +80,14 @@ def score(
             action_feature=action,
         )
         scores = fit_scores(chunks, seed=seed)
+    if truth is not None:
+        scores = with_known_faults(scores, truth)
+    scores.attrs = {
+        "dataset": str(dataset),
+        "corruption": corruption,
+        "corruption_seed": corruption_seed,
+        "seed": seed,
+    }
     write_scores(scores, out)
     counted = scores[scores.valid]
     typer.echo(
@@ -76,4 +96,12 @@ def score(
     )
     if fit:
         Console().print(worst_episodes(scores, table.tasks))
+    for fault in found_faults(summarise_episodes(read_evidence(out))):
+        typer.echo(f"known fault {fault.name}: {fault.episodes} episodes, AUROC {_or_dash(fault.auroc)}")
+    typer.echo(f"Look at it: hf-ptr report {out}")
+    if fit:
         typer.echo(f"Train with it: hf-ptr train RECIPE dataset={dataset} weights={out} alpha=0")
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

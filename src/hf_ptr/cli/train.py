@@ -11,6 +11,7 @@ import typer
 def train(
     recipe: Annotated[Path, typer.Argument(help="A YAML file; see the recipes folder.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, over what the recipe says.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
 ) -> None:
     """Post-train a policy as a recipe says; an interrupted run goes on where it stopped.
 
@@ -18,10 +19,27 @@ def train(
 
         hf-ptr train recipes/vla/metaworld_state/ptr.yaml dataset=data/mt10
 
+        hf-ptr train recipes/vla/g1/ptr.yaml dataset=data/g1_bottle --dry-run
+
         hf-ptr train recipes/vla/g1/ptr.yaml dataset=data/g1_bottle max_steps=500 output_dir=runs/short
 
         accelerate launch -m hf_ptr.train recipes/vla/g1/ptr.yaml dataset=data/g1_bottle
     """
+    if dry_run:
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.table import Table
+
+        from hf_ptr.training.plan import plan_recipe
+
+        table = Table(show_header=False, box=None, pad_edge=False)
+        for style in ("bold", None, None):
+            table.add_column(style=style, overflow="fold")
+        for section, lines in plan_recipe(recipe, overrides or []).items():
+            for number, (name, value) in enumerate(lines.items()):
+                table.add_row("" if number else section, name, escape(str(value)))
+        Console().print(table)
+        return
     from hf_ptr.training.run import evaluation_command, run_recipe
 
     folder = run_recipe(recipe, overrides or [])

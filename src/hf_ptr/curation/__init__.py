@@ -1,1 +1,1 @@
-"""What the scores say about the data: score files and figures."""
+"""What the scores say about the data: score files and reports."""

@@ -16,6 +16,7 @@ from rich.table import Table
 from hf_ptr import functional as F
 from hf_ptr.belief import BeliefCarry
 from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.corruption import CorruptionTruth
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.segments import SegmentBatches
 from hf_ptr.data.weights import SCORES_FILE, score_file_keys
@@ -115,6 +116,15 @@ def _filling(dataset: ChunkDataset, walk: list[list[int]], size: int) -> list[li
             return walk[:number]
         held += int(dataset.__getitems__(chunks)["next_valid"].sum())
     return walk
+
+
+def with_known_faults(scores: pd.DataFrame, truth: CorruptionTruth) -> pd.DataFrame:
+    """The scores with a column `fault`: the faults that each row's episode is known to carry, joined by `+`."""
+    carried = {
+        int(episode): "+".join(name for name, carries in truth.faults.items() if carries[position])
+        for position, episode in enumerate(truth.episode_index)
+    }
+    return scores.assign(fault=[carried.get(number, "") for number in scores.episode_index.tolist()])
 
 
 def worst_episodes(scores: pd.DataFrame, tasks: Sequence[str], count: int = 10) -> Table:

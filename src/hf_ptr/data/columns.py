@@ -45,6 +45,7 @@ class ColumnFile:
         self._file = file
         self.names: list[str] = file.schema_arrow.names
         self.rows: int = file.metadata.num_rows
+        self.metadata: dict[bytes, bytes] = file.schema_arrow.metadata or {}
 
     def require(self, names: Sequence[str]) -> None:
         """Check that columns are there, once each.

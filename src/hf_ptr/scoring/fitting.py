@@ -24,12 +24,14 @@ from hf_ptr.errors import InputError
 from hf_ptr.scoring.calibration import (
     FAILED,
     GOOD_QUANTILE,
+    MARGIN_LIMIT,
     SHRINKAGE,
     W_MAX,
     W_MIN,
     calibrated_weight,
     consistent_margin,
     episode_mean,
+    explaining_shift,
     fit_scale,
     keep_sample_size,
     least,
@@ -96,7 +98,9 @@ def fit_scores(
     Returns:
         One row a frame, in the order of the dataset: the columns of a score file, and more. `score` is the distance
         `z` of `hf_ptr.scoring.calibration` (0 as a faulty sample, 1 as a good one), `view_*` the same of each view
-        (NaN for one that was left out), `failed_view` the view that lowers the weight, or "". Frames without a valid
+        (NaN for one that was left out), `failed_view` the view that lowers the weight, or "", `failed_component` the
+        part of it, and `explaining_shift` by how many frames its actions would have to be late (early, negative) to
+        explain a failed `action/shift`. Frames without a valid
         `o_{t+Δ}` have `valid` False and their episode's evidence; those of an episode without any have the average.
 
     Raises:
@@ -129,7 +133,9 @@ def fit_scores(
     for head in heads:
         for parameter in head.state_dict().values():
             digest.update(parameter.numpy().tobytes())
-    return _frame(table, cut, distances, digest.hexdigest()[:16], w_min, w_max)
+    margins = real["action/shift"].clamp(-MARGIN_LIMIT, MARGIN_LIMIT)
+    _, shift = explaining_shift(margins, cut.samples.episode, table.num_episodes)
+    return _frame(table, cut, distances, torch.tensor(SHIFTS)[shift], digest.hexdigest()[:16], w_min, w_max)
 
 
 def require_fittable(chunks: ChunkDataset) -> None:
@@ -357,7 +363,13 @@ def _draw(cut: Cut, episodes: Tensor, weight: Tensor, count: int, generator: tor
 
 
 def _frame(
-    table: EpisodeTable, cut: Cut, distances: dict[str, Tensor], scorer: str, w_min: float, w_max: float
+    table: EpisodeTable,
+    cut: Cut,
+    distances: dict[str, Tensor],
+    shift: Tensor,
+    scorer: str,
+    w_min: float,
+    w_max: float,
 ) -> pd.DataFrame:
     episode_of_row = torch.from_numpy(table.episode_of_row)
 
@@ -367,7 +379,7 @@ def _frame(
         frames = torch.where(mean.isnan(), values.mean(), mean)[episode_of_row]
         return frames.index_copy(0, cut.row, values)
 
-    z, _ = least(distances)
+    z, whose = least(distances)
     score = everywhere(z)
     weight = keep_sample_size(calibrated_weight(score, w_min=w_min, w_max=w_max))
     bare = (cut.count == 0)[episode_of_row]
@@ -378,6 +390,8 @@ def _frame(
         views[view] = everywhere(least(own)[0]) if own else torch.full_like(score, torch.nan)
     stacked = torch.stack([views[view] for view in VIEWS]).nan_to_num(torch.inf)
     lowest = stacked.min(dim=0)
+    components = np.full(table.num_frames, "", dtype=object)
+    components[cut.row.numpy()] = np.where(z < FAILED, np.array(list(distances))[whose], "")
     valid = torch.zeros(table.num_frames, dtype=torch.bool)
     valid[cut.row] = True
     return pd.DataFrame(
@@ -389,5 +403,7 @@ def _frame(
             "scorer": scorer,
             **{f"view_{view}": values.numpy() for view, values in views.items()},
             "failed_view": np.where(lowest.values < FAILED, np.array(VIEWS)[lowest.indices], ""),
+            "failed_component": components,
+            "explaining_shift": shift[episode_of_row].numpy(),
         }
     )

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from hf_ptr.errors import InputError
+
 
 class TargetEncoder(nn.Module):
     """
@@ -19,13 +21,15 @@ class TargetEncoder(nn.Module):
     records none.
 
     Args:
-        tower: the policy's tower `v`, a module from observations `(B, …)` to pooled features `(B, D)`. It is copied.
+        tower: the policy's tower `v`, a module from observations `(B, …)` to pooled features `(B, D)`. It is copied,
+            in float32 whatever the policy's precision: in bfloat16 a step of `1-μ` is lost to rounding.
         decay: `μ` in [0, 1]; 1 freezes the encoder (the paper's "frozen target encoder" ablation).
 
     A tower under LoRA is followed by its effective weights, the adapter's added: the copy has no adapter.
 
     Raises:
-        ValueError: for a decay out of range, and for quantised weights, of which there is no average.
+        ValueError: for a decay out of range.
+        InputError: for quantised weights, of which there is no average.
     """
 
     def __init__(self, tower: nn.Module, decay: float = 0.999):
@@ -33,9 +37,13 @@ class TargetEncoder(nn.Module):
         if not 0.0 <= decay <= 1.0:
             raise ValueError(f"decay is {decay}; it must lie in [0, 1]")
         if any(not parameter.is_floating_point() for parameter in tower.parameters()):
-            raise ValueError("the observation tower is quantised: the target encoder cannot average such weights")
+            raise InputError(
+                "the observation tower is quantised, and its EMA target would have to be, too; leave that module "
+                "unquantised, or train with alpha 0"
+            )
         self.decay = decay
-        self.tower = _without_adapters(copy.deepcopy(tower)).requires_grad_(False).eval()
+        copied = copy.deepcopy(tower)._apply(_at_least_single)
+        self.tower = _without_adapters(copied).requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> TargetEncoder:
         """Stays in evaluation mode: dropout would make the targets random."""
@@ -44,7 +52,8 @@ class TargetEncoder(nn.Module):
     @torch.no_grad()
     def forward(self, *observation: torch.Tensor) -> torch.Tensor:
         """`y = g(o_{t+Δ})`, pooled and L2-normalised with eps 1e-6: `(B, D)`, no gradient."""
-        return F.normalize(self.tower(*observation).float(), dim=-1, eps=1e-6)
+        seen = (_at_least_single(each) for each in observation)
+        return F.normalize(self.tower(*seen).float(), dim=-1, eps=1e-6)
 
     @torch.no_grad()
     def update(self, tower: nn.Module) -> None:
@@ -60,7 +69,7 @@ class TargetEncoder(nn.Module):
             buffers += module.buffers(recurse=False)
         if self.decay < 1.0:
             averages = [parameter.data for parameter in self.tower.parameters()]
-            torch._foreach_lerp_(averages, parameters, 1.0 - self.decay)
+            torch._foreach_lerp_(averages, [_at_least_single(one) for one in parameters], 1.0 - self.decay)
         for mine, theirs in zip(self.tower.buffers(), buffers, strict=True):
             mine.copy_(theirs)
 
@@ -96,3 +105,8 @@ def _trained(module: Any) -> nn.Module:
     if hasattr(module, "modules_to_save") and hasattr(module, "original_module"):
         return module.modules_to_save[module.active_adapters[0]]
     return module
+
+
+def _at_least_single(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor of half precision as float32; any other as it is."""
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor

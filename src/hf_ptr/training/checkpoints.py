@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from hf_ptr.training.config import PTRConfig
 from hf_ptr.training.model import tensors_under
 from hf_ptr.training.objective import PTRObjective
 from hf_ptr.training.ranks import Ranks
+
+logger = logging.getLogger(__name__)
 
 STATE_FILE = "ptr_state.safetensors"
 STAGING_FOLDER = ".incomplete"
@@ -141,7 +144,9 @@ def staged(folder: Path, ranks: Ranks) -> Iterator[Path]:
     try:
         yield staging / folder.name
     except Exception as error:
+        # Now: the others may be waiting inside a collective, and then this process with them.
         failure = error
+        logger.error("%s could not be saved by process %d: %s", folder, ranks.index, first_line(error), exc_info=True)
     failed = ranks.largest(int(failure is not None))
     if not failed and ranks.first:
         if folder.exists():

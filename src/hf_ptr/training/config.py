@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 
 from hf_ptr.errors import InputError
 from hf_ptr.scoring.pool import HARD_NEGATIVES
+from hf_ptr.training.engines import refuse_launch
 
 SCORINGS = ("paper", "calibrated")
 ARGUMENTS_FILE = "training_args.json"
@@ -112,6 +113,8 @@ class PTRConfig(TrainingArguments):
     controller_decay: float = field(default=0.98, metadata={"help": "Decay of the controller's averages."})
 
     def __post_init__(self) -> None:
+        # First: the base class starts the process group.
+        refuse_launch(vars(self), os.environ)
         super().__post_init__()
         # Pinned memory serves the copy to an accelerator; without one PyTorch warns at every loader.
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"

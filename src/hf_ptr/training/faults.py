@@ -32,14 +32,15 @@ class FirstFault:
             step: the optimiser step under way, from 1.
         """
         sound = loss.isfinite() & weight.isfinite()
+        # `index_select`: a tensor that holds one number is read by the host when it stands as an index.
         row = (~sound).int().argmax()
         index = batch["index"]
+        named = {"index": index, "episode": batch.get("episode_index", index), "weight": ~weight.isfinite()}
+        at_fault = {name: values.index_select(0, row[None])[0] for name, values in named.items()}
         seen = {
             "found": ~(sound.all() & total.isfinite()),
             "step": torch.full_like(row, step),
-            "index": index[row],
-            "episode": batch.get("episode_index", index)[row],
-            "weight": ~weight[row].isfinite(),
+            **at_fault,
             "bad": (~sound).sum(),
             "rows": torch.full_like(row, len(index)),
         }

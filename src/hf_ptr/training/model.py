@@ -201,6 +201,33 @@ class PTRModel(PreTrainedModel):
         if self.target_encoder is not None:
             self.target_encoder.update(self.adapter.observation_tower())
 
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """
+        As of [`PreTrainedModel`], on the backbones of the policy that support it, and without re-entrance, which does
+        not go with parameters that a micro-batch leaves out. The target encoder keeps no activations anyway.
+
+        Raises:
+            InputError: when none does.
+        """
+        parts = [
+            part for part in self.policy.modules() if isinstance(part, PreTrainedModel) and part is not self.policy
+        ]
+        able = [part for part in parts if part.supports_gradient_checkpointing]
+        if not able:
+            raise InputError(
+                f"activation_checkpointing: no part of {type(self.policy).__name__} supports it; leave it out"
+            )
+        for part in able:
+            part.activation_checkpointing_enable(
+                {**(activation_checkpointing_kwargs or {}), "use_reentrant": False}, **kwargs
+            )
+
+    def get_input_embeddings(self) -> None:
+        """None: the module is no language model. FSDP2 asks, to shard word embeddings by themselves."""
+        return None
+
     # ---- on disk ----
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:

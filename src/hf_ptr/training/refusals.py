@@ -12,15 +12,10 @@ from hf_ptr.training.config import PTRConfig
 
 def refuse(args: PTRConfig, train: Any, evaluation: Any, processor: Any, collator: Any) -> None:
     """What cannot be trained, by name and before anything is built."""
-    refused = {
-        "fsdp": bool(args.fsdp),
-        "deepspeed": bool(args.deepspeed),
-        "gradient_checkpointing": bool(args.gradient_checkpointing),
-        "several devices in one process": args.n_gpu > 1,
-    }
-    named = [name for name, found in refused.items() if found]
-    if named:
-        raise InputError(f"{', '.join(named)}: not supported by PTRTrainer yet; use one device a process, without it")
+    if args.n_gpu > 1:
+        raise InputError(
+            f"one process has {args.n_gpu} devices; launch one process a device, as with accelerate launch --multi_gpu"
+        )
     chunks = train if isinstance(train, ChunkDataset) else None
     if args.belief_tokens and train is not None and chunks is None:
         raise InputError(

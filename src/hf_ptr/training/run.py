@@ -27,6 +27,7 @@ from hf_ptr.policies import adapter_of, policy_from_dataset, require_fits
 from hf_ptr.policies.acting import belief_lag
 from hf_ptr.policies.loading import load_to_train
 from hf_ptr.training.checkpoints import last_complete_checkpoint
+from hf_ptr.training.data_digest import require_same_data
 from hf_ptr.training.provenance import RECIPE_FILE, corruption_of, told
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
 from hf_ptr.training.trainer import PTRTrainer
@@ -50,7 +51,7 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
     """
     recipe = load_recipe(path, overrides)
     folder = Path(str(recipe.training.output_dir))
-    _require_same_run(folder, recipe)
+    require_same_run(folder, recipe)
     if (folder / DONE_FILE).exists():
         return folder
     # What a killed run left is nearer to the end than what the recipe begins with.
@@ -59,6 +60,7 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
     trainer = build_trainer(recipe)
     if trainer.is_world_process_zero():
         write_text(yaml.safe_dump(recipe.given, sort_keys=True, allow_unicode=True), folder / RECIPE_FILE)
+        require_same_data(folder, {"train": trainer.train_dataset, "eval": trainer.eval_dataset})
     result = trainer.train(resume_from_checkpoint=resume)
     trainer.save_model(_internal_call=True)
     trainer.save_state()
@@ -107,7 +109,7 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     if both:
         raise InputError(f"episodes {both} are in episodes and in eval_episodes; hold out others")
     wanted = None if episodes is None else [*episodes, *(held_out or ())]
-    dataset = dataset_folder(str(recipe.data.dataset))
+    dataset = dataset_folder(str(recipe.data.dataset), recipe.data.observation_features)
     whole = named(_read(str(dataset), wanted, skip), dataset)
     if held_out and episodes is None:
         episodes = [number for number in whole.episode_index.tolist() if number not in set(held_out)]
@@ -197,10 +199,7 @@ def _policy(recipe: Recipe, table: EpisodeTable) -> tuple[Any, Any]:
             )
         except StrictDataclassError as error:
             raise InputError(f"this policy cannot be built: {_innermost(error)}") from error
-    set_by_policy = f"cannot be set with policy: {place} brings its own; remove the key"
-    clash = [name for name in NEW_POLICY_FIELDS if name in recipe.given]
-    if clash:
-        raise InputError(f"{', '.join(clash)} {set_by_policy}")
+    _refuse_settings([name for name in NEW_POLICY_FIELDS if name in recipe.given], place)
     policy, actor, processor = load_to_train(place)
     features = {
         name: getattr(data, name)
@@ -210,10 +209,14 @@ def _policy(recipe: Recipe, table: EpisodeTable) -> tuple[Any, Any]:
     if actor.needs_dataset:
         actor.fit_to(table, **features)
         features = {}
-    if features:
-        raise InputError(f"{', '.join(features)} {set_by_policy}")
+    _refuse_settings(list(features), place)
     require_fits(actor.config, table, place)
     return policy, processor
+
+
+def _refuse_settings(names: Sequence[str], place: str) -> None:
+    if names:
+        raise InputError(f"{', '.join(names)} cannot be set with policy: {place} brings its own; remove the key")
 
 
 def _innermost(error: BaseException) -> str:
@@ -237,7 +240,7 @@ def evaluation_command(folder: Path) -> str:
     return f"hf-ptr evaluate {folder} --env metaworld, or --dataset DIR --episodes IDS that it was not trained on"
 
 
-def _require_same_run(folder: Path, recipe: Recipe) -> None:
+def require_same_run(folder: Path, recipe: Recipe) -> None:
     """An output folder belongs to one recipe: two runs in one folder would resume from each other."""
     made = folder / RECIPE_FILE
     if folder.exists() and not folder.is_dir():

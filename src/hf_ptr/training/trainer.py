@@ -14,6 +14,7 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from huggingface_hub import HfApi
 from peft import PeftConfig
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
@@ -45,11 +46,13 @@ from hf_ptr.training.config import ARGUMENTS_FILE, PTRConfig
 from hf_ptr.training.faults import FirstFault
 from hf_ptr.training.model import PTRModel, PTROutput, tensors_under
 from hf_ptr.training.objective import Losses, PTRObjective
+from hf_ptr.training.progress import use_rich_progress
 from hf_ptr.training.provenance import RUN_FILE, provenance
 from hf_ptr.training.publishing import push_checkpoint, push_run, repository_of
 from hf_ptr.training.ranks import Ranks
 from hf_ptr.training.refusals import refuse
 from hf_ptr.training.stopping import StopSignals, leave
+from hf_ptr.training.weight_log import WeightLog
 from hf_ptr.training.weight_record import WEIGHTS_FILE, WeightRecord, weight_record
 from hf_ptr.training.window import Window
 
@@ -106,6 +109,7 @@ class PTRTrainer(Trainer):
         if data_collator is None:
             dataset = train_dataset if train_dataset is not None else eval_dataset
             data_collator = ChunkCollator(processing_class, tasks=getattr(dataset, "tasks", ()))
+        self.weight_log = WeightLog(self)
         super().__init__(
             model=as_ptr_model(model, args, peft_config),
             args=args,
@@ -113,9 +117,10 @@ class PTRTrainer(Trainer):
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
-            callbacks=[_Steps(self), *(callbacks or [])],
+            callbacks=[_Steps(self), self.weight_log, *(callbacks or [])],
             optimizers=optimizers,
         )
+        use_rich_progress(self)
         for name in ("target_offset", "segment_chunks"):
             if hasattr(train_dataset, name):
                 setattr(self.model.config, name, getattr(train_dataset, name))
@@ -167,6 +172,10 @@ class PTRTrainer(Trainer):
         self.stopped_by = 0
         with self._stop:
             result = super().train(resume_from_checkpoint, *args, **kwargs)
+        if self.stopped_by and self.ranks.first:
+            logger.warning(
+                "stopped at step %d, which is saved; started again, the run goes on", self.state.global_step
+            )
         leave(self.stopped_by)
         return result
 
@@ -318,6 +327,7 @@ class PTRTrainer(Trainer):
     def _accumulate(self, losses: Losses) -> None:
         for name, value in losses.metrics.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self.weight_log.add(losses.weight)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the method's metrics, as means since the last log, and lets the controller take its step."""
@@ -386,6 +396,8 @@ class PTRTrainer(Trainer):
         return super()._get_output_dir(trial) if self._saving_to is None else str(self._saving_to)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
@@ -404,6 +416,7 @@ class PTRTrainer(Trainer):
         if self._record is not None:
             parts |= {f"record.{name}": value for name, value in self._record.state_dict().items()}
         parts["steps"] = torch.tensor(self._steps)
+        parts["weight_counts"] = self.weight_log.counts
         if hasattr(self, "_tr_loss"):
             parts["log.loss"] = self._tr_loss
             parts["log.since"] = torch.tensor(self._globalstep_last_logged)
@@ -425,6 +438,7 @@ class PTRTrainer(Trainer):
         if self._record is not None and (record := tensors_under(state, "record.")):
             self._record.load_state_dict(record)
         self._sums, self._steps = tensors_under(state, "metrics."), int(state["steps"])
+        self.weight_log.counts = state.get("weight_counts", self.weight_log.counts)
 
     def _load_best_model(self) -> None:
         # Trainer looks for the whole module's weights at the root, where only the policy's are.
@@ -446,7 +460,9 @@ class PTRTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         saved = PTRModel.from_pretrained(resume_from_checkpoint)
-        (self.model if model is None else model).load_state_dict(saved.state_dict())
+        # As `load_state_dict`, and each rank takes its part where the parameters are sharded.
+        whole = StateDictOptions(full_state_dict=True)
+        set_model_state_dict(self.model if model is None else model, saved.state_dict(), options=whole)
 
     # ---- the Hub ----
 

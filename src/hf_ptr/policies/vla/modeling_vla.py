@@ -113,9 +113,12 @@ class VLAPolicy(ChunkActing, Component):
         return policy
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """As [`PreTrainedModel.save_pretrained`]; the belief tokenizer, if any, is written beside the policy."""
+        """
+        As [`PreTrainedModel.save_pretrained`]; the belief tokenizer, if any, is written beside the policy. Not with a
+        `state_dict`, which is of the policy alone: who gathered it, as from shards, has the tokenizer's too.
+        """
         super().save_pretrained(save_directory, **kwargs)
-        if self._belief and kwargs.get("is_main_process", True):
+        if self._belief and kwargs.get("is_main_process", True) and kwargs.get("state_dict") is None:
             self._belief[0].save_pretrained(Path(save_directory) / BELIEF_FOLDER)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> VLAPolicy:

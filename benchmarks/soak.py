@@ -1,0 +1,166 @@
+"""One training run, killed with SIGKILL again and again, against the same run left alone.
+
+    python -m benchmarks.soak [--kills 30] [--seed 0]
+
+Every attempt is a process of its own that runs the recipe as `hf-ptr train` does, and goes on from the newest complete
+checkpoint that it finds. It is killed at a random moment: of starting, of a step, or of a save. At the end every file
+of the last checkpoint, optimiser, queue, random numbers and log among them, must be the one of the undisturbed run.
+The library is imported once, and each process forked from there before anything is computed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from benchmarks.overhead import RESULTS as OVERHEAD
+from benchmarks.overhead import ROOT, side
+from hf_ptr.data.recording import record_metaworld
+from hf_ptr.training.checkpoints import STAGING_FOLDER, last_complete_checkpoint
+from hf_ptr.training.run import DONE_FILE, run_recipe
+
+RESULTS = OVERHEAD.with_name("soak.json")
+STEPS = 600
+SAVE_STEPS = 4
+# About how long an attempt needs until its first step, in seconds, and the share of the run that all of them get done.
+STARTING, SHARE = 0.5, 0.6
+RECIPE = {
+    "observation_features": ["observation.environment_state"],
+    "hidden_size": 16,
+    "action_size": 8,
+    "encoder_size": 16,
+    "expert_size": 32,
+    "num_expert_layers": 1,
+    "max_steps": STEPS,
+    "save_steps": SAVE_STEPS,
+    "save_total_limit": 1,
+    "logging_steps": 7,
+    "per_device_train_batch_size": 16,
+    "gradient_accumulation_steps": 2,
+    "queue_size": 128,
+    "nce_warmup_steps": 20,
+    "warmup_steps": 10,
+    "dropout": 0.1,
+    "disable_tqdm": True,
+    "use_cpu": True,
+}
+
+
+def attempt(recipe: Path, folder: Path, log: Path, seconds: float | None = None) -> bool:
+    """Runs the recipe in a process of its own, and kills it after some seconds. Returns whether it came to its end."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            with log.open("a") as said:
+                os.dup2(said.fileno(), 1)
+                os.dup2(said.fileno(), 2)
+                run_recipe(recipe, [f"output_dir={folder}"])
+                code = 0
+        finally:
+            os._exit(code)
+    deadline = None if seconds is None else time.monotonic() + seconds
+    while True:
+        ended, status = os.waitpid(child, 0 if deadline is None else os.WNOHANG)
+        if ended:
+            code = os.waitstatus_to_exitcode(status)
+            if code:
+                sys.exit(f"an attempt ended with {code}; see {log}:\n{log.read_text()[-3000:]}")
+            return True
+        if deadline is not None and time.monotonic() >= deadline:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return False
+        time.sleep(0.002)
+
+
+def step_of(folder: Path) -> int:
+    """How far the newest complete checkpoint is."""
+    found = last_complete_checkpoint(folder)
+    return 0 if found is None else int(found.rpartition("-")[2])
+
+
+def differences(left: Path, right: Path) -> list[str]:
+    """The files of two checkpoints that do not hold the same, settings that name the folder aside."""
+    names = sorted(
+        {str(path.relative_to(root)) for root in (left, right) for path in root.rglob("*") if path.is_file()}
+    )
+    return [name for name in names if not _same(left / name, right / name)]
+
+
+def _same(left: Path, right: Path) -> bool:
+    if not (left.is_file() and right.is_file()):
+        return False
+    if left.name == "training_args.json":
+        return True
+    if left.name == "trainer_state.json":
+        logs = [json.loads(path.read_text())["log_history"] for path in (left, right)]
+        return logs[0] == logs[1]
+    if left.suffix == ".safetensors":
+        tensors = [load_file(path) for path in (left, right)]
+        return tensors[0].keys() == tensors[1].keys() and all(
+            torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0]
+        )
+    return left.read_bytes() == right.read_bytes()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    chance = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
+        dataset = record_metaworld(("reach-v3", "button-press-topdown-v3"), 4, place / "data", seed=0, workers=1)
+        recipe = place / "recipe.yaml"
+        recipe.write_text(yaml.safe_dump({**RECIPE, "dataset": str(dataset)}))
+        start = time.monotonic()
+        attempt(recipe, place / "straight", place / "straight.log")
+        alone = time.monotonic() - start
+        longest = STARTING + 2 * SHARE * alone / options.kills
+        broken, where, gained = place / "broken", {"starting": 0, "a step": 0, "a save": 0}, []
+        start = time.monotonic()
+        while sum(where.values()) < options.kills:
+            before = step_of(broken)
+            if attempt(recipe, broken, place / "broken.log", chance.uniform(0.0, longest)):
+                sys.exit(f"the run ended after {sum(where.values())} kills; give it more STEPS")
+            saving = (broken / STAGING_FOLDER).exists()
+            after = step_of(broken)
+            where["a save" if saving else "a step" if after > before else "starting"] += 1
+            gained.append(float(after - before))
+            print(f"kill {sum(where.values())}: {'in a save, ' if saving else ''}at step {after}", flush=True)
+        attempt(recipe, broken, place / "broken.log")
+        checkpoints = [folder / f"checkpoint-{STEPS}" for folder in (place / "straight", broken)]
+        differing = differences(*checkpoints)
+        compared = sum(1 for path in checkpoints[0].rglob("*") if path.is_file())
+        result = {
+            "what": "one run killed by SIGKILL at random moments, against the same run left alone",
+            "command": f"python -m benchmarks.soak --kills {options.kills} --seed {options.seed}",
+            "kills": {"n": sum(where.values()), "in": where},
+            "steps": {"n": STEPS, "between_saves": SAVE_STEPS, "gained_by_an_attempt": side(gained)},
+            "identical": not differing and (broken / DONE_FILE).exists(),
+            "files": {"n": compared, "differing": differing},
+            "seconds": {"undisturbed": round(alone, 1), "with_kills": round(time.monotonic() - start, 1)},
+        }
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+    print(f"written to {RESULTS.relative_to(ROOT)}")
+    if not result["identical"]:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

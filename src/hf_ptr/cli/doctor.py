@@ -1,0 +1,116 @@
+"""`hf-ptr doctor`: what is installed here, what works, and what to do about the rest."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from typing import Annotated, Any
+
+import typer
+
+NEEDED = ("torch", "transformers", "accelerate", "peft", "datasets", "huggingface_hub", "safetensors", "av")
+OPTIONAL = {
+    "metaworld": "simulated demonstrations and rollouts: pip install 'hf-ptr[metaworld]'",
+    "PyOpenGL": "pictures from the simulator: pip install 'hf-ptr[pixels]'",
+    "lerobot": "LeRobot's own tools and policies: pip install lerobot (Python 3.12 or newer)",
+}
+# What cameras of public datasets are encoded in.
+CODECS = ("h264", "hevc", "av1", "libdav1d", "libsvtav1")
+
+
+def doctor(
+    json_output: Annotated[bool, typer.Option("--json", help="The same as JSON, on standard output.")] = False,
+) -> None:
+    """Versions, devices, rendering, video codecs and the Hub login, with what to do where something is missing.
+
+    Nothing is sent anywhere; the login is that of the token on this machine.
+
+    Examples:
+
+        hf-ptr doctor
+
+        hf-ptr doctor --json > doctor.json
+    """
+    import json
+
+    found = examine()
+    if json_output:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        _show(found)
+    missing = [name for name, version in found["packages"].items() if version is None]
+    if missing:
+        typer.echo(f"missing: {', '.join(missing)}; pip install hf-ptr again", err=True)
+        raise typer.Exit(1)
+
+
+def examine() -> dict[str, Any]:
+    """What the doctor says: `system packages optional devices rendering codecs hub`, each of plain values."""
+    import av
+    import torch
+    from huggingface_hub import constants, get_token
+
+    from hf_ptr._version import __version__
+
+    devices = [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    return {
+        "system": {
+            "hf-ptr": __version__,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "cpu_cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
+        "packages": {name: _version(name) for name in NEEDED},
+        "optional": {name: _version(name) for name in OPTIONAL},
+        "devices": [*devices, "cpu"],
+        "rendering": _rendering(),
+        "codecs": {name: name in av.codecs_available for name in CODECS},
+        "hub": {"endpoint": constants.ENDPOINT, "token": get_token() is not None, "offline": constants.HF_HUB_OFFLINE},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _show(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    for name, value in found["system"].items():
+        table.add_row(name, str(value))
+    for name, version in found["packages"].items():
+        table.add_row(name, version or "[red]missing[/red]")
+    for name, version in found["optional"].items():
+        table.add_row(name, version or f"not installed; {escape(OPTIONAL[name])}")
+    table.add_row("devices", ", ".join(found["devices"]))
+    table.add_row("rendering", escape(found["rendering"]))
+    table.add_row("video codecs", ", ".join(name for name, there in found["codecs"].items() if there) or "none")
+    hub = found["hub"]
+    login = "a token is stored" if hub["token"] else "no token; hf auth login, to push"
+    table.add_row("Hub", f"{hub['endpoint']}, {login}" + (", offline" if hub["offline"] else ""))
+    Console().print(table)
+
+
+def _rendering() -> str:
+    """The back end that off-screen rendering works with, tried in a process of its own, or what is in the way."""
+    from hf_ptr.envs.rendering import select_backend
+    from hf_ptr.errors import InputError
+
+    if _version("mujoco") is None:
+        return "no simulator: pip install 'hf-ptr[metaworld]'"
+    try:
+        return select_backend()
+    except InputError as error:
+        return str(error)

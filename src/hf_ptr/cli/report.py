@@ -1,0 +1,50 @@
+"""`hf-ptr report`: what a run or a score file says of the data, as one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    place: Annotated[Path, typer.Argument(help="Folder of a run, or a score file.", metavar="RUN|SCORES")],
+    dataset: Annotated[
+        Path | None,
+        typer.Option(help="The dataset that was scored.", show_default="as the run or score file names it"),
+    ] = None,
+    compare: Annotated[Path | None, typer.Option(help="Another run or score file, to stand beside it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The HTML file to write.", show_default="beside the first")] = None,
+) -> None:
+    """What the weights say of the data: the worst and best episodes, and why, in one HTML file without network.
+
+    Of a run with the published score, which keeps no weights, they are computed from its scorer.
+
+    Examples:
+
+        hf-ptr report scores.parquet --dataset data/g1_bottle
+
+        hf-ptr report runs/ptr --compare runs/sft --out ptr-and-sft.html
+    """
+    from hf_ptr.curation.evidence import read_evidence
+    from hf_ptr.curation.report import write_report
+    from hf_ptr.curation.scored_data import scored_table, with_scores
+    from hf_ptr.errors import InputError
+
+    evidence = read_evidence(place)
+    compared = None if compare is None else read_evidence(compare)
+    if out is None:
+        out = place / "report.html" if place.is_dir() else place.with_suffix(".html")
+    if out.is_dir() or out.suffix not in (".html", ".htm"):
+        raise InputError(f"--out {out} is no name for a report; end it in .html")
+    table = scored_table(evidence, dataset)
+    if table is not None:
+        evidence = with_scores(evidence, table, place)
+        if compared is not None and compare is not None:
+            compared = with_scores(compared, table, compare)
+    else:
+        typer.echo("Without the dataset there are no film strips and no task names; pass --dataset DIR.", err=True)
+    folder = str(dataset) if dataset is not None else evidence.dataset
+    write_report(evidence, out, table=table, dataset=folder, compared=compared)
+    typer.echo(f"{out} ({out.stat().st_size / 1e6:.1f} MB): open it in a browser")

@@ -1,0 +1,54 @@
+"""The episodes that a run or a score file speaks of, and the scores of a run that kept none."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from hf_ptr.curation.evidence import Evidence
+from hf_ptr.data.corruption import corrupt
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.lerobot_reader import read_dataset
+
+
+def scored_table(evidence: Evidence, dataset: Path | None) -> EpisodeTable | None:
+    """
+    The episodes that were scored or trained on, with the faults that were put in; None where no dataset is known.
+
+    Args:
+        evidence: of the run or score file.
+        dataset: its folder; by default the one that the evidence names, where it is still there.
+
+    Raises:
+        InputError: the folder is no dataset, or lacks an episode that was scored.
+    """
+    if dataset is None:
+        named = None if evidence.dataset is None else Path(evidence.dataset)
+        if named is None or not (named / "meta" / "info.json").is_file():
+            return None
+        dataset = named
+    made = evidence.recipe
+    table = read_dataset(dataset)
+    if evidence.settings:
+        from hf_ptr.training.recipe import parse_episodes
+
+        episodes, held_out = parse_episodes(made.get("episodes")), parse_episodes(made.get("eval_episodes"))
+        if episodes is None and held_out:
+            episodes = [number for number in table.episode_index.tolist() if number not in set(held_out)]
+        table = table if episodes is None else table.select(episodes)
+    elif evidence.scores is not None:
+        table = table.select(evidence.scores.episode_index.unique().tolist())
+    corruption, seed = made.get("corruption"), made.get("corruption_seed", 0)
+    severity = made.get("corruption_severity", 1.0)
+    if isinstance(corruption, str) and isinstance(seed, int) and isinstance(severity, int | float):
+        table, _ = corrupt(table, corruption, seed, severity)
+    return table
+
+
+def with_scores(evidence: Evidence, table: EpisodeTable, place: Path) -> Evidence:
+    """The evidence with the scores of the run's own scorer, where it has one and kept none."""
+    if evidence.scores is not None or not (place / "scorer").is_dir():
+        return evidence
+    from hf_ptr.curation.scores import score_dataset
+
+    return dataclasses.replace(evidence, scores=score_dataset(place, table))

@@ -1,0 +1,99 @@
+"""What a run would do, before it does it: data, policy, steps, and the memory that is known beforehand."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import SchedulerType
+
+from hf_ptr.training.recipe import Recipe, load_recipe
+from hf_ptr.training.run import build_trainer, require_same_run
+from hf_ptr.training.trainer import PTRTrainer
+
+# Bytes for each trained parameter: its value, its gradient and the two moments of AdamW, in float32.
+BYTES_TRAINED = 16
+BYTES_FIXED = 4
+
+
+def plan_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """
+    Reads recipe and data and builds the policy as a run would, and writes nothing.
+
+    Returns:
+        Sections of what the run would do: `data`, `policy`, `steps`, `method`, `memory`.
+
+    Raises:
+        InputError: as `run_recipe`.
+    """
+    recipe = load_recipe(path, overrides)
+    place = str(recipe.training.output_dir)
+    require_same_run(Path(place), recipe)
+    with tempfile.TemporaryDirectory() as aside:
+        # Trainer makes the folder that it is given.
+        recipe.training.output_dir = aside
+        trainer = build_trainer(recipe)
+        return {**_plan(recipe, trainer), "output": {"folder": place}}
+
+
+def _plan(recipe: Recipe, trainer: PTRTrainer) -> dict[str, dict[str, Any]]:
+    args, data = trainer.args, recipe.data
+    chunks: Any = trainer.train_dataset
+    held_out: Any = trainer.eval_dataset
+    table = chunks.table
+    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    steps_an_epoch = max(1, len(chunks) // rows)
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_an_epoch)
+    parameters = list(trainer.model.parameters())
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    fixed = sum(p.numel() for p in parameters) - trained
+    held = sum(column.nbytes for column in table.columns.values())
+    return {
+        "data": {
+            "dataset": data.dataset,
+            "episodes": table.num_episodes,
+            "chunks": f"{len(chunks):,}",
+            "tasks": len(set(table.task_index.tolist())),
+            "faults put in": data.corruption,
+            "held out": 0 if held_out is None else held_out.table.num_episodes,
+        },
+        "policy": {
+            "class": type(trainer.model.policy).__name__,
+            "parameters": f"{trained + fixed:,}",
+            "trained": f"{trained:,}",
+        },
+        "steps": {
+            "steps": f"{steps:,}",
+            "chunks a step": rows,
+            "epochs": f"{steps / steps_an_epoch:.1f}",
+            "learning rate": f"{args.learning_rate:g}, {SchedulerType(args.lr_scheduler_type).value}",
+            "steps of warm-up": f"{args.warmup_steps:g}",
+            "devices": f"{args.world_size} x {args.device.type}",
+        },
+        "method": {"arm": arm_of(trainer), "α": args.alpha, "weights in": f"[{args.w_min:g}, {args.w_max:g}]"},
+        "memory": {
+            "on each device": f"{_mebibytes(BYTES_TRAINED * trained + BYTES_FIXED * fixed)} for weights, gradients "
+            "and AdamW; the activations of a batch come on top",
+            "on the host": f"{_mebibytes(held)} of vectors; pictures are decoded as they are needed",
+        },
+    }
+
+
+def arm_of(trainer: PTRTrainer) -> str:
+    """What the settings amount to, in words."""
+    args = trainer.args
+    belief = f" with {args.belief_tokens} belief tokens" if args.belief_tokens else ""
+    if getattr(trainer.train_dataset, "weights", None) is not None:
+        return f"regression with the weights of a score file{belief}"
+    if args.calibrates:
+        return f"calibrated weights, fitted before the first step{belief}"
+    if args.alpha > 0:
+        return f"PTR as published{belief}; every weight is 1 for the first {args.nce_warmup_steps:,} steps"
+    return f"plain supervised post-training{belief}"
+
+
+def _mebibytes(size: float) -> str:
+    return f"{size / 2**20:,.0f} MiB" if size >= 2**20 else f"{size / 2**10:,.0f} KiB"

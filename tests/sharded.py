@@ -1,0 +1,35 @@
+"""FSDP2 on CPU: accelerate takes DDP there without a word, so what it decides from is set for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from unittest import mock
+
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
+
+FSDP2 = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "NO_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "false",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+}
+
+
+@contextlib.contextmanager
+def fsdp2() -> Iterator[None]:
+    """Trainers made in it shard their parameters over the processes of a CPU run."""
+    made = AcceleratorState.__init__
+
+    def persuaded(self: AcceleratorState, *args: object, fsdp_plugin: object = None, **kwargs: object) -> None:
+        made(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None:
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+            PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+    with mock.patch.dict(os.environ, FSDP2), mock.patch.object(AcceleratorState, "__init__", persuaded):
+        yield

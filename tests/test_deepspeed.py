@@ -1,0 +1,36 @@
+"""DeepSpeed ZeRO 2 makes the step that one process makes. DeepSpeed is no dependency: `make test-deepspeed`."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import exact_cases as cases
+import pytest
+import zero2
+
+if importlib.util.find_spec("deepspeed") is None:
+    pytest.skip("DeepSpeed is not installed: make test-deepspeed", allow_module_level=True)
+
+
+@pytest.mark.timeout(1000)
+def test_zero_2_makes_the_same_step_and_goes_on_exactly(metaworld_dataset: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    result = subprocess.run(
+        [*command, zero2.__file__, str(metaworld_dataset), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=960,
+        env={**os.environ, "DS_ACCELERATOR": "cpu"},
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    for rank in range(2):
+        told = json.loads((tmp_path / f"rank{rank}.json").read_text())
+        assert (told["engine"], told["processes"], told["same_weights"]) == ("DeepSpeedEngine", 2, True)
+        for case in zero2.CASES:
+            alone, _ = cases.trained(case, metaworld_dataset, tmp_path / f"{case}-{rank}", batch=16, parts=1)
+            cases.assert_same_log(told["logs"][case], cases.losses_of(alone))
