@@ -229,7 +229,7 @@ def test_a_saved_run_is_a_policy_with_ptr_parts_beside_it(metaworld_dataset: Pat
     trainer.train()
     trainer.save_model()
     kinds = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
-    assert kinds <= {".json", ".safetensors"}
+    assert kinds <= {".json", ".jsonl", ".safetensors"}
     policy, processor = AutoModel.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)
     assert isinstance(policy, VLAPolicy)
     assert isinstance(AutoModel.from_pretrained(tmp_path, subfolder="scorer"), TransitionScorer)
