@@ -122,8 +122,8 @@ def child_that(work: Callable[[], None]) -> int:
 
 class Moments:
     """
-    Counts the times that something under `folder` is about to be opened, made, renamed or removed, and ends its process
-    with SIGKILL at one of them.
+    Counts the times that something under `folder` is about to be opened, made, renamed or removed, and ends its
+    process with SIGKILL at one of them.
     """
 
     EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
@@ -163,6 +163,15 @@ def test_killed_at_any_moment_of_a_save_it_goes_on_from_a_whole_checkpoint(
         assert_same_end(resumed, straight)
         assert not (folder / STAGING_FOLDER).exists()
     assert in_a_save >= 3
+
+
+def test_a_run_that_was_at_its_end_makes_no_step_more(
+    straight: PTRTrainer, metaworld_dataset: Path, tmp_path: Path
+) -> None:
+    resumed = make(metaworld_dataset, tmp_path, **RUN)
+    resumed.train(resume_from_checkpoint=last_complete_checkpoint(str(straight.args.output_dir)))
+    assert resumed.state.global_step == 8
+    assert_same_end(resumed, straight)
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_and_says_so(metaworld_dataset: Path, tmp_path: Path) -> None:

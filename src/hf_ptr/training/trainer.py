@@ -199,6 +199,10 @@ class PTRTrainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """Trainer's own; the micro-batches of the step are kept for `compute_loss`."""
+        if self.state.global_step >= self.state.max_steps:
+            # Killed after its last checkpoint and started again, a run would make a step too many.
+            self.control.should_training_stop = True
+            return [], None
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._batches, self._part, self._window = batches, 0, None
         return batches, items
