@@ -28,6 +28,7 @@ from hf_ptr.training.batch import candidates_of, model_inputs
 from hf_ptr.training.building import as_ptr_model
 from hf_ptr.training.calibrating import calibrated_chunks
 from hf_ptr.training.checkpoints import (
+    clear_unfinished,
     last_complete_checkpoint,
     load_objective_state,
     require_same_topology,
@@ -144,6 +145,7 @@ class PTRTrainer(Trainer):
         if self.args.calibrates and isinstance(self.train_dataset, ChunkDataset):
             resume = bool(resume_from_checkpoint)
             self.train_dataset = calibrated_chunks(self.train_dataset, self.args, self.accelerator, resume=resume)
+        clear_unfinished(str(self.args.output_dir), self.ranks)
         self.stopped_by = 0
         with self._stop:
             result = super().train(resume_from_checkpoint, *args, **kwargs)
