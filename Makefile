@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Two processes share the cores in tests and benchmarks: one thread each, or they would wait for each other.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help install lint format test demo bench bench-clean bench-robustness bench-score bench-smoke bench-scaling soak test-deepspeed clean
+.PHONY: help install lint format test lerobot test-lerobot test-deepspeed demo bench bench-clean bench-robustness bench-score bench-smoke bench-scaling soak clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[metaworld,pixels,report,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[metaworld,pixels,robomimic,dev]'
 	@touch $@
 
 gl:  ## Check that off-screen rendering works, and name the packages where it does not
@@ -40,6 +40,20 @@ test: install gl  ## All tests
 test-deepspeed: install  ## DeepSpeed ZeRO 2 on two CPU processes; installs DeepSpeed and builds its operators
 	DS_BUILD_OPS=0 $(BIN)/pip install --quiet --no-build-isolation 'deepspeed>=0.19,<0.20' ninja
 	$(ONE_THREAD) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest tests/test_deepspeed.py
+
+LEROBOT := .venv-lerobot
+PYTHON312 ?= python3.12
+# LeRobot needs Python 3.12 and other versions of torch and transformers than this library: an environment of its own.
+$(LEROBOT)/.installed:
+	@$(PYTHON312) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || { echo "LeRobot needs Python 3.12: make PYTHON312=python3.12"; exit 2; }
+	$(PYTHON312) -m venv $(LEROBOT)
+	$(LEROBOT)/bin/pip install --quiet 'lerobot[dataset]==0.6.1'
+	@touch $@
+
+lerobot: $(LEROBOT)/.installed  ## Build .venv-lerobot, 6 GB
+
+test-lerobot: install lerobot  ## LeRobot itself reads back what is written
+	$(ONE_THREAD) HF_PTR_LEROBOT_PYTHON=$(CURDIR)/$(LEROBOT)/bin/python $(BIN)/pytest tests/test_lerobot.py
 
 demo: install  ## Record, corrupt, train SFT and PTR, evaluate: about ten minutes on two cores
 	$(BIN)/hf-ptr demo --out runs/demo
@@ -71,4 +85,4 @@ bench-scaling: install  ## How the cost of a step grows with batch, queue, candi
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.scaling
 
 clean:  ## Remove what was built
-	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(LEROBOT) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

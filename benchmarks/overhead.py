@@ -57,7 +57,7 @@ class PolicyCollator:
 
     def __call__(self, chunks: Any) -> dict[str, Any]:
         batch = self.collator(chunks)
-        return {name: batch[name] for name in MODEL_INPUTS if name != "next_observation"}
+        return {name: batch[name] for name in MODEL_INPUTS if name in batch and name != "next_observation"}
 
 
 def measure(arm: str, dataset: Path, steps: int, folder: Path) -> tuple[float, float]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -52,8 +54,35 @@ def coded_table(lengths: Sequence[int], tasks: int = 3, source: str = "coded") -
     )
 
 
+def with_camera(table: EpisodeTable, camera: str, size: tuple[int, int] = (32, 48)) -> EpisodeTable:
+    """The table with a video among its features, for `write_v21` to write."""
+    feature = {"dtype": "video", "shape": [*size, 3], "names": ["height", "width", "channels"]}
+    numeric = {name: value for name, value in table.features.items() if value["dtype"] != "video"}
+    return replace(table, features={**numeric, camera: feature})
+
+
+def coded_picture(episode: int, frame: int, size: tuple[int, int]) -> np.ndarray:
+    """Brightness says which frame it is (up to 15), and red which episode, coarsely enough for any codec."""
+    shade = np.full((*size, 3), 20 + 15 * (frame % 16), dtype=np.uint8)
+    shade[:, :, 0] = 60 * episode
+    return shade
+
+
+def write_video(path: Path, pictures: Sequence[np.ndarray], fps: int, key_frames: int = 6) -> None:
+    """An mp4 with a key frame only now and then and frames that refer to later ones, as recorders write it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        options = {"g": str(key_frames), "crf": "12", "threads": "1"}
+        stream = container.add_stream("libx264", rate=fps, options=options)
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
 def write_v21(table: EpisodeTable, root: Path) -> Path:
-    """A LeRobotDataset v2.1 folder, written by hand: one parquet an episode, JSON lines, no statistics."""
+    """A LeRobotDataset v2.1 folder, written by hand: a parquet and videos an episode, JSON lines, no statistics."""
     (root / "meta").mkdir(parents=True)
     index_features = {name: vector(1, "int64") for name in ("frame_index", "episode_index", "index", "task_index")}
     info = {
@@ -89,6 +118,11 @@ def write_v21(table: EpisodeTable, root: Path) -> Path:
         path = root / f"data/chunk-{number // 1000:03d}/episode_{number:06d}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table(columns), path)
+        for name, feature in table.features.items():
+            if feature["dtype"] == "video" and name not in table.columns and feature.get("names") is not None:
+                size = feature["shape"][0], feature["shape"][1]
+                video = root / f"videos/chunk-{number // 1000:03d}/{name}/episode_{number:06d}.mp4"
+                write_video(video, [coded_picture(number, f, size) for f in range(length)], int(table.fps))
         tasks = [table.tasks[i] for i in dict.fromkeys(table.task_index[rows].tolist())]
         episodes.append({"episode_index": number, "tasks": tasks, "length": int(length)})
     write_lines(root / "meta/episodes.jsonl", episodes)

@@ -111,7 +111,7 @@ def run(model: PTRModel, batch: Batch, seed: int = 0, **carried: torch.Tensor) -
 
 
 def candidates(model: PTRModel, batch: Batch, output: PTROutput) -> Candidates | None:
-    return None if output.target is None else candidates_of(model.policy, batch, output.target)
+    return None if output.target is None else candidates_of(model.adapter, batch, output.target)
 
 
 def losses_of(model: PTRModel, batch: Batch, goal: PTRObjective | None = None, seed: int = 0) -> Losses:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from benchmarks.robustness.statistics import (
-    auroc,
     difference,
     mcnemar,
     outcomes_of,
@@ -16,6 +15,7 @@ from benchmarks.robustness.statistics import (
     seeds_won_and_lost,
     verdict,
 )
+from hf_ptr.metrics.figures import auroc
 
 TASKS, ROLLOUTS = 10, 20
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from hypothesis import strategies as st
 from hf_ptr.data.corruption import RECIPES, CorruptionTruth, corrupt, write_corrupted
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.data.video import VideoClip
 from hf_ptr.errors import InputError
 
-# A wrong goal needs observations that name one.
-OF_ANY_TABLE = [recipe for recipe in RECIPES if recipe != "wrong-goal"]
+# A wrong goal needs observations that name one, a frozen camera needs one, and pauses are new frames.
+OF_ANY_TABLE = [recipe for recipe in RECIPES if recipe not in ("wrong-goal", "frozen-camera", "hesitation")]
 
 
 def demonstrations(episodes: int = 60, tasks: int = 4) -> EpisodeTable:
@@ -194,6 +196,90 @@ def test_an_exchanged_instruction_is_one_of_the_tables() -> None:
     for episode in hit(truth, "instruction"):
         assert tasks_of(corrupted, episode) == {0, 2} - tasks_of(table, episode)
     assert corrupted.tasks == table.tasks
+
+
+def with_clips(table: EpisodeTable) -> EpisodeTable:
+    """The table with a camera, whose file nobody opens here."""
+    clips = {i: VideoClip(Path("none.mp4"), 0.0, int(length)) for i, length in enumerate(table.lengths)}
+    return dataclasses.replace(table, videos={"observation.images.top": clips})
+
+
+@pytest.mark.parametrize(("severity", "share"), [(1.0, 0.5), (0.4, 0.2), (4.0, 1.0)])
+def test_a_frozen_camera_shows_one_frame_for_a_share_of_the_episode(severity: float, share: float) -> None:
+    table = with_clips(demonstrations())
+    corrupted, truth = corrupt(table, "frozen-camera", 1, severity)
+    for episode in range(60):
+        rows = slice(table.starts[episode], table.starts[episode] + table.lengths[episode])
+        before, after = table.video_frame[rows], corrupted.video_frame[rows]
+        if not truth.faults["frozen_camera"][episode]:
+            np.testing.assert_array_equal(after, before)
+            continue
+        still = np.flatnonzero(np.diff(after) == 0)
+        assert len(still) + 1 == round(share * len(before))
+        assert (np.diff(still) == 1).all()
+        moving = np.setdiff1d(np.arange(len(before)), np.arange(still[0], still[-1] + 2))
+        np.testing.assert_array_equal(after[moving], before[moving])
+    assert truth.faults["frozen_camera"].sum() == 18
+    for name, column in table.columns.items():
+        np.testing.assert_array_equal(corrupted.columns[name], column)
+    with pytest.raises(InputError, match="has no camera"):
+        corrupt(demonstrations(), "frozen-camera", 1)
+
+
+def test_a_frozen_camera_is_not_written_without_its_pictures(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no pictures"):
+        write_corrupted(*corrupt(with_clips(demonstrations()), "frozen-camera", 1), tmp_path / "copy")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hesitation_inserts_pauses_in_which_the_robot_stands_still() -> None:
+    table = demonstrations()
+    table.features["action"] = {"dtype": "float32", "shape": [4], "names": ["x", "y", "z", "gripper"]}
+    table.columns["action"][:] += 1.0
+    corrupted, truth = corrupt(table, "hesitation", 3, 0.5)
+    carries = truth.faults["hesitation"]
+    assert carries.sum() == 18
+    # Half as severe as twelve frames, three times.
+    np.testing.assert_array_equal(corrupted.lengths - table.lengths, np.where(carries, 18, 0))
+    new = corrupted.frame_id >= table.num_frames
+    assert len(np.unique(corrupted.frame_id)) == corrupted.num_frames
+    np.testing.assert_array_equal(corrupted.frame_id[~new], table.frame_id)
+    for name, column in table.columns.items():
+        np.testing.assert_array_equal(corrupted.columns[name][~new], column)
+    rows = np.flatnonzero(new)
+    state = corrupted.columns["observation.state"]
+    np.testing.assert_array_equal(state[rows], state[rows - 1])
+    assert not corrupted.columns["action"][rows, :3].any()
+    np.testing.assert_array_equal(corrupted.columns["action"][rows, 3], corrupted.columns["action"][rows - 1, 3])
+    np.testing.assert_array_equal(corrupted.video_frame[rows], corrupted.video_frame[rows - 1])
+
+
+def test_positions_are_held_while_the_robot_hesitates() -> None:
+    table = coded_table([12, 12, 12, 12])
+    table = dataclasses.replace(table, columns={**table.columns, "action": table.columns["observation.state"] + 0.1})
+    corrupted, _ = corrupt(table, "hesitation", 0)
+    rows = np.flatnonzero(corrupted.frame_id >= table.num_frames)
+    assert len(rows) == 36
+    np.testing.assert_array_equal(corrupted.columns["action"][rows], corrupted.columns["action"][rows - 1])
+
+
+@pytest.mark.parametrize("recipe", [recipe for recipe in OF_ANY_TABLE if recipe != "clean"])
+def test_severity_scales_the_degree_or_else_the_share(recipe: str) -> None:
+    table = demonstrations(episodes=200)
+    untouched, none = corrupt(table, recipe, 0, 0.0)
+    assert_same_table(untouched, table)
+    assert not none.any.any()
+    _, half = corrupt(table, recipe, 0, 0.5)
+    for fault in RECIPES[recipe]:
+        assert half.faults[fault.name].sum() == round(fault.share * 200 * (1 if fault.severity else 0.5))
+    assert half.severity == 0.5
+
+
+def test_half_the_noise_is_half_as_large() -> None:
+    table = demonstrations(episodes=200)
+    corrupted, truth = corrupt(table, "ani", 0, 0.5)
+    noise = np.concatenate([actions(corrupted, e) - actions(table, e) for e in hit(truth, "noise")])
+    assert noise.std() == pytest.approx(0.05, rel=0.03)
 
 
 @settings(max_examples=60, deadline=None)

@@ -30,26 +30,26 @@ CONTEXT = ("policy.tower", "policy.state_embedding", "policy.instruction_embeddi
 MODULES = (
     *CONTEXT,
     "policy.context_pool",
-    "policy.action_embedding",
-    "policy.expert",
-    "policy.velocity",
+    "policy.head.embedding",
+    "policy.head.expert",
+    "policy.head.output",
     "scorer",
     "belief_tokenizer.initial",
     "belief_tokenizer.fuse",
     "belief_tokenizer.assign",
     "target_encoder",
 )
-SEEN_BY_POLICY = {*CONTEXT, "policy.context_pool", "policy.action_embedding", "belief_tokenizer.initial"}
+SEEN_BY_POLICY = {*CONTEXT, "policy.context_pool", "policy.head.embedding", "belief_tokenizer.initial"}
 SCORING = {"scorer"}
 TOKENIZING = {"belief_tokenizer.fuse", "belief_tokenizer.assign"}
 
 # What every loss trains, by the paper's joint objective; without it the auxiliary losses train their own parts only.
 REACHED = {
-    ("action", True): SEEN_BY_POLICY | {"policy.expert", "policy.velocity"},
+    ("action", True): SEEN_BY_POLICY | {"policy.head.expert", "policy.head.output"},
     ("id", True): SEEN_BY_POLICY | SCORING,
     ("rank", True): SEEN_BY_POLICY | SCORING,
-    ("tok", True): SEEN_BY_POLICY | {"policy.expert"} | TOKENIZING,
-    ("action", False): SEEN_BY_POLICY | {"policy.expert", "policy.velocity"},
+    ("tok", True): SEEN_BY_POLICY | {"policy.head.expert"} | TOKENIZING,
+    ("action", False): SEEN_BY_POLICY | {"policy.head.expert", "policy.head.output"},
     ("id", False): SCORING,
     ("rank", False): SCORING,
     ("tok", False): TOKENIZING,

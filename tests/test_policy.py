@@ -33,6 +33,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from hf_ptr import BeliefTokenizer, BeliefTokenizerConfig, InputError, VLAPolicy, VLAPolicyConfig, VLAProcessor
+from hf_ptr.policies.acting import belief_lag
 from hf_ptr.policies.vla.building import policy_from_dataset
 from hf_ptr.policies.vla.layers import NORMALIZED_LIMIT, Normalizer
 from hf_ptr.policies.vla.processing_vla import instruction_tokenizer
@@ -74,7 +75,7 @@ def test_the_action_loss_is_equation_1() -> None:
     policy, batch = tiny_policy(), tiny_batch(rows=5)
     batch["action_mask"][1] = torch.tensor([True, False, True, False])
     torch.manual_seed(7)
-    with watching(policy.action_embedding) as embedded, watching(policy.velocity) as velocity:
+    with watching(policy.head.embedding) as embedded, watching(policy.head.output) as velocity:
         output = policy(**training_inputs(batch))
     ((noised, sigma), _), (_, predicted) = embedded[0], velocity[0]
 
@@ -99,7 +100,7 @@ def test_the_flow_s_times_are_beta_distributed() -> None:
     """`σ ~ Beta(1.5, 1)`, whose distribution function is `σ^1.5`; one time for each sample."""
     policy, batch = tiny_policy(), tiny_batch(rows=2000)
     torch.manual_seed(0)
-    with watching(policy.action_embedding) as calls:
+    with watching(policy.head.embedding) as calls:
         policy(**training_inputs(batch))
     sigma = calls[0][0][1]
     assert sigma.shape == (2000,)
@@ -137,7 +138,7 @@ def test_the_action_features_pool_the_valid_clean_actions_or_the_noised_ones() -
         assert same == (kind == "clean"), "clean features know nothing of the noise"
         tokens = outputs[0].action_embeddings
         if kind == "clean":
-            tokens = policy.action_embedding(policy.action_normalizer(batch["actions"]), torch.ones(6))
+            tokens = policy.head.embedding(policy.action_normalizer(batch["actions"]), torch.ones(6))
         for row, mask in enumerate(batch["action_mask"]):
             torch.testing.assert_close(outputs[0].action_features[row], tokens[row][mask].mean(dim=0))
 
@@ -238,7 +239,7 @@ def test_a_scale_floor_holds_for_observation_and_state_but_not_for_differences_a
 def test_a_chunk_is_four_euler_steps_from_noise() -> None:
     policy, batch = tiny_policy().eval(), tiny_batch()
     assert VLAPolicyConfig().num_denoising_steps == 4
-    with watching(policy.action_embedding) as embedded, watching(policy.velocity) as velocity:
+    with watching(policy.head.embedding) as embedded, watching(policy.head.output) as velocity:
         chunk = policy.predict_action_chunk(**policy_inputs(batch), generator=generator(3))
     assert chunk.shape == (6, LENGTH, ACTION) and not chunk.requires_grad
     position = torch.randn(6, LENGTH, ACTION, generator=generator(3))
@@ -309,7 +310,7 @@ def test_the_next_context_ends_with_what_the_tokenizer_made_of_this_chunk(layers
     tokenizer = belief_for(policy)
     policy.attach_belief(tokenizer)
     reader = policy.context_layers[0] if layers else policy.context_pool
-    with watching(reader) as reads, watching(policy.expert) as expert:
+    with watching(reader) as reads, watching(policy.head.expert) as expert:
         policy.predict_action_chunk(**inputs, generator=generator(0))
         (embeddings, *_), hidden = expert[-1]
         policy.predict_action_chunk(**inputs, generator=generator(1))
@@ -517,18 +518,18 @@ def test_the_action_loss_never_reads_the_next_observation() -> None:
 
 def test_nothing_that_comes_after_is_an_argument_of_acting() -> None:
     read = set(inspect.signature(VLAPolicy.predict_action_chunk).parameters) - {"self", "generator"}
-    assert read == {"observation", "state", "instruction_ids", "instruction_mask"}
+    assert read == {"observation", "state", "instruction_ids", "instruction_mask", "action_dim_mask"}
 
 
 @pytest.mark.parametrize(("steps", "lag"), [(4, 1), (3, 2), (2, 2), (1, 4)])
 def test_belief_tokens_come_from_a_chunk_that_has_ended(steps: int, lag: int) -> None:
     """Tokens of a chunk that overlaps the next would hold the actions that the next one is to predict."""
     policy, inputs = tiny_policy(n_action_steps=steps).eval(), policy_inputs(tiny_batch(rows=2))
-    assert policy.config.belief_lag == lag and lag * steps >= policy.config.chunk_size
+    assert belief_lag(policy.config) == lag and lag * steps >= policy.config.chunk_size
     tokenizer = belief_for(policy)
     policy.attach_belief(tokenizer)
     made = []
-    with watching(policy.context_pool) as reads, watching(policy.expert) as expert:
+    with watching(policy.context_pool) as reads, watching(policy.head.expert) as expert:
         for number in range(2 * lag + 1):
             policy.predict_action_chunk(**inputs, generator=generator(number))
             (embeddings, *_), hidden = expert[-1]

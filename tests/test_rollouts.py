@@ -40,7 +40,11 @@ class Policy:
 
     def __init__(self, n_action_steps: int = 1) -> None:
         self.config = SimpleNamespace(
-            observation_features=[ENVIRONMENT_STATE], state_feature=STATE, n_action_steps=n_action_steps
+            observation_features=[ENVIRONMENT_STATE],
+            state_feature=STATE,
+            n_action_steps=n_action_steps,
+            cameras=(),
+            picture_size=(0, 0),
         )
         self.seen: list[np.ndarray] = []
         self.resets = 0

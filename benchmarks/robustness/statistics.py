@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest, mannwhitneyu, t
+from scipy.stats import binomtest, t
 
 DRAWS = 4_000
 LEVEL = 0.95
@@ -21,13 +21,6 @@ class Estimate:
 
     value: float | None
     interval: tuple[float, float] | None = None
-
-
-def auroc(good: np.ndarray, bad: np.ndarray) -> float | None:
-    """The probability that a good sample's score is above a bad one's, ties counted half; None without either."""
-    if len(good) == 0 or len(bad) == 0:
-        return None
-    return float(mannwhitneyu(good, bad).statistic / (len(good) * len(bad)))
 
 
 def resampled_rates(arms: Mapping[str, Outcomes], draws: int = DRAWS) -> dict[str, np.ndarray]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from hf_ptr.errors import InputError
 
 # A full disk, a full quota and a file-size limit are the same thing to the user.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -49,3 +53,49 @@ def write_text(text: str, path: str | os.PathLike) -> None:
 def write_json(content: Any, path: str | os.PathLike) -> None:
     """Writes indented JSON, whole or not at all. NaN is refused, as JSON has none."""
     write_text(json.dumps(content, indent=4, ensure_ascii=False, allow_nan=False) + "\n", path)
+
+
+class StagedFolder:
+    """
+    A new folder that appears whole or not at all: it is made hidden beside its place and renamed when all is written.
+
+    Args:
+        out: its place; must not exist, or be an empty folder.
+
+    Raises:
+        InputError: `out` holds something.
+    """
+
+    def __init__(self, out: str | os.PathLike) -> None:
+        self.out = Path(out).resolve()
+        if self.out.exists() and not (self.out.is_dir() and not any(self.out.iterdir())):
+            raise InputError(f"{out} exists and is not an empty folder; choose another path or remove it")
+        self._root: Path | None = None
+        self._made_parents: list[Path] = []
+
+    def path(self) -> Path:
+        """The hidden folder, made when it is first asked for."""
+        if self._root is None:
+            self._made_parents = [parent for parent in self.out.parents if not parent.exists()]
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            root = self.out.parent / f".{self.out.name}.partial-{secrets.token_hex(4)}"
+            root.mkdir()
+            self._root = root
+        return self._root
+
+    def publish(self) -> None:
+        """Moves the folder to its place."""
+        root = self.path()
+        if self.out.exists():
+            self.out.rmdir()
+        os.rename(root, self.out)
+        self._root = None
+
+    def discard(self) -> None:
+        """Removes what was written, unless it is published, and the folders that were made for it."""
+        if self._root is not None:
+            shutil.rmtree(self._root, ignore_errors=True)
+            self._root = None
+            for parent in self._made_parents:
+                with contextlib.suppress(OSError):
+                    parent.rmdir()

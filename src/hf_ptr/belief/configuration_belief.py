@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
+
+from hf_ptr.saved import ComponentConfig
 
 
 @strict
-class BeliefTokenizerConfig(PreTrainedConfig):
+class BeliefTokenizerConfig(ComponentConfig):
     r"""
     Configuration of a [`BeliefTokenizer`].
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, initialization
+from transformers import initialization
 from transformers.utils import ModelOutput
 
 from hf_ptr.belief.configuration_belief import BeliefTokenizerConfig
 from hf_ptr.functional import slot_diversity, slot_entropy, soft_assignments
+from hf_ptr.saved import Component
 
 
 @dataclass
@@ -35,7 +36,7 @@ class BeliefTokenizerOutput(ModelOutput):
     loss: torch.Tensor | None = None
 
 
-class BeliefTokenizer(PreTrainedModel):
+class BeliefTokenizer(Component):
     """
     Compresses what the policy saw and did during one chunk into `M` tokens that it reads before the next one.
 

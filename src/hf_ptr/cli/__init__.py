@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from hf_ptr.cli import demo, evaluate, record, score, train
+from hf_ptr.cli import convert, demo, evaluate, push, record, score, train, validate
 from hf_ptr.errors import InputError
 from hf_ptr.files import is_out_of_space
 
@@ -22,9 +22,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(record.app, name="record")
+app.add_typer(convert.app, name="convert")
+app.command("validate")(validate.validate)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("score")(score.score)
+app.command("push")(push.push)
 app.command("demo")(demo.demo)
 
 

@@ -11,9 +11,11 @@ from hf_ptr.cli.record import DEFAULT_TASKS
 
 
 def evaluate(
-    checkpoints: Annotated[list[Path], typer.Argument(help="Folders of saved policies.")],
+    checkpoints: Annotated[list[Path], typer.Argument(help="Folders or Hub ids of saved policies.")],
     env: Annotated[str | None, typer.Option(help="Environment to roll out in: metaworld.")] = None,
-    dataset: Annotated[Path | None, typer.Option(help="LeRobotDataset to measure the action error on.")] = None,
+    dataset: Annotated[
+        Path | None, typer.Option(help="Folder or Hub id of a LeRobotDataset to measure the action error on.")
+    ] = None,
     tasks: Annotated[str, typer.Option(help="Tasks of the environment, comma-separated.")] = DEFAULT_TASKS,
     episodes: Annotated[
         str | None, typer.Option(help="Rollouts per task, or held-out episode ids of the dataset, as in 16:20.")
@@ -35,11 +37,12 @@ def evaluate(
 
     from hf_ptr.errors import InputError, nearest
     from hf_ptr.files import write_json
+    from hf_ptr.hub.places import dataset_folder, model_folder, named
 
     console = Console()
     if (env is None) == (dataset is None):
         raise InputError("pass one of --env metaworld and --dataset FOLDER, to say where to evaluate")
-    names = checkpoint_names(checkpoints)
+    names = {name: model_folder(place) for name, place in checkpoint_names(checkpoints).items()}
     if env is not None:
         if env != "metaworld":
             raise InputError(f"unknown environment {env!r}.{nearest(env, ['metaworld'])} Known: metaworld")
@@ -54,6 +57,7 @@ def evaluate(
             result = evaluate_metaworld(folder, wanted, int(number), seed=seed, max_steps=max_steps, workers=workers)
             console.print(result.to_rich(title=name))
             arms[name] = result.to_dict()
+        how = {"environment": env, "seed": seed, "max_steps": max_steps}
     else:
         from hf_ptr.data.lerobot_reader import read_dataset
         from hf_ptr.evaluation.offline import compare, evaluate_dataset
@@ -61,7 +65,9 @@ def evaluate(
         from hf_ptr.training.run import trained_episodes
 
         assert dataset is not None
-        table = read_dataset(dataset, episodes=parse_episodes(episodes))
+        home = dataset_folder(dataset)
+        table = named(read_dataset(home, episodes=parse_episodes(episodes)), home)
+        how = {"dataset": table.source, "revision": table.revision, "episode_ids": episodes, "seed": seed}
         for name, folder in names.items():
             seen = sorted(set(table.episode_index.tolist()) & trained_episodes(folder))
             if seen:
@@ -75,7 +81,7 @@ def evaluate(
             console.print(compare(errors))
         arms = {name: measured.to_dict() for name, measured in errors.items()}
     if json_file is not None:
-        write_json({"arms": arms}, json_file)
+        write_json({"arms": arms, "evaluation": how}, json_file)
         console.print(f"written to {json_file}")
 
 

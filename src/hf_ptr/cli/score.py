@@ -9,8 +9,8 @@ import typer
 
 
 def score(
-    dataset: Annotated[Path, typer.Argument(help="Folder of a LeRobotDataset.")],
-    scorer: Annotated[Path | None, typer.Option(help="Folder of a finished PTR run, whose scorer is used.")] = None,
+    dataset: Annotated[Path, typer.Argument(help="Folder or Hub id of a LeRobotDataset.")],
+    scorer: Annotated[Path | None, typer.Option(help="Folder or Hub id of a PTR run, whose scorer is used.")] = None,
     fit: Annotated[
         bool, typer.Option("--fit", help="Fit light scorers on the dataset itself; no policy needed.")
     ] = False,
@@ -46,14 +46,16 @@ def score(
     from hf_ptr.data.lerobot_reader import read_dataset
     from hf_ptr.data.weights import write_scores
     from hf_ptr.errors import InputError
+    from hf_ptr.hub.places import dataset_folder, model_folder, named
 
     if fit == (scorer is not None):
         raise InputError("pass either --fit, or --scorer RUN for the scorer of a finished PTR run")
     if out.is_dir() or out.suffix != ".parquet":
         raise InputError(f"--out {out} is no name for a score file; end it in .parquet")
-    table = read_dataset(dataset)
+    home = dataset_folder(dataset, (observation or state).split(","))
+    table = named(read_dataset(home), home)
     if scorer is not None:
-        scores = score_dataset(scorer, table, seed=seed)
+        scores = score_dataset(model_folder(scorer), table, seed=seed)
     else:
         from hf_ptr.scoring.fitting import fit_scores
 

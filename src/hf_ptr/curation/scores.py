@@ -18,11 +18,10 @@ from hf_ptr.belief import BeliefCarry
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.segments import SegmentBatches
-from hf_ptr.data.weights import score_file_keys
+from hf_ptr.data.weights import SCORES_FILE, score_file_keys
 from hf_ptr.errors import InputError
 from hf_ptr.policies import VLAProcessor, require_fits
 from hf_ptr.training.batch import candidates_of, model_inputs
-from hf_ptr.training.calibrating import SCORES_FILE
 from hf_ptr.training.checkpoints import load_objective_state
 from hf_ptr.training.collator import ChunkCollator
 from hf_ptr.training.config import PTRConfig
@@ -64,7 +63,7 @@ def score_dataset(run: str | Path, table: EpisodeTable, *, seed: int = 0) -> pd.
     args = PTRConfig.from_run(folder)
     objective = PTRObjective(args)
     load_objective_state(objective, folder, with_queue=False)
-    config = model.policy.config
+    config = model.adapter.config
     require_fits(config, table, str(folder))
     dataset = chunks_for(
         config, table, segment_chunks=model.config.segment_chunks, target_offset=model.config.target_offset
@@ -85,7 +84,7 @@ def score_dataset(run: str | Path, table: EpisodeTable, *, seed: int = 0) -> pd.
             output = model(**model_inputs(batch, carry if args.belief_tokens else None))
             if output.belief_tokens is not None:
                 carry.remember(batch["index"], output.belief_tokens)
-            candidates = candidates_of(model.policy, batch, output.target)
+            candidates = candidates_of(model.adapter, batch, output.target)
             logits, _ = objective.logits(output, candidates)
             objective.remember()
             if number < len(warm_up):

@@ -5,6 +5,7 @@ from hf_ptr.data.corruption import CorruptionTruth, corrupt, write_corrupted
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.data.lerobot_writer import DatasetWriter, write_table
+from hf_ptr.data.mixture import MixtureDataset
 from hf_ptr.data.segments import SegmentBatches
 from hf_ptr.data.statistics import feature_statistics, normalization
 
@@ -13,6 +14,7 @@ __all__ = [
     "CorruptionTruth",
     "DatasetWriter",
     "EpisodeTable",
+    "MixtureDataset",
     "SegmentBatches",
     "corrupt",
     "feature_statistics",

@@ -152,6 +152,12 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         counts = torch.div(frames_left - 1, self.chunk_stride, rounding_mode="floor") + 1
         return starts, counts.clamp(max=self.segment_chunks)
 
+    def draw_segments(self, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """`segment_starts` in the order of an epoch: shuffled by `generator`, or as they come."""
+        starts, counts = self.segment_starts()
+        order = slice(None) if generator is None else torch.randperm(len(starts), generator=generator)
+        return starts[order], counts[order]
+
     def __len__(self) -> int:
         return len(self.action)
 

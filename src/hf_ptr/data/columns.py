@@ -19,6 +19,19 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
+class RowError(InputError):
+    """
+    One row of a column is wrong.
+
+    Attributes:
+        row: which, in the part of the column that was read.
+    """
+
+    def __init__(self, message: str, row: int) -> None:
+        super().__init__(message)
+        self.row = row
+
+
 class ColumnFile:
     """An open parquet file whose columns are read one at a time, so that no more than one is held twice.
 
@@ -66,7 +79,7 @@ class ColumnFile:
         column = self.column(name)
         if not pa.types.is_integer(column.type):
             raise InputError(f"{self.path}: column {name!r} is {column.type}, not an integer")
-        return self._numbers(column, name, 1)[:, 0].astype(np.int64, copy=False)
+        return self.parse(column, name, 1)[:, 0].astype(np.int64, copy=False)
 
     def numbers(self, name: str, width: int) -> np.ndarray:
         """A column of numbers, single (`width` 1) or in lists of `width`: `(rows, width)` in their own type.
@@ -74,19 +87,21 @@ class ColumnFile:
         Raises:
             InputError: it is not there, has another width or type, or misses a value.
         """
-        return self._numbers(self.column(name), name, width)
+        return self.parse(self.column(name), name, width)
 
-    def _numbers(self, column: pa.ChunkedArray, name: str, width: int) -> np.ndarray:
+    def parse(self, column: pa.ChunkedArray, name: str, width: int) -> np.ndarray:
+        """A column, or a slice of one, as `numbers` gives it."""
         where = f"{self.path}: column {name!r}"
         if column.null_count:
-            raise InputError(f"{where} has a missing value in row {pc.is_null(column).index(True).as_py()}")
+            row = pc.is_null(column).index(True).as_py()
+            raise RowError(f"{where} has a missing value in row {row}", row)
         values = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
         kind = values.type
         if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
             sizes = pc.list_value_length(values)
             row = pc.index(pc.not_equal(sizes, width), True).as_py()
             if row >= 0:
-                raise InputError(f"{where} has {sizes[row]} values in row {row}, its feature {width}")
+                raise RowError(f"{where} has {sizes[row]} values in row {row}, its feature {width}", row)
             values = values.flatten()
             kind = values.type
         elif width != 1:
@@ -94,7 +109,8 @@ class ColumnFile:
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
             raise InputError(f"{where} holds {kind}, not numbers")
         if values.null_count:
-            raise InputError(f"{where} has a missing value in row {pc.is_null(values).index(True).as_py() // width}")
+            row = pc.is_null(values).index(True).as_py() // width
+            raise RowError(f"{where} has a missing value in row {row}", row)
         return values.to_numpy(zero_copy_only=False).reshape(len(column), width)
 
 

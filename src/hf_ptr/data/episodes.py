@@ -37,6 +37,8 @@ class EpisodeTable:
         videos: by camera and episode id, where an episode's frames lie.
         video_frame: `(F,)` int64, each row's frame within its episode's videos; left out, the row's frame within its
             episode. It goes with the row, as `frame_id` does.
+        video_fps: frames per second of the videos; left out, `fps`.
+        revision: the commit of the dataset on the Hub, where it comes from there.
 
     Raises:
         InputError: the arrays do not fit together.
@@ -55,6 +57,8 @@ class EpisodeTable:
     features: dict[str, Any]
     videos: Mapping[str, Mapping[int, VideoClip]] = field(default_factory=dict)
     video_frame: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    video_fps: float = 0.0
+    revision: str | None = None
 
     def __post_init__(self) -> None:
         frames, episodes = len(self.task_index), len(self.lengths)
@@ -73,6 +77,8 @@ class EpisodeTable:
             )
         if not len(self.video_frame):
             object.__setattr__(self, "video_frame", self.frame_index)
+        if not self.video_fps:
+            object.__setattr__(self, "video_fps", self.fps)
 
     @property
     def num_frames(self) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import errno
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -15,10 +16,23 @@ import pyarrow.parquet as pq
 
 from hf_ptr.data.statistics import ImageStatistics
 from hf_ptr.errors import InputError
+from hf_ptr.files import write_json
 
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
 FILES_PER_CHUNK = 1000
+
+# What the file system refuses, and the user can mend; any other OSError is a bug and keeps its traceback.
+STORAGE_ERRORS = {
+    errno.ENOSPC: "no space left",
+    errno.EDQUOT: "disk quota exceeded",
+    errno.EFBIG: "file too large for the file system",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EROFS: "read-only file system",
+    errno.ENOTDIR: "a parent is not a folder",
+}
 
 # H.264 is decoded by everything that plays video, and unlike AV1 at any size. A key frame at least every second frame
 # (as LeRobot writes it) makes every frame one seek away; without B-frames frames leave the encoder in order. One
@@ -27,7 +41,7 @@ VIDEO_CODEC: Final = "libx264"
 VIDEO_OPTIONS = {"g": "2", "bf": "0", "crf": "18", "threads": "1"}
 
 
-class _Files:
+class NumberedFiles:
     """A numbered series of files, each begun before the last outgrows a size."""
 
     def __init__(self, template: str, limit_mb: float) -> None:
@@ -50,16 +64,16 @@ class _Files:
         return self.frames > 0 and size * (1 + length / self.frames) > self._limit
 
 
-class DataFiles(_Files):
+class DataFiles(NumberedFiles):
     """The parquet tables: one row group an episode, so that an episode can be read alone."""
 
-    def __init__(self, features: Mapping[str, Mapping[str, Any]], limit_mb: float) -> None:
+    def __init__(self, limit_mb: float) -> None:
         super().__init__(DATA_PATH, limit_mb)
-        self._features = features
         self._writer: pq.ParquetWriter | None = None
 
-    def add(self, root: Path, arrays: Mapping[str, np.ndarray]) -> tuple[int, int]:
-        length = len(next(iter(arrays.values())))
+    def add(self, root: Path, rows: pa.Table) -> tuple[int, int]:
+        """Write an episode's rows; returns the chunk and file index of where they are."""
+        length = len(rows)
         if self._writer is not None and self.full(self.path(root, self._number).stat().st_size, length):
             self.close()
             self._number += 1
@@ -67,8 +81,8 @@ class DataFiles(_Files):
         if self._writer is None:
             path = self.path(root, self._number)
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(path, _arrow_schema(self._features))
-        self._writer.write_table(_arrow_table(arrays, self._writer.schema))
+            self._writer = pq.ParquetWriter(path, rows.schema)
+        self._writer.write_table(rows)
         self.frames += length
         return self.place
 
@@ -78,9 +92,10 @@ class DataFiles(_Files):
         for number in range(self._number + 1):
             with pq.ParquetFile(self.path(root, number)) as file:
                 values = file.read(columns=[name]).column(name).combine_chunks()
-            if pa.types.is_fixed_size_list(values.type):
+            rows = len(values)
+            if pa.types.is_nested(values.type):
                 values = values.flatten()
-            parts.append(values.to_numpy(zero_copy_only=False).reshape(-1, self._features[name]["shape"][0]))
+            parts.append(values.to_numpy(zero_copy_only=False).reshape(rows, -1))
         return np.concatenate(parts)
 
     def close(self) -> None:
@@ -93,7 +108,7 @@ class DataFiles(_Files):
             self.close()
 
 
-class VideoFiles(_Files):
+class VideoFiles(NumberedFiles):
     """One camera's mp4 files. An encoder stays open over the episodes of a file, so none is ever copied together."""
 
     def __init__(self, key: str, shape: tuple[int, int, int], fps: float, limit_mb: float) -> None:
@@ -174,7 +189,75 @@ class VideoFiles(_Files):
             self.close()
 
 
-def write_tasks(tasks: Mapping[str, int], path: Path) -> None:
+@contextlib.contextmanager
+def writable(out: Path) -> Iterator[None]:
+    """Turn a refusal of the file system into one line that names the path."""
+    try:
+        yield
+    except (OSError, av.error.FFmpegError) as error:
+        reason = STORAGE_ERRORS.get(getattr(error, "errno", None) or 0)
+        if reason is None:
+            raise
+        raise InputError(f"cannot write {out}: {reason}; nothing was left behind") from error
+
+
+def statistics_columns(statistics: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    """An episode's statistics as columns of `meta/episodes`."""
+    return {
+        f"stats/{name}/{key}": np.asarray(value).tolist()
+        for name, values in statistics.items()
+        for key, value in values.items()
+    }
+
+
+def write_metadata(
+    root: Path,
+    *,
+    fps: float,
+    robot_type: str | None,
+    features: Mapping[str, Any],
+    tasks: Mapping[str, int],
+    episodes: Sequence[Mapping[str, Any]],
+    statistics: Mapping[str, Mapping[str, np.ndarray]],
+    size_limits: tuple[float, float],
+) -> None:
+    """Write `meta/` of a LeRobotDataset v3.0.
+
+    Args:
+        root: the dataset's folder.
+        fps, robot_type, features: as in `meta/info.json`.
+        tasks: the instructions' numbers.
+        episodes: rows of `meta/episodes`.
+        statistics: of every feature over the whole dataset.
+        size_limits: of data files and of videos, in MB.
+    """
+    info = {
+        "codebase_version": "v3.0",
+        "robot_type": robot_type,
+        "total_episodes": len(episodes),
+        "total_frames": sum(row["length"] for row in episodes),
+        "total_tasks": len(tasks),
+        "chunks_size": FILES_PER_CHUNK,
+        "data_files_size_in_mb": size_limits[0],
+        "video_files_size_in_mb": size_limits[1],
+        "fps": int(fps) if float(fps).is_integer() else fps,
+        "splits": {"train": f"0:{len(episodes)}"},
+        "data_path": DATA_PATH,
+        "video_path": VIDEO_PATH if any(feature["dtype"] == "video" for feature in features.values()) else None,
+        "features": dict(features),
+    }
+    serialised = {
+        name: {key: np.asarray(value).tolist() for key, value in values.items()} for name, values in statistics.items()
+    }
+    for name, content in {"info.json": info, "stats.json": serialised}.items():
+        write_json(content, root / "meta" / name)
+    _write_tasks(tasks, root / "meta/tasks.parquet")
+    path = root / EPISODES_PATH
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist([dict(row) for row in episodes]), path)
+
+
+def _write_tasks(tasks: Mapping[str, int], path: Path) -> None:
     """`meta/tasks.parquet`: a pandas table indexed by the instruction, as LeRobot reads it."""
     import pandas as pd
 
@@ -182,7 +265,7 @@ def write_tasks(tasks: Mapping[str, int], path: Path) -> None:
     pd.DataFrame({"task_index": list(tasks.values())}, index=pd.Index(list(tasks), name="task")).to_parquet(path)
 
 
-def _arrow_schema(features: Mapping[str, Mapping[str, Any]]) -> pa.Schema:
+def arrow_schema(features: Mapping[str, Mapping[str, Any]]) -> pa.Schema:
     """The parquet schema with which `datasets` restores the features; shape `[1]` is a scalar, as in LeRobot."""
     import datasets
 
@@ -194,7 +277,8 @@ def _arrow_schema(features: Mapping[str, Mapping[str, Any]]) -> pa.Schema:
     return datasets.Features(columns).arrow_schema
 
 
-def _arrow_table(arrays: Mapping[str, np.ndarray], schema: pa.Schema) -> pa.Table:
+def arrow_table(arrays: Mapping[str, np.ndarray], schema: pa.Schema) -> pa.Table:
+    """Columns `(n, d)` as a table of that schema."""
     columns = []
     for field in schema:
         flat = pa.array(arrays[field.name].reshape(-1))

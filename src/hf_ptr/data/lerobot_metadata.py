@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import json
-import re
-import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hf_ptr.data.columns import first_line, open_columns
-from hf_ptr.data.video import VideoClip
+from hf_ptr.data.lerobot_paths import DEFAULT_DATA_PATHS, DEFAULT_VIDEO_PATHS, filled
+from hf_ptr.data.lerobot_videos import CameraClips, camera_clips
 from hf_ptr.errors import InputError
 
-# What LeRobot wrote before info.json carried the templates.
-DEFAULT_DATA_PATHS = {
-    "v3.0": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
-    "v2.1": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
-}
-DEFAULT_VIDEO_PATHS = {
-    "v3.0": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
-    "v2.1": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
-}
-# A year: no video is longer, and a wild number would be sought for in vain.
-MAX_SECONDS = 3.2e7
-PADDED_INTEGER = re.compile(r"(0?\d{1,2})?d?")
+# Takes what is wrong, and the episode that it is wrong with or None.
+Complain = Callable[[str, int | None], None]
+
+
+def refuse(message: str, episode: int | None = None) -> None:
+    """The complaint that ends the reading.
+
+    Raises:
+        InputError: always.
+    """
+    raise InputError(message)
 
 
 @dataclass(frozen=True)
@@ -49,18 +47,22 @@ class Metadata:
     files: list[str]
     task_numbers: np.ndarray
     tasks: tuple[str, ...]
-    videos: dict[str, dict[int, VideoClip]]
+    videos: CameraClips
 
 
-def read_metadata(root: Path) -> Metadata:
+def read_metadata(root: Path, complain: Complain = refuse) -> Metadata:
     """
     The metadata of the dataset in a folder.
+
+    Args:
+        root: the folder.
+        complain: is told what is wrong where the reading can go on; episodes that it is told of may be left out.
 
     Raises:
         InputError: as [`hf_ptr.data.read_dataset`].
     """
     info = _read_info(root)
-    return _read_v3(root, info) if info["codebase_version"] == "v3.0" else _read_v21(root, info)
+    return (_read_v3 if info["codebase_version"] == "v3.0" else _read_v21)(root, info, complain)
 
 
 def _read_info(root: Path) -> dict[str, Any]:
@@ -94,41 +96,23 @@ def _read_info(root: Path) -> dict[str, Any]:
     return info
 
 
-def _read_v3(root: Path, info: Mapping[str, Any]) -> Metadata:
+def _read_v3(root: Path, info: Mapping[str, Any], complain: Complain) -> Metadata:
     folder = root / "meta" / "episodes"
     files = sorted(folder.glob("chunk-*/file-*.parquet"))
     if not files:
         raise InputError(f"{root} is not a LeRobotDataset v3.0: meta/episodes/chunk-000/file-000.parquet is missing")
-    cameras = _cameras(info)
-    with open_columns(files[0]) as file:
-        # Without them the tables can still be read, and a policy on vectors trained.
-        cameras = [camera for camera in cameras if f"videos/{camera}/from_timestamp" in file.names]
-    names = ["episode_index", "length", "data/chunk_index", "data/file_index"]
-    names += [f"videos/{camera}/{part}_index" for camera in cameras for part in ("chunk", "file")]
-    begins = [f"videos/{camera}/from_timestamp" for camera in cameras]
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in (*names, *begins)}
+    names = ("episode_index", "length", "data/chunk_index", "data/file_index")
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for path in files:
         with open_columns(path) as file:
             for name in names:
                 parts[name].append(file.integers(name))
-            for name in begins:
-                parts[name].append(file.numbers(name, 1)[:, 0].astype(np.float64))
-    columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    order = np.argsort(columns["episode_index"], kind="stable")
-    columns = {name: column[order] for name, column in columns.items()}
-    pairs = zip(columns["data/chunk_index"].tolist(), columns["data/file_index"].tolist(), strict=True)
-    paths = [_filled(info, "data_path", {"chunk_index": chunk, "file_index": file}, root) for chunk, file in pairs]
-    videos: dict[str, dict[int, VideoClip]] = {}
-    for camera in cameras:
-        keys = (f"videos/{camera}/{name}" for name in ("chunk_index", "file_index", "from_timestamp"))
-        places = (columns[key].tolist() for key in keys)
-        videos[camera] = {}
-        which = (columns[key].tolist() for key in ("episode_index", "length"))
-        for episode, length, chunk, file_index, start in zip(*which, *places, strict=True):
-            if not 0 <= start < MAX_SECONDS:
-                raise InputError(f"{root}: the video {camera!r} of episode {episode} begins at {start} seconds")
-            values = {"video_key": camera, "chunk_index": chunk, "file_index": file_index}
-            videos[camera][episode] = VideoClip(root / _filled(info, "video_path", values, root), start, length)
+    episodes, lengths, chunks, numbers = (np.concatenate(parts[name]) for name in names)
+    # Many episodes share a file.
+    paths = {
+        pair: filled(info, "data_path", dict(zip(("chunk_index", "file_index"), pair, strict=True)), root)
+        for pair in set(zip(chunks.tolist(), numbers.tolist(), strict=True))
+    }
     path = root / "meta" / "tasks.parquet"
     if not path.is_file():
         raise InputError(f"{root} is not a LeRobotDataset v3.0: meta/tasks.parquet is missing")
@@ -136,92 +120,77 @@ def _read_v3(root: Path, info: Mapping[str, Any]) -> Metadata:
         # pandas stores the index, which holds the instruction, under its name or under a name of its own.
         text = "__index_level_0__" if "__index_level_0__" in file.names else "task"
         tasks = file.column(text).to_pylist()
-        numbers = file.integers("task_index")
-    return _metadata(root, info, columns["episode_index"], columns["length"], paths, numbers, tasks, videos)
+        task_numbers = file.integers("task_index")
+    kept = _sound_episodes(root, info, episodes, lengths, complain)
+    return Metadata(
+        info,
+        episodes[kept],
+        lengths[kept],
+        [paths[pair] for pair in zip(chunks[kept].tolist(), numbers[kept].tolist(), strict=True)],
+        *_sound_tasks(root, task_numbers, tasks, complain),
+        camera_clips(root, info, files, (), ()),
+    )
 
 
-def _read_v21(root: Path, info: Mapping[str, Any]) -> Metadata:
-    episodes = _json_lines(root, "meta/episodes.jsonl", {"episode_index": int, "length": int})
+def _read_v21(root: Path, info: Mapping[str, Any], complain: Complain) -> Metadata:
+    records = _json_lines(root, "meta/episodes.jsonl", {"episode_index": int, "length": int})
     tasks = _json_lines(root, "meta/tasks.jsonl", {"task_index": int, "task": str})
     size = info.get("chunks_size", 1000)
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise InputError(f"{root}/meta/info.json: chunks_size is {size!r}; it must be a positive integer")
-    episodes.sort(key=lambda episode: episode["episode_index"])
-    index = [episode["episode_index"] for episode in episodes]
-    places = [{"episode_chunk": number // size, "episode_index": number} for number in index]
-    paths = [_filled(info, "data_path", place, root) for place in places]
-    videos: dict[str, dict[int, VideoClip]] = {}
-    for camera in _cameras(info):
-        files = [root / _filled(info, "video_path", {"video_key": camera, **place}, root) for place in places]
-        clips = [VideoClip(file, 0.0, episode["length"]) for file, episode in zip(files, episodes, strict=True)]
-        videos[camera] = dict(zip(index, clips, strict=True))
-    numbers = np.array([task["task_index"] for task in tasks], dtype=np.int64)
-    lengths = np.array([episode["length"] for episode in episodes], dtype=np.int64)
-    texts = [task["task"] for task in tasks]
-    return _metadata(root, info, np.array(index, dtype=np.int64), lengths, paths, numbers, texts, videos)
+    info = {**info, "chunks_size": size}
+    episodes, lengths = (
+        np.array([record[key] for record in records], dtype=np.int64) for key in ("episode_index", "length")
+    )
+    kept = _sound_episodes(root, info, episodes, lengths, complain)
+    ids, counts = episodes[kept].tolist(), lengths[kept].tolist()
+    places = [{"episode_chunk": episode // size, "episode_index": episode} for episode in ids]
+    return Metadata(
+        info,
+        episodes[kept],
+        lengths[kept],
+        [filled(info, "data_path", place, root) for place in places],
+        *_sound_tasks(
+            root,
+            np.array([task["task_index"] for task in tasks], dtype=np.int64),
+            [task["task"] for task in tasks],
+            complain,
+        ),
+        camera_clips(root, info, (), ids, counts),
+    )
 
 
-def _metadata(
-    root: Path,
-    info: Mapping[str, Any],
-    episode_index: np.ndarray,
-    lengths: np.ndarray,
-    files: list[str],
-    task_numbers: np.ndarray,
-    tasks: Sequence[Any],
-    videos: dict[str, dict[int, VideoClip]],
-) -> Metadata:
-    """Check what both versions have in common."""
-    if len(episode_index) == 0:
+def _sound_episodes(
+    root: Path, info: Mapping[str, Any], episodes: np.ndarray, lengths: np.ndarray, complain: Complain
+) -> np.ndarray:
+    """The positions of the episodes that can be read, in the order of their ids."""
+    if len(episodes) == 0:
         raise InputError(f"{root} has no episodes; record some first")
-    repeated = episode_index[1:][episode_index[1:] == episode_index[:-1]]
-    if len(repeated):
-        raise InputError(f"{root}: the metadata list episode {repeated[0]} twice")
-    if (lengths < 1).any():
-        raise InputError(f"{root}: episode {episode_index[(lengths < 1).argmax()]} has no frames in the metadata")
-    for key, found in (("total_episodes", len(episode_index)), ("total_frames", sum(lengths.tolist()))):
+    order = np.argsort(episodes, kind="stable")
+    known = episodes[order]
+    repeated = np.concatenate(([False], known[1:] == known[:-1]))
+    for episode in np.unique(known[repeated]).tolist():
+        complain(f"{root}: the metadata list episode {episode} twice", episode)
+    empty = lengths[order] < 1
+    for episode in known[empty & ~repeated].tolist():
+        complain(f"{root}: episode {episode} has no frames in the metadata", episode)
+    for key, found in (("total_episodes", len(episodes)), ("total_frames", sum(lengths.tolist()))):
         if key in info and info[key] != found:
-            raise InputError(f"{root}: meta/info.json gives {key} {info[key]!r}, the episodes' metadata {found}")
+            complain(f"{root}: meta/info.json gives {key} {info[key]!r}, the episodes' metadata {found}", None)
+    return order[~(repeated | empty)]
+
+
+def _sound_tasks(
+    root: Path, numbers: np.ndarray, tasks: Sequence[Any], complain: Complain
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The tasks' numbers, in order, and their instructions."""
     if not tasks or not all(isinstance(task, str) for task in tasks):
         raise InputError(f"{root}: the metadata name no task, or one that is not text")
-    order = np.argsort(task_numbers, kind="stable")
-    numbers = task_numbers[order]
-    if len(np.unique(numbers)) != len(numbers):
-        raise InputError(f"{root}: the metadata give one task_index to several tasks")
-    texts = tuple(tasks[i] for i in order.tolist())
-    return Metadata(info, episode_index, lengths, files, numbers, texts, videos)
-
-
-def _cameras(info: Mapping[str, Any]) -> list[str]:
-    return [name for name, feature in info["features"].items() if feature["dtype"] == "video"]
-
-
-def _filled(info: Mapping[str, Any], key: str, values: Mapping[str, int | str], root: Path) -> str:
-    """Fill in a path template of info.json, refusing whatever is not a path inside the dataset.
-
-    The check is on the text and not on the resolved path: in the Hub's cache, files inside a dataset's folder are
-    links to a store beside it.
-    """
-    template = info[key]
-    try:
-        fields = list(string.Formatter().parse(template)) if isinstance(template, str) else None
-    except ValueError:
-        fields = None
-    # A width such as {episode_index:999999999d} would exhaust the memory, an attribute would reach into Python.
-    if fields is None or any(
-        field is not None and (field not in values or conversion or not _plain(spec or "", values[field]))
-        for _, field, spec, conversion in fields
-    ):
-        raise InputError(f"{root}/meta/info.json: {key} {template!r} is not a template of {', '.join(values)}")
-    path = template.format(**values)
-    parts = PurePosixPath(path)
-    if parts.is_absolute() or ".." in parts.parts or "\\" in path or PureWindowsPath(path).drive or "\0" in path:
-        raise InputError(f"{root}/meta/info.json: {key} {template!r} leaves the dataset's folder")
-    return path
-
-
-def _plain(spec: str, value: int | str) -> bool:
-    return spec == "" if isinstance(value, str) else PADDED_INTEGER.fullmatch(spec) is not None
+    order = np.argsort(numbers, kind="stable")
+    ordered = numbers[order]
+    if len(np.unique(ordered)) != len(ordered):
+        complain(f"{root}: the metadata give one task_index to several tasks", None)
+    return ordered, tuple(tasks[i] for i in order.tolist())
 
 
 def _json_lines(root: Path, name: str, keys: Mapping[str, type]) -> list[dict[str, Any]]:

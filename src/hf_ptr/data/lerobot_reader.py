@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ NOT_VECTORS = frozenset({*INDEX_COLUMNS, "timestamp"})
 NUMERIC_DTYPE = re.compile(r"(float(16|32|64)|u?int(8|16|32|64)|bool)")
 
 
-def read_dataset(path: str | Path, episodes: Sequence[int] | None = None) -> EpisodeTable:
+def read_dataset(
+    path: str | Path, episodes: Sequence[int] | None = None, *, skip: Collection[int] = ()
+) -> EpisodeTable:
     """Read the numeric columns of a LeRobotDataset, v3.0 or v2.1.
 
     Every numeric feature of shape `[d]` becomes a float32 column `(F, d)`; images, videos, strings and features of
@@ -29,6 +31,7 @@ def read_dataset(path: str | Path, episodes: Sequence[int] | None = None) -> Epi
     Args:
         path: the dataset's folder.
         episodes: ids of the episodes to read, in this order; None reads all.
+        skip: ids of episodes that are left out, whatever is wrong with them.
 
     Returns:
         The table; `frame_id` is the files' `index` column.
@@ -39,20 +42,33 @@ def read_dataset(path: str | Path, episodes: Sequence[int] | None = None) -> Epi
     """
     root = Path(path)
     try:
-        return _read(root, episodes)
+        return _read(root, episodes, frozenset(skip))
     except OSError as error:
         raise InputError(f"{root} cannot be read: {first_line(error)}") from error
 
 
-def _read(root: Path, episodes: Sequence[int] | None) -> EpisodeTable:
-    metadata = read_metadata(root)
+def _read(root: Path, episodes: Sequence[int] | None, skip: frozenset[int]) -> EpisodeTable:
+    unreadable: set[int] = set()
+
+    def complain(message: str, episode: int | None) -> None:
+        if episode not in skip:
+            raise InputError(message)
+        unreadable.add(episode)
+
+    metadata = read_metadata(root, complain)
     info = metadata.info
+    known = metadata.episode_index
+    unknown = sorted(skip - unreadable - set(known.tolist()))
+    if unknown:
+        raise InputError(f"{root} has no episode {unknown[0]} to skip")
+    if skip:
+        episodes = [episode for episode in (known.tolist() if episodes is None else episodes) if episode not in skip]
     wanted = _positions(metadata, episodes, root)
     lengths = metadata.lengths[wanted]
     slots: dict[str, list[int]] = {}
     for slot, position in enumerate(wanted.tolist()):
         slots.setdefault(metadata.files[position], []).append(slot)
-    widths = _vector_widths(info["features"])
+    widths = vector_widths(info["features"])
     _require_rows(root, slots, [*widths, *INDEX_COLUMNS], sum(lengths.tolist()))
 
     starts = np.cumsum(lengths) - lengths
@@ -93,7 +109,7 @@ def _read(root: Path, episodes: Sequence[int] | None) -> EpisodeTable:
     return table
 
 
-def _vector_widths(features: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+def vector_widths(features: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
     """The numeric features of one dimension and their widths."""
     return {
         name: feature["shape"][0]
@@ -147,27 +163,50 @@ def _copy(source: np.ndarray, rows: Iterable[slice], target: np.ndarray, places:
         target[place] = source[taken]
 
 
+def episode_runs(episode_index: np.ndarray) -> dict[int, list[slice]]:
+    """The runs of adjacent rows of each episode in a file's column `episode_index (rows,)`."""
+    edges = np.flatnonzero(np.diff(episode_index)) + 1
+    runs: dict[int, list[slice]] = {}
+    for start, stop in itertools.pairwise([0, *edges.tolist(), len(episode_index)]):
+        if start < stop:
+            runs.setdefault(int(episode_index[start]), []).append(slice(start, stop))
+    return runs
+
+
+def rows_of_episode(
+    runs: Mapping[int, Sequence[slice]], frame_index: np.ndarray, episode: int, length: int, path: Path
+) -> slice:
+    """
+    The rows of an episode in its file.
+
+    Args:
+        runs: as `episode_runs` gives them.
+        frame_index: that column of the file, `(rows,)`.
+        episode, length: its id, and its frames as the metadata say.
+        path: of the file.
+
+    Raises:
+        InputError: they are not as many, not adjacent or not in order.
+    """
+    found = runs.get(episode, [])
+    if len(found) > 1:
+        raise InputError(f"{path}: the rows of episode {episode} are not adjacent; write the dataset anew")
+    rows = found[0] if found else slice(0, 0)
+    if rows.stop - rows.start != length:
+        raise InputError(f"{path}: episode {episode} has {rows.stop - rows.start} rows, its metadata say {length}")
+    wrong = frame_index[rows] != np.arange(length)
+    if wrong.any():
+        raise InputError(
+            f"{path}: episode {episode} is out of order: its row {wrong.argmax()} has another frame_index"
+        )
+    return rows
+
+
 def _episode_rows(file: ColumnFile, episodes: np.ndarray, lengths: np.ndarray) -> list[slice]:
     """The rows of episodes in their file, checked against the metadata's lengths."""
-    episode_index = file.integers("episode_index")
+    runs = episode_runs(file.integers("episode_index"))
     frame_index = file.integers("frame_index")
-    edges = np.flatnonzero(np.diff(episode_index)) + 1
-    runs: dict[int, slice] = {}
-    for start, stop in itertools.pairwise([0, *edges.tolist(), len(episode_index)]):
-        episode = int(episode_index[start]) if start < stop else -1
-        if episode in runs:
-            raise InputError(f"{file.path}: the rows of episode {episode} are not adjacent; write the dataset anew")
-        runs[episode] = slice(start, stop)
-    found = []
-    for episode, length in zip(episodes.tolist(), lengths.tolist(), strict=True):
-        rows = runs.get(episode, slice(0, 0))
-        if rows.stop - rows.start != length:
-            rows_found = rows.stop - rows.start
-            raise InputError(f"{file.path}: episode {episode} has {rows_found} rows, its metadata say {length}")
-        wrong = frame_index[rows] != np.arange(length)
-        if wrong.any():
-            raise InputError(
-                f"{file.path}: episode {episode} is out of order: its row {wrong.argmax()} has another frame_index"
-            )
-        found.append(rows)
-    return found
+    return [
+        rows_of_episode(runs, frame_index, episode, length, file.path)
+        for episode, length in zip(episodes.tolist(), lengths.tolist(), strict=True)
+    ]

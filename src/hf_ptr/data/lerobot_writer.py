@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
-import secrets
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import av
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot_files import DATA_PATH, FILES_PER_CHUNK, VIDEO_PATH, DataFiles, VideoFiles, write_tasks
+from hf_ptr.data.lerobot_files import (
+    DataFiles,
+    VideoFiles,
+    arrow_schema,
+    arrow_table,
+    statistics_columns,
+    writable,
+    write_metadata,
+)
 from hf_ptr.data.statistics import feature_statistics
 from hf_ptr.errors import InputError, nearest
-from hf_ptr.files import write_json
-
-EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
+from hf_ptr.files import StagedFolder, write_json
 
 # Every dataset has these columns; the writer fills them in.
 DEFAULT_FEATURES: dict[str, dict[str, Any]] = {
@@ -36,17 +34,6 @@ DEFAULT_FEATURES: dict[str, dict[str, Any]] = {
 NUMERIC_DTYPES = frozenset(
     ["float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool"]
 )
-
-# What the file system refuses, and the user can mend; any other OSError is a bug and keeps its traceback.
-STORAGE_ERRORS = {
-    errno.ENOSPC: "no space left",
-    errno.EDQUOT: "disk quota exceeded",
-    errno.EFBIG: "file too large for the file system",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "permission denied",
-    errno.EROFS: "read-only file system",
-    errno.ENOTDIR: "a parent is not a folder",
-}
 
 
 class DatasetWriter:
@@ -88,9 +75,8 @@ class DatasetWriter:
         data_files_size_in_mb: float = 100,
         video_files_size_in_mb: float = 200,
     ) -> None:
-        self.out = Path(out).resolve()
-        if self.out.exists() and not (self.out.is_dir() and not any(self.out.iterdir())):
-            raise InputError(f"{out} exists and is not an empty folder; choose another path or remove it")
+        self._folder = StagedFolder(out)
+        self.out = self._folder.out
         if not (np.isfinite(fps) and fps > 0):
             raise InputError(f"fps is {fps}; it must be a positive number")
         self.fps = fps
@@ -105,10 +91,9 @@ class DatasetWriter:
         self._episodes: list[dict[str, Any]] = []
         self._meta: dict[str, Any] = {}
         self._frames = 0
-        self._root: Path | None = None
-        self._made_parents: list[Path] = []
         self._closed = False
-        self._data = DataFiles(self._table_features(), data_files_size_in_mb)
+        self._schema = arrow_schema(self._table_features())
+        self._data = DataFiles(data_files_size_in_mb)
         self._video = {
             key: VideoFiles(key, tuple(self.features[key]["shape"]), fps, video_files_size_in_mb)
             for key in self._videos
@@ -176,15 +161,13 @@ class DatasetWriter:
             self.abort()
             raise InputError(f"no episode was written to {self.out}; a dataset needs at least one")
         try:
-            with self._storage():
-                root = self._folder()
+            with writable(self.out):
+                root = self._folder.path()
                 self._data.close()
                 for files in self._video.values():
                     files.close()
                 self._write_metadata(root)
-                if self.out.exists():
-                    self.out.rmdir()
-                os.rename(root, self.out)
+                self._folder.publish()
         except BaseException:
             self.abort()
             raise
@@ -199,32 +182,7 @@ class DatasetWriter:
         self._data.discard()
         for files in self._video.values():
             files.discard()
-        if self._root is not None:
-            shutil.rmtree(self._root, ignore_errors=True)
-        for parent in self._made_parents:
-            with contextlib.suppress(OSError):
-                parent.rmdir()
-
-    def _folder(self) -> Path:
-        """The hidden folder that is being written, made when the first byte is due."""
-        if self._root is None:
-            self._made_parents = [parent for parent in self.out.parents if not parent.exists()]
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            root = self.out.parent / f".{self.out.name}.partial-{secrets.token_hex(4)}"
-            root.mkdir()
-            self._root = root
-        return self._root
-
-    @contextlib.contextmanager
-    def _storage(self) -> Iterator[None]:
-        """Turn a refusal of the file system into one line that names the path."""
-        try:
-            yield
-        except (OSError, av.error.FFmpegError) as error:
-            reason = STORAGE_ERRORS.get(getattr(error, "errno", None) or 0)
-            if reason is None:
-                raise
-            raise InputError(f"cannot write {self.out}: {reason}; nothing was left behind") from error
+        self._folder.discard()
 
     def _table_features(self) -> dict[str, dict[str, Any]]:
         return {name: feature for name, feature in self.features.items() if name not in self._videos}
@@ -272,52 +230,40 @@ class DatasetWriter:
             "meta/episodes/chunk_index": 0,
             "meta/episodes/file_index": 0,
         }
-        with self._storage():
-            row["data/chunk_index"], row["data/file_index"] = self._data.add(self._folder(), arrays)
+        with writable(self.out):
+            row["data/chunk_index"], row["data/file_index"] = self._data.add(
+                self._folder.path(), arrow_table(arrays, self._schema)
+            )
         for key, frames in videos.items():
             files = self._video[key]
-            with self._storage():
-                files.begin_episode(self._folder(), length)
+            with writable(self.out):
+                files.begin_episode(self._folder.path(), length)
             for frame in frames:
-                with self._storage():
+                with writable(self.out):
                     files.add(frame)
             row.update(files.end_episode(episode, length))
             statistics[key] = files.episode.statistics()
-        for name, values in statistics.items():
-            row.update({f"stats/{name}/{key}": value.tolist() for key, value in values.items()})
+        row.update(statistics_columns(statistics))
         self._episodes.append(row)
         self._frames += length
 
     def _write_metadata(self, root: Path) -> None:
         for key, files in self._video.items():
             self.features[key]["info"] = files.info()
-        data_mb, video_mb = self._size_limits
-        info = {
-            "codebase_version": "v3.0",
-            "robot_type": self.robot_type,
-            "total_episodes": len(self._episodes),
-            "total_frames": self._frames,
-            "total_tasks": len(self._tasks),
-            "chunks_size": FILES_PER_CHUNK,
-            "data_files_size_in_mb": data_mb,
-            "video_files_size_in_mb": video_mb,
-            "fps": int(self.fps) if float(self.fps).is_integer() else self.fps,
-            "splits": {"train": f"0:{len(self._episodes)}"},
-            "data_path": DATA_PATH,
-            "video_path": VIDEO_PATH if self._videos else None,
-            "features": self.features,
-        }
         statistics = {name: feature_statistics(self._data.column(root, name)) for name in self._table_features()}
         statistics |= {key: files.total.statistics() for key, files in self._video.items()}
-        serialised = {
-            name: {key: value.tolist() for key, value in values.items()} for name, values in statistics.items()
-        }
-        for name, content in {"info.json": info, "stats.json": serialised, **self._meta}.items():
+        write_metadata(
+            root,
+            fps=self.fps,
+            robot_type=self.robot_type,
+            features=self.features,
+            tasks=self._tasks,
+            episodes=self._episodes,
+            statistics=statistics,
+            size_limits=self._size_limits,
+        )
+        for name, content in self._meta.items():
             write_json(content, root / "meta" / name)
-        write_tasks(self._tasks, root / "meta/tasks.parquet")
-        path = root / EPISODES_PATH
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(self._episodes), path)
 
 
 def write_table(table: EpisodeTable, out: str | Path, *, meta: Mapping[str, Any] | None = None) -> Path:

@@ -43,7 +43,7 @@ class Pictures:
             bare = [episode for episode in table.episode_index.tolist() if episode not in clips]
             if bare:
                 raise InputError(f"episode {bare[0]} of {table.source!r} has no video of {camera!r}; leave it out")
-            self.readers.append(FrameReader(camera, clips, table.fps, size, cache_bytes // len(cameras)))
+            self.readers.append(FrameReader(camera, clips, table.video_fps, size, cache_bytes // len(cameras)))
         self._episode = np.repeat(table.episode_index, table.lengths)
         self._frame = table.video_frame
 

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import Sampler
 
 from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.mixture import MixtureDataset
 
 
 class SegmentBatches(Sampler[list[int]]):
@@ -31,7 +32,7 @@ class SegmentBatches(Sampler[list[int]]):
 
     def __init__(
         self,
-        dataset: ChunkDataset,
+        dataset: ChunkDataset | MixtureDataset,
         batch_size: int,
         *,
         shuffle: bool = True,
@@ -76,11 +77,8 @@ class SegmentBatches(Sampler[list[int]]):
 
     def _rows(self) -> torch.Tensor:
         """The rows of all chunks, segment after segment: `(F,)`."""
-        starts, counts = self.dataset.segment_starts()
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-            order = torch.randperm(len(starts), generator=generator)
-            starts, counts = starts[order], counts[order]
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch) if self.shuffle else None
+        starts, counts = self.dataset.draw_segments(generator)
         before = torch.cumsum(counts, dim=0) - counts
         position = torch.arange(int(counts.sum())) - torch.repeat_interleave(before, counts)
         return torch.repeat_interleave(starts, counts) + position * self.dataset.chunk_stride

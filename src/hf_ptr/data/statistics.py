@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -84,6 +85,33 @@ class ImageStatistics:
         }
         shaped = {name: value.reshape(3, 1, 1) for name, value in per_channel.items()}
         return {**shaped, "count": np.array([self.frames], dtype=np.int64)}
+
+
+def joined_statistics(parts: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """
+    The statistics of several recordings together, from those of each.
+
+    Args:
+        parts: with `min max mean std` of one shape and `count`; quantiles are joined where all have them, as means
+            weighted by the counts, which is what LeRobot does and an estimate only.
+    """
+    count = np.array([float(np.asarray(part["count"]).ravel()[0]) for part in parts])
+    share = count / count.sum()
+
+    def weighted(values: Sequence[Any]) -> np.ndarray:
+        return np.tensordot(share, np.asarray(values, dtype=np.float64), axes=1)
+
+    mean = weighted([part["mean"] for part in parts])
+    square = weighted([np.asarray(part["std"]) ** 2 + np.asarray(part["mean"]) ** 2 for part in parts])
+    quantiles = [name for name in QUANTILES if all(name in part for part in parts)]
+    return {
+        "min": np.min([part["min"] for part in parts], axis=0),
+        "max": np.max([part["max"] for part in parts], axis=0),
+        "mean": mean,
+        "std": np.sqrt(np.maximum(square - mean**2, 0.0)),
+        **{name: weighted([part[name] for part in parts]) for name in quantiles},
+        "count": np.array([int(count.sum())], dtype=np.int64),
+    }
 
 
 def present_of(features: Sequence[str]) -> list[int | None]:

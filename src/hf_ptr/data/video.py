@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from hf_ptr.data.columns import first_line
 from hf_ptr.errors import InputError
 
 CACHE_BYTES = 512 * 1024**2
@@ -37,6 +38,38 @@ class VideoClip:
     path: Path
     start: float
     frames: int
+
+
+@dataclass(frozen=True)
+class VideoHeader:
+    """What a video's file says of itself: frames in it, frames per second, and pixels."""
+
+    frames: int
+    fps: float
+    height: int
+    width: int
+
+
+def video_header(path: Path) -> VideoHeader:
+    """
+    The header of a video, without decoding it.
+
+    Raises:
+        InputError: the file is missing or damaged, or holds no video.
+    """
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            rate = stream.average_rate
+            if not rate or stream.time_base is None:
+                raise InputError(f"{path} has no frame rate; encode the video anew")
+            # Not every container counts its frames.
+            frames = stream.frames or round(float((stream.duration or 0) * stream.time_base * rate))
+            return VideoHeader(frames, float(rate), stream.height, stream.width)
+    except (*DECODE_ERRORS, IndexError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} cannot be read as a video: {first_line(error)}") from error
 
 
 class FrameReader:

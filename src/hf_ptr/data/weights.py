@@ -13,6 +13,9 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
 from hf_ptr.files import replacing
 
+# What a score file is called in a run's folder, and in its repository on the Hub.
+SCORES_FILE = "scores.parquet"
+
 
 def score_file_keys(table: EpisodeTable) -> dict[str, Any]:
     """The columns of a score file that say which frame a row is, each `(F,)` in the order of the table."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from rich.table import Table
 from scipy import stats
 
 from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.pictures import Pictures
+from hf_ptr.metrics.figures import action_mse
 from hf_ptr.policies import VLAProcessor, load_policy, require_fits
 
 SAMPLES = 16
@@ -26,12 +28,14 @@ class ErrorTable:
     Attributes:
         episodes: ids.
         policy: `(E,)`, of the mean of several sampled chunks: the best guess of a policy that samples.
+        squared: `(E,)`, the mean squared error of that guess.
         sample: `(E,)`, of one sampled chunk.
         hold: `(E,)`, of repeating the present state as the action, or None where states are no actions.
     """
 
     episodes: tuple[int, ...]
     policy: np.ndarray
+    squared: np.ndarray
     sample: np.ndarray
     hold: np.ndarray | None
 
@@ -39,6 +43,7 @@ class ErrorTable:
         """Means with 95 % t-intervals over episodes, and the ratio of the policy's error to that of holding."""
         result: dict[str, Any] = {
             "action_mae": _summary(self.policy),
+            "action_mse": _summary(self.squared),
             "one_sample_mae": _summary(self.sample),
             "samples": SAMPLES,
             "episodes": len(self.episodes),
@@ -104,34 +109,54 @@ def evaluate_dataset(checkpoint: str | Path, table: EpisodeTable, *, seed: int =
     ]
     return ErrorTable(
         episodes=tuple(table.episode_index.tolist()),
-        policy=np.array([error for error, _, _ in errors]),
-        sample=np.array([error for _, error, _ in errors]),
-        hold=np.array([error for _, _, error in errors]) if comparable else None,
+        policy=np.array([error.guess for error in errors]),
+        squared=np.array([error.squared for error in errors]),
+        sample=np.array([error.sample for error in errors]),
+        hold=np.array([error.hold for error in errors]) if comparable else None,
     )
+
+
+class _EpisodeError(NamedTuple):
+    """Errors of one episode, as [`ErrorTable`] names them; `guess` is its `policy`."""
+
+    guess: float
+    squared: float
+    sample: float
+    hold: float
 
 
 def _episode_error(
     policy: Any, processor: VLAProcessor, table: EpisodeTable, episode: int, generator: torch.Generator
-) -> tuple[float, float, float]:
+) -> _EpisodeError:
     config = policy.config
     rows = slice(int(table.starts[episode]), int(table.starts[episode] + table.lengths[episode]))
-    observation = np.concatenate([table.feature(name)[rows] for name in config.observation_features], axis=1)
+    if not config.cameras:
+        observation = np.concatenate([table.feature(name)[rows] for name in config.observation_features], axis=1)
+    else:
+        pictures = Pictures(table, config.observation_features, config.picture_size)
+        observation = pictures[torch.arange(rows.start, rows.stop)].numpy()
     state, action = table.feature(config.state_feature)[rows], table.feature(config.action_feature)[rows]
     task = table.tasks[int(table.task_index[rows.start])]
     policy.reset()
-    mean, one, held = [], [], []
+    guesses, truth, one, held = [], [], [], []
     for frame in range(0, len(action), config.n_action_steps):
         # A row a sample: each carries its own belief tokens, as it would when it acts.
         now = (np.repeat(array[frame : frame + 1], SAMPLES, axis=0) for array in (observation, state))
         chunks = policy.predict_action_chunk(**processor([task] * SAMPLES, *now), generator=generator).numpy()
         recorded = action[frame : frame + config.chunk_size]
         chunks = chunks[:, : len(recorded)]
-        mean.append(np.abs(chunks.mean(axis=0) - recorded))
+        guesses.append(chunks.mean(axis=0))
+        truth.append(recorded)
         one.append(np.abs(chunks - recorded).mean(axis=0))
         if state.shape[1] == action.shape[1]:
             held.append(np.abs(state[frame] - recorded))
-    averaged = [float(np.concatenate(errors).mean()) if errors else float("nan") for errors in (mean, one, held)]
-    return averaged[0], averaged[1], averaged[2]
+    guess, reference = np.concatenate(guesses), np.concatenate(truth)
+    return _EpisodeError(
+        guess=float(np.abs(guess - reference).mean()),
+        squared=action_mse(guess, reference),
+        sample=float(np.concatenate(one).mean()),
+        hold=float(np.concatenate(held).mean()) if held else float("nan"),
+    )
 
 
 def compare(tables: dict[str, ErrorTable]) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from hf_ptr.envs.metaworld import FEATURES, LONGEST_EPISODE, MAX_STEPS, MetaWorldEnv, metaworld_version
+from hf_ptr.envs.metaworld import FEATURES, IMAGE, LONGEST_EPISODE, MAX_STEPS, MetaWorldEnv, metaworld_version
 from hf_ptr.envs.tasks import INSTRUCTIONS, evaluation_seed, task_names
 from hf_ptr.envs.workers import map_in_order, progress_bar
 from hf_ptr.errors import InputError, nearest
@@ -31,6 +31,8 @@ class RolloutConfig(Protocol):
     observation_features: Sequence[str]
     state_feature: str
     n_action_steps: int
+    cameras: tuple[str, ...]
+    picture_size: tuple[int, int]
 
 
 class RolloutPolicy(Protocol):
@@ -146,15 +148,34 @@ def rollout_task(
         InputError: the policy wants a feature that Meta-World lacks, or its actions are NaN or infinite.
     """
     config = policy.config
-    environments = [MetaWorldEnv(task) for _ in seeds]
+    pixels = max(config.picture_size) if config.cameras else None
+    environments = [MetaWorldEnv(task, pixels) for _ in seeds]
+    with ExitStack() as cameras:
+        for env in environments:
+            cameras.callback(env.close)
+        return _roll_out(policy, processor, environments, seeds, max_steps, generator)
+
+
+def _roll_out(
+    policy: RolloutPolicy,
+    processor: RolloutProcessor,
+    environments: Sequence[MetaWorldEnv],
+    seeds: Sequence[int],
+    max_steps: int,
+    generator: torch.Generator | None,
+) -> list[bool]:
+    config, task = policy.config, environments[0].task
     observations = [env.reset(seed) for env, seed in zip(environments, seeds, strict=True)]
+    pictures = [_picture(env) for env in environments]
     instructions = [INSTRUCTIONS[task]] * len(seeds)
     policy.reset()
     steps = 0
     while steps < max_steps and not all(env.success for env in environments):
         inputs = processor(
             instructions=instructions,
-            observation=_rows(observations, config.observation_features),
+            observation=np.stack(pictures)
+            if pictures[0] is not None
+            else _rows(observations, config.observation_features),
             state=_rows(observations, [config.state_feature]),
         )
         chunk = policy.predict_action_chunk(**inputs, generator=generator)
@@ -166,6 +187,8 @@ def rollout_task(
                 if env.success:
                     break
                 observations[row] = env.step(action)
+            if not env.success:
+                pictures[row] = _picture(env)
         steps += actions.shape[1]
     return [env.success for env in environments]
 
@@ -239,16 +262,19 @@ def _load(checkpoint: str, digest: str) -> tuple[Any, Any]:
 
 def _checkpoint_digest(checkpoint: Path) -> str:
     """A hash of what a policy is loaded from: the weights, configurations and tokenizer in its folder."""
-    if not (checkpoint / "config.json").is_file():
+    from hf_ptr.policies.loading import checkpoint_places
+
+    if not any((checkpoint / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise InputError(f"{checkpoint} is no checkpoint: it has no config.json; name the folder of a saved policy")
-    weights = sorted(checkpoint.glob("*.safetensors"))
-    if not weights:
-        raise InputError(f"{checkpoint} has no weights (*.safetensors); name the folder of a saved policy")
     digest = hashlib.sha256()
-    for path in [*weights, *sorted(checkpoint.glob("*config.json")), *sorted(checkpoint.glob("tokenizer.*"))]:
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    for folder in map(Path, checkpoint_places(str(checkpoint))):
+        weights = sorted(folder.glob("*.safetensors"))
+        if not weights:
+            raise InputError(f"{folder} has no weights (*.safetensors); name the folder of a saved policy")
+        for path in [*weights, *sorted(folder.glob("*config.json")), *sorted(folder.glob("tokenizer.*"))]:
+            digest.update(path.name.encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 
@@ -257,13 +283,19 @@ def _check_fits(checkpoint: Path, tasks: Sequence[str]) -> None:
     from transformers import AutoConfig
 
     from hf_ptr.policies import VLAProcessor
+    from hf_ptr.policies.loading import checkpoint_places
 
-    config = AutoConfig.from_pretrained(checkpoint)
+    config = AutoConfig.from_pretrained(checkpoint_places(str(checkpoint))[-1])
     needed = (*RolloutConfig.__annotations__, "observation_dim", "state_dim", "action_dim")
     if not all(hasattr(config, name) for name in needed):
         raise InputError(f"{checkpoint} is a {config.model_type!r} model, not a policy; name the folder of a policy")
+    sees = bool(config.cameras)
+    if sees and config.cameras != (IMAGE,):
+        raise InputError(
+            f"the policy sees through {', '.join(config.observation_features)}, Meta-World has {IMAGE} alone"
+        )
     widths = {
-        "observation_dim": sum(_width(name) for name in config.observation_features),
+        "observation_dim": 0 if sees else sum(_width(name) for name in config.observation_features),
         "state_dim": _width(config.state_feature),
         "action_dim": FEATURES["action"]["shape"][0],
     }
@@ -273,11 +305,7 @@ def _check_fits(checkpoint: Path, tasks: Sequence[str]) -> None:
                 f"{checkpoint} has {name} {getattr(config, name)} but Meta-World needs {width}; it is of another robot"
             )
     processor = VLAProcessor.from_pretrained(checkpoint)
-    processor(
-        instructions=[INSTRUCTIONS[task] for task in tasks],
-        observation=np.zeros((len(tasks), widths["observation_dim"]), dtype=np.float32),
-        state=np.zeros((len(tasks), widths["state_dim"]), dtype=np.float32),
-    )
+    processor.encode_instructions([INSTRUCTIONS[task] for task in tasks])
 
 
 def _width(feature: str) -> int:
@@ -289,6 +317,11 @@ def _width(feature: str) -> int:
             f"{nearest(feature, observed)}"
         )
     return int(FEATURES[feature]["shape"][0])
+
+
+def _picture(env: MetaWorldEnv) -> Any:
+    """What its only camera sees, `(1, height, width, 3)`; None without one."""
+    return env.picture()[None] if env.has_camera else None
 
 
 def _rows(observations: Sequence[Mapping[str, np.ndarray]], features: Sequence[str]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What is post-trained: the contract with PTR, and the native policy."""
 
-from hf_ptr.policies.contract import PolicyOutput, PostTrainable, require_post_trainable
+from hf_ptr.policies.adapters import adapter_of, register_adapter
+from hf_ptr.policies.contract import PolicyOutput, PostTrainable
 from hf_ptr.policies.loading import load_policy, require_fits
 from hf_ptr.policies.vla import VLAPolicy, VLAPolicyConfig, VLAProcessor, policy_from_dataset
 
@@ -10,8 +11,9 @@ __all__ = [
     "VLAPolicy",
     "VLAPolicyConfig",
     "VLAProcessor",
+    "adapter_of",
     "load_policy",
     "policy_from_dataset",
+    "register_adapter",
     "require_fits",
-    "require_post_trainable",
 ]

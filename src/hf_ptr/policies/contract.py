@@ -9,8 +9,6 @@ import torch
 from torch import nn
 from transformers.utils import ModelOutput
 
-from hf_ptr.errors import InputError
-
 Embedded = dict[str, torch.Tensor]
 
 
@@ -78,16 +76,6 @@ class PostTrainable(Protocol):
 CONTRACT = ("embed", "step", "observation_tower", "normalized_state", "feature_sizes")
 
 
-def require_post_trainable(policy: object) -> None:
-    """
-    Checks that a policy keeps the contract.
-
-    Raises:
-        InputError: naming what it lacks.
-    """
-    lacking = [name for name in CONTRACT if not callable(getattr(policy, name, None))]
-    if lacking:
-        raise InputError(
-            f"{type(policy).__name__} cannot be post-trained: it lacks {', '.join(lacking)}. "
-            f"A policy hands over {', '.join(CONTRACT)} (see hf_ptr.policies.PostTrainable)."
-        )
+def lacking(policy: object) -> list[str]:
+    """What of the contract a policy does not hand over."""
+    return [name for name in CONTRACT if not callable(getattr(policy, name, None))]

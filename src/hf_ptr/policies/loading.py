@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoConfig
+from transformers.utils import cached_file
 
+from hf_ptr.belief import BELIEF_FOLDER, BeliefTokenizer
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.errors import InputError
-from hf_ptr.policies.contract import require_post_trainable
+from hf_ptr.errors import InputError, nearest
+from hf_ptr.files import write_json
+from hf_ptr.hub.places import model_folder
+from hf_ptr.policies.adapters import INTERFACE_KEY, adapter_of, load_model, load_processor
+from hf_ptr.policies.lora import below, has_adapter, is_adapted, load_adapted
+from hf_ptr.saved import refuse_pickles_in
 
+INTERFACE_FILE = "policy_interface.json"
 LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
 
 
@@ -20,19 +29,74 @@ def load_policy(place: str) -> tuple[Any, Any]:
     A saved policy in evaluation mode, with its belief tokenizer if it has one, and its processor.
 
     Args:
-        place: a folder or Hub id.
+        place: a folder, `user/name` or `user/name@revision`.
+
+    Returns:
+        What keeps the contract [`PostTrainable`] and acts (`reset`, `select_action`): the policy, or its adapter.
 
     Raises:
-        InputError: when there is no policy, it is damaged, or it is none that can be post-trained.
+        InputError: when there is no policy, it is damaged or unsafe, or it is none that can be post-trained.
     """
+    _, policy, processor = load_to_train(place)
+    if hasattr(policy, "attach_belief"):
+        policy.attach_belief(_belief_of(str(model_folder(place))))
+    return policy, processor
+
+
+def load_to_train(place: str) -> tuple[Any, Any, Any]:
+    """
+    A saved policy as a trainer takes it, what keeps the contract for it, and its processor, in evaluation mode.
+
+    Raises:
+        InputError: as [`load_policy`].
+    """
+    place = str(model_folder(place))
+    refuse_pickles_in(place)
     try:
-        policy, processor = AutoModel.from_pretrained(place).eval(), AutoProcessor.from_pretrained(place)
+        policy = load_trainable(place).eval()
+        processor = load_processor(place, AutoConfig.from_pretrained(checkpoint_places(place)[-1]))
+        return policy, adapter_of(policy), processor
+    except InputError:
+        raise
     except LOAD_ERRORS as error:
         raise InputError(
             f"{place} is no saved policy, or damaged ({error}); pass a run's folder or a Hub id"
         ) from error
-    require_post_trainable(policy)
-    return policy, processor
+
+
+def load_trainable(place: str, **kwargs: Any) -> Any:
+    """The model of a folder or Hub id, under the LoRA adapter that lies there if one does."""
+    if not has_adapter(place):
+        return load_model(place, **kwargs)
+    policy = load_adapted(place, load_model)
+    kept = cached_file(place, INTERFACE_FILE, _raise_exceptions_for_missing_entries=False)
+    if kept is not None:
+        setattr(policy.get_base_model().config, INTERFACE_KEY, json.loads(Path(kept).read_text(encoding="utf-8")))
+    return policy
+
+
+def save_interface(policy: Any, folder: Path) -> None:
+    """Beside a LoRA adapter, with which peft saves no configuration: what ours keeps in that of a foreign policy."""
+    kept = getattr(policy.config, INTERFACE_KEY, None)
+    if is_adapted(policy) and kept is not None:
+        write_json(kept, folder / INTERFACE_FILE)
+
+
+def _belief_of(place: str) -> BeliefTokenizer | None:
+    if cached_file(place, f"{BELIEF_FOLDER}/config.json", _raise_exceptions_for_missing_entries=False) is None:
+        return None
+    return BeliefTokenizer.from_pretrained(place, subfolder=BELIEF_FOLDER).eval()
+
+
+def checkpoint_places(place: str) -> list[str]:
+    """The folders that a policy is loaded from: its own, and under an adapter that of the policy below."""
+    places = [str(model_folder(place))]
+    while has_adapter(places[-1]):
+        base = str(model_folder(below(places[-1])))
+        if base in places:
+            raise InputError(f"the adapter in {place} names itself as the policy that it adapts; write it anew")
+        places.append(base)
+    return places
 
 
 def require_fits(config: Any, table: EpisodeTable, place: str) -> None:
@@ -43,10 +107,18 @@ def require_fits(config: Any, table: EpisodeTable, place: str) -> None:
         InputError: naming the feature that differs.
     """
     widths = {
-        "observation_dim": sum(table.feature(name).shape[1] for name in config.observation_features),
         "state_dim": table.feature(config.state_feature).shape[1],
         "action_dim": table.feature(config.action_feature).shape[1],
     }
+    if not config.cameras:
+        widths["observation_dim"] = sum(table.feature(name).shape[1] for name in config.observation_features)
+    for name in config.cameras:
+        if name not in table.videos:
+            known = ", ".join(table.videos) or "none"
+            raise InputError(
+                f"{place} sees through camera {name!r}, which {table.source!r} lacks (it has: {known})."
+                f"{nearest(name, table.videos)}"
+            )
     for name, width in widths.items():
         if width != getattr(config, name):
             raise InputError(

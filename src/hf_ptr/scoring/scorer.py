@@ -6,11 +6,13 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedConfig, PreTrainedModel, initialization
+from transformers import initialization
+
+from hf_ptr.saved import Component, ComponentConfig
 
 
 @strict
-class TransitionScorerConfig(PreTrainedConfig):
+class TransitionScorerConfig(ComponentConfig):
     r"""
     Configuration of a [`TransitionScorer`].
 
@@ -33,7 +35,7 @@ class TransitionScorerConfig(PreTrainedConfig):
     embedding_size: int = 64
 
 
-class TransitionScorer(PreTrainedModel):
+class TransitionScorer(Component):
     """
     The query `u = f(h, e)` of PTR Sec. 4, a light projection head.
 

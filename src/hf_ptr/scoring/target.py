@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,14 +22,22 @@ class TargetEncoder(nn.Module):
         tower: the policy's tower `v`, a module from observations `(B, …)` to pooled features `(B, D)`. It is copied,
             in float32 whatever the policy's precision: in bfloat16 a step of `1-μ` is lost to rounding.
         decay: `μ` in [0, 1]; 1 freezes the encoder (the paper's "frozen target encoder" ablation).
+
+    A tower under LoRA is followed by its effective weights, the adapter's added: the copy has no adapter.
+
+    Raises:
+        ValueError: for a decay out of range, and for quantised weights, of which there is no average.
     """
 
     def __init__(self, tower: nn.Module, decay: float = 0.999):
         super().__init__()
         if not 0.0 <= decay <= 1.0:
             raise ValueError(f"decay is {decay}; it must lie in [0, 1]")
+        if any(not parameter.is_floating_point() for parameter in tower.parameters()):
+            raise ValueError("the observation tower is quantised: the target encoder cannot average such weights")
         self.decay = decay
-        self.tower = copy.deepcopy(tower)._apply(_at_least_single).requires_grad_(False).eval()
+        own = _without_adapters(copy.deepcopy(tower))._apply(_at_least_single)
+        self.tower = own.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> TargetEncoder:
         """Stays in evaluation mode: dropout would make the targets random."""
@@ -42,12 +52,53 @@ class TargetEncoder(nn.Module):
     @torch.no_grad()
     def update(self, tower: nn.Module) -> None:
         """One EMA step towards the policy's tower, after an optimiser step. Buffers are copied as they are."""
+        parameters: list[torch.Tensor] = []
+        buffers: list[torch.Tensor] = []
+        for module, adapter in _layers(tower):
+            own = [parameter.data for parameter in module.parameters(recurse=False)]
+            if adapter is not None:
+                # peft adapts the weight, which a layer registers before its bias.
+                own[0] = own[0] + sum(adapter.get_delta_weight(name) for name in adapter.active_adapters)
+            parameters += own
+            buffers += module.buffers(recurse=False)
         if self.decay < 1.0:
-            own = [parameter.data for parameter in self.tower.parameters()]
-            new = [_at_least_single(parameter.data) for parameter in tower.parameters()]
-            torch._foreach_lerp_(own, new, 1.0 - self.decay)
-        for mine, theirs in zip(self.tower.buffers(), tower.buffers(), strict=True):
+            averages = [parameter.data for parameter in self.tower.parameters()]
+            torch._foreach_lerp_(averages, [_at_least_single(each) for each in parameters], 1.0 - self.decay)
+        for mine, theirs in zip(self.tower.buffers(), buffers, strict=True):
             mine.copy_(theirs)
+
+
+def _layers(tower: nn.Module) -> Iterator[tuple[nn.Module, Any]]:
+    """Every module as if peft had wrapped none, in the order of `modules()`, and the adapter that is on it, if any."""
+    own: Any = _trained(tower)
+    adapter = own if _is_adapted(own) else None
+    own = own if adapter is None else adapter.get_base_layer()
+    yield own, adapter
+    for child in own.children():
+        yield from _layers(child)
+
+
+def _without_adapters(tower: nn.Module) -> nn.Module:
+    """The tower itself, its adapters merged and peft's wrappers taken out."""
+    own: Any = _trained(tower)
+    if _is_adapted(own):
+        own.merge()
+        own = own.get_base_layer()
+    for name, child in own.named_children():
+        setattr(own, name, _without_adapters(child))
+    return own
+
+
+def _is_adapted(module: nn.Module) -> bool:
+    """A layer that peft has wrapped."""
+    return hasattr(module, "get_delta_weight") and hasattr(module, "get_base_layer")
+
+
+def _trained(module: Any) -> nn.Module:
+    """Of a module that peft trains in full, the copy that it trains."""
+    if hasattr(module, "modules_to_save") and hasattr(module, "original_module"):
+        return module.modules_to_save[module.active_adapters[0]]
+    return module
 
 
 def _at_least_single(tensor: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ MODEL_INPUTS = (
     "instruction_mask",
     "actions",
     "action_mask",
+    "action_dim_mask",
     "next_observation",
 )
 

@@ -5,22 +5,28 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from transformers import AutoModel, PreTrainedModel
+from peft import PeftConfig
+from transformers import PreTrainedModel
 
 from hf_ptr.errors import InputError
+from hf_ptr.hub.places import model_folder
+from hf_ptr.policies.loading import load_trainable
+from hf_ptr.policies.lora import with_adapter
 from hf_ptr.training.config import PTRConfig
 from hf_ptr.training.model import PTRModel, build_ptr_model, has_ptr_parts
 
 
-def as_ptr_model(model: str | os.PathLike | PreTrainedModel, args: PTRConfig) -> PTRModel:
+def as_ptr_model(
+    model: str | os.PathLike | PreTrainedModel, args: PTRConfig, peft_config: PeftConfig | None = None
+) -> PTRModel:
     """
     The module to train. A [`PTRModel`], or a run's folder, with the parts that `args` ask for goes on with them;
-    another run's folder gives its policy, and the parts are new.
+    another run's folder gives its policy, and the parts are new. With `peft_config` an adapter trains the policy.
     """
     policy: Any = model
     if isinstance(model, str | os.PathLike):
-        place = str(model)
-        policy = PTRModel.from_pretrained(place) if has_ptr_parts(place) else AutoModel.from_pretrained(place)
+        place = str(model_folder(model))
+        policy = PTRModel.from_pretrained(place) if has_ptr_parts(place) else load_trainable(place)
     if args.with_scorer and any(getattr(part, "is_quantized", False) for part in policy.modules()):
         raise InputError("the policy is quantised, and its EMA target would have to be, too; load it unquantised")
     if isinstance(policy, PTRModel):
@@ -28,6 +34,8 @@ def as_ptr_model(model: str | os.PathLike | PreTrainedModel, args: PTRConfig) ->
         has = (policy.scorer is not None, 0 if belief is None else belief.config.num_tokens)
         if has == (args.with_scorer, args.belief_tokens):
             policy.config.scorer_shapes_policy = args.scorer_shapes_policy
+            if peft_config is not None:
+                policy.set_policy(with_adapter(policy.policy, peft_config))
             return policy
         if policy is model:
             raise InputError(
@@ -37,7 +45,7 @@ def as_ptr_model(model: str | os.PathLike | PreTrainedModel, args: PTRConfig) ->
             )
         policy = policy.policy
     return build_ptr_model(
-        policy,
+        policy if peft_config is None else with_adapter(policy, peft_config),
         with_scorer=args.with_scorer,
         belief_tokens=args.belief_tokens,
         target_decay=args.target_decay,

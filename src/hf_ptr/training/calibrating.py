@@ -9,11 +9,9 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 
 from hf_ptr.data.chunks import ChunkDataset
-from hf_ptr.data.weights import read_weights, write_scores
+from hf_ptr.data.weights import SCORES_FILE, read_weights, write_scores
 from hf_ptr.scoring.fitting import fit_scores
 from hf_ptr.training.config import PTRConfig
-
-SCORES_FILE = "scores.parquet"
 
 
 def calibrated_chunks(

@@ -10,12 +10,15 @@ from typing import Any
 import torch
 from huggingface_hub.dataclasses import strict
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import ModelOutput, cached_file
 
 from hf_ptr.belief import BELIEF_FOLDER, BeliefTokenizer, BeliefTokenizerConfig
 from hf_ptr.errors import InputError
-from hf_ptr.policies.contract import require_post_trainable
+from hf_ptr.policies.adapters import adapter_of, model_of
+from hf_ptr.policies.loading import load_trainable, save_interface
+from hf_ptr.policies.lora import is_adapted
+from hf_ptr.saved import ComponentConfig, load_exactly
 from hf_ptr.scoring import TargetEncoder, TransitionScorer, TransitionScorerConfig
 
 CONFIG_FOLDER = "ptr"
@@ -24,7 +27,7 @@ TARGET_FILE = "target_encoder/model.safetensors"
 
 
 @strict
-class PTRModelConfig(PreTrainedConfig):
+class PTRModelConfig(ComponentConfig):
     r"""
     Configuration of a [`PTRModel`]: the parts it is made of. A part that is None does not exist.
 
@@ -97,19 +100,31 @@ class PTRModel(PreTrainedModel):
     base_model_prefix = "ptr"
     main_input_name = "observation"
 
-    def __init__(self, config: PTRModelConfig, policy: PreTrainedModel | None = None):
+    def __init__(self, config: PTRModelConfig, policy: Any | None = None):
         super().__init__(config)
-        # Any: what is called is the contract, which no class of transformers declares.
-        given: Any = AutoModel.from_config(config.policy_config) if policy is None else policy
-        require_post_trainable(given)
-        self.policy: Any = given
+        self.set_policy(model_of(config.policy_config) if policy is None else policy)
         self.scorer = None if config.scorer_config is None else TransitionScorer(config.scorer_config)
         self.belief_tokenizer = None if config.belief_config is None else BeliefTokenizer(config.belief_config)
         self.target_encoder = (
-            None if self.scorer is None else TargetEncoder(given.observation_tower(), decay=config.target_decay)
+            None if self.scorer is None else TargetEncoder(self.adapter.observation_tower(), decay=config.target_decay)
         )
-        if hasattr(given, "attach_belief"):
-            given.attach_belief(self.belief_tokenizer)
+        self._attach_belief()
+
+    @property
+    def adapter(self) -> Any:
+        """What keeps the contract [`PostTrainable`] for the policy: the policy itself, or an adapter around it."""
+        return self._adapter[0]
+
+    def set_policy(self, policy: Any) -> None:
+        """Takes another policy, as one under LoRA in place of the bare one."""
+        # Any: what is called is the contract, which no class of transformers declares.
+        self.policy: Any = policy
+        # In a tuple, so that it is no module a second time.
+        self._adapter = (adapter_of(policy),)
+
+    def _attach_belief(self) -> None:
+        if hasattr(self.adapter, "attach_belief"):
+            self.adapter.attach_belief(self.belief_tokenizer)
 
     def forward(
         self,
@@ -119,6 +134,7 @@ class PTRModel(PreTrainedModel):
         instruction_mask: torch.Tensor,
         actions: torch.Tensor,
         action_mask: torch.Tensor,
+        action_dim_mask: torch.Tensor | None = None,
         next_observation: torch.Tensor | None = None,
         carried_tokens: torch.Tensor | None = None,
         carried: torch.Tensor | None = None,
@@ -127,16 +143,25 @@ class PTRModel(PreTrainedModel):
         One pass over N chunks.
 
         Args:
-            observation, state, instruction_ids, instruction_mask, actions, action_mask: as the policy takes them.
+            observation, state, instruction_ids, instruction_mask, actions, action_mask, action_dim_mask: as the policy
+                takes them.
             next_observation: `(N, do)` raw, `o_{t+Δ}`; read by the target encoder alone.
             carried_tokens: `(N, M, D)`, belief tokens left by each chunk's predecessor, see [`BeliefCarry`].
             carried: `(N,)` bool, which of them to use; the others begin a segment with `z_init`.
         """
-        embedded = self.policy.embed(
-            observation, state, instruction_ids, instruction_mask, actions, action_mask, **self._scoring_arguments()
+        given = {"action_dim_mask": action_dim_mask} if action_dim_mask is not None else {}
+        embedded = self.adapter.embed(
+            observation,
+            state,
+            instruction_ids,
+            instruction_mask,
+            actions,
+            action_mask,
+            **given,
+            **self._scoring_arguments(),
         )
         tokens = self._belief_tokens(len(observation), carried_tokens, carried)
-        passed = self.policy.step(embedded, tokens)
+        passed = self.adapter.step(embedded, tokens)
         output = PTROutput(action_loss=passed.action_loss)
         if self.belief_tokenizer is not None:
             read = self._auxiliary(passed.hidden_states, passed.action_embeddings)
@@ -174,7 +199,7 @@ class PTRModel(PreTrainedModel):
     def update_target(self) -> None:
         """One EMA step of the target encoder, after an optimiser step."""
         if self.target_encoder is not None:
-            self.target_encoder.update(self.policy.observation_tower())
+            self.target_encoder.update(self.adapter.observation_tower())
 
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
@@ -211,7 +236,15 @@ class PTRModel(PreTrainedModel):
             return
         folder = Path(save_directory)
         state = kwargs.pop("state_dict", None) or self.state_dict()
+        card = folder / "README.md"
+        before = card.read_bytes() if card.is_file() else None
         self.policy.save_pretrained(folder, state_dict=tensors_under(state, "policy."), **kwargs)
+        if is_adapted(self.policy):
+            # peft writes a card of its own, a form to be filled in, over what stands there.
+            card.unlink(missing_ok=True)
+            if before is not None:
+                card.write_bytes(before)
+        save_interface(self.policy, folder)
         config = PTRModelConfig(**{**self.config.to_dict(), "policy_config": None})
         config.save_pretrained(folder / CONFIG_FOLDER)
         if self.belief_tokenizer is not None:
@@ -230,7 +263,7 @@ class PTRModel(PreTrainedModel):
         Loads what [`~PTRModel.save_pretrained`] wrote, from a folder or a Hub id.
 
         Raises:
-            InputError: when the place holds no PTR parts.
+            InputError: when the place holds no PTR parts, or they are damaged (see [`Component`]).
         """
         place = str(pretrained_model_name_or_path)
         try:
@@ -240,17 +273,17 @@ class PTRModel(PreTrainedModel):
                 f"{place} holds no PTR parts ({CONFIG_FOLDER}/config.json is missing); "
                 "load a plain policy with AutoModel.from_pretrained."
             ) from error
-        policy = AutoModel.from_pretrained(place, **kwargs)
+        policy = load_trainable(place, **kwargs)
         config.policy_config = policy.config
         model = cls(config, policy=policy)
         if model.belief_tokenizer is not None:
             model.belief_tokenizer = BeliefTokenizer.from_pretrained(place, subfolder=BELIEF_FOLDER, **kwargs)
-            if hasattr(policy, "attach_belief"):
-                policy.attach_belief(model.belief_tokenizer)
+            model._attach_belief()
         if model.scorer is not None:
             model.scorer = TransitionScorer.from_pretrained(place, subfolder=SCORER_FOLDER, **kwargs)
             assert model.target_encoder is not None
-            model.target_encoder.load_state_dict(load_file(str(cached_file(place, TARGET_FILE, **kwargs))))
+            target = load_file(str(cached_file(place, TARGET_FILE, **kwargs)))
+            load_exactly(model.target_encoder, target, f"{place}/{TARGET_FILE}")
         return model
 
 
@@ -273,8 +306,7 @@ def build_ptr_model(
         with_scorer: False for the SFT and SFT+Belief arms, which have neither scorer nor target encoder.
         belief_tokens: `M`; 0 for none.
     """
-    require_post_trainable(policy)
-    sizes = policy.feature_sizes()
+    sizes = adapter_of(policy).feature_sizes()
     scorer = TransitionScorerConfig(
         context_size=sizes.context, action_size=sizes.action, embedding_size=sizes.observation
     )

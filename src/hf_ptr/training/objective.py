@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from hf_ptr import functional as F
+from hf_ptr.metrics.figures import identified
 from hf_ptr.scoring import AdaptiveScaleController, CandidatePool, Candidates
 from hf_ptr.training.config import PTRConfig
 from hf_ptr.training.model import PTROutput
@@ -243,7 +244,7 @@ class PTRObjective:
         low, high = F.weight_bounds(self.args.alpha, self.args.w_min, self.args.w_max)
         near = 1e-4
         seen = {
-            "nce_acc": (logits[:, 0] > best_mismatched).to(score.dtype),
+            "nce_acc": identified(logits).to(score.dtype),
             "nce_margin": (logits[:, 0] - best_mismatched).nan_to_num(posinf=0.0),
             "ptr_score": score,
             "weight_clip_low": (weight <= low + near).to(score.dtype),

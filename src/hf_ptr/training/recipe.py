@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from peft import LoraConfig
 from transformers import HfArgumentParser
 
 from hf_ptr.errors import InputError, nearest
@@ -21,10 +22,14 @@ from hf_ptr.training.config import PTRConfig
 class DataArguments:
     """Which episodes are trained on, and how they are cut into segments of chunks."""
 
-    dataset: str | None = field(default=None, metadata={"help": "Folder of a LeRobotDataset (v2.1 or v3.0)."})
+    dataset: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id of a LeRobotDataset (v2.1 or v3.0)."}
+    )
     episodes: str | None = field(default=None, metadata={"help": "Episode ids, as in 0:16,20; all by default."})
+    skip_episodes: str | None = field(default=None, metadata={"help": "Ids of unusable episodes to leave out."})
     eval_episodes: str | None = field(default=None, metadata={"help": "Held-out episode ids for the eval loss."})
     corruption: str = field(default="clean", metadata={"help": "Faults put into the training data, by name."})
+    corruption_severity: float = field(default=1.0, metadata={"help": "So many times as severe as the name says."})
     corruption_seed: int = field(default=0, metadata={"help": "Which episodes the faults fall on."})
     observation_features: list[str] = field(
         default_factory=lambda: ["observation.state"], metadata={"help": "Features that make up the observation."}
@@ -32,7 +37,8 @@ class DataArguments:
     state_feature: str = field(default="observation.state", metadata={"help": "The proprioceptive state."})
     action_feature: str = field(default="action", metadata={"help": "The action."})
     weights: str | None = field(
-        default=None, metadata={"help": "Score file whose weights the chunks count with; needs alpha 0."}
+        default=None,
+        metadata={"help": "Score file, or Hub id of one, whose weights chunks count with; needs alpha 0."},
     )
     segment_chunks: int = field(default=4, metadata={"help": "Consecutive chunks of a segment."})
     target_offset: int = field(default=16, metadata={"help": "Frames from a chunk's start to the observation after."})
@@ -43,6 +49,11 @@ class PolicyArguments:
     """Which policy is post-trained: one from a folder or the Hub, or a new native policy of the given size."""
 
     policy: str | None = field(default=None, metadata={"help": "Folder or Hub id; a new native policy by default."})
+    size: str | None = field(default=None, metadata={"help": "Size of a policy on pictures: tiny, small, internvl."})
+    vision_model: str | None = field(default=None, metadata={"help": "Pretrained vision tower: folder or Hub id."})
+    text_model: str | None = field(default=None, metadata={"help": "Pretrained text encoder: folder or Hub id."})
+    image_size: int = field(default=96, metadata={"help": "Height and width of the pictures that the policy reads."})
+    target_layer: int | None = field(default=None, metadata={"help": "Vision layer that the target encoder reads."})
     chunk_size: int = field(default=16, metadata={"help": "Actions predicted at once."})
     n_action_steps: int = field(default=8, metadata={"help": "Actions executed before the next chunk."})
     hidden_size: int = field(default=64, metadata={"help": "Width of the context tokens."})
@@ -52,6 +63,8 @@ class PolicyArguments:
     expert_size: int = field(default=256, metadata={"help": "Width of the action expert."})
     num_expert_layers: int = field(default=2, metadata={"help": "Residual blocks of the action expert."})
     dropout: float = field(default=0.0, metadata={"help": "Dropout in observation encoder and action expert."})
+    action_head: str = field(default="flow", metadata={"help": "flow, diffusion or tokens."})
+    num_denoising_steps: int = field(default=4, metadata={"help": "Steps from noise to actions at inference."})
     relative_actions: bool = field(default=False, metadata={"help": "Act relative to the state at a chunk's start."})
     scale_floor: float = field(
         default=0.0, metadata={"help": "Least scale of observation and state, in their units, as 0.3 (rad)."}
@@ -59,8 +72,39 @@ class PolicyArguments:
     action_features: str = field(default="clean", metadata={"help": "What e pools: clean or noised action tokens."})
 
 
+@dataclass
+class LoraArguments:
+    """Whether the policy is trained by a LoRA adapter, under TRL's names."""
+
+    use_peft: bool = field(default=False, metadata={"help": "Train a LoRA adapter on the policy; needs policy."})
+    lora_r: int = field(default=16, metadata={"help": "Rank of the adapter."})
+    lora_alpha: int = field(default=32, metadata={"help": "Scale of the adapter, divided by its rank."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the adapter."})
+    lora_target_modules: list[str] = field(
+        default_factory=lambda: ["all-linear"], metadata={"help": "Names, or one pattern, of the layers to adapt."}
+    )
+    lora_modules_to_save: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Modules that are trained in full and saved with the adapter."},
+    )
+
+    def peft_config(self) -> LoraConfig | None:
+        """The adapter's configuration; None without one."""
+        if not self.use_peft:
+            return None
+        targets = self.lora_target_modules
+        return LoraConfig(
+            r=self.lora_r,
+            lora_alpha=self.lora_alpha,
+            lora_dropout=self.lora_dropout,
+            # peft reads a text as a pattern, and a list as the ends of names.
+            target_modules=targets[0] if len(targets) == 1 else targets,
+            modules_to_save=self.lora_modules_to_save or None,
+        )
+
+
 NEW_POLICY_FIELDS = tuple(item.name for item in dataclasses.fields(PolicyArguments) if item.name != "policy")
-SECTIONS: tuple[Any, ...] = (DataArguments, PolicyArguments, PTRConfig)
+SECTIONS: tuple[Any, ...] = (DataArguments, PolicyArguments, LoraArguments, PTRConfig)
 
 
 @dataclass
@@ -69,6 +113,7 @@ class Recipe:
 
     data: DataArguments
     policy: PolicyArguments
+    lora: LoraArguments
     training: PTRConfig
     given: dict[str, Any]
 
@@ -121,6 +166,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         except yaml.YAMLError as error:
             raise InputError(f"the value of {text!r} cannot be read as YAML; quote it") from error
         where[key] = "on the command line"
+    if "hub_token" in given:
+        raise InputError(
+            f"hub_token stands {where['hub_token']}, and a run's folder keeps its recipe: take it out, and log in "
+            "with `hf auth login` or set HF_TOKEN"
+        )
     for key in given:
         if key not in known:
             raise InputError(f"unknown key {key!r} {where[key]}.{nearest(str(key), known)}")
@@ -129,12 +179,12 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     arguments = [text for key, value in given.items() if value is not None for text in _as_argument(key, value)]
     parser = _Parser(list(SECTIONS), allow_abbrev=False)
     try:
-        data, policy, training = parser.parse_args_into_dataclasses(args=arguments, look_for_args_file=False)
+        data, policy, lora, training = parser.parse_args_into_dataclasses(args=arguments, look_for_args_file=False)
     except InputError as error:
         raise InputError(f"{path}: {_located(str(error), where)}") from error
     except ValueError as error:
         raise InputError(f"{path}: {_located(str(error), where)}") from error
-    return Recipe(data, policy, training, given)
+    return Recipe(data, policy, lora, training, given)
 
 
 def parse_episodes(text: str | None) -> list[int] | None:

@@ -10,10 +10,8 @@ from hf_ptr.scoring.fitting import require_fittable
 from hf_ptr.training.config import PTRConfig
 
 
-def refuse(args: PTRConfig, peft_config: Any, train: Any, evaluation: Any, processor: Any, collator: Any) -> None:
+def refuse(args: PTRConfig, train: Any, evaluation: Any, processor: Any, collator: Any) -> None:
     """What cannot be trained, by name and before anything is built."""
-    if peft_config is not None:
-        raise InputError("peft_config is not supported by PTRTrainer yet; leave it out")
     if args.n_gpu > 1:
         raise InputError(
             f"one process has {args.n_gpu} devices; launch one process a device, as with accelerate launch --multi_gpu"

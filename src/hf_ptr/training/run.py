@@ -11,21 +11,26 @@ import numpy as np
 import yaml
 from huggingface_hub.errors import StrictDataclassError
 from transformers import set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.columns import first_line
 from hf_ptr.data.corruption import corrupt
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.data.weights import read_weights
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_text
-from hf_ptr.policies import load_policy, policy_from_dataset, require_fits
+from hf_ptr.hub.places import checkpoint_folder, dataset_folder, named, score_file
+from hf_ptr.policies import adapter_of, policy_from_dataset, require_fits
+from hf_ptr.policies.acting import belief_lag
+from hf_ptr.policies.loading import load_to_train
 from hf_ptr.training.checkpoints import last_complete_checkpoint
+from hf_ptr.training.provenance import RECIPE_FILE, corruption_of, told
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
 from hf_ptr.training.trainer import PTRTrainer
 
-RECIPE_FILE = "recipe.yaml"
 DONE_FILE = "train_results.json"
 
 
@@ -48,40 +53,79 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
     _require_same_run(folder, recipe)
     if (folder / DONE_FILE).exists():
         return folder
+    # What a killed run left is nearer to the end than what the recipe begins with.
+    resume = last_complete_checkpoint(folder) or recipe.training.resume_from_checkpoint
+    resume = None if resume is None else _checkpoint(resume)
     trainer = build_trainer(recipe)
     if trainer.is_world_process_zero():
         write_text(yaml.safe_dump(recipe.given, sort_keys=True, allow_unicode=True), folder / RECIPE_FILE)
-    result = trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder))
-    trainer.save_model()
+    result = trainer.train(resume_from_checkpoint=resume)
+    trainer.save_model(_internal_call=True)
     trainer.save_state()
     if trainer.eval_dataset is not None:
         trainer.save_metrics("eval", trainer.evaluate())
     # Last: its presence says that the run is complete.
     trainer.save_metrics("train", result.metrics, combined=False)
+    if recipe.training.push_to_hub:
+        _push(trainer, folder)
     return folder
+
+
+def _checkpoint(place: str) -> str:
+    """
+    The folder of the checkpoint to go on from.
+
+    Raises:
+        InputError: when there is none at that place.
+    """
+    folder = checkpoint_folder(place)
+    if not (folder / TRAINER_STATE_NAME).is_file():
+        raise InputError(f"resume_from_checkpoint {place} is no checkpoint: it has no {TRAINER_STATE_NAME}")
+    return str(folder)
+
+
+def _push(trainer: PTRTrainer, folder: Path) -> None:
+    try:
+        trainer.push_to_hub()
+    except InputError as error:
+        raise InputError(
+            f"{folder} is trained, but could not be pushed: {error}; then hf-ptr push {folder} --repo-id "
+            f"{trainer.hub_model_id}"
+        ) from error
 
 
 def build_trainer(recipe: Recipe) -> PTRTrainer:
     """Reads the data, makes or loads the policy, and puts both into a [`PTRTrainer`]."""
     # Before the policy's weights are drawn, so that a recipe and its seed are one run.
     set_seed(recipe.training.seed)
-    episodes, held_out = parse_episodes(recipe.data.episodes), parse_episodes(recipe.data.eval_episodes)
+    skip = parse_episodes(recipe.data.skip_episodes) or []
+    episodes, held_out = (
+        None if ids is None else [number for number in ids if number not in set(skip)]
+        for ids in (parse_episodes(recipe.data.episodes), parse_episodes(recipe.data.eval_episodes))
+    )
     both = sorted(set(episodes or ()) & set(held_out or ()))
     if both:
         raise InputError(f"episodes {both} are in episodes and in eval_episodes; hold out others")
-    whole = read_dataset(str(recipe.data.dataset))
+    wanted = None if episodes is None else [*episodes, *(held_out or ())]
+    dataset = dataset_folder(str(recipe.data.dataset), recipe.data.observation_features)
+    whole = named(_read(str(dataset), wanted, skip), dataset)
     if held_out and episodes is None:
         episodes = [number for number in whole.episode_index.tolist() if number not in set(held_out)]
     table = whole if episodes is None else whole.select(episodes)
-    table, _ = corrupt(table, recipe.data.corruption, recipe.data.corruption_seed)
+    table, truth = corrupt(table, recipe.data.corruption, recipe.data.corruption_seed, recipe.data.corruption_severity)
+    faults = truth if truth.faults else corruption_of(dataset)
     policy, processor = _policy(recipe, table)
+    config = adapter_of(policy).config
+    cameras = [name for name in config.observation_features if name in table.videos]
+    ids = whole.episode_index.tolist()
+    refuse_unusable(validate_dataset(str(dataset), episodes=ids, cameras=cameras, decode=False), skip)
     cut: dict[str, Any] = {
         "segment_chunks": recipe.data.segment_chunks,
         "target_offset": recipe.data.target_offset,
     }
-    weights = None if recipe.data.weights is None else read_weights(recipe.data.weights, table)
-    train = chunks_for(policy.config, table, weights=weights, **cut)
-    evaluation = None if held_out is None else chunks_for(policy.config, whole.select(held_out), **cut)
+    weights = None if recipe.data.weights is None else read_weights(score_file(recipe.data.weights), table)
+    train = chunks_for(config, table, weights=weights, **cut)
+    evaluation = None if held_out is None else chunks_for(config, whole.select(held_out), **cut)
     with _settings_refused():
         trainer = PTRTrainer(
             model=policy,
@@ -89,11 +133,23 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
             train_dataset=train,
             eval_dataset=evaluation,
             processing_class=processor,
+            peft_config=recipe.lora.peft_config(),
         )
         # What training would build first, and would complain of when the folder is already made.
         trainer.get_train_dataloader()
         trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
+    trainer.provenance["corruption"] = None if faults is None else told(faults)
     return trainer
+
+
+def _read(dataset: str, episodes: list[int] | None, skip: list[int]) -> EpisodeTable:
+    try:
+        return read_dataset(dataset, episodes, skip=skip)
+    except InputError:
+        # The reader stops at the first thing that is wrong; this says which episodes to skip for all of it.
+        everything = validate_dataset(dataset, episodes=episodes, skip=skip, cameras=(), decode=False)
+        refuse_unusable(everything, skip)
+        raise
 
 
 @contextmanager
@@ -101,6 +157,8 @@ def _settings_refused() -> Iterator[None]:
     """Says in one line what transformers finds wrong with the settings, a missing package among them."""
     try:
         yield
+    except InputError:
+        raise
     except (ImportError, RuntimeError, ValueError) as error:
         raise InputError(f"these settings cannot be used here: {first_line(error)}") from error
 
@@ -113,11 +171,12 @@ def chunks_for(
         table,
         chunk_size=config.chunk_size,
         segment_chunks=segment_chunks,
-        chunk_stride=config.belief_lag * config.n_action_steps,
+        chunk_stride=belief_lag(config) * config.n_action_steps,
         target_offset=target_offset,
         observation_features=config.observation_features,
         state_feature=config.state_feature,
         action_feature=config.action_feature,
+        image_size=config.picture_size,
         weights=weights,
     )
 
@@ -125,7 +184,8 @@ def chunks_for(
 def _policy(recipe: Recipe, table: EpisodeTable) -> tuple[Any, Any]:
     data, place = recipe.data, recipe.policy.policy
     if place is None:
-        size = {name: getattr(recipe.policy, name) for name in NEW_POLICY_FIELDS}
+        # What the recipe leaves out, a size or the policy's own configuration decides.
+        size = {name: getattr(recipe.policy, name) for name in NEW_POLICY_FIELDS if name in recipe.given}
         try:
             return policy_from_dataset(
                 table,
@@ -136,12 +196,19 @@ def _policy(recipe: Recipe, table: EpisodeTable) -> tuple[Any, Any]:
             )
         except StrictDataclassError as error:
             raise InputError(f"this policy cannot be built: {_innermost(error)}") from error
-    set_by_policy = (*NEW_POLICY_FIELDS, "observation_features", "state_feature", "action_feature")
-    clash = [name for name in set_by_policy if name in recipe.given]
+    policy, actor, processor = load_to_train(place)
+    features = {
+        name: getattr(data, name)
+        for name in ("observation_features", "state_feature", "action_feature")
+        if name in recipe.given
+    }
+    if actor.needs_dataset:
+        actor.fit_to(table, **features)
+        features = {}
+    clash = [name for name in (*NEW_POLICY_FIELDS, *features) if name in recipe.given]
     if clash:
         raise InputError(f"{', '.join(clash)} cannot be set with policy: {place} brings its own; remove the key")
-    policy, processor = load_policy(place)
-    require_fits(policy.config, table, place)
+    require_fits(actor.config, table, place)
     return policy, processor
 
 

@@ -6,27 +6,33 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
+from huggingface_hub import HfApi
+from peft import PeftConfig
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, rotate_checkpoints
+from transformers.utils import PushInProgress
 
 from hf_ptr import functional as F
 from hf_ptr.belief import BeliefCarry
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.segments import SegmentBatches
 from hf_ptr.errors import InputError
-from hf_ptr.files import write_text
+from hf_ptr.files import write_json, write_text
+from hf_ptr.hub.places import checkpoint_folder
 from hf_ptr.scoring import Candidates
 from hf_ptr.training.batch import candidates_of, model_inputs
 from hf_ptr.training.building import as_ptr_model
 from hf_ptr.training.calibrating import calibrated_chunks
+from hf_ptr.training.card import write_card
 from hf_ptr.training.checkpoints import (
     clear_unfinished,
     last_complete_checkpoint,
@@ -41,9 +47,12 @@ from hf_ptr.training.config import ARGUMENTS_FILE, PTRConfig
 from hf_ptr.training.faults import FirstFault
 from hf_ptr.training.model import PTRModel, PTROutput, tensors_under
 from hf_ptr.training.objective import Losses, PTRObjective
+from hf_ptr.training.provenance import RUN_FILE, provenance
+from hf_ptr.training.publishing import push_checkpoint, push_run, repository_of
 from hf_ptr.training.ranks import Ranks
 from hf_ptr.training.refusals import refuse
 from hf_ptr.training.stopping import StopSignals, leave
+from hf_ptr.training.weight_record import WEIGHTS_FILE, WeightRecord, weight_record
 from hf_ptr.training.window import Window
 
 logger = logging.getLogger(__name__)
@@ -60,7 +69,8 @@ class PTRTrainer(Trainer):
         eval_dataset: of the same kind; `eval_loss` is the unweighted action loss.
         processing_class: the policy's processor, which encodes the instructions.
         data_collator: joins chunks to a batch; made from the processor and the dataset when left out.
-        peft_config: not supported yet; only None is accepted.
+        peft_config: of a LoRA adapter that is trained in place of the policy's own weights; scorer and belief
+            tokenizer are trained in full. A policy that has an adapter goes on with it.
 
     Raises:
         InputError: for a model that is no policy, and for what is not supported (see `refuse`).
@@ -76,6 +86,9 @@ class PTRTrainer(Trainer):
     args: PTRConfig
     model: PTRModel
     objective: PTRObjective
+    # Trainer sets both to None in its __init__, whence its types.
+    hub_model_id: Any
+    push_in_progress: Any
     # `compute_loss` normalises over the whole step, see `Window`: nothing is left to divide by.
     loss_is_scaled_for_ga = True
 
@@ -89,14 +102,14 @@ class PTRTrainer(Trainer):
         data_collator: Callable[[Any], dict[str, Any]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
-        peft_config: Any | None = None,
+        peft_config: PeftConfig | None = None,
     ):
-        refuse(args, peft_config, train_dataset, eval_dataset, processing_class, data_collator)
+        refuse(args, train_dataset, eval_dataset, processing_class, data_collator)
         if data_collator is None:
             dataset = train_dataset if train_dataset is not None else eval_dataset
             data_collator = ChunkCollator(processing_class, tasks=getattr(dataset, "tasks", ()))
         super().__init__(
-            model=as_ptr_model(model, args),
+            model=as_ptr_model(model, args, peft_config),
             args=args,
             data_collator=data_collator,
             train_dataset=train_dataset,
@@ -123,12 +136,17 @@ class PTRTrainer(Trainer):
         self._stop = StopSignals()
         self.stopped_by = 0
         self._saving_to: Path | None = None
+        self._record: WeightRecord | None = None
+        self.provenance = provenance(train_dataset, self.accelerator.unwrap_model(self.model).policy)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """
         As [`Trainer.train`]; `True` finds the newest complete checkpoint. With `scoring="calibrated"` the weights are
         fitted first. On SIGTERM and on Ctrl-C the run saves a checkpoint at the end of its step, and ends as `leave`
         says.
+
+        Args:
+            resume_from_checkpoint: also `user/name` or `user/name@revision`, whose last pushed checkpoint is pulled.
 
         Raises:
             InputError: for a checkpoint that was made on another number of processes or with another batch, a loss or
@@ -140,12 +158,15 @@ class PTRTrainer(Trainer):
                 raise InputError(
                     f"{self.args.output_dir} holds no complete checkpoint; leave resume_from_checkpoint out"
                 )
+        if isinstance(resume_from_checkpoint, str):
+            resume_from_checkpoint = str(checkpoint_folder(resume_from_checkpoint))
         if resume_from_checkpoint:
             require_same_topology(str(resume_from_checkpoint), self.args)
         if self.args.calibrates and isinstance(self.train_dataset, ChunkDataset):
             resume = bool(resume_from_checkpoint)
             self.train_dataset = calibrated_chunks(self.train_dataset, self.args, self.accelerator, resume=resume)
         clear_unfinished(str(self.args.output_dir), self.ranks)
+        self._record = weight_record(self.args, self.train_dataset)
         self.stopped_by = 0
         with self._stop:
             result = super().train(resume_from_checkpoint, *args, **kwargs)
@@ -236,6 +257,8 @@ class PTRTrainer(Trainer):
         assert output.action_loss is not None
         self._fault.look(output.action_loss, losses.weight, losses.total, inputs, self.state.global_step + 1)
         self._accumulate(losses)
+        if self._record is not None and not (self.args.with_scorer and self._warming_up()):
+            self._record.add(losses.weight, inputs.get("source_index"))
         self._part += 1
         self._steps += last
         return (losses.total, output) if return_outputs else losses.total
@@ -268,7 +291,7 @@ class PTRTrainer(Trainer):
         return None if output.target is None else candidates_of(self._policy(), inputs, output.target)
 
     def _policy(self) -> Any:
-        return self.accelerator.unwrap_model(self.model).policy
+        return self.accelerator.unwrap_model(self.model).adapter
 
     def _discount(self, inputs: dict[str, Any]) -> torch.Tensor | None:
         if self.args.discount == 1.0:
@@ -335,6 +358,9 @@ class PTRTrainer(Trainer):
         self._sums, self._steps = {}, 0
         return dict(zip(names, stacked.tolist(), strict=True))
 
+    def _warming_up(self) -> bool:
+        return self.state.global_step < self.args.nce_warmup_steps
+
     def _require_finite(self) -> None:
         """Stops a run whose loss or weights are no numbers, before it says or saves anything more."""
         source = getattr(getattr(self.train_dataset, "table", None), "source", type(self.train_dataset).__name__)
@@ -380,11 +406,16 @@ class PTRTrainer(Trainer):
             self.processing_class.save_pretrained(folder)
         self._save_state_file(folder)
         write_text(json.dumps(self.args.to_dict(), indent=2, default=str) + "\n", folder / ARGUMENTS_FILE)
+        write_json(self.provenance, folder / RUN_FILE)
+        if self._record is not None and (weights := self._record.to_dict()) is not None:
+            write_json(weights, folder / WEIGHTS_FILE)
 
     def _save_state_file(self, folder: str | os.PathLike) -> None:
         """Queue, controller, belief tokens and running metrics, which no part of the model holds."""
         parts = {f"metrics.{name}": value for name, value in self._sums.items()}
         parts |= {f"carry.{name}": value for name, value in self.carry.state_dict().items()}
+        if self._record is not None:
+            parts |= {f"record.{name}": value for name, value in self._record.state_dict().items()}
         parts["steps"] = torch.tensor(self._steps)
         if hasattr(self, "_tr_loss"):
             parts["log.loss"] = self._tr_loss
@@ -404,6 +435,8 @@ class PTRTrainer(Trainer):
         state = load_objective_state(self.objective, checkpoint, state_file(self.ranks.index), self.args.device)
         self.carry.load_state_dict(tensors_under(state, "carry."))
         self._log_window = tensors_under(state, "log.")
+        if self._record is not None and (record := tensors_under(state, "record.")):
+            self._record.load_state_dict(record)
         self._sums, self._steps = tensors_under(state, "metrics."), int(state["steps"])
 
     def _load_best_model(self) -> None:
@@ -426,9 +459,67 @@ class PTRTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         saved = PTRModel.from_pretrained(resume_from_checkpoint)
-        # As `load_state_dict`, and each rank takes its part where the parameters are sharded.
-        whole = StateDictOptions(full_state_dict=True)
-        set_model_state_dict(self.model if model is None else model, saved.state_dict(), options=whole)
+        loaded = self.model if model is None else model
+        if self.is_fsdp_enabled:
+            # Each rank takes its part of the whole weights.
+            set_model_state_dict(loaded, saved.state_dict(), options=StateDictOptions(full_state_dict=True))
+        else:
+            loaded.load_state_dict(saved.state_dict())
+
+    # ---- the Hub ----
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """As [`Trainer.init_hf_repo`]; an [`InputError`] where this cannot be pushed, before anything is written."""
+        if self.is_world_process_zero():
+            self.hub_model_id = repository_of(self.args, self.model.policy, token, private)
+            self.push_in_progress = None
+
+    def create_model_card(self, license: str | None = None) -> None:
+        """Writes the run's card, filled from what its folder tells, into `output_dir`."""
+        folder = Path(str(self.args.output_dir))
+        if self.is_world_process_zero():
+            write_card(folder, folder, self.hub_model_id or folder.absolute().name, license=license)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        license: str | None = None,
+    ) -> Any:
+        """
+        Pushes the run with its card in one commit, and returns that, or with `blocking=False` its future.
+
+        Args:
+            commit_message, blocking, token, revision, private: as [`Trainer.push_to_hub`].
+            license: its id, for the card.
+
+        Raises:
+            InputError: when it cannot be pushed. Nothing of it is visible then.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        if self.hub_model_id is None:
+            self.init_hf_repo(token, private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self.save_state()
+        self.create_model_card(license)
+        self._finish_current_push()
+        where: dict[str, Any] = {"revision": revision or self.args.hub_revision, "token": token or self.args.hub_token}
+        message = commit_message or "End of training"
+        pushed = partial(push_run, str(self.args.output_dir), self.hub_model_id, message=message, license=license)
+        return pushed(**where) if blocking else HfApi().run_as_future(pushed, **where)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
+        wanted = self.args.hub_strategy != HubStrategy.END and (self.args.hub_always_push or not busy)
+        if wanted and self.is_world_process_zero():
+            self.callback_handler.on_push_begin(self.args, self.state, self.control)
+            self.push_in_progress = self.push_in_progress if busy else PushInProgress()
+            self.push_in_progress.jobs.append(push_checkpoint(checkpoint_folder, self.args, str(self.hub_model_id)))
 
 
 class _Steps(TrainerCallback):

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from transformers import AutoModel, AutoTokenizer
+from transformers.utils import cached_file
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.statistics import normalization, relative_normalization
+from hf_ptr.errors import InputError
+from hf_ptr.policies.lora import LOAD_ERRORS
+from hf_ptr.policies.towers import used_parts
 from hf_ptr.policies.vla.configuration_vla import VLAPolicyConfig
 from hf_ptr.policies.vla.modeling_vla import VLAPolicy
 from hf_ptr.policies.vla.processing_vla import VLAProcessor, instruction_tokenizer
+from hf_ptr.policies.vla.sizes import size_settings, sized
+from hf_ptr.policies.vla.vision import CameraTower
 
 
 def policy_from_dataset(
@@ -20,6 +30,9 @@ def policy_from_dataset(
     observation_features: Sequence[str],
     state_feature: str = "observation.state",
     action_feature: str = "action",
+    size: str | None = None,
+    vision_model: str | None = None,
+    text_model: str | None = None,
     scale_floor: float = 0.0,
     **settings: Any,
 ) -> tuple[VLAPolicy, VLAProcessor]:
@@ -28,34 +41,78 @@ def policy_from_dataset(
 
     Args:
         table: the episodes it will be trained on.
-        observation_features, state_feature, action_feature: which columns are `o`, `s` and `a`.
+        observation_features, state_feature, action_feature: which columns are `o`, `s` and `a`; or, for `o`, cameras.
+        size: one of [`SIZES`]; `settings` go before what it says.
+        vision_model: folder or Hub id of a pretrained vision tower.
+        text_model: folder or Hub id of a pretrained text encoder; without, instructions have learned embeddings.
         scale_floor: the least scale that observation and state are normalised by, in their units (see
             [`normalization`]). Actions have none: it would drown small ones in the noise of the flow.
         settings: further fields of [`VLAPolicyConfig`].
 
     Raises:
-        InputError: when the dataset lacks one of the features, or for a floor that is negative or not finite.
+        InputError: when the dataset lacks one of the features, for a floor that is negative or not finite, an unknown
+            size, or a pretrained model that cannot be read.
     """
-    sizes = [table.feature(name).shape[1] for name in observation_features]
+    cameras = [name for name in observation_features if name in table.videos]
+    if size is None and cameras:
+        size = "tiny"
+    settings = {**({} if size is None else size_settings(size)), **settings}
+    vision = None if vision_model is None else _pretrained(vision_model)
+    if vision is not None:
+        settings = {**settings, "vision_config": vision.config, **_colours(str(vision_model))}
+    sizes = None
+    if cameras:
+        settings["vision_config"] = sized(settings["vision_config"], settings["image_size"])
+    else:
+        settings["vision_config"] = None
+        sizes = [table.feature(name).shape[1] for name in observation_features]
+    text = None if text_model is None else _pretrained(text_model)
+    if text is None:
+        settings["num_instructions"] = len(table.tasks)
+    else:
+        settings["text_config"] = text.config
     config = VLAPolicyConfig(
-        observation_dim=sum(sizes),
+        observation_dim=sum(sizes or ()),
         state_dim=table.feature(state_feature).shape[1],
         action_dim=table.feature(action_feature).shape[1],
         observation_features=list(observation_features),
         observation_sizes=sizes,
         state_feature=state_feature,
         action_feature=action_feature,
-        num_instructions=len(table.tasks),
         **settings,
     )
     policy = VLAPolicy(config)
-    statistics = normalization(table, observation_features, past_as_difference=True, floor=scale_floor)
-    policy.tower.normalizer.set(torch.from_numpy(statistics["mean"]), torch.from_numpy(statistics["std"]))
-    statistics = normalization(table, [state_feature], floor=scale_floor)
-    policy.state_normalizer.set(torch.from_numpy(statistics["mean"]), torch.from_numpy(statistics["std"]))
+    if isinstance(policy.tower, CameraTower):
+        if vision is not None:
+            policy.tower.model.load_state_dict(used_parts(vision).state_dict())
+    else:
+        statistics = normalization(table, observation_features, past_as_difference=True, floor=scale_floor)
+        policy.tower.normalizer.set(*_as_tensors(statistics))
+    if text is not None:
+        policy.text_encoder.load_state_dict(text.state_dict(), strict=False)
+    policy.state_normalizer.set(*_as_tensors(normalization(table, [state_feature], floor=scale_floor)))
     if config.relative_actions:
         statistics = relative_normalization(table, action_feature, state_feature, config.chunk_size)
     else:
         statistics = normalization(table, [action_feature])
-    policy.action_normalizer.set(torch.from_numpy(statistics["mean"]), torch.from_numpy(statistics["std"]))
-    return policy, VLAProcessor(instruction_tokenizer(table.tasks))
+    policy.action_normalizer.set(*_as_tensors(statistics))
+    tokenizer = instruction_tokenizer(table.tasks) if text_model is None else AutoTokenizer.from_pretrained(text_model)
+    return policy, VLAProcessor(tokenizer)
+
+
+def _pretrained(place: str) -> Any:
+    try:
+        return AutoModel.from_pretrained(place)
+    except LOAD_ERRORS as error:
+        raise InputError(f"{place} is no pretrained model, or damaged ({error}); pass a folder or Hub id") from error
+
+
+def _colours(place: str) -> dict[str, Any]:
+    """What a tower was pretrained with, as its image processor says, if it lies there."""
+    file = cached_file(place, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
+    values = {} if file is None else json.loads(Path(file).read_text(encoding="utf-8"))
+    return {name: values[name] for name in ("image_mean", "image_std") if name in values}
+
+
+def _as_tensors(statistics: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(statistics["mean"]), torch.from_numpy(statistics["std"])

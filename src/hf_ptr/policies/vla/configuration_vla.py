@@ -7,26 +7,36 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
+from hf_ptr.errors import nearest
+from hf_ptr.saved import ComponentConfig
+
 ACTION_FEATURES = ("clean", "noised")
+ACTION_HEADS = ("flow", "diffusion", "tokens")
 
 
 @strict
-class VLAPolicyConfig(PreTrainedConfig):
+class VLAPolicyConfig(ComponentConfig):
     r"""
     Configuration of a [`VLAPolicy`].
 
     Args:
-        observation_dim (`int`, defaults to 39): length of the low-dimensional observation `o`.
+        observation_dim (`int`, defaults to 39): length of the low-dimensional observation `o`; 0 with cameras.
         state_dim (`int`, defaults to 4): length `d_s` of the proprioceptive state `s`.
         action_dim (`int`, defaults to 4): length `d_a` of one action.
         chunk_size (`int`, defaults to 16): `L`, actions predicted at once.
         n_action_steps (`int`, defaults to 8): how many of them are executed before the next chunk is predicted.
-        observation_features (`list[str]`): dataset features that are concatenated into `o`.
+        observation_features (`list[str]`): dataset features that are concatenated into `o`; or, with `vision_config`,
+            the cameras.
         observation_sizes (`list[int]`, *optional*): their widths. With them the policy reads a feature `NAME@-K`,
             what `NAME` was K frames before, as its difference from `NAME`, where that is in `o` too.
         state_feature (`str`), action_feature (`str`): dataset features of `s` and `a`.
         num_instructions (`int`, defaults to 0): instructions with a learned embedding each; 0 with a text encoder.
         text_config (`dict`, *optional*): configuration of a transformers text encoder for instructions.
+        vision_config (`dict`, *optional*): configuration of a transformers vision tower, which all cameras share.
+        image_size (`int` or `list[int]`, defaults to 96): height and width that it reads.
+        image_mean (`list[float]`), image_std (`list[float]`): of the three colours in [0, 1], defaults to 0.5.
+        target_layer (`int`, *optional*): layer of the tower that the target encoder reads (PTR Sec. 4); the middle one
+            by default.
         hidden_size (`int`, defaults to 64): width `D` of the context tokens.
         action_size (`int`, defaults to 32): width `F` of the action tokens, an even number.
         encoder_size (`int`, defaults to 256): hidden width of the observation encoder.
@@ -35,7 +45,11 @@ class VLAPolicyConfig(PreTrainedConfig):
         num_attention_heads (`int`, defaults to 4): of these layers and of the pooling.
         expert_size (`int`, defaults to 256), num_expert_layers (`int`, defaults to 2): residual action expert.
         dropout (`float`, defaults to 0.0): in the observation encoder and the action expert.
-        num_denoising_steps (`int`, defaults to 4): Euler steps at inference (PTR Sec. 2).
+        action_head (`str`, defaults to `"flow"`): `flow` (matching), `diffusion` (by the schedulers of diffusers), or
+            `tokens` (autoregressive, binned; its tokens are as wide as the expert).
+        num_denoising_steps (`int`, defaults to 4): Euler or DDIM steps at inference (PTR Sec. 2).
+        diffusion_steps (`int`, defaults to 100): steps of the diffusion in training.
+        num_bins (`int`, defaults to 256): of each normalised action dimension, for action tokens.
         flow_alpha (`float`, defaults to 1.5), flow_beta (`float`, defaults to 1.0): `σ ~ Beta(α, β)`, PTR Eq. (1).
         action_features (`str`, defaults to `"clean"`): whether `e_t` pools the clean or the noised action tokens.
         relative_actions (`bool`, defaults to `False`): the policy works on actions minus the state at a chunk's
@@ -56,6 +70,11 @@ class VLAPolicyConfig(PreTrainedConfig):
     action_feature: str = "action"
     num_instructions: int = 0
     text_config: dict[str, Any] | PreTrainedConfig | None = None
+    vision_config: dict[str, Any] | PreTrainedConfig | None = None
+    image_size: int | list[int] | tuple[int, ...] = 96
+    image_mean: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
+    image_std: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
+    target_layer: int | None = None
     hidden_size: int = 64
     action_size: int = 32
     encoder_size: int = 256
@@ -64,7 +83,10 @@ class VLAPolicyConfig(PreTrainedConfig):
     expert_size: int = 256
     num_expert_layers: int = 2
     dropout: float = 0.0
+    action_head: str = "flow"
     num_denoising_steps: int = 4
+    diffusion_steps: int = 100
+    num_bins: int = 256
     flow_alpha: float = 1.5
     flow_beta: float = 1.0
     action_features: str = "clean"
@@ -73,20 +95,19 @@ class VLAPolicyConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        if isinstance(self.text_config, dict):
-            values = dict(self.text_config)
-            self.text_config = AutoConfig.for_model(values.pop("model_type"), **values)
+        self.text_config = _tower_config(self.text_config)
+        self.vision_config = _tower_config(self.vision_config)
 
     @property
-    def belief_lag(self) -> int:
-        """
-        How many chunks back the belief tokens of a chunk come from.
+    def picture_size(self) -> tuple[int, int]:
+        """Height and width of the pictures that the vision tower reads."""
+        size = self.image_size
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
 
-        A chunk that is replanned before its end overlaps the next one. Tokens made from it would hold the recorded
-        actions that the next one is to predict, and the policy would learn to copy them. So the tokens come from the
-        last chunk that had ended when this one began.
-        """
-        return -(-self.chunk_size // self.n_action_steps)
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """The cameras that the policy sees through; none for one that reads vectors."""
+        return () if self.vision_config is None else tuple(self.observation_features)
 
     def validate_architecture(self):
         """Called by `@strict` when a configuration is made or changed."""
@@ -100,6 +121,8 @@ class VLAPolicyConfig(PreTrainedConfig):
                 f"observation_sizes {list(sizes)} are not the widths of {len(self.observation_features)} "
                 f"observation_features that make up observation_dim {self.observation_dim}"
             )
+        if self.vision_config is not None and min(*self.picture_size, len(self.observation_features)) < 1:
+            raise ValueError(f"image_size {self.image_size} of {len(self.observation_features)} cameras is no picture")
         if self.relative_actions and self.state_dim != self.action_dim:
             raise ValueError(
                 f"relative_actions need as many action ({self.action_dim}) as state dimensions ({self.state_dim})"
@@ -110,5 +133,17 @@ class VLAPolicyConfig(PreTrainedConfig):
             )
         if not 1 <= self.n_action_steps <= self.chunk_size:
             raise ValueError(f"n_action_steps is {self.n_action_steps}; it must lie in 1..{self.chunk_size}")
+        if self.action_head not in ACTION_HEADS:
+            raise ValueError(
+                f"action_head is {self.action_head!r}.{nearest(self.action_head, ACTION_HEADS)} Known: "
+                f"{', '.join(ACTION_HEADS)}"
+            )
         if self.action_features not in ACTION_FEATURES:
             raise ValueError(f"action_features is {self.action_features!r}; known: {', '.join(ACTION_FEATURES)}")
+
+
+def _tower_config(given: dict[str, Any] | PreTrainedConfig | None) -> PreTrainedConfig | None:
+    if not isinstance(given, dict):
+        return given
+    values = dict(given)
+    return AutoConfig.for_model(values.pop("model_type"), **values)

@@ -166,11 +166,12 @@ class ActionEmbedding(nn.Module):
         return F.silu(self.action(actions) + self.position + time[:, None, :])
 
 
-class VelocityHead(nn.Module):
+class DenoisingOutput(nn.Module):
     """
-    The velocity of the flow at each action, `v_φ` of PTR Eq. (1): from the hidden states, and straight from `x_σ`.
+    What a noised chunk is denoised by, at each action: the velocity `v_φ` of PTR Eq. (1), or the noise of a diffusion.
+    It comes from the hidden states, and straight from the noised actions.
 
-    Most of the velocity is the noise itself, which the hidden states would else have to carry through a trunk that is
+    Most of it is the noise itself, which the hidden states would else have to carry through a trunk that is
     narrower than the chunk: with 26 action dimensions that floor of error was larger than what there is to learn.
     """
 

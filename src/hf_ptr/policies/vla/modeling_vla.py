@@ -1,36 +1,31 @@
-"""The native policy: context encoder, belief tokens, flow-matching action expert."""
+"""The native policy: context encoder, belief tokens, and one of three action heads."""
 
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.distributions import Beta
-from transformers import AutoModel, PreTrainedModel, initialization
+from transformers import AutoModel, initialization
+from transformers.utils import cached_file
 
 from hf_ptr.belief import BELIEF_FOLDER, BeliefTokenizer
 from hf_ptr.data.statistics import present_of
+from hf_ptr.policies.acting import ChunkActing
 from hf_ptr.policies.contract import Embedded, FeatureSizes, PolicyOutput
 from hf_ptr.policies.vla.configuration_vla import VLAPolicyConfig
-from hf_ptr.policies.vla.layers import (
-    ActionEmbedding,
-    ActionExpert,
-    AttentionPool,
-    ContextLayer,
-    Normalizer,
-    ObservationTower,
-    VelocityHead,
-)
+from hf_ptr.policies.vla.heads import TokenHead, build_head
+from hf_ptr.policies.vla.layers import ActionEmbedding, AttentionPool, ContextLayer, Normalizer, ObservationTower
+from hf_ptr.policies.vla.vision import CameraTower
+from hf_ptr.saved import Component
 
 
-class VLAPolicy(PreTrainedModel):
+class VLAPolicy(ChunkActing, Component):
     """
-    A policy from (observation, state, instruction, belief tokens) to a chunk of actions, trained by flow matching.
+    A policy from (observation, state, instruction, belief tokens) to a chunk of actions.
 
     Sources: PTR Sec. 2 (loss and sampling), Sec. 3 (belief tokens in the context). All inputs and outputs are in raw
     units; the statistics that normalise them are buffers of the policy.
@@ -50,9 +45,8 @@ class VLAPolicy(PreTrainedModel):
     def __init__(self, config: VLAPolicyConfig):
         super().__init__(config)
         width = config.hidden_size
-        self.tower = ObservationTower(
-            config.observation_dim, config.encoder_size, width, config.dropout, _pasts(config)
-        )
+        self.tower: ObservationTower | CameraTower
+        self.tower = _tower(config)
         self.state_normalizer = Normalizer(config.state_dim)
         self.action_normalizer = Normalizer(config.action_dim)
         self.state_embedding = nn.Linear(config.state_dim, width)
@@ -68,19 +62,7 @@ class VLAPolicy(PreTrainedModel):
             ContextLayer(width, config.num_attention_heads) for _ in range(config.num_context_layers)
         )
         self.context_pool = AttentionPool(width, config.num_attention_heads)
-        self.action_embedding = ActionEmbedding(config.action_dim, config.chunk_size, config.action_size)
-        self.expert = ActionExpert(
-            config.chunk_size,
-            width,
-            config.action_size,
-            config.expert_size,
-            config.num_expert_layers,
-            config.dropout,
-        )
-        self.velocity = VelocityHead(config.action_dim, config.action_size)
-        # In a tuple, so that the tokenizer stays a module of its owner and not of the policy, whose weights it
-        # does not share a file with.
-        self._belief: tuple[BeliefTokenizer, ...] = ()
+        self.head = build_head(config)
         self.post_init()
         self.reset()
 
@@ -98,6 +80,11 @@ class VLAPolicy(PreTrainedModel):
             initialization.normal_(module.query, std=0.5)
         elif isinstance(module, ActionEmbedding):
             initialization.normal_(module.position, std=0.5)
+        elif isinstance(module, TokenHead):
+            initialization.normal_(module.dimension, std=0.5)
+        elif isinstance(module, CameraTower):
+            initialization.normal_(module.position, std=0.5)
+            module.reset_colours()
         elif isinstance(module, Normalizer):
             initialization.zeros_(module.mean)
             initialization.ones_(module.std)
@@ -107,11 +94,21 @@ class VLAPolicy(PreTrainedModel):
         """As [`PreTrainedModel.from_pretrained`]; the belief tokenizer beside the policy, if any, comes along."""
         policy = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = policy[0] if isinstance(policy, tuple) else policy
-        if model.config.belief_tokens:
-            places = ("cache_dir", "force_download", "local_files_only", "token", "revision", "torch_dtype", "dtype")
-            known = {name: kwargs[name] for name in places if name in kwargs}
-            belief = BeliefTokenizer.from_pretrained(pretrained_model_name_or_path, subfolder=BELIEF_FOLDER, **known)
-            model.attach_belief(belief)
+        places = ("cache_dir", "force_download", "local_files_only", "token", "revision", "torch_dtype", "dtype")
+        known = {name: kwargs[name] for name in places if name in kwargs}
+        home, has_belief = pretrained_model_name_or_path, bool(model.config.belief_tokens)
+        # AutoModel loads an adapter's folder from the policy below it; the belief tokens are the adapter's.
+        adapter_kwargs = kwargs.get("adapter_kwargs") or {}
+        adapter = adapter_kwargs.get("_adapter_model_path")
+        if adapter is not None:
+            # The other revision is that of the policy below.
+            known["revision"] = adapter_kwargs.get("revision")
+            found = cached_file(
+                adapter, f"{BELIEF_FOLDER}/config.json", _raise_exceptions_for_missing_entries=False, **known
+            )
+            home, has_belief = adapter, found is not None
+        if has_belief:
+            model.attach_belief(BeliefTokenizer.from_pretrained(home, subfolder=BELIEF_FOLDER, **known))
             nn.Module.to(model, model.device)
         return policy
 
@@ -130,26 +127,21 @@ class VLAPolicy(PreTrainedModel):
             belief._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
-    def attach_belief(self, belief: BeliefTokenizer | None) -> None:
-        """Lets the policy carry belief tokens from chunk to chunk when it acts; None takes them away."""
-        self._belief = () if belief is None else (belief,)
-        self.config.belief_tokens = 0 if belief is None else belief.config.num_tokens
-        self.reset()
-
     # ---- the contract with PTRModel ----
 
     def observation_tower(self) -> nn.Module:
-        """`v`: raw observations `(N, do)` to features `(N, D)`."""
-        return self.tower
+        """`v`: raw observations `(N, do)`, or pictures, to features `(N, d)`."""
+        return self.tower.features() if isinstance(self.tower, CameraTower) else self.tower
 
     def normalized_state(self, state: torch.Tensor) -> torch.Tensor:
         """Proprioception `(N, ds)` in normalised units."""
         return self.state_normalizer.clamped(state)
 
     def feature_sizes(self) -> FeatureSizes:
-        """Context and observation tower share one width."""
+        """The widths that the PTR parts are built to."""
         width = self.config.hidden_size
-        return FeatureSizes(context=width, action=self.config.action_size, observation=width)
+        seen = self.tower.feature_size if isinstance(self.tower, CameraTower) else width
+        return FeatureSizes(context=width, action=self.head.feature_size, observation=seen)
 
     def embed(
         self,
@@ -159,41 +151,32 @@ class VLAPolicy(PreTrainedModel):
         instruction_mask: torch.Tensor,
         actions: torch.Tensor,
         action_mask: torch.Tensor,
+        action_dim_mask: torch.Tensor | None = None,
         for_scoring: bool = False,
     ) -> Embedded:
         """
         What the pass computes once for all chunks: context tokens, noised actions and their embeddings.
 
         Args:
-            observation: `(N, do)` raw.
+            observation: `(N, do)` raw, or what the cameras saw, `(N, C, height, width, 3)` uint8.
             state: `(N, ds)` raw.
             instruction_ids, instruction_mask: `(N, K)` from the processor.
             actions: `(N, L, da)` raw.
             action_mask: `(N, L)` bool, True = a real step; what the others hold is never read.
+            action_dim_mask: `(N, da)` bool, the dimensions that each row's embodiment has; all without.
             for_scoring: also compute `e_t`, the pooled action embeddings (clean or noised, as configured). They are
                 the inputs of the action expert: a second pass through it for clean hidden states costs half a step.
         """
         embedded = self._embed_context(observation, state, instruction_ids, instruction_mask)
         if self.config.relative_actions:
             actions = actions - state[:, None]
-        clean = self.action_normalizer(actions).masked_fill(~action_mask[..., None], 0.0)
-        noise = torch.randn_like(clean)
-        concentration = (self.config.flow_alpha, self.config.flow_beta)
-        sigma = Beta(*concentration, validate_args=False).sample((clean.shape[0],)).to(clean)
-        mixed = sigma[:, None, None]
-        noised = mixed * clean + (1.0 - mixed) * noise
-        noised_tokens = self.action_embedding(noised, sigma)
-        embedded.update(
-            noised=noised,
-            sigma=sigma,
-            action_embeddings=noised_tokens,
-            velocity=clean - noise,
-            action_mask=action_mask,
-        )
+        dims = actions.new_ones((), dtype=torch.bool) if action_dim_mask is None else action_dim_mask[:, None]
+        mask = (action_mask[..., None] & dims).expand_as(actions)
+        clean = self.action_normalizer(actions).masked_fill(~mask, 0.0)
+        embedded.update(self.head.embed(clean, dims), loss_mask=mask)
         if for_scoring:
-            tokens = noised_tokens
-            if self.config.action_features == "clean":
-                tokens = self.action_embedding(clean, torch.ones_like(sigma))
+            noised = self.config.action_features == "noised"
+            tokens = embedded["action_embeddings"] if noised else self.head.clean_features(clean)
             embedded["action_features"] = _masked_mean(tokens, action_mask)
         return embedded
 
@@ -201,23 +184,19 @@ class VLAPolicy(PreTrainedModel):
         """
         The pass over N chunks from what `embed` gave, with belief tokens `(N, M, D)` in the context.
 
-        `ℓ_act = ‖v_φ(x_σ, σ, h, s) - (a - ε)‖²`, PTR Eq. (1), averaged over valid steps and action dimensions.
+        `ℓ_act` is what the head predicts wrong, PTR Eq. (1), averaged over valid steps and active action dimensions.
         """
         context = self._encode_context(embedded, belief_tokens)
-        tokens = embedded["action_embeddings"]
-        hidden = self.expert(tokens, context, embedded["state_token"])
-        error = (
-            (self.velocity(hidden, embedded["noised"], embedded["sigma"]) - embedded["velocity"]).square().mean(dim=-1)
-        )
-        mask = embedded["action_mask"].to(error.dtype)
-        action_loss = (error * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1.0)
+        error, hidden = self.head.losses(embedded, context, embedded["state_token"])
+        mask = embedded["loss_mask"].to(error.dtype)
+        action_loss = (error * mask).sum(dim=(1, 2)) / mask.sum(dim=(1, 2)).clamp(min=1.0)
         return PolicyOutput(
             loss=action_loss.mean(),
             action_loss=action_loss,
             context=context,
             action_features=embedded.get("action_features"),
             hidden_states=hidden,
-            action_embeddings=tokens,
+            action_embeddings=embedded["action_embeddings"],
         )
 
     def forward(
@@ -228,18 +207,14 @@ class VLAPolicy(PreTrainedModel):
         instruction_mask: torch.Tensor,
         actions: torch.Tensor,
         action_mask: torch.Tensor,
+        action_dim_mask: torch.Tensor | None = None,
     ) -> PolicyOutput:
         """Uniform post-training of N chunks without belief tokens; arguments as in `embed`."""
-        return self.step(self.embed(observation, state, instruction_ids, instruction_mask, actions, action_mask))
+        return self.step(
+            self.embed(observation, state, instruction_ids, instruction_mask, actions, action_mask, action_dim_mask)
+        )
 
     # ---- acting ----
-
-    def reset(self) -> None:
-        """Forgets queued actions and the belief state. Call at the start of every episode."""
-        self._queue: deque[torch.Tensor] = deque()
-        # One line of belief tokens for each chunk that may be under way at once, the oldest first.
-        self._tokens: deque[torch.Tensor] = deque(maxlen=self.config.belief_lag)
-        self._rows: int | None = None
 
     @torch.no_grad()
     def predict_action_chunk(
@@ -248,48 +223,25 @@ class VLAPolicy(PreTrainedModel):
         state: torch.Tensor,
         instruction_ids: torch.Tensor,
         instruction_mask: torch.Tensor,
+        action_dim_mask: torch.Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> torch.Tensor:
         """
-        The next chunk `(B, L, da)` in raw action units, by Euler integration of the flow (PTR Sec. 2).
+        The next chunk `(B, L, da)` in raw action units, as the head samples it (PTR Sec. 2); 0 in dimensions that the
+        embodiment does not have.
 
         Carries the belief tokens forward by one chunk: call it once for every chunk that is executed. The rows of the
         batch must stay the same between two calls of `reset`.
         """
         rows = observation.shape[0]
         embedded = self._embed_context(observation, state, instruction_ids, instruction_mask)
-        belief = self._belief[0] if self._belief else None
-        if self._rows not in (None, rows):
-            raise ValueError(f"the batch has {rows} rows and the episode began with {self._rows}: reset()")
-        self._rows = rows
-        tokens = None
-        if belief is not None:
-            ended = len(self._tokens) == self.config.belief_lag
-            tokens = self._tokens[0] if ended else belief.initial_tokens(rows)
-        context = self._encode_context(embedded, tokens)
-        shape = (rows, self.config.chunk_size, self.config.action_dim)
-        chunk = torch.randn(shape, generator=generator, device=observation.device, dtype=context.dtype)
-        steps = self.config.num_denoising_steps
-        for number in range(steps):
-            sigma = chunk.new_full((rows,), number / steps)
-            tokens_of_chunk = self.action_embedding(chunk, sigma)
-            hidden = self.expert(tokens_of_chunk, context, embedded["state_token"])
-            chunk = chunk + self.velocity(hidden, chunk, sigma) / steps
-        if belief is not None:
-            self._tokens.append(belief(hidden, tokens_of_chunk, reconstruct=False).tokens)
+        context = self._encode_context(embedded, self._recalled(rows))
+        dims = state.new_ones((), dtype=torch.bool) if action_dim_mask is None else action_dim_mask[:, None]
+        chunk, hidden, action_tokens = self.head.sample(context, embedded["state_token"], dims, generator)
+        self._remember(hidden, action_tokens)
         actions = self.action_normalizer.inverse(chunk)
-        return actions + state[:, None] if self.config.relative_actions else actions
-
-    def select_action(self, **inputs: Any) -> torch.Tensor:
-        """
-        The next action `(B, da)` in raw units: the first `n_action_steps` of a chunk one by one, then a new chunk.
-
-        Takes the arguments of `predict_action_chunk`.
-        """
-        if not self._queue:
-            chunk = self.predict_action_chunk(**inputs)
-            self._queue.extend(chunk[:, : self.config.n_action_steps].unbind(dim=1))
-        return self._queue.popleft()
+        actions = actions + state[:, None] if self.config.relative_actions else actions
+        return actions.masked_fill(~dims, 0.0)
 
     # ---- inside ----
 
@@ -300,12 +252,16 @@ class VLAPolicy(PreTrainedModel):
             instruction = self.text_projection(encoded.last_hidden_state)
         else:
             instruction = self.instruction_embedding(instruction_ids)
+        seen = self.tower(observation)
+        # A vector is one token, pictures are many.
+        seen = seen[:, None] if seen.dim() == 2 else seen
         embedded = {
             "state_token": state_token,
-            "context_tokens": torch.cat((self.tower(observation)[:, None], state_token[:, None], instruction), dim=1),
+            "context_tokens": torch.cat((seen, state_token[:, None], instruction), dim=1),
         }
         if instruction_mask.shape[1] > 1:
-            embedded["context_mask"] = nn.functional.pad(instruction_mask.bool(), (2, 0), value=True)
+            before = seen.shape[1] + 1
+            embedded["context_mask"] = nn.functional.pad(instruction_mask.bool(), (before, 0), value=True)
         return embedded
 
     def _encode_context(self, embedded: Embedded, belief_tokens: torch.Tensor | None) -> torch.Tensor:
@@ -320,6 +276,22 @@ class VLAPolicy(PreTrainedModel):
         for layer in self.context_layers:
             tokens = layer(tokens, key_mask)
         return self.context_pool(tokens, mask)
+
+
+def _tower(config: VLAPolicyConfig) -> ObservationTower | CameraTower:
+    if config.vision_config is None:
+        return ObservationTower(
+            config.observation_dim, config.encoder_size, config.hidden_size, config.dropout, _pasts(config)
+        )
+    return CameraTower(
+        config.vision_config,
+        len(config.observation_features),
+        config.picture_size,
+        config.hidden_size,
+        config.target_layer,
+        config.image_mean,
+        config.image_std,
+    )
 
 
 def _pasts(config: VLAPolicyConfig) -> list[tuple[int, int, int]]:

@@ -63,11 +63,17 @@ class VLAProcessor(ProcessorMixin):
     ) -> dict[str, torch.Tensor]:
         """
         `instructions` of length B, `observation (B, do)` and `state (B, ds)` in raw units, to policy inputs; one
-        instruction, `(do,)` and `(ds,)` are a batch of one.
+        instruction, `(do,)` and `(ds,)` are a batch of one. Of C cameras, `observation` is `(B, C, height, width, 3)`
+        uint8 RGB, or that of one.
         """
         instructions = [instructions] if isinstance(instructions, str) else instructions
+        seen = torch.as_tensor(observation)
+        if seen.dtype == torch.uint8:
+            seen = seen[None] if seen.dim() == 4 else seen
+        else:
+            seen = torch.atleast_2d(seen.float())
         return {
-            "observation": torch.atleast_2d(torch.as_tensor(observation, dtype=torch.float32)),
+            "observation": seen,
             "state": torch.atleast_2d(torch.as_tensor(state, dtype=torch.float32)),
             **self.encode_instructions(instructions),
         }

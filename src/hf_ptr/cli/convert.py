@@ -1,0 +1,83 @@
+"""`hf-ptr convert`: datasets of other formats as LeRobotDataset v3.0."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Convert a dataset to LeRobotDataset v3.0.")
+
+Out = Annotated[Path, typer.Argument(help="The new folder; must not exist, or be empty.")]
+
+
+@app.callback()
+def convert() -> None:
+    """Convert a dataset to LeRobotDataset v3.0."""
+
+
+@app.command()
+def lerobot(
+    folder: Annotated[Path, typer.Argument(help="Folder of a LeRobotDataset v2.1.")],
+    out: Out,
+) -> None:
+    """Convert a LeRobotDataset v2.1: tables equal to the bit, videos copied without encoding them anew.
+
+    Examples:
+
+        hf-ptr convert lerobot data/g1_bottle data/g1_bottle_v30
+    """
+    from hf_ptr.data.convert_lerobot import convert_lerobot
+    from hf_ptr.envs.workers import progress_bar
+
+    with progress_bar() as progress:
+        made = convert_lerobot(folder, out, watch=lambda what, jobs: progress.track(jobs, description=what))
+    _describe(made)
+
+
+@app.command()
+def robomimic(
+    file: Annotated[Path, typer.Argument(help="A robomimic HDF5 file with observations.")],
+    out: Out,
+    state: Annotated[
+        str | None,
+        typer.Option(
+            help="Vectors that make up the state, comma-separated.", show_default="robosuite's hand and fingers"
+        ),
+    ] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames per second.", show_default="as the file says")] = None,
+    task: Annotated[str | None, typer.Option(help="The instruction.", show_default="as the file says")] = None,
+) -> None:
+    """Convert a robomimic HDF5 file; its pictures become videos.
+
+    Examples:
+
+        hf-ptr convert robomimic can/image.hdf5 data/can --task "put the can into the bin"
+
+        hf-ptr convert robomimic door.hdf5 data/door --state arm_qpos,gripper_qpos --fps 20
+    """
+    from hf_ptr.data.convert_robomimic import convert_robomimic
+    from hf_ptr.envs.workers import progress_bar
+
+    parts = [name.strip() for name in (state or "").split(",") if name.strip()]
+    with progress_bar() as progress:
+        made = convert_robomimic(
+            file,
+            out,
+            state=parts,
+            fps=fps,
+            task=task,
+            watch=lambda what, jobs: progress.track(jobs, description=what),
+        )
+    _describe(made)
+
+
+def _describe(folder: Path) -> None:
+    import json
+
+    info = json.loads((folder / "meta" / "info.json").read_text(encoding="utf-8"))
+    typer.echo(
+        f"{folder}: {info['total_episodes']} episodes, {info['total_frames']} frames, {info['total_tasks']} tasks. "
+        f"Next: hf-ptr validate {folder}"
+    )

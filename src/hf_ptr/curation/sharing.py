@@ -1,0 +1,114 @@
+"""Score files as datasets on the Hub."""
+
+from __future__ import annotations
+
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from hf_ptr._version import __version__
+from hf_ptr.data.columns import open_columns
+from hf_ptr.data.weights import SCORES_FILE
+from hf_ptr.errors import InputError
+from hf_ptr.files import write_text
+from hf_ptr.functional import effective_sample_size
+from hf_ptr.hub.cards import Facts, score_card
+from hf_ptr.hub.pictures import PICTURE_FILE, weight_histogram
+from hf_ptr.hub.places import HUB_ID
+from hf_ptr.hub.push import push_files
+
+COLUMNS = ("index", "episode_index", "frame_index", "task_index", "source", "score", "weight", "valid", "scorer")
+BINS = 40
+
+
+def read_for_push(path: Path) -> pd.DataFrame:
+    """
+    A score file as it is to be shared.
+
+    Raises:
+        InputError: when there is none, a column is missing, or a weight is negative or not finite.
+    """
+    if not path.is_file():
+        raise InputError(f"score file {path} does not exist; write one with hf-ptr score")
+    with open_columns(path) as file:
+        file.require(COLUMNS)
+    frame = pd.read_parquet(path)
+    weight = frame["weight"].to_numpy(dtype=np.float64)
+    wrong = ~(np.isfinite(weight) & (weight >= 0))
+    if wrong.any() or not len(frame):
+        row = frame["index"].iloc[int(wrong.argmax())] if len(frame) else "none"
+        raise InputError(f"{path}: frame {row} has no weight that is finite and at least 0; score the dataset again")
+    return frame
+
+
+def push_scores(
+    path: Path,
+    scores: pd.DataFrame,
+    repo_id: str,
+    *,
+    dataset: str | None,
+    message: str,
+    revision: str | None = None,
+    license: str | None = None,
+) -> str:
+    """
+    Pushes a score file with its card, in one commit.
+
+    Args:
+        path: of the file.
+        scores: what it holds.
+        repo_id: of a dataset repository that is there.
+        dataset: Hub id of what was scored; by default the file's `source` where that is one.
+        message: of the commit.
+        revision: the branch; None for the main one.
+        license: its id, for the card.
+
+    Returns:
+        The commit.
+
+    Raises:
+        InputError: when the push fails. Nothing of it is visible then.
+    """
+    counted = scores[scores["valid"]] if scores["valid"].any() else scores
+    weight = counted["weight"].to_numpy(dtype=np.float64)
+    low, high = float(weight.min()), float(weight.max())
+    source = str(scores["source"].iloc[0])
+    with tempfile.TemporaryDirectory() as made:
+        counts, _ = np.histogram(weight, BINS, (low, high if high > low else low + 1.0))
+        picture = weight_histogram(counts.tolist(), low, high, Path(made) / PICTURE_FILE)
+        facts = Facts(
+            repo_id=repo_id,
+            data={
+                "source": dataset or source,
+                "on_hub": dataset is not None or HUB_ID.fullmatch(source) is not None,
+                "episodes": scores["episode_index"].nunique(),
+                "frames": len(scores),
+            },
+            weights={"mean": weight.mean(), "ess": _ess(weight), "low": low, "high": high},
+            sources=shares(counted),
+            versions={"hf-ptr": __version__, "pandas": pd.__version__, "pyarrow": metadata.version("pyarrow")},
+            license=license,
+            picture=PICTURE_FILE,
+        )
+        extra = [name for name in scores.columns if name not in COLUMNS]
+        card = score_card(facts, ", ".join(sorted(set(scores["scorer"].astype(str)))), extra)
+        readme = Path(made) / "README.md"
+        write_text(str(card), readme)
+        files = {SCORES_FILE: path, "README.md": readme, PICTURE_FILE: picture}
+        return push_files(files, repo_id, "dataset", message=message, revision=revision)
+
+
+def shares(scores: pd.DataFrame) -> list[tuple[str, float, float]]:
+    """Every source with its share π of the rows and its share q of the weight; the shift is q/π."""
+    groups: Any = scores.groupby("source")["weight"]
+    total = float(scores["weight"].sum()) or 1.0
+    return [(str(name), len(weight) / len(scores), float(weight.sum()) / total) for name, weight in groups]
+
+
+def _ess(weight: np.ndarray) -> float:
+    return float(effective_sample_size(torch.from_numpy(weight))) / len(weight)

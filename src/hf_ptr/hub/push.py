@@ -1,0 +1,143 @@
+"""Pushing: one commit that is there whole or not at all, and that takes away what an earlier one left behind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HfHubHTTPError
+
+from hf_ptr.errors import InputError
+from hf_ptr.hub.places import HUB_ID, LAST_CHECKPOINT, HubPlace, explained
+from hf_ptr.saved import refuse_pickles_in
+
+# What a run's folder holds for others: the model with its parts, what made it, and its card. No logs, no pickle.
+PUSHED = (".json", ".safetensors", ".yaml", ".md", ".txt", ".model", ".jinja", ".png")
+# Trainer's own checkpoint folders, and what begins so is hidden or half written.
+LEFT_OUT = re.compile(r"checkpoint-\d+|[._].*")
+# Of these a new push replaces all: a run without a scorer must not leave the scorer of the one before.
+PARTS = ("ptr", "scorer", "belief_tokenizer", "target_encoder")
+ROOT_WEIGHTS = re.compile(r"(model|adapter_model).*\.safetensors(\.index\.json)?|(adapter_)?config\.json")
+ATTEMPTS = 5
+
+
+def ensure_repository(
+    repo_id: str,
+    kind: str = "model",
+    *,
+    private: bool | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+) -> str:
+    """
+    Makes a repository, and the branch that is pushed to, where they are not there yet.
+
+    Args:
+        repo_id: `user/name`, or `name` for one of the token's owner.
+        kind: `"model"` or `"dataset"`.
+        private: whether a new one is private; None as the owner has set it.
+        revision: the branch; None for the main one.
+        token: to write with; None for the one of `hf auth login` or HF_TOKEN.
+
+    Returns:
+        `user/name`.
+
+    Raises:
+        InputError: without a token or a connection, and where the token may not write.
+    """
+    if HUB_ID.fullmatch(repo_id if "/" in repo_id else f"me/{repo_id}") is None or "@" in repo_id:
+        raise InputError(f"{repo_id!r} is no name for a repository; write user/name")
+    api = HfApi(token=token)
+    with explained(HubPlace(repo_id, revision), kind, pushing=True):
+        # create_repo itself would send the request without a token, and be told only that it is unauthorised.
+        name = api.whoami()["name"]
+        full = repo_id if "/" in repo_id else f"{name}/{repo_id}"
+        api.create_repo(full, repo_type=kind, private=private, exist_ok=True)
+        if revision is not None:
+            api.create_branch(full, repo_type=kind, branch=revision, exist_ok=True)
+    return full
+
+
+def push_files(
+    files: Mapping[str, Path],
+    repo_id: str,
+    kind: str = "model",
+    *,
+    message: str,
+    revision: str | None = None,
+    token: str | None = None,
+) -> str:
+    """
+    Pushes files in one commit. What is already there is not sent again, so an interrupted push goes on when repeated.
+
+    Two pushes at once come one after the other: each commit holds the files of one of them, never of both.
+
+    Args:
+        files: by path in the repository.
+        repo_id: of a repository that is there.
+        kind: `"model"` or `"dataset"`.
+        message: of the commit.
+        revision: the branch; None for the main one.
+        token: to write with; None for the one of `hf auth login` or HF_TOKEN.
+
+    Returns:
+        The commit.
+
+    Raises:
+        InputError: when the connection breaks off, or the token may not write. Nothing of the push is visible then.
+    """
+    api = HfApi(token=token)
+    with explained(HubPlace(repo_id, revision), kind, pushing=True):
+        for attempt in range(ATTEMPTS):
+            head = api.repo_info(repo_id, repo_type=kind, revision=revision)
+            there = {file.rfilename for file in getattr(head, "siblings", None) or ()}
+            stale = [path for path in sorted(there - files.keys()) if _is_replaced(path, files)]
+            try:
+                commit = api.create_commit(
+                    repo_id,
+                    [
+                        *(CommitOperationAdd(path, str(file)) for path, file in files.items()),
+                        *(CommitOperationDelete(path) for path in stale),
+                    ],
+                    commit_message=message,
+                    repo_type=kind,
+                    revision=revision,
+                    parent_commit=head.sha,
+                )
+            except HfHubHTTPError as error:
+                # 412: another push came between. What to take away must be looked up anew.
+                if error.response.status_code != 412 or attempt == ATTEMPTS - 1:
+                    raise
+            else:
+                return str(commit.oid)
+    raise AssertionError("unreachable")
+
+
+def run_files(folder: str | Path) -> dict[str, Path]:
+    """
+    What is pushed of a run's folder or of a saved component, by path in the repository.
+
+    Raises:
+        InputError: when the folder holds no saved model, or a pickle.
+    """
+    root = Path(folder)
+    if not any((root / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise InputError(f"{root} holds no saved model (no config.json); pass the output_dir of a run that is trained")
+    refuse_pickles_in(root)
+    files = {path.relative_to(root): path for path in sorted(root.rglob("*")) if path.is_file()}
+    return {
+        path.as_posix(): file
+        for path, file in files.items()
+        if path.suffix in PUSHED and not any(LEFT_OUT.fullmatch(part) for part in path.parts)
+    }
+
+
+def _is_replaced(path: str, pushed: Iterable[str]) -> bool:
+    """Whether a file that is not pushed again is of an earlier model, or of an earlier checkpoint to go on from."""
+    first, slash, _ = path.partition("/")
+    if not slash:
+        return ROOT_WEIGHTS.fullmatch(path) is not None
+    renewed = first == LAST_CHECKPOINT and any(name.startswith(f"{LAST_CHECKPOINT}/") for name in pushed)
+    return first in PARTS or renewed

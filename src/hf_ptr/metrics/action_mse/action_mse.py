@@ -1,0 +1,32 @@
+"""How far actions are from recorded ones."""
+
+import datasets
+import evaluate
+import numpy as np
+
+from hf_ptr.metrics.figures import action_mse
+
+CITATION = "PTR, https://arxiv.org/abs/2603.16542"
+DESCRIPTION = "Mean squared error of actions over steps and dimensions, in squared action units."
+INPUTS = """
+Args:
+    predictions, references: actions and recorded actions, a row a valid step.
+Returns:
+    action_mse: at least 0.
+"""
+
+
+class ActionMse(evaluate.Metric):
+    """See `DESCRIPTION`."""
+
+    def _info(self):
+        vector = datasets.Sequence(datasets.Value("float32"))
+        return evaluate.MetricInfo(
+            description=DESCRIPTION,
+            citation=CITATION,
+            inputs_description=INPUTS,
+            features=datasets.Features({"predictions": vector, "references": vector}),
+        )
+
+    def _compute(self, predictions, references):
+        return {"action_mse": action_mse(np.asarray(predictions), np.asarray(references))}

@@ -1,0 +1,34 @@
+"""How well a score tells good samples from bad ones."""
+
+import datasets
+import evaluate
+import numpy as np
+
+from hf_ptr.metrics.figures import auroc
+
+CITATION = "Mann and Whitney, On a test of whether one of two random variables is stochastically larger, 1947"
+DESCRIPTION = "The probability that the score of a good sample is above that of a bad one, ties counted half."
+INPUTS = """
+Args:
+    predictions: the scores; higher is better.
+    references: 1 for good samples, 0 for bad ones.
+Returns:
+    auroc: in [0, 1]; None where all samples are of one kind.
+"""
+
+
+class Auroc(evaluate.Metric):
+    """See `DESCRIPTION`."""
+
+    def _info(self):
+        features = {"predictions": datasets.Value("float32"), "references": datasets.Value("int32")}
+        return evaluate.MetricInfo(
+            description=DESCRIPTION,
+            citation=CITATION,
+            inputs_description=INPUTS,
+            features=datasets.Features(features),
+        )
+
+    def _compute(self, predictions, references):
+        score, good = np.asarray(predictions), np.asarray(references) > 0
+        return {"auroc": auroc(score[good], score[~good])}

@@ -1,0 +1,41 @@
+"""How often the observation that followed is told from the others."""
+
+import datasets
+import evaluate
+import numpy as np
+import torch
+
+from hf_ptr.metrics.figures import identified
+
+CITATION = "PTR, https://arxiv.org/abs/2603.16542, Eq. (12)"
+DESCRIPTION = "The share of samples whose matched candidate has the highest identification logit."
+INPUTS = """
+Args:
+    predictions: logits of every sample, as many each.
+    references: which of them is the match.
+Returns:
+    identification_accuracy: in [0, 1].
+    chance: that of a guess.
+"""
+
+
+class IdentificationAccuracy(evaluate.Metric):
+    """See `DESCRIPTION`."""
+
+    def _info(self):
+        features = {"predictions": datasets.Sequence(datasets.Value("float32")), "references": datasets.Value("int32")}
+        return evaluate.MetricInfo(
+            description=DESCRIPTION,
+            citation=CITATION,
+            inputs_description=INPUTS,
+            features=datasets.Features(features),
+        )
+
+    def _compute(self, predictions, references):
+        logits, match = torch.as_tensor(np.asarray(predictions)), torch.as_tensor(np.asarray(references)).long()
+        first = torch.arange(logits.shape[1]).repeat(len(logits), 1)
+        # The match comes to the front, and the candidate that stood there takes its place.
+        first.scatter_(1, match[:, None], 0)
+        first[:, 0] = match
+        accuracy = identified(logits.gather(1, first)).float().mean()
+        return {"identification_accuracy": float(accuracy), "chance": 1.0 / logits.shape[1]}

@@ -1,0 +1,32 @@
+"""The share of episodes that solved their task, with its interval."""
+
+import datasets
+import evaluate
+
+from hf_ptr.evaluation import success
+
+CITATION = "Wilson, Probable inference, the law of succession, and statistical inference, 1927"
+DESCRIPTION = "Success rate of independent episodes with its 95 % Wilson score interval."
+INPUTS = """
+Args:
+    predictions: of every episode, whether it solved the task.
+Returns:
+    success: in [0, 1].
+    interval: lowest and highest rate.
+    successes, episodes: how many.
+"""
+
+
+class SuccessRate(evaluate.Metric):
+    """See `DESCRIPTION`."""
+
+    def _info(self):
+        return evaluate.MetricInfo(
+            description=DESCRIPTION,
+            citation=CITATION,
+            inputs_description=INPUTS,
+            features=datasets.Features({"predictions": datasets.Value("bool")}),
+        )
+
+    def _compute(self, predictions):
+        return success.SuccessRate(int(sum(predictions)), len(predictions)).to_dict()

@@ -1,0 +1,96 @@
+"""Sizes of the native policy that reads pictures, by name."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from hf_ptr.errors import InputError, nearest
+
+SIZES: dict[str, dict[str, Any]] = {
+    # Trains on a CPU in minutes: a small residual network, whose 6 x 6 places of a 96-pixel picture are the tokens.
+    "tiny": {
+        "vision_config": {
+            "model_type": "resnet",
+            "embedding_size": 16,
+            "hidden_sizes": [16, 32, 64],
+            "depths": [1, 1, 1],
+            "layer_type": "basic",
+        },
+        "image_size": 96,
+        "target_layer": 2,
+        "hidden_size": 64,
+        "action_size": 32,
+        "expert_size": 256,
+        "num_expert_layers": 2,
+        "num_context_layers": 1,
+    },
+    # For one GPU: a vision transformer of 22 million weights.
+    "small": {
+        "vision_config": {
+            "model_type": "siglip_vision_model",
+            "hidden_size": 384,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 6,
+            "patch_size": 16,
+        },
+        "image_size": 128,
+        # Each layer that the target passes through costs a step more: with a third of them PTR stays near a tenth.
+        "target_layer": 4,
+        "hidden_size": 384,
+        "action_size": 64,
+        "expert_size": 1024,
+        "num_expert_layers": 4,
+        "num_context_layers": 4,
+        "num_attention_heads": 6,
+    },
+    # The paper's tower, InternViT-300M-448, whose layer 12 of 24 is the target (PTR Sec. 4).
+    "internvl": {
+        "vision_config": {
+            "model_type": "internvl_vision",
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "patch_size": [14, 14],
+            "use_qk_norm": False,
+            "norm_type": "layer_norm",
+            "use_absolute_position_embeddings": True,
+        },
+        "image_size": 448,
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+        "target_layer": 12,
+        "hidden_size": 1024,
+        "action_size": 128,
+        "expert_size": 2048,
+        "num_expert_layers": 6,
+        "num_context_layers": 6,
+        "num_attention_heads": 16,
+    },
+}
+
+
+def size_settings(name: str) -> dict[str, Any]:
+    """
+    The fields of [`VLAPolicyConfig`] that a size sets.
+
+    Raises:
+        InputError: there is no such size; the nearest name is suggested.
+    """
+    if name not in SIZES:
+        raise InputError(f"no policy size {name!r}.{nearest(name, SIZES)} There are: {', '.join(SIZES)}")
+    return copy.deepcopy(SIZES[name])
+
+
+def sized(vision_config: dict[str, Any] | PreTrainedConfig, image_size: Any) -> PreTrainedConfig:
+    """The configuration of a tower for pictures of this size, where its weights depend on it."""
+    values = vision_config.to_dict() if isinstance(vision_config, PreTrainedConfig) else dict(vision_config)
+    config = AutoConfig.for_model(values.pop("model_type"), **values)
+    if getattr(config, "image_size", None) is not None:
+        pair = isinstance(config.image_size, list | tuple)
+        config.image_size = [image_size, image_size] if pair and isinstance(image_size, int) else image_size
+    return config

@@ -1,0 +1,77 @@
+"""What the native policy makes of pictures: context tokens, by a vision tower of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModel
+
+from hf_ptr.policies.towers import CameraFeatures, as_tokens, first_layers, layers_of, normalized, used_parts
+
+
+class CameraTower(nn.Module):
+    """
+    Pictures of one or several cameras to context tokens, by a vision tower of transformers.
+
+    Args:
+        vision_config: of the tower; a transformer over patches or a convolutional network.
+        num_cameras: `C`; all cameras share the tower.
+        image_size: height and width that the tower reads; pictures of another size are scaled to it.
+        hidden_size: `D`.
+        target_layer: the layer of the tower that the target encoder reads (PTR Sec. 4); None for the middle one.
+        mean, std: of the three colours in [0, 1], as the tower was pretrained with.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self,
+        vision_config: Any,
+        num_cameras: int,
+        image_size: tuple[int, int],
+        hidden_size: int,
+        target_layer: int | None,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ):
+        super().__init__()
+        self.image_size = image_size
+        self.model = used_parts(AutoModel.from_config(vision_config))
+        self.target_layer = -(-len(layers_of(self.model)[1]) // 2) if target_layer is None else target_layer
+        self.register_buffer("mean", torch.zeros(3))
+        self.register_buffer("std", torch.ones(3))
+        self.colours = (tuple(mean), tuple(std))
+        patches, width, self.feature_size = self._sizes(num_cameras)
+        self.projection = nn.Linear(width, hidden_size)
+        # Of every place and camera: a convolutional network's features do not say where they come from.
+        self.position = nn.Parameter(torch.zeros(num_cameras * patches, hidden_size))
+
+    @torch.no_grad()
+    def reset_colours(self) -> None:
+        """Sets the buffers to what the configuration says."""
+        for buffer, values in zip((self.mean, self.std), self.colours, strict=True):
+            buffer.copy_(torch.tensor(values))
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """`(N, C, height, width, 3)` uint8 to tokens `(N, C·P, D)`, P a picture."""
+        seen = as_tokens(self.model(normalized(pictures, self.mean, self.std, self.image_size)))
+        tokens = self.projection(seen.reshape(len(pictures), -1, seen.shape[-1]))
+        return tokens + self.position
+
+    def features(self) -> CameraFeatures:
+        """`v` of PTR Sec. 4: pictures to the pooled output of the target layer. It shares the tower's weights."""
+        return CameraFeatures(first_layers(self.model, self.target_layer), self.mean, self.std, self.image_size)
+
+    @torch.no_grad()
+    def _sizes(self, num_cameras: int) -> tuple[int, int, int]:
+        """Patches of a picture, their width, and that of the features of all cameras."""
+        self.model.eval()
+        pictures = torch.zeros((1, num_cameras, *self.image_size, 3), dtype=torch.uint8)
+        tokens = as_tokens(self.model(normalized(pictures, self.mean, self.std, self.image_size)))
+        features = self.features()(pictures)
+        self.model.train()
+        return tokens.shape[1], tokens.shape[2], features.shape[1]

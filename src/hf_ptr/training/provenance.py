@@ -1,0 +1,119 @@
+"""What a run was made of, as its folder tells it: data, base model, faults, versions, settings that were chosen."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Mapping
+from enum import Enum
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from hf_ptr._version import __version__
+from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.corruption import CorruptionTruth
+from hf_ptr.data.mixture import MixtureDataset
+from hf_ptr.errors import InputError
+from hf_ptr.hub.cards import license_of
+from hf_ptr.hub.places import HubPlace, hub_place, origin
+from hf_ptr.training.config import PTRConfig
+
+RECIPE_FILE = "recipe.yaml"
+RUN_FILE = "run.json"
+PACKAGES = ("torch", "transformers", "accelerate", "peft", "huggingface_hub", "safetensors", "numpy")
+# Of TrainingArguments, what says where and how often rather than what was learned; by how the names begin.
+BOOKKEEPING = (
+    *("output_dir", "run_name", "project", "disable_tqdm", "report_to", "push_to_hub", "hub_", "do_", "use_cpu"),
+    *(
+        "save_",
+        "logging_",
+        "log_level",
+        "eval_",
+        "dataloader_",
+        "resume_from_checkpoint",
+        "local_rank",
+        "ddp_",
+        "trackio_",
+    ),
+)
+
+
+def provenance(dataset: Any, policy: Any) -> dict[str, Any]:
+    """
+    What is known when a trainer is made.
+
+    Args:
+        dataset: what is trained on; only a [`ChunkDataset`] or a mixture says where it is from.
+        policy: as it was loaded.
+    """
+    place = getattr(policy.config, "name_or_path", "") or ""
+    base = (hub_place(place) or origin(place)) if place else None
+    facts: dict[str, Any] = {
+        "base_model": None if not place else dataclasses.asdict(base or HubPlace(Path(place).name)),
+        "base_model_on_hub": base is not None,
+        "base_license": license_of(Path(place)) if place else None,
+        "versions": {
+            "hf-ptr": __version__,
+            **{name: metadata.version(name) for name in PACKAGES},
+            "python": platform.python_version(),
+        },
+    }
+    if isinstance(dataset, ChunkDataset):
+        facts["data"] = _told_of(dataset)
+    elif isinstance(dataset, MixtureDataset):
+        facts["data"] = _told_of(dataset.parts[0]) | {"source": ", ".join(dataset.source_names), "revision": None}
+        facts["data"] |= {"robot_type": ", ".join(dict.fromkeys(str(s.table.robot_type) for s in dataset.sources))}
+        for key in ("episodes", "frames", "chunks"):
+            facts["data"][key] = sum(_told_of(part)[key] for part in dataset.parts)
+        facts["data"]["tasks"] = list(dataset.tasks)
+    return facts
+
+
+def _told_of(chunks: ChunkDataset) -> dict[str, Any]:
+    table = chunks.table
+    return {
+        "source": table.source,
+        "revision": table.revision,
+        "episodes": table.num_episodes,
+        "frames": table.num_frames,
+        "chunks": len(chunks),
+        "robot_type": table.robot_type,
+        "fps": table.fps,
+        "tasks": list(table.tasks),
+        "observation_features": list(chunks.observation_features),
+        "state_feature": chunks.state_feature,
+        "action_feature": chunks.action_feature,
+    }
+
+
+def told(truth: CorruptionTruth) -> dict[str, Any]:
+    """Faults that were put into the training data: which, by which seed, and how many episodes carry each."""
+    faults = {name: int(carries.sum()) for name, carries in truth.faults.items()}
+    return {"protocol": truth.recipe, "seed": truth.seed, "faults": faults, "episodes": int(truth.any.sum())}
+
+
+def corruption_of(dataset: str | Path) -> CorruptionTruth | None:
+    """The faults of a dataset that was written with some; None for any other."""
+    try:
+        return CorruptionTruth.load(dataset)
+    except InputError:
+        return None
+
+
+def chosen_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Of a run's saved settings those that differ from the defaults, without what only says where and how often.
+
+    The defaults are those of the fields: to make a PTRConfig would take the devices from a training under way.
+    """
+    chosen = {}
+    for item in dataclasses.fields(PTRConfig):
+        value, default = saved.get(item.name), item.default
+        if isinstance(default, Enum):
+            default = default.value
+        # TrainingArguments makes False of some settings that are not given.
+        set_by_hand = value != default and not (default is None and value is False)
+        if set_by_hand and isinstance(value, bool | int | float | str) and not item.name.startswith(BOOKKEEPING):
+            chosen[item.name] = value
+    return chosen

@@ -1,0 +1,189 @@
+"""A run's way to the Hub: at its end, and from its checkpoints while it goes on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi
+from transformers.trainer_utils import HubStrategy
+
+from hf_ptr.errors import InputError
+from hf_ptr.hub.places import LAST_CHECKPOINT
+from hf_ptr.hub.push import ensure_repository, push_files, run_files
+from hf_ptr.policies.lora import ADAPTER_CONFIG, adapted_place
+from hf_ptr.training.card import CARD_FILE, read_json, read_results, write_card
+from hf_ptr.training.config import PTRConfig
+from hf_ptr.training.provenance import RECIPE_FILE
+
+STAGING = "_push-"
+# Where the run says what it is, beside the model.
+RUN_FILES = (RECIPE_FILE, CARD_FILE)
+logger = logging.getLogger(__name__)
+
+
+def push_run(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    message: str,
+    revision: str | None = None,
+    token: str | None = None,
+    license: str | None = None,
+    results: str | Path | None = None,
+) -> str:
+    """
+    Pushes a run, or one of its components, with its card, in one commit.
+
+    Args:
+        folder: of the run, or a component's within it.
+        repo_id: of a repository that is there.
+        message: of the commit.
+        revision: the branch; None for the main one.
+        token: to write with; None for the one of `hf auth login` or HF_TOKEN.
+        license: its id, for the card.
+        results: what `hf-ptr evaluate --json` wrote; the run's own `evaluation.json` by default.
+
+    Returns:
+        The commit.
+
+    Raises:
+        InputError: when the folder holds no model, an adapter's policy is not on the Hub, or the push fails.
+    """
+    root = Path(folder)
+    files = require_pushable(root, results)
+    with tempfile.TemporaryDirectory() as made:
+        card = write_card(root, Path(made), repo_id, license=license, results=results)
+        return push_files(files | card, repo_id, message=message, revision=revision, token=token)
+
+
+def require_pushable(folder: Path, results: str | Path | None = None) -> dict[str, Path]:
+    """
+    What is pushed of a run or component, by path in the repository.
+
+    Raises:
+        InputError: when the folder holds no model, an adapter's policy is not on the Hub, or the results are no run's.
+    """
+    files = run_files(folder)
+    require_base_on_hub(folder)
+    if results is not None:
+        read_results(results, folder.name)
+    return files
+
+
+def require_base_on_hub(folder: Path) -> None:
+    """
+    Refuses to push an adapter whose policy only lies here: nobody else could load it.
+
+    Raises:
+        InputError: naming that policy.
+    """
+    require_shared_base(read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path"))
+
+
+def require_shared_base(base: str | None) -> None:
+    """As [`require_base_on_hub`], for the place that an adapter's configuration names."""
+    if base is not None and os.path.isabs(base):
+        raise InputError(
+            f"the adapter belongs to the policy in {base}, which is not on the Hub: push that first (hf-ptr push "
+            f"{base} --repo-id …), and train with policy: its id"
+        )
+
+
+def repository_of(args: PTRConfig, policy: Any, token: str | None, private: bool | None) -> str:
+    """
+    Makes the repository and the branch that a run's settings name, where they are not there yet.
+
+    Args:
+        args: of the run.
+        policy: that is trained.
+        token, private: as [`Trainer.init_hf_repo`].
+
+    Raises:
+        InputError: as [`ensure_repository`], and for an adapter whose policy is not on the Hub.
+    """
+    require_shared_base(adapted_place(policy))
+    return ensure_repository(
+        args.hub_model_id or Path(str(args.output_dir)).absolute().name,
+        private=args.hub_private_repo if private is None else private,
+        revision=args.hub_revision,
+        token=token or args.hub_token,
+    )
+
+
+def push_checkpoint(checkpoint_folder: str, args: PTRConfig, repo_id: str) -> Future:
+    """
+    Pushes a run as it is at a checkpoint, while the run goes on.
+
+    Args:
+        checkpoint_folder: of the run.
+        args: of the run.
+        repo_id: of a repository that is there.
+
+    Returns:
+        What becomes the commit. An error is logged: the push at the end of the training sends what is missing.
+    """
+    checkpoint, folder = Path(checkpoint_folder), Path(str(args.output_dir))
+    for left in folder.glob(f"{STAGING}*"):
+        # Of a run that was killed while it pushed; those of pushes under way are locked by their number.
+        if left.name.removeprefix(STAGING).partition("-")[0] != str(os.getpid()):
+            shutil.rmtree(left, ignore_errors=True)
+    staging = Path(tempfile.mkdtemp(prefix=f"{STAGING}{os.getpid()}-", dir=folder))
+    card = write_card(folder, staging, repo_id, state=checkpoint)
+    files = stage(checkpoint, folder, staging, _whole(args, checkpoint)) | card
+
+    def push() -> str | None:
+        try:
+            step = checkpoint.name.rpartition("-")[2]
+            message = f"Training in progress, step {step}"
+            return push_files(files, repo_id, message=message, revision=args.hub_revision, token=args.hub_token)
+        except InputError as error:
+            logger.warning("the checkpoint could not be pushed, and the training goes on: %s", error)
+            return None
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    return HfApi().run_as_future(push)
+
+
+def stage(checkpoint: Path, folder: Path, staging: Path, whole: str | None) -> dict[str, Path]:
+    """
+    Puts what is pushed of a checkpoint aside, where no later step of the training deletes or changes it.
+
+    Args:
+        checkpoint: of the run.
+        folder: of the run.
+        staging: a new folder on the same disk.
+        whole: where the repository also gets all of the checkpoint, to go on from; None for not at all.
+
+    Returns:
+        The files, by path in the repository.
+    """
+    files = run_files(checkpoint)
+    files |= {name: folder / name for name in RUN_FILES if (folder / name).is_file()}
+    if whole is not None:
+        files |= {
+            f"{whole}/{path.relative_to(checkpoint).as_posix()}": path
+            for path in sorted(checkpoint.rglob("*"))
+            if path.is_file()
+        }
+    staged = {}
+    for number, (name, path) in enumerate(files.items()):
+        staged[name] = staging / str(number)
+        try:
+            os.link(path, staged[name])
+        except OSError:
+            # Another disk, or one without hard links.
+            shutil.copyfile(path, staged[name])
+    return staged
+
+
+def _whole(args: PTRConfig, checkpoint: Path) -> str | None:
+    """Where `hub_strategy` wants the whole of a checkpoint in the repository."""
+    places = {HubStrategy.CHECKPOINT: LAST_CHECKPOINT, HubStrategy.ALL_CHECKPOINTS: checkpoint.name}
+    return places.get(HubStrategy(args.hub_strategy))

@@ -1,0 +1,351 @@
+"""The whole way: a recipe trains and pushes, a fresh process pulls by id, training goes on from there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import HUB
+from hub_server import HubServer
+from hub_store import Store, card_complaints
+from huggingface_hub import HfApi, ModelCard
+from peft import LoraConfig
+from safetensors.torch import load_file
+from test_cli import hf_ptr, the_line
+from transformers import AutoModel, AutoProcessor
+
+from hf_ptr import PTRConfig, PTRTrainer
+from hf_ptr.data import ChunkDataset, read_dataset
+from hf_ptr.errors import InputError
+from hf_ptr.hub.places import model_folder
+from hf_ptr.policies.lora import below
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = ROOT / "recipes" / "vla" / "metaworld_state" / "ptr.yaml"
+SHORT = {
+    "max_steps": 20,
+    "save_steps": 10,
+    "per_device_train_batch_size": 16,
+    "expert_size": 32,
+    "num_expert_layers": 1,
+    "warmup_steps": 1,
+    "nce_warmup_steps": 2,
+    "logging_steps": 5,
+    "disable_tqdm": "true",
+}
+INPUTS = ("Press the button down from above.", [0.1] * 39, [0.2] * 4)
+
+
+def train(dataset: object, out: Path, **settings: object) -> subprocess.CompletedProcess[str]:
+    given = {**SHORT, "dataset": dataset, "output_dir": out, **settings}
+    return hf_ptr("train", RECIPE, *(f"{key}={value}" for key, value in given.items()))
+
+
+def actions_of(policy: Any, processor: Any) -> list[Any]:
+    """Two chunks, so that belief tokens count."""
+    policy.reset()
+    generator = torch.Generator().manual_seed(0)
+    inputs = processor(*INPUTS)
+    return [policy.predict_action_chunk(**inputs, generator=generator).tolist() for _ in range(2)]
+
+
+@pytest.fixture(scope="module")
+def story(metaworld_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Store]]:
+    """A run of 20 steps on a dataset of the Hub, which pushed itself to a private repository: its folder, the Hub."""
+    HUB.reset()
+    os.environ["HF_TOKEN"] = "hf_alice"
+    HfApi().create_repo("alice/reach", repo_type="dataset")
+    HfApi().upload_folder(repo_id="alice/reach", folder_path=metaworld_dataset, repo_type="dataset")
+    out = tmp_path_factory.mktemp("story") / "ptr"
+    hub = {
+        "push_to_hub": "true",
+        "hub_model_id": "alice/story",
+        "hub_strategy": "checkpoint",
+        "hub_private_repo": "true",
+    }
+    result = train("alice/reach", out, corruption="hard", **hub)
+    assert result.returncode == 0, result.stderr
+    del os.environ["HF_TOKEN"]
+    yield out, HUB.store
+
+
+@pytest.fixture
+def told(story: tuple[Path, Store], logged_in: HubServer) -> tuple[Path, Store]:
+    """The story, with alice logged in."""
+    logged_in.store = story[1]
+    return story
+
+
+def test_a_run_pushes_itself_whole(told: tuple[Path, Store]) -> None:
+    out, store = told
+    repo = store.repos["model", "alice/story"]
+    assert repo.private
+    assert repo.messages == ["Training in progress, step 10", "Training in progress, step 20", "End of training"]
+    final = store.files("alice/story")
+    for name in ("model.safetensors", "scorer/model.safetensors", "ptr_state.safetensors", "recipe.yaml", "README.md"):
+        assert final[name] == (out / name).read_bytes(), name
+    assert "last-checkpoint/ptr_state.safetensors" in final
+    at_ten = store.files("alice/story", list(repo.commits)[1])
+    checkpoint = out / "checkpoint-10"
+    for name in ("model.safetensors", "scorer/model.safetensors", "target_encoder/model.safetensors"):
+        assert at_ten[name] == at_ten[f"last-checkpoint/{name}"] == (checkpoint / name).read_bytes() != final[name]
+    assert not list(out.glob("_push*"))
+
+
+def test_the_card_tells_the_run(told: tuple[Path, Store]) -> None:
+    _, store = told
+    files = store.files("alice/story")
+    text = files["README.md"].decode()
+    assert card_complaints(text, "model") == []
+    revision = store.repos["dataset", "alice/reach"].branches["main"]
+    for part in (
+        f"[alice/reach](https://huggingface.co/alice/reach), commit `{revision}`",
+        "8 episodes",
+        "protocol `hard`, seed 0",
+        "| `nce_warmup_steps` | 2 |",
+        "| alice/reach | 1.000 | 1.000 | 1.000 |",
+        "![Histogram of the weights that chunks were trained with](weights.png)",
+        "20 optimiser steps",
+        f"- torch {torch.__version__}",
+        "## Intended use and limits",
+        "2603.16542",
+        "No licence is stated",
+    ):
+        assert part in text, part
+    assert files["weights.png"].startswith(b"\x89PNG") and str(Path.home()) not in text
+    data = ModelCard(text).data
+    assert data.datasets == ["alice/reach"] and data.pipeline_tag == "robotics"
+
+
+def test_a_fresh_process_pulls_it_by_id(told: tuple[Path, Store], tmp_path: Path) -> None:
+    out, _ = told
+    expected = actions_of(AutoModel.from_pretrained(out).eval(), AutoProcessor.from_pretrained(out))
+    script = f"""
+import json, os, sys
+import torch, hf_ptr
+from transformers import AutoModel, AutoProcessor
+from hf_ptr.cli import main
+from hf_ptr.policies import load_policy
+
+def line(*arguments):
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as stopped:
+        return stopped.code
+
+def actions_of(policy, processor):
+    policy.reset()
+    generator = torch.Generator().manual_seed(0)
+    inputs = processor(*{INPUTS!r})
+    return [policy.predict_action_chunk(**inputs, generator=generator).tolist() for _ in range(2)]
+
+told = {{}}
+out = sys.argv[1]
+if sys.argv[2] == "online":
+    told["private"] = line("evaluate", "alice/story", "--dataset", "alice/reach")
+    os.environ["HF_TOKEN"] = "hf_alice"
+    policy = AutoModel.from_pretrained("alice/story").eval()
+    told["actions"] = actions_of(policy, AutoProcessor.from_pretrained("alice/story"))
+    # The second pull is what fills the cache for the time without a connection.
+    load_policy("alice/story")
+    told["evaluate"] = line("evaluate", "alice/story", "--dataset", "alice/reach", "--episodes", "0:1")
+else:
+    told["actions"] = actions_of(*load_policy("alice/story"))
+    told["missing"] = line("evaluate", "alice/other", "--dataset", "alice/reach")
+    told["push"] = line("train", {str(RECIPE)!r}, "dataset=alice/reach", f"output_dir={{out}}/run", "push_to_hub=true")
+    told["evaluate"] = line("evaluate", "alice/story", "--dataset", "alice/reach", "--episodes", "0:1")
+print("TOLD" + json.dumps(told))
+"""
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "home")}
+    environment.pop("HF_TOKEN")
+
+    def run(mode: str, **more: str) -> tuple[dict[str, Any], str]:
+        result = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path), mode],
+            capture_output=True,
+            text=True,
+            timeout=240,
+            cwd=ROOT,
+            env={**environment, **more},
+        )
+        assert result.returncode == 0, result.stderr[-3000:]
+        lines = [line for line in result.stderr.splitlines() if line.startswith("hf-ptr: ")]
+        return json.loads(result.stdout.rpartition("TOLD")[2]), "\n".join(lines)
+
+    online, lines = run("online")
+    assert (online["private"], online["evaluate"]) == (2, 0) and len(lines.splitlines()) == 1
+    assert "alice/story is no folder here and no model on the Hub; check the name, or it is private: log in" in lines
+    assert online["actions"] == expected
+    offline, lines = run("offline", HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9", HF_TOKEN="hf_alice")
+    assert offline["actions"] == expected
+    assert (offline["missing"], offline["push"], offline["evaluate"]) == (2, 2, 0)
+    assert "the model alice/other is neither a folder here nor in the cache, and the Hub cannot be reached" in lines
+    assert "the Hub cannot be reached, and nothing of the push can be seen" in lines
+    assert "run" not in {path.name for path in tmp_path.iterdir()} and len(lines.splitlines()) == 2
+
+
+def test_training_goes_on_from_a_checkpoint_on_the_hub(told: tuple[Path, Store], tmp_path: Path) -> None:
+    out, store = told
+    at_ten = list(store.repos["model", "alice/story"].commits)[1]
+    resumed = train("alice/reach", tmp_path / "on", corruption="hard", resume_from_checkpoint=f"alice/story@{at_ten}")
+    assert resumed.returncode == 0, resumed.stderr
+    # The very run, queue, controller and random numbers included.
+    for part in ("", "scorer", "belief_tokenizer", "target_encoder"):
+        mine, other = (load_file(folder / part / "model.safetensors") for folder in (out, tmp_path / "on"))
+        assert mine.keys() == other.keys() and all(torch.equal(mine[name], other[name]) for name in mine), part
+    wrong = train("alice/reach", tmp_path / "wrong", resume_from_checkpoint="alice/reach")
+    assert "alice/reach is no folder here and no model on the Hub" in the_line(wrong)
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_scores_are_a_dataset_that_a_recipe_names(told: tuple[Path, Store], tmp_path: Path) -> None:
+    _, store = told
+    file = tmp_path / "scores.parquet"
+    scored = hf_ptr("score", "alice/reach", "--scorer", "alice/story", "--out", file)
+    assert scored.returncode == 0, scored.stderr
+    pushed = hf_ptr("push", "scores", file, "--repo-id", "alice/scores", "--license", "cc-by-4.0")
+    assert pushed.returncode == 0, pushed.stderr
+    there = store.files("alice/scores", kind="dataset")
+    assert (
+        set(there) == {"scores.parquet", "README.md", "weights.png"} and there["scores.parquet"] == file.read_bytes()
+    )
+    card = there["README.md"].decode()
+    assert card_complaints(card, "dataset") == [] and "weights=alice/scores alpha=0" in card
+    assert "| alice/reach | 1.000 | 1.000 | 1.000 |" in card and "`cc-by-4.0`" in card
+    trained = train(
+        "alice/reach", tmp_path / "weighted", weights="alice/scores", alpha=0, belief_tokens=0, max_steps=4
+    )
+    assert trained.returncode == 0, trained.stderr
+    local = train("alice/reach", tmp_path / "local", weights=file, alpha=0, belief_tokens=0, max_steps=4)
+    assert local.returncode == 0, local.stderr
+    assert (tmp_path / "weighted" / "model.safetensors").read_bytes() == (
+        tmp_path / "local" / "model.safetensors"
+    ).read_bytes()
+    frame = pd.read_parquet(file)
+    frame.loc[0, "weight"] = -1.0
+    frame.to_parquet(tmp_path / "bad.parquet")
+    bad = hf_ptr("push", "scores", tmp_path / "bad.parquet", "--repo-id", "alice/bad")
+    assert "has no weight that is finite and at least 0" in the_line(bad)
+    assert ("dataset", "alice/bad") not in store.repos
+
+
+def test_a_recipe_names_dataset_and_policy_of_the_hub(told: tuple[Path, Store], tmp_path: Path) -> None:
+    _, store = told
+    names = {"dataset": "alice/reach@main", "policy": "alice/story", "output_dir": str(tmp_path / "next")}
+    short = {"max_steps": 2, "per_device_train_batch_size": 16, "warmup_steps": 1, "disable_tqdm": True}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({**names, **short}))
+    trained = hf_ptr("train", recipe)
+    assert trained.returncode == 0, trained.stderr
+    assert hf_ptr("push", tmp_path / "next", "--repo-id", "alice/next").returncode == 0
+    card = ModelCard(store.files("alice/next")["README.md"].decode())
+    assert (card.data.base_model, card.data.base_model_relation) == ("alice/story", "finetune")
+    assert "It goes on from [alice/story](https://huggingface.co/alice/story)" in card.text
+    recipe.write_text(
+        yaml.safe_dump({**names, **short, "policy": "alice/story@v9", "output_dir": str(tmp_path / "no")})
+    )
+    assert "the model alice/story has no revision 'v9'. It has main" in the_line(hf_ptr("train", recipe))
+    assert not (tmp_path / "no").exists()
+
+
+def test_without_a_token_nothing_is_written(
+    story: tuple[Path, Store], metaworld_dataset: Path, tmp_path: Path, hub: HubServer
+) -> None:
+    pushed = hf_ptr("push", story[0], "--repo-id", "alice/mine")
+    assert "no token to write to the Hub with: log in with `hf auth login`, or set HF_TOKEN" in the_line(pushed)
+    result = train(metaworld_dataset, tmp_path / "run", push_to_hub="true")
+    assert "no token to write to the Hub with" in the_line(result)
+    assert not (tmp_path / "run").exists() and hub.store.repos == {}
+    result = train(metaworld_dataset, tmp_path / "run", hub_token="hf_alice")
+    assert "hub_token stands on the command line, and a run's folder keeps its recipe" in the_line(result)
+
+
+def test_a_finished_run_is_pushed_with_its_results(told: tuple[Path, Store], tmp_path: Path) -> None:
+    out, store = told
+    results = tmp_path / "results.json"
+    evaluated = hf_ptr("evaluate", out, "--dataset", "alice/reach", "--episodes", "0:3", "--json", results)
+    assert evaluated.returncode == 0, evaluated.stderr
+    pushed = hf_ptr(
+        "push", out, "--repo-id", "alice/finished", "--license", "apache-2.0", "--results", results, "--message", "it"
+    )
+    assert pushed.returncode == 0, pushed.stderr
+    text = store.files("alice/finished")["README.md"].decode()
+    assert card_complaints(text, "model") == [] and store.repos["model", "alice/finished"].messages == ["it"]
+    measured = json.loads(results.read_text())["arms"]["ptr"]
+    told_results = {result.metric_type: result for result in ModelCard(text).data.eval_results}
+    assert set(told_results) == {"action_mae", "action_mse", "ratio_to_hold_state"} & set(measured)
+    assert told_results["action_mse"].metric_value == measured["action_mse"]["mean"]
+    assert told_results["action_mse"].metric_args["interval"] == measured["action_mse"]["interval"]
+    assert told_results["action_mse"].dataset_type == "alice/reach"
+    part = hf_ptr("push", out / "scorer", "--repo-id", "alice/part")
+    assert part.returncode == 0, part.stderr
+    card = store.files("alice/part")["README.md"].decode()
+    assert card_complaints(card, "model") == [] and "A transition scorer" in card and "20 optimiser steps" in card
+    wrong = hf_ptr("push", out / "checkpoint-10" / "nothing", "--repo-id", "alice/nothing")
+    assert "holds no saved model" in the_line(wrong) and ("model", "alice/nothing") not in store.repos
+
+
+def test_a_card_that_somebody_wrote_is_left_alone(
+    told: tuple[Path, Store], metaworld_dataset: Path, tmp_path: Path
+) -> None:
+    _, store = told
+    trainer = going_on("alice/story", metaworld_dataset, tmp_path / "mine")
+    trainer.train()
+    trainer.save_model()
+    (tmp_path / "mine" / "README.md").write_text("---\nlicense: mit\n---\nMine.\n")
+    trainer.push_to_hub()
+    assert store.files("alice/mine")["README.md"] == b"---\nlicense: mit\n---\nMine.\n"
+
+
+def going_on(base: str, dataset: Path, out: Path, peft: LoraConfig | None = None, **settings: Any) -> PTRTrainer:
+    """A trainer of two steps that goes on from a policy, here or on the Hub."""
+    args = PTRConfig(output_dir=str(out), max_steps=2, disable_tqdm=True, save_strategy="no", alpha=0, **settings)
+    return PTRTrainer(
+        base,
+        args,
+        train_dataset=ChunkDataset(read_dataset(dataset), observation_features=["observation.environment_state"]),
+        processing_class=AutoProcessor.from_pretrained(model_folder(base)),
+        peft_config=peft,
+    )
+
+
+def test_an_adapter_names_the_policy_on_the_hub(
+    told: tuple[Path, Store], metaworld_dataset: Path, tmp_path: Path
+) -> None:
+    out, store = told
+    lora = LoraConfig(r=2, target_modules="all-linear")
+    with pytest.raises(InputError, match="which is not on the Hub: push that first"):
+        going_on(str(out), metaworld_dataset, tmp_path / "local", lora, push_to_hub=True)
+    assert not (tmp_path / "local").exists() and ("model", "alice/local") not in store.repos
+    trainer = going_on("alice/story", metaworld_dataset, tmp_path / "adapter", lora, push_to_hub=True)
+    trainer.train()
+    trainer.push_to_hub(license="mit")
+    files = store.files("alice/adapter")
+    commit = store.repos["model", "alice/story"].branches["main"]
+    config = json.loads(files["adapter_config.json"])
+    assert (config["base_model_name_or_path"], config["revision"]) == ("alice/story", commit)
+    text = files["README.md"].decode()
+    assert (
+        card_complaints(text, "model") == [] and "A LoRA adapter for [alice/story]" in text and "| `r` | 2 |" in text
+    )
+    data = yaml.safe_load(text.split("---")[1])
+    assert (data["base_model"], data["base_model_relation"], data["library_name"]) == (
+        "alice/story",
+        "adapter",
+        "peft",
+    )
+    pulled = model_folder("alice/adapter")
+    assert below(str(pulled)) == f"alice/story@{commit}"
+    policies = (AutoModel.from_pretrained("alice/adapter").eval(), trainer.model.policy.eval())
+    processor = AutoProcessor.from_pretrained("alice/adapter")
+    first, second = (torch.tensor(actions_of(policy, processor)) for policy in policies)
+    torch.testing.assert_close(first, second, rtol=0, atol=1e-5)

@@ -1,0 +1,92 @@
+"""What is written is read back equal by LeRobot itself, in an environment of its own (`make test-lerobot`)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_helpers import REAL_V21, coded_picture, coded_table, vector, with_camera, write_v21
+from test_conversion import write_robomimic
+
+from hf_ptr.data.convert_lerobot import convert_lerobot
+from hf_ptr.data.convert_robomimic import convert_robomimic
+from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.data.lerobot_writer import DatasetWriter
+from hf_ptr.data.video import FrameReader
+
+PYTHON = os.environ.get("HF_PTR_LEROBOT_PYTHON")
+pytestmark = pytest.mark.skipif(PYTHON is None, reason="LeRobot needs an environment of its own: make test-lerobot")
+READER = Path(__file__).with_name("lerobot_read.py")
+CAMERAS = ("observation.images.front", "observation.images.wrist")
+
+
+def recorded(folder: Path) -> Path:
+    """Two cameras, files so small that episodes are spread over several."""
+    sizes = {CAMERAS[0]: (48, 64), CAMERAS[1]: (32, 32)}
+    videos = {
+        name: {"dtype": "video", "shape": [*size, 3], "names": ["height", "width", "channels"]}
+        for name, size in sizes.items()
+    }
+    features = {"observation.state": vector(3), "action": vector(2), "next.reward": vector(1), **videos}
+    random = np.random.default_rng(0)
+    with DatasetWriter(
+        folder / "out", fps=10, features=features, robot_type="made", data_files_size_in_mb=0.01,
+        video_files_size_in_mb=0.01,
+    ) as writer:  # fmt: skip
+        for episode, length in enumerate((9, 4, 14)):
+            columns = {n: random.normal(size=(length, features[n]["shape"][0])) for n in list(features)[:3]}
+            pictures = {n: [coded_picture(episode, f, size) for f in range(length)] for n, size in sizes.items()}
+            writer.add_episode(columns, f"task {episode % 2}", pictures)
+    return folder / "out"
+
+
+def converted(folder: Path) -> Path:
+    table = with_camera(coded_table([9, 5, 12]), CAMERAS[0])
+    return convert_lerobot(write_v21(table, folder / "v21"), folder / "v30")
+
+
+def robomimic(folder: Path) -> Path:
+    return convert_robomimic(write_robomimic(folder / "can.hdf5", {"demo_0": 7, "demo_1": 5}), folder / "v30")
+
+
+def real_robot(folder: Path) -> Path:
+    return convert_lerobot(REAL_V21, folder / "v30")
+
+
+SOURCES: list[Callable[[Path], Path]] = [recorded, converted, robomimic]
+if (REAL_V21 / "meta/info.json").is_file():
+    SOURCES.append(real_robot)
+
+
+@pytest.mark.parametrize("make", SOURCES)
+def test_lerobot_reads_it_back_equal(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    root = make(tmp_path)
+    table = read_dataset(root)
+    # All frames, and of a long recording those on both sides of every boundary.
+    ends = {row for start in table.starts.tolist() for row in (start - 1, start, start + 1) if row >= 0}
+    rows = sorted({*ends, table.num_frames - 1}) if table.num_frames > 100 else list(range(table.num_frames))
+    result = subprocess.run(
+        [str(PYTHON), str(READER), str(root), str(tmp_path / "seen.npz"), "pyav", *map(str, rows)],
+        capture_output=True, text=True, timeout=280, cwd=tmp_path, env={**os.environ, "PYTHONPATH": ""},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-2000:]
+    seen = np.load(tmp_path / "seen.npz")
+    assert (int(seen["frames"]), int(seen["episodes"])) == (table.num_frames, table.num_episodes)
+    assert float(seen["fps"]) == table.fps
+    for name, column in table.columns.items():
+        np.testing.assert_array_equal(seen[name].reshape(len(rows), -1), column[rows])
+    episode = np.repeat(table.episode_index, table.lengths)[rows]
+    np.testing.assert_array_equal(seen["episode_index"], episode)
+    np.testing.assert_array_equal(seen["frame_index"], table.frame_index[rows])
+    np.testing.assert_array_equal(seen["index"], table.frame_id[rows])
+    assert seen["task"].tolist() == [table.tasks[i] for i in table.task_index[rows]]
+    for camera in table.videos:
+        ours = FrameReader(camera, table.videos[camera], table.fps).read(episode, table.frame_index[rows])
+        theirs = np.round(seen[camera].transpose(0, 2, 3, 1) * 255)
+        # The same frame of the same file, by two decoders' conversions of its colours.
+        assert np.abs(theirs - ours).max() <= 3
+        assert f"stats/{camera}/mean" in seen

@@ -1,0 +1,82 @@
+"""The `evaluate` modules: loaded from the package's folder without a network, and the same figures as everywhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import evaluate
+import numpy as np
+import pytest
+import torch
+from hub_server import HubServer
+from model_helpers import candidates, objective, run, tiny_batch, tiny_model
+
+from hf_ptr import functional as F
+from hf_ptr.errors import InputError
+from hf_ptr.evaluation.success import SuccessRate
+from hf_ptr.metrics import METRICS, metric_folder
+
+
+def compute(name: str, **given: Any) -> dict[str, Any]:
+    return evaluate.load(metric_folder(name)).compute(**given)
+
+
+def test_every_metric_is_loaded_without_asking_the_hub(hub: HubServer) -> None:
+    for name in METRICS:
+        metric = evaluate.load(metric_folder(name))
+        assert metric.name == name and metric.description and metric.inputs_description
+    assert hub.requests == []
+
+
+def test_a_wrong_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(InputError, match="Did you mean 'auroc'"):
+        metric_folder("auroc_")
+
+
+def test_identification_accuracy_is_what_the_trainer_logs() -> None:
+    model, batch, goal = tiny_model(), tiny_batch(24), objective()
+    output = run(model, batch)
+    found = candidates(model, batch, output)
+    assert found is not None
+    goal(output, found, None, step=0)
+    goal.remember()
+    torch.manual_seed(0)
+    logged = goal(output, found, None, step=0).metrics["nce_acc"]
+    torch.manual_seed(0)
+    logits, _ = goal.logits(output, found)
+    logits = logits[found.valid].detach()
+    told = compute("identification_accuracy", predictions=logits.numpy(), references=[0] * len(logits))
+    assert told["identification_accuracy"] == pytest.approx(float(logged)) and 0 < float(logged) < 1
+    assert told["chance"] == 1 / logits.shape[1]
+
+
+def test_the_match_may_stand_anywhere() -> None:
+    logits = [[1.0, 2.0, 0.0], [3.0, 2.0, 1.0], [0.0, 1.0, 5.0], [2.0, 2.0, 1.0]]
+    told = compute("identification_accuracy", predictions=logits, references=[1, 0, 0, 0])
+    assert told["identification_accuracy"] == 0.5
+
+
+def test_success_rate_is_that_of_the_command_line() -> None:
+    solved = [True] * 43 + [False] * 57
+    told = compute("success_rate", predictions=solved)
+    assert told == SuccessRate(43, 100).to_dict() and told["interval"][0] == pytest.approx(0.3373, abs=1e-3)
+
+
+def test_effective_sample_size() -> None:
+    told = compute("effective_sample_size", predictions=[1.0, 1.0, 2.0, 0.0])
+    assert told == {"effective_sample_size": pytest.approx(16 / 6), "share": pytest.approx(4 / 6)}
+    assert float(F.effective_sample_size(torch.tensor([1.0, 1.0, 2.0, 0.0]))) == pytest.approx(16 / 6)
+
+
+def test_auroc() -> None:
+    assert compute("auroc", predictions=[0.9, 0.8, 0.3, 0.8], references=[1, 1, 0, 0])["auroc"] == 0.875
+    assert compute("auroc", predictions=[0.9], references=[1])["auroc"] is None
+
+
+def test_action_mse() -> None:
+    rng = np.random.default_rng(0)
+    actions, recorded = rng.normal(size=(5, 3)), rng.normal(size=(5, 3))
+    told = compute("action_mse", predictions=actions, references=recorded)["action_mse"]
+    assert told == pytest.approx(np.square(actions - recorded).mean(), rel=1e-6)
+    with pytest.raises(ValueError, match="must be the same steps"):
+        compute("action_mse", predictions=[[1.0, 2.0]], references=[[1.0]])

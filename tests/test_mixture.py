@@ -1,0 +1,296 @@
+"""Several robots in one dataset of chunks: each in its slots, as often as its weight says, from its own files."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from data_helpers import coded_table, vector, with_camera, write_v21
+
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.data.mixture import MixtureDataset
+from hf_ptr.data.resampling import resampled
+from hf_ptr.data.segments import SegmentBatches
+from hf_ptr.data.sources import SourceSpec, make_source
+from hf_ptr.embodiment import SLOTS, WIDTH
+from hf_ptr.errors import InputError
+from hf_ptr.functional import source_shift
+
+FR3, SAWYER = "fr3", "metaworld_sawyer"
+SAWYER_SLOTS = [*SLOTS["right_eef_position"], *SLOTS["right_gripper"]]
+
+
+def table_of(lengths: list[int], width: int, source: str, tasks: int = 2, fps: float = 20.0) -> EpisodeTable:
+    """State and action of a width, every value once; the first dimension names episode and frame."""
+    base = coded_table(lengths, tasks=tasks, source=source)
+    random = np.random.default_rng(width)
+    columns = {
+        name: random.normal(size=(base.num_frames, width)).astype(np.float32)
+        for name in ("observation.state", "action")
+    }
+    for column in columns.values():
+        column[:, 0] = 100 * base.episode_of_row + base.frame_index
+    features = {name: vector(width) for name in columns}
+    return dataclasses.replace(base, columns=columns, features=features, fps=fps)
+
+
+def source_of(table: EpisodeTable, embodiment: str, **settings: Any) -> Any:
+    spec = SourceSpec.parse({"dataset": "x", "embodiment": embodiment, "statistics": "joint", **settings}, 0)
+    return make_source(spec, table, table.source, state_feature="observation.state", action_feature="action")
+
+
+def mixture(weights: tuple[float, float] = (1.0, 1.0), **settings: Any) -> MixtureDataset:
+    first = source_of(table_of([9, 14, 6], 13, "fr3", tasks=3), FR3, weight=weights[0])
+    second = source_of(table_of([20, 5], 4, "sawyer"), SAWYER, weight=weights[1], target_offset=2)
+    sizes = {"chunk_size": 4, "chunk_stride": 4, "segment_chunks": 2, "target_offset": 3, **settings}
+    return MixtureDataset([first, second], **sizes)
+
+
+def test_every_chunk_is_the_sources_own_in_its_slots() -> None:
+    mixed = mixture()
+    assert len(mixed) == 29 + 25 and mixed.source_names == ("fr3", "sawyer")
+    batch = mixed.__getitems__(torch.randperm(len(mixed)).tolist())
+    assert batch["actions"].shape == (54, 4, WIDTH) and batch["state"].shape == (54, WIDTH)
+    slots = {
+        0: [*SLOTS["right_arm"], *SLOTS["right_hand"]],
+        1: [*SLOTS["right_eef_position"], *SLOTS["right_gripper"]],
+    }
+    for number, part in enumerate(mixed.parts):
+        mine = batch["source_index"] == number
+        assert int(mine.sum()) == len(part)
+        rows = (batch["index"][mine] - number * 2**42).tolist()
+        own = part.__getitems__(rows)
+        for mask in ("action_dim_mask", "state_dim_mask"):
+            assert torch.equal(batch[mask][mine][0].nonzero().squeeze(1), torch.tensor(sorted(slots[number])))
+            assert (batch[mask][mine] == batch[mask][mine][0]).all()
+        assert torch.equal(batch["actions"][mine][..., slots[number]], own["actions"])
+        assert torch.equal(batch["state"][mine][:, slots[number]], own["state"])
+        assert torch.equal(batch["next_observation"][mine][:, slots[number]], own["next_observation"])
+        assert not batch["actions"][mine][..., ~batch["action_dim_mask"][mine][0]].any()
+        for key in ("action_mask", "next_valid", "target_offset"):
+            assert torch.equal(batch[key][mine], own[key])
+        names = [mixed.tasks[i] for i in batch["task_index"][mine]]
+        assert names == [part.tasks[i] for i in own["task_index"]]
+    assert mixed.tasks == ("do task 0", "do task 1", "do task 2")
+
+
+def test_delta_is_the_sources_own_and_invalid_after_the_end() -> None:
+    mixed = mixture()
+    batch = mixed.__getitems__(range(len(mixed)))
+    assert batch["target_offset"].tolist() == [3] * 29 + [2] * 25
+    lengths = [9, 14, 6, 20, 5]
+    expected = [f + d < n for n, d in zip(lengths, (3, 3, 3, 2, 2), strict=True) for f in range(n)]
+    assert batch["next_valid"].tolist() == expected
+    assert (batch["target_index"] >= 0).tolist() == expected
+
+
+def test_ids_of_two_sources_are_never_the_same() -> None:
+    batch = mixture().__getitems__(range(54))
+    for key in ("index", "episode_index"):
+        ids = [set(batch[key][batch["source_index"] == number].tolist()) for number in (0, 1)]
+        assert not ids[0] & ids[1]
+    assert set(batch["previous_index"].tolist()) <= {-1, *batch["index"].tolist()}
+    assert set(batch["target_index"].tolist()) <= {-1, *batch["index"].tolist()}
+
+
+@pytest.mark.parametrize(("weights", "counts"), [((1, 1), [27, 27]), ((3, 1), [41, 13]), ((1, 99), [1, 53])])
+def test_an_epoch_holds_the_sources_by_their_weights(weights: tuple[float, float], counts: list[int]) -> None:
+    mixed = mixture(weights)
+    assert mixed.epoch_chunks == counts and mixed.shares.sum() == pytest.approx(1.0)
+    batches = SegmentBatches(mixed, 6, seed=3)
+    rows = [row for batch in batches for row in batch]
+    assert len(rows) == len(mixed) and len(list(batches)) == len(batches)
+    drawn = [sum(row < 29 for row in rows), sum(row >= 29 for row in rows)]
+    assert drawn == counts
+    # No chunk comes a third time before every other came once.
+    for part, low in ((0, 0), (1, 29)):
+        times = np.bincount([row - low for row in rows if (row >= 29) == part], minlength=len(mixed.parts[part]))
+        if counts[part] >= len(mixed.parts[part]):
+            assert times.min() >= counts[part] // len(mixed.parts[part])
+        assert times.max() <= -(-counts[part] // len(mixed.parts[part]))
+
+
+def test_the_order_is_that_of_seed_and_epoch_and_can_be_taken_up_anywhere() -> None:
+    mixed = mixture((2, 1))
+
+    def order(seed: int, epoch: int) -> list[list[int]]:
+        batches = SegmentBatches(mixed, 5, seed=seed)
+        batches.set_epoch(epoch)
+        return list(batches)
+
+    assert order(1, 4) == order(1, 4)
+    assert order(1, 4) != order(1, 5) and order(1, 4) != order(2, 4)
+    ranks = [SegmentBatches(mixed, 5, seed=1, rank=rank, ranks=2) for rank in (0, 1)]
+    walked = [list(rank) for rank in ranks]
+    assert len(walked[0]) == len(walked[1]) == len(ranks[0])
+    rows = [row for rank in walked for batch in rank for row in batch]
+    # An epoch of the whole, shared out: each rank has others.
+    everything = [row for batch in SegmentBatches(mixed, 10, seed=1) for row in batch]
+    assert sorted(rows) == sorted(everything[: len(rows)])
+
+
+def test_a_segment_goes_on_from_batch_to_batch() -> None:
+    mixed = mixture()
+    followed = 0
+    before: dict[int, int] = {}
+    for batch in SegmentBatches(mixed, 6, seed=0):
+        chunks = mixed.__getitems__(batch)
+        for line, (index, previous) in enumerate(
+            zip(chunks["index"].tolist(), chunks["previous_index"].tolist(), strict=True)
+        ):
+            if previous >= 0 and before.get(line) == previous:
+                followed += 1
+            before[line] = index
+    second = int((mixed.__getitems__(range(54))["previous_index"] >= 0).sum())
+    # Those that the fold or the weights cut begin anew.
+    assert followed >= second * 0.7
+
+
+def test_samples_carry_their_source_for_the_shift_of_weights() -> None:
+    mixed = mixture()
+    batch = mixed.__getitems__(range(54))
+    names = [mixed.source_names[i] for i in batch["source_index"]]
+    weight = torch.where(batch["source_index"] == 1, 2.0, 1.0)
+    shift = source_shift(weight, names)
+    assert shift["sawyer"] / shift["fr3"] == pytest.approx(2.0)
+
+
+def test_sources_have_their_own_units_and_get_them_back() -> None:
+    table = table_of([30, 20], 4, "sawyer")
+    table.columns["action"][:] = table.columns["action"] * 5 + 3
+    own = source_of(table, SAWYER, statistics="own")
+    mixed = MixtureDataset([own], chunk_size=4)
+    values = mixed.parts[0].action
+    np.testing.assert_allclose(values.mean(dim=0), 0, atol=1e-5)
+    np.testing.assert_allclose(values.std(dim=0, correction=0), 1, atol=1e-5)
+    raw = torch.from_numpy(table.columns["action"])
+    unified = own.unified(raw, "action")
+    assert torch.equal(unified[:, SAWYER_SLOTS], values)
+    torch.testing.assert_close(own.separate(unified), raw, rtol=1e-5, atol=1e-4)
+    stats = mixed.normalization("action")
+    np.testing.assert_allclose(stats["mean"], 0, atol=1e-5)
+    np.testing.assert_allclose(stats["std"][SAWYER_SLOTS], 1, atol=1e-5)
+    described = mixed.to_dict()[0]
+    np.testing.assert_allclose(described["action"]["mean"], table.columns["action"].mean(axis=0), rtol=1e-5)
+
+
+def test_joint_statistics_are_those_of_the_weighted_sources_that_have_a_slot() -> None:
+    mixed = mixture((3, 1))
+    stats = mixed.normalization("state")
+    arm = mixed.parts[0].state[:, :7].double().numpy()
+    np.testing.assert_allclose(stats["mean"][50:57], arm.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(stats["std"][50:57], arm.std(axis=0), rtol=1e-4)
+    assert (stats["mean"][100:] == 0).all() and (stats["std"][100:] == 1).all()
+    twice = MixtureDataset(
+        [source_of(table_of([10], 4, name, fps=20.0), SAWYER, weight=w) for name, w in (("a", 1), ("b", 3))],
+        chunk_size=4,
+    )
+    tables = [part.state.double().numpy() for part in twice.parts]
+    mean = (tables[0].mean(axis=0) + 3 * tables[1].mean(axis=0)) / 4
+    np.testing.assert_allclose(twice.normalization("state")["mean"][:3], mean[:3], rtol=1e-5)
+
+
+# --- names and frame rates ---
+
+
+def test_features_have_the_names_of_the_mixture_and_pictures_come_from_their_own_files(tmp_path: Path) -> None:
+    lengths = [9, 12]
+    sources = []
+    for camera, state in (
+        ("observation.images.top", "observation.state"),
+        ("observation.images.eye", "observation.pose"),
+    ):
+        table = table_of(lengths, 4, camera)
+        columns = {state: table.columns["observation.state"], "action": table.columns["action"]}
+        table = dataclasses.replace(table, columns=columns, features={name: vector(4) for name in columns})
+        folder = write_v21(with_camera(table, camera), tmp_path / camera)
+        names = {"observation.images.front": camera, "observation.state": state}
+        sources.append(source_of(read_dataset(folder), SAWYER, features=names))
+    mixed = MixtureDataset(
+        sources, chunk_size=3, target_offset=2, cameras=["observation.images.front"], image_size=(16, 24)
+    )
+    rows = [0, 8, 9, 21, 29, 41]
+    batch = mixed.__getitems__(rows)
+    assert batch["observation"].shape == (6, 1, 16, 24, 3) and batch["observation"].dtype == torch.uint8
+    shade = batch["observation"][:, 0, :, :, 1].float().mean(dim=(1, 2))
+    frames = [0, 8, 0, 0, 8, 11]
+    assert shade.tolist() == pytest.approx([20 + 15 * frame for frame in frames], abs=4)
+    assert batch["source_index"].tolist() == [0, 0, 0, 1, 1, 1]
+    with pytest.raises(InputError, match=r"has no feature 'observation.images.tpo'.*Did you mean"):
+        source_of(read_dataset(tmp_path / "observation.images.top"), SAWYER, features={"a": "observation.images.tpo"})
+
+
+def test_a_slower_rate_takes_the_nearest_frames() -> None:
+    table = table_of([21, 10], 4, "sawyer", fps=20.0)
+    slow = resampled(table, 10.0)
+    assert slow.fps == 10 and slow.video_fps == 20 and slow.lengths.tolist() == [10, 5]
+    assert slow.columns["action"][:, 0].tolist() == [*range(0, 20, 2), *range(100, 110, 2)]
+    assert slow.video_frame.tolist() == [*range(0, 20, 2), *range(0, 10, 2)]
+    assert slow.frame_id.tolist() == [*range(0, 20, 2), *range(21, 31, 2)]
+    assert resampled(table, 20.0) is table
+
+
+def test_a_faster_rate_shows_frames_again_under_ids_of_their_own() -> None:
+    fast = resampled(table_of([4, 3], 4, "sawyer", fps=20.0), 50.0)
+    assert fast.lengths.tolist() == [10, 8]
+    assert len(np.unique(fast.frame_id)) == 18 and sorted(fast.frame_id)[:7] == list(range(7))
+    frames = np.minimum(np.round(np.arange(10) * 0.4), 3)
+    assert fast.columns["observation.state"][:10, 0].tolist() == frames.tolist()
+
+
+@pytest.mark.parametrize("fps", [5.0, 10.0, 30.0, 80.0])
+def test_displacements_lead_as_far_at_any_rate(fps: float) -> None:
+    table = table_of([40, 20], 4, "sawyer", fps=20.0)
+    table.columns["action"][:] = 0.5
+    other = resampled(table, fps, actions="displacements")
+    np.testing.assert_allclose(other.columns["action"], 0.5 * 20 / fps, rtol=1e-5)
+    table = table_of([40, 20], 4, "sawyer", fps=20.0)
+    other = resampled(table, fps, actions="displacements")
+    for before, after in (
+        (slice(0, 40), slice(0, int(other.lengths[0]))),
+        (slice(40, 60), slice(int(other.lengths[0]), None)),
+    ):
+        np.testing.assert_allclose(
+            other.columns["action"][after].sum(axis=0),
+            table.columns["action"][before].sum(axis=0),
+            rtol=1e-4,
+            atol=1e-4,
+        )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("data", "source 2 is 'data'; write a mapping"),
+        ({"dataset": "x"}, "source 2 names no embodiment; add 'embodiment"),
+        ({"dataset": "x", "embodiment": "fr3", "wieght": 2}, r"unknown key 'wieght'\. Did you mean 'weight'\?"),
+        ({"dataset": "x", "embodiment": "fr3", "weight": 0}, "weight is 0; it must be positive"),
+        ({"dataset": "x", "embodiment": "fr3", "weight": "much"}, "weight is 'much', not a number"),
+        ({"dataset": "x", "embodiment": "fr3", "statistics": "mine"}, "must be one of own, joint"),
+        ({"dataset": "x", "embodiment": "fr3", "actions": "speeds"}, "must be one of positions, displacements"),
+        ({"dataset": "x", "embodiment": "fr3", "features": ["a"]}, "write a mapping of names"),
+    ],
+)
+def test_a_wrong_source_is_one_line(content: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        SourceSpec.parse(content, 2)
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_mixtures_are_one_line() -> None:
+    with pytest.raises(InputError, match="has 4 dimensions, the state of fr3 13; choose another embodiment"):
+        source_of(table_of([9], 4, "sawyer"), FR3)
+    with pytest.raises(InputError, match="no embodiment 'fr4'"):
+        source_of(table_of([9], 4, "sawyer"), "fr4")
+    one = source_of(table_of([9], 4, "sawyer"), SAWYER)
+    with pytest.raises(InputError, match="two sources are called 'sawyer'"):
+        MixtureDataset([one, one], chunk_size=4)
+    with pytest.raises(InputError, match="needs at least one source"):
+        MixtureDataset([])
+    with pytest.raises(InputError, match="fps is 0"):
+        resampled(one.table, 0)

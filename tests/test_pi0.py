@@ -1,0 +1,213 @@
+"""PI0 of transformers: the contract, the very outputs of its own forward pass, and the way back to PI0."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from data_helpers import coded_table
+from model_helpers import Batch, tiny_batch
+from peft import LoraConfig
+from pi0_helpers import IMAGE_TOKEN, pi0_tokenizer, tiny_pi0
+from policy_contract import ACTING, PolicyContract
+from transformers import PI0ForConditionalGeneration
+
+from hf_ptr import PTRConfig, PTRModel, PTRTrainer
+from hf_ptr.data.video import VideoClip
+from hf_ptr.errors import InputError
+from hf_ptr.policies import adapter_of, load_policy
+from hf_ptr.policies.loading import load_to_train
+from hf_ptr.policies.lora import with_adapter
+from hf_ptr.policies.pi0 import PI0Adapter
+from hf_ptr.policies.pi0_processor import PI0TextProcessor
+from hf_ptr.training.model import build_ptr_model
+
+CAMERAS = ["observation.images.front", "observation.images.wrist"]
+INSTRUCTIONS = ("push the cube", "open the drawer", "close the drawer")
+
+
+def table() -> Any:
+    """Whose videos are never opened: the batches here bring their pictures."""
+    found = coded_table([8, 8])
+    features = {name: {"dtype": "video", "shape": [12, 16, 3], "names": None} for name in CAMERAS}
+    clips = {
+        name: {0: VideoClip(Path("none.mp4"), 0.0, 8), 1: VideoClip(Path("none.mp4"), 0.4, 8)} for name in CAMERAS
+    }
+    return replace(found, features={**found.features, **features}, videos=clips)
+
+
+def fitted(**settings: Any) -> PI0ForConditionalGeneration:
+    model = tiny_pi0(**settings)
+    PI0Adapter(model).fit_to(table(), observation_features=CAMERAS)
+    return model
+
+
+def batch_of(seed: int = 0) -> Batch:
+    batch = tiny_batch(seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    for name in ("observation", "next_observation"):
+        batch[name] = torch.randint(256, (6, 2, 12, 16, 3), generator=generator, dtype=torch.uint8)
+    batch["actions"] = torch.cat((batch["actions"], batch["actions"]), dim=-1)
+    encoded = PI0TextProcessor(pi0_tokenizer()).encode_instructions(INSTRUCTIONS)
+    for name, rows in encoded.items():
+        batch[name] = rows[batch["task_index"]]
+    return batch
+
+
+class TestPI0(PolicyContract):
+    lora_targets = r".*(vlm\.language_model|dit)\.layers\.\d+\.self_attn\.(q|v)_proj"
+    # What PI0 never uses: the words of its action expert.
+    unreached = ("dit.embed_tokens.weight",)
+
+    def policy(self) -> Any:
+        return fitted()
+
+    def batch(self, seed: int = 0) -> Batch:
+        return batch_of(seed)
+
+    def save_processor(self, folder: Path) -> None:
+        PI0TextProcessor(pi0_tokenizer()).save_pretrained(folder)
+
+
+def own_inputs(model: PI0ForConditionalGeneration, batch: Batch) -> dict[str, torch.Tensor]:
+    """What PI0's own processor would make of a batch."""
+    adapter = PI0Adapter(model)
+    rows = len(batch["state"])
+    pixels = torch.zeros(rows, 2, 3, 16, 16)
+    scaled = (batch["observation"].float() / 255 - 0.5) / 0.5
+    pixels[..., :12, :] = scaled.permute(0, 1, 4, 2, 3)
+    image_tokens = torch.full((rows, 2 * 4), IMAGE_TOKEN)
+    mask = torch.cat((torch.ones_like(image_tokens), batch["instruction_mask"].long()), dim=1)
+    state = torch.nn.functional.pad(adapter.normalized_state(batch["state"]), (0, 5))
+    return {
+        "input_ids": torch.cat((image_tokens, batch["instruction_ids"]), dim=1),
+        "attention_mask": mask,
+        "pixel_values": pixels,
+        "pixel_attention_mask": torch.ones(rows, 2, dtype=torch.bool),
+        "state": state,
+    }
+
+
+def test_the_loss_is_that_of_pi0() -> None:
+    model, batch = fitted(), batch_of()
+    batch["action_mask"][:] = True
+    adapter = adapter_of(model)
+    config = adapter.config
+    clean = (batch["actions"] - torch.tensor(config.action_mean)) / torch.tensor(config.action_std)
+    clean = torch.nn.functional.pad(clean, (0, 4))
+    torch.manual_seed(3)
+    embedded = adapter.embed(**{name: batch[name] for name in (*ACTING, "actions", "action_mask")})
+    passed = adapter.step(embedded)
+    torch.manual_seed(3)
+    beta = torch.distributions.Beta(torch.tensor(1.5), torch.tensor(1.0))
+    time = beta.sample((6,)) * 0.999 + 0.001
+    noise = torch.randn_like(clean)
+    own = model(**own_inputs(model, batch), actions=clean, noise=noise, timestep=time)
+    expected = own.loss[..., :4].mean(dim=(1, 2))
+    torch.testing.assert_close(passed.action_loss, expected, rtol=0, atol=1e-6)
+
+
+def test_it_acts_as_pi0_does() -> None:
+    model, batch = fitted(), batch_of()
+    adapter = adapter_of(model)
+    noise = torch.randn(6, 4, 8, generator=torch.Generator().manual_seed(0))
+    own = model.sample_actions(**own_inputs(model, batch), noise=noise)[..., :4]
+    own = own * torch.tensor(adapter.config.action_std) + torch.tensor(adapter.config.action_mean)
+    acted = adapter.predict_action_chunk(
+        **{name: batch[name] for name in ACTING}, generator=torch.Generator().manual_seed(0)
+    )
+    torch.testing.assert_close(acted, own, rtol=0, atol=1e-5)
+
+
+def test_a_round_trip_at_learning_rate_0_gives_the_very_outputs(tmp_path: Path) -> None:
+    """Through our trainer and back to a plain PI0, bit for bit."""
+    model, batch = fitted(), batch_of()
+    inputs = own_inputs(model, batch)
+    noise = torch.randn(6, 4, 8, generator=torch.Generator().manual_seed(0))
+    before = model.sample_actions(**inputs, noise=noise)
+    given = {name: value for name, value in batch.items() if name not in ("instruction_ids", "instruction_mask")}
+    rows = [{name: value[row] for name, value in given.items()} for row in range(6)]
+    args = PTRConfig(
+        output_dir=str(tmp_path / "run"),
+        learning_rate=0.0,
+        max_steps=2,
+        per_device_train_batch_size=6,
+        warmup_steps=0,
+        nce_warmup_steps=0,
+        belief_tokens=0,
+        alpha=0.0,
+        save_strategy="no",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )
+
+    class Rows(torch.utils.data.Dataset):
+        tasks = INSTRUCTIONS
+
+        def __len__(self) -> int:
+            return 6
+
+        def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
+            return rows[row]
+
+    processor = PI0TextProcessor(pi0_tokenizer())
+    trainer = PTRTrainer(model, args, train_dataset=Rows(), processing_class=processor)
+    trainer.train()
+    trainer.save_model()
+    again = PI0ForConditionalGeneration.from_pretrained(tmp_path / "run").eval()
+    for name, tensor in fitted().state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+    assert torch.equal(again.sample_actions(**inputs, noise=noise), before)
+    assert isinstance(PTRModel.from_pretrained(tmp_path / "run").policy, PI0ForConditionalGeneration)
+
+
+def test_belief_tokens_that_are_masked_change_nothing() -> None:
+    """They lie at the end of the prefix: with none, and with an empty row of them, PI0 is PI0."""
+    model, batch = fitted(), batch_of()
+    adapter = adapter_of(model)
+    torch.manual_seed(0)
+    embedded = adapter.embed(**{name: batch[name] for name in (*ACTING, "actions", "action_mask")})
+    none = adapter.step(embedded).action_loss
+    torch.testing.assert_close(adapter.step(embedded, torch.zeros(6, 0, 16)).action_loss, none, rtol=0, atol=1e-7)
+    some = adapter.step(embedded, torch.randn(6, 2, 16)).action_loss
+    assert (some - none).abs().max() > 1e-4
+
+
+def test_an_adapter_on_a_pretrained_pi0_keeps_what_it_knows_of_the_dataset(tmp_path: Path) -> None:
+    """A PI0 that was saved before it saw a dataset: peft saves no configuration, and ours must not be lost."""
+    tiny_pi0().save_pretrained(tmp_path / "base")
+    PI0TextProcessor(pi0_tokenizer()).save_pretrained(tmp_path / "base")
+    policy, actor, _ = load_to_train(str(tmp_path / "base"))
+    assert actor.needs_dataset
+    actor.fit_to(table())
+    assert actor.config.observation_features == CAMERAS and not actor.needs_dataset
+    adapted = with_adapter(policy, LoraConfig(r=2, target_modules=TestPI0.lora_targets))
+    model = build_ptr_model(adapted, with_scorer=True, belief_tokens=2)
+    model.save_pretrained(tmp_path / "run")
+    PI0TextProcessor(pi0_tokenizer()).save_pretrained(tmp_path / "run")
+    again, batch = load_policy(str(tmp_path / "run"))[0], batch_of()
+    assert again.config == model.adapter.config
+    acted = []
+    for found in (model.eval().adapter, again):
+        found.reset()
+        inputs = {name: batch[name] for name in ACTING}
+        acted.append(found.predict_action_chunk(**inputs, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(acted[0], acted[1], rtol=0, atol=1e-6)
+
+
+def test_what_does_not_fit_is_one_line(tmp_path: Path) -> None:
+    adapter = PI0Adapter(tiny_pi0())
+    with pytest.raises(InputError, match="knows no dataset yet"):
+        _ = adapter.config
+    with pytest.raises(InputError, match=r"no camera 'observation.images.frond'.*front"):
+        adapter.fit_to(table(), observation_features=["observation.images.frond"])
+    wide = coded_table([8, 8])
+    wide.columns["action"] = torch.randn(16, 9).numpy()
+    wide = replace(wide, videos=table().videos, features=table().features)
+    with pytest.raises(InputError, match="'action' of 'coded' has 9 dimensions, this PI0 at most 8"):
+        adapter.fit_to(wide, observation_features=CAMERAS)
+    with pytest.raises(InputError, match="has no tokenizer"):
+        PI0TextProcessor.from_tokenizer(str(tmp_path))
