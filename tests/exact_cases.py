@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from peft import LoraConfig
 from test_trainer import BELIEF, SFT, make
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
@@ -22,7 +23,6 @@ from hf_ptr.policies.vla import modeling_vla
 from hf_ptr.training import calibrating
 
 WEIGHTS = "weights"
-# The adapters of `peft_config` belong here as soon as they are supported.
 CASES: dict[str, dict[str, Any]] = {
     "sft": SFT,
     "belief": BELIEF,
@@ -31,6 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
     "noised_features": {"belief_tokens": 0, "policy_settings": {"action_features": "noised"}},
     WEIGHTS: SFT,
     "calibrated": {"scoring": "calibrated"},
+    "lora": {"peft_config": LoraConfig(r=4, target_modules="all-linear", lora_alpha=8)},
 }
 STEPS, BATCH, BLOCK = 2, 16, 4
 LIMIT = 0.05

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from transformers import AutoModel, AutoProcessor, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from hf_ptr import BeliefTokenizer, PTRConfig, PTRModel, PTRTrainer, TransitionScorer, VLAPolicy
@@ -50,6 +51,7 @@ def make(
     target_offset: int = 16,
     policy_settings: dict[str, Any] | None = None,
     episodes: list[int] | None = None,
+    peft_config: LoraConfig | None = None,
     **settings: Any,
 ) -> PTRTrainer:
     """A trainer with a small fresh policy."""
@@ -80,7 +82,14 @@ def make(
     args = PTRConfig(output_dir=str(folder), **{**given, **settings})
     chunks = ChunkDataset(table, observation_features=OBSERVATION, target_offset=target_offset)
     held_out = chunks if eval_dataset else None
-    return PTRTrainer(policy, args, train_dataset=chunks, eval_dataset=held_out, processing_class=processor)
+    return PTRTrainer(
+        policy,
+        args,
+        train_dataset=chunks,
+        eval_dataset=held_out,
+        processing_class=processor,
+        peft_config=peft_config,
+    )
 
 
 def history(trainer: Trainer, key: str) -> list[float]:
