@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,11 @@ def make(
     args = PTRConfig(output_dir=str(folder), **{**given, **settings})
     chunks = ChunkDataset(table, observation_features=OBSERVATION, target_offset=target_offset)
     held_out = chunks if eval_dataset else None
+    if peft_config is not None:
+        # An adapter goes onto a policy that was saved; each process has its own.
+        place = folder.parent / f"base{os.environ.get('RANK', '')}"
+        policy.save_pretrained(place)
+        policy = AutoModel.from_pretrained(place)
     return PTRTrainer(
         policy,
         args,
