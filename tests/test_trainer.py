@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate import PartialState
 from peft import LoraConfig
 from transformers import AutoModel, AutoProcessor, Trainer, TrainerCallback, TrainingArguments, set_seed
 
@@ -84,9 +84,10 @@ def make(
     chunks = ChunkDataset(table, observation_features=OBSERVATION, target_offset=target_offset)
     held_out = chunks if eval_dataset else None
     if peft_config is not None:
-        # An adapter goes onto a policy that was saved; each process has its own.
-        place = folder.parent / f"base{os.environ.get('RANK', '')}"
+        # An adapter goes onto a policy that was saved; of several processes the first one saves it.
+        place = folder.parent / "base"
         policy.save_pretrained(place)
+        PartialState().wait_for_everyone()
         policy = AutoModel.from_pretrained(place)
     return PTRTrainer(
         policy,
