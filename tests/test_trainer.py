@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import PartialState
+from peft import LoraConfig
 from transformers import AutoModel, AutoProcessor, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from hf_ptr import BeliefTokenizer, PTRConfig, PTRModel, PTRTrainer, TransitionScorer, VLAPolicy
@@ -51,6 +53,7 @@ def make(
     target_offset: int = 16,
     policy_settings: dict[str, Any] | None = None,
     episodes: list[int] | None = None,
+    peft_config: LoraConfig | None = None,
     **settings: Any,
 ) -> PTRTrainer:
     """A trainer with a small fresh policy."""
@@ -81,7 +84,20 @@ def make(
     args = PTRConfig(output_dir=str(folder), **{**given, **settings})
     chunks = ChunkDataset(table, observation_features=OBSERVATION, target_offset=target_offset)
     held_out = chunks if eval_dataset else None
-    return PTRTrainer(policy, args, train_dataset=chunks, eval_dataset=held_out, processing_class=processor)
+    if peft_config is not None:
+        # An adapter goes onto a policy that was saved; of several processes the first one saves it.
+        place = folder.parent / "base"
+        policy.save_pretrained(place)
+        PartialState().wait_for_everyone()
+        policy = AutoModel.from_pretrained(place)
+    return PTRTrainer(
+        policy,
+        args,
+        train_dataset=chunks,
+        eval_dataset=held_out,
+        processing_class=processor,
+        peft_config=peft_config,
+    )
 
 
 def history(trainer: Trainer, key: str) -> list[float]:
