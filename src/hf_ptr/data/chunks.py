@@ -217,11 +217,13 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The observations at `rows (N,)` and at `targets (N,)`, zeros where a target is not valid."""
         # At once, so that pictures which both want are decoded once and each file is gone through once.
-        wanted, place = torch.unique(torch.cat((rows, targets[valid])), return_inverse=True)
+        # Where there is no target, what the chunk itself sees is taken, which is there already, and set to zero.
+        wanted, place = torch.unique(torch.cat((rows, torch.where(valid, targets, rows))), return_inverse=True)
         seen = self._observation[wanted]
-        following = seen.new_zeros((len(rows), *seen.shape[1:]))
-        following[valid] = seen[place[len(rows) :]]
-        return seen[place[: len(rows)]], following
+        # index_select copies whole pictures; brackets would copy byte by byte.
+        following = seen.index_select(0, place[len(rows) :])
+        following.numpy()[~valid.numpy()] = 0
+        return seen.index_select(0, place[: len(rows)]), following
 
 
 def _weights_of(table: EpisodeTable, weights: np.ndarray) -> torch.Tensor:

@@ -52,5 +52,7 @@ class Pictures:
         episodes, frames = self._episode[rows.numpy()], self._frame[rows.numpy()]
         if not len(rows):
             return torch.zeros((0, len(self.readers), *self.size, 3), dtype=torch.uint8)
-        seen = [reader.read(episodes, frames) for reader in self.readers]
-        return torch.from_numpy(np.stack(seen, axis=1))
+        seen = np.empty((len(rows), len(self.readers), *self.size, 3), dtype=np.uint8)
+        for camera, reader in enumerate(self.readers):
+            reader.read(episodes, frames, out=seen[:, camera])
+        return torch.from_numpy(seen)

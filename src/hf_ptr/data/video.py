@@ -115,13 +115,14 @@ class FrameReader:
         self.__dict__.update(state)
         self._forget()
 
-    def read(self, episodes: Sequence[int], frames: Sequence[int]) -> np.ndarray:
+    def read(self, episodes: Sequence[int], frames: Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
         """
         The frames of some episodes, `(N, height, width, 3)` uint8 RGB, in the order asked for.
 
         Args:
             episodes: N episode ids.
             frames: N frame numbers within them.
+            out: where to put them; a new array by default.
 
         Raises:
             InputError: an episode without a video, a frame that it does not have, a file that is missing or damaged,
@@ -155,7 +156,11 @@ class FrameReader:
                         "is shorter than its table"
                     )
                 found[key] = self._keep(key, picture)
-        return np.stack([found[key] for key in wanted])
+        if out is None:
+            return np.stack([found[key] for key in wanted])
+        for place, key in enumerate(wanted):
+            out[place] = found[key]
+        return out
 
     def _open(self, path: Path) -> _OpenVideo:
         if path in self._files:
