@@ -151,7 +151,9 @@ def staged(folder: Path, ranks: Ranks) -> Iterator[Path]:
     except Exception as error:
         # Now: the others may be waiting inside a collective, and then this process with them.
         failure = error
-        logger.error("%s could not be saved by process %d: %s", folder, ranks.index, first_line(error), exc_info=True)
+        traceback = not is_out_of_space(error)
+        told = (folder, ranks.index, first_line(error))
+        logger.error("%s could not be saved by process %d: %s", *told, exc_info=traceback)
     failed = ranks.largest(int(failure is not None))
     if not failed and ranks.first:
         if folder.exists():
