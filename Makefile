@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[metaworld,pixels,robomimic,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[metaworld,pixels,robomimic,diffusion,dev]'
 	@touch $@
 
 gl:  ## Check that off-screen rendering works, and name the packages where it does not

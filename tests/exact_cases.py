@@ -12,17 +12,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from peft import LoraConfig
 from test_trainer import BELIEF, SFT, make
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 from hf_ptr import PTRTrainer, TransitionScorer
 from hf_ptr.data.weights import score_file_keys
-from hf_ptr.policies.vla import modeling_vla
+from hf_ptr.policies.vla import heads, modeling_vla
 from hf_ptr.training import calibrating
 
 WEIGHTS = "weights"
-# The adapters of `peft_config` belong here as soon as they are supported.
 CASES: dict[str, dict[str, Any]] = {
     "sft": SFT,
     "belief": BELIEF,
@@ -31,6 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
     "noised_features": {"belief_tokens": 0, "policy_settings": {"action_features": "noised"}},
     WEIGHTS: SFT,
     "calibrated": {"scoring": "calibrated"},
+    "lora": {"peft_config": LoraConfig(r=4, target_modules="all-linear", lora_alpha=8)},
 }
 STEPS, BATCH, BLOCK = 2, 16, 4
 LIMIT = 0.05
@@ -59,17 +60,18 @@ def alike() -> Iterator[None]:
             assert shape == content[0].shape
             return 0.5 + 0.4 * content[0].sin()
 
-    def spied(policy: Any, observation: torch.Tensor, state: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    def spied(policy: Any, *args: Any, **kwargs: Any) -> Any:
+        state = kwargs["state"] if "state" in kwargs else args[1]
         content[:] = [(state * 1e3).sum(dim=1)]
-        return embed(policy, observation, state, *args, **kwargs)
+        return embed(policy, *args, **kwargs)
 
     def blocks(scorer: TransitionScorer, context: torch.Tensor, action: torch.Tensor) -> tuple[torch.Tensor, ...]:
         rolled = torch.cat([block.roll(1, dims=0) for block in action.split(BLOCK)])
         return scorer(context, action), scorer(context, rolled)
 
     with (
-        mock.patch.object(modeling_vla, "Beta", OfTheSample),
-        mock.patch.object(modeling_vla.torch, "randn_like", lambda clean: (clean * 50.0 + 1.0).sin()),
+        mock.patch.object(heads, "Beta", OfTheSample),
+        mock.patch.object(heads.torch, "randn_like", lambda clean: (clean * 50.0 + 1.0).sin()),
         mock.patch.object(modeling_vla.VLAPolicy, "embed", spied),
         mock.patch.object(TransitionScorer, "with_permuted", blocks),
         mock.patch.object(calibrating, "fit_scores", fitted),

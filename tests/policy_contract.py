@@ -13,8 +13,8 @@ from model_helpers import Batch, objective
 from peft import LoraConfig
 
 from hf_ptr import PTRModel
-from hf_ptr.policies import load_policy
-from hf_ptr.policies.lora import merged, with_adapter
+from hf_ptr.policies import load_policy, merge_adapter
+from hf_ptr.policies.lora import with_adapter
 from hf_ptr.training.batch import candidates_of, model_inputs
 from hf_ptr.training.model import build_ptr_model
 
@@ -168,11 +168,10 @@ class PolicyContract(abc.ABC):
         self.save_processor(tmp_path / "run")
         assert not (tmp_path / "run" / "model.safetensors").exists()
         torch.testing.assert_close(self.acted(load_policy(str(tmp_path / "run"))[0], batch), acted, rtol=0, atol=1e-6)
-        folded = build_ptr_model(
-            merged(PTRModel.from_pretrained(tmp_path / "run").policy), with_scorer=False, belief_tokens=0
-        ).eval()
-        folded.adapter.attach_belief(model.belief_tokenizer)
-        torch.testing.assert_close(self.acted(folded.adapter, batch), acted, rtol=0, atol=1e-5)
+        merge_adapter(str(tmp_path / "run"), tmp_path / "merged")
+        assert not (tmp_path / "merged" / "adapter_config.json").exists()
+        alone = load_policy(str(tmp_path / "merged"))[0]
+        torch.testing.assert_close(self.acted(alone, batch), acted, rtol=0, atol=1e-5)
 
     def targets(self) -> list[str] | str:
         return self.lora_targets if isinstance(self.lora_targets, str) else list(self.lora_targets)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from data_helpers import coded_table
 from hub_server import HubServer
 from huggingface_hub import HfApi
 
@@ -17,6 +19,7 @@ from hf_ptr.hub.places import (
     is_unreachable,
     model_folder,
     origin,
+    pull_videos,
     score_file,
 )
 
@@ -71,11 +74,22 @@ def test_only_what_is_read_is_pulled(hub: HubServer) -> None:
     folder = dataset_folder("alice/videos", ["observation.images.front"])
     pulled = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert pulled == {"meta/info.json", "data/a.parquet", "videos/observation.images.front/chunk-000/file-000.mp4"}
+    table = replace(
+        coded_table([5]), source="alice/videos", revision=folder.name, videos={"observation.images.wrist": {}}
+    )
+    pull_videos(table, ["observation.state", "observation.images.wrist"])
+    assert (folder / "videos/observation.images.wrist/chunk-000/file-000.mp4").is_file()
     put(hub, "alice/run", {"config.json": b"{}", "last-checkpoint/optimizer.pt": b"0", "checkpoint-5/a.json": b"0"})
     assert {path.name for path in model_folder("alice/run").iterdir()} == {"config.json"}
     assert {path.name for path in checkpoint_folder("alice/run").iterdir()} == {"optimizer.pt"}
     put(hub, "alice/steps", {f"checkpoint-{n}/trainer_state.json": str(n).encode() for n in (9, 10)})
     assert (checkpoint_folder("alice/steps") / "trainer_state.json").read_bytes() == b"10"
+
+
+def test_what_is_on_neither_side_is_told_without_asking(hub: HubServer) -> None:
+    with pytest.raises(InputError, match="nowhere is no folder here, and no name on the Hub; pass a run's folder, or"):
+        model_folder("nowhere")
+    assert hub.requests == []
 
 
 def test_every_refusal_is_one_line(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:

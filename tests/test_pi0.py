@@ -16,14 +16,18 @@ from policy_contract import ACTING, PolicyContract
 from transformers import PI0ForConditionalGeneration
 
 from hf_ptr import PTRConfig, PTRModel, PTRTrainer
+from hf_ptr.data import read_dataset
+from hf_ptr.data.recording import record_metaworld
 from hf_ptr.data.video import VideoClip
 from hf_ptr.errors import InputError
+from hf_ptr.evaluation.offline import evaluate_dataset
 from hf_ptr.policies import adapter_of, load_policy
 from hf_ptr.policies.loading import load_to_train
 from hf_ptr.policies.lora import with_adapter
 from hf_ptr.policies.pi0 import PI0Adapter
 from hf_ptr.policies.pi0_processor import PI0TextProcessor
 from hf_ptr.training.model import build_ptr_model
+from hf_ptr.training.run import run_recipe
 
 CAMERAS = ["observation.images.front", "observation.images.wrist"]
 INSTRUCTIONS = ("push the cube", "open the drawer", "close the drawer")
@@ -211,3 +215,33 @@ def test_what_does_not_fit_is_one_line(tmp_path: Path) -> None:
         adapter.fit_to(wide, observation_features=CAMERAS)
     with pytest.raises(InputError, match="has no tokenizer"):
         PI0TextProcessor.from_tokenizer(str(tmp_path))
+
+
+def test_a_recipe_trains_a_pretrained_pi0(tmp_path: Path) -> None:
+    """From a PI0 that knows no dataset to an adapter that is evaluated on it, as a user would."""
+    dataset = record_metaworld(["drawer-close"], 3, tmp_path / "data", pixels=32, workers=1)
+    tiny_pi0().save_pretrained(tmp_path / "pi0")
+    pi0_tokenizer().save_pretrained(tmp_path / "pi0")
+    recipe = Path(__file__).parents[1] / "recipes" / "pi0" / "g1" / "ptr_lora.yaml"
+    changes = {
+        "policy": tmp_path / "pi0",
+        "dataset": dataset,
+        "output_dir": tmp_path / "run",
+        "episodes": "0:2",
+        "eval_episodes": "2:3",
+        "max_steps": 2,
+        "warmup_steps": 0,
+        "nce_warmup_steps": 0,
+        "target_offset": 4,
+        "bf16": "false",
+        "disable_tqdm": "true",
+        "save_strategy": "no",
+    }
+    folder = run_recipe(recipe, [f"{key}={value}" for key, value in changes.items()])
+    assert (folder / "adapter_model.safetensors").exists() and not (folder / "model.safetensors").exists()
+    policy, _ = load_policy(str(folder))
+    assert policy.config.observation_features == ["observation.images.corner2"] and policy.config.belief_tokens == 4
+    table = read_dataset(dataset, episodes=[2])
+    assert bool((evaluate_dataset(folder, table).policy > 0).all())
+    with pytest.raises(InputError, match="chunk_size cannot be set with policy"):
+        run_recipe(recipe, [*(f"{key}={value}" for key, value in changes.items()), "chunk_size=8", "output_dir=x"])

@@ -165,6 +165,15 @@ def test_killed_at_any_moment_of_a_save_it_goes_on_from_a_whole_checkpoint(
     assert in_a_save >= 3
 
 
+def test_a_run_that_was_at_its_end_makes_no_step_more(
+    straight: PTRTrainer, metaworld_dataset: Path, tmp_path: Path
+) -> None:
+    resumed = make(metaworld_dataset, tmp_path, **RUN)
+    resumed.train(resume_from_checkpoint=last_complete_checkpoint(str(straight.args.output_dir)))
+    assert resumed.state.global_step == 8
+    assert_same_end(resumed, straight)
+
+
 def test_a_full_disk_leaves_the_checkpoint_before_and_says_so(metaworld_dataset: Path, tmp_path: Path) -> None:
     trainer = make(metaworld_dataset, tmp_path, **RUN)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

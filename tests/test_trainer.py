@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import PartialState
+from peft import LoraConfig
 from transformers import AutoModel, AutoProcessor, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from hf_ptr import BeliefTokenizer, PTRConfig, PTRModel, PTRTrainer, TransitionScorer, VLAPolicy
@@ -51,6 +53,7 @@ def make(
     target_offset: int = 16,
     policy_settings: dict[str, Any] | None = None,
     episodes: list[int] | None = None,
+    peft_config: LoraConfig | None = None,
     **settings: Any,
 ) -> PTRTrainer:
     """A trainer with a small fresh policy."""
@@ -81,7 +84,20 @@ def make(
     args = PTRConfig(output_dir=str(folder), **{**given, **settings})
     chunks = ChunkDataset(table, observation_features=OBSERVATION, target_offset=target_offset)
     held_out = chunks if eval_dataset else None
-    return PTRTrainer(policy, args, train_dataset=chunks, eval_dataset=held_out, processing_class=processor)
+    if peft_config is not None:
+        # An adapter goes onto a policy that was saved; of several processes the first one saves it.
+        place = folder.parent / "base"
+        policy.save_pretrained(place)
+        PartialState().wait_for_everyone()
+        policy = AutoModel.from_pretrained(place)
+    return PTRTrainer(
+        policy,
+        args,
+        train_dataset=chunks,
+        eval_dataset=held_out,
+        processing_class=processor,
+        peft_config=peft_config,
+    )
 
 
 def history(trainer: Trainer, key: str) -> list[float]:
@@ -229,7 +245,7 @@ def test_a_saved_run_is_a_policy_with_ptr_parts_beside_it(metaworld_dataset: Pat
     trainer.train()
     trainer.save_model()
     kinds = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
-    assert kinds <= {".json", ".safetensors"}
+    assert kinds <= {".json", ".jsonl", ".safetensors"}
     policy, processor = AutoModel.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)
     assert isinstance(policy, VLAPolicy)
     assert isinstance(AutoModel.from_pretrained(tmp_path, subfolder="scorer"), TransitionScorer)

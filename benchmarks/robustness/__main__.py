@@ -80,7 +80,8 @@ def record(cells: Iterable[Cell], workers: int) -> None:
     for suite, seed in sorted({(cell.suite, cell.seed) for cell in cells}):
         folder = SUITES[suite].demonstrations_of(seed)
         if not folder.exists():
-            record_metaworld(SUITES[suite].tasks, SUITES[suite].demonstrations, folder, seed=seed, workers=workers)
+            tasks, count, pixels = SUITES[suite].tasks, SUITES[suite].demonstrations, SUITES[suite].pixels
+            record_metaworld(tasks, count, folder, seed=seed, pixels=pixels, workers=workers)
 
 
 def run_all(cells: dict[Cell, Hashes], jobs: int, until: float) -> tuple[dict[Cell, str], list[Cell]]:

@@ -40,6 +40,7 @@ class Suite:
         rollouts: per task and run; the arms of a seed share their initial states.
         recipes: folder with a recipe for each of `arms.RECIPES`.
         overrides: `key=value` on every recipe.
+        pixels: width and height of the camera's pictures; None records none.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Suite:
     rollouts: int
     recipes: str = "vla/metaworld_state"
     overrides: tuple[str, ...] = ()
+    pixels: int | None = None
 
     def recipe(self, name: str) -> Path:
         """The path of a recipe."""
@@ -66,6 +68,15 @@ SUITES: dict[str, Suite] = {
     for suite in (
         Suite("mt10-state", DEFAULT_TASKS, demonstrations=40, rollouts=20, overrides=SMALL),
         Suite("goal-state", GOAL_TASKS, demonstrations=40, rollouts=20, overrides=SMALL),
+        Suite(
+            "mt10-pixels",
+            DEFAULT_TASKS,
+            demonstrations=40,
+            rollouts=20,
+            recipes="vla/metaworld_pixels",
+            overrides=("max_steps=2500",),
+            pixels=96,
+        ),
         Suite("mt50-state", tuple(INSTRUCTIONS), demonstrations=20, rollouts=20, overrides=("max_steps=4000",)),
         Suite(
             "smoke",
@@ -148,6 +159,7 @@ PLANS: dict[str, tuple[Block, ...]] = {
         ),
     ),
     "goal": (Block("goal-state", ("clean", "hard"), ("sft", "ptr", "oracle"), seeds=3),),
+    "pixels": (Block("mt10-pixels", ("clean", "hard"), ("sft", "oracle", "ptr", "calibrated"), seeds=3),),
     "mt50": (Block("mt50-state", ("clean", "hard"), ("sft", "ptr", "oracle"), seeds=3),),
     "smoke": (
         Block(

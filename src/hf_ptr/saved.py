@@ -17,7 +17,10 @@ from hf_ptr.errors import InputError
 VERSION_KEY = "hf_ptr_version"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 # What Trainer leaves beside a model. It is no part of the model, and is read as plain tensors or not at all.
-NOT_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state")
+OF_TRAINER = ("training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state")
+# The same of its engines, which read it when a run of theirs goes on, and never otherwise: FSDP2, DeepSpeed.
+OF_ENGINES = ("optimizer.bin", "pytorch_model_fsdp.bin", "mp_rank_", "zero_pp_rank_", "bf16_zero_pp_rank_")
+NOT_WEIGHTS = (*OF_TRAINER, *OF_ENGINES)
 
 
 def refuse_pickles(names: Iterable[str], place: object) -> None:

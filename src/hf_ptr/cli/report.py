@@ -40,9 +40,13 @@ def report(
         raise InputError(f"--out {out} is no name for a report; end it in .html")
     table = scored_table(evidence, dataset)
     if table is not None:
-        evidence = with_scores(evidence, table, place)
-        if compared is not None and compare is not None:
-            compared = with_scores(compared, table, compare)
+        try:
+            evidence = with_scores(evidence, table, place)
+            if compared is not None and compare is not None:
+                compared = with_scores(compared, table, compare)
+        except InputError as error:
+            # What a run logged is worth a report, also where its scorer cannot be read any more.
+            typer.echo(f"Without weights from the run's scorer: {error}", err=True)
     else:
         typer.echo("Without the dataset there are no film strips and no task names; pass --dataset DIR.", err=True)
     folder = str(dataset) if dataset is not None else evidence.dataset

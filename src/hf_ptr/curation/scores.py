@@ -21,6 +21,7 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.segments import SegmentBatches
 from hf_ptr.data.weights import SCORES_FILE, score_file_keys
 from hf_ptr.errors import InputError
+from hf_ptr.hub.places import pull_videos
 from hf_ptr.policies import VLAProcessor, require_fits
 from hf_ptr.training.batch import candidates_of, model_inputs
 from hf_ptr.training.checkpoints import load_objective_state
@@ -66,6 +67,7 @@ def score_dataset(run: str | Path, table: EpisodeTable, *, seed: int = 0) -> pd.
     load_objective_state(objective, folder, with_queue=False)
     config = model.adapter.config
     require_fits(config, table, str(folder))
+    pull_videos(table, config.observation_features)
     dataset = chunks_for(
         config, table, segment_chunks=model.config.segment_chunks, target_offset=model.config.target_offset
     )

@@ -135,6 +135,11 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         self._previous_id = torch.where(first, -1, self._frame_id[torch.where(first, rows, rows - chunk_stride)])
 
     @property
+    def cameras(self) -> tuple[str, ...]:
+        """The cameras that make up the observation; none where it is vectors."""
+        return self.observation_features if isinstance(self._observation, Pictures) else ()
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         """The instructions that `task_index` points into."""
         return self.table.tasks
@@ -175,6 +180,14 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         if len(rows) and not (-len(self) <= int(rows.min()) and int(rows.max()) < len(self)):
             raise IndexError(f"chunk index out of range for {len(self)} chunks")
         rows = rows % len(self)
+        batch = self.without_observations(rows)
+        last = len(self.action) - 1
+        targets = (rows + self.target_offset).clamp(max=last)
+        batch["observation"], batch["next_observation"] = self._observed(rows, targets, batch["next_valid"])
+        return batch
+
+    def without_observations(self, rows: torch.Tensor) -> Batch:
+        """The batch of the chunks at `rows (N,)`, all of 0 or more, but for what was observed: nothing is decoded."""
         end = self._episode_end[rows]
         steps = rows[:, None] + torch.arange(self.chunk_size)
         action_mask = steps < end[:, None]
@@ -184,15 +197,12 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         targets = rows + self.target_offset
         next_valid = targets < end
         targets = targets.clamp(max=last)
-        observation, next_observation = self._observed(rows, targets, next_valid)
         weight = {} if self.weights is None else {"weight": self.weights[rows]}
         return {
             **weight,
-            "observation": observation,
             "state": self.state[rows],
             "actions": actions,
             "action_mask": action_mask,
-            "next_observation": next_observation,
             "next_valid": next_valid,
             "target_offset": torch.full_like(rows, self.target_offset),
             "task_index": self._task_index[rows],

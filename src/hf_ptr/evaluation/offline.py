@@ -14,6 +14,7 @@ from scipy import stats
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.pictures import Pictures
+from hf_ptr.hub.places import pull_videos
 from hf_ptr.metrics.figures import action_mse
 from hf_ptr.policies import VLAProcessor, load_policy, require_fits
 
@@ -102,6 +103,7 @@ def evaluate_dataset(checkpoint: str | Path, table: EpisodeTable, *, seed: int =
     policy, processor = load_policy(str(checkpoint))
     config = policy.config
     require_fits(config, table, str(checkpoint))
+    pull_videos(table, config.cameras)
     comparable = config.state_dim == config.action_dim
     errors = [
         _episode_error(policy, processor, table, episode, torch.Generator().manual_seed(seed + episode))

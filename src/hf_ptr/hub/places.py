@@ -68,6 +68,8 @@ def model_folder(place: str | os.PathLike, only: Sequence[str] | None = None) ->
         InputError: when it is on neither side, may not be read, cannot be reached, or holds pickled weights.
     """
     there = hub_place(place)
+    if there is None and not os.path.exists(place):
+        raise InputError(f"{place} is no folder here, and no name on the Hub; pass a run's folder, or user/name")
     if there is None:
         return Path(place)
     with explained(there, "model"):
@@ -148,6 +150,18 @@ def named(table: EpisodeTable, folder: str | os.PathLike) -> EpisodeTable:
     """A table read from a folder, under the name and commit of the repository that the folder was pulled from."""
     there = origin(folder)
     return table if there is None else replace(table, source=there.repo_id, revision=there.revision)
+
+
+def pull_videos(table: EpisodeTable, cameras: Sequence[str]) -> None:
+    """
+    Pulls the videos of cameras that a policy sees through, of a dataset whose tables were pulled from the Hub.
+
+    Raises:
+        InputError: as [`model_folder`].
+    """
+    seen = [name for name in cameras if name in table.videos]
+    if table.revision is not None and seen:
+        dataset_folder(f"{table.source}@{table.revision}", seen)
 
 
 def origin(folder: str | os.PathLike) -> HubPlace | None:

@@ -2,7 +2,7 @@
 
 from hf_ptr.policies.adapters import adapter_of, register_adapter
 from hf_ptr.policies.contract import PolicyOutput, PostTrainable
-from hf_ptr.policies.loading import load_policy, require_fits
+from hf_ptr.policies.loading import load_policy, merge_adapter, require_fits
 from hf_ptr.policies.vla import VLAPolicy, VLAPolicyConfig, VLAProcessor, policy_from_dataset
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "VLAProcessor",
     "adapter_of",
     "load_policy",
+    "merge_adapter",
     "policy_from_dataset",
     "register_adapter",
     "require_fits",

@@ -17,7 +17,7 @@ from hf_ptr.errors import InputError, nearest
 from hf_ptr.files import write_json
 from hf_ptr.hub.places import model_folder
 from hf_ptr.policies.adapters import INTERFACE_KEY, adapter_of, load_model, load_processor
-from hf_ptr.policies.lora import below, has_adapter, is_adapted, load_adapted
+from hf_ptr.policies.lora import below, has_adapter, is_adapted, load_adapted, merged
 from hf_ptr.saved import refuse_pickles_in
 
 INTERFACE_FILE = "policy_interface.json"
@@ -80,6 +80,32 @@ def save_interface(policy: Any, folder: Path) -> None:
     kept = getattr(policy.config, INTERFACE_KEY, None)
     if is_adapted(policy) and kept is not None:
         write_json(kept, folder / INTERFACE_FILE)
+
+
+def merge_adapter(place: str, out: str | Path) -> None:
+    """
+    Writes a policy with its LoRA adapter's weights added to its own, for deployment: no peft is needed to load it.
+
+    Args:
+        place: folder or Hub id of a run under an adapter.
+        out: the folder to write, with the processor and the belief tokenizer, if there is one.
+
+    Raises:
+        InputError: when there is no adapter, as [`load_policy`], or when `out` is not empty.
+    """
+    if Path(out).exists() and any(Path(out).iterdir()):
+        raise InputError(f"{out} is not empty; choose another folder")
+    policy, _, processor = load_to_train(place)
+    if not is_adapted(policy):
+        raise InputError(f"{place} has no adapter; it can be deployed as it is")
+    whole, belief = merged(policy), _belief_of(str(model_folder(place)))
+    actor = adapter_of(whole)
+    if hasattr(actor, "attach_belief"):
+        actor.attach_belief(belief)
+    whole.save_pretrained(out)
+    processor.save_pretrained(out)
+    if belief is not None:
+        belief.save_pretrained(Path(out) / BELIEF_FOLDER)
 
 
 def _belief_of(place: str) -> BeliefTokenizer | None:

@@ -37,6 +37,7 @@ from hf_ptr.scoring.calibration import (
     least,
 )
 from hf_ptr.scoring.novelty import context_novelty, owed_to_novelty
+from hf_ptr.scoring.picture_features import picture_features
 from hf_ptr.scoring.views import (
     COMPONENTS,
     LIMIT,
@@ -88,7 +89,7 @@ def fit_scores(
     Calibrated score and weight of every chunk of a dataset, from the dataset alone.
 
     Args:
-        chunks: of the episodes; what they are made of is what is read: vectors, no pictures.
+        chunks: of the episodes; what they are made of is what is read, pictures as `picture_features` has them.
         w_min, w_max: bounds of the weight.
         rounds: how often all is fitted, each time with the weights of the time before.
         steps: training steps for each fold and round.
@@ -110,7 +111,7 @@ def fit_scores(
         if value < 1:
             raise InputError(f"{name} is {value}; it must be at least 1")
     require_fittable(chunks)
-    table, cut = chunks.table, cut_transitions(chunks)
+    table, cut = chunks.table, cut_transitions(chunks, progress)
     usable = torch.nonzero(cut.count > 0).squeeze(1)
     folds = min(FOLDS, len(usable) // 2)
     # Of the episodes that can be scored, each fold has its share, however many others there are.
@@ -152,25 +153,31 @@ def require_fittable(chunks: ChunkDataset) -> None:
         )
 
 
-def cut_transitions(chunks: ChunkDataset) -> Cut:
-    """The transitions of the chunks, every dimension in its standard deviations."""
+def cut_transitions(chunks: ChunkDataset, progress: bool = False) -> Cut:
+    """The transitions of the chunks, every dimension in its standard deviations; pictures as their features."""
     table = chunks.table
     left = np.repeat(table.starts + table.lengths, table.lengths) - np.arange(table.num_frames)
     row = torch.from_numpy(np.flatnonzero(left > chunks.target_offset))
-    batch = chunks.__getitems__(row.tolist())
+    batch = chunks.without_observations(row) if chunks.cameras else chunks.__getitems__(row.tolist())
 
     def scaled(values: Tensor, names: Sequence[str]) -> Tensor:
         scale = normalization(table, names)
         return ((values - torch.from_numpy(scale["mean"])) / torch.from_numpy(scale["std"])).clamp(-LIMIT, LIMIT)
 
-    observation = scaled(batch["observation"], chunks.observation_features)
-    consequence = scaled(batch["next_observation"], chunks.observation_features)
+    if chunks.cameras:
+        # What followed is seen by the cameras and felt by the joints.
+        felt = scaled(chunks.state, [chunks.state_feature])
+        seen = torch.cat((picture_features(chunks, progress), felt), dim=1)
+        observation, consequence = seen[row], seen[row + chunks.target_offset]
+    else:
+        observation = scaled(batch["observation"], chunks.observation_features)
+        consequence = scaled(batch["next_observation"], chunks.observation_features)
     action = scaled(batch["actions"], [chunks.action_feature]) * batch["action_mask"][..., None]
     change = consequence - observation
     deviation = change.std(dim=0, correction=0)
     scale = torch.where(deviation > 1e-4, deviation, 1.0)
     context = observation
-    if chunks.state_feature not in chunks.observation_features:
+    if not chunks.cameras and chunks.state_feature not in chunks.observation_features:
         context = torch.cat((observation, scaled(batch["state"], [chunks.state_feature])), dim=1)
     episode = torch.from_numpy(table.episode_of_row)[row]
     count = torch.bincount(episode, minlength=table.num_episodes)

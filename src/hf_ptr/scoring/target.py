@@ -42,8 +42,8 @@ class TargetEncoder(nn.Module):
                 "unquantised, or train with alpha 0"
             )
         self.decay = decay
-        copied = copy.deepcopy(tower)._apply(_at_least_single)
-        self.tower = _without_adapters(copied).requires_grad_(False).eval()
+        own = _without_adapters(copy.deepcopy(tower))._apply(_at_least_single)
+        self.tower = own.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> TargetEncoder:
         """Stays in evaluation mode: dropout would make the targets random."""
@@ -69,7 +69,7 @@ class TargetEncoder(nn.Module):
             buffers += module.buffers(recurse=False)
         if self.decay < 1.0:
             averages = [parameter.data for parameter in self.tower.parameters()]
-            torch._foreach_lerp_(averages, [_at_least_single(one) for one in parameters], 1.0 - self.decay)
+            torch._foreach_lerp_(averages, [_at_least_single(each) for each in parameters], 1.0 - self.decay)
         for mine, theirs in zip(self.tower.buffers(), buffers, strict=True):
             mine.copy_(theirs)
 

@@ -127,6 +127,13 @@ def _is_complete(folder: Path) -> bool:
     return folder.name.rpartition("-")[2].isdigit()
 
 
+def clear_unfinished(output_dir: str | os.PathLike, ranks: Ranks) -> None:
+    """Removes what a run that was killed while it saved has left half written."""
+    if ranks.first:
+        shutil.rmtree(Path(output_dir) / STAGING_FOLDER, ignore_errors=True)
+    ranks.wait()
+
+
 @contextmanager
 def staged(folder: Path, ranks: Ranks) -> Iterator[Path]:
     """
@@ -136,10 +143,8 @@ def staged(folder: Path, ranks: Ranks) -> Iterator[Path]:
     Raises:
         InputError: when there is no space left.
     """
+    clear_unfinished(folder.parent, ranks)
     staging = folder.parent / STAGING_FOLDER
-    if ranks.first:
-        shutil.rmtree(staging, ignore_errors=True)
-    ranks.wait()
     failure: Exception | None = None
     try:
         yield staging / folder.name

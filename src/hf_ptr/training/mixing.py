@@ -47,7 +47,7 @@ def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, Any, Any]:
         observation_features=data.observation_features,
         state_feature=data.state_feature,
         action_feature=data.action_feature,
-        **{name: getattr(recipe.policy, name) for name in NEW_POLICY_FIELDS},
+        **{name: getattr(recipe.policy, name) for name in NEW_POLICY_FIELDS if name in recipe.given},
     )
     config = policy.config
     mixture = MixtureDataset(

@@ -24,7 +24,7 @@ from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.data.weights import read_weights
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_json, write_text
-from hf_ptr.hub.places import checkpoint_folder, dataset_folder, named, score_file
+from hf_ptr.hub.places import checkpoint_folder, dataset_folder, named, pull_videos, score_file
 from hf_ptr.policies import adapter_of, policy_from_dataset, require_fits
 from hf_ptr.policies.acting import belief_lag
 from hf_ptr.policies.loading import load_to_train
@@ -128,6 +128,7 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     faults = truth if truth.faults else corruption_of(dataset)
     policy, processor = _policy(recipe, table)
     config = adapter_of(policy).config
+    pull_videos(whole, config.observation_features)
     cameras = [name for name in config.observation_features if name in table.videos]
     ids = whole.episode_index.tolist()
     refuse_unusable(validate_dataset(str(dataset), episodes=ids, cameras=cameras, decode=False), skip)

@@ -35,6 +35,7 @@ from hf_ptr.training.building import as_ptr_model
 from hf_ptr.training.calibrating import calibrated_chunks
 from hf_ptr.training.card import write_card
 from hf_ptr.training.checkpoints import (
+    clear_unfinished,
     last_complete_checkpoint,
     load_objective_state,
     require_same_topology,
@@ -169,6 +170,7 @@ class PTRTrainer(Trainer):
         if self.args.calibrates and isinstance(self.train_dataset, ChunkDataset):
             resume = bool(resume_from_checkpoint)
             self.train_dataset = calibrated_chunks(self.train_dataset, self.args, self.accelerator, resume=resume)
+        clear_unfinished(str(self.args.output_dir), self.ranks)
         self._record = weight_record(self.args, self.train_dataset)
         self.stopped_by = 0
         with self._stop:
@@ -231,6 +233,10 @@ class PTRTrainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """Trainer's own; the micro-batches of the step are kept for `compute_loss`."""
+        if self.state.global_step >= self.state.max_steps:
+            # Killed after its last checkpoint and started again, a run would make a step too many.
+            self.control.should_training_stop = True
+            return [], None
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._batches, self._part, self._window = batches, 0, None
         return batches, items
@@ -467,9 +473,12 @@ class PTRTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         saved = PTRModel.from_pretrained(resume_from_checkpoint)
-        # As `load_state_dict`, and each rank takes its part where the parameters are sharded.
-        whole = StateDictOptions(full_state_dict=True)
-        set_model_state_dict(self.model if model is None else model, saved.state_dict(), options=whole)
+        loaded = self.model if model is None else model
+        if self.is_fsdp_enabled:
+            # Each rank takes its part of the whole weights.
+            set_model_state_dict(loaded, saved.state_dict(), options=StateDictOptions(full_state_dict=True))
+        else:
+            loaded.load_state_dict(saved.state_dict())
 
     # ---- the Hub ----
 

@@ -1,0 +1,41 @@
+"""Frozen features of pictures, for scoring without a policy: small pictures and their principal components."""
+
+from __future__ import annotations
+
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.pictures import Pictures
+
+# Where things are, coarsely; a gripper in a picture of 96 pixels is some ten wide.
+SIDE = 16
+COMPONENTS = 64
+ROWS_A_PASS = 1024
+
+
+def picture_features(chunks: ChunkDataset, progress: bool = True) -> Tensor:
+    """
+    Features of what the cameras saw at every row: `(F, d)` float32, d at most 64 for each camera, in units of the
+    first component's standard deviation.
+
+    Nothing is learned but the directions in which the pictures of the dataset differ most, without any label.
+
+    Args:
+        chunks: whose observation is cameras.
+        progress: show a bar.
+    """
+    table = chunks.table
+    found = []
+    for camera in chunks.observation_features:
+        pictures = Pictures(table, [camera], (SIDE, SIDE), cache_bytes=0)
+        parts = torch.arange(table.num_frames).split(ROWS_A_PASS)
+        shown = track(parts, f"reading {camera}", disable=not progress)
+        seen = torch.cat([pictures[rows].flatten(1).float() for rows in shown]) / 255.0
+        seen -= seen.mean(dim=0)
+        values, directions = torch.linalg.eigh(seen.T.double() @ seen.double() / len(seen))
+        largest = values.flip(0)[:COMPONENTS].clamp(min=1e-12)
+        projected = seen @ directions.flip(1)[:, : len(largest)].float()
+        found.append(projected / largest[0].sqrt().float())
+    return torch.cat(found, dim=1)
