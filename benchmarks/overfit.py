@@ -159,6 +159,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     table = read_dataset(options.dataset, episodes=[0, 1])
+    if table.lengths[0] < 48:
+        raise InputError(f"episode 0 of {options.dataset} has {table.lengths[0]} frames; one of 48 is needed")
     cameras = sorted(table.videos)
     if not cameras:
         raise InputError(f"{options.dataset} has no camera; record with one")
@@ -176,6 +178,8 @@ def main() -> None:
     Console().print(shown)
     settings = {"dataset": table.source, "camera": camera, "chunks": options.chunks, "steps": options.steps}
     write_json({**settings, "seed": options.seed, "policies": found}, RESULTS)
+    if short := [name for name, made in found.items() if made["loss_ratio"] < 10]:
+        sys.exit(f"benchmarks.overfit: the loss of {', '.join(short)} did not fall tenfold")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from model_helpers import Batch, objective
 from peft import LoraConfig
 
 from hf_ptr import PTRModel
+from hf_ptr import functional as F
 from hf_ptr.policies import load_policy, merge_adapter
 from hf_ptr.policies.lora import with_adapter
 from hf_ptr.training.batch import candidates_of, model_inputs
@@ -91,7 +92,20 @@ class PolicyContract(abc.ABC):
             model.update_target()
         assert losses.metrics["loss_id"] < 0.7 * before
         assert float(losses.metrics["nce_acc"]) > 0.5
-        assert 0.25 <= float(losses.metrics["weight_mean"]) <= 4.0
+        # A chunk whose consequence is told from the others counts more than one with another's consequence.
+        swapped = {**batch, "next_observation": batch["next_observation"].roll(1, dims=0)}
+        right, wrong = (self.score(model, given) for given in (batch, swapped))
+        assert (right > wrong).float().mean() > 0.7
+
+    def score(self, model: PTRModel, batch: Batch) -> torch.Tensor:
+        """Of the chunks that have a target; the candidates are the same whichever of them is whose."""
+        model.eval()
+        with torch.no_grad():
+            output = self.passed(model, batch)
+            goal = objective()
+            logits, _ = goal.logits(output, candidates_of(model.adapter, batch, output.target))
+        model.train()
+        return F.ptr_score(logits)[1:-1]
 
     def test_every_parameter_is_reached(self) -> None:
         model = self.model()

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from model_helpers import INSTRUCTIONS, Batch, text_config, tiny_batch, tiny_policy
+from model_helpers import INSTRUCTIONS, Batch, text_config, tiny_batch, tiny_policy, training_inputs
 from policy_contract import PolicyContract
 from transformers import BertModel
 
@@ -111,3 +111,26 @@ def test_an_adapter_that_lacks_something_is_named() -> None:
             adapter_of(BertModel(text_config()))
     finally:
         del adapters.ADAPTERS["bert"]
+
+
+def test_a_token_head_gives_absent_dimensions_what_they_held_in_training() -> None:
+    policy = tiny_policy(action_head="tokens", num_bins=16)
+    batch = tiny_batch()
+    dims = torch.tensor([[True, False]]).expand(6, 2)
+    with torch.no_grad():
+        embedded = policy.embed(**training_inputs(batch), action_dim_mask=dims)
+        context, state = torch.randn(6, policy.config.hidden_size), torch.randn(6, policy.config.hidden_size)
+        chunk, _, _ = policy.head.sample(context, state, dims[:, None], torch.Generator().manual_seed(0))
+    assert torch.equal(policy.head.encode(chunk)[..., 1], embedded["bins"][..., 1])
+    assert len(policy.head.encode(chunk)[..., 0].unique()) > 2
+
+
+def test_clean_actions_have_the_time_without_noise() -> None:
+    for head, clean in (("flow", 1.0), ("diffusion", 0.0)):
+        path = tiny_policy(action_head=head).head.path
+        torch.manual_seed(0)
+        actions = torch.randn(512, 4, 2)
+        noised, time, _ = path.noised(actions)
+        distance = (noised - actions).square().mean(dim=(1, 2))
+        nearest = time[distance.argmin()]
+        assert path.clean_time == clean and abs(float(nearest) - clean) < 0.2

@@ -175,6 +175,17 @@ def test_the_target_encoder_follows_the_effective_weights(tmp_path: Path) -> Non
     torch.testing.assert_close(model.target_encoder(observation), features(model.policy), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("settings", [{"use_dora": True}, {"lora_bias": True}], ids=["dora", "bias"])
+def test_an_adapter_that_cannot_be_followed_is_refused_on_the_tower(tmp_path: Path, settings: dict[str, Any]) -> None:
+    tiny_policy().save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="its EMA target cannot follow"):
+        policy = with_adapter(AutoModel.from_pretrained(tmp_path), adapter(**settings))
+        build_ptr_model(policy, with_scorer=True, belief_tokens=0)
+    elsewhere = adapter(target_modules=["expert.out"], **settings)
+    policy = with_adapter(AutoModel.from_pretrained(tmp_path), elsewhere)
+    assert build_ptr_model(policy, with_scorer=True, belief_tokens=0).target_encoder is not None
+
+
 def test_what_peft_trains_in_full_is_followed(tmp_path: Path) -> None:
     tiny_policy().save_pretrained(tmp_path)
     config = adapter(target_modules=["expert.out"], modules_to_save=["tower"])

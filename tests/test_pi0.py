@@ -26,6 +26,7 @@ from hf_ptr.policies.loading import load_to_train
 from hf_ptr.policies.lora import with_adapter
 from hf_ptr.policies.pi0 import PI0Adapter
 from hf_ptr.policies.pi0_processor import PI0TextProcessor
+from hf_ptr.training.batch import model_inputs
 from hf_ptr.training.model import build_ptr_model
 from hf_ptr.training.run import run_recipe
 
@@ -168,8 +169,34 @@ def test_a_round_trip_at_learning_rate_0_gives_the_very_outputs(tmp_path: Path) 
     assert isinstance(PTRModel.from_pretrained(tmp_path / "run").policy, PI0ForConditionalGeneration)
 
 
-def test_belief_tokens_that_are_masked_change_nothing() -> None:
-    """They lie at the end of the prefix: with none, and with an empty row of them, PI0 is PI0."""
+def test_in_half_precision_it_trains_and_acts() -> None:
+    model, batch = fitted().to(torch.bfloat16), batch_of()
+    adapter = adapter_of(model)
+    embedded = adapter.embed(**{name: batch[name] for name in (*ACTING, "actions", "action_mask")}, for_scoring=True)
+    loss = adapter.step(embedded, torch.zeros(6, 2, 16)).action_loss
+    assert loss.dtype == torch.float32 and bool(torch.isfinite(loss).all())
+    acted = adapter.predict_action_chunk(**{name: batch[name] for name in ACTING})
+    assert acted.dtype == torch.float32 and bool(torch.isfinite(acted).all())
+
+
+def test_activations_of_the_vision_tower_can_be_recomputed() -> None:
+    model = build_ptr_model(fitted(), with_scorer=True, belief_tokens=2).train()
+    model.activation_checkpointing_enable()
+    torch.manual_seed(0)
+    model(**model_inputs(batch_of(), None)).action_loss.sum().backward()
+
+
+def test_a_damaged_interface_is_one_line() -> None:
+    for damage in ({"foo": 1}, {"state_std": [0.0] * 3}, {"state_mean": [0.0] * 99}):
+        model = fitted()
+        kept = {**model.config.hf_ptr, **damage} if "foo" not in damage else damage
+        model.config.hf_ptr = kept
+        with pytest.raises(InputError, match="'hf_ptr' in the configuration of this PI0 is damaged"):
+            PI0Adapter(model)
+
+
+def test_without_belief_tokens_pi0_is_pi0() -> None:
+    """They lie at the end of the prefix; none, an empty row of them, and some."""
     model, batch = fitted(), batch_of()
     adapter = adapter_of(model)
     torch.manual_seed(0)

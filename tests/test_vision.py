@@ -122,6 +122,17 @@ def test_a_saved_policy_sees_the_same(tmp_path: Path) -> None:
     assert torch.equal(*acted)
 
 
+@pytest.mark.parametrize("group_norm", [True, False])
+def test_a_picture_costs_what_it_costs_whatever_is_beside_it(group_norm: bool) -> None:
+    """Batch normalisation would tie samples together, and a step of micro-batches would not be one of the batch."""
+    policy = seeing("resnet", group_norm=group_norm).train()
+    pictures = pictures_batch()["observation"]
+    with torch.no_grad():
+        torch.testing.assert_close(policy.tower(pictures[:2]), policy.tower(pictures)[:2], rtol=0, atol=1e-5)
+        kinds = {type(module) for module in policy.tower.modules()}
+    assert (nn.GroupNorm in kinds) == group_norm and (nn.BatchNorm2d in kinds) != group_norm
+
+
 def test_inference_does_not_read_what_came_after() -> None:
     """Garbage as the observation after the action changes no action, no loss of the policy and no context."""
     model = build_ptr_model(seeing(), with_scorer=True, belief_tokens=2).eval()
@@ -168,11 +179,15 @@ def test_from_a_recording_to_a_rollout(recorded: Path, tmp_path: Path) -> None:
         table,
         observation_features=[camera],
         vision_model=str(tmp_path / "vision"),
-        image_size=16,
         hidden_size=8,
         num_attention_heads=2,
-        target_layer=2,
     )
+    # The middle layer of its own three.
+    assert policy.tower.target_layer == 2
+    with pytest.raises(InputError, match="do not fit"):
+        policy_from_dataset(
+            table, observation_features=[camera], vision_model=str(tmp_path / "vision"), image_size=32, hidden_size=8
+        )
     pretrained = vision.state_dict()
     for name, tensor in policy.tower.model.state_dict().items():
         assert torch.equal(tensor, pretrained[name]), name

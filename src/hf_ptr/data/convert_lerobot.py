@@ -150,11 +150,21 @@ def _stored_statistics(root: Path) -> dict[int, Mapping[str, Any]]:
             found[int(record["episode_index"])] = {
                 name: {key: np.asarray(value, dtype=np.float64) for key, value in values.items()}
                 for name, values in record["stats"].items()
-                if {"min", "max", "mean", "std", "count"} <= set(values)
+                if _is_whole(values)
             }
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
     return found
+
+
+def _is_whole(values: Mapping[str, Any]) -> bool:
+    """Whether these are statistics of a camera's three colours that can be joined with others."""
+    names = ("min", "max", "mean", "std")
+    if not {*names, "count"} <= set(values) or np.asarray(values["count"]).size != 1:
+        return False
+    arrays = [np.asarray(value, dtype=np.float64) for name, value in values.items() if name != "count"]
+    shaped = all(array.shape == (3, 1, 1) and bool(np.isfinite(array).all()) for array in arrays)
+    return shaped and float(np.asarray(values["count"]).ravel()[0]) > 0
 
 
 def _picture_statistics(reader: FrameReader, episode: int, length: int) -> Mapping[str, Any]:

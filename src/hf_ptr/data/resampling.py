@@ -14,7 +14,12 @@ KINDS = ("positions", "displacements")
 
 
 def resampled(
-    table: EpisodeTable, fps: float, *, actions: str = "positions", action_feature: str = "action"
+    table: EpisodeTable,
+    fps: float,
+    *,
+    actions: str = "positions",
+    action_feature: str = "action",
+    summed: np.ndarray | None = None,
 ) -> EpisodeTable:
     """
     The table as if it had been recorded with `fps` frames per second.
@@ -28,6 +33,8 @@ def resampled(
         actions: `"positions"` are taken as they are at their frame; `"displacements"` are summed over the time to the
             next frame, so that they lead as far.
         action_feature: the action.
+        summed: `(da,)` bool, which of the displacements add up; an effort or a grip does not, and is taken as it is at
+            its frame. All of them by default.
 
     Raises:
         InputError: fps is not positive, or the kind of actions is unknown.
@@ -41,7 +48,7 @@ def resampled(
     step = table.fps / fps
     lengths = np.maximum(1, np.round(table.lengths / step).astype(np.int64))
     frame = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    within = np.minimum(np.round(frame * step).astype(np.int64), np.repeat(table.lengths, lengths) - 1)
+    within = np.minimum(np.floor(frame * step + 0.5).astype(np.int64), np.repeat(table.lengths, lengths) - 1)
     rows = np.repeat(table.starts, lengths) + within
     taken = table.take_rows(rows, lengths, table.episode_index)
     if actions == "displacements":
@@ -49,7 +56,9 @@ def resampled(
         start = np.repeat(table.starts + np.arange(table.num_episodes), lengths)
         total = _running_sum(table, action_feature)
         before, after = (_between(total, start, np.minimum(at, ends)) for at in (frame * step, (frame + 1) * step))
-        taken.columns[action_feature] = (after - before).astype(np.float32)
+        added = (after - before).astype(np.float32)
+        at_frame = taken.columns[action_feature]
+        taken.columns[action_feature] = added if summed is None else np.where(summed, added, at_frame)
     frame_id = taken.frame_id.copy()
     again = np.concatenate(([False], rows[1:] == rows[:-1]))
     frame_id[again] = INSERTED + np.arange(int(again.sum()))

@@ -20,6 +20,8 @@ from hf_ptr.embodiment import Embodiment, UnifiedActionSpace, load_embodiment
 from hf_ptr.errors import InputError, nearest
 
 STATISTICS = ("own", "joint")
+# Ends of the names of parts whose action is an effort, a grip or a mode, and no displacement that adds up.
+HELD = ("gripper", "hand", "control_mode")
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,10 @@ def make_source(
             )
     table.require_finite([state_feature, action_feature])
     if spec.fps is not None:
-        table = resampled(table, spec.fps, actions=spec.actions, action_feature=action_feature)
+        summed = np.zeros(embodiment.width("action"), dtype=bool)
+        for part, columns_of_part in embodiment.parts("action").items():
+            summed[columns_of_part.start : columns_of_part.stop] = not part.endswith(HELD)
+        table = resampled(table, spec.fps, actions=spec.actions, action_feature=action_feature, summed=summed)
     scale = {}
     columns = dict(table.columns)
     for kind, feature in (("state", state_feature), ("action", action_feature)):

@@ -288,7 +288,10 @@ def _check_fits(checkpoint: Path, tasks: Sequence[str]) -> None:
     config = AutoConfig.from_pretrained(checkpoint_places(str(checkpoint))[-1])
     needed = (*RolloutConfig.__annotations__, "observation_dim", "state_dim", "action_dim")
     if not all(hasattr(config, name) for name in needed):
-        raise InputError(f"{checkpoint} is a {config.model_type!r} model, not a policy; name the folder of a policy")
+        raise InputError(
+            f"{checkpoint} is a {config.model_type!r} model; the native policy alone is rolled out in Meta-World, "
+            "evaluate others with --dataset"
+        )
     sees = bool(config.cameras)
     if sees and config.cameras != (IMAGE,):
         raise InputError(

@@ -34,6 +34,8 @@ class AdapterClass(Protocol):
 
 # Where in the configuration of a policy that is not ours an adapter keeps what it knows of the dataset.
 INTERFACE_KEY = "hf_ptr"
+# Of an adapter, beside the contract: how saved models are loaded, and how it acts.
+NEEDED = ("model_class", "load_processor", "predict_action_chunk")
 ADAPTERS: dict[str, AdapterClass] = {}
 # Imported when a policy of the type turns up: their models take seconds to import.
 BUILT_IN = {"pi0": "hf_ptr.policies.pi0"}
@@ -75,7 +77,9 @@ def adapter_of(policy: Any) -> Any:
             f"registered for its type {model_type!r} (there are: {known}; see hf_ptr.policies.register_adapter)"
         )
     adapter = found(inner)
-    if missing := lacking(adapter):
+    missing = lacking(adapter)
+    missing += [name for name in NEEDED if not hasattr(adapter, name)]
+    if missing:
         raise InputError(
             f"the adapter of {model_type!r} lacks {', '.join(missing)}; see hf_ptr.policies.PostTrainable"
         )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig
@@ -65,10 +67,14 @@ def load_to_train(place: str) -> tuple[Any, Any, Any]:
 
 
 def load_trainable(place: str, **kwargs: Any) -> Any:
-    """The model of a folder or Hub id, under the LoRA adapter that lies there if one does."""
+    """
+    The model of a folder, under the LoRA adapter that lies there if one does; in float32 unless `dtype` says so, since
+    half precision rounds an optimiser's steps away. For speed, training has `bf16`.
+    """
+    kwargs = {"dtype": torch.float32, **kwargs}
     if not has_adapter(place):
         return load_model(place, **kwargs)
-    policy = load_adapted(place, load_model)
+    policy = load_adapted(place, partial(load_model, dtype=kwargs["dtype"]))
     kept = cached_file(place, INTERFACE_FILE, _raise_exceptions_for_missing_entries=False)
     if kept is not None:
         setattr(policy.get_base_model().config, INTERFACE_KEY, json.loads(Path(kept).read_text(encoding="utf-8")))

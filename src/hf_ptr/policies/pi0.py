@@ -87,7 +87,7 @@ class PI0Adapter(ChunkActing):
     def __init__(self, model: Any):
         self.model = model
         kept = getattr(model.config, INTERFACE_KEY, None)
-        self._interface = None if kept is None else PI0Interface(**kept)
+        self._interface = None if kept is None else _interface(kept, model.config)
         side = model.config.vlm_config.vision_config.image_size
         self.canvas = (side, side)
         if self._interface is not None:
@@ -150,6 +150,12 @@ class PI0Adapter(ChunkActing):
             if len(values) > most:
                 raise InputError(f"{name!r} of {table.source!r} has {len(values)} dimensions, this PI0 at most {most}")
         height, width = table.features[observation_features[0]]["shape"][:2]
+        for name in observation_features:
+            if table.features[name]["shape"][0] * width != height * table.features[name]["shape"][1]:
+                raise InputError(
+                    f"cameras {observation_features[0]!r} and {name!r} give pictures of different proportions, and "
+                    "one would be squeezed; name cameras of one proportion in observation_features"
+                )
         scale = self.canvas[0] / max(height, width)
         layers = len(layers_of(self.model.model.vlm.vision_tower)[1])
         self._interface = PI0Interface(
@@ -219,10 +225,12 @@ class PI0Adapter(ChunkActing):
         time = beta.sample((len(clean),)).to(clean) * config.time_sampling_scale + config.time_sampling_offset
         noise = torch.randn_like(clean)
         share = time[:, None, None]
-        tokens = self.model.embed_action_time(embedded["state"], share * noise + (1 - share) * clean, time)
+        noised = (share * noise + (1 - share) * clean).to(embedded["state"].dtype)
+        tokens = self.model.embed_action_time(embedded["state"], noised, time)
         embedded.update(action_tokens=tokens, velocity=noise - clean, loss_mask=mask)
         if for_scoring:
-            quiet = self.model.embed_action_time(embedded["state"], clean, torch.zeros_like(time))[:, 1:]
+            quiet = clean.to(noised.dtype)
+            quiet = self.model.embed_action_time(embedded["state"], quiet, torch.zeros_like(time))[:, 1:]
             weight = action_mask[..., None].to(quiet.dtype)
             embedded["action_features"] = (quiet * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)
         return embedded
@@ -231,7 +239,7 @@ class PI0Adapter(ChunkActing):
         """The pass through language model and action expert; `ℓ_act` over valid steps and the robot's dimensions."""
         context, cache, attended = self._read_prefix(embedded, belief_tokens)
         hidden = self._act(embedded["action_tokens"], cache, attended)
-        error = (self.model.action_out_proj(hidden) - embedded["velocity"]).square()
+        error = (self.model.action_out_proj(hidden).float() - embedded["velocity"]).square()
         mask = embedded["loss_mask"].to(error.dtype)
         error = error[..., : mask.shape[-1]] * mask
         loss = error.sum(dim=(1, 2)) / mask.sum(dim=(1, 2)).clamp(min=1.0)
@@ -243,6 +251,10 @@ class PI0Adapter(ChunkActing):
             hidden_states=hidden,
             action_embeddings=embedded["action_tokens"][:, 1:],
         )
+
+    def checkpointable(self) -> list[Any]:
+        """What can recompute its activations: the vision tower; the language model must keep its keys and values."""
+        return [self.model.model.vlm.vision_tower]
 
     # ---- acting ----
 
@@ -263,14 +275,15 @@ class PI0Adapter(ChunkActing):
         shape = (len(state), config.chunk_size, config.max_action_dim)
         chunk = torch.randn(shape, generator=generator, device=state.device, dtype=embedded["state"].dtype)
         for number in range(config.num_inference_steps):
-            time = chunk.new_full((len(chunk),), 1.0 - number / config.num_inference_steps)
+            # In float32 whatever the model's precision, as PI0 has it: its fastest wave turns 250 times in a unit.
+            time = torch.full((len(chunk),), 1.0 - number / config.num_inference_steps, device=chunk.device)
             tokens = self.model.embed_action_time(embedded["state"], chunk, time)
             hidden = self._act(tokens, cache, attended)
             # The next step attends to the prefix alone.
             cache.crop(length - cache.get_seq_length())
             chunk = chunk - self.model.action_out_proj(hidden) / config.num_inference_steps
         self._remember(hidden, tokens[:, 1:])
-        actions = chunk[..., : self.config.action_dim]
+        actions = chunk[..., : self.config.action_dim].float()
         actions = actions * actions.new_tensor(self.config.action_std) + actions.new_tensor(self.config.action_mean)
         return actions if action_dim_mask is None else actions.masked_fill(~action_dim_mask[:, None], 0.0)
 
@@ -325,6 +338,22 @@ class PI0Adapter(ChunkActing):
         setattr(
             self.model.config, INTERFACE_KEY, {**asdict(self.config), "picture_size": list(self.config.picture_size)}
         )
+
+
+def _interface(kept: Any, config: Any) -> PI0Interface:
+    """What was kept, checked: a configuration may come from anywhere."""
+    try:
+        found = PI0Interface(**kept)
+        widths = [(found.state_mean, found.state_std, config.max_state_dim)]
+        widths += [(found.action_mean, found.action_std, config.max_action_dim)]
+        whole = all(len(mean) == len(std) <= most and min(std) > 0 for mean, std, most in widths)
+        if not (whole and found.observation_features and 1 <= found.n_action_steps <= found.chunk_size):
+            raise ValueError("lengths or values that cannot be")
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
+        raise InputError(
+            f"{INTERFACE_KEY!r} in the configuration of this PI0 is damaged ({error}); remove it and fit it again"
+        ) from error
+    return found
 
 
 register_adapter("pi0", PI0Adapter)

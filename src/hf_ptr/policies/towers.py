@@ -90,6 +90,20 @@ def used_parts(model: Any) -> Any:
     return model
 
 
+def with_group_norm(model: nn.Module) -> nn.Module:
+    """
+    The tower with group in place of batch normalisation: what a sample costs then depends on no other sample of its
+    batch, as exact self-normalisation over micro-batches and devices needs.
+    """
+    for name, child in model.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            groups = next(count for count in (8, 4, 2, 1) if child.num_features % count == 0)
+            setattr(model, name, nn.GroupNorm(groups, child.num_features))
+        else:
+            with_group_norm(child)
+    return model
+
+
 def layers_of(model: nn.Module) -> tuple[list[str], nn.ModuleList]:
     """
     The layers of a tower and the names that lead to them: the outermost list of modules.

@@ -32,10 +32,14 @@ def picture_features(chunks: ChunkDataset, progress: bool = True) -> Tensor:
         pictures = Pictures(table, [camera], (SIDE, SIDE), cache_bytes=0)
         parts = torch.arange(table.num_frames).split(ROWS_A_PASS)
         shown = track(parts, f"reading {camera}", disable=not progress)
-        seen = torch.cat([pictures[rows].flatten(1).float() for rows in shown]) / 255.0
-        seen -= seen.mean(dim=0)
-        values, directions = torch.linalg.eigh(seen.T.double() @ seen.double() / len(seen))
-        largest = values.flip(0)[:COMPONENTS].clamp(min=1e-12)
-        projected = seen @ directions.flip(1)[:, : len(largest)].float()
-        found.append(projected / largest[0].sqrt().float())
+        # As bytes, of which a frame has 768; in single precision it would be four times as much.
+        seen = [pictures[rows].flatten(1) for rows in shown]
+        mean = torch.stack([part.double().sum(dim=0) for part in seen]).sum(dim=0) / table.num_frames
+        products = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+        for part in seen:
+            products += part.double().T @ part.double()
+        values, directions = torch.linalg.eigh(products / table.num_frames - torch.outer(mean, mean))
+        largest = values.flip(0)[:COMPONENTS].clamp(min=1e-6)
+        onto = (directions.flip(1)[:, : len(largest)] / largest[0].sqrt()).float()
+        found.append(torch.cat([(part.float() - mean.float()) @ onto for part in seen]))
     return torch.cat(found, dim=1)

@@ -29,7 +29,7 @@ class TargetEncoder(nn.Module):
 
     Raises:
         ValueError: for a decay out of range.
-        InputError: for quantised weights, of which there is no average.
+        InputError: for quantised weights, of which there is no average, and for adapters that are not plain LoRA.
     """
 
     def __init__(self, tower: nn.Module, decay: float = 0.999):
@@ -42,6 +42,11 @@ class TargetEncoder(nn.Module):
                 "unquantised, or train with alpha 0"
             )
         self.decay = decay
+        if any(adapter is not None and not _is_additive(adapter) for _, adapter in _layers(tower)):
+            raise InputError(
+                "the observation tower is adapted by more than low-rank weights (DoRA, a LoRA bias, another method), "
+                "and its EMA target cannot follow; leave the tower out of target_modules, or use plain LoRA"
+            )
         own = _without_adapters(copy.deepcopy(tower))._apply(_at_least_single)
         self.tower = own.requires_grad_(False).eval()
 
@@ -98,6 +103,12 @@ def _without_adapters(tower: nn.Module) -> nn.Module:
 def _is_adapted(module: nn.Module) -> bool:
     """A layer that peft has wrapped."""
     return hasattr(module, "get_delta_weight") and hasattr(module, "get_base_layer")
+
+
+def _is_additive(adapter: Any) -> bool:
+    """Whether a layer's effective weight is its own plus `get_delta_weight`, and its bias its own: plain LoRA."""
+    extras = (*getattr(adapter, "use_dora", {}).values(), *getattr(adapter, "lora_bias", {}).values())
+    return hasattr(adapter, "lora_A") and not any(extras)
 
 
 def _trained(module: Any) -> nn.Module:

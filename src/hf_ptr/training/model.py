@@ -15,6 +15,7 @@ from transformers.utils import ModelOutput, cached_file
 
 from hf_ptr.belief import BELIEF_FOLDER, BeliefTokenizer, BeliefTokenizerConfig
 from hf_ptr.errors import InputError
+from hf_ptr.hub.places import model_folder
 from hf_ptr.policies.adapters import adapter_of, model_of
 from hf_ptr.policies.loading import load_trainable, save_interface
 from hf_ptr.policies.lora import is_adapted
@@ -211,9 +212,11 @@ class PTRModel(PreTrainedModel):
         Raises:
             InputError: when none does.
         """
-        parts = [
-            part for part in self.policy.modules() if isinstance(part, PreTrainedModel) and part is not self.policy
-        ]
+        if hasattr(self.adapter, "checkpointable"):
+            parts = self.adapter.checkpointable()
+        else:
+            inner = [part for part in self.policy.modules() if isinstance(part, PreTrainedModel)]
+            parts = [part for part in inner if part is not self.policy]
         able = [part for part in parts if part.supports_gradient_checkpointing]
         if not able:
             raise InputError(
@@ -265,7 +268,10 @@ class PTRModel(PreTrainedModel):
         Raises:
             InputError: when the place holds no PTR parts, or they are damaged (see [`Component`]).
         """
-        place = str(pretrained_model_name_or_path)
+        # One snapshot for all the parts.
+        revision = kwargs.pop("revision", None)
+        named = str(pretrained_model_name_or_path)
+        place = str(model_folder(named if revision is None else f"{named}@{revision}"))
         try:
             config = PTRModelConfig.from_pretrained(place, subfolder=CONFIG_FOLDER, **kwargs)
         except OSError as error:

@@ -56,10 +56,15 @@ def policy_from_dataset(
     cameras = [name for name in observation_features if name in table.videos]
     if size is None and cameras:
         size = "tiny"
-    settings = {**({} if size is None else size_settings(size)), **settings}
+    sized_for = {} if size is None else size_settings(size)
     vision = None if vision_model is None else _pretrained(vision_model)
     if vision is not None:
-        settings = {**settings, "vision_config": vision.config, **_colours(str(vision_model))}
+        # A pretrained tower brings its own pictures and layers, and keeps its normalisation.
+        own = {"vision_config": vision.config, "target_layer": None, "group_norm": False}
+        if getattr(vision.config, "image_size", None) is not None:
+            own["image_size"] = vision.config.image_size
+        sized_for = {**sized_for, **own, **_colours(str(vision_model))}
+    settings = {**sized_for, **settings}
     sizes = None
     if cameras:
         settings["vision_config"] = sized(settings["vision_config"], settings["image_size"])
@@ -84,12 +89,12 @@ def policy_from_dataset(
     policy = VLAPolicy(config)
     if isinstance(policy.tower, CameraTower):
         if vision is not None:
-            policy.tower.model.load_state_dict(used_parts(vision).state_dict())
+            _take(policy.tower.model, used_parts(vision), str(vision_model))
     else:
         statistics = normalization(table, observation_features, past_as_difference=True, floor=scale_floor)
         policy.tower.normalizer.set(*_as_tensors(statistics))
     if text is not None:
-        policy.text_encoder.load_state_dict(text.state_dict(), strict=False)
+        _take(policy.text_encoder, text, str(text_model))
     policy.state_normalizer.set(*_as_tensors(normalization(table, [state_feature], floor=scale_floor)))
     if config.relative_actions:
         statistics = relative_normalization(table, action_feature, state_feature, config.chunk_size)
@@ -105,6 +110,18 @@ def _pretrained(place: str) -> Any:
         return AutoModel.from_pretrained(place)
     except LOAD_ERRORS as error:
         raise InputError(f"{place} is no pretrained model, or damaged ({error}); pass a folder or Hub id") from error
+
+
+def _take(part: Any, pretrained: Any, place: str) -> None:
+    """The pretrained weights of all that `part` has; a pretrained pooler, which it has not, is left."""
+    wanted, given = part.state_dict(), pretrained.state_dict()
+    wrong = [name for name in wanted if name not in given or given[name].shape != wanted[name].shape]
+    if wrong:
+        raise InputError(
+            f"the weights of {place} do not fit: {wrong[0]} has another shape, or is missing; leave image_size out to "
+            "take the pictures that it was pretrained with"
+        )
+    part.load_state_dict({name: given[name] for name in wanted})
 
 
 def _colours(place: str) -> dict[str, Any]:

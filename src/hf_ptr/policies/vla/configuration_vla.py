@@ -37,6 +37,7 @@ class VLAPolicyConfig(ComponentConfig):
         image_mean (`list[float]`), image_std (`list[float]`): of the three colours in [0, 1], defaults to 0.5.
         target_layer (`int`, *optional*): layer of the tower that the target encoder reads (PTR Sec. 4); the middle one
             by default.
+        group_norm (`bool`, defaults to `False`): whether the tower has group in place of batch normalisation.
         hidden_size (`int`, defaults to 64): width `D` of the context tokens.
         action_size (`int`, defaults to 32): width `F` of the action tokens, an even number.
         encoder_size (`int`, defaults to 256): hidden width of the observation encoder.
@@ -75,6 +76,7 @@ class VLAPolicyConfig(ComponentConfig):
     image_mean: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
     image_std: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
     target_layer: int | None = None
+    group_norm: bool = False
     hidden_size: int = 64
     action_size: int = 32
     encoder_size: int = 256

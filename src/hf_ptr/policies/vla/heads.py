@@ -27,7 +27,14 @@ def build_head(config: VLAPolicyConfig) -> DenoisingHead | TokenHead:
 
 
 class NoisePath(Protocol):
-    """From noise to actions and back, in normalised units."""
+    """
+    From noise to actions and back, in normalised units.
+
+    Attributes:
+        clean_time: the time of actions without noise.
+    """
+
+    clean_time: float
 
     def noised(self, clean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Of `clean (N, L, da)` a noised version, its time `(N,)` in [0, 1], and what the head is to predict there."""
@@ -40,6 +47,8 @@ class NoisePath(Protocol):
 
 class FlowPath:
     """Flow matching, PTR Eq. (1): `x_σ = σ a + (1-σ) ε`, `σ ~ Beta(α, β)`; Euler steps at inference."""
+
+    clean_time = 1.0
 
     def __init__(self, config: VLAPolicyConfig):
         self.concentration = (config.flow_alpha, config.flow_beta)
@@ -68,6 +77,8 @@ class DiffusionPath:
     Raises:
         InputError: diffusers is not installed.
     """
+
+    clean_time = 0.0
 
     def __init__(self, config: VLAPolicyConfig):
         try:
@@ -133,7 +144,7 @@ class DenoisingHead(nn.Module):
 
     def clean_features(self, clean: torch.Tensor) -> torch.Tensor:
         """Action-channel tokens `(N, L, F)` of the chunk without noise."""
-        return self.embedding(clean, clean.new_ones(len(clean)))
+        return self.embedding(clean, clean.new_full((len(clean),), self.path.clean_time))
 
     def losses(
         self, embedded: Embedded, context: torch.Tensor, state: torch.Tensor
@@ -219,18 +230,22 @@ class TokenHead(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Normalised chunks `(N, L, da)` token by token, drawn as likely as they are, and `C_t`, `A_t` of them."""
         rows, (length, width) = len(context), self.shape
+        there = dims.expand(rows, 1, width)[:, 0]
+        zero = self.encode(torch.zeros(rows, device=context.device))
         given, cache = self._prefix(context, state), None
         bins, hidden = [], []
         for place in range(length * width):
             passed = self.decoder(inputs_embeds=given, past_key_values=cache, use_cache=True)
             cache, last = passed.past_key_values, passed.last_hidden_state[:, -1]
             chances = self.output(last).float().softmax(dim=-1)
-            bins.append(torch.multinomial(chances, 1, generator=generator).squeeze(1))
+            drawn = torch.multinomial(chances, 1, generator=generator).squeeze(1)
+            # A dimension that the embodiment lacks holds what it held in training.
+            bins.append(torch.where(there[:, place % width], drawn, zero))
             hidden.append(last)
             given = (self.decoder.embed_tokens(bins[-1]) + self.dimension[place % width])[:, None]
-        drawn = torch.stack(bins, dim=1).view(rows, length, width)
+        chunk = torch.stack(bins, dim=1).view(rows, length, width)
         states = torch.stack(hidden, dim=1).unflatten(1, self.shape).mean(dim=2)
-        return self.decode(drawn), states, self._embedded(drawn).mean(dim=2)
+        return self.decode(chunk), states, self._embedded(chunk).mean(dim=2)
 
     def encode(self, actions: torch.Tensor) -> torch.Tensor:
         """Normalised actions to bins `0 .. num_bins - 1`."""

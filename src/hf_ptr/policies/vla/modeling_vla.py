@@ -51,7 +51,7 @@ class VLAPolicy(ChunkActing, Component):
         self.action_normalizer = Normalizer(config.action_dim)
         self.state_embedding = nn.Linear(config.state_dim, width)
         if config.text_config is not None:
-            self.text_encoder = AutoModel.from_config(config.text_config)
+            self.text_encoder = AutoModel.from_config(config.text_config, dtype=torch.get_default_dtype())
             # Its tokens are read, not its pooled output: weights that no loss reaches would stop distributed training.
             if hasattr(self.text_encoder, "pooler"):
                 self.text_encoder.pooler = None
@@ -71,7 +71,7 @@ class VLAPolicy(ChunkActing, Component):
         if isinstance(module, nn.Linear):
             initialization.xavier_uniform_(module.weight)
             initialization.zeros_(module.bias)
-        elif isinstance(module, nn.LayerNorm):
+        elif isinstance(module, nn.LayerNorm | nn.GroupNorm):
             initialization.ones_(module.weight)
             initialization.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
@@ -291,6 +291,7 @@ def _tower(config: VLAPolicyConfig) -> ObservationTower | CameraTower:
         config.target_layer,
         config.image_mean,
         config.image_std,
+        config.group_norm,
     )
 
 

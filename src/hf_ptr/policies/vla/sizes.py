@@ -19,6 +19,7 @@ SIZES: dict[str, dict[str, Any]] = {
             "depths": [1, 1, 1],
             "layer_type": "basic",
         },
+        "group_norm": True,
         "image_size": 96,
         "target_layer": 2,
         "hidden_size": 64,

@@ -9,7 +9,15 @@ import torch
 from torch import nn
 from transformers import AutoModel
 
-from hf_ptr.policies.towers import CameraFeatures, as_tokens, first_layers, layers_of, normalized, used_parts
+from hf_ptr.policies.towers import (
+    CameraFeatures,
+    as_tokens,
+    first_layers,
+    layers_of,
+    normalized,
+    used_parts,
+    with_group_norm,
+)
 
 
 class CameraTower(nn.Module):
@@ -23,6 +31,8 @@ class CameraTower(nn.Module):
         hidden_size: `D`.
         target_layer: the layer of the tower that the target encoder reads (PTR Sec. 4); None for the middle one.
         mean, std: of the three colours in [0, 1], as the tower was pretrained with.
+        group_norm: put group in place of batch normalisation. Without, batch normalisation keeps the statistics that
+            it was pretrained with.
     """
 
     mean: torch.Tensor
@@ -37,10 +47,13 @@ class CameraTower(nn.Module):
         target_layer: int | None,
         mean: Sequence[float],
         std: Sequence[float],
+        group_norm: bool = False,
     ):
         super().__init__()
         self.image_size = image_size
-        self.model = used_parts(AutoModel.from_config(vision_config))
+        # In the precision that the policy is built in, whatever the tower was saved in.
+        tower = AutoModel.from_config(vision_config, dtype=torch.get_default_dtype())
+        self.model = with_group_norm(used_parts(tower)) if group_norm else used_parts(tower)
         self.target_layer = -(-len(layers_of(self.model)[1]) // 2) if target_layer is None else target_layer
         self.register_buffer("mean", torch.zeros(3))
         self.register_buffer("std", torch.ones(3))
@@ -49,6 +62,14 @@ class CameraTower(nn.Module):
         self.projection = nn.Linear(width, hidden_size)
         # Of every place and camera: a convolutional network's features do not say where they come from.
         self.position = nn.Parameter(torch.zeros(num_cameras * patches, hidden_size))
+
+    def train(self, mode: bool = True) -> CameraTower:
+        """Batch normalisation stays in evaluation mode: a sample's loss must not depend on the rest of its batch."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
 
     @torch.no_grad()
     def reset_colours(self) -> None:
@@ -69,9 +90,9 @@ class CameraTower(nn.Module):
     @torch.no_grad()
     def _sizes(self, num_cameras: int) -> tuple[int, int, int]:
         """Patches of a picture, their width, and that of the features of all cameras."""
-        self.model.eval()
+        self.eval()
         pictures = torch.zeros((1, num_cameras, *self.image_size, 3), dtype=torch.uint8)
         tokens = as_tokens(self.model(normalized(pictures, self.mean, self.std, self.image_size)))
         features = self.features()(pictures)
-        self.model.train()
+        self.train()
         return tokens.shape[1], tokens.shape[2], features.shape[1]
