@@ -99,7 +99,7 @@ POLICIES: dict[str, Callable[[EpisodeTable, str], tuple[Any, Any]]] = {
     "PI0": pi0,
     **{f"VLAPolicy, {head}": native(head) for head in HEADS},
 }
-# Of the steps of the others: a step over 416 tokens takes ten times as long, and cross-entropy has no noise to average.
+# Of the steps of the others: a step over 416 tokens takes ten times as long, and cross-entropy has no noise in it.
 SHARE = {"VLAPolicy, tokens": 0.25}
 
 
