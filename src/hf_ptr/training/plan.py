@@ -35,6 +35,8 @@ def plan_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, di
     with tempfile.TemporaryDirectory() as aside:
         # Trainer makes the folder that it is given.
         recipe.training.output_dir = aside
+        # It would make the repository.
+        recipe.training.push_to_hub = False
         trainer = build_trainer(recipe)
         return {**_plan(recipe, trainer), "output": {"folder": place}}
 
