@@ -136,8 +136,9 @@ def test_what_a_card_tells() -> None:
 def test_what_the_data_say_cannot_become_markup() -> None:
     evil = '<script>alert("x")</script> | [click](http://x) `code` {{ card_data }}\n# heading'
     data = {**facts().data, "source": evil, "revision": None, "tasks": [evil], "robot_type": evil}  # type: ignore[dict-item]
+    corruption = {"protocol": evil, "seed": 4, "episodes": 2, "faults": {evil: 1}}
     for kind, make in CARDS.items():
-        text = str(make(facts(data=data, sources=[(evil, 1.0, 1.0)], settings={"text": evil})))
+        text = str(make(facts(data=data, corruption=corruption, sources=[(evil, 1.0, 1.0)], settings={"text": evil})))
         body = text.split("---", 2)[2]
         lines = [line for line in body.splitlines() if "script" in line]
         assert lines, kind
