@@ -24,6 +24,7 @@ from test_cli import hf_ptr, the_line
 from transformers import AutoModel, AutoProcessor
 
 from hf_ptr import PTRConfig, PTRTrainer
+from hf_ptr.cli.push import push
 from hf_ptr.data import ChunkDataset, read_dataset
 from hf_ptr.errors import InputError
 from hf_ptr.hub.places import model_folder
@@ -230,12 +231,28 @@ def test_scores_are_a_dataset_that_a_recipe_names(told: tuple[Path, Store], tmp_
     assert (tmp_path / "weighted" / "model.safetensors").read_bytes() == (
         tmp_path / "local" / "model.safetensors"
     ).read_bytes()
-    frame = pd.read_parquet(file)
-    frame.loc[0, "weight"] = -1.0
-    frame.to_parquet(tmp_path / "bad.parquet")
-    bad = hf_ptr("push", "scores", tmp_path / "bad.parquet", "--repo-id", "alice/bad")
-    assert "has no weight that is finite and at least 0" in the_line(bad)
-    assert ("dataset", "alice/bad") not in store.repos
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("weight", -1.0, "the weight of frame 0 is -1.0"),
+        ("weight", "much", "column 'weight'"),
+        ("valid", "yes", "column 'valid'"),
+        ("source", 7, "column 'source' is int64, not text"),
+        ("scorer", None, "lacks the column 'scorer'"),
+    ],
+)
+def test_scores_are_checked_before_a_repository_is_made(
+    column: str, value: object, message: str, logged_in: HubServer, tmp_path: Path
+) -> None:
+    whole: dict[str, Any] = {"index": 0, "episode_index": 0, "frame_index": 0, "task_index": 0, "source": "a"}
+    whole |= {"score": 0.0, "weight": 1.0, "valid": True, "scorer": "b"}
+    frame = pd.DataFrame([whole | {column: value}])
+    (frame if value is not None else frame.drop(columns=column)).to_parquet(tmp_path / "bad.parquet")
+    with pytest.raises(InputError, match=message):
+        push(["scores", str(tmp_path / "bad.parquet")], repo_id="alice/bad")
+    assert logged_in.requests == []
 
 
 def test_a_recipe_names_dataset_and_policy_of_the_hub(told: tuple[Path, Store], tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import pandas as pd
 import torch
 
 from hf_ptr._version import __version__
+from hf_ptr.curation.evidence import read_scores
 from hf_ptr.data.columns import open_columns
 from hf_ptr.data.weights import SCORES_FILE
-from hf_ptr.errors import InputError
 from hf_ptr.files import write_text
 from hf_ptr.functional import effective_sample_size
 from hf_ptr.hub.cards import Facts, score_card
@@ -28,22 +28,15 @@ BINS = 40
 
 def read_for_push(path: Path) -> pd.DataFrame:
     """
-    A score file as it is to be shared.
+    A score file that is to be shared, as [`read_scores`] gives it.
 
     Raises:
-        InputError: when there is none, a column is missing, or a weight is negative or not finite.
+        InputError: as [`read_scores`], and when a column is missing that others will look for.
     """
-    if not path.is_file():
-        raise InputError(f"score file {path} does not exist; write one with hf-ptr score")
+    scores, _ = read_scores(path)
     with open_columns(path) as file:
         file.require(COLUMNS)
-    frame = pd.read_parquet(path)
-    weight = frame["weight"].to_numpy(dtype=np.float64)
-    wrong = ~(np.isfinite(weight) & (weight >= 0))
-    if wrong.any() or not len(frame):
-        row = frame["index"].iloc[int(wrong.argmax())] if len(frame) else "none"
-        raise InputError(f"{path}: frame {row} has no weight that is finite and at least 0; score the dataset again")
-    return frame
+    return scores
 
 
 def push_scores(
@@ -95,7 +88,8 @@ def push_scores(
             license=license,
             picture=PICTURE_FILE,
         )
-        extra = [name for name in scores.columns if name not in COLUMNS]
+        with open_columns(path) as file:
+            extra = [name for name in file.names if name not in COLUMNS]
         card = score_card(facts, ", ".join(sorted(set(scores["scorer"].astype(str)))), extra)
         readme = Path(made) / "README.md"
         write_text(str(card), readme)
