@@ -18,6 +18,7 @@ from hf_ptr.data.weights import SCORES_FILE
 from hf_ptr.files import write_text
 from hf_ptr.functional import effective_sample_size
 from hf_ptr.hub.cards import Facts, score_card
+from hf_ptr.hub.local_places import without_places
 from hf_ptr.hub.pictures import PICTURE_FILE, weight_histogram
 from hf_ptr.hub.places import HUB_ID
 from hf_ptr.hub.push import push_files
@@ -93,8 +94,19 @@ def push_scores(
         card = score_card(facts, ", ".join(sorted(set(scores["scorer"].astype(str)))), extra)
         readme = Path(made) / "README.md"
         write_text(str(card), readme)
-        files = {SCORES_FILE: path, "README.md": readme, PICTURE_FILE: picture}
+        files = {SCORES_FILE: _public(path, Path(made) / SCORES_FILE), "README.md": readme, PICTURE_FILE: picture}
         return push_files(files, repo_id, "dataset", message=message, revision=revision)
+
+
+def _public(path: Path, copy: Path) -> Path:
+    """The file, or a copy that does not say in which folder here the dataset lies."""
+    frame = pd.read_parquet(path)
+    told = without_places(frame.attrs)
+    if told == frame.attrs:
+        return path
+    frame.attrs = told
+    frame.to_parquet(copy)
+    return copy
 
 
 def shares(scores: pd.DataFrame) -> list[tuple[str, float, float]]:

@@ -12,6 +12,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_text
 from hf_ptr.hub.cards import MADE_BY, Facts, Result, component_card, policy_card
+from hf_ptr.hub.local_places import without_places
 from hf_ptr.hub.pictures import PICTURE_FILE, weight_histogram
 from hf_ptr.hub.push import PARTS
 from hf_ptr.policies.lora import ADAPTER_CONFIG
@@ -25,7 +26,7 @@ CARD_FILE = "README.md"
 TOLD = ("loss", "loss_action", "nce_acc", "ptr_score", "weight_mean", "ess", "eval_loss")
 ADAPTER_SETTINGS = ("r", "lora_alpha", "lora_dropout", "target_modules")
 # Of a recipe, what the card tells elsewhere, or what says where and not what.
-TOLD_ELSEWHERE = ("hub_", "push_", "output_", "dataset", "weights", "disable_tqdm", "resume_")
+TOLD_ELSEWHERE = ("hub_", "push_", "output_", "dataset", "weights", "disable_tqdm", "resume_", "sources")
 
 
 def write_card(
@@ -84,7 +85,7 @@ def read_results(file: str | Path, name: str) -> list[Result]:
     Raises:
         InputError: when the file is none, or does not hold the run.
     """
-    told = read_json(Path(file))
+    told = without_places(read_json(Path(file)))
     arms = told.get("arms")
     if not isinstance(arms, dict) or not arms:
         raise InputError(f"{file} holds no results; write it with hf-ptr evaluate RUN --json FILE")
@@ -122,7 +123,7 @@ def _facts(
         method=_method(args, recipe) if args else "how is not recorded",
         data=run.get("data"),
         corruption=run.get("corruption"),
-        settings=chosen_settings(args) | chosen,
+        settings=without_places(chosen_settings(args) | chosen),
         weights=record or None,
         sources=[(name, part["share"], part["weight"]) for name, part in record.get("sources", {}).items()],
         steps=_steps(state),

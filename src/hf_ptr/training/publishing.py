@@ -14,6 +14,7 @@ from huggingface_hub import HfApi
 from transformers.trainer_utils import HubStrategy
 
 from hf_ptr.errors import InputError
+from hf_ptr.hub.local_places import public_files
 from hf_ptr.hub.places import LAST_CHECKPOINT
 from hf_ptr.hub.push import ensure_repository, push_files, run_files
 from hf_ptr.policies.lora import ADAPTER_CONFIG, adapted_place
@@ -24,6 +25,7 @@ from hf_ptr.training.provenance import RECIPE_FILE
 STAGING = "_push-"
 # Where the run says what it is, beside the model.
 RUN_FILES = (RECIPE_FILE, CARD_FILE)
+END_MESSAGE = "End of training"
 logger = logging.getLogger(__name__)
 
 
@@ -59,7 +61,8 @@ def push_run(
     files = require_pushable(root, results)
     with tempfile.TemporaryDirectory() as made:
         card = write_card(root, Path(made), repo_id, license=license, results=results)
-        return push_files(files | card, repo_id, message=message, revision=revision, token=token)
+        public = public_files(files, Path(made) / "public")
+        return push_files(public | card, repo_id, message=message, revision=revision, token=token)
 
 
 def require_pushable(folder: Path, results: str | Path | None = None) -> dict[str, Path]:
@@ -108,6 +111,26 @@ def repository_of(args: PTRConfig, policy: Any, token: str | None, private: bool
         InputError: as [`ensure_repository`], and for an adapter whose policy is not on the Hub.
     """
     require_shared_base(adapted_place(policy))
+    return _ensured(args, token, private)
+
+
+def push_finished(folder: Path, args: PTRConfig) -> str:
+    """
+    Pushes a run that is trained, as `trainer.push_to_hub` would have at its end.
+
+    Returns:
+        The commit.
+
+    Raises:
+        InputError: as [`push_run`], and as [`ensure_repository`].
+    """
+    require_pushable(folder)
+    repo_id = _ensured(args, None, None)
+    write_card(folder, folder, repo_id)
+    return push_run(folder, repo_id, message=END_MESSAGE, revision=args.hub_revision, token=args.hub_token)
+
+
+def _ensured(args: PTRConfig, token: str | None, private: bool | None) -> str:
     return ensure_repository(
         args.hub_model_id or Path(str(args.output_dir)).absolute().name,
         private=args.hub_private_repo if private is None else private,
@@ -135,7 +158,8 @@ def push_checkpoint(checkpoint_folder: str, args: PTRConfig, repo_id: str) -> Fu
             shutil.rmtree(left, ignore_errors=True)
     staging = Path(tempfile.mkdtemp(prefix=f"{STAGING}{os.getpid()}-", dir=folder))
     card = write_card(folder, staging, repo_id, state=checkpoint)
-    files = stage(checkpoint, folder, staging, _whole(args, checkpoint)) | card
+    files = stage(checkpoint, folder, staging, _whole(args, checkpoint))
+    files = public_files(files, staging / "public") | card
 
     def push() -> str | None:
         try:
