@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,15 @@ from hf_ptr.training.checkpoints import last_complete_checkpoint
 from hf_ptr.training.data_digest import require_same_data
 from hf_ptr.training.mixing import mixture_of
 from hf_ptr.training.provenance import RECIPE_FILE, corruption_of, told
+from hf_ptr.training.publishing import push_finished
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
 from hf_ptr.training.trainer import PTRTrainer
 
 # How each source's robot is spoken to: its slots, units and frame rate.
 MIXTURE_FILE = "mixture.json"
 DONE_FILE = "train_results.json"
+# Is there once the run is pushed to its end; by its name it is not pushed itself.
+PUSHED_FILE = "_pushed.json"
 
 
 def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
@@ -58,6 +62,8 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
     folder = Path(str(recipe.training.output_dir))
     require_same_run(folder, recipe)
     if (folder / DONE_FILE).exists():
+        if recipe.training.push_to_hub and not (folder / PUSHED_FILE).exists() and recipe.training.process_index == 0:
+            _push(partial(push_finished, folder, recipe.training), folder, recipe.training.hub_model_id)
         return folder
     # What a killed run left is nearer to the end than what the recipe begins with.
     resume = last_complete_checkpoint(folder) or recipe.training.resume_from_checkpoint
@@ -76,7 +82,7 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
     # Last: its presence says that the run is complete.
     trainer.save_metrics("train", result.metrics, combined=False)
     if recipe.training.push_to_hub:
-        _push(trainer, folder)
+        _push(trainer.push_to_hub, folder, trainer.hub_model_id)
     return folder
 
 
@@ -93,14 +99,17 @@ def _checkpoint(place: str) -> str:
     return str(folder)
 
 
-def _push(trainer: PTRTrainer, folder: Path) -> None:
+def _push(push: Callable[[], str | None], folder: Path, repo_id: str | None) -> None:
+    """Pushes a run that is trained; a commit leaves a mark, without which the run, started again, is pushed."""
     try:
-        trainer.push_to_hub()
+        commit = push()
     except InputError as error:
         raise InputError(
-            f"{folder} is trained, but could not be pushed: {error}; then hf-ptr push {folder} --repo-id "
-            f"{trainer.hub_model_id}"
+            f"{folder} is trained, but could not be pushed: {error}; then start the command again, or hf-ptr push "
+            f"{folder} --repo-id {repo_id or folder.absolute().name}"
         ) from error
+    if commit is not None:
+        write_json({"commit": commit}, folder / PUSHED_FILE)
 
 
 def build_trainer(recipe: Recipe) -> PTRTrainer:
