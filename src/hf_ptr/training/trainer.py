@@ -50,9 +50,9 @@ from hf_ptr.training.model import PTRModel, PTROutput, tensors_under
 from hf_ptr.training.objective import Losses, PTRObjective
 from hf_ptr.training.progress import use_rich_progress
 from hf_ptr.training.provenance import RUN_FILE, provenance
-from hf_ptr.training.publishing import push_checkpoint, push_run, repository_of
+from hf_ptr.training.publishing import END_MESSAGE, push_checkpoint, push_run, repository_of
 from hf_ptr.training.ranks import Ranks
-from hf_ptr.training.refusals import refuse
+from hf_ptr.training.refusals import refuse, walks
 from hf_ptr.training.stopping import StopSignals, leave
 from hf_ptr.training.weight_log import WeightLog
 from hf_ptr.training.weight_record import WEIGHTS_FILE, WeightRecord, weight_record
@@ -190,8 +190,7 @@ class PTRTrainer(Trainer):
         a mixture, which draws the sources by their weights.
         """
         dataset = self.train_dataset
-        walked = isinstance(dataset, ChunkDataset) and self.args.belief_tokens
-        if not (walked or isinstance(dataset, MixtureDataset)):
+        if not walks(self.args, dataset):
             return super().get_train_dataloader()
         assert isinstance(dataset, ChunkDataset | MixtureDataset)
         return self._walk(dataset, self._train_batch_size, shuffle=True)
@@ -214,6 +213,7 @@ class PTRTrainer(Trainer):
             rank=args.process_index,
             ranks=args.world_size,
             parts=args.gradient_accumulation_steps if shuffle else 1,
+            whole=not shuffle,
         )
         loader = DataLoader(
             dataset,
@@ -375,8 +375,11 @@ class PTRTrainer(Trainer):
 
     def _require_finite(self) -> None:
         """Stops a run whose loss or weights are no numbers, before it says or saves anything more."""
-        source = getattr(getattr(self.train_dataset, "table", None), "source", type(self.train_dataset).__name__)
-        self._fault.require_none(self.accelerator.gather, source, last_complete_checkpoint(str(self.args.output_dir)))
+        dataset = self.train_dataset
+        names = getattr(dataset, "source_names", None)
+        if names is None:
+            names = (getattr(getattr(dataset, "table", None), "source", type(dataset).__name__),)
+        self._fault.require_none(self.accelerator.gather, names, last_complete_checkpoint(str(self.args.output_dir)))
 
     # ---- checkpoints: safetensors and JSON beside what Trainer writes ----
 
@@ -496,7 +499,7 @@ class PTRTrainer(Trainer):
 
     def push_to_hub(
         self,
-        commit_message: str | None = "End of training",
+        commit_message: str | None = END_MESSAGE,
         blocking: bool = True,
         token: str | None = None,
         revision: str | None = None,
@@ -523,7 +526,7 @@ class PTRTrainer(Trainer):
         self.create_model_card(license)
         self._finish_current_push()
         where: dict[str, Any] = {"revision": revision or self.args.hub_revision, "token": token or self.args.hub_token}
-        message = commit_message or "End of training"
+        message = commit_message or END_MESSAGE
         pushed = partial(push_run, str(self.args.output_dir), self.hub_model_id, message=message, license=license)
         return pushed(**where) if blocking else HfApi().run_as_future(pushed, **where)
 
