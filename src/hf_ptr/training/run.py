@@ -29,7 +29,7 @@ from hf_ptr.hub.places import checkpoint_folder, dataset_folder, named, pull_vid
 from hf_ptr.policies import adapter_of, policy_from_dataset, require_fits
 from hf_ptr.policies.acting import belief_lag
 from hf_ptr.policies.loading import load_to_train
-from hf_ptr.training.checkpoints import last_complete_checkpoint
+from hf_ptr.training.checkpoints import last_complete_checkpoint, restore_replaced
 from hf_ptr.training.data_digest import require_same_data
 from hf_ptr.training.mixing import mixture_of
 from hf_ptr.training.provenance import RECIPE_FILE, corruption_of, told
@@ -65,6 +65,7 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
         if recipe.training.push_to_hub and not (folder / PUSHED_FILE).exists() and recipe.training.process_index == 0:
             _push(partial(push_finished, folder, recipe.training), folder, recipe.training.hub_model_id)
         return folder
+    restore_replaced(folder)
     # What a killed run left is nearer to the end than what the recipe begins with.
     resume = last_complete_checkpoint(folder) or recipe.training.resume_from_checkpoint
     resume = None if resume is None else _checkpoint(resume)

@@ -39,6 +39,7 @@ from hf_ptr.training.checkpoints import (
     last_complete_checkpoint,
     load_objective_state,
     require_same_topology,
+    restore_replaced,
     save_state,
     staged,
     state_file,
@@ -158,6 +159,7 @@ class PTRTrainer(Trainer):
                 weight that is no number, or no space left to save.
         """
         if resume_from_checkpoint is True:
+            restore_replaced(str(self.args.output_dir))
             resume_from_checkpoint = last_complete_checkpoint(str(self.args.output_dir))
             if resume_from_checkpoint is None:
                 raise InputError(
@@ -175,6 +177,11 @@ class PTRTrainer(Trainer):
         self.stopped_by = 0
         with self._stop:
             result = super().train(resume_from_checkpoint, *args, **kwargs)
+            # Also one that came after the last step; what that step has trained may not be saved yet.
+            late = 0 if self.stopped_by else self.ranks.largest(self.stop_signal)
+            if late and not self.ranks.largest(int(self._checkpoint_folder().is_dir())):
+                self._save_checkpoint(self.model, None)
+            self.stopped_by = self.stopped_by or late
         if self.stopped_by and self.ranks.first:
             logger.warning(
                 "stopped at step %d, which is saved; started again, the run goes on", self.state.global_step
@@ -386,7 +393,7 @@ class PTRTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self._require_finite()
         run = Path(self._get_output_dir(trial))
-        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        name = self._checkpoint_folder().name
         push, self.args.push_to_hub = self.args.push_to_hub, False
         try:
             with staged(run / name, self.ranks) as place:
@@ -406,6 +413,9 @@ class PTRTrainer(Trainer):
                 save_total_limit=self.args.save_total_limit,
                 best_model_checkpoint=self.state.best_model_checkpoint,
             )
+
+    def _checkpoint_folder(self) -> Path:
+        return Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
 
     def _get_output_dir(self, trial: Any) -> str:
         """While a checkpoint is saved, the place where it is whole before it takes its name."""
@@ -536,7 +546,9 @@ class PTRTrainer(Trainer):
         if wanted and self.is_world_process_zero():
             self.callback_handler.on_push_begin(self.args, self.state, self.control)
             self.push_in_progress = self.push_in_progress if busy else PushInProgress()
-            self.push_in_progress.jobs.append(push_checkpoint(checkpoint_folder, self.args, str(self.hub_model_id)))
+            job = push_checkpoint(checkpoint_folder, self.args, str(self.hub_model_id))
+            if job is not None:
+                self.push_in_progress.jobs.append(job)
 
 
 class _Steps(TrainerCallback):
