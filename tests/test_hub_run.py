@@ -23,6 +23,7 @@ from peft import LoraConfig
 from safetensors.torch import load_file
 from test_cli import hf_ptr, the_line
 from transformers import AutoModel, AutoProcessor
+from transformers.trainer_utils import SaveStrategy
 
 from hf_ptr import PTRConfig, PTRTrainer
 from hf_ptr.cli.push import push
@@ -377,6 +378,24 @@ def test_a_run_whose_push_broke_is_pushed_when_started_again(
     assert (out / "model.safetensors").stat() == trained
     logged_in.requests.clear()
     assert run_recipe(RECIPE, overrides) == out and logged_in.requests == []
+
+
+def test_a_card_that_cannot_be_made_ends_no_training(
+    told: tuple[Path, Store], metaworld_dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, store = told
+    trainer = going_on("alice/story", metaworld_dataset, tmp_path / "odd", push_to_hub=True, save_steps=1)
+    trainer.args.save_strategy = SaveStrategy.STEPS
+    (tmp_path / "odd").mkdir(exist_ok=True)
+    (tmp_path / "odd" / "evaluation.json").write_text('{"arms": ')
+    trainer.train()
+    assert trainer.state.global_step == 2 and "evaluation.json is damaged" in caplog.text
+    assert "the checkpoint could not be pushed, and the training goes on" in caplog.text
+    assert not list((tmp_path / "odd").glob("_push-*"))
+    trainer.save_model(_internal_call=True)
+    with pytest.raises(InputError, match=r"evaluation.json is damaged"):
+        push([str(tmp_path / "odd")], repo_id="alice/nothing")
+    assert ("model", "alice/nothing") not in store.repos
 
 
 def test_a_card_that_somebody_wrote_is_left_alone(

@@ -117,4 +117,4 @@ def shares(scores: pd.DataFrame) -> list[tuple[str, float, float]]:
 
 
 def _ess(weight: np.ndarray) -> float:
-    return float(effective_sample_size(torch.from_numpy(weight))) / len(weight)
+    return float(effective_sample_size(torch.tensor(weight))) / len(weight)

@@ -67,11 +67,17 @@ def write_card(
     if record:
         weight_histogram(record["counts"], record["low"], record["high"], out / PICTURE_FILE)
         written[PICTURE_FILE] = out / PICTURE_FILE
-    facts = _facts(folder, state, repo_id, license, results, PICTURE_FILE if record else None)
+    facts = _facts(folder, state, repo_id, license, results_of(folder, results), PICTURE_FILE if record else None)
     adapter = read_json(state / ADAPTER_CONFIG)
     kept: dict[str, Any] = {name: adapter[name] for name in ADAPTER_SETTINGS if name in adapter}
     write_text(str(policy_card(facts, kept if adapter else None)), out / CARD_FILE)
     return written
+
+
+def results_of(folder: Path, given: str | Path | None) -> str | Path | None:
+    """Where the figures of a run stand: what is given, or else what lies in its folder; None for nowhere."""
+    own = folder / EVALUATION_FILE
+    return own if given is None and own.is_file() else given
 
 
 def read_results(file: str | Path, name: str) -> list[Result]:
@@ -111,8 +117,6 @@ def _facts(
     folder: Path, state: Path, repo_id: str, license: str | None, results: str | Path | None, picture: str | None
 ) -> Facts:
     run, record = read_json(state / RUN_FILE), read_json(state / WEIGHTS_FILE)
-    if results is None and (folder / EVALUATION_FILE).is_file():
-        results = folder / EVALUATION_FILE
     base = run.get("base_model")
     shown = None if base is None else base["repo_id"]
     recipe = yaml.safe_load((folder / RECIPE_FILE).read_text("utf-8")) if (folder / RECIPE_FILE).is_file() else {}
