@@ -161,13 +161,18 @@ def test_the_record_counts_every_weight_and_goes_on() -> None:
     weight, source = torch.tensor([0.25, 1.0, 4.0, 4.0]), torch.tensor([0, 0, 1, 1])
     record = WeightRecord(0.25, 4.0, ("a", "b"), torch.device("cpu"))
     assert record.to_dict() is None
+    record.add(torch.ones(3), source[:3], warm_up=True)
     record.add(weight, source)
     again = WeightRecord(0.25, 4.0, ("a", "b"), torch.device("cpu"))
     again.load_state_dict(record.state_dict())
     again.add(weight, source)
+    # As of two processes that have counted the same.
+    again.reduce(lambda tensor: tensor * 2)
     told = again.to_dict()
-    assert told is not None and len(told["counts"]) == BINS and sum(told["counts"]) == 8
-    assert (told["counts"][0], told["counts"][-1]) == (2, 4)
+    assert sum(again.take_log(lambda tensor: tensor * 2)) == 2 * 11
+    assert sum(again.take_log(lambda tensor: tensor * 2)) == 0
+    assert told is not None and len(told["counts"]) == BINS and sum(told["counts"]) == 16
+    assert (told["counts"][0], told["counts"][-1]) == (4, 8)
     assert told["mean"] == pytest.approx(9.25 / 4)
     assert told["ess"] == pytest.approx(9.25**2 / (0.0625 + 1 + 32) / 4, rel=1e-6)
     assert told["sources"]["b"] == {"share": 0.5, "weight": pytest.approx(8 / 9.25)}

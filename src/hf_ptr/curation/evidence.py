@@ -187,7 +187,7 @@ def _json(file: Path, folder: Path) -> dict[str, Any]:
     return content
 
 
-def require_same_data(scores: pd.DataFrame, table: EpisodeTable) -> None:
+def require_rows_of(scores: pd.DataFrame, table: EpisodeTable) -> None:
     """Check that every row of the scores is a frame of the table, at the place that it says.
 
     Raises:

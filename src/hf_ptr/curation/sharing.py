@@ -5,18 +5,16 @@ from __future__ import annotations
 import tempfile
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from hf_ptr._version import __version__
 from hf_ptr.curation.evidence import read_scores
+from hf_ptr.curation.findings import sample_share, shifts
 from hf_ptr.data.columns import open_columns
 from hf_ptr.data.weights import SCORES_FILE
 from hf_ptr.files import write_text
-from hf_ptr.functional import effective_sample_size
 from hf_ptr.hub.cards import Facts, score_card
 from hf_ptr.hub.local_places import without_places
 from hf_ptr.hub.pictures import PICTURE_FILE, weight_histogram
@@ -68,7 +66,7 @@ def push_scores(
     Raises:
         InputError: when the push fails. Nothing of it is visible then.
     """
-    counted = scores[scores["valid"]] if scores["valid"].any() else scores
+    counted = scores[scores["valid"]] if scores["weight"][scores["valid"]].any() else scores
     weight = counted["weight"].to_numpy(dtype=np.float64)
     low, high = float(weight.min()), float(weight.max())
     source = str(scores["source"].iloc[0])
@@ -83,8 +81,8 @@ def push_scores(
                 "episodes": scores["episode_index"].nunique(),
                 "frames": len(scores),
             },
-            weights={"mean": weight.mean(), "ess": _ess(weight), "low": low, "high": high},
-            sources=shares(counted),
+            weights={"mean": weight.mean(), "ess": sample_share(weight), "low": low, "high": high},
+            sources=[(shift.name, shift.share, shift.weighted) for shift in shifts(counted, list(counted["source"]))],
             versions={"hf-ptr": __version__, "pandas": pd.__version__, "pyarrow": metadata.version("pyarrow")},
             license=license,
             picture=PICTURE_FILE,
@@ -107,14 +105,3 @@ def _public(path: Path, copy: Path) -> Path:
     frame.attrs = told
     frame.to_parquet(copy)
     return copy
-
-
-def shares(scores: pd.DataFrame) -> list[tuple[str, float, float]]:
-    """Every source with its share π of the rows and its share q of the weight; the shift is q/π."""
-    groups: Any = scores.groupby("source")["weight"]
-    total = float(scores["weight"].sum()) or 1.0
-    return [(str(name), len(weight) / len(scores), float(weight.sum()) / total) for name, weight in groups]
-
-
-def _ess(weight: np.ndarray) -> float:
-    return float(effective_sample_size(torch.tensor(weight))) / len(weight)

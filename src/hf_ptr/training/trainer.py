@@ -26,6 +26,7 @@ from hf_ptr.belief import BeliefCarry
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.mixture import MixtureDataset
 from hf_ptr.data.segments import SegmentBatches
+from hf_ptr.data.weight_histograms import append_histogram, forget_histograms_after
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_json, write_text
 from hf_ptr.hub.places import checkpoint_folder
@@ -55,7 +56,6 @@ from hf_ptr.training.publishing import END_MESSAGE, push_checkpoint, push_run, r
 from hf_ptr.training.ranks import Ranks
 from hf_ptr.training.refusals import refuse, walks
 from hf_ptr.training.stopping import StopSignals, leave
-from hf_ptr.training.weight_log import WeightLog
 from hf_ptr.training.weight_record import WEIGHTS_FILE, WeightRecord, weight_record
 from hf_ptr.training.window import Window
 
@@ -112,7 +112,6 @@ class PTRTrainer(Trainer):
         if data_collator is None:
             dataset = train_dataset if train_dataset is not None else eval_dataset
             data_collator = ChunkCollator(processing_class, tasks=getattr(dataset, "tasks", ()))
-        self.weight_log = WeightLog(self)
         super().__init__(
             model=as_ptr_model(model, args, peft_config),
             args=args,
@@ -120,7 +119,7 @@ class PTRTrainer(Trainer):
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
-            callbacks=[_Steps(self), self.weight_log, *(callbacks or [])],
+            callbacks=[_Steps(self), *(callbacks or [])],
             optimizers=optimizers,
         )
         use_rich_progress(self)
@@ -177,6 +176,8 @@ class PTRTrainer(Trainer):
         self.stopped_by = 0
         with self._stop:
             result = super().train(resume_from_checkpoint, *args, **kwargs)
+            if self._record is not None:
+                self._record.reduce(self._sum)
             # Also one that came after the last step; what that step has trained may not be saved yet.
             late = 0 if self.stopped_by else self.ranks.largest(self.stop_signal)
             if late and not self.ranks.largest(int(self._checkpoint_folder().is_dir())):
@@ -275,8 +276,9 @@ class PTRTrainer(Trainer):
         assert output.action_loss is not None
         self._fault.look(output.action_loss, losses.weight, losses.total, inputs, self.state.global_step + 1)
         self._accumulate(losses)
-        if self._record is not None and not (self.args.with_scorer and self._warming_up()):
-            self._record.add(losses.weight, inputs.get("source_index"))
+        if self._record is not None:
+            warm_up = self.args.with_scorer and self._warming_up()
+            self._record.add(losses.weight, inputs.get("source_index"), warm_up)
         self._part += 1
         self._steps += last
         return (losses.total, output) if return_outputs else losses.total
@@ -347,7 +349,6 @@ class PTRTrainer(Trainer):
     def _accumulate(self, losses: Losses) -> None:
         for name, value in losses.metrics.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self.weight_log.add(losses.weight)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the method's metrics, as means since the last log, and lets the controller take its step."""
@@ -367,7 +368,19 @@ class PTRTrainer(Trainer):
                 means["beta"] = controller.beta
                 means["hard_negative_ratio"] = controller.hard_negative_ratio
             logs = {**logs, **means}
+            self._log_weights()
         super().log(logs, start_time)
+
+    def _log_weights(self) -> None:
+        if self._record is None:
+            return
+        counts = self._record.take_log(self._sum)
+        if self.is_world_process_zero() and any(counts):
+            append_histogram(Path(str(self.args.output_dir)), self.state.global_step, self._record.edges, counts)
+
+    def _sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum over all ranks, as a tensor of its own."""
+        return self.accelerator.reduce(tensor.clone(), reduction="sum")
 
     def _read_metrics(self) -> dict[str, float]:
         names = sorted(self._sums)
@@ -392,6 +405,8 @@ class PTRTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self._require_finite()
+        if self._record is not None:
+            self._record.reduce(self._sum)
         run = Path(self._get_output_dir(trial))
         name = self._checkpoint_folder().name
         push, self.args.push_to_hub = self.args.push_to_hub, False
@@ -442,7 +457,6 @@ class PTRTrainer(Trainer):
         if self._record is not None:
             parts |= {f"record.{name}": value for name, value in self._record.state_dict().items()}
         parts["steps"] = torch.tensor(self._steps)
-        parts["weight_counts"] = self.weight_log.counts
         if hasattr(self, "_tr_loss"):
             parts["log.loss"] = self._tr_loss
             parts["log.since"] = torch.tensor(self._globalstep_last_logged)
@@ -464,7 +478,6 @@ class PTRTrainer(Trainer):
         if self._record is not None and (record := tensors_under(state, "record.")):
             self._record.load_state_dict(record)
         self._sums, self._steps = tensors_under(state, "metrics."), int(state["steps"])
-        self.weight_log.counts = state.get("weight_counts", self.weight_log.counts)
 
     def _load_best_model(self) -> None:
         # Trainer looks for the whole module's weights at the root, where only the policy's are.
@@ -559,6 +572,8 @@ class _Steps(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.trainer.restore_log_window()
+        if state.is_world_process_zero:
+            forget_histograms_after(Path(str(args.output_dir)), state.global_step)
         if args.world_size > 1 and state.global_step == 0:
             # Trainer gives all ranks one seed; the noise of a rank's samples must be its own.
             torch.manual_seed(args.seed + args.process_index)
