@@ -140,6 +140,18 @@ def test_every_row_goes_on_where_the_batch_before_left_it(
     assert cuts_by_folding < batch_size * ranks
 
 
+@pytest.mark.parametrize("length", [1, 5, 12, 13, 23, 24])
+def test_ranks_walk_all_of_an_evaluation(length: int) -> None:
+    dataset = ChunkDataset(coded_table([length]), chunk_size=1, segment_chunks=2, chunk_stride=1, target_offset=1)
+    ranks = [list(SegmentBatches(dataset, 4, shuffle=False, rank=rank, ranks=3, whole=True)) for rank in range(3)]
+    walk = SegmentBatches(dataset, 4, shuffle=False, ranks=3, whole=True)
+    assert {len(batches) for batches in ranks} == {len(walk)}
+    gathered = [row for batches in zip(*ranks, strict=True) for batch in batches for row in batch]
+    # As accelerate cuts what it gathers: the filling comes last, and each chunk is there once.
+    assert len(gathered) == len(walk) * walk.batch_size * walk.num_processes
+    assert sorted(gathered[:length]) == list(range(length))
+
+
 def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     dataset = ChunkDataset(coded_table([40, 30, 50]), chunk_size=5)
 

@@ -136,8 +136,9 @@ def test_what_a_card_tells() -> None:
 def test_what_the_data_say_cannot_become_markup() -> None:
     evil = '<script>alert("x")</script> | [click](http://x) `code` {{ card_data }}\n# heading'
     data = {**facts().data, "source": evil, "revision": None, "tasks": [evil], "robot_type": evil}  # type: ignore[dict-item]
+    corruption = {"protocol": evil, "seed": 4, "episodes": 2, "faults": {evil: 1}}
     for kind, make in CARDS.items():
-        text = str(make(facts(data=data, sources=[(evil, 1.0, 1.0)], settings={"text": evil})))
+        text = str(make(facts(data=data, corruption=corruption, sources=[(evil, 1.0, 1.0)], settings={"text": evil})))
         body = text.split("---", 2)[2]
         lines = [line for line in body.splitlines() if "script" in line]
         assert lines, kind
@@ -160,13 +161,18 @@ def test_the_record_counts_every_weight_and_goes_on() -> None:
     weight, source = torch.tensor([0.25, 1.0, 4.0, 4.0]), torch.tensor([0, 0, 1, 1])
     record = WeightRecord(0.25, 4.0, ("a", "b"), torch.device("cpu"))
     assert record.to_dict() is None
+    record.add(torch.ones(3), source[:3], warm_up=True)
     record.add(weight, source)
     again = WeightRecord(0.25, 4.0, ("a", "b"), torch.device("cpu"))
     again.load_state_dict(record.state_dict())
     again.add(weight, source)
+    # As of two processes that have counted the same.
+    again.reduce(lambda tensor: tensor * 2)
     told = again.to_dict()
-    assert told is not None and len(told["counts"]) == BINS and sum(told["counts"]) == 8
-    assert (told["counts"][0], told["counts"][-1]) == (2, 4)
+    assert sum(again.take_log(lambda tensor: tensor * 2)) == 2 * 11
+    assert sum(again.take_log(lambda tensor: tensor * 2)) == 0
+    assert told is not None and len(told["counts"]) == BINS and sum(told["counts"]) == 16
+    assert (told["counts"][0], told["counts"][-1]) == (4, 8)
     assert told["mean"] == pytest.approx(9.25 / 4)
     assert told["ess"] == pytest.approx(9.25**2 / (0.0625 + 1 + 32) / 4, rel=1e-6)
     assert told["sources"]["b"] == {"share": 0.5, "weight": pytest.approx(8 / 9.25)}

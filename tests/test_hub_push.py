@@ -83,6 +83,17 @@ def test_a_branch_is_made_and_main_left_alone(logged_in: HubServer, tmp_path: Pa
     assert logged_in.store.repos["model", repo].private
 
 
+def test_what_is_to_be_private_is_not_pushed_to_a_public_repository(logged_in: HubServer) -> None:
+    for kind in ("model", "dataset"):
+        ensure_repository("alice/open", kind)
+        with pytest.raises(InputError, match="alice/open is there and public, and private was asked for"):
+            ensure_repository("alice/open", kind, private=True)
+        assert ensure_repository("alice/open", kind, private=False) == "alice/open"
+        for _ in range(2):
+            assert ensure_repository("alice/closed", kind, private=True) == "alice/closed"
+        assert logged_in.store.repos[kind, "alice/closed"].private
+
+
 def test_a_connection_that_breaks_in_the_middle_is_taken_up(logged_in: HubServer, tmp_path: Path) -> None:
     repo = ensure_repository("alice/broken")
     logged_in.breaks = 1

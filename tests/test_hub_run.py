@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,12 +23,15 @@ from peft import LoraConfig
 from safetensors.torch import load_file
 from test_cli import hf_ptr, the_line
 from transformers import AutoModel, AutoProcessor
+from transformers.trainer_utils import SaveStrategy
 
 from hf_ptr import PTRConfig, PTRTrainer
+from hf_ptr.cli.push import push
 from hf_ptr.data import ChunkDataset, read_dataset
 from hf_ptr.errors import InputError
 from hf_ptr.hub.places import model_folder
 from hf_ptr.policies.lora import below
+from hf_ptr.training.run import run_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "vla" / "metaworld_state" / "ptr.yaml"
@@ -70,6 +74,8 @@ def story(metaworld_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         "push_to_hub": "true",
         "hub_model_id": "alice/story",
         "hub_strategy": "checkpoint",
+        # However slow the machine: a checkpoint is else left out while the one before is under way.
+        "hub_always_push": "true",
         "hub_private_repo": "true",
     }
     result = train("alice/reach", out, corruption="hard", **hub)
@@ -91,14 +97,42 @@ def test_a_run_pushes_itself_whole(told: tuple[Path, Store]) -> None:
     assert repo.private
     assert repo.messages == ["Training in progress, step 10", "Training in progress, step 20", "End of training"]
     final = store.files("alice/story")
-    for name in ("model.safetensors", "scorer/model.safetensors", "ptr_state.safetensors", "recipe.yaml", "README.md"):
+    for name in ("model.safetensors", "scorer/model.safetensors", "ptr_state.safetensors", "config.json", "README.md"):
         assert final[name] == (out / name).read_bytes(), name
     assert "last-checkpoint/ptr_state.safetensors" in final
     at_ten = store.files("alice/story", list(repo.commits)[1])
     checkpoint = out / "checkpoint-10"
     for name in ("model.safetensors", "scorer/model.safetensors", "target_encoder/model.safetensors"):
         assert at_ten[name] == at_ten[f"last-checkpoint/{name}"] == (checkpoint / name).read_bytes() != final[name]
-    assert not list(out.glob("_push*"))
+    assert not list(out.glob("_push-*"))
+
+
+def test_nothing_that_is_pushed_names_a_folder_of_the_machine(told: tuple[Path, Store], tmp_path: Path) -> None:
+    out, store = told
+    copy = shutil.copytree(out, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoint-*"))
+    recipe = yaml.safe_load((copy / "recipe.yaml").read_text())
+    recipe |= {"vision_model": str(tmp_path / "tower"), "sources": [{"dataset": str(tmp_path / "g1"), "weight": 1}]}
+    (copy / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    results = {"arms": {"ptr": {"action_mse": {"mean": 1.0, "interval": None}, "episodes": 3}}}
+    results |= {"evaluation": {"dataset": str(tmp_path / "held_out")}}
+    (copy / "evaluation.json").write_text(json.dumps(results))
+    push([str(copy)], repo_id="alice/copy")
+    final = store.files("alice/copy")
+    every = [
+        (commit, name, content)
+        for repo in ("alice/story", "alice/copy")
+        for commit in store.repos["model", repo].commits
+        for name, content in store.files(repo, commit).items()
+    ]
+    assert len(every) > 50
+    for commit, name, content in every:
+        for place in (out.parent, tmp_path, ROOT):
+            assert str(place).encode() not in content, (commit, name)
+    pushed = yaml.safe_load(final["recipe.yaml"])
+    assert pushed == recipe | {
+        "output_dir": out.name, "vision_model": "tower", "sources": [{"dataset": "g1", "weight": 1}],
+    }  # fmt: skip
+    assert "held_out" in final["README.md"].decode() and "`sources`" not in final["README.md"].decode()
 
 
 def test_the_card_tells_the_run(told: tuple[Path, Store]) -> None:
@@ -230,12 +264,40 @@ def test_scores_are_a_dataset_that_a_recipe_names(told: tuple[Path, Store], tmp_
     assert (tmp_path / "weighted" / "model.safetensors").read_bytes() == (
         tmp_path / "local" / "model.safetensors"
     ).read_bytes()
-    frame = pd.read_parquet(file)
-    frame.loc[0, "weight"] = -1.0
-    frame.to_parquet(tmp_path / "bad.parquet")
-    bad = hf_ptr("push", "scores", tmp_path / "bad.parquet", "--repo-id", "alice/bad")
-    assert "has no weight that is finite and at least 0" in the_line(bad)
-    assert ("dataset", "alice/bad") not in store.repos
+
+
+def test_shared_scores_do_not_say_where_the_dataset_lay(logged_in: HubServer, tmp_path: Path) -> None:
+    row = {"index": 0, "episode_index": 0, "frame_index": 0, "task_index": 0, "source": "a", "scorer": "b"}
+    frame = pd.DataFrame([row | {"score": 0.0, "weight": 1.0, "valid": True}])
+    frame.attrs = {"dataset": str(tmp_path / "g1"), "seed": 3}
+    frame.to_parquet(tmp_path / "scores.parquet")
+    push(["scores", str(tmp_path / "scores.parquet")], repo_id="alice/shared")
+    (tmp_path / "there.parquet").write_bytes(logged_in.store.files("alice/shared", kind="dataset")["scores.parquet"])
+    there = pd.read_parquet(tmp_path / "there.parquet")
+    assert there.attrs == {"dataset": "g1", "seed": 3} and there.equals(frame)
+    assert str(tmp_path).encode() not in (tmp_path / "there.parquet").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("weight", -1.0, "the weight of frame 0 is -1.0"),
+        ("weight", "much", "column 'weight'"),
+        ("valid", "yes", "column 'valid'"),
+        ("source", 7, "column 'source' is int64, not text"),
+        ("scorer", None, "lacks the column 'scorer'"),
+    ],
+)
+def test_scores_are_checked_before_a_repository_is_made(
+    column: str, value: object, message: str, logged_in: HubServer, tmp_path: Path
+) -> None:
+    whole: dict[str, Any] = {"index": 0, "episode_index": 0, "frame_index": 0, "task_index": 0, "source": "a"}
+    whole |= {"score": 0.0, "weight": 1.0, "valid": True, "scorer": "b"}
+    frame = pd.DataFrame([whole | {column: value}])
+    (frame if value is not None else frame.drop(columns=column)).to_parquet(tmp_path / "bad.parquet")
+    with pytest.raises(InputError, match=message):
+        push(["scores", str(tmp_path / "bad.parquet")], repo_id="alice/bad")
+    assert logged_in.requests == []
 
 
 def test_a_recipe_names_dataset_and_policy_of_the_hub(told: tuple[Path, Store], tmp_path: Path) -> None:
@@ -292,6 +354,48 @@ def test_a_finished_run_is_pushed_with_its_results(told: tuple[Path, Store], tmp
     assert card_complaints(card, "model") == [] and "A transition scorer" in card and "20 optimiser steps" in card
     wrong = hf_ptr("push", out / "checkpoint-10" / "nothing", "--repo-id", "alice/nothing")
     assert "holds no saved model" in the_line(wrong) and ("model", "alice/nothing") not in store.repos
+
+
+def test_a_run_whose_push_broke_is_pushed_when_started_again(
+    metaworld_dataset: Path, tmp_path: Path, logged_in: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The client would wait 23 seconds between its attempts.
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    out = tmp_path / "late"
+    given = {**SHORT, "dataset": metaworld_dataset, "output_dir": out, "max_steps": 2, "belief_tokens": 0, "alpha": 0}
+    given |= {"push_to_hub": "true", "hub_strategy": "end", "hub_private_repo": "true"}
+    overrides = [f"{key}={value}" for key, value in given.items()]
+    logged_in.breaks = 99
+    with pytest.raises(InputError, match=r"is trained, but could not be pushed: .* start the command again"):
+        run_recipe(RECIPE, overrides)
+    repo, trained = logged_in.store.repos["model", "alice/late"], (out / "model.safetensors").stat()
+    assert "End of training" not in repo.messages
+    logged_in.breaks = 0
+    assert run_recipe(RECIPE, overrides) == out
+    assert repo.messages[-1] == "End of training" and repo.private
+    assert logged_in.store.files("alice/late")["README.md"] == (out / "README.md").read_bytes()
+    assert not any(name.startswith("_") for name in logged_in.store.files("alice/late"))
+    assert (out / "model.safetensors").stat() == trained
+    logged_in.requests.clear()
+    assert run_recipe(RECIPE, overrides) == out and logged_in.requests == []
+
+
+def test_a_card_that_cannot_be_made_ends_no_training(
+    told: tuple[Path, Store], metaworld_dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, store = told
+    trainer = going_on("alice/story", metaworld_dataset, tmp_path / "odd", push_to_hub=True, save_steps=1)
+    trainer.args.save_strategy = SaveStrategy.STEPS
+    (tmp_path / "odd").mkdir(exist_ok=True)
+    (tmp_path / "odd" / "evaluation.json").write_text('{"arms": ')
+    trainer.train()
+    assert trainer.state.global_step == 2 and "evaluation.json is damaged" in caplog.text
+    assert "the checkpoint could not be pushed, and the training goes on" in caplog.text
+    assert not list((tmp_path / "odd").glob("_push-*"))
+    trainer.save_model(_internal_call=True)
+    with pytest.raises(InputError, match=r"evaluation.json is damaged"):
+        push([str(tmp_path / "odd")], repo_id="alice/nothing")
+    assert ("model", "alice/nothing") not in store.repos
 
 
 def test_a_card_that_somebody_wrote_is_left_alone(

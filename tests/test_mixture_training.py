@@ -17,7 +17,10 @@ from transformers import AutoModel
 
 from hf_ptr.data.convert_lerobot import convert_lerobot
 from hf_ptr.errors import InputError
+from hf_ptr.training.config import PTRConfig
+from hf_ptr.training.plan import plan_recipe
 from hf_ptr.training.recipe import load_recipe
+from hf_ptr.training.refusals import refuse
 from hf_ptr.training.run import build_trainer, run_recipe
 
 CAMERA = "observation.images.front"
@@ -93,6 +96,44 @@ def test_an_epoch_is_drawn_by_the_weights_and_resumed_exactly(sources: list[dict
     )
     for first, second in zip(batches, again, strict=True):
         assert torch.equal(first["index"], second["index"])
+
+
+def test_less_data_than_a_step_of_all_processes_is_refused(
+    sources: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = build_trainer(load_recipe(recipe(tmp_path, sources, belief_tokens=0, alpha=0.0)))
+    mixture, args = trainer.train_dataset, trainer.args
+    monkeypatch.setattr(PTRConfig, "world_size", 2)
+    args.gradient_accumulation_steps = 2
+    refuse(args, mixture, None, trainer.processing_class, None)
+    args.gradient_accumulation_steps = 3
+    with pytest.raises(InputError, match=r"35 chunks are fewer than one step of all ranks \(36\)"):
+        refuse(args, mixture, None, trainer.processing_class, None)
+    # Without belief tokens a single dataset is shared out by batches, as Trainer does.
+    refuse(args, mixture.parts[0], None, trainer.processing_class, None)
+    args.belief_tokens = 2
+    with pytest.raises(InputError, match="14 chunks are fewer than one step"):
+        refuse(args, mixture.parts[0], None, trainer.processing_class, None)
+
+
+def test_a_loss_that_is_no_number_is_told_by_source_and_frame(sources: list[dict[str, Any]], tmp_path: Path) -> None:
+    settings = {"belief_tokens": 0, "alpha": 0.0, "logging_steps": 1, "max_steps": 20}
+    trainer = build_trainer(load_recipe(recipe(tmp_path, sources, **settings)))
+    trainer.train_dataset.parts[1].action[12] = torch.inf
+    with pytest.raises(InputError, match=r"frame (9|10|11|12) of 'arm' \(episode [01]\) is no finite number at step"):
+        trainer.train()
+
+
+def test_a_source_without_targets_is_named(sources: list[dict[str, Any]], tmp_path: Path) -> None:
+    far = [sources[0], {**sources[1], "target_offset": 12}]
+    with pytest.raises(InputError, match="source arm: target_offset 12 reaches beyond every episode"):
+        build_trainer(load_recipe(recipe(tmp_path, far)))
+
+
+def test_a_mixture_is_planned(sources: list[dict[str, Any]], tmp_path: Path) -> None:
+    plan = plan_recipe(recipe(tmp_path, sources))
+    assert plan["data"]["dataset"] == "g1, arm" and plan["data"]["episodes"] == 4
+    assert plan["data"]["chunks"] == "35" and not (tmp_path / "out").exists()
 
 
 def test_a_resumed_run_is_the_run(sources: list[dict[str, Any]], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_server import HubServer
 
 from hf_ptr.errors import InputError
 from hf_ptr.training.config import PTRConfig
@@ -72,6 +73,12 @@ def test_recipes_are_planned_on_real_episodes(path: Path, metaworld_dataset: Pat
     assert plan["data"]["episodes"] == 6 and plan["data"]["held out"] == 2
     assert plan["method"]["arm"].startswith(arms[path.stem])
     assert plan["output"]["folder"] == str(out) and not out.exists()
+
+
+def test_a_plan_asks_nothing_of_the_hub(metaworld_dataset: Path, tmp_path: Path, logged_in: HubServer) -> None:
+    path = next(path for path in RECIPES if path.parts[-2:] == ("metaworld_state", "sft.yaml"))
+    plan_recipe(path, [f"dataset={metaworld_dataset}", "push_to_hub=true", "hub_model_id=alice/planned"])
+    assert logged_in.requests == []
 
 
 def test_values_are_typed_and_overrides_win(tmp_path: Path) -> None:

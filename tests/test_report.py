@@ -13,19 +13,26 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from data_helpers import coded_table
+from hub_server import HubServer
 from PIL import Image
 from test_video import CAMERA, LENGTHS, dataset, frame_of  # noqa: F401
 
 from hf_ptr.curation import findings
 from hf_ptr.curation.evidence import Evidence, read_evidence
+from hf_ptr.curation.findings import say_log
 from hf_ptr.curation.report import delete_command, write_report
+from hf_ptr.curation.scored_data import scored_table
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.data.weight_histograms import append_histogram, forget_histograms_after, read_histograms
 from hf_ptr.data.weights import score_file_keys, write_scores
 from hf_ptr.errors import InputError
 from hf_ptr.functional import source_shift
+from hf_ptr.hub.push import ensure_repository, push_files
+from hf_ptr.training.recipe import load_recipe
+from hf_ptr.training.run import build_trainer
 
 
 def scores_of(table: EpisodeTable, distance: dict[int, float]) -> pd.DataFrame:
@@ -230,6 +237,36 @@ def test_a_run_is_reported_from_its_log(tmp_path: Path) -> None:
     assert "Early: the batches up to step 4. Late: up to step 8." in words
     for title in ("identification accuracy", "temperature τ", "scale β", "effective sample size / n"):
         assert f"{title}: A from" in page
+
+
+def test_a_run_with_given_weights_is_not_said_to_weigh_alike(
+    table: EpisodeTable, tmp_path: Path, logged_in: HubServer
+) -> None:
+    folder = run_folder(tmp_path / "run", alpha=0.0)
+    alike = "every chunk counts alike"
+    assert alike in " ".join(say_log(read_evidence(folder)))
+    (folder / "recipe.yaml").write_text("weights: alice/scores\n")
+    said = " ".join(say_log(read_evidence(folder)))
+    assert alike not in said and "the score file alice/scores says, which cannot be found from here" in said
+    file = written(scores_of(table, {}), tmp_path)
+    full = ensure_repository("alice/scores", "dataset")
+    push_files({"scores.parquet": file}, full, "dataset", message="scores")
+    evidence = read_evidence(folder)
+    assert evidence.scores is not None and len(evidence.scores) == table.num_frames
+    assert alike not in " ".join(say_log(evidence))
+
+
+def test_a_run_is_reported_on_the_very_episodes_that_it_trained_on(metaworld_dataset: Path, tmp_path: Path) -> None:
+    given = {"dataset": str(metaworld_dataset), "output_dir": str(tmp_path / "out"), "eval_episodes": "6:8"}
+    given |= {"skip_episodes": "1,3", "corruption": "hard", "corruption_seed": 2, "corruption_severity": 0.5}
+    folder = run_folder(tmp_path / "run")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(given))
+    trained = build_trainer(load_recipe(folder / "recipe.yaml", ["use_cpu=true"])).train_dataset.table
+    found = scored_table(read_evidence(folder), None)
+    assert found is not None and found.episode_index.tolist() == trained.episode_index.tolist() == [0, 2, 4, 5]
+    assert found.columns.keys() == trained.columns.keys()
+    for name, values in trained.columns.items():
+        assert np.array_equal(found.columns[name], values), name
 
 
 def test_two_runs_stand_side_by_side(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from hf_ptr import PTRTrainer
 from hf_ptr.errors import InputError
 from hf_ptr.files import is_out_of_space
 from hf_ptr.training import stopping
-from hf_ptr.training.checkpoints import STAGING_FOLDER, last_complete_checkpoint
+from hf_ptr.training.checkpoints import STAGING_FOLDER, clear_unfinished, last_complete_checkpoint, staged
+from hf_ptr.training.ranks import Ranks
 
 RUN = {
     "max_steps": 8,
@@ -163,6 +164,47 @@ def test_killed_at_any_moment_of_a_save_it_goes_on_from_a_whole_checkpoint(
         assert_same_end(resumed, straight)
         assert not (folder / STAGING_FOLDER).exists()
     assert in_a_save >= 3
+
+
+def test_killed_while_it_replaces_a_checkpoint_it_has_the_one_before(tmp_path: Path) -> None:
+    def save(text: str) -> None:
+        with staged(tmp_path / "checkpoint-4", Ranks(0, 1)) as place:
+            place.mkdir(parents=True)
+            (place / "trainer_state.json").write_text(text)
+
+    save('"first"')
+    renamed: list[str] = []
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "os.rename" and str(tmp_path) in str(arguments[0]):
+            renamed.append(str(arguments[0]))
+            if len(renamed) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def killed() -> None:
+        sys.addaudithook(hook)
+        save('"second"')
+
+    assert child_that(killed) == -signal.SIGKILL
+    assert last_complete_checkpoint(tmp_path) is None
+    clear_unfinished(tmp_path, Ranks(0, 1))
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4")
+    assert (tmp_path / "checkpoint-4" / "trainer_state.json").read_text() == '"first"'
+    assert not (tmp_path / STAGING_FOLDER).exists()
+    save('"third"')
+    assert (tmp_path / "checkpoint-4" / "trainer_state.json").read_text() == '"third"'
+
+
+def test_asked_to_stop_after_its_last_step_it_stops(metaworld_dataset: Path, tmp_path: Path) -> None:
+    class AtEnd(TrainerCallback):
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            send(signal.SIGTERM)()
+
+    trainer = make(metaworld_dataset, tmp_path, **{**RUN, "max_steps": 3, "save_strategy": "no"})
+    trainer.add_callback(AtEnd())
+    with pytest.raises(SystemExit):
+        trainer.train()
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-3")
 
 
 def test_a_run_that_was_at_its_end_makes_no_step_more(

@@ -19,6 +19,7 @@ from hf_ptr.data.weight_histograms import read_histograms
 from hf_ptr.data.weights import SCORES_FILE
 from hf_ptr.errors import InputError
 from hf_ptr.functional import weight_bounds
+from hf_ptr.hub.places import score_file
 from hf_ptr.scoring.calibration import W_MAX, W_MIN
 from hf_ptr.scoring.views import VIEWS
 
@@ -155,14 +156,23 @@ def _of_run(folder: Path) -> Evidence:
     recipe = recipe if isinstance(recipe, dict) else {}
     scores = None
     given = recipe.get("weights")
-    for file in (folder / SCORES_FILE, *([Path(given)] if isinstance(given, str) else ())):
-        if file.is_file():
-            scores, _ = read_scores(file)
-            break
+    file = folder / SCORES_FILE
+    if not file.is_file() and isinstance(given, str):
+        file = _given_weights(given)
+    if file.is_file():
+        scores, _ = read_scores(file)
     if scores is not None and given:
         bounds = (float(scores.weight.min()), float(scores.weight.max()))
     name = folder.name or folder.resolve().name
     return Evidence(name, scores, bounds, log, settings, recipe, read_histograms(folder))
+
+
+def _given_weights(place: str) -> Path:
+    """The score file that a run was given, pulled where the Hub has it; a place without one where it is gone."""
+    try:
+        return score_file(place)
+    except InputError:
+        return Path(place)
 
 
 def _json(file: Path, folder: Path) -> dict[str, Any]:
@@ -177,7 +187,7 @@ def _json(file: Path, folder: Path) -> dict[str, Any]:
     return content
 
 
-def require_same_data(scores: pd.DataFrame, table: EpisodeTable) -> None:
+def require_rows_of(scores: pd.DataFrame, table: EpisodeTable) -> None:
     """Check that every row of the scores is a frame of the table, at the place that it says.
 
     Raises:

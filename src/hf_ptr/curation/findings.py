@@ -244,7 +244,13 @@ def say_log(evidence: Evidence) -> list[str]:
         said.append(f"The controller has driven the temperature to its bound, {temperature[-1][1]:.2f}.")
     if not evidence.log:
         return said
-    if evidence.settings.get("alpha") == 0 and evidence.scores is None:
+    given = evidence.recipe.get("weights")
+    if given and evidence.scores is None:
+        said.append(
+            f"Each chunk counted as much as the score file {given} says, which cannot be found from here: there are "
+            "no weights to report on."
+        )
+    elif evidence.settings.get("alpha") == 0 and evidence.scores is None:
         said.append("α is 0: every chunk counts alike, and there are no weights to report on.")
     return said
 

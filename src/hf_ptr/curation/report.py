@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from hf_ptr._version import __version__
 from hf_ptr.curation import findings, pictures
-from hf_ptr.curation.evidence import VIEW, Evidence, require_same_data
+from hf_ptr.curation.evidence import VIEW, Evidence, require_rows_of
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.video import FrameReader
 from hf_ptr.errors import InputError
@@ -139,7 +139,7 @@ def _contents(
         return contents
     scores = evidence.scores
     if table is not None:
-        require_same_data(scores, table)
+        require_rows_of(scores, table)
     episodes = findings.summarise_episodes(evidence)
     task_names = _task_names(episodes, table)
     by_task = findings.shifts(scores, [task_names[number] for number in _column(scores, "task_index", 0)])

@@ -28,20 +28,18 @@ def scored_table(evidence: Evidence, dataset: Path | None) -> EpisodeTable | Non
             return None
         dataset = named
     made = evidence.recipe
-    table = read_dataset(dataset)
     if evidence.settings:
-        from hf_ptr.training.recipe import parse_episodes
+        from hf_ptr.training.recipe import DataArguments
+        from hf_ptr.training.selection import select_episodes
 
-        episodes, held_out = parse_episodes(made.get("episodes")), parse_episodes(made.get("eval_episodes"))
-        if episodes is None and held_out:
-            episodes = [number for number in table.episode_index.tolist() if number not in set(held_out)]
-        table = table if episodes is None else table.select(episodes)
-    elif evidence.scores is not None:
+        known = {item.name for item in dataclasses.fields(DataArguments)}
+        return select_episodes(dataset, DataArguments(**{k: v for k, v in made.items() if k in known})).train
+    table = read_dataset(dataset)
+    if evidence.scores is not None:
         table = table.select(evidence.scores.episode_index.unique().tolist())
     corruption, seed = made.get("corruption"), made.get("corruption_seed", 0)
-    severity = made.get("corruption_severity", 1.0)
-    if isinstance(corruption, str) and isinstance(seed, int) and isinstance(severity, int | float):
-        table, _ = corrupt(table, corruption, seed, severity)
+    if isinstance(corruption, str) and isinstance(seed, int):
+        table, _ = corrupt(table, corruption, seed)
     return table
 
 

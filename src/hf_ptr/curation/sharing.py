@@ -5,19 +5,18 @@ from __future__ import annotations
 import tempfile
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from hf_ptr._version import __version__
+from hf_ptr.curation.evidence import read_scores
+from hf_ptr.curation.findings import sample_share, shifts
 from hf_ptr.data.columns import open_columns
 from hf_ptr.data.weights import SCORES_FILE
-from hf_ptr.errors import InputError
 from hf_ptr.files import write_text
-from hf_ptr.functional import effective_sample_size
 from hf_ptr.hub.cards import Facts, score_card
+from hf_ptr.hub.local_places import without_places
 from hf_ptr.hub.pictures import PICTURE_FILE, weight_histogram
 from hf_ptr.hub.places import HUB_ID
 from hf_ptr.hub.push import push_files
@@ -28,22 +27,15 @@ BINS = 40
 
 def read_for_push(path: Path) -> pd.DataFrame:
     """
-    A score file as it is to be shared.
+    A score file that is to be shared, as [`read_scores`] gives it.
 
     Raises:
-        InputError: when there is none, a column is missing, or a weight is negative or not finite.
+        InputError: as [`read_scores`], and when a column is missing that others will look for.
     """
-    if not path.is_file():
-        raise InputError(f"score file {path} does not exist; write one with hf-ptr score")
+    scores, _ = read_scores(path)
     with open_columns(path) as file:
         file.require(COLUMNS)
-    frame = pd.read_parquet(path)
-    weight = frame["weight"].to_numpy(dtype=np.float64)
-    wrong = ~(np.isfinite(weight) & (weight >= 0))
-    if wrong.any() or not len(frame):
-        row = frame["index"].iloc[int(wrong.argmax())] if len(frame) else "none"
-        raise InputError(f"{path}: frame {row} has no weight that is finite and at least 0; score the dataset again")
-    return frame
+    return scores
 
 
 def push_scores(
@@ -74,7 +66,7 @@ def push_scores(
     Raises:
         InputError: when the push fails. Nothing of it is visible then.
     """
-    counted = scores[scores["valid"]] if scores["valid"].any() else scores
+    counted = scores[scores["valid"]] if scores["weight"][scores["valid"]].any() else scores
     weight = counted["weight"].to_numpy(dtype=np.float64)
     low, high = float(weight.min()), float(weight.max())
     source = str(scores["source"].iloc[0])
@@ -89,26 +81,27 @@ def push_scores(
                 "episodes": scores["episode_index"].nunique(),
                 "frames": len(scores),
             },
-            weights={"mean": weight.mean(), "ess": _ess(weight), "low": low, "high": high},
-            sources=shares(counted),
+            weights={"mean": weight.mean(), "ess": sample_share(weight), "low": low, "high": high},
+            sources=[(shift.name, shift.share, shift.weighted) for shift in shifts(counted, list(counted["source"]))],
             versions={"hf-ptr": __version__, "pandas": pd.__version__, "pyarrow": metadata.version("pyarrow")},
             license=license,
             picture=PICTURE_FILE,
         )
-        extra = [name for name in scores.columns if name not in COLUMNS]
+        with open_columns(path) as file:
+            extra = [name for name in file.names if name not in COLUMNS]
         card = score_card(facts, ", ".join(sorted(set(scores["scorer"].astype(str)))), extra)
         readme = Path(made) / "README.md"
         write_text(str(card), readme)
-        files = {SCORES_FILE: path, "README.md": readme, PICTURE_FILE: picture}
+        files = {SCORES_FILE: _public(path, Path(made) / SCORES_FILE), "README.md": readme, PICTURE_FILE: picture}
         return push_files(files, repo_id, "dataset", message=message, revision=revision)
 
 
-def shares(scores: pd.DataFrame) -> list[tuple[str, float, float]]:
-    """Every source with its share π of the rows and its share q of the weight; the shift is q/π."""
-    groups: Any = scores.groupby("source")["weight"]
-    total = float(scores["weight"].sum()) or 1.0
-    return [(str(name), len(weight) / len(scores), float(weight.sum()) / total) for name, weight in groups]
-
-
-def _ess(weight: np.ndarray) -> float:
-    return float(effective_sample_size(torch.from_numpy(weight))) / len(weight)
+def _public(path: Path, copy: Path) -> Path:
+    """The file, or a copy that does not say in which folder here the dataset lies."""
+    frame = pd.read_parquet(path)
+    told = without_places(frame.attrs)
+    if told == frame.attrs:
+        return path
+    frame.attrs = told
+    frame.to_parquet(copy)
+    return copy

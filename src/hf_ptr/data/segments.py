@@ -28,6 +28,8 @@ class SegmentBatches(Sampler[list[int]]):
         seed: of the shuffle.
         rank, ranks: this process among all; each walks its own lines, and all make the same number of batches.
         parts: micro-batches of an optimiser step.
+        whole: of several ranks, whether the chunks that fill no last step come too, filled up with the first ones;
+            else they are left out.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class SegmentBatches(Sampler[list[int]]):
         rank: int = 0,
         ranks: int = 1,
         parts: int = 1,
+        whole: bool = False,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
@@ -51,8 +54,10 @@ class SegmentBatches(Sampler[list[int]]):
         self.ranks = ranks
         self.parts = parts
         self.epoch = 0
-        # accelerate asks a batch sampler for this.
-        self.drop_last = ranks > 1
+        self.whole = whole
+        # accelerate asks a batch sampler for both; by the second it takes off what a last batch was filled up with.
+        self.drop_last = ranks > 1 and not whole
+        self.num_processes = ranks
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch whose order comes next."""
@@ -60,7 +65,9 @@ class SegmentBatches(Sampler[list[int]]):
 
     def __len__(self) -> int:
         columns, rest = divmod(len(self.dataset), self.batch_size * self.ranks * self.parts)
-        return columns * self.parts + (0 if self.drop_last else -(-rest // self.batch_size))
+        if self.drop_last or not rest:
+            return columns * self.parts
+        return columns * self.parts + (self.parts if self.ranks > 1 else -(-rest // self.batch_size))
 
     def __iter__(self) -> Iterator[list[int]]:
         rows = self._rows()
@@ -72,7 +79,11 @@ class SegmentBatches(Sampler[list[int]]):
             for part in folded[:, column].split(self.batch_size):
                 yield part.tolist()
         if not self.drop_last and lines * columns < len(rows):
-            for part in rows[lines * columns :].split(self.batch_size):
+            rest = rows[lines * columns :]
+            if self.ranks > 1:
+                filled = torch.cat((rest, rows.repeat(-(-lines // len(rows)))))
+                rest = filled[self.rank * mine : (self.rank + 1) * mine]
+            for part in rest.split(self.batch_size):
                 yield part.tolist()
 
     def _rows(self) -> torch.Tensor:

@@ -197,8 +197,8 @@ def _common(facts: Facts) -> dict[str, Any]:
         }
     corruption = None
     if facts.corruption is not None:
-        counts = ", ".join(f"{name}: {count}" for name, count in facts.corruption["faults"].items())
-        corruption = {**facts.corruption, "faults": counts}
+        counts = ", ".join(f"{plain(name)}: {count}" for name, count in facts.corruption["faults"].items())
+        corruption = {**facts.corruption, "protocol": code(facts.corruption["protocol"]), "faults": counts}
     weights = None
     if facts.weights is not None:
         weights = {name: f"{facts.weights[name]:.3g}" for name in ("mean", "ess", "low", "high")}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from hf_ptr.errors import InputError
 from hf_ptr.hub.places import HUB_ID, LAST_CHECKPOINT, HubPlace, explained
@@ -45,7 +45,8 @@ def ensure_repository(
         `user/name`.
 
     Raises:
-        InputError: without a token or a connection, and where the token may not write.
+        InputError: without a token or a connection, where the token may not write, and where a private one is asked
+            for and a public one is there.
     """
     if HUB_ID.fullmatch(repo_id if "/" in repo_id else f"me/{repo_id}") is None or "@" in repo_id:
         raise InputError(f"{repo_id!r} is no name for a repository; write user/name")
@@ -54,10 +55,22 @@ def ensure_repository(
         # create_repo itself would send the request without a token, and be told only that it is unauthorised.
         name = api.whoami()["name"]
         full = repo_id if "/" in repo_id else f"{name}/{repo_id}"
+        if private and _is_public(api, full, kind):
+            raise InputError(
+                f"{full} is there and public, and private was asked for: make it private in its settings on the Hub, "
+                "or choose another name"
+            )
         api.create_repo(full, repo_type=kind, private=private, exist_ok=True)
         if revision is not None:
             api.create_branch(full, repo_type=kind, branch=revision, exist_ok=True)
     return full
+
+
+def _is_public(api: HfApi, repo_id: str, kind: str) -> bool:
+    try:
+        return not api.repo_info(repo_id, repo_type=kind).private
+    except RepositoryNotFoundError:
+        return False
 
 
 def push_files(

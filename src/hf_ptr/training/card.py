@@ -12,6 +12,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_text
 from hf_ptr.hub.cards import MADE_BY, Facts, Result, component_card, policy_card
+from hf_ptr.hub.local_places import without_places
 from hf_ptr.hub.pictures import PICTURE_FILE, weight_histogram
 from hf_ptr.hub.push import PARTS
 from hf_ptr.policies.lora import ADAPTER_CONFIG
@@ -25,7 +26,7 @@ CARD_FILE = "README.md"
 TOLD = ("loss", "loss_action", "nce_acc", "ptr_score", "weight_mean", "ess", "eval_loss")
 ADAPTER_SETTINGS = ("r", "lora_alpha", "lora_dropout", "target_modules")
 # Of a recipe, what the card tells elsewhere, or what says where and not what.
-TOLD_ELSEWHERE = ("hub_", "push_", "output_", "dataset", "weights", "disable_tqdm", "resume_")
+TOLD_ELSEWHERE = ("hub_", "push_", "output_", "dataset", "weights", "disable_tqdm", "resume_", "sources")
 
 
 def write_card(
@@ -66,11 +67,17 @@ def write_card(
     if record:
         weight_histogram(record["counts"], record["low"], record["high"], out / PICTURE_FILE)
         written[PICTURE_FILE] = out / PICTURE_FILE
-    facts = _facts(folder, state, repo_id, license, results, PICTURE_FILE if record else None)
+    facts = _facts(folder, state, repo_id, license, results_of(folder, results), PICTURE_FILE if record else None)
     adapter = read_json(state / ADAPTER_CONFIG)
     kept: dict[str, Any] = {name: adapter[name] for name in ADAPTER_SETTINGS if name in adapter}
     write_text(str(policy_card(facts, kept if adapter else None)), out / CARD_FILE)
     return written
+
+
+def results_of(folder: Path, given: str | Path | None) -> str | Path | None:
+    """Where the figures of a run stand: what is given, or else what lies in its folder; None for nowhere."""
+    own = folder / EVALUATION_FILE
+    return own if given is None and own.is_file() else given
 
 
 def read_results(file: str | Path, name: str) -> list[Result]:
@@ -84,7 +91,7 @@ def read_results(file: str | Path, name: str) -> list[Result]:
     Raises:
         InputError: when the file is none, or does not hold the run.
     """
-    told = read_json(Path(file))
+    told = without_places(read_json(Path(file)))
     arms = told.get("arms")
     if not isinstance(arms, dict) or not arms:
         raise InputError(f"{file} holds no results; write it with hf-ptr evaluate RUN --json FILE")
@@ -110,8 +117,6 @@ def _facts(
     folder: Path, state: Path, repo_id: str, license: str | None, results: str | Path | None, picture: str | None
 ) -> Facts:
     run, record = read_json(state / RUN_FILE), read_json(state / WEIGHTS_FILE)
-    if results is None and (folder / EVALUATION_FILE).is_file():
-        results = folder / EVALUATION_FILE
     base = run.get("base_model")
     shown = None if base is None else base["repo_id"]
     recipe = yaml.safe_load((folder / RECIPE_FILE).read_text("utf-8")) if (folder / RECIPE_FILE).is_file() else {}
@@ -122,7 +127,7 @@ def _facts(
         method=_method(args, recipe) if args else "how is not recorded",
         data=run.get("data"),
         corruption=run.get("corruption"),
-        settings=chosen_settings(args) | chosen,
+        settings=without_places(chosen_settings(args) | chosen),
         weights=record or None,
         sources=[(name, part["share"], part["weight"]) for name, part in record.get("sources", {}).items()],
         steps=_steps(state),

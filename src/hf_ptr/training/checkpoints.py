@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 STATE_FILE = "ptr_state.safetensors"
 STAGING_FOLDER = ".incomplete"
+# Within it: the checkpoint whose name another takes.
+REPLACED = "before"
 
 
 def state_file(rank: int) -> str:
@@ -130,8 +132,21 @@ def _is_complete(folder: Path) -> bool:
 def clear_unfinished(output_dir: str | os.PathLike, ranks: Ranks) -> None:
     """Removes what a run that was killed while it saved has left half written."""
     if ranks.first:
+        restore_replaced(output_dir)
         shutil.rmtree(Path(output_dir) / STAGING_FOLDER, ignore_errors=True)
     ranks.wait()
+
+
+def restore_replaced(output_dir: str | os.PathLike) -> None:
+    """Gives a checkpoint its name back that was just to be replaced by another of its step when the run was killed."""
+    for before in (Path(output_dir) / STAGING_FOLDER / REPLACED).glob("*"):
+        folder = Path(output_dir) / before.name
+        try:
+            os.rename(before, folder)
+        except OSError:
+            # The other is there, or another process was quicker.
+            if not folder.is_dir():
+                raise
 
 
 @contextmanager
@@ -157,7 +172,8 @@ def staged(folder: Path, ranks: Ranks) -> Iterator[Path]:
     failed = ranks.largest(int(failure is not None))
     if not failed and ranks.first:
         if folder.exists():
-            os.replace(folder, staging / "before")
+            (staging / REPLACED).mkdir()
+            os.replace(folder, staging / REPLACED / folder.name)
         os.replace(staging / folder.name, folder)
     if ranks.first:
         shutil.rmtree(staging, ignore_errors=True)

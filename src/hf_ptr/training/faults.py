@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
+from hf_ptr.data.mixture import SOURCE_STRIDE
 from hf_ptr.errors import InputError
 
 FIELDS = ("found", "step", "index", "episode", "weight", "bad", "rows")
@@ -48,14 +49,14 @@ class FirstFault:
         self._first = record if self._first is None else torch.where(self._first[:1] > 0, self._first, record)
 
     def require_none(
-        self, gather: Callable[[torch.Tensor], torch.Tensor], source: str, checkpoint: str | None
+        self, gather: Callable[[torch.Tensor], torch.Tensor], sources: Sequence[str], checkpoint: str | None
     ) -> None:
         """
         Waits for the device, and for the other ranks.
 
         Args:
             gather: concatenates the rows of all ranks.
-            source: the dataset's name.
+            sources: the dataset's name, or those of a mixture's sources.
             checkpoint: the last good one.
 
         Raises:
@@ -69,7 +70,8 @@ class FirstFault:
             return
         first = min(found, key=lambda record: record["step"])
         what = "weight" if first["weight"] else "loss"
-        where = f"frame {first['index']} of {source!r} (episode {first['episode']})"
+        (source, frame), (_, episode) = (divmod(first[name], SOURCE_STRIDE) for name in ("index", "episode"))
+        where = f"frame {frame} of {sources[source]!r} (episode {episode})"
         mend = f"look at that episode, or leave it out; {_going_on(checkpoint)}"
         if first["bad"] == 0:
             what, where, mend = "total loss", "the batch", f"lower learning_rate; {_going_on(checkpoint)}"

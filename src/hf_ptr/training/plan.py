@@ -35,6 +35,8 @@ def plan_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, di
     with tempfile.TemporaryDirectory() as aside:
         # Trainer makes the folder that it is given.
         recipe.training.output_dir = aside
+        # It would make the repository.
+        recipe.training.push_to_hub = False
         trainer = build_trainer(recipe)
         return {**_plan(recipe, trainer), "output": {"folder": place}}
 
@@ -43,20 +45,20 @@ def _plan(recipe: Recipe, trainer: PTRTrainer) -> dict[str, dict[str, Any]]:
     args, data = trainer.args, recipe.data
     chunks: Any = trainer.train_dataset
     held_out: Any = trainer.eval_dataset
-    table = chunks.table
+    tables = [part.table for part in getattr(chunks, "parts", [chunks])]
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     steps_an_epoch = max(1, len(chunks) // rows)
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_an_epoch)
     parameters = list(trainer.model.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)
     fixed = sum(p.numel() for p in parameters) - trained
-    held = sum(column.nbytes for column in table.columns.values())
+    held = sum(column.nbytes for table in tables for column in table.columns.values())
     return {
         "data": {
-            "dataset": data.dataset,
-            "episodes": table.num_episodes,
+            "dataset": data.dataset or ", ".join(chunks.source_names),
+            "episodes": sum(table.num_episodes for table in tables),
             "chunks": f"{len(chunks):,}",
-            "tasks": len(set(table.task_index.tolist())),
+            "tasks": len({table.tasks[task] for table in tables for task in set(table.task_index.tolist())}),
             "faults put in": data.corruption,
             "held out": 0 if held_out is None else held_out.table.num_episodes,
         },

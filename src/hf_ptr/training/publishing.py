@@ -14,16 +14,18 @@ from huggingface_hub import HfApi
 from transformers.trainer_utils import HubStrategy
 
 from hf_ptr.errors import InputError
+from hf_ptr.hub.local_places import public_files
 from hf_ptr.hub.places import LAST_CHECKPOINT
 from hf_ptr.hub.push import ensure_repository, push_files, run_files
 from hf_ptr.policies.lora import ADAPTER_CONFIG, adapted_place
-from hf_ptr.training.card import CARD_FILE, read_json, read_results, write_card
+from hf_ptr.training.card import CARD_FILE, read_json, read_results, results_of, write_card
 from hf_ptr.training.config import PTRConfig
 from hf_ptr.training.provenance import RECIPE_FILE
 
 STAGING = "_push-"
 # Where the run says what it is, beside the model.
 RUN_FILES = (RECIPE_FILE, CARD_FILE)
+END_MESSAGE = "End of training"
 logger = logging.getLogger(__name__)
 
 
@@ -59,7 +61,8 @@ def push_run(
     files = require_pushable(root, results)
     with tempfile.TemporaryDirectory() as made:
         card = write_card(root, Path(made), repo_id, license=license, results=results)
-        return push_files(files | card, repo_id, message=message, revision=revision, token=token)
+        public = public_files(files, Path(made) / "public")
+        return push_files(public | card, repo_id, message=message, revision=revision, token=token)
 
 
 def require_pushable(folder: Path, results: str | Path | None = None) -> dict[str, Path]:
@@ -71,6 +74,7 @@ def require_pushable(folder: Path, results: str | Path | None = None) -> dict[st
     """
     files = run_files(folder)
     require_base_on_hub(folder)
+    results = results_of(folder, results)
     if results is not None:
         read_results(results, folder.name)
     return files
@@ -108,6 +112,26 @@ def repository_of(args: PTRConfig, policy: Any, token: str | None, private: bool
         InputError: as [`ensure_repository`], and for an adapter whose policy is not on the Hub.
     """
     require_shared_base(adapted_place(policy))
+    return _ensured(args, token, private)
+
+
+def push_finished(folder: Path, args: PTRConfig) -> str:
+    """
+    Pushes a run that is trained, as `trainer.push_to_hub` would have at its end.
+
+    Returns:
+        The commit.
+
+    Raises:
+        InputError: as [`push_run`], and as [`ensure_repository`].
+    """
+    require_pushable(folder)
+    repo_id = _ensured(args, None, None)
+    write_card(folder, folder, repo_id)
+    return push_run(folder, repo_id, message=END_MESSAGE, revision=args.hub_revision, token=args.hub_token)
+
+
+def _ensured(args: PTRConfig, token: str | None, private: bool | None) -> str:
     return ensure_repository(
         args.hub_model_id or Path(str(args.output_dir)).absolute().name,
         private=args.hub_private_repo if private is None else private,
@@ -116,7 +140,7 @@ def repository_of(args: PTRConfig, policy: Any, token: str | None, private: bool
     )
 
 
-def push_checkpoint(checkpoint_folder: str, args: PTRConfig, repo_id: str) -> Future:
+def push_checkpoint(checkpoint_folder: str, args: PTRConfig, repo_id: str) -> Future | None:
     """
     Pushes a run as it is at a checkpoint, while the run goes on.
 
@@ -126,7 +150,8 @@ def push_checkpoint(checkpoint_folder: str, args: PTRConfig, repo_id: str) -> Fu
         repo_id: of a repository that is there.
 
     Returns:
-        What becomes the commit. An error is logged: the push at the end of the training sends what is missing.
+        What becomes the commit; None where there is nothing to send. Whatever goes wrong is logged, and ends no
+        training: the push at its end sends what is missing.
     """
     checkpoint, folder = Path(checkpoint_folder), Path(str(args.output_dir))
     for left in folder.glob(f"{STAGING}*"):
@@ -134,8 +159,14 @@ def push_checkpoint(checkpoint_folder: str, args: PTRConfig, repo_id: str) -> Fu
         if left.name.removeprefix(STAGING).partition("-")[0] != str(os.getpid()):
             shutil.rmtree(left, ignore_errors=True)
     staging = Path(tempfile.mkdtemp(prefix=f"{STAGING}{os.getpid()}-", dir=folder))
-    card = write_card(folder, staging, repo_id, state=checkpoint)
-    files = stage(checkpoint, folder, staging, _whole(args, checkpoint)) | card
+    try:
+        card = write_card(folder, staging, repo_id, state=checkpoint)
+        files = stage(checkpoint, folder, staging, _whole(args, checkpoint))
+        files = public_files(files, staging / "public") | card
+    except Exception as error:
+        _not_pushed(error)
+        shutil.rmtree(staging, ignore_errors=True)
+        return None
 
     def push() -> str | None:
         try:
@@ -143,12 +174,17 @@ def push_checkpoint(checkpoint_folder: str, args: PTRConfig, repo_id: str) -> Fu
             message = f"Training in progress, step {step}"
             return push_files(files, repo_id, message=message, revision=args.hub_revision, token=args.hub_token)
         except InputError as error:
-            logger.warning("the checkpoint could not be pushed, and the training goes on: %s", error)
+            _not_pushed(error)
             return None
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
     return HfApi().run_as_future(push)
+
+
+def _not_pushed(error: Exception) -> None:
+    odd = not isinstance(error, InputError | OSError)
+    logger.warning("the checkpoint could not be pushed, and the training goes on: %s", error, exc_info=odd)
 
 
 def stage(checkpoint: Path, folder: Path, staging: Path, whole: str | None) -> dict[str, Path]:

@@ -34,16 +34,34 @@ def refuse(args: PTRConfig, train: Any, evaluation: Any, processor: Any, collato
             "the dataset brings weights, and this run would make its own; set alpha to 0 (and use_scorer not), or "
             "leave the weights out"
         )
-    if chunks is not None and args.with_scorer and chunks.target_offset >= int(chunks.table.lengths.max()):
-        raise InputError(
-            f"target_offset {chunks.target_offset} reaches beyond every episode: no chunk has an observation after "
-            f"it to identify; choose less than {int(chunks.table.lengths.max())}"
-        )
+    if args.with_scorer and isinstance(train, ChunkDataset | MixtureDataset):
+        _require_targets(train)
     rows = args.per_device_train_batch_size * args.world_size
-    if chunks is not None and args.world_size > 1 and len(chunks) < rows:
-        raise InputError(f"{len(chunks)} chunks are fewer than one batch of all ranks ({rows}); lower the batch size")
+    rows *= args.gradient_accumulation_steps if walks(args, train) else 1
+    counted = train if isinstance(train, ChunkDataset | MixtureDataset) else None
+    if counted is not None and args.world_size > 1 and len(counted) < rows:
+        what = "step" if walks(args, train) else "batch"
+        raise InputError(
+            f"{len(counted)} chunks are fewer than one {what} of all ranks ({rows}); lower per_device_train_batch_size"
+        )
     if collator is None and (processor is None or not hasattr(processor, "encode_instructions")):
         raise InputError("processing_class must be the policy's processor: it encodes the instructions")
-    tasks = [dataset.tasks for dataset in (train, evaluation) if isinstance(dataset, ChunkDataset)]
+    tasks = [data.tasks for data in (train, evaluation) if isinstance(data, ChunkDataset | MixtureDataset)]
     if collator is None and len(set(tasks)) > 1:
         raise InputError("eval_dataset lists other tasks than train_dataset; select both from one dataset")
+
+
+def walks(args: PTRConfig, dataset: Any) -> bool:
+    """Whether [`SegmentBatches`] orders the training: of belief tokens, and of a mixture."""
+    return isinstance(dataset, MixtureDataset) or (isinstance(dataset, ChunkDataset) and args.belief_tokens > 0)
+
+
+def _require_targets(data: ChunkDataset | MixtureDataset) -> None:
+    names = [f"source {name}: " for name in data.source_names] if isinstance(data, MixtureDataset) else [""]
+    for name, part in zip(names, data.parts if isinstance(data, MixtureDataset) else [data], strict=True):
+        longest = int(part.table.lengths.max())
+        if part.target_offset >= longest:
+            raise InputError(
+                f"{name}target_offset {part.target_offset} reaches beyond every "
+                f"episode: no chunk has an observation after it to identify; choose less than {longest}"
+            )

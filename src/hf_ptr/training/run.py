@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +17,30 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.columns import first_line
-from hf_ptr.data.corruption import corrupt
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.data.mixture import MixtureDataset
 from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.data.weights import read_weights
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_json, write_text
-from hf_ptr.hub.places import checkpoint_folder, dataset_folder, named, pull_videos, score_file
+from hf_ptr.hub.places import checkpoint_folder, dataset_folder, pull_videos, score_file
 from hf_ptr.policies import adapter_of, policy_from_dataset, require_fits
 from hf_ptr.policies.acting import belief_lag
 from hf_ptr.policies.loading import load_to_train
-from hf_ptr.training.checkpoints import last_complete_checkpoint
+from hf_ptr.training.checkpoints import last_complete_checkpoint, restore_replaced
 from hf_ptr.training.data_digest import require_same_data
 from hf_ptr.training.mixing import mixture_of
 from hf_ptr.training.provenance import RECIPE_FILE, corruption_of, told
+from hf_ptr.training.publishing import push_finished
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
+from hf_ptr.training.selection import select_episodes
 from hf_ptr.training.trainer import PTRTrainer
 
 # How each source's robot is spoken to: its slots, units and frame rate.
 MIXTURE_FILE = "mixture.json"
 DONE_FILE = "train_results.json"
+# Is there once the run is pushed to its end; by its name it is not pushed itself.
+PUSHED_FILE = "_pushed.json"
 
 
 def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
@@ -58,7 +61,10 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
     folder = Path(str(recipe.training.output_dir))
     require_same_run(folder, recipe)
     if (folder / DONE_FILE).exists():
+        if recipe.training.push_to_hub and not (folder / PUSHED_FILE).exists() and recipe.training.process_index == 0:
+            _push(partial(push_finished, folder, recipe.training), folder, recipe.training.hub_model_id)
         return folder
+    restore_replaced(folder)
     # What a killed run left is nearer to the end than what the recipe begins with.
     resume = last_complete_checkpoint(folder) or recipe.training.resume_from_checkpoint
     resume = None if resume is None else _checkpoint(resume)
@@ -76,7 +82,7 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
     # Last: its presence says that the run is complete.
     trainer.save_metrics("train", result.metrics, combined=False)
     if recipe.training.push_to_hub:
-        _push(trainer, folder)
+        _push(trainer.push_to_hub, folder, trainer.hub_model_id)
     return folder
 
 
@@ -93,14 +99,17 @@ def _checkpoint(place: str) -> str:
     return str(folder)
 
 
-def _push(trainer: PTRTrainer, folder: Path) -> None:
+def _push(push: Callable[[], str | None], folder: Path, repo_id: str | None) -> None:
+    """Pushes a run that is trained; a commit leaves a mark, without which the run, started again, is pushed."""
     try:
-        trainer.push_to_hub()
+        commit = push()
     except InputError as error:
         raise InputError(
-            f"{folder} is trained, but could not be pushed: {error}; then hf-ptr push {folder} --repo-id "
-            f"{trainer.hub_model_id}"
+            f"{folder} is trained, but could not be pushed: {error}; then start the command again, or hf-ptr push "
+            f"{folder} --repo-id {repo_id or folder.absolute().name}"
         ) from error
+    if commit is not None:
+        write_json({"commit": commit}, folder / PUSHED_FILE)
 
 
 def build_trainer(recipe: Recipe) -> PTRTrainer:
@@ -110,35 +119,23 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     if recipe.data.sources is not None:
         mixture, policy, processor = mixture_of(recipe)
         return _trainer(recipe, policy, processor, mixture, None)
-    skip = parse_episodes(recipe.data.skip_episodes) or []
-    episodes, held_out = (
-        None if ids is None else [number for number in ids if number not in set(skip)]
-        for ids in (parse_episodes(recipe.data.episodes), parse_episodes(recipe.data.eval_episodes))
-    )
-    both = sorted(set(episodes or ()) & set(held_out or ()))
-    if both:
-        raise InputError(f"episodes {both} are in episodes and in eval_episodes; hold out others")
-    wanted = None if episodes is None else [*episodes, *(held_out or ())]
     dataset = dataset_folder(str(recipe.data.dataset), recipe.data.observation_features)
-    whole = named(_read(str(dataset), wanted, skip), dataset)
-    if held_out and episodes is None:
-        episodes = [number for number in whole.episode_index.tolist() if number not in set(held_out)]
-    table = whole if episodes is None else whole.select(episodes)
-    table, truth = corrupt(table, recipe.data.corruption, recipe.data.corruption_seed, recipe.data.corruption_severity)
-    faults = truth if truth.faults else corruption_of(dataset)
+    selected = select_episodes(dataset, recipe.data)
+    whole, table = selected.whole, selected.train
+    faults = selected.truth if selected.truth.faults else corruption_of(dataset)
     policy, processor = _policy(recipe, table)
     config = adapter_of(policy).config
     pull_videos(whole, config.observation_features)
     cameras = [name for name in config.observation_features if name in table.videos]
     ids = whole.episode_index.tolist()
-    refuse_unusable(validate_dataset(str(dataset), episodes=ids, cameras=cameras, decode=False), skip)
+    refuse_unusable(validate_dataset(str(dataset), episodes=ids, cameras=cameras, decode=False), selected.skip)
     cut: dict[str, Any] = {
         "segment_chunks": recipe.data.segment_chunks,
         "target_offset": recipe.data.target_offset,
     }
     weights = None if recipe.data.weights is None else read_weights(score_file(recipe.data.weights), table)
     train = chunks_for(config, table, weights=weights, **cut)
-    evaluation = None if held_out is None else chunks_for(config, whole.select(held_out), **cut)
+    evaluation = None if selected.held_out is None else chunks_for(config, selected.held_out, **cut)
     trainer = _trainer(recipe, policy, processor, train, evaluation)
     trainer.provenance["corruption"] = None if faults is None else told(faults)
     return trainer
@@ -158,16 +155,6 @@ def _trainer(recipe: Recipe, policy: Any, processor: Any, train: Dataset, evalua
         trainer.get_train_dataloader()
         trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
     return trainer
-
-
-def _read(dataset: str, episodes: list[int] | None, skip: list[int]) -> EpisodeTable:
-    try:
-        return read_dataset(dataset, episodes, skip=skip)
-    except InputError:
-        # The reader stops at the first thing that is wrong; this says which episodes to skip for all of it.
-        everything = validate_dataset(dataset, episodes=episodes, skip=skip, cameras=(), decode=False)
-        refuse_unusable(everything, skip)
-        raise
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from hf_ptr.belief import BeliefCarry
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.mixture import MixtureDataset
 from hf_ptr.data.segments import SegmentBatches
+from hf_ptr.data.weight_histograms import append_histogram, forget_histograms_after
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_json, write_text
 from hf_ptr.hub.places import checkpoint_folder
@@ -39,6 +40,7 @@ from hf_ptr.training.checkpoints import (
     last_complete_checkpoint,
     load_objective_state,
     require_same_topology,
+    restore_replaced,
     save_state,
     staged,
     state_file,
@@ -50,11 +52,10 @@ from hf_ptr.training.model import PTRModel, PTROutput, tensors_under
 from hf_ptr.training.objective import Losses, PTRObjective
 from hf_ptr.training.progress import use_rich_progress
 from hf_ptr.training.provenance import RUN_FILE, provenance
-from hf_ptr.training.publishing import push_checkpoint, push_run, repository_of
+from hf_ptr.training.publishing import END_MESSAGE, push_checkpoint, push_run, repository_of
 from hf_ptr.training.ranks import Ranks
-from hf_ptr.training.refusals import refuse
+from hf_ptr.training.refusals import refuse, walks
 from hf_ptr.training.stopping import StopSignals, leave
-from hf_ptr.training.weight_log import WeightLog
 from hf_ptr.training.weight_record import WEIGHTS_FILE, WeightRecord, weight_record
 from hf_ptr.training.window import Window
 
@@ -111,7 +112,6 @@ class PTRTrainer(Trainer):
         if data_collator is None:
             dataset = train_dataset if train_dataset is not None else eval_dataset
             data_collator = ChunkCollator(processing_class, tasks=getattr(dataset, "tasks", ()))
-        self.weight_log = WeightLog(self)
         super().__init__(
             model=as_ptr_model(model, args, peft_config),
             args=args,
@@ -119,7 +119,7 @@ class PTRTrainer(Trainer):
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
-            callbacks=[_Steps(self), self.weight_log, *(callbacks or [])],
+            callbacks=[_Steps(self), *(callbacks or [])],
             optimizers=optimizers,
         )
         use_rich_progress(self)
@@ -158,6 +158,7 @@ class PTRTrainer(Trainer):
                 weight that is no number, or no space left to save.
         """
         if resume_from_checkpoint is True:
+            restore_replaced(str(self.args.output_dir))
             resume_from_checkpoint = last_complete_checkpoint(str(self.args.output_dir))
             if resume_from_checkpoint is None:
                 raise InputError(
@@ -175,6 +176,13 @@ class PTRTrainer(Trainer):
         self.stopped_by = 0
         with self._stop:
             result = super().train(resume_from_checkpoint, *args, **kwargs)
+            if self._record is not None:
+                self._record.reduce(self._sum)
+            # Also one that came after the last step; what that step has trained may not be saved yet.
+            late = 0 if self.stopped_by else self.ranks.largest(self.stop_signal)
+            if late and not self.ranks.largest(int(self._checkpoint_folder().is_dir())):
+                self._save_checkpoint(self.model, None)
+            self.stopped_by = self.stopped_by or late
         if self.stopped_by and self.ranks.first:
             logger.warning(
                 "stopped at step %d, which is saved; started again, the run goes on", self.state.global_step
@@ -190,8 +198,7 @@ class PTRTrainer(Trainer):
         a mixture, which draws the sources by their weights.
         """
         dataset = self.train_dataset
-        walked = isinstance(dataset, ChunkDataset) and self.args.belief_tokens
-        if not (walked or isinstance(dataset, MixtureDataset)):
+        if not walks(self.args, dataset):
             return super().get_train_dataloader()
         assert isinstance(dataset, ChunkDataset | MixtureDataset)
         return self._walk(dataset, self._train_batch_size, shuffle=True)
@@ -214,6 +221,7 @@ class PTRTrainer(Trainer):
             rank=args.process_index,
             ranks=args.world_size,
             parts=args.gradient_accumulation_steps if shuffle else 1,
+            whole=not shuffle,
         )
         loader = DataLoader(
             dataset,
@@ -268,8 +276,9 @@ class PTRTrainer(Trainer):
         assert output.action_loss is not None
         self._fault.look(output.action_loss, losses.weight, losses.total, inputs, self.state.global_step + 1)
         self._accumulate(losses)
-        if self._record is not None and not (self.args.with_scorer and self._warming_up()):
-            self._record.add(losses.weight, inputs.get("source_index"))
+        if self._record is not None:
+            warm_up = self.args.with_scorer and self._warming_up()
+            self._record.add(losses.weight, inputs.get("source_index"), warm_up)
         self._part += 1
         self._steps += last
         return (losses.total, output) if return_outputs else losses.total
@@ -340,7 +349,6 @@ class PTRTrainer(Trainer):
     def _accumulate(self, losses: Losses) -> None:
         for name, value in losses.metrics.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self.weight_log.add(losses.weight)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the method's metrics, as means since the last log, and lets the controller take its step."""
@@ -360,7 +368,19 @@ class PTRTrainer(Trainer):
                 means["beta"] = controller.beta
                 means["hard_negative_ratio"] = controller.hard_negative_ratio
             logs = {**logs, **means}
+            self._log_weights()
         super().log(logs, start_time)
+
+    def _log_weights(self) -> None:
+        if self._record is None:
+            return
+        counts = self._record.take_log(self._sum)
+        if self.is_world_process_zero() and any(counts):
+            append_histogram(Path(str(self.args.output_dir)), self.state.global_step, self._record.edges, counts)
+
+    def _sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum over all ranks, as a tensor of its own."""
+        return self.accelerator.reduce(tensor.clone(), reduction="sum")
 
     def _read_metrics(self) -> dict[str, float]:
         names = sorted(self._sums)
@@ -375,15 +395,20 @@ class PTRTrainer(Trainer):
 
     def _require_finite(self) -> None:
         """Stops a run whose loss or weights are no numbers, before it says or saves anything more."""
-        source = getattr(getattr(self.train_dataset, "table", None), "source", type(self.train_dataset).__name__)
-        self._fault.require_none(self.accelerator.gather, source, last_complete_checkpoint(str(self.args.output_dir)))
+        dataset = self.train_dataset
+        names = getattr(dataset, "source_names", None)
+        if names is None:
+            names = (getattr(getattr(dataset, "table", None), "source", type(dataset).__name__),)
+        self._fault.require_none(self.accelerator.gather, names, last_complete_checkpoint(str(self.args.output_dir)))
 
     # ---- checkpoints: safetensors and JSON beside what Trainer writes ----
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self._require_finite()
+        if self._record is not None:
+            self._record.reduce(self._sum)
         run = Path(self._get_output_dir(trial))
-        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        name = self._checkpoint_folder().name
         push, self.args.push_to_hub = self.args.push_to_hub, False
         try:
             with staged(run / name, self.ranks) as place:
@@ -403,6 +428,9 @@ class PTRTrainer(Trainer):
                 save_total_limit=self.args.save_total_limit,
                 best_model_checkpoint=self.state.best_model_checkpoint,
             )
+
+    def _checkpoint_folder(self) -> Path:
+        return Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
 
     def _get_output_dir(self, trial: Any) -> str:
         """While a checkpoint is saved, the place where it is whole before it takes its name."""
@@ -429,7 +457,6 @@ class PTRTrainer(Trainer):
         if self._record is not None:
             parts |= {f"record.{name}": value for name, value in self._record.state_dict().items()}
         parts["steps"] = torch.tensor(self._steps)
-        parts["weight_counts"] = self.weight_log.counts
         if hasattr(self, "_tr_loss"):
             parts["log.loss"] = self._tr_loss
             parts["log.since"] = torch.tensor(self._globalstep_last_logged)
@@ -451,7 +478,6 @@ class PTRTrainer(Trainer):
         if self._record is not None and (record := tensors_under(state, "record.")):
             self._record.load_state_dict(record)
         self._sums, self._steps = tensors_under(state, "metrics."), int(state["steps"])
-        self.weight_log.counts = state.get("weight_counts", self.weight_log.counts)
 
     def _load_best_model(self) -> None:
         # Trainer looks for the whole module's weights at the root, where only the policy's are.
@@ -496,7 +522,7 @@ class PTRTrainer(Trainer):
 
     def push_to_hub(
         self,
-        commit_message: str | None = "End of training",
+        commit_message: str | None = END_MESSAGE,
         blocking: bool = True,
         token: str | None = None,
         revision: str | None = None,
@@ -523,7 +549,7 @@ class PTRTrainer(Trainer):
         self.create_model_card(license)
         self._finish_current_push()
         where: dict[str, Any] = {"revision": revision or self.args.hub_revision, "token": token or self.args.hub_token}
-        message = commit_message or "End of training"
+        message = commit_message or END_MESSAGE
         pushed = partial(push_run, str(self.args.output_dir), self.hub_model_id, message=message, license=license)
         return pushed(**where) if blocking else HfApi().run_as_future(pushed, **where)
 
@@ -533,7 +559,9 @@ class PTRTrainer(Trainer):
         if wanted and self.is_world_process_zero():
             self.callback_handler.on_push_begin(self.args, self.state, self.control)
             self.push_in_progress = self.push_in_progress if busy else PushInProgress()
-            self.push_in_progress.jobs.append(push_checkpoint(checkpoint_folder, self.args, str(self.hub_model_id)))
+            job = push_checkpoint(checkpoint_folder, self.args, str(self.hub_model_id))
+            if job is not None:
+                self.push_in_progress.jobs.append(job)
 
 
 class _Steps(TrainerCallback):
@@ -544,6 +572,8 @@ class _Steps(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.trainer.restore_log_window()
+        if state.is_world_process_zero:
+            forget_histograms_after(Path(str(args.output_dir)), state.global_step)
         if args.world_size > 1 and state.global_step == 0:
             # Trainer gives all ranks one seed; the noise of a rank's samples must be its own.
             torch.manual_seed(args.seed + args.process_index)

@@ -1,8 +1,8 @@
-"""Where the weights of a run went: a histogram that is kept on the device while it trains."""
+"""Where the weights of a run went: one counter, on the device while it trains, for the card and for the report."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,10 @@ from hf_ptr.training.config import PTRConfig
 
 BINS = 40
 WEIGHTS_FILE = "weights.json"
+# Width of the bins together, where all weights are one.
+NARROWEST = 1e-6
+# A tensor of this process to its sum over all; it must give another tensor, never the same one.
+Sum = Callable[[torch.Tensor], torch.Tensor]
 
 
 def weight_record(args: PTRConfig, dataset: Any) -> WeightRecord | None:
@@ -35,7 +39,8 @@ def weight_record(args: PTRConfig, dataset: Any) -> WeightRecord | None:
 
 class WeightRecord:
     """
-    A histogram of the weights that chunks were trained with, and their sums. With several processes each has its own.
+    A histogram of the weights that chunks were trained with, and their sums: of the whole run but for its warm-up,
+    and of the steps since the last log. Each process counts its own; [`~WeightRecord.reduce`] adds them up.
 
     Args:
         low, high: the least and the greatest possible weight; the bins divide what lies between.
@@ -45,7 +50,9 @@ class WeightRecord:
 
     def __init__(self, low: float, high: float, sources: Sequence[str], device: torch.device):
         self.low, self.high, self.sources = low, high, tuple(sources)
+        self.edges = torch.linspace(low, max(high, low + NARROWEST), BINS + 1, dtype=torch.float64).tolist()
         self._counts = torch.zeros(BINS, dtype=torch.int64, device=device)
+        self._since = torch.zeros_like(self._counts)
         # A run adds up more weights than float32 can count.
         precise = torch.float32 if device.type == "mps" else torch.float64
         self._squares = torch.zeros((), dtype=precise, device=device)
@@ -53,18 +60,24 @@ class WeightRecord:
         self._shares = torch.zeros(len(self.sources), 2, dtype=precise, device=device)
         self._bins = torch.arange(BINS, device=device)
         self._numbers = torch.arange(len(self.sources), device=device)
+        self._told = self._totals()
 
-    def add(self, weight: torch.Tensor, source_index: torch.Tensor | None = None) -> None:
+    def add(self, weight: torch.Tensor, source_index: torch.Tensor | None = None, warm_up: bool = False) -> None:
         """
         Counts the weights of a batch. The host does not wait for the device.
 
         Args:
             weight: `(N,)`.
             source_index: `(N,)`, into `sources`; all of the first one without.
+            warm_up: whether the weights say nothing yet, and count for the log alone.
         """
         weight = weight.detach().to(self._shares.dtype).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-        place = ((weight - self.low) * (BINS / max(self.high - self.low, 1e-6))).long().clamp(0, BINS - 1)
-        self._counts += (place[:, None] == self._bins).sum(dim=0)
+        place = ((weight - self.low) * (BINS / max(self.high - self.low, NARROWEST))).long().clamp(0, BINS - 1)
+        counts = (place[:, None] == self._bins).sum(dim=0)
+        self._since += counts
+        if warm_up:
+            return
+        self._counts += counts
         self._squares += weight.square().sum()
         index = torch.zeros_like(place) if source_index is None else source_index
         belongs = (index[:, None] == self._numbers).to(weight.dtype)
@@ -72,19 +85,34 @@ class WeightRecord:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """What a resumed run needs."""
-        return {"counts": self._counts, "squares": self._squares, "shares": self._shares}
+        return {**self._totals(), "since": self._since}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Restores what [`~WeightRecord.state_dict`] gave."""
         for name, mine in self.state_dict().items():
             mine.copy_(state[name])
+        self._told = self._totals()
+
+    def _totals(self) -> dict[str, torch.Tensor]:
+        return {"counts": self._counts, "squares": self._squares, "shares": self._shares}
+
+    def reduce(self, over_ranks: Sum) -> None:
+        """Adds up what all processes have counted, for [`~WeightRecord.to_dict`]; all of them call it."""
+        self._told = {name: over_ranks(value) for name, value in self._totals().items()}
+
+    def take_log(self, over_ranks: Sum) -> list[int]:
+        """How many weights of all processes were in each bin since the last time; all of them call it."""
+        counts = over_ranks(self._since).tolist()
+        self._since.zero_()
+        return counts
 
     def to_dict(self) -> dict[str, Any] | None:
         """
         The bounds, the counts of the bins, mean weight and effective sample size over n, and of every source its
-        share π of the chunks and q of the weight; None before any weight.
+        share π of the chunks and q of the weight, as of the last `reduce`; None before any weight.
         """
-        counts, squares, shares = self._counts.tolist(), float(self._squares), self._shares.tolist()
+        counts, shares = self._told["counts"].tolist(), self._told["shares"].tolist()
+        squares = float(self._told["squares"])
         n, total = sum(counts), sum(weight for _, weight in shares)
         if n == 0:
             return None

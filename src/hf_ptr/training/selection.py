@@ -1,0 +1,72 @@
+"""Which episodes of a dataset a recipe trains on and holds out, with the faults that it puts in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hf_ptr.data.corruption import CorruptionTruth, corrupt
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.data.validation import refuse_unusable, validate_dataset
+from hf_ptr.errors import InputError
+from hf_ptr.hub.places import named
+from hf_ptr.training.recipe import DataArguments, parse_episodes
+
+
+@dataclass(frozen=True)
+class Selection:
+    """
+    What a recipe takes of its dataset.
+
+    Attributes:
+        whole: all of it, as recorded.
+        train: what is trained on, with the faults that were put in.
+        truth: those faults.
+        held_out: as recorded; None without.
+        skip: ids of the unusable episodes that were left out.
+    """
+
+    whole: EpisodeTable
+    train: EpisodeTable
+    truth: CorruptionTruth
+    held_out: EpisodeTable | None
+    skip: list[int]
+
+
+def select_episodes(dataset: Path, data: DataArguments) -> Selection:
+    """
+    Reads what a recipe asks for. Faults are drawn among the very episodes that are trained on.
+
+    Args:
+        dataset: its folder.
+        data: of the recipe.
+
+    Raises:
+        InputError: the dataset cannot be read, or an episode is both trained on and held out.
+    """
+    skip = parse_episodes(data.skip_episodes) or []
+    episodes, held_out = (
+        None if ids is None else [number for number in ids if number not in set(skip)]
+        for ids in (parse_episodes(data.episodes), parse_episodes(data.eval_episodes))
+    )
+    both = sorted(set(episodes or ()) & set(held_out or ()))
+    if both:
+        raise InputError(f"episodes {both} are in episodes and in eval_episodes; hold out others")
+    wanted = None if episodes is None else [*episodes, *(held_out or ())]
+    whole = named(_read(str(dataset), wanted, skip), dataset)
+    if held_out and episodes is None:
+        episodes = [number for number in whole.episode_index.tolist() if number not in set(held_out)]
+    table = whole if episodes is None else whole.select(episodes)
+    train, truth = corrupt(table, data.corruption, data.corruption_seed, data.corruption_severity)
+    return Selection(whole, train, truth, None if held_out is None else whole.select(held_out), skip)
+
+
+def _read(dataset: str, episodes: list[int] | None, skip: list[int]) -> EpisodeTable:
+    try:
+        return read_dataset(dataset, episodes, skip=skip)
+    except InputError:
+        # The reader stops at the first thing that is wrong; this says which episodes to skip for all of it.
+        everything = validate_dataset(dataset, episodes=episodes, skip=skip, cameras=(), decode=False)
+        refuse_unusable(everything, skip)
+        raise
