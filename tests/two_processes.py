@@ -108,8 +108,11 @@ class StopOneRank(TrainerCallback):
 
 def stopped_and_resumed(dataset: Path, folder: Path) -> dict[str, Any]:
     settings = {"use_cpu": True, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}
-    straight = make(dataset, folder / "straight", **settings)
+    # More rows than there are chunks to evaluate: none may be left out, and none counted twice.
+    straight = make(dataset, folder / "straight", eval_dataset=True, per_device_eval_batch_size=512, **settings)
     straight.train()
+    straight.save_model()
+    evaluated = straight.evaluation_loop(straight.get_eval_dataloader(), "evaluation", prediction_loss_only=True)
     broken = make(dataset, folder / "broken", **settings)
     broken.add_callback(StopOneRank())
     code = None
@@ -127,6 +130,8 @@ def stopped_and_resumed(dataset: Path, folder: Path) -> dict[str, Any]:
         "same_weights": all(torch.equal(states[0][name], states[1][name]) for name in states[0]),
         "same_log": straight.state.log_history[:-1] == resumed.state.log_history[:-1],
         "steps": resumed.state.global_step,
+        "all_evaluated": 0 < evaluated.num_samples == len(straight.eval_dataset),
+        "eval_loss": evaluated.metrics["eval_loss"] > 0,
     }
 
 
