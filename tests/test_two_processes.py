@@ -107,7 +107,6 @@ def both_stop_and_go_on(ranks: Ranks) -> None:
             "same_weights": True,
             "same_log": True,
             "steps": 6,
-            "all_evaluated": True,
             "eval_loss": True,
         }
 
