@@ -17,6 +17,7 @@ from test_trainer import make
 from transformers import AutoModel
 
 from hf_ptr import VLAPolicy
+from hf_ptr.data.weight_histograms import read_histograms
 from hf_ptr.errors import InputError
 
 Ranks = list[dict[str, Any]]
@@ -46,6 +47,7 @@ def test_two_processes_are_one_run(launched: Path, metaworld_dataset: Path, tmp_
     steps_are_those_of_one_process(ranks, launched, metaworld_dataset, tmp_path)
     ranks_may_have_fewer_chunks_and_no_target(ranks, launched, metaworld_dataset, tmp_path)
     both_stop_and_go_on(ranks)
+    weights_are_those_of_both(launched)
     another_number_of_processes_is_named(launched, metaworld_dataset)
     parameters_may_be_shared_out(ranks, launched, metaworld_dataset, tmp_path)
     # What one rank alone has seen is told by both.
@@ -105,7 +107,17 @@ def both_stop_and_go_on(ranks: Ranks) -> None:
             "same_weights": True,
             "same_log": True,
             "steps": 6,
+            "eval_loss": True,
         }
+
+
+def weights_are_those_of_both(folder: Path) -> None:
+    """What the card and the report tell: each step has 2 x 2 x 8 chunks."""
+    logged = read_histograms(folder / "straight")
+    assert sum(sum(line["counts"]) for line in logged) == 6 * 32
+    warm_up = json.loads((folder / "straight" / "training_args.json").read_text())["nce_warmup_steps"]
+    record = json.loads((folder / "straight" / "weights.json").read_text())
+    assert sum(record["counts"]) == (6 - warm_up) * 32 > 0
 
 
 def parameters_may_be_shared_out(ranks: Ranks, folder: Path, dataset: Path, scratch: Path) -> None:
