@@ -245,11 +245,11 @@ def test_a_run_with_given_weights_is_not_said_to_weigh_alike(
     folder = run_folder(tmp_path / "run", alpha=0.0)
     alike = "every chunk counts alike"
     assert alike in " ".join(say_log(read_evidence(folder)))
-    (folder / "recipe.yaml").write_text("weights: alice/scores\n")
+    (folder / "recipe.yaml").write_text("weights: alice/given-weights\n")
     said = " ".join(say_log(read_evidence(folder)))
-    assert alike not in said and "the score file alice/scores says, which cannot be found from here" in said
+    assert alike not in said and "the score file alice/given-weights says, which cannot be found from here" in said
     file = written(scores_of(table, {}), tmp_path)
-    full = ensure_repository("alice/scores", "dataset")
+    full = ensure_repository("alice/given-weights", "dataset")
     push_files({"scores.parquet": file}, full, "dataset", message="scores")
     evidence = read_evidence(folder)
     assert evidence.scores is not None and len(evidence.scores) == table.num_frames
