@@ -32,7 +32,7 @@ from hf_ptr.training.run import run_recipe
 
 Hashes = dict[str, str]
 
-FIGURES = ("benchmarks.robustness.figures", "benchmarks.robustness.statistics")
+FIGURES = ("benchmarks.robustness.figures",)
 # What makes the weights of the arms that bring them, those of the calibrated arm, and of no other.
 WEIGHTS = ("benchmarks.robustness.weighting", "benchmarks.robustness.peers", "benchmarks.robustness.progress")
 CALIBRATED = (
