@@ -86,7 +86,7 @@ def test_the_rules_are_those_that_a_wrong_card_breaks(hub: HubServer) -> None:
     wrong = {
         "license: my-own": "license",
         "datasets: [not a name]": "datasets",
-        "base_model: /home/me/policy": "base_model",
+        "base_model: runs/my/policy": "base_model",
         "tags: robotics": "tags",
         "model-index: [{name: a, results: [{task: {}, dataset: {name: b, type: c}, metrics: []}]}]": "task.type",
     }

@@ -176,10 +176,7 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """The batch of some chunks, by which PyTorch's `DataLoader` gets them all at once."""
-        rows = torch.as_tensor(indices, dtype=torch.int64)
-        if len(rows) and not (-len(self) <= int(rows.min()) and int(rows.max()) < len(self)):
-            raise IndexError(f"chunk index out of range for {len(self)} chunks")
-        rows = rows % len(self)
+        rows = checked_rows(indices, len(self))
         batch = self.without_observations(rows)
         last = len(self.action) - 1
         targets = (rows + self.target_offset).clamp(max=last)
@@ -224,6 +221,19 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         following = seen.index_select(0, place[len(rows) :])
         following.numpy()[~valid.numpy()] = 0
         return seen.index_select(0, place[: len(rows)]), following
+
+
+def checked_rows(indices: Sequence[int], chunks: int) -> torch.Tensor:
+    """
+    The rows `(N,)` of `indices` among so many chunks; negative ones count from the end.
+
+    Raises:
+        IndexError: one is outside.
+    """
+    rows = torch.as_tensor(indices, dtype=torch.int64)
+    if len(rows) and not (-chunks <= int(rows.min()) and int(rows.max()) < chunks):
+        raise IndexError(f"chunk index out of range for {chunks} chunks")
+    return rows % chunks
 
 
 def _weights_of(table: EpisodeTable, weights: np.ndarray) -> torch.Tensor:

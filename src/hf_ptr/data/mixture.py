@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from hf_ptr.data.chunks import Batch, ChunkDataset
+from hf_ptr.data.chunks import Batch, ChunkDataset, checked_rows
 from hf_ptr.data.sources import Source
 from hf_ptr.data.statistics import CONSTANT_BELOW
 from hf_ptr.embodiment import WIDTH, UnifiedActionSpace
@@ -154,10 +154,7 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """The batch of some chunks, by which PyTorch's `DataLoader` gets them all at once."""
-        rows = torch.as_tensor(indices, dtype=torch.int64)
-        if len(rows) and not (-len(self) <= int(rows.min()) and int(rows.max()) < len(self)):
-            raise IndexError(f"chunk index out of range for {len(self)} chunks")
-        rows = rows % len(self)
+        rows = checked_rows(indices, len(self))
         number = torch.searchsorted(self._starts, rows, right=True) - 1
         batch: Batch = {}
         for source in torch.unique(number).tolist():

@@ -15,6 +15,7 @@ from hf_ptr.data.statistics import normalization
 from hf_ptr.errors import InputError, nearest
 from hf_ptr.policies.acting import ChunkActing
 from hf_ptr.policies.adapters import INTERFACE_KEY, register_adapter
+from hf_ptr.policies.averages import masked_loss, masked_mean
 from hf_ptr.policies.contract import Embedded, FeatureSizes, PolicyOutput
 from hf_ptr.policies.pi0_processor import PI0TextProcessor
 from hf_ptr.policies.towers import CameraFeatures, first_layers, layers_of, normalized
@@ -231,8 +232,7 @@ class PI0Adapter(ChunkActing):
         if for_scoring:
             quiet = clean.to(noised.dtype)
             quiet = self.model.embed_action_time(embedded["state"], quiet, torch.zeros_like(time))[:, 1:]
-            weight = action_mask[..., None].to(quiet.dtype)
-            embedded["action_features"] = (quiet * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)
+            embedded["action_features"] = masked_mean(quiet, action_mask)
         return embedded
 
     def step(self, embedded: Embedded, belief_tokens: torch.Tensor | None = None) -> PolicyOutput:
@@ -240,9 +240,7 @@ class PI0Adapter(ChunkActing):
         context, cache, attended = self._read_prefix(embedded, belief_tokens)
         hidden = self._act(embedded["action_tokens"], cache, attended)
         error = (self.model.action_out_proj(hidden).float() - embedded["velocity"]).square()
-        mask = embedded["loss_mask"].to(error.dtype)
-        error = error[..., : mask.shape[-1]] * mask
-        loss = error.sum(dim=(1, 2)) / mask.sum(dim=(1, 2)).clamp(min=1.0)
+        loss = masked_loss(error[..., : self.config.action_dim], embedded["loss_mask"])
         return PolicyOutput(
             loss=loss.mean(),
             action_loss=loss,
@@ -318,9 +316,7 @@ class PI0Adapter(ChunkActing):
             token_type_ids=torch.zeros_like(attended),
             use_cache=True,
         )
-        weight = mask[..., None].to(prefix.dtype)
-        context = (passed.last_hidden_state * weight).sum(dim=1) / weight.sum(dim=1)
-        return context, passed.past_key_values, attended
+        return masked_mean(passed.last_hidden_state, mask), passed.past_key_values, attended
 
     def _act(self, tokens: torch.Tensor, cache: Any, attended: torch.Tensor) -> torch.Tensor:
         """Hidden states `(N, L, F)` of the action expert at the action positions."""

@@ -15,6 +15,7 @@ from transformers.utils import cached_file
 from hf_ptr.belief import BELIEF_FOLDER, BeliefTokenizer
 from hf_ptr.data.statistics import present_of
 from hf_ptr.policies.acting import ChunkActing
+from hf_ptr.policies.averages import masked_loss, masked_mean
 from hf_ptr.policies.contract import Embedded, FeatureSizes, PolicyOutput
 from hf_ptr.policies.vla.configuration_vla import VLAPolicyConfig
 from hf_ptr.policies.vla.heads import TokenHead, build_head
@@ -177,7 +178,7 @@ class VLAPolicy(ChunkActing, Component):
         if for_scoring:
             noised = self.config.action_features == "noised"
             tokens = embedded["action_embeddings"] if noised else self.head.clean_features(clean)
-            embedded["action_features"] = _masked_mean(tokens, action_mask)
+            embedded["action_features"] = masked_mean(tokens, action_mask)
         return embedded
 
     def step(self, embedded: Embedded, belief_tokens: torch.Tensor | None = None) -> PolicyOutput:
@@ -188,8 +189,7 @@ class VLAPolicy(ChunkActing, Component):
         """
         context = self._encode_context(embedded, belief_tokens)
         error, hidden = self.head.losses(embedded, context, embedded["state_token"])
-        mask = embedded["loss_mask"].to(error.dtype)
-        action_loss = (error * mask).sum(dim=(1, 2)) / mask.sum(dim=(1, 2)).clamp(min=1.0)
+        action_loss = masked_loss(error, embedded["loss_mask"])
         return PolicyOutput(
             loss=action_loss.mean(),
             action_loss=action_loss,
@@ -302,9 +302,3 @@ def _pasts(config: VLAPolicyConfig) -> list[tuple[int, int, int]]:
     starts = [sum(config.observation_sizes[:position]) for position in range(len(config.observation_sizes))]
     places = zip(starts, present_of(config.observation_features), config.observation_sizes, strict=True)
     return [(start, starts[present], width) for start, present, width in places if present is not None]
-
-
-def _masked_mean(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of `tokens (N, K, D)` over the positions where `mask (N, K)` is True."""
-    weight = mask.to(tokens.dtype).unsqueeze(-1)
-    return (tokens * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)
