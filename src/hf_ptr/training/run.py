@@ -19,6 +19,7 @@ from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.columns import first_line
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.mixture import MixtureDataset
+from hf_ptr.data.robots import MIXTURE_FILE
 from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.data.weights import read_weights
 from hf_ptr.errors import InputError
@@ -30,14 +31,12 @@ from hf_ptr.policies.loading import load_to_train
 from hf_ptr.training.checkpoints import last_complete_checkpoint, restore_replaced
 from hf_ptr.training.data_digest import require_same_data
 from hf_ptr.training.mixing import mixture_of
-from hf_ptr.training.provenance import RECIPE_FILE, corruption_of, told
+from hf_ptr.training.provenance import RECIPE_FILE, corruption_of, told, told_of
 from hf_ptr.training.publishing import push_finished
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
 from hf_ptr.training.selection import select_episodes
 from hf_ptr.training.trainer import PTRTrainer
 
-# How each source's robot is spoken to: its slots, units and frame rate.
-MIXTURE_FILE = "mixture.json"
 DONE_FILE = "train_results.json"
 # Is there once the run is pushed to its end; by its name it is not pushed itself.
 PUSHED_FILE = "_pushed.json"
@@ -117,8 +116,10 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     # Before the policy's weights are drawn, so that a recipe and its seed are one run.
     set_seed(recipe.training.seed)
     if recipe.data.sources is not None:
-        mixture, policy, processor = mixture_of(recipe)
-        return _trainer(recipe, policy, processor, mixture, None)
+        mixture, held_out, policy, processor = mixture_of(recipe)
+        trainer = _trainer(recipe, policy, processor, mixture, held_out)
+        trainer.provenance["corruption"] = told_of({source.name: source.truth for source in mixture.sources})
+        return trainer
     dataset = dataset_folder(str(recipe.data.dataset), recipe.data.observation_features)
     selected = select_episodes(dataset, recipe.data)
     whole, table = selected.whole, selected.train
@@ -227,18 +228,27 @@ def _innermost(error: BaseException) -> str:
     return str(error)
 
 
-def trained_episodes(folder: str | Path) -> set[int]:
-    """The episodes that a run's recipe names for training; empty where it names none, or the folder is no run."""
+def trained_episodes(folder: str | Path, dataset: str) -> set[int]:
+    """
+    The episodes that a run's recipe names for training, of a mixture those of the source whose dataset is called so;
+    empty where it names none, or the folder is no run.
+    """
     made = Path(folder) / RECIPE_FILE
     given = yaml.safe_load(made.read_text(encoding="utf-8")) if made.is_file() else None
-    return set(parse_episodes(given.get("episodes")) or ()) if isinstance(given, dict) else set()
+    if not isinstance(given, dict):
+        return set()
+    listed = given.get("sources") or ()
+    name = Path(dataset).name
+    mine = [each for each in listed if Path(str(each.get("dataset")).partition("@")[0]).name == name]
+    return {episode for each in (given, *mine) for episode in parse_episodes(each.get("episodes")) or ()}
 
 
 def evaluation_command(folder: Path) -> str:
     """The command that evaluates a finished run, as far as its recipe says on what."""
     given = yaml.safe_load((folder / RECIPE_FILE).read_text(encoding="utf-8"))
-    if given.get("eval_episodes"):
-        return f"hf-ptr evaluate {folder} --dataset {given['dataset']} --episodes {given['eval_episodes']}"
+    for each in (given, *(given.get("sources") or ())):
+        if each.get("eval_episodes"):
+            return f"hf-ptr evaluate {folder} --dataset {each['dataset']} --episodes {each['eval_episodes']}"
     return f"hf-ptr evaluate {folder} --env metaworld, or --dataset DIR --episodes IDS that it was not trained on"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from hf_ptr.data.corruption import CorruptionTruth, corrupt
 from hf_ptr.data.episodes import EpisodeTable
@@ -14,24 +15,47 @@ from hf_ptr.hub.places import named
 from hf_ptr.training.recipe import DataArguments, parse_episodes
 
 
+class Episodes(Protocol):
+    """Ids of episodes as a recipe, or a source in it, names them; None for all, or for none held out."""
+
+    @property
+    def episodes(self) -> str | None: ...
+
+    @property
+    def skip_episodes(self) -> str | None: ...
+
+    @property
+    def eval_episodes(self) -> str | None: ...
+
+
 @dataclass(frozen=True)
-class Selection:
+class Split:
     """
-    What a recipe takes of its dataset.
+    What is taken of a dataset, as recorded.
 
     Attributes:
-        whole: all of it, as recorded.
-        train: what is trained on, with the faults that were put in.
-        truth: those faults.
-        held_out: as recorded; None without.
+        whole: all of it.
+        train: what is trained on.
+        held_out: what is not; None without.
         skip: ids of the unusable episodes that were left out.
     """
 
     whole: EpisodeTable
     train: EpisodeTable
-    truth: CorruptionTruth
     held_out: EpisodeTable | None
     skip: list[int]
+
+
+@dataclass(frozen=True)
+class Selection(Split):
+    """
+    What a recipe takes of its dataset: of what is trained on, with the faults that were put in.
+
+    Attributes:
+        truth: those faults.
+    """
+
+    truth: CorruptionTruth
 
 
 def select_episodes(dataset: Path, data: DataArguments) -> Selection:
@@ -41,6 +65,22 @@ def select_episodes(dataset: Path, data: DataArguments) -> Selection:
     Args:
         dataset: its folder.
         data: of the recipe.
+
+    Raises:
+        InputError: as [`split_episodes`], or as [`corrupt`].
+    """
+    split = split_episodes(dataset, data)
+    train, truth = corrupt(split.train, data.corruption, data.corruption_seed, data.corruption_severity)
+    return Selection(split.whole, train, split.held_out, split.skip, truth)
+
+
+def split_episodes(dataset: Path, data: Episodes) -> Split:
+    """
+    Reads the episodes that are trained on, and those that are held out.
+
+    Args:
+        dataset: its folder.
+        data: which those are.
 
     Raises:
         InputError: the dataset cannot be read, or an episode is both trained on and held out.
@@ -58,8 +98,7 @@ def select_episodes(dataset: Path, data: DataArguments) -> Selection:
     if held_out and episodes is None:
         episodes = [number for number in whole.episode_index.tolist() if number not in set(held_out)]
     table = whole if episodes is None else whole.select(episodes)
-    train, truth = corrupt(table, data.corruption, data.corruption_seed, data.corruption_severity)
-    return Selection(whole, train, truth, None if held_out is None else whole.select(held_out), skip)
+    return Split(whole, table, None if held_out is None else whole.select(held_out), skip)
 
 
 def _read(dataset: str, episodes: list[int] | None, skip: list[int]) -> EpisodeTable:
