@@ -137,9 +137,14 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         self._previous_id = torch.where(first, -1, self._frame_id[torch.where(first, rows, rows - chunk_stride)])
 
     @property
+    def pictures(self) -> Pictures | None:
+        """What the cameras saw; None where the observation is vectors."""
+        return self._observation if isinstance(self._observation, Pictures) else None
+
+    @property
     def cameras(self) -> tuple[str, ...]:
         """The cameras that make up the observation; none where it is vectors."""
-        return self.observation_features if isinstance(self._observation, Pictures) else ()
+        return () if self.pictures is None else self.observation_features
 
     @property
     def tasks(self) -> tuple[str, ...]:

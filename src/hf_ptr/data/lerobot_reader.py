@@ -27,7 +27,8 @@ def read_dataset(
     """Read the numeric columns of a LeRobotDataset, v3.0 or v2.1.
 
     Every numeric feature of shape `[d]` becomes a float32 column `(F, d)`; pictures are read when they are asked for,
-    and strings and other features of more than one dimension are left out. Only the files that hold the wanted episodes are opened.
+    and strings and other features of more than one dimension are left out. Only the files that hold the wanted
+    episodes are opened.
 
     Args:
         path: the dataset's folder.

@@ -326,7 +326,7 @@ class _Checker:
                 self.complain(str(error), episode, error.row)
 
     def check_camera(self, metadata: Metadata, camera: str, decode: bool, every_frame: bool, watch: Watch) -> None:
-        """The videos of a camera: there, of the dataset's rate and size, as long as the table, decodable; or images."""
+        """The videos of a camera: there, of the dataset's rate and size, as long as the table, decodable; images."""
         try:
             clips = metadata.videos[camera]
         except (InputError, OSError) as error:

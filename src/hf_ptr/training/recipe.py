@@ -31,6 +31,9 @@ class DataArguments:
     episodes: str | None = field(default=None, metadata={"help": "Episode ids, as in 0:16,20; all by default."})
     skip_episodes: str | None = field(default=None, metadata={"help": "Ids of unusable episodes to leave out."})
     eval_episodes: str | None = field(default=None, metadata={"help": "Held-out episode ids for the eval loss."})
+    streaming: bool = field(
+        default=False, metadata={"help": "Pull videos from the Hub as they are needed, and not all before training."}
+    )
     corruption: str = field(default="clean", metadata={"help": "Faults put into the training data, by name."})
     corruption_severity: float = field(default=1.0, metadata={"help": "So many times as severe as the name says."})
     corruption_seed: int = field(default=0, metadata={"help": "Which episodes the faults fall on."})

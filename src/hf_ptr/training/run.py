@@ -25,6 +25,7 @@ from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.data.weights import read_weights
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_json, write_text
+from hf_ptr.hub.datasets import streamed
 from hf_ptr.hub.places import checkpoint_folder, dataset_folder, pull_videos, score_file
 from hf_ptr.policies import VLAPolicy, adapter_of, policy_from_dataset, require_fits
 from hf_ptr.policies.acting import belief_lag
@@ -124,14 +125,17 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
         trainer = _trainer(recipe, policy, processor, mixture, held_out)
         trainer.provenance["corruption"] = told_of({source.name: source.truth for source in mixture.sources})
         return trainer
-    dataset = dataset_folder(str(recipe.data.dataset), recipe.data.observation_features)
+    streams = recipe.data.streaming
+    dataset = dataset_folder(str(recipe.data.dataset), () if streams else recipe.data.observation_features)
     selected = select_episodes(dataset, recipe.data)
     whole, table = selected.whole, selected.train
     faults = selected.truth if selected.truth.faults else corruption_of(dataset)
     policy, processor = _policy(recipe, table)
     config = adapter_of(policy).config
-    pull_videos(whole, config.observation_features)
-    cameras = [name for name in config.observation_features if name in table.videos]
+    if not streams:
+        pull_videos(whole, config.observation_features)
+    # The videos that are not here yet are looked at when they come.
+    cameras = [name for name in config.observation_features if name in table.videos and not streams]
     ids = whole.episode_index.tolist()
     refuse_unusable(validate_dataset(str(dataset), episodes=ids, cameras=cameras, decode=False), selected.skip)
     cut: dict[str, Any] = {
@@ -139,8 +143,11 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
         "target_offset": recipe.data.target_offset,
     }
     weights = None if recipe.data.weights is None else read_weights(score_file(recipe.data.weights), table)
+    held_out = selected.held_out
+    if streams:
+        table, held_out = streamed(table, dataset), None if held_out is None else streamed(held_out, dataset)
     train = chunks_for(config, table, weights=weights, **cut)
-    evaluation = None if selected.held_out is None else chunks_for(config, selected.held_out, **cut)
+    evaluation = None if held_out is None else chunks_for(config, held_out, **cut)
     trainer = _trainer(recipe, policy, processor, train, evaluation)
     trainer.provenance["corruption"] = None if faults is None else told(faults)
     return trainer
