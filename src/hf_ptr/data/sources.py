@@ -43,6 +43,7 @@ class SourceSpec:
         actions: `"positions"` or `"displacements"`, see [`resampled`].
         statistics: `"own"` gives state and action in units of this source's mean and standard deviation, `"joint"`
             leaves them in raw units.
+        scale_floor: with `"own"`, the least standard deviation of the state, in its units, see [`normalization`].
         target_offset: `Δ` in frames (at `fps`); by default the recipe's.
     """
 
@@ -61,6 +62,7 @@ class SourceSpec:
     fps: float | None = None
     actions: str = "positions"
     statistics: str = "own"
+    scale_floor: float = 0.0
     target_offset: int | None = None
 
     @classmethod
@@ -82,8 +84,8 @@ class SourceSpec:
             if not isinstance(content.get(key), str):
                 raise InputError(f"{where} names no {key}; add '{key}: …'")
         values = {key: value for key, value in content.items() if value is not None}
-        numbers = {"weight": float, "fps": float, "corruption_severity": float, "corruption_seed": int}
-        for key, kind in {**numbers, "target_offset": int}.items():
+        wholes, numbers = ("corruption_seed", "target_offset"), ("weight", "fps", "corruption_severity", "scale_floor")
+        for key, kind in {**dict.fromkeys(numbers, float), **dict.fromkeys(wholes, int)}.items():
             if key in values and (isinstance(values[key], bool) or not isinstance(values[key], int | kind)):
                 raise InputError(f"{where}: {key} is {values[key]!r}, not a number")
         if not 0 < values.get("weight", 1.0) < float("inf"):
@@ -186,7 +188,8 @@ def make_source(
         order = np.argsort(recorded, kind="stable")
         weights = weights[order][np.searchsorted(recorded[order], table.observed_id)]
     if spec.statistics == "own":
-        own = {kind: normalization(table, [feature]) for kind, feature in named.items()}
+        floors = {"state": spec.scale_floor, "action": 0.0}
+        own = {kind: normalization(table, [feature], floor=floors[kind]) for kind, feature in named.items()}
         robot = dataclasses.replace(robot, scale=own)
     if held_out is not None:
         held_out = robot.at_its_rate(_renamed(held_out, spec.features), action_feature)

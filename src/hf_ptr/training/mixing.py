@@ -26,7 +26,7 @@ from hf_ptr.training.selection import split_episodes
 # What one dataset has, and each source says for itself or a mixture does not know.
 OF_ONE_DATASET = (
     "dataset", "episodes", "skip_episodes", "eval_episodes", "corruption", "corruption_severity", "corruption_seed",
-    "weights", "policy", "relative_actions",
+    "weights", "policy", "relative_actions", "scale_floor",
 )  # fmt: skip
 
 

@@ -264,7 +264,8 @@ def evaluation_command(folder: Path) -> str:
     given = yaml.safe_load((folder / RECIPE_FILE).read_text(encoding="utf-8"))
     for each in (given, *(given.get("sources") or ())):
         if each.get("eval_episodes"):
-            return f"hf-ptr evaluate {folder} --dataset {each['dataset']} --episodes {each['eval_episodes']}"
+            which = f" --source {each['name']}" if each.get("name") else ""
+            return f"hf-ptr evaluate {folder} --dataset {each['dataset']} --episodes {each['eval_episodes']}{which}"
     return f"hf-ptr evaluate {folder} --env metaworld, or --dataset DIR --episodes IDS that it was not trained on"
 
 
