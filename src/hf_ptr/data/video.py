@@ -78,7 +78,7 @@ class VideoClip:
         """Seconds from the file's beginning to a frame."""
         return self.start + frame / fps
 
-    def open(self, fps: float, size: tuple[int, int] | None) -> _OpenVideo:
+    def open(self, fps: float, size: tuple[int, int] | None) -> OpenedFile:
         """The video, whose frames come in `size`."""
         return _OpenVideo(self.path, fps, size)
 

@@ -16,12 +16,11 @@ from hf_ptr.data.sources import Source, SourceSpec, make_source
 from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.embodiment import WIDTH, UnifiedActionSpace
 from hf_ptr.errors import InputError
-from hf_ptr.hub.datasets import streamed
 from hf_ptr.hub.places import dataset_folder, score_file
 from hf_ptr.policies import policy_from_dataset
 from hf_ptr.policies.acting import belief_lag
-from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe
-from hf_ptr.training.selection import split_episodes
+from hf_ptr.training.recipe import NEW_POLICY_FIELDS, DataArguments, Recipe
+from hf_ptr.training.selection import seen_through, split_episodes
 
 # What one dataset has, and each source says for itself or a mixture does not know.
 OF_ONE_DATASET = (
@@ -45,7 +44,7 @@ def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, MixtureDataset | None, A
         raise InputError(f"{', '.join(clash)} cannot be set with sources; remove the key, or write it into a source")
     cameras = [] if data.observation_features == [data.state_feature] else data.observation_features
     specs = [SourceSpec.parse(_mapping(text), number) for number, text in enumerate(data.sources or ())]
-    sources = [_read(spec, data.state_feature, data.action_feature, cameras, data.streaming) for spec in specs]
+    sources = [_read(spec, data, cameras) for spec in specs]
     policy, processor = policy_from_dataset(
         _example(sources, data.state_feature, data.action_feature),
         observation_features=data.observation_features,
@@ -91,21 +90,18 @@ def _mapping(text: str) -> Any:
         return text
 
 
-def _read(spec: SourceSpec, state_feature: str, action_feature: str, cameras: list[str], streams: bool) -> Source:
+def _read(spec: SourceSpec, data: DataArguments, cameras: list[str]) -> Source:
     name = spec.name or Path(spec.dataset).resolve().name
     own = [spec.features.get(camera, camera) for camera in cameras]
-    folder = dataset_folder(spec.dataset, () if streams else own)
+    folder = dataset_folder(spec.dataset, () if data.streaming else own)
     split = split_episodes(folder, spec)
-    train, held_out = split.train, split.held_out
-    if streams:
-        train, held_out = streamed(train, folder), None if held_out is None else streamed(held_out, folder)
     source = make_source(
         spec,
-        train,
+        seen_through(split.train, folder, data),
         name,
-        state_feature=state_feature,
-        action_feature=action_feature,
-        held_out=held_out,
+        state_feature=data.state_feature,
+        action_feature=data.action_feature,
+        held_out=None if split.held_out is None else seen_through(split.held_out, folder, data),
         weight_file=None if spec.weights is None else score_file(spec.weights),
     )
     missing = [camera for camera in cameras if camera not in source.table.videos]
@@ -116,7 +112,7 @@ def _read(spec: SourceSpec, state_feature: str, action_feature: str, cameras: li
             f"(it has: {known})"
         )
     ids = split.whole.episode_index.tolist()
-    here = () if streams else own
+    here = () if data.streaming else own
     refuse_unusable(validate_dataset(folder, episodes=ids, cameras=here, decode=False), split.skip)
     return source
 

@@ -34,6 +34,9 @@ class DataArguments:
     streaming: bool = field(
         default=False, metadata={"help": "Pull videos from the Hub as they are needed, and not all before training."}
     )
+    video_decoder: str = field(
+        default="pyav", metadata={"help": "What decodes videos: pyav, or torchcodec where it is installed."}
+    )
     corruption: str = field(default="clean", metadata={"help": "Faults put into the training data, by name."})
     corruption_severity: float = field(default=1.0, metadata={"help": "So many times as severe as the name says."})
     corruption_seed: int = field(default=0, metadata={"help": "Which episodes the faults fall on."})

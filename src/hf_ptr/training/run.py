@@ -25,7 +25,6 @@ from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.data.weights import read_weights
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_json, write_text
-from hf_ptr.hub.datasets import streamed
 from hf_ptr.hub.places import checkpoint_folder, dataset_folder, pull_videos, score_file
 from hf_ptr.policies import VLAPolicy, adapter_of, policy_from_dataset, require_fits
 from hf_ptr.policies.acting import belief_lag
@@ -37,7 +36,7 @@ from hf_ptr.training.mixing import mixture_of
 from hf_ptr.training.provenance import RECIPE_FILE, corruption_of, told, told_of
 from hf_ptr.training.publishing import push_finished
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
-from hf_ptr.training.selection import select_episodes
+from hf_ptr.training.selection import seen_through, select_episodes
 from hf_ptr.training.trainer import PTRTrainer
 
 logger = logging.get_logger(__name__)
@@ -128,7 +127,7 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     streams = recipe.data.streaming
     dataset = dataset_folder(str(recipe.data.dataset), () if streams else recipe.data.observation_features)
     selected = select_episodes(dataset, recipe.data)
-    whole, table = selected.whole, selected.train
+    whole, table, held_out = selected.whole, selected.train, selected.held_out
     faults = selected.truth if selected.truth.faults else corruption_of(dataset)
     policy, processor = _policy(recipe, table)
     config = adapter_of(policy).config
@@ -143,11 +142,8 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
         "target_offset": recipe.data.target_offset,
     }
     weights = None if recipe.data.weights is None else read_weights(score_file(recipe.data.weights), table)
-    held_out = selected.held_out
-    if streams:
-        table, held_out = streamed(table, dataset), None if held_out is None else streamed(held_out, dataset)
-    train = chunks_for(config, table, weights=weights, **cut)
-    evaluation = None if held_out is None else chunks_for(config, held_out, **cut)
+    train = chunks_for(config, seen_through(table, dataset, recipe.data), weights=weights, **cut)
+    evaluation = None if held_out is None else chunks_for(config, seen_through(held_out, dataset, recipe.data), **cut)
     trainer = _trainer(recipe, policy, processor, train, evaluation)
     trainer.provenance["corruption"] = None if faults is None else told(faults)
     return trainer

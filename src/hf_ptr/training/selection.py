@@ -9,8 +9,10 @@ from typing import Protocol
 from hf_ptr.data.corruption import CorruptionTruth, corrupt
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.data.torchcodec_video import decoded_by
 from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.errors import InputError
+from hf_ptr.hub.datasets import streamed
 from hf_ptr.hub.places import named
 from hf_ptr.training.recipe import DataArguments, parse_episodes
 
@@ -99,6 +101,12 @@ def split_episodes(dataset: Path, data: Episodes) -> Split:
         episodes = [number for number in whole.episode_index.tolist() if number not in set(held_out)]
     table = whole if episodes is None else whole.select(episodes)
     return Split(whole, table, None if held_out is None else whole.select(held_out), skip)
+
+
+def seen_through(table: EpisodeTable, dataset: Path, data: DataArguments) -> EpisodeTable:
+    """The table with its videos decoded, and pulled, as a recipe says."""
+    table = decoded_by(table, data.video_decoder)
+    return streamed(table, dataset) if data.streaming else table
 
 
 def _read(dataset: str, episodes: list[int] | None, skip: list[int]) -> EpisodeTable:
