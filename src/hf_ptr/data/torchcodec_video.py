@@ -111,7 +111,7 @@ def _torchcodec() -> Any:
         from torchcodec import decoders
     except (ImportError, OSError, RuntimeError) as error:
         raise InputError(
-            f"video_decoder torchcodec cannot be loaded ({first_line(error)}); install a torchcodec for this torch and "
-            "FFmpeg's shared libraries, or leave video_decoder out"
+            f"video_decoder torchcodec cannot be loaded ({first_line(error)}); install a torchcodec for this torch "
+            "and FFmpeg's shared libraries, or leave video_decoder out"
         ) from error
     return decoders
