@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from data_helpers import coded_table, vector, with_camera, write_v21
+from hub_server import HubServer
 from transformers import AutoModel
 from typer.testing import CliRunner
 
@@ -244,6 +245,15 @@ def test_a_mixtures_policy_is_evaluated_for_each_robot(generalist: Path, sources
     assert evaluation_command(generalist) == f"hf-ptr evaluate {generalist} --dataset {folders[0]} --episodes 1"
     with pytest.raises(InputError, match="source g1 acts 20 times a second, and Meta-World is stepped 80 times"):
         evaluate_metaworld(generalist, ["reach-v3"], 1, source="g1")
+
+
+def test_a_mixtures_policy_acts_for_each_robot_from_the_hub(generalist: Path, logged_in: HubServer) -> None:
+    pushed = CliRunner().invoke(app, ["push", str(generalist), "--repo-id", "alice/generalist"])
+    assert pushed.exit_code == 0, pushed.exception
+    here, there = (load_for_robot(place, "arm")[2] for place in (str(generalist), "alice/generalist"))
+    assert here is not None and there is not None and here.to_dict() == there.to_dict()
+    card = logged_in.store.files("alice/generalist")["README.md"].decode()
+    assert "each chunk counts as much as a score file says" in card and "g1: ani-severe" in card
 
 
 def test_slots_that_a_robot_does_not_have_are_never_read(generalist: Path) -> None:
