@@ -16,7 +16,7 @@ from hf_ptr.data.sources import Source, SourceSpec, make_source
 from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.embodiment import WIDTH, UnifiedActionSpace
 from hf_ptr.errors import InputError
-from hf_ptr.hub.places import dataset_folder, score_file
+from hf_ptr.hub.places import dataset_folder, hub_place, score_file
 from hf_ptr.policies import policy_from_dataset
 from hf_ptr.policies.acting import belief_lag
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, DataArguments, Recipe
@@ -91,7 +91,8 @@ def _mapping(text: str) -> Any:
 
 
 def _read(spec: SourceSpec, data: DataArguments, cameras: list[str]) -> Source:
-    name = spec.name or Path(spec.dataset).resolve().name
+    there = hub_place(spec.dataset)
+    name = spec.name or (Path(spec.dataset).resolve().name if there is None else there.repo_id.rpartition("/")[2])
     own = [spec.features.get(camera, camera) for camera in cameras]
     folder = dataset_folder(spec.dataset, () if data.streaming else own)
     split = split_episodes(folder, spec)
