@@ -1,4 +1,4 @@
-"""Peak memory and time of `hf-ptr score --fit` against the number of episodes, and of chunks' length.
+"""Peak memory and time of `hf-ptr score --fit` against the number of episodes, and against the length of chunks.
 
     python -m benchmarks.score_memory [--episodes 40 200 800]
 
@@ -25,7 +25,7 @@ from hf_ptr.files import write_json
 
 RESULTS = ROOT / "benchmarks" / "results" / "score_memory.json"
 WIDTH, FRAMES, TASKS = 26, 120, 4
-CHUNKS = (16, 64)
+CHUNK, LONG_CHUNK = 16, 64
 MEASURED = """
 import resource, sys
 from hf_ptr.cli import main
@@ -78,7 +78,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as aside:
         for episodes in sizes:
             folder = demonstrations(episodes, Path(aside) / str(episodes))
-            for chunk_size in CHUNKS:
+            for chunk_size in (CHUNK, LONG_CHUNK) if episodes == max(sizes) else (CHUNK,):
                 out = Path(aside) / f"{episodes}.parquet"
                 found = measure("score", str(folder), "--fit", "--chunk-size", str(chunk_size), "--out", str(out))
                 table_mb = 2 * WIDTH * 4 * episodes * FRAMES / 1e6
