@@ -151,7 +151,7 @@ def test_samples_are_what_their_frames_hold() -> None:
     assert torch.equal(batch["episode_index"] - 7, whole.episode)
     # The last chunk of an episode is cut off by its end, and filled up with zeros.
     assert not batch["action_mask"].all() or bool(whole.action.isfinite().all())
-    observed = cut.observed[0].scaled(batch["next_observation"])
+    observed = cut.observed[0].scale_(batch["next_observation"])
     assert torch.equal(observed, whole.consequence)
 
 

@@ -86,19 +86,19 @@ class Features:
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         """Of frames `(…,)`: `(…, width)`."""
-        return self.scaled(self.raw(rows))
+        return self.scale_(self.raw(rows))
 
     def raw(self, rows: Tensor) -> Tensor:
-        """Of frames `(…,)` as they are in the table: `(…, width)`."""
+        """Of frames `(…,)` as they are in the table: `(…, width)`, a copy."""
         taken = [column[rows] for column in self._columns]
         return taken[0] if len(taken) == 1 else torch.cat(taken, dim=-1)
 
-    def scaled(self, values: Tensor) -> Tensor:
-        """Values `(…, width)` in standard deviations."""
+    def scale_(self, values: Tensor) -> Tensor:
+        """Puts values `(…, width)` into standard deviations, in place."""
         if self._scale is None:
             return values
         mean, std = self._scale
-        return ((values - mean) / std).clamp(-LIMIT, LIMIT)
+        return values.sub_(mean).div_(std).clamp_(-LIMIT, LIMIT)
 
 
 @dataclass(frozen=True)
@@ -178,8 +178,9 @@ class Cut:
         step = self.row[rows][..., None] + torch.arange(self.chunk_size)
         inside = (step < self.episode_end[self.episode[rows]][..., None])[..., None]
         last = int(self.episode_end[-1]) - 1
-        values = self.acted.raw(step.clamp(max=last)).masked_fill(~inside, 0.0)
-        return (self.acted.scaled(values) * inside).flatten(-2)
+        # In place: twelve shifts of a pass of chunks are what takes the most memory of all.
+        values = self.acted.raw(step.clamp_(max=last)).masked_fill_(~inside, 0.0)
+        return self.acted.scale_(values).mul_(inside).flatten(-2)
 
     def _consequences(self, rows: Tensor) -> Tensor:
         return _joined(self.observed, self.row[rows] + self.target_offset)

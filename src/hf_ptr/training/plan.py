@@ -10,13 +10,10 @@ from typing import Any
 
 from transformers import SchedulerType
 
+from hf_ptr.training.memory import activation_bytes, state_bytes
 from hf_ptr.training.recipe import Recipe, load_recipe
 from hf_ptr.training.run import build_trainer, require_same_run
 from hf_ptr.training.trainer import PTRTrainer
-
-# Bytes for each trained parameter: its value, its gradient and the two moments of AdamW, in float32.
-BYTES_TRAINED = 16
-BYTES_FIXED = 4
 
 
 def plan_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
@@ -77,8 +74,8 @@ def _plan(recipe: Recipe, trainer: PTRTrainer) -> dict[str, dict[str, Any]]:
         },
         "method": {"arm": arm_of(trainer), "α": args.alpha, "weights in": f"[{args.w_min:g}, {args.w_max:g}]"},
         "memory": {
-            "on each device": f"{_mebibytes(BYTES_TRAINED * trained + BYTES_FIXED * fixed)} for weights, gradients "
-            "and AdamW; the activations of a batch come on top",
+            "on each device": f"{_mebibytes(state_bytes(trainer.model))} for weights, gradients and AdamW",
+            "activations": _activations(trainer),
             "on the host": f"{_mebibytes(held)} of vectors; pictures are decoded as they are needed",
         },
     }
@@ -95,6 +92,15 @@ def arm_of(trainer: PTRTrainer) -> str:
     if args.alpha > 0:
         return f"PTR as published{belief}; every weight is 1 for the first {args.nce_warmup_steps:,} steps"
     return f"plain supervised post-training{belief}"
+
+
+def _activations(trainer: PTRTrainer) -> str:
+    chunks: Any = trainer.train_dataset
+    few = trainer.data_collator(chunks.__getitems__(list(range(min(2, len(chunks))))))
+    size = activation_bytes(trainer.model, few, trainer.args.per_device_train_batch_size)
+    if size is None:
+        return "come on top; this policy's cannot be told beforehand"
+    return f"about {_mebibytes(size)} more for {trainer.args.per_device_train_batch_size} chunks, give or take a third"
 
 
 def _mebibytes(size: float) -> str:
