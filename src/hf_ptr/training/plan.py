@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import SchedulerType
 
+from hf_ptr.errors import InputError
 from hf_ptr.training.memory import activation_bytes, state_bytes
 from hf_ptr.training.recipe import Recipe, load_recipe
 from hf_ptr.training.run import build_trainer, require_same_run
@@ -26,7 +28,7 @@ def plan_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, di
     Raises:
         InputError: as `run_recipe`.
     """
-    recipe = load_recipe(path, overrides)
+    recipe, for_accelerator = _load(path, overrides)
     place = str(recipe.training.output_dir)
     require_same_run(Path(place), recipe)
     with tempfile.TemporaryDirectory() as aside:
@@ -35,7 +37,22 @@ def plan_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, di
         # It would make the repository.
         recipe.training.push_to_hub = False
         trainer = build_trainer(recipe)
-        return {**_plan(recipe, trainer), "output": {"folder": place}}
+        plan = _plan(recipe, trainer)
+        if for_accelerator:
+            plan["steps"]["devices"] = "none here that these settings need: run it where there is an accelerator"
+        return {**plan, "output": {"folder": place}}
+
+
+def _load(path: str | Path, overrides: Sequence[str]) -> tuple[Recipe, bool]:
+    """The recipe, and whether it is for an accelerator and there is none: it can be planned all the same."""
+    try:
+        return load_recipe(path, overrides), False
+    except InputError as error:
+        if torch.accelerator.is_available() or "use_cpu" not in str(error):
+            raise
+    recipe = load_recipe(path, [*overrides, "use_cpu=true"])
+    del recipe.given["use_cpu"]
+    return recipe, True
 
 
 def _plan(recipe: Recipe, trainer: PTRTrainer) -> dict[str, dict[str, Any]]:
