@@ -11,7 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from hf_ptr.errors import InputError
 from hf_ptr.hub.places import HUB_ID, LAST_CHECKPOINT, HubPlace, explained
-from hf_ptr.saved import refuse_pickles_in
+from hf_ptr.pickles import refuse_pickles_in
 
 # What a run's folder holds for others: the model with its parts, what made it, and its card. No logs, no pickle.
 PUSHED = (".json", ".safetensors", ".yaml", ".md", ".txt", ".model", ".jinja", ".png")

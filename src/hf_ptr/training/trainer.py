@@ -56,6 +56,7 @@ from hf_ptr.training.publishing import END_MESSAGE, push_checkpoint, push_run, r
 from hf_ptr.training.ranks import Ranks
 from hf_ptr.training.refusals import refuse, walks
 from hf_ptr.training.stopping import StopSignals, leave
+from hf_ptr.training.weight_loggers import show_histogram
 from hf_ptr.training.weight_record import WEIGHTS_FILE, WeightRecord, weight_record
 from hf_ptr.training.window import Window
 
@@ -376,7 +377,9 @@ class PTRTrainer(Trainer):
             return
         counts = self._record.take_log(self._sum)
         if self.is_world_process_zero() and any(counts):
-            append_histogram(Path(str(self.args.output_dir)), self.state.global_step, self._record.edges, counts)
+            edges, step = self._record.edges, self.state.global_step
+            append_histogram(Path(str(self.args.output_dir)), step, edges, counts)
+            show_histogram(self.callback_handler.callbacks, step, edges, counts)
 
     def _sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum over all ranks, as a tensor of its own."""
