@@ -86,7 +86,7 @@ def test_the_callers_dataset_and_random_numbers_are_left_alone(metaworld_dataset
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    calibrating.calibrated_chunks(chunks, trainer.args, trainer.accelerator)
+    calibrating.calibrated_chunks(chunks, trainer.args, trainer.accelerator, trainer.ranks)
     assert torch.equal(torch.rand(2), expected)
     trainer.train()
     assert chunks.weights is None

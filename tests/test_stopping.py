@@ -53,7 +53,7 @@ def assert_same_end(left: PTRTrainer, right: PTRTrainer) -> None:
         (left.model, right.model),
         (left.objective.pool, right.objective.pool),
         (left.objective.controller, right.objective.controller),
-        (left.carry, right.carry),
+        (left.step_loss.carry, right.step_loss.carry),
     ):
         before, after = mine.state_dict(), other.state_dict()
         assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)

@@ -221,7 +221,7 @@ def test_resuming_gives_the_very_run(metaworld_dataset: Path, tmp_path: Path, se
     for mine, other in (
         (straight.objective.pool, resumed.objective.pool),
         (straight.objective.controller, resumed.objective.controller),
-        (straight.carry, resumed.carry),
+        (straight.step_loss.carry, resumed.step_loss.carry),
     ):
         before, after = mine.state_dict(), other.state_dict()
         assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
@@ -353,10 +353,10 @@ def test_evaluation_sees_no_weight_and_leaves_training_alone(metaworld_dataset: 
     trainer = make(metaworld_dataset, tmp_path)
     trainer.train()
     trainer.eval_dataset = trainer.train_dataset
-    before = {**trainer.objective.pool.state_dict(), **trainer.carry.state_dict()}
+    before = {**trainer.objective.pool.state_dict(), **trainer.step_loss.carry.state_dict()}
     torch.manual_seed(3)
     loss = trainer.evaluate()["eval_loss"]
-    after = {**trainer.objective.pool.state_dict(), **trainer.carry.state_dict()}
+    after = {**trainer.objective.pool.state_dict(), **trainer.step_loss.carry.state_dict()}
     assert all(torch.equal(before[name], after[name]) for name in before)
     trainer.args.w_max, trainer.args.w_min = 1.0, 1.0
     torch.manual_seed(3)

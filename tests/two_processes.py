@@ -42,7 +42,7 @@ def uneven_step(
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss and gradients of one step in which the ranks have the chunks of `UNEVEN`, from an empty queue."""
     trainer.objective.pool.load_state_dict({})
-    trainer.carry.load_state_dict({})
+    trainer.step_loss.carry.load_state_dict({})
     model.zero_grad()
     parts = [trainer.data_collator(trainer.train_dataset.__getitems__(UNEVEN[kind][rank])) for rank in ranks]
     for rank, part in zip(ranks, parts, strict=True):

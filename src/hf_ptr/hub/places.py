@@ -25,7 +25,7 @@ from huggingface_hub.errors import (
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.weights import SCORES_FILE
 from hf_ptr.errors import InputError, nearest
-from hf_ptr.saved import PICKLES, refuse_pickles
+from hf_ptr.saved import PICKLES, pickles, refuse_pickles
 
 HUB_ID = re.compile(r"(?P<repo_id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>\S+))?")
 # `models--user--name/snapshots/<commit>`, as huggingface_hub lays out its cache.
@@ -130,11 +130,12 @@ def checkpoint_folder(place: str | os.PathLike) -> Path:
     with explained(there, "model"):
         try:
             info = HfApi().model_info(there.repo_id, revision=there.revision)
-            names = {file.rfilename.partition("/")[0] for file in info.siblings or () if "/" in file.rfilename}
+            files = [file.rfilename for file in info.siblings or () if "/" in file.rfilename]
         except Exception as error:
             if not is_unreachable(error):
                 raise
-            names = {LAST_CHECKPOINT}
+            files = [f"{LAST_CHECKPOINT}/"]
+        names = {name.partition("/")[0] for name in files}
         steps = sorted(
             int(name.removeprefix("checkpoint-")) for name in names if re.fullmatch(r"checkpoint-\d+", name)
         )
@@ -142,6 +143,12 @@ def checkpoint_folder(place: str | os.PathLike) -> Path:
         if chosen is None:
             raise InputError(
                 f"{there} holds no checkpoint to go on from; push with hub_strategy=checkpoint, or pass it as policy"
+            )
+        pickled = pickles(name for name in files if name.startswith(f"{chosen}/"))
+        if pickled:
+            raise InputError(
+                f"{there} holds {pickled[0]}, a pickle, which hf-ptr no longer writes, nor opens; start a new run "
+                f"with policy set to {there}"
             )
         return _pulled(there, "model", [f"{chosen}/*"]) / chosen
 
