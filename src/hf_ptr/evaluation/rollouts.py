@@ -14,7 +14,16 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from hf_ptr.envs.metaworld import FEATURES, IMAGE, LONGEST_EPISODE, MAX_STEPS, MetaWorldEnv, metaworld_version
+from hf_ptr.envs.controls import CONTROLS
+from hf_ptr.envs.metaworld import (
+    ACTION,
+    IMAGE,
+    LONGEST_EPISODE,
+    MAX_STEPS,
+    MetaWorldEnv,
+    dataset_features,
+    metaworld_version,
+)
 from hf_ptr.envs.tasks import INSTRUCTIONS, evaluation_seed, task_names
 from hf_ptr.envs.workers import map_in_order, progress_bar
 from hf_ptr.errors import InputError, nearest
@@ -71,7 +80,8 @@ def evaluate_metaworld(
 ) -> SuccessTable:
     """Success rates of a checkpoint, `episodes` episodes of every task, none of whose initial states is ever recorded.
 
-    The result depends on the checkpoint, `tasks`, `episodes`, `seed` and `max_steps` alone, not on `workers`.
+    The robot is told hand displacements or joint displacements, whichever the policy's dimensions are those of. The
+    result depends on the checkpoint, `tasks`, `episodes`, `seed` and `max_steps` alone, not on `workers`.
 
     Args:
         checkpoint: a saved policy's folder.
@@ -95,7 +105,7 @@ def evaluate_metaworld(
         raise InputError(f"workers is {workers}; at least 1 process is needed")
     folder = Path(checkpoint)
     digest = _checkpoint_digest(folder)
-    _check_fits(folder, names)
+    control = _fitting_control(folder, names)
     version = metaworld_version()
     batches = [
         _Batch(
@@ -103,6 +113,7 @@ def evaluate_metaworld(
             digest,
             version,
             task,
+            control,
             seed,
             first,
             min(EPISODES_TOGETHER, episodes - first),
@@ -131,6 +142,7 @@ def rollout_task(
     seeds: Sequence[int],
     max_steps: int,
     generator: torch.Generator | None = None,
+    control: str = "hand",
 ) -> list[bool]:
     """Run one episode per environment seed, all together, and say which solved the task.
 
@@ -143,13 +155,14 @@ def rollout_task(
         seeds: of the environments, one an episode.
         max_steps: after which an episode has failed.
         generator: of the policy's noise.
+        control: what the robot is told, see [`MetaWorldEnv`].
 
     Raises:
         InputError: the policy wants a feature that Meta-World lacks, or its actions are NaN or infinite.
     """
     config = policy.config
     pixels = max(config.picture_size) if config.cameras else None
-    environments = [MetaWorldEnv(task, pixels) for _ in seeds]
+    environments = [MetaWorldEnv(task, pixels, control) for _ in seeds]
     with ExitStack() as cameras:
         for env in environments:
             cameras.callback(env.close)
@@ -201,6 +214,7 @@ class _Batch:
     digest: str
     metaworld: str
     task: str
+    control: str
     seed: int
     first: int
     count: int
@@ -243,7 +257,7 @@ def _run(batch: _Batch) -> list[bool]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        solved = rollout_task(policy, processor, batch.task, seeds, batch.max_steps, generator)
+        solved = rollout_task(policy, processor, batch.task, seeds, batch.max_steps, generator, batch.control)
     finally:
         torch.set_num_threads(threads)
     batch.keep(solved)
@@ -278,8 +292,11 @@ def _checkpoint_digest(checkpoint: Path) -> str:
     return digest.hexdigest()
 
 
-def _check_fits(checkpoint: Path, tasks: Sequence[str]) -> None:
-    """Refuse a checkpoint of another robot, or one that does not know an instruction, before anything is simulated."""
+def _fitting_control(checkpoint: Path, tasks: Sequence[str]) -> str:
+    """
+    The control whose dimensions a checkpoint has. Refuses one of another robot, or one that does not know an
+    instruction, before anything is simulated.
+    """
     from transformers import AutoConfig
 
     from hf_ptr.policies import VLAProcessor
@@ -297,29 +314,36 @@ def _check_fits(checkpoint: Path, tasks: Sequence[str]) -> None:
         raise InputError(
             f"the policy sees through {', '.join(config.observation_features)}, Meta-World has {IMAGE} alone"
         )
-    widths = {
-        "observation_dim": 0 if sees else sum(_width(name) for name in config.observation_features),
-        "state_dim": _width(config.state_feature),
-        "action_dim": FEATURES["action"]["shape"][0],
-    }
-    for name, width in widths.items():
-        if getattr(config, name) != width:
-            raise InputError(
-                f"{checkpoint} has {name} {getattr(config, name)} but Meta-World needs {width}; it is of another robot"
-            )
+    observed = () if sees else config.observation_features
+    wrong = {}
+    for control in CONTROLS:
+        widths = {
+            "observation_dim": sum(_width(name, control) for name in observed),
+            "state_dim": _width(config.state_feature, control),
+            "action_dim": dataset_features(control=control)[ACTION]["shape"][0],
+        }
+        wrong[control] = [(name, width) for name, width in widths.items() if getattr(config, name) != width]
+    fitting = [control for control in CONTROLS if not wrong[control]]
+    if not fitting:
+        name, width = wrong["hand"][0]
+        raise InputError(
+            f"{checkpoint} has {name} {getattr(config, name)} but Meta-World needs {width}; it is of another robot"
+        )
     processor = VLAProcessor.from_pretrained(checkpoint)
     processor.encode_instructions([INSTRUCTIONS[task] for task in tasks])
+    return fitting[0]
 
 
-def _width(feature: str) -> int:
+def _width(feature: str, control: str) -> int:
     """The length of one of Meta-World's observations."""
-    observed = [name for name in FEATURES if name != "action"]
+    features = dataset_features(control=control)
+    observed = [name for name in features if name != ACTION]
     if feature not in observed:
         raise InputError(
             f"the policy observes {feature!r}, which Meta-World lacks (it has {', '.join(observed)})."
             f"{nearest(feature, observed)}"
         )
-    return int(FEATURES[feature]["shape"][0])
+    return int(features[feature]["shape"][0])
 
 
 def _picture(env: MetaWorldEnv) -> Any:

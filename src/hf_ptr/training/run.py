@@ -14,6 +14,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch.utils.data import Dataset
 from transformers import set_seed
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.utils import logging
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.columns import first_line
@@ -24,9 +25,10 @@ from hf_ptr.data.weights import read_weights
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_json, write_text
 from hf_ptr.hub.places import checkpoint_folder, dataset_folder, model_folder, pull_videos, score_file
-from hf_ptr.policies import adapter_of, policy_from_dataset, require_fits
+from hf_ptr.policies import VLAPolicy, adapter_of, policy_from_dataset, require_fits
 from hf_ptr.policies.acting import belief_lag
 from hf_ptr.policies.loading import load_to_train
+from hf_ptr.policies.vla.instructions import learn_instructions
 from hf_ptr.training.checkpoints import last_complete_checkpoint, restore_replaced
 from hf_ptr.training.data_digest import require_same_data
 from hf_ptr.training.mixing import mixture_of
@@ -36,6 +38,8 @@ from hf_ptr.training.ranks import Ranks
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
 from hf_ptr.training.selection import select_episodes
 from hf_ptr.training.trainer import PTRTrainer
+
+logger = logging.get_logger(__name__)
 
 # How each source's robot is spoken to: its slots, units and frame rate.
 MIXTURE_FILE = "mixture.json"
@@ -236,6 +240,11 @@ def _policy(recipe: Recipe, table: EpisodeTable) -> tuple[Any, Any]:
         features = {}
     _refuse_settings(list(features), place)
     require_fits(actor.config, table, place)
+    # Under LoRA the embeddings are not trained, and an instruction that the policy lacks is refused.
+    if isinstance(policy, VLAPolicy) and not recipe.lora.use_peft:
+        new = learn_instructions(policy, processor, table.tasks)
+        if new:
+            logger.warning(f"{len(new)} instructions are new to {place}, such as {new[0]!r}; it learns them")
     return policy, processor
 
 
