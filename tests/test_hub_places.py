@@ -79,9 +79,13 @@ def test_only_what_is_read_is_pulled(hub: HubServer) -> None:
     )
     pull_videos(table, ["observation.state", "observation.images.wrist"])
     assert (folder / "videos/observation.images.wrist/chunk-000/file-000.mp4").is_file()
-    put(hub, "alice/run", {"config.json": b"{}", "last-checkpoint/optimizer.pt": b"0", "checkpoint-5/a.json": b"0"})
+    put(
+        hub,
+        "alice/run",
+        {"config.json": b"{}", "last-checkpoint/trainer_state.json": b"0", "checkpoint-5/a.json": b"0"},
+    )
     assert {path.name for path in model_folder("alice/run").iterdir()} == {"config.json"}
-    assert {path.name for path in checkpoint_folder("alice/run").iterdir()} == {"optimizer.pt"}
+    assert {path.name for path in checkpoint_folder("alice/run").iterdir()} == {"trainer_state.json"}
     put(hub, "alice/steps", {f"checkpoint-{n}/trainer_state.json": str(n).encode() for n in (9, 10)})
     assert (checkpoint_folder("alice/steps") / "trainer_state.json").read_bytes() == b"10"
 
@@ -115,6 +119,12 @@ def test_every_refusal_is_one_line(hub: HubServer, monkeypatch: pytest.MonkeyPat
         score_file("alice/data")
     with pytest.raises(InputError, match="alice/open holds no checkpoint to go on from"):
         checkpoint_folder("alice/open")
+    for name in ("optimizer.pt", "rng_state.pth", "global_step5/mp_rank_00_model_states.pt"):
+        put(hub, "alice/old", {f"checkpoint-5/{name}": b"0", "checkpoint-5/trainer_state.json": b"{}"})
+        with pytest.raises(InputError, match=f"alice/old holds checkpoint-5/{name}, a pickle, which hf-ptr no longer"):
+            checkpoint_folder("alice/old")
+        hub.store.repos.pop(("model", "alice/old"))
+    assert not any("optimizer.pt" in request for request in hub.requests)
     monkeypatch.setenv("HF_TOKEN", "hf_bob")
     with pytest.raises(InputError, match="or your token may not read it"):
         model_folder("alice/secret")
