@@ -12,6 +12,7 @@ import exact_cases as cases
 import pytest
 import torch
 import two_processes
+from model_helpers import saved_text_encoder
 from safetensors.torch import load_file
 from test_trainer import make
 from transformers import AutoModel
@@ -27,6 +28,7 @@ Ranks = list[dict[str, Any]]
 def launched(metaworld_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that one launch of `two_processes.py` has filled."""
     folder = tmp_path_factory.mktemp("two")
+    saved_text_encoder(folder / "text")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     result = subprocess.run(
         [*command, two_processes.__file__, str(metaworld_dataset), str(folder)],
@@ -50,8 +52,8 @@ def test_two_processes_are_one_run(launched: Path, metaworld_dataset: Path, tmp_
     weights_are_those_of_both(launched)
     another_number_of_processes_is_named(launched, metaworld_dataset)
     parameters_may_be_shared_out(ranks, launched)
-    # The target is kept in single precision, whole and sharded.
-    assert all(max(rank["half"]) < 1e-6 and len(rank["half"]) == 2 for rank in ranks)
+    # In half precision, with and without recomputed activations, whole and sharded.
+    assert all(max(rank["off_target"]) < 1e-6 and len(rank["off_target"]) == 4 for rank in ranks)
     for rank, prefix in zip(ranks, ("MemoryError: ", "RuntimeError: the first process failed: "), strict=True):
         assert rank["unfit"] == ["InputError: no episode is long enough", f"{prefix}no memory"]
     # What one rank alone has seen is told by both.

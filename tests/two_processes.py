@@ -31,6 +31,7 @@ from hf_ptr.training.window import Window
 WATCHDOG_SECONDS = 200
 # What is also trained with sharded parameters.
 SHARDED = ("sft", "belief", "ptr", "lora")
+VARIANTS = {"bf16": {"bf16": True}, "recomputed": {"bf16": True, "activation_checkpointing": True}}
 # Chunks of each rank's batch in an uneven step: rank 1 has fewer, and none with a target, or the same as rank 0.
 UNEVEN = {"without_target": ((3, 40, 77, 110), (5, 200, 160)), "duplicates": ((3, 40, 77, 110), (40, 200, 3))}
 
@@ -174,9 +175,10 @@ def sharded_over_both(dataset: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def in_half_precision(dataset: Path, folder: Path) -> float:
-    """How far the EMA target of a run in bf16 is from the moving average of its tower, in single precision."""
-    trainer = make(dataset, folder, use_cpu=True, bf16=True, target_decay=0.5)
+def off_target(dataset: Path, folder: Path, **settings: Any) -> float:
+    """How far the EMA target of a run is from the moving average of its tower, in single precision."""
+    encoder = {"text_model": str(folder.parent / "text"), "num_context_layers": 1}
+    trainer = make(dataset, folder, use_cpu=True, target_decay=0.5, policy_settings=encoder, **settings)
     expected: dict[str, torch.Tensor] = {}
 
     def tower() -> dict[str, torch.Tensor]:
@@ -238,11 +240,13 @@ def main() -> None:
         "stopped": stopped_and_resumed(dataset, folder),
         "nan": not_a_number(dataset, folder),
         "unfit": fitted_by_one(dataset, folder),
-        "half": [in_half_precision(dataset, folder / "half_ddp")],
+        "off_target": [off_target(dataset, folder / name, **settings) for name, settings in VARIANTS.items()],
     }
     result["fsdp2"] = sharded_over_both(dataset, folder)
     with fsdp2():
-        result["half"].append(in_half_precision(dataset, folder / "half_fsdp2"))
+        result["off_target"] += [
+            off_target(dataset, folder / f"fsdp2_{name}", **settings) for name, settings in VARIANTS.items()
+        ]
     (folder / f"rank{rank}.json").write_text(json.dumps(result))
     torch.distributed.destroy_process_group()
 

@@ -73,10 +73,30 @@ def model_folder(place: str | os.PathLike, only: Sequence[str] | None = None) ->
     if there is None:
         return Path(place)
     with explained(there, "model"):
-        _refuse_pickles_there(there)
+        refuse_pickles(_files(there), there)
         return _pulled(
             there, "model", only, ignore=None if only else [*_training_states(), *map("*{}".format, PICKLES)]
         )
+
+
+def pretrained(place: str | os.PathLike) -> tuple[str, str | None]:
+    """
+    The name and the revision by which transformers loads a pretrained part of a policy, which others have trained.
+
+    Args:
+        place: a folder, `user/name` or `user/name@revision`.
+
+    Raises:
+        InputError: as [`model_folder`]; pickled weights are let lie where there are safetensors, too.
+    """
+    there = hub_place(place)
+    if there is None:
+        return str(place), None
+    with explained(there, "model"):
+        files = _files(there)
+        if not any(name.endswith(".safetensors") for name in files):
+            refuse_pickles(files, there)
+    return there.repo_id, there.revision
 
 
 def dataset_folder(place: str | os.PathLike, features: Sequence[str] = ()) -> Path:
@@ -128,14 +148,8 @@ def checkpoint_folder(place: str | os.PathLike) -> Path:
     if there is None:
         return Path(place)
     with explained(there, "model"):
-        try:
-            info = HfApi().model_info(there.repo_id, revision=there.revision)
-            files = [file.rfilename for file in info.siblings or () if "/" in file.rfilename]
-        except Exception as error:
-            if not is_unreachable(error):
-                raise
-            files = [f"{LAST_CHECKPOINT}/"]
-        names = {name.partition("/")[0] for name in files}
+        files = _files(there) or [f"{LAST_CHECKPOINT}/"]
+        names = {name.partition("/")[0] for name in files if "/" in name}
         steps = sorted(
             int(name.removeprefix("checkpoint-")) for name in names if re.fullmatch(r"checkpoint-\d+", name)
         )
@@ -223,15 +237,15 @@ def _pulled(there: HubPlace, kind: str, only: Sequence[str] | None, ignore: Sequ
     return Path(folder)
 
 
-def _refuse_pickles_there(there: HubPlace) -> None:
-    """Before anything is pulled. Without a connection there is only what was pulled before, and was refused then."""
+def _files(there: HubPlace) -> list[str]:
+    """The files of a model; none without a connection: what was pulled before was looked at then."""
     try:
         info = HfApi().model_info(there.repo_id, revision=there.revision)
     except Exception as error:
         if is_unreachable(error):
-            return
+            return []
         raise
-    refuse_pickles((file.rfilename for file in info.siblings or ()), there)
+    return [file.rfilename for file in info.siblings or ()]
 
 
 def _line(error: BaseException, there: HubPlace, kind: str) -> str | None:
