@@ -31,7 +31,6 @@ from hf_ptr.data import ChunkDataset, read_dataset
 from hf_ptr.errors import InputError
 from hf_ptr.hub.places import model_folder
 from hf_ptr.policies.lora import below
-from hf_ptr.training.plan import plan_recipe
 from hf_ptr.training.run import run_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -344,9 +343,8 @@ def test_the_hub_is_asked_before_the_data_are_read(tmp_path: Path, hub: HubServe
         (wrong[1], "no token to write to the Hub with"),
         (base, "which is not on the Hub: push that first"),
     ):
-        for command in (run_recipe, plan_recipe):
-            with pytest.raises(InputError, match=message):
-                command(RECIPE, [f"{key}={value}" for key, value in {**given, **more}.items()])
+        with pytest.raises(InputError, match=message):
+            run_recipe(RECIPE, [f"{key}={value}" for key, value in {**given, **more}.items()])
     assert hub.requests == []
     monkeypatch.setenv("HF_TOKEN", "hf_alice")
     # A policy or weights that are missing are told before the data, which are the most, are pulled.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 PICTURE_FILE = "weights.png"
 
@@ -41,7 +42,7 @@ def draw_weights(
         axis.legend(loc="upper center")
 
 
-def weight_picture(edges: Sequence[float], counts: Sequence[int], out: Path) -> Path:
+def weight_picture(edges: ArrayLike, counts: ArrayLike, out: Path) -> Path:
     """Draws it as the PNG `out`."""
     # Takes a second to import, which whoever only trains need not wait for.
     from matplotlib.figure import Figure

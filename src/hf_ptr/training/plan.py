@@ -11,7 +11,7 @@ from typing import Any
 from transformers import SchedulerType
 
 from hf_ptr.training.recipe import Recipe, load_recipe
-from hf_ptr.training.run import ask_where_to_push, build_trainer, require_same_run
+from hf_ptr.training.run import build_trainer, require_same_run
 from hf_ptr.training.trainer import PTRTrainer
 
 # Bytes for each trained parameter: its value, its gradient and the two moments of AdamW, in float32.
@@ -32,7 +32,6 @@ def plan_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, di
     recipe = load_recipe(path, overrides)
     place = str(recipe.training.output_dir)
     require_same_run(Path(place), recipe)
-    ask_where_to_push(recipe)
     with tempfile.TemporaryDirectory() as aside:
         # Trainer makes the folder that it is given.
         recipe.training.output_dir = aside
