@@ -94,6 +94,8 @@ def _read(spec: SourceSpec, data: DataArguments, cameras: list[str]) -> Source:
     there = hub_place(spec.dataset)
     name = spec.name or (Path(spec.dataset).resolve().name if there is None else there.repo_id.rpartition("/")[2])
     own = [spec.features.get(camera, camera) for camera in cameras]
+    # What is missing on the Hub is told before the data are pulled.
+    weight_file = None if spec.weights is None else score_file(spec.weights)
     folder = dataset_folder(spec.dataset, () if data.streaming else own)
     split = split_episodes(folder, spec)
     source = make_source(
@@ -103,7 +105,7 @@ def _read(spec: SourceSpec, data: DataArguments, cameras: list[str]) -> Source:
         state_feature=data.state_feature,
         action_feature=data.action_feature,
         held_out=None if split.held_out is None else seen_through(split.held_out, folder, data),
-        weight_file=None if spec.weights is None else score_file(spec.weights),
+        weight_file=weight_file,
     )
     missing = [camera for camera in cameras if camera not in source.table.videos]
     if missing:

@@ -248,10 +248,13 @@ def _set_of_source(given: dict[str, Any], key: str, value: Any) -> None:
     """Sets what `sources.NUMBER.KEY` names."""
     _, number, name = [*key.split(".", 2), ""][:3]
     sources = given.get("sources")
-    known = len(sources) if isinstance(sources, list) else 0
-    if not name or not number.isdecimal() or int(number) >= known or not isinstance(sources[int(number)], dict):
-        raise InputError(f"{key} is no key of one of the {known} sources; write for example sources.0.dataset=FOLDER")
-    sources[int(number)][name] = value
+    listed = sources if isinstance(sources, list) else []
+    source = listed[int(number)] if number.isdecimal() and int(number) < len(listed) else None
+    if not name or not isinstance(source, dict):
+        raise InputError(
+            f"{key} is no key of one of the {len(listed)} sources; write for example sources.0.dataset=FOLDER"
+        )
+    source[name] = value
 
 
 def _as_argument(key: str, value: Any) -> list[str]:
