@@ -140,10 +140,10 @@ def _read(spec: SourceSpec, data: DataArguments, named: _Features, known: Mappin
     )
     missing = [camera for camera in named.cameras if camera not in source.table.videos]
     if missing:
-        known = ", ".join(split.whole.videos) or "none"
+        listed = ", ".join(split.whole.videos) or "none"
         raise InputError(
             f"source {name} has no camera {missing[0]!r}; say which it is under features: {{{missing[0]}: …}} "
-            f"(it has: {known})"
+            f"(it has: {listed})"
         )
     ids = split.whole.episode_index.tolist()
     here = () if data.streaming else own
