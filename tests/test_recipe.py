@@ -131,6 +131,18 @@ def test_values_are_typed_and_overrides_win(tmp_path: Path) -> None:
     assert parse_episodes(recipe.data.episodes) == [0, 1, 2, 9]
 
 
+def test_a_source_is_overridden_by_its_number(tmp_path: Path) -> None:
+    path = write(tmp_path, "sources:\n  - {dataset: a, embodiment: fr3}\n  - {dataset: b, embodiment: fr3}\n")
+    recipe = load_recipe(path, ["sources.1.dataset=/data/c=d", "sources.0.weight=2"])
+    assert recipe.given["sources"] == [
+        {"dataset": "a", "embodiment": "fr3", "weight": 2},
+        {"dataset": "/data/c=d", "embodiment": "fr3"},
+    ]
+    for key in ("sources.2.dataset", "sources.x.dataset", "sources.0", "sources.0.", "sources."):
+        with pytest.raises(InputError, match=rf"{key} is no key of one of the 2 sources; write for example sources"):
+            load_recipe(path, [f"{key}=a"])
+
+
 @pytest.mark.parametrize(
     ("text", "overrides", "message"),
     [

@@ -24,6 +24,8 @@ EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
 FILES_PER_CHUNK = 1000
 # Rows, at least, of a row group; the last of a file may have fewer.
 GROUP_ROWS = 8192
+# Or so many bytes: pictures are read a row group at a time.
+GROUP_BYTES = 16 * 1024**2
 
 # What the file system refuses, and the user can mend; any other OSError is a bug and keeps its traceback.
 STORAGE_ERRORS = {
@@ -88,7 +90,8 @@ class DataFiles(NumberedFiles):
             repeating = [f.name for f in rows.schema if not pa.types.is_floating(_innermost(f.type))]
             self._writer = pq.ParquetWriter(path, rows.schema, use_dictionary=repeating)
         self._pending.append(rows)
-        if sum(map(len, self._pending)) >= GROUP_ROWS:
+        held = sum(rows.nbytes for rows in self._pending)
+        if sum(map(len, self._pending)) >= GROUP_ROWS or held >= GROUP_BYTES:
             self._flush()
         self.frames += length
         return self.place
@@ -158,10 +161,7 @@ class VideoFiles(NumberedFiles):
         self.episode = ImageStatistics()
 
     def add(self, frame: np.ndarray) -> None:
-        if frame.shape != self.shape or frame.dtype != np.uint8:
-            raise InputError(
-                f"video {self.key!r} got a frame of shape {frame.shape}, {frame.dtype}; expected {self.shape}, uint8"
-            )
+        require_picture(self.key, frame, self.shape)
         self.episode.add(frame)
         assert self._container is not None
         for packet in self._stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")):
@@ -206,6 +206,17 @@ class VideoFiles(NumberedFiles):
     def discard(self) -> None:
         with contextlib.suppress(OSError, av.error.FFmpegError):
             self.close()
+
+
+def require_picture(key: str, frame: np.ndarray, shape: tuple[int, ...]) -> None:
+    """
+    Check that a frame is a picture of a camera.
+
+    Raises:
+        InputError: it has another shape or type.
+    """
+    if frame.shape != shape or frame.dtype != np.uint8:
+        raise InputError(f"camera {key!r} got a frame of shape {frame.shape}, {frame.dtype}; expected {shape}, uint8")
 
 
 @contextlib.contextmanager
@@ -294,18 +305,27 @@ def arrow_schema(features: Mapping[str, Mapping[str, Any]]) -> pa.Schema:
     """The parquet schema with which `datasets` restores the features; shape `[1]` is a scalar, as in LeRobot."""
     import datasets
 
-    columns = {}
+    columns: dict[str, Any] = {}
     for name, feature in features.items():
+        if feature["dtype"] == "image":
+            columns[name] = datasets.Image()
+            continue
         value = datasets.Value(feature["dtype"])
         width = feature["shape"][0]
         columns[name] = value if width == 1 else datasets.List(value, length=width)
     return datasets.Features(columns).arrow_schema
 
 
-def arrow_table(arrays: Mapping[str, np.ndarray], schema: pa.Schema) -> pa.Table:
-    """Columns `(n, d)` as a table of that schema."""
+def arrow_table(
+    arrays: Mapping[str, np.ndarray], pictures: Mapping[str, Sequence[bytes]], schema: pa.Schema
+) -> pa.Table:
+    """Columns `(n, d)`, and encoded pictures, as a table of that schema."""
     columns = []
     for field in schema:
+        if field.name in pictures:
+            cells = [{"bytes": encoded, "path": None} for encoded in pictures[field.name]]
+            columns.append(pa.array(cells, field.type))
+            continue
         flat = pa.array(arrays[field.name].reshape(-1))
         if pa.types.is_fixed_size_list(field.type):
             flat = pa.FixedSizeListArray.from_arrays(flat, type=field.type)

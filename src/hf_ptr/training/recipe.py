@@ -31,6 +31,12 @@ class DataArguments:
     episodes: str | None = field(default=None, metadata={"help": "Episode ids, as in 0:16,20; all by default."})
     skip_episodes: str | None = field(default=None, metadata={"help": "Ids of unusable episodes to leave out."})
     eval_episodes: str | None = field(default=None, metadata={"help": "Held-out episode ids for the eval loss."})
+    streaming: bool = field(
+        default=False, metadata={"help": "Pull videos from the Hub as they are needed, and not all before training."}
+    )
+    video_decoder: str = field(
+        default="pyav", metadata={"help": "What decodes videos: pyav, or torchcodec where it is installed."}
+    )
     corruption: str = field(default="clean", metadata={"help": "Faults put into the training data, by name."})
     corruption_severity: float = field(default=1.0, metadata={"help": "So many times as severe as the name says."})
     corruption_seed: int = field(default=0, metadata={"help": "Which episodes the faults fall on."})
@@ -151,7 +157,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         path: of the YAML file, a flat mapping.
-        overrides: `key=value`, the value in YAML.
+        overrides: `key=value`, the value in YAML; `sources.0.key=value` is of the first source.
 
     Raises:
         InputError: for a file that is none, an unknown key (with its line and the nearest known one), a value of the
@@ -165,10 +171,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         if not equals:
             raise InputError(f"{text!r} is no key=value override; write for example max_steps=1000")
         try:
-            given[key] = yaml.load(value, Loader=_Loader)
+            content = yaml.load(value, Loader=_Loader)
         except yaml.YAMLError as error:
             raise InputError(f"the value of {text!r} cannot be read as YAML; quote it") from error
-        where[key] = "on the command line"
+        if key.startswith("sources."):
+            _set_of_source(given, key, content)
+        else:
+            given[key] = content
+            where[key] = "on the command line"
     if "hub_token" in given:
         raise InputError(
             f"hub_token stands {where['hub_token']}, and a run's folder keeps its recipe: take it out, and log in "
@@ -232,6 +242,16 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
             raise InputError(f"key {key!r} stands twice {place}; keep one")
         where[key] = place
     return content, where
+
+
+def _set_of_source(given: dict[str, Any], key: str, value: Any) -> None:
+    """Sets what `sources.NUMBER.KEY` names."""
+    _, number, name = [*key.split(".", 2), ""][:3]
+    sources = given.get("sources")
+    known = len(sources) if isinstance(sources, list) else 0
+    if not name or not number.isdecimal() or int(number) >= known or not isinstance(sources[int(number)], dict):
+        raise InputError(f"{key} is no key of one of the {known} sources; write for example sources.0.dataset=FOLDER")
+    sources[int(number)][name] = value
 
 
 def _as_argument(key: str, value: Any) -> list[str]:
