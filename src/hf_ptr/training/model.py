@@ -20,6 +20,7 @@ from hf_ptr.hub.places import model_folder
 from hf_ptr.policies.adapters import adapter_of, model_of
 from hf_ptr.policies.loading import load_trainable, save_interface
 from hf_ptr.policies.lora import is_adapted
+from hf_ptr.registration import register
 from hf_ptr.saved import ComponentConfig, load_exactly
 from hf_ptr.scoring import TargetEncoder, TransitionScorer, TransitionScorerConfig
 
@@ -349,3 +350,6 @@ def has_ptr_parts(place: str) -> bool:
 def tensors_under(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     """The entries of a state whose names begin with `prefix`, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+register(PTRModelConfig, PTRModel)
