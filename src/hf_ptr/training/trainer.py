@@ -126,6 +126,7 @@ class PTRTrainer(Trainer):
         self._sidecar = Sidecar(self.args, self.objective, self.step_loss.carry, self._means, self.ranks.index)
         self._loss_since_log: dict[str, torch.Tensor] = {}
         self.stop_signals = StopSignals()
+        self._run = Path(str(self.args.output_dir))
         self.stopped_by = 0
         self._saving_to: Path | None = None
         self.provenance = provenance(train_dataset, self._unwrapped().policy)
@@ -209,10 +210,6 @@ class PTRTrainer(Trainer):
             warm_up = self.args.with_scorer and self.state.global_step < self.args.nce_warmup_steps
             self._sidecar.record.add(losses.weight, inputs.get("source_index"), warm_up)
         return (losses.total, output) if return_outputs else losses.total
-
-    @property
-    def _run(self) -> Path:
-        return Path(str(self.args.output_dir))
 
     def _unwrapped(self) -> PTRModel:
         return self.accelerator.unwrap_model(self.model)
@@ -395,6 +392,6 @@ class PTRTrainer(Trainer):
         self.create_model_card(license)
         self._finish_current_push()
         where = {"revision": revision or self.args.hub_revision, "token": token or self.args.hub_token}
+        push = partial(push_run, self._run, self.hub_model_id, license=license, **where)
         message = commit_message or END_MESSAGE
-        push = partial(push_run, self._run, self.hub_model_id, message=message, license=license, **where)
-        return push() if blocking else HfApi().run_as_future(push)
+        return push(message=message) if blocking else HfApi().run_as_future(push, message=message)
