@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,10 @@ import numpy as np
 import pytest
 from data_helpers import REAL_V21, coded_picture, coded_table, vector, with_camera, write_v21
 from test_conversion import write_robomimic
+from test_report import scores_of, written
 
+from hf_ptr.curation.evidence import read_evidence
+from hf_ptr.curation.report import write_report
 from hf_ptr.data.convert_lerobot import convert_lerobot
 from hf_ptr.data.convert_robomimic import convert_robomimic
 from hf_ptr.data.lerobot_reader import read_dataset
@@ -90,3 +95,33 @@ def test_lerobot_reads_it_back_equal(make: Callable[[Path], Path], tmp_path: Pat
         # The same frame of the same file, by two decoders' conversions of its colours.
         assert np.abs(theirs - ours).max() <= 3
         assert f"stats/{camera}/mean" in seen
+
+
+@pytest.mark.parametrize("make", [recorded, converted])
+def test_the_reports_command_leaves_the_doubtful_episodes_out(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    root = make(tmp_path)
+    table = read_dataset(root)
+    evidence = read_evidence(written(scores_of(table, {1: 0.1}), tmp_path))
+    page = write_report(evidence, tmp_path / "r.html", table=table, dataset=str(root)).read_text()
+    command = html.unescape(re.findall(r'<textarea id="command"[^>]*>(.*?)</textarea>', page, re.DOTALL)[0])
+    assert command.startswith("lerobot-edit-dataset ") and command.endswith('"[1]"')
+    tools = {"PATH": f"{Path(str(PYTHON)).parent}:{os.environ['PATH']}", "PYTHONPATH": ""}
+    apart = {"HF_LEROBOT_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        command, shell=True, capture_output=True, text=True, timeout=280, cwd=tmp_path,
+        env={**os.environ, **tools, **apart},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    kept = read_dataset(Path(f"{root}_kept"))
+    expected = table.select([0, 2])
+    # LeRobot numbers what is left anew.
+    assert kept.episode_index.tolist() == [0, 1] and kept.lengths.tolist() == expected.lengths.tolist()
+    assert [kept.tasks[i] for i in kept.task_index] == [table.tasks[i] for i in expected.task_index]
+    for name, column in expected.columns.items():
+        np.testing.assert_array_equal(kept.columns[name], column)
+    for camera in table.videos:
+        ours = FrameReader(camera, table.videos[camera], table.fps).read([2, 2], [0, 3])
+        theirs = FrameReader(camera, kept.videos[camera], kept.fps).read([1, 1], [0, 3])
+        # LeRobot may encode what is left once more.
+        assert np.abs(ours.astype(int) - theirs.astype(int)).mean() < 12
+    assert read_dataset(root).num_episodes == 3

@@ -17,10 +17,10 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-# Model type to the package that registers it.
+# Model type to the package, or module, that registers it.
 COMPONENTS = {
     "ptr_belief_tokenizer": "hf_ptr.belief",
-    "ptr_transition_scorer": "hf_ptr.scoring",
+    "ptr_transition_scorer": "hf_ptr.scoring.scorer",
     "ptr_vla": "hf_ptr.policies.vla",
     "ptr": "hf_ptr.training",
 }

@@ -43,10 +43,12 @@ def before_all(
         hf-ptr report scores.parquet
     """
     if quiet:
+        from hf_ptr.progress import without_bars
+
         # Progress bars and all that is said go there; errors, on the other stream, stay. Closed with the context.
         nowhere = context.with_resource(open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         context.with_resource(redirect_stdout(nowhere))
-        os.environ["TQDM_DISABLE"] = "1"
+        context.with_resource(without_bars())
 
 
 app.add_typer(record.app, name="record")
@@ -88,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _interrupted() -> int:
     return _complain(
-        "interrupted; started again, train and demo go on from the last checkpoint, the other commands anew",
+        "interrupted; started again, train, score and demo go on where they were, the other commands begin anew",
         INTERRUPTED,
     )
 

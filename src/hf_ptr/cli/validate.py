@@ -27,8 +27,8 @@ def validate(
     import json
 
     from hf_ptr.data.validation import validate_dataset
-    from hf_ptr.envs.workers import progress_bar
     from hf_ptr.hub.places import dataset_folder
+    from hf_ptr.progress import progress_bar
 
     home = dataset_folder(dataset, ["*"])
     with progress_bar() as progress:

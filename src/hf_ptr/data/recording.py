@@ -66,7 +66,8 @@ def record_metaworld(
     from hf_ptr.envs.operators import require_operators
     from hf_ptr.envs.rendering import select_backend
     from hf_ptr.envs.tasks import INSTRUCTIONS, task_names
-    from hf_ptr.envs.workers import available_cores, map_in_order, progress_bar
+    from hf_ptr.envs.workers import available_cores, map_in_order
+    from hf_ptr.progress import progress_bar
 
     names = task_names(tasks)
     if episodes < 1:

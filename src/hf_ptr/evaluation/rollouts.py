@@ -25,10 +25,11 @@ from hf_ptr.envs.metaworld import (
     metaworld_version,
 )
 from hf_ptr.envs.tasks import INSTRUCTIONS, evaluation_seed, task_names
-from hf_ptr.envs.workers import map_in_order, progress_bar
+from hf_ptr.envs.workers import map_in_order
 from hf_ptr.errors import InputError, nearest
 from hf_ptr.evaluation.success import SuccessTable
 from hf_ptr.files import write_text
+from hf_ptr.progress import progress_bar
 
 # Episodes of a task that are stepped together, each with its own simulation of some 25 MB.
 EPISODES_TOGETHER = 25

@@ -25,7 +25,7 @@ from huggingface_hub.errors import (
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.weights import SCORES_FILE
 from hf_ptr.errors import InputError, nearest
-from hf_ptr.saved import PICKLES, pickles, refuse_pickles
+from hf_ptr.pickles import PICKLES, pickles, refuse_pickles
 
 HUB_ID = re.compile(r"(?P<repo_id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>\S+))?")
 # `models--user--name/snapshots/<commit>`, as huggingface_hub lays out its cache.

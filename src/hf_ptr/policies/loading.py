@@ -18,9 +18,9 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError, nearest
 from hf_ptr.files import write_json
 from hf_ptr.hub.places import model_folder
+from hf_ptr.pickles import refuse_pickles_in
 from hf_ptr.policies.adapters import INTERFACE_KEY, adapter_of, load_model, load_processor
 from hf_ptr.policies.lora import below, has_adapter, is_adapted, load_adapted, merged
-from hf_ptr.saved import refuse_pickles_in
 
 INTERFACE_FILE = "policy_interface.json"
 LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)

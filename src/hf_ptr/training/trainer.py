@@ -47,6 +47,7 @@ from hf_ptr.training.resumable import load_progress, load_random_state, save_pro
 from hf_ptr.training.sidecar import Sidecar, load_objective_state, state_file
 from hf_ptr.training.step import StepLoss
 from hf_ptr.training.stopping import StopSignals, leave
+from hf_ptr.training.weight_loggers import show_histogram
 from hf_ptr.training.weight_record import weight_record
 
 logger = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ class PTRTrainer(Trainer):
         self.stopped_by = 0
         with self.stop_signals:
             result = super().train(checkpoint, *args, **kwargs)
-            self._reduce_record()
+            self._sidecar.reduce_record(self.accelerator.reduce)
             # Also one that came after the last step; what that step has trained may not be saved yet.
             late = 0 if self.stopped_by else self.ranks.largest(self.stop_signals.received)
             if late and not self.ranks.largest(int(self._checkpoint_folder().is_dir())):
@@ -247,12 +248,10 @@ class PTRTrainer(Trainer):
             if self._sidecar.record is not None:
                 counts = self._sidecar.record.take_log(self.accelerator.reduce)
                 if self.ranks.first and any(counts):
-                    append_histogram(self._run, self.state.global_step, self._sidecar.record.edges, counts)
+                    histogram = (self.state.global_step, self._sidecar.record.edges, counts)
+                    append_histogram(self._run, *histogram)
+                    show_histogram(self.callback_handler.callbacks, *histogram)
         super().log(logs, start_time)
-
-    def _reduce_record(self) -> None:
-        if self._sidecar.record is not None:
-            self._sidecar.record.reduce(self.accelerator.reduce)
 
     def _require_finite(self) -> None:
         """Stops a run whose loss or weights are no numbers, before it says or saves anything more."""
@@ -262,7 +261,7 @@ class PTRTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self._require_finite()
-        self._reduce_record()
+        self._sidecar.reduce_record(self.accelerator.reduce)
         run = Path(self._get_output_dir(trial))
         name = self._checkpoint_folder().name
         push, self.args.push_to_hub = self.args.push_to_hub, False
@@ -391,7 +390,7 @@ class PTRTrainer(Trainer):
         self.save_state()
         self.create_model_card(license)
         self._finish_current_push()
-        where = {"revision": revision or self.args.hub_revision, "token": token or self.args.hub_token}
+        where: dict[str, Any] = {"revision": revision or self.args.hub_revision, "token": token or self.args.hub_token}
         push = partial(push_run, self._run, self.hub_model_id, license=license, **where)
         message = commit_message or END_MESSAGE
         return push(message=message) if blocking else HfApi().run_as_future(push, message=message)
