@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lerobot.policies.common.flow_matching import euler_integrate
@@ -279,7 +279,7 @@ class SmolVLAAdapter(FlowAdapter):
 class Pi05Adapter(FlowAdapter):
     """π0.5: the state is written into the prompt, and time conditions the norms of the action expert."""
 
-    model_class: Any = PI05Policy
+    model_class: ClassVar[Any] = PI05Policy
 
     def vision_tower(self) -> Any:
         """SigLIP of PaliGemma."""

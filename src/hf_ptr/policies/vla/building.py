@@ -16,6 +16,7 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.statistics import normalization, relative_normalization
 from hf_ptr.errors import InputError
 from hf_ptr.policies.lora import LOAD_ERRORS
+from hf_ptr.policies.packaged import place_of
 from hf_ptr.policies.towers import used_parts
 from hf_ptr.policies.vla.configuration_vla import VLAPolicyConfig
 from hf_ptr.policies.vla.modeling_vla import VLAPolicy
@@ -43,8 +44,8 @@ def policy_from_dataset(
         table: the episodes it will be trained on.
         observation_features, state_feature, action_feature: which columns are `o`, `s` and `a`; or, for `o`, cameras.
         size: one of [`SIZES`]; `settings` go before what it says.
-        vision_model: folder or Hub id of a pretrained vision tower.
-        text_model: folder or Hub id of a pretrained text encoder; without, instructions have learned embeddings.
+        vision_model: folder or Hub id of a pretrained vision tower, or `package:NAME` for one inside a Python package.
+        text_model: the same of a pretrained text encoder; without, instructions have learned embeddings.
         scale_floor: the least scale that observation and state are normalised by, in their units (see
             [`normalization`]). Actions have none: it would drown small ones in the noise of the flow.
         settings: further fields of [`VLAPolicyConfig`].
@@ -57,6 +58,8 @@ def policy_from_dataset(
     if size is None and cameras:
         size = "tiny"
     sized_for = {} if size is None else size_settings(size)
+    vision_model = None if vision_model is None else place_of(vision_model)
+    text_model = None if text_model is None else place_of(text_model)
     vision = None if vision_model is None else _pretrained(vision_model)
     if vision is not None:
         # A pretrained tower brings its own pictures and layers, and keeps its normalisation.

