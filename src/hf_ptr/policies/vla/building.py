@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoTokenizer
 from transformers.utils import cached_file
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.statistics import normalization, relative_normalization
 from hf_ptr.errors import InputError
 from hf_ptr.policies.lora import LOAD_ERRORS
-from hf_ptr.policies.packaged import place_of
+from hf_ptr.policies.packaged import LITE0, PREFIX, load_pretrained, place_of
 from hf_ptr.policies.towers import used_parts
 from hf_ptr.policies.vla.configuration_vla import VLAPolicyConfig
 from hf_ptr.policies.vla.modeling_vla import VLAPolicy
@@ -58,8 +58,6 @@ def policy_from_dataset(
     if size is None and cameras:
         size = "tiny"
     sized_for = {} if size is None else size_settings(size)
-    vision_model = None if vision_model is None else place_of(vision_model)
-    text_model = None if text_model is None else place_of(text_model)
     vision = None if vision_model is None else _pretrained(vision_model)
     if vision is not None:
         # A pretrained tower brings its own pictures and layers, and keeps its normalisation.
@@ -104,13 +102,16 @@ def policy_from_dataset(
     else:
         statistics = normalization(table, [action_feature])
     policy.action_normalizer.set(*_as_tensors(statistics))
-    tokenizer = instruction_tokenizer(table.tasks) if text_model is None else AutoTokenizer.from_pretrained(text_model)
-    return policy, VLAProcessor(tokenizer)
+    if text_model is None:
+        return policy, VLAProcessor(instruction_tokenizer(table.tasks))
+    return policy, VLAProcessor(AutoTokenizer.from_pretrained(place_of(text_model)))
 
 
 def _pretrained(place: str) -> Any:
     try:
-        return AutoModel.from_pretrained(place)
+        return load_pretrained(place)
+    except InputError:
+        raise
     except LOAD_ERRORS as error:
         raise InputError(f"{place} is no pretrained model, or damaged ({error}); pass a folder or Hub id") from error
 
@@ -129,6 +130,9 @@ def _take(part: Any, pretrained: Any, place: str) -> None:
 
 def _colours(place: str) -> dict[str, Any]:
     """What a tower was pretrained with, as its image processor says, if it lies there."""
+    if place == PREFIX + LITE0:
+        return {}
+    place = place_of(place)
     file = cached_file(place, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
     values = {} if file is None else json.loads(Path(file).read_text(encoding="utf-8"))
     return {name: values[name] for name in ("image_mean", "image_std") if name in values}
