@@ -51,7 +51,7 @@ class EfficientNetLite(PreTrainedModel):
         width = 32
         self.conv_stem = _Conv(3, width, 3, stride=2)
         self.bn0 = _norm(width)
-        blocks = []
+        blocks: list[nn.Module] = []
         for count, kernel, stride, channels in STAGES:
             for number in range(count):
                 # Of the very first block alone the inside is no wider.
