@@ -14,7 +14,9 @@ from hf_ptr.training.config import PTRConfig
 from hf_ptr.training.plan import plan_recipe
 from hf_ptr.training.recipe import load_recipe, parse_episodes
 
-RECIPES = sorted((Path(__file__).resolve().parents[1] / "recipes" / "vla").rglob("*.yaml"))
+FOLDER = Path(__file__).resolve().parents[1] / "recipes"
+RECIPES = sorted((FOLDER / "vla").rglob("*.yaml"))
+PRETRAINED = sorted(path for name in ("pi0", "smolvla") for path in (FOLDER / name).rglob("*.yaml"))
 
 
 def write(folder: Path, text: str) -> Path:
@@ -31,6 +33,15 @@ def test_every_recipe_of_the_project_is_valid(path: Path) -> None:
     assert recipe.training.with_scorer == (arm == "ptr") and recipe.training.calibrates == (arm == "calibrated")
     assert (recipe.training.belief_tokens > 0) == (arm in ("ptr", "sft_belief"))
     assert f"hf-ptr train {path.relative_to(RECIPES[0].parents[3])}" in path.read_text()
+
+
+@pytest.mark.parametrize("path", PRETRAINED, ids=lambda path: "/".join(path.parts[-3:]))
+def test_every_recipe_for_a_pretrained_policy_is_valid(path: Path) -> None:
+    recipe, arm = load_recipe(path, ["dataset=data", "policy=there"]), path.stem
+    assert recipe.training.output_dir.endswith(f"/{arm}") and recipe.policy.policy == "there"
+    assert recipe.training.with_scorer == (recipe.training.belief_tokens > 0) == arm.startswith("ptr")
+    assert (recipe.lora.peft_config() is not None) == arm.endswith("_lora")
+    assert f"hf-ptr train {path.relative_to(FOLDER.parent)}" in path.read_text()
 
 
 def effective(path: Path) -> dict[str, Any]:
