@@ -27,11 +27,13 @@ def camera_table(size: tuple[int, int] = (12, 16)) -> EpisodeTable:
 
 
 def camera_batch(processor: Any, seed: int = 0, size: tuple[int, int] = (12, 16)) -> Batch:
-    """Six chunks as [`tiny_batch`], of both cameras."""
+    """Six chunks as [`tiny_batch`], of both cameras; every picture is of another colour, with noise on it."""
     batch = tiny_batch(seed=seed)
     generator = torch.Generator().manual_seed(seed)
     for name in ("observation", "next_observation"):
-        batch[name] = torch.randint(256, (6, 2, *size, 3), generator=generator, dtype=torch.uint8)
+        colour = torch.randint(32, 224, (6, 2, 1, 1, 3), generator=generator)
+        noise = torch.randint(-32, 32, (6, 2, *size, 3), generator=generator)
+        batch[name] = (colour + noise).to(torch.uint8)
     batch["actions"] = torch.cat((batch["actions"], batch["actions"]), dim=-1)
     for name, rows in processor.encode_instructions(INSTRUCTIONS).items():
         batch[name] = rows[batch["task_index"]]

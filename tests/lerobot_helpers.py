@@ -30,17 +30,17 @@ from transformers import (
 from hf_ptr.policies import adapter_of
 
 # Pictures that a ResNet can halve five times, and none that a tower of 32 pixels takes as they are.
-SIZE = (24, 32)
+SIZE = (40, 48)
 PALIGEMMA = "google/paligemma-3b-pt-224"
 SPECIAL = ("<pad>", "<unk>", "<fake>", "<global>", "<image>", "<end>")
 WORDS = ("push", "open", "close", "the", "cube", "drawer", "Task", "State", "Action", "do", "task")
 
 
-def word_tokenizer() -> PreTrainedTokenizerFast:
-    """Words, digits and every other character by itself."""
+def word_tokenizer(pieces_of: str = r"[A-Za-z]+|.") -> PreTrainedTokenizerFast:
+    """Words, digits and every other character by itself; or by another pattern."""
     pieces = [*SPECIAL, *WORDS, *"0123456789 -:;,\n"]
     tokenizer = Tokenizer(WordLevel({piece: number for number, piece in enumerate(pieces)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = Split(Regex(r"[A-Za-z]+|."), behavior="isolated")
+    tokenizer.pre_tokenizer = Split(Regex(pieces_of), behavior="isolated")
     images = {
         "fake_image_token": "<fake>",
         "global_image_token": "<global>",

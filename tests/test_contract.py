@@ -92,7 +92,9 @@ class TestAUsersOwn(PolicyContract):
 
 
 def test_a_policy_without_an_adapter_is_named() -> None:
-    with pytest.raises(InputError, match=r"no adapter is registered for its type 'bert' \(there are: .*my_policy, pi0"):
+    with pytest.raises(
+        InputError, match=r"no adapter is registered for its type 'bert' \(there are: .*my_policy, pi0"
+    ):
         adapter_of(BertModel(text_config()))
 
 

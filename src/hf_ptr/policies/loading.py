@@ -110,9 +110,9 @@ def merge_adapter(place: str, out: str | Path) -> None:
 
 
 def _belief_of(place: str) -> BeliefTokenizer | None:
-    if cached_file(place, f"{BELIEF_FOLDER}/config.json", _raise_exceptions_for_missing_entries=False) is None:
-        return None
-    return BeliefTokenizer.from_pretrained(place, subfolder=BELIEF_FOLDER).eval()
+    # By its own folder: with `subfolder` some versions of transformers look for the adapter of `place` in it.
+    folder = Path(place) / BELIEF_FOLDER
+    return BeliefTokenizer.from_pretrained(folder).eval() if (folder / "config.json").is_file() else None
 
 
 def checkpoint_places(place: str) -> list[str]:

@@ -285,10 +285,10 @@ class PTRModel(PreTrainedModel):
         config.policy_config = _config_of(policy)
         model = cls(config, policy=policy)
         if model.belief_tokenizer is not None:
-            model.belief_tokenizer = BeliefTokenizer.from_pretrained(place, subfolder=BELIEF_FOLDER, **kwargs)
+            model.belief_tokenizer = BeliefTokenizer.from_pretrained(f"{place}/{BELIEF_FOLDER}", **kwargs)
             model._attach_belief()
         if model.scorer is not None:
-            model.scorer = TransitionScorer.from_pretrained(place, subfolder=SCORER_FOLDER, **kwargs)
+            model.scorer = TransitionScorer.from_pretrained(f"{place}/{SCORER_FOLDER}", **kwargs)
             assert model.target_encoder is not None
             target = load_file(str(cached_file(place, TARGET_FILE, **kwargs)))
             load_exactly(model.target_encoder, target, f"{place}/{TARGET_FILE}")

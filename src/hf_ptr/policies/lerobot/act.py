@@ -49,7 +49,7 @@ class ACTAdapter(ConvolutionalAdapter):
     ) -> Embedded:
         """Normalised actions and their tokens; ACT reads no instruction. Arguments as of [`VLAPolicy.embed`]."""
         clean, mask = self.normalized_actions(actions, action_mask, action_dim_mask)
-        tokens = self._tokens(clean)
+        tokens = self._channel(clean)
         embedded = {
             "observation": observation,
             "state": self.normalized_state(state),
@@ -96,7 +96,7 @@ class ACTAdapter(ConvolutionalAdapter):
         """The next chunk `(B, L, da)` in raw units; nothing in it is drawn, so the generator is not used."""
         with self._with_belief(self._recalled(len(state))) as tapped:
             chunk = self.model.model(self._batch(observation, self.normalized_state(state)))[0]
-        self._remember(tapped["hidden"], self._tokens(chunk))
+        self._remember(tapped["hidden"], self._channel(chunk))
         return self.raw_actions(chunk, action_dim_mask)
 
     # ---- inside ----
@@ -104,7 +104,7 @@ class ACTAdapter(ConvolutionalAdapter):
     def _batch(self, observation: torch.Tensor, state: torch.Tensor) -> dict[str, Any]:
         return {OBS_STATE: state, OBS_IMAGES: self.pictures(observation)}
 
-    def _tokens(self, actions: torch.Tensor) -> torch.Tensor:
+    def _channel(self, actions: torch.Tensor) -> torch.Tensor:
         """`(N, L, da)` to `(N, L, F)`."""
         return actions @ self.model.model.action_head.weight
 

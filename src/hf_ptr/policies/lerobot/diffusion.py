@@ -79,10 +79,10 @@ class DiffusionAdapter(ConvolutionalAdapter):
             "time": time,
             "wanted": noise if self.model.config.prediction_type == "epsilon" else clean,
             "loss_mask": mask,
-            "action_embeddings": self._tokens(noised),
+            "action_embeddings": self._channel(noised),
         }
         if for_scoring:
-            embedded["action_features"] = masked_mean(self._tokens(clean), action_mask)
+            embedded["action_features"] = masked_mean(self._channel(clean), action_mask)
         return embedded
 
     def step(self, embedded: Embedded, belief_tokens: torch.Tensor | None = None) -> PolicyOutput:
@@ -128,7 +128,7 @@ class DiffusionAdapter(ConvolutionalAdapter):
         finally:
             for hook in hooks:
                 hook.remove()
-        self._remember(tapped["hidden"], self._tokens(tapped["noised"]))
+        self._remember(tapped["hidden"], self._channel(tapped["noised"]))
         return self.raw_actions(chunk, action_dim_mask)
 
     # ---- inside ----
@@ -147,7 +147,7 @@ class DiffusionAdapter(ConvolutionalAdapter):
         batch = {OBS_STATE: self.normalized_state(state)[:, None], OBS_IMAGES: pictures}
         return self.model.diffusion._prepare_global_conditioning(batch)
 
-    def _tokens(self, actions: torch.Tensor) -> torch.Tensor:
+    def _channel(self, actions: torch.Tensor) -> torch.Tensor:
         """`(N, L, da)` to `(N, L, F)`."""
         return actions @ self.model.diffusion.unet.final_conv[-1].weight.squeeze(-1)
 
