@@ -116,12 +116,12 @@ class TestSmolVLA(LeRobotContract):
     kind = "smolvla"
 
 
-def as_recorded(batch: Batch) -> dict[str, Any]:
-    """A batch as LeRobot's own loader would hand it over."""
+def as_recorded(batch: Batch, kind: str) -> dict[str, Any]:
+    """A batch as LeRobot's own loader would hand it over; for a diffusion policy with the one frame that it reads."""
     seen = batch["observation"].float().div(255).permute(1, 0, 4, 2, 3)
     return {
         **dict(zip(CAMERAS, seen, strict=True)),
-        "observation.state": batch["state"],
+        "observation.state": batch["state"][:, None] if kind == "diffusion" else batch["state"],
         "action": batch["actions"],
         "action_is_pad": ~batch["action_mask"],
         "task": [INSTRUCTIONS[number] for number in batch["task_index"].tolist()],
@@ -146,7 +146,7 @@ def test_the_loss_and_the_actions_are_lerobots(kind: str, smolvlm: Path, tmp_pat
     policy.train(kind == "act"), again.train(kind == "act")
     per_sample = kind not in ("act", "diffusion")
     torch.manual_seed(3)
-    loss = again.forward(before(as_recorded(batch)), **({"reduction": "none"} if per_sample else {}))[0]
+    loss = again.forward(before(as_recorded(batch, kind)), **({"reduction": "none"} if per_sample else {}))[0]
     torch.manual_seed(3)
     passed = adapter.step(adapter.embed(**{name: batch[name] for name in (*ACTING, "actions", "action_mask")}))
     mine = passed.action_loss if per_sample else passed.action_loss.mean()
@@ -155,9 +155,7 @@ def test_the_loss_and_the_actions_are_lerobots(kind: str, smolvlm: Path, tmp_pat
     policy.eval(), again.eval()
     width = 4 if kind == "diffusion" else 8
     noise = torch.randn(6, 4, width, generator=torch.Generator().manual_seed(0))
-    seen = before({name: value for name, value in as_recorded(batch).items() if not name.startswith("action")})
-    if kind == "diffusion":
-        seen["observation.state"] = seen["observation.state"][:, None]
+    seen = before({name: value for name, value in as_recorded(batch, kind).items() if not name.startswith("action")})
     acted = after(again.predict_action_chunk(seen, **({} if kind == "act" else {"noise": noise})))
     inputs = {name: batch[name] for name in ACTING}
     chunk = adapter.predict_action_chunk(**inputs, generator=torch.Generator().manual_seed(0))
