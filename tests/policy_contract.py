@@ -14,12 +14,26 @@ from peft import LoraConfig
 
 from hf_ptr import PTRModel
 from hf_ptr import functional as F
+from hf_ptr.errors import InputError
 from hf_ptr.policies import load_policy, merge_adapter
 from hf_ptr.policies.lora import with_adapter
 from hf_ptr.training.batch import candidates_of, model_inputs
 from hf_ptr.training.model import build_ptr_model
 
 ACTING = ("observation", "state", "instruction_ids", "instruction_mask")
+
+
+def assert_other_shapes_are_one_line(model: PTRModel, batch: Batch) -> None:
+    """Another width of the state, another number of cameras or width of the observation: in training and acting."""
+    wider = {**batch, "state": torch.cat((batch["state"], batch["state"]), dim=1)}
+    other = {**batch, "observation": torch.cat((batch["observation"], batch["observation"][:, :1]), dim=1)}
+    cameras = len(model.adapter.config.cameras)
+    seen = f"through {cameras} cameras" if cameras else "observation has .* same robot"
+    for given, message in ((wider, "state has .* dimensions and the policy's .* same robot"), (other, seen)):
+        with pytest.raises(InputError, match=message):
+            model(**model_inputs(given, None))
+        with pytest.raises(InputError, match=message):
+            model.adapter.predict_action_chunk(**{name: given[name] for name in ACTING})
 
 
 class PolicyContract(abc.ABC):

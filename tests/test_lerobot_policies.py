@@ -14,7 +14,7 @@ from camera_helpers import CAMERAS, camera_batch, camera_table
 from data_helpers import coded_table, with_camera, write_v21
 from hub_server import HubServer
 from model_helpers import INSTRUCTIONS, Batch
-from policy_contract import ACTING, PolicyContract
+from policy_contract import ACTING, PolicyContract, assert_other_shapes_are_one_line
 
 from hf_ptr.data import read_dataset
 from hf_ptr.errors import InputError
@@ -195,6 +195,10 @@ def test_what_does_not_fit_is_one_line(smolvlm: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="reads 2 frames"):
         tiny_lerobot("diffusion", n_obs_steps=2)
     policy = tiny_lerobot("act")
+    batch = camera_batch(LeRobotProcessor.from_config(policy.config), 0, SIZE)
+    for kind in ("act", "diffusion", "smolvla"):
+        model = build_ptr_model(tiny_lerobot(kind, smolvlm), with_scorer=False, belief_tokens=0)
+        assert_other_shapes_are_one_line(model, batch)
     with pytest.raises(InputError, match=r"made for 'observation.images.front' of shape \(3, 40, 48\).*\(3, 12, 16\)"):
         adapter_of(policy).fit_to(camera_table(), observation_features=CAMERAS)
     with pytest.raises(InputError, match=r"made for 'observation.images.wrist'.*None"):

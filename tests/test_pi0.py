@@ -13,7 +13,7 @@ from data_helpers import coded_table
 from model_helpers import INSTRUCTIONS, Batch
 from peft import LoraConfig
 from pi0_helpers import IMAGE_TOKEN, pi0_tokenizer, tiny_pi0
-from policy_contract import ACTING, PolicyContract
+from policy_contract import ACTING, PolicyContract, assert_other_shapes_are_one_line
 from transformers import PI0ForConditionalGeneration
 
 from hf_ptr import PTRConfig, PTRModel, PTRTrainer
@@ -209,6 +209,7 @@ def test_an_adapter_on_a_pretrained_pi0_keeps_what_it_knows_of_the_dataset(tmp_p
 
 
 def test_what_does_not_fit_is_one_line(tmp_path: Path) -> None:
+    assert_other_shapes_are_one_line(build_ptr_model(fitted(), with_scorer=False, belief_tokens=0), batch_of())
     adapter = PI0Adapter(tiny_pi0())
     with pytest.raises(InputError, match="knows no dataset yet"):
         _ = adapter.config

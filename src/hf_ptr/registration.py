@@ -52,7 +52,10 @@ def _put_configurations(module: ModuleType) -> None:
     for model_type, package in COMPONENTS.items():
         if model_type not in module.CONFIG_MAPPING:
             find = partial(module.CONFIG_MAPPING.__getitem__, model_type)
-            module.CONFIG_MAPPING.register(model_type, _StandIn(package, find))
+            stand_in = _StandIn(package, find)
+            # transformers goes through all names, as when it looks for a tokenizer; this one is nobody's.
+            stand_in.__name__ = model_type
+            module.CONFIG_MAPPING.register(model_type, stand_in)
 
 
 def _put_processors(module: ModuleType) -> None:

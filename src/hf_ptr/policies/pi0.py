@@ -13,6 +13,7 @@ from hf_ptr.policies.averages import masked_loss, masked_mean
 from hf_ptr.policies.contract import Embedded, FeatureSizes, PolicyOutput
 from hf_ptr.policies.fitted import FittedActing
 from hf_ptr.policies.pi0_processor import PI0TextProcessor
+from hf_ptr.policies.shapes import require_shapes
 from hf_ptr.policies.towers import CameraFeatures, first_layers, layers_of, normalized
 
 # What SigLIP was pretrained with.
@@ -160,6 +161,7 @@ class PI0Adapter(FittedActing):
     # ---- inside ----
 
     def _embed_prefix(self, observation, state, instruction_ids, instruction_mask) -> Embedded:
+        require_shapes(self.config, observation, state)
         vlm = self.model.model.vlm
         rows, cameras = observation.shape[:2]
         pixels = normalized(observation, *self._colours(), self.config.picture_size, self.canvas)

@@ -19,6 +19,7 @@ from hf_ptr.hub.places import model_folder
 from hf_ptr.policies.adapters import adapter_of, model_of
 from hf_ptr.policies.loading import load_trainable
 from hf_ptr.policies.lora import is_adapted
+from hf_ptr.policies.shapes import require_loss_of_each
 from hf_ptr.saved import ComponentConfig, load_exactly
 from hf_ptr.scoring import TargetEncoder, TransitionScorer, TransitionScorerConfig
 
@@ -164,6 +165,7 @@ class PTRModel(PreTrainedModel):
         )
         tokens = self._belief_tokens(len(observation), carried_tokens, carried)
         passed = self.adapter.step(embedded, tokens)
+        require_loss_of_each(passed.action_loss, len(observation), self.policy)
         output = PTROutput(action_loss=passed.action_loss)
         if self.belief_tokenizer is not None:
             read = self._auxiliary(passed.hidden_states, passed.action_embeddings)

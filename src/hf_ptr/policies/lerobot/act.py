@@ -102,7 +102,7 @@ class ACTAdapter(ConvolutionalAdapter):
     # ---- inside ----
 
     def _batch(self, observation: torch.Tensor, state: torch.Tensor) -> dict[str, Any]:
-        return {OBS_STATE: state, OBS_IMAGES: self.pictures(observation)}
+        return {OBS_STATE: state, OBS_IMAGES: self.pictures(observation, state)}
 
     def _channel(self, actions: torch.Tensor) -> torch.Tensor:
         """`(N, L, da)` to `(N, L, F)`."""

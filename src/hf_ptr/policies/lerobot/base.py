@@ -18,6 +18,7 @@ from hf_ptr.files import write_json
 from hf_ptr.policies.fitted import INTERFACE_FILE, FittedActing
 from hf_ptr.policies.lerobot.loading import load_policy
 from hf_ptr.policies.lerobot.processor import LeRobotProcessor
+from hf_ptr.policies.shapes import require_shapes
 
 # The statistics that LeRobot's modes of normalisation map to -1 and 1.
 RANGES = {"MIN_MAX": ("min", "max"), "QUANTILES": ("q01", "q99"), "QUANTILE10": ("q10", "q90")}
@@ -114,8 +115,9 @@ class LeRobotAdapter(FittedActing):
             )
         return found
 
-    def pictures(self, observation: torch.Tensor) -> list[torch.Tensor]:
+    def pictures(self, observation: torch.Tensor, state: torch.Tensor) -> list[torch.Tensor]:
         """What each camera saw, `(N, 3, height, width)` as LeRobot's normaliser hands it to the policy."""
+        require_shapes(self.config, observation, state)
         return [coloured(seen, *COLOURS[self._mode("VISUAL")]) for seen in observation.unbind(dim=1)]
 
     def _take_features(self, table: EpisodeTable) -> None:

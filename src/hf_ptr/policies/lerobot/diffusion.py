@@ -143,7 +143,7 @@ class DiffusionAdapter(ConvolutionalAdapter):
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
         # LeRobot has a dimension for the frames of the past.
-        pictures = torch.stack(self.pictures(observation), dim=1)[:, None]
+        pictures = torch.stack(self.pictures(observation, state), dim=1)[:, None]
         batch = {OBS_STATE: self.normalized_state(state)[:, None], OBS_IMAGES: pictures}
         return self.model.diffusion._prepare_global_conditioning(batch)
 

@@ -200,7 +200,7 @@ class FlowAdapter(LeRobotAdapter):
     def _embed_prefix(
         self, observation: torch.Tensor, state: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor
     ) -> Embedded:
-        images = [self.fit_picture(seen) for seen in self.pictures(observation)]
+        images = [self.fit_picture(seen) for seen in self.pictures(observation, state)]
         there = [torch.ones(len(state), dtype=torch.bool, device=state.device)] * len(images)
         padded = pad_vector(self.normalized_state(state), self.model.config.max_state_dim)
         prefix, present, blocks = self.prefix(images, there, ids, mask.bool(), padded)

@@ -17,6 +17,7 @@ from hf_ptr.data.statistics import present_of
 from hf_ptr.policies.acting import ChunkActing
 from hf_ptr.policies.averages import masked_loss, masked_mean
 from hf_ptr.policies.contract import Embedded, FeatureSizes, PolicyOutput
+from hf_ptr.policies.shapes import require_shapes
 from hf_ptr.policies.vla.configuration_vla import VLAPolicyConfig
 from hf_ptr.policies.vla.heads import TokenHead, build_head
 from hf_ptr.policies.vla.language import InstructionReader, is_trained
@@ -256,6 +257,7 @@ class VLAPolicy(ChunkActing, Component):
     # ---- inside ----
 
     def _embed_context(self, observation, state, instruction_ids, instruction_mask) -> Embedded:
+        require_shapes(self.config, observation, state)
         state_token = self.state_embedding(self.state_normalizer.clamped(state))
         if self.config.text_config is not None:
             instruction = self.text_projection(self._read(self.text_encoder, instruction_ids, instruction_mask))
