@@ -13,8 +13,9 @@ from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.errors import InputError
 from hf_ptr.policies import policy_from_dataset
 from hf_ptr.training.config import PTRConfig
+from hf_ptr.training.data_arguments import parse_episodes
 from hf_ptr.training.plan import plan_recipe
-from hf_ptr.training.recipe import load_recipe, parse_episodes
+from hf_ptr.training.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name != "accelerate")

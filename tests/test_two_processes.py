@@ -40,6 +40,7 @@ def launched(metaworld_dataset: Path, tmp_path_factory: pytest.TempPathFactory) 
     return folder
 
 
+@pytest.mark.timeout(two_processes.WATCHDOG_SECONDS + 120)
 def test_two_processes_are_one_run(launched: Path, metaworld_dataset: Path, tmp_path: Path) -> None:
     """One test, so that test workers do not each launch their own two."""
     ranks = [json.loads((launched / f"rank{rank}.json").read_text()) for rank in range(2)]

@@ -69,7 +69,7 @@ def evaluate(
     else:
         from hf_ptr.data.lerobot_reader import read_dataset
         from hf_ptr.evaluation.offline import compare, evaluate_dataset
-        from hf_ptr.training.recipe import parse_episodes
+        from hf_ptr.training.data_arguments import parse_episodes
         from hf_ptr.training.run import trained_episodes
 
         assert dataset is not None

@@ -22,8 +22,9 @@ from hf_ptr.errors import InputError
 from hf_ptr.hub.places import dataset_folder, hub_place, model_folder, score_file
 from hf_ptr.policies import adapter_of, policy_from_dataset
 from hf_ptr.policies.acting import belief_lag
+from hf_ptr.training.data_arguments import DataArguments
 from hf_ptr.training.given_policy import given_policy, refuse_settings, teach
-from hf_ptr.training.recipe import NEW_POLICY_FIELDS, DataArguments, Recipe
+from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe
 from hf_ptr.training.selection import seen_through, split_episodes
 
 # What one dataset has, and each source says for itself or a mixture does not know.

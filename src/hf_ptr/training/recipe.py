@@ -16,41 +16,7 @@ from transformers import HfArgumentParser
 
 from hf_ptr.errors import InputError, nearest
 from hf_ptr.training.config import PTRConfig
-
-
-@dataclass
-class DataArguments:
-    """Which episodes are trained on, and how they are cut into segments of chunks."""
-
-    dataset: str | None = field(
-        default=None, metadata={"help": "Folder or Hub id of a LeRobotDataset (v2.1 or v3.0)."}
-    )
-    sources: list[str] | None = field(
-        default=None, metadata={"help": "Instead of dataset: a list of mappings, see docs/data.md."}
-    )
-    episodes: str | None = field(default=None, metadata={"help": "Episode ids, as in 0:16,20; all by default."})
-    skip_episodes: str | None = field(default=None, metadata={"help": "Ids of unusable episodes to leave out."})
-    eval_episodes: str | None = field(default=None, metadata={"help": "Held-out episode ids for the eval loss."})
-    streaming: bool = field(
-        default=False, metadata={"help": "Pull videos from the Hub as they are needed, and not all before training."}
-    )
-    video_decoder: str = field(
-        default="pyav", metadata={"help": "What decodes videos: pyav, or torchcodec where it is installed."}
-    )
-    corruption: str = field(default="clean", metadata={"help": "Faults put into the training data, by name."})
-    corruption_severity: float = field(default=1.0, metadata={"help": "So many times as severe as the name says."})
-    corruption_seed: int = field(default=0, metadata={"help": "Which episodes the faults fall on."})
-    observation_features: list[str] = field(
-        default_factory=lambda: ["observation.state"], metadata={"help": "Features that make up the observation."}
-    )
-    state_feature: str = field(default="observation.state", metadata={"help": "The proprioceptive state."})
-    action_feature: str = field(default="action", metadata={"help": "The action."})
-    weights: str | None = field(
-        default=None,
-        metadata={"help": "Score file, or Hub id of one, whose weights chunks count with; needs alpha 0."},
-    )
-    segment_chunks: int = field(default=4, metadata={"help": "Consecutive chunks of a segment."})
-    target_offset: int = field(default=16, metadata={"help": "Frames from a chunk's start to the observation after."})
+from hf_ptr.training.data_arguments import DataArguments
 
 
 @dataclass
@@ -59,8 +25,9 @@ class PolicyArguments:
 
     policy: str | None = field(default=None, metadata={"help": "Folder or Hub id; a new native policy by default."})
     size: str | None = field(default=None, metadata={"help": "Size of a policy on pictures: tiny, small, internvl."})
-    vision_model: str | None = field(default=None, metadata={"help": "Pretrained vision tower: folder or Hub id."})
-    text_model: str | None = field(default=None, metadata={"help": "Pretrained text encoder: folder or Hub id."})
+    vision_model: str | None = field(default=None, metadata={"help": "Vision tower: folder, Hub id or package:NAME."})
+    text_model: str | None = field(default=None, metadata={"help": "Pretrained text encoder, named alike."})
+    freeze_text: bool = field(default=False, metadata={"help": "Leave the text encoder as it was pretrained."})
     image_size: int = field(default=96, metadata={"help": "Height and width of the pictures that the policy reads."})
     target_layer: int | None = field(default=None, metadata={"help": "Vision layer that the target encoder reads."})
     chunk_size: int = field(default=16, metadata={"help": "Actions predicted at once."})
@@ -198,25 +165,6 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except ValueError as error:
         raise InputError(f"{path}: {_located(str(error), where)}") from error
     return Recipe(data, policy, lora, training, given)
-
-
-def parse_episodes(text: str | None) -> list[int] | None:
-    """`"0:16,20"` to episode ids, end-exclusive as in Python; None for all.
-
-    Raises:
-        InputError: for anything else.
-    """
-    if text is None:
-        return None
-    ids: list[int] = []
-    for part in str(text).split(","):
-        start, colon, end = part.strip().partition(":")
-        if not start.isdigit() or (colon and not end.isdigit()):
-            raise InputError(f"episodes {text!r} cannot be read at {part!r}; write ids and ranges, as in 0:16,20")
-        ids.extend(range(int(start), int(end)) if colon else [int(start)])
-    if not ids:
-        raise InputError(f"episodes {text!r} is an empty range; the end is exclusive, as in 0:16")
-    return ids
 
 
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:

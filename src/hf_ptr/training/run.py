@@ -29,13 +29,14 @@ from hf_ptr.hub.places import checkpoint_folder, dataset_folder, model_folder, p
 from hf_ptr.policies import adapter_of, policy_from_dataset, require_fits
 from hf_ptr.policies.acting import belief_lag
 from hf_ptr.training.checkpoints import last_complete_checkpoint, restore_replaced
+from hf_ptr.training.data_arguments import parse_episodes
 from hf_ptr.training.data_digest import require_same_data
 from hf_ptr.training.given_policy import given_policy, refuse_settings, teach
 from hf_ptr.training.mixing import mixture_of
 from hf_ptr.training.provenance import RECIPE_FILE, corruption_of, told, told_of
 from hf_ptr.training.publishing import ask_the_hub, push_finished
 from hf_ptr.training.ranks import Ranks
-from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
+from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe
 from hf_ptr.training.selection import seen_through, select_episodes
 from hf_ptr.training.trainer import PTRTrainer
 

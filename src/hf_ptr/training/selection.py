@@ -14,7 +14,7 @@ from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.errors import InputError
 from hf_ptr.hub.datasets import streamed
 from hf_ptr.hub.places import named
-from hf_ptr.training.recipe import DataArguments, parse_episodes
+from hf_ptr.training.data_arguments import DataArguments, parse_episodes
 
 
 class Episodes(Protocol):
