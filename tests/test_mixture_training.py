@@ -201,11 +201,12 @@ def test_an_unusable_source_is_refused_with_the_episodes_to_skip(
 
 @pytest.fixture(scope="module")
 def generalist(sources: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trained on one robot's noisy first episodes and on the other's weighted ones; of the first one is held out."""
+    """Trained on an episode of one robot that is cut, and on weighted ones of another; one is held out."""
     folder = tmp_path_factory.mktemp("generalist")
     weights = folder / "scores.parquet"
     pd.DataFrame({"index": np.arange(21), "weight": np.linspace(0.5, 2.0, 21)}).to_parquet(weights)
-    first = {**sources[0], "episodes": "0", "eval_episodes": "1", "corruption": "ani-severe", "corruption_seed": 1}
+    first = {**sources[0], "episodes": "0", "eval_episodes": "1", "corruption": "tt"}
+    first |= {"corruption_severity": 4, "corruption_seed": 1}
     listed = [first, {**sources[1], "weights": str(weights)}]
     return run_recipe(recipe(folder, listed, alpha=0.0, belief_tokens=2))
 
@@ -219,7 +220,10 @@ def test_a_mixture_is_held_out_corrupted_and_weighted_by_source(
     told = json.loads((generalist / "weights.json").read_text())
     assert set(told["sources"]) == {"g1", "arm"} and told["low"] < 1 < told["high"]
     made = json.loads((generalist / "run.json").read_text())
-    assert made["corruption"] == {"protocol": "g1: ani-severe", "seed": "1", "faults": {"g1: noise": 0}, "episodes": 0}
+    assert made["corruption"] == {
+        "protocol": "g1: tt", "seed": "1", "severity": "4", "episodes": 1,
+        "faults": {"g1: truncation": 1}, "carriers": {"g1: truncation": [0]},
+    }  # fmt: skip
     held = json.loads((generalist / "data.json").read_text())
     assert [(part["source"], part["episodes"]) for part in held["eval"]] == [("g1", 1)]
     assert held["train"][1]["weights"] is not None and held["train"][0]["weights"] is None
@@ -254,7 +258,7 @@ def test_a_mixtures_policy_acts_for_each_robot_from_the_hub(generalist: Path, lo
     here, there = (load_for_robot(place, "arm")[2] for place in (str(generalist), "alice/generalist"))
     assert here is not None and there is not None and here.to_dict() == there.to_dict()
     card = logged_in.store.files("alice/generalist")["README.md"].decode()
-    assert "each chunk counts as much as a score file says" in card and "g1: ani-severe" in card
+    assert "each chunk counts as much as a score file says" in card and "g1: tt" in card
 
 
 @pytest.mark.parametrize("adapter", [False, True])
