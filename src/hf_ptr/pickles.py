@@ -9,11 +9,16 @@ from pathlib import Path, PurePosixPath
 from hf_ptr.errors import InputError
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-# What Trainer leaves beside a model. It is no part of the model, and is read as plain tensors or not at all.
+# What `Trainer` leaves beside a policy that others have trained. It is no part of the model, and is never opened.
 OF_TRAINER = ("training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state")
-# The same of its engines, which read it when a run of theirs goes on, and never otherwise: FSDP2, DeepSpeed.
-OF_ENGINES = ("optimizer.bin", "pytorch_model_fsdp.bin", "mp_rank_", "zero_pp_rank_", "bf16_zero_pp_rank_")
-NOT_WEIGHTS = (*OF_TRAINER, *OF_ENGINES)
+# Of DeepSpeed, which opens it when a run of its own goes on, and never otherwise.
+OF_DEEPSPEED = ("mp_rank_", "zero_pp_rank_", "bf16_zero_pp_rank_")
+NOT_WEIGHTS = (*OF_TRAINER, *OF_DEEPSPEED)
+
+
+def pickles(names: Iterable[str]) -> list[str]:
+    """Of the names of files, those of pickles, in order."""
+    return sorted(name for name in names if PurePosixPath(name).suffix.lower() in PICKLES)
 
 
 def refuse_pickles(names: Iterable[str], place: object) -> None:
@@ -27,9 +32,8 @@ def refuse_pickles(names: Iterable[str], place: object) -> None:
     Raises:
         InputError: naming the first pickle.
     """
-    for name in sorted(names):
-        path = PurePosixPath(name)
-        if path.suffix.lower() in PICKLES and not path.name.startswith(NOT_WEIGHTS):
+    for name in pickles(names):
+        if not PurePosixPath(name).name.startswith(NOT_WEIGHTS):
             raise InputError(
                 f"{place} holds {name}, a pickle, which can run any code when it is opened; save the weights as "
                 "safetensors, and delete it"

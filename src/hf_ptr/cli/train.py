@@ -16,6 +16,9 @@ def train(
 ) -> None:
     """Post-train a policy as a recipe says; an interrupted run goes on where it stopped.
 
+    On SIGTERM, as of a job that is preempted, it ends its step, saves a checkpoint and exits with 143; on Ctrl-C with
+    130. Start the same command again.
+
     Examples:
 
         hf-ptr train recipes/vla/metaworld_state/ptr.yaml dataset=data/mt10

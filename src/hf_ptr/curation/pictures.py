@@ -16,6 +16,7 @@ from PIL import Image
 
 from hf_ptr.curation.evidence import VIEW
 from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.hub.pictures import draw_weights
 
 # Stand-ins that no other colour of a picture equals; the page's own colours take their place, light or dark.
 INK, MUTED, FIRST, SECOND, THIRD = "#010203", "#010204", "#010205", "#010206", "#010207"
@@ -57,18 +58,9 @@ def weight_histogram(
     """
     with matplotlib.rc_context(STYLE):
         figure, (axis,) = _axes(5.2, 2.3)
-        for (edges, counts), color, name in ((late, FIRST, "late"), *(((early, SECOND, "early"),) if early else ())):
-            share = counts / max(counts.sum(), 1)
-            axis.stairs(share, edges, color=color, fill=name == "late", alpha=0.8, linewidth=1.6, label=name)
-        axis.set(xlabel="weight of a chunk", ylabel="share of chunks")
+        draw_weights(axis, *late, early=early, colors=(FIRST, SECOND), ink=INK)
         margin = 0.02 * max(bounds[1] - bounds[0], 1e-3)
         axis.set_xlim(min(bounds[0], late[0][0]) - margin, max(bounds[1], late[0][-1]) + margin)
-        edges, counts = late
-        axis.axvline(
-            float((edges[:-1] + edges[1:]) @ counts / 2 / counts.sum()), color=INK, linewidth=1, linestyle=":"
-        )
-        if early:
-            axis.legend(loc="upper center")
         return _svg(figure, "Histogram of the weights of chunks")
 
 

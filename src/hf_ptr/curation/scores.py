@@ -30,12 +30,12 @@ from hf_ptr.parts import Parts
 from hf_ptr.policies import VLAProcessor, require_fits
 from hf_ptr.progress import progress_bar
 from hf_ptr.training.batch import candidates_of, model_inputs
-from hf_ptr.training.checkpoints import load_objective_state
 from hf_ptr.training.collator import ChunkCollator
 from hf_ptr.training.config import PTRConfig
 from hf_ptr.training.model import PTRModel, tensors_under
 from hf_ptr.training.objective import PTRObjective
 from hf_ptr.training.run import chunks_for
+from hf_ptr.training.sidecar import load_objective_state
 
 CHUNKS_A_BATCH = 256
 # How often what is scored is kept, in seconds.

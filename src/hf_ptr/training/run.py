@@ -25,7 +25,7 @@ from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.data.weights import read_weights
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_json, write_text
-from hf_ptr.hub.places import checkpoint_folder, dataset_folder, pull_videos, score_file
+from hf_ptr.hub.places import checkpoint_folder, dataset_folder, model_folder, pull_videos, score_file
 from hf_ptr.policies import VLAPolicy, adapter_of, policy_from_dataset, require_fits
 from hf_ptr.policies.acting import belief_lag
 from hf_ptr.policies.loading import load_to_train
@@ -35,7 +35,8 @@ from hf_ptr.training.data_arguments import parse_episodes
 from hf_ptr.training.data_digest import require_same_data
 from hf_ptr.training.mixing import mixture_of
 from hf_ptr.training.provenance import RECIPE_FILE, corruption_of, told, told_of
-from hf_ptr.training.publishing import push_finished
+from hf_ptr.training.publishing import ask_the_hub, push_finished
+from hf_ptr.training.ranks import Ranks
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe
 from hf_ptr.training.selection import seen_through, select_episodes
 from hf_ptr.training.trainer import PTRTrainer
@@ -71,13 +72,10 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
     restore_replaced(folder)
     # What a killed run left is nearer to the end than what the recipe begins with.
     resume = last_complete_checkpoint(folder) or recipe.training.resume_from_checkpoint
+    ask_where_to_push(recipe)
     resume = None if resume is None else _checkpoint(resume)
     trainer = build_trainer(recipe)
-    if trainer.is_world_process_zero():
-        write_text(yaml.safe_dump(recipe.given, sort_keys=True, allow_unicode=True), folder / RECIPE_FILE)
-        require_same_data(folder, {"train": trainer.train_dataset, "eval": trainer.eval_dataset})
-        if isinstance(trainer.train_dataset, MixtureDataset):
-            write_json(trainer.train_dataset.to_dict(), folder / MIXTURE_FILE)
+    trainer.ranks.from_first(partial(_begin, folder, recipe, trainer))
     result = trainer.train(resume_from_checkpoint=resume)
     trainer.save_model(_internal_call=True)
     trainer.save_state()
@@ -88,6 +86,27 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
     if recipe.training.push_to_hub:
         _push(trainer.push_to_hub, folder, trainer.hub_model_id)
     return folder
+
+
+def ask_where_to_push(recipe: Recipe) -> None:
+    """
+    Asks the Hub whether a run that is to be pushed can be, before its data are read.
+
+    Raises:
+        InputError: it cannot.
+    """
+    training = recipe.training
+    if training.push_to_hub:
+        ask = partial(ask_the_hub, training, recipe.policy.policy, recipe.lora.use_peft)
+        Ranks(training.process_index, training.world_size).from_first(ask)
+
+
+def _begin(folder: Path, recipe: Recipe, trainer: PTRTrainer) -> None:
+    """Writes what the run is, or checks that the one that goes on is the same."""
+    write_text(yaml.safe_dump(recipe.given, sort_keys=True, allow_unicode=True), folder / RECIPE_FILE)
+    require_same_data(folder, {"train": trainer.train_dataset, "eval": trainer.eval_dataset})
+    if isinstance(trainer.train_dataset, MixtureDataset):
+        write_json(trainer.train_dataset.to_dict(), folder / MIXTURE_FILE)
 
 
 def _checkpoint(place: str) -> str:
@@ -125,6 +144,10 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
         trainer = _trainer(recipe, policy, processor, mixture, held_out)
         trainer.provenance["corruption"] = told_of({source.name: source.truth for source in mixture.sources})
         return trainer
+    # What is missing on the Hub is told before the data are pulled, which are the most.
+    weights_file = None if recipe.data.weights is None else score_file(recipe.data.weights)
+    if recipe.policy.policy is not None:
+        model_folder(recipe.policy.policy)
     streams = recipe.data.streaming
     dataset = dataset_folder(str(recipe.data.dataset), () if streams else recipe.data.observation_features)
     selected = select_episodes(dataset, recipe.data)
@@ -142,7 +165,7 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
         "segment_chunks": recipe.data.segment_chunks,
         "target_offset": recipe.data.target_offset,
     }
-    weights = None if recipe.data.weights is None else read_weights(score_file(recipe.data.weights), table)
+    weights = None if weights_file is None else read_weights(weights_file, table)
     train = chunks_for(config, seen_through(table, dataset, recipe.data), weights=weights, **cut)
     evaluation = None if held_out is None else chunks_for(config, seen_through(held_out, dataset, recipe.data), **cut)
     trainer = _trainer(recipe, policy, processor, train, evaluation)

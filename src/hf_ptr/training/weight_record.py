@@ -16,7 +16,7 @@ BINS = 40
 WEIGHTS_FILE = "weights.json"
 # Width of the bins together, where all weights are one.
 NARROWEST = 1e-6
-# A tensor of this process to its sum over all; it must give another tensor, never the same one.
+# A tensor of this process to its sum over all, which may take its place.
 Sum = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -98,11 +98,11 @@ class WeightRecord:
 
     def reduce(self, over_ranks: Sum) -> None:
         """Adds up what all processes have counted, for [`~WeightRecord.to_dict`]; all of them call it."""
-        self._told = {name: over_ranks(value) for name, value in self._totals().items()}
+        self._told = {name: over_ranks(value.clone()) for name, value in self._totals().items()}
 
     def take_log(self, over_ranks: Sum) -> list[int]:
         """How many weights of all processes were in each bin since the last time; all of them call it."""
-        counts = over_ranks(self._since).tolist()
+        counts = over_ranks(self._since.clone()).tolist()
         self._since.zero_()
         return counts
 
