@@ -210,6 +210,28 @@ def test_the_command_is_safe_to_paste() -> None:
     assert (before + "0, 2" + after).endswith('--operation.episode_indices "[0, 2]"')
 
 
+def test_the_command_of_a_dataset_on_the_hub_names_no_folder() -> None:
+    before, _ = delete_command("alice/bottle@main")
+    assert before.startswith("lerobot-edit-dataset --repo_id alice/bottle --new_repo_id alice/bottle_kept --operation")
+
+
+def test_a_dataset_on_the_hub_is_pulled_for_its_film_strips(
+    dataset: Path,  # noqa: F811
+    tmp_path: Path,
+    logged_in: HubServer,
+) -> None:
+    full = ensure_repository("alice/strips", "dataset")
+    files = {path.relative_to(dataset).as_posix(): path for path in dataset.rglob("*") if path.is_file()}
+    push_files(files, full, "dataset", message="data")
+    evidence = read_evidence(written(scores_of(read_dataset(dataset), {1: 0.1}), tmp_path))
+    table = scored_table(evidence, Path(full))
+    page = write_report(evidence, tmp_path / "r.html", table=table, dataset=full).read_text()
+    assert f"{CAMERA} at 0.0 s" in page
+    assert scored_table(evidence, None) is None
+    with pytest.raises(InputError, match="alice/nothing"):
+        scored_table(evidence, Path("alice/nothing"))
+
+
 def run_folder(folder: Path, **settings: object) -> Path:
     """A run as it leaves its folder, small."""
     folder.mkdir()
