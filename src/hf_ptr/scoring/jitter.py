@@ -16,26 +16,28 @@ from hf_ptr.scoring.transitions import FAULT_STRIDE, ROWS_A_PASS, Cut
 
 JITTER = "action/jitter"
 # The noise made on purpose, in root mean square deviations of an action dimension around its chunk's mean: that is the
-# size of the movement, whether actions are displacements or positions.
+# size of the movement, whether actions are displacements or positions. Where hands tremble anyway it is more.
 FAULT_JITTER = 0.3
+# The median size of second differences of white noise, in deviations of the noise.
+OF_WHITE_NOISE = 6**0.5 * 0.6745
 
 
 def tremor(action: Tensor) -> Tensor:
     """
-    The mean over dimensions of the median size of an action's second differences, `(N,)`.
+    The median size of the second differences of each action dimension, `(N, da)`.
 
     Args:
         action: `(N, L, da)` with L at least 3.
     """
-    return action.diff(n=2, dim=1).abs().median(dim=1).values.mean(dim=1)
+    return action.diff(n=2, dim=1).abs().median(dim=1).values
 
 
 def jitter_distance(cut: Cut, task: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
     """
     The distance `z` of every sample by its tremor alone, `(N,)`, under its name; nothing where chunks are too short.
 
-    The scale is that of `hf_ptr.scoring.calibration`, linear in the tremor: who trembles half as much as the noise
-    made on purpose lies in the middle.
+    The scale is that of `hf_ptr.scoring.calibration`, linear in the tremor: who trembles half as much as with the
+    noise made on purpose lies in the middle. That noise is at least as much as the data have.
 
     Args:
         cut: the samples.
@@ -50,15 +52,17 @@ def jitter_distance(cut: Cut, task: Tensor, generator: torch.Generator) -> dict[
         return cut.actions(rows).unflatten(1, (cut.chunk_size, -1))
 
     movement = torch.stack([chunks(rows).var(dim=1, correction=0).sum(dim=0) for rows in passes]).sum(dim=0)
-    deviation = FAULT_JITTER * (movement / len(cut)).sqrt()
-    real = torch.cat([-tremor(chunks(rows)) for rows in passes])
+    real = torch.cat([tremor(chunks(rows)) for rows in passes])
+    usual = real.median(dim=0).values / OF_WHITE_NOISE
+    deviation = (FAULT_JITTER**2 * movement / len(cut) + usual.square()).sqrt()
     again = torch.arange(0, len(cut), FAULT_STRIDE)
     made = []
     for rows in again.split(ROWS_A_PASS):
         steady = chunks(rows)
-        made.append(-tremor(steady + deviation * torch.randn(steady.shape, generator=generator)))
+        made.append(tremor(steady + deviation * torch.randn(steady.shape, generator=generator)))
+    real, noisy = -real.mean(dim=1), -torch.cat(made).mean(dim=1)
     total = len(cut.count)
     good = episode_mean(real, cut.episode, total, SHRINKAGE)
-    bad = episode_mean(torch.cat(made), cut.episode[again], total, SHRINKAGE)
+    bad = episode_mean(noisy, cut.episode[again], total, SHRINKAGE)
     scale = fit_scale(good, bad, task, int(task.max()) + 1)
     return {JITTER: scale.distance(real, cut.episode, task)}
