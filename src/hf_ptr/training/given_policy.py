@@ -8,6 +8,7 @@ from typing import Any
 from transformers.utils import logging
 
 from hf_ptr.errors import InputError
+from hf_ptr.hub.places import model_folder
 from hf_ptr.policies import VLAPolicy
 from hf_ptr.policies.loading import load_to_train
 from hf_ptr.policies.vla.instructions import learn_instructions
@@ -23,9 +24,20 @@ def given_policy(recipe: Recipe) -> tuple[Any, Any, Any]:
     Raises:
         InputError: as [`load_to_train`], or the recipe sets what the policy brings.
     """
+    pull_policy(recipe)
+    return load_to_train(str(recipe.policy.policy))
+
+
+def pull_policy(recipe: Recipe) -> None:
+    """
+    Pulls the policy that `policy` names, where it is on the Hub.
+
+    Raises:
+        InputError: the recipe sets what the policy brings, or it cannot be pulled.
+    """
     place = str(recipe.policy.policy)
     refuse_settings([name for name in NEW_POLICY_FIELDS if name in recipe.given], place)
-    return load_to_train(place)
+    model_folder(place)
 
 
 def teach(policy: Any, processor: Any, recipe: Recipe, tasks: Sequence[str]) -> None:

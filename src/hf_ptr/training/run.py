@@ -25,13 +25,13 @@ from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.data.weights import read_weights
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_json, write_text
-from hf_ptr.hub.places import checkpoint_folder, dataset_folder, model_folder, pull_videos, score_file
+from hf_ptr.hub.places import checkpoint_folder, dataset_folder, pull_videos, score_file
 from hf_ptr.policies import adapter_of, policy_from_dataset, require_fits
 from hf_ptr.policies.acting import belief_lag
 from hf_ptr.training.checkpoints import last_complete_checkpoint, restore_replaced
 from hf_ptr.training.data_arguments import parse_episodes
 from hf_ptr.training.data_digest import require_same_data
-from hf_ptr.training.given_policy import given_policy, refuse_settings, teach
+from hf_ptr.training.given_policy import given_policy, pull_policy, refuse_settings, teach
 from hf_ptr.training.mixing import mixture_of
 from hf_ptr.training.provenance import RECIPE_FILE, corruption_of, told, told_of
 from hf_ptr.training.publishing import ask_the_hub, push_finished
@@ -146,7 +146,7 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     # What is missing on the Hub is told before the data are pulled, which are the most.
     weights_file = None if recipe.data.weights is None else score_file(recipe.data.weights)
     if recipe.policy.policy is not None:
-        model_folder(recipe.policy.policy)
+        pull_policy(recipe)
     streams = recipe.data.streaming
     dataset = dataset_folder(str(recipe.data.dataset), () if streams else recipe.data.observation_features)
     selected = select_episodes(dataset, recipe.data)
