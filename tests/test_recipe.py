@@ -13,8 +13,9 @@ from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.errors import InputError
 from hf_ptr.policies import policy_from_dataset
 from hf_ptr.training.config import PTRConfig
+from hf_ptr.training.data_arguments import parse_episodes
 from hf_ptr.training.plan import plan_recipe
-from hf_ptr.training.recipe import load_recipe, parse_episodes
+from hf_ptr.training.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name != "accelerate")
@@ -129,6 +130,18 @@ def test_values_are_typed_and_overrides_win(tmp_path: Path) -> None:
     assert parse_episodes(recipe.data.eval_episodes) == [12, 13, 14, 15]
     assert recipe.training.max_steps == 7 and recipe.training.adaptive_scale is False
     assert parse_episodes(recipe.data.episodes) == [0, 1, 2, 9]
+
+
+def test_a_source_is_overridden_by_its_number(tmp_path: Path) -> None:
+    path = write(tmp_path, "sources:\n  - {dataset: a, embodiment: fr3}\n  - {dataset: b, embodiment: fr3}\n")
+    recipe = load_recipe(path, ["sources.1.dataset=/data/c=d", "sources.0.weight=2"])
+    assert recipe.given["sources"] == [
+        {"dataset": "a", "embodiment": "fr3", "weight": 2},
+        {"dataset": "/data/c=d", "embodiment": "fr3"},
+    ]
+    for key in ("sources.2.dataset", "sources.x.dataset", "sources.0", "sources.0.", "sources."):
+        with pytest.raises(InputError, match=rf"{key} is no key of one of the 2 sources; write for example sources"):
+            load_recipe(path, [f"{key}=a"])
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ COMPONENTS = {
     "ptr_belief_tokenizer": "hf_ptr.belief",
     "ptr_transition_scorer": "hf_ptr.scoring.scorer",
     "ptr_vla": "hf_ptr.policies.vla",
-    "ptr": "hf_ptr.training",
+    "ptr": "hf_ptr.training.model",
 }
 # Processors, which are looked up by name before any model type is.
 PROCESSORS = {"VLAProcessor": "hf_ptr.policies.vla"}

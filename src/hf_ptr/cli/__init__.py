@@ -66,7 +66,7 @@ app.command("doctor")(doctor.doctor)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits: 0 done, 2 wrong input, 1 anything else, 130 interrupted."""
     try:
-        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        code = app(None if arguments is None else list(arguments), prog_name="hf-ptr", standalone_mode=False)
     except InputError as error:
         sys.exit(_complain(str(error), WRONG_INPUT))
     except typer.Exit as error:

@@ -7,14 +7,19 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Convert a dataset to LeRobotDataset v3.0.")
+app = typer.Typer(no_args_is_help=True)
 
 Out = Annotated[Path, typer.Argument(help="The new folder; must not exist, or be empty.")]
 
 
 @app.callback()
 def convert() -> None:
-    """Convert a dataset to LeRobotDataset v3.0."""
+    """Convert a dataset to LeRobotDataset v3.0.
+
+    Example:
+
+        hf-ptr convert lerobot data/g1_bottle data/g1_bottle_v30
+    """
 
 
 @app.command()

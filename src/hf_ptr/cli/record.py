@@ -9,14 +9,19 @@ import typer
 
 from hf_ptr.envs import tasks as metaworld_tasks
 
-app = typer.Typer(no_args_is_help=True, help="Record demonstrations as a LeRobotDataset v3.0.")
+app = typer.Typer(no_args_is_help=True)
 
 DEFAULT_TASKS = ",".join(task.removesuffix("-v3") for task in metaworld_tasks.DEFAULT_TASKS)
 
 
 @app.callback()
 def record() -> None:
-    """Record demonstrations as a LeRobotDataset v3.0."""
+    """Record demonstrations as a LeRobotDataset v3.0.
+
+    Example:
+
+        hf-ptr record metaworld --out data/mt10
+    """
 
 
 @app.command()

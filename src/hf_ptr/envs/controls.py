@@ -49,9 +49,9 @@ class Control(Protocol):
 class HandControl:
     """Displacements of the hand, at most 1 cm a step on every axis, and the gripper's effort: Meta-World's own."""
 
-    robot_type = "sawyer"
-    state_names = ("hand_x", "hand_y", "hand_z", "gripper_opening")
-    action_names = ("delta_x", "delta_y", "delta_z", "gripper_effort")
+    robot_type: str = "sawyer"
+    state_names: tuple[str, ...] = ("hand_x", "hand_y", "hand_z", "gripper_opening")
+    action_names: tuple[str, ...] = ("delta_x", "delta_y", "delta_z", "gripper_effort")
 
     def state(self, env: Any, observation: np.ndarray) -> np.ndarray:
         return observation[:4].astype(np.float32)
@@ -66,9 +66,9 @@ class HandControl:
 class JointControl:
     """Displacements of the seven joints, in steps of 0.02 rad, and the gripper's effort."""
 
-    robot_type = "sawyer_joints"
-    state_names = (*JOINTS, "gripper_opening")
-    action_names = (*(f"delta_{joint}" for joint in JOINTS), "gripper_effort")
+    robot_type: str = "sawyer_joints"
+    state_names: tuple[str, ...] = (*JOINTS, "gripper_opening")
+    action_names: tuple[str, ...] = (*(f"delta_{joint}" for joint in JOINTS), "gripper_effort")
 
     def state(self, env: Any, observation: np.ndarray) -> np.ndarray:
         angles = [env.data.joint(joint).qpos[0] for joint in JOINTS]

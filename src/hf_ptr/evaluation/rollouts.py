@@ -14,9 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from hf_ptr.data.robots import robot_of
 from hf_ptr.envs.controls import CONTROLS
 from hf_ptr.envs.metaworld import (
     ACTION,
+    FPS,
     IMAGE,
     LONGEST_EPISODE,
     MAX_STEPS,
@@ -78,6 +80,7 @@ def evaluate_metaworld(
     max_steps: int = MAX_STEPS,
     workers: int = 2,
     cache: str | Path | None = None,
+    source: str | None = None,
 ) -> SuccessTable:
     """Success rates of a checkpoint, `episodes` episodes of every task, none of whose initial states is ever recorded.
 
@@ -93,6 +96,7 @@ def evaluate_metaworld(
         workers: processes, each of one thread.
         cache: a folder for the results of finished batches of episodes; a later call with the same checkpoint and
             settings goes on from there.
+        source: of a mixture's policy, its source of Meta-World; needed where there are several.
 
     Raises:
         InputError: an argument is out of range, a task is unknown, or the checkpoint is none, or not for Meta-World.
@@ -106,7 +110,7 @@ def evaluate_metaworld(
         raise InputError(f"workers is {workers}; at least 1 process is needed")
     folder = Path(checkpoint)
     digest = _checkpoint_digest(folder)
-    control = _fitting_control(folder, names)
+    control = _fitting_control(folder, names, source)
     version = metaworld_version()
     batches = [
         _Batch(
@@ -120,6 +124,7 @@ def evaluate_metaworld(
             min(EPISODES_TOGETHER, episodes - first),
             max_steps,
             None if cache is None else str(cache),
+            source,
         )
         for task in names
         for first in range(0, episodes, EPISODES_TOGETHER)
@@ -221,10 +226,12 @@ class _Batch:
     count: int
     max_steps: int
     cache: str | None
+    source: str | None = None
 
     def _settings(self) -> dict[str, Any]:
         """All that the result depends on."""
-        return {name: value for name, value in asdict(self).items() if name not in ("checkpoint", "cache")}
+        places = ("checkpoint", "cache", *(("source",) if self.source is None else ()))
+        return {name: value for name, value in asdict(self).items() if name not in places}
 
     def _path(self) -> Path | None:
         if self.cache is None:
@@ -250,7 +257,7 @@ class _Batch:
 
 def _run(batch: _Batch) -> list[bool]:
     """In a worker: roll out one batch and keep the result."""
-    policy, processor = _load(batch.checkpoint, batch.digest)
+    policy, processor = _load(batch.checkpoint, batch.digest, batch.source)
     numbers = range(batch.first, batch.first + batch.count)
     seeds = [evaluation_seed(batch.seed, batch.task, number) for number in numbers]
     generator = torch.Generator().manual_seed(seeds[0])
@@ -266,13 +273,14 @@ def _run(batch: _Batch) -> list[bool]:
 
 
 @lru_cache(maxsize=1)
-def _load(checkpoint: str, digest: str) -> tuple[Any, Any]:
+def _load(checkpoint: str, digest: str, source: str | None) -> tuple[Any, Any]:
     """The policy and its processor, once a process and for these very weights."""
     from transformers import AutoModel
 
-    from hf_ptr.policies import VLAProcessor
+    from hf_ptr.policies import RobotPolicy, VLAProcessor
 
-    return AutoModel.from_pretrained(checkpoint), VLAProcessor.from_pretrained(checkpoint)
+    policy, robot = AutoModel.from_pretrained(checkpoint), robot_of(Path(checkpoint), source)
+    return policy if robot is None else RobotPolicy(policy, robot), VLAProcessor.from_pretrained(checkpoint)
 
 
 def _checkpoint_digest(checkpoint: Path) -> str:
@@ -293,7 +301,7 @@ def _checkpoint_digest(checkpoint: Path) -> str:
     return digest.hexdigest()
 
 
-def _fitting_control(checkpoint: Path, tasks: Sequence[str]) -> str:
+def _fitting_control(checkpoint: Path, tasks: Sequence[str], source: str | None) -> str:
     """
     The control whose dimensions a checkpoint has. Refuses one of another robot, or one that does not know an
     instruction, before anything is simulated.
@@ -301,15 +309,24 @@ def _fitting_control(checkpoint: Path, tasks: Sequence[str]) -> str:
     from transformers import AutoConfig
 
     from hf_ptr.policies import VLAProcessor
+    from hf_ptr.policies.embodied import RobotConfig
     from hf_ptr.policies.loading import checkpoint_places
 
-    config = AutoConfig.from_pretrained(checkpoint_places(str(checkpoint))[-1])
+    config: Any = AutoConfig.from_pretrained(checkpoint_places(str(checkpoint))[-1])
     needed = (*RolloutConfig.__annotations__, "observation_dim", "state_dim", "action_dim")
     if not all(hasattr(config, name) for name in needed):
         raise InputError(
             f"{checkpoint} is a {config.model_type!r} model; the native policy alone is rolled out in Meta-World, "
             "evaluate others with --dataset"
         )
+    robot = robot_of(checkpoint, source)
+    if robot is not None:
+        if robot.fps != FPS:
+            raise InputError(
+                f"source {robot.name} acts {robot.fps:g} times a second, and Meta-World is stepped {FPS} times; train "
+                "with its own frame rate (no fps in the source), or evaluate with --dataset"
+            )
+        config = RobotConfig.of(config, robot)
     sees = bool(config.cameras)
     if sees and config.cameras != (IMAGE,):
         raise InputError(

@@ -150,7 +150,7 @@ def _method(args: dict[str, Any], recipe: dict[str, Any]) -> str:
     if alpha > 0:
         how = "each chunk counts as much as what followed it can be identified, by the published score"
         return f"{how} (α = {alpha:g}){belief}"
-    if recipe.get("weights"):
+    if recipe.get("weights") or any(source.get("weights") for source in recipe.get("sources") or ()):
         return f"each chunk counts as much as a score file says{belief}"
     return f"supervised post-training in which every chunk counts alike{belief}"
 

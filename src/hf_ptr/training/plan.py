@@ -59,7 +59,11 @@ def _plan(recipe: Recipe, trainer: PTRTrainer) -> dict[str, dict[str, Any]]:
     args, data = trainer.args, recipe.data
     chunks: Any = trainer.train_dataset
     held_out: Any = trainer.eval_dataset
-    tables = [part.table for part in getattr(chunks, "parts", [chunks])]
+    tables, kept = (
+        [] if part is None else [each.table for each in getattr(part, "parts", [part])] for part in (chunks, held_out)
+    )
+    sources = getattr(chunks, "sources", ())
+    faults = [f"{source.name}: {source.truth.recipe}" for source in sources if source.truth.faults]
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     steps_an_epoch = max(1, len(chunks) // rows)
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_an_epoch)
@@ -73,8 +77,8 @@ def _plan(recipe: Recipe, trainer: PTRTrainer) -> dict[str, dict[str, Any]]:
             "episodes": sum(table.num_episodes for table in tables),
             "chunks": f"{len(chunks):,}",
             "tasks": len({table.tasks[task] for table in tables for task in set(table.task_index.tolist())}),
-            "faults put in": data.corruption,
-            "held out": 0 if held_out is None else held_out.table.num_episodes,
+            "faults put in": ", ".join(faults) or data.corruption,
+            "held out": sum(table.num_episodes for table in kept),
         },
         "policy": {
             "class": type(trainer.model.policy).__name__,

@@ -113,6 +113,19 @@ def told(truth: CorruptionTruth) -> dict[str, Any]:
     return {"protocol": truth.recipe, "seed": truth.seed, "faults": faults, "episodes": int(truth.any.sum())}
 
 
+def told_of(truths: Mapping[str, CorruptionTruth]) -> dict[str, Any] | None:
+    """As [`told`], of the sources of a mixture by their names; None where no fault was put into any."""
+    faulty = {name: told(truth) for name, truth in truths.items() if truth.faults}
+    if not faulty:
+        return None
+    return {
+        "protocol": ", ".join(f"{name}: {part['protocol']}" for name, part in faulty.items()),
+        "seed": ", ".join(dict.fromkeys(str(part["seed"]) for part in faulty.values())),
+        "faults": {f"{name}: {fault}": n for name, part in faulty.items() for fault, n in part["faults"].items()},
+        "episodes": sum(part["episodes"] for part in faulty.values()),
+    }
+
+
 def corruption_of(dataset: str | Path) -> CorruptionTruth | None:
     """The faults of a dataset that was written with some; None for any other."""
     try:

@@ -14,6 +14,7 @@ from huggingface_hub import HfApi
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
 
+from hf_ptr.data.robots import MIXTURE_FILE
 from hf_ptr.errors import InputError
 from hf_ptr.hub.local_places import public_files
 from hf_ptr.hub.places import LAST_CHECKPOINT
@@ -25,7 +26,7 @@ from hf_ptr.training.provenance import RECIPE_FILE
 
 STAGING = "_push-"
 # Where the run says what it is, beside the model.
-RUN_FILES = (RECIPE_FILE, CARD_FILE)
+RUN_FILES = (RECIPE_FILE, CARD_FILE, MIXTURE_FILE)
 END_MESSAGE = "End of training"
 logger = logging.getLogger(__name__)
 

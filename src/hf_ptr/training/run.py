@@ -20,6 +20,7 @@ from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.columns import first_line
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.mixture import MixtureDataset
+from hf_ptr.data.robots import MIXTURE_FILE
 from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.data.weights import read_weights
 from hf_ptr.errors import InputError
@@ -30,19 +31,18 @@ from hf_ptr.policies.acting import belief_lag
 from hf_ptr.policies.loading import load_to_train
 from hf_ptr.policies.vla.instructions import learn_instructions
 from hf_ptr.training.checkpoints import last_complete_checkpoint, restore_replaced
+from hf_ptr.training.data_arguments import parse_episodes
 from hf_ptr.training.data_digest import require_same_data
 from hf_ptr.training.mixing import mixture_of
-from hf_ptr.training.provenance import RECIPE_FILE, corruption_of, told
+from hf_ptr.training.provenance import RECIPE_FILE, corruption_of, told, told_of
 from hf_ptr.training.publishing import ask_the_hub, push_finished
 from hf_ptr.training.ranks import Ranks
-from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
-from hf_ptr.training.selection import select_episodes
+from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe
+from hf_ptr.training.selection import seen_through, select_episodes
 from hf_ptr.training.trainer import PTRTrainer
 
 logger = logging.get_logger(__name__)
 
-# How each source's robot is spoken to: its slots, units and frame rate.
-MIXTURE_FILE = "mixture.json"
 DONE_FILE = "train_results.json"
 # Is there once the run is pushed to its end; by its name it is not pushed itself.
 PUSHED_FILE = "_pushed.json"
@@ -140,20 +140,25 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     # Before the policy's weights are drawn, so that a recipe and its seed are one run.
     set_seed(recipe.training.seed)
     if recipe.data.sources is not None:
-        mixture, policy, processor = mixture_of(recipe)
-        return _trainer(recipe, policy, processor, mixture, None)
+        mixture, evaluated, policy, processor = mixture_of(recipe)
+        trainer = _trainer(recipe, policy, processor, mixture, evaluated)
+        trainer.provenance["corruption"] = told_of({source.name: source.truth for source in mixture.sources})
+        return trainer
     # What is missing on the Hub is told before the data are pulled, which are the most.
     weights_file = None if recipe.data.weights is None else score_file(recipe.data.weights)
     if recipe.policy.policy is not None:
         model_folder(recipe.policy.policy)
-    dataset = dataset_folder(str(recipe.data.dataset), recipe.data.observation_features)
+    streams = recipe.data.streaming
+    dataset = dataset_folder(str(recipe.data.dataset), () if streams else recipe.data.observation_features)
     selected = select_episodes(dataset, recipe.data)
-    whole, table = selected.whole, selected.train
+    whole, table, held_out = selected.whole, selected.train, selected.held_out
     faults = selected.truth if selected.truth.faults else corruption_of(dataset)
     policy, processor = _policy(recipe, table)
     config = adapter_of(policy).config
-    pull_videos(whole, config.observation_features)
-    cameras = [name for name in config.observation_features if name in table.videos]
+    if not streams:
+        pull_videos(whole, config.observation_features)
+    # The videos that are not here yet are looked at when they come.
+    cameras = [name for name in config.observation_features if name in table.videos and not streams]
     ids = whole.episode_index.tolist()
     refuse_unusable(validate_dataset(str(dataset), episodes=ids, cameras=cameras, decode=False), selected.skip)
     cut: dict[str, Any] = {
@@ -161,8 +166,8 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
         "target_offset": recipe.data.target_offset,
     }
     weights = None if weights_file is None else read_weights(weights_file, table)
-    train = chunks_for(config, table, weights=weights, **cut)
-    evaluation = None if selected.held_out is None else chunks_for(config, selected.held_out, **cut)
+    train = chunks_for(config, seen_through(table, dataset, recipe.data), weights=weights, **cut)
+    evaluation = None if held_out is None else chunks_for(config, seen_through(held_out, dataset, recipe.data), **cut)
     trainer = _trainer(recipe, policy, processor, train, evaluation)
     trainer.provenance["corruption"] = None if faults is None else told(faults)
     return trainer
@@ -259,18 +264,28 @@ def _innermost(error: BaseException) -> str:
     return str(error)
 
 
-def trained_episodes(folder: str | Path) -> set[int]:
-    """The episodes that a run's recipe names for training; empty where it names none, or the folder is no run."""
+def trained_episodes(folder: str | Path, dataset: str) -> set[int]:
+    """
+    The episodes that a run's recipe names for training, of a mixture those of the source whose dataset is called so;
+    empty where it names none, or the folder is no run.
+    """
     made = Path(folder) / RECIPE_FILE
     given = yaml.safe_load(made.read_text(encoding="utf-8")) if made.is_file() else None
-    return set(parse_episodes(given.get("episodes")) or ()) if isinstance(given, dict) else set()
+    if not isinstance(given, dict):
+        return set()
+    listed = given.get("sources") or ()
+    name = Path(dataset).name
+    mine = [each for each in listed if Path(str(each.get("dataset")).partition("@")[0]).name == name]
+    return {episode for each in (given, *mine) for episode in parse_episodes(each.get("episodes")) or ()}
 
 
 def evaluation_command(folder: Path) -> str:
     """The command that evaluates a finished run, as far as its recipe says on what."""
     given = yaml.safe_load((folder / RECIPE_FILE).read_text(encoding="utf-8"))
-    if given.get("eval_episodes"):
-        return f"hf-ptr evaluate {folder} --dataset {given['dataset']} --episodes {given['eval_episodes']}"
+    for each in (given, *(given.get("sources") or ())):
+        if each.get("eval_episodes"):
+            which = f" --source {each['name']}" if each.get("name") else ""
+            return f"hf-ptr evaluate {folder} --dataset {each['dataset']} --episodes {each['eval_episodes']}{which}"
     return f"hf-ptr evaluate {folder} --env metaworld, or --dataset DIR --episodes IDS that it was not trained on"
 
 

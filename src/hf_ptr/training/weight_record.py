@@ -24,9 +24,9 @@ def weight_record(args: PTRConfig, dataset: Any) -> WeightRecord | None:
     """The record for a run; None where every chunk counts alike."""
     if args.with_scorer and args.alpha > 0:
         low, high = weight_bounds(args.alpha, args.w_min, args.w_max)
-    elif isinstance(dataset, ChunkDataset) and dataset.weights is not None:
+    elif isinstance(dataset, ChunkDataset | MixtureDataset) and (weights := dataset.weights) is not None:
         # The trainer names a weight that is no number, and ends the run; it must still be able to save.
-        known = dataset.weights[torch.isfinite(dataset.weights)]
+        known = weights[torch.isfinite(weights)]
         low, high = float(known.min()), float(known.max())
     else:
         return None
