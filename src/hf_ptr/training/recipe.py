@@ -25,8 +25,9 @@ class PolicyArguments:
 
     policy: str | None = field(default=None, metadata={"help": "Folder or Hub id; a new native policy by default."})
     size: str | None = field(default=None, metadata={"help": "Size of a policy on pictures: tiny, small, internvl."})
-    vision_model: str | None = field(default=None, metadata={"help": "Pretrained vision tower: folder or Hub id."})
-    text_model: str | None = field(default=None, metadata={"help": "Pretrained text encoder: folder or Hub id."})
+    vision_model: str | None = field(default=None, metadata={"help": "Vision tower: folder, Hub id or package:NAME."})
+    text_model: str | None = field(default=None, metadata={"help": "Pretrained text encoder, named alike."})
+    freeze_text: bool = field(default=False, metadata={"help": "Leave the text encoder as it was pretrained."})
     image_size: int = field(default=96, metadata={"help": "Height and width of the pictures that the policy reads."})
     target_layer: int | None = field(default=None, metadata={"help": "Vision layer that the target encoder reads."})
     chunk_size: int = field(default=16, metadata={"help": "Actions predicted at once."})
