@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 from conftest import HUB
+from exact_cases import fitted
 from hub_server import HubServer
 from hub_store import Store, card_complaints
 from huggingface_hub import HfApi, ModelCard
@@ -31,6 +32,7 @@ from hf_ptr.data import ChunkDataset, read_dataset
 from hf_ptr.errors import InputError
 from hf_ptr.hub.places import model_folder
 from hf_ptr.policies.lora import below
+from hf_ptr.training import calibrating
 from hf_ptr.training.run import run_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -242,6 +244,24 @@ def test_training_goes_on_from_a_checkpoint_on_the_hub(told: tuple[Path, Store],
     wrong = train("alice/reach", tmp_path / "wrong", resume_from_checkpoint="alice/reach")
     assert "alice/reach is no folder here and no model on the Hub" in the_line(wrong)
     assert not (tmp_path / "wrong").exists()
+
+
+def test_calibrated_weights_go_with_the_checkpoint(
+    metaworld_dataset: Path, tmp_path: Path, logged_in: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {**SHORT, "dataset": metaworld_dataset, "scoring": "calibrated", "belief_tokens": 0}
+    given |= {"max_steps": 4, "save_steps": 2, "save_total_limit": 9}
+    hub = {"push_to_hub": "true", "hub_strategy": "all_checkpoints", "hub_model_id": "alice/calibrated"}
+    monkeypatch.setattr(calibrating, "fit_scores", fitted)
+    out = run_recipe(RECIPE, [f"{k}={v}" for k, v in {**given, **hub, "output_dir": tmp_path / "run"}.items()])
+    commits = logged_in.store.repos["model", "alice/calibrated"].commits
+    at_two = next(name for name in commits if "checkpoint-2/scores.parquet" in logged_in.store.files(
+        "alice/calibrated", name))  # fmt: skip
+    monkeypatch.setattr(calibrating, "fit_scores", lambda *args, **kwargs: pytest.fail("fitted again"))
+    more = {"output_dir": tmp_path / "on", "resume_from_checkpoint": f"alice/calibrated@{at_two}"}
+    on = run_recipe(RECIPE, [f"{k}={v}" for k, v in {**given, **more}.items()])
+    assert (on / "scores.parquet").read_bytes() == (out / "scores.parquet").read_bytes()
+    assert (on / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
 
 
 def test_scores_are_a_dataset_that_a_recipe_names(told: tuple[Path, Store], tmp_path: Path) -> None:

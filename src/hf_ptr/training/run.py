@@ -147,6 +147,7 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     # What is missing on the Hub is told before the data are pulled, which are the most.
     weights_file = None if recipe.data.weights is None else score_file(recipe.data.weights)
     if recipe.policy.policy is not None:
+        _refuse_settings([name for name in NEW_POLICY_FIELDS if name in recipe.given], recipe.policy.policy)
         model_folder(recipe.policy.policy)
     streams = recipe.data.streaming
     dataset = dataset_folder(str(recipe.data.dataset), () if streams else recipe.data.observation_features)
@@ -233,7 +234,6 @@ def _policy(recipe: Recipe, table: EpisodeTable) -> tuple[Any, Any]:
             )
         except StrictDataclassError as error:
             raise InputError(f"this policy cannot be built: {_innermost(error)}") from error
-    _refuse_settings([name for name in NEW_POLICY_FIELDS if name in recipe.given], place)
     policy, actor, processor = load_to_train(place)
     features = {
         name: getattr(data, name)
