@@ -48,16 +48,17 @@ test: install gl browser  ## All tests
 LEROBOT := .venv-lerobot
 PYTHON312 ?= python3.12
 # LeRobot needs Python 3.12 and other versions of torch and transformers than this library: an environment of its own.
-$(LEROBOT)/.installed:
+$(LEROBOT)/.installed: pyproject.toml
 	@$(PYTHON312) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || { echo "LeRobot needs Python 3.12: make PYTHON312=python3.12"; exit 2; }
 	$(PYTHON312) -m venv $(LEROBOT)
-	$(LEROBOT)/bin/pip install --quiet 'lerobot[dataset]==0.6.1'
+	$(LEROBOT)/bin/pip install --quiet --editable '.[lerobot]' 'lerobot==0.6.1' pytest pytest-timeout
 	@touch $@
 
 lerobot: $(LEROBOT)/.installed  ## Build .venv-lerobot, 6 GB
 
-test-lerobot: install lerobot  ## LeRobot itself reads back what is written
+test-lerobot: install lerobot  ## LeRobot reads back what is written, and its policies are post-trained
 	$(ONE_THREAD) HF_PTR_LEROBOT_PYTHON=$(CURDIR)/$(LEROBOT)/bin/python $(BIN)/pytest tests/test_lerobot.py
+	$(ONE_THREAD) $(LEROBOT)/bin/python -m pytest tests/test_lerobot_policies.py
 
 test-deepspeed: install  ## DeepSpeed ZeRO 2 on two CPU processes; installs DeepSpeed and builds its operators
 	DS_BUILD_OPS=0 $(BIN)/pip install --quiet --no-build-isolation 'deepspeed>=0.19,<0.20' ninja

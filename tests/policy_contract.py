@@ -14,12 +14,26 @@ from peft import LoraConfig
 
 from hf_ptr import PTRModel
 from hf_ptr import functional as F
+from hf_ptr.errors import InputError
 from hf_ptr.policies import load_policy, merge_adapter
 from hf_ptr.policies.lora import with_adapter
 from hf_ptr.training.batch import candidates_of, model_inputs
 from hf_ptr.training.model import build_ptr_model
 
 ACTING = ("observation", "state", "instruction_ids", "instruction_mask")
+
+
+def assert_other_shapes_are_one_line(model: PTRModel, batch: Batch) -> None:
+    """Another width of the state, another number of cameras or width of the observation: in training and acting."""
+    wider = {**batch, "state": torch.cat((batch["state"], batch["state"]), dim=1)}
+    other = {**batch, "observation": torch.cat((batch["observation"], batch["observation"][:, :1]), dim=1)}
+    cameras = len(model.adapter.config.cameras)
+    seen = f"through {cameras} cameras" if cameras else "observation has .* same robot"
+    for given, message in ((wider, "state has .* dimensions and the policy's .* same robot"), (other, seen)):
+        with pytest.raises(InputError, match=message):
+            model(**model_inputs(given, None))
+        with pytest.raises(InputError, match=message):
+            model.adapter.predict_action_chunk(**{name: given[name] for name in ACTING})
 
 
 class PolicyContract(abc.ABC):
@@ -33,6 +47,8 @@ class PolicyContract(abc.ABC):
     lora_targets: tuple[str, ...] | str = "all-linear"
     # Parameters that no part of the training reaches, as ends of their names; DDP must search for them.
     unreached: tuple[str, ...] = ()
+    # How far an adapter's rounding may carry, once it is added to the weights, in actions of order 1.
+    merged_atol: float = 1e-5
 
     @abc.abstractmethod
     def policy(self) -> Any:
@@ -185,7 +201,7 @@ class PolicyContract(abc.ABC):
         merge_adapter(str(tmp_path / "run"), tmp_path / "merged")
         assert not (tmp_path / "merged" / "adapter_config.json").exists()
         alone = load_policy(str(tmp_path / "merged"))[0]
-        torch.testing.assert_close(self.acted(alone, batch), acted, rtol=0, atol=1e-5)
+        torch.testing.assert_close(self.acted(alone, batch), acted, rtol=0, atol=self.merged_atol)
 
     def targets(self) -> list[str] | str:
         return self.lora_targets if isinstance(self.lora_targets, str) else list(self.lora_targets)

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from model_helpers import INSTRUCTIONS, Batch, text_config, tiny_batch, tiny_policy, training_inputs
-from policy_contract import PolicyContract
+from model_helpers import INSTRUCTIONS, Batch, run, text_config, tiny_batch, tiny_model, tiny_policy, training_inputs
+from policy_contract import PolicyContract, assert_other_shapes_are_one_line
 from transformers import BertModel
 
 from examples import custom_policy
@@ -92,7 +92,9 @@ class TestAUsersOwn(PolicyContract):
 
 
 def test_a_policy_without_an_adapter_is_named() -> None:
-    with pytest.raises(InputError, match=r"no adapter is registered for its type 'bert' \(there are: my_policy, pi0"):
+    with pytest.raises(
+        InputError, match=r"no adapter is registered for its type 'bert' \(there are: .*my_policy, pi0"
+    ):
         adapter_of(BertModel(text_config()))
 
 
@@ -111,6 +113,24 @@ def test_an_adapter_that_lacks_something_is_named() -> None:
             adapter_of(BertModel(text_config()))
     finally:
         del adapters.ADAPTERS["bert"]
+
+
+def test_other_shapes_are_one_line() -> None:
+    assert_other_shapes_are_one_line(tiny_model(), tiny_batch())
+
+
+def test_a_loss_that_is_not_of_each_chunk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    step = type(model.policy).step
+
+    def reduced(self: Any, embedded: Any, belief_tokens: Any = None) -> Any:
+        passed = step(self, embedded, belief_tokens)
+        passed.action_loss = passed.action_loss.mean()
+        return passed
+
+    monkeypatch.setattr(type(model.policy), "step", reduced)
+    with pytest.raises(InputError, match=r"action loss of VLAPolicy must be one of each chunk, \(6,\), and is \(\)"):
+        run(model, tiny_batch())
 
 
 def test_a_token_head_gives_absent_dimensions_what_they_held_in_training() -> None:

@@ -71,9 +71,12 @@ def test_saved_components_are_found_by_the_auto_classes(first: str, tmp_path: Pa
     script = f"""
 {first}
 from transformers import AutoConfig, AutoModel, AutoProcessor
+from transformers.models.auto import configuration_auto as auto
 print(type(AutoProcessor.from_pretrained({str(tmp_path)!r})).__name__)
 print(type(AutoModel.from_pretrained({str(tmp_path)!r})).__name__)
 assert AutoConfig.for_model("ptr").model_type == "ptr"
+# While some are not loaded, transformers looks for a tokenizer by the names of all configurations.
+assert auto.config_class_to_model_type("BertConfig") == "bert"
 for model_type in ("ptr_vla", "ptr_belief_tokenizer", "ptr_transition_scorer"):
     config = AutoConfig.for_model(model_type)
     assert config.model_type == model_type

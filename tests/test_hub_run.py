@@ -259,7 +259,7 @@ def test_scores_are_a_dataset_that_a_recipe_names(told: tuple[Path, Store], tmp_
     assert card_complaints(card, "dataset") == [] and "weights=alice/scores alpha=0" in card
     assert "| alice/reach | 1.000 | 1.000 | 1.000 |" in card and "`cc-by-4.0`" in card
     trained = train(
-        "alice/reach", tmp_path / "weighted", weights="alice/scores", alpha=0, belief_tokens=0, max_steps=4
+        "alice/reach", tmp_path / "weighted", weights="alice/scores@main", alpha=0, belief_tokens=0, max_steps=4
     )
     assert trained.returncode == 0, trained.stderr
     local = train("alice/reach", tmp_path / "local", weights=file, alpha=0, belief_tokens=0, max_steps=4)

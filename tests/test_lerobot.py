@@ -112,6 +112,24 @@ def test_lerobot_reads_it_back_equal(make: Callable[[Path], Path], tmp_path: Pat
         assert f"stats/{camera}/mean" in seen
 
 
+@pytest.mark.parametrize("videos", [True, False])
+def test_what_lerobot_records_is_read_as_lerobot_reads_it(tmp_path: Path, videos: bool) -> None:
+    lengths = (9, 4, 14)
+    root, rows = tmp_path / "made", list(range(sum(lengths)))
+    lerobot(WRITER, root, int(videos), *lengths)
+    lerobot(READER, root, tmp_path / "seen.npz", "pyav", *rows)
+    seen, table = np.load(tmp_path / "seen.npz"), read_dataset(root)
+    assert [str(problem) for problem in validate_dataset(root, every_frame=True).errors] == []
+    assert table.lengths.tolist() == list(lengths) and table.tasks == ("task 0", "task 1")
+    for name, column in table.columns.items():
+        np.testing.assert_array_equal(seen[name].reshape(len(rows), -1), column)
+    camera = "observation.images.front"
+    episode = np.repeat(table.episode_index, table.lengths)
+    ours = FrameReader(camera, table.videos[camera], table.fps).read(episode, table.frame_index)
+    theirs = np.round(seen[camera].transpose(0, 2, 3, 1) * 255)
+    assert np.abs(theirs - ours).max() <= (3 if videos else 0)
+
+
 @pytest.mark.parametrize("make", [recorded, converted])
 def test_the_reports_command_leaves_the_doubtful_episodes_out(make: Callable[[Path], Path], tmp_path: Path) -> None:
     root = make(tmp_path)
@@ -140,21 +158,3 @@ def test_the_reports_command_leaves_the_doubtful_episodes_out(make: Callable[[Pa
         # LeRobot may encode what is left once more.
         assert np.abs(ours.astype(int) - theirs.astype(int)).mean() < 12
     assert read_dataset(root).num_episodes == 3
-
-
-@pytest.mark.parametrize("videos", [True, False])
-def test_what_lerobot_records_is_read_as_lerobot_reads_it(tmp_path: Path, videos: bool) -> None:
-    lengths = (9, 4, 14)
-    root, rows = tmp_path / "made", list(range(sum(lengths)))
-    lerobot(WRITER, root, int(videos), *lengths)
-    lerobot(READER, root, tmp_path / "seen.npz", "pyav", *rows)
-    seen, table = np.load(tmp_path / "seen.npz"), read_dataset(root)
-    assert [str(problem) for problem in validate_dataset(root, every_frame=True).errors] == []
-    assert table.lengths.tolist() == list(lengths) and table.tasks == ("task 0", "task 1")
-    for name, column in table.columns.items():
-        np.testing.assert_array_equal(seen[name].reshape(len(rows), -1), column)
-    camera = "observation.images.front"
-    episode = np.repeat(table.episode_index, table.lengths)
-    ours = FrameReader(camera, table.videos[camera], table.fps).read(episode, table.frame_index)
-    theirs = np.round(seen[camera].transpose(0, 2, 3, 1) * 255)
-    assert np.abs(theirs - ours).max() <= (3 if videos else 0)

@@ -30,6 +30,7 @@ from hf_ptr.functional import source_shift
 from hf_ptr.scoring import CandidatePool, Candidates
 
 FR3, SAWYER = "fr3", "metaworld_sawyer"
+CAMERA = "observation.images.top"
 SAWYER_SLOTS = [*SLOTS["right_eef_position"], *SLOTS["right_gripper"]]
 
 
@@ -339,6 +340,28 @@ def test_a_pause_is_frames_of_its_own_at_any_rate() -> None:
     fast = resampled(paused, 50.0)
     assert len(np.unique(fast.frame_id)) == fast.num_frames
     assert set(fast.observed_id) <= set(paused.frame_id) and len(np.unique(paused.observed_id)) == paused.num_frames
+
+
+@pytest.mark.parametrize("fps", [7.0, 10.0, 20.0, 50.0])
+def test_pictures_are_those_of_the_resampled_frames(tmp_path: Path, fps: float) -> None:
+    folder = write_v21(with_camera(table_of([9, 14], 4, "sawyer"), CAMERA), tmp_path / "v21")
+    table = resampled(read_dataset(folder), fps)
+    chunks = ChunkDataset(table, chunk_size=1, target_offset=1, observation_features=[CAMERA], image_size=16)
+    batch = chunks.__getitems__(range(len(chunks)))
+    recorded = batch["state"][:, 0] % 100
+    shades = batch["observation"][:, 0, :, :, 1].float().mean(dim=(1, 2))
+    assert shades.tolist() == pytest.approx((20 + 15 * recorded).tolist(), abs=4)
+    ends = np.cumsum(table.lengths) - 1
+    assert not batch["next_valid"][ends].any() and int(batch["next_valid"].sum()) == table.num_frames - 2
+    following = batch["next_observation"][:, 0, :, :, 1].float().mean(dim=(1, 2))[batch["next_valid"]]
+    later = [frame for frame, last in zip(recorded[1:].tolist(), batch["next_valid"].tolist(), strict=False) if last]
+    assert following.tolist() == pytest.approx([20 + 15 * frame for frame in later], abs=4)
+
+
+@pytest.mark.parametrize("settings", [{"fps": 0}, {"fps": -5.0}, {"target_offset": 0}, {"scale_floor": -1.0}])
+def test_a_number_of_a_source_that_makes_no_sense_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"fps is|target_offset is 0|scale_floor is -1"):
+        MixtureDataset([source_of(table_of([9], 4, "s"), SAWYER, **{"statistics": "own", **settings})], chunk_size=2)
 
 
 # --- faults, held-out episodes and score files of a source ---

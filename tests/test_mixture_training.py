@@ -15,6 +15,7 @@ import torch
 import yaml
 from data_helpers import coded_table, vector, with_camera, write_v21
 from hub_server import HubServer
+from huggingface_hub import HfApi
 from transformers import AutoModel
 from typer.testing import CliRunner
 
@@ -313,3 +314,24 @@ def test_weights_of_a_source_are_not_made_twice(sources: list[dict[str, Any]], t
     given = [sources[0], {**sources[1], "weights": str(tmp_path / "scores.parquet")}]
     with pytest.raises(InputError, match="the dataset brings weights, and this run would make its own"):
         build_trainer(load_recipe(recipe(tmp_path, given)))
+
+
+def test_sources_are_pulled_from_the_hub_at_a_revision(
+    sources: list[dict[str, Any]], tmp_path: Path, logged_in: HubServer
+) -> None:
+    there = []
+    for source, name in zip(sources, ("g1", "arm"), strict=True):
+        HfApi().create_repo(f"alice/{name}", repo_type="dataset")
+        done = HfApi().upload_folder(repo_id=f"alice/{name}", folder_path=source["dataset"], repo_type="dataset")
+        there.append({**source, "name": name, "dataset": f"alice/{name}@{done.oid}"})
+    here = [{**source, "name": name} for source, name in zip(sources, ("g1", "arm"), strict=True)]
+    pulled, read = (
+        build_trainer(load_recipe(recipe(tmp_path, listed, observation_features=[CAMERA], size="tiny", image_size=32)))
+        for listed in (there, here)
+    )
+    assert len(pulled.train_dataset) == len(read.train_dataset)
+    mine, other = (trainer.train_dataset[3] for trainer in (pulled, read))
+    assert all(torch.equal(torch.as_tensor(mine[name]), torch.as_tensor(other[name])) for name in other)
+    there[1]["dataset"] = "alice/arm@v1"
+    with pytest.raises(InputError, match=r"the dataset alice/arm has no revision 'v1'. It has main"):
+        build_trainer(load_recipe(recipe(tmp_path, there)))

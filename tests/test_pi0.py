@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from camera_helpers import CAMERAS, camera_batch, camera_table
 from data_helpers import coded_table
-from model_helpers import Batch, tiny_batch
+from model_helpers import INSTRUCTIONS, Batch
 from peft import LoraConfig
 from pi0_helpers import IMAGE_TOKEN, pi0_tokenizer, tiny_pi0
-from policy_contract import ACTING, PolicyContract
+from policy_contract import ACTING, PolicyContract, assert_other_shapes_are_one_line
 from transformers import PI0ForConditionalGeneration
 
 from hf_ptr import PTRConfig, PTRModel, PTRTrainer
 from hf_ptr.data import read_dataset
 from hf_ptr.data.recording import record_metaworld
-from hf_ptr.data.video import VideoClip
 from hf_ptr.errors import InputError
 from hf_ptr.evaluation.offline import evaluate_dataset
 from hf_ptr.policies import adapter_of, load_policy
@@ -30,36 +30,15 @@ from hf_ptr.training.batch import model_inputs
 from hf_ptr.training.model import build_ptr_model
 from hf_ptr.training.run import run_recipe
 
-CAMERAS = ["observation.images.front", "observation.images.wrist"]
-INSTRUCTIONS = ("push the cube", "open the drawer", "close the drawer")
-
-
-def table() -> Any:
-    """Whose videos are never opened: the batches here bring their pictures."""
-    found = coded_table([8, 8])
-    features = {name: {"dtype": "video", "shape": [12, 16, 3], "names": None} for name in CAMERAS}
-    clips = {
-        name: {0: VideoClip(Path("none.mp4"), 0.0, 8), 1: VideoClip(Path("none.mp4"), 0.4, 8)} for name in CAMERAS
-    }
-    return replace(found, features={**found.features, **features}, videos=clips)
-
 
 def fitted(**settings: Any) -> PI0ForConditionalGeneration:
     model = tiny_pi0(**settings)
-    PI0Adapter(model).fit_to(table(), observation_features=CAMERAS)
+    PI0Adapter(model).fit_to(camera_table(), observation_features=CAMERAS)
     return model
 
 
 def batch_of(seed: int = 0) -> Batch:
-    batch = tiny_batch(seed=seed)
-    generator = torch.Generator().manual_seed(seed)
-    for name in ("observation", "next_observation"):
-        batch[name] = torch.randint(256, (6, 2, 12, 16, 3), generator=generator, dtype=torch.uint8)
-    batch["actions"] = torch.cat((batch["actions"], batch["actions"]), dim=-1)
-    encoded = PI0TextProcessor(pi0_tokenizer()).encode_instructions(INSTRUCTIONS)
-    for name, rows in encoded.items():
-        batch[name] = rows[batch["task_index"]]
-    return batch
+    return camera_batch(PI0TextProcessor(pi0_tokenizer()), seed)
 
 
 class TestPI0(PolicyContract):
@@ -213,7 +192,7 @@ def test_an_adapter_on_a_pretrained_pi0_keeps_what_it_knows_of_the_dataset(tmp_p
     PI0TextProcessor(pi0_tokenizer()).save_pretrained(tmp_path / "base")
     policy, actor, _ = load_to_train(str(tmp_path / "base"))
     assert actor.needs_dataset
-    actor.fit_to(table())
+    actor.fit_to(camera_table())
     assert actor.config.observation_features == CAMERAS and not actor.needs_dataset
     adapted = with_adapter(policy, LoraConfig(r=2, target_modules=TestPI0.lora_targets))
     model = build_ptr_model(adapted, with_scorer=True, belief_tokens=2)
@@ -230,14 +209,15 @@ def test_an_adapter_on_a_pretrained_pi0_keeps_what_it_knows_of_the_dataset(tmp_p
 
 
 def test_what_does_not_fit_is_one_line(tmp_path: Path) -> None:
+    assert_other_shapes_are_one_line(build_ptr_model(fitted(), with_scorer=False, belief_tokens=0), batch_of())
     adapter = PI0Adapter(tiny_pi0())
     with pytest.raises(InputError, match="knows no dataset yet"):
         _ = adapter.config
     with pytest.raises(InputError, match=r"no camera 'observation.images.frond'.*front"):
-        adapter.fit_to(table(), observation_features=["observation.images.frond"])
+        adapter.fit_to(camera_table(), observation_features=["observation.images.frond"])
     wide = coded_table([8, 8])
     wide.columns["action"] = torch.randn(16, 9).numpy()
-    wide = replace(wide, videos=table().videos, features=table().features)
+    wide = replace(wide, videos=camera_table().videos, features=camera_table().features)
     with pytest.raises(InputError, match="'action' of 'coded' has 9 dimensions, this PI0 at most 8"):
         adapter.fit_to(wide, observation_features=CAMERAS)
     with pytest.raises(InputError, match="has no tokenizer"):

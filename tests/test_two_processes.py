@@ -55,6 +55,7 @@ def scores_are_shared_out(launched: Path, dataset: Path) -> None:
     assert np.corrcoef(first.score[first.valid], alone.score[first.valid])[0, 1] > 0.9
 
 
+@pytest.mark.timeout(two_processes.WATCHDOG_SECONDS + 120)
 def test_two_processes_are_one_run(launched: Path, metaworld_dataset: Path, tmp_path: Path) -> None:
     """One test, so that test workers do not each launch their own two."""
     ranks = [json.loads((launched / f"rank{rank}.json").read_text()) for rank in range(2)]

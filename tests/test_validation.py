@@ -158,6 +158,7 @@ MALFORMED: list[tuple[str, Spoil, list[str]]] = [
     ("v2.1", video(5, fps=30), ["error: episode 1: fps mismatch: .* has 30 frames per second, info.json 20"]),
     ("v2.1", link(VIDEO_1), [f"error: camera '{CAMERA}': {VIDEO_1} is a link out of the dataset's folder"]),
     ("v3.0", link("videos"), [f"error: {VIDEO} is a link out of the dataset's folder"]),
+    ("v2.1", edit_feature("../../etc", dtype="video", shape=[32, 48, 3]), ["{video_key}/.* leaves the dataset's"]),
     ("v2.1", edit_info(video_path="s3://bucket/{video_key}.mp4"), ["leaves the dataset's folder"]),
     ("v2.1", video(5, size=(16, 48)), [f"warning: {VIDEO_1} is 16 x 48, its feature"]),
     ("v3.0", edit_rows(EPISODES, "length", lambda _: [8, 5, 12]), [

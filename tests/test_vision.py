@@ -10,6 +10,7 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from model_helpers import candidates, objective, tiny_batch, tiny_config
+from policy_contract import assert_other_shapes_are_one_line
 from torch import nn
 from transformers import (
     AutoModel,
@@ -158,6 +159,8 @@ def test_the_papers_tower_is_built() -> None:
 
 
 def test_what_cannot_be_seen_is_named() -> None:
+    model = build_ptr_model(seeing(), with_scorer=True, belief_tokens=0)
+    assert_other_shapes_are_one_line(model, pictures_batch())
     with pytest.raises(ValueError, match=r"target_layer is 4; SiglipVisionModel has layers 1\.\.3"):
         seeing(target_layer=4)
     with pytest.raises(StrictDataclassError, match="is no picture"):

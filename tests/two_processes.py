@@ -30,7 +30,7 @@ from hf_ptr.training.checkpoints import last_complete_checkpoint
 from hf_ptr.training.window import Window
 
 # A deadlock ends with the place where each process waits.
-WATCHDOG_SECONDS = 200
+WATCHDOG_SECONDS = 300
 # What is also trained with sharded parameters.
 SHARDED = ("sft", "belief", "ptr", "lora")
 VARIANTS = {"bf16": {"bf16": True}, "recomputed": {"bf16": True, "activation_checkpointing": True}}

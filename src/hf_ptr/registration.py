@@ -22,6 +22,7 @@ COMPONENTS = {
     "ptr_belief_tokenizer": "hf_ptr.belief",
     "ptr_transition_scorer": "hf_ptr.scoring.scorer",
     "ptr_vla": "hf_ptr.policies.vla",
+    "ptr_efficientnet_lite": "hf_ptr.policies.efficientnet_lite",
     "ptr": "hf_ptr.training.model",
 }
 # Processors, which are looked up by name before any model type is.
@@ -51,7 +52,10 @@ def _put_configurations(module: ModuleType) -> None:
     for model_type, package in COMPONENTS.items():
         if model_type not in module.CONFIG_MAPPING:
             find = partial(module.CONFIG_MAPPING.__getitem__, model_type)
-            module.CONFIG_MAPPING.register(model_type, _StandIn(package, find))
+            stand_in = _StandIn(package, find)
+            # transformers goes through all names, as when it looks for a tokenizer; this one is nobody's.
+            stand_in.__name__ = model_type
+            module.CONFIG_MAPPING.register(model_type, stand_in)
 
 
 def _put_processors(module: ModuleType) -> None:

@@ -103,7 +103,9 @@ class EpisodeTable:
     @property
     def frame_index(self) -> np.ndarray:
         """`(F,)` int64: each row's frame within its episode, from 0."""
-        return np.arange(self.num_frames) - np.repeat(self.starts, self.lengths)
+        index = np.arange(self.num_frames)
+        index -= np.repeat(self.starts, self.lengths)
+        return index
 
     def feature(self, name: str) -> np.ndarray:
         """The column of a feature, `(F, d)`.

@@ -45,6 +45,28 @@ VIDEO_CODEC: Final = "libx264"
 VIDEO_OPTIONS = {"g": "2", "bf": "0", "crf": "18", "threads": "1"}
 
 
+def video_template(camera: str) -> str:
+    """
+    The template of a camera's files.
+
+    Raises:
+        InputError: its name cannot be part of a path.
+    """
+    require_plain_name(camera)
+    return VIDEO_PATH.replace("{video_key}", camera.replace("{", "{{").replace("}", "}}"))
+
+
+def require_plain_name(feature: str) -> None:
+    """
+    Check that a feature's name can be that of a column and a folder.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if not feature.strip(".") or any(sign in feature for sign in "/\\\0"):
+        raise InputError(f"feature name {feature!r} cannot be written; use letters, digits, '_' and '.'")
+
+
 class NumberedFiles:
     """A numbered series of files, each begun before the last outgrows a size."""
 
@@ -134,7 +156,7 @@ class VideoFiles(NumberedFiles):
     """One camera's mp4 files. An encoder stays open over the episodes of a file, so none is ever copied together."""
 
     def __init__(self, key: str, shape: tuple[int, int, int], fps: float, limit_mb: float) -> None:
-        super().__init__(VIDEO_PATH.replace("{video_key}", key), limit_mb)
+        super().__init__(video_template(key), limit_mb)
         self.key = key
         self.shape = shape
         self.rate = Fraction(fps).limit_denominator(1001)

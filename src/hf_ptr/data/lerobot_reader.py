@@ -99,8 +99,7 @@ def _read(root: Path, episodes: Sequence[int] | None, skip: frozenset[int]) -> E
                         columns[key] = np.empty((total, width), dtype=np.float32)
                     columns[key][here[kept]] = values
     pa.default_memory_pool().release_unused()
-    ordered = np.sort(frame_id)
-    if (ordered[1:] == ordered[:-1]).any():
+    if not (frame_id[1:] > frame_id[:-1]).all() and len(np.unique(frame_id)) < len(frame_id):
         raise InputError(f"{root}: column 'index' repeats a value; every frame of a dataset needs its own")
     table = EpisodeTable(
         columns=columns,
@@ -162,6 +161,8 @@ def _positions(metadata: Metadata, episodes: Sequence[int] | None, root: Path) -
 def _task_positions(task_index: np.ndarray, metadata: Metadata, root: Path) -> np.ndarray:
     """Task numbers of the files as positions in `tasks`; most datasets number from 0 and nothing changes."""
     numbers = metadata.task_numbers
+    if np.array_equal(numbers, np.arange(len(numbers))) and 0 <= task_index.min() <= task_index.max() < len(numbers):
+        return task_index
     positions = np.minimum(np.searchsorted(numbers, task_index), len(numbers) - 1)
     unknown = task_index[numbers[positions] != task_index]
     if len(unknown):

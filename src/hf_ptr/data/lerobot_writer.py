@@ -16,6 +16,7 @@ from hf_ptr.data.lerobot_files import (
     arrow_schema,
     arrow_table,
     require_picture,
+    require_plain_name,
     statistics_columns,
     writable,
     write_metadata,
@@ -331,9 +332,7 @@ def _checked_features(features: Mapping[str, Mapping[str, Any]]) -> tuple[list[s
         if name in DEFAULT_FEATURES:
             continue
         dtype, shape = feature.get("dtype"), list(feature.get("shape") or ())
-        # The name becomes part of a column and, for videos, of a path.
-        if not name or "/" in name or "\\" in name or name.strip(".") == "":
-            raise InputError(f"feature name {name!r} cannot be written; use letters, digits, '_' and '.'")
+        require_plain_name(name)
         if dtype == "video":
             if len(shape) != 3 or shape[2] != 3 or shape[0] % 2 or shape[1] % 2 or min(shape) < 1:
                 raise InputError(f"video {name!r} has shape {shape}; it must be [height, width, 3] with even sides")

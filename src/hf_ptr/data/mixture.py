@@ -80,7 +80,7 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
                 chunk_size=chunk_size,
                 segment_chunks=segment_chunks,
                 chunk_stride=chunk_stride,
-                target_offset=source.spec.target_offset or target_offset,
+                target_offset=target_offset if source.spec.target_offset is None else source.spec.target_offset,
                 observation_features=self.cameras or (state_feature,),
                 state_feature=state_feature,
                 action_feature=action_feature,

@@ -181,7 +181,7 @@ def make_source(
         }
         for kind in named
     }
-    robot = Robot(name, embodiment, spec.fps or table.fps, spec.features, spec.actions, raw)
+    robot = Robot(name, embodiment, table.fps if spec.fps is None else spec.fps, spec.features, spec.actions, raw)
     table = robot.at_its_rate(table, action_feature)
     if weights is not None:
         # A frame that is left out takes its weight with it, and one that comes twice has it twice.

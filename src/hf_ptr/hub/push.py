@@ -97,8 +97,8 @@ def _require_role(me: Mapping[str, Any], owner: str) -> None:
     role = me.get("auth", {}).get("accessToken", {}).get("role")
     if role == "read":
         raise InputError(f"the token of {me['name']} may only read; {LOGIN} with one that may write")
-    own = {me["name"]} | {each["name"] for each in me.get("orgs") or () if each.get("roleInOrg") != "read"}
-    if role == "write" and owner not in own:
+    own = [me["name"], *(each["name"] for each in me.get("orgs") or () if each.get("roleInOrg") != "read")]
+    if role == "write" and owner.lower() not in {name.lower() for name in own}:
         raise InputError(
             f"the token is that of {me['name']}, who may not write to {owner}; use a token with write access, or a "
             "name of your own"

@@ -10,19 +10,17 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig
 from transformers.utils import cached_file
 
 from hf_ptr.belief import BELIEF_FOLDER, BeliefTokenizer
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError, nearest
-from hf_ptr.files import write_json
 from hf_ptr.hub.places import model_folder
 from hf_ptr.pickles import refuse_pickles_in
-from hf_ptr.policies.adapters import INTERFACE_KEY, adapter_of, load_model, load_processor
+from hf_ptr.policies.adapters import adapter_of, load_model, load_processor
+from hf_ptr.policies.fitted import INTERFACE_FILE, INTERFACE_KEY
 from hf_ptr.policies.lora import below, has_adapter, is_adapted, load_adapted, merged
 
-INTERFACE_FILE = "policy_interface.json"
 LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
 
 
@@ -56,7 +54,7 @@ def load_to_train(place: str) -> tuple[Any, Any, Any]:
     refuse_pickles_in(place)
     try:
         policy = load_trainable(place).eval()
-        processor = load_processor(place, AutoConfig.from_pretrained(checkpoint_places(place)[-1]))
+        processor = load_processor(place, checkpoint_places(place)[-1])
         return policy, adapter_of(policy), processor
     except InputError:
         raise
@@ -72,20 +70,15 @@ def load_trainable(place: str, **kwargs: Any) -> Any:
     half precision rounds an optimiser's steps away. For speed, training has `bf16`.
     """
     kwargs = {"dtype": torch.float32, **kwargs}
-    if not has_adapter(place):
-        return load_model(place, **kwargs)
-    policy = load_adapted(place, partial(load_model, dtype=kwargs["dtype"]))
+    if has_adapter(place):
+        policy = load_adapted(place, partial(load_model, dtype=kwargs["dtype"]))
+    else:
+        policy = load_model(place, **kwargs)
     kept = cached_file(place, INTERFACE_FILE, _raise_exceptions_for_missing_entries=False)
     if kept is not None:
-        setattr(policy.get_base_model().config, INTERFACE_KEY, json.loads(Path(kept).read_text(encoding="utf-8")))
+        inner = policy.get_base_model() if is_adapted(policy) else policy
+        setattr(inner.config, INTERFACE_KEY, json.loads(Path(kept).read_text(encoding="utf-8")))
     return policy
-
-
-def save_interface(policy: Any, folder: Path) -> None:
-    """Beside a LoRA adapter, with which peft saves no configuration: what ours keeps in that of a foreign policy."""
-    kept = getattr(policy.config, INTERFACE_KEY, None)
-    if is_adapted(policy) and kept is not None:
-        write_json(kept, folder / INTERFACE_FILE)
 
 
 def merge_adapter(place: str, out: str | Path) -> None:
@@ -109,15 +102,17 @@ def merge_adapter(place: str, out: str | Path) -> None:
     if hasattr(actor, "attach_belief"):
         actor.attach_belief(belief)
     whole.save_pretrained(out)
+    if hasattr(actor, "save_beside"):
+        actor.save_beside(Path(out), adapted=False)
     processor.save_pretrained(out)
     if belief is not None:
         belief.save_pretrained(Path(out) / BELIEF_FOLDER)
 
 
 def _belief_of(place: str) -> BeliefTokenizer | None:
-    if cached_file(place, f"{BELIEF_FOLDER}/config.json", _raise_exceptions_for_missing_entries=False) is None:
-        return None
-    return BeliefTokenizer.from_pretrained(place, subfolder=BELIEF_FOLDER).eval()
+    # By its own folder: with `subfolder` some versions of transformers look for the adapter of `place` in it.
+    folder = Path(place) / BELIEF_FOLDER
+    return BeliefTokenizer.from_pretrained(folder).eval() if (folder / "config.json").is_file() else None
 
 
 def checkpoint_places(place: str) -> list[str]:

@@ -41,13 +41,19 @@ class CameraFeatures(nn.Module):
         self.register_buffer("std", std)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        found: list[Any] = []
-        hook = layers_of(self.model)[1][-1].register_forward_hook(lambda module, given, output: found.append(output))
-        try:
-            self.model(normalized(pictures, self.mean, self.std, self.image_size, self.canvas))
-        finally:
-            hook.remove()
-        return as_tokens(found[0]).mean(dim=1).reshape(len(pictures), -1)
+        pixels = normalized(pictures, self.mean, self.std, self.image_size, self.canvas)
+        return last_layer_of(self.model, pixels).mean(dim=1).reshape(len(pictures), -1)
+
+
+def last_layer_of(tower: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+    """What the last layer of a tower makes of `pixels (N, 3, …)`, before its final norm: `(N, P, width)`."""
+    found: list[Any] = []
+    hook = layers_of(tower)[1][-1].register_forward_hook(lambda module, given, output: found.append(output))
+    try:
+        tower(pixels)
+    finally:
+        hook.remove()
+    return as_tokens(found[0])
 
 
 def normalized(

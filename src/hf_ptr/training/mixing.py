@@ -16,7 +16,7 @@ from hf_ptr.data.sources import Source, SourceSpec, make_source
 from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.embodiment import WIDTH, UnifiedActionSpace
 from hf_ptr.errors import InputError
-from hf_ptr.hub.places import dataset_folder, score_file
+from hf_ptr.hub.places import dataset_folder, hub_place, score_file
 from hf_ptr.policies import policy_from_dataset
 from hf_ptr.policies.acting import belief_lag
 from hf_ptr.training.data_arguments import DataArguments
@@ -92,8 +92,11 @@ def _mapping(text: str) -> Any:
 
 
 def _read(spec: SourceSpec, data: DataArguments, cameras: list[str]) -> Source:
-    name = spec.name or Path(spec.dataset).resolve().name
+    there = hub_place(spec.dataset)
+    name = spec.name or (Path(spec.dataset).resolve().name if there is None else there.repo_id.rpartition("/")[2])
     own = [spec.features.get(camera, camera) for camera in cameras]
+    # What is missing on the Hub is told before the data are pulled.
+    weight_file = None if spec.weights is None else score_file(spec.weights)
     folder = dataset_folder(spec.dataset, () if data.streaming else own)
     split = split_episodes(folder, spec)
     source = make_source(
@@ -103,7 +106,7 @@ def _read(spec: SourceSpec, data: DataArguments, cameras: list[str]) -> Source:
         state_feature=data.state_feature,
         action_feature=data.action_feature,
         held_out=None if split.held_out is None else seen_through(split.held_out, folder, data),
-        weight_file=None if spec.weights is None else score_file(spec.weights),
+        weight_file=weight_file,
     )
     missing = [camera for camera in cameras if camera not in source.table.videos]
     if missing:

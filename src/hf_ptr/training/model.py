@@ -11,15 +11,16 @@ from typing import Any
 import torch
 from huggingface_hub.dataclasses import strict
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput, cached_file
 
 from hf_ptr.belief import BELIEF_FOLDER, BeliefTokenizer, BeliefTokenizerConfig
 from hf_ptr.errors import InputError
 from hf_ptr.hub.places import model_folder
 from hf_ptr.policies.adapters import adapter_of, model_of
-from hf_ptr.policies.loading import load_trainable, save_interface
+from hf_ptr.policies.loading import load_trainable
 from hf_ptr.policies.lora import is_adapted
+from hf_ptr.policies.shapes import require_loss_of_each
 from hf_ptr.registration import register
 from hf_ptr.saved import ComponentConfig, load_exactly
 from hf_ptr.scoring import TargetEncoder, TransitionScorer, TransitionScorerConfig
@@ -35,7 +36,8 @@ class PTRModelConfig(ComponentConfig):
     Configuration of a [`PTRModel`]: the parts it is made of. A part that is None does not exist.
 
     Args:
-        policy_config (`dict`): configuration of the policy, with its `model_type`.
+        policy_config (`dict`, *optional*): configuration of the policy, with its `model_type`; None for one that is
+            none of transformers'.
         scorer_config (`dict`, *optional*): configuration of the scorer; with it comes the target encoder.
         belief_config (`dict`, *optional*): configuration of the belief tokenizer.
         target_decay (`float`, defaults to 0.999): `μ` of the target encoder.
@@ -169,6 +171,7 @@ class PTRModel(PreTrainedModel):
         )
         tokens = self._belief_tokens(len(observation), carried_tokens, carried)
         passed = self.adapter.step(embedded, tokens)
+        require_loss_of_each(passed.action_loss, len(observation), self.policy)
         output = PTROutput(action_loss=passed.action_loss)
         if self.belief_tokenizer is not None:
             read = self._auxiliary(passed.hidden_states, passed.action_embeddings)
@@ -253,7 +256,8 @@ class PTRModel(PreTrainedModel):
             card.unlink(missing_ok=True)
             if before is not None:
                 card.write_bytes(before)
-        save_interface(self.policy, folder)
+        if hasattr(self.adapter, "save_beside"):
+            self.adapter.save_beside(folder, adapted=is_adapted(self.policy))
         config = PTRModelConfig(**{**self.config.to_dict(), "policy_config": None})
         config.save_pretrained(folder / CONFIG_FOLDER)
         if self.belief_tokenizer is not None:
@@ -286,13 +290,13 @@ class PTRModel(PreTrainedModel):
                 "load a plain policy with AutoModel.from_pretrained."
             ) from error
         policy = load_trainable(place, **kwargs)
-        config.policy_config = policy.config
+        config.policy_config = _config_of(policy)
         model = cls(config, policy=policy)
         if model.belief_tokenizer is not None:
-            model.belief_tokenizer = BeliefTokenizer.from_pretrained(place, subfolder=BELIEF_FOLDER, **kwargs)
+            model.belief_tokenizer = BeliefTokenizer.from_pretrained(f"{place}/{BELIEF_FOLDER}", **kwargs)
             model._attach_belief()
         if model.scorer is not None:
-            model.scorer = TransitionScorer.from_pretrained(place, subfolder=SCORER_FOLDER, **kwargs)
+            model.scorer = TransitionScorer.from_pretrained(f"{place}/{SCORER_FOLDER}", **kwargs)
             assert model.target_encoder is not None
             target = load_file(str(cached_file(place, TARGET_FILE, **kwargs)))
             load_exactly(model.target_encoder, target, f"{place}/{TARGET_FILE}")
@@ -333,13 +337,18 @@ def build_ptr_model(
             diversity_weight=belief_diversity_weight,
         )
     config = PTRModelConfig(
-        policy_config=policy.config,
+        policy_config=_config_of(policy),
         scorer_config=scorer if with_scorer else None,
         belief_config=belief,
         target_decay=target_decay,
         scorer_shapes_policy=scorer_shapes_policy,
     )
     return PTRModel(config, policy=policy)
+
+
+def _config_of(policy: Any) -> PreTrainedConfig | None:
+    """None for a policy that is none of transformers', whose configuration is no part of one of transformers'."""
+    return policy.config if isinstance(policy.config, PreTrainedConfig) else None
 
 
 def has_ptr_parts(place: str) -> bool:

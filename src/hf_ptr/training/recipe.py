@@ -25,8 +25,9 @@ class PolicyArguments:
 
     policy: str | None = field(default=None, metadata={"help": "Folder or Hub id; a new native policy by default."})
     size: str | None = field(default=None, metadata={"help": "Size of a policy on pictures: tiny, small, internvl."})
-    vision_model: str | None = field(default=None, metadata={"help": "Pretrained vision tower: folder or Hub id."})
-    text_model: str | None = field(default=None, metadata={"help": "Pretrained text encoder: folder or Hub id."})
+    vision_model: str | None = field(default=None, metadata={"help": "Vision tower: folder, Hub id or package:NAME."})
+    text_model: str | None = field(default=None, metadata={"help": "Pretrained text encoder, named alike."})
+    freeze_text: bool = field(default=False, metadata={"help": "Leave the text encoder as it was pretrained."})
     image_size: int = field(default=96, metadata={"help": "Height and width of the pictures that the policy reads."})
     target_layer: int | None = field(default=None, metadata={"help": "Vision layer that the target encoder reads."})
     chunk_size: int = field(default=16, metadata={"help": "Actions predicted at once."})
@@ -195,10 +196,13 @@ def _set_of_source(given: dict[str, Any], key: str, value: Any) -> None:
     """Sets what `sources.NUMBER.KEY` names."""
     _, number, name = [*key.split(".", 2), ""][:3]
     sources = given.get("sources")
-    known = len(sources) if isinstance(sources, list) else 0
-    if not name or not number.isdecimal() or int(number) >= known or not isinstance(sources[int(number)], dict):
-        raise InputError(f"{key} is no key of one of the {known} sources; write for example sources.0.dataset=FOLDER")
-    sources[int(number)][name] = value
+    listed = sources if isinstance(sources, list) else []
+    source = listed[int(number)] if number.isdecimal() and int(number) < len(listed) else None
+    if not name or not isinstance(source, dict):
+        raise InputError(
+            f"{key} is no key of one of the {len(listed)} sources; write for example sources.0.dataset=FOLDER"
+        )
+    source[name] = value
 
 
 def _as_argument(key: str, value: Any) -> list[str]:

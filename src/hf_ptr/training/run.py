@@ -140,8 +140,8 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     # Before the policy's weights are drawn, so that a recipe and its seed are one run.
     set_seed(recipe.training.seed)
     if recipe.data.sources is not None:
-        mixture, held_out, policy, processor = mixture_of(recipe)
-        trainer = _trainer(recipe, policy, processor, mixture, held_out)
+        mixture, evaluated, policy, processor = mixture_of(recipe)
+        trainer = _trainer(recipe, policy, processor, mixture, evaluated)
         trainer.provenance["corruption"] = told_of({source.name: source.truth for source in mixture.sources})
         return trainer
     # What is missing on the Hub is told before the data are pulled, which are the most.

@@ -17,7 +17,7 @@ from hf_ptr.training.means import RunningMeans
 from hf_ptr.training.model import tensors_under
 from hf_ptr.training.objective import PTRObjective
 from hf_ptr.training.resumable import SCHEDULER_FILE
-from hf_ptr.training.weight_record import WeightRecord
+from hf_ptr.training.weight_record import Sum, WeightRecord
 
 STATE_FILE = "ptr_state.safetensors"
 
@@ -49,6 +49,11 @@ class Sidecar:
         self.means = means
         self.rank = rank
         self.record: WeightRecord | None = None
+
+    def reduce_record(self, over_ranks: Sum) -> None:
+        """Adds up what all ranks have counted of the weights, if there is a record; all of them call it."""
+        if self.record is not None:
+            self.record.reduce(over_ranks)
 
     def save(self, folder: Path, loss: dict[str, torch.Tensor]) -> None:
         """Writes it, with what `Trainer` has added up of the loss since its last log."""

@@ -127,6 +127,7 @@ class PTRTrainer(Trainer):
         self._sidecar = Sidecar(self.args, self.objective, self.step_loss.carry, self._means, self.ranks.index)
         self._loss_since_log: dict[str, torch.Tensor] = {}
         self.stop_signals = StopSignals()
+        self._run = Path(str(self.args.output_dir))
         self.stopped_by = 0
         self._saving_to: Path | None = None
         self.provenance = provenance(train_dataset, self._unwrapped().policy)
@@ -154,7 +155,7 @@ class PTRTrainer(Trainer):
         self.stopped_by = 0
         with self.stop_signals:
             result = super().train(checkpoint, *args, **kwargs)
-            self._reduce_record()
+            self._sidecar.reduce_record(self.accelerator.reduce)
             # Also one that came after the last step; what that step has trained may not be saved yet.
             late = 0 if self.stopped_by else self.ranks.largest(self.stop_signals.received)
             if late and not self.ranks.largest(int(self._checkpoint_folder().is_dir())):
@@ -211,10 +212,6 @@ class PTRTrainer(Trainer):
             self._sidecar.record.add(losses.weight, inputs.get("source_index"), warm_up)
         return (losses.total, output) if return_outputs else losses.total
 
-    @property
-    def _run(self) -> Path:
-        return Path(str(self.args.output_dir))
-
     def _unwrapped(self) -> PTRModel:
         return self.accelerator.unwrap_model(self.model)
 
@@ -251,14 +248,10 @@ class PTRTrainer(Trainer):
             if self._sidecar.record is not None:
                 counts = self._sidecar.record.take_log(self.accelerator.reduce)
                 if self.ranks.first and any(counts):
-                    edges, step = self._sidecar.record.edges, self.state.global_step
-                    append_histogram(self._run, step, edges, counts)
-                    show_histogram(self.callback_handler.callbacks, step, edges, counts)
+                    histogram = (self.state.global_step, self._sidecar.record.edges, counts)
+                    append_histogram(self._run, *histogram)
+                    show_histogram(self.callback_handler.callbacks, *histogram)
         super().log(logs, start_time)
-
-    def _reduce_record(self) -> None:
-        if self._sidecar.record is not None:
-            self._sidecar.record.reduce(self.accelerator.reduce)
 
     def _require_finite(self) -> None:
         """Stops a run whose loss or weights are no numbers, before it says or saves anything more."""
@@ -268,7 +261,7 @@ class PTRTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self._require_finite()
-        self._reduce_record()
+        self._sidecar.reduce_record(self.accelerator.reduce)
         run = Path(self._get_output_dir(trial))
         name = self._checkpoint_folder().name
         push, self.args.push_to_hub = self.args.push_to_hub, False
@@ -397,7 +390,7 @@ class PTRTrainer(Trainer):
         self.save_state()
         self.create_model_card(license)
         self._finish_current_push()
-        where = {"revision": revision or self.args.hub_revision, "token": token or self.args.hub_token}
+        where: dict[str, Any] = {"revision": revision or self.args.hub_revision, "token": token or self.args.hub_token}
+        push = partial(push_run, self._run, self.hub_model_id, license=license, **where)
         message = commit_message or END_MESSAGE
-        push = partial(push_run, self._run, self.hub_model_id, message=message, license=license, **where)
-        return push() if blocking else HfApi().run_as_future(push)
+        return push(message=message) if blocking else HfApi().run_as_future(push, message=message)

@@ -17,6 +17,7 @@ from hf_ptr.data.statistics import normalization, relative_normalization
 from hf_ptr.errors import InputError
 from hf_ptr.hub.places import pretrained
 from hf_ptr.policies.lora import LOAD_ERRORS
+from hf_ptr.policies.packaged import LITE0, PREFIX, load_lite0, place_of
 from hf_ptr.policies.towers import used_parts
 from hf_ptr.policies.vla.configuration_vla import VLAPolicyConfig
 from hf_ptr.policies.vla.modeling_vla import VLAPolicy
@@ -44,7 +45,8 @@ def policy_from_dataset(
         table: the episodes it will be trained on.
         observation_features, state_feature, action_feature: which columns are `o`, `s` and `a`; or, for `o`, cameras.
         size: one of [`SIZES`]; `settings` go before what it says.
-        vision_model: folder or Hub id (`user/name`, `user/name@revision`) of a pretrained vision tower.
+        vision_model: folder or Hub id (`user/name`, `user/name@revision`) of a pretrained vision tower, or
+            `package:NAME` for one inside a Python package.
         text_model: the same of a pretrained text encoder; without, instructions have learned embeddings.
         scale_floor: the least scale that observation and state are normalised by, in their units (see
             [`normalization`]). Actions have none: it would drown small ones in the noise of the flow.
@@ -107,9 +109,13 @@ def policy_from_dataset(
 
 
 def _pretrained(kind: Any, place: str, **kwargs: Any) -> Any:
-    name, revision = pretrained(place)
     try:
+        if place == PREFIX + LITE0:
+            return load_lite0()
+        name, revision = pretrained(place_of(place))
         return kind.from_pretrained(name, revision=revision, **kwargs)
+    except InputError:
+        raise
     except LOAD_ERRORS as error:
         raise InputError(f"{place} is no pretrained model, or damaged ({error}); pass a folder or Hub id") from error
 
@@ -128,7 +134,9 @@ def _take(part: Any, pretrained: Any, place: str) -> None:
 
 def _colours(place: str) -> dict[str, Any]:
     """What a tower was pretrained with, as its image processor says, if it lies there."""
-    name, revision = pretrained(place)
+    if place == PREFIX + LITE0:
+        return {}
+    name, revision = pretrained(place_of(place))
     file = cached_file(
         name, "preprocessor_config.json", revision=revision, _raise_exceptions_for_missing_entries=False
     )

@@ -32,6 +32,7 @@ class VLAPolicyConfig(ComponentConfig):
         state_feature (`str`), action_feature (`str`): dataset features of `s` and `a`.
         num_instructions (`int`, defaults to 0): instructions with a learned embedding each; 0 with a text encoder.
         text_config (`dict`, *optional*): configuration of a transformers text encoder for instructions.
+        freeze_text (`bool`, defaults to `False`): whether the text encoder stays as it was pretrained.
         vision_config (`dict`, *optional*): configuration of a transformers vision tower, which all cameras share.
         image_size (`int` or `list[int]`, defaults to 96): height and width that it reads.
         image_mean (`list[float]`), image_std (`list[float]`): of the three colours in [0, 1], defaults to 0.5.
@@ -71,6 +72,7 @@ class VLAPolicyConfig(ComponentConfig):
     action_feature: str = "action"
     num_instructions: int = 0
     text_config: dict[str, Any] | PreTrainedConfig | None = None
+    freeze_text: bool = False
     vision_config: dict[str, Any] | PreTrainedConfig | None = None
     image_size: int | list[int] | tuple[int, ...] = 96
     image_mean: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)

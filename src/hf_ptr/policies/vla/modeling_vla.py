@@ -17,8 +17,10 @@ from hf_ptr.data.statistics import present_of
 from hf_ptr.policies.acting import ChunkActing
 from hf_ptr.policies.averages import masked_loss, masked_mean
 from hf_ptr.policies.contract import Embedded, FeatureSizes, PolicyOutput
+from hf_ptr.policies.shapes import require_shapes
 from hf_ptr.policies.vla.configuration_vla import VLAPolicyConfig
 from hf_ptr.policies.vla.heads import TokenHead, build_head
+from hf_ptr.policies.vla.language import InstructionReader, is_trained
 from hf_ptr.policies.vla.layers import ActionEmbedding, AttentionPool, ContextLayer, Normalizer, ObservationTower
 from hf_ptr.policies.vla.vision import CameraTower
 from hf_ptr.saved import Component
@@ -56,7 +58,9 @@ class VLAPolicy(ChunkActing, Component):
             # Its tokens are read, not its pooled output: weights that no loss reaches would stop distributed training.
             if hasattr(self.text_encoder, "pooler"):
                 self.text_encoder.pooler = None
+            self.text_encoder.requires_grad_(not config.freeze_text)
             self.text_projection = nn.Linear(self.text_encoder.config.hidden_size, width)
+            self._read = InstructionReader()
         else:
             self.instruction_embedding = nn.Embedding(config.num_instructions + 1, width)
         self.context_layers = nn.ModuleList(
@@ -127,6 +131,13 @@ class VLAPolicy(ChunkActing, Component):
         for belief in self._belief:
             belief._apply(fn, recurse)
         return super()._apply(fn, recurse)
+
+    def train(self, mode: bool = True) -> VLAPolicy:
+        """A text encoder that is not trained stays in evaluation mode: its dropout would be noise and nothing else."""
+        super().train(mode)
+        if self.config.text_config is not None and not is_trained(self.text_encoder):
+            self.text_encoder.eval()
+        return self
 
     # ---- the contract with PTRModel ----
 
@@ -249,10 +260,10 @@ class VLAPolicy(ChunkActing, Component):
     # ---- inside ----
 
     def _embed_context(self, observation, state, instruction_ids, instruction_mask, state_dim_mask) -> Embedded:
+        require_shapes(self.config, observation, state)
         state_token = self.state_embedding(self.state_normalizer.clamped(state, state_dim_mask))
         if self.config.text_config is not None:
-            encoded = self.text_encoder(input_ids=instruction_ids, attention_mask=instruction_mask.long())
-            instruction = self.text_projection(encoded.last_hidden_state)
+            instruction = self.text_projection(self._read(self.text_encoder, instruction_ids, instruction_mask))
         else:
             instruction = self.instruction_embedding(instruction_ids)
         if self.config.observation_features == [self.config.state_feature]:

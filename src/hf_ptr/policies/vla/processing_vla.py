@@ -72,16 +72,17 @@ class VLAProcessor(ProcessorMixin):
         uint8 RGB, or that of one.
         """
         instructions = [instructions] if isinstance(instructions, str) else instructions
-        seen = torch.as_tensor(observation)
-        if seen.dtype == torch.uint8:
-            seen = seen[None] if seen.dim() == 4 else seen
-        else:
-            seen = torch.atleast_2d(seen.float())
-        return {
-            "observation": seen,
-            "state": torch.atleast_2d(torch.as_tensor(state, dtype=torch.float32)),
-            **self.encode_instructions(instructions),
-        }
+        return {**as_inputs(observation, state), **self.encode_instructions(instructions)}
+
+
+def as_inputs(observation: np.ndarray | torch.Tensor, state: np.ndarray | torch.Tensor) -> dict[str, torch.Tensor]:
+    """Observations and states, of a batch or one of them, as the tensors that policies take."""
+    seen, now = torch.as_tensor(observation), torch.as_tensor(state, dtype=torch.float32)
+    if seen.dtype != torch.uint8:
+        seen = torch.atleast_2d(seen.float())
+    elif seen.dim() == 4:
+        seen = seen[None]
+    return {"observation": seen, "state": torch.atleast_2d(now)}
 
 
 def instruction_tokenizer(instructions: Sequence[str]) -> PreTrainedTokenizerFast:

@@ -1,0 +1,20 @@
+"""Policies of LeRobot: post-trained as they are, and saved as LeRobot's again."""
+
+from hf_ptr.errors import InputError
+
+try:
+    from hf_ptr.policies.lerobot.act import ACTAdapter
+    from hf_ptr.policies.lerobot.diffusion import DiffusionAdapter
+    from hf_ptr.policies.lerobot.flow import Pi0Adapter, Pi05Adapter, SmolVLAAdapter
+except ImportError as error:
+    raise InputError(
+        f"a policy of LeRobot needs LeRobot beside this library ({error}); in an environment of Python 3.12 of its "
+        "own: pip install 'hf-ptr[lerobot]'"
+    ) from error
+from hf_ptr.policies.adapters import register_adapter
+
+register_adapter("lerobot/act", ACTAdapter)
+register_adapter("lerobot/diffusion", DiffusionAdapter)
+register_adapter("lerobot/pi0", Pi0Adapter)
+register_adapter("lerobot/pi05", Pi05Adapter)
+register_adapter("lerobot/smolvla", SmolVLAAdapter)
