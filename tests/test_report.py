@@ -94,7 +94,7 @@ def test_the_doubtful_are_named_with_what_fails(table: EpisodeTable, tmp_path: P
     [
         ("action/shift", 6, "the actions of 6 frames later fit better, as if they had been recorded too late"),
         ("action/shift", -4, "4 frames earlier fit better, as if they had been recorded too early"),
-        ("action/noise", 6, "its actions are taken for actions with noise on them"),
+        ("action/jitter", 6, "its actions tremble from frame to frame, as with noise on them"),
     ],
 )
 def test_a_doubtful_episode_says_what_it_is_taken_for(
