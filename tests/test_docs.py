@@ -27,7 +27,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def commands(page: Path) -> list[list[str]]:
     """The `hf-ptr` commands of a page's blocks, their comments left out."""
-    lines = [line for block in blocks(page, "bash") for line in block.splitlines()]
+    lines = [line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines()]
     words = [shlex.split(line, comments=True) for line in lines]
     names = [[Path(word).name for word in line] for line in words]
     return [line[name.index("hf-ptr") + 1 :] for line, name in zip(words, names, strict=True) if "hf-ptr" in name]
