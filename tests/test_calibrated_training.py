@@ -19,7 +19,7 @@ from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.errors import InputError
 from hf_ptr.functional import weight_bounds
-from hf_ptr.scoring import fitting
+from hf_ptr.scoring import crossfitting, fitting
 from hf_ptr.training import calibrating
 from hf_ptr.training.config import PTRConfig
 from hf_ptr.training.run import run_recipe
@@ -105,6 +105,28 @@ def test_weights_of_other_settings_are_not_taken_for_those_of_the_run(
         damage()
         with pytest.raises(InputError, match=complaint):
             trainer.train(resume_from_checkpoint=True)
+
+
+def test_a_run_that_is_killed_while_it_fits_goes_on_there(
+    metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 2)
+    path = recipe(tmp_path, metaworld_dataset, output_dir=tmp_path / "run", **CALIBRATED)
+    train, folds = crossfitting.train_heads, []
+
+    def killed(*args: Any) -> Any:
+        folds.append(1)
+        if len(folds) == 3:
+            raise KeyboardInterrupt
+        return train(*args)
+
+    monkeypatch.setattr(crossfitting, "train_heads", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(path)
+    made = run_recipe(path)
+    # Of eight episodes there are four folds, fitted twice; the third was begun twice.
+    assert len(folds) == 2 * 4 + 1
+    assert (made / calibrating.SCORES_FILE).is_file() and not (made / ".scores.parts").exists()
 
 
 def test_the_callers_dataset_and_random_numbers_are_left_alone(metaworld_dataset: Path, tmp_path: Path) -> None:

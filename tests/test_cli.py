@@ -252,7 +252,7 @@ def broken(dataset: Path, folder: Path, value: float) -> Path:
         (["observation_features=[observation.sate]"], "Did you mean 'observation.state'?"),
         (["episodes=0:99"], "has no episode 8; its episodes lie in 0..7"),
         (["corruption=hrad"], "Did you mean 'hard'?"),
-        (["policy=nowhere", "chunk_size=16"], "cannot be set with policy"),
+        (["policy=nowhere"], "nowhere is no folder here, and no name on the Hub"),
         (["num_attention_heads=5"], "unknown key 'num_attention_heads'"),
         (["n_action_steps=17"], "n_action_steps is 17; it must lie in 1..16"),
     ],
@@ -263,6 +263,11 @@ def test_a_wrong_setting_is_one_line(
     result = train(metaworld_dataset, tmp_path / "out", *overrides)
     assert message in the_line(result)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_policy_that_is_there_brings_its_own_size(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
+    refused = train(metaworld_dataset, tmp_path / "out", f"policy={run_folder}", "chunk_size=8")
+    assert "cannot be set with policy" in the_line(refused) and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -59,8 +59,9 @@ def test_a_shell_completes_commands_and_options(typed: str, completed: set[str])
     assert set(done.stdout.split()) == completed, done.stderr
 
 
-def test_the_completion_can_be_shown() -> None:
-    assert "_HF_PTR_COMPLETE" in run("--show-completion", "bash")
+def test_the_script_for_the_shell_is_there() -> None:
+    # What --install-completion and --show-completion do, which look for the shell that they were started from.
+    assert "_HF_PTR_COMPLETE=complete_bash" in run(_HF_PTR_COMPLETE="source_bash")
 
 
 def test_no_color_is_obeyed() -> None:

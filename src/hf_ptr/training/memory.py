@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
 
 from hf_ptr import functional as F
 from hf_ptr.training.batch import model_inputs
@@ -67,8 +69,36 @@ def activation_bytes(model: nn.Module, batch: dict[str, Any], chunks: int) -> in
         return tensor
 
     try:
-        with F.unchecked(), saved_tensors_hooks(keep, lambda tensor: tensor):
+        with F.unchecked(), _FusedAttention(), saved_tensors_hooks(keep, lambda tensor: tensor):
             functional_call(model, state, kwargs=inputs).action_loss.mean()
     except (NotImplementedError, RuntimeError):
         return None
     return sum(tensor.numel() * tensor.element_size() for tensor in kept.values())
+
+
+class _FusedAttention(TorchFunctionMode):
+    """
+    Attention that keeps what the fused kernels keep. On the meta device PyTorch takes the one that keeps every matrix
+    of attention, which on a real device it does not.
+    """
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function is not scaled_dot_product_attention:
+            return function(*args, **kwargs)
+        query, key, value = (*args, *(kwargs[name] for name in ("query", "key", "value") if name in kwargs))[:3]
+        return _Fused.apply(query, key, value)
+
+
+class _Fused(torch.autograd.Function):
+    """The shapes of attention, of which there is no backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        out = query.new_empty(*query.shape[:-1], value.shape[-1])
+        ctx.save_for_backward(query, key, value, out, query.new_empty(query.shape[:-1]))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        raise NotImplementedError
