@@ -29,7 +29,7 @@ browser:  ## Check that there is a browser to test the report in, and name the p
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || { \
 	  echo "The report is tested in a browser: apt-get install chromium"; exit 2; }
 
-docs: install  ## The documentation as a site, in build/site
+docs: install  ## The documentation as a site, in build/site; runs the notebook of the first hour, some minutes
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/mkdocs build --strict --site-dir build/site
 

@@ -114,7 +114,7 @@ def make_videos(folder: Path) -> Path:
         for number, camera in enumerate(CAMERAS):
             path = v21 / f"videos/chunk-000/{camera}/episode_{episode:06d}.mp4"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.symlink_to(recorded / f"{(episode + 3 * number) % RECORDED}.mp4")
+            path.hardlink_to(recorded / f"{(episode + 3 * number) % RECORDED}.mp4")
     return convert_lerobot(v21, folder)
 
 
@@ -170,29 +170,31 @@ def lerobot(python: str, dataset: Path, workers: int) -> Iterator[Any]:
         process.stdin.close()
 
 
-class Recorder:
-    """Which frames a reader decodes, batch by batch."""
+def readers_of(dataset: ChunkDataset) -> list[FrameReader]:
+    """The readers of its cameras."""
+    assert dataset.pictures is not None
+    return dataset.pictures.readers
 
-    def __init__(self, reader: FrameReader):
-        self.decoded: list[list[tuple[int, int]]] = []
-        keep = reader._keep
 
-        def noted(key: tuple[int, int], picture: np.ndarray) -> np.ndarray:
-            self.decoded[-1].append(key)
-            return keep(key, picture)
-
-        reader._keep = noted  # type: ignore[method-assign]
+def wanted_frames(dataset: ChunkDataset, walk: list[list[int]]) -> list[list[tuple[int, int]]]:
+    """Of each batch the episodes and frames that no batch before has wanted, which a cache that holds all decodes."""
+    table = dataset.table
+    episode = np.repeat(table.episode_index, table.lengths)
+    seen: set[tuple[int, int]] = set()
+    batches = []
+    for rows in walk:
+        batch = dataset.without_observations(torch.tensor(rows))
+        targets = [row + OFFSET for row, valid in zip(rows, batch["next_valid"].tolist(), strict=True) if valid]
+        keys = {(int(episode[row]), int(table.video_frame[row])) for row in (*rows, *targets)}
+        batches.append(sorted(keys - seen))
+        seen |= keys
+    return batches
 
 
 def decode_limit(table: EpisodeTable, dataset: ChunkDataset, batches: int) -> tuple[float, float, int]:
     """Seconds of ours in one process, of a bare loop over the frames it decoded, and how many those were."""
-    fresh = chunks_of(table)
-    recorders = [Recorder(reader) for reader in fresh._observation.readers]  # type: ignore[union-attr]
     walk = list(SegmentBatches(dataset, BATCH, seed=7))[:batches]
-    for rows in walk:
-        for recorder in recorders:
-            recorder.decoded.append([])
-        fresh.__getitems__(rows)
+    wanted = wanted_frames(dataset, walk)
     timed = chunks_of(table)
     start = time.perf_counter()
     for rows in walk:
@@ -206,18 +208,20 @@ def decode_limit(table: EpisodeTable, dataset: ChunkDataset, batches: int) -> tu
                 files[clip.path].streams.video[0].thread_type = "NONE"
     start = time.perf_counter()
     count = 0
-    for number in range(batches):
-        for camera, recorder in zip(CAMERAS, recorders, strict=True):
+    for keys in wanted:
+        for camera in CAMERAS:
             places = defaultdict(list)
-            for episode, frame in recorder.decoded[number]:
+            for episode, frame in keys:
                 clip = table.videos[camera][episode]
-                places[clip.path].append(clip.start + frame / FPS)
+                places[clip.path].append(clip.place(frame, FPS))
             for path, seconds in places.items():
                 count += len(seconds)
                 _bare(files[path], sorted(seconds))
     limit = time.perf_counter() - start
     for container in files.values():
         container.close()
+    # The same frames, or the two sides were not timed on the same work.
+    assert count == sum(reader.decoded for reader in readers_of(timed))
     return mine, limit, count
 
 
@@ -236,7 +240,7 @@ def _bare(container: Any, seconds: list[float]) -> None:
 def memory_of_epochs(table: EpisodeTable, epochs: int) -> list[float]:
     """MB that this process holds after each epoch over six episodes, more than a small cache takes."""
     dataset = chunks_of(table.select(table.episode_index[:6].tolist()))
-    for reader in dataset._observation.readers:  # type: ignore[union-attr]
+    for reader in readers_of(dataset):
         reader.cache_bytes = 32 * 1024**2
     batches = SegmentBatches(dataset, BATCH, seed=0)
     held = []

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors import safe_open
 
 from benchmarks.overhead import RESULTS as OVERHEAD
 from benchmarks.overhead import ROOT, side
@@ -108,11 +108,16 @@ def _same(left: Path, right: Path) -> bool:
         logs = [json.loads(path.read_text())["log_history"] for path in (left, right)]
         return logs[0] == logs[1]
     if left.suffix == ".safetensors":
-        tensors = [load_file(path) for path in (left, right)]
-        return tensors[0].keys() == tensors[1].keys() and all(
-            torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0]
-        )
+        (told, tensors), (other_told, others) = (_content(path) for path in (left, right))
+        same = tensors.keys() == others.keys() and all(torch.equal(tensors[name], others[name]) for name in tensors)
+        return same and told == other_told
     return left.read_bytes() == right.read_bytes()
+
+
+def _content(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """What a file says in its header, as the schedule does, and its tensors."""
+    with safe_open(path, framework="pt") as opened:
+        return opened.metadata() or {}, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
 
 
 def main() -> None:

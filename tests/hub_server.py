@@ -32,6 +32,8 @@ class HubServer(ThreadingHTTPServer):
 
     Attributes:
         tokens: the accounts, by token.
+        roles: of a token that is none to write with.
+        organisations: of an account, with its role in each.
         breaks: how many of the next uploads lose their connection in the middle.
         hold_after: after so many uploads, each further one waits half received until `let_go` is set; None for never.
         held: set when one waits.
@@ -50,6 +52,8 @@ class HubServer(ThreadingHTTPServer):
         self.large_files_url = f"http://localhost:{self.server_address[1]}"
         self.store = Store()
         self.tokens: dict[str, str] = {"hf_alice": "alice", "hf_bob": "bob"}
+        self.roles: dict[str, str] = {}
+        self.organisations: dict[str, dict[str, str]] = {}
         self.reset_faults()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -64,6 +68,7 @@ class HubServer(ThreadingHTTPServer):
     def reset(self) -> None:
         """As new."""
         self.store = Store()
+        self.roles, self.organisations = {}, {}
         self.reset_faults()
 
     def close(self) -> None:
@@ -142,13 +147,17 @@ class _Handler(BaseHTTPRequestHandler):
     def _repo(self, kind: str, repo_id: str, write: bool = False) -> Repo:
         user, owner = self._user(), repo_id.partition("/")[0]
         repo = self.server.store.repos.get((kind, repo_id))
-        if repo is None or (repo.private and user != owner):
+        mine = user is not None and self._owns(user, owner)
+        if repo is None or (repo.private and not mine):
             raise _Refused(401 if user is None else 404, "RepoNotFound", "Repository not found")
-        if repo.gated and user != owner:
+        if repo.gated and not mine:
             raise _Refused(401 if user is None else 403, "GatedRepo", f"Access to {kind} {repo_id} is restricted.")
-        if write and user != owner:
+        if write and not mine:
             raise _Refused(401 if user is None else 403, message=f"You cannot write to {repo_id}")
         return repo
+
+    def _owns(self, user: str, owner: str) -> bool:
+        return owner == user or self.server.organisations.get(user, {}).get(owner, "read") != "read"
 
     def _commit(self, repo: Repo, revision: str) -> str:
         commit = self.server.store.resolve(repo, revision)
@@ -163,8 +172,11 @@ class _Handler(BaseHTTPRequestHandler):
             user = self._user()
             if user is None:
                 raise _Refused(401, message="Invalid username or password.")
-            role = {"accessToken": {"role": "write", "displayName": "test"}}
-            self._send(200, {"name": user, "type": "user", "orgs": [], "auth": role})
+            token = self.headers["Authorization"].removeprefix("Bearer ").strip()
+            auth = {"accessToken": {"role": self.server.roles.get(token, "write"), "displayName": "test"}}
+            own = self.server.organisations.get(user, {})
+            organisations = [{"name": name, "roleInOrg": role} for name, role in own.items()]
+            self._send(200, {"name": user, "type": "user", "orgs": organisations, "auth": auth})
         elif self.route == "/api/repos/create":
             self._create(json.loads(body))
         elif self.route == "/api/validate-yaml":
@@ -191,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
         if user is None:
             raise _Refused(401, message="Invalid username or password.")
         owner = given.get("organization") or user
-        if owner != user:
+        if not self._owns(user, owner):
             raise _Refused(403, message=f"You don't have the rights to create a model under the namespace {owner!r}")
         repo_id, kind = f"{owner}/{given['name']}", given.get("type", "model")
         prefix = "" if kind == "model" else f"{kind}s/"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from transformers import BertConfig, PreTrainedTokenizerFast
+from transformers import AutoModel, BertConfig, PreTrainedTokenizerFast
 
 from hf_ptr import PTRConfig, PTRModel, VLAPolicy, VLAPolicyConfig, VLAProcessor
 from hf_ptr.scoring import Candidates
@@ -145,3 +146,13 @@ def text_processor() -> VLAProcessor:
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     return VLAProcessor(PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]"))
+
+
+def saved_text_encoder(folder: Path) -> Path:
+    """A small text encoder with its tokenizer, whose activations can be recomputed."""
+    config = text_config()
+    config.max_position_embeddings = 64
+    torch.manual_seed(0)
+    AutoModel.from_config(config).save_pretrained(folder)
+    text_processor().tokenizer.save_pretrained(folder)
+    return folder

@@ -70,6 +70,17 @@ def remove(name: str) -> Spoil:
     return edit
 
 
+def link(name: str) -> Spoil:
+    """The file or folder lies beside the dataset, where a link leads to it."""
+
+    def edit(root: Path) -> None:
+        path, outside = root / name, root.parent / "outside"
+        path.rename(outside)
+        path.symlink_to(outside)
+
+    return edit
+
+
 def write(name: str, content: str | bytes) -> Spoil:
     def edit(root: Path) -> None:
         (root / name).write_bytes(content.encode() if isinstance(content, str) else content)

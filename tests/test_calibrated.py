@@ -17,10 +17,11 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
 from hf_ptr.functional import effective_sample_size
 from hf_ptr.scoring import calibration as C
-from hf_ptr.scoring import fitting
+from hf_ptr.scoring import crossfitting
 from hf_ptr.scoring.fitting import fit_scores
 from hf_ptr.scoring.novelty import context_novelty, owed_to_novelty
-from hf_ptr.scoring.views import GUARD, Transitions, TransitionViews
+from hf_ptr.scoring.transitions import Transitions, cut_transitions
+from hf_ptr.scoring.views import GUARD, TransitionViews
 
 LENGTH = 40
 COLUMNS = ["index", "episode_index", "frame_index", "task_index", "source", "score", "weight", "valid", "scorer"]
@@ -237,10 +238,10 @@ def test_a_near_time_of_the_same_episode_is_no_negative() -> None:
 
 def test_folds_split_the_episodes_by_their_id_alone() -> None:
     ids = np.arange(100)
-    fold = fitting.folds_of(ids, 4)
+    fold = crossfitting.folds_of(ids, 4)
     assert torch.bincount(fold).tolist() == [25, 25, 25, 25]
     order = np.random.default_rng(0).permutation(100)
-    torch.testing.assert_close(fitting.folds_of(ids[order], 4), fold[order])
+    torch.testing.assert_close(crossfitting.folds_of(ids[order], 4), fold[order])
 
 
 def test_no_episode_is_scored_by_heads_that_have_trained_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +258,7 @@ def test_no_episode_is_scored_by_heads_that_have_trained_on_it(monkeypatch: pyte
         scored.append((seen[id(self)], {*samples.episode.tolist(), *pool.episode.tolist()}))
         return score(self, samples, pool, **kwargs)
 
-    train = fitting.train_heads
+    train = crossfitting.train_heads
 
     def fresh(*args: Any) -> TransitionViews:
         seen.clear()
@@ -265,7 +266,7 @@ def test_no_episode_is_scored_by_heads_that_have_trained_on_it(monkeypatch: pyte
 
     monkeypatch.setattr(TransitionViews, "losses", spy_losses)
     monkeypatch.setattr(TransitionViews, "scores", spy_scores)
-    monkeypatch.setattr(fitting, "train_heads", fresh)
+    monkeypatch.setattr(crossfitting, "train_heads", fresh)
     fit(drifting_table([LENGTH] * 12), steps=4)
     assert scored and all(trained and not trained & held_out for trained, held_out in scored)
     assert set.union(*(held_out for _, held_out in scored)) == set(range(12))
@@ -278,7 +279,7 @@ def test_the_frame_is_a_score_file_and_depends_on_the_seed_alone() -> None:
     pd.testing.assert_frame_equal(first, fit(table))
     assert not np.array_equal(first["score"], other["score"]) and first["scorer"][0] != other["scorer"][0]
     assert list(first.columns) == [*COLUMNS, *VIEW_COLUMNS, "failed_component", "explaining_shift"]
-    assert set(first["explaining_shift"]) <= set(fitting.SHIFTS)
+    assert set(first["explaining_shift"]) <= set(crossfitting.SHIFTS)
     np.testing.assert_array_equal(first["index"], table.frame_id)
     np.testing.assert_array_equal(first["valid"], first["frame_index"] < LENGTH - 8)
     numbers = first[["score", "weight", *VIEW_COLUMNS[:3]]].to_numpy()
@@ -289,14 +290,14 @@ def test_the_frame_is_a_score_file_and_depends_on_the_seed_alone() -> None:
 def test_an_episode_in_a_place_of_its_own_is_novel() -> None:
     table = drifting_table([LENGTH] * 20, tasks=1)
     table.columns["observation.state"][3 * LENGTH : 4 * LENGTH] += 30.0
-    cut = fitting.cut_transitions(ChunkDataset(table, chunk_size=8, target_offset=8))
-    fold = fitting.folds_of(table.episode_index, 5)
+    cut = cut_transitions(ChunkDataset(table, chunk_size=8, target_offset=8))
+    fold = crossfitting.folds_of(table.episode_index, 5)
     novelty = context_novelty(cut, fold, torch.Generator().manual_seed(0))
     assert novelty.shape == (20,) and novelty.argmax() == 3
     # Its actions say nothing about where it is.
     table.columns["action"][:] *= -1
     again = context_novelty(
-        fitting.cut_transitions(ChunkDataset(table, chunk_size=8, target_offset=8)),
+        cut_transitions(ChunkDataset(table, chunk_size=8, target_offset=8)),
         fold,
         torch.Generator().manual_seed(0),
     )

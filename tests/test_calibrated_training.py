@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from exact_cases import fitted
 from test_trainer import make
 from test_weights import recipe
 
@@ -75,9 +76,35 @@ def test_a_run_that_goes_on_does_not_fit_again(
     expected = losses_of(whole)
     shutil.rmtree(whole / "checkpoint-4")
     (whole / "train_results.json").unlink()
+    # The checkpoint has a copy, whatever becomes of the run's own.
+    fitted = (whole / "scores.parquet").read_bytes()
+    (whole / "scores.parquet").unlink()
     monkeypatch.setattr(calibrating, "fit_scores", lambda *args, **kwargs: pytest.fail("fitted again"))
     run_recipe(recipe(tmp_path, metaworld_dataset, output_dir=tmp_path / "run", **settings))
-    assert losses_of(whole) == expected
+    assert losses_of(whole) == expected and (whole / "scores.parquet").read_bytes() == fitted
+
+
+def test_weights_of_other_settings_are_not_taken_for_those_of_the_run(
+    metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"belief_tokens": 0, "save_strategy": "steps", "save_steps": 1, "max_steps": 2, **CALIBRATED}
+    monkeypatch.setattr(calibrating, "fit_scores", fitted)
+    make(metaworld_dataset, tmp_path, **settings).train()
+    monkeypatch.setattr(calibrating, "fit_scores", lambda *args, **kwargs: pytest.fail("fitted again"))
+    for changes, told in (
+        ({"alpha": 0.5}, "alpha 1.0, now 0.5"),
+        ({"w_min": 0.5, "w_max": 2.0}, "w_min 0.25, now 0.5; w_max 4.0, now 2.0"),
+        ({"seed": 3}, "seed 0, now 3"),
+    ):
+        trainer = make(metaworld_dataset, tmp_path, **{**settings, **changes})
+        with pytest.raises(InputError, match=f"scores.parquet were made with {told}: go on with the settings"):
+            trainer.train(resume_from_checkpoint=True)
+    trainer = make(metaworld_dataset, tmp_path, **settings)
+    scores = tmp_path / "checkpoint-2" / "scores.parquet"
+    for damage, complaint in ((lambda: scores.write_bytes(b"PAR1"), "is damaged"), (scores.unlink, "had no scoring")):
+        damage()
+        with pytest.raises(InputError, match=complaint):
+            trainer.train(resume_from_checkpoint=True)
 
 
 def test_the_callers_dataset_and_random_numbers_are_left_alone(metaworld_dataset: Path, tmp_path: Path) -> None:
@@ -86,7 +113,7 @@ def test_the_callers_dataset_and_random_numbers_are_left_alone(metaworld_dataset
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    calibrating.calibrated_chunks(chunks, trainer.args, trainer.accelerator)
+    calibrating.calibrated_chunks(chunks, trainer.args, trainer.accelerator, trainer.ranks)
     assert torch.equal(torch.rand(2), expected)
     trainer.train()
     assert chunks.weights is None

@@ -172,6 +172,24 @@ def test_what_cannot_be_converted_is_one_line_and_leaves_nothing(
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.parametrize("name", ["../../evil", "a/b", "..", "a\\b"])
+def test_no_camera_is_written_out_of_the_folder(built: Path, tmp_path: Path, name: str) -> None:
+    """A template that leaves the camera out makes its name harmless to read, and not to write."""
+    root = Path(shutil.copytree(built, tmp_path / "v21"))
+    info = json.loads((root / "meta/info.json").read_text())
+    info["features"][name] = info["features"].pop(CAMERA)
+    info["video_path"] = f"videos/chunk-{{episode_chunk:03d}}/{CAMERA}/episode_{{episode_index:06d}}.mp4"
+    (root / "meta/info.json").write_text(json.dumps(info))
+    before = snapshot(tmp_path)
+    with pytest.raises(InputError, match=r"feature name .* cannot be written"):
+        convert_lerobot(root, tmp_path / "deep" / "v30")
+    assert snapshot(tmp_path) == before
+    info["features"]["a{b}"] = info["features"].pop(name)
+    (root / "meta/info.json").write_text(json.dumps(info))
+    out = convert_lerobot(root, tmp_path / "v30")
+    assert validate_dataset(out).usable and list(read_dataset(out).videos) == ["a{b}"]
+
+
 # --- robomimic ---
 
 SIZE = 32

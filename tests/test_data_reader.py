@@ -14,7 +14,7 @@ import pytest
 from data_helpers import REAL_V21, assert_same_table, coded_table, snapshot, vector, write_lines, write_v21
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from spoiling import cut_rows, damage, edit_feature, edit_info, edit_rows, remove, set_row, write
+from spoiling import cut_rows, damage, edit_feature, edit_info, edit_rows, link, remove, set_row, write
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
@@ -154,6 +154,17 @@ MALFORMED: list[tuple[str, Callable[[Path], None], str]] = [
     ("v3.0", edit_info(data_path="data/../../{file_index}"), "leaves the dataset's folder"),
     ("v3.0", edit_info(data_path="..\\..\\{file_index}"), "leaves the dataset's folder"),
     ("v3.0", edit_info(data_path="C:{file_index}"), "leaves the dataset's folder"),
+    ("v3.0", edit_info(data_path="https://host/{file_index}.parquet"), "leaves the dataset's folder"),
+    ("v3.0", edit_info(data_path="file:///etc/{file_index}"), "leaves the dataset's folder"),
+    ("v3.0", edit_info(data_path="data/\0{file_index}"), "leaves the dataset's folder"),
+    ("v3.0", link("data/chunk-000"), r"data/chunk-000/file-000\.parquet is a link out of the dataset's folder; put"),
+    ("v3.0", link(DATA_V3), r"file-000\.parquet is a link out of the dataset's folder"),
+    ("v3.0", link(EPISODES_V3), r"file-000\.parquet is a link out of the dataset's folder"),
+    ("v3.0", link("meta/info.json"), r"meta/info\.json is a link out of the dataset's folder"),
+    ("v3.0", link("meta/tasks.parquet"), r"meta/tasks\.parquet is a link out of the dataset's folder"),
+    ("v3.0", link("meta"), r"meta/info\.json is a link out of the dataset's folder"),
+    ("v2.1", link("meta/episodes.jsonl"), r"meta/episodes\.jsonl is a link out of the dataset's folder"),
+    ("v2.1", link(DATA_V21), r"episode_000001\.parquet is a link out of the dataset's folder"),
     ("v3.0", edit_info(data_path="data/{episode}.parquet"), "is not a template of chunk_index, file_index"),
     ("v3.0", edit_info(data_path="data/{file_index:999999999d}"), "is not a template"),
     ("v3.0", edit_info(data_path="data/{file_index.__class__}"), "is not a template"),
@@ -233,6 +244,30 @@ def test_malformed_folders_get_one_line(
         read_dataset(root)
     assert "\n" not in str(caught.value) and "spoilt" in str(caught.value)
     assert snapshot(tmp_path) == before
+
+
+def test_links_within_the_folder_and_of_the_whole_folder_are_followed(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(folders["v3.0"], tmp_path / "real"))
+    (root / "data").rename(root / "elsewhere")
+    (root / "data").symlink_to(root / "elsewhere")
+    (tmp_path / "named").symlink_to(root)
+    for path in (root, tmp_path / "named"):
+        assert_same_table(read_dataset(path), coded_table(LENGTHS))
+    # As the Hub's cache lays them out: links to a store beside the snapshots, and to nowhere else.
+    snapshot_of = tmp_path / "datasets--user--name" / "snapshots" / ("0" * 40)
+    shutil.copytree(folders["v3.0"], snapshot_of)
+    blobs = snapshot_of.parents[1] / "blobs"
+    blobs.mkdir()
+    (snapshot_of / DATA_V3).rename(blobs / "abc")
+    (snapshot_of / DATA_V3).symlink_to(blobs / "abc")
+    assert_same_table(read_dataset(snapshot_of), coded_table(LENGTHS))
+    (blobs / "abc").rename(tmp_path / "abc")
+    (snapshot_of / DATA_V3).unlink()
+    (snapshot_of / DATA_V3).symlink_to(tmp_path / "abc")
+    with pytest.raises(InputError, match="is a link out of the dataset's folder"):
+        read_dataset(snapshot_of)
 
 
 def test_a_path_that_is_no_folder(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pytest
 import typer.main
 
@@ -66,3 +68,25 @@ def test_the_python_of_the_pages_runs(
     (example,) = blocks(ROOT / "docs" / "report.md", "python")
     exec(compile(example.replace("data/g1_bottle", str(metaworld_dataset)), "report.md", "exec"), {})
     assert len(capsys.readouterr().out.splitlines()) == 8
+
+
+def test_the_notebook_of_the_first_hour_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Cell after cell, with less of everything; `make docs` runs it as it stands."""
+    monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 2)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    matplotlib.use("agg")
+    notebook = json.loads((ROOT / "docs" / "first_hour.ipynb").read_text(encoding="utf-8"))
+    names: dict[str, Any] = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] != "code":
+            continue
+        assert cell["outputs"] == [] and cell["execution_count"] is None, "commit the notebook without its outputs"
+        source = "".join(cell["source"])
+        if cell["id"] == "settings":
+            source += "\nDEMONSTRATIONS, HELD_OUT, STEPS = 3, 1, 2\nTASKS = TASKS[:2]"
+        exec(compile(source, f"first_hour.ipynb, {cell['id']}", "exec"), names)
+    printed = capsys.readouterr().out
+    assert "8 episodes" in printed and "AUROC" in printed and "weighted: action error" in printed
+    assert names["page"].is_file() and len(names["scores"]) == names["table"].num_frames

@@ -26,7 +26,14 @@ def test_the_slots_are_the_papers() -> None:
 
 @pytest.mark.parametrize(
     ("name", "dimensions"),
-    [("unitree_g1_inspire", 26), ("adam_u", 31), ("fr3", 13), ("metaworld_sawyer", 4), ("franka_gripper", 7)],
+    [
+        ("unitree_g1_inspire", 26),
+        ("adam_u", 31),
+        ("fr3", 13),
+        ("metaworld_sawyer", 4),
+        ("metaworld_sawyer_joints", 8),
+        ("franka_gripper", 7),
+    ],
 )
 def test_active_dimensions_are_those_of_the_platforms(name: str, dimensions: int) -> None:
     for kind in ("state", "action"):

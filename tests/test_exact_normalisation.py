@@ -11,6 +11,8 @@ import torch
 from test_trainer import BELIEF, SFT, make
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hf_ptr.training import calibrating
+
 
 @pytest.fixture(scope="module")
 def whole(metaworld_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
@@ -92,7 +94,9 @@ class NoWaiting(TorchDispatchMode):
 
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize(
-    "settings", [SFT, BELIEF, {}, {"hard_negatives": "state"}], ids=["sft", "belief", "ptr", "state"]
+    "settings",
+    [SFT, BELIEF, {}, {"hard_negatives": "state"}, cases.CASES["lora"], {"scoring": "calibrated", "belief_tokens": 0}],
+    ids=["sft", "belief", "ptr", "state", "lora", "calibrated"],
 )
 def test_a_step_never_waits_for_the_device(
     settings: dict[str, Any], parts: int, metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -109,6 +113,14 @@ def test_a_step_never_waits_for_the_device(
             steps.append(compute(*args, **kwargs))
         return steps[-1]
 
+    follow, followed = trainer.model.update_target, []
+
+    def followed_watched() -> None:
+        with NoWaiting():
+            followed.append(follow())
+
     monkeypatch.setattr(trainer, "compute_loss", watched)
+    monkeypatch.setattr(trainer.model, "update_target", followed_watched)
+    monkeypatch.setattr(calibrating, "fit_scores", cases.fitted)
     trainer.train()
-    assert len(steps) == 4 * parts
+    assert len(steps) == 4 * parts and len(followed) == 4

@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from data_helpers import coded_table
 from model_helpers import text_processor, tiny_policy
+from test_report import run_folder, scores_of, written
 
 import hf_ptr
+from hf_ptr.data.lerobot_writer import write_table
 
 HEAVY = ("torch", "transformers", "pandas", "scipy", "matplotlib", "mujoco", "datasets")
 
@@ -34,6 +37,26 @@ print([name for name in {HEAVY} if name in sys.modules])
     assert python(script).strip().endswith("[]")
 
 
+def test_a_report_of_a_score_file_and_of_a_run_loads_neither_torch_nor_transformers(tmp_path: Path) -> None:
+    table = coded_table([30, 20, 25])
+    data, scores, run = write_table(table, tmp_path / "data"), scores_of(table, {1: 0.1}), run_folder(tmp_path / "run")
+    written(scores, tmp_path)
+    written(scores, run)
+    (run / "recipe.yaml").write_text(f"dataset: {data}\nscoring: calibrated\n")
+    script = f"""
+import sys
+from hf_ptr.cli import main
+for place in ({str(tmp_path / "scores.parquet")!r}, {str(run)!r}):
+    try:
+        main(["report", place, "--dataset", {str(data)!r}])
+    except SystemExit as stop:
+        assert stop.code == 0
+print([name for name in ("torch", "transformers", "scipy", "datasets") if name in sys.modules])
+"""
+    assert python(script).strip().endswith("[]")
+    assert "State and action along the episode" in (run / "report.html").read_text()
+
+
 def test_every_public_name_is_there_and_no_other() -> None:
     assert all(hasattr(hf_ptr, name) for name in hf_ptr.__all__)
     assert set(hf_ptr.__all__) <= set(dir(hf_ptr))
@@ -51,6 +74,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.models.auto import configuration_auto as auto
 print(type(AutoProcessor.from_pretrained({str(tmp_path)!r})).__name__)
 print(type(AutoModel.from_pretrained({str(tmp_path)!r})).__name__)
+assert AutoConfig.for_model("ptr").model_type == "ptr"
 # While some are not loaded, transformers looks for a tokenizer by the names of all configurations.
 assert auto.config_class_to_model_type("BertConfig") == "bert"
 for model_type in ("ptr_vla", "ptr_belief_tokenizer", "ptr_transition_scorer"):

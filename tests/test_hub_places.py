@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from data_helpers import coded_table
 from hub_server import HubServer
 from huggingface_hub import HfApi
+from model_helpers import saved_text_encoder
+from transformers import AutoModel
 
 from hf_ptr.errors import InputError
 from hf_ptr.hub.places import (
@@ -22,6 +26,7 @@ from hf_ptr.hub.places import (
     pull_videos,
     score_file,
 )
+from hf_ptr.policies import policy_from_dataset
 
 
 def put(hub: HubServer, repo_id: str, files: dict[str, bytes], kind: str = "model", private: bool = False) -> None:
@@ -79,9 +84,13 @@ def test_only_what_is_read_is_pulled(hub: HubServer) -> None:
     )
     pull_videos(table, ["observation.state", "observation.images.wrist"])
     assert (folder / "videos/observation.images.wrist/chunk-000/file-000.mp4").is_file()
-    put(hub, "alice/run", {"config.json": b"{}", "last-checkpoint/optimizer.pt": b"0", "checkpoint-5/a.json": b"0"})
+    put(
+        hub,
+        "alice/run",
+        {"config.json": b"{}", "last-checkpoint/trainer_state.json": b"0", "checkpoint-5/a.json": b"0"},
+    )
     assert {path.name for path in model_folder("alice/run").iterdir()} == {"config.json"}
-    assert {path.name for path in checkpoint_folder("alice/run").iterdir()} == {"optimizer.pt"}
+    assert {path.name for path in checkpoint_folder("alice/run").iterdir()} == {"trainer_state.json"}
     put(hub, "alice/steps", {f"checkpoint-{n}/trainer_state.json": str(n).encode() for n in (9, 10)})
     assert (checkpoint_folder("alice/steps") / "trainer_state.json").read_bytes() == b"10"
 
@@ -115,6 +124,12 @@ def test_every_refusal_is_one_line(hub: HubServer, monkeypatch: pytest.MonkeyPat
         score_file("alice/data")
     with pytest.raises(InputError, match="alice/open holds no checkpoint to go on from"):
         checkpoint_folder("alice/open")
+    for name in ("optimizer.pt", "rng_state.pth", "global_step5/mp_rank_00_model_states.pt"):
+        put(hub, "alice/old", {f"checkpoint-5/{name}": b"0", "checkpoint-5/trainer_state.json": b"{}"})
+        with pytest.raises(InputError, match=f"alice/old holds checkpoint-5/{name}, a pickle, which hf-ptr no longer"):
+            checkpoint_folder("alice/old")
+        hub.store.repos.pop(("model", "alice/old"))
+    assert not any("optimizer.pt" in request for request in hub.requests)
     monkeypatch.setenv("HF_TOKEN", "hf_bob")
     with pytest.raises(InputError, match="or your token may not read it"):
         model_folder("alice/secret")
@@ -125,6 +140,37 @@ def test_every_refusal_is_one_line(hub: HubServer, monkeypatch: pytest.MonkeyPat
         dataset_folder("alice/data")
     monkeypatch.setenv("HF_TOKEN", "hf_alice")
     assert (model_folder("alice/secret") / "config.json").is_file()
+
+
+def test_pretrained_towers_are_pulled_at_a_revision(hub: HubServer, tmp_path: Path) -> None:
+    kept: dict[str, dict[str, torch.Tensor]] = {}
+    for revision in ("v1", "v2"):
+        folder = saved_text_encoder(tmp_path / revision)
+        encoder = AutoModel.from_pretrained(folder)
+        if revision == "v2":
+            torch.nn.init.normal_(encoder.embeddings.word_embeddings.weight)
+            encoder.save_pretrained(folder)
+        put(hub, "alice/text", {path.name: path.read_bytes() for path in folder.iterdir()})
+        repo = hub.store.repos["model", "alice/text"]
+        repo.tags[revision] = repo.branches["main"]
+        kept[revision] = encoder.state_dict()
+    put(hub, "alice/pickled", {"config.json": (folder / "config.json").read_bytes(), "pytorch_model.bin": b"0"})
+    table = coded_table([20])
+    build = partial(policy_from_dataset, table, observation_features=["observation.state"], hidden_size=8)
+    for revision in ("v1", "v2"):
+        policy, _ = build(text_model=f"alice/text@{revision}")
+        assert policy.text_encoder is not None
+        for name, tensor in policy.text_encoder.state_dict().items():
+            assert torch.equal(tensor, kept[revision][name]), name
+    for place, message in (
+        ("alice/text@v3", r"has no revision 'v3'. It has main, v1, v2"),
+        ("alice/none", "no folder here and no model on the Hub"),
+        ("alice/pickled", "alice/pickled holds pytorch_model.bin, a pickle"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            build(text_model=place)
+        assert "\n" not in str(caught.value)
+    assert not any("pytorch_model.bin" in request for request in hub.requests if request.startswith("GET"))
 
 
 def test_no_connection_is_told_from_other_errors() -> None:

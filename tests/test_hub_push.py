@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from hf_ptr import BeliefTokenizer, PTRModel, TransitionScorer, VLAPolicy
 from hf_ptr.errors import InputError
-from hf_ptr.hub.push import ensure_repository, push_files, run_files
+from hf_ptr.hub.push import ensure_repository, push_files, require_writable, run_files
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -157,19 +157,48 @@ def test_two_pushes_at_once_come_one_after_the_other(logged_in: HubServer, tmp_p
     assert sum("/commit/" in request for request in logged_in.requests) == 3
 
 
-def test_who_may_not_write_is_told_in_one_line(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_may_not_write_is_told_in_one_line(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(InputError, match="no token to write to the Hub with: log in with `hf auth login`"):
         ensure_repository("alice/mine")
     assert hub.requests == []
     monkeypatch.setenv("HF_TOKEN", "hf_bob")
+    for ask in (require_writable, ensure_repository):
+        with pytest.raises(InputError, match=r"is that of bob, who may not write to alice; use a token with write"):
+            ask("alice/mine")
+    hub.roles["hf_bob"] = "read"
+    with pytest.raises(InputError, match=r"the token of bob may only read; log in with `hf auth login`"):
+        require_writable("bob/mine")
+    # What a fine-grained token may do is told by the Hub alone, when it is asked to do it.
+    hub.roles["hf_bob"] = "fineGrained"
+    assert require_writable("alice/mine") == "alice/mine"
     with pytest.raises(InputError, match=r"You don't have the rights.*use a token with write access, or a name of"):
         ensure_repository("alice/mine")
     monkeypatch.setenv("HF_TOKEN", "hf_gone")
     with pytest.raises(InputError, match="the Hub refuses the token"):
         ensure_repository("bob/mine")
-    with pytest.raises(InputError, match="is no name for a repository; write user/name"):
-        ensure_repository("bob/mine@v1")
+    for name in ("bob/mine@v1", "bob/a/b", "bob/-mine", "bob/a--b", ""):
+        with pytest.raises(InputError, match="is no name for a repository; write user/name"):
+            require_writable(name)
     assert hub.store.repos == {}
+    monkeypatch.setenv("HF_TOKEN", "hf_alice")
+    repo = ensure_repository("alice/open")
+    monkeypatch.setenv("HF_TOKEN", "hf_bob")
+    with pytest.raises(InputError, match=r"the Hub refuses alice/open: You cannot write to alice/open; use a token"):
+        push_files(files(tmp_path, a__json="{}"), repo, message="m")
+    assert hub.store.files(repo) == {}
+
+
+def test_an_organisation_is_a_place_to_push_to(logged_in: HubServer) -> None:
+    logged_in.organisations["alice"] = {"lab": "write", "club": "read"}
+    assert require_writable("lab/mine") == "lab/mine"
+    with pytest.raises(InputError, match="may not write to club"):
+        require_writable("club/mine")
+    assert (
+        ensure_repository("lab/mine", private=True) == "lab/mine"
+        and logged_in.store.repos["model", "lab/mine"].private
+    )
 
 
 def test_a_card_that_breaks_the_rules_is_told_and_nothing_pushed(logged_in: HubServer, tmp_path: Path) -> None:

@@ -105,6 +105,9 @@ def test_a_run_pushes_itself_whole(told: tuple[Path, Store]) -> None:
     for name in ("model.safetensors", "scorer/model.safetensors", "target_encoder/model.safetensors"):
         assert at_ten[name] == at_ten[f"last-checkpoint/{name}"] == (checkpoint / name).read_bytes() != final[name]
     assert not list(out.glob("_push-*"))
+    every = {name for commit in repo.commits for name in store.files("alice/story", commit)}
+    assert {"last-checkpoint/optimizer.safetensors", "last-checkpoint/rng_state.safetensors"} < every
+    assert {Path(name).suffix for name in every} == {".json", ".safetensors", ".yaml", ".md", ".png"}
 
 
 def test_nothing_that_is_pushed_names_a_folder_of_the_machine(told: tuple[Path, Store], tmp_path: Path) -> None:
@@ -256,7 +259,7 @@ def test_scores_are_a_dataset_that_a_recipe_names(told: tuple[Path, Store], tmp_
     assert card_complaints(card, "dataset") == [] and "weights=alice/scores alpha=0" in card
     assert "| alice/reach | 1.000 | 1.000 | 1.000 |" in card and "`cc-by-4.0`" in card
     trained = train(
-        "alice/reach", tmp_path / "weighted", weights="alice/scores", alpha=0, belief_tokens=0, max_steps=4
+        "alice/reach", tmp_path / "weighted", weights="alice/scores@main", alpha=0, belief_tokens=0, max_steps=4
     )
     assert trained.returncode == 0, trained.stderr
     local = train("alice/reach", tmp_path / "local", weights=file, alpha=0, belief_tokens=0, max_steps=4)
@@ -329,6 +332,32 @@ def test_without_a_token_nothing_is_written(
     assert not (tmp_path / "run").exists() and hub.store.repos == {}
     result = train(metaworld_dataset, tmp_path / "run", hub_token="hf_alice")
     assert "hub_token stands on the command line, and a run's folder keeps its recipe" in the_line(result)
+
+
+def test_the_hub_is_asked_before_the_data_are_read(tmp_path: Path, hub: HubServer, monkeypatch: Any) -> None:
+    given = {**SHORT, "dataset": "alice/nothing", "output_dir": tmp_path / "run", "push_to_hub": "true"}
+    wrong = {"hub_model_id": "no/such/name"}, {"hub_model_id": "alice/mine"}
+    base = {"policy": tmp_path, "use_peft": "true"}
+    for more, message in (
+        (wrong[0], "'no/such/name' is no name for a repository"),
+        (wrong[1], "no token to write to the Hub with"),
+        (base, "which is not on the Hub: push that first"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run_recipe(RECIPE, [f"{key}={value}" for key, value in {**given, **more}.items()])
+    assert hub.requests == []
+    monkeypatch.setenv("HF_TOKEN", "hf_alice")
+    # A policy or weights that are missing are told before the data, which are the most, are pulled.
+    for more, message in (
+        ({"policy": "alice/gone"}, "alice/gone is no folder here and no model on the Hub"),
+        ({"weights": "alice/gone", "alpha": 0}, "alice/gone is no folder here and no dataset on the Hub"),
+        ({}, "alice/nothing is no folder here and no dataset on the Hub"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run_recipe(RECIPE, [f"{key}={value}" for key, value in {**given, **more}.items()])
+        asked = [request for request in hub.requests if "alice/nothing" in request]
+        assert bool(asked) == (not more)
+    assert hub.requests[0] == "GET /api/whoami-v2" and hub.store.repos == {} and not (tmp_path / "run").exists()
 
 
 def test_a_finished_run_is_pushed_with_its_results(told: tuple[Path, Store], tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from hf_ptr.envs import rendering
+from hf_ptr.envs.controls import CONTROLS
 from hf_ptr.envs.metaworld import (
     ENVIRONMENT_STATE,
-    FEATURES,
     FPS,
     LONGEST_EPISODE,
     MAX_STEPS,
@@ -145,6 +145,29 @@ def test_actions_are_clipped_before_they_are_executed() -> None:
     np.testing.assert_array_equal(far[ENVIRONMENT_STATE], near[ENVIRONMENT_STATE])
 
 
+@pytest.mark.parametrize("task", ["reach-v3", "door-open-v3", "peg-insert-side-v3"])
+def test_joints_are_another_way_to_say_the_same(task: str) -> None:
+    """An expert told in joint displacements goes where it goes in hand displacements, up to what float32 rounds."""
+    hand, joints = MetaWorldEnv(task), MetaWorldEnv(task, control="joints")
+    hand.reset(1)
+    observed = joints.reset(1)
+    largest = 0.0
+    for _ in range(60):
+        displacement = hand.expert_action()
+        action = joints.action_of(displacement)
+        assert action.shape == observed[STATE].shape == (8,)
+        largest = max(largest, float(np.abs(action[:7]).max()))
+        expected, observed = hand.step(displacement), joints.step(action)
+        np.testing.assert_allclose(observed[ENVIRONMENT_STATE], expected[ENVIRONMENT_STATE], atol=1e-4)
+    assert 0.3 < largest < 5.0
+    np.testing.assert_array_equal(observed[STATE][7], expected[STATE][3])
+
+
+def test_an_unknown_control_is_refused() -> None:
+    with pytest.raises(InputError, match="Did you mean 'joints'"):
+        MetaWorldEnv("reach", control="joint")
+
+
 def test_success_is_remembered_until_reset() -> None:
     env = MetaWorldEnv("reach")
     expert_episode(env, 0, MAX_STEPS)
@@ -156,8 +179,9 @@ def test_success_is_remembered_until_reset() -> None:
     assert not env.success
 
 
-def test_features_are_described() -> None:
-    for name, feature in FEATURES.items():
+@pytest.mark.parametrize("control", CONTROLS)
+def test_features_are_described(control: str) -> None:
+    for name, feature in dataset_features(control=control).items():
         assert len(feature["names"]) == feature["shape"][0], name
     assert "observation.images.corner2" not in dataset_features()
     assert dataset_features(96)["observation.images.corner2"]["shape"] == [96, 96, 3]

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from data_helpers import coded_table, vector, with_camera, write_v21
 
+from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.corruption import corrupt
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.data.mixture import MixtureDataset
 from hf_ptr.data.resampling import resampled
+from hf_ptr.data.robots import robot_of
 from hf_ptr.data.segments import SegmentBatches
 from hf_ptr.data.sources import SourceSpec, make_source
-from hf_ptr.embodiment import SLOTS, WIDTH
+from hf_ptr.data.weights import write_scores
+from hf_ptr.embodiment import SLOTS, WIDTH, UnifiedActionSpace
 from hf_ptr.errors import InputError
+from hf_ptr.files import write_json
 from hf_ptr.functional import source_shift
+from hf_ptr.scoring import CandidatePool, Candidates
 
 FR3, SAWYER = "fr3", "metaworld_sawyer"
+CAMERA = "observation.images.top"
 SAWYER_SLOTS = [*SLOTS["right_eef_position"], *SLOTS["right_gripper"]]
 
 
@@ -169,9 +178,9 @@ def test_sources_have_their_own_units_and_get_them_back() -> None:
     np.testing.assert_allclose(values.mean(dim=0), 0, atol=1e-5)
     np.testing.assert_allclose(values.std(dim=0, correction=0), 1, atol=1e-5)
     raw = torch.from_numpy(table.columns["action"])
-    unified = own.unified(raw, "action")
+    unified = own.robot.unified(raw, "action")
     assert torch.equal(unified[:, SAWYER_SLOTS], values)
-    torch.testing.assert_close(own.separate(unified), raw, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(own.robot.separate(unified), raw, rtol=1e-5, atol=1e-4)
     stats = mixed.normalization("action")
     np.testing.assert_allclose(stats["mean"], 0, atol=1e-5)
     np.testing.assert_allclose(stats["std"][SAWYER_SLOTS], 1, atol=1e-5)
@@ -294,3 +303,150 @@ def test_wrong_mixtures_are_one_line() -> None:
         MixtureDataset([])
     with pytest.raises(InputError, match="fps is 0"):
         resampled(one.table, 0)
+
+
+# --- a frame that is shown twice ---
+
+
+def test_a_frame_that_comes_twice_is_no_negative_of_itself() -> None:
+    fast = resampled(table_of([6, 4], 4, "sawyer", fps=20.0), 50.0)
+    chunks = ChunkDataset(fast, chunk_size=2, chunk_stride=2, target_offset=1)
+    batch = chunks.__getitems__(range(len(chunks)))
+    valid = batch["next_valid"]
+    # The first dimension names the recorded frame.
+    shown = batch["next_observation"][:, 0]
+    assert torch.equal(
+        (batch["target_index"][:, None] == batch["target_index"])[valid][:, valid],
+        (shown[:, None] == shown)[valid][:, valid],
+    )
+    assert len(batch["index"].unique()) == len(chunks) > len(batch["target_index"].unique())
+    pool = CandidatePool(queue_size=64, queue_negatives=64)
+    candidates = Candidates(
+        target=torch.nn.functional.normalize(batch["next_observation"], dim=1),
+        target_id=batch["target_index"],
+        task=batch["task_index"],
+        state=batch["state"],
+        valid=valid,
+    )
+    pool.push(candidates)
+    negatives, usable = pool.negatives(candidates, candidates)
+    same = (negatives[None] - candidates.target[:, None]).abs().amax(dim=2) < 1e-6
+    assert usable[valid].any() and not (usable & same)[valid].any()
+
+
+def test_a_pause_is_frames_of_its_own_at_any_rate() -> None:
+    paused, truth = corrupt(table_of([30, 20, 25], 4, "sawyer", fps=20.0), "hesitation", 0, severity=0.25)
+    assert truth.any.any()
+    fast = resampled(paused, 50.0)
+    assert len(np.unique(fast.frame_id)) == fast.num_frames
+    assert set(fast.observed_id) <= set(paused.frame_id) and len(np.unique(paused.observed_id)) == paused.num_frames
+
+
+@pytest.mark.parametrize("fps", [7.0, 10.0, 20.0, 50.0])
+def test_pictures_are_those_of_the_resampled_frames(tmp_path: Path, fps: float) -> None:
+    folder = write_v21(with_camera(table_of([9, 14], 4, "sawyer"), CAMERA), tmp_path / "v21")
+    table = resampled(read_dataset(folder), fps)
+    chunks = ChunkDataset(table, chunk_size=1, target_offset=1, observation_features=[CAMERA], image_size=16)
+    batch = chunks.__getitems__(range(len(chunks)))
+    recorded = batch["state"][:, 0] % 100
+    shades = batch["observation"][:, 0, :, :, 1].float().mean(dim=(1, 2))
+    assert shades.tolist() == pytest.approx((20 + 15 * recorded).tolist(), abs=4)
+    ends = np.cumsum(table.lengths) - 1
+    assert not batch["next_valid"][ends].any() and int(batch["next_valid"].sum()) == table.num_frames - 2
+    following = batch["next_observation"][:, 0, :, :, 1].float().mean(dim=(1, 2))[batch["next_valid"]]
+    later = [frame for frame, last in zip(recorded[1:].tolist(), batch["next_valid"].tolist(), strict=False) if last]
+    assert following.tolist() == pytest.approx([20 + 15 * frame for frame in later], abs=4)
+
+
+@pytest.mark.parametrize("settings", [{"fps": 0}, {"fps": -5.0}, {"target_offset": 0}, {"scale_floor": -1.0}])
+def test_a_number_of_a_source_that_makes_no_sense_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"fps is|target_offset is 0|scale_floor is -1"):
+        MixtureDataset([source_of(table_of([9], 4, "s"), SAWYER, **{"statistics": "own", **settings})], chunk_size=2)
+
+
+# --- faults, held-out episodes and score files of a source ---
+
+
+def test_faults_are_put_into_the_source_that_asks_for_them() -> None:
+    table = table_of([20] * 10, 4, "sawyer")
+    clean, faulty = (
+        source_of(table, SAWYER, corruption=name, corruption_seed=3, statistics="own") for name in ("clean", "foreign")
+    )
+    assert not clean.truth.faults and faulty.truth.any.sum() == 3
+    changed = np.repeat(faulty.truth.any, 20)
+    raw = [source.robot.separate(_packed(source, "action")).numpy() for source in (clean, faulty)]
+    differs = np.abs(raw[0] - raw[1]).max(axis=1) > 1e-3
+    assert not differs[~changed].any() and differs[changed].mean() > 0.9
+    with pytest.raises(InputError, match=r"no corruption recipe 'foreing'.*Did you mean 'foreign'"):
+        source_of(table, SAWYER, corruption="foreing")
+
+
+def _packed(source: Any, kind: str) -> torch.Tensor:
+    feature = {"action": "action", "state": "observation.state"}[kind]
+    return UnifiedActionSpace().unify(torch.from_numpy(source.table.feature(feature)), source.robot.embodiment, kind)
+
+
+def test_held_out_episodes_are_as_recorded_and_in_the_units_of_the_others() -> None:
+    table = table_of([20, 15, 18, 12], 4, "sawyer", fps=20.0)
+    spec = SourceSpec.parse({"dataset": "x", "embodiment": SAWYER, "corruption": "ani-severe", "fps": 10.0}, 0)
+    source = make_source(spec, table.select([0, 1, 2]), "s", held_out=table.select([3]))
+    held_out = source.held_out
+    assert held_out is not None and held_out.fps == 10 and held_out.lengths.tolist() == [6]
+    scale = source.robot.scale["action"]
+    np.testing.assert_allclose(
+        held_out.feature("action") * scale["std"] + scale["mean"], table.select([3]).feature("action")[::2], atol=1e-4
+    )
+
+
+def test_a_weight_goes_with_its_frame_at_any_rate(tmp_path: Path) -> None:
+    table = table_of([6, 5], 4, "sawyer", fps=20.0)
+    weight = np.linspace(0.5, 3.0, 11)
+    # In another order than the frames, as a file may be.
+    shuffled = np.random.default_rng(0).permutation(11)
+    write_scores(pd.DataFrame({"index": shuffled, "weight": weight[shuffled]}), tmp_path / "scores.parquet")
+    spec = {"dataset": "x", "embodiment": SAWYER, "statistics": "joint"}
+    sources = [
+        make_source(SourceSpec.parse({**spec, "fps": fps}, 0), table, name, weight_file=tmp_path / "scores.parquet")
+        for fps, name in ((50.0, "fast"), (7.0, "slow"), (20.0, "same"))
+    ]
+    for source in sources:
+        recorded = source.table.feature("action")[:, 0]
+        rows = np.where(recorded < 100, recorded, recorded - 100 + 6).astype(int)
+        assert source.weights is not None
+        np.testing.assert_allclose(source.weights, weight[rows])
+    other = source_of(table_of([9], 13, "fr3"), FR3)
+    mixed = MixtureDataset([other, *sources], chunk_size=2, target_offset=1)
+    batch = mixed.__getitems__(range(len(mixed)))
+    assert mixed.weights is not None and torch.equal(batch["weight"], mixed.weights)
+    assert (batch["weight"][:9] == 1).all() and batch["weight"].dtype == torch.float32
+    assert torch.equal(mixed.__getitems__([0, 1])["weight"], torch.ones(2))
+    assert "weight" not in mixture().__getitems__([0])
+
+
+def test_a_robot_is_known_again_from_the_folder_of_a_run(tmp_path: Path) -> None:
+    sources = [source_of(table_of([9, 7], 4, "s"), SAWYER, statistics="own", fps=10.0, actions="displacements"),
+               source_of(table_of([9], 13, "fr3"), FR3)]  # fmt: skip
+    write_json([source.to_dict() for source in sources], tmp_path / "mixture.json")
+    (tmp_path / "checkpoint-5").mkdir()
+    robot = robot_of(tmp_path / "checkpoint-5", "s")
+    assert robot is not None and robot.to_dict() == sources[0].robot.to_dict()
+    raw = torch.randn(5, 3, 4)
+    assert torch.allclose(robot.separate(robot.unified(raw, "action")), raw, atol=1e-5)
+    assert robot_of(tmp_path, None, ("nothing", "fr3")).name == "fr3"  # type: ignore[union-attr]
+    assert robot_of(tmp_path / "checkpoint-5" / "x", None) is None
+    for name, message in (
+        (None, "name one with --source: s, fr3"),
+        ("fr4", "has no source 'fr4'. Did you mean 'fr3'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            robot_of(tmp_path, name)
+    with pytest.raises(InputError, match="is no run of a mixture, and has no source 's'; leave --source out"):
+        robot_of(tmp_path / "checkpoint-5" / "x", "s")
+    good = json.loads((tmp_path / "mixture.json").read_text())
+    spoilt = (
+        {"state": {"mean": [0], "std": [1]}}, {"action": {"mean": [0] * 4, "std": [0] * 4}}, {"parts": {"state": 3}},
+    )  # fmt: skip
+    for broken in ("{", "[]x", [1], [{}], *([{**good[0], **change}] for change in spoilt)):
+        (tmp_path / "mixture.json").write_text(broken if isinstance(broken, str) else json.dumps(broken))
+        with pytest.raises(InputError, match=r"mixture\.json is damaged"):
+            robot_of(tmp_path, "s")

@@ -9,19 +9,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
 from data_helpers import coded_table, vector, with_camera, write_v21
+from hub_server import HubServer
+from huggingface_hub import HfApi
 from transformers import AutoModel
+from typer.testing import CliRunner
 
+from hf_ptr.cli import app
 from hf_ptr.data.convert_lerobot import convert_lerobot
+from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.embodiment import UnifiedActionSpace
 from hf_ptr.errors import InputError
+from hf_ptr.evaluation.offline import evaluate_dataset
+from hf_ptr.evaluation.rollouts import evaluate_metaworld
+from hf_ptr.policies import load_for_robot
+from hf_ptr.training.batch import candidates_of
 from hf_ptr.training.config import PTRConfig
+from hf_ptr.training.model import PTRModel
 from hf_ptr.training.plan import plan_recipe
 from hf_ptr.training.recipe import load_recipe
 from hf_ptr.training.refusals import refuse
-from hf_ptr.training.run import build_trainer, run_recipe
+from hf_ptr.training.run import build_trainer, evaluation_command, run_recipe
 
 CAMERA = "observation.images.front"
 SETTINGS: dict[str, Any] = {
@@ -185,3 +197,141 @@ def test_an_unusable_source_is_refused_with_the_episodes_to_skip(
         build_trainer(load_recipe(recipe(tmp_path, broken, **settings)))
     broken[0]["skip_episodes"] = "1"
     assert len(build_trainer(load_recipe(recipe(tmp_path, broken, **settings))).train_dataset) == 8 + 21
+
+
+@pytest.fixture(scope="module")
+def generalist(sources: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained on one robot's noisy first episodes and on the other's weighted ones; of the first one is held out."""
+    folder = tmp_path_factory.mktemp("generalist")
+    weights = folder / "scores.parquet"
+    pd.DataFrame({"index": np.arange(21), "weight": np.linspace(0.5, 2.0, 21)}).to_parquet(weights)
+    first = {**sources[0], "episodes": "0", "eval_episodes": "1", "corruption": "ani-severe", "corruption_seed": 1}
+    listed = [first, {**sources[1], "weights": str(weights)}]
+    return run_recipe(recipe(folder, listed, alpha=0.0, belief_tokens=2))
+
+
+def test_a_mixture_is_held_out_corrupted_and_weighted_by_source(
+    generalist: Path, sources: list[dict[str, Any]]
+) -> None:
+    logged = json.loads((generalist / "trainer_state.json").read_text())["log_history"]
+    assert json.loads((generalist / "eval_results.json").read_text())["eval_loss"] > 0
+    assert any("weight_mean" in entry for entry in logged)
+    told = json.loads((generalist / "weights.json").read_text())
+    assert set(told["sources"]) == {"g1", "arm"} and told["low"] < 1 < told["high"]
+    made = json.loads((generalist / "run.json").read_text())
+    assert made["corruption"] == {"protocol": "g1: ani-severe", "seed": "1", "faults": {"g1: noise": 0}, "episodes": 0}
+    held = json.loads((generalist / "data.json").read_text())
+    assert [(part["source"], part["episodes"]) for part in held["eval"]] == [("g1", 1)]
+    assert held["train"][1]["weights"] is not None and held["train"][0]["weights"] is None
+
+
+def test_a_mixtures_policy_is_evaluated_for_each_robot(generalist: Path, sources: list[dict[str, Any]]) -> None:
+    folders = [Path(source["dataset"]) for source in sources]
+    for folder, name, width in zip(folders, (None, "arm"), (26, 4), strict=True):
+        table = read_dataset(folder)
+        errors = evaluate_dataset(generalist, table, source=name)
+        assert errors.episodes == (0, 1) and np.isfinite(errors.policy).all() and errors.hold is not None
+        policy, processor, robot = load_for_robot(str(generalist), name, (table.source,))
+        assert robot is not None and robot.embodiment.width("action") == width
+        state = table.feature("observation.state")[:2]
+        action = policy.select_action(**processor([table.tasks[0]] * 2, state, state))
+        assert action.shape == (2, width) and bool(torch.isfinite(action).all())
+    with pytest.raises(InputError, match="acts for several robots; name one with --source: g1, arm"):
+        evaluate_dataset(generalist, read_dataset(folders[1]))
+    with pytest.raises(InputError, match="was trained with 26; use data of the same robot"):
+        evaluate_dataset(generalist, read_dataset(folders[1]), source="g1")
+    command = ["evaluate", str(generalist), "--dataset", str(folders[0]), "--episodes", "0:2"]
+    shown = CliRunner().invoke(app, command)
+    assert shown.exit_code == 0 and "was trained on 1 of these episodes, such as 0" in shown.stdout
+    assert evaluation_command(generalist) == f"hf-ptr evaluate {generalist} --dataset {folders[0]} --episodes 1"
+    with pytest.raises(InputError, match="source g1 acts 20 times a second, and Meta-World is stepped 80 times"):
+        evaluate_metaworld(generalist, ["reach-v3"], 1, source="g1")
+
+
+def test_a_mixtures_policy_acts_for_each_robot_from_the_hub(generalist: Path, logged_in: HubServer) -> None:
+    pushed = CliRunner().invoke(app, ["push", str(generalist), "--repo-id", "alice/generalist"])
+    assert pushed.exit_code == 0, pushed.exception
+    here, there = (load_for_robot(place, "arm")[2] for place in (str(generalist), "alice/generalist"))
+    assert here is not None and there is not None and here.to_dict() == there.to_dict()
+    card = logged_in.store.files("alice/generalist")["README.md"].decode()
+    assert "each chunk counts as much as a score file says" in card and "g1: ani-severe" in card
+
+
+def test_slots_that_a_robot_does_not_have_are_never_read(generalist: Path) -> None:
+    policy = AutoModel.from_pretrained(generalist).eval()
+    mask = UnifiedActionSpace().mask("metaworld_sawyer", "state").expand(3, -1)
+    state = torch.randn(3, 200).masked_fill(~mask, 0.0)
+    garbage = torch.where(mask, state, torch.full_like(state, 7.0))
+    instruction = {"instruction_ids": torch.ones(3, 1, dtype=torch.int64)}
+    instruction["instruction_mask"] = instruction["instruction_ids"].bool()
+
+    def chunk(values: torch.Tensor, **masks: torch.Tensor) -> torch.Tensor:
+        policy.reset()
+        noise = torch.Generator().manual_seed(0)
+        return policy.predict_action_chunk(observation=values, state=values, generator=noise, **instruction, **masks)
+
+    assert torch.equal(chunk(state, state_dim_mask=mask), chunk(garbage, state_dim_mask=mask))
+    assert not torch.equal(chunk(state), chunk(garbage))
+    model = PTRModel.from_pretrained(generalist).eval()
+    batch = {"actions": torch.randn(3, 4, 200), "action_mask": torch.ones(3, 4, dtype=torch.bool), **instruction}
+    losses = []
+    for values in (state, garbage):
+        torch.manual_seed(0)
+        losses.append(model(observation=values, state=values, state_dim_mask=mask, **batch).action_loss)
+    assert torch.equal(*losses)
+    candidates = [
+        candidates_of(
+            policy,
+            {"state": values, "state_dim_mask": mask, **dict.fromkeys(("target_index", "task_index", "next_valid"))},
+            torch.zeros(3, 1),
+        )
+        for values in (state, garbage)
+    ]
+    assert torch.equal(candidates[0].state, candidates[1].state)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"eval_episodes": "0"}, r"episodes \[0\] are in episodes and in eval_episodes"),
+        ({"corruption": "anni"}, "no corruption recipe 'anni'"),
+        ({"weights": "nothing.parquet"}, "score file nothing.parquet does not exist"),
+        ({"embodiment": "fr3"}, "has 26 dimensions, the state of fr3 13; choose another embodiment"),
+        ({"episodes": "9"}, "has no episode 9"),
+    ],
+)
+def test_what_a_source_cannot_have_is_one_line(
+    sources: list[dict[str, Any]], tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    path = recipe(tmp_path, [{**sources[0], "episodes": "0", **change}, sources[1]], alpha=0.0, belief_tokens=0)
+    with pytest.raises(InputError, match=message) as caught:
+        build_trainer(load_recipe(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_a_source_are_not_made_twice(sources: list[dict[str, Any]], tmp_path: Path) -> None:
+    pd.DataFrame({"index": np.arange(21), "weight": np.ones(21)}).to_parquet(tmp_path / "scores.parquet")
+    given = [sources[0], {**sources[1], "weights": str(tmp_path / "scores.parquet")}]
+    with pytest.raises(InputError, match="the dataset brings weights, and this run would make its own"):
+        build_trainer(load_recipe(recipe(tmp_path, given)))
+
+
+def test_sources_are_pulled_from_the_hub_at_a_revision(
+    sources: list[dict[str, Any]], tmp_path: Path, logged_in: HubServer
+) -> None:
+    there = []
+    for source, name in zip(sources, ("g1", "arm"), strict=True):
+        HfApi().create_repo(f"alice/{name}", repo_type="dataset")
+        done = HfApi().upload_folder(repo_id=f"alice/{name}", folder_path=source["dataset"], repo_type="dataset")
+        there.append({**source, "name": name, "dataset": f"alice/{name}@{done.oid}"})
+    here = [{**source, "name": name} for source, name in zip(sources, ("g1", "arm"), strict=True)]
+    pulled, read = (
+        build_trainer(load_recipe(recipe(tmp_path, listed, observation_features=[CAMERA], size="tiny", image_size=32)))
+        for listed in (there, here)
+    )
+    assert len(pulled.train_dataset) == len(read.train_dataset)
+    mine, other = (trainer.train_dataset[3] for trainer in (pulled, read))
+    assert all(torch.equal(torch.as_tensor(mine[name]), torch.as_tensor(other[name])) for name in other)
+    there[1]["dataset"] = "alice/arm@v1"
+    with pytest.raises(InputError, match=r"the dataset alice/arm has no revision 'v1'. It has main"):
+        build_trainer(load_recipe(recipe(tmp_path, there)))

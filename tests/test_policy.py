@@ -518,7 +518,8 @@ def test_the_action_loss_never_reads_the_next_observation() -> None:
 
 def test_nothing_that_comes_after_is_an_argument_of_acting() -> None:
     read = set(inspect.signature(VLAPolicy.predict_action_chunk).parameters) - {"self", "generator"}
-    assert read == {"observation", "state", "instruction_ids", "instruction_mask", "action_dim_mask"}
+    masks = {"action_dim_mask", "state_dim_mask"}
+    assert read == {"observation", "state", "instruction_ids", "instruction_mask", *masks}
 
 
 @pytest.mark.parametrize(("steps", "lag"), [(4, 1), (3, 2), (2, 2), (1, 4)])

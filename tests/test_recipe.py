@@ -9,14 +9,22 @@ from typing import Any
 import pytest
 from hub_server import HubServer
 
+from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.errors import InputError
+from hf_ptr.policies import policy_from_dataset
 from hf_ptr.training.config import PTRConfig
+from hf_ptr.training.data_arguments import parse_episodes
 from hf_ptr.training.plan import plan_recipe
-from hf_ptr.training.recipe import load_recipe, parse_episodes
+from hf_ptr.training.recipe import load_recipe
 
-FOLDER = Path(__file__).resolve().parents[1] / "recipes"
-RECIPES = sorted((FOLDER / "vla").rglob("*.yaml"))
-PRETRAINED = sorted(path for name in ("pi0", "smolvla") for path in (FOLDER / name).rglob("*.yaml"))
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name != "accelerate")
+FOLDERS = sorted({path.parent for path in RECIPES})
+# Some are for an accelerator.
+HERE = ["dataset=d", "use_cpu=true"]
+ARMS = {"sft", "sft_belief", "ptr", "ptr_lora"}
+# An adapter is trained on a policy that is there: it brings its own features, and takes a rate of its own.
+OF_AN_ADAPTER = {"observation_features", "state_feature", "learning_rate"}
 
 
 def write(folder: Path, text: str) -> Path:
@@ -27,36 +35,38 @@ def write(folder: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: "/".join(path.parts[-3:]))
 def test_every_recipe_of_the_project_is_valid(path: Path) -> None:
-    recipe = load_recipe(path, ["dataset=data"])
+    recipe = load_recipe(path, HERE)
     arm = path.stem
     assert recipe.training.output_dir.endswith(f"/{arm}")
-    assert recipe.training.with_scorer == (arm == "ptr") and recipe.training.calibrates == (arm == "calibrated")
-    assert (recipe.training.belief_tokens > 0) == (arm in ("ptr", "sft_belief"))
-    assert f"hf-ptr train {path.relative_to(RECIPES[0].parents[3])}" in path.read_text()
+    assert recipe.training.with_scorer == (arm in ("ptr", "ptr_lora"))
+    assert recipe.training.calibrates == (arm == "calibrated")
+    assert (recipe.training.belief_tokens > 0) == (arm in ("ptr", "sft_belief", "ptr_lora"))
+    assert recipe.lora.use_peft == (arm == "ptr_lora")
+    assert f"hf-ptr train {path.relative_to(ROOT)}" in path.read_text()
 
 
-@pytest.mark.parametrize("path", PRETRAINED, ids=lambda path: "/".join(path.parts[-3:]))
-def test_every_recipe_for_a_pretrained_policy_is_valid(path: Path) -> None:
-    recipe, arm = load_recipe(path, ["dataset=data", "policy=there", "bf16=false"]), path.stem
-    assert recipe.training.output_dir.endswith(f"/{arm}") and recipe.policy.policy == "there"
-    assert recipe.training.with_scorer == (recipe.training.belief_tokens > 0) == arm.startswith("ptr")
-    assert (recipe.lora.peft_config() is not None) == arm.endswith("_lora")
-    assert f"hf-ptr train {path.relative_to(FOLDER.parent)}" in path.read_text()
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: "/".join(path.parts[-2:]))
+def test_every_folder_has_every_arm(folder: Path) -> None:
+    assert {path.stem for path in folder.glob("*.yaml")} >= ARMS
 
 
 def effective(path: Path) -> dict[str, Any]:
     """Everything that a recipe sets or leaves at its default, but for what makes the arm."""
-    recipe = load_recipe(path, ["dataset=d"])
-    settings = {**vars(recipe.data), **vars(recipe.policy), **recipe.training.to_dict()}
+    recipe = load_recipe(path, HERE)
+    settings = {**vars(recipe.data), **recipe.training.to_dict()}
+    if not recipe.lora.use_peft:
+        settings |= vars(recipe.policy)
     for key in ("scoring", "alpha", "belief_tokens", "nce_warmup_steps", "output_dir"):
         settings.pop(key)
     return settings
 
 
-def test_arms_of_a_suite_differ_in_the_arm_alone() -> None:
-    for folder in {path.parent for path in RECIPES}:
-        first, *others = (effective(path) for path in folder.glob("*.yaml"))
-        assert others and all(other == first for other in others)
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: "/".join(path.parts[-2:]))
+def test_arms_of_a_suite_differ_in_the_arm_alone(folder: Path) -> None:
+    first, *others = (effective(path) for path in sorted(folder.glob("*.yaml")) if path.stem != "ptr_lora")
+    assert others and all(other == first for other in others)
+    adapter = effective(folder / "ptr_lora.yaml")
+    assert {key for key in adapter if adapter[key] != first[key]} <= OF_AN_ADAPTER
 
 
 def test_the_papers_recipe_is_its_table() -> None:
@@ -71,16 +81,31 @@ def test_the_papers_recipe_is_its_table() -> None:
     assert len(own) >= 24
 
 
+@pytest.fixture(scope="module")
+def base(metaworld_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy that an adapter can be trained on."""
+    folder = tmp_path_factory.mktemp("base")
+    policy, processor = policy_from_dataset(
+        read_dataset(metaworld_dataset), observation_features=["observation.state"], hidden_size=16
+    )
+    for part in (policy, processor):
+        part.save_pretrained(folder)
+    return folder
+
+
 @pytest.mark.parametrize(
     "path",
-    [path for path in RECIPES if path.parent.name in ("metaworld_state", "g1")],
+    [path for path in RECIPES if path.parent.name in ("metaworld_state", "g1") and path.parts[-3] == "vla"],
     ids=lambda p: "/".join(p.parts[-2:]),
 )
-def test_recipes_are_planned_on_real_episodes(path: Path, metaworld_dataset: Path, tmp_path: Path) -> None:
+def test_recipes_are_planned_on_real_episodes(path: Path, metaworld_dataset: Path, base: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     few = ["episodes=0:6", "eval_episodes=6:8", f"dataset={metaworld_dataset}", f"output_dir={out}"]
+    few += [f"policy={base}"] if path.stem == "ptr_lora" else []
     plan = plan_recipe(path, few)
     arms = {"sft": "plain", "sft_belief": "plain", "ptr": "PTR as published", "calibrated": "calibrated weights"}
+    arms["ptr_lora"] = arms["ptr"]
+    assert "MiB more for" in plan["memory"]["activations"]
     assert plan["data"]["episodes"] == 6 and plan["data"]["held out"] == 2
     assert plan["method"]["arm"].startswith(arms[path.stem])
     assert plan["output"]["folder"] == str(out) and not out.exists()
@@ -105,6 +130,18 @@ def test_values_are_typed_and_overrides_win(tmp_path: Path) -> None:
     assert parse_episodes(recipe.data.eval_episodes) == [12, 13, 14, 15]
     assert recipe.training.max_steps == 7 and recipe.training.adaptive_scale is False
     assert parse_episodes(recipe.data.episodes) == [0, 1, 2, 9]
+
+
+def test_a_source_is_overridden_by_its_number(tmp_path: Path) -> None:
+    path = write(tmp_path, "sources:\n  - {dataset: a, embodiment: fr3}\n  - {dataset: b, embodiment: fr3}\n")
+    recipe = load_recipe(path, ["sources.1.dataset=/data/c=d", "sources.0.weight=2"])
+    assert recipe.given["sources"] == [
+        {"dataset": "a", "embodiment": "fr3", "weight": 2},
+        {"dataset": "/data/c=d", "embodiment": "fr3"},
+    ]
+    for key in ("sources.2.dataset", "sources.x.dataset", "sources.0", "sources.0.", "sources."):
+        with pytest.raises(InputError, match=rf"{key} is no key of one of the 2 sources; write for example sources"):
+            load_recipe(path, [f"{key}=a"])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel
 
 from hf_ptr import PTRModel, VLAPolicy, __version__
 from hf_ptr.errors import InputError
-from hf_ptr.saved import refuse_pickles
+from hf_ptr.pickles import refuse_pickles
 
 PARTS = ("", "scorer", "belief_tokenizer", "target_encoder")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import resource
@@ -53,7 +54,7 @@ def assert_same_end(left: PTRTrainer, right: PTRTrainer) -> None:
         (left.model, right.model),
         (left.objective.pool, right.objective.pool),
         (left.objective.controller, right.objective.controller),
-        (left.carry, right.carry),
+        (left.step_loss.carry, right.step_loss.carry),
     ):
         before, after = mine.state_dict(), other.state_dict()
         assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
@@ -235,6 +236,53 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_says_so(metaworld_dataset:
     assert resumed.state.global_step == 8
 
 
+def on_a_small_disk(place: Path, size: int) -> bool:
+    """Mounts a disk of its own there, which only this process sees; False where that is not allowed."""
+    libc, user, group = ctypes.CDLL(None, use_errno=True), os.getuid(), os.getgid()
+    new_user_and_mounts = 0x10000000 | 0x00020000
+    if libc.unshare(new_user_and_mounts) != 0:
+        return False
+    try:
+        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+            (Path("/proc/self") / name).write_text(text)
+    except OSError:
+        return False
+    return libc.mount(b"tmpfs", str(place).encode(), b"tmpfs", 0, f"size={size}".encode()) == 0
+
+
+def test_a_disk_that_is_really_full_leaves_the_checkpoint_before(metaworld_dataset: Path, tmp_path: Path) -> None:
+    """ENOSPC by the kernel: a file system of its own that holds one checkpoint and a half."""
+    size = sum(path.stat().st_size for path in whole_checkpoint(metaworld_dataset, tmp_path / "sized").rglob("*"))
+    disk, told = tmp_path / "disk", tmp_path / "told"
+    disk.mkdir()
+
+    def work() -> None:
+        if not on_a_small_disk(disk, int(size * 2.6)):
+            told.write_text("not allowed")
+            return
+        trainer = make(metaworld_dataset, disk / "run", **{**RUN, "save_total_limit": 9})
+        try:
+            trainer.train()
+        except InputError as error:
+            newest = last_complete_checkpoint(disk / "run")
+            resumed = make(metaworld_dataset, tmp_path / "on", **RUN)
+            resumed.train(resume_from_checkpoint=newest)
+            told.write_text(f"{newest} {(disk / 'run' / STAGING_FOLDER).exists()} {resumed.state.global_step} {error}")
+
+    child_that(work)
+    said = told.read_text()
+    if said == "not allowed":
+        pytest.skip("this machine lets no process mount a file system; RLIMIT_FSIZE stands in, above")
+    newest, staging, steps, message = said.split(" ", 3)
+    assert Path(newest).parent == disk / "run" and (staging, steps) == ("False", "8")
+    assert "no space left to save" in message and f"{newest} is whole: free some and start" in message
+
+
+def whole_checkpoint(dataset: Path, folder: Path) -> Path:
+    make(dataset, folder, **{**RUN, "max_steps": 2}).train()
+    return folder / "checkpoint-2"
+
+
 def test_who_writes_tells_a_full_disk_each_in_its_own_words(tmp_path: Path) -> None:
     """On the kernel's device that is always full, and under a limit: Python, safetensors and torch."""
     with pytest.raises(OSError) as python, open("/dev/full", "w") as file:
@@ -248,6 +296,32 @@ def test_who_writes_tells_a_full_disk_each_in_its_own_words(tmp_path: Path) -> N
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert is_out_of_space(python.value) and is_out_of_space(by_torch.value)
     assert not is_out_of_space(ValueError("os errors")) and not is_out_of_space(PermissionError(13, "no"))
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_target_that_is_no_number_is_named_and_not_those_whose_weights_it_spoils(
+    metaworld_dataset: Path, tmp_path: Path, parts: int
+) -> None:
+    trainer = make(
+        metaworld_dataset, tmp_path, per_device_train_batch_size=8, gradient_accumulation_steps=parts, max_steps=2,
+        logging_steps=1, nce_warmup_steps=0,
+    )  # fmt: skip
+    batches: list[Any] = []
+    take = trainer.get_batch_samples
+
+    def spoiled(*args: Any, **kwargs: Any) -> Any:
+        found, count = take(*args, **kwargs)
+        batches[:] = found
+        # In the last micro-batch, so that the others are looked at before.
+        row = int(found[-1]["next_valid"].nonzero()[0])
+        found[-1]["next_observation"][row] = torch.nan
+        batches.append(int(found[-1]["index"][row]))
+        return found, count
+
+    trainer.get_batch_samples = spoiled
+    with pytest.raises(InputError, match=r"the target of frame \d+ of 'data'") as caught:
+        trainer.train()
+    assert f"frame {batches[-1]} of 'data'" in str(caught.value) and "at step 1" in str(caught.value)
 
 
 @pytest.mark.parametrize("what", ["loss", "weight"])

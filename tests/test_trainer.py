@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import PartialState
+from model_helpers import saved_text_encoder
 from peft import LoraConfig
 from transformers import AutoModel, AutoProcessor, Trainer, TrainerCallback, TrainingArguments, set_seed
 
@@ -221,7 +222,7 @@ def test_resuming_gives_the_very_run(metaworld_dataset: Path, tmp_path: Path, se
     for mine, other in (
         (straight.objective.pool, resumed.objective.pool),
         (straight.objective.controller, resumed.objective.controller),
-        (straight.carry, resumed.carry),
+        (straight.step_loss.carry, resumed.step_loss.carry),
     ):
         before, after = mine.state_dict(), other.state_dict()
         assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
@@ -316,12 +317,19 @@ def test_a_loss_that_is_no_number_stops_the_run(metaworld_dataset: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "settings", [{"bf16": True}, {"torch_compile": True, "torch_compile_backend": "eager"}], ids=["bf16", "compile"]
+    "settings",
+    [{"bf16": True}, {"torch_compile": True, "torch_compile_backend": "eager"}, {"activation_checkpointing": True}],
+    ids=["bf16", "compile", "checkpointing"],
 )
 def test_the_target_is_the_moving_average_of_the_tower(
     metaworld_dataset: Path, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    trainer = make(metaworld_dataset, tmp_path, use_cpu=True, target_decay=0.5, **settings)
+    # Of a backbone that can recompute its activations.
+    checkpointing = "activation_checkpointing" in settings
+    encoder = {"text_model": str(saved_text_encoder(tmp_path / "text"))} if checkpointing else {}
+    trainer = make(
+        metaworld_dataset, tmp_path / "run", use_cpu=True, target_decay=0.5, policy_settings=encoder, **settings
+    )
     expected: dict[str, torch.Tensor] = {}
     tower = trainer.model.policy.observation_tower
 
@@ -336,6 +344,8 @@ def test_the_target_is_the_moving_average_of_the_tower(
     trainer.add_callback(Follow())
     before = {name: tensor.clone() for name, tensor in tower().state_dict().items()}
     trainer.train()
+    recomputed = [part for part in trainer.model.modules() if getattr(part, "gradient_checkpointing", False)]
+    assert bool(recomputed) == checkpointing
     found = trainer.model.target_encoder.tower.state_dict()
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-6)
@@ -353,10 +363,10 @@ def test_evaluation_sees_no_weight_and_leaves_training_alone(metaworld_dataset: 
     trainer = make(metaworld_dataset, tmp_path)
     trainer.train()
     trainer.eval_dataset = trainer.train_dataset
-    before = {**trainer.objective.pool.state_dict(), **trainer.carry.state_dict()}
+    before = {**trainer.objective.pool.state_dict(), **trainer.step_loss.carry.state_dict()}
     torch.manual_seed(3)
     loss = trainer.evaluate()["eval_loss"]
-    after = {**trainer.objective.pool.state_dict(), **trainer.carry.state_dict()}
+    after = {**trainer.objective.pool.state_dict(), **trainer.step_loss.carry.state_dict()}
     assert all(torch.equal(before[name], after[name]) for name in before)
     trainer.args.w_max, trainer.args.w_min = 1.0, 1.0
     torch.manual_seed(3)

@@ -15,7 +15,7 @@ import pytest
 from data_helpers import coded_picture, coded_table, snapshot, with_camera, write_lines, write_v21, write_video
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from spoiling import Spoil, cut_rows, damage, edit_feature, edit_info, edit_rows, remove, set_row, write
+from spoiling import Spoil, cut_rows, damage, edit_feature, edit_info, edit_rows, link, remove, set_row, write
 from typer.testing import CliRunner
 
 from hf_ptr.cli import app
@@ -156,6 +156,10 @@ MALFORMED: list[tuple[str, Spoil, list[str]]] = [
     ]),
     ("v2.1", video(7), [f"warning: episode 1: {VIDEO_1} has 7 frames, the table 5"]),
     ("v2.1", video(5, fps=30), ["error: episode 1: fps mismatch: .* has 30 frames per second, info.json 20"]),
+    ("v2.1", link(VIDEO_1), [f"error: camera '{CAMERA}': {VIDEO_1} is a link out of the dataset's folder"]),
+    ("v3.0", link("videos"), [f"error: {VIDEO} is a link out of the dataset's folder"]),
+    ("v2.1", edit_feature("../../etc", dtype="video", shape=[32, 48, 3]), ["{video_key}/.* leaves the dataset's"]),
+    ("v2.1", edit_info(video_path="s3://bucket/{video_key}.mp4"), ["leaves the dataset's folder"]),
     ("v2.1", video(5, size=(16, 48)), [f"warning: {VIDEO_1} is 16 x 48, its feature"]),
     ("v3.0", edit_rows(EPISODES, "length", lambda _: [8, 5, 12]), [
         "total_frames 24, the episodes' metadata 25", "error: episode 2: .*has 11 rows, its metadata say 12",
@@ -202,6 +206,34 @@ def test_each_malformed_dataset_gives_the_right_lines(
         assert re.search(wanted, line), (line, wanted)
         assert "\n" not in line
     assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_a_video_that_is_too_short_is_found_in_each_camera(tmp_path: Path, version: str) -> None:
+    front, wrist = "observation.images.front", "observation.images.wrist"
+    table = with_camera(coded_table(LENGTHS), front)
+    table.features[wrist] = table.features[front]
+    root = write_v21(table, tmp_path / "v21")
+    if version == "v3.0":
+        root = convert_lerobot(root, tmp_path / "v30")
+        # Of a file in which episodes follow each other, only the last one can be short.
+        places = {name: f"videos/{name}/chunk-000/file-000.mp4" for name in (front, wrist)}
+        expected = [(front, 2, LENGTHS[2] - 2), (wrist, 2, LENGTHS[2] - 1)]
+    else:
+        places = {
+            front: f"videos/chunk-000/{front}/episode_000002.mp4",
+            wrist: f"videos/chunk-000/{wrist}/episode_000001.mp4",
+        }
+        expected = [(front, 2, LENGTHS[2] - 2), (wrist, 1, LENGTHS[1] - 1)]
+    for (name, episode, _), less in zip(expected, (2, 1), strict=True):
+        frames = [
+            (e, f) for e, length in enumerate(LENGTHS) for f in range(length) if version == "v3.0" or e == episode
+        ]
+        write_video(root / places[name], [coded_picture(e, f, (32, 48)) for e, f in frames[:-less]], 20)
+    found = validate_dataset(root)
+    assert [(problem.episode, problem.frame) for problem in found.problems] == [place[1:] for place in expected]
+    for problem, (name, _, _) in zip(found.problems, expected, strict=True):
+        assert re.search(rf"{name}/.* is shorter than the table", problem.message)
 
 
 # --- what training makes of it ---

@@ -153,7 +153,7 @@ def test_wrong_videos_are_one_line(dataset: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=f"episode {episode} has {LENGTHS[episode]} frames, and no frame {frame}"):
             frames.read([episode], [frame])
     longer = FrameReader(CAMERA, {2: replace(frames.clips[2], frames=20)}, frames.fps)
-    with pytest.raises(InputError, match=r"no frame at .* seconds, frame 12 of episode 2; the video is shorter"):
+    with pytest.raises(InputError, match="has no frame 12 of episode 2; the video is shorter"):
         longer.read([2], [12])
     assert frame_of(longer.read([2], [11])) == [11]
     for name, content in (("none.mp4", None), ("empty.mp4", b""), ("noise.mp4", b"\0\1\2" * 500)):

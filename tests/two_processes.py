@@ -23,11 +23,15 @@ from transformers import TrainerCallback
 from hf_ptr import PTRTrainer
 from hf_ptr.errors import InputError
 from hf_ptr.scoring import fitting
+from hf_ptr.training import calibrating
 from hf_ptr.training.checkpoints import last_complete_checkpoint
 from hf_ptr.training.window import Window
 
 # A deadlock ends with the place where each process waits.
-WATCHDOG_SECONDS = 200
+WATCHDOG_SECONDS = 300
+# What is also trained with sharded parameters.
+SHARDED = ("sft", "belief", "ptr", "lora")
+VARIANTS = {"bf16": {"bf16": True}, "recomputed": {"bf16": True, "activation_checkpointing": True}}
 # Chunks of each rank's batch in an uneven step: rank 1 has fewer, and none with a target, or the same as rank 0.
 UNEVEN = {"without_target": ((3, 40, 77, 110), (5, 200, 160)), "duplicates": ((3, 40, 77, 110), (40, 200, 3))}
 
@@ -42,7 +46,7 @@ def uneven_step(
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss and gradients of one step in which the ranks have the chunks of `UNEVEN`, from an empty queue."""
     trainer.objective.pool.load_state_dict({})
-    trainer.carry.load_state_dict({})
+    trainer.step_loss.carry.load_state_dict({})
     model.zero_grad()
     parts = [trainer.data_collator(trainer.train_dataset.__getitems__(UNEVEN[kind][rank])) for rank in ranks]
     for rank, part in zip(ranks, parts, strict=True):
@@ -148,21 +152,66 @@ def not_a_number(dataset: Path, folder: Path) -> str:
 
 def sharded_over_both(dataset: Path, folder: Path) -> dict[str, Any]:
     """FSDP2: the very steps, and the very run when it is resumed."""
+    logs = {}
     with fsdp2():
-        trainer, found = cases.trained("ptr", dataset, folder / "fsdp2", batch=4, parts=2)
-        save_file(found, folder / f"fsdp2{trainer.args.process_index}.safetensors")
+        for case in SHARDED:
+            trainer, found = cases.trained(case, dataset, folder / f"fsdp2_{case}", batch=4, parts=2)
+            save_file(found, folder / f"fsdp2_{case}{trainer.args.process_index}.safetensors")
+            logs[case] = cases.losses_of(trainer)
         settings = {"use_cpu": True, "per_device_train_batch_size": 8, "save_strategy": "steps", "save_steps": 4}
-        straight = make(dataset, folder / "sharded", **settings)
-        straight.train()
-        resumed = make(dataset, folder / "sharded", **settings)
-        resumed.train(resume_from_checkpoint=str(folder / "sharded" / "checkpoint-4"))
-    states = [{n: cases.whole(t) for n, t in each.model.state_dict().items()} for each in (straight, resumed)]
+        same = {}
+        for name, more in (("sharded", {}), ("sharded_lora", cases.CASES["lora"])):
+            straight = make(dataset, folder / name, **settings, **more)
+            straight.train()
+            resumed = make(dataset, folder / name, **settings, **more)
+            resumed.train(resume_from_checkpoint=str(folder / name / "checkpoint-4"))
+            left, right = (each.model.state_dict() for each in (straight, resumed))
+            same[name] = all(torch.equal(cases.whole(left[key]), cases.whole(right[key])) for key in left)
     return {
         "is_fsdp2": trainer.accelerator.is_fsdp2 and isinstance(trainer.model, FSDPModule),
         "sharded": sum(isinstance(each, DTensor) for each in trainer.model.parameters()),
-        "log": cases.losses_of(trainer),
-        "same_weights": all(torch.equal(states[0][name], states[1][name]) for name in states[0]),
+        "logs": logs,
+        "same_weights": same,
     }
+
+
+def off_target(dataset: Path, folder: Path, **settings: Any) -> float:
+    """How far the EMA target of a run is from the moving average of its tower, in single precision."""
+    encoder = {"text_model": str(folder.parent / "text"), "num_context_layers": 1}
+    trainer = make(dataset, folder, use_cpu=True, target_decay=0.5, policy_settings=encoder, **settings)
+    expected: dict[str, torch.Tensor] = {}
+
+    def tower() -> dict[str, torch.Tensor]:
+        state = trainer.accelerator.unwrap_model(trainer.model).adapter.observation_tower().state_dict()
+        return {name: cases.whole(tensor).clone() for name, tensor in state.items()}
+
+    class Follow(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            expected.update(tower())
+
+        def on_optimizer_step(self, args, state, control, **kwargs):
+            for name, tensor in tower().items():
+                expected[name] = 0.5 * expected[name] + 0.5 * tensor
+
+    trainer.add_callback(Follow())
+    trainer.train()
+    found = {name.removeprefix("target.tower."): tensor for name, tensor in cases.target_of(trainer).items()}
+    assert found.keys() == expected.keys() and all(tensor.dtype == torch.float32 for tensor in found.values())
+    assert all(torch.isfinite(torch.tensor(history(trainer, "loss"))))
+    return max(float((found[name] - tensor).abs().max()) for name, tensor in expected.items())
+
+
+def fitted_by_one(dataset: Path, folder: Path) -> list[str]:
+    """What each way to fail in the first process, while it fits, is to this one."""
+    told = []
+    for error in (InputError("no episode is long enough"), MemoryError("no memory")):
+        trainer = make(dataset, folder / "unfit", use_cpu=True, scoring="calibrated", belief_tokens=0)
+        with mock.patch.object(calibrating, "fit_scores", side_effect=error):
+            try:
+                trainer.train()
+            except Exception as caught:
+                told.append(f"{type(caught).__name__}: {caught}")
+    return told
 
 
 def main() -> None:
@@ -190,8 +239,14 @@ def main() -> None:
         "calibrated_checksum": checksum(calibrated),
         "stopped": stopped_and_resumed(dataset, folder),
         "nan": not_a_number(dataset, folder),
+        "unfit": fitted_by_one(dataset, folder),
+        "off_target": [off_target(dataset, folder / name, **settings) for name, settings in VARIANTS.items()],
     }
     result["fsdp2"] = sharded_over_both(dataset, folder)
+    with fsdp2():
+        result["off_target"] += [
+            off_target(dataset, folder / f"fsdp2_{name}", **settings) for name, settings in VARIANTS.items()
+        ]
     (folder / f"rank{rank}.json").write_text(json.dumps(result))
     torch.distributed.destroy_process_group()
 

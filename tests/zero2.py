@@ -18,7 +18,7 @@ ZERO2 = {
     "gradient_clipping": "auto",
     "zero_allow_untested_optimizer": True,
 }
-CASES = ("sft", "ptr")
+CASES = ("sft", "belief", "ptr", "lora")
 
 
 def main() -> None:

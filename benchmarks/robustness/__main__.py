@@ -23,7 +23,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from benchmarks.robustness.results import append, corruption_name, read_lines, results_file
-from benchmarks.robustness.running import Cell, Hashes, checkout, hashes_of, run_cell
+from benchmarks.robustness.running import Cell, Hashes, checkout, hashes_of, run_cell, train_start
 from benchmarks.robustness.suites import PLANS, SUITES, WORK
 from hf_ptr.data.recording import record_metaworld
 from hf_ptr.envs.workers import process_pool
@@ -82,6 +82,14 @@ def record(cells: Iterable[Cell], workers: int) -> None:
         if not folder.exists():
             tasks, count, pixels = SUITES[suite].tasks, SUITES[suite].demonstrations, SUITES[suite].pixels
             record_metaworld(tasks, count, folder, seed=seed, pixels=pixels, workers=workers)
+
+
+def start(cells: Iterable[Cell], workers: int) -> None:
+    """The policies that the cells begin with, and the demonstrations that those are trained on."""
+    for begun in {cell.definition.start for cell in cells} - {None}:
+        if not begun.data.exists():
+            record_metaworld(begun.tasks, begun.demonstrations, begun.data, seed=begun.seed, workers=workers)
+        train_start(begun)
 
 
 def run_all(cells: dict[Cell, Hashes], jobs: int, until: float) -> tuple[dict[Cell, str], list[Cell]]:
@@ -155,6 +163,7 @@ def main() -> None:
         lines = [] if options.fresh else read_lines("smoke" if options.plan == "smoke" else None)
         missing = missing_of(cells, lines, options.keep)
         print(f"{len(cells)} cells, {len(missing)} to run", flush=True)
+        start(missing, options.jobs)
         failed, left = run_all(missing, options.jobs, until)
     made = len(missing) - len(failed) - len(left)
     print(f"{made} passed, {len(failed)} failed, {len(left)} left; results in {results_file(cells[0].suite)}")

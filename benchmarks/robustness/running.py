@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pandas as pd
 
 from benchmarks.robustness.arms import arm_of
 from benchmarks.robustness.figures import score_figures
-from benchmarks.robustness.suites import ROOT, SUITES, WORK, Suite
+from benchmarks.robustness.suites import ROOT, SUITES, WORK, Start, Suite
 from benchmarks.robustness.weighting import score_file
 from hf_ptr.curation.scores import score_dataset
 from hf_ptr.data.corruption import corrupt
@@ -106,7 +106,7 @@ def run_cell(cell: Cell, hashes: Hashes, commit: str) -> dict[str, Any]:
             table,
             truth,
             cell.seed,
-            observation_features=load_recipe(*_recipe_of(cell)).data.observation_features,
+            observation_features=_observed(cell),
             other=None if cell.needed is None else train(cell.needed),
         )
         file = write_scores(scores, cell.folder.parent / f"{cell.arm}.parquet")
@@ -139,6 +139,17 @@ def run_cell(cell: Cell, hashes: Hashes, commit: str) -> dict[str, Any]:
     }
 
 
+def train_start(start: Start) -> Path:
+    """The policy that a suite's runs begin with; trained anew unless it stands there as it is now."""
+    made_of = start.folder.with_suffix(".json")
+    hashes = {"start": _digest(json.dumps(asdict(start))), "data": data_hash(start.data), "code": code_hash(())}
+    if not made_of.exists() or json.loads(made_of.read_text()) != hashes:
+        shutil.rmtree(start.folder, ignore_errors=True)
+        write_json(hashes, made_of)
+    settings = (f"dataset={start.data}", f"output_dir={start.folder}", f"seed={start.seed}", "save_strategy=no")
+    return run_recipe(_start_recipe(start), [*settings, *start.overrides])
+
+
 def train(cell: Cell, weights: Path | None = None) -> Path:
     """The trained run of a cell; made anew unless it stands there with the same settings, data and code."""
     hashes, made_of = hashes_of(cell), cell.folder.parent / f"{cell.arm}.json"
@@ -160,6 +171,8 @@ def hashes_of(cell: Cell) -> Hashes:
     }
     if cell.needed is not None:
         definition["needed"] = _settings(cell.needed)
+    if suite.start is not None:
+        definition["start"] = asdict(suite.start)
     modules = FIGURES
     modules += WEIGHTS if arm.weighting is not None else ()
     modules += CALIBRATED if arm.recipe == "calibrated" else ()
@@ -197,7 +210,18 @@ def checkout() -> str:
 def _settings(cell: Cell) -> dict[str, Any]:
     """The recipe's keys but for folders, which are where a run is made and not what it is."""
     given = load_recipe(*_recipe_of(cell)).given
-    return {key: value for key, value in given.items() if key not in ("dataset", "output_dir")}
+    return {key: value for key, value in given.items() if key not in ("dataset", "output_dir", "policy")}
+
+
+def _observed(cell: Cell) -> list[str]:
+    """The features that the cell's policy reads."""
+    start = cell.definition.start
+    recipe = _recipe_of(cell) if start is None else (_start_recipe(start), [f"dataset={start.data}"])
+    return load_recipe(*recipe).data.observation_features
+
+
+def _start_recipe(start: Start) -> Path:
+    return ROOT / "recipes" / start.recipe
 
 
 def _recipe_of(cell: Cell, weights: Path | None = None) -> tuple[Path, list[str]]:
@@ -213,6 +237,8 @@ def _recipe_of(cell: Cell, weights: Path | None = None) -> tuple[Path, list[str]
         *suite.overrides,
         *arm.overrides,
     ]
+    if suite.start is not None:
+        overrides.append(f"policy={suite.start.folder}")
     if weights is not None:
         overrides.append(f"weights={weights}")
     return suite.recipe(arm.recipe), overrides

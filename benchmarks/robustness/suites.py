@@ -29,6 +29,35 @@ GOAL_TASKS = (
 
 
 @dataclass(frozen=True)
+class Start:
+    """
+    What a suite's policies are post-trained from: one policy, trained on clean demonstrations of other tasks.
+
+    Attributes:
+        tasks, demonstrations: as those of a [`Suite`].
+        recipe: that it is trained by, below `recipes`.
+        overrides: `key=value` on it.
+        seed: of demonstrations and training, unlike that of any run.
+    """
+
+    tasks: tuple[str, ...]
+    demonstrations: int
+    recipe: str
+    overrides: tuple[str, ...]
+    seed: int = 1000
+
+    @property
+    def folder(self) -> Path:
+        """Where it is trained."""
+        return WORK / "start" / f"{len(self.tasks)}-tasks"
+
+    @property
+    def data(self) -> Path:
+        """The folder of its demonstrations."""
+        return WORK / "start" / f"demonstrations-{len(self.tasks)}-tasks-{self.demonstrations}"
+
+
+@dataclass(frozen=True)
 class Suite:
     """
     Tasks, their demonstrations, and the recipes that train on them.
@@ -41,6 +70,8 @@ class Suite:
         recipes: folder with a recipe for each of `arms.RECIPES`.
         overrides: `key=value` on every recipe.
         pixels: width and height of the camera's pictures; None records none.
+        data: the suite whose demonstrations these are; by default its own.
+        start: what its policies begin as; by default they are trained from scratch.
     """
 
     name: str
@@ -50,6 +81,8 @@ class Suite:
     recipes: str = "vla/metaworld_state"
     overrides: tuple[str, ...] = ()
     pixels: int | None = None
+    data: str | None = None
+    start: Start | None = None
 
     def recipe(self, name: str) -> Path:
         """The path of a recipe."""
@@ -57,16 +90,32 @@ class Suite:
 
     def demonstrations_of(self, seed: int) -> Path:
         """The folder of a seed's demonstrations."""
-        return WORK / self.name / f"demonstrations-{self.demonstrations}-{seed}"
+        return WORK / (self.data or self.name) / f"demonstrations-{self.demonstrations}-{seed}"
 
 
 # A policy of 0.8 million weights, a quarter of the demo's: 175 runs of it are a matter of hours on two cores.
 SMALL = ("expert_size=256", "num_expert_layers=3", "max_steps=2500")
 
+FORTY = Start(
+    tuple(task for task in INSTRUCTIONS if task not in DEFAULT_TASKS),
+    demonstrations=20,
+    recipe="vla/metaworld_state/sft.yaml",
+    overrides=("expert_size=256", "num_expert_layers=3", "max_steps=5000"),
+)
+
 SUITES: dict[str, Suite] = {
     suite.name: suite
     for suite in (
         Suite("mt10-state", DEFAULT_TASKS, demonstrations=40, rollouts=20, overrides=SMALL),
+        Suite(
+            "mt10-posttrain",
+            DEFAULT_TASKS,
+            demonstrations=40,
+            rollouts=20,
+            recipes="vla/metaworld_posttrain",
+            data="mt10-state",
+            start=FORTY,
+        ),
         Suite("goal-state", GOAL_TASKS, demonstrations=40, rollouts=20, overrides=SMALL),
         Suite(
             "mt10-pixels",
@@ -160,6 +209,7 @@ PLANS: dict[str, tuple[Block, ...]] = {
     ),
     "goal": (Block("goal-state", ("clean", "hard"), ("sft", "ptr", "oracle"), seeds=3),),
     "pixels": (Block("mt10-pixels", ("clean", "hard"), ("sft", "oracle", "ptr", "calibrated"), seeds=3),),
+    "posttrain": (Block("mt10-posttrain", ("clean", "hard"), ("sft", "oracle", "ptr", "calibrated"), seeds=3),),
     "mt50": (Block("mt50-state", ("clean", "hard"), ("sft", "ptr", "oracle"), seeds=3),),
     "smoke": (
         Block(

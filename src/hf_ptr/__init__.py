@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hf_ptr._version import __version__
 from hf_ptr.errors import InputError
+from hf_ptr.lazy import lazily
 from hf_ptr.registration import defer
 
 if TYPE_CHECKING:
@@ -36,20 +36,7 @@ _HOMES = {
     ),
     "training": ("PTRConfig", "PTRModel", "PTRModelConfig", "PTRTrainer"),
 }
-_PACKAGE_OF = {name: package for package, names in _HOMES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _PACKAGE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_PACKAGE_OF[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
+__getattr__, __dir__ = lazily(__name__, _HOMES)
 
 defer()
 

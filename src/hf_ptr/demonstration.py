@@ -16,7 +16,8 @@ from rich.table import Table
 import hf_ptr
 from hf_ptr.curation.evidence import read_evidence
 from hf_ptr.curation.report import write_report
-from hf_ptr.curation.scores import score_dataset, with_known_faults
+from hf_ptr.curation.scores import score_dataset
+from hf_ptr.curation.summary import with_known_faults
 from hf_ptr.data.corruption import CorruptionTruth, corrupt, write_corrupted
 from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.data.recording import record_metaworld

@@ -17,13 +17,13 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-# Model type to the package that registers it.
+# Model type to the package, or module, that registers it.
 COMPONENTS = {
     "ptr_belief_tokenizer": "hf_ptr.belief",
-    "ptr_transition_scorer": "hf_ptr.scoring",
+    "ptr_transition_scorer": "hf_ptr.scoring.scorer",
     "ptr_vla": "hf_ptr.policies.vla",
     "ptr_efficientnet_lite": "hf_ptr.policies.efficientnet_lite",
-    "ptr": "hf_ptr.training",
+    "ptr": "hf_ptr.training.model",
 }
 # Processors, which are looked up by name before any model type is.
 PROCESSORS = {"VLAProcessor": "hf_ptr.policies.vla"}

@@ -43,10 +43,12 @@ def before_all(
         hf-ptr report scores.parquet
     """
     if quiet:
+        from hf_ptr.progress import without_bars
+
         # Progress bars and all that is said go there; errors, on the other stream, stay. Closed with the context.
         nowhere = context.with_resource(open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         context.with_resource(redirect_stdout(nowhere))
-        os.environ["TQDM_DISABLE"] = "1"
+        context.with_resource(without_bars())
 
 
 app.add_typer(record.app, name="record")
@@ -64,7 +66,7 @@ app.command("doctor")(doctor.doctor)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits: 0 done, 2 wrong input, 1 anything else, 130 interrupted."""
     try:
-        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        code = app(None if arguments is None else list(arguments), prog_name="hf-ptr", standalone_mode=False)
     except InputError as error:
         sys.exit(_complain(str(error), WRONG_INPUT))
     except typer.Exit as error:
@@ -88,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _interrupted() -> int:
     return _complain(
-        "interrupted; started again, train and demo go on from the last checkpoint, the other commands anew",
+        "interrupted; started again, train, score and demo go on where they were, the other commands begin anew",
         INTERRUPTED,
     )
 

@@ -7,14 +7,19 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Convert a dataset to LeRobotDataset v3.0.")
+app = typer.Typer(no_args_is_help=True)
 
 Out = Annotated[Path, typer.Argument(help="The new folder; must not exist, or be empty.")]
 
 
 @app.callback()
 def convert() -> None:
-    """Convert a dataset to LeRobotDataset v3.0."""
+    """Convert a dataset to LeRobotDataset v3.0.
+
+    Example:
+
+        hf-ptr convert lerobot data/g1_bottle data/g1_bottle_v30
+    """
 
 
 @app.command()
@@ -29,7 +34,7 @@ def lerobot(
         hf-ptr convert lerobot data/g1_bottle data/g1_bottle_v30
     """
     from hf_ptr.data.convert_lerobot import convert_lerobot
-    from hf_ptr.envs.workers import progress_bar
+    from hf_ptr.progress import progress_bar
 
     with progress_bar() as progress:
         made = convert_lerobot(folder, out, watch=lambda what, jobs: progress.track(jobs, description=what))
@@ -58,7 +63,7 @@ def robomimic(
         hf-ptr convert robomimic door.hdf5 data/door --state arm_qpos,gripper_qpos --fps 20
     """
     from hf_ptr.data.convert_robomimic import convert_robomimic
-    from hf_ptr.envs.workers import progress_bar
+    from hf_ptr.progress import progress_bar
 
     parts = [name.strip() for name in (state or "").split(",") if name.strip()]
     with progress_bar() as progress:

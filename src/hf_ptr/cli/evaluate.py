@@ -20,6 +20,10 @@ def evaluate(
     episodes: Annotated[
         str | None, typer.Option(help="Rollouts per task, or held-out episode ids of the dataset, as in 16:20.")
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(help="Of a policy of a mixture: the source that it is to act for.", show_default="by its name"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of initial states and of the policy's noise.")] = 0,
     max_steps: Annotated[int, typer.Option(help="Steps after which a rollout has failed.")] = 300,
     workers: Annotated[int, typer.Option(help="Processes that roll out.")] = 2,
@@ -32,6 +36,8 @@ def evaluate(
         hf-ptr evaluate runs/ptr --env metaworld --episodes 20
 
         hf-ptr evaluate runs/sft runs/ptr --dataset data/g1_bottle --episodes 16:20 --json results.json
+
+        hf-ptr evaluate runs/mixture/ptr --env metaworld --source mt10-pixels
     """
     from rich.console import Console
 
@@ -54,14 +60,16 @@ def evaluate(
         wanted = [task.strip() for task in tasks.split(",") if task.strip()]
         arms = {}
         for name, folder in names.items():
-            result = evaluate_metaworld(folder, wanted, int(number), seed=seed, max_steps=max_steps, workers=workers)
+            result = evaluate_metaworld(
+                folder, wanted, int(number), seed=seed, max_steps=max_steps, workers=workers, source=source
+            )
             console.print(result.to_rich(title=name))
             arms[name] = result.to_dict()
         how = {"environment": env, "seed": seed, "max_steps": max_steps}
     else:
         from hf_ptr.data.lerobot_reader import read_dataset
         from hf_ptr.evaluation.offline import compare, evaluate_dataset
-        from hf_ptr.training.recipe import parse_episodes
+        from hf_ptr.training.data_arguments import parse_episodes
         from hf_ptr.training.run import trained_episodes
 
         assert dataset is not None
@@ -69,12 +77,12 @@ def evaluate(
         table = named(read_dataset(home, episodes=parse_episodes(episodes)), home)
         how = {"dataset": table.source, "revision": table.revision, "episode_ids": episodes, "seed": seed}
         for name, folder in names.items():
-            seen = sorted(set(table.episode_index.tolist()) & trained_episodes(folder))
+            seen = sorted(set(table.episode_index.tolist()) & trained_episodes(folder, table.source))
             if seen:
                 console.print(
                     f"{name} was trained on {len(seen)} of these episodes, such as {seen[0]}", style="yellow"
                 )
-        errors = {name: evaluate_dataset(folder, table, seed=seed) for name, folder in names.items()}
+        errors = {name: evaluate_dataset(folder, table, seed=seed, source=source) for name, folder in names.items()}
         for name, measured in errors.items():
             console.print(measured.to_rich(title=name))
         if len(errors) > 1:

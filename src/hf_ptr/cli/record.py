@@ -9,14 +9,19 @@ import typer
 
 from hf_ptr.envs import tasks as metaworld_tasks
 
-app = typer.Typer(no_args_is_help=True, help="Record demonstrations as a LeRobotDataset v3.0.")
+app = typer.Typer(no_args_is_help=True)
 
 DEFAULT_TASKS = ",".join(task.removesuffix("-v3") for task in metaworld_tasks.DEFAULT_TASKS)
 
 
 @app.callback()
 def record() -> None:
-    """Record demonstrations as a LeRobotDataset v3.0."""
+    """Record demonstrations as a LeRobotDataset v3.0.
+
+    Example:
+
+        hf-ptr record metaworld --out data/mt10
+    """
 
 
 @app.command()
@@ -33,9 +38,12 @@ def metaworld(
     operators: Annotated[
         str, typer.Option(help="Who demonstrates, in turn, comma-separated: expert, slow, hesitant, clumsy.")
     ] = "expert",
+    control: Annotated[
+        str, typer.Option(help="What the robot is told: hand (4 dimensions) or joints (8 dimensions).")
+    ] = "hand",
     workers: Annotated[int | None, typer.Option(help="Processes.", show_default="one a core")] = None,
 ) -> None:
-    """Record the scripted experts of Meta-World's tabletop tasks (39-d state, 4-d actions, 80 Hz).
+    """Record the scripted experts of Meta-World's tabletop tasks (39-d observations, 80 Hz).
 
     The same options give the same files, however many workers there are.
 
@@ -54,7 +62,9 @@ def metaworld(
     from hf_ptr.data.recording import record_metaworld
 
     names, people = ([name.strip() for name in text.split(",") if name.strip()] for text in (tasks, operators))
-    folder = record_metaworld(names, episodes, out, seed=seed, pixels=pixels, workers=workers, operators=people)
+    folder = record_metaworld(
+        names, episodes, out, seed=seed, pixels=pixels, workers=workers, operators=people, control=control
+    )
     info = json.loads((folder / "meta" / "info.json").read_text(encoding="utf-8"))
     typer.echo(
         f"{folder}: {info['total_episodes']} episodes, {info['total_frames']} frames, {info['total_tasks']} tasks"

@@ -31,11 +31,21 @@ def score(
     corruption_seed: Annotated[int, typer.Option(help="Which episodes the faults fall on.")] = 0,
     out: Annotated[Path, typer.Option(help="The score file to write, a parquet.")] = Path("scores.parquet"),
     seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Where to compute: cpu, cuda, cuda:1, mps.", show_default="cpu with --fit, else the best there is"
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what was found as JSON, and nothing else, on standard output.")
+    ] = False,
 ) -> None:
     """Write the score and weight of every chunk of a dataset, one row a frame.
 
     With --fit the scorers are fitted on the dataset, each episode scored by one that has not seen it, and the worst
-    episodes are shown. With --scorer, as the run scored the chunks while it trained.
+    episodes are shown. With --scorer, as the run scored the chunks while it trained; several devices share the work
+    when it is started by accelerate launch. Interrupted and started again, it goes on where it was.
 
     Examples:
 
@@ -43,14 +53,15 @@ def score(
 
         hf-ptr score data/g1_bottle --fit --corruption misaligned --out misaligned.parquet
 
-        hf-ptr score data/mt10 --scorer runs/ptr --out scores.parquet
-    """
-    from rich.console import Console
+        hf-ptr score data/g1_bottle --fit --json > found.json
 
-    from hf_ptr.curation.evidence import read_evidence
-    from hf_ptr.curation.findings import found_faults, summarise_episodes
-    from hf_ptr.curation.scores import score_dataset, with_known_faults, worst_episodes
-    from hf_ptr.data.chunks import ChunkDataset
+        hf-ptr score data/mt10 --scorer runs/ptr --out scores.parquet
+
+        accelerate launch --multi_gpu -m hf_ptr.score data/mt10 --scorer runs/ptr
+    """
+    import shutil
+
+    from hf_ptr.curation.summary import summary, with_known_faults, worst_episodes
     from hf_ptr.data.corruption import TRUTH_FILE, CorruptionTruth, corrupt
     from hf_ptr.data.lerobot_reader import read_dataset
     from hf_ptr.data.weights import write_scores
@@ -61,16 +72,27 @@ def score(
         raise InputError("pass either --fit, or --scorer RUN for the scorer of a finished PTR run")
     if out.is_dir() or out.suffix != ".parquet":
         raise InputError(f"--out {out} is no name for a score file; end it in .parquet")
+    where = _device(device)
     home = dataset_folder(dataset, (observation or state).split(","))
     table = named(read_dataset(home), home)
     truth = CorruptionTruth.load(home) if (home / "meta" / TRUTH_FILE).is_file() else None
     if corruption != "clean":
         table, truth = corrupt(table, corruption, corruption_seed)
+    keep = out.with_name(f".{out.stem}.parts")
+    first = True
     if scorer is not None:
-        scores = score_dataset(model_folder(scorer), table, seed=seed)
+        from accelerate import PartialState
+
+        from hf_ptr.curation.scores import score_dataset
+
+        scores = score_dataset(model_folder(scorer), table, seed=seed, device=where, keep=keep)
+        PartialState().wait_for_everyone()
+        first = PartialState().is_main_process
     else:
+        from hf_ptr.data.chunks import ChunkDataset
         from hf_ptr.scoring.fitting import fit_scores
 
+        _require_one_process()
         chunks = ChunkDataset(
             table,
             chunk_size=chunk_size,
@@ -79,7 +101,9 @@ def score(
             state_feature=state,
             action_feature=action,
         )
-        scores = fit_scores(chunks, seed=seed)
+        scores = fit_scores(chunks, seed=seed, device=where or "cpu", keep=keep)
+    if not first:
+        return
     if truth is not None:
         scores = with_known_faults(scores, truth)
     scores.attrs = {
@@ -89,18 +113,53 @@ def score(
         "seed": seed,
     }
     write_scores(scores, out)
-    counted = scores[scores.valid]
+    shutil.rmtree(keep, ignore_errors=True)
+    shown = worst_episodes(scores, table.tasks) if fit else None
+    # What it says is read from the file, and the scores need not be held twice for it.
+    del scores
+    found = summary(out)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(found, indent=2, allow_nan=False))
+        return
     typer.echo(
-        f"{out}: {len(scores)} frames, {len(counted)} with a target; mean score {counted.score.mean():.2f}, "
-        f"mean weight {counted.weight.mean():.2f}"
+        f"{out}: {found['frames']} frames, {found['with_target']} with a target; mean score "
+        f"{_or_dash(found['mean_score'])}, mean weight {found['mean_weight']:.2f}"
     )
-    if fit:
-        Console().print(worst_episodes(scores, table.tasks))
-    for fault in found_faults(summarise_episodes(read_evidence(out))):
-        typer.echo(f"known fault {fault.name}: {fault.episodes} episodes, AUROC {_or_dash(fault.auroc)}")
+    if shown is not None:
+        from rich.console import Console
+
+        Console().print(shown)
+    for fault in found["faults"]:
+        typer.echo(f"known fault {fault['fault']}: {fault['episodes']} episodes, AUROC {_or_dash(fault['auroc'])}")
     typer.echo(f"Look at it: hf-ptr report {out}")
     if fit:
         typer.echo(f"Train with it: hf-ptr train RECIPE dataset={dataset} weights={out} alpha=0")
+
+
+def _device(name: str | None) -> str | None:
+    """The device of that name, if it is here."""
+    if name is None:
+        return None
+    import torch
+
+    from hf_ptr.errors import InputError
+
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"--device {name} cannot be used here ({str(error).splitlines()[0]}); try cpu") from error
+    return name
+
+
+def _require_one_process() -> None:
+    import os
+
+    from hf_ptr.errors import InputError
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("--fit works in one process; start it with hf-ptr score, without accelerate launch")
 
 
 def _or_dash(value: float | None) -> str:

@@ -11,6 +11,9 @@ import typer
 def validate(
     dataset: Annotated[Path, typer.Argument(help="Folder or Hub id of a LeRobotDataset, v2.1 or v3.0.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+    every_frame: Annotated[
+        bool, typer.Option("--every-frame", help="Decode all pictures, and not only the first and last of an episode.")
+    ] = False,
 ) -> None:
     """List everything that is wrong with a dataset, each with its episode and frame, and write nothing.
 
@@ -23,16 +26,20 @@ def validate(
         hf-ptr validate data/g1_bottle
 
         hf-ptr validate data/g1_bottle --json > problems.json
+
+        hf-ptr validate data/g1_bottle --every-frame
     """
     import json
 
     from hf_ptr.data.validation import validate_dataset
-    from hf_ptr.envs.workers import progress_bar
     from hf_ptr.hub.places import dataset_folder
+    from hf_ptr.progress import progress_bar
 
     home = dataset_folder(dataset, ["*"])
     with progress_bar() as progress:
-        found = validate_dataset(home, watch=lambda what, jobs: progress.track(jobs, description=what))
+        found = validate_dataset(
+            home, every_frame=every_frame, watch=lambda what, jobs: progress.track(jobs, description=what)
+        )
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
     else:

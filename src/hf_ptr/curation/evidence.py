@@ -18,10 +18,7 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.weight_histograms import read_histograms
 from hf_ptr.data.weights import SCORES_FILE
 from hf_ptr.errors import InputError
-from hf_ptr.functional import weight_bounds
-from hf_ptr.hub.places import score_file
-from hf_ptr.scoring.calibration import W_MAX, W_MIN
-from hf_ptr.scoring.views import VIEWS
+from hf_ptr.scoring.meaning import VIEWS, W_MAX, W_MIN
 
 VIEW = "view_"
 NAMES = ("source", "scorer", "failed_view", "failed_component", "fault")
@@ -148,13 +145,15 @@ def _of_run(folder: Path) -> Evidence:
     if not isinstance(log, list) or not all(isinstance(entry, dict) for entry in log):
         raise InputError(f"{folder / 'trainer_state.json'} is damaged; train the run again")
     try:
-        bounds = weight_bounds(*(float(settings[name]) for name in ("alpha", "w_min", "w_max")))
+        # PTR Eq. (22). Not from `hf_ptr.functional`: PyTorch takes seconds to load, and a report needs none of it.
+        alpha, *ends = (float(settings[name]) for name in ("alpha", "w_min", "w_max"))
+        low, high = (1.0 + alpha * (end - 1.0) for end in ends)
         made = folder / "recipe.yaml"
         recipe = yaml.safe_load(made.read_text(encoding="utf-8")) if made.is_file() else {}
     except (KeyError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
         raise InputError(f"{folder} is damaged ({type(error).__name__}: {error}); train the run again") from error
     recipe = recipe if isinstance(recipe, dict) else {}
-    scores = None
+    scores, bounds = None, (low, high)
     given = recipe.get("weights")
     file = folder / SCORES_FILE
     if not file.is_file() and isinstance(given, str):
@@ -169,6 +168,8 @@ def _of_run(folder: Path) -> Evidence:
 
 def _given_weights(place: str) -> Path:
     """The score file that a run was given, pulled where the Hub has it; a place without one where it is gone."""
+    from hf_ptr.hub.places import score_file
+
     try:
         return score_file(place)
     except InputError:

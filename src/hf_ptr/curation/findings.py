@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from hf_ptr.curation.evidence import VIEW, Evidence
-from hf_ptr.functional import effective_sample_size, source_shift
 from hf_ptr.metrics.figures import auroc
-from hf_ptr.scoring.calibration import FAILED, MIN_GROUP
+from hf_ptr.scoring.meaning import FAILED, MIN_GROUP
 
 # What a view that fails says of an episode.
 VIEW_FAILS = {
@@ -136,13 +134,14 @@ def shifts(scores: pd.DataFrame, names: Sequence[str]) -> list[Shift]:
         scores: a row a frame.
         names: of each row, its source or task.
     """
-    ratio = source_shift(torch.tensor(scores.weight.to_numpy(dtype=np.float64)), list(names))
-    named = pd.Series(list(names))
-    share = named.value_counts(normalize=True)
-    episodes = scores.episode_index.groupby(named.to_numpy()).nunique()
+    weight = scores.weight.to_numpy(dtype=np.float64)
+    groups = pd.DataFrame({"weight": weight, "episode": scores.episode_index.to_numpy()}).groupby(list(names))
+    share = groups.weight.size() / len(weight)
+    weighted = groups.weight.sum() / weight.sum()
+    episodes = groups.episode.nunique()
     found = [
-        Shift(name, int(episodes[name]), float(share[name]), float(share[name]) * value, value)
-        for name, value in ratio.items()
+        Shift(str(name), int(episodes[name]), part, weighted[name], weighted[name] / part)
+        for name, part in share.items()
     ]
     return sorted(found, key=lambda shift: shift.ratio)
 
@@ -161,8 +160,9 @@ def found_faults(episodes: pd.DataFrame) -> list[FoundFault]:
 
 
 def sample_share(weight: np.ndarray) -> float:
-    """Effective sample size over n."""
-    return float(effective_sample_size(torch.tensor(np.asarray(weight, dtype=np.float64)))) / len(weight)
+    """Effective sample size over n, `(Σw)² / (n Σw²)`."""
+    weight = np.asarray(weight, dtype=np.float64)
+    return float(weight.sum() ** 2 / (len(weight) * np.square(weight).sum()))
 
 
 def say_scores(evidence: Evidence, episodes: pd.DataFrame, by_task: Sequence[Shift]) -> list[str]:

@@ -11,14 +11,12 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
-
-matplotlib.use("agg")
-
-from matplotlib import pyplot as plt
 
 from hf_ptr.curation.evidence import VIEW
 from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.hub.pictures import draw_weights
 
 # Stand-ins that no other colour of a picture equals; the page's own colours take their place, light or dark.
 INK, MUTED, FIRST, SECOND, THIRD = "#010203", "#010204", "#010205", "#010206", "#010207"
@@ -58,26 +56,17 @@ def weight_histogram(
         late, early: edges `(B + 1,)` and counts `(B,)`.
         bounds: the least and greatest weight possible.
     """
-    with plt.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, (axis,) = _axes(5.2, 2.3)
-        for (edges, counts), color, name in ((late, FIRST, "late"), *(((early, SECOND, "early"),) if early else ())):
-            share = counts / max(counts.sum(), 1)
-            axis.stairs(share, edges, color=color, fill=name == "late", alpha=0.8, linewidth=1.6, label=name)
-        axis.set(xlabel="weight of a chunk", ylabel="share of chunks")
+        draw_weights(axis, *late, early=early, colors=(FIRST, SECOND), ink=INK)
         margin = 0.02 * max(bounds[1] - bounds[0], 1e-3)
         axis.set_xlim(min(bounds[0], late[0][0]) - margin, max(bounds[1], late[0][-1]) + margin)
-        edges, counts = late
-        axis.axvline(
-            float((edges[:-1] + edges[1:]) @ counts / 2 / counts.sum()), color=INK, linewidth=1, linestyle=":"
-        )
-        if early:
-            axis.legend(loc="upper center")
         return _svg(figure, "Histogram of the weights of chunks")
 
 
 def curve(lines: Sequence[tuple[str, Sequence[tuple[int, float]]]], title: str) -> str:
     """One logged metric over the steps, of one run or of two side by side."""
-    with plt.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, (axis,) = _axes(3.6, 2.0)
         for color, (name, points) in zip((FIRST, SECOND), lines, strict=False):
             if points:
@@ -99,7 +88,7 @@ def episode_lines(
 ) -> str:
     """The weight of every chunk along an episode, and below it the distance of every view where there are views."""
     shown = {name: values for name, values in views.items() if np.isfinite(values).any()}
-    with plt.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _axes(5.2, 2.6 if shown else 1.5, 2 if shown else 1)
         top = axes[0]
         top.plot(seconds, weight, color=FIRST, linewidth=1.6)
@@ -125,7 +114,7 @@ def state_and_action(table: EpisodeTable, position: int, features: Sequence[str]
     """The dimensions of state and action that move most, along one episode; each in its own standard deviations."""
     rows = slice(int(table.starts[position]), int(table.starts[position] + table.lengths[position]))
     seconds = np.arange(rows.stop - rows.start) / table.fps
-    with plt.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _axes(5.2, 0.5 + 1.1 * len(features), len(features))
         for axis, name in zip(axes, features, strict=True):
             whole = table.feature(name)
@@ -141,7 +130,7 @@ def state_and_action(table: EpisodeTable, position: int, features: Sequence[str]
 
 def agreement(first: np.ndarray, second: np.ndarray, names: tuple[str, str]) -> str:
     """Mean weights of the same episodes by two score files or runs."""
-    with plt.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, (axis,) = _axes(3.6, 3.2)
         axis.scatter(first, second, s=12, color=FIRST, alpha=0.6, linewidths=0)
         ends = (min(first.min(), second.min()), max(first.max(), second.max()))
@@ -160,7 +149,9 @@ def jpeg(picture: np.ndarray) -> str:
 def _axes(width: float, height: float, rows: int = 1) -> tuple[Any, Any]:
     """A figure of panels one above the other, and the panels; the margins, in inches, hold ticks and labels."""
     # Not a layout that measures all text anew: it takes longer than everything else together.
-    figure, axes = plt.subplots(rows, 1, figsize=(width, height), sharex=True, squeeze=False)
+    # And not pyplot, which takes as long to load as all the rest, for windows that nobody opens.
+    figure = Figure(figsize=(width, height))
+    axes = figure.subplots(rows, 1, sharex=True, squeeze=False)
     left, right, bottom, top = 0.55, 0.1, 0.42, 0.08
     figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, hspace=0.32)
     return figure, axes[:, 0]
@@ -173,7 +164,6 @@ def _svg(figure: Any, spoken: str) -> str:
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
-    plt.close(figure)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

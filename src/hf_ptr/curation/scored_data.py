@@ -9,6 +9,8 @@ from hf_ptr.curation.evidence import Evidence
 from hf_ptr.data.corruption import corrupt
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.training.data_arguments import DataArguments
+from hf_ptr.training.selection import select_episodes
 
 
 def scored_table(evidence: Evidence, dataset: Path | None) -> EpisodeTable | None:
@@ -29,9 +31,6 @@ def scored_table(evidence: Evidence, dataset: Path | None) -> EpisodeTable | Non
         dataset = named
     made = evidence.recipe
     if evidence.settings:
-        from hf_ptr.training.recipe import DataArguments
-        from hf_ptr.training.selection import select_episodes
-
         known = {item.name for item in dataclasses.fields(DataArguments)}
         return select_episodes(dataset, DataArguments(**{k: v for k, v in made.items() if k in known})).train
     table = read_dataset(dataset)

@@ -17,7 +17,7 @@ from hf_ptr.data.weights import SCORES_FILE
 from hf_ptr.files import write_text
 from hf_ptr.hub.cards import Facts, score_card
 from hf_ptr.hub.local_places import without_places
-from hf_ptr.hub.pictures import PICTURE_FILE, weight_histogram
+from hf_ptr.hub.pictures import PICTURE_FILE, weight_picture
 from hf_ptr.hub.places import HUB_ID
 from hf_ptr.hub.push import push_files
 
@@ -71,8 +71,8 @@ def push_scores(
     low, high = float(weight.min()), float(weight.max())
     source = str(scores["source"].iloc[0])
     with tempfile.TemporaryDirectory() as made:
-        counts, _ = np.histogram(weight, BINS, (low, high if high > low else low + 1.0))
-        picture = weight_histogram(counts.tolist(), low, high, Path(made) / PICTURE_FILE)
+        counts, edges = np.histogram(weight, BINS, (low, high if high > low else low + 1.0))
+        picture = weight_picture(edges, counts, Path(made) / PICTURE_FILE)
         facts = Facts(
             repo_id=repo_id,
             data={

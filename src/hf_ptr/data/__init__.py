@@ -1,13 +1,30 @@
 """Episodes on disk, cut into action chunks, walked in batches. Nothing here knows a model."""
 
-from hf_ptr.data.chunks import ChunkDataset
-from hf_ptr.data.corruption import CorruptionTruth, corrupt, write_corrupted
-from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot_reader import read_dataset
-from hf_ptr.data.lerobot_writer import DatasetWriter, write_table
-from hf_ptr.data.mixture import MixtureDataset
-from hf_ptr.data.segments import SegmentBatches
-from hf_ptr.data.statistics import feature_statistics, normalization
+from typing import TYPE_CHECKING
+
+from hf_ptr.lazy import lazily
+
+if TYPE_CHECKING:
+    from hf_ptr.data.chunks import ChunkDataset
+    from hf_ptr.data.corruption import CorruptionTruth, corrupt, write_corrupted
+    from hf_ptr.data.episodes import EpisodeTable
+    from hf_ptr.data.lerobot_reader import read_dataset
+    from hf_ptr.data.lerobot_writer import DatasetWriter, write_table
+    from hf_ptr.data.mixture import MixtureDataset
+    from hf_ptr.data.segments import SegmentBatches
+    from hf_ptr.data.statistics import feature_statistics, normalization
+
+_HOMES = {
+    "chunks": ("ChunkDataset",),
+    "corruption": ("CorruptionTruth", "corrupt", "write_corrupted"),
+    "episodes": ("EpisodeTable",),
+    "lerobot_reader": ("read_dataset",),
+    "lerobot_writer": ("DatasetWriter", "write_table"),
+    "mixture": ("MixtureDataset",),
+    "segments": ("SegmentBatches",),
+    "statistics": ("feature_statistics", "normalization"),
+}
+__getattr__, __dir__ = lazily(__name__, _HOMES)
 
 __all__ = [
     "ChunkDataset",

@@ -40,7 +40,8 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
     | `next_valid` | bool | `t + Δ` lies in the episode |
     | `target_offset` | int64 | `Δ` in frames |
     | `task_index`, `episode_index` | int64 | into `tasks`; the id in the dataset |
-    | `index`, `target_index` | int64 | `frame_id` of the chunk's first frame and of the target (-1: invalid) |
+    | `index` | int64 | `frame_id` of the chunk's first frame |
+    | `target_index` | int64 | `observed_id` of the target: which recorded frame it is (-1: invalid) |
     | `previous_index` | int64 | `index` of the chunk before in the segment (-1: this is its first) |
     | `weight` | float32 | how much the chunk counts; only where `weights` were given |
 
@@ -124,6 +125,7 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         self.weights = None if weights is None else _weights_of(table, weights)
         self._task_index = _tensor(table.task_index)
         self._frame_id = _tensor(table.frame_id)
+        self._observed_id = _tensor(table.observed_id)
         self._episode_id = _tensor(np.repeat(table.episode_index, table.lengths))
         self._episode_end = _tensor(np.repeat(table.starts + table.lengths, table.lengths))
 
@@ -135,9 +137,14 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         self._previous_id = torch.where(first, -1, self._frame_id[torch.where(first, rows, rows - chunk_stride)])
 
     @property
+    def pictures(self) -> Pictures | None:
+        """What the cameras saw; None where the observation is vectors."""
+        return self._observation if isinstance(self._observation, Pictures) else None
+
+    @property
     def cameras(self) -> tuple[str, ...]:
         """The cameras that make up the observation; none where it is vectors."""
-        return self.observation_features if isinstance(self._observation, Pictures) else ()
+        return () if self.pictures is None else self.observation_features
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -205,7 +212,7 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
             "task_index": self._task_index[rows],
             "episode_index": self._episode_id[rows],
             "index": self._frame_id[rows],
-            "target_index": self._frame_id[targets].masked_fill(~next_valid, -1),
+            "target_index": self._observed_id[targets].masked_fill(~next_valid, -1),
             "previous_index": self._previous_id[rows],
         }
 

@@ -94,6 +94,23 @@ class ColumnFile:
             yield first, part
             first, group = int(ends[last - 1]), last
 
+    def row_group_of(self, row: int, name: str) -> tuple[int, pa.ChunkedArray]:
+        """
+        The number of the first row, and the part of a column, of the row group in which a row lies.
+
+        Raises:
+            InputError: as `column`.
+        """
+        self.require([name])
+        ends = np.cumsum([self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)])
+        group = int(np.searchsorted(ends, row, side="right"))
+        with _damage(self.path):
+            part = self._file.read_row_group(group, columns=[name], use_threads=False).column(name)
+        rows = self._file.metadata.row_group(group).num_rows
+        if len(part) != rows:
+            raise InputError(f"{self.path} is damaged: column {name!r} has {len(part)} rows of {rows} about row {row}")
+        return int(ends[group]) - rows, part
+
     def integers(self, name: str) -> np.ndarray:
         """A column of single integers, `(rows,)` int64.
 

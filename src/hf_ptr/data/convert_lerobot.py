@@ -9,14 +9,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hf_ptr.data.columns import first_line, open_columns
 from hf_ptr.data.lerobot_files import DataFiles, statistics_columns, writable, write_metadata
 from hf_ptr.data.lerobot_metadata import Metadata, read_metadata
+from hf_ptr.data.lerobot_paths import within
 from hf_ptr.data.lerobot_reader import INDEX_COLUMNS, vector_widths
+from hf_ptr.data.lerobot_videos import cameras_of
 from hf_ptr.data.remux import RemuxedFiles
 from hf_ptr.data.statistics import ImageStatistics, feature_statistics, joined_statistics
+from hf_ptr.data.stored_pictures import encoded_picture
 from hf_ptr.data.validation import Watch, refuse_unusable, unwatched, validate_dataset
 from hf_ptr.data.video import FrameReader
 from hf_ptr.errors import InputError
@@ -53,7 +57,10 @@ def convert_lerobot(folder: str | Path, out: str | Path, *, watch: Watch = unwat
     if metadata.info["codebase_version"] != "v2.1":
         raise InputError(f"{root} is {metadata.info['codebase_version']} already; there is nothing to convert")
     refuse_unusable(validate_dataset(root, decode=False))
-    cameras = {camera: RemuxedFiles(camera, float(metadata.info["fps"]), SIZE_LIMITS[1]) for camera in metadata.videos}
+    cameras = {
+        camera: RemuxedFiles(camera, float(metadata.info["fps"]), SIZE_LIMITS[1])
+        for camera in cameras_of(metadata.info, "video")
+    }
     data = DataFiles(SIZE_LIMITS[0])
     try:
         with writable(staged.out):
@@ -77,16 +84,19 @@ def _write(
 ) -> None:
     info = metadata.info
     stored = _stored_statistics(root)
-    readers = {camera: FrameReader(camera, metadata.videos[camera], float(info["fps"])) for camera in cameras}
+    readers = {camera: FrameReader(camera, metadata.videos[camera], float(info["fps"])) for camera in metadata.videos}
+    stored_pictures = [camera for camera in metadata.videos if camera not in cameras]
     widths = {**vector_widths(info["features"]), **dict.fromkeys((*INDEX_COLUMNS, "timestamp"), 1)}
     task_of = dict(zip(metadata.task_numbers.tolist(), metadata.tasks, strict=True))
     episodes: list[dict[str, Any]] = []
-    pictures: dict[str, list[Mapping[str, Any]]] = {camera: [] for camera in cameras}
+    pictures: dict[str, list[Mapping[str, Any]]] = {camera: [] for camera in readers}
     schema: pa.Schema | None = None
     frames = 0
     listed = list(zip(metadata.episode_index.tolist(), metadata.lengths.tolist(), metadata.files, strict=True))
     for episode, length, name in watch("converting", listed):
         rows, statistics = _rows(root / name, schema, widths)
+        for camera in stored_pictures:
+            rows = _with_pictures(rows, camera, root)
         schema = rows.schema
         chunk, file = data.add(target, rows)
         row = {
@@ -102,8 +112,9 @@ def _write(
         }
         for camera, files in cameras.items():
             row |= files.add(target, metadata.videos[camera][episode].path, length)
+        for camera, reader in readers.items():
             known = stored.get(episode, {}).get(camera)
-            pictures[camera].append(known or _picture_statistics(readers[camera], episode, length))
+            pictures[camera].append(known or _picture_statistics(reader, episode, length))
             statistics[camera] = pictures[camera][-1]
         episodes.append({**row, **statistics_columns(statistics)})
         frames += length
@@ -140,9 +151,23 @@ def _rows(path: Path, schema: pa.Schema | None, widths: Mapping[str, int]) -> tu
         raise InputError(f"{path} has other columns than the episodes before: {first_line(error)}") from error
 
 
+def _with_pictures(rows: pa.Table, camera: str, root: Path) -> pa.Table:
+    """The rows with those pictures in them that only were named, in files that v3.0 has no place for."""
+    column = rows[camera]
+    kind = column.type
+    if (
+        not pa.types.is_struct(kind)
+        or kind.get_field_index("bytes") < 0
+        or not pc.struct_field(column, "bytes").null_count
+    ):
+        return rows
+    cells = [None if cell is None else {**cell, "bytes": encoded_picture(cell, root)} for cell in column.to_pylist()]
+    return rows.set_column(rows.schema.get_field_index(camera), rows.schema.field(camera), pa.array(cells, kind))
+
+
 def _stored_statistics(root: Path) -> dict[int, Mapping[str, Any]]:
     """What `meta/episodes_stats.jsonl` says, by episode; a line that cannot be used is as good as none."""
-    path = root / "meta" / "episodes_stats.jsonl"
+    path = root / within(root, "meta/episodes_stats.jsonl")
     found: dict[int, Mapping[str, Any]] = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:

@@ -164,7 +164,8 @@ def corrupt(
         raise InputError(f"seed is {seed}; it must not be negative")
     if not (np.isfinite(severity) and severity >= 0):
         raise InputError(f"severity is {severity}; it must be 0 or more, 1 is what the recipe says")
-    table.feature("action")
+    if RECIPES[recipe]:
+        table.feature("action")
     count = table.num_episodes
     corrupted = table
     faults: dict[str, np.ndarray] = {}

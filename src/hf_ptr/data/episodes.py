@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_ptr.data.video import VideoClip
+from hf_ptr.data.video import Clip
 from hf_ptr.errors import InputError, nearest
 
 
@@ -34,11 +34,13 @@ class EpisodeTable:
         robot_type: the robot's name in the dataset, if it has one.
         source: the dataset's name.
         features: the features as in `meta/info.json`, images and videos included.
-        videos: by camera and episode id, where an episode's frames lie.
+        videos: by camera and episode id, where an episode's pictures lie, in a video or in the tables.
         video_frame: `(F,)` int64, each row's frame within its episode's videos; left out, the row's frame within its
             episode. It goes with the row, as `frame_id` does.
         video_fps: frames per second of the videos; left out, `fps`.
         revision: the commit of the dataset on the Hub, where it comes from there.
+        observed_id: `(F,)` int64, the `frame_id` of the recording that each row shows; left out, its own. Rows that
+            show one recorded frame again, as at a higher frame rate, have a `frame_id` each and this in common.
 
     Raises:
         InputError: the arrays do not fit together.
@@ -55,10 +57,11 @@ class EpisodeTable:
     robot_type: str | None
     source: str
     features: dict[str, Any]
-    videos: Mapping[str, Mapping[int, VideoClip]] = field(default_factory=dict)
+    videos: Mapping[str, Mapping[int, Clip]] = field(default_factory=dict)
     video_frame: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     video_fps: float = 0.0
     revision: str | None = None
+    observed_id: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
         frames, episodes = len(self.task_index), len(self.lengths)
@@ -77,6 +80,8 @@ class EpisodeTable:
             )
         if not len(self.video_frame):
             object.__setattr__(self, "video_frame", self.frame_index)
+        if not len(self.observed_id):
+            object.__setattr__(self, "observed_id", self.frame_id)
         if not self.video_fps:
             object.__setattr__(self, "video_fps", self.fps)
 
@@ -98,7 +103,9 @@ class EpisodeTable:
     @property
     def frame_index(self) -> np.ndarray:
         """`(F,)` int64: each row's frame within its episode, from 0."""
-        return np.arange(self.num_frames) - np.repeat(self.starts, self.lengths)
+        index = np.arange(self.num_frames)
+        index -= np.repeat(self.starts, self.lengths)
+        return index
 
     def feature(self, name: str) -> np.ndarray:
         """The column of a feature, `(F, d)`.
@@ -183,6 +190,7 @@ class EpisodeTable:
             episode_index=np.array(episode_index, dtype=np.int64),
             frame_id=self.frame_id[rows],
             video_frame=self.video_frame[rows],
+            observed_id=self.observed_id[rows],
         )
 
 

@@ -135,7 +135,7 @@ def _hesitation(table: EpisodeTable, episodes: np.ndarray, pause: float, rng: np
 
     An action that follows its dimension of the state, nearer to it than the state is to its own mean, is a position,
     and held. The others are displacements, which become 0, but for the dimensions that are a gripper's or a hand's by
-    their names. Inserted frames have ids of their own, beyond those of any dataset.
+    their names. Inserted frames have ids of their own, beyond those of any dataset, as if recorded.
     """
     length_of_pause = max(1, round(pause))
     repeats = np.ones(table.num_frames, dtype=np.int64)
@@ -157,7 +157,7 @@ def _hesitation(table: EpisodeTable, episodes: np.ndarray, pause: float, rng: np
     action[np.ix_(inserted, ~held)] = 0.0
     frame_id = paused.frame_id.copy()
     frame_id[inserted] = INSERTED + np.arange(int(inserted.sum()))
-    return dataclasses.replace(paused, frame_id=frame_id)
+    return dataclasses.replace(paused, frame_id=frame_id, observed_id=frame_id)
 
 
 def _names(feature: Any) -> list[str]:

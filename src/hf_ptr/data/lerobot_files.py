@@ -24,6 +24,8 @@ EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
 FILES_PER_CHUNK = 1000
 # Rows, at least, of a row group; the last of a file may have fewer.
 GROUP_ROWS = 8192
+# Or so many bytes: pictures are read a row group at a time.
+GROUP_BYTES = 16 * 1024**2
 
 # What the file system refuses, and the user can mend; any other OSError is a bug and keeps its traceback.
 STORAGE_ERRORS = {
@@ -41,6 +43,28 @@ STORAGE_ERRORS = {
 # thread, because the bits that x264 writes depend on how many there are.
 VIDEO_CODEC: Final = "libx264"
 VIDEO_OPTIONS = {"g": "2", "bf": "0", "crf": "18", "threads": "1"}
+
+
+def video_template(camera: str) -> str:
+    """
+    The template of a camera's files.
+
+    Raises:
+        InputError: its name cannot be part of a path.
+    """
+    require_plain_name(camera)
+    return VIDEO_PATH.replace("{video_key}", camera.replace("{", "{{").replace("}", "}}"))
+
+
+def require_plain_name(feature: str) -> None:
+    """
+    Check that a feature's name can be that of a column and a folder.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if not feature.strip(".") or any(sign in feature for sign in "/\\\0"):
+        raise InputError(f"feature name {feature!r} cannot be written; use letters, digits, '_' and '.'")
 
 
 class NumberedFiles:
@@ -88,7 +112,8 @@ class DataFiles(NumberedFiles):
             repeating = [f.name for f in rows.schema if not pa.types.is_floating(_innermost(f.type))]
             self._writer = pq.ParquetWriter(path, rows.schema, use_dictionary=repeating)
         self._pending.append(rows)
-        if sum(map(len, self._pending)) >= GROUP_ROWS:
+        held = sum(rows.nbytes for rows in self._pending)
+        if sum(map(len, self._pending)) >= GROUP_ROWS or held >= GROUP_BYTES:
             self._flush()
         self.frames += length
         return self.place
@@ -131,7 +156,7 @@ class VideoFiles(NumberedFiles):
     """One camera's mp4 files. An encoder stays open over the episodes of a file, so none is ever copied together."""
 
     def __init__(self, key: str, shape: tuple[int, int, int], fps: float, limit_mb: float) -> None:
-        super().__init__(VIDEO_PATH.replace("{video_key}", key), limit_mb)
+        super().__init__(video_template(key), limit_mb)
         self.key = key
         self.shape = shape
         self.rate = Fraction(fps).limit_denominator(1001)
@@ -158,10 +183,7 @@ class VideoFiles(NumberedFiles):
         self.episode = ImageStatistics()
 
     def add(self, frame: np.ndarray) -> None:
-        if frame.shape != self.shape or frame.dtype != np.uint8:
-            raise InputError(
-                f"video {self.key!r} got a frame of shape {frame.shape}, {frame.dtype}; expected {self.shape}, uint8"
-            )
+        require_picture(self.key, frame, self.shape)
         self.episode.add(frame)
         assert self._container is not None
         for packet in self._stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")):
@@ -206,6 +228,17 @@ class VideoFiles(NumberedFiles):
     def discard(self) -> None:
         with contextlib.suppress(OSError, av.error.FFmpegError):
             self.close()
+
+
+def require_picture(key: str, frame: np.ndarray, shape: tuple[int, ...]) -> None:
+    """
+    Check that a frame is a picture of a camera.
+
+    Raises:
+        InputError: it has another shape or type.
+    """
+    if frame.shape != shape or frame.dtype != np.uint8:
+        raise InputError(f"camera {key!r} got a frame of shape {frame.shape}, {frame.dtype}; expected {shape}, uint8")
 
 
 @contextlib.contextmanager
@@ -294,18 +327,27 @@ def arrow_schema(features: Mapping[str, Mapping[str, Any]]) -> pa.Schema:
     """The parquet schema with which `datasets` restores the features; shape `[1]` is a scalar, as in LeRobot."""
     import datasets
 
-    columns = {}
+    columns: dict[str, Any] = {}
     for name, feature in features.items():
+        if feature["dtype"] == "image":
+            columns[name] = datasets.Image()
+            continue
         value = datasets.Value(feature["dtype"])
         width = feature["shape"][0]
         columns[name] = value if width == 1 else datasets.List(value, length=width)
     return datasets.Features(columns).arrow_schema
 
 
-def arrow_table(arrays: Mapping[str, np.ndarray], schema: pa.Schema) -> pa.Table:
-    """Columns `(n, d)` as a table of that schema."""
+def arrow_table(
+    arrays: Mapping[str, np.ndarray], pictures: Mapping[str, Sequence[bytes]], schema: pa.Schema
+) -> pa.Table:
+    """Columns `(n, d)`, and encoded pictures, as a table of that schema."""
     columns = []
     for field in schema:
+        if field.name in pictures:
+            cells = [{"bytes": encoded, "path": None} for encoded in pictures[field.name]]
+            columns.append(pa.array(cells, field.type))
+            continue
         flat = pa.array(arrays[field.name].reshape(-1))
         if pa.types.is_fixed_size_list(field.type):
             flat = pa.FixedSizeListArray.from_arrays(flat, type=field.type)

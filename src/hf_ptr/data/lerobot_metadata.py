@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hf_ptr.data.columns import first_line, open_columns
-from hf_ptr.data.lerobot_paths import DEFAULT_DATA_PATHS, DEFAULT_VIDEO_PATHS, filled
+from hf_ptr.data.lerobot_paths import DEFAULT_DATA_PATHS, DEFAULT_VIDEO_PATHS, filled, forget_links, within
 from hf_ptr.data.lerobot_videos import CameraClips, camera_clips
 from hf_ptr.errors import InputError
 
@@ -61,6 +61,7 @@ def read_metadata(root: Path, complain: Complain = refuse) -> Metadata:
     Raises:
         InputError: as [`hf_ptr.data.read_dataset`].
     """
+    forget_links()
     info = _read_info(root)
     return (_read_v3 if info["codebase_version"] == "v3.0" else _read_v21)(root, info, complain)
 
@@ -69,7 +70,7 @@ def _read_info(root: Path) -> dict[str, Any]:
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
         raise InputError(f"{root} {what}; give the folder of a LeRobotDataset")
-    path = root / "meta" / "info.json"
+    path = root / within(root, "meta/info.json")
     if not path.is_file():
         raise InputError(f"{root} is not a LeRobotDataset: meta/info.json is missing")
     info = _json(_text(path), path)
@@ -104,6 +105,7 @@ def _read_v3(root: Path, info: Mapping[str, Any], complain: Complain) -> Metadat
     names = ("episode_index", "length", "data/chunk_index", "data/file_index")
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for path in files:
+        within(root, path.relative_to(root).as_posix())
         with open_columns(path) as file:
             for name in names:
                 parts[name].append(file.integers(name))
@@ -113,7 +115,7 @@ def _read_v3(root: Path, info: Mapping[str, Any], complain: Complain) -> Metadat
         pair: filled(info, "data_path", dict(zip(("chunk_index", "file_index"), pair, strict=True)), root)
         for pair in set(zip(chunks.tolist(), numbers.tolist(), strict=True))
     }
-    path = root / "meta" / "tasks.parquet"
+    path = root / within(root, "meta/tasks.parquet")
     if not path.is_file():
         raise InputError(f"{root} is not a LeRobotDataset v3.0: meta/tasks.parquet is missing")
     with open_columns(path) as file:
@@ -122,13 +124,14 @@ def _read_v3(root: Path, info: Mapping[str, Any], complain: Complain) -> Metadat
         tasks = file.texts(text)
         task_numbers = file.integers("task_index")
     kept = _sound_episodes(root, info, episodes, lengths, complain)
+    tables = [paths[pair] for pair in zip(chunks[kept].tolist(), numbers[kept].tolist(), strict=True)]
     return Metadata(
         info,
         episodes[kept],
         lengths[kept],
-        [paths[pair] for pair in zip(chunks[kept].tolist(), numbers[kept].tolist(), strict=True)],
+        tables,
         *_sound_tasks(root, task_numbers, tasks, complain),
-        camera_clips(root, info, files, (), ()),
+        camera_clips(root, info, files, episodes[kept].tolist(), lengths[kept].tolist(), tables),
     )
 
 
@@ -145,18 +148,19 @@ def _read_v21(root: Path, info: Mapping[str, Any], complain: Complain) -> Metada
     kept = _sound_episodes(root, info, episodes, lengths, complain)
     ids, counts = episodes[kept].tolist(), lengths[kept].tolist()
     places = [{"episode_chunk": episode // size, "episode_index": episode} for episode in ids]
+    tables = [filled(info, "data_path", place, root) for place in places]
     return Metadata(
         info,
         episodes[kept],
         lengths[kept],
-        [filled(info, "data_path", place, root) for place in places],
+        tables,
         *_sound_tasks(
             root,
             np.array([task["task_index"] for task in tasks], dtype=np.int64),
             [task["task"] for task in tasks],
             complain,
         ),
-        camera_clips(root, info, (), ids, counts),
+        camera_clips(root, info, (), ids, counts, tables),
     )
 
 
@@ -195,7 +199,7 @@ def _sound_tasks(
 
 def _json_lines(root: Path, name: str, keys: Mapping[str, type]) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file, each with the keys of the given types."""
-    path = root / name
+    path = root / within(root, name)
     if not path.is_file():
         raise InputError(f"{root} is not a LeRobotDataset v2.1: {name} is missing")
     records = []

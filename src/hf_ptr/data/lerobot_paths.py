@@ -1,10 +1,12 @@
-"""The path templates of `meta/info.json`, which may hold anything, filled in without leaving the dataset's folder."""
+"""Paths that a dataset's metadata name, which may hold anything, kept within the dataset's folder."""
 
 from __future__ import annotations
 
+import os
 import re
 import string
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -23,10 +25,11 @@ PADDED_INTEGER = re.compile(r"(0?\d{1,2})?d?")
 
 
 def filled(info: Mapping[str, Any], key: str, values: Mapping[str, int | str], root: Path) -> str:
-    """Fill in a path template of info.json, refusing whatever is not a path inside the dataset.
+    """
+    Fill in a path template of info.json.
 
-    The check is on the text and not on the resolved path: in the Hub's cache, files inside a dataset's folder are
-    links to a store beside it.
+    Raises:
+        InputError: it is no template of these values, or leads out of the dataset's folder.
     """
     template = info[key]
     try:
@@ -40,11 +43,52 @@ def filled(info: Mapping[str, Any], key: str, values: Mapping[str, int | str], r
     ):
         raise InputError(f"{root}/meta/info.json: {key} {template!r} is not a template of {', '.join(values)}")
     path = template.format(**values)
-    parts = PurePosixPath(path)
-    if parts.is_absolute() or ".." in parts.parts or "\\" in path or PureWindowsPath(path).drive or "\0" in path:
+    if _leads_out(path):
         raise InputError(f"{root}/meta/info.json: {key} {template!r} leaves the dataset's folder")
-    return path
+    return within(root, path)
+
+
+def within(root: Path, name: str) -> str:
+    """
+    A path relative to a dataset's folder, as it is.
+
+    Raises:
+        InputError: it leads out of the folder: by itself, or over a link.
+    """
+    if _leads_out(name):
+        raise InputError(f"{root}: {name!r} leaves the dataset's folder")
+    parent, _, last = name.rpartition("/")
+    home = _real(str(root / parent))
+    place = os.path.realpath(os.path.join(home, last)) if os.path.islink(os.path.join(home, last)) else home
+    if not any(place == allowed or place.startswith(allowed + os.sep) for allowed in _allowed(str(root))):
+        raise InputError(
+            f"{root}: {name} is a link out of the dataset's folder; put the files themselves there, or mount their "
+            "folder in its place"
+        )
+    return name
+
+
+def forget_links() -> None:
+    """Looks anew at what is a link, as when a dataset is opened."""
+    _real.cache_clear()
+
+
+def _leads_out(path: str) -> bool:
+    parts = PurePosixPath(path)
+    foreign = "\\" in path or "\0" in path or "://" in path or bool(PureWindowsPath(path).drive)
+    return parts.is_absolute() or ".." in parts.parts or foreign
 
 
 def _plain(spec: str, value: int | str) -> bool:
     return spec == "" if isinstance(value, str) else PADDED_INTEGER.fullmatch(spec) is not None
+
+
+@lru_cache(maxsize=1024)
+def _real(folder: str) -> str:
+    return os.path.realpath(folder)
+
+
+def _allowed(root: str) -> list[str]:
+    """The folder itself; of a snapshot in the Hub's cache also the store beside it, to which its files are links."""
+    home = Path(_real(root))
+    return [str(home), *([str(home.parents[1] / "blobs")] if home.parent.name == "snapshots" else [])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_ptr.data.columns import ColumnFile, first_line, open_columns
+from hf_ptr.data.episode_rows import episode_runs, rows_of_episode
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot_metadata import Metadata, read_metadata
 from hf_ptr.errors import InputError
@@ -26,8 +26,9 @@ def read_dataset(
 ) -> EpisodeTable:
     """Read the numeric columns of a LeRobotDataset, v3.0 or v2.1.
 
-    Every numeric feature of shape `[d]` becomes a float32 column `(F, d)`; images, videos, strings and features of
-    more than one dimension are left out. Only the files that hold the wanted episodes are opened.
+    Every numeric feature of shape `[d]` becomes a float32 column `(F, d)`; pictures are read when they are asked for,
+    and strings and other features of more than one dimension are left out. Only the files that hold the wanted
+    episodes are opened.
 
     Args:
         path: the dataset's folder.
@@ -98,8 +99,7 @@ def _read(root: Path, episodes: Sequence[int] | None, skip: frozenset[int]) -> E
                         columns[key] = np.empty((total, width), dtype=np.float32)
                     columns[key][here[kept]] = values
     pa.default_memory_pool().release_unused()
-    ordered = np.sort(frame_id)
-    if (ordered[1:] == ordered[:-1]).any():
+    if not (frame_id[1:] > frame_id[:-1]).all() and len(np.unique(frame_id)) < len(frame_id):
         raise InputError(f"{root}: column 'index' repeats a value; every frame of a dataset needs its own")
     table = EpisodeTable(
         columns=columns,
@@ -161,6 +161,8 @@ def _positions(metadata: Metadata, episodes: Sequence[int] | None, root: Path) -
 def _task_positions(task_index: np.ndarray, metadata: Metadata, root: Path) -> np.ndarray:
     """Task numbers of the files as positions in `tasks`; most datasets number from 0 and nothing changes."""
     numbers = metadata.task_numbers
+    if np.array_equal(numbers, np.arange(len(numbers))) and 0 <= task_index.min() <= task_index.max() < len(numbers):
+        return task_index
     positions = np.minimum(np.searchsorted(numbers, task_index), len(numbers) - 1)
     unknown = task_index[numbers[positions] != task_index]
     if len(unknown):
@@ -171,45 +173,6 @@ def _task_positions(task_index: np.ndarray, metadata: Metadata, root: Path) -> n
 def _copy(source: np.ndarray, rows: Iterable[slice], target: np.ndarray, places: Iterable[slice]) -> None:
     for taken, place in zip(rows, places, strict=True):
         target[place] = source[taken]
-
-
-def episode_runs(episode_index: np.ndarray) -> dict[int, list[slice]]:
-    """The runs of adjacent rows of each episode in a file's column `episode_index (rows,)`."""
-    edges = np.flatnonzero(np.diff(episode_index)) + 1
-    runs: dict[int, list[slice]] = {}
-    for start, stop in itertools.pairwise([0, *edges.tolist(), len(episode_index)]):
-        if start < stop:
-            runs.setdefault(int(episode_index[start]), []).append(slice(start, stop))
-    return runs
-
-
-def rows_of_episode(
-    runs: Mapping[int, Sequence[slice]], frame_index: np.ndarray, episode: int, length: int, path: Path
-) -> slice:
-    """
-    The rows of an episode in its file.
-
-    Args:
-        runs: as `episode_runs` gives them.
-        frame_index: that column of the file, `(rows,)`.
-        episode, length: its id, and its frames as the metadata say.
-        path: of the file.
-
-    Raises:
-        InputError: they are not as many, not adjacent or not in order.
-    """
-    found = runs.get(episode, [])
-    if len(found) > 1:
-        raise InputError(f"{path}: the rows of episode {episode} are not adjacent; write the dataset anew")
-    rows = found[0] if found else slice(0, 0)
-    if rows.stop - rows.start != length:
-        raise InputError(f"{path}: episode {episode} has {rows.stop - rows.start} rows, its metadata say {length}")
-    wrong = frame_index[rows] != np.arange(length)
-    if wrong.any():
-        raise InputError(
-            f"{path}: episode {episode} is out of order: its row {wrong.argmax()} has another frame_index"
-        )
-    return rows
 
 
 def _episode_rows(file: ColumnFile, episodes: np.ndarray, lengths: np.ndarray) -> list[slice]:

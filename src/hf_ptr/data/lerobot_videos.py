@@ -11,16 +11,17 @@ import numpy as np
 
 from hf_ptr.data.columns import open_columns
 from hf_ptr.data.lerobot_paths import filled
-from hf_ptr.data.video import VideoClip
+from hf_ptr.data.stored_pictures import PictureClips
+from hf_ptr.data.video import Clip, VideoClip
 from hf_ptr.errors import InputError
 
 # A year: no video is longer, and a wild number would be sought for in vain.
 MAX_SECONDS = 3.2e7
 
-Clips = Mapping[int, VideoClip]
+Clips = Mapping[int, Clip]
 
 
-class CameraClips(Mapping[str, Mapping[int, VideoClip]]):
+class CameraClips(Mapping[str, Clips]):
     """
     The clips of every camera by episode id.
 
@@ -55,30 +56,56 @@ class CameraClips(Mapping[str, Mapping[int, VideoClip]]):
 
 
 def camera_clips(
-    root: Path, info: Mapping[str, Any], files: Sequence[Path], episodes: Sequence[int], lengths: Sequence[int]
+    root: Path,
+    info: Mapping[str, Any],
+    files: Sequence[Path],
+    episodes: Sequence[int],
+    lengths: Sequence[int],
+    tables: Sequence[str],
 ) -> CameraClips:
     """
-    The cameras of a dataset.
+    The cameras of a dataset: those with videos, and those whose pictures lie in the tables.
 
     Args:
         root: its folder.
         info: `meta/info.json`.
         files: of v3.0, the tables of episodes.
-        episodes, lengths: of v2.1, the episodes' ids and frames.
+        episodes, lengths, tables: the episodes' ids, frames and data files.
 
     Raises:
         InputError: the template of the videos' paths leaves the folder. This is no accident, and refused whatever
             is asked for.
     """
-    cameras = [name for name, feature in info["features"].items() if feature["dtype"] == "video"]
+    cameras = cameras_of(info, "video")
     v3 = info["codebase_version"] == "v3.0"
     places = ("chunk_index", "file_index") if v3 else ("episode_chunk", "episode_index")
     if info["video_path"] is not None:
         for camera in cameras:
             filled(info, "video_path", {"video_key": camera, **dict.fromkeys(places, 0)}, root)
-    if v3:
-        return CameraClips(cameras, partial(_clips_v3, root, info, files))
-    return CameraClips(cameras, partial(_clips_v21, root, info, episodes, lengths))
+    of_videos: Callable[[str], Clips]
+    of_videos = partial(_clips_v3, root, info, files) if v3 else partial(_clips_v21, root, info, episodes, lengths)
+    stored = dict(zip(episodes, zip(lengths, tables, strict=True), strict=True))
+    pictures = cameras_of(info, "image")
+    return CameraClips([*cameras, *pictures], partial(_clips, frozenset(pictures), of_videos, root, stored))
+
+
+def cameras_of(info: Mapping[str, Any], kind: str) -> list[str]:
+    """The features of `meta/info.json` that are a `"video"`, or an `"image"` of three colours."""
+    return [
+        name
+        for name, feature in info["features"].items()
+        if feature["dtype"] == kind and (kind == "video" or (len(feature["shape"]) == 3 and 3 in feature["shape"]))
+    ]
+
+
+def _clips(
+    pictures: frozenset[str],
+    of_videos: Callable[[str], Clips],
+    root: Path,
+    stored: Mapping[int, tuple[int, str]],
+    camera: str,
+) -> Clips:
+    return PictureClips(root, camera, stored) if camera in pictures else of_videos(camera)
 
 
 def _clips_v3(root: Path, info: Mapping[str, Any], files: Sequence[Path], camera: str) -> Clips:

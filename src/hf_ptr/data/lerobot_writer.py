@@ -15,11 +15,14 @@ from hf_ptr.data.lerobot_files import (
     VideoFiles,
     arrow_schema,
     arrow_table,
+    require_picture,
+    require_plain_name,
     statistics_columns,
     writable,
     write_metadata,
 )
-from hf_ptr.data.statistics import feature_statistics
+from hf_ptr.data.statistics import ImageStatistics, feature_statistics
+from hf_ptr.data.stored_pictures import png
 from hf_ptr.errors import InputError, nearest
 from hf_ptr.files import StagedFolder, write_json
 
@@ -53,7 +56,8 @@ class DatasetWriter:
         out: the dataset's folder; must not exist, or be empty.
         fps: frames per second.
         features: LeRobot features, name to `{"dtype", "shape", "names"}`: numeric ones of shape `[d]`, and `video`
-            ones of shape `[height, width, 3]`. The index columns are added.
+            or `image` ones of shape `[height, width, 3]`; images lie in the tables, as PNG. The index columns are
+            added.
         robot_type: the robot's name.
         tasks: instructions to number first, in this order; others are numbered as they come.
         data_files_size_in_mb: a new table file is begun before one outgrows this.
@@ -81,7 +85,7 @@ class DatasetWriter:
             raise InputError(f"fps is {fps}; it must be a positive number")
         self.fps = fps
         self.robot_type = robot_type
-        self._numeric, self._videos = _checked_features(features)
+        self._numeric, self._videos, self._images = _checked_features(features)
         self.features = {
             **{name: dict(feature) for name, feature in features.items() if name not in DEFAULT_FEATURES},
             **{name: dict(feature) for name, feature in DEFAULT_FEATURES.items()},
@@ -94,6 +98,7 @@ class DatasetWriter:
         self._closed = False
         self._schema = arrow_schema(self._table_features())
         self._data = DataFiles(data_files_size_in_mb)
+        self._images_seen = {key: ImageStatistics() for key in self._images}
         self._video = {
             key: VideoFiles(key, tuple(self.features[key]["shape"]), fps, video_files_size_in_mb)
             for key in self._videos
@@ -121,7 +126,8 @@ class DatasetWriter:
         Args:
             columns: every numeric feature, `(n, d)`.
             task: the instruction, or one per frame.
-            videos: every video feature's `n` frames, each `(height, width, 3)` uint8 RGB; may be a generator.
+            videos: every video and image feature's `n` frames, each `(height, width, 3)` uint8 RGB; may be a
+                generator.
 
         Raises:
             InputError: features are missing or unknown, shapes or lengths do not fit, a value is NaN or infinite, or
@@ -131,7 +137,7 @@ class DatasetWriter:
             raise RuntimeError("the writer is closed; an episode can no longer be added")
         arrays = self._checked_columns(columns)
         videos = videos or {}
-        _same_names("videos", videos, self._videos)
+        _same_names("videos", videos, [*self._videos, *self._images])
         length = len(next(iter(arrays.values())))
         per_frame = [task] * length if isinstance(task, str) else list(task)
         if len(per_frame) != length:
@@ -230,15 +236,19 @@ class DatasetWriter:
             "meta/episodes/chunk_index": 0,
             "meta/episodes/file_index": 0,
         }
+        pictures = {}
+        for key in self._images:
+            pictures[key], seen = self._encoded(key, videos[key], length)
+            self._images_seen[key].merge(seen)
+            statistics[key] = seen.statistics()
         with writable(self.out):
             row["data/chunk_index"], row["data/file_index"] = self._data.add(
-                self._folder.path(), arrow_table(arrays, self._schema)
+                self._folder.path(), arrow_table(arrays, pictures, self._schema)
             )
-        for key, frames in videos.items():
-            files = self._video[key]
+        for key, files in self._video.items():
             with writable(self.out):
                 files.begin_episode(self._folder.path(), length)
-            for frame in frames:
+            for frame in videos[key]:
                 with writable(self.out):
                     files.add(frame)
             row.update(files.end_episode(episode, length))
@@ -247,10 +257,24 @@ class DatasetWriter:
         self._episodes.append(row)
         self._frames += length
 
+    def _encoded(self, key: str, frames: Iterable[np.ndarray], length: int) -> tuple[list[bytes], ImageStatistics]:
+        """An episode's pictures of an image feature as PNG, and their statistics."""
+        shape, seen = tuple(self.features[key]["shape"]), ImageStatistics()
+        encoded = []
+        for frame in frames:
+            require_picture(key, frame, shape)
+            seen.add(frame)
+            encoded.append(png(frame))
+        if len(encoded) != length:
+            raise InputError(f"image {key!r} of episode {len(self._episodes)} has {len(encoded)} frames, not {length}")
+        return encoded, seen
+
     def _write_metadata(self, root: Path) -> None:
         for key, files in self._video.items():
             self.features[key]["info"] = files.info()
-        statistics = {name: feature_statistics(self._data.column(root, name)) for name in self._table_features()}
+        numeric = [name for name in self._table_features() if name not in self._images]
+        statistics = {name: feature_statistics(self._data.column(root, name)) for name in numeric}
+        statistics |= {key: seen.statistics() for key, seen in self._images_seen.items()}
         statistics |= {key: files.total.statistics() for key, files in self._video.items()}
         write_metadata(
             root,
@@ -295,34 +319,37 @@ def write_table(table: EpisodeTable, out: str | Path, *, meta: Mapping[str, Any]
     return writer.out
 
 
-def _checked_features(features: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[str]]:
-    """The names of the numeric and of the video features.
+def _checked_features(features: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[str], list[str]]:
+    """The names of the numeric, of the video and of the image features.
 
     Raises:
         InputError: a feature that cannot be written.
     """
     numeric: list[str] = []
     videos: list[str] = []
+    images: list[str] = []
     for name, feature in features.items():
         if name in DEFAULT_FEATURES:
             continue
         dtype, shape = feature.get("dtype"), list(feature.get("shape") or ())
-        # The name becomes part of a column and, for videos, of a path.
-        if not name or "/" in name or "\\" in name or name.strip(".") == "":
-            raise InputError(f"feature name {name!r} cannot be written; use letters, digits, '_' and '.'")
+        require_plain_name(name)
         if dtype == "video":
             if len(shape) != 3 or shape[2] != 3 or shape[0] % 2 or shape[1] % 2 or min(shape) < 1:
                 raise InputError(f"video {name!r} has shape {shape}; it must be [height, width, 3] with even sides")
             videos.append(name)
+        elif dtype == "image":
+            if len(shape) != 3 or shape[2] != 3 or min(shape) < 1:
+                raise InputError(f"image {name!r} has shape {shape}; it must be [height, width, 3]")
+            images.append(name)
         elif dtype in NUMERIC_DTYPES and len(shape) == 1 and shape[0] >= 1:
             numeric.append(name)
         else:
             raise InputError(
-                f"feature {name!r} ({dtype}, shape {shape}) cannot be written; numeric vectors and videos can"
+                f"feature {name!r} ({dtype}, shape {shape}) cannot be written; numeric vectors, videos and images can"
             )
     if not numeric:
         raise InputError("features has no numeric vector; a dataset needs at least a state or an action")
-    return numeric, videos
+    return numeric, videos, images
 
 
 def _same_names(what: str, given: Mapping[str, Any], expected: Sequence[str]) -> None:

@@ -30,6 +30,7 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
     | `state` | `(200,)` | unified |
     | `state_dim_mask` | `(200,)` bool | the slots of its state |
     | `source_index` | int64 | into `source_names` |
+    | `weight` | float32 | only where a source brings weights; 1 for those of the others |
 
     `observation` is what the cameras saw, or without cameras the unified state. `index`, `target_index`,
     `previous_index` and `episode_index` are shifted so that those of two sources are never the same; `task_index`
@@ -45,6 +46,7 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
         cameras: features that every source has; without, the state is what is observed.
         state_feature, action_feature: under the mixture's names.
         image_size: of the pictures.
+        tasks: instructions that `task_index` is to count; those of all sources by default.
 
     Raises:
         InputError: as [`ChunkDataset`], or two sources have the same name.
@@ -62,6 +64,7 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
         state_feature: str = "observation.state",
         action_feature: str = "action",
         image_size: int | tuple[int, int] = 96,
+        tasks: Sequence[str] | None = None,
     ) -> None:
         if not sources:
             raise InputError("a mixture needs at least one source")
@@ -77,32 +80,40 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
                 chunk_size=chunk_size,
                 segment_chunks=segment_chunks,
                 chunk_stride=chunk_stride,
-                target_offset=source.spec.target_offset or target_offset,
+                target_offset=target_offset if source.spec.target_offset is None else source.spec.target_offset,
                 observation_features=self.cameras or (state_feature,),
                 state_feature=state_feature,
                 action_feature=action_feature,
                 image_size=image_size,
+                weights=source.weights,
             )
             for source in sources
         ]
+        self._weighted = any(part.weights is not None for part in self.parts)
         self.chunk_size = chunk_size
         self.segment_chunks = segment_chunks
         self.chunk_stride = chunk_stride
         # What one who scores a single dataset with the policy begins with.
         self.target_offset = self.parts[0].target_offset
-        self.tasks = tuple(dict.fromkeys(task for source in sources for task in source.table.tasks))
+        self.tasks = tuple(tasks or dict.fromkeys(task for source in sources for task in source.table.tasks))
         place = {task: number for number, task in enumerate(self.tasks)}
         self._task_places = [torch.tensor([place[task] for task in source.table.tasks]) for source in sources]
         ends = np.cumsum([len(part) for part in self.parts])
         self._starts = torch.tensor([0, *ends[:-1].tolist()])
         self._space = UnifiedActionSpace()
         self._masks = {
-            kind: torch.stack([self._space.mask(source.embodiment, kind) for source in sources])
-            for kind in ("state", "action")
+            kind: torch.stack([source.robot.mask(kind) for source in sources]) for kind in ("state", "action")
         }
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
+
+    @property
+    def weights(self) -> torch.Tensor | None:
+        """`(chunks,)`, how much each counts; None where all count alike."""
+        if not self._weighted:
+            return None
+        return torch.cat([torch.ones(len(part)) if part.weights is None else part.weights for part in self.parts])
 
     @property
     def shares(self) -> np.ndarray:
@@ -172,12 +183,14 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
     def _part(self, number: int, rows: list[int]) -> Batch:
         """The batch of one source's chunks, in what all sources have in common."""
         batch = self.parts[number].__getitems__(rows)
-        robot = self.sources[number].embodiment
+        robot = self.sources[number].robot.embodiment
         batch["actions"] = self._space.unify(batch["actions"], robot, "action")
         batch["state"] = self._space.unify(batch["state"], robot, "state")
         if not self.cameras:
             for key in ("observation", "next_observation"):
                 batch[key] = self._space.unify(batch[key], robot, "state")
+        if self._weighted:
+            batch.setdefault("weight", torch.ones(len(rows)))
         batch["task_index"] = self._task_places[number][batch["task_index"]]
         shift = number * SOURCE_STRIDE
         batch["episode_index"] = batch["episode_index"] + shift
@@ -198,9 +211,9 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
         total, mean, square = np.zeros(WIDTH), np.zeros(WIDTH), np.zeros(WIDTH)
         for source, part, share in zip(self.sources, self.parts, self.shares, strict=True):
             values = (part.state if kind == "state" else part.action).double()
-            mask = self._space.mask(source.embodiment, kind).numpy()
+            mask = source.robot.mask(kind).numpy()
             for sums, moment in ((mean, values.mean(dim=0)), (square, (values**2).mean(dim=0))):
-                sums += share * self._space.unify(moment, source.embodiment, kind).numpy()
+                sums += share * self._space.unify(moment, source.robot.embodiment, kind).numpy()
             total += share * mask
         filled = np.where(total > 0, total, 1.0)
         mean, square = mean / filled, square / filled

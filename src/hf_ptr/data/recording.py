@@ -34,6 +34,7 @@ def record_metaworld(
     pixels: int | None = None,
     workers: int | None = None,
     operators: Sequence[str] = ("expert",),
+    control: str = "hand",
 ) -> Path:
     """Record scripted experts, `episodes` successful demonstrations of every task, as a LeRobotDataset v3.0.
 
@@ -51,6 +52,7 @@ def record_metaworld(
         workers: processes; by default one a core.
         operators: who demonstrates, in turn (`hf_ptr.envs.operators`); `meta/recording.json` says who did which
             episode, and in which frames it paused or slipped.
+        control: what the robot is told: `"hand"` or `"joints"` (`hf_ptr.envs.controls`).
 
     Returns:
         The dataset's folder.
@@ -59,11 +61,13 @@ def record_metaworld(
         InputError: an argument is out of range, a task is unknown or beyond its expert, `out` is not empty or cannot
             be written, or pictures cannot be rendered here.
     """
-    from hf_ptr.envs.metaworld import ACTION, FPS, IMAGE, ROBOT_TYPE, dataset_features, metaworld_version
+    from hf_ptr.envs.controls import control_of
+    from hf_ptr.envs.metaworld import ACTION, FPS, IMAGE, dataset_features, metaworld_version
     from hf_ptr.envs.operators import require_operators
     from hf_ptr.envs.rendering import select_backend
     from hf_ptr.envs.tasks import INSTRUCTIONS, task_names
-    from hf_ptr.envs.workers import available_cores, map_in_order, progress_bar
+    from hf_ptr.envs.workers import available_cores, map_in_order
+    from hf_ptr.progress import progress_bar
 
     names = task_names(tasks)
     if episodes < 1:
@@ -76,11 +80,12 @@ def record_metaworld(
             raise InputError(f"pixels is {pixels}; it must be an even number in {PIXELS[0]}..{PIXELS[1]}")
         select_backend()
     jobs = [
-        _Job(task, episode, seed, pixels, operators[episode % len(operators)])
+        _Job(task, episode, seed, pixels, control, operators[episode % len(operators)])
         for task in names
         for episode in range(episodes)
     ]
     version = metaworld_version()
+    robot_type = control_of(control).robot_type
     columns = [name for name in dataset_features() if name != ACTION]
     provenance = []
     with ExitStack() as stack:
@@ -89,8 +94,8 @@ def record_metaworld(
             DatasetWriter(
                 out,
                 fps=FPS,
-                features=dataset_features(pixels),
-                robot_type=ROBOT_TYPE,
+                features=dataset_features(pixels, control),
+                robot_type=robot_type,
                 tasks=[INSTRUCTIONS[task] for task in names],
             )
         )
@@ -125,12 +130,13 @@ class _Job:
     episode: int
     base_seed: int
     pixels: int | None
+    control: str
     operator: str
 
 
 @dataclass(frozen=True)
 class _Demonstration:
-    """`n` frames: observations `(n, d)` by feature, actions `(n, 4)`, pictures `(n, pixels, pixels, 3)`."""
+    """`n` frames: observations `(n, d)` by feature, actions `(n, da)`, pictures `(n, pixels, pixels, 3)`."""
 
     observations: dict[str, np.ndarray]
     actions: np.ndarray
@@ -145,7 +151,7 @@ def _record(job: _Job) -> _Demonstration:
     from hf_ptr.envs.operators import Operator
     from hf_ptr.envs.tasks import recording_seed
 
-    env = _environment(job.task, job.pixels)
+    env = _environment(job.task, job.pixels, job.control)
     for attempt in range(MAX_TRIES):
         seed = recording_seed(job.base_seed, job.task, job.episode * MAX_TRIES + attempt)
         operator = Operator(job.operator, np.random.default_rng(seed))
@@ -176,24 +182,24 @@ def _demonstrate(
     observation = env.reset(seed)
     remaining = MAX_STEPS
     while remaining:
-        action = operator.act(env.expert_action(), env.steps)
+        action = env.action_of(operator.act(env.expert_action(), env.steps))
         yield observation, action, env.picture() if env.has_camera else None
         solved_before = env.success
         observation = env.step(action)
         remaining = FRAMES_AFTER_SUCCESS if env.success and not solved_before else remaining - 1
 
 
-_current: dict[tuple[str, int | None], MetaWorldEnv] = {}
+_current: dict[tuple[str, int | None, str], MetaWorldEnv] = {}
 
 
-def _environment(task: str, pixels: int | None) -> MetaWorldEnv:
-    """This process's environment of the task; the one before is closed, as jobs come task by task."""
+def _environment(*wanted: Any) -> MetaWorldEnv:
+    """This process's environment of task, pixels and control; the one before is closed, as jobs come task by task."""
     from hf_ptr.envs.metaworld import MetaWorldEnv
 
-    if (task, pixels) not in _current:
+    if wanted not in _current:
         _close_environment()
-        _current[task, pixels] = MetaWorldEnv(task, pixels)
-    return _current[task, pixels]
+        _current[wanted] = MetaWorldEnv(*wanted)
+    return _current[wanted]
 
 
 def _close_environment() -> None:

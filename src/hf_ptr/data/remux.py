@@ -9,7 +9,7 @@ from typing import Any
 import av
 
 from hf_ptr.data.columns import first_line
-from hf_ptr.data.lerobot_files import VIDEO_PATH, NumberedFiles
+from hf_ptr.data.lerobot_files import NumberedFiles, video_template
 from hf_ptr.data.video import DECODE_ERRORS
 from hf_ptr.errors import InputError
 
@@ -27,7 +27,7 @@ class RemuxedFiles(NumberedFiles):
     """
 
     def __init__(self, key: str, fps: float, limit_mb: float) -> None:
-        super().__init__(VIDEO_PATH.replace("{video_key}", key), limit_mb)
+        super().__init__(video_template(key), limit_mb)
         self.key = key
         self.fps = fps
         self.info: dict[str, Any] = {}

@@ -25,7 +25,8 @@ def resampled(
     The table as if it had been recorded with `fps` frames per second.
 
     Frame `k` of an episode is the recorded frame nearest to the time `k / fps`; nothing is interpolated, so every
-    observation is one that was made. A frame that comes twice has a new id the second time.
+    observation is one that was made. A frame that comes twice has a new `frame_id` the second time, and keeps its
+    `observed_id`.
 
     Args:
         table: the episodes.
@@ -61,7 +62,8 @@ def resampled(
         taken.columns[action_feature] = added if summed is None else np.where(summed, added, at_frame)
     frame_id = taken.frame_id.copy()
     again = np.concatenate(([False], rows[1:] == rows[:-1]))
-    frame_id[again] = INSERTED + np.arange(int(again.sum()))
+    # Behind those that a fault has inserted.
+    frame_id[again] = max(INSERTED, int(table.frame_id.max()) + 1) + np.arange(int(again.sum()))
     return dataclasses.replace(taken, fps=fps, frame_id=frame_id, video_fps=table.video_fps)
 
 

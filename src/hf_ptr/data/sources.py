@@ -6,22 +6,23 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from hf_ptr.data.corruption import CorruptionTruth, corrupt
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot_videos import CameraClips
-from hf_ptr.data.resampling import KINDS, resampled
+from hf_ptr.data.resampling import KINDS
+from hf_ptr.data.robots import Robot
 from hf_ptr.data.statistics import normalization
-from hf_ptr.data.video import VideoClip
-from hf_ptr.embodiment import Embodiment, UnifiedActionSpace, load_embodiment
+from hf_ptr.data.video import Clip
+from hf_ptr.data.weights import read_weights
+from hf_ptr.embodiment import load_embodiment
 from hf_ptr.errors import InputError, nearest
 
 STATISTICS = ("own", "joint")
-# Ends of the names of parts whose action is an effort, a grip or a mode, and no displacement that adds up.
-HELD = ("gripper", "hand", "control_mode")
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,15 @@ class SourceSpec:
         embodiment: name of the robot, or a YAML file; says which slots its dimensions fill.
         weight: its share of the chunks is its part in the sum of all weights.
         name: of the source; by default the folder's.
-        episodes, skip_episodes: ids, as in a recipe.
+        episodes, skip_episodes, eval_episodes: ids, as in a recipe.
+        corruption, corruption_severity, corruption_seed: faults put into the episodes that are trained on.
+        weights: score file, or Hub id of one, whose weights the chunks count with; those of other sources count 1.
         features: what the mixture calls a feature, to what the dataset calls it.
         fps: frames per second to resample to; by default the dataset's own.
         actions: `"positions"` or `"displacements"`, see [`resampled`].
         statistics: `"own"` gives state and action in units of this source's mean and standard deviation, `"joint"`
             leaves them in raw units.
+        scale_floor: with `"own"`, the least standard deviation of the state, in its units, see [`normalization`].
         target_offset: `Δ` in frames (at `fps`); by default the recipe's.
     """
 
@@ -49,10 +53,16 @@ class SourceSpec:
     name: str | None = None
     episodes: str | None = None
     skip_episodes: str | None = None
+    eval_episodes: str | None = None
+    corruption: str = "clean"
+    corruption_severity: float = 1.0
+    corruption_seed: int = 0
+    weights: str | None = None
     features: dict[str, str] = field(default_factory=dict)
     fps: float | None = None
     actions: str = "positions"
     statistics: str = "own"
+    scale_floor: float = 0.0
     target_offset: int | None = None
 
     @classmethod
@@ -74,7 +84,8 @@ class SourceSpec:
             if not isinstance(content.get(key), str):
                 raise InputError(f"{where} names no {key}; add '{key}: …'")
         values = {key: value for key, value in content.items() if value is not None}
-        for key, kind in (("weight", float), ("fps", float), ("target_offset", int)):
+        wholes, numbers = ("corruption_seed", "target_offset"), ("weight", "fps", "corruption_severity", "scale_floor")
+        for key, kind in {**dict.fromkeys(numbers, float), **dict.fromkeys(wholes, int)}.items():
             if key in values and (isinstance(values[key], bool) or not isinstance(values[key], int | kind)):
                 raise InputError(f"{where}: {key} is {values[key]!r}, not a number")
         if not 0 < values.get("weight", 1.0) < float("inf"):
@@ -85,7 +96,7 @@ class SourceSpec:
         features = values.get("features", {})
         if not isinstance(features, Mapping) or not all(isinstance(name, str) for name in features.values()):
             raise InputError(f"{where}: features is {features!r}; write a mapping of names to the dataset's names")
-        for key in ("name", "episodes", "skip_episodes"):
+        for key in ("name", "episodes", "skip_episodes", "eval_episodes", "corruption", "weights"):
             if key in values:
                 values[key] = str(values[key])
         return cls(**values)
@@ -98,54 +109,62 @@ class Source:
 
     Attributes:
         spec: what the recipe says.
-        name: its name, unlike that of any other source.
-        table: its episodes under the mixture's names and at its frame rate; state and action in the units that the
-            spec asks for.
-        embodiment: the robot.
-        scale: for `"state"` and `"action"`, `mean` and `std` of the raw values, each `(d,)`; 0 and 1 where the values
-            are left raw.
+        robot: whose it is, and how a policy of the mixture is spoken to for it.
+        table: the episodes to train on, with the faults that were put in, under the mixture's names, at the robot's
+            frame rate and in its units.
+        truth: those faults.
+        weights: `(F,)`, how much each chunk counts; None where all count 1.
+        held_out: episodes as they were recorded, brought to the same; None without.
     """
 
     spec: SourceSpec
-    name: str
+    robot: Robot
     table: EpisodeTable
-    embodiment: Embodiment
-    scale: dict[str, dict[str, np.ndarray]]
+    truth: CorruptionTruth
+    weights: np.ndarray | None = None
+    held_out: EpisodeTable | None = None
 
-    def unified(self, vector: torch.Tensor, kind: str) -> torch.Tensor:
-        """The robot's raw `"state"` or `"action"` `(…, d)` as a policy of the mixture knows it, `(…, 200)`."""
-        scale = {name: torch.from_numpy(value) for name, value in self.scale[kind].items()}
-        return UnifiedActionSpace().unify((vector - scale["mean"]) / scale["std"], self.embodiment, kind)
-
-    def separate(self, vector: torch.Tensor, kind: str = "action") -> torch.Tensor:
-        """The inverse of `unified`: what the robot is given of a policy's `(…, 200)`, `(…, d)` in raw units."""
-        scale = {name: torch.from_numpy(value) for name, value in self.scale[kind].items()}
-        return UnifiedActionSpace().separate(vector, self.embodiment, kind) * scale["std"] + scale["mean"]
+    @property
+    def name(self) -> str:
+        """Unlike that of any other source."""
+        return self.robot.name
 
     def to_dict(self) -> dict[str, Any]:
         """What is needed to act with a policy of the mixture on this robot, as JSON holds it."""
-        return {
-            "name": self.name,
-            "embodiment": self.embodiment.name,
-            "fps": self.table.fps,
-            "features": self.spec.features,
-            "weight": self.spec.weight,
-            **{kind: {key: value.tolist() for key, value in scale.items()} for kind, scale in self.scale.items()},
-        }
+        return {**self.robot.to_dict(), "weight": self.spec.weight}
 
 
 def make_source(
-    spec: SourceSpec, table: EpisodeTable, name: str, *, state_feature: str, action_feature: str
+    spec: SourceSpec,
+    table: EpisodeTable,
+    name: str,
+    *,
+    state_feature: str = "observation.state",
+    action_feature: str = "action",
+    held_out: EpisodeTable | None = None,
+    weight_file: Path | None = None,
 ) -> Source:
     """
     Brings a table to what a mixture's sources have in common.
 
+    Args:
+        spec: of the source.
+        table: its episodes to train on, as they were read.
+        name: of the source.
+        state_feature, action_feature: under the mixture's names.
+        held_out: episodes to evaluate on, as they were read.
+        weight_file: the score file that `spec.weights` names, pulled.
+
     Raises:
-        InputError: a feature is missing, the embodiment is unknown, or the robot's vectors have another width.
+        InputError: a feature is missing, the embodiment or the faults are unknown, the robot's vectors have another
+            width, or the score file is of another dataset.
     """
-    table = _renamed(table, spec.features)
+    table, truth = corrupt(
+        _renamed(table, spec.features), spec.corruption, spec.corruption_seed, spec.corruption_severity
+    )
     embodiment = load_embodiment(spec.embodiment)
-    for kind, feature in (("state", state_feature), ("action", action_feature)):
+    named = {"state": state_feature, "action": action_feature}
+    for kind, feature in named.items():
         width = table.feature(feature).shape[1]
         if width != embodiment.width(kind):
             raise InputError(
@@ -153,21 +172,38 @@ def make_source(
                 f"{embodiment.width(kind)}; choose another embodiment"
             )
     table.require_finite([state_feature, action_feature])
-    if spec.fps is not None:
-        summed = np.zeros(embodiment.width("action"), dtype=bool)
-        for part, columns_of_part in embodiment.parts("action").items():
-            summed[columns_of_part.start : columns_of_part.stop] = not part.endswith(HELD)
-        table = resampled(table, spec.fps, actions=spec.actions, action_feature=action_feature, summed=summed)
-    scale = {}
+    weights = None if weight_file is None else read_weights(weight_file, table)
+    recorded = table.frame_id
+    raw = {
+        kind: {
+            "mean": np.zeros(embodiment.width(kind), np.float32),
+            "std": np.ones(embodiment.width(kind), np.float32),
+        }
+        for kind in named
+    }
+    robot = Robot(name, embodiment, table.fps if spec.fps is None else spec.fps, spec.features, spec.actions, raw)
+    table = robot.at_its_rate(table, action_feature)
+    if weights is not None:
+        # A frame that is left out takes its weight with it, and one that comes twice has it twice.
+        order = np.argsort(recorded, kind="stable")
+        weights = weights[order][np.searchsorted(recorded[order], table.observed_id)]
+    if spec.statistics == "own":
+        floors = {"state": spec.scale_floor, "action": 0.0}
+        own = {kind: normalization(table, [feature], floor=floors[kind]) for kind, feature in named.items()}
+        robot = dataclasses.replace(robot, scale=own)
+    if held_out is not None:
+        held_out = robot.at_its_rate(_renamed(held_out, spec.features), action_feature)
+        held_out = _scaled(held_out, robot, named)
+    return Source(spec, robot, _scaled(table, robot, named), truth, weights, held_out)
+
+
+def _scaled(table: EpisodeTable, robot: Robot, named: Mapping[str, str]) -> EpisodeTable:
+    """State and action in the robot's units."""
     columns = dict(table.columns)
-    for kind, feature in (("state", state_feature), ("action", action_feature)):
-        values = columns[feature]
-        if spec.statistics == "own":
-            scale[kind] = normalization(table, [feature])
-            columns[feature] = (values - scale[kind]["mean"]) / scale[kind]["std"]
-        else:
-            scale[kind] = {"mean": np.zeros(values.shape[1], np.float32), "std": np.ones(values.shape[1], np.float32)}
-    return Source(spec, name, dataclasses.replace(table, columns=columns), embodiment, scale)
+    for kind, feature in named.items():
+        scale = robot.scale[kind]
+        columns[feature] = (table.feature(feature) - scale["mean"]) / scale["std"]
+    return dataclasses.replace(table, columns=columns)
 
 
 def _renamed(table: EpisodeTable, features: Mapping[str, str]) -> EpisodeTable:
@@ -191,5 +227,5 @@ def _renamed(table: EpisodeTable, features: Mapping[str, str]) -> EpisodeTable:
     )
 
 
-def _clips(table: EpisodeTable, names: Mapping[str, str], camera: str) -> Mapping[int, VideoClip]:
+def _clips(table: EpisodeTable, names: Mapping[str, str], camera: str) -> Mapping[int, Clip]:
     return table.videos[names[camera]]

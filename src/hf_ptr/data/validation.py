@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from hf_ptr.data.columns import ColumnFile, RowError, first_line, open_columns
+from hf_ptr.data.episode_rows import episode_runs, rows_of_episode
 from hf_ptr.data.lerobot_metadata import Metadata, read_metadata
-from hf_ptr.data.lerobot_reader import INDEX_COLUMNS, episode_runs, rows_of_episode, vector_widths
+from hf_ptr.data.lerobot_reader import INDEX_COLUMNS, vector_widths
 from hf_ptr.data.video import FrameReader, VideoClip, VideoHeader, video_header
 from hf_ptr.errors import InputError
 
@@ -115,6 +116,7 @@ def validate_dataset(
     skip: Collection[int] = (),
     cameras: Collection[str] | None = None,
     decode: bool = True,
+    every_frame: bool = False,
     watch: Watch = unwatched,
 ) -> Validation:
     """
@@ -126,6 +128,7 @@ def validate_dataset(
         skip: ids of those not to look at.
         cameras: whose videos to look at; all by default.
         decode: whether each episode's first and last picture are decoded; the files' headers are read in any case.
+        every_frame: whether all pictures are decoded, as training would over time.
         watch: is given a description and a list, and gives back what to go through instead.
 
     Returns:
@@ -145,7 +148,7 @@ def validate_dataset(
     checker.check_tables(metadata, watch)
     found.cameras = tuple(camera for camera in metadata.videos if cameras is None or camera in cameras)
     for camera in found.cameras:
-        checker.check_camera(metadata, camera, decode, watch)
+        checker.check_camera(metadata, camera, decode, every_frame, watch)
     return found
 
 
@@ -180,6 +183,7 @@ class _Checker:
         self.skip = skip
         self._span: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._indices: list[np.ndarray] = []
+        self._readable: set[int] = set()
 
     def complain(
         self, message: str, episode: int | None = None, frame: int | None = None, *, warning: bool = False
@@ -243,6 +247,8 @@ class _Checker:
             for feature, description in features.items():
                 if description["dtype"] == "image" and feature not in file.names:
                     self._complain_of_each(f"{name} lacks the column {feature!r}", rows)
+                    return
+            self._readable.update(rows)
 
     def _check_indices(self, file: ColumnFile, rows: Mapping[int, slice], metadata: Metadata) -> None:
         index, tasks = file.integers(INDEX_COLUMNS[2]), file.integers(INDEX_COLUMNS[3])
@@ -319,20 +325,26 @@ class _Checker:
             except RowError as error:
                 self.complain(str(error), episode, error.row)
 
-    def check_camera(self, metadata: Metadata, camera: str, decode: bool, watch: Watch) -> None:
-        """The videos of a camera: there, of the dataset's rate and size, as long as the table, and decodable."""
+    def check_camera(self, metadata: Metadata, camera: str, decode: bool, every_frame: bool, watch: Watch) -> None:
+        """The videos of a camera: there, of the dataset's rate and size, as long as the table, decodable; images."""
         try:
             clips = metadata.videos[camera]
         except (InputError, OSError) as error:
             self.complain(f"camera {camera!r}: {first_line(error)}")
             return
-        fps, shape = float(metadata.info["fps"]), metadata.info["features"][camera]["shape"]
+        feature, fps = metadata.info["features"][camera], float(metadata.info["fps"])
+        shape = feature["shape"]
         reader = FrameReader(camera, clips, fps, THUMBNAIL, cache_bytes=0)
         headers: dict[Path, VideoHeader | str] = {}
         listed = zip(metadata.episode_index.tolist(), metadata.lengths.tolist(), strict=True)
-        for episode, length in watch(f"videos of {camera}", [pair for pair in listed if self._wanted(pair[0])]):
+        for episode, length in watch(f"pictures of {camera}", [pair for pair in listed if self._wanted(pair[0])]):
+            if feature["dtype"] == "image":
+                # Its table is looked at already, and complained of if it is not there.
+                if (decode or every_frame) and episode in self._readable:
+                    self._check_pictures(reader, episode, length, every_frame)
+                continue
             clip = clips.get(episode)
-            if clip is None:
+            if not isinstance(clip, VideoClip):
                 self.complain(f"the episode has no video of {camera!r}", episode)
                 continue
             if clip.path not in headers:
@@ -342,8 +354,9 @@ class _Checker:
                 self.complain(header, episode)
                 continue
             self._check_length(clip, header, episode, length, fps, metadata.info["codebase_version"] == "v2.1")
-            if decode:
-                self._check_pictures(reader, episode, length, header.frames - round(clip.start * fps))
+            if decode or every_frame:
+                available = header.frames - round(clip.start * fps)
+                self._check_pictures(reader, episode, min(length, available), every_frame)
 
     def _header(self, path: Path, fps: float, shape: Sequence[int]) -> VideoHeader | str:
         """The header of a file, or what keeps it from being used; what is wrong with the whole file is noted."""
@@ -373,9 +386,8 @@ class _Checker:
         elif alone and available > length:
             self.complain(f"{name} has {available} frames, the table {length}", episode, warning=True)
 
-    def _check_pictures(self, reader: FrameReader, episode: int, length: int, available: int) -> None:
-        last = min(length, available) - 1
-        for frame in sorted({0, last}) if last >= 0 else ():
+    def _check_pictures(self, reader: FrameReader, episode: int, length: int, every_frame: bool) -> None:
+        for frame in range(length) if every_frame else sorted({0, length - 1} - {-1}):
             try:
                 reader.read([episode], [frame])
             except (InputError, OSError) as error:

@@ -7,6 +7,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import av
 import numpy as np
@@ -24,6 +25,40 @@ DECODE_ERRORS = (av.error.FFmpegError, OSError, ValueError)
 _INHERITED: list[object] = []
 
 
+class OpenedFile(Protocol):
+    """A file that pictures are read from."""
+
+    def frame_at(self, place: float) -> np.ndarray | None:
+        """The picture at a place that a clip gave, `(height, width, 3)` uint8 RGB; None when there is none."""
+        ...
+
+    def rest(self) -> None:
+        """Lets go of what only neighbouring pictures need."""
+        ...
+
+    def close(self) -> None:
+        """Frees the file."""
+        ...
+
+
+class Clip(Protocol):
+    """Where the pictures of an episode lie, `frames` of them in the file `path`."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def frames(self) -> int: ...
+
+    def place(self, frame: int, fps: float) -> float:
+        """Where in the file a frame is, in what the opened file counts."""
+        ...
+
+    def open(self, fps: float, size: tuple[int, int] | None) -> OpenedFile:
+        """The file, from which pictures come in `size`."""
+        ...
+
+
 @dataclass(frozen=True)
 class VideoClip:
     """
@@ -38,6 +73,14 @@ class VideoClip:
     path: Path
     start: float
     frames: int
+
+    def place(self, frame: int, fps: float) -> float:
+        """Seconds from the file's beginning to a frame."""
+        return self.start + frame / fps
+
+    def open(self, fps: float, size: tuple[int, int] | None) -> OpenedFile:
+        """The video, whose frames come in `size`."""
+        return _OpenVideo(self.path, fps, size)
 
 
 @dataclass(frozen=True)
@@ -76,8 +119,8 @@ class FrameReader:
     """
     Frames of one camera by episode and frame number.
 
-    Frames are found by their time stamps, each within half a frame of where it should be. Every process opens the
-    files for itself, so a reader can be used in the workers of a `DataLoader`.
+    Those of a video are found by their time stamps, each within half a frame of where it should be. Every process
+    opens the files for itself, so a reader can be used in the workers of a `DataLoader`.
 
     Args:
         camera: its name, for messages.
@@ -85,12 +128,15 @@ class FrameReader:
         fps: frames per second of the dataset.
         size: `(height, width)` that frames are scaled to while they are converted; None leaves them as they are.
         cache_bytes: decoded frames kept, the least recently used out first.
+
+    Attributes:
+        decoded: how many frames were decoded so far, in this process.
     """
 
     def __init__(
         self,
         camera: str,
-        clips: Mapping[int, VideoClip],
+        clips: Mapping[int, Clip],
         fps: float,
         size: tuple[int, int] | None = None,
         cache_bytes: int = CACHE_BYTES,
@@ -106,7 +152,8 @@ class FrameReader:
         self._process = os.getpid()
         self._frames: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
         self._held = 0
-        self._files: OrderedDict[Path, _OpenVideo] = OrderedDict()
+        self._files: OrderedDict[Path, OpenedFile] = OrderedDict()
+        self.decoded = 0
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_frames", "_files", "_held")}
@@ -135,6 +182,7 @@ class FrameReader:
         wanted = list(zip(map(int, episodes), map(int, frames), strict=True))
         found = {}
         missing: dict[Path, list[tuple[float, tuple[int, int]]]] = defaultdict(list)
+        clips: dict[Path, Clip] = {}
         for key in dict.fromkeys(wanted):
             if key in self._frames:
                 self._frames.move_to_end(key)
@@ -145,31 +193,33 @@ class FrameReader:
             clip = self.clips[key[0]]
             if not 0 <= key[1] < clip.frames:
                 raise InputError(f"episode {key[0]} has {clip.frames} frames, and no frame {key[1]}")
-            missing[clip.path].append((clip.start + key[1] / self.fps, key))
+            clips[clip.path] = clip
+            missing[clip.path].append((clip.place(key[1], self.fps), key))
         for path, places in missing.items():
-            video = self._open(path)
-            for seconds, key in sorted(places):
-                picture = video.frame_at(seconds)
+            file = self._open(clips[path])
+            for place, key in sorted(places):
+                picture = file.frame_at(place)
                 if picture is None:
                     raise InputError(
-                        f"{path} has no frame at {seconds:.3f} seconds, frame {key[1]} of episode {key[0]}; the video "
-                        "is shorter than its table"
+                        f"{path} has no frame {key[1]} of episode {key[0]}; the video is shorter than its table"
                     )
+                self.decoded += 1
                 found[key] = self._keep(key, picture)
+            file.rest()
         if out is None:
             return np.stack([found[key] for key in wanted])
         for place, key in enumerate(wanted):
             out[place] = found[key]
         return out
 
-    def _open(self, path: Path) -> _OpenVideo:
-        if path in self._files:
-            self._files.move_to_end(path)
+    def _open(self, clip: Clip) -> OpenedFile:
+        if clip.path in self._files:
+            self._files.move_to_end(clip.path)
         else:
-            self._files[path] = _OpenVideo(path, self.fps, self.size)
+            self._files[clip.path] = clip.open(self.fps, self.size)
             if len(self._files) > OPEN_FILES:
                 self._files.popitem(last=False)[1].close()
-        return self._files[path]
+        return self._files[clip.path]
 
     def _keep(self, key: tuple[int, int], picture: np.ndarray) -> np.ndarray:
         self._frames[key] = picture
@@ -228,6 +278,9 @@ class _OpenVideo:
     def _picture(self, frame: av.VideoFrame) -> np.ndarray:
         height, width = self.size or (frame.height, frame.width)
         return frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA")
+
+    def rest(self) -> None:
+        """Nothing: the decoder holds one frame, and stands where it can go on."""
 
     def close(self) -> None:
         """Frees the file."""

@@ -32,6 +32,22 @@ class Embodiment:
     state: dict[str, range]
     action: dict[str, range]
 
+    @classmethod
+    def of_parts(cls, name: str, state: Any, action: Any, description: str = "", where: str = "") -> Embodiment:
+        """
+        The embodiment whose state and action are these lists of parts, each in the order of the robot's vector.
+
+        Args:
+            name, description: of the robot.
+            state, action: the parts; anything else is refused.
+            where: what messages call it; its name by default.
+
+        Raises:
+            InputError: as [`load_embodiment`].
+        """
+        columns = (_columns(parts, kind, where or name) for kind, parts in zip(KINDS, (state, action), strict=True))
+        return cls(name, description, *columns)
+
     def parts(self, kind: str) -> dict[str, range]:
         """The columns of each part of the `"state"` or the `"action"`."""
         if kind not in KINDS:
@@ -81,9 +97,7 @@ def _parse(text: str, name: str, where: str) -> Embodiment:
         raise InputError(f"embodiment {where} is no valid YAML: {getattr(error, 'problem', error)}") from error
     if not isinstance(content, dict) or not set(KINDS) <= set(content) <= {"description", *KINDS}:
         raise InputError(f"embodiment {where} must hold the keys state and action, and may hold a description")
-    return Embodiment(
-        name, str(content.get("description", "")), *(_columns(content[kind], kind, where) for kind in KINDS)
-    )
+    return Embodiment.of_parts(name, content["state"], content["action"], str(content.get("description", "")), where)
 
 
 def _columns(parts: Any, kind: str, where: str) -> dict[str, range]:

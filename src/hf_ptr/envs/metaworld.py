@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hf_ptr.envs.controls import control_of
 from hf_ptr.envs.rendering import Camera
 from hf_ptr.envs.tasks import INSTRUCTIONS, task_name
 from hf_ptr.errors import InputError
@@ -18,7 +19,6 @@ from hf_ptr.errors import InputError
 if TYPE_CHECKING:
     from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
-ROBOT_TYPE = "sawyer"
 FPS = 80
 ENVIRONMENT_STATE = "observation.environment_state"
 STATE = "observation.state"
@@ -36,20 +36,16 @@ CAMERA_POSITION = (0.75, 0.075, 0.7)
 _NOT_INSTALLED = "Meta-World is not installed; pip install 'hf-ptr[metaworld]'"
 _OBJECTS = [f"object_{part}" for part in range(14)]
 _NOW = ["hand_x", "hand_y", "hand_z", "gripper_opening", *_OBJECTS]
-FEATURES: dict[str, dict[str, Any]] = {
-    ENVIRONMENT_STATE: {
-        "dtype": "float32",
-        "shape": [39],
-        "names": [*_NOW, *(f"previous_{name}" for name in _NOW), "goal_x", "goal_y", "goal_z"],
-    },
-    STATE: {"dtype": "float32", "shape": [4], "names": _NOW[:4]},
-    ACTION: {"dtype": "float32", "shape": [4], "names": ["delta_x", "delta_y", "delta_z", "gripper_effort"]},
-}
+_OBSERVED = [*_NOW, *(f"previous_{name}" for name in _NOW), "goal_x", "goal_y", "goal_z"]
 
 
-def dataset_features(pixels: int | None = None) -> dict[str, dict[str, Any]]:
+def dataset_features(pixels: int | None = None, control: str = "hand") -> dict[str, dict[str, Any]]:
     """The features of a recording, as in LeRobot's `meta/info.json`; with a video when `pixels` is its size."""
-    features = {name: dict(feature) for name, feature in FEATURES.items()}
+    told = control_of(control)
+    names = {ENVIRONMENT_STATE: _OBSERVED, STATE: list(told.state_names), ACTION: list(told.action_names)}
+    features: dict[str, dict[str, Any]] = {
+        name: {"dtype": "float32", "shape": [len(parts)], "names": parts} for name, parts in names.items()
+    }
     if pixels is not None:
         features[IMAGE] = {"dtype": "video", "shape": [pixels, pixels, 3], "names": ["height", "width", "channels"]}
     return features
@@ -70,19 +66,20 @@ def metaworld_version() -> str:
 class MetaWorldEnv:
     """One Meta-World task whose goal can be observed and whose objects and goal are drawn anew from every seed.
 
-    Positions are in metres, the gripper's opening in `[0, 1]`, actions in `[-1, 1]` (a displacement of at most 1 cm a
-    step on every axis, and the gripper's effort); [`FPS`] steps a second. The same seed and actions give the same
-    trajectory, bit for bit, on the same machine.
+    Positions are in metres, the gripper's opening in `[0, 1]`, actions as their control says; [`FPS`] steps a second.
+    The same seed and actions give the same trajectory, bit for bit, on the same machine.
 
     Args:
         task: its name, with or without `-v3`.
         pixels: width and height of the camera's pictures, if there shall be any.
+        control: `"hand"` or `"joints"`, see `hf_ptr.envs.controls`.
 
     Raises:
-        InputError: the task is unknown, Meta-World is not installed, or this machine cannot render.
+        InputError: the task or the control is unknown, Meta-World is not installed, or this machine cannot render.
     """
 
-    def __init__(self, task: str, pixels: int | None = None) -> None:
+    def __init__(self, task: str, pixels: int | None = None, control: str = "hand") -> None:
+        self._control = control_of(control)
         self.task = task_name(task)
         self.instruction = INSTRUCTIONS[self.task]
         self._env = _observable_environment(self.task)
@@ -114,25 +111,29 @@ class MetaWorldEnv:
         return self._features()
 
     def step(self, action: np.ndarray) -> dict[str, np.ndarray]:
-        """Execute an action `(4,)`, clipped to `[-1, 1]`, for one frame.
+        """Execute an action `(da,)` for one frame; what it tells the robot is clipped to what it can do.
 
         Returns:
-            `observation.environment_state (39,)` and `observation.state (4,)`, float32.
+            `observation.environment_state (39,)` and `observation.state (ds,)`, float32.
         """
         # The simulator gets the float32 numbers that are recorded, so that a recording can be played back exactly.
-        executed = np.clip(np.asarray(action, dtype=np.float32), -1.0, 1.0).astype(np.float64)
+        executed = self._control.command(self._env, np.asarray(action, dtype=np.float32))
         self._observation, _, _, _, info = self._env.step(executed)
         self._solved = self._solved or bool(info["success"])
         self.steps += 1
         return self._features()
 
     def expert_action(self) -> np.ndarray:
-        """The scripted expert's action for the present observation: `(4,)` float32 in `[-1, 1]`."""
+        """What the scripted expert would do now: a displacement of the hand and the effort, `(4,)` in `[-1, 1]`."""
         with warnings.catch_warnings():
             # That the experts' commands are clipped is how they are written.
             warnings.filterwarnings("ignore", message="Constant\\(s\\) may be too high", category=UserWarning)
             action = self._expert.get_action(self._observation)
         return np.clip(np.asarray(action, dtype=np.float32), -1.0, 1.0)
+
+    def action_of(self, displacement: np.ndarray) -> np.ndarray:
+        """The action `(da,)` float32 that tells the robot what an operator does, `(4,)` as of `expert_action`."""
+        return self._control.action(self._env, np.asarray(displacement))
 
     def picture(self) -> np.ndarray:
         """What the camera sees now: `(pixels, pixels, 3)` uint8 RGB."""
@@ -148,7 +149,7 @@ class MetaWorldEnv:
 
     def _features(self) -> dict[str, np.ndarray]:
         observation = self._observation.astype(np.float32)
-        return {ENVIRONMENT_STATE: observation, STATE: observation[:4].copy()}
+        return {ENVIRONMENT_STATE: observation, STATE: self._control.state(self._env, self._observation)}
 
 
 @cache

@@ -13,9 +13,6 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -69,18 +66,6 @@ def process_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         executor.shutdown(cancel_futures=True)
         holder.close()
         leash.close()
-
-
-def progress_bar() -> Progress:
-    """A bar of jobs done with the time left, on stderr, so that results on stdout can be piped."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
 
 
 def _end_with(leash: Connection) -> None:

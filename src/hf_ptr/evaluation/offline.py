@@ -16,7 +16,7 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.pictures import Pictures
 from hf_ptr.hub.places import pull_videos
 from hf_ptr.metrics.figures import action_mse
-from hf_ptr.policies import VLAProcessor, load_policy, require_fits
+from hf_ptr.policies import VLAProcessor, load_for_robot, require_fits
 
 SAMPLES = 16
 
@@ -85,7 +85,9 @@ def _summary(values: np.ndarray) -> dict[str, Any]:
     return {"mean": mean, "interval": [mean - half, mean + half]}
 
 
-def evaluate_dataset(checkpoint: str | Path, table: EpisodeTable, *, seed: int = 0) -> ErrorTable:
+def evaluate_dataset(
+    checkpoint: str | Path, table: EpisodeTable, *, seed: int = 0, source: str | None = None
+) -> ErrorTable:
     """
     Walks the episodes as the policy would act in them, and compares its chunks with the recorded actions.
 
@@ -96,12 +98,16 @@ def evaluate_dataset(checkpoint: str | Path, table: EpisodeTable, *, seed: int =
         checkpoint: a saved policy's folder.
         table: the held-out episodes.
         seed: of the policy's noise.
+        source: of a mixture's policy, which of its robots the episodes are of; by default the source that is called
+            as they are. They are taken at that robot's frame rate.
 
     Raises:
         InputError: when the checkpoint is none, or does not fit the dataset.
     """
-    policy, processor = load_policy(str(checkpoint))
+    policy, processor, robot = load_for_robot(str(checkpoint), source, (table.source, Path(table.source).name))
     config = policy.config
+    if robot is not None:
+        table = robot.at_its_rate(table, config.action_feature)
     require_fits(config, table, str(checkpoint))
     pull_videos(table, config.cameras)
     comparable = config.state_dim == config.action_dim

@@ -14,12 +14,24 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from hf_ptr.envs.metaworld import FEATURES, IMAGE, LONGEST_EPISODE, MAX_STEPS, MetaWorldEnv, metaworld_version
+from hf_ptr.data.robots import robot_of
+from hf_ptr.envs.controls import CONTROLS
+from hf_ptr.envs.metaworld import (
+    ACTION,
+    FPS,
+    IMAGE,
+    LONGEST_EPISODE,
+    MAX_STEPS,
+    MetaWorldEnv,
+    dataset_features,
+    metaworld_version,
+)
 from hf_ptr.envs.tasks import INSTRUCTIONS, evaluation_seed, task_names
-from hf_ptr.envs.workers import map_in_order, progress_bar
+from hf_ptr.envs.workers import map_in_order
 from hf_ptr.errors import InputError, nearest
 from hf_ptr.evaluation.success import SuccessTable
 from hf_ptr.files import write_text
+from hf_ptr.progress import progress_bar
 
 # Episodes of a task that are stepped together, each with its own simulation of some 25 MB.
 EPISODES_TOGETHER = 25
@@ -68,10 +80,12 @@ def evaluate_metaworld(
     max_steps: int = MAX_STEPS,
     workers: int = 2,
     cache: str | Path | None = None,
+    source: str | None = None,
 ) -> SuccessTable:
     """Success rates of a checkpoint, `episodes` episodes of every task, none of whose initial states is ever recorded.
 
-    The result depends on the checkpoint, `tasks`, `episodes`, `seed` and `max_steps` alone, not on `workers`.
+    The robot is told hand displacements or joint displacements, whichever the policy's dimensions are those of. The
+    result depends on the checkpoint, `tasks`, `episodes`, `seed` and `max_steps` alone, not on `workers`.
 
     Args:
         checkpoint: a saved policy's folder.
@@ -82,6 +96,7 @@ def evaluate_metaworld(
         workers: processes, each of one thread.
         cache: a folder for the results of finished batches of episodes; a later call with the same checkpoint and
             settings goes on from there.
+        source: of a mixture's policy, its source of Meta-World; needed where there are several.
 
     Raises:
         InputError: an argument is out of range, a task is unknown, or the checkpoint is none, or not for Meta-World.
@@ -95,7 +110,7 @@ def evaluate_metaworld(
         raise InputError(f"workers is {workers}; at least 1 process is needed")
     folder = Path(checkpoint)
     digest = _checkpoint_digest(folder)
-    _check_fits(folder, names)
+    control = _fitting_control(folder, names, source)
     version = metaworld_version()
     batches = [
         _Batch(
@@ -103,11 +118,13 @@ def evaluate_metaworld(
             digest,
             version,
             task,
+            control,
             seed,
             first,
             min(EPISODES_TOGETHER, episodes - first),
             max_steps,
             None if cache is None else str(cache),
+            source,
         )
         for task in names
         for first in range(0, episodes, EPISODES_TOGETHER)
@@ -131,6 +148,7 @@ def rollout_task(
     seeds: Sequence[int],
     max_steps: int,
     generator: torch.Generator | None = None,
+    control: str = "hand",
 ) -> list[bool]:
     """Run one episode per environment seed, all together, and say which solved the task.
 
@@ -143,13 +161,14 @@ def rollout_task(
         seeds: of the environments, one an episode.
         max_steps: after which an episode has failed.
         generator: of the policy's noise.
+        control: what the robot is told, see [`MetaWorldEnv`].
 
     Raises:
         InputError: the policy wants a feature that Meta-World lacks, or its actions are NaN or infinite.
     """
     config = policy.config
     pixels = max(config.picture_size) if config.cameras else None
-    environments = [MetaWorldEnv(task, pixels) for _ in seeds]
+    environments = [MetaWorldEnv(task, pixels, control) for _ in seeds]
     with ExitStack() as cameras:
         for env in environments:
             cameras.callback(env.close)
@@ -201,15 +220,18 @@ class _Batch:
     digest: str
     metaworld: str
     task: str
+    control: str
     seed: int
     first: int
     count: int
     max_steps: int
     cache: str | None
+    source: str | None = None
 
     def _settings(self) -> dict[str, Any]:
         """All that the result depends on."""
-        return {name: value for name, value in asdict(self).items() if name not in ("checkpoint", "cache")}
+        places = ("checkpoint", "cache", *(("source",) if self.source is None else ()))
+        return {name: value for name, value in asdict(self).items() if name not in places}
 
     def _path(self) -> Path | None:
         if self.cache is None:
@@ -235,7 +257,7 @@ class _Batch:
 
 def _run(batch: _Batch) -> list[bool]:
     """In a worker: roll out one batch and keep the result."""
-    policy, processor = _load(batch.checkpoint, batch.digest)
+    policy, processor = _load(batch.checkpoint, batch.digest, batch.source)
     numbers = range(batch.first, batch.first + batch.count)
     seeds = [evaluation_seed(batch.seed, batch.task, number) for number in numbers]
     generator = torch.Generator().manual_seed(seeds[0])
@@ -243,7 +265,7 @@ def _run(batch: _Batch) -> list[bool]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        solved = rollout_task(policy, processor, batch.task, seeds, batch.max_steps, generator)
+        solved = rollout_task(policy, processor, batch.task, seeds, batch.max_steps, generator, batch.control)
     finally:
         torch.set_num_threads(threads)
     batch.keep(solved)
@@ -251,13 +273,14 @@ def _run(batch: _Batch) -> list[bool]:
 
 
 @lru_cache(maxsize=1)
-def _load(checkpoint: str, digest: str) -> tuple[Any, Any]:
+def _load(checkpoint: str, digest: str, source: str | None) -> tuple[Any, Any]:
     """The policy and its processor, once a process and for these very weights."""
     from transformers import AutoModel
 
-    from hf_ptr.policies import VLAProcessor
+    from hf_ptr.policies import RobotPolicy, VLAProcessor
 
-    return AutoModel.from_pretrained(checkpoint), VLAProcessor.from_pretrained(checkpoint)
+    policy, robot = AutoModel.from_pretrained(checkpoint), robot_of(Path(checkpoint), source)
+    return policy if robot is None else RobotPolicy(policy, robot), VLAProcessor.from_pretrained(checkpoint)
 
 
 def _checkpoint_digest(checkpoint: Path) -> str:
@@ -278,48 +301,67 @@ def _checkpoint_digest(checkpoint: Path) -> str:
     return digest.hexdigest()
 
 
-def _check_fits(checkpoint: Path, tasks: Sequence[str]) -> None:
-    """Refuse a checkpoint of another robot, or one that does not know an instruction, before anything is simulated."""
+def _fitting_control(checkpoint: Path, tasks: Sequence[str], source: str | None) -> str:
+    """
+    The control whose dimensions a checkpoint has. Refuses one of another robot, or one that does not know an
+    instruction, before anything is simulated.
+    """
     from transformers import AutoConfig
 
     from hf_ptr.policies import VLAProcessor
+    from hf_ptr.policies.embodied import RobotConfig
     from hf_ptr.policies.loading import checkpoint_places
 
-    config = AutoConfig.from_pretrained(checkpoint_places(str(checkpoint))[-1])
+    config: Any = AutoConfig.from_pretrained(checkpoint_places(str(checkpoint))[-1])
     needed = (*RolloutConfig.__annotations__, "observation_dim", "state_dim", "action_dim")
     if not all(hasattr(config, name) for name in needed):
         raise InputError(
             f"{checkpoint} is a {config.model_type!r} model; the native policy alone is rolled out in Meta-World, "
             "evaluate others with --dataset"
         )
+    robot = robot_of(checkpoint, source)
+    if robot is not None:
+        if robot.fps != FPS:
+            raise InputError(
+                f"source {robot.name} acts {robot.fps:g} times a second, and Meta-World is stepped {FPS} times; train "
+                "with its own frame rate (no fps in the source), or evaluate with --dataset"
+            )
+        config = RobotConfig.of(config, robot)
     sees = bool(config.cameras)
     if sees and config.cameras != (IMAGE,):
         raise InputError(
             f"the policy sees through {', '.join(config.observation_features)}, Meta-World has {IMAGE} alone"
         )
-    widths = {
-        "observation_dim": 0 if sees else sum(_width(name) for name in config.observation_features),
-        "state_dim": _width(config.state_feature),
-        "action_dim": FEATURES["action"]["shape"][0],
-    }
-    for name, width in widths.items():
-        if getattr(config, name) != width:
-            raise InputError(
-                f"{checkpoint} has {name} {getattr(config, name)} but Meta-World needs {width}; it is of another robot"
-            )
+    observed = () if sees else config.observation_features
+    wrong = {}
+    for control in CONTROLS:
+        widths = {
+            "observation_dim": sum(_width(name, control) for name in observed),
+            "state_dim": _width(config.state_feature, control),
+            "action_dim": dataset_features(control=control)[ACTION]["shape"][0],
+        }
+        wrong[control] = [(name, width) for name, width in widths.items() if getattr(config, name) != width]
+    fitting = [control for control in CONTROLS if not wrong[control]]
+    if not fitting:
+        name, width = wrong["hand"][0]
+        raise InputError(
+            f"{checkpoint} has {name} {getattr(config, name)} but Meta-World needs {width}; it is of another robot"
+        )
     processor = VLAProcessor.from_pretrained(checkpoint)
     processor.encode_instructions([INSTRUCTIONS[task] for task in tasks])
+    return fitting[0]
 
 
-def _width(feature: str) -> int:
+def _width(feature: str, control: str) -> int:
     """The length of one of Meta-World's observations."""
-    observed = [name for name in FEATURES if name != "action"]
+    features = dataset_features(control=control)
+    observed = [name for name in features if name != ACTION]
     if feature not in observed:
         raise InputError(
             f"the policy observes {feature!r}, which Meta-World lacks (it has {', '.join(observed)})."
             f"{nearest(feature, observed)}"
         )
-    return int(FEATURES[feature]["shape"][0])
+    return int(features[feature]["shape"][0])
 
 
 def _picture(env: MetaWorldEnv) -> Any:

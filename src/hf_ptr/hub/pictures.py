@@ -1,32 +1,53 @@
-"""Pictures for the cards."""
+"""The histogram of a run's weights: as a picture for cards, and on the axes of a report."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 PICTURE_FILE = "weights.png"
 
 
-def weight_histogram(counts: Sequence[int], low: float, high: float, out: Path) -> Path:
+def draw_weights(
+    axis: Any,
+    edges: np.ndarray,
+    counts: np.ndarray,
+    *,
+    early: tuple[np.ndarray, np.ndarray] | None = None,
+    colors: Sequence[str] = ("#0072b2",),
+    ink: str = "black",
+) -> None:
     """
-    Draws how often each weight was given.
+    Draws which share of the chunks was given which weight, with a dotted line at the mean.
 
     Args:
-        counts: of bins of one width between `low` and `high`.
-        low, high: the bounds of the weights.
-        out: the PNG to write.
+        axis: of matplotlib, to draw on.
+        edges, counts: `(B + 1,)` and `(B,)`.
+        early: the same of a time before, to compare with.
+        colors: of both.
+        ink: of the line.
     """
+    drawn = [("late", edges, counts), *([("early", *early)] if early else [])]
+    for (name, bounds, found), color in zip(drawn, colors, strict=False):
+        share = found / max(found.sum(), 1)
+        axis.stairs(share, bounds, color=color, fill=name == "late", alpha=0.8, linewidth=1.6, label=name)
+    mean = float((edges[:-1] + edges[1:]) @ counts / 2 / max(counts.sum(), 1))
+    axis.axvline(mean, color=ink, linewidth=1, linestyle=":")
+    axis.set(xlabel="weight of a chunk", ylabel="share of chunks")
+    if early:
+        axis.legend(loc="upper center")
+
+
+def weight_picture(edges: ArrayLike, counts: ArrayLike, out: Path) -> Path:
+    """Draws it as the PNG `out`."""
     # Takes a second to import, which whoever only trains need not wait for.
     from matplotlib.figure import Figure
 
-    width = (high - low) / len(counts) or 1.0
     figure = Figure(figsize=(6, 3), layout="constrained")
-    axis = figure.subplots()
-    total = max(sum(counts), 1)
-    places = [low + width * number for number in range(len(counts))]
-    axis.bar(places, [count / total for count in counts], width=width, align="edge", color="#0072b2")
-    axis.set(xlabel="weight", ylabel="share of the chunks", xlim=(low, low + width * len(counts)))
-    axis.grid(axis="y", alpha=0.3)
+    draw_weights(figure.subplots(), np.asarray(edges), np.asarray(counts))
     figure.savefig(out, dpi=110)
     return out

@@ -25,7 +25,7 @@ from huggingface_hub.errors import (
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.weights import SCORES_FILE
 from hf_ptr.errors import InputError, nearest
-from hf_ptr.saved import PICKLES, refuse_pickles
+from hf_ptr.pickles import PICKLES, pickles, refuse_pickles
 
 HUB_ID = re.compile(r"(?P<repo_id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>\S+))?")
 # `models--user--name/snapshots/<commit>`, as huggingface_hub lays out its cache.
@@ -73,10 +73,30 @@ def model_folder(place: str | os.PathLike, only: Sequence[str] | None = None) ->
     if there is None:
         return Path(place)
     with explained(there, "model"):
-        _refuse_pickles_there(there)
+        refuse_pickles(_files(there), there)
         return _pulled(
             there, "model", only, ignore=None if only else [*_training_states(), *map("*{}".format, PICKLES)]
         )
+
+
+def pretrained(place: str | os.PathLike) -> tuple[str, str | None]:
+    """
+    The name and the revision by which transformers loads a pretrained part of a policy, which others have trained.
+
+    Args:
+        place: a folder, `user/name` or `user/name@revision`.
+
+    Raises:
+        InputError: as [`model_folder`]; pickled weights are let lie where there are safetensors, too.
+    """
+    there = hub_place(place)
+    if there is None:
+        return str(place), None
+    with explained(there, "model"):
+        files = _files(there)
+        if not any(name.endswith(".safetensors") for name in files):
+            refuse_pickles(files, there)
+    return there.repo_id, there.revision
 
 
 def dataset_folder(place: str | os.PathLike, features: Sequence[str] = ()) -> Path:
@@ -128,13 +148,8 @@ def checkpoint_folder(place: str | os.PathLike) -> Path:
     if there is None:
         return Path(place)
     with explained(there, "model"):
-        try:
-            info = HfApi().model_info(there.repo_id, revision=there.revision)
-            names = {file.rfilename.partition("/")[0] for file in info.siblings or () if "/" in file.rfilename}
-        except Exception as error:
-            if not is_unreachable(error):
-                raise
-            names = {LAST_CHECKPOINT}
+        files = _files(there) or [f"{LAST_CHECKPOINT}/"]
+        names = {name.partition("/")[0] for name in files if "/" in name}
         steps = sorted(
             int(name.removeprefix("checkpoint-")) for name in names if re.fullmatch(r"checkpoint-\d+", name)
         )
@@ -142,6 +157,12 @@ def checkpoint_folder(place: str | os.PathLike) -> Path:
         if chosen is None:
             raise InputError(
                 f"{there} holds no checkpoint to go on from; push with hub_strategy=checkpoint, or pass it as policy"
+            )
+        pickled = pickles(name for name in files if name.startswith(f"{chosen}/"))
+        if pickled:
+            raise InputError(
+                f"{there} holds {pickled[0]}, a pickle, which hf-ptr no longer writes, nor opens; start a new run "
+                f"with policy set to {there}"
             )
         return _pulled(there, "model", [f"{chosen}/*"]) / chosen
 
@@ -216,15 +237,15 @@ def _pulled(there: HubPlace, kind: str, only: Sequence[str] | None, ignore: Sequ
     return Path(folder)
 
 
-def _refuse_pickles_there(there: HubPlace) -> None:
-    """Before anything is pulled. Without a connection there is only what was pulled before, and was refused then."""
+def _files(there: HubPlace) -> list[str]:
+    """The files of a model; none without a connection: what was pulled before was looked at then."""
     try:
         info = HfApi().model_info(there.repo_id, revision=there.revision)
     except Exception as error:
         if is_unreachable(error):
-            return
+            return []
         raise
-    refuse_pickles((file.rfilename for file in info.siblings or ()), there)
+    return [file.rfilename for file in info.siblings or ()]
 
 
 def _line(error: BaseException, there: HubPlace, kind: str) -> str | None:

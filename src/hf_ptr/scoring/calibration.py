@@ -24,19 +24,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-W_MIN = 0.25
-W_MAX = 4.0
+from hf_ptr.scoring.meaning import FAILED, MIN_GROUP, W_MAX, W_MIN
+
 # Quantile of the observed means that stands for a good episode: only more than 80 % of faulty ones would move it.
 GOOD_QUANTILE = 0.8
 # Width of the sigmoid in units of the distance from fault to good.
 WIDTH = 0.08
-# The distance at and below which a view counts as failed.
-FAILED = 0.5
 # Share of faulted episodes that must score below the real median; otherwise the component cannot see its own fault.
 MIN_SEPARATION = 0.75
-# Episodes, real and faulted, without which there is no scale, of a group or at all; and how many episodes' worth the
-# scale of all counts beside a group's own.
-MIN_GROUP = 8
+# How many episodes' worth the scale of all counts beside a group's own.
 GROUP_SHRINKAGE = 8.0
 # How many chunks' worth the median of all counts beside an episode's own.
 SHRINKAGE = 4.0

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hf_ptr.scoring.views import Cut
+from hf_ptr.scoring.transitions import Cut
 
 NEIGHBOURS = 5
 # Contexts of other folds that are searched, drawn by chance where there are more.
@@ -31,7 +31,7 @@ def context_novelty(cut: Cut, fold: Tensor, generator: torch.Generator) -> Tenso
         fold: `(E,)` int64.
         generator: of the draw of contexts that are searched.
     """
-    episode, context = cut.samples.episode, cut.samples.context
+    episode = cut.episode
     distance = torch.zeros(len(episode))
     for held_out in fold.unique():
         inside = fold[episode] == held_out
@@ -40,8 +40,9 @@ def context_novelty(cut: Cut, fold: Tensor, generator: torch.Generator) -> Tenso
             continue
         others = others[torch.randperm(len(others), generator=generator)[:SEARCHED]]
         count = min(NEIGHBOURS, len(others))
+        searched = cut.contexts(others)
         for rows in torch.nonzero(inside).squeeze(1).split(ROWS_A_PASS):
-            nearest = torch.cdist(context[rows], context[others]).topk(count, dim=1, largest=False).values
+            nearest = torch.cdist(cut.contexts(rows), searched).topk(count, dim=1, largest=False).values
             distance[rows] = nearest.mean(dim=1)
     total = torch.zeros(len(cut.count)).index_add_(0, episode, distance)
     return (total / cut.count.clamp(min=1)).clamp(min=1e-3).log()

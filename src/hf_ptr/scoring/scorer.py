@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import initialization
 
+from hf_ptr.registration import register
 from hf_ptr.saved import Component, ComponentConfig
 
 
@@ -100,3 +101,6 @@ class TransitionScorer(Component):
     def _head(self, projected: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         hidden = F.gelu(projected + self.action(action))
         return F.normalize(self.query(hidden).float(), dim=-1, eps=1e-6)
+
+
+register(TransitionScorerConfig, TransitionScorer)

@@ -18,17 +18,16 @@ be wrong. Pure tensors in, tensors out: N samples, C candidates, D embedding wid
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from hf_ptr import functional as F
+from hf_ptr.scoring.meaning import VIEWS
+from hf_ptr.scoring.transitions import Transitions
 
-VIEWS = ("consequence", "action", "instruction")
 # Each component, and the fault made on purpose that shows where a faulty sample lies on it.
 COMPONENTS = {
     "consequence/pool": "consequence",
@@ -39,13 +38,8 @@ COMPONENTS = {
 }
 # Frames: nearer times of one episode are nearly the same transition, and no mismatch of each other.
 GUARD = 4
-# Frames by which a whole episode's actions are shifted for the fault made on purpose, either way.
-FAULT_SHIFT = (4, 8)
-# Standard deviations of an action dimension: the noise of the negatives, and that of the fault made on purpose.
+# Standard deviations of an action dimension: the noise of the negatives.
 NOISE = (0.05, 1.0)
-FAULT_NOISE = 0.75
-# Standard deviations beyond which a feature is cut off: one wild value must not decide.
-LIMIT = 10.0
 INITIAL_TEMPERATURE = 0.1
 MIN_TEMPERATURE = 0.02
 HIDDEN_SIZE = 128
@@ -55,57 +49,6 @@ EMBEDDING_SIZE = 64
 def view_of(component: str) -> str:
     """The view that a component belongs to."""
     return component.split("/")[0]
-
-
-@dataclass(frozen=True)
-class Transitions:
-    """
-    N transitions, normalised features. A fault made on purpose is `dataclasses.replace(transitions, action=…)`.
-
-    Args:
-        context: `o_t` (with the state), `(N, Dc)`.
-        action: the chunk, flattened, `(N, Da)`.
-        consequence: `o_{t+Δ}`, `(N, Do)`.
-        change: `o_{t+Δ} - o_t` on its own scale, `(N, Do)`; what an action does is small beside where it happens.
-        instruction: `(N,)` int64.
-        episode: `(N,)` int64, any number that tells episodes apart.
-        time: `(N,)` int64, frames from the start of the episode.
-    """
-
-    context: Tensor
-    action: Tensor
-    consequence: Tensor
-    change: Tensor
-    instruction: Tensor
-    episode: Tensor
-    time: Tensor
-
-    def __len__(self) -> int:
-        return len(self.time)
-
-    def take(self, rows: Tensor) -> Transitions:
-        """The transitions of some rows, in this order."""
-        return Transitions(**{field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)})
-
-
-@dataclass(frozen=True)
-class Cut:
-    """
-    The N transitions of E episodes, one after the other: every chunk that has a post-action observation.
-
-    Args:
-        samples: the N transitions; `episode` is the position in the table.
-        first: `(E,)` int64, each episode's first sample.
-        count: `(E,)` int64, its samples; 0 where it is too short.
-        row: `(N,)` int64, the table's row.
-        change_scale: `(Do,)`, what `samples.change` was divided by.
-    """
-
-    samples: Transitions
-    first: Tensor
-    count: Tensor
-    row: Tensor
-    change_scale: Tensor
 
 
 class TransitionViews(nn.Module):
@@ -213,7 +156,7 @@ class TransitionViews(nn.Module):
         samples: Transitions,
         pool: Transitions,
         *,
-        shifted: Tensor,
+        shifted: Tensor | None,
         usable_shifts: Tensor,
         noisy: Tensor,
         known: Tensor,
@@ -229,7 +172,8 @@ class TransitionViews(nn.Module):
         Args:
             samples: N transitions.
             pool: C reference transitions; those of a sample's own episode are masked.
-            shifted: `(N, S, Da)`, each sample's action chunk taken S times earlier or later.
+            shifted: `(N, S, Da)`, each sample's action chunk taken S times earlier or later; needed for
+                `action/shift` alone.
             usable_shifts: `(N, S)` bool.
             noisy: `(N, P, Da)`, each sample's action chunk with noise.
             known: `(instructions,)` bool, the instructions that the heads have met; the others are no candidates.
@@ -286,41 +230,5 @@ def with_noise(action: Tensor, generator: torch.Generator) -> Tensor:
     """Action chunks `(…, Da)` with Gaussian noise, its deviation log-uniform in `NOISE`, one draw a chunk."""
     low, high = (math.log(end) for end in NOISE)
     sigma = (low + (high - low) * torch.rand(action.shape[:-1], generator=generator)).exp()
-    return action + sigma[..., None] * torch.randn(action.shape, generator=generator)
-
-
-def make_faults(cut: Cut, episodes: Tensor, known: Tensor, generator: torch.Generator) -> dict[str, Transitions]:
-    """
-    The samples with each fault of `COMPONENTS`, all along every episode; what is exchanged comes from `episodes`.
-
-    Args:
-        cut: the samples.
-        episodes: positions of the held-out episodes, at least one; alone, it has no other to exchange with.
-        known: `(instructions,)` bool; no instruction is exchanged where fewer than two are known.
-        generator: of the draws.
-    """
-    samples, total = cut.samples, len(cut.count)
-    shift = torch.randint(FAULT_SHIFT[0], FAULT_SHIFT[1] + 1, (total,), generator=generator)
-    shift = shift * (2 * torch.randint(2, (total,), generator=generator) - 1)
-    end = cut.count[samples.episode] - 1
-    moved = (samples.time + shift[samples.episode]).clamp(min=0).minimum(end) + cut.first[samples.episode]
-    noise = FAULT_NOISE * torch.randn(samples.action.shape, generator=generator)
-    faults = {
-        "shifted": replace(samples, action=samples.action[moved]),
-        "noise": replace(samples, action=samples.action + noise),
-    }
-    if len(episodes) > 1:
-        order = episodes[torch.randperm(len(episodes), generator=generator)]
-        donor = torch.arange(total).index_copy(0, order, order.roll(1))[samples.episode]
-        other = cut.first[donor] + samples.time % cut.count[donor].clamp(min=1)
-        consequence = samples.consequence[other]
-        change = (consequence - samples.context[:, : consequence.shape[1]]) / cut.change_scale
-        faults["foreign"] = replace(samples, action=samples.action[other])
-        faults["consequence"] = replace(samples, consequence=consequence, change=change.clamp(-LIMIT, LIMIT))
-    choices = torch.nonzero(known).squeeze(1)
-    if len(choices) > 1:
-        place = torch.searchsorted(choices, samples.instruction)
-        drawn = torch.randint(len(choices) - 1, (total,), generator=generator)[samples.episode]
-        drawn = drawn + (known[samples.instruction] & (drawn >= place))
-        faults["instruction"] = replace(samples, instruction=choices[drawn])
-    return faults
+    # In place, since eight of each chunk are made at once.
+    return torch.randn(action.shape, generator=generator).mul_(sigma[..., None]).add_(action)

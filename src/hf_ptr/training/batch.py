@@ -17,6 +17,7 @@ MODEL_INPUTS = (
     "actions",
     "action_mask",
     "action_dim_mask",
+    "state_dim_mask",
     "next_observation",
 )
 
@@ -31,10 +32,13 @@ def model_inputs(batch: dict[str, Any], carry: BeliefCarry | None, skip: tuple[s
 
 def candidates_of(policy: Any, batch: dict[str, Any], target: torch.Tensor) -> Candidates:
     """The targets `(N, D)` of a batch, with what tells them apart."""
+    state = policy.normalized_state(batch["state"]).detach()
+    if "state_dim_mask" in batch:
+        state = state.masked_fill(~batch["state_dim_mask"], 0.0)
     return Candidates(
         target=target,
         target_id=batch["target_index"],
         task=batch["task_index"],
-        state=policy.normalized_state(batch["state"]).detach(),
+        state=state,
         valid=batch["next_valid"],
     )

@@ -1,11 +1,13 @@
-"""The module that a run trains, from whatever names it: a policy, a run of ours, or a place of either."""
+"""The module that a run trains, from whatever names it: a policy, a run of ours, a place of either, a checkpoint."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
+import torch
 from peft import PeftConfig
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from transformers import PreTrainedModel
 
 from hf_ptr.errors import InputError
@@ -52,3 +54,19 @@ def as_ptr_model(
         belief_diversity_weight=args.belief_diversity_weight,
         scorer_shapes_policy=args.scorer_shapes_policy,
     )
+
+
+def load_weights(model: torch.nn.Module, checkpoint: str, sharded: bool) -> None:
+    """
+    Takes the weights of a checkpoint.
+
+    Args:
+        model: as it is wrapped.
+        checkpoint: its folder.
+        sharded: whether FSDP2 has shared the model out: each rank takes its part of the whole weights then.
+    """
+    saved = PTRModel.from_pretrained(checkpoint).state_dict()
+    if sharded:
+        set_model_state_dict(model, saved, options=StateDictOptions(full_state_dict=True))
+    else:
+        model.load_state_dict(saved)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -13,7 +14,7 @@ from hf_ptr.errors import InputError
 from hf_ptr.files import write_text
 from hf_ptr.hub.cards import MADE_BY, Facts, Result, component_card, policy_card
 from hf_ptr.hub.local_places import without_places
-from hf_ptr.hub.pictures import PICTURE_FILE, weight_histogram
+from hf_ptr.hub.pictures import PICTURE_FILE, weight_picture
 from hf_ptr.hub.push import PARTS
 from hf_ptr.policies.lora import ADAPTER_CONFIG
 from hf_ptr.training.config import ARGUMENTS_FILE
@@ -65,7 +66,8 @@ def write_card(
     written = {CARD_FILE: out / CARD_FILE}
     record = read_json(state / WEIGHTS_FILE)
     if record:
-        weight_histogram(record["counts"], record["low"], record["high"], out / PICTURE_FILE)
+        edges = np.linspace(record["low"], record["high"], len(record["counts"]) + 1)
+        weight_picture(edges, record["counts"], out / PICTURE_FILE)
         written[PICTURE_FILE] = out / PICTURE_FILE
     facts = _facts(folder, state, repo_id, license, results_of(folder, results), PICTURE_FILE if record else None)
     adapter = read_json(state / ADAPTER_CONFIG)
@@ -148,7 +150,7 @@ def _method(args: dict[str, Any], recipe: dict[str, Any]) -> str:
     if alpha > 0:
         how = "each chunk counts as much as what followed it can be identified, by the published score"
         return f"{how} (α = {alpha:g}){belief}"
-    if recipe.get("weights"):
+    if recipe.get("weights") or any(source.get("weights") for source in recipe.get("sources") or ()):
         return f"each chunk counts as much as a score file says{belief}"
     return f"supervised post-training in which every chunk counts alike{belief}"
 

@@ -1,4 +1,4 @@
-"""Checkpoints: what no part of the model holds, and folders that are there whole or not at all."""
+"""Folders of checkpoints, which are there whole or not at all, and which of them a run goes on from."""
 
 from __future__ import annotations
 
@@ -10,107 +10,45 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_ptr.data.columns import first_line
 from hf_ptr.errors import InputError
 from hf_ptr.files import is_out_of_space
+from hf_ptr.hub.places import checkpoint_folder
 from hf_ptr.training.config import PTRConfig
-from hf_ptr.training.model import tensors_under
-from hf_ptr.training.objective import PTRObjective
 from hf_ptr.training.ranks import Ranks
+from hf_ptr.training.sidecar import require_resumable
 
 logger = logging.getLogger(__name__)
 
-STATE_FILE = "ptr_state.safetensors"
 STAGING_FOLDER = ".incomplete"
 # Within it: the checkpoint whose name another takes.
 REPLACED = "before"
 
 
-def state_file(rank: int) -> str:
-    """Each rank has its own segments, and so its own belief tokens."""
-    return STATE_FILE if rank == 0 else f"ptr_state_{rank}.safetensors"
-
-
-def save_state(file: Path, objective: PTRObjective, args: PTRConfig, parts: dict[str, torch.Tensor]) -> None:
+def place_to_go_on_from(asked: str | bool | None, args: PTRConfig) -> str | None:
     """
-    Writes queue and controller, and what else a resumed run needs.
+    The folder of the checkpoint that a run goes on from; None for one that begins.
 
     Args:
-        file: to write.
-        objective: whose they are.
-        args: the settings, for how the data was shared out.
-        parts: the rest by name.
-    """
-    state = {f"pool.{name}": value for name, value in objective.pool.state_dict().items()}
-    state |= {f"controller.{name}": value for name, value in objective.controller.state_dict().items()}
-    state |= parts
-    # A checkpoint's tensors may be views of one storage; safetensors wants each its own.
-    save_file({name: value.detach().clone().contiguous() for name, value in state.items()}, file, _topology(args))
-
-
-def load_objective_state(
-    objective: PTRObjective,
-    folder: str | os.PathLike,
-    name: str = STATE_FILE,
-    device: torch.device | str = "cpu",
-    with_queue: bool = True,
-) -> dict[str, torch.Tensor]:
-    """
-    Restores controller, and queue unless told not to, from a run's or checkpoint's folder; returns all that is there.
+        asked: as of [`Trainer.train`]: `True` for the newest whole one of the run, a folder, or a Hub id.
+        args: of the run.
 
     Raises:
-        InputError: when the file is missing or damaged.
+        InputError: when there is none, it cannot be pulled, or it cannot be gone on from, see [`require_resumable`].
     """
-    file = Path(folder) / name
-    try:
-        # By way of the host: safetensors does not know the device `cpu:0` that a rank on CPU has.
-        state = {key: tensor.to(device) for key, tensor in load_file(file).items()}
-        if with_queue:
-            objective.pool.load_state_dict(tensors_under(state, "pool."))
-        objective.controller.load_state_dict(tensors_under(state, "controller."))
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
-        raise InputError(f"{file} is missing or damaged ({error}); start a new run") from error
-    return state
-
-
-def _topology(args: PTRConfig) -> dict[str, str]:
-    return {
-        "processes": str(args.world_size),
-        "per_device_train_batch_size": str(args.per_device_train_batch_size),
-        "gradient_accumulation_steps": str(args.gradient_accumulation_steps),
-    }
-
-
-def require_same_topology(checkpoint: str | os.PathLike, args: PTRConfig) -> None:
-    """
-    Checks that the data is shared out as when the checkpoint was made: which chunks come next, each rank's belief
-    tokens and random numbers depend on it.
-
-    Raises:
-        InputError: naming what has changed.
-    """
-    file = Path(checkpoint) / STATE_FILE
-    try:
-        with safe_open(file, framework="pt") as opened:
-            before = opened.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{file} is missing or damaged ({error}); start a new run") from error
-    now = _topology(args)
-    changed = [f"{name} {before[name]}, now {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
-    if changed:
-        raise InputError(
-            f"{checkpoint} was made with {'; '.join(changed)}: the data would come in another order; launch the run "
-            "as before, or start a new one with policy set to that folder and another output_dir"
-        )
-
-
-# ---- folders
+    if not asked:
+        return None
+    if asked is True:
+        restore_replaced(str(args.output_dir))
+        asked = last_complete_checkpoint(str(args.output_dir))
+        if asked is None:
+            raise InputError(f"{args.output_dir} holds no complete checkpoint; leave resume_from_checkpoint out")
+    folder = str(checkpoint_folder(asked))
+    require_resumable(folder, args)
+    return folder
 
 
 def last_complete_checkpoint(output_dir: str | os.PathLike) -> str | None:

@@ -8,28 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.digest import data_digest
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_json
 
 DIGEST_FILE = "data.json"
-
-
-def data_digest(table: EpisodeTable) -> str:
-    """
-    A hash of the episodes as they are trained on, faults included: ids, lengths, instructions and every vector. It
-    does not depend on how the dataset's files are cut. Videos count with nothing but their names.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(json.dumps([table.tasks, table.fps, sorted(table.videos)]).encode())
-    for array in (table.episode_index, table.lengths, table.task_index, table.frame_id):
-        digest.update(np.ascontiguousarray(array).data)
-    for name in sorted(table.columns):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(table.columns[name]).data)
-    return digest.hexdigest()
 
 
 def require_same_data(folder: Path, data: Mapping[str, Any]) -> None:

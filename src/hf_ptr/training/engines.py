@@ -80,6 +80,11 @@ class Launch:
             "FSDP2 with parameters offloaded to the host (set fsdp_offload_params to false)": self.sharded_with(
                 "offload_params"
             ),
+            "FSDP2 with activation_checkpointing of its own (set that of the recipe)": self.sharded_with(
+                "activation_checkpointing"
+            ),
+            "torch_compile with FSDP2 or DeepSpeed (leave it out)": bool(settings.get("torch_compile"))
+            and (self._version() == 2 or bool(self.zero)),
             "FSDP2 with load_best_model_at_end (leave it out, and pick the checkpoint)": self._version() == 2
             and bool(settings.get("load_best_model_at_end")),
             "DeepSpeed ZeRO 3 (the EMA target would be a shard of other parameters; use ZeRO 2 or FSDP2)": int(
@@ -87,6 +92,9 @@ class Launch:
             )
             == 3,
             "DeepSpeed with offloading (leave it out)": bool(self.zero) and str(offload or "none").lower() != "none",
+            "DeepSpeed with a hub_strategy that pushes its checkpoints, which are pickles (use every_save)": bool(
+                self.zero and settings.get("push_to_hub") and "checkpoint" in str(settings.get("hub_strategy")).lower()
+            ),
             "Megatron-LM (use FSDP2)": self.on("ACCELERATE_USE_MEGATRON_LM"),
             "tensor, context or sequence parallelism (use FSDP2)": bool(settings.get("parallelism_config"))
             or self.on("ACCELERATE_USE_PARALLELISM_CONFIG"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any, cast
@@ -10,26 +11,29 @@ import numpy as np
 import torch
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.data.mixture import MixtureDataset
 from hf_ptr.data.sources import Source, SourceSpec, make_source
 from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.embodiment import WIDTH, UnifiedActionSpace
 from hf_ptr.errors import InputError
-from hf_ptr.hub.places import dataset_folder, named
+from hf_ptr.hub.places import dataset_folder, hub_place, score_file
 from hf_ptr.policies import policy_from_dataset
 from hf_ptr.policies.acting import belief_lag
-from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, parse_episodes
+from hf_ptr.training.data_arguments import DataArguments
+from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe
+from hf_ptr.training.selection import seen_through, split_episodes
 
 # What one dataset has, and each source says for itself or a mixture does not know.
 OF_ONE_DATASET = (
-    "dataset", "episodes", "skip_episodes", "eval_episodes", "corruption", "weights", "policy", "relative_actions",
+    "dataset", "episodes", "skip_episodes", "eval_episodes", "corruption", "corruption_severity", "corruption_seed",
+    "weights", "policy", "relative_actions", "scale_floor",
 )  # fmt: skip
 
 
-def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, Any, Any]:
+def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, MixtureDataset | None, Any, Any]:
     """
-    The chunks of a recipe's sources, a new native policy in the unified action space, and its processor.
+    The chunks of a recipe's sources to train on, those that are held out (if any), a new native policy in the unified
+    action space, and its processor.
 
     Raises:
         InputError: a source cannot be read or used, the sources lack a camera, or the recipe sets what only a single
@@ -41,7 +45,7 @@ def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, Any, Any]:
         raise InputError(f"{', '.join(clash)} cannot be set with sources; remove the key, or write it into a source")
     cameras = [] if data.observation_features == [data.state_feature] else data.observation_features
     specs = [SourceSpec.parse(_mapping(text), number) for number, text in enumerate(data.sources or ())]
-    sources = [_read(spec, data.state_feature, data.action_feature, cameras) for spec in specs]
+    sources = [_read(spec, data, cameras) for spec in specs]
     policy, processor = policy_from_dataset(
         _example(sources, data.state_feature, data.action_feature),
         observation_features=data.observation_features,
@@ -50,17 +54,24 @@ def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, Any, Any]:
         **{name: getattr(recipe.policy, name) for name in NEW_POLICY_FIELDS if name in recipe.given},
     )
     config = policy.config
-    mixture = MixtureDataset(
-        sources,
-        chunk_size=config.chunk_size,
-        segment_chunks=data.segment_chunks,
-        chunk_stride=belief_lag(config) * config.n_action_steps,
-        target_offset=data.target_offset,
-        cameras=cameras,
-        state_feature=data.state_feature,
-        action_feature=data.action_feature,
-        image_size=config.picture_size,
-    )
+    cut: dict[str, Any] = {
+        "chunk_size": config.chunk_size,
+        "segment_chunks": data.segment_chunks,
+        "chunk_stride": belief_lag(config) * config.n_action_steps,
+        "target_offset": data.target_offset,
+        "cameras": cameras,
+        "state_feature": data.state_feature,
+        "action_feature": data.action_feature,
+        "image_size": config.picture_size,
+    }
+    mixture = MixtureDataset(sources, **cut)
+    held_out = [
+        dataclasses.replace(source, table=source.held_out, weights=None)
+        for source in sources
+        if source.held_out is not None
+    ]
+    # Of all sources' instructions: the policy is asked for them by the same numbers.
+    evaluation = MixtureDataset(held_out, **cut, tasks=mixture.tasks) if held_out else None
     state, action = (
         {key: torch.from_numpy(value) for key, value in mixture.normalization(kind).items()}
         for kind in ("state", "action")
@@ -69,7 +80,7 @@ def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, Any, Any]:
     policy.action_normalizer.set(**action)
     if not cameras:
         cast(Any, policy.tower).normalizer.set(**state)
-    return mixture, policy, processor
+    return mixture, evaluation, policy, processor
 
 
 def _mapping(text: str) -> Any:
@@ -80,23 +91,33 @@ def _mapping(text: str) -> Any:
         return text
 
 
-def _read(spec: SourceSpec, state_feature: str, action_feature: str, cameras: list[str]) -> Source:
-    name = spec.name or Path(spec.dataset).resolve().name
-    skip = parse_episodes(spec.skip_episodes) or []
-    episodes = parse_episodes(spec.episodes)
+def _read(spec: SourceSpec, data: DataArguments, cameras: list[str]) -> Source:
+    there = hub_place(spec.dataset)
+    name = spec.name or (Path(spec.dataset).resolve().name if there is None else there.repo_id.rpartition("/")[2])
     own = [spec.features.get(camera, camera) for camera in cameras]
-    folder = dataset_folder(spec.dataset, own)
-    table = named(read_dataset(folder, episodes, skip=skip), folder)
-    source = make_source(spec, table, name, state_feature=state_feature, action_feature=action_feature)
+    # What is missing on the Hub is told before the data are pulled.
+    weight_file = None if spec.weights is None else score_file(spec.weights)
+    folder = dataset_folder(spec.dataset, () if data.streaming else own)
+    split = split_episodes(folder, spec)
+    source = make_source(
+        spec,
+        seen_through(split.train, folder, data),
+        name,
+        state_feature=data.state_feature,
+        action_feature=data.action_feature,
+        held_out=None if split.held_out is None else seen_through(split.held_out, folder, data),
+        weight_file=weight_file,
+    )
     missing = [camera for camera in cameras if camera not in source.table.videos]
     if missing:
-        known = ", ".join(table.videos) or "none"
+        known = ", ".join(split.whole.videos) or "none"
         raise InputError(
             f"source {name} has no camera {missing[0]!r}; say which it is under features: {{{missing[0]}: …}} "
             f"(it has: {known})"
         )
-    ids = table.episode_index.tolist()
-    refuse_unusable(validate_dataset(folder, episodes=ids, cameras=own, decode=False), skip)
+    ids = split.whole.episode_index.tolist()
+    here = () if data.streaming else own
+    refuse_unusable(validate_dataset(folder, episodes=ids, cameras=here, decode=False), split.skip)
     return source
 
 
@@ -107,7 +128,7 @@ def _example(sources: list[Source], state_feature: str, action_feature: str) -> 
     rows = {
         feature: np.concatenate(
             [
-                space.unify(torch.from_numpy(source.table.feature(feature)[:1]), source.embodiment, kind).numpy()
+                space.unify(torch.from_numpy(source.table.feature(feature)[:1]), source.robot.embodiment, kind).numpy()
                 for source in sources
             ]
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from hf_ptr.policies.adapters import adapter_of, model_of
 from hf_ptr.policies.loading import load_trainable
 from hf_ptr.policies.lora import is_adapted
 from hf_ptr.policies.shapes import require_loss_of_each
+from hf_ptr.registration import register
 from hf_ptr.saved import ComponentConfig, load_exactly
 from hf_ptr.scoring import TargetEncoder, TransitionScorer, TransitionScorerConfig
 
@@ -124,6 +126,7 @@ class PTRModel(PreTrainedModel):
         self.policy: Any = policy
         # In a tuple, so that it is no module a second time.
         self._adapter = (adapter_of(policy),)
+        self._masks_state = "state_dim_mask" in inspect.signature(self.adapter.embed).parameters
 
     def _attach_belief(self) -> None:
         if hasattr(self.adapter, "attach_belief"):
@@ -138,6 +141,7 @@ class PTRModel(PreTrainedModel):
         actions: torch.Tensor,
         action_mask: torch.Tensor,
         action_dim_mask: torch.Tensor | None = None,
+        state_dim_mask: torch.Tensor | None = None,
         next_observation: torch.Tensor | None = None,
         carried_tokens: torch.Tensor | None = None,
         carried: torch.Tensor | None = None,
@@ -146,13 +150,15 @@ class PTRModel(PreTrainedModel):
         One pass over N chunks.
 
         Args:
-            observation, state, instruction_ids, instruction_mask, actions, action_mask, action_dim_mask: as the policy
-                takes them.
+            observation, state, instruction_ids, instruction_mask, actions, action_mask, action_dim_mask,
+                state_dim_mask: as the policy takes them; the last only where it takes it.
             next_observation: `(N, do)` raw, `o_{t+Δ}`; read by the target encoder alone.
             carried_tokens: `(N, M, D)`, belief tokens left by each chunk's predecessor, see [`BeliefCarry`].
             carried: `(N,)` bool, which of them to use; the others begin a segment with `z_init`.
         """
         given = {"action_dim_mask": action_dim_mask} if action_dim_mask is not None else {}
+        if state_dim_mask is not None and self._masks_state:
+            given["state_dim_mask"] = state_dim_mask
         embedded = self.adapter.embed(
             observation,
             state,
@@ -353,3 +359,6 @@ def has_ptr_parts(place: str) -> bool:
 def tensors_under(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     """The entries of a state whose names begin with `prefix`, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+register(PTRModelConfig, PTRModel)

@@ -213,6 +213,22 @@ class PTRObjective:
         permuted = equation(output.permuted_query, target, negatives[:0])
         return logits, permuted[:, 0]
 
+    def adapt(self, means: dict[str, float]) -> dict[str, float]:
+        """Lets the controller take its step after a log's means, and tells where it stands; {} without a scorer."""
+        if "nce_acc" not in means:
+            return {}
+        self.controller.update(
+            accuracy=means["nce_acc"],
+            margin=means["nce_margin"],
+            score=means["ptr_score"],
+            valid_ratio=means["valid_ratio"],
+        )
+        return {
+            "scorer_temperature": self.controller.temperature,
+            "beta": self.controller.beta,
+            "hard_negative_ratio": self.controller.hard_negative_ratio,
+        }
+
     def remember(self) -> None:
         """Puts the targets of the last step into the queue, after it has been scored."""
         self.pool.push(self._gathered)

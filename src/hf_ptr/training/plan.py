@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import SchedulerType
 
+from hf_ptr.errors import InputError
+from hf_ptr.training.memory import activation_bytes, state_bytes
 from hf_ptr.training.recipe import Recipe, load_recipe
 from hf_ptr.training.run import build_trainer, require_same_run
 from hf_ptr.training.trainer import PTRTrainer
-
-# Bytes for each trained parameter: its value, its gradient and the two moments of AdamW, in float32.
-BYTES_TRAINED = 16
-BYTES_FIXED = 4
 
 
 def plan_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
@@ -29,7 +28,7 @@ def plan_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, di
     Raises:
         InputError: as `run_recipe`.
     """
-    recipe = load_recipe(path, overrides)
+    recipe, for_accelerator = _load(path, overrides)
     place = str(recipe.training.output_dir)
     require_same_run(Path(place), recipe)
     with tempfile.TemporaryDirectory() as aside:
@@ -38,14 +37,33 @@ def plan_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, di
         # It would make the repository.
         recipe.training.push_to_hub = False
         trainer = build_trainer(recipe)
-        return {**_plan(recipe, trainer), "output": {"folder": place}}
+        plan = _plan(recipe, trainer)
+        if for_accelerator:
+            plan["steps"]["devices"] = "none here that these settings need: run it where there is an accelerator"
+        return {**plan, "output": {"folder": place}}
+
+
+def _load(path: str | Path, overrides: Sequence[str]) -> tuple[Recipe, bool]:
+    """The recipe, and whether it is for an accelerator and there is none: it can be planned all the same."""
+    try:
+        return load_recipe(path, overrides), False
+    except InputError as error:
+        if torch.accelerator.is_available() or "use_cpu" not in str(error):
+            raise
+    recipe = load_recipe(path, [*overrides, "use_cpu=true"])
+    del recipe.given["use_cpu"]
+    return recipe, True
 
 
 def _plan(recipe: Recipe, trainer: PTRTrainer) -> dict[str, dict[str, Any]]:
     args, data = trainer.args, recipe.data
     chunks: Any = trainer.train_dataset
     held_out: Any = trainer.eval_dataset
-    tables = [part.table for part in getattr(chunks, "parts", [chunks])]
+    tables, kept = (
+        [] if part is None else [each.table for each in getattr(part, "parts", [part])] for part in (chunks, held_out)
+    )
+    sources = getattr(chunks, "sources", ())
+    faults = [f"{source.name}: {source.truth.recipe}" for source in sources if source.truth.faults]
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     steps_an_epoch = max(1, len(chunks) // rows)
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_an_epoch)
@@ -59,8 +77,8 @@ def _plan(recipe: Recipe, trainer: PTRTrainer) -> dict[str, dict[str, Any]]:
             "episodes": sum(table.num_episodes for table in tables),
             "chunks": f"{len(chunks):,}",
             "tasks": len({table.tasks[task] for table in tables for task in set(table.task_index.tolist())}),
-            "faults put in": data.corruption,
-            "held out": 0 if held_out is None else held_out.table.num_episodes,
+            "faults put in": ", ".join(faults) or data.corruption,
+            "held out": sum(table.num_episodes for table in kept),
         },
         "policy": {
             "class": type(trainer.model.policy).__name__,
@@ -77,8 +95,8 @@ def _plan(recipe: Recipe, trainer: PTRTrainer) -> dict[str, dict[str, Any]]:
         },
         "method": {"arm": arm_of(trainer), "α": args.alpha, "weights in": f"[{args.w_min:g}, {args.w_max:g}]"},
         "memory": {
-            "on each device": f"{_mebibytes(BYTES_TRAINED * trained + BYTES_FIXED * fixed)} for weights, gradients "
-            "and AdamW; the activations of a batch come on top",
+            "on each device": f"{_mebibytes(state_bytes(trainer.model))} for weights, gradients and AdamW",
+            "activations": _activations(trainer),
             "on the host": f"{_mebibytes(held)} of vectors; pictures are decoded as they are needed",
         },
     }
@@ -95,6 +113,15 @@ def arm_of(trainer: PTRTrainer) -> str:
     if args.alpha > 0:
         return f"PTR as published{belief}; every weight is 1 for the first {args.nce_warmup_steps:,} steps"
     return f"plain supervised post-training{belief}"
+
+
+def _activations(trainer: PTRTrainer) -> str:
+    chunks: Any = trainer.train_dataset
+    few = trainer.data_collator(chunks.__getitems__(list(range(min(2, len(chunks))))))
+    size = activation_bytes(trainer.model, few, trainer.args.per_device_train_batch_size)
+    if size is None:
+        return "come on top; this policy's cannot be told beforehand"
+    return f"about {_mebibytes(size)} more for {trainer.args.per_device_train_batch_size} chunks, give or take a third"
 
 
 def _mebibytes(size: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import platform
 from collections.abc import Mapping
 from enum import Enum
@@ -15,9 +16,11 @@ from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.corruption import CorruptionTruth
 from hf_ptr.data.mixture import MixtureDataset
 from hf_ptr.errors import InputError
+from hf_ptr.files import write_json, write_text
 from hf_ptr.hub.cards import license_of
 from hf_ptr.hub.places import HubPlace, hub_place, origin
-from hf_ptr.training.config import PTRConfig
+from hf_ptr.training.config import ARGUMENTS_FILE, PTRConfig
+from hf_ptr.training.weight_record import WEIGHTS_FILE, WeightRecord
 
 RECIPE_FILE = "recipe.yaml"
 RUN_FILE = "run.json"
@@ -87,10 +90,40 @@ def _told_of(chunks: ChunkDataset) -> dict[str, Any]:
     }
 
 
+def describe(folder: Path, args: PTRConfig, facts: Mapping[str, Any], record: WeightRecord | None) -> None:
+    """
+    Writes into a run's folder, or a checkpoint's, what it was made of.
+
+    Args:
+        folder: to write to.
+        args: all settings.
+        facts: of [`provenance`].
+        record: of the weights; None where all chunks count alike.
+    """
+    write_text(json.dumps(args.to_dict(), indent=2, default=str) + "\n", folder / ARGUMENTS_FILE)
+    write_json(dict(facts), folder / RUN_FILE)
+    weights = None if record is None else record.to_dict()
+    if weights is not None:
+        write_json(weights, folder / WEIGHTS_FILE)
+
+
 def told(truth: CorruptionTruth) -> dict[str, Any]:
     """Faults that were put into the training data: which, by which seed, and how many episodes carry each."""
     faults = {name: int(carries.sum()) for name, carries in truth.faults.items()}
     return {"protocol": truth.recipe, "seed": truth.seed, "faults": faults, "episodes": int(truth.any.sum())}
+
+
+def told_of(truths: Mapping[str, CorruptionTruth]) -> dict[str, Any] | None:
+    """As [`told`], of the sources of a mixture by their names; None where no fault was put into any."""
+    faulty = {name: told(truth) for name, truth in truths.items() if truth.faults}
+    if not faulty:
+        return None
+    return {
+        "protocol": ", ".join(f"{name}: {part['protocol']}" for name, part in faulty.items()),
+        "seed": ", ".join(dict.fromkeys(str(part["seed"]) for part in faulty.values())),
+        "faults": {f"{name}: {fault}": n for name, part in faulty.items() for fault, n in part["faults"].items()},
+        "episodes": sum(part["episodes"] for part in faulty.values()),
+    }
 
 
 def corruption_of(dataset: str | Path) -> CorruptionTruth | None:

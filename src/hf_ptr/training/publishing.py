@@ -12,11 +12,13 @@ from typing import Any
 
 from huggingface_hub import HfApi
 from transformers.trainer_utils import HubStrategy
+from transformers.utils import PushInProgress
 
+from hf_ptr.data.robots import MIXTURE_FILE
 from hf_ptr.errors import InputError
 from hf_ptr.hub.local_places import public_files
 from hf_ptr.hub.places import LAST_CHECKPOINT
-from hf_ptr.hub.push import ensure_repository, push_files, run_files
+from hf_ptr.hub.push import ensure_repository, push_files, require_writable, run_files
 from hf_ptr.policies.lora import ADAPTER_CONFIG, adapted_place
 from hf_ptr.training.card import CARD_FILE, read_json, read_results, results_of, write_card
 from hf_ptr.training.config import PTRConfig
@@ -24,7 +26,7 @@ from hf_ptr.training.provenance import RECIPE_FILE
 
 STAGING = "_push-"
 # Where the run says what it is, beside the model.
-RUN_FILES = (RECIPE_FILE, CARD_FILE)
+RUN_FILES = (RECIPE_FILE, CARD_FILE, MIXTURE_FILE)
 END_MESSAGE = "End of training"
 logger = logging.getLogger(__name__)
 
@@ -131,29 +133,66 @@ def push_finished(folder: Path, args: PTRConfig) -> str:
     return push_run(folder, repo_id, message=END_MESSAGE, revision=args.hub_revision, token=args.hub_token)
 
 
+def ask_the_hub(args: PTRConfig, policy: str | None, adapts: bool) -> None:
+    """
+    Asks whether a run can be pushed where its settings say, before anything long, and writes nothing.
+
+    Args:
+        args: of the run.
+        policy: the place of the policy that it goes on from, if it does.
+        adapts: whether it trains a new adapter on that.
+
+    Raises:
+        InputError: as [`require_writable`], and for an adapter whose policy is not on the Hub.
+    """
+    if adapts and policy is not None and os.path.isdir(policy) and not (Path(policy) / ADAPTER_CONFIG).is_file():
+        require_shared_base(os.path.abspath(policy))
+    require_writable(_name(args), private=args.hub_private_repo, token=args.hub_token)
+
+
+def _name(args: PTRConfig) -> str:
+    return args.hub_model_id or Path(str(args.output_dir)).absolute().name
+
+
 def _ensured(args: PTRConfig, token: str | None, private: bool | None) -> str:
     return ensure_repository(
-        args.hub_model_id or Path(str(args.output_dir)).absolute().name,
+        _name(args),
         private=args.hub_private_repo if private is None else private,
         revision=args.hub_revision,
         token=token or args.hub_token,
     )
 
 
-def push_checkpoint(checkpoint_folder: str, args: PTRConfig, repo_id: str) -> Future | None:
+class CheckpointPushes(PushInProgress):
     """
-    Pushes a run as it is at a checkpoint, while the run goes on.
+    The pushes of a run's checkpoints, while it goes on.
 
     Args:
-        checkpoint_folder: of the run.
         args: of the run.
-        repo_id: of a repository that is there.
-
-    Returns:
-        What becomes the commit; None where there is nothing to send. Whatever goes wrong is logged, and ends no
-        training: the push at its end sends what is missing.
     """
-    checkpoint, folder = Path(checkpoint_folder), Path(str(args.output_dir))
+
+    def __init__(self, args: PTRConfig):
+        super().__init__()
+        self.args = args
+        self.jobs: list[Future] = []
+
+    @property
+    def takes_another(self) -> bool:
+        """Whether `hub_strategy` wants checkpoints pushed, and the one before is through or need not be."""
+        return self.args.hub_strategy != HubStrategy.END and (self.args.hub_always_push or self.is_done())
+
+    def push(self, checkpoint: Path, repo_id: str) -> None:
+        """Begins to push the run as it is at a checkpoint, to a repository that is there."""
+        job = _begun(checkpoint, self.args, repo_id)
+        self.jobs = [*(other for other in self.jobs if not other.done()), *([] if job is None else [job])]
+
+
+def _begun(checkpoint: Path, args: PTRConfig, repo_id: str) -> Future | None:
+    """
+    What becomes the commit; None where there is nothing to send. Whatever goes wrong is logged, and ends no training:
+    the push at its end sends what is missing.
+    """
+    folder = Path(str(args.output_dir))
     for left in folder.glob(f"{STAGING}*"):
         # Of a run that was killed while it pushed; those of pushes under way are locked by their number.
         if left.name.removeprefix(STAGING).partition("-")[0] != str(os.getpid()):

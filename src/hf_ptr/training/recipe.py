@@ -16,35 +16,7 @@ from transformers import HfArgumentParser
 
 from hf_ptr.errors import InputError, nearest
 from hf_ptr.training.config import PTRConfig
-
-
-@dataclass
-class DataArguments:
-    """Which episodes are trained on, and how they are cut into segments of chunks."""
-
-    dataset: str | None = field(
-        default=None, metadata={"help": "Folder or Hub id of a LeRobotDataset (v2.1 or v3.0)."}
-    )
-    sources: list[str] | None = field(
-        default=None, metadata={"help": "Instead of dataset: a list of mappings, see docs/data.md."}
-    )
-    episodes: str | None = field(default=None, metadata={"help": "Episode ids, as in 0:16,20; all by default."})
-    skip_episodes: str | None = field(default=None, metadata={"help": "Ids of unusable episodes to leave out."})
-    eval_episodes: str | None = field(default=None, metadata={"help": "Held-out episode ids for the eval loss."})
-    corruption: str = field(default="clean", metadata={"help": "Faults put into the training data, by name."})
-    corruption_severity: float = field(default=1.0, metadata={"help": "So many times as severe as the name says."})
-    corruption_seed: int = field(default=0, metadata={"help": "Which episodes the faults fall on."})
-    observation_features: list[str] = field(
-        default_factory=lambda: ["observation.state"], metadata={"help": "Features that make up the observation."}
-    )
-    state_feature: str = field(default="observation.state", metadata={"help": "The proprioceptive state."})
-    action_feature: str = field(default="action", metadata={"help": "The action."})
-    weights: str | None = field(
-        default=None,
-        metadata={"help": "Score file, or Hub id of one, whose weights chunks count with; needs alpha 0."},
-    )
-    segment_chunks: int = field(default=4, metadata={"help": "Consecutive chunks of a segment."})
-    target_offset: int = field(default=16, metadata={"help": "Frames from a chunk's start to the observation after."})
+from hf_ptr.training.data_arguments import DataArguments
 
 
 @dataclass
@@ -152,7 +124,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         path: of the YAML file, a flat mapping.
-        overrides: `key=value`, the value in YAML.
+        overrides: `key=value`, the value in YAML; `sources.0.key=value` is of the first source.
 
     Raises:
         InputError: for a file that is none, an unknown key (with its line and the nearest known one), a value of the
@@ -166,10 +138,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         if not equals:
             raise InputError(f"{text!r} is no key=value override; write for example max_steps=1000")
         try:
-            given[key] = yaml.load(value, Loader=_Loader)
+            content = yaml.load(value, Loader=_Loader)
         except yaml.YAMLError as error:
             raise InputError(f"the value of {text!r} cannot be read as YAML; quote it") from error
-        where[key] = "on the command line"
+        if key.startswith("sources."):
+            _set_of_source(given, key, content)
+        else:
+            given[key] = content
+            where[key] = "on the command line"
     if "hub_token" in given:
         raise InputError(
             f"hub_token stands {where['hub_token']}, and a run's folder keeps its recipe: take it out, and log in "
@@ -189,25 +165,6 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except ValueError as error:
         raise InputError(f"{path}: {_located(str(error), where)}") from error
     return Recipe(data, policy, lora, training, given)
-
-
-def parse_episodes(text: str | None) -> list[int] | None:
-    """`"0:16,20"` to episode ids, end-exclusive as in Python; None for all.
-
-    Raises:
-        InputError: for anything else.
-    """
-    if text is None:
-        return None
-    ids: list[int] = []
-    for part in str(text).split(","):
-        start, colon, end = part.strip().partition(":")
-        if not start.isdigit() or (colon and not end.isdigit()):
-            raise InputError(f"episodes {text!r} cannot be read at {part!r}; write ids and ranges, as in 0:16,20")
-        ids.extend(range(int(start), int(end)) if colon else [int(start)])
-    if not ids:
-        raise InputError(f"episodes {text!r} is an empty range; the end is exclusive, as in 0:16")
-    return ids
 
 
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -233,6 +190,19 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
             raise InputError(f"key {key!r} stands twice {place}; keep one")
         where[key] = place
     return content, where
+
+
+def _set_of_source(given: dict[str, Any], key: str, value: Any) -> None:
+    """Sets what `sources.NUMBER.KEY` names."""
+    _, number, name = [*key.split(".", 2), ""][:3]
+    sources = given.get("sources")
+    listed = sources if isinstance(sources, list) else []
+    source = listed[int(number)] if number.isdecimal() and int(number) < len(listed) else None
+    if not name or not isinstance(source, dict):
+        raise InputError(
+            f"{key} is no key of one of the {len(listed)} sources; write for example sources.0.dataset=FOLDER"
+        )
+    source[name] = value
 
 
 def _as_argument(key: str, value: Any) -> list[str]:

@@ -29,7 +29,8 @@ def refuse(args: PTRConfig, train: Any, evaluation: Any, processor: Any, collato
                 f"train_dataset is a {type(train).__name__}: calibrated weights are fitted on a ChunkDataset; pass one"
             )
         require_fittable(chunks)
-    if chunks is not None and chunks.weights is not None and (args.with_scorer or args.calibrates):
+    weights = train.weights if isinstance(train, ChunkDataset | MixtureDataset) else None
+    if weights is not None and (args.with_scorer or args.calibrates):
         raise InputError(
             "the dataset brings weights, and this run would make its own; set alpha to 0 (and use_scorer not), or "
             "leave the weights out"

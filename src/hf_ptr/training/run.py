@@ -14,30 +14,35 @@ from huggingface_hub.errors import StrictDataclassError
 from torch.utils.data import Dataset
 from transformers import set_seed
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.utils import logging
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.columns import first_line
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.mixture import MixtureDataset
+from hf_ptr.data.robots import MIXTURE_FILE
 from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.data.weights import read_weights
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_json, write_text
-from hf_ptr.hub.places import checkpoint_folder, dataset_folder, pull_videos, score_file
-from hf_ptr.policies import adapter_of, policy_from_dataset, require_fits
+from hf_ptr.hub.places import checkpoint_folder, dataset_folder, model_folder, pull_videos, score_file
+from hf_ptr.policies import VLAPolicy, adapter_of, policy_from_dataset, require_fits
 from hf_ptr.policies.acting import belief_lag
 from hf_ptr.policies.loading import load_to_train
+from hf_ptr.policies.vla.instructions import learn_instructions
 from hf_ptr.training.checkpoints import last_complete_checkpoint, restore_replaced
+from hf_ptr.training.data_arguments import parse_episodes
 from hf_ptr.training.data_digest import require_same_data
 from hf_ptr.training.mixing import mixture_of
-from hf_ptr.training.provenance import RECIPE_FILE, corruption_of, told
-from hf_ptr.training.publishing import push_finished
-from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe, parse_episodes
-from hf_ptr.training.selection import select_episodes
+from hf_ptr.training.provenance import RECIPE_FILE, corruption_of, told, told_of
+from hf_ptr.training.publishing import ask_the_hub, push_finished
+from hf_ptr.training.ranks import Ranks
+from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe
+from hf_ptr.training.selection import seen_through, select_episodes
 from hf_ptr.training.trainer import PTRTrainer
 
-# How each source's robot is spoken to: its slots, units and frame rate.
-MIXTURE_FILE = "mixture.json"
+logger = logging.get_logger(__name__)
+
 DONE_FILE = "train_results.json"
 # Is there once the run is pushed to its end; by its name it is not pushed itself.
 PUSHED_FILE = "_pushed.json"
@@ -67,13 +72,10 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
     restore_replaced(folder)
     # What a killed run left is nearer to the end than what the recipe begins with.
     resume = last_complete_checkpoint(folder) or recipe.training.resume_from_checkpoint
+    ask_where_to_push(recipe)
     resume = None if resume is None else _checkpoint(resume)
     trainer = build_trainer(recipe)
-    if trainer.is_world_process_zero():
-        write_text(yaml.safe_dump(recipe.given, sort_keys=True, allow_unicode=True), folder / RECIPE_FILE)
-        require_same_data(folder, {"train": trainer.train_dataset, "eval": trainer.eval_dataset})
-        if isinstance(trainer.train_dataset, MixtureDataset):
-            write_json(trainer.train_dataset.to_dict(), folder / MIXTURE_FILE)
+    trainer.ranks.from_first(partial(_begin, folder, recipe, trainer))
     result = trainer.train(resume_from_checkpoint=resume)
     trainer.save_model(_internal_call=True)
     trainer.save_state()
@@ -84,6 +86,27 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
     if recipe.training.push_to_hub:
         _push(trainer.push_to_hub, folder, trainer.hub_model_id)
     return folder
+
+
+def ask_where_to_push(recipe: Recipe) -> None:
+    """
+    Asks the Hub whether a run that is to be pushed can be, before its data are read.
+
+    Raises:
+        InputError: it cannot.
+    """
+    training = recipe.training
+    if training.push_to_hub:
+        ask = partial(ask_the_hub, training, recipe.policy.policy, recipe.lora.use_peft)
+        Ranks(training.process_index, training.world_size).from_first(ask)
+
+
+def _begin(folder: Path, recipe: Recipe, trainer: PTRTrainer) -> None:
+    """Writes what the run is, or checks that the one that goes on is the same."""
+    write_text(yaml.safe_dump(recipe.given, sort_keys=True, allow_unicode=True), folder / RECIPE_FILE)
+    require_same_data(folder, {"train": trainer.train_dataset, "eval": trainer.eval_dataset})
+    if isinstance(trainer.train_dataset, MixtureDataset):
+        write_json(trainer.train_dataset.to_dict(), folder / MIXTURE_FILE)
 
 
 def _checkpoint(place: str) -> str:
@@ -117,25 +140,34 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     # Before the policy's weights are drawn, so that a recipe and its seed are one run.
     set_seed(recipe.training.seed)
     if recipe.data.sources is not None:
-        mixture, policy, processor = mixture_of(recipe)
-        return _trainer(recipe, policy, processor, mixture, None)
-    dataset = dataset_folder(str(recipe.data.dataset), recipe.data.observation_features)
+        mixture, evaluated, policy, processor = mixture_of(recipe)
+        trainer = _trainer(recipe, policy, processor, mixture, evaluated)
+        trainer.provenance["corruption"] = told_of({source.name: source.truth for source in mixture.sources})
+        return trainer
+    # What is missing on the Hub is told before the data are pulled, which are the most.
+    weights_file = None if recipe.data.weights is None else score_file(recipe.data.weights)
+    if recipe.policy.policy is not None:
+        model_folder(recipe.policy.policy)
+    streams = recipe.data.streaming
+    dataset = dataset_folder(str(recipe.data.dataset), () if streams else recipe.data.observation_features)
     selected = select_episodes(dataset, recipe.data)
-    whole, table = selected.whole, selected.train
+    whole, table, held_out = selected.whole, selected.train, selected.held_out
     faults = selected.truth if selected.truth.faults else corruption_of(dataset)
     policy, processor = _policy(recipe, table)
     config = adapter_of(policy).config
-    pull_videos(whole, config.observation_features)
-    cameras = [name for name in config.observation_features if name in table.videos]
+    if not streams:
+        pull_videos(whole, config.observation_features)
+    # The videos that are not here yet are looked at when they come.
+    cameras = [name for name in config.observation_features if name in table.videos and not streams]
     ids = whole.episode_index.tolist()
     refuse_unusable(validate_dataset(str(dataset), episodes=ids, cameras=cameras, decode=False), selected.skip)
     cut: dict[str, Any] = {
         "segment_chunks": recipe.data.segment_chunks,
         "target_offset": recipe.data.target_offset,
     }
-    weights = None if recipe.data.weights is None else read_weights(score_file(recipe.data.weights), table)
-    train = chunks_for(config, table, weights=weights, **cut)
-    evaluation = None if selected.held_out is None else chunks_for(config, selected.held_out, **cut)
+    weights = None if weights_file is None else read_weights(weights_file, table)
+    train = chunks_for(config, seen_through(table, dataset, recipe.data), weights=weights, **cut)
+    evaluation = None if held_out is None else chunks_for(config, seen_through(held_out, dataset, recipe.data), **cut)
     trainer = _trainer(recipe, policy, processor, train, evaluation)
     trainer.provenance["corruption"] = None if faults is None else told(faults)
     return trainer
@@ -213,6 +245,11 @@ def _policy(recipe: Recipe, table: EpisodeTable) -> tuple[Any, Any]:
         features = {}
     _refuse_settings(list(features), place)
     require_fits(actor.config, table, place)
+    # Under LoRA the embeddings are not trained, and an instruction that the policy lacks is refused.
+    if isinstance(policy, VLAPolicy) and not recipe.lora.use_peft:
+        new = learn_instructions(policy, processor, table.tasks)
+        if new:
+            logger.warning(f"{len(new)} instructions are new to {place}, such as {new[0]!r}; it learns them")
     return policy, processor
 
 
@@ -227,18 +264,28 @@ def _innermost(error: BaseException) -> str:
     return str(error)
 
 
-def trained_episodes(folder: str | Path) -> set[int]:
-    """The episodes that a run's recipe names for training; empty where it names none, or the folder is no run."""
+def trained_episodes(folder: str | Path, dataset: str) -> set[int]:
+    """
+    The episodes that a run's recipe names for training, of a mixture those of the source whose dataset is called so;
+    empty where it names none, or the folder is no run.
+    """
     made = Path(folder) / RECIPE_FILE
     given = yaml.safe_load(made.read_text(encoding="utf-8")) if made.is_file() else None
-    return set(parse_episodes(given.get("episodes")) or ()) if isinstance(given, dict) else set()
+    if not isinstance(given, dict):
+        return set()
+    listed = given.get("sources") or ()
+    name = Path(dataset).name
+    mine = [each for each in listed if Path(str(each.get("dataset")).partition("@")[0]).name == name]
+    return {episode for each in (given, *mine) for episode in parse_episodes(each.get("episodes")) or ()}
 
 
 def evaluation_command(folder: Path) -> str:
     """The command that evaluates a finished run, as far as its recipe says on what."""
     given = yaml.safe_load((folder / RECIPE_FILE).read_text(encoding="utf-8"))
-    if given.get("eval_episodes"):
-        return f"hf-ptr evaluate {folder} --dataset {given['dataset']} --episodes {given['eval_episodes']}"
+    for each in (given, *(given.get("sources") or ())):
+        if each.get("eval_episodes"):
+            which = f" --source {each['name']}" if each.get("name") else ""
+            return f"hf-ptr evaluate {folder} --dataset {each['dataset']} --episodes {each['eval_episodes']}{which}"
     return f"hf-ptr evaluate {folder} --env metaworld, or --dataset DIR --episodes IDS that it was not trained on"
 
 

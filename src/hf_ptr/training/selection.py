@@ -4,34 +4,60 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from hf_ptr.data.corruption import CorruptionTruth, corrupt
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.data.torchcodec_video import decoded_by
 from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.errors import InputError
+from hf_ptr.hub.datasets import streamed
 from hf_ptr.hub.places import named
-from hf_ptr.training.recipe import DataArguments, parse_episodes
+from hf_ptr.training.data_arguments import DataArguments, parse_episodes
+
+
+class Episodes(Protocol):
+    """Ids of episodes as a recipe, or a source in it, names them; None for all, or for none held out."""
+
+    @property
+    def episodes(self) -> str | None: ...
+
+    @property
+    def skip_episodes(self) -> str | None: ...
+
+    @property
+    def eval_episodes(self) -> str | None: ...
 
 
 @dataclass(frozen=True)
-class Selection:
+class Split:
     """
-    What a recipe takes of its dataset.
+    What is taken of a dataset, as recorded.
 
     Attributes:
-        whole: all of it, as recorded.
-        train: what is trained on, with the faults that were put in.
-        truth: those faults.
-        held_out: as recorded; None without.
+        whole: all of it.
+        train: what is trained on.
+        held_out: what is not; None without.
         skip: ids of the unusable episodes that were left out.
     """
 
     whole: EpisodeTable
     train: EpisodeTable
-    truth: CorruptionTruth
     held_out: EpisodeTable | None
     skip: list[int]
+
+
+@dataclass(frozen=True)
+class Selection(Split):
+    """
+    What a recipe takes of its dataset: of what is trained on, with the faults that were put in.
+
+    Attributes:
+        truth: those faults.
+    """
+
+    truth: CorruptionTruth
 
 
 def select_episodes(dataset: Path, data: DataArguments) -> Selection:
@@ -41,6 +67,22 @@ def select_episodes(dataset: Path, data: DataArguments) -> Selection:
     Args:
         dataset: its folder.
         data: of the recipe.
+
+    Raises:
+        InputError: as [`split_episodes`], or as [`corrupt`].
+    """
+    split = split_episodes(dataset, data)
+    train, truth = corrupt(split.train, data.corruption, data.corruption_seed, data.corruption_severity)
+    return Selection(split.whole, train, split.held_out, split.skip, truth)
+
+
+def split_episodes(dataset: Path, data: Episodes) -> Split:
+    """
+    Reads the episodes that are trained on, and those that are held out.
+
+    Args:
+        dataset: its folder.
+        data: which those are.
 
     Raises:
         InputError: the dataset cannot be read, or an episode is both trained on and held out.
@@ -58,8 +100,13 @@ def select_episodes(dataset: Path, data: DataArguments) -> Selection:
     if held_out and episodes is None:
         episodes = [number for number in whole.episode_index.tolist() if number not in set(held_out)]
     table = whole if episodes is None else whole.select(episodes)
-    train, truth = corrupt(table, data.corruption, data.corruption_seed, data.corruption_severity)
-    return Selection(whole, train, truth, None if held_out is None else whole.select(held_out), skip)
+    return Split(whole, table, None if held_out is None else whole.select(held_out), skip)
+
+
+def seen_through(table: EpisodeTable, dataset: Path, data: DataArguments) -> EpisodeTable:
+    """The table with its videos decoded, and pulled, as a recipe says."""
+    table = decoded_by(table, data.video_decoder)
+    return streamed(table, dataset) if data.streaming else table
 
 
 def _read(dataset: str, episodes: list[int] | None, skip: list[int]) -> EpisodeTable:

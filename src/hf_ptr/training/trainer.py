@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable
@@ -11,53 +10,45 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.data_loader import prepare_data_loader
 from huggingface_hub import HfApi
 from peft import PeftConfig
-from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, rotate_checkpoints
-from transformers.utils import PushInProgress
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from hf_ptr import functional as F
 from hf_ptr.belief import BeliefCarry
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.mixture import MixtureDataset
-from hf_ptr.data.segments import SegmentBatches
-from hf_ptr.data.weight_histograms import append_histogram, forget_histograms_after
-from hf_ptr.errors import InputError
-from hf_ptr.files import write_json, write_text
-from hf_ptr.hub.places import checkpoint_folder
-from hf_ptr.scoring import Candidates
-from hf_ptr.training.batch import candidates_of, model_inputs
-from hf_ptr.training.building import as_ptr_model
-from hf_ptr.training.calibrating import calibrated_chunks
+from hf_ptr.data.weight_histograms import append_histogram
+from hf_ptr.training.building import as_ptr_model, load_weights
+from hf_ptr.training.calibrating import calibrated_chunks, copy_scores
+from hf_ptr.training.callbacks import Steps
 from hf_ptr.training.card import write_card
 from hf_ptr.training.checkpoints import (
     clear_unfinished,
     last_complete_checkpoint,
-    load_objective_state,
-    require_same_topology,
-    restore_replaced,
-    save_state,
+    place_to_go_on_from,
     staged,
-    state_file,
 )
 from hf_ptr.training.collator import ChunkCollator
-from hf_ptr.training.config import ARGUMENTS_FILE, PTRConfig
+from hf_ptr.training.config import PTRConfig
 from hf_ptr.training.faults import FirstFault
-from hf_ptr.training.model import PTRModel, PTROutput, tensors_under
-from hf_ptr.training.objective import Losses, PTRObjective
+from hf_ptr.training.loaders import segment_loader
+from hf_ptr.training.means import RunningMeans
+from hf_ptr.training.model import PTRModel
+from hf_ptr.training.objective import PTRObjective
 from hf_ptr.training.progress import use_rich_progress
-from hf_ptr.training.provenance import RUN_FILE, provenance
-from hf_ptr.training.publishing import END_MESSAGE, push_checkpoint, push_run, repository_of
+from hf_ptr.training.provenance import describe, provenance
+from hf_ptr.training.publishing import END_MESSAGE, CheckpointPushes, push_run, repository_of
 from hf_ptr.training.ranks import Ranks
 from hf_ptr.training.refusals import refuse, walks
+from hf_ptr.training.resumable import load_progress, load_random_state, save_progress, save_random_state
+from hf_ptr.training.sidecar import Sidecar, load_objective_state, state_file
+from hf_ptr.training.step import StepLoss
 from hf_ptr.training.stopping import StopSignals, leave
-from hf_ptr.training.weight_record import WEIGHTS_FILE, WeightRecord, weight_record
-from hf_ptr.training.window import Window
+from hf_ptr.training.weight_loggers import show_histogram
+from hf_ptr.training.weight_record import weight_record
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +110,7 @@ class PTRTrainer(Trainer):
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
-            callbacks=[_Steps(self), *(callbacks or [])],
+            callbacks=[Steps(self), *(callbacks or [])],
             optimizers=optimizers,
         )
         use_rich_progress(self)
@@ -127,22 +118,19 @@ class PTRTrainer(Trainer):
             if hasattr(train_dataset, name):
                 setattr(self.model.config, name, getattr(train_dataset, name))
         self.ranks = Ranks(self.args.process_index, self.accelerator.num_processes)
-        several = self.ranks.count > 1
-        self.objective = PTRObjective(args, gather=self._gather if several else None, ranks=self.ranks.count)
-        self.carry = BeliefCarry()
+        gather = self._gather if self.ranks.count > 1 else None
+        self.objective = PTRObjective(args, gather, self.ranks.count)
+        self.step_loss = StepLoss(self.args, self.objective, lambda: self._unwrapped().adapter, self._prepare_inputs)
         self._eval_carry = BeliefCarry()
-        self._batches: list[dict[str, Any]] = []
-        self._part = 0
-        self._window: Window | None = None
         self._fault = FirstFault()
-        self._sums: dict[str, torch.Tensor] = {}
-        self._steps = 0
-        self._log_window: dict[str, torch.Tensor] = {}
-        self._stop = StopSignals()
+        self._means = RunningMeans()
+        self._sidecar = Sidecar(self.args, self.objective, self.step_loss.carry, self._means, self.ranks.index)
+        self._loss_since_log: dict[str, torch.Tensor] = {}
+        self.stop_signals = StopSignals()
+        self._run = Path(str(self.args.output_dir))
         self.stopped_by = 0
         self._saving_to: Path | None = None
-        self._record: WeightRecord | None = None
-        self.provenance = provenance(train_dataset, self.accelerator.unwrap_model(self.model).policy)
+        self.provenance = provenance(train_dataset, self._unwrapped().policy)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """
@@ -157,36 +145,24 @@ class PTRTrainer(Trainer):
             InputError: for a checkpoint that was made on another number of processes or with another batch, a loss or
                 weight that is no number, or no space left to save.
         """
-        if resume_from_checkpoint is True:
-            restore_replaced(str(self.args.output_dir))
-            resume_from_checkpoint = last_complete_checkpoint(str(self.args.output_dir))
-            if resume_from_checkpoint is None:
-                raise InputError(
-                    f"{self.args.output_dir} holds no complete checkpoint; leave resume_from_checkpoint out"
-                )
-        if isinstance(resume_from_checkpoint, str):
-            resume_from_checkpoint = str(checkpoint_folder(resume_from_checkpoint))
-        if resume_from_checkpoint:
-            require_same_topology(str(resume_from_checkpoint), self.args)
+        checkpoint = place_to_go_on_from(resume_from_checkpoint, self.args)
         if self.args.calibrates and isinstance(self.train_dataset, ChunkDataset):
-            resume = bool(resume_from_checkpoint)
-            self.train_dataset = calibrated_chunks(self.train_dataset, self.args, self.accelerator, resume=resume)
-        clear_unfinished(str(self.args.output_dir), self.ranks)
-        self._record = weight_record(self.args, self.train_dataset)
+            self.train_dataset = calibrated_chunks(
+                self.train_dataset, self.args, self.accelerator, self.ranks, checkpoint=checkpoint
+            )
+        clear_unfinished(self._run, self.ranks)
+        self._sidecar.record = weight_record(self.args, self.train_dataset)
         self.stopped_by = 0
-        with self._stop:
-            result = super().train(resume_from_checkpoint, *args, **kwargs)
-            if self._record is not None:
-                self._record.reduce(self._sum)
+        with self.stop_signals:
+            result = super().train(checkpoint, *args, **kwargs)
+            self._sidecar.reduce_record(self.accelerator.reduce)
             # Also one that came after the last step; what that step has trained may not be saved yet.
-            late = 0 if self.stopped_by else self.ranks.largest(self.stop_signal)
+            late = 0 if self.stopped_by else self.ranks.largest(self.stop_signals.received)
             if late and not self.ranks.largest(int(self._checkpoint_folder().is_dir())):
                 self._save_checkpoint(self.model, None)
             self.stopped_by = self.stopped_by or late
         if self.stopped_by and self.ranks.first:
-            logger.warning(
-                "stopped at step %d, which is saved; started again, the run goes on", self.state.global_step
-            )
+            logger.warning("stopped at step %d, saved; started again, the run goes on", self.state.global_step)
         leave(self.stopped_by)
         return result
 
@@ -201,7 +177,7 @@ class PTRTrainer(Trainer):
         if not walks(self.args, dataset):
             return super().get_train_dataloader()
         assert isinstance(dataset, ChunkDataset | MixtureDataset)
-        return self._walk(dataset, self._train_batch_size, shuffle=True)
+        return self._walk(dataset, self._train_batch_size, training=True)
 
     def get_eval_dataloader(self, eval_dataset: Dataset | str | None = None) -> DataLoader:
         """As for training, in the order of the dataset."""
@@ -209,33 +185,10 @@ class PTRTrainer(Trainer):
         if not self.args.belief_tokens or not isinstance(dataset, ChunkDataset | MixtureDataset):
             return super().get_eval_dataloader(eval_dataset)
         self._eval_carry = BeliefCarry()
-        return self._walk(dataset, self.args.eval_batch_size, shuffle=False)
+        return self._walk(dataset, self.args.eval_batch_size, training=False)
 
-    def _walk(self, dataset: ChunkDataset | MixtureDataset, batch_size: int, shuffle: bool) -> DataLoader:
-        args = self.args
-        batches = SegmentBatches(
-            dataset,
-            batch_size,
-            shuffle=shuffle,
-            seed=args.seed if args.data_seed is None else args.data_seed,
-            rank=args.process_index,
-            ranks=args.world_size,
-            parts=args.gradient_accumulation_steps if shuffle else 1,
-            whole=not shuffle,
-        )
-        loader = DataLoader(
-            dataset,
-            batch_sampler=batches,
-            collate_fn=self.data_collator,
-            num_workers=args.dataloader_num_workers,
-            pin_memory=args.dataloader_pin_memory,
-            persistent_workers=args.dataloader_persistent_workers,
-            prefetch_factor=args.dataloader_prefetch_factor,
-        )
-        # As if there were one process: the order is this rank's already, and must not be divided again.
-        return prepare_data_loader(
-            loader, device=self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
-        )
+    def _walk(self, dataset: ChunkDataset | MixtureDataset, batch_size: int, training: bool) -> DataLoader:
+        return segment_loader(dataset, batch_size, self.data_collator, self.args, self.accelerator, training=training)
 
     # ---- the loss ----
 
@@ -246,86 +199,25 @@ class PTRTrainer(Trainer):
             self.control.should_training_stop = True
             return [], None
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self._batches, self._part, self._window = batches, 0, None
+        self.step_loss.begin(batches)
         return batches, items
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The share that one micro-batch has of the step's `L_total`, PTR Sec. 8."""
-        if self._part >= len(self._batches):
-            # Called on its own: the batch is a step.
-            self._batches, self._part, self._window = [inputs], 0, None
-        part, last = self._part, self._part + 1 == len(self._batches)
-        # The equations' checks of values would make the host wait for the device at every step.
-        with F.unchecked():
-            if part == 0 and len(self._batches) > 1:
-                self._window = self._survey(model)
-            output = self._forward(model, inputs, self.carry)
-            if output.belief_tokens is not None:
-                self.carry.remember(inputs["index"], output.belief_tokens, last=last)
-            losses = self.objective(
-                output,
-                self._candidates(inputs, output),
-                self._discount(inputs),
-                step=self.state.global_step,
-                given_weight=inputs.get("weight"),
-                window=self._window,
-                part=part,
-            )
-        if losses.score is not None and last:
-            self.objective.remember()
-        assert output.action_loss is not None
-        self._fault.look(output.action_loss, losses.weight, losses.total, inputs, self.state.global_step + 1)
-        self._accumulate(losses)
-        if self._record is not None:
-            warm_up = self.args.with_scorer and self._warming_up()
-            self._record.add(losses.weight, inputs.get("source_index"), warm_up)
-        self._part += 1
-        self._steps += last
+        losses, output, last = self.step_loss(model, inputs, self.state.global_step)
+        self._fault.look(output, losses.weight, losses.total, inputs, self.state.global_step + 1)
+        self._means.add(losses.metrics, last)
+        if self._sidecar.record is not None:
+            warm_up = self.args.with_scorer and self.state.global_step < self.args.nce_warmup_steps
+            self._sidecar.record.add(losses.weight, inputs.get("source_index"), warm_up)
         return (losses.total, output) if return_outputs else losses.total
 
-    def _survey(self, model) -> Window:
-        """
-        The weights of all micro-batches of a step. Those of a scorer need a pass over each, with the very random
-        numbers that the passes with gradient will draw.
-        """
-        batches = [self._prepare_inputs(batch) for batch in self._batches]
-        if not self.args.with_scorer:
-            ones = [torch.ones(len(batch["actions"]), device=self.args.device) for batch in batches]
-            return self.objective.weighed([batch.get("weight", one) for batch, one in zip(batches, ones, strict=True)])
-        devices = [self.args.device] if self.args.device.type == "cuda" else []
-        with torch.no_grad(), torch.random.fork_rng(devices=devices):
-            passes = [self._forward(model, batch, self.carry) for batch in batches]
-            candidates = [
-                candidates_of(self._policy(), batch, output.target)
-                for batch, output in zip(batches, passes, strict=True)
-                if output.target is not None
-            ]
-        discounts = [self._discount(batch) for batch in batches]
-        return self.objective.survey(passes, candidates, discounts, self.state.global_step)
-
-    def _forward(self, model, inputs: dict[str, Any], carry: BeliefCarry, skip: tuple[str, ...] = ()) -> PTROutput:
-        """The model's pass, with the belief tokens of the step before."""
-        return model(**model_inputs(inputs, carry if self.args.belief_tokens else None, skip))
-
-    def _candidates(self, inputs: dict[str, Any], output: PTROutput) -> Candidates | None:
-        return None if output.target is None else candidates_of(self._policy(), inputs, output.target)
-
-    def _policy(self) -> Any:
-        return self.accelerator.unwrap_model(self.model).adapter
-
-    def _discount(self, inputs: dict[str, Any]) -> torch.Tensor | None:
-        if self.args.discount == 1.0:
-            return None
-        return self.args.discount ** (inputs["target_offset"] / inputs["actions"].shape[1])
+    def _unwrapped(self) -> PTRModel:
+        return self.accelerator.unwrap_model(self.model)
 
     def _gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        """
-        `(N, …)` of every rank below each other as one constant. Each rank's rows are filled up to those of a full step
-        with zeros, which as `valid` mean no: ranks may differ in N, and none has to ask the others for it.
-        """
-        missing = self._train_batch_size * max(1, len(self._batches)) - tensor.shape[0]
-        filled = torch.cat((tensor.detach(), tensor.new_zeros((missing, *tensor.shape[1:]))))
-        return self.accelerator.gather(filled)
+        """`(N, …)` of every rank below each other, as one constant."""
+        return self.accelerator.gather(self.step_loss.filled(tensor))
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As [`Trainer.evaluate`], always with the same noise, and without moving that of the training."""
@@ -338,75 +230,38 @@ class PTRTrainer(Trainer):
         """The unweighted action loss of a batch: evaluation never sees a weight, nor touches queue or metrics."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad():
-            output = self._forward(model, inputs, self._eval_carry, skip=("next_observation",))
+            output = self.step_loss.forward(model, inputs, self._eval_carry, skip=("next_observation",))
             if output.belief_tokens is not None:
                 self._eval_carry.remember(inputs["index"], output.belief_tokens)
         assert output.action_loss is not None
         return output.action_loss.mean(), None, None
 
-    # ---- metrics: summed on the device, read at logging steps ----
-
-    def _accumulate(self, losses: Losses) -> None:
-        for name, value in losses.metrics.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
+    # ---- what is logged ----
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the method's metrics, as means since the last log, and lets the controller take its step."""
         if "loss" in logs:
             self._require_finite()
-        if "loss" in logs and self._steps:
-            means = self._read_metrics()
-            controller = self.objective.controller
-            if "nce_acc" in means:
-                controller.update(
-                    accuracy=means["nce_acc"],
-                    margin=means["nce_margin"],
-                    score=means["ptr_score"],
-                    valid_ratio=means["valid_ratio"],
-                )
-                means["scorer_temperature"] = controller.temperature
-                means["beta"] = controller.beta
-                means["hard_negative_ratio"] = controller.hard_negative_ratio
-            logs = {**logs, **means}
-            self._log_weights()
+        if "loss" in logs and self._means.steps:
+            means = self._means.take(partial(self.accelerator.reduce, reduction="mean"))
+            logs = {**logs, **means, **self.objective.adapt(means)}
+            if self._sidecar.record is not None:
+                counts = self._sidecar.record.take_log(self.accelerator.reduce)
+                if self.ranks.first and any(counts):
+                    histogram = (self.state.global_step, self._sidecar.record.edges, counts)
+                    append_histogram(self._run, *histogram)
+                    show_histogram(self.callback_handler.callbacks, *histogram)
         super().log(logs, start_time)
-
-    def _log_weights(self) -> None:
-        if self._record is None:
-            return
-        counts = self._record.take_log(self._sum)
-        if self.is_world_process_zero() and any(counts):
-            append_histogram(Path(str(self.args.output_dir)), self.state.global_step, self._record.edges, counts)
-
-    def _sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The sum over all ranks, as a tensor of its own."""
-        return self.accelerator.reduce(tensor.clone(), reduction="sum")
-
-    def _read_metrics(self) -> dict[str, float]:
-        names = sorted(self._sums)
-        stacked = torch.stack([self._sums[name].float() for name in names]) / self._steps
-        if self.accelerator.num_processes > 1:
-            stacked = self.accelerator.reduce(stacked, reduction="mean")
-        self._sums, self._steps = {}, 0
-        return dict(zip(names, stacked.tolist(), strict=True))
-
-    def _warming_up(self) -> bool:
-        return self.state.global_step < self.args.nce_warmup_steps
 
     def _require_finite(self) -> None:
         """Stops a run whose loss or weights are no numbers, before it says or saves anything more."""
-        dataset = self.train_dataset
-        names = getattr(dataset, "source_names", None)
-        if names is None:
-            names = (getattr(getattr(dataset, "table", None), "source", type(dataset).__name__),)
-        self._fault.require_none(self.accelerator.gather, names, last_complete_checkpoint(str(self.args.output_dir)))
+        self._fault.require_none(self.accelerator.gather, self.train_dataset, last_complete_checkpoint(self._run))
 
     # ---- checkpoints: safetensors and JSON beside what Trainer writes ----
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self._require_finite()
-        if self._record is not None:
-            self._record.reduce(self._sum)
+        self._sidecar.reduce_record(self.accelerator.reduce)
         run = Path(self._get_output_dir(trial))
         name = self._checkpoint_folder().name
         push, self.args.push_to_hub = self.args.push_to_hub, False
@@ -420,8 +275,9 @@ class PTRTrainer(Trainer):
                         self.state.save_to_json(str(place / TRAINER_STATE_NAME))
         finally:
             self._saving_to, self.args.push_to_hub = None, push
-        if push:
-            self._push_from_checkpoint(str(run / name))
+        if push and self.is_world_process_zero() and self.push_in_progress.takes_another:
+            self.callback_handler.on_push_begin(self.args, self.state, self.control)
+            self.push_in_progress.push(run / name, str(self.hub_model_id))
         if self.args.should_save:
             rotate_checkpoints(
                 output_dir=str(run),
@@ -430,7 +286,7 @@ class PTRTrainer(Trainer):
             )
 
     def _checkpoint_folder(self) -> Path:
-        return Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        return self._run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
 
     def _get_output_dir(self, trial: Any) -> str:
         """While a checkpoint is saved, the place where it is whole before it takes its name."""
@@ -439,45 +295,49 @@ class PTRTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         if not self.args.should_save:
             return
-        folder = Path(output_dir or str(self.args.output_dir))
+        folder = Path(output_dir or self._run)
         folder.mkdir(parents=True, exist_ok=True)
-        self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
+        self._unwrapped().save_pretrained(folder, state_dict=state_dict)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
-        self._save_state_file(folder)
-        write_text(json.dumps(self.args.to_dict(), indent=2, default=str) + "\n", folder / ARGUMENTS_FILE)
-        write_json(self.provenance, folder / RUN_FILE)
-        if self._record is not None and (weights := self._record.to_dict()) is not None:
-            write_json(weights, folder / WEIGHTS_FILE)
+        self._save_sidecar(folder)
+        describe(folder, self.args, self.provenance, self._sidecar.record)
+        if self.args.calibrates and folder != self._run:
+            copy_scores(self._run, folder)
 
-    def _save_state_file(self, folder: str | os.PathLike) -> None:
-        """Queue, controller, belief tokens and running metrics, which no part of the model holds."""
-        parts = {f"metrics.{name}": value for name, value in self._sums.items()}
-        parts |= {f"carry.{name}": value for name, value in self.carry.state_dict().items()}
-        if self._record is not None:
-            parts |= {f"record.{name}": value for name, value in self._record.state_dict().items()}
-        parts["steps"] = torch.tensor(self._steps)
-        if hasattr(self, "_tr_loss"):
-            parts["log.loss"] = self._tr_loss
-            parts["log.since"] = torch.tensor(self._globalstep_last_logged)
-        save_state(Path(folder) / state_file(self.ranks.index), self.objective, self.args, parts)
+    def _save_sidecar(self, folder: Path) -> None:
+        trained = hasattr(self, "_tr_loss")
+        since = {"sum": self._tr_loss, "from": torch.tensor(self._globalstep_last_logged)} if trained else {}
+        self._sidecar.save(folder, since)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
+        folder = Path(output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.is_deepspeed_enabled:
+            # Pickles of its own: see docs/distributed.md.
+            engine: Any = self.model_wrapped
+            engine.save_checkpoint(output_dir)
+        save_progress(folder, **self._progress(), writes=bool(self.args.should_save))
         if not self.ranks.first:
-            os.makedirs(output_dir, exist_ok=True)
-            self._save_state_file(output_dir)
+            self._save_sidecar(folder)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
-        state = load_objective_state(self.objective, checkpoint, state_file(self.ranks.index), self.args.device)
-        self.carry.load_state_dict(tensors_under(state, "carry."))
-        self._log_window = tensors_under(state, "log.")
-        if self._record is not None and (record := tensors_under(state, "record.")):
-            self._record.load_state_dict(record)
-        self._sums, self._steps = tensors_under(state, "metrics."), int(state["steps"])
+        load_progress(Path(checkpoint), **self._progress())
+        self._loss_since_log = self._sidecar.load(Path(checkpoint))
+
+    def _progress(self) -> dict[str, Any]:
+        optimizer = None if self.is_deepspeed_enabled else self.optimizer
+        sharded = self.model if self.is_fsdp_enabled else None
+        return {"optimizer": optimizer, "scheduler": self.lr_scheduler, "sharded": sharded}
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        save_random_state(Path(output_dir), self.ranks.index, self.args.device)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            load_random_state(Path(checkpoint), self.ranks.index, self.args.device)
 
     def _load_best_model(self) -> None:
         # Trainer looks for the whole module's weights at the root, where only the policy's are.
@@ -485,26 +345,15 @@ class PTRTrainer(Trainer):
         self._load_from_checkpoint(best)
         load_objective_state(self.objective, best, state_file(self.ranks.index), self.args.device)
 
-    @property
-    def stop_signal(self) -> int:
-        """The signal that asked this process to stop; 0 for none."""
-        return self._stop.received
-
-    def restore_log_window(self) -> None:
+    def restore_loss_since_log(self) -> None:
         """`Trainer` begins a new mean of the loss when it resumes; this goes on with the one that was saved."""
-        if self._log_window:
-            self._tr_loss.copy_(self._log_window["loss"])
-            self._globalstep_last_logged = int(self._log_window["since"])
-            self._log_window = {}
+        if self._loss_since_log:
+            self._tr_loss.copy_(self._loss_since_log["sum"])
+            self._globalstep_last_logged = int(self._loss_since_log["from"])
+            self._loss_since_log = {}
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        saved = PTRModel.from_pretrained(resume_from_checkpoint)
-        loaded = self.model if model is None else model
-        if self.is_fsdp_enabled:
-            # Each rank takes its part of the whole weights.
-            set_model_state_dict(loaded, saved.state_dict(), options=StateDictOptions(full_state_dict=True))
-        else:
-            loaded.load_state_dict(saved.state_dict())
+        load_weights(self.model if model is None else model, resume_from_checkpoint, self.is_fsdp_enabled)
 
     # ---- the Hub ----
 
@@ -512,22 +361,15 @@ class PTRTrainer(Trainer):
         """As [`Trainer.init_hf_repo`]; an [`InputError`] where this cannot be pushed, before anything is written."""
         if self.is_world_process_zero():
             self.hub_model_id = repository_of(self.args, self.model.policy, token, private)
-            self.push_in_progress = None
+            self.push_in_progress = CheckpointPushes(self.args)
 
     def create_model_card(self, license: str | None = None) -> None:
         """Writes the run's card, filled from what its folder tells, into `output_dir`."""
-        folder = Path(str(self.args.output_dir))
         if self.is_world_process_zero():
-            write_card(folder, folder, self.hub_model_id or folder.absolute().name, license=license)
+            write_card(self._run, self._run, self.hub_model_id or self._run.absolute().name, license=license)
 
     def push_to_hub(
-        self,
-        commit_message: str | None = END_MESSAGE,
-        blocking: bool = True,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-        license: str | None = None,
+        self, commit_message=END_MESSAGE, blocking=True, token=None, revision=None, private=None, license=None
     ) -> Any:
         """
         Pushes the run with its card in one commit, and returns that, or with `blocking=False` its future.
@@ -549,38 +391,6 @@ class PTRTrainer(Trainer):
         self.create_model_card(license)
         self._finish_current_push()
         where: dict[str, Any] = {"revision": revision or self.args.hub_revision, "token": token or self.args.hub_token}
+        push = partial(push_run, self._run, self.hub_model_id, license=license, **where)
         message = commit_message or END_MESSAGE
-        pushed = partial(push_run, str(self.args.output_dir), self.hub_model_id, message=message, license=license)
-        return pushed(**where) if blocking else HfApi().run_as_future(pushed, **where)
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
-        wanted = self.args.hub_strategy != HubStrategy.END and (self.args.hub_always_push or not busy)
-        if wanted and self.is_world_process_zero():
-            self.callback_handler.on_push_begin(self.args, self.state, self.control)
-            self.push_in_progress = self.push_in_progress if busy else PushInProgress()
-            job = push_checkpoint(checkpoint_folder, self.args, str(self.hub_model_id))
-            if job is not None:
-                self.push_in_progress.jobs.append(job)
-
-
-class _Steps(TrainerCallback):
-    """What the trainer does at moments that `Trainer` opens to callbacks only."""
-
-    def __init__(self, trainer: PTRTrainer):
-        self.trainer = trainer
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.trainer.restore_log_window()
-        if state.is_world_process_zero:
-            forget_histograms_after(Path(str(args.output_dir)), state.global_step)
-        if args.world_size > 1 and state.global_step == 0:
-            # Trainer gives all ranks one seed; the noise of a rank's samples must be its own.
-            torch.manual_seed(args.seed + args.process_index)
-
-    def on_step_end(self, args, state, control, model=None, **kwargs):
-        model.update_target()
-        trainer = self.trainer
-        trainer.stopped_by = trainer.ranks.largest(trainer.stop_signal)
-        if trainer.stopped_by:
-            control.should_save = control.should_training_stop = True
+        return push(message=message) if blocking else HfApi().run_as_future(push, message=message)

@@ -16,7 +16,7 @@ BINS = 40
 WEIGHTS_FILE = "weights.json"
 # Width of the bins together, where all weights are one.
 NARROWEST = 1e-6
-# A tensor of this process to its sum over all; it must give another tensor, never the same one.
+# A tensor of this process to its sum over all, which may take its place.
 Sum = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -24,9 +24,9 @@ def weight_record(args: PTRConfig, dataset: Any) -> WeightRecord | None:
     """The record for a run; None where every chunk counts alike."""
     if args.with_scorer and args.alpha > 0:
         low, high = weight_bounds(args.alpha, args.w_min, args.w_max)
-    elif isinstance(dataset, ChunkDataset) and dataset.weights is not None:
+    elif isinstance(dataset, ChunkDataset | MixtureDataset) and (weights := dataset.weights) is not None:
         # The trainer names a weight that is no number, and ends the run; it must still be able to save.
-        known = dataset.weights[torch.isfinite(dataset.weights)]
+        known = weights[torch.isfinite(weights)]
         low, high = float(known.min()), float(known.max())
     else:
         return None
@@ -98,11 +98,11 @@ class WeightRecord:
 
     def reduce(self, over_ranks: Sum) -> None:
         """Adds up what all processes have counted, for [`~WeightRecord.to_dict`]; all of them call it."""
-        self._told = {name: over_ranks(value) for name, value in self._totals().items()}
+        self._told = {name: over_ranks(value.clone()) for name, value in self._totals().items()}
 
     def take_log(self, over_ranks: Sum) -> list[int]:
         """How many weights of all processes were in each bin since the last time; all of them call it."""
-        counts = over_ranks(self._since).tolist()
+        counts = over_ranks(self._since.clone()).tolist()
         self._since.zero_()
         return counts
 

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoModel, AutoTokenizer
 from transformers.utils import cached_file
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.statistics import normalization, relative_normalization
 from hf_ptr.errors import InputError
+from hf_ptr.hub.places import pretrained
 from hf_ptr.policies.lora import LOAD_ERRORS
-from hf_ptr.policies.packaged import LITE0, PREFIX, load_pretrained, place_of
+from hf_ptr.policies.packaged import LITE0, PREFIX, load_lite0, place_of
 from hf_ptr.policies.towers import used_parts
 from hf_ptr.policies.vla.configuration_vla import VLAPolicyConfig
 from hf_ptr.policies.vla.modeling_vla import VLAPolicy
@@ -44,7 +45,8 @@ def policy_from_dataset(
         table: the episodes it will be trained on.
         observation_features, state_feature, action_feature: which columns are `o`, `s` and `a`; or, for `o`, cameras.
         size: one of [`SIZES`]; `settings` go before what it says.
-        vision_model: folder or Hub id of a pretrained vision tower, or `package:NAME` for one inside a Python package.
+        vision_model: folder or Hub id (`user/name`, `user/name@revision`) of a pretrained vision tower, or
+            `package:NAME` for one inside a Python package.
         text_model: the same of a pretrained text encoder; without, instructions have learned embeddings.
         scale_floor: the least scale that observation and state are normalised by, in their units (see
             [`normalization`]). Actions have none: it would drown small ones in the noise of the flow.
@@ -58,7 +60,7 @@ def policy_from_dataset(
     if size is None and cameras:
         size = "tiny"
     sized_for = {} if size is None else size_settings(size)
-    vision = None if vision_model is None else _pretrained(vision_model)
+    vision = None if vision_model is None else _pretrained(AutoModel, vision_model, use_safetensors=True)
     if vision is not None:
         # A pretrained tower brings its own pictures and layers, and keeps its normalisation.
         own = {"vision_config": vision.config, "target_layer": None, "group_norm": False}
@@ -72,7 +74,7 @@ def policy_from_dataset(
     else:
         settings["vision_config"] = None
         sizes = [table.feature(name).shape[1] for name in observation_features]
-    text = None if text_model is None else _pretrained(text_model)
+    text = None if text_model is None else _pretrained(AutoModel, text_model, use_safetensors=True)
     if text is None:
         settings["num_instructions"] = len(table.tasks)
     else:
@@ -102,14 +104,16 @@ def policy_from_dataset(
     else:
         statistics = normalization(table, [action_feature])
     policy.action_normalizer.set(*_as_tensors(statistics))
-    if text_model is None:
-        return policy, VLAProcessor(instruction_tokenizer(table.tasks))
-    return policy, VLAProcessor(AutoTokenizer.from_pretrained(place_of(text_model)))
+    tokenizer = instruction_tokenizer(table.tasks) if text_model is None else _pretrained(AutoTokenizer, text_model)
+    return policy, VLAProcessor(tokenizer)
 
 
-def _pretrained(place: str) -> Any:
+def _pretrained(kind: Any, place: str, **kwargs: Any) -> Any:
     try:
-        return load_pretrained(place)
+        if place == PREFIX + LITE0:
+            return load_lite0()
+        name, revision = pretrained(place_of(place))
+        return kind.from_pretrained(name, revision=revision, **kwargs)
     except InputError:
         raise
     except LOAD_ERRORS as error:
@@ -132,8 +136,10 @@ def _colours(place: str) -> dict[str, Any]:
     """What a tower was pretrained with, as its image processor says, if it lies there."""
     if place == PREFIX + LITE0:
         return {}
-    place = place_of(place)
-    file = cached_file(place, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
+    name, revision = pretrained(place_of(place))
+    file = cached_file(
+        name, "preprocessor_config.json", revision=revision, _raise_exceptions_for_missing_entries=False
+    )
     values = {} if file is None else json.loads(Path(file).read_text(encoding="utf-8"))
     return {name: values[name] for name in ("image_mean", "image_std") if name in values}
 

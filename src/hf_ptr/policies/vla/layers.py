@@ -33,9 +33,13 @@ class Normalizer(nn.Module):
         """Raw to normalised units, `(…, size)`."""
         return (raw - self.mean) / self.std
 
-    def clamped(self, raw: torch.Tensor) -> torch.Tensor:
-        """`forward` for what the policy reads, kept within what an encoder can have seen."""
-        return self(raw).clamp(-NORMALIZED_LIMIT, NORMALIZED_LIMIT)
+    def clamped(self, raw: torch.Tensor, dims: torch.Tensor | None = None) -> torch.Tensor:
+        """
+        `forward` for what the policy reads, kept within what an encoder can have seen, and 0 in dimensions that `dims`
+        `(…, size)` bool does not have.
+        """
+        values = self(raw).clamp(-NORMALIZED_LIMIT, NORMALIZED_LIMIT)
+        return values if dims is None else values.masked_fill(~dims, 0.0)
 
     def inverse(self, normalized: torch.Tensor) -> torch.Tensor:
         """Normalised to raw units, `(…, size)`."""
@@ -75,8 +79,9 @@ class ObservationTower(nn.Module):
             nn.Linear(encoder_size, hidden_size),
         )
 
-    def forward(self, observation: torch.Tensor) -> torch.Tensor:
-        return self.layers(self.normalizer.clamped(self.differences(observation)))
+    def forward(self, observation: torch.Tensor, dims: torch.Tensor | None = None) -> torch.Tensor:
+        """`dims (N, do)` bool: what is observed of each row; all without."""
+        return self.layers(self.normalizer.clamped(self.differences(observation), dims))
 
     def differences(self, observation: torch.Tensor) -> torch.Tensor:
         """The observation `(…, do)` with every past minus its present, in raw units."""

@@ -164,6 +164,7 @@ class VLAPolicy(ChunkActing, Component):
         actions: torch.Tensor,
         action_mask: torch.Tensor,
         action_dim_mask: torch.Tensor | None = None,
+        state_dim_mask: torch.Tensor | None = None,
         for_scoring: bool = False,
     ) -> Embedded:
         """
@@ -175,11 +176,12 @@ class VLAPolicy(ChunkActing, Component):
             instruction_ids, instruction_mask: `(N, K)` from the processor.
             actions: `(N, L, da)` raw.
             action_mask: `(N, L)` bool, True = a real step; what the others hold is never read.
-            action_dim_mask: `(N, da)` bool, the dimensions that each row's embodiment has; all without.
+            action_dim_mask, state_dim_mask: `(N, da)` and `(N, ds)` bool, the dimensions that each row's embodiment
+                has; all without.
             for_scoring: also compute `e_t`, the pooled action embeddings (clean or noised, as configured). They are
                 the inputs of the action expert: a second pass through it for clean hidden states costs half a step.
         """
-        embedded = self._embed_context(observation, state, instruction_ids, instruction_mask)
+        embedded = self._embed_context(observation, state, instruction_ids, instruction_mask, state_dim_mask)
         if self.config.relative_actions:
             actions = actions - state[:, None]
         dims = actions.new_ones((), dtype=torch.bool) if action_dim_mask is None else action_dim_mask[:, None]
@@ -219,11 +221,11 @@ class VLAPolicy(ChunkActing, Component):
         actions: torch.Tensor,
         action_mask: torch.Tensor,
         action_dim_mask: torch.Tensor | None = None,
+        state_dim_mask: torch.Tensor | None = None,
     ) -> PolicyOutput:
         """Uniform post-training of N chunks without belief tokens; arguments as in `embed`."""
-        return self.step(
-            self.embed(observation, state, instruction_ids, instruction_mask, actions, action_mask, action_dim_mask)
-        )
+        given = (observation, state, instruction_ids, instruction_mask, actions, action_mask)
+        return self.step(self.embed(*given, action_dim_mask, state_dim_mask))
 
     # ---- acting ----
 
@@ -235,6 +237,7 @@ class VLAPolicy(ChunkActing, Component):
         instruction_ids: torch.Tensor,
         instruction_mask: torch.Tensor,
         action_dim_mask: torch.Tensor | None = None,
+        state_dim_mask: torch.Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> torch.Tensor:
         """
@@ -245,7 +248,7 @@ class VLAPolicy(ChunkActing, Component):
         batch must stay the same between two calls of `reset`.
         """
         rows = observation.shape[0]
-        embedded = self._embed_context(observation, state, instruction_ids, instruction_mask)
+        embedded = self._embed_context(observation, state, instruction_ids, instruction_mask, state_dim_mask)
         context = self._encode_context(embedded, self._recalled(rows))
         dims = state.new_ones((), dtype=torch.bool) if action_dim_mask is None else action_dim_mask[:, None]
         chunk, hidden, action_tokens = self.head.sample(context, embedded["state_token"], dims, generator)
@@ -256,14 +259,17 @@ class VLAPolicy(ChunkActing, Component):
 
     # ---- inside ----
 
-    def _embed_context(self, observation, state, instruction_ids, instruction_mask) -> Embedded:
+    def _embed_context(self, observation, state, instruction_ids, instruction_mask, state_dim_mask) -> Embedded:
         require_shapes(self.config, observation, state)
-        state_token = self.state_embedding(self.state_normalizer.clamped(state))
+        state_token = self.state_embedding(self.state_normalizer.clamped(state, state_dim_mask))
         if self.config.text_config is not None:
             instruction = self.text_projection(self._read(self.text_encoder, instruction_ids, instruction_mask))
         else:
             instruction = self.instruction_embedding(instruction_ids)
-        seen = self.tower(observation)
+        if self.config.observation_features == [self.config.state_feature]:
+            seen = self.tower(observation, state_dim_mask)
+        else:
+            seen = self.tower(observation)
         # A vector is one token, pictures are many.
         seen = seen[:, None] if seen.dim() == 2 else seen
         embedded = {

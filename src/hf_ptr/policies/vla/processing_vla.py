@@ -42,9 +42,14 @@ class VLAProcessor(ProcessorMixin):
         encoded = self.tokenizer(list(instructions), padding=padding, return_tensors="pt")
         return {"instruction_ids": encoded["input_ids"], "instruction_mask": encoded["attention_mask"].bool()}
 
+    def known_instructions(self) -> dict[str, int]:
+        """The instructions with a learned embedding, and the id of each, in the order of the ids."""
+        # From the vocabulary itself: a tokenizer makes no token of an empty instruction, which datasets do hold.
+        known = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
+        return {text: number for text, number in known if text != UNKNOWN}
+
     def _whole_instructions(self, instructions: Sequence[str]) -> dict[str, torch.Tensor]:
-        # By the vocabulary itself: a tokenizer makes no token of an empty instruction, which datasets do hold.
-        vocabulary = {text: number for text, number in self.tokenizer.get_vocab().items() if text != UNKNOWN}
+        vocabulary = self.known_instructions()
         for text in instructions:
             if text not in vocabulary:
                 raise InputError(

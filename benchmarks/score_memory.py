@@ -1,0 +1,92 @@
+"""Peak memory and time of `hf-ptr score --fit` against the number of episodes, and against the length of chunks.
+
+    python -m benchmarks.score_memory [--episodes 40 200 800]
+
+Synthetic demonstrations: a state of 26 numbers, actions of 26, 120 frames an episode, four tasks. Each size is a
+process of its own, whose peak is what the operating system says. Results in `benchmarks/results/score_memory.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.robustness.suites import ROOT
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.lerobot_writer import write_table
+from hf_ptr.files import write_json
+
+RESULTS = ROOT / "benchmarks" / "results" / "score_memory.json"
+WIDTH, FRAMES, TASKS = 26, 120, 4
+CHUNK, LONG_CHUNK = 16, 64
+MEASURED = """
+import resource, sys
+from hf_ptr.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as stop:
+    assert not stop.code, stop.code
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+"""
+
+
+def demonstrations(episodes: int, folder: Path) -> Path:
+    """Smooth random walks: the state follows the actions."""
+    random = np.random.default_rng(0)
+    kicks = random.normal(size=(episodes, FRAMES, WIDTH)).astype(np.float32)
+    action = np.stack([kicks[:, max(0, i - 8) : i + 1].mean(axis=1) for i in range(FRAMES)], axis=1)
+    state = np.cumsum(action, axis=1, dtype=np.float32) * 0.1
+    vector = {"dtype": "float32", "shape": [WIDTH], "names": None}
+    lengths = np.full(episodes, FRAMES, dtype=np.int64)
+    table = EpisodeTable(
+        columns={"observation.state": state.reshape(-1, WIDTH), "action": action.reshape(-1, WIDTH)},
+        task_index=np.repeat(np.arange(episodes) % TASKS, FRAMES).astype(np.int64),
+        tasks=tuple(f"do {number}" for number in range(TASKS)),
+        starts=np.cumsum(lengths) - lengths,
+        lengths=lengths,
+        episode_index=np.arange(episodes, dtype=np.int64),
+        frame_id=np.arange(episodes * FRAMES, dtype=np.int64),
+        fps=30.0,
+        robot_type=None,
+        source=f"walks-{episodes}",
+        features={"observation.state": vector, "action": vector},
+    )
+    return write_table(table, folder)
+
+
+def measure(*command: str) -> dict[str, float]:
+    """Peak memory in MB and wall seconds of a command line of ours, in a process of its own."""
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", MEASURED, *command], capture_output=True, text=True, check=True)
+    unit = 1.0 if sys.platform == "darwin" else 1024.0
+    peak = float(done.stderr.splitlines()[-1]) * unit
+    return {"peak_mb": round(peak / 1e6, 1), "seconds": round(time.monotonic() - start, 1)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--episodes", type=int, nargs="+", default=[40, 200, 800])
+    sizes = parser.parse_args().episodes
+    lines = []
+    with tempfile.TemporaryDirectory() as aside:
+        for episodes in sizes:
+            folder = demonstrations(episodes, Path(aside) / str(episodes))
+            for chunk_size in (CHUNK, LONG_CHUNK) if episodes == max(sizes) else (CHUNK,):
+                out = Path(aside) / f"{episodes}.parquet"
+                found = measure("score", str(folder), "--fit", "--chunk-size", str(chunk_size), "--out", str(out))
+                table_mb = 2 * WIDTH * 4 * episodes * FRAMES / 1e6
+                lines.append({"episodes": episodes, "chunk_size": chunk_size, "table_mb": table_mb, **found})
+                print(lines[-1], flush=True)
+    figures = {"threads": int(os.environ.get("OMP_NUM_THREADS", "0")), "frames_an_episode": FRAMES, "runs": lines}
+    write_json(figures, RESULTS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,10 @@
+"""`accelerate launch -m hf_ptr.score DATASET --scorer RUN`: the same scores as `hf-ptr score`, on several devices."""
+
+from __future__ import annotations
+
+import sys
+
+from hf_ptr.cli import main
+
+if __name__ == "__main__":
+    main(["score", *sys.argv[1:]])

@@ -1,0 +1,297 @@
+"""The transitions of a dataset, put together when they are asked for, and the faults made on purpose.
+
+A chunk of sixteen actions, written out for every frame, is sixteen times the dataset. So nothing is held of a sample
+but where it lies: what it is made of is taken from the table's own columns, as many rows at a time as a pass needs.
+N samples, E episodes, F frames.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.statistics import normalization
+
+# Standard deviations beyond which a feature is cut off: one wild value must not decide.
+LIMIT = 10.0
+# Frames by which a whole episode's actions are shifted for the fault made on purpose, either way.
+FAULT_SHIFT = (4, 8)
+# Standard deviations of an action dimension.
+FAULT_NOISE = 0.75
+# Samples that are put together at a time; a multiple of sixteen, see `_normal_rows`.
+ROWS_A_PASS = 2048
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """
+    N transitions, normalised features.
+
+    Args:
+        context: `o_t` (with the state), `(N, Dc)`.
+        action: the chunk, flattened, `(N, Da)`.
+        consequence: `o_{t+Δ}`, `(N, Do)`.
+        change: `o_{t+Δ} - o_t` on its own scale, `(N, Do)`; what an action does is small beside where it happens.
+        instruction: `(N,)` int64.
+        episode: `(N,)` int64, any number that tells episodes apart.
+        time: `(N,)` int64, frames from the start of the episode.
+    """
+
+    context: Tensor
+    action: Tensor
+    consequence: Tensor
+    change: Tensor
+    instruction: Tensor
+    episode: Tensor
+    time: Tensor
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def take(self, rows: Tensor) -> Transitions:
+        """The transitions of some rows, in this order."""
+        return Transitions(**{field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)})
+
+    def to(self, device: torch.device) -> Transitions:
+        """The same on a device."""
+        return Transitions(**{field.name: getattr(self, field.name).to(device) for field in dataclasses.fields(self)})
+
+
+class Features:
+    """
+    Vectors of the frames of a table side by side, in their standard deviations and cut off at `LIMIT` of them.
+
+    Args:
+        columns: each `(F, d)`.
+        scale: their `mean` and `std` side by side; left out, the values are taken as they are.
+    """
+
+    def __init__(self, columns: Sequence[Tensor], scale: dict[str, np.ndarray] | None = None):
+        self._columns = tuple(columns)
+        self._scale = None if scale is None else tuple(torch.from_numpy(scale[name]) for name in ("mean", "std"))
+        self.width = sum(column.shape[1] for column in columns)
+
+    @classmethod
+    def of_table(cls, table: EpisodeTable, names: Sequence[str]) -> Features:
+        """Numeric features by their names."""
+        columns = [torch.from_numpy(np.require(table.feature(name), requirements="W")) for name in names]
+        return cls(columns, normalization(table, names))
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Of frames `(…,)`: `(…, width)`."""
+        return self.scale_(self.raw(rows))
+
+    def raw(self, rows: Tensor) -> Tensor:
+        """Of frames `(…,)` as they are in the table: `(…, width)`, a copy."""
+        taken = [column[rows] for column in self._columns]
+        return taken[0] if len(taken) == 1 else torch.cat(taken, dim=-1)
+
+    def scale_(self, values: Tensor) -> Tensor:
+        """Puts values `(…, width)` into standard deviations, in place."""
+        if self._scale is None:
+            return values
+        mean, std = self._scale
+        return values.sub_(mean).div_(std).clamp_(-LIMIT, LIMIT)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """
+    The N transitions of E episodes, one after the other: every chunk that has a post-action observation.
+
+    Args:
+        observed: what is observed; of a frame and of the one Δ later.
+        felt: what the context has besides.
+        acted: the actions, step by step.
+        chunk_size, target_offset: L and Δ, frames.
+        episode_end: `(E,)` int64, the table's row after each episode.
+        first: `(E,)` int64, each episode's first sample.
+        count: `(E,)` int64, its samples; 0 where it is too short.
+        row: `(N,)` int64, the table's row.
+        episode: `(N,)` int64, position in the table.
+        time: `(N,)` int64, frames from the start of the episode.
+        instruction: `(N,)` int64.
+        change_scale: `(Do,)`, what the change of an observation is divided by.
+        action_of: `(N,)` int64, the sample whose actions each one has; None for its own.
+        consequence_of: `(N,)` int64, likewise for what followed.
+        noise: what is added to the actions of some samples: which, ascending `(n,)`, and `(n, Da)`.
+    """
+
+    observed: tuple[Features, ...]
+    felt: tuple[Features, ...]
+    acted: Features
+    chunk_size: int
+    target_offset: int
+    episode_end: Tensor
+    first: Tensor
+    count: Tensor
+    row: Tensor
+    episode: Tensor
+    time: Tensor
+    instruction: Tensor
+    change_scale: Tensor
+    action_of: Tensor | None = None
+    consequence_of: Tensor | None = None
+    noise: tuple[Tensor, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Widths `Dc`, `Da` and `Do` of context, action chunk and consequence."""
+        seen = sum(part.width for part in self.observed)
+        return seen + sum(part.width for part in self.felt), self.chunk_size * self.acted.width, seen
+
+    def take(self, rows: Tensor) -> Transitions:
+        """The transitions of samples `(n,)`."""
+        context = self.contexts(rows)
+        consequence = self._consequences(rows if self.consequence_of is None else self.consequence_of[rows])
+        change = (consequence - context[:, : consequence.shape[1]]) / self.change_scale
+        action = self.actions(rows)
+        if self.noise is not None:
+            action = action + self.noise[1][torch.searchsorted(self.noise[0], rows)]
+        return Transitions(
+            context=context,
+            action=action,
+            consequence=consequence,
+            change=change.clamp(-LIMIT, LIMIT),
+            instruction=self.instruction[rows],
+            episode=self.episode[rows],
+            time=self.time[rows],
+        )
+
+    def contexts(self, rows: Tensor) -> Tensor:
+        """What samples `(n,)` observed, and felt besides: `(n, Dc)`."""
+        return _joined((*self.observed, *self.felt), self.row[rows])
+
+    def actions(self, rows: Tensor) -> Tensor:
+        """The action chunks of samples `(…,)`, without noise: `(…, Da)`; zeros after the end of the episode."""
+        rows = rows if self.action_of is None else self.action_of[rows]
+        step = self.row[rows][..., None] + torch.arange(self.chunk_size)
+        inside = (step < self.episode_end[self.episode[rows]][..., None])[..., None]
+        last = int(self.episode_end[-1]) - 1
+        # In place: twelve shifts of a pass of chunks are what takes the most memory of all.
+        values = self.acted.raw(step.clamp_(max=last)).masked_fill_(~inside, 0.0)
+        return self.acted.scale_(values).mul_(inside).flatten(-2)
+
+    def _consequences(self, rows: Tensor) -> Tensor:
+        return _joined(self.observed, self.row[rows] + self.target_offset)
+
+    def changes(self) -> Tensor:
+        """How much every sample's observation changes, not yet on its own scale: `(N, Do)`."""
+        found = torch.empty(len(self), self.sizes[2])
+        for rows in _passes(len(self)):
+            found[rows] = self._consequences(rows) - _joined(self.observed, self.row[rows])
+        return found
+
+
+def cut_transitions(chunks: ChunkDataset, pictures: Tensor | None = None) -> Cut:
+    """
+    The transitions of chunks, every dimension in its standard deviations.
+
+    Args:
+        chunks: of the episodes.
+        pictures: `(F, d)`, the features of what the cameras saw, where the observation is cameras.
+    """
+    table = chunks.table
+    left = np.repeat(table.starts + table.lengths, table.lengths) - np.arange(table.num_frames)
+    row = torch.from_numpy(np.flatnonzero(left > chunks.target_offset))
+    felt: tuple[Features, ...] = ()
+    if pictures is not None:
+        # What followed is seen by the cameras and felt by the joints.
+        observed: tuple[Features, ...] = (Features([pictures]), Features.of_table(table, [chunks.state_feature]))
+    else:
+        observed = (Features.of_table(table, chunks.observation_features),)
+        if chunks.state_feature not in chunks.observation_features:
+            felt = (Features.of_table(table, [chunks.state_feature]),)
+    episode = torch.from_numpy(table.episode_of_row)[row]
+    count = torch.bincount(episode, minlength=table.num_episodes)
+    cut = Cut(
+        observed=observed,
+        felt=felt,
+        acted=Features.of_table(table, [chunks.action_feature]),
+        chunk_size=chunks.chunk_size,
+        target_offset=chunks.target_offset,
+        episode_end=torch.from_numpy(table.starts + table.lengths),
+        first=count.cumsum(0) - count,
+        count=count,
+        row=row,
+        episode=episode,
+        time=torch.from_numpy(table.frame_index)[row],
+        instruction=torch.from_numpy(table.task_index[row.numpy()]),
+        change_scale=torch.ones(1),
+    )
+    deviation = cut.changes().std(dim=0, correction=0)
+    return replace(cut, change_scale=torch.where(deviation > 1e-4, deviation, 1.0))
+
+
+def make_faults(
+    cut: Cut, episodes: Tensor, known: Tensor, noisy: Tensor, generator: torch.Generator
+) -> dict[str, Cut]:
+    """
+    The samples with each fault, by its name, all along every episode; what is exchanged comes from `episodes`.
+
+    Args:
+        cut: the samples.
+        episodes: positions of the held-out episodes, at least one; alone, it has no other to exchange with.
+        known: `(instructions,)` bool; no instruction is exchanged where fewer than two are known.
+        noisy: `(n,)` ascending, the samples that will be taken with noise.
+        generator: of the draws.
+    """
+    total = len(cut.count)
+    shift = torch.randint(FAULT_SHIFT[0], FAULT_SHIFT[1] + 1, (total,), generator=generator)
+    shift = shift * (2 * torch.randint(2, (total,), generator=generator) - 1)
+    end = cut.count[cut.episode] - 1
+    moved = (cut.time + shift[cut.episode]).clamp(min=0).minimum(end) + cut.first[cut.episode]
+    noise = FAULT_NOISE * _normal_rows(noisy, len(cut), cut.sizes[1], generator)
+    faults = {"shifted": replace(cut, action_of=moved), "noise": replace(cut, noise=(noisy, noise))}
+    if len(episodes) > 1:
+        order = episodes[torch.randperm(len(episodes), generator=generator)]
+        donor = torch.arange(total).index_copy(0, order, order.roll(1))[cut.episode]
+        other = cut.first[donor] + cut.time % cut.count[donor].clamp(min=1)
+        faults["foreign"] = replace(cut, action_of=other)
+        faults["consequence"] = replace(cut, consequence_of=other)
+    choices = torch.nonzero(known).squeeze(1)
+    if len(choices) > 1:
+        place = torch.searchsorted(choices, cut.instruction)
+        drawn = torch.randint(len(choices) - 1, (total,), generator=generator)[cut.episode]
+        drawn = drawn + (known[cut.instruction] & (drawn >= place))
+        faults["instruction"] = replace(cut, instruction=choices[drawn])
+    return faults
+
+
+def _joined(parts: Sequence[Features], rows: Tensor) -> Tensor:
+    taken = [part[rows] for part in parts]
+    return taken[0] if len(taken) == 1 else torch.cat(taken, dim=-1)
+
+
+def _passes(total: int) -> Iterator[Tensor]:
+    """The numbers below `total` in parts of `ROWS_A_PASS`; the last part has as many or more, where there are."""
+    begin = 0
+    while begin < total:
+        end = total if total - begin < 2 * ROWS_A_PASS else begin + ROWS_A_PASS
+        yield torch.arange(begin, end)
+        begin = end
+
+
+def _normal_rows(rows: Tensor, total: int, width: int, generator: torch.Generator) -> Tensor:
+    """
+    Some rows of `torch.randn(total, width)`, equal to the bit, without the others being held.
+
+    PyTorch draws normal numbers sixteen at a time, and the last sixteen anew where the number of them is no multiple:
+    parts that are multiples of sixteen, and a last one that is longer, give the very numbers of the whole.
+    """
+    taken = []
+    for part in _passes(total):
+        drawn = torch.randn(len(part), width, generator=generator)
+        here = rows[(rows >= part[0]) & (rows <= part[-1])]
+        taken.append(drawn[here - part[0]])
+    return torch.cat(taken) if taken else torch.empty(0, width)

@@ -1,0 +1,77 @@
+"""The memory that a dry run foretells, against what a pass and a step take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from model_helpers import Batch, tiny_batch, tiny_policy
+from test_pi0 import batch_of, fitted
+from test_trainer import make
+from test_vision import pictures_batch, seeing
+from torch.autograd.graph import saved_tensors_hooks
+from torch.profiler import ProfilerActivity, profile
+
+from hf_ptr.training.batch import model_inputs
+from hf_ptr.training.memory import BYTES_TRAINED, activation_bytes, state_bytes
+from hf_ptr.training.model import build_ptr_model
+
+
+def really_kept(model: torch.nn.Module, batch: Batch) -> int:
+    """Bytes that a real pass keeps for backward, weights not counted."""
+    weights = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(**model_inputs(batch, None)).action_loss.mean()
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+@pytest.mark.parametrize(
+    ("policy", "batch"),
+    [(tiny_policy, tiny_batch), (seeing, pictures_batch), (fitted, batch_of)],
+    ids=["vectors", "pictures", "pi0"],
+)
+def test_what_is_counted_on_shapes_is_what_a_pass_keeps(policy: Any, batch: Any) -> None:
+    model = build_ptr_model(policy(), with_scorer=True, belief_tokens=2).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    told = activation_bytes(model, batch(), len(batch()["actions"]))
+    assert told == pytest.approx(really_kept(model, batch()), rel=0.1)
+    twice = activation_bytes(model, batch(), 2 * len(batch()["actions"]))
+    assert told is not None and twice is not None and 1.7 * told < twice <= 2.0 * told
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_step_takes_what_was_foretold(metaworld_dataset: Path, tmp_path: Path) -> None:
+    size = {"hidden_size": 64, "expert_size": 256, "num_expert_layers": 2}
+    rows = 256
+    settings: dict[str, Any] = {"per_device_train_batch_size": rows, "policy_settings": size}
+    trainer = make(metaworld_dataset, tmp_path, **settings)
+    batch = trainer.data_collator(trainer.train_dataset.__getitems__(list(range(rows))))
+    trainer.create_optimizer_and_scheduler(3)
+
+    def step() -> None:
+        trainer.compute_loss(trainer.model, dict(batch)).backward()
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad()
+
+    step()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    held = peak = 0
+    events = (event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]")
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    # What was there before the step: weights and the moments of AdamW, all but the gradients.
+    peak += state_bytes(trainer.model) * 12 // BYTES_TRAINED
+    told = state_bytes(trainer.model) + (activation_bytes(trainer.model, batch, rows) or 0)
+    assert told == pytest.approx(peak, rel=1 / 3)
