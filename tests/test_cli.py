@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_ptr.cli import main
+from hf_ptr.curation import scores as scores_module
 from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.data.weight_histograms import read_histograms
 from hf_ptr.data.weights import read_weights
@@ -189,6 +190,33 @@ def test_score_writes_a_row_a_frame(metaworld_dataset: Path, run_folder: Path, t
     assert scores.weight.between(0.25, 4.0).all() and np.isfinite(scores.score).all()
     assert (scores.weight[~scores.valid] == 1.0).all() and scores.valid.mean() > 0.5
     assert scores.weight[scores.valid].std() > 0
+
+
+def test_a_score_by_a_run_goes_on_where_it_was_stopped(
+    metaworld_dataset: Path, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "scores.parquet"
+    command = ["score", metaworld_dataset, "--scorer", run_folder, "--out", out]
+    monkeypatch.setattr(scores_module, "CHUNKS_A_BATCH", 64)
+    assert hf_ptr(*command).returncode == 0
+    whole = pd.read_parquet(out)
+    out.unlink()
+    monkeypatch.setattr(scores_module, "KEEP_EVERY", 0.0)
+    remember, batches = scores_module.PTRObjective.remember, []
+
+    def interrupted(self: object) -> None:
+        batches.append(1)
+        if len(batches) == 20:
+            raise KeyboardInterrupt
+        remember(self)
+
+    monkeypatch.setattr(scores_module.PTRObjective, "remember", interrupted)
+    assert hf_ptr(*command).returncode == 130 and not out.exists() and (tmp_path / ".scores.parts").is_dir()
+    went_on = hf_ptr(*command)
+    assert went_on.returncode == 0 and [path.name for path in tmp_path.iterdir()] == ["scores.parquet"]
+    pd.testing.assert_frame_equal(pd.read_parquet(out), whole, check_exact=True)
+    # Some batches to fill the queue, then all; the last one before the interrupt was made again.
+    assert len(batches) < 2 * 20
 
 
 def test_report_of_a_run(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:

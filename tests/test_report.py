@@ -94,7 +94,7 @@ def test_the_doubtful_are_named_with_what_fails(table: EpisodeTable, tmp_path: P
     [
         ("action/shift", 6, "the actions of 6 frames later fit better, as if they had been recorded too late"),
         ("action/shift", -4, "4 frames earlier fit better, as if they had been recorded too early"),
-        ("action/noise", 6, "its actions are taken for actions with noise on them"),
+        ("action/jitter", 6, "its actions tremble from frame to frame, as with noise on them"),
     ],
 )
 def test_a_doubtful_episode_says_what_it_is_taken_for(
@@ -208,6 +208,28 @@ def test_the_command_is_safe_to_paste() -> None:
     before, after = delete_command("data/my demos; rm -rf ~/")
     assert "'data/my demos; rm -rf ~'" in before and "'data/my demos; rm -rf ~_kept'" in before
     assert (before + "0, 2" + after).endswith('--operation.episode_indices "[0, 2]"')
+
+
+def test_the_command_of_a_dataset_on_the_hub_names_no_folder() -> None:
+    before, _ = delete_command("alice/bottle@main")
+    assert before.startswith("lerobot-edit-dataset --repo_id alice/bottle --new_repo_id alice/bottle_kept --operation")
+
+
+def test_a_dataset_on_the_hub_is_pulled_for_its_film_strips(
+    dataset: Path,  # noqa: F811
+    tmp_path: Path,
+    logged_in: HubServer,
+) -> None:
+    full = ensure_repository("alice/strips", "dataset")
+    files = {path.relative_to(dataset).as_posix(): path for path in dataset.rglob("*") if path.is_file()}
+    push_files(files, full, "dataset", message="data")
+    evidence = read_evidence(written(scores_of(read_dataset(dataset), {1: 0.1}), tmp_path))
+    table = scored_table(evidence, Path(full))
+    page = write_report(evidence, tmp_path / "r.html", table=table, dataset=full).read_text()
+    assert f"{CAMERA} at 0.0 s" in page
+    assert scored_table(evidence, None) is None
+    with pytest.raises(InputError, match="alice/nothing"):
+        scored_table(evidence, Path("alice/nothing"))
 
 
 def run_folder(folder: Path, **settings: object) -> Path:

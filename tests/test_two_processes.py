@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import exact_cases as cases
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 import two_processes
@@ -18,6 +20,8 @@ from test_trainer import make
 from transformers import AutoModel
 
 from hf_ptr import VLAPolicy
+from hf_ptr.curation.scores import score_dataset
+from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.data.weight_histograms import read_histograms
 from hf_ptr.errors import InputError
 
@@ -40,6 +44,17 @@ def launched(metaworld_dataset: Path, tmp_path_factory: pytest.TempPathFactory) 
     return folder
 
 
+def scores_are_shared_out(launched: Path, dataset: Path) -> None:
+    """Every frame has one score, known to both, and nearly that of one process, whose negatives are others."""
+    first, second = (pd.read_parquet(launched / f"scores{rank}.parquet") for rank in range(2))
+    pd.testing.assert_frame_equal(first, second)
+    alone = score_dataset(launched / "scored", read_dataset(dataset))
+    for name in ("index", "episode_index", "valid", "scorer"):
+        assert first[name].tolist() == alone[name].tolist()
+    assert (first.score[first.valid] != 0).all() and (first.weight[~first.valid] == 1.0).all()
+    assert np.corrcoef(first.score[first.valid], alone.score[first.valid])[0, 1] > 0.9
+
+
 @pytest.mark.timeout(two_processes.WATCHDOG_SECONDS + 120)
 def test_two_processes_are_one_run(launched: Path, metaworld_dataset: Path, tmp_path: Path) -> None:
     """One test, so that test workers do not each launch their own two."""
@@ -53,6 +68,7 @@ def test_two_processes_are_one_run(launched: Path, metaworld_dataset: Path, tmp_
     weights_are_those_of_both(launched)
     another_number_of_processes_is_named(launched, metaworld_dataset)
     parameters_may_be_shared_out(ranks, launched)
+    scores_are_shared_out(launched, metaworld_dataset)
     # In half precision, with and without recomputed activations, whole and sharded.
     assert all(max(rank["off_target"]) < 1e-6 and len(rank["off_target"]) == 4 for rank in ranks)
     for rank, prefix in zip(ranks, ("MemoryError: ", "RuntimeError: the first process failed: "), strict=True):

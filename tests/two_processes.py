@@ -21,6 +21,8 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 from hf_ptr import PTRTrainer
+from hf_ptr.curation.scores import score_dataset
+from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.errors import InputError
 from hf_ptr.scoring import fitting
 from hf_ptr.training import calibrating
@@ -214,6 +216,15 @@ def fitted_by_one(dataset: Path, folder: Path) -> list[str]:
     return told
 
 
+def scored_by_both(dataset: Path, folder: Path, rank: int) -> None:
+    """The scores of a run's own scorer, of which each process makes its share and has all."""
+    trainer = make(dataset, folder / "scored", use_cpu=True)
+    trainer.train()
+    trainer.save_model()
+    torch.distributed.barrier()
+    score_dataset(folder / "scored", read_dataset(dataset)).to_parquet(folder / f"scores{rank}.parquet")
+
+
 def main() -> None:
     faulthandler.dump_traceback_later(WATCHDOG_SECONDS, exit=True)
     dataset, folder = Path(sys.argv[1]), Path(sys.argv[2])
@@ -242,6 +253,7 @@ def main() -> None:
         "unfit": fitted_by_one(dataset, folder),
         "off_target": [off_target(dataset, folder / name, **settings) for name, settings in VARIANTS.items()],
     }
+    scored_by_both(dataset, folder, rank)
     result["fsdp2"] = sharded_over_both(dataset, folder)
     with fsdp2():
         result["off_target"] += [

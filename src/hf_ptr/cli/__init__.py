@@ -42,13 +42,14 @@ def before_all(
 
         hf-ptr report scores.parquet
     """
-    if quiet:
-        from hf_ptr.progress import without_bars
+    from hf_ptr.progress import without_bars
 
+    if quiet or not sys.stderr.isatty():
+        context.with_resource(without_bars())
+    if quiet:
         # Progress bars and all that is said go there; errors, on the other stream, stay. Closed with the context.
         nowhere = context.with_resource(open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         context.with_resource(redirect_stdout(nowhere))
-        context.with_resource(without_bars())
 
 
 app.add_typer(record.app, name="record")

@@ -12,7 +12,9 @@ def report(
     place: Annotated[Path, typer.Argument(help="Folder of a run, or a score file.", metavar="RUN|SCORES")],
     dataset: Annotated[
         Path | None,
-        typer.Option(help="The dataset that was scored.", show_default="as the run or score file names it"),
+        typer.Option(
+            help="Folder or Hub id of the dataset that was scored.", show_default="as the run or score file names it"
+        ),
     ] = None,
     compare: Annotated[Path | None, typer.Option(help="Another run or score file, to stand beside it.")] = None,
     out: Annotated[Path | None, typer.Option(help="The HTML file to write.", show_default="beside the first")] = None,
@@ -48,7 +50,10 @@ def report(
             # What a run logged is worth a report, also where its scorer cannot be read any more.
             typer.echo(f"Without weights from the run's scorer: {error}", err=True)
     else:
-        typer.echo("Without the dataset there are no film strips and no task names; pass --dataset DIR.", err=True)
+        typer.echo(
+            "Without the dataset there are no film strips and no task names; pass --dataset, a folder or Hub id.",
+            err=True,
+        )
     folder = str(dataset) if dataset is not None else evidence.dataset
     write_report(evidence, out, table=table, dataset=folder, compared=compared)
     typer.echo(f"{out} ({out.stat().st_size / 1e6:.1f} MB): open it in a browser")

@@ -22,7 +22,7 @@ VIEW_FAILS = {
 # What a component of a view that fails takes the episode for.
 COMPONENT_SAYS = {
     "action/pool": "its actions are taken for those of other episodes",
-    "action/noise": "its actions are taken for actions with noise on them",
+    "action/jitter": "its actions tremble from frame to frame, as with noise on them",
     "consequence/pool": "what followed is taken for what followed in other episodes",
     "instruction/pool": "what was done is taken for what another instruction asks for",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ WORST, BEST = 6, 3
 # Frames of a film strip, and their height in pixels.
 STRIP, STRIP_HEIGHT = 8, 120
 MOST_CAMERAS = 3
+# `user/name` or `user/name@revision`, which LeRobot has a copy of its own of.
+ON_HUB = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?")
 # Points of the little curve of each episode in the table; a file of thousands of episodes has to stay small.
 CURVE_POINTS = 40
 BINS = 32
@@ -368,8 +371,13 @@ def _agreement(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, Any]:
 
 def delete_command(dataset: str | None) -> tuple[str, str]:
     """What stands before and after the list of episodes in the command that leaves them out of a copy."""
-    folder = (dataset or "DATASET").rstrip("/")
-    name = Path(folder).name
-    paths = [shlex.quote(text) for text in (name, folder, f"{name}_kept", f"{folder}_kept")]
-    before = "lerobot-edit-dataset --repo_id {} --root {} --new_repo_id {} --new_root {}".format(*paths)
-    return f'{before} --operation.type delete_episodes --operation.episode_indices "[', ']"'
+    place = (dataset or "DATASET").rstrip("/")
+    name = place.partition("@")[0]
+    if ON_HUB.fullmatch(place) and not Path(place).exists():
+        where = {"repo_id": name, "new_repo_id": f"{name}_kept"}
+    else:
+        name = Path(place).name
+        where = {"repo_id": name, "root": place, "new_repo_id": f"{name}_kept", "new_root": f"{place}_kept"}
+    options = " ".join(f"--{option} {shlex.quote(value)}" for option, value in where.items())
+    before = f"lerobot-edit-dataset {options} --operation.type delete_episodes"
+    return f'{before} --operation.episode_indices "[', ']"'

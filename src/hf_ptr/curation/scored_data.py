@@ -19,16 +19,21 @@ def scored_table(evidence: Evidence, dataset: Path | None) -> EpisodeTable | Non
 
     Args:
         evidence: of the run or score file.
-        dataset: its folder; by default the one that the evidence names, where it is still there.
+        dataset: its folder, or Hub id; by default the folder that the evidence names, where it is still there.
 
     Raises:
-        InputError: the folder is no dataset, or lacks an episode that was scored.
+        InputError: there is no such dataset, or it lacks an episode that was scored.
     """
     if dataset is None:
         named = None if evidence.dataset is None else Path(evidence.dataset)
         if named is None or not (named / "meta" / "info.json").is_file():
             return None
         dataset = named
+    elif not dataset.exists():
+        # The client of the Hub takes a while to load.
+        from hf_ptr.hub.places import dataset_folder
+
+        dataset = dataset_folder(dataset, ["*"])
     made = evidence.recipe
     if evidence.settings:
         known = {item.name for item in dataclasses.fields(DataArguments)}

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from hf_ptr import functional as F
 from hf_ptr.parts import Parts
-from hf_ptr.scoring.transitions import ROWS_A_PASS, Cut, Transitions, make_faults
-from hf_ptr.scoring.views import COMPONENTS, TransitionViews, mean_losses, with_noise
+from hf_ptr.scoring.transitions import FAULT_STRIDE, ROWS_A_PASS, Cut, Transitions, make_faults
+from hf_ptr.scoring.views import COMPONENTS, TransitionViews, mean_losses
 
 # Of few episodes, heads should see most; each fold has two episodes or more.
 FOLDS = 5
@@ -24,9 +24,6 @@ WEIGHT_DECAY = 0.05
 POOL_SIZE = 512
 # Frames by which an action chunk is taken earlier or later; none is nearer than the guard of the views.
 SHIFTS = (-16, -12, -10, -8, -6, -4, 4, 6, 8, 10, 12, 16)
-NOISY_NEGATIVES = 8
-# Every how many frames a chunk is scored again with its fault.
-FAULT_STRIDE = 4
 # An instruction that fewer training episodes have is not one that the heads know.
 MIN_INSTRUCTION_EPISODES = 2
 
@@ -139,7 +136,7 @@ def score_fold(
     scores = score_rows(heads, cut, row, pool, known, generator, advance)
     part = {f"real.{component}": score for component, score in scores.items()}
     again = row[::FAULT_STRIDE].contiguous()
-    faults = make_faults(cut, test, known, again, generator)
+    faults = make_faults(cut, test, known, generator)
     for component, fault in COMPONENTS.items():
         if component in heads.components and fault in faults:
             scores = score_rows(heads, faults[fault], again, pool, known, generator, advance, [component])
@@ -181,9 +178,8 @@ def train_heads(
         near = time + shifts[torch.randint(len(shifts), time.shape, generator=generator)]
         rows = cut.first[chosen, None] + torch.cat((time, near.clamp(min=0).minimum(last)), dim=1)
         batch = cut.take(rows.flatten())
-        perturbed = with_noise(batch.action, generator)
         with F.unchecked():
-            loss = mean_losses(heads.losses(batch.to(device), perturbed.to(device)))
+            loss = mean_losses(heads.losses(batch.to(device)))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -212,7 +208,6 @@ def score_rows(
         moved = part[:, None] + shifts
         inside = (moved >= first) & (moved < first + cut.count[cut.episode[part], None])
         mine = cut.take(part)
-        noisy = with_noise(mine.action[:, None].expand(-1, NOISY_NEGATIVES, -1), generator)
         shifted = None
         if "action/shift" in components:
             shifted = cut.actions(torch.where(inside, moved, part[:, None])).to(device)
@@ -222,7 +217,6 @@ def score_rows(
                 pool,
                 shifted=shifted,
                 usable_shifts=inside.to(device),
-                noisy=noisy.to(device),
                 known=known,
                 components=components,
             )

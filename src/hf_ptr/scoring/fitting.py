@@ -36,6 +36,7 @@ from hf_ptr.scoring.calibration import (
     least,
 )
 from hf_ptr.scoring.crossfitting import FOLDS, SHIFTS, Scored, folds_of, passes_of, score_round
+from hf_ptr.scoring.jitter import jitter_distance
 from hf_ptr.scoring.meaning import FAILED, VIEWS, W_MAX, W_MIN
 from hf_ptr.scoring.novelty import context_novelty, owed_to_novelty
 from hf_ptr.scoring.picture_features import picture_features
@@ -103,6 +104,8 @@ def fit_scores(
     fold[usable] = folds_of(table.episode_index[usable.numpy()], folds)
     generator = torch.Generator().manual_seed(seed)
     novelty = context_novelty(cut, fold, generator)
+    task_of = tasks_of(cut)
+    trembling = jitter_distance(cut, task_of, generator)
     weight = torch.ones(table.num_episodes)
     with progress_bar(progress) as bar:
         task = bar.add_task("fitting scores", total=rounds * (folds * steps + passes_of(cut)))
@@ -120,7 +123,7 @@ def fit_scores(
                 name=f"round-{number}",
                 advance=lambda done: bar.advance(task, done),
             )
-            distances = distances_of(cut, scored, novelty)
+            distances = {**distances_of(cut, scored, novelty, task_of), **trembling}
             z, _ = least(distances)
             chunk_weight = keep_sample_size(calibrated_weight(z, w_min=w_min, w_max=w_max))
             weight = episode_mean(chunk_weight, cut.episode, table.num_episodes).nan_to_num(0.0)
@@ -164,7 +167,14 @@ def _pictures(chunks: ChunkDataset, parts: Parts, progress: bool) -> Tensor:
     return part["features"]
 
 
-def distances_of(cut: Cut, scored: Scored, novelty: Tensor) -> dict[str, Tensor]:
+def tasks_of(cut: Cut) -> Tensor:
+    """Each episode's task, that of its first sample, `(E,)` int64; 0 where it has none."""
+    task = torch.zeros(len(cut.count), dtype=torch.int64)
+    task[cut.count > 0] = cut.instruction[cut.first[cut.count > 0]]
+    return task
+
+
+def distances_of(cut: Cut, scored: Scored, novelty: Tensor, task: Tensor) -> dict[str, Tensor]:
     """
     The distance `z` of every sample on every component, `(N,)`; one without a fault to compare with is left out.
 
@@ -172,11 +182,10 @@ def distances_of(cut: Cut, scored: Scored, novelty: Tensor) -> dict[str, Tensor]
         cut: the samples.
         scored: as [`score_round`] gives it.
         novelty: `(E,)`, what a low score may be owed to; of an episode, beside its task's.
+        task: `(E,)` int64.
     """
     episode, total = cut.episode, len(cut.count)
     again = episode[scored.again]
-    task = torch.zeros(total, dtype=torch.int64)
-    task[cut.count > 0] = cut.instruction[cut.first[cut.count > 0]]
     usual = torch.stack([novelty[(task == one) & (cut.count > 0)].median() for one in range(int(task.max()) + 1)])
     novelty = novelty - usual[task]
     distances = {}

@@ -23,9 +23,9 @@ from hf_ptr.data.statistics import normalization
 LIMIT = 10.0
 # Frames by which a whole episode's actions are shifted for the fault made on purpose, either way.
 FAULT_SHIFT = (4, 8)
-# Standard deviations of an action dimension.
-FAULT_NOISE = 0.75
-# Samples that are put together at a time; a multiple of sixteen, see `_normal_rows`.
+# Every how many samples are scored again with their fault.
+FAULT_STRIDE = 4
+# Samples that are put together at a time.
 ROWS_A_PASS = 2048
 
 
@@ -121,7 +121,6 @@ class Cut:
         change_scale: `(Do,)`, what the change of an observation is divided by.
         action_of: `(N,)` int64, the sample whose actions each one has; None for its own.
         consequence_of: `(N,)` int64, likewise for what followed.
-        noise: what is added to the actions of some samples: which, ascending `(n,)`, and `(n, Da)`.
     """
 
     observed: tuple[Features, ...]
@@ -139,7 +138,6 @@ class Cut:
     change_scale: Tensor
     action_of: Tensor | None = None
     consequence_of: Tensor | None = None
-    noise: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.row)
@@ -155,12 +153,9 @@ class Cut:
         context = self.contexts(rows)
         consequence = self._consequences(rows if self.consequence_of is None else self.consequence_of[rows])
         change = (consequence - context[:, : consequence.shape[1]]) / self.change_scale
-        action = self.actions(rows)
-        if self.noise is not None:
-            action = action + self.noise[1][torch.searchsorted(self.noise[0], rows)]
         return Transitions(
             context=context,
-            action=action,
+            action=self.actions(rows),
             consequence=consequence,
             change=change.clamp(-LIMIT, LIMIT),
             instruction=self.instruction[rows],
@@ -173,7 +168,7 @@ class Cut:
         return _joined((*self.observed, *self.felt), self.row[rows])
 
     def actions(self, rows: Tensor) -> Tensor:
-        """The action chunks of samples `(…,)`, without noise: `(…, Da)`; zeros after the end of the episode."""
+        """The action chunks of samples `(…,)`: `(…, Da)`; zeros after the end of the episode."""
         rows = rows if self.action_of is None else self.action_of[rows]
         step = self.row[rows][..., None] + torch.arange(self.chunk_size)
         inside = (step < self.episode_end[self.episode[rows]][..., None])[..., None]
@@ -233,9 +228,7 @@ def cut_transitions(chunks: ChunkDataset, pictures: Tensor | None = None) -> Cut
     return replace(cut, change_scale=torch.where(deviation > 1e-4, deviation, 1.0))
 
 
-def make_faults(
-    cut: Cut, episodes: Tensor, known: Tensor, noisy: Tensor, generator: torch.Generator
-) -> dict[str, Cut]:
+def make_faults(cut: Cut, episodes: Tensor, known: Tensor, generator: torch.Generator) -> dict[str, Cut]:
     """
     The samples with each fault, by its name, all along every episode; what is exchanged comes from `episodes`.
 
@@ -243,7 +236,6 @@ def make_faults(
         cut: the samples.
         episodes: positions of the held-out episodes, at least one; alone, it has no other to exchange with.
         known: `(instructions,)` bool; no instruction is exchanged where fewer than two are known.
-        noisy: `(n,)` ascending, the samples that will be taken with noise.
         generator: of the draws.
     """
     total = len(cut.count)
@@ -251,8 +243,7 @@ def make_faults(
     shift = shift * (2 * torch.randint(2, (total,), generator=generator) - 1)
     end = cut.count[cut.episode] - 1
     moved = (cut.time + shift[cut.episode]).clamp(min=0).minimum(end) + cut.first[cut.episode]
-    noise = FAULT_NOISE * _normal_rows(noisy, len(cut), cut.sizes[1], generator)
-    faults = {"shifted": replace(cut, action_of=moved), "noise": replace(cut, noise=(noisy, noise))}
+    faults = {"shifted": replace(cut, action_of=moved)}
     if len(episodes) > 1:
         order = episodes[torch.randperm(len(episodes), generator=generator)]
         donor = torch.arange(total).index_copy(0, order, order.roll(1))[cut.episode]
@@ -280,18 +271,3 @@ def _passes(total: int) -> Iterator[Tensor]:
         end = total if total - begin < 2 * ROWS_A_PASS else begin + ROWS_A_PASS
         yield torch.arange(begin, end)
         begin = end
-
-
-def _normal_rows(rows: Tensor, total: int, width: int, generator: torch.Generator) -> Tensor:
-    """
-    Some rows of `torch.randn(total, width)`, equal to the bit, without the others being held.
-
-    PyTorch draws normal numbers sixteen at a time, and the last sixteen anew where the number of them is no multiple:
-    parts that are multiples of sixteen, and a last one that is longer, give the very numbers of the whole.
-    """
-    taken = []
-    for part in _passes(total):
-        drawn = torch.randn(len(part), width, generator=generator)
-        here = rows[(rows >= part[0]) & (rows <= part[-1])]
-        taken.append(drawn[here - part[0]])
-    return torch.cat(taken) if taken else torch.empty(0, width)

@@ -2,14 +2,13 @@
 
 A transition is `(o_t, l, a_{t:t+L-1}, o_{t+Δ})` (PTR Sec. 2). The paper identifies the consequence from context and
 action; a fault in another element can leave that one easy. So each element in turn is what has to be identified, and
-the action among three kinds of alternatives, each of which makes another of its faults visible:
+the action among two kinds of alternatives, each of which makes another of its faults visible:
 
 | component | given | identified | among |
 |---|---|---|---|
 | `consequence/pool` | `o_t, a` | `o_{t+Δ}` | other samples |
 | `action/pool` | `o_t, o_{t+Δ}` | `a` | other samples |
 | `action/shift` | `o_t, o_{t+Δ}` | `a` | the same episode's chunks a few frames earlier and later |
-| `action/noise` | `o_t, o_{t+Δ}` | `a` | itself with noise |
 | `instruction/pool` | `o_t, a, o_{t+Δ}` | `l` | the other instructions |
 
 Every one is PTR Eq. (12), (14) and (31) with another query and key. Negatives are never chosen by a label, which may
@@ -18,7 +17,6 @@ be wrong. Pure tensors in, tensors out: N samples, C candidates, D embedding wid
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 
 import torch
@@ -33,13 +31,10 @@ COMPONENTS = {
     "consequence/pool": "consequence",
     "action/pool": "foreign",
     "action/shift": "shifted",
-    "action/noise": "noise",
     "instruction/pool": "instruction",
 }
 # Frames: nearer times of one episode are nearly the same transition, and no mismatch of each other.
 GUARD = 4
-# Standard deviations of an action dimension: the noise of the negatives.
-NOISE = (0.05, 1.0)
 INITIAL_TEMPERATURE = 0.1
 MIN_TEMPERATURE = 0.02
 HIDDEN_SIZE = 128
@@ -126,7 +121,7 @@ class TransitionViews(nn.Module):
     def _of(self, views: Collection[str]) -> list[str]:
         return [view for view in self.views if view in views]
 
-    def losses(self, samples: Transitions, perturbed: Tensor | None = None, guard: int = GUARD) -> dict[str, Tensor]:
+    def losses(self, samples: Transitions, guard: int = GUARD) -> dict[str, Tensor]:
         """
         `L_id` of each view, PTR Eq. (31), a scalar in nats; the negatives are the rest of the batch.
 
@@ -134,7 +129,6 @@ class TransitionViews(nn.Module):
 
         Args:
             samples: N transitions.
-            perturbed: `(N, Da)`, the actions disturbed on purpose: further negatives of the action view, for all.
             guard: frames.
         """
         queries, keys = self.queries(samples), self.keys(samples)
@@ -144,9 +138,6 @@ class TransitionViews(nn.Module):
             negatives, usable = keys[view], apart
             if view == "instruction":
                 negatives, usable = self._instructions(samples.instruction)
-            elif view == "action" and perturbed is not None:
-                negatives = torch.cat((negatives, _unit(self.key_encoders["action"](perturbed))))
-                usable = torch.cat((usable, torch.ones_like(usable)), dim=1)
             losses[view] = F.identification_loss(self._logits(view, queries[view], keys[view], negatives, usable))
         return losses
 
@@ -158,7 +149,6 @@ class TransitionViews(nn.Module):
         *,
         shifted: Tensor | None,
         usable_shifts: Tensor,
-        noisy: Tensor,
         known: Tensor,
         components: Collection[str] = tuple(COMPONENTS),
     ) -> dict[str, Tensor]:
@@ -175,7 +165,6 @@ class TransitionViews(nn.Module):
             shifted: `(N, S, Da)`, each sample's action chunk taken S times earlier or later; needed for
                 `action/shift` alone.
             usable_shifts: `(N, S)` bool.
-            noisy: `(N, P, Da)`, each sample's action chunk with noise.
             known: `(instructions,)` bool, the instructions that the heads have met; the others are no candidates.
             components: those wanted.
         """
@@ -193,8 +182,7 @@ class TransitionViews(nn.Module):
             elif kind == "pool":
                 negatives = pooled[view]
             else:
-                negatives = _unit(self.key_encoders[view](shifted if kind == "shift" else noisy))
-                usable = usable_shifts if kind == "shift" else usable.new_ones(negatives.shape[:2])
+                negatives, usable = _unit(self.key_encoders[view](shifted)), usable_shifts
             logits = self._logits(view, queries[view], own[view], negatives, usable)
             if kind == "shift":
                 found[component] = (logits[:, :1] - logits[:, 1:]).masked_fill(~usable, torch.nan)
@@ -224,11 +212,3 @@ def _unit(embedding: Tensor) -> Tensor:
 def mean_losses(losses: Mapping[str, Tensor]) -> Tensor:
     """The sum of the views' losses: they share no parameter, so none outweighs another."""
     return torch.stack(tuple(losses.values())).sum()
-
-
-def with_noise(action: Tensor, generator: torch.Generator) -> Tensor:
-    """Action chunks `(…, Da)` with Gaussian noise, its deviation log-uniform in `NOISE`, one draw a chunk."""
-    low, high = (math.log(end) for end in NOISE)
-    sigma = (low + (high - low) * torch.rand(action.shape[:-1], generator=generator)).exp()
-    # In place, since eight of each chunk are made at once.
-    return torch.randn(action.shape, generator=generator).mul_(sigma[..., None]).add_(action)
