@@ -122,6 +122,8 @@ def card_complaints(content: str, kind: str) -> list[str]:
         wrong.append(f'"license" must be one of {sorted(LICENSES)}')
     for key in ("tags", "metrics", "language"):
         values = data.get(key, [])
+        # One language may stand by itself.
+        values = [values] if key == "language" and isinstance(values, str) else values
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
             wrong.append(f'"{key}" must be a list of strings')
     for key in ("datasets", "base_model"):

@@ -488,7 +488,7 @@ def test_an_adapter_names_the_policy_on_the_hub(
     assert not (tmp_path / "local").exists() and ("model", "alice/local") not in store.repos
     trainer = going_on("alice/story", metaworld_dataset, tmp_path / "adapter", lora, push_to_hub=True)
     trainer.train()
-    trainer.push_to_hub(license="mit")
+    trainer.push_to_hub(license="mit", language="en", tags="kitchen")
     files = store.files("alice/adapter")
     commit = store.repos["model", "alice/story"].branches["main"]
     config = json.loads(files["adapter_config.json"])
@@ -498,6 +498,7 @@ def test_an_adapter_names_the_policy_on_the_hub(
         card_complaints(text, "model") == [] and "A LoRA adapter for [alice/story]" in text and "| `r` | 2 |" in text
     )
     data = yaml.safe_load(text.split("---")[1])
+    assert data["license"] == "mit" and data["language"] == "en" and {"lora", "kitchen"} <= set(data["tags"])
     assert (data["base_model"], data["base_model_relation"], data["library_name"]) == (
         "alice/story",
         "adapter",

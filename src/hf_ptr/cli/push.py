@@ -66,6 +66,11 @@ def push(
     require_pushable(path, results)
     full = ensure_repository(repo_id, private=private, revision=revision)
     commit = push_run(
-        path, full, message=message or f"Push {path.name}", revision=revision, license=license, results=results
+        path,
+        full,
+        message=message or f"Push {path.name}",
+        revision=revision,
+        said={"license": license},
+        results=results,
     )
     typer.echo(f'{full} holds {path} (commit {commit}). Load it: AutoModel.from_pretrained("{full}")')

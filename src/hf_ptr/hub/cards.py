@@ -78,6 +78,8 @@ class Facts:
         versions: of the packages.
         base_model: the policy it goes on from, `(name, whether it is on the Hub)`.
         license: its id, if known.
+        language: of the instructions, its code, if it was said.
+        tags: besides our own.
         parts: folders beside the policy.
         picture: of the weights, relative to the card.
     """
@@ -94,6 +96,8 @@ class Facts:
     versions: Mapping[str, str] = field(default_factory=dict)
     base_model: tuple[str, bool] | None = None
     license: str | None = None
+    language: str | None = None
+    tags: Sequence[str] = ()
     parts: Sequence[str] = ()
     picture: str | None = None
 
@@ -103,9 +107,10 @@ def policy_card(facts: Facts, adapter: Mapping[str, Any] | None = None) -> Model
     base = facts.base_model
     data = ModelCardData(
         license=facts.license,
+        language=facts.language,
         library_name="hf-ptr" if adapter is None else "peft",
         pipeline_tag="robotics",
-        tags=[*TAGS, *(["lora"] if adapter is not None else [])],
+        tags=[*TAGS, *(["lora"] if adapter is not None else []), *facts.tags],
         datasets=_on_hub(facts.data),
         base_model=base[0] if base is not None and base[1] else None,
         base_model_relation=None if base is None or not base[1] else "adapter" if adapter else "finetune",
@@ -129,9 +134,10 @@ def component_card(facts: Facts, config: Mapping[str, Any]) -> ModelCard:
     """The card of a scorer or belief tokenizer that is pushed by itself."""
     data = ModelCardData(
         license=facts.license,
+        language=facts.language,
         library_name="hf-ptr",
         pipeline_tag="robotics",
-        tags=TAGS,
+        tags=[*TAGS, *facts.tags],
         datasets=_on_hub(facts.data),
     )
     return ModelCard.from_template(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def write_card(
     out: Path,
     repo_id: str,
     *,
-    license: str | None = None,
+    said: Mapping[str, Any] | None = None,
     results: str | Path | None = None,
     state: Path | None = None,
 ) -> dict[str, Path]:
@@ -46,7 +47,7 @@ def write_card(
         folder: of the run, or a component's within it.
         out: the folder to write to.
         repo_id: where it is pushed.
-        license: its id.
+        said: what the run does not know: `license`, `language`, `tags`.
         results: what `hf-ptr evaluate --json` wrote; the run's own `evaluation.json` by default.
         state: the folder whose training state is told of; the run's own by default.
 
@@ -59,7 +60,7 @@ def write_card(
     model_type = read_json(folder / "config.json").get("model_type")
     if model_type in ("ptr_transition_scorer", "ptr_belief_tokenizer"):
         run = folder.parent if (folder.parent / RUN_FILE).is_file() else folder
-        card: Any = component_card(_facts(run, run, repo_id, license, None, None), read_json(folder / "config.json"))
+        card: Any = component_card(_facts(run, run, repo_id, said, None, None), read_json(folder / "config.json"))
         write_text(str(card), out / CARD_FILE)
         return {CARD_FILE: out / CARD_FILE}
     state = folder if state is None else state
@@ -69,7 +70,7 @@ def write_card(
         edges = np.linspace(record["low"], record["high"], len(record["counts"]) + 1)
         weight_picture(edges, record["counts"], out / PICTURE_FILE)
         written[PICTURE_FILE] = out / PICTURE_FILE
-    facts = _facts(folder, state, repo_id, license, results_of(folder, results), PICTURE_FILE if record else None)
+    facts = _facts(folder, state, repo_id, said, results_of(folder, results), PICTURE_FILE if record else None)
     adapter = read_json(state / ADAPTER_CONFIG)
     kept: dict[str, Any] = {name: adapter[name] for name in ADAPTER_SETTINGS if name in adapter}
     write_text(str(policy_card(facts, kept if adapter else None)), out / CARD_FILE)
@@ -116,8 +117,15 @@ def read_results(file: str | Path, name: str) -> list[Result]:
 
 
 def _facts(
-    folder: Path, state: Path, repo_id: str, license: str | None, results: str | Path | None, picture: str | None
+    folder: Path,
+    state: Path,
+    repo_id: str,
+    said: Mapping[str, Any] | None,
+    results: str | Path | None,
+    picture: str | None,
 ) -> Facts:
+    given = {key: value for key, value in (said or {}).items() if value}
+    tags = given.get("tags", ())
     run, record = read_json(state / RUN_FILE), read_json(state / WEIGHTS_FILE)
     base = run.get("base_model")
     shown = None if base is None else base["repo_id"]
@@ -136,7 +144,9 @@ def _facts(
         results=read_results(results, folder.name) if results is not None else (),
         versions=run.get("versions", {}),
         base_model=None if shown is None else (shown, bool(run.get("base_model_on_hub"))),
-        license=license or run.get("base_license"),
+        license=given.get("license") or run.get("base_license"),
+        language=given.get("language"),
+        tags=[tags] if isinstance(tags, str) else tags,
         parts=[part for part in PARTS if (state / part).is_dir() and part != "ptr"],
         picture=picture,
     )

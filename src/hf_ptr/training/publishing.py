@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def push_run(
     message: str,
     revision: str | None = None,
     token: str | None = None,
-    license: str | None = None,
+    said: Mapping[str, Any] | None = None,
     results: str | Path | None = None,
 ) -> str:
     """
@@ -50,7 +51,7 @@ def push_run(
         message: of the commit.
         revision: the branch; None for the main one.
         token: to write with; None for the one of `hf auth login` or HF_TOKEN.
-        license: its id, for the card.
+        said: what the card is told besides, see [`write_card`].
         results: what `hf-ptr evaluate --json` wrote; the run's own `evaluation.json` by default.
 
     Returns:
@@ -62,7 +63,7 @@ def push_run(
     root = Path(folder)
     files = require_pushable(root, results)
     with tempfile.TemporaryDirectory() as made:
-        card = write_card(root, Path(made), repo_id, license=license, results=results)
+        card = write_card(root, Path(made), repo_id, said=said, results=results)
         public = public_files(files, Path(made) / "public")
         return push_files(public | card, repo_id, message=message, revision=revision, token=token)
 

@@ -363,20 +363,26 @@ class PTRTrainer(Trainer):
             self.hub_model_id = repository_of(self.args, self.model.policy, token, private)
             self.push_in_progress = CheckpointPushes(self.args)
 
-    def create_model_card(self, license: str | None = None) -> None:
-        """Writes the run's card, filled from what its folder tells, into `output_dir`."""
+    def create_model_card(self, language=None, license=None, tags=None) -> None:
+        """
+        Writes the run's card into `output_dir`: what its folder tells, and what is said here.
+
+        Args:
+            language, license, tags: as [`Trainer.create_model_card`].
+        """
+        said = {"language": language, "license": license, "tags": tags}
         if self.is_world_process_zero():
-            write_card(self._run, self._run, self.hub_model_id or self._run.absolute().name, license=license)
+            write_card(self._run, self._run, self.hub_model_id or self._run.absolute().name, said=said)
 
     def push_to_hub(
-        self, commit_message=END_MESSAGE, blocking=True, token=None, revision=None, private=None, license=None
+        self, commit_message=END_MESSAGE, blocking=True, token=None, revision=None, private=None, **said
     ) -> Any:
         """
         Pushes the run with its card in one commit, and returns that, or with `blocking=False` its future.
 
         Args:
             commit_message, blocking, token, revision, private: as [`Trainer.push_to_hub`].
-            license: its id, for the card.
+            said: as [`PTRTrainer.create_model_card`].
 
         Raises:
             InputError: when it cannot be pushed. Nothing of it is visible then.
@@ -388,9 +394,9 @@ class PTRTrainer(Trainer):
         if not self.is_world_process_zero():
             return None
         self.save_state()
-        self.create_model_card(license)
+        self.create_model_card(**said)
         self._finish_current_push()
         where: dict[str, Any] = {"revision": revision or self.args.hub_revision, "token": token or self.args.hub_token}
-        push = partial(push_run, self._run, self.hub_model_id, license=license, **where)
+        push = partial(push_run, self._run, self.hub_model_id, said=said, **where)
         message = commit_message or END_MESSAGE
         return push(message=message) if blocking else HfApi().run_as_future(push, message=message)
