@@ -173,14 +173,15 @@ def main() -> None:
     )
     for column in ("policy", "loss before", "after", "times less", "action error", "of their mean"):
         shown.add_column(column, justify="left" if column == "policy" else "right")
-    found = {}
+    found: dict[str, dict[str, float]] = {}
+    settings = {"dataset": table.source, "camera": camera, "chunks": options.chunks, "steps": options.steps}
     for name in POLICIES:
         made = found[name] = overfit(name, table, camera, options.chunks, options.steps, options.seed)
         keys = ("loss_before", "loss_after", "loss_ratio", "action_error", "action_error_of_their_mean")
         shown.add_row(name, *(f"{made[key]:.3f}" for key in keys))
+        # After each, since all of them take the best part of an hour on a busy machine.
+        write_json({**settings, "seed": options.seed, "policies": found}, RESULTS)
     Console().print(shown)
-    settings = {"dataset": table.source, "camera": camera, "chunks": options.chunks, "steps": options.steps}
-    write_json({**settings, "seed": options.seed, "policies": found}, RESULTS)
     if short := [name for name, made in found.items() if made["loss_ratio"] < 10]:
         sys.exit(f"benchmarks.overfit: the loss of {', '.join(short)} did not fall tenfold")
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import signal
@@ -33,8 +34,8 @@ from hf_ptr.training.run import DONE_FILE, run_recipe
 RESULTS = OVERHEAD.with_name("soak.json")
 STEPS = 600
 SAVE_STEPS = 4
-# About how long an attempt needs until its first step, in seconds, and the share of the run that all of them get done.
-STARTING, SHARE = 0.5, 0.6
+# The share of the run that all attempts together get done.
+SHARE = 0.6
 RECIPE = {
     "observation_features": ["observation.environment_state"],
     "hidden_size": 16,
@@ -57,8 +58,11 @@ RECIPE = {
 }
 
 
-def attempt(recipe: Path, folder: Path, log: Path, seconds: float | None = None) -> bool:
-    """Runs the recipe in a process of its own, and kills it after some seconds. Returns whether it came to its end."""
+def attempt(recipe: Path, folder: Path, log: Path, seconds: float | None = None) -> tuple[bool, float]:
+    """
+    Runs the recipe in a process of its own, and kills it after some seconds. Returns whether it came to its end, and
+    after how many seconds it had saved its first checkpoint.
+    """
     child = os.fork()
     if child == 0:
         code = 1
@@ -70,18 +74,21 @@ def attempt(recipe: Path, folder: Path, log: Path, seconds: float | None = None)
                 code = 0
         finally:
             os._exit(code)
-    deadline = None if seconds is None else time.monotonic() + seconds
+    start, first, before = time.monotonic(), math.inf, step_of(folder)
     while True:
-        ended, status = os.waitpid(child, 0 if deadline is None else os.WNOHANG)
+        passed = time.monotonic() - start
+        if first == math.inf and step_of(folder) > before:
+            first = passed
+        ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             code = os.waitstatus_to_exitcode(status)
             if code:
                 sys.exit(f"an attempt ended with {code}; see {log}:\n{log.read_text()[-3000:]}")
-            return True
-        if deadline is not None and time.monotonic() >= deadline:
+            return True, first
+        if seconds is not None and passed >= seconds:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            return False
+            return False, first
         time.sleep(0.002)
 
 
@@ -132,14 +139,14 @@ def main() -> None:
         recipe = place / "recipe.yaml"
         recipe.write_text(yaml.safe_dump({**RECIPE, "dataset": str(dataset)}))
         start = time.monotonic()
-        attempt(recipe, place / "straight", place / "straight.log")
+        _, starting = attempt(recipe, place / "straight", place / "straight.log")
         alone = time.monotonic() - start
-        longest = STARTING + 2 * SHARE * alone / options.kills
+        longest = starting + 2 * SHARE * (alone - starting) / options.kills
         broken, where, gained = place / "broken", {"starting": 0, "a step": 0, "a save": 0}, []
         start = time.monotonic()
         while sum(where.values()) < options.kills:
             before = step_of(broken)
-            if attempt(recipe, broken, place / "broken.log", chance.uniform(0.0, longest)):
+            if attempt(recipe, broken, place / "broken.log", chance.uniform(0.0, longest))[0]:
                 sys.exit(f"the run ended after {sum(where.values())} kills; give it more STEPS")
             saving = (broken / STAGING_FOLDER).exists()
             after = step_of(broken)

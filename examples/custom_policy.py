@@ -42,6 +42,10 @@ class MyConfig(PreTrainedConfig):
     action_feature: str = "action"
     belief_tokens: int = 0
 
+    @property
+    def observation_dim(self) -> int:
+        return self.state_dim
+
 
 class MyPolicy(PreTrainedModel):
     """From a state and an instruction to a chunk of actions."""

@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 from conftest import HUB
+from exact_cases import fitted
 from hub_server import HubServer
 from hub_store import Store, card_complaints
 from huggingface_hub import HfApi, ModelCard
@@ -31,6 +32,8 @@ from hf_ptr.data import ChunkDataset, read_dataset
 from hf_ptr.errors import InputError
 from hf_ptr.hub.places import model_folder
 from hf_ptr.policies.lora import below
+from hf_ptr.training import calibrating
+from hf_ptr.training.recipe import NEW_POLICY_FIELDS
 from hf_ptr.training.run import run_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -244,6 +247,24 @@ def test_training_goes_on_from_a_checkpoint_on_the_hub(told: tuple[Path, Store],
     assert not (tmp_path / "wrong").exists()
 
 
+def test_calibrated_weights_go_with_the_checkpoint(
+    metaworld_dataset: Path, tmp_path: Path, logged_in: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {**SHORT, "dataset": metaworld_dataset, "scoring": "calibrated", "belief_tokens": 0}
+    given |= {"max_steps": 4, "save_steps": 2, "save_total_limit": 9}
+    hub = {"push_to_hub": "true", "hub_strategy": "all_checkpoints", "hub_model_id": "alice/calibrated"}
+    monkeypatch.setattr(calibrating, "fit_scores", fitted)
+    out = run_recipe(RECIPE, [f"{k}={v}" for k, v in {**given, **hub, "output_dir": tmp_path / "run"}.items()])
+    commits = logged_in.store.repos["model", "alice/calibrated"].commits
+    at_two = next(name for name in commits if "checkpoint-2/scores.parquet" in logged_in.store.files(
+        "alice/calibrated", name))  # fmt: skip
+    monkeypatch.setattr(calibrating, "fit_scores", lambda *args, **kwargs: pytest.fail("fitted again"))
+    more = {"output_dir": tmp_path / "on", "resume_from_checkpoint": f"alice/calibrated@{at_two}"}
+    on = run_recipe(RECIPE, [f"{k}={v}" for k, v in {**given, **more}.items()])
+    assert (on / "scores.parquet").read_bytes() == (out / "scores.parquet").read_bytes()
+    assert (on / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
+
+
 def test_scores_are_a_dataset_that_a_recipe_names(told: tuple[Path, Store], tmp_path: Path) -> None:
     _, store = told
     file = tmp_path / "scores.parquet"
@@ -348,13 +369,19 @@ def test_the_hub_is_asked_before_the_data_are_read(tmp_path: Path, hub: HubServe
     assert hub.requests == []
     monkeypatch.setenv("HF_TOKEN", "hf_alice")
     # A policy or weights that are missing are told before the data, which are the most, are pulled.
+    bare = tmp_path / "recipe.yaml"
+    bare.write_text("observation_features: [observation.state]\n")
     for more, message in (
         ({"policy": "alice/gone"}, "alice/gone is no folder here and no model on the Hub"),
         ({"weights": "alice/gone", "alpha": 0}, "alice/gone is no folder here and no dataset on the Hub"),
         ({}, "alice/nothing is no folder here and no dataset on the Hub"),
     ):
         with pytest.raises(InputError, match=message):
-            run_recipe(RECIPE, [f"{key}={value}" for key, value in {**given, **more}.items()])
+            settings = {**given, **more}
+            if "policy" in more:
+                # It brings what the recipe says of a new one.
+                settings = {key: value for key, value in settings.items() if key not in NEW_POLICY_FIELDS}
+            run_recipe(bare if "policy" in more else RECIPE, [f"{key}={value}" for key, value in settings.items()])
         asked = [request for request in hub.requests if "alice/nothing" in request]
         assert bool(asked) == (not more)
     assert hub.requests[0] == "GET /api/whoami-v2" and hub.store.repos == {} and not (tmp_path / "run").exists()

@@ -450,3 +450,17 @@ def test_a_robot_is_known_again_from_the_folder_of_a_run(tmp_path: Path) -> None
         (tmp_path / "mixture.json").write_text(broken if isinstance(broken, str) else json.dumps(broken))
         with pytest.raises(InputError, match=r"mixture\.json is damaged"):
             robot_of(tmp_path, "s")
+
+
+def test_units_that_a_policy_knows_are_kept_for_the_very_robot_only(tmp_path: Path) -> None:
+    known = source_of(table_of([9], 13, "arm"), FR3, statistics="own").robot
+    table = table_of([14], 13, "arm")
+    table.columns["action"] += 5.0
+    spec = SourceSpec.parse({"dataset": "x", "embodiment": FR3}, 0)
+    kept = make_source(spec, table, "arm", known=known)
+    assert kept.robot.scale is known.scale
+    raw = kept.robot.separate(_packed(kept, "action"))
+    np.testing.assert_allclose(raw, table.columns["action"], rtol=1e-4, atol=1e-4)
+    (tmp_path / "other.yaml").write_text("state: [right_hand, right_arm]\naction: [right_hand, right_arm]\n")
+    with pytest.raises(InputError, match="source arm: the policy knows it as a fr3; give another name"):
+        make_source(dataclasses.replace(spec, embodiment=str(tmp_path / "other.yaml")), table, "arm", known=known)

@@ -26,12 +26,12 @@ from hf_ptr.embodiment import UnifiedActionSpace
 from hf_ptr.errors import InputError
 from hf_ptr.evaluation.offline import evaluate_dataset
 from hf_ptr.evaluation.rollouts import evaluate_metaworld
-from hf_ptr.policies import load_for_robot
+from hf_ptr.policies import load_for_robot, policy_from_dataset
 from hf_ptr.training.batch import candidates_of
 from hf_ptr.training.config import PTRConfig
 from hf_ptr.training.model import PTRModel
 from hf_ptr.training.plan import plan_recipe
-from hf_ptr.training.recipe import load_recipe
+from hf_ptr.training.recipe import NEW_POLICY_FIELDS, load_recipe
 from hf_ptr.training.refusals import refuse
 from hf_ptr.training.run import build_trainer, evaluation_command, run_recipe
 
@@ -201,11 +201,12 @@ def test_an_unusable_source_is_refused_with_the_episodes_to_skip(
 
 @pytest.fixture(scope="module")
 def generalist(sources: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trained on one robot's noisy first episodes and on the other's weighted ones; of the first one is held out."""
+    """Trained on an episode of one robot that is cut, and on weighted ones of another; one is held out."""
     folder = tmp_path_factory.mktemp("generalist")
     weights = folder / "scores.parquet"
     pd.DataFrame({"index": np.arange(21), "weight": np.linspace(0.5, 2.0, 21)}).to_parquet(weights)
-    first = {**sources[0], "episodes": "0", "eval_episodes": "1", "corruption": "ani-severe", "corruption_seed": 1}
+    first = {**sources[0], "episodes": "0", "eval_episodes": "1", "corruption": "tt"}
+    first |= {"corruption_severity": 4, "corruption_seed": 1}
     listed = [first, {**sources[1], "weights": str(weights)}]
     return run_recipe(recipe(folder, listed, alpha=0.0, belief_tokens=2))
 
@@ -219,7 +220,10 @@ def test_a_mixture_is_held_out_corrupted_and_weighted_by_source(
     told = json.loads((generalist / "weights.json").read_text())
     assert set(told["sources"]) == {"g1", "arm"} and told["low"] < 1 < told["high"]
     made = json.loads((generalist / "run.json").read_text())
-    assert made["corruption"] == {"protocol": "g1: ani-severe", "seed": "1", "faults": {"g1: noise": 0}, "episodes": 0}
+    assert made["corruption"] == {
+        "protocol": "g1: tt", "seed": "1", "severity": "4", "episodes": 1,
+        "faults": {"g1: truncation": 1}, "carriers": {"g1: truncation": [0]},
+    }  # fmt: skip
     held = json.loads((generalist / "data.json").read_text())
     assert [(part["source"], part["episodes"]) for part in held["eval"]] == [("g1", 1)]
     assert held["train"][1]["weights"] is not None and held["train"][0]["weights"] is None
@@ -254,7 +258,50 @@ def test_a_mixtures_policy_acts_for_each_robot_from_the_hub(generalist: Path, lo
     here, there = (load_for_robot(place, "arm")[2] for place in (str(generalist), "alice/generalist"))
     assert here is not None and there is not None and here.to_dict() == there.to_dict()
     card = logged_in.store.files("alice/generalist")["README.md"].decode()
-    assert "each chunk counts as much as a score file says" in card and "g1: ani-severe" in card
+    assert "each chunk counts as much as a score file says" in card and "g1: tt" in card
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_a_mixtures_policy_is_gone_on_with(
+    generalist: Path, sources: list[dict[str, Any]], tmp_path: Path, adapter: bool
+) -> None:
+    listed = [{**sources[0], "name": "g1"}, {**sources[1], "name": "another"}]
+    path = recipe(tmp_path, listed, policy=str(generalist), use_peft=adapter)
+    content = {k: v for k, v in yaml.safe_load(path.read_text()).items() if k not in NEW_POLICY_FIELDS}
+    path.write_text(yaml.safe_dump(content))
+    out = run_recipe(path)
+    before, after = (json.loads((folder / "mixture.json").read_text()) for folder in (generalist, out))
+    # What the policy knows by its name keeps its units, though its data have others; what it does not, gets its own.
+    assert after[0]["action"] == before[0]["action"] and after[1]["action"] == before[1]["action"]
+    assert [robot["name"] for robot in after] == ["g1", "another"]
+    for name, width in (("g1", 26), ("another", 4)):
+        policy, processor, _ = load_for_robot(str(out), name)
+        state = np.zeros((1, width), dtype=np.float32)
+        assert policy.select_action(**processor(["do task 0"], state, state)).shape == (1, width)
+    content["observation_features"] = ["observation.state"]
+    with pytest.raises(InputError, match="observation_features cannot be set with policy"):
+        build_trainer(load_recipe(written(tmp_path / "a", content)))
+    del content["observation_features"]
+    content["sources"][0]["embodiment"] = "adam_u"
+    with pytest.raises(InputError, match=r"has 26 dimensions, the state of adam_u 31"):
+        build_trainer(load_recipe(written(tmp_path / "b", content)))
+
+
+def test_a_policy_of_one_robot_is_not_gone_on_with_by_sources(sources: list[dict[str, Any]], tmp_path: Path) -> None:
+    policy, processor = policy_from_dataset(
+        read_dataset(sources[0]["dataset"]), observation_features=["observation.state"], hidden_size=16
+    )
+    for part in (policy, processor):
+        part.save_pretrained(tmp_path / "policy")
+    content = {"sources": sources, "policy": str(tmp_path / "policy"), "output_dir": str(tmp_path / "out")}
+    with pytest.raises(InputError, match="is no policy in the unified action space of sources"):
+        build_trainer(load_recipe(written(tmp_path / "a", content)))
+
+
+def written(folder: Path, content: dict[str, Any]) -> Path:
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
+    return folder / "recipe.yaml"
 
 
 def test_slots_that_a_robot_does_not_have_are_never_read(generalist: Path) -> None:

@@ -47,9 +47,7 @@ def test_every_recipe_of_the_project_is_valid(path: Path) -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: "/".join(path.parts[-2:]))
 def test_every_folder_has_every_arm(folder: Path) -> None:
-    # An adapter needs a policy that is there, and a mixture begins with a new one.
-    mixed = load_recipe(folder / "sft.yaml", HERE).data.sources is not None
-    assert {path.stem for path in folder.glob("*.yaml")} >= ARMS - ({"ptr_lora"} if mixed else set())
+    assert {path.stem for path in folder.glob("*.yaml")} >= ARMS
 
 
 def effective(path: Path) -> dict[str, Any]:

@@ -119,15 +119,11 @@ def robot_of(folder: Path, name: str | None, hints: tuple[str, ...] = ()) -> Rob
     Raises:
         InputError: the name is unknown (the nearest is suggested) or needed, or `mixture.json` is damaged.
     """
-    file = next((home / MIXTURE_FILE for home in (folder, folder.parent) if (home / MIXTURE_FILE).is_file()), None)
-    if file is None:
+    robots = robots_of(folder)
+    if not robots:
         if name is not None:
             raise InputError(f"{folder} is no run of a mixture, and has no source {name!r}; leave --source out")
         return None
-    try:
-        robots = {robot.name: robot for robot in map(Robot.from_dict, json.loads(file.read_text(encoding="utf-8")))}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is damaged ({type(error).__name__}); train again") from error
     if name is None:
         name = next((hint for hint in hints if hint in robots), next(iter(robots)) if len(robots) == 1 else None)
         if name is None:
@@ -135,3 +131,22 @@ def robot_of(folder: Path, name: str | None, hints: tuple[str, ...] = ()) -> Rob
     if name not in robots:
         raise InputError(f"{folder} has no source {name!r}.{nearest(name, robots)} It has: {', '.join(robots)}")
     return robots[name]
+
+
+def robots_of(folder: Path) -> dict[str, Robot]:
+    """
+    The robots of a mixture's run by the names of their sources; none where the run is of no mixture.
+
+    Args:
+        folder: of the run, or of a checkpoint in it.
+
+    Raises:
+        InputError: `mixture.json` is damaged.
+    """
+    file = next((home / MIXTURE_FILE for home in (folder, folder.parent) if (home / MIXTURE_FILE).is_file()), None)
+    if file is None:
+        return {}
+    try:
+        return {robot.name: robot for robot in map(Robot.from_dict, json.loads(file.read_text(encoding="utf-8")))}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file} is damaged ({type(error).__name__}); train again") from error

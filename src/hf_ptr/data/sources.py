@@ -143,6 +143,7 @@ def make_source(
     action_feature: str = "action",
     held_out: EpisodeTable | None = None,
     weight_file: Path | None = None,
+    known: Robot | None = None,
 ) -> Source:
     """
     Brings a table to what a mixture's sources have in common.
@@ -154,10 +155,11 @@ def make_source(
         state_feature, action_feature: under the mixture's names.
         held_out: episodes to evaluate on, as they were read.
         weight_file: the score file that `spec.weights` names, pulled.
+        known: the robot as the policy that is trained on knows it already; its units are kept.
 
     Raises:
         InputError: a feature is missing, the embodiment or the faults are unknown, the robot's vectors have another
-            width, or the score file is of another dataset.
+            width or other parts than the policy knows, or the score file is of another dataset.
     """
     table, truth = corrupt(
         _renamed(table, spec.features), spec.corruption, spec.corruption_seed, spec.corruption_severity
@@ -187,7 +189,11 @@ def make_source(
         # A frame that is left out takes its weight with it, and one that comes twice has it twice.
         order = np.argsort(recorded, kind="stable")
         weights = weights[order][np.searchsorted(recorded[order], table.observed_id)]
-    if spec.statistics == "own":
+    if known is not None:
+        if any(known.embodiment.parts(kind) != embodiment.parts(kind) for kind in named):
+            raise InputError(f"source {name}: the policy knows it as a {known.embodiment.name}; give another name")
+        robot = dataclasses.replace(robot, scale=known.scale)
+    elif spec.statistics == "own":
         floors = {"state": spec.scale_floor, "action": 0.0}
         own = {kind: normalization(table, [feature], floor=floors[kind]) for kind, feature in named.items()}
         robot = dataclasses.replace(robot, scale=own)

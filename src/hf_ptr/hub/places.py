@@ -105,7 +105,7 @@ def dataset_folder(place: str | os.PathLike, features: Sequence[str] = ()) -> Pa
 
     Args:
         place: a folder, `user/name` or `user/name@revision`.
-        features: what will be read; the videos of other cameras are not pulled.
+        features: what will be read; the videos and images of other cameras are not pulled.
 
     Raises:
         InputError: as [`model_folder`].
@@ -114,7 +114,8 @@ def dataset_folder(place: str | os.PathLike, features: Sequence[str] = ()) -> Pa
     if there is None:
         return Path(place)
     with explained(there, "dataset"):
-        return _pulled(there, "dataset", ["meta/*", "data/*", *(f"videos/*{name}/*" for name in features)])
+        seen = [f"{kind}/*{name}/*" for kind in ("videos", "images") for name in features]
+        return _pulled(there, "dataset", ["meta/*", "data/*", *seen])
 
 
 def score_file(place: str | os.PathLike) -> Path:

@@ -30,7 +30,7 @@ class PI0TextProcessor(VLAProcessor):
         """With the tokenizer that lies in a folder or on the Hub."""
         try:
             return cls(AutoTokenizer.from_pretrained(place))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError) as error:
             raise InputError(f"{place} has no tokenizer ({error}); save that of the PI0 beside it") from error
 
     def encode_instructions(self, instructions: Sequence[str]) -> dict[str, torch.Tensor]:

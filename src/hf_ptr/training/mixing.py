@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,28 +14,44 @@ import torch
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.mixture import MixtureDataset
+from hf_ptr.data.robots import Robot, robots_of
 from hf_ptr.data.sources import Source, SourceSpec, make_source
 from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.embodiment import WIDTH, UnifiedActionSpace
 from hf_ptr.errors import InputError
-from hf_ptr.hub.places import dataset_folder, hub_place, score_file
-from hf_ptr.policies import policy_from_dataset
+from hf_ptr.hub.places import dataset_folder, hub_place, model_folder, score_file
+from hf_ptr.policies import adapter_of, policy_from_dataset
 from hf_ptr.policies.acting import belief_lag
 from hf_ptr.training.data_arguments import DataArguments
+from hf_ptr.training.given_policy import given_policy, refuse_settings, teach
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe
 from hf_ptr.training.selection import seen_through, split_episodes
 
 # What one dataset has, and each source says for itself or a mixture does not know.
 OF_ONE_DATASET = (
     "dataset", "episodes", "skip_episodes", "eval_episodes", "corruption", "corruption_severity", "corruption_seed",
-    "weights", "policy", "relative_actions", "scale_floor",
+    "weights", "relative_actions", "scale_floor",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Features:
+    """What the mixture calls observation, state and action."""
+
+    observation_features: list[str]
+    state_feature: str
+    action_feature: str
+
+    @property
+    def cameras(self) -> list[str]:
+        """What is observed; none where it is the state."""
+        return [] if self.observation_features == [self.state_feature] else self.observation_features
 
 
 def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, MixtureDataset | None, Any, Any]:
     """
-    The chunks of a recipe's sources to train on, those that are held out (if any), a new native policy in the unified
-    action space, and its processor.
+    The chunks of a recipe's sources to train on, those that are held out (if any), the policy in the unified action
+    space that the recipe goes on from or a new native one, and its processor.
 
     Raises:
         InputError: a source cannot be read or used, the sources lack a camera, or the recipe sets what only a single
@@ -43,25 +61,30 @@ def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, MixtureDataset | None, A
     clash = [name for name in OF_ONE_DATASET if name in recipe.given]
     if clash:
         raise InputError(f"{', '.join(clash)} cannot be set with sources; remove the key, or write it into a source")
-    cameras = [] if data.observation_features == [data.state_feature] else data.observation_features
+    place, named, known = recipe.policy.policy, _features(data), {}
+    if place is not None:
+        policy, actor, processor = given_policy(recipe)
+        refuse_settings([name for name in dataclasses.asdict(named) if name in recipe.given], place)
+        if (actor.config.state_dim, actor.config.action_dim) != (WIDTH, WIDTH):
+            raise InputError(f"{place} is no policy in the unified action space of sources; train one with them first")
+        named, known = _features(actor.config), robots_of(model_folder(place))
     specs = [SourceSpec.parse(_mapping(text), number) for number, text in enumerate(data.sources or ())]
-    sources = [_read(spec, data, cameras) for spec in specs]
-    policy, processor = policy_from_dataset(
-        _example(sources, data.state_feature, data.action_feature),
-        observation_features=data.observation_features,
-        state_feature=data.state_feature,
-        action_feature=data.action_feature,
-        **{name: getattr(recipe.policy, name) for name in NEW_POLICY_FIELDS if name in recipe.given},
-    )
-    config = policy.config
+    sources = [_read(spec, data, named, known) for spec in specs]
+    if place is None:
+        policy, processor = policy_from_dataset(
+            _example(sources, named),
+            **dataclasses.asdict(named),
+            **{name: getattr(recipe.policy, name) for name in NEW_POLICY_FIELDS if name in recipe.given},
+        )
+    config = adapter_of(policy).config
     cut: dict[str, Any] = {
         "chunk_size": config.chunk_size,
         "segment_chunks": data.segment_chunks,
         "chunk_stride": belief_lag(config) * config.n_action_steps,
         "target_offset": data.target_offset,
-        "cameras": cameras,
-        "state_feature": data.state_feature,
-        "action_feature": data.action_feature,
+        "cameras": named.cameras,
+        "state_feature": named.state_feature,
+        "action_feature": named.action_feature,
         "image_size": config.picture_size,
     }
     mixture = MixtureDataset(sources, **cut)
@@ -72,15 +95,22 @@ def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, MixtureDataset | None, A
     ]
     # Of all sources' instructions: the policy is asked for them by the same numbers.
     evaluation = MixtureDataset(held_out, **cut, tasks=mixture.tasks) if held_out else None
+    if place is not None:
+        teach(policy, processor, recipe, mixture.tasks)
+        return mixture, evaluation, policy, processor
     state, action = (
         {key: torch.from_numpy(value) for key, value in mixture.normalization(kind).items()}
         for kind in ("state", "action")
     )
     policy.state_normalizer.set(**state)
     policy.action_normalizer.set(**action)
-    if not cameras:
+    if not named.cameras:
         cast(Any, policy.tower).normalizer.set(**state)
     return mixture, evaluation, policy, processor
+
+
+def _features(given: Any) -> _Features:
+    return _Features(list(given.observation_features), given.state_feature, given.action_feature)
 
 
 def _mapping(text: str) -> Any:
@@ -91,10 +121,10 @@ def _mapping(text: str) -> Any:
         return text
 
 
-def _read(spec: SourceSpec, data: DataArguments, cameras: list[str]) -> Source:
+def _read(spec: SourceSpec, data: DataArguments, named: _Features, known: Mapping[str, Robot]) -> Source:
     there = hub_place(spec.dataset)
     name = spec.name or (Path(spec.dataset).resolve().name if there is None else there.repo_id.rpartition("/")[2])
-    own = [spec.features.get(camera, camera) for camera in cameras]
+    own = [spec.features.get(camera, camera) for camera in named.cameras]
     # What is missing on the Hub is told before the data are pulled.
     weight_file = None if spec.weights is None else score_file(spec.weights)
     folder = dataset_folder(spec.dataset, () if data.streaming else own)
@@ -103,17 +133,18 @@ def _read(spec: SourceSpec, data: DataArguments, cameras: list[str]) -> Source:
         spec,
         seen_through(split.train, folder, data),
         name,
-        state_feature=data.state_feature,
-        action_feature=data.action_feature,
+        state_feature=named.state_feature,
+        action_feature=named.action_feature,
         held_out=None if split.held_out is None else seen_through(split.held_out, folder, data),
         weight_file=weight_file,
+        known=known.get(name),
     )
-    missing = [camera for camera in cameras if camera not in source.table.videos]
+    missing = [camera for camera in named.cameras if camera not in source.table.videos]
     if missing:
-        known = ", ".join(split.whole.videos) or "none"
+        listed = ", ".join(split.whole.videos) or "none"
         raise InputError(
             f"source {name} has no camera {missing[0]!r}; say which it is under features: {{{missing[0]}: …}} "
-            f"(it has: {known})"
+            f"(it has: {listed})"
         )
     ids = split.whole.episode_index.tolist()
     here = () if data.streaming else own
@@ -121,7 +152,7 @@ def _read(spec: SourceSpec, data: DataArguments, cameras: list[str]) -> Source:
     return source
 
 
-def _example(sources: list[Source], state_feature: str, action_feature: str) -> EpisodeTable:
+def _example(sources: list[Source], named: _Features) -> EpisodeTable:
     """A frame of each source, unified: what a policy is built for, but for its statistics."""
     tasks = tuple(dict.fromkeys(task for source in sources for task in source.table.tasks))
     space = UnifiedActionSpace()
@@ -132,7 +163,7 @@ def _example(sources: list[Source], state_feature: str, action_feature: str) -> 
                 for source in sources
             ]
         )
-        for feature, kind in ((state_feature, "state"), (action_feature, "action"))
+        for feature, kind in ((named.state_feature, "state"), (named.action_feature, "action"))
     }
     count = np.ones(len(sources), dtype=np.int64)
     feature = {"dtype": "float32", "shape": [WIDTH], "names": None}

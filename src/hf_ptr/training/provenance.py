@@ -108,9 +108,16 @@ def describe(folder: Path, args: PTRConfig, facts: Mapping[str, Any], record: We
 
 
 def told(truth: CorruptionTruth) -> dict[str, Any]:
-    """Faults that were put into the training data: which, by which seed, and how many episodes carry each."""
-    faults = {name: int(carries.sum()) for name, carries in truth.faults.items()}
-    return {"protocol": truth.recipe, "seed": truth.seed, "faults": faults, "episodes": int(truth.any.sum())}
+    """Faults that were put into the training data: which, by which seed, and which episodes carry each."""
+    carriers = {name: truth.episode_index[carries].tolist() for name, carries in truth.faults.items()}
+    return {
+        "protocol": truth.recipe,
+        "seed": truth.seed,
+        "severity": truth.severity,
+        "faults": {name: len(episodes) for name, episodes in carriers.items()},
+        "episodes": int(truth.any.sum()),
+        "carriers": carriers,
+    }
 
 
 def told_of(truths: Mapping[str, CorruptionTruth]) -> dict[str, Any] | None:
@@ -121,8 +128,12 @@ def told_of(truths: Mapping[str, CorruptionTruth]) -> dict[str, Any] | None:
     return {
         "protocol": ", ".join(f"{name}: {part['protocol']}" for name, part in faulty.items()),
         "seed": ", ".join(dict.fromkeys(str(part["seed"]) for part in faulty.values())),
-        "faults": {f"{name}: {fault}": n for name, part in faulty.items() for fault, n in part["faults"].items()},
+        "severity": ", ".join(dict.fromkeys(f"{part['severity']:g}" for part in faulty.values())),
         "episodes": sum(part["episodes"] for part in faulty.values()),
+        **{
+            key: {f"{name}: {fault}": value for name, part in faulty.items() for fault, value in part[key].items()}
+            for key in ("faults", "carriers")
+        },
     }
 
 

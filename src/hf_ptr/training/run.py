@@ -25,14 +25,13 @@ from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.data.weights import read_weights
 from hf_ptr.errors import InputError
 from hf_ptr.files import write_json, write_text
-from hf_ptr.hub.places import checkpoint_folder, dataset_folder, model_folder, pull_videos, score_file
-from hf_ptr.policies import VLAPolicy, adapter_of, policy_from_dataset, require_fits
+from hf_ptr.hub.places import checkpoint_folder, dataset_folder, pull_videos, score_file
+from hf_ptr.policies import adapter_of, policy_from_dataset, require_fits
 from hf_ptr.policies.acting import belief_lag
-from hf_ptr.policies.loading import load_to_train
-from hf_ptr.policies.vla.instructions import learn_instructions
 from hf_ptr.training.checkpoints import last_complete_checkpoint, restore_replaced
 from hf_ptr.training.data_arguments import parse_episodes
 from hf_ptr.training.data_digest import require_same_data
+from hf_ptr.training.given_policy import given_policy, pull_policy, refuse_settings, teach
 from hf_ptr.training.mixing import mixture_of
 from hf_ptr.training.provenance import RECIPE_FILE, corruption_of, told, told_of
 from hf_ptr.training.publishing import ask_the_hub, push_finished
@@ -147,7 +146,7 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     # What is missing on the Hub is told before the data are pulled, which are the most.
     weights_file = None if recipe.data.weights is None else score_file(recipe.data.weights)
     if recipe.policy.policy is not None:
-        model_folder(recipe.policy.policy)
+        pull_policy(recipe)
     streams = recipe.data.streaming
     dataset = dataset_folder(str(recipe.data.dataset), () if streams else recipe.data.observation_features)
     selected = select_episodes(dataset, recipe.data)
@@ -233,8 +232,7 @@ def _policy(recipe: Recipe, table: EpisodeTable) -> tuple[Any, Any]:
             )
         except StrictDataclassError as error:
             raise InputError(f"this policy cannot be built: {_innermost(error)}") from error
-    _refuse_settings([name for name in NEW_POLICY_FIELDS if name in recipe.given], place)
-    policy, actor, processor = load_to_train(place)
+    policy, actor, processor = given_policy(recipe)
     features = {
         name: getattr(data, name)
         for name in ("observation_features", "state_feature", "action_feature")
@@ -243,19 +241,10 @@ def _policy(recipe: Recipe, table: EpisodeTable) -> tuple[Any, Any]:
     if actor.needs_dataset:
         actor.fit_to(table, **features)
         features = {}
-    _refuse_settings(list(features), place)
+    refuse_settings(list(features), place)
     require_fits(actor.config, table, place)
-    # Under LoRA the embeddings are not trained, and an instruction that the policy lacks is refused.
-    if isinstance(policy, VLAPolicy) and not recipe.lora.use_peft:
-        new = learn_instructions(policy, processor, table.tasks)
-        if new:
-            logger.warning(f"{len(new)} instructions are new to {place}, such as {new[0]!r}; it learns them")
+    teach(policy, processor, recipe, table.tasks)
     return policy, processor
-
-
-def _refuse_settings(names: Sequence[str], place: str) -> None:
-    if names:
-        raise InputError(f"{', '.join(names)} cannot be set with policy: {place} brings its own; remove the key")
 
 
 def _innermost(error: BaseException) -> str:

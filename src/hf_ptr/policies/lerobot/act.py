@@ -52,7 +52,7 @@ class ACTAdapter(ConvolutionalAdapter):
         tokens = self._channel(clean)
         embedded = {
             "observation": observation,
-            "state": self.normalized_state(state),
+            "state": state,
             "actions": clean,
             "action_mask": action_mask,
             "loss_mask": mask,
@@ -95,14 +95,15 @@ class ACTAdapter(ConvolutionalAdapter):
     ) -> torch.Tensor:
         """The next chunk `(B, L, da)` in raw units; nothing in it is drawn, so the generator is not used."""
         with self._with_belief(self._recalled(len(state))) as tapped:
-            chunk = self.model.model(self._batch(observation, self.normalized_state(state)))[0]
+            chunk = self.model.model(self._batch(observation, state))[0]
         self._remember(tapped["hidden"], self._channel(chunk))
         return self.raw_actions(chunk, action_dim_mask)
 
     # ---- inside ----
 
     def _batch(self, observation: torch.Tensor, state: torch.Tensor) -> dict[str, Any]:
-        return {OBS_STATE: state, OBS_IMAGES: self.pictures(observation, state)}
+        pictures = self.pictures(observation, state)
+        return {OBS_STATE: self.normalized_state(state), OBS_IMAGES: pictures}
 
     def _channel(self, actions: torch.Tensor) -> torch.Tensor:
         """`(N, L, da)` to `(N, L, F)`."""
