@@ -37,8 +37,12 @@ FIGURES = ("benchmarks.robustness.figures",)
 WEIGHTS = ("benchmarks.robustness.weighting", "benchmarks.robustness.peers", "benchmarks.robustness.progress")
 CALIBRATED = (
     "hf_ptr.scoring.calibration",
+    "hf_ptr.scoring.crossfitting",
     "hf_ptr.scoring.fitting",
+    "hf_ptr.scoring.jitter",
+    "hf_ptr.scoring.meaning",
     "hf_ptr.scoring.novelty",
+    "hf_ptr.scoring.transitions",
     "hf_ptr.scoring.views",
     "hf_ptr.training.calibrating",
 )
