@@ -252,7 +252,7 @@ def broken(dataset: Path, folder: Path, value: float) -> Path:
         (["observation_features=[observation.sate]"], "Did you mean 'observation.state'?"),
         (["episodes=0:99"], "has no episode 8; its episodes lie in 0..7"),
         (["corruption=hrad"], "Did you mean 'hard'?"),
-        (["policy=nowhere"], "nowhere is no folder here, and no name on the Hub"),
+        (["policy=nowhere"], "cannot be set with policy: nowhere brings its own; remove the key"),
         (["num_attention_heads=5"], "unknown key 'num_attention_heads'"),
         (["n_action_steps=17"], "n_action_steps is 17; it must lie in 1..16"),
     ],

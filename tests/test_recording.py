@@ -94,7 +94,7 @@ def test_a_longer_recording_begins_with_the_shorter(recorded: Path, tmp_path: Pa
 
 def test_episodes_that_the_expert_fails_are_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pegs of this seed's third episode are first laid where the expert does not get hold of them."""
-    job = recording._Job("peg-insert-side-v3", 2, 0, None, "expert")
+    job = recording._Job("peg-insert-side-v3", 2, 0, None, "hand", "expert")
     seeds = [recording_seed(0, job.task, job.episode * recording.MAX_TRIES + attempt) for attempt in range(5)]
     env = MetaWorldEnv(job.task)
     solved = []

@@ -15,8 +15,9 @@ from hf_ptr.errors import InputError
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, cut to 200 characters."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    """The first line of an error's message; of those that are not ours, at most 200 characters."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return line if isinstance(error, InputError) else line[:200]
 
 
 # Rows that are read at a time: what arrow needs beside them is several times their size.
