@@ -156,11 +156,11 @@ class ColumnFile:
         values = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
         kind = values.type
         if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-            sizes = pc.list_value_length(values)
-            position = pc.index(pc.not_equal(sizes, width), True).as_py()
-            if position >= 0:
-                row = number_of(position)
-                raise RowError(f"{where} has {sizes[position]} values in row {row}, its feature {width}", row)
+            sizes = _as_numpy(pc.list_value_length(values))
+            wrong = np.flatnonzero(sizes != width)
+            if len(wrong):
+                row = number_of(int(wrong[0]))
+                raise RowError(f"{where} has {sizes[wrong[0]]} values in row {row}, its feature {width}", row)
             values = values.flatten()
             kind = values.type
         elif width != 1:
@@ -170,7 +170,17 @@ class ColumnFile:
         if values.null_count:
             row = number_of(pc.is_null(values).index(True).as_py() // width)
             raise RowError(f"{where} has a missing value in row {row}", row)
-        return values.to_numpy(zero_copy_only=False).reshape(len(column), width)
+        return _as_numpy(values).reshape(len(column), width)
+
+
+def _as_numpy(values: pa.Array) -> np.ndarray:
+    """Numbers without gaps, not copied; arrow's own way there, as its comparison with a number, loads pandas."""
+    kind = values.type
+    if not len(values):
+        return np.empty(0, dtype=kind.to_pandas_dtype())
+    if pa.types.is_boolean(kind):
+        return np.from_dlpack(values.cast(pa.uint8())).view(np.bool_)
+    return np.from_dlpack(values)
 
 
 @contextmanager
