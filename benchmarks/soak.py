@@ -23,11 +23,11 @@ from pathlib import Path
 
 import torch
 import yaml
-from safetensors import safe_open
 
 from benchmarks.overhead import RESULTS as OVERHEAD
 from benchmarks.overhead import ROOT, side
 from hf_ptr.data.recording import record_metaworld
+from hf_ptr.tensor_files import read_tensors
 from hf_ptr.training.checkpoints import STAGING_FOLDER, last_complete_checkpoint
 from hf_ptr.training.run import DONE_FILE, run_recipe
 
@@ -115,16 +115,10 @@ def _same(left: Path, right: Path) -> bool:
         logs = [json.loads(path.read_text())["log_history"] for path in (left, right)]
         return logs[0] == logs[1]
     if left.suffix == ".safetensors":
-        (told, tensors), (other_told, others) = (_content(path) for path in (left, right))
+        (told, tensors), (other_told, others) = (read_tensors(path) for path in (left, right))
         same = tensors.keys() == others.keys() and all(torch.equal(tensors[name], others[name]) for name in tensors)
         return same and told == other_told
     return left.read_bytes() == right.read_bytes()
-
-
-def _content(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
-    """What a file says in its header, as the schedule does, and its tensors."""
-    with safe_open(path, framework="pt") as opened:
-        return opened.metadata() or {}, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
 
 
 def main() -> None:

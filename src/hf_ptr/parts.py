@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from hf_ptr.files import replacing
+from hf_ptr.tensor_files import read_tensors
 
 
 class Parts:
@@ -33,12 +34,10 @@ class Parts:
         if self.folder is None or not (file := self._file(name)).is_file():
             return None
         try:
-            with safe_open(file, "pt") as opened:
-                if (opened.metadata() or {}).get("key") != self._key:
-                    return None
-                return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 (it is no mapping)
+            header, part = read_tensors(file)
         except (OSError, SafetensorError):
             return None
+        return part if header.get("key") == self._key else None
 
     def save(self, name: str, part: Mapping[str, Tensor]) -> None:
         """Keeps a part."""

@@ -43,7 +43,7 @@ def evaluate(
 
     from hf_ptr.errors import InputError, nearest
     from hf_ptr.files import write_json
-    from hf_ptr.hub.places import dataset_folder, model_folder, named
+    from hf_ptr.hub.places import model_folder
 
     console = Console()
     if (env is None) == (dataset is None):
@@ -67,14 +67,13 @@ def evaluate(
             arms[name] = result.to_dict()
         how = {"environment": env, "seed": seed, "max_steps": max_steps}
     else:
-        from hf_ptr.data.lerobot_reader import read_dataset
         from hf_ptr.evaluation.offline import compare, evaluate_dataset
+        from hf_ptr.hub.datasets import load_table
         from hf_ptr.training.data_arguments import parse_episodes
         from hf_ptr.training.run import trained_episodes
 
         assert dataset is not None
-        home = dataset_folder(dataset)
-        table = named(read_dataset(home, episodes=parse_episodes(episodes)), home)
+        table = load_table(str(dataset), parse_episodes(episodes))
         how = {"dataset": table.source, "revision": table.revision, "episode_ids": episodes, "seed": seed}
         for name, folder in names.items():
             seen = sorted(set(table.episode_index.tolist()) & trained_episodes(folder, table.source))

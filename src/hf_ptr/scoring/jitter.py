@@ -46,13 +46,16 @@ def jitter_distance(cut: Cut, task: Tensor, generator: torch.Generator) -> dict[
     """
     if cut.chunk_size < 3 or not len(cut):
         return {}
-    passes = torch.arange(len(cut)).split(ROWS_A_PASS)
 
     def chunks(rows: Tensor) -> Tensor:
         return cut.actions(rows).unflatten(1, (cut.chunk_size, -1))
 
-    movement = torch.stack([chunks(rows).var(dim=1, correction=0).sum(dim=0) for rows in passes]).sum(dim=0)
-    real = torch.cat([tremor(chunks(rows)) for rows in passes])
+    moved, trembled = [], []
+    for rows in torch.arange(len(cut)).split(ROWS_A_PASS):
+        steady = chunks(rows)
+        moved.append(steady.var(dim=1, correction=0).sum(dim=0))
+        trembled.append(tremor(steady))
+    movement, real = torch.stack(moved).sum(dim=0), torch.cat(trembled)
     usual = real.median(dim=0).values / OF_WHITE_NOISE
     deviation = (FAULT_JITTER**2 * movement / len(cut) + usual.square()).sqrt()
     again = torch.arange(0, len(cut), FAULT_STRIDE)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from hf_ptr.errors import InputError
+from hf_ptr.tensor_files import read_tensors
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 SCHEDULER_FILE = "scheduler.safetensors"
@@ -118,9 +119,8 @@ def load_content(file: Path) -> Any:
         InputError: when the file is missing or damaged.
     """
     try:
-        with safe_open(file, framework="pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            return _decoded(json.loads(opened.metadata()[CONTENT]), tensors)
+        header, tensors = read_tensors(file)
+        return _decoded(json.loads(header[CONTENT]), tensors)
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise InputError(f"{file} is missing or damaged ({error}); start a new run") from error
 

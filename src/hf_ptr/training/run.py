@@ -14,7 +14,6 @@ from huggingface_hub.errors import StrictDataclassError
 from torch.utils.data import Dataset
 from transformers import set_seed
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.utils import logging
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.columns import first_line
@@ -39,8 +38,6 @@ from hf_ptr.training.ranks import Ranks
 from hf_ptr.training.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe
 from hf_ptr.training.selection import seen_through, select_episodes
 from hf_ptr.training.trainer import PTRTrainer
-
-logger = logging.get_logger(__name__)
 
 DONE_FILE = "train_results.json"
 # Is there once the run is pushed to its end; by its name it is not pushed itself.
