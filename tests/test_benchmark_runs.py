@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def test_every_arm_is_known_and_a_wrong_one_gets_the_nearest_name() -> None:
         arm_of("oracel")
 
 
-def fake_run(cell: Cell, hashes: dict[str, str], commit: str) -> dict[str, Any]:
+def fake_run(cell: Cell, hashes: dict[str, str], commit: str, keep: bool) -> dict[str, Any]:
     """In a process of its own: fails for one arm, and else says that it was run."""
     if cell.arm == "ptr":
         raise ValueError("diverged")
@@ -89,6 +90,32 @@ def test_a_failed_run_takes_down_what_needs_it_and_nothing_else(
     order = [read["arm"] for read in results.read_lines()]
     assert sorted(order) == ["loss", "oracle", "sft"]
     assert order.index("sft") < order.index("loss")
+
+
+def test_a_finished_run_of_older_code_serves_only_where_it_is_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[str] = []
+    now = {"recipe_hash": "recipe", "data_hash": "data", "code_hash": "new"}
+    monkeypatch.setattr(running, "WORK", tmp_path)
+    monkeypatch.setattr(running, "hashes_of", lambda cell: now)
+    monkeypatch.setattr(running, "run_recipe", lambda recipe, overrides: trained.append(recipe.stem))
+    cell = Cell("mt10-state", "hard", "ptr", 0)
+    made_of = cell.folder.parent / "ptr.json"
+
+    def finished(**other: str) -> None:
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        (cell.folder / running.DONE_FILE).write_text("{}")
+        made_of.write_text(json.dumps({**now, "code_hash": "old", **other}))
+
+    finished()
+    assert running.train(cell, keep=True) == cell.folder
+    assert trained == []
+    for other, keep in (({}, False), ({"data_hash": "other"}, True), ({"recipe_hash": "other"}, True)):
+        finished(**other)
+        running.train(cell, keep=keep)
+        assert trained.pop() == "ptr"
+        assert not (cell.folder / running.DONE_FILE).exists()
 
 
 def test_no_run_begins_when_the_time_is_over() -> None:

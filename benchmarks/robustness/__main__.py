@@ -23,7 +23,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from benchmarks.robustness.results import append, corruption_name, read_lines, results_file
-from benchmarks.robustness.running import Cell, Hashes, checkout, hashes_of, run_cell, train_start
+from benchmarks.robustness.running import KEPT, Cell, Hashes, checkout, hashes_of, run_cell, train_start
 from benchmarks.robustness.suites import PLANS, SUITES, WORK
 from hf_ptr.data.recording import record_metaworld
 from hf_ptr.envs.workers import process_pool
@@ -65,7 +65,7 @@ def selected(cells: list[Cell], only: str | None) -> list[Cell]:
 def missing_of(cells: Iterable[Cell], lines: list[dict[str, Any]], keep: bool) -> dict[Cell, Hashes]:
     """Those without a line, or with one of other settings, data or (unless `keep`) code; with their hashes."""
     made = {(line["suite"], corruption_name(line), line["arm"], line["seed"]): line for line in lines}
-    same = ("recipe_hash", "data_hash") if keep else ("recipe_hash", "data_hash", "code_hash")
+    same = KEPT if keep else (*KEPT, "code_hash")
     missing = {}
     for cell in cells:
         line = made.get((cell.suite, cell.corruption, cell.arm, cell.seed))
@@ -92,7 +92,9 @@ def start(cells: Iterable[Cell], workers: int) -> None:
         train_start(begun)
 
 
-def run_all(cells: dict[Cell, Hashes], jobs: int, until: float) -> tuple[dict[Cell, str], list[Cell]]:
+def run_all(
+    cells: dict[Cell, Hashes], jobs: int, until: float, keep: bool = False
+) -> tuple[dict[Cell, str], list[Cell]]:
     """
     Runs cells in processes of one thread, an arm after the one it needs.
 
@@ -112,7 +114,7 @@ def run_all(cells: dict[Cell, Hashes], jobs: int, until: float) -> tuple[dict[Ce
                 if cell is None:
                     break
                 waiting.remove(cell)
-                running[pool.submit(run_cell, cell, cells[cell], commit)] = cell
+                running[pool.submit(run_cell, cell, cells[cell], commit, keep)] = cell
             if not running:
                 return failed, waiting
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -164,7 +166,7 @@ def main() -> None:
         missing = missing_of(cells, lines, options.keep)
         print(f"{len(cells)} cells, {len(missing)} to run", flush=True)
         start(missing, options.jobs)
-        failed, left = run_all(missing, options.jobs, until)
+        failed, left = run_all(missing, options.jobs, until, options.keep)
     made = len(missing) - len(failed) - len(left)
     print(f"{made} passed, {len(failed)} failed, {len(left)} left; results in {results_file(cells[0].suite)}")
     if failed:

@@ -28,10 +28,12 @@ from hf_ptr.evaluation.rollouts import evaluate_metaworld
 from hf_ptr.files import write_json
 from hf_ptr.training.calibrating import SCORES_FILE
 from hf_ptr.training.recipe import load_recipe
-from hf_ptr.training.run import run_recipe
+from hf_ptr.training.run import DONE_FILE, run_recipe
 
 Hashes = dict[str, str]
 
+# The hashes that count where older code will do.
+KEPT = ("recipe_hash", "data_hash")
 FIGURES = ("benchmarks.robustness.figures",)
 # What makes the weights of the arms that bring them, those of the calibrated arm, and of no other.
 WEIGHTS = ("benchmarks.robustness.weighting", "benchmarks.robustness.peers", "benchmarks.robustness.progress")
@@ -88,7 +90,7 @@ class Cell:
         return None if needs is None else Cell(self.suite, self.corruption, needs, self.seed)
 
 
-def run_cell(cell: Cell, hashes: Hashes, commit: str) -> dict[str, Any]:
+def run_cell(cell: Cell, hashes: Hashes, commit: str, keep: bool = False) -> dict[str, Any]:
     """
     Trains and evaluates one cell.
 
@@ -96,6 +98,7 @@ def run_cell(cell: Cell, hashes: Hashes, commit: str) -> dict[str, Any]:
         cell: what to run.
         hashes: of the cell and of what it needs, as they were when the command began.
         commit: of the checkout at that time.
+        keep: whether a finished run of older code will do for the arm that this one needs.
 
     Returns:
         Its line of the results.
@@ -111,7 +114,7 @@ def run_cell(cell: Cell, hashes: Hashes, commit: str) -> dict[str, Any]:
             truth,
             cell.seed,
             observation_features=_observed(cell),
-            other=None if cell.needed is None else train(cell.needed),
+            other=None if cell.needed is None else train(cell.needed, keep=keep),
         )
         file = write_scores(scores, cell.folder.parent / f"{cell.arm}.parquet")
     folder = train(cell, file)
@@ -154,10 +157,16 @@ def train_start(start: Start) -> Path:
     return run_recipe(_start_recipe(start), [*settings, *start.overrides])
 
 
-def train(cell: Cell, weights: Path | None = None) -> Path:
-    """The trained run of a cell; made anew unless it stands there with the same settings, data and code."""
+def train(cell: Cell, weights: Path | None = None, *, keep: bool = False) -> Path:
+    """
+    The trained run of a cell; made anew unless it stands there with the same settings, data and code, or with `keep`
+    to its end and with the same settings and data.
+    """
     hashes, made_of = hashes_of(cell), cell.folder.parent / f"{cell.arm}.json"
-    if not made_of.exists() or json.loads(made_of.read_text()) != hashes:
+    made = json.loads(made_of.read_text()) if made_of.exists() else {}
+    if keep and (cell.folder / DONE_FILE).exists() and all(made.get(name) == hashes[name] for name in KEPT):
+        return cell.folder
+    if made != hashes:
         shutil.rmtree(cell.folder, ignore_errors=True)
         write_json(hashes, made_of)
     return run_recipe(*_recipe_of(cell, weights))
