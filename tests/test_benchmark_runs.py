@@ -20,6 +20,7 @@ from benchmarks.robustness.running import Cell
 from benchmarks.robustness.suites import PLANS, SUITES
 from hf_ptr.data.corruption import RECIPES as CORRUPTIONS
 from hf_ptr.data.corruption import CorruptionTruth
+from hf_ptr.data.sources import SourceSpec
 from hf_ptr.errors import InputError
 from hf_ptr.training.recipe import load_recipe
 
@@ -41,10 +42,11 @@ def test_every_cell_of_every_plan_has_a_recipe_that_loads(plan: str) -> None:
     assert len(set(wanted)) == len(wanted)
     for cell in wanted:
         assert cell.corruption in CORRUPTIONS
-        path, overrides = running._recipe_of(cell, None)
-        recipe = load_recipe(path, overrides)
-        assert recipe.data.corruption == cell.corruption
-        assert recipe.data.corruption_seed == recipe.training.seed == cell.seed
+        for group in cell.groups:
+            recipe = load_recipe(*running._recipe_of(cell, group))
+            assert recipe.training.seed == cell.seed
+            if len(group) == 1:
+                assert (recipe.data.corruption, recipe.data.corruption_seed) == (cell.corruption, cell.seed)
 
 
 def test_the_main_table_is_what_the_issue_asks_for() -> None:
@@ -109,11 +111,11 @@ def test_a_finished_run_of_older_code_serves_only_where_it_is_asked_to(
         made_of.write_text(json.dumps({**now, "code_hash": "old", **other}))
 
     finished()
-    assert running.train(cell, keep=True) == cell.folder
+    assert running.train(cell, ("hand",), keep=True) == cell.folder
     assert trained == []
     for other, keep in (({}, False), ({"data_hash": "other"}, True), ({"recipe_hash": "other"}, True)):
         finished(**other)
-        running.train(cell, keep=keep)
+        running.train(cell, ("hand",), keep=keep)
         assert trained.pop() == "ptr"
         assert not (cell.folder / running.DONE_FILE).exists()
 
@@ -192,10 +194,13 @@ def test_only_what_changed_is_run_again(
 
 def test_a_newer_line_replaces_an_older_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results.jsonl")
+    monkeypatch.setattr(results, "WORK", tmp_path)
     for found in (line("sft", successes=1), line("ptr", successes=2), line("sft", successes=3)):
         results.append(found)
     assert {(read["arm"], read["successes"]) for read in results.read_lines()} == {("sft", 3), ("ptr", 2)}
-    assert results.read_lines("goal-state") == []
+    results.append(line("sft", suite="smoke-cross"))
+    assert len(results.read_lines()) == 2
+    assert [read["suite"] for read in results.read_lines(smoke=True)] == ["smoke-cross"]
 
 
 def test_a_line_cut_short_is_no_run_and_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,6 +240,29 @@ def test_tables_leave_empty_what_was_not_run_and_put_nothing_beside_their_marks(
     report.put_into(page, {"main": table, "other": "nothing"})
     report.put_into(page, {"main": table})
     assert page.read_text() == f"before\n<!-- begin: main -->\n{table}\n<!-- end: main -->\nafter\n"
+
+
+def test_a_mixture_is_one_run_of_all_its_sources_and_specialists_are_one_of_each() -> None:
+    generalist, specialists = (Cell("cross-embodiment", "hard", arm, 1) for arm in ("oracle", "specialists"))
+    assert generalist.groups == (("hand", "joints"),) and specialists.groups == (("hand",), ("joints",))
+    rows = generalist.definition.rows
+    assert len(rows) == 20 and {"reach-v3 hand", "reach-v3 joints"} <= set(rows)
+    weights = {control: Path(f"{control}.parquet") for control in ("hand", "joints")}
+    recipe = load_recipe(*running._recipe_of(generalist, ("hand", "joints"), weights))
+    sources = [SourceSpec.parse(json.loads(text), number) for number, text in enumerate(recipe.data.sources)]
+    assert [source.embodiment for source in sources] == ["metaworld_sawyer", "metaworld_sawyer_joints"]
+    assert [source.weights for source in sources] == ["hand.parquet", "joints.parquet"]
+    assert {source.corruption for source in sources} == {"hard"} and {
+        source.corruption_seed for source in sources
+    } == {1}
+    steps = []
+    for group in specialists.groups:
+        recipe = load_recipe(*running._recipe_of(specialists, group))
+        assert recipe.data.dataset == str(specialists.definition.demonstrations_of(1, *group))
+        assert (recipe.data.corruption, recipe.data.corruption_seed) == ("hard", 1)
+        steps.append(recipe.training.max_steps)
+    assert sum(steps) == load_recipe(*running._recipe_of(generalist, ("hand", "joints"))).training.max_steps
+    assert len({str(specialists.folder_of(group)) for group in specialists.groups}) == 2
 
 
 def test_suites_have_known_tasks_and_goals_come_in_pairs() -> None:

@@ -204,6 +204,35 @@ def test_joint_statistics_are_those_of_the_weighted_sources_that_have_a_slot() -
     np.testing.assert_allclose(twice.normalization("state")["mean"][:3], mean[:3], rtol=1e-5)
 
 
+def with_scene(table: Any, width: int) -> Any:
+    scene = np.random.default_rng(table.num_frames).normal(2.0, 3.0, (table.num_frames, width)).astype(np.float32)
+    features = {**table.features, "observation.scene": vector(width)}
+    return dataclasses.replace(table, columns={**table.columns, "observation.scene": scene}, features=features)
+
+
+def test_vectors_that_all_robots_observe_are_given_as_they_are() -> None:
+    tables = [with_scene(table_of([9, 6], 13, "fr3"), 5), with_scene(table_of([20], 4, "sawyer"), 5)]
+    sources = [
+        source_of(table, robot, weight=weight, statistics="own")
+        for table, robot, weight in zip(tables, (FR3, SAWYER), (3, 1), strict=True)
+    ]
+    mixed = MixtureDataset(sources, chunk_size=4, target_offset=2, observation_features=["observation.scene"])
+    batch = mixed.__getitems__([1, 14, 15, 34])
+    scenes = [table.columns["observation.scene"] for table in tables]
+    np.testing.assert_array_equal(
+        batch["observation"].numpy(), [scenes[0][1], scenes[0][14], scenes[1][0], scenes[1][19]]
+    )
+    np.testing.assert_array_equal(batch["next_observation"][[0, 2]].numpy(), [scenes[0][3], scenes[1][2]])
+    assert batch["state"].shape == (4, 200)
+    means = [scene.astype(np.float64).mean(axis=0) for scene in scenes]
+    found = mixed.normalization("observation")
+    np.testing.assert_allclose(found["mean"], 0.75 * means[0] + 0.25 * means[1], rtol=1e-5)
+    assert found["std"].shape == (5,)
+    other = source_of(with_scene(table_of([20], 4, "narrow"), 4), SAWYER)
+    with pytest.raises(InputError, match=r"5 dimensions in source fr3 and 4 in narrow"):
+        MixtureDataset([sources[0], other], chunk_size=4, observation_features=["observation.scene"])
+
+
 # --- names and frame rates ---
 
 
@@ -221,7 +250,7 @@ def test_features_have_the_names_of_the_mixture_and_pictures_come_from_their_own
         names = {"observation.images.front": camera, "observation.state": state}
         sources.append(source_of(read_dataset(folder), SAWYER, features=names))
     mixed = MixtureDataset(
-        sources, chunk_size=3, target_offset=2, cameras=["observation.images.front"], image_size=(16, 24)
+        sources, chunk_size=3, target_offset=2, observation_features=["observation.images.front"], image_size=(16, 24)
     )
     rows = [0, 8, 9, 21, 29, 41]
     batch = mixed.__getitems__(rows)

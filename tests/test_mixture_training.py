@@ -36,6 +36,7 @@ from hf_ptr.training.refusals import refuse
 from hf_ptr.training.run import build_trainer, evaluation_command, run_recipe
 
 CAMERA = "observation.images.front"
+SCENE = "observation.environment_state"
 SETTINGS: dict[str, Any] = {
     "max_steps": 3,
     "per_device_train_batch_size": 6,
@@ -64,7 +65,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         columns = {
             feature: random.normal(size=(21, width)).astype(np.float32) for feature in ("observation.state", "action")
         }
-        features = {feature: vector(width) for feature in columns}
+        columns[SCENE] = random.normal(loc=3.0, size=(21, 5)).astype(np.float32)
+        features = {feature: vector(column.shape[1]) for feature, column in columns.items()}
         table = dataclasses.replace(base, columns=columns, features=features, fps=float(fps))
         folder = write_v21(with_camera(table, camera), root / name)
         found.append({"dataset": str(folder), "weight": 2 if name == "g1" else 1})
@@ -81,9 +83,9 @@ def recipe(folder: Path, listed: list[dict[str, Any]], **settings: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("features", [["observation.state"], [CAMERA]])
+@pytest.mark.parametrize("features", [["observation.state"], [CAMERA], [SCENE]])
 def test_a_policy_is_trained_on_two_robots(sources: list[dict[str, Any]], tmp_path: Path, features: list[str]) -> None:
-    size = {} if features[0] == "observation.state" else {"size": "tiny", "image_size": 32}
+    size = {"size": "tiny", "image_size": 32} if features == [CAMERA] else {}
     path = recipe(tmp_path, sources, observation_features=features, **size)
     out = run_recipe(path)
     policy = AutoModel.from_pretrained(out)
@@ -94,6 +96,28 @@ def test_a_policy_is_trained_on_two_robots(sources: list[dict[str, Any]], tmp_pa
     state = json.loads((out / "trainer_state.json").read_text())
     assert all(np.isfinite(entry["loss"]) for entry in state["log_history"] if "loss" in entry)
     assert run_recipe(path) == out
+
+
+def test_robots_that_see_the_same_scene_are_told_of_it_as_it_is(sources: list[dict[str, Any]], tmp_path: Path) -> None:
+    out = run_recipe(recipe(tmp_path, sources, observation_features=[SCENE]))
+    for number, (name, width) in enumerate((("g1", 26), ("arm", 4))):
+        policy, processor, _ = load_for_robot(str(out), name)
+        assert (policy.config.observation_dim, policy.config.state_dim, policy.config.action_dim) == (5, width, width)
+        table = read_dataset(sources[number]["dataset"])
+        scene, state = table.feature(SCENE)[:1], table.feature("observation.state")[:1]
+
+        def act(
+            policy: Any = policy, processor: Any = processor, state: np.ndarray = state, **seen: np.ndarray
+        ) -> Any:
+            policy.reset()
+            inputs = processor(["do task 0"], seen["scene"], state)
+            return policy.predict_action_chunk(**inputs, generator=torch.Generator().manual_seed(0))
+
+        chunk = act(scene=scene)
+        assert chunk.shape == (1, 4, width) and torch.equal(chunk, act(scene=scene))
+        assert not torch.equal(chunk, act(scene=scene + 1))
+    found = evaluate_dataset(out, read_dataset(sources[0]["dataset"]), source="g1").to_dict()
+    assert np.isfinite(found["action_mae"]["mean"])
 
 
 def test_an_epoch_is_drawn_by_the_weights_and_resumed_exactly(sources: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -172,7 +196,10 @@ def test_a_resumed_run_is_the_run(sources: list[dict[str, Any]], tmp_path: Path)
     [
         ({"dataset": "x"}, "dataset cannot be set with sources; remove the key, or write it into a source"),
         ({"weights": "w.parquet", "alpha": 0.0}, "weights cannot be set with sources"),
-        ({"observation_features": ["observation.images.front", "observation.images.left"]}, "has no camera"),
+        (
+            {"observation_features": ["observation.images.front", "observation.images.left"]},
+            "source g1 has no .observation.images.left",
+        ),
         ({"sources": [{"dataset": "x"}]}, "source 0 names no embodiment"),
         ({"sources": ["x"]}, "source 0"),
     ],

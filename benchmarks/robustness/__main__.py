@@ -77,11 +77,12 @@ def missing_of(cells: Iterable[Cell], lines: list[dict[str, Any]], keep: bool) -
 
 def record(cells: Iterable[Cell], workers: int) -> None:
     """The demonstrations that the cells are trained on."""
-    for suite, seed in sorted({(cell.suite, cell.seed) for cell in cells}):
-        folder = SUITES[suite].demonstrations_of(seed)
-        if not folder.exists():
-            tasks, count, pixels = SUITES[suite].tasks, SUITES[suite].demonstrations, SUITES[suite].pixels
-            record_metaworld(tasks, count, folder, seed=seed, pixels=pixels, workers=workers)
+    for name, seed in sorted({(cell.suite, cell.seed) for cell in cells}):
+        suite = SUITES[name]
+        for control in suite.controls:
+            folder, given = suite.demonstrations_of(seed, control), {"pixels": suite.pixels, "control": control}
+            if not folder.exists():
+                record_metaworld(suite.tasks, suite.demonstrations, folder, seed=seed, workers=workers, **given)
 
 
 def start(cells: Iterable[Cell], workers: int) -> None:
@@ -162,13 +163,13 @@ def main() -> None:
     cells = selected(cells_of(options.plan, options.seeds), options.only)
     with alone():
         record(cells, options.jobs)
-        lines = [] if options.fresh else read_lines("smoke" if options.plan == "smoke" else None)
+        lines = [] if options.fresh else read_lines(options.plan == "smoke")
         missing = missing_of(cells, lines, options.keep)
         print(f"{len(cells)} cells, {len(missing)} to run", flush=True)
         start(missing, options.jobs)
         failed, left = run_all(missing, options.jobs, until, options.keep)
     made = len(missing) - len(failed) - len(left)
-    print(f"{made} passed, {len(failed)} failed, {len(left)} left; results in {results_file(cells[0].suite)}")
+    print(f"{made} passed, {len(failed)} failed, {len(left)} left; results in {results_file(options.plan == 'smoke')}")
     if failed:
         sys.exit(1)
 

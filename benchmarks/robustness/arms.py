@@ -16,6 +16,8 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "ptr-no-clipping": ("w_min=0.0", "w_max=1.0e+30"),
     "ptr-alpha-0": ("alpha=0.0", "use_scorer=true"),
 }
+# Half the generalist's steps for each of two: as many in all.
+SPECIALIST = ("max_steps=1250",)
 RECIPES = ("sft", "sft_belief", "ptr", "calibrated")
 
 
@@ -30,6 +32,7 @@ class Arm:
         overrides: `key=value` on it.
         weighting: what makes the weights that plain weighted regression uses; None where training makes its own.
         needs: the arm whose finished run the weighting reads.
+        separate: whether each control of the suite gets a policy of its own.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Arm:
     overrides: tuple[str, ...] = ()
     weighting: str | None = None
     needs: str | None = None
+    separate: bool = False
 
 
 def arm_of(name: str) -> Arm:
@@ -50,11 +54,13 @@ def arm_of(name: str) -> Arm:
     if plus:
         arm = arm_of(base)
         return Arm(name, arm.recipe, (*arm.overrides, *settings.split("+")), arm.weighting, arm.needs)
+    if name == "specialists":
+        return Arm(name, "sft", SPECIALIST, separate=True)
     if name in RECIPES:
         return Arm(name, name)
     if name in ABLATIONS:
         return Arm(name, "ptr", ABLATIONS[name])
     if name in WEIGHTINGS:
         return Arm(name, "sft", weighting=name, needs=WEIGHTINGS[name])
-    known = (*RECIPES, *ABLATIONS, *WEIGHTINGS)
+    known = (*RECIPES, "specialists", *ABLATIONS, *WEIGHTINGS)
     raise InputError(f"no arm {name!r}.{nearest(name, known)} There are: {', '.join(known)}")

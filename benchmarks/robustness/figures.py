@@ -14,18 +14,25 @@ from hf_ptr.metrics.figures import auroc
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
-def score_figures(scores: pd.DataFrame | None, table: EpisodeTable, truth: CorruptionTruth) -> dict[str, Any]:
+NO_FIGURES: dict[str, Any] = {
+    "auroc_sample": {},
+    "auroc_episode": {},
+    "ess": None,
+    "weight_mean": None,
+    "weight_quantiles": None,
+}
+
+
+def score_figures(scores: pd.DataFrame, table: EpisodeTable, truth: CorruptionTruth) -> dict[str, Any]:
     """
     How well the score tells each fault from fault-free episodes, per chunk and by the episode's mean, and how the
     weights are spread.
 
     Args:
-        scores: one row a frame in the order of the table, with `score`, `weight` and `valid`; None without.
+        scores: one row a frame in the order of the table, with `score`, `weight` and `valid`.
         table: the corrupted episodes.
         truth: which of them carry which fault.
     """
-    if scores is None:
-        return {"auroc_sample": {}, "auroc_episode": {}, "ess": None, "weight_mean": None, "weight_quantiles": None}
     weight = scores.weight.to_numpy(np.float64)
     counted = scores.valid.to_numpy(bool)
     score, episode = scores.score.to_numpy(np.float64)[counted], table.episode_of_row[counted]

@@ -49,7 +49,7 @@ def outcomes_by_cell(lines: Sequence[dict[str, Any]]) -> Cells:
     cells: dict[tuple[str, str, str], dict[int, np.ndarray]] = defaultdict(dict)
     for line in lines:
         key = (line["suite"], corruption_name(line), line["arm"])
-        cells[key][line["seed"]] = outcomes_of(line["outcomes"], SUITES[line["suite"]].tasks)
+        cells[key][line["seed"]] = outcomes_of(line["outcomes"], SUITES[line["suite"]].rows)
     return dict(cells)
 
 

@@ -12,14 +12,14 @@ from benchmarks.robustness.suites import RESULTS, WORK
 KEY = ("suite", "corruption", "severity", "arm", "seed")
 
 
-def results_file(suite: str) -> Path:
+def results_file(smoke: bool = False) -> Path:
     """The smoke test's results are nobody's figures and stay out of the repository."""
-    return WORK / suite / "results.jsonl" if suite == "smoke" else RESULTS
+    return WORK / "smoke" / "results.jsonl" if smoke else RESULTS
 
 
 def append(line: dict[str, Any]) -> None:
     """Adds a run; it replaces an older one of the same cell when read."""
-    file = results_file(line["suite"])
+    file = results_file(line["suite"].startswith("smoke"))
     file.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(line, allow_nan=False) + "\n"
     with file.open("a+b") as opened:
@@ -31,9 +31,9 @@ def append(line: dict[str, Any]) -> None:
         os.fsync(opened.fileno())
 
 
-def read_lines(suite: str | None = None) -> list[dict[str, Any]]:
-    """The newest line of every cell, of one suite or of all that are kept; a line cut short was no finished run."""
-    file = results_file(suite or "")
+def read_lines(smoke: bool = False) -> list[dict[str, Any]]:
+    """The newest line of every cell, those that are kept or of the smoke test; one cut short was no finished run."""
+    file = results_file(smoke)
     if not file.exists():
         return []
     newest = {}
@@ -43,7 +43,7 @@ def read_lines(suite: str | None = None) -> list[dict[str, Any]]:
             newest[tuple(line[name] for name in KEY)] = line
         except (ValueError, KeyError, TypeError):
             continue
-    return [line for line in newest.values() if suite in (None, line["suite"])]
+    return list(newest.values())
 
 
 def corruption_name(line: dict[str, Any]) -> str:

@@ -9,19 +9,22 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 
 from benchmarks.robustness.arms import arm_of
-from benchmarks.robustness.figures import score_figures
+from benchmarks.robustness.figures import NO_FIGURES, score_figures
 from benchmarks.robustness.suites import ROOT, SUITES, WORK, Start, Suite
 from benchmarks.robustness.weighting import score_file
 from hf_ptr.curation.scores import score_dataset
-from hf_ptr.data.corruption import corrupt
+from hf_ptr.data.corruption import CorruptionTruth, corrupt
+from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.data.weights import write_scores
 from hf_ptr.evaluation.rollouts import evaluate_metaworld
@@ -31,6 +34,9 @@ from hf_ptr.training.recipe import load_recipe
 from hf_ptr.training.run import DONE_FILE, run_recipe
 
 Hashes = dict[str, str]
+
+# The robot, as recipes name it, that each control makes of Meta-World's.
+EMBODIMENTS = {"hand": "metaworld_sawyer", "joints": "metaworld_sawyer_joints"}
 
 # The hashes that count where older code will do.
 KEPT = ("recipe_hash", "data_hash")
@@ -84,6 +90,16 @@ class Cell:
         return SUITES[self.suite]
 
     @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """The controls of each of its policies."""
+        controls = self.definition.controls
+        return tuple((control,) for control in controls) if arm_of(self.arm).separate else (controls,)
+
+    def folder_of(self, group: tuple[str, ...]) -> Path:
+        """Where its policy for some controls is trained."""
+        return self.folder if group == self.definition.controls else self.folder / "-".join(group)
+
+    @property
     def needed(self) -> Cell | None:
         """The cell whose finished run this one reads."""
         needs = arm_of(self.arm).needs
@@ -105,28 +121,32 @@ def run_cell(cell: Cell, hashes: Hashes, commit: str, keep: bool = False) -> dic
     """
     start = time.monotonic()
     arm, suite = arm_of(cell.arm), cell.definition
-    table, truth = corrupt(read_dataset(suite.demonstrations_of(cell.seed)), cell.corruption, cell.seed)
-    scores, file = None, None
+    scores, files = None, {}
     if arm.weighting is not None:
-        scores = score_file(
-            arm.weighting,
-            table,
-            truth,
-            cell.seed,
-            observation_features=_observed(cell),
-            other=None if cell.needed is None else train(cell.needed, keep=keep),
-        )
-        file = write_scores(scores, cell.folder.parent / f"{cell.arm}.parquet")
-    folder = train(cell, file)
-    if (folder / SCORES_FILE).exists():
-        scores = pd.read_parquet(folder / SCORES_FILE)
-    elif scores is None and (folder / "scorer").is_dir():
-        scores = score_dataset(folder, table, seed=cell.seed)
-    # Of other code, the same checkpoint may act otherwise.
-    cache = cell.folder.parent / f"rollouts-{hashes['code_hash']}"
-    success = evaluate_metaworld(folder, suite.tasks, suite.rollouts, seed=cell.seed, workers=1, cache=cache)
+        other = None if cell.needed is None else train(cell.needed, suite.controls, keep=keep)
+        for control in suite.controls:
+            scores = score_file(
+                arm.weighting, *_corrupted(cell, control), cell.seed, observation_features=_observed(cell), other=other
+            )
+            files[control] = write_scores(scores, cell.folder.parent / f"{cell.arm}-{control}.parquet")
+    solved = {}
+    for group in cell.groups:
+        folder = train(cell, group, files)
+        # Of other code, the same checkpoint may act otherwise.
+        cache = cell.folder.parent / f"rollouts-{hashes['code_hash']}"
+        for control in group:
+            success = evaluate_metaworld(
+                folder,
+                suite.tasks,
+                suite.rollouts,
+                seed=cell.seed,
+                workers=1,
+                cache=cache,
+                source=control if len(group) > 1 else None,
+            )
+            solved |= {suite.row(task, control): of_task for task, of_task in success.outcomes.items()}
     corruption, _, severity = cell.corruption.partition("-")
-    settings = load_recipe(*_recipe_of(cell)).training
+    settings = load_recipe(*_recipe_of(cell, cell.groups[0])).training
     return {
         "suite": cell.suite,
         "corruption": corruption,
@@ -134,12 +154,10 @@ def run_cell(cell: Cell, hashes: Hashes, commit: str, keep: bool = False) -> dic
         "arm": cell.arm,
         "scoring": settings.scoring if settings.with_scorer or settings.calibrates else None,
         "seed": cell.seed,
-        "successes": success.overall.successes,
-        "episodes": success.overall.episodes,
-        "outcomes": {
-            task: "".join("01"[solved] for solved in solved_by) for task, solved_by in success.outcomes.items()
-        },
-        **score_figures(scores, table, truth),
+        "successes": sum(map(sum, solved.values())),
+        "episodes": sum(map(len, solved.values())),
+        "outcomes": {row: "".join("01"[one] for one in of_row) for row, of_row in solved.items()},
+        **_score_figures(cell, folder, scores),
         "seconds": round(time.monotonic() - start, 1),
         "commit": commit,
         **hashes,
@@ -157,19 +175,22 @@ def train_start(start: Start) -> Path:
     return run_recipe(_start_recipe(start), [*settings, *start.overrides])
 
 
-def train(cell: Cell, weights: Path | None = None, *, keep: bool = False) -> Path:
+def train(
+    cell: Cell, group: tuple[str, ...], weights: Mapping[str, Path] = MappingProxyType({}), *, keep: bool = False
+) -> Path:
     """
-    The trained run of a cell; made anew unless it stands there with the same settings, data and code, or with `keep`
-    to its end and with the same settings and data.
+    The trained run of a cell for some controls; made anew unless it stands there with the same settings, data and
+    code, or with `keep` to its end and with the same settings and data.
     """
-    hashes, made_of = hashes_of(cell), cell.folder.parent / f"{cell.arm}.json"
+    folder = cell.folder_of(group)
+    hashes, made_of = hashes_of(cell), folder.with_name(f"{folder.name}.json")
     made = json.loads(made_of.read_text()) if made_of.exists() else {}
-    if keep and (cell.folder / DONE_FILE).exists() and all(made.get(name) == hashes[name] for name in KEPT):
-        return cell.folder
+    if keep and (folder / DONE_FILE).exists() and all(made.get(name) == hashes[name] for name in KEPT):
+        return folder
     if made != hashes:
-        shutil.rmtree(cell.folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         write_json(hashes, made_of)
-    return run_recipe(*_recipe_of(cell, weights))
+    return run_recipe(*_recipe_of(cell, group, weights))
 
 
 def hashes_of(cell: Cell) -> Hashes:
@@ -186,21 +207,26 @@ def hashes_of(cell: Cell) -> Hashes:
         definition["needed"] = _settings(cell.needed)
     if suite.start is not None:
         definition["start"] = asdict(suite.start)
+    if len(suite.controls) > 1:
+        definition |= {"controls": suite.controls, "groups": cell.groups, "corruption": cell.corruption}
     modules = FIGURES
     modules += WEIGHTS if arm.weighting is not None else ()
     modules += CALIBRATED if arm.recipe == "calibrated" else ()
     return {
         "recipe_hash": _digest(json.dumps(definition, sort_keys=True, default=str)),
-        "data_hash": data_hash(suite.demonstrations_of(cell.seed)),
+        "data_hash": data_hash(*(suite.demonstrations_of(cell.seed, control) for control in suite.controls)),
         "code_hash": code_hash(modules),
     }
 
 
 @cache
-def data_hash(folder: Path) -> str:
-    """Of everything in a dataset's folder."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return _digest("".join(f"{file.relative_to(folder)} {_digest_bytes(file.read_bytes())}\n" for file in files))
+def data_hash(*folders: Path) -> str:
+    """Of everything in the folders of datasets."""
+    listed = ""
+    for folder in folders:
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        listed += "".join(f"{file.relative_to(folder)} {_digest_bytes(file.read_bytes())}\n" for file in files)
+    return _digest(listed)
 
 
 @cache
@@ -220,16 +246,28 @@ def checkout() -> str:
     return subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
+def _score_figures(cell: Cell, folder: Path, scores: pd.DataFrame | None) -> dict[str, Any]:
+    """Of the weights that a run was given or has made; a scorer of a mixture does not score a dataset alone."""
+    if len(cell.definition.controls) > 1:
+        return NO_FIGURES
+    table, truth = _corrupted(cell, cell.definition.controls[0])
+    if (folder / SCORES_FILE).exists():
+        scores = pd.read_parquet(folder / SCORES_FILE)
+    elif scores is None and (folder / "scorer").is_dir():
+        scores = score_dataset(folder, table, seed=cell.seed)
+    return NO_FIGURES if scores is None else score_figures(scores, table, truth)
+
+
 def _settings(cell: Cell) -> dict[str, Any]:
     """The recipe's keys but for folders, which are where a run is made and not what it is."""
-    given = load_recipe(*_recipe_of(cell)).given
-    return {key: value for key, value in given.items() if key not in ("dataset", "output_dir", "policy")}
+    given = load_recipe(*_recipe_of(cell, cell.groups[0])).given
+    return {key: value for key, value in given.items() if key not in ("dataset", "output_dir", "policy", "sources")}
 
 
 def _observed(cell: Cell) -> list[str]:
     """The features that the cell's policy reads."""
     start = cell.definition.start
-    recipe = _recipe_of(cell) if start is None else (_start_recipe(start), [f"dataset={start.data}"])
+    recipe = _recipe_of(cell, cell.groups[0]) if start is None else (_start_recipe(start), [f"dataset={start.data}"])
     return load_recipe(*recipe).data.observation_features
 
 
@@ -237,13 +275,31 @@ def _start_recipe(start: Start) -> Path:
     return ROOT / "recipes" / start.recipe
 
 
-def _recipe_of(cell: Cell, weights: Path | None = None) -> tuple[Path, list[str]]:
+def _corrupted(cell: Cell, control: str) -> tuple[EpisodeTable, CorruptionTruth]:
+    """The demonstrations with a control, as the cell is trained on them, and what is wrong with them."""
+    return corrupt(read_dataset(cell.definition.demonstrations_of(cell.seed, control)), cell.corruption, cell.seed)
+
+
+def _recipe_of(
+    cell: Cell, group: tuple[str, ...], weights: Mapping[str, Path] = MappingProxyType({})
+) -> tuple[Path, list[str]]:
     arm, suite = arm_of(cell.arm), cell.definition
-    overrides = [
-        f"dataset={suite.demonstrations_of(cell.seed)}",
-        f"output_dir={cell.folder}",
-        f"corruption={cell.corruption}",
-        f"corruption_seed={cell.seed}",
+    data = {
+        control: {
+            "dataset": str(suite.demonstrations_of(cell.seed, control)),
+            "corruption": cell.corruption,
+            "corruption_seed": cell.seed,
+            **({"weights": str(weights[control])} if control in weights else {}),
+        }
+        for control in group
+    }
+    if len(group) == 1:
+        overrides = [f"{key}={value}" for key, value in data[group[0]].items()]
+    else:
+        sources = [{"name": control, "embodiment": EMBODIMENTS[control], **data[control]} for control in group]
+        overrides = [f"sources={json.dumps(sources)}"]
+    overrides += [
+        f"output_dir={cell.folder_of(group)}",
         f"seed={cell.seed}",
         "save_strategy=no",
         "disable_tqdm=true",
@@ -252,8 +308,6 @@ def _recipe_of(cell: Cell, weights: Path | None = None) -> tuple[Path, list[str]
     ]
     if suite.start is not None:
         overrides.append(f"policy={suite.start.folder}")
-    if weights is not None:
-        overrides.append(f"weights={weights}")
     return suite.recipe(arm.recipe), overrides
 
 

@@ -72,6 +72,8 @@ class Suite:
         pixels: width and height of the camera's pictures; None records none.
         data: the suite whose demonstrations these are; by default its own.
         start: what its policies begin as; by default they are trained from scratch.
+        controls: what the robot is told, see `hf_ptr.envs.controls`. Of several, everything is recorded with each, and
+            one policy of a mixture acts with all of them.
     """
 
     name: str
@@ -83,14 +85,25 @@ class Suite:
     pixels: int | None = None
     data: str | None = None
     start: Start | None = None
+    controls: tuple[str, ...] = ("hand",)
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """What is evaluated, with as many rollouts each: the tasks, with each control where there are several."""
+        return tuple(self.row(task, control) for control in self.controls for task in self.tasks)
+
+    def row(self, task: str, control: str) -> str:
+        """The name of a task with a control in the results."""
+        return task if len(self.controls) == 1 else f"{task} {control}"
 
     def recipe(self, name: str) -> Path:
         """The path of a recipe."""
         return ROOT / "recipes" / self.recipes / f"{name}.yaml"
 
-    def demonstrations_of(self, seed: int) -> Path:
+    def demonstrations_of(self, seed: int, control: str = "hand") -> Path:
         """The folder of a seed's demonstrations."""
-        return WORK / (self.data or self.name) / f"demonstrations-{self.demonstrations}-{seed}"
+        told = "" if control == "hand" else f"-{control}"
+        return WORK / (self.data or self.name) / f"demonstrations-{self.demonstrations}-{seed}{told}"
 
 
 # A policy of 0.8 million weights, a quarter of the demo's: 175 runs of it are a matter of hours on two cores.
@@ -102,6 +115,8 @@ FORTY = Start(
     recipe="vla/metaworld_state/sft.yaml",
     overrides=("expert_size=256", "num_expert_layers=3", "max_steps=5000"),
 )
+
+SHORT = ("max_steps=12", "warmup_steps=2", "nce_warmup_steps=2", "logging_steps=4", "expert_size=64")
 
 SUITES: dict[str, Suite] = {
     suite.name: suite
@@ -126,13 +141,29 @@ SUITES: dict[str, Suite] = {
             overrides=("max_steps=2500",),
             pixels=96,
         ),
+        Suite(
+            "cross-embodiment",
+            DEFAULT_TASKS,
+            demonstrations=20,
+            rollouts=10,
+            overrides=SMALL,
+            controls=("hand", "joints"),
+        ),
         Suite("mt50-state", tuple(INSTRUCTIONS), demonstrations=20, rollouts=20, overrides=("max_steps=4000",)),
         Suite(
             "smoke",
             ("reach-v3", "drawer-close-v3"),
             demonstrations=6,
             rollouts=2,
-            overrides=("max_steps=12", "warmup_steps=2", "nce_warmup_steps=2", "logging_steps=4", "expert_size=64"),
+            overrides=SHORT,
+        ),
+        Suite(
+            "smoke-cross",
+            ("reach-v3",),
+            demonstrations=6,
+            rollouts=2,
+            overrides=SHORT,
+            controls=("hand", "joints"),
         ),
     )
 }
@@ -208,6 +239,7 @@ PLANS: dict[str, tuple[Block, ...]] = {
         ),
     ),
     "goal": (Block("goal-state", ("clean", "hard"), ("sft", "ptr", "oracle"), seeds=3),),
+    "cross": (Block("cross-embodiment", ("clean", "hard"), ("sft", "ptr", "oracle", "specialists"), seeds=3),),
     "pixels": (Block("mt10-pixels", ("clean", "hard"), ("sft", "oracle", "ptr", "calibrated"), seeds=3),),
     "posttrain": (Block("mt10-posttrain", ("clean", "hard"), ("sft", "oracle", "ptr", "calibrated"), seeds=3),),
     "mt50": (Block("mt50-state", ("clean", "hard"), ("sft", "ptr", "oracle"), seeds=3),),
@@ -234,5 +266,6 @@ PLANS: dict[str, tuple[Block, ...]] = {
             ),
             seeds=1,
         ),
+        Block("smoke-cross", ("hard",), ("sft", "ptr", "oracle", "specialists"), seeds=1),
     ),
 }

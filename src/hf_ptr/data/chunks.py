@@ -113,13 +113,13 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         self.state_feature = state_feature
         self.action_feature = action_feature
 
-        self._observation: torch.Tensor | Pictures
+        self.observation: torch.Tensor | Pictures
         if cameras:
             height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-            self._observation = Pictures(table, cameras, (height, width))
+            self.observation = Pictures(table, cameras, (height, width))
         else:
             observations = [_tensor(table.feature(name)) for name in observation_features]
-            self._observation = observations[0] if len(observations) == 1 else torch.cat(observations, dim=1)
+            self.observation = observations[0] if len(observations) == 1 else torch.cat(observations, dim=1)
         self.state = _tensor(table.feature(state_feature))
         self.action = _tensor(table.feature(action_feature))
         self.weights = None if weights is None else _weights_of(table, weights)
@@ -139,7 +139,7 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
     @property
     def pictures(self) -> Pictures | None:
         """What the cameras saw; None where the observation is vectors."""
-        return self._observation if isinstance(self._observation, Pictures) else None
+        return self.observation if isinstance(self.observation, Pictures) else None
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -223,7 +223,7 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         # At once, so that pictures which both want are decoded once and each file is gone through once.
         # Where there is no target, what the chunk itself sees is taken, which is there already, and set to zero.
         wanted, place = torch.unique(torch.cat((rows, torch.where(valid, targets, rows))), return_inverse=True)
-        seen = self._observation[wanted]
+        seen = self.observation[wanted]
         # index_select copies whole pictures; brackets would copy byte by byte.
         following = seen.index_select(0, place[len(rows) :])
         following.numpy()[~valid.numpy()] = 0

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from hf_ptr.data.chunks import Batch, ChunkDataset, checked_rows
 from hf_ptr.data.sources import Source
 from hf_ptr.data.statistics import CONSTANT_BELOW
-from hf_ptr.embodiment import WIDTH, UnifiedActionSpace
+from hf_ptr.embodiment import UnifiedActionSpace
 from hf_ptr.errors import InputError
 
 # Ids of a source's frames and episodes are shifted by its number times this, beyond those of any dataset.
@@ -32,9 +32,9 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
     | `source_index` | int64 | into `source_names` |
     | `weight` | float32 | only where a source brings weights; 1 for those of the others |
 
-    `observation` is what the cameras saw, or without cameras the unified state. `index`, `target_index`,
-    `previous_index` and `episode_index` are shifted so that those of two sources are never the same; `task_index`
-    counts `tasks`, which are those of all sources.
+    `observation` is what the cameras saw, or vectors that mean the same for every robot, or the unified state.
+    `index`, `target_index`, `previous_index` and `episode_index` are shifted so that those of two sources are never
+    the same; `task_index` counts `tasks`, which are those of all sources.
 
     [`SegmentBatches`] draws an epoch of `len(self)` chunks, of each source as many as its weight says: of a source
     that is too small all of it more than once, of one that is too large another part in every epoch.
@@ -43,13 +43,13 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
         sources: at least one, with different names.
         chunk_size, segment_chunks, chunk_stride: as for [`ChunkDataset`].
         target_offset: `Δ` of the sources that do not say another.
-        cameras: features that every source has; without, the state is what is observed.
+        observation_features: cameras, or vectors of the same widths, that every source has; the state by default.
         state_feature, action_feature: under the mixture's names.
         image_size: of the pictures.
         tasks: instructions that `task_index` is to count; those of all sources by default.
 
     Raises:
-        InputError: as [`ChunkDataset`], or two sources have the same name.
+        InputError: as [`ChunkDataset`], two sources have the same name, or what they observe differs in its width.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
         segment_chunks: int = 4,
         chunk_stride: int = 16,
         target_offset: int = 16,
-        cameras: Sequence[str] = (),
+        observation_features: Sequence[str] = (),
         state_feature: str = "observation.state",
         action_feature: str = "action",
         image_size: int | tuple[int, int] = 96,
@@ -73,7 +73,8 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
         repeated = [name for name in self.source_names if self.source_names.count(name) > 1]
         if repeated:
             raise InputError(f"two sources are called {repeated[0]!r}; give one another name")
-        self.cameras = tuple(cameras)
+        self.observation_features = tuple(observation_features) or (state_feature,)
+        self._observes_state = self.observation_features == (state_feature,)
         self.parts = [
             ChunkDataset(
                 source.table,
@@ -81,7 +82,7 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
                 segment_chunks=segment_chunks,
                 chunk_stride=chunk_stride,
                 target_offset=target_offset if source.spec.target_offset is None else source.spec.target_offset,
-                observation_features=self.cameras or (state_feature,),
+                observation_features=self.observation_features,
                 state_feature=state_feature,
                 action_feature=action_feature,
                 image_size=image_size,
@@ -89,6 +90,9 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
             )
             for source in sources
         ]
+        self.cameras = self.parts[0].cameras
+        if not (self.cameras or self._observes_state):
+            _require_same_widths(self.sources, self.observation_features)
         self._weighted = any(part.weights is not None for part in self.parts)
         self.chunk_size = chunk_size
         self.segment_chunks = segment_chunks
@@ -186,7 +190,7 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
         robot = self.sources[number].robot.embodiment
         batch["actions"] = self._space.unify(batch["actions"], robot, "action")
         batch["state"] = self._space.unify(batch["state"], robot, "state")
-        if not self.cameras:
+        if self._observes_state:
             for key in ("observation", "next_observation"):
                 batch[key] = self._space.unify(batch[key], robot, "state")
         if self._weighted:
@@ -203,18 +207,21 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
         Mean and standard deviation of each slot over the sources that fill it, weighted by their shares.
 
         Args:
-            kind: `"state"` or `"action"`.
+            kind: `"state"`, `"action"` or, of vectors, `"observation"`.
 
         Returns:
-            `mean` and `std`, each `(200,)` float32; 0 and 1 in slots that no source fills.
+            `mean` and `std`, each `(200,)` float32, 0 and 1 in slots that no source fills; `(do,)` of an observation
+            that is not the state.
         """
-        total, mean, square = np.zeros(WIDTH), np.zeros(WIDTH), np.zeros(WIDTH)
+        if kind == "observation" and self._observes_state:
+            kind = "state"
+        moments = []
         for source, part, share in zip(self.sources, self.parts, self.shares, strict=True):
-            values = (part.state if kind == "state" else part.action).double()
-            mask = source.robot.mask(kind).numpy()
-            for sums, moment in ((mean, values.mean(dim=0)), (square, (values**2).mean(dim=0))):
-                sums += share * self._space.unify(moment, source.robot.embodiment, kind).numpy()
-            total += share * mask
+            values = getattr(part, kind).double()
+            own = torch.stack((torch.ones_like(values[0]), values.mean(dim=0), (values**2).mean(dim=0)))
+            common = own if kind == "observation" else self._space.unify(own, source.robot.embodiment, kind)
+            moments.append(share * common.numpy())
+        total, mean, square = np.sum(moments, axis=0)
         filled = np.where(total > 0, total, 1.0)
         mean, square = mean / filled, square / filled
         std = np.sqrt(np.maximum(square - mean**2, 0.0))
@@ -224,3 +231,16 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
     def to_dict(self) -> list[dict[str, Any]]:
         """What is needed to act with a policy of the mixture, of each source, as JSON holds it."""
         return [source.to_dict() for source in self.sources]
+
+
+def _require_same_widths(sources: Sequence[Source], names: Sequence[str]) -> None:
+    """A vector that means the same for every robot has as many dimensions for each."""
+    first = sources[0]
+    for source in sources[1:]:
+        for name in names:
+            widths = [one.table.feature(name).shape[1] for one in (first, source)]
+            if len(set(widths)) > 1:
+                raise InputError(
+                    f"{name!r} has {widths[0]} dimensions in source {first.name} and {widths[1]} in {source.name}; "
+                    "only what means the same for every robot can be observed by all"
+                )

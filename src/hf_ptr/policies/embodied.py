@@ -44,7 +44,7 @@ class RobotConfig:
             cameras=tuple(own(name) for name in config.cameras),
             state_feature=own(config.state_feature),
             action_feature=own(config.action_feature),
-            observation_dim=0 if config.cameras else state_dim,
+            observation_dim=state_dim if _observes_state(config) else config.observation_dim,
             state_dim=state_dim,
             action_dim=robot.embodiment.width("action"),
             chunk_size=config.chunk_size,
@@ -89,14 +89,14 @@ class RobotPolicy(ChunkActing):
         The next chunk `(B, L, da)`, at the robot's frame rate.
 
         Args:
-            observation: what the cameras saw, or without cameras the state.
+            observation: what the cameras saw, vectors, or the state, as the policy's features are.
             state: `(B, ds)`.
             generator: of the noise.
             inputs: the instruction, as the processor gives it.
         """
         device = self.policy.device
         unified = self.robot.unified(state.cpu(), "state").to(device)
-        seen = observation.to(device) if self.config.cameras else unified
+        seen = unified if _observes_state(self.policy.config) else observation.to(device)
         masks = {name: mask.to(device).expand(len(unified), -1) for name, mask in self._masks.items()}
         given = {name: tensor.to(device) for name, tensor in inputs.items()}
         chunk = self.policy.predict_action_chunk(
@@ -125,3 +125,8 @@ def load_for_robot(place: str, source: str | None = None, hints: Sequence[str] =
     if policy.config.state_dim != len(robot.mask("state")):
         raise InputError(f"{place} is no policy in the unified action space, as its mixture.json says; train again")
     return RobotPolicy(policy, robot), processor, robot
+
+
+def _observes_state(config: Any) -> bool:
+    """Whether what a mixture's policy observes is the state, which every robot has in its own dimensions."""
+    return list(config.observation_features) == [config.state_feature]

@@ -43,8 +43,8 @@ class _Features:
     action_feature: str
 
     @property
-    def cameras(self) -> list[str]:
-        """What is observed; none where it is the state."""
+    def beside_state(self) -> list[str]:
+        """What is observed; nothing where it is the state."""
         return [] if self.observation_features == [self.state_feature] else self.observation_features
 
 
@@ -82,7 +82,7 @@ def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, MixtureDataset | None, A
         "segment_chunks": data.segment_chunks,
         "chunk_stride": belief_lag(config) * config.n_action_steps,
         "target_offset": data.target_offset,
-        "cameras": named.cameras,
+        "observation_features": named.observation_features,
         "state_feature": named.state_feature,
         "action_feature": named.action_feature,
         "image_size": config.picture_size,
@@ -104,8 +104,9 @@ def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, MixtureDataset | None, A
     )
     policy.state_normalizer.set(**state)
     policy.action_normalizer.set(**action)
-    if not named.cameras:
-        cast(Any, policy.tower).normalizer.set(**state)
+    if not mixture.cameras:
+        seen = {key: torch.from_numpy(value) for key, value in mixture.normalization("observation").items()}
+        cast(Any, policy.tower).normalizer.set(**seen)
     return mixture, evaluation, policy, processor
 
 
@@ -124,7 +125,7 @@ def _mapping(text: str) -> Any:
 def _read(spec: SourceSpec, data: DataArguments, named: _Features, known: Mapping[str, Robot]) -> Source:
     there = hub_place(spec.dataset)
     name = spec.name or (Path(spec.dataset).resolve().name if there is None else there.repo_id.rpartition("/")[2])
-    own = [spec.features.get(camera, camera) for camera in named.cameras]
+    own = [spec.features.get(feature, feature) for feature in named.beside_state]
     # What is missing on the Hub is told before the data are pulled.
     weight_file = None if spec.weights is None else score_file(spec.weights)
     folder = dataset_folder(spec.dataset, () if data.streaming else own)
@@ -139,12 +140,14 @@ def _read(spec: SourceSpec, data: DataArguments, named: _Features, known: Mappin
         weight_file=weight_file,
         known=known.get(name),
     )
-    missing = [camera for camera in named.cameras if camera not in source.table.videos]
+    has = (*split.whole.videos, *split.whole.columns)
+    missing = [
+        feature for feature in named.beside_state if feature not in {*source.table.videos, *source.table.columns}
+    ]
     if missing:
-        listed = ", ".join(split.whole.videos) or "none"
         raise InputError(
-            f"source {name} has no camera {missing[0]!r}; say which it is under features: {{{missing[0]}: …}} "
-            f"(it has: {listed})"
+            f"source {name} has no {missing[0]!r}; say which it is under features: {{{missing[0]}: …}} "
+            f"(it has: {', '.join(has)})"
         )
     ids = split.whole.episode_index.tolist()
     here = () if data.streaming else own
@@ -165,8 +168,11 @@ def _example(sources: list[Source], named: _Features) -> EpisodeTable:
         )
         for feature, kind in ((named.state_feature, "state"), (named.action_feature, "action"))
     }
+    # Vectors that are observed beside the state mean the same for every robot.
+    for feature in named.beside_state:
+        if all(feature in source.table.columns for source in sources):
+            rows[feature] = np.concatenate([source.table.feature(feature)[:1] for source in sources])
     count = np.ones(len(sources), dtype=np.int64)
-    feature = {"dtype": "float32", "shape": [WIDTH], "names": None}
     return EpisodeTable(
         columns=rows,
         task_index=np.zeros(len(sources), dtype=np.int64),
@@ -178,6 +184,6 @@ def _example(sources: list[Source], named: _Features) -> EpisodeTable:
         fps=sources[0].table.fps,
         robot_type=None,
         source="mixture",
-        features=dict.fromkeys(rows, feature),
+        features={name: {"dtype": "float32", "shape": [row.shape[1]], "names": None} for name, row in rows.items()},
         videos=sources[0].table.videos,
     )
