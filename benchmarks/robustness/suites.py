@@ -159,7 +159,7 @@ SUITES: dict[str, Suite] = {
         ),
         Suite(
             "smoke-cross",
-            ("reach-v3",),
+            ("reach-v3", "drawer-close-v3"),
             demonstrations=6,
             rollouts=2,
             overrides=SHORT,
