@@ -16,8 +16,6 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "ptr-no-clipping": ("w_min=0.0", "w_max=1.0e+30"),
     "ptr-alpha-0": ("alpha=0.0", "use_scorer=true"),
 }
-# Half the generalist's steps for each of two: as many in all.
-SPECIALIST = ("max_steps=1250",)
 RECIPES = ("sft", "sft_belief", "ptr", "calibrated")
 
 
@@ -32,7 +30,7 @@ class Arm:
         overrides: `key=value` on it.
         weighting: what makes the weights that plain weighted regression uses; None where training makes its own.
         needs: the arm whose finished run the weighting reads.
-        separate: whether each control of the suite gets a policy of its own.
+        separate: whether each control of the suite gets a policy of its own; they share the steps of the one.
     """
 
     name: str
@@ -55,7 +53,7 @@ def arm_of(name: str) -> Arm:
         arm = arm_of(base)
         return Arm(name, arm.recipe, (*arm.overrides, *settings.split("+")), arm.weighting, arm.needs)
     if name == "specialists":
-        return Arm(name, "sft", SPECIALIST, separate=True)
+        return Arm(name, "sft", separate=True)
     if name in RECIPES:
         return Arm(name, name)
     if name in ABLATIONS:

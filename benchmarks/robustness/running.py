@@ -308,7 +308,11 @@ def _recipe_of(
     ]
     if suite.start is not None:
         overrides.append(f"policy={suite.start.folder}")
-    return suite.recipe(arm.recipe), overrides
+    recipe = suite.recipe(arm.recipe)
+    if arm.separate:
+        steps = load_recipe(recipe, overrides).training.max_steps
+        overrides.append(f"max_steps={steps // len(suite.controls)}")
+    return recipe, overrides
 
 
 def _code_of(file: Path) -> str:
