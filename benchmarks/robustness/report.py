@@ -32,7 +32,7 @@ from hf_ptr.files import write_text
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
+PAGES = (ROOT / "docs" / "results.md", ROOT / "docs" / "calibrated.md", ROOT / "README.md")
 FIGURE = ROOT / "docs" / "difference_to_sft.png"
 
 Cells = dict[tuple[str, str, str], Outcomes]
@@ -155,6 +155,47 @@ def detection_table(lines: Sequence[dict[str, Any]]) -> str:
     return _markdown(rows)
 
 
+def score_ablations_table(lines: Sequence[dict[str, Any]]) -> str:
+    """AUROC per episode and weights of the calibrated score with each part left out, means over the seeds."""
+    rows = [
+        (
+            "",
+            "hard: foreign / noise / instruction",
+            "misaligned",
+            "hard: weight of good / faulty",
+            "clean: ESS / n",
+            "seeds",
+        )
+    ]
+    for variant in dict.fromkeys(line["variant"] for line in lines):
+        by_seed: dict[int, dict[str, dict[str, Any]]] = defaultdict(dict)
+        for line in lines:
+            if line["variant"] == variant:
+                by_seed[line["seed"]][line["corruption"]] = line
+        whole = [found for found in by_seed.values() if {"hard", "misaligned", "clean"} <= set(found)]
+        if not whole:
+            continue
+
+        def mean(corruption: str, *keys: str, whole: list[dict[str, dict[str, Any]]] = whole) -> float:
+            values = [found[corruption] for found in whole]
+            for key in keys:
+                values = [value[key] for value in values]
+            return float(np.mean(values))
+
+        faults = [mean("hard", "auroc_episode", fault) for fault in ("foreign_actions", "noise", "instruction")]
+        rows.append(
+            (
+                variant,
+                " / ".join(f"{value:.3f}" for value in faults),
+                f"{mean('misaligned', 'auroc_episode', 'misalignment'):.3f}",
+                f"{mean('hard', 'weight_good'):.2f} / {mean('hard', 'weight_faulty'):.2f}",
+                f"{mean('clean', 'ess'):.3f}",
+                len(whole),
+            )
+        )
+    return _markdown(rows)
+
+
 def kept_table(sets: dict[str, list[dict[str, Any]]]) -> str:
     """Mean weight of each part of uneven recordings that carry no fault, least and most over the seeds."""
     rows = [("recordings", "frames", "mean weight", "share below 1", "effective sample size / n", "seeds")]
@@ -222,7 +263,8 @@ def main() -> None:
         parts[f"{plan}-auroc"] = auroc_table(lines, suite, corruptions)
         parts[f"{plan}-weights"] = weights_table(lines, suite, corruptions, arms)
         parts[f"{plan}-state"] = _state(lines, cells, blocks)
-    for name, table in (("detection", detection_table), ("kept", kept_table)):
+    made_alone = {"detection": detection_table, "kept": kept_table, "score_ablations": score_ablations_table}
+    for name, table in made_alone.items():
         file = RESULTS.parent / f"{name}.json"
         content = json.loads(file.read_text()) if file.exists() else None
         if content:

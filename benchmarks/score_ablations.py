@@ -1,0 +1,148 @@
+"""What each part of the calibrated score is good for: the score without it, on every corruption, no policy trained.
+
+    python -m benchmarks.score_ablations [--seeds 3]
+
+The demonstrations are those of `benchmarks.robustness` (`mt10-state`). What is there already of the same code and data
+is not fitted again. Results in `benchmarks/results/score_ablations.json`, shown in `docs/calibrated.md` by
+`python -m benchmarks.robustness.report`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from benchmarks.robustness.figures import score_figures
+from benchmarks.robustness.running import CALIBRATED, FIGURES, checkout, code_hash, data_hash
+from benchmarks.robustness.suites import ROOT, SUITES
+from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.corruption import corrupt
+from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.files import write_json
+from hf_ptr.scoring import calibration, crossfitting, fitting, jitter
+from hf_ptr.scoring.calibration import WIDTH, Scale
+from hf_ptr.scoring.transitions import Cut
+
+RESULTS = ROOT / "benchmarks" / "results" / "score_ablations.json"
+SUITE = SUITES["mt10-state"]
+CORRUPTIONS = ("hard", "misaligned", "clean")
+
+
+def trained_on_all(cut: Cut, episodes: Tensor, weight: Tensor, *rest: Any) -> Any:
+    """Heads that have trained on the episodes that they score, too."""
+    usable = torch.nonzero(cut.count > 0).squeeze(1)
+    every = torch.full((len(cut.count),), float(weight.mean())).index_copy(0, episodes, weight)
+    return crossfitting_train_heads(cut, usable, every[usable], *rest)
+
+
+def about_the_median(real: Tensor, faulted: Tensor, group: Tensor, groups: int) -> Scale:
+    """A scale without faults made on purpose: half of any data lie below the middle of the weights."""
+    median, spread = torch.zeros(groups), torch.ones(groups)
+    for number in range(groups):
+        mine = real[(group == number) & ~real.isnan()]
+        if len(mine):
+            median[number] = mine.median()
+            spread[number] = (1.4826 * (mine - median[number]).abs().median()).clamp(min=1e-6) / WIDTH
+    return Scale(median - spread / 2, median + spread / 2, torch.ones(groups, dtype=torch.bool))
+
+
+def each_for_itself(scale: Scale, score: Tensor, episode: Tensor, group: Tensor) -> Tensor:
+    """A chunk's distance without its episode's evidence."""
+    gap = torch.where(scale.sees, scale.good - scale.fault, 1.0)[group][episode]
+    z = (score - scale.fault[group][episode]) / gap
+    proves = scale.sees[group][episode] & ~z.isnan()
+    return torch.where(proves, z.clamp(-calibration.DISTANCE_LIMIT, calibration.DISTANCE_LIMIT), 1.0)
+
+
+def without(*names: str) -> AbstractContextManager:
+    """The score without the components of these names."""
+
+    def distances(*args: Any) -> dict[str, Tensor]:
+        return {name: z for name, z in fitting_distances_of(*args).items() if name not in names}
+
+    return patch.object(fitting, "distances_of", distances)
+
+
+@contextmanager
+def centred() -> Iterator[None]:
+    """The score about the median of the data."""
+    with patch.object(fitting, "fit_scale", about_the_median), patch.object(jitter, "fit_scale", about_the_median):
+        yield
+
+
+def no_tremor() -> AbstractContextManager:
+    """The score by its heads alone."""
+    return patch.object(fitting, "jitter_distance", lambda *args: {})
+
+
+crossfitting_train_heads, fitting_distances_of = crossfitting.train_heads, fitting.distances_of
+Variant = tuple[Callable[[], AbstractContextManager], dict[str, Any]]
+VARIANTS: dict[str, Variant] = {
+    "all of it": (nullcontext, {}),
+    "no cross-fitting": (partial(patch.object, crossfitting, "train_heads", trained_on_all), {}),
+    "centred on the median": (centred, {}),
+    "no consequence view": (partial(without, "consequence/pool"), {}),
+    "no action among other samples": (partial(without, "action/pool"), {}),
+    "no action among its neighbours": (partial(without, "action/shift"), {}),
+    "no instruction view": (partial(without, "instruction/pool"), {}),
+    "no tremor": (no_tremor, {}),
+    "chunks for themselves": (partial(patch.object, Scale, "distance", each_for_itself), {}),
+    "nothing owed to novelty": (
+        partial(patch.object, fitting, "owed_to_novelty", lambda mean, novelty, quantile: torch.zeros_like(novelty)),
+        {},
+    ),
+    "one round": (nullcontext, {"rounds": 1}),
+}
+
+
+def figures_of(variant: Variant, corruption: str, seed: int) -> dict[str, Any]:
+    """AUROC and weights of the score with a part left out."""
+    left_out, settings = variant
+    table, truth = corrupt(read_dataset(SUITE.demonstrations_of(seed)), corruption, seed)
+    chunks = ChunkDataset(table, observation_features=["observation.environment_state"])
+    with left_out():
+        scores = fitting.fit_scores(chunks, seed=seed, progress=False, **settings)
+    weight, faulty = scores.weight.to_numpy(np.float64), np.repeat(truth.any, table.lengths)
+    parts = {"weight_good": weight[~faulty], "weight_faulty": weight[faulty]}
+    means = {name: float(part.mean()) if len(part) else None for name, part in parts.items()}
+    return {**score_figures(scores, table, truth), **means}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    code, commit = code_hash(FIGURES + CALIBRATED), checkout()
+    lines: list[dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    wanted = [
+        (seed, corruption, name) for seed in range(options.seeds) for name in VARIANTS for corruption in CORRUPTIONS
+    ]
+    for seed, corruption, name in track(wanted, "fitting"):
+        data = data_hash(SUITE.demonstrations_of(seed))
+        key = {"variant": name, "corruption": corruption, "seed": seed, "data_hash": data, "code_hash": code}
+        if any(key.items() <= line.items() for line in lines):
+            continue
+        start = time.monotonic()
+        figures = figures_of(VARIANTS[name], corruption, seed)
+        same = (name, corruption, seed)
+        lines = [line for line in lines if (line["variant"], line["corruption"], line["seed"]) != same]
+        lines.append({**key, **figures, "seconds": round(time.monotonic() - start, 1), "commit": commit})
+        write_json(lines, RESULTS)
+
+
+if __name__ == "__main__":
+    main()
