@@ -22,11 +22,13 @@ from typer.testing import CliRunner
 from hf_ptr.cli import app
 from hf_ptr.data.convert_lerobot import convert_lerobot
 from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.data.lerobot_writer import write_table
 from hf_ptr.embodiment import UnifiedActionSpace
 from hf_ptr.errors import InputError
 from hf_ptr.evaluation.offline import evaluate_dataset
 from hf_ptr.evaluation.rollouts import evaluate_metaworld
 from hf_ptr.policies import load_for_robot, policy_from_dataset
+from hf_ptr.scoring import fitting
 from hf_ptr.training.batch import candidates_of
 from hf_ptr.training.config import PTRConfig
 from hf_ptr.training.model import PTRModel
@@ -118,6 +120,51 @@ def test_robots_that_see_the_same_scene_are_told_of_it_as_it_is(sources: list[di
         assert not torch.equal(chunk, act(scene=scene + 1))
     found = evaluate_dataset(out, read_dataset(sources[0]["dataset"]), source="g1").to_dict()
     assert np.isfinite(found["action_mae"]["mean"])
+
+
+def test_each_source_gets_calibrated_weights_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 20)
+    listed = []
+    for number, (name, robot, width) in enumerate(
+        (("g1", "unitree_g1_inspire", 26), ("../arm", "metaworld_sawyer", 4))
+    ):
+        base = coded_table([14] * 10, source=f"set-{number}")
+        random = np.random.default_rng(width)
+        columns = {
+            feature: random.normal(size=(140, width)).astype(np.float32) for feature in ("observation.state", "action")
+        }
+        table = dataclasses.replace(base, columns=columns, features={feature: vector(width) for feature in columns})
+        listed.append({"dataset": str(write_table(table, tmp_path / base.source)), "embodiment": robot, "name": name})
+    settings = {"belief_tokens": 0, "save_steps": 2, "save_strategy": "steps"}
+    made = run_recipe(
+        recipe(tmp_path, listed, output_dir=str(tmp_path / "made"), scoring="calibrated", alpha=1.0, **settings)
+    )
+    files = ["scores-g1.parquet", "scores-source-1.parquet"]
+    assert sorted(file.name for file in made.glob("**/scores*")) == sorted(3 * files)
+    mixture = build_trainer(load_recipe(recipe(tmp_path, listed, **settings))).train_dataset
+    weights = []
+    for file, part in zip(files, mixture.parts, strict=True):
+        offline = fitting.fit_scores(part, seed=PTRConfig(output_dir=str(tmp_path)).seed, progress=False)
+        pd.testing.assert_frame_equal(pd.read_parquet(made / file), offline)
+        assert (made / "checkpoint-2" / file).read_bytes() == (made / file).read_bytes()
+        weights.append(offline.weight.to_numpy())
+    assert np.array_equal(mixture.weighted(np.concatenate(weights)).weights.numpy(), np.concatenate(weights))
+    assert mixture.weights is None
+    given = [source | {"weights": str(made / file)} for source, file in zip(listed, files, strict=True)]
+    plain = {"alpha": 0.0, **settings}
+    logs = {
+        name: [entry["loss"] for entry in json.loads((out / "trainer_state.json").read_text())["log_history"][:-1]]
+        for name, out in (
+            ("made", made),
+            ("given", run_recipe(recipe(tmp_path, given, output_dir=str(tmp_path / "given"), **plain))),
+            ("plain", run_recipe(recipe(tmp_path, listed, output_dir=str(tmp_path / "plain"), **plain))),
+        )
+    }
+    assert logs["made"] == logs["given"] != logs["plain"]
+    short = [listed[0], {**listed[1], "episodes": "0:3"}]
+    with pytest.raises(InputError, match=r"has 3 episodes longer than target_offset"):
+        run_recipe(recipe(tmp_path, short, output_dir=str(tmp_path / "no"), scoring="calibrated", **settings))
+    assert not (tmp_path / "no").exists()
 
 
 def test_an_epoch_is_drawn_by_the_weights_and_resumed_exactly(sources: list[dict[str, Any]], tmp_path: Path) -> None:

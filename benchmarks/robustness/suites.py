@@ -238,10 +238,16 @@ PLANS: dict[str, tuple[Block, ...]] = {
             seeds=3,
         ),
     ),
-    "goal": (Block("goal-state", ("clean", "hard"), ("sft", "ptr", "oracle"), seeds=3),),
-    "cross": (Block("cross-embodiment", ("clean", "hard"), ("sft", "ptr", "oracle", "specialists"), seeds=3),),
-    "pixels": (Block("mt10-pixels", ("clean", "hard"), ("sft", "oracle", "ptr", "calibrated"), seeds=3),),
-    "posttrain": (Block("mt10-posttrain", ("clean", "hard"), ("sft", "oracle", "ptr", "calibrated"), seeds=3),),
+    "goal": (Block("goal-state", ("hard",), ("sft", "oracle", "ptr", "calibrated"), seeds=3),),
+    "cross": (
+        Block("cross-embodiment", ("hard",), ("sft", "oracle", "ptr", "calibrated", "specialists"), seeds=3),
+        Block("cross-embodiment", ("clean",), ("sft", "specialists"), seeds=3),
+    ),
+    "pixels": (Block("mt10-pixels", ("hard",), ("sft", "oracle", "ptr", "calibrated"), seeds=3),),
+    "posttrain": (
+        Block("mt10-posttrain", ("hard",), ("sft", "oracle", "ptr", "calibrated"), seeds=3),
+        Block("mt10-posttrain", ("clean",), ("sft", "calibrated"), seeds=3),
+    ),
     "mt50": (Block("mt50-state", ("clean", "hard"), ("sft", "ptr", "oracle"), seeds=3),),
     "smoke": (
         Block(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -111,6 +112,14 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
+
+    def weighted(self, weights: np.ndarray) -> MixtureDataset:
+        """The same chunks, sharing their memory, each counting as much as `weights (chunks,)` say."""
+        other = copy.copy(self)
+        own = np.split(weights, np.cumsum([len(part) for part in self.parts])[:-1])
+        other.parts = [part.weighted(mine) for part, mine in zip(self.parts, own, strict=True)]
+        other._weighted = True
+        return other
 
     @property
     def weights(self) -> torch.Tensor | None:

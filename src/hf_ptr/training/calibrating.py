@@ -1,18 +1,26 @@
-"""`scoring: calibrated` in a training run: before its first step, weights are fitted on the chunks it trains on."""
+"""
+`scoring: calibrated` in a training run: before its first step, weights are fitted on the chunks it trains on.
+
+Of a mixture each source is fitted alone, with scorers and a scale of its own: robots have different vectors, and what
+is usual for one is not held against another.
+"""
 
 from __future__ import annotations
 
+import re
 import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 
 from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.mixture import MixtureDataset
 from hf_ptr.data.weights import SCORES_FILE, read_weights, write_scores
 from hf_ptr.errors import InputError
 from hf_ptr.files import replacing
@@ -23,20 +31,23 @@ from hf_ptr.training.ranks import Ranks
 # What the weights depend on, beside the data.
 FITTED_WITH = ("alpha", "w_min", "w_max", "seed")
 
+Chunks = ChunkDataset | MixtureDataset
+
 
 def calibrated_chunks(
-    chunks: ChunkDataset,
+    chunks: Chunks,
     args: PTRConfig,
     accelerator: Accelerator,
     ranks: Ranks,
     *,
     checkpoint: str | Path | None = None,
-) -> ChunkDataset:
+) -> Chunks:
     """
     The chunks with the weight `1 + α (w - 1)`, where `w` is the calibrated weight (`hf_ptr.scoring.calibration`).
 
-    The first process fits, and writes the scores with the weights into the run's folder; the others wait, however long
-    it takes. Every checkpoint has a copy, which a run that goes on from there reads instead.
+    The first process fits, and writes the scores with the weights into the run's folder, of a mixture a file a source;
+    the others wait, however long it takes. Every checkpoint has a copy, which a run that goes on from there reads
+    instead.
 
     Args:
         chunks: what the run trains on.
@@ -48,27 +59,46 @@ def calibrated_chunks(
         InputError: as [`fit_scores`], in all processes; and where the weights of the checkpoint are missing, damaged,
             of other data, or made with other settings.
     """
-    file = Path(str(args.output_dir)) / SCORES_FILE
+    parts, folder = parts_to_fit(chunks), Path(str(args.output_dir))
     if checkpoint is not None:
-        saved = Path(checkpoint) / SCORES_FILE
-        _require_same_settings(saved, args)
-        weight = torch.from_numpy(read_weights(saved, chunks.table))
+        saved = Path(checkpoint)
+        for name in parts:
+            _require_same_settings(saved / name, args)
+        weight = torch.from_numpy(np.concatenate([read_weights(saved / name, of.table) for name, of in parts.items()]))
         if ranks.first:
-            copy_scores(saved.parent, file.parent)
+            copy_scores(chunks, saved, folder)
     else:
         weight = torch.ones(len(chunks), dtype=torch.float64)
-        fitted = ranks.from_first(partial(_fit, chunks, args, file))
+        fitted = ranks.from_first(partial(_fit_all, parts, args, folder))
         weight = weight if fitted is None else fitted
     if ranks.count > 1:
         weight = broadcast(weight.float().to(accelerator.device)).cpu()
     return chunks.weighted(weight.numpy())
 
 
-def copy_scores(source: Path, folder: Path) -> None:
+def parts_to_fit(chunks: Chunks) -> dict[str, ChunkDataset]:
+    """What is fitted alone, by the name of its score file; together they are `chunks`, in their order."""
+    if isinstance(chunks, ChunkDataset):
+        return {SCORES_FILE: chunks}
+    stem, end = SCORES_FILE.split(".")
+    parts = {}
+    for number, (name, part) in enumerate(zip(chunks.source_names, chunks.parts, strict=True)):
+        # A name may hold what no file's name should.
+        safe = name if re.fullmatch(r"[\w.-]+", name) else f"source-{number}"
+        parts[f"{stem}-{safe}.{end}"] = part
+    return parts
+
+
+def copy_scores(chunks: Chunks, source: Path, folder: Path) -> None:
     """Puts the scores that a run was weighed by into another folder of it."""
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / SCORES_FILE) as partial_file:
-        shutil.copyfile(source / SCORES_FILE, partial_file)
+    for name in parts_to_fit(chunks):
+        with replacing(folder / name) as partial_file:
+            shutil.copyfile(source / name, partial_file)
+
+
+def _fit_all(parts: dict[str, ChunkDataset], args: PTRConfig, folder: Path) -> torch.Tensor:
+    return torch.cat([_fit(chunks, args, folder / name) for name, chunks in parts.items()])
 
 
 def _fit(chunks: ChunkDataset, args: PTRConfig, file: Path) -> torch.Tensor:
@@ -91,7 +121,7 @@ def _settings(args: PTRConfig) -> dict[str, Any]:
 
 def _require_same_settings(file: Path, args: PTRConfig) -> None:
     if not file.is_file():
-        raise InputError(f"{file.parent} has no {SCORES_FILE}: its run had no scoring calibrated; start a new one")
+        raise InputError(f"{file.parent} has no {file.name}: its run had no scoring calibrated; start a new one")
     try:
         fitted = pd.read_parquet(file, columns=["index"]).attrs
     except (OSError, ValueError, KeyError) as error:

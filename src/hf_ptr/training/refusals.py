@@ -8,6 +8,7 @@ from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.mixture import MixtureDataset
 from hf_ptr.errors import InputError
 from hf_ptr.scoring.fitting import require_fittable
+from hf_ptr.training.calibrating import parts_to_fit
 from hf_ptr.training.config import PTRConfig
 
 
@@ -17,18 +18,18 @@ def refuse(args: PTRConfig, train: Any, evaluation: Any, processor: Any, collato
         raise InputError(
             f"one process has {args.n_gpu} devices; launch one process a device, as with accelerate launch --multi_gpu"
         )
-    chunks = train if isinstance(train, ChunkDataset) else None
     if args.belief_tokens and train is not None and not isinstance(train, ChunkDataset | MixtureDataset):
         raise InputError(
             f"train_dataset is a {type(train).__name__}: belief tokens walk along the segments of a ChunkDataset; "
             "pass one, or set belief_tokens to 0"
         )
     if args.calibrates and train is not None:
-        if chunks is None:
+        if not isinstance(train, ChunkDataset | MixtureDataset):
             raise InputError(
                 f"train_dataset is a {type(train).__name__}: calibrated weights are fitted on a ChunkDataset; pass one"
             )
-        require_fittable(chunks)
+        for part in parts_to_fit(train).values():
+            require_fittable(part)
     weights = train.weights if isinstance(train, ChunkDataset | MixtureDataset) else None
     if weights is not None and (args.with_scorer or args.calibrates):
         raise InputError(

@@ -18,11 +18,9 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from hf_ptr.belief import BeliefCarry
-from hf_ptr.data.chunks import ChunkDataset
-from hf_ptr.data.mixture import MixtureDataset
 from hf_ptr.data.weight_histograms import append_histogram
 from hf_ptr.training.building import as_ptr_model, load_weights
-from hf_ptr.training.calibrating import calibrated_chunks, copy_scores
+from hf_ptr.training.calibrating import Chunks, calibrated_chunks, copy_scores
 from hf_ptr.training.callbacks import Steps
 from hf_ptr.training.card import write_card
 from hf_ptr.training.checkpoints import (
@@ -146,7 +144,7 @@ class PTRTrainer(Trainer):
                 weight that is no number, or no space left to save.
         """
         checkpoint = place_to_go_on_from(resume_from_checkpoint, self.args)
-        if self.args.calibrates and isinstance(self.train_dataset, ChunkDataset):
+        if self.args.calibrates and isinstance(self.train_dataset, Chunks):
             self.train_dataset = calibrated_chunks(
                 self.train_dataset, self.args, self.accelerator, self.ranks, checkpoint=checkpoint
             )
@@ -176,18 +174,18 @@ class PTRTrainer(Trainer):
         dataset = self.train_dataset
         if not walks(self.args, dataset):
             return super().get_train_dataloader()
-        assert isinstance(dataset, ChunkDataset | MixtureDataset)
+        assert isinstance(dataset, Chunks)
         return self._walk(dataset, self._train_batch_size, training=True)
 
     def get_eval_dataloader(self, eval_dataset: Dataset | str | None = None) -> DataLoader:
         """As for training, in the order of the dataset."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        if not self.args.belief_tokens or not isinstance(dataset, ChunkDataset | MixtureDataset):
+        if not self.args.belief_tokens or not isinstance(dataset, Chunks):
             return super().get_eval_dataloader(eval_dataset)
         self._eval_carry = BeliefCarry()
         return self._walk(dataset, self.args.eval_batch_size, training=False)
 
-    def _walk(self, dataset: ChunkDataset | MixtureDataset, batch_size: int, training: bool) -> DataLoader:
+    def _walk(self, dataset: Chunks, batch_size: int, training: bool) -> DataLoader:
         return segment_loader(dataset, batch_size, self.data_collator, self.args, self.accelerator, training=training)
 
     # ---- the loss ----
@@ -302,8 +300,9 @@ class PTRTrainer(Trainer):
             self.processing_class.save_pretrained(folder)
         self._save_sidecar(folder)
         describe(folder, self.args, self.provenance, self._sidecar.record)
-        if self.args.calibrates and folder != self._run:
-            copy_scores(self._run, folder)
+        chunks = self.train_dataset
+        if self.args.calibrates and folder != self._run and isinstance(chunks, Chunks):
+            copy_scores(chunks, self._run, folder)
 
     def _save_sidecar(self, folder: Path) -> None:
         trained = hasattr(self, "_tr_loss")
