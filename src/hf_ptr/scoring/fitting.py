@@ -6,7 +6,7 @@ on the other folds only; the first round's weights say how often an episode is d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,9 @@ from hf_ptr.parts import Parts
 from hf_ptr.progress import progress_bar
 from hf_ptr.scoring.calibration import (
     GOOD_QUANTILE,
-    MARGIN_LIMIT,
     SHRINKAGE,
     calibrated_weight,
-    consistent_margin,
     episode_mean,
-    explaining_shift,
     fit_scale,
     keep_sample_size,
     least,
@@ -41,7 +38,7 @@ from hf_ptr.scoring.meaning import FAILED, VIEWS, W_MAX, W_MIN
 from hf_ptr.scoring.novelty import context_novelty, owed_to_novelty
 from hf_ptr.scoring.picture_features import picture_features
 from hf_ptr.scoring.transitions import Cut, cut_transitions
-from hf_ptr.scoring.views import view_of
+from hf_ptr.scoring.views import ACTION_SHIFT, view_of
 
 MIN_EPISODES = 4
 ROUNDS = 2
@@ -128,9 +125,7 @@ def fit_scores(
             chunk_weight = keep_sample_size(calibrated_weight(z, w_min=w_min, w_max=w_max))
             weight = episode_mean(chunk_weight, cut.episode, table.num_episodes).nan_to_num(0.0)
         bar.update(task, completed=bar.tasks[task].total)
-    margins = scored.real["action/shift"].clamp(-MARGIN_LIMIT, MARGIN_LIMIT)
-    _, shift = explaining_shift(margins, cut.episode, table.num_episodes)
-    return _frame(table, cut, distances, torch.tensor(SHIFTS)[shift], digest[:16], w_min, w_max)
+    return _frame(table, cut, distances, torch.tensor(SHIFTS)[scored.shift], digest[:16], w_min, w_max)
 
 
 def require_fittable(chunks: ChunkDataset) -> None:
@@ -170,7 +165,7 @@ def _pictures(chunks: ChunkDataset, parts: Parts, progress: bool) -> Tensor:
 def tasks_of(cut: Cut) -> Tensor:
     """Each episode's task, that of its first sample, `(E,)` int64; 0 where it has none."""
     task = torch.zeros(len(cut.count), dtype=torch.int64)
-    task[cut.count > 0] = cut.instruction[cut.first[cut.count > 0]]
+    task[cut.count > 0] = cut.instructions(cut.first[cut.count > 0])
     return task
 
 
@@ -195,14 +190,13 @@ def distances_of(cut: Cut, scored: Scored, novelty: Tensor, task: Tensor) -> dic
         made = scored.faulted[component]
         # The margin over a shift is a likelihood ratio, of one meaning in every task; other scores depend on the task.
         group, groups = task, int(task.max()) + 1
-        if component == "action/shift":
-            score, made = consistent_margin(score, episode, total), consistent_margin(made, again, total)
+        if component == ACTION_SHIFT:
             group, groups = torch.zeros_like(task), 1
         mean = episode_mean(score, episode, total, SHRINKAGE)
         score = score + owed_to_novelty(mean, novelty, GOOD_QUANTILE)[episode]
         good, bad = episode_mean(score, episode, total, SHRINKAGE), episode_mean(made, again, total, SHRINKAGE)
         distances[component] = fit_scale(good, bad, group, groups).distance(score, episode, group)
-        if component == "action/shift":
+        if component == ACTION_SHIFT:
             z = distances[component]
             distances[component] = torch.where(z > FAILED, FAILED + ALIGNED_GAIN * (z - FAILED), z).clamp(max=1.0)
     return distances
@@ -217,13 +211,13 @@ def _frame(
     w_min: float,
     w_max: float,
 ) -> pd.DataFrame:
-    episode_of_row = torch.from_numpy(table.episode_of_row)
+    episode_of_row, row = torch.from_numpy(table.episode_of_row), cut.frames(torch.arange(len(cut)))
 
     def everywhere(values: Tensor) -> Tensor:
         """Values of samples as those of frames: a frame without takes its episode's mean, or else the mean of all."""
         mean = episode_mean(values, cut.episode, table.num_episodes)
         frames = torch.where(mean.isnan(), values.mean(), mean)[episode_of_row]
-        return frames.index_copy(0, cut.row, values)
+        return frames.index_copy_(0, row, values)
 
     z, whose = least(distances)
     score = everywhere(z)
@@ -236,10 +230,9 @@ def _frame(
         views[view] = everywhere(least(own)[0]) if own else torch.full_like(score, torch.nan)
     stacked = torch.stack([views[view] for view in VIEWS]).nan_to_num(torch.inf)
     lowest = stacked.min(dim=0)
-    components = np.full(table.num_frames, "", dtype=object)
-    components[cut.row.numpy()] = np.where(z < FAILED, np.array(list(distances))[whose], "")
     valid = torch.zeros(table.num_frames, dtype=torch.bool)
-    valid[cut.row] = True
+    valid[row] = True
+    which = torch.full((table.num_frames,), -1).index_copy_(0, row, torch.where(z < FAILED, whose, -1))
     return pd.DataFrame(
         {
             **score_file_keys(table),
@@ -248,8 +241,13 @@ def _frame(
             "valid": valid.numpy(),
             "scorer": scorer,
             **{f"view_{view}": values.numpy() for view, values in views.items()},
-            "failed_view": np.where(lowest.values < FAILED, np.array(VIEWS)[lowest.indices], ""),
-            "failed_component": components,
+            "failed_view": _named(VIEWS, torch.where(lowest.values < FAILED, lowest.indices, -1)),
+            "failed_component": _named(tuple(distances), which),
             "explaining_shift": shift[episode_of_row].numpy(),
         }
     )
+
+
+def _named(names: Sequence[str], which: Tensor) -> np.ndarray:
+    """The name of each number, "" of -1; objects, since numpy's own texts are as long as the longest, row by row."""
+    return np.array([*names, ""], dtype=object)[which.numpy()]

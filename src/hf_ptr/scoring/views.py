@@ -26,11 +26,13 @@ from hf_ptr import functional as F
 from hf_ptr.scoring.meaning import VIEWS
 from hf_ptr.scoring.transitions import Transitions
 
+# The component whose alternatives are a sample's own chunk some frames earlier and later.
+ACTION_SHIFT = "action/shift"
 # Each component, and the fault made on purpose that shows where a faulty sample lies on it.
 COMPONENTS = {
     "consequence/pool": "consequence",
     "action/pool": "foreign",
-    "action/shift": "shifted",
+    ACTION_SHIFT: "shifted",
     "instruction/pool": "instruction",
 }
 # Frames: nearer times of one episode are nearly the same transition, and no mismatch of each other.
