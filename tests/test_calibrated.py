@@ -195,7 +195,7 @@ def scores(heads: TransitionViews, samples: Transitions, known: list[bool]) -> d
     some = samples.action[:, None].expand(-1, 2, -1) + 1.0
     usable = torch.ones(len(samples), 2, dtype=torch.bool)
     usable[0] = False
-    return heads.scores(samples, samples, shifted=some, usable_shifts=usable, known=torch.tensor(known))
+    return heads.scores(samples, samples, shifted=some.unbind(dim=1), usable_shifts=usable, known=torch.tensor(known))
 
 
 def test_what_a_view_is_given_does_not_hold_what_it_identifies() -> None:

@@ -226,15 +226,12 @@ def score_rows(
         first = cut.first[cut.episode[part], None]
         moved = part[:, None] + shifts
         inside = (moved >= first) & (moved < first + cut.count[cut.episode[part], None])
-        mine = cut.take(part)
-        shifted = None
-        if ACTION_SHIFT in components:
-            shifted = cut.actions(torch.where(inside, moved, part[:, None])).to(device)
+        near = torch.where(inside, moved, part[:, None])
         with F.unchecked():
             scores = heads.scores(
-                mine.to(device),
+                cut.take(part).to(device),
                 pool,
-                shifted=shifted,
+                shifted=(cut.actions(rows).to(device) for rows in near.unbind(dim=1)),
                 usable_shifts=inside.to(device),
                 known=known,
                 components=components,

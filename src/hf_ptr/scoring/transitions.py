@@ -184,7 +184,6 @@ class Cut:
         step = self.frames(rows)[..., None] + torch.arange(self.chunk_size)
         inside = (step < self.end[self.episode[rows]][..., None])[..., None]
         last = int(self.end[-1]) - 1
-        # In place: twelve shifts of a pass of chunks are what takes the most memory of all.
         values = self.acted.raw(step.clamp_(max=last)).masked_fill_(~inside, 0.0)
         return self.acted.scale_(values).mul_(inside).flatten(-2)
 
