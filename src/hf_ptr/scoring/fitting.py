@@ -219,8 +219,7 @@ def _frame(
         frames = torch.where(mean.isnan(), values.mean(), mean)[episode_of_row]
         return frames.index_copy_(0, row, values)
 
-    z, whose = least(distances)
-    score = everywhere(z)
+    score = everywhere(least(distances)[0])
     weight = keep_sample_size(calibrated_weight(score, w_min=w_min, w_max=w_max))
     bare = (cut.count == 0)[episode_of_row]
     weight = torch.where(bare, weight[~bare].mean(), weight)
@@ -228,26 +227,29 @@ def _frame(
     for view in VIEWS:
         own = {component: z for component, z in distances.items() if view_of(component) == view}
         views[view] = everywhere(least(own)[0]) if own else torch.full_like(score, torch.nan)
-    stacked = torch.stack([views[view] for view in VIEWS]).nan_to_num(torch.inf)
-    lowest = stacked.min(dim=0)
     valid = torch.zeros(table.num_frames, dtype=torch.bool)
     valid[row] = True
-    which = torch.full((table.num_frames,), -1).index_copy_(0, row, torch.where(z < FAILED, whose, -1))
-    return pd.DataFrame(
-        {
-            **score_file_keys(table),
-            "score": score.numpy(),
-            "weight": weight.numpy(),
-            "valid": valid.numpy(),
-            "scorer": scorer,
-            **{f"view_{view}": values.numpy() for view, values in views.items()},
-            "failed_view": _named(VIEWS, torch.where(lowest.values < FAILED, lowest.indices, -1)),
-            "failed_component": _named(tuple(distances), which),
-            "explaining_shift": shift[episode_of_row].numpy(),
-        }
-    )
+    component = torch.full((table.num_frames,), -1, dtype=torch.int8).index_copy_(0, row, _failing(distances))
+    columns = {
+        **score_file_keys(table),
+        "score": score.numpy(),
+        "weight": weight.numpy(),
+        "valid": valid.numpy(),
+        "scorer": scorer,
+        **{f"view_{view}": values.numpy() for view, values in views.items()},
+        "failed_view": _named(VIEWS, _failing(views)),
+        "failed_component": _named(tuple(distances), component),
+        "explaining_shift": shift[episode_of_row].numpy(),
+    }
+    return pd.DataFrame(columns, copy=False)
+
+
+def _failing(distances: Mapping[str, Tensor]) -> Tensor:
+    """Which of the distances is least, where that has failed, and -1 elsewhere; NaN is no evidence. Int8."""
+    z, whose = least({name: values.nan_to_num(torch.inf) for name, values in distances.items()})
+    return torch.where(z < FAILED, whose, -1).to(torch.int8)
 
 
 def _named(names: Sequence[str], which: Tensor) -> np.ndarray:
-    """The name of each number, "" of -1; objects, since numpy's own texts are as long as the longest, row by row."""
+    """The name of each number, "" of -1; objects, since numpy's own texts take as much as the longest in every row."""
     return np.array([*names, ""], dtype=object)[which.numpy()]
