@@ -4,8 +4,8 @@
 
 Synthetic demonstrations: a state of 26 numbers, actions of 26, 120 frames an episode, four tasks. Each size is a
 process of its own, whose peak is what the operating system says. Every step takes the same memory, and so does every
-round; so there are few of either, and the seconds are not those of a fit. From each size to the next, the growth of the
-peak beyond that of the table of vectors, in bytes a frame. Results in `benchmarks/results/score_memory.json`.
+round; so there are few of either, and the seconds are not those of a fit. From each size to the next, the growth of
+the peak beyond that of the table of vectors, in bytes a frame. Results in `benchmarks/results/score_memory.json`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ RESULTS = ROOT / "benchmarks" / "results" / "score_memory.json"
 WIDTH, FRAMES, TASKS = 26, 120, 4
 STEPS, ROUNDS = 4, 1
 CHUNK, LONG_CHUNK = 16, 64
+# Of the size whose memory is looked at with long chunks, too.
+LONG_CHUNK_EPISODES = 200
 MEASURED = """
 import resource, sys
 from hf_ptr.cli import main
@@ -106,7 +108,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as aside:
         for episodes in sizes:
             folder = demonstrations(episodes, Path(aside) / str(episodes))
-            for chunk_size in (CHUNK, LONG_CHUNK) if episodes == max(sizes) else (CHUNK,):
+            for chunk_size in (CHUNK, LONG_CHUNK) if episodes == LONG_CHUNK_EPISODES else (CHUNK,):
                 out = Path(aside) / f"{episodes}.parquet"
                 found = measure("score", str(folder), "--fit", "--chunk-size", str(chunk_size), "--out", str(out))
                 table_mb = 2 * WIDTH * 4 * episodes * FRAMES / 1e6

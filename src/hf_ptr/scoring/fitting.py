@@ -121,11 +121,16 @@ def fit_scores(
                 advance=lambda done: bar.advance(task, done),
             )
             distances = {**distances_of(cut, scored, novelty, task_of), **trembling}
-            z, _ = least(distances)
-            chunk_weight = keep_sample_size(calibrated_weight(z, w_min=w_min, w_max=w_max))
-            weight = episode_mean(chunk_weight, cut.episode, table.num_episodes).nan_to_num(0.0)
+            shift = torch.tensor(SHIFTS)[scored.shift]
+            del scored
+            if number + 1 < rounds:
+                z, _ = least(distances)
+                chunk_weight = keep_sample_size(calibrated_weight(z, w_min=w_min, w_max=w_max))
+                weight = episode_mean(chunk_weight, cut.episode, table.num_episodes).nan_to_num(0.0)
+                # Nothing of a round is held in the next but how often an episode is drawn.
+                del z, _, chunk_weight, distances
         bar.update(task, completed=bar.tasks[task].total)
-    return _frame(table, cut, distances, torch.tensor(SHIFTS)[scored.shift], digest[:16], w_min, w_max)
+    return _frame(table, cut, distances, shift, digest[:16], w_min, w_max)
 
 
 def require_fittable(chunks: ChunkDataset) -> None:
