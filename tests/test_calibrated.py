@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from data_helpers import LENGTH, drifting_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,46 +24,8 @@ from hf_ptr.scoring.novelty import context_novelty, owed_to_novelty
 from hf_ptr.scoring.transitions import Transitions, cut_transitions
 from hf_ptr.scoring.views import GUARD, TransitionViews
 
-LENGTH = 40
 COLUMNS = ["index", "episode_index", "frame_index", "task_index", "source", "score", "weight", "valid", "scorer"]
 VIEW_COLUMNS = ["view_consequence", "view_action", "view_instruction", "failed_view"]
-
-
-def vector(width: int) -> dict[str, Any]:
-    return {"dtype": "float32", "shape": [width], "names": None}
-
-
-def drifting_table(lengths: list[int], tasks: int = 2, wrong: tuple[int, ...] = (), seed: int = 0) -> EpisodeTable:
-    """A point that its actions move: smooth ones of the episode's own, and a drift that its task decides.
-
-    In the episodes `wrong` the recorded actions have the opposite sign.
-    """
-    rng = np.random.default_rng(seed)
-    states, actions = [], []
-    for number, length in enumerate(lengths):
-        drift = 0.3 * np.array([np.cos(np.pi * (number % tasks)), np.sin(np.pi * (number % tasks))])
-        time = np.arange(length)[:, None] * 0.25
-        action = drift + np.sin(time * rng.uniform(0.6, 1.4, 2) + rng.uniform(0, 6, 2))
-        states.append(rng.normal(0, 1, 2) + np.concatenate((np.zeros((1, 2)), np.cumsum(action, axis=0)[:-1])) * 0.2)
-        actions.append(-action if number in wrong else action)
-    sizes = np.asarray(lengths, dtype=np.int64)
-    episode = np.repeat(np.arange(len(lengths)), sizes)
-    return EpisodeTable(
-        columns={
-            "observation.state": np.concatenate(states).astype(np.float32),
-            "action": np.concatenate(actions).astype(np.float32),
-        },
-        task_index=(episode % tasks).astype(np.int64),
-        tasks=tuple(f"go {i}" for i in range(tasks)),
-        starts=np.cumsum(sizes) - sizes,
-        lengths=sizes,
-        episode_index=np.arange(len(lengths), dtype=np.int64) + 7,
-        frame_id=np.arange(len(episode), dtype=np.int64) + 100,
-        fps=20.0,
-        robot_type=None,
-        source="drifting",
-        features={"observation.state": vector(2), "action": vector(2)},
-    )
 
 
 def fit(table: EpisodeTable, **changes: Any) -> pd.DataFrame:

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from data_helpers import LENGTH, drifting_table
 from safetensors.torch import load_file, save_file
-from test_calibrated import LENGTH, drifting_table
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.lerobot_writer import write_table
