@@ -6,6 +6,7 @@ on the other folds only; the first round's weights say how often an episode is d
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -154,8 +155,17 @@ def _made_of(chunks: ChunkDataset, settings: Mapping[str, Any]) -> dict[str, Any
         "data": data_digest(chunks.table),
         "chunks": {name: getattr(chunks, name) for name in names},
         "versions": {"hf_ptr": __version__, "torch": torch.__version__},
+        "code": code_digest(Path(__file__).parent),
         **settings,
     }
+
+
+def code_digest(folder: Path) -> str:
+    """A hash of a package's source: who changes the scoring has no other version yet, and needs no old parts."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.py")):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
 
 
 def _pictures(chunks: ChunkDataset, parts: Parts, progress: bool) -> Tensor:
