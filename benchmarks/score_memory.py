@@ -1,20 +1,24 @@
 """Peak memory and time of `hf-ptr score --fit` against the number of episodes, and against the length of chunks.
 
-    python -m benchmarks.score_memory [--episodes 40 200 800]
+    python -m benchmarks.score_memory [--episodes 40 200 800 3200]
 
 Synthetic demonstrations: a state of 26 numbers, actions of 26, 120 frames an episode, four tasks. Each size is a
-process of its own, whose peak is what the operating system says. Results in `benchmarks/results/score_memory.json`.
+process of its own, whose peak is what the operating system says. Every step takes the same memory, and so does every
+round; so there are few of either, and the seconds are not those of a fit. From each size to the next, the growth of
+the peak beyond that of the table of vectors, in bytes a frame. Results in `benchmarks/results/score_memory.json`.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,12 +29,17 @@ from hf_ptr.files import write_json
 
 RESULTS = ROOT / "benchmarks" / "results" / "score_memory.json"
 WIDTH, FRAMES, TASKS = 26, 120, 4
+STEPS, ROUNDS = 4, 1
 CHUNK, LONG_CHUNK = 16, 64
+# Of the size whose memory is looked at with long chunks, too.
+LONG_CHUNK_EPISODES = 200
 MEASURED = """
 import resource, sys
 from hf_ptr.cli import main
+from hf_ptr.scoring.fitting import fit_scores
+fit_scores.__kwdefaults__.update(steps=int(sys.argv[1]), rounds=int(sys.argv[2]))
 try:
-    main(sys.argv[1:])
+    main(sys.argv[3:])
 except SystemExit as stop:
     assert not stop.code, stop.code
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
@@ -64,28 +73,49 @@ def demonstrations(episodes: int, folder: Path) -> Path:
 def measure(*command: str) -> dict[str, float]:
     """Peak memory in MB and wall seconds of a command line of ours, in a process of its own."""
     start = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", MEASURED, *command], capture_output=True, text=True, check=True)
+    run = [sys.executable, "-c", MEASURED, str(STEPS), str(ROUNDS), *command]
+    done = subprocess.run(run, capture_output=True, text=True, check=True)
     unit = 1.0 if sys.platform == "darwin" else 1024.0
     peak = float(done.stderr.splitlines()[-1]) * unit
     return {"peak_mb": round(peak / 1e6, 1), "seconds": round(time.monotonic() - start, 1)}
 
 
+def figures_of(lines: list[dict[str, float]]) -> dict[str, Any]:
+    """The runs, and between those of the usual chunks by how much the peak grows beyond the table, bytes a frame."""
+    usual = [line for line in lines if line["chunk_size"] == CHUNK]
+    growth = []
+    for small, large in itertools.pairwise(usual):
+        beyond = (large["peak_mb"] - large["table_mb"]) - (small["peak_mb"] - small["table_mb"])
+        frames = (large["episodes"] - small["episodes"]) * FRAMES
+        growth.append(
+            {"from": small["episodes"], "to": large["episodes"], "bytes_a_frame": round(beyond * 1e6 / frames)}
+        )
+    return {
+        "threads": int(os.environ.get("OMP_NUM_THREADS", "0")),
+        "frames_an_episode": FRAMES,
+        "steps": STEPS,
+        "rounds": ROUNDS,
+        "runs": lines,
+        "growth_beyond_the_table": growth,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--episodes", type=int, nargs="+", default=[40, 200, 800])
+    parser.add_argument("--episodes", type=int, nargs="+", default=[40, 200, 800, 3200])
     sizes = parser.parse_args().episodes
     lines = []
     with tempfile.TemporaryDirectory() as aside:
         for episodes in sizes:
             folder = demonstrations(episodes, Path(aside) / str(episodes))
-            for chunk_size in (CHUNK, LONG_CHUNK) if episodes == max(sizes) else (CHUNK,):
+            for chunk_size in (CHUNK, LONG_CHUNK) if episodes == LONG_CHUNK_EPISODES else (CHUNK,):
                 out = Path(aside) / f"{episodes}.parquet"
                 found = measure("score", str(folder), "--fit", "--chunk-size", str(chunk_size), "--out", str(out))
                 table_mb = 2 * WIDTH * 4 * episodes * FRAMES / 1e6
                 lines.append({"episodes": episodes, "chunk_size": chunk_size, "table_mb": table_mb, **found})
                 print(lines[-1], flush=True)
-    figures = {"threads": int(os.environ.get("OMP_NUM_THREADS", "0")), "frames_an_episode": FRAMES, "runs": lines}
-    write_json(figures, RESULTS)
+            # Kept size by size: the last takes longest.
+            write_json(figures_of(lines), RESULTS)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Small datasets whose values say which episode and frame they come from."""
+"""Small datasets: some whose values say which episode and frame they come from, some that one can see through."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from hf_ptr.data.episodes import EpisodeTable
 
 STATE_WIDTH = 3
 ACTION_WIDTH = 4
+# Frames of the usual drifting episode.
+LENGTH = 40
 REAL_V21 = Path(__file__).resolve().parents[2] / "shared" / "data" / "g1_bottle"
 
 
@@ -51,6 +53,39 @@ def coded_table(lengths: Sequence[int], tasks: int = 3, source: str = "coded") -
             "action": vector(ACTION_WIDTH),
             "observation.images.front": {"dtype": "video", "shape": [16, 16, 3], "names": None},
         },
+    )
+
+
+def drifting_table(lengths: list[int], tasks: int = 2, wrong: tuple[int, ...] = (), seed: int = 0) -> EpisodeTable:
+    """A point that its actions move: smooth ones of the episode's own, and a drift that its task decides.
+
+    In the episodes `wrong` the recorded actions have the opposite sign.
+    """
+    rng = np.random.default_rng(seed)
+    states, actions = [], []
+    for number, length in enumerate(lengths):
+        drift = 0.3 * np.array([np.cos(np.pi * (number % tasks)), np.sin(np.pi * (number % tasks))])
+        time = np.arange(length)[:, None] * 0.25
+        action = drift + np.sin(time * rng.uniform(0.6, 1.4, 2) + rng.uniform(0, 6, 2))
+        states.append(rng.normal(0, 1, 2) + np.concatenate((np.zeros((1, 2)), np.cumsum(action, axis=0)[:-1])) * 0.2)
+        actions.append(-action if number in wrong else action)
+    sizes = np.asarray(lengths, dtype=np.int64)
+    episode = np.repeat(np.arange(len(lengths)), sizes)
+    return EpisodeTable(
+        columns={
+            "observation.state": np.concatenate(states).astype(np.float32),
+            "action": np.concatenate(actions).astype(np.float32),
+        },
+        task_index=(episode % tasks).astype(np.int64),
+        tasks=tuple(f"go {i}" for i in range(tasks)),
+        starts=np.cumsum(sizes) - sizes,
+        lengths=sizes,
+        episode_index=np.arange(len(lengths), dtype=np.int64) + 7,
+        frame_id=np.arange(len(episode), dtype=np.int64) + 100,
+        fps=20.0,
+        robot_type=None,
+        source="drifting",
+        features={"observation.state": vector(2), "action": vector(2)},
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from data_helpers import LENGTH, drifting_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,46 +24,8 @@ from hf_ptr.scoring.novelty import context_novelty, owed_to_novelty
 from hf_ptr.scoring.transitions import Transitions, cut_transitions
 from hf_ptr.scoring.views import GUARD, TransitionViews
 
-LENGTH = 40
 COLUMNS = ["index", "episode_index", "frame_index", "task_index", "source", "score", "weight", "valid", "scorer"]
 VIEW_COLUMNS = ["view_consequence", "view_action", "view_instruction", "failed_view"]
-
-
-def vector(width: int) -> dict[str, Any]:
-    return {"dtype": "float32", "shape": [width], "names": None}
-
-
-def drifting_table(lengths: list[int], tasks: int = 2, wrong: tuple[int, ...] = (), seed: int = 0) -> EpisodeTable:
-    """A point that its actions move: smooth ones of the episode's own, and a drift that its task decides.
-
-    In the episodes `wrong` the recorded actions have the opposite sign.
-    """
-    rng = np.random.default_rng(seed)
-    states, actions = [], []
-    for number, length in enumerate(lengths):
-        drift = 0.3 * np.array([np.cos(np.pi * (number % tasks)), np.sin(np.pi * (number % tasks))])
-        time = np.arange(length)[:, None] * 0.25
-        action = drift + np.sin(time * rng.uniform(0.6, 1.4, 2) + rng.uniform(0, 6, 2))
-        states.append(rng.normal(0, 1, 2) + np.concatenate((np.zeros((1, 2)), np.cumsum(action, axis=0)[:-1])) * 0.2)
-        actions.append(-action if number in wrong else action)
-    sizes = np.asarray(lengths, dtype=np.int64)
-    episode = np.repeat(np.arange(len(lengths)), sizes)
-    return EpisodeTable(
-        columns={
-            "observation.state": np.concatenate(states).astype(np.float32),
-            "action": np.concatenate(actions).astype(np.float32),
-        },
-        task_index=(episode % tasks).astype(np.int64),
-        tasks=tuple(f"go {i}" for i in range(tasks)),
-        starts=np.cumsum(sizes) - sizes,
-        lengths=sizes,
-        episode_index=np.arange(len(lengths), dtype=np.int64) + 7,
-        frame_id=np.arange(len(episode), dtype=np.int64) + 100,
-        fps=20.0,
-        robot_type=None,
-        source="drifting",
-        features={"observation.state": vector(2), "action": vector(2)},
-    )
 
 
 def fit(table: EpisodeTable, **changes: Any) -> pd.DataFrame:
@@ -171,11 +134,11 @@ def test_a_shift_that_runs_through_an_episode_is_seen_where_no_chunk_shows_it() 
     episode = torch.arange(200) // 100
     margins[episode == 1, 2] -= 1.0
     margins[::7, 0] = torch.nan
-    margin = C.consistent_margin(margins, episode, 2)
+    margin, shift = C.consistent_margin(margins, episode, 2)
     means = C.episode_mean(margin, episode, 2)
     assert means[0] > 0.2 and means[1] == pytest.approx(margins[episode == 1, 2].mean().item(), abs=0.05)
-    assert C.explaining_shift(margins, episode, 2)[1][1] == 2
-    assert bool(C.consistent_margin(margins[:2], episode[:2], 2).isnan().all())
+    assert shift[1] == 2
+    assert bool(C.consistent_margin(margins[:2], episode[:2], 2)[0].isnan().all())
 
 
 # ---- the views
@@ -195,7 +158,7 @@ def scores(heads: TransitionViews, samples: Transitions, known: list[bool]) -> d
     some = samples.action[:, None].expand(-1, 2, -1) + 1.0
     usable = torch.ones(len(samples), 2, dtype=torch.bool)
     usable[0] = False
-    return heads.scores(samples, samples, shifted=some, usable_shifts=usable, known=torch.tensor(known))
+    return heads.scores(samples, samples, shifted=some.unbind(dim=1), usable_shifts=usable, known=torch.tensor(known))
 
 
 def test_what_a_view_is_given_does_not_hold_what_it_identifies() -> None:

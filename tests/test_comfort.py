@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import typer.main
-from test_calibrated import LENGTH, drifting_table
+from data_helpers import LENGTH, drifting_table
 from test_cli import hf_ptr, the_line
 
 from hf_ptr.cli import app

@@ -1,13 +1,17 @@
-"""The memory that a dry run foretells, against what a pass and a step take."""
+"""The memory that a dry run foretells, against what a pass and a step take; and what a fit of scores grows by."""
 
 from __future__ import annotations
 
+import dataclasses
+import tracemalloc
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from data_helpers import LENGTH, drifting_table
 from model_helpers import Batch, tiny_batch, tiny_policy
 from test_pi0 import batch_of, fitted
 from test_trainer import make
@@ -15,6 +19,9 @@ from test_vision import pictures_batch, seeing
 from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 
+from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.scoring import crossfitting, jitter, novelty, transitions
+from hf_ptr.scoring.fitting import fit_scores
 from hf_ptr.training.batch import model_inputs
 from hf_ptr.training.memory import BYTES_TRAINED, activation_bytes, state_bytes
 from hf_ptr.training.model import build_ptr_model
@@ -56,6 +63,16 @@ def test_what_is_counted_on_shapes_is_what_a_pass_keeps(policy: Any, batch: Any)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+def peak_of(profiler: profile) -> int:
+    """The most bytes that tensors took at once, beyond what they took at first."""
+    held = peak = 0
+    events = (event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]")
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
 def test_a_step_takes_what_was_foretold(metaworld_dataset: Path, tmp_path: Path) -> None:
     size = {"hidden_size": 64, "expert_size": 256, "num_expert_layers": 2}
     rows = 256
@@ -72,12 +89,31 @@ def test_a_step_takes_what_was_foretold(metaworld_dataset: Path, tmp_path: Path)
     step()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
-    held = peak = 0
-    events = (event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]")
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
+    peak = peak_of(profiler)
     # What was there before the step: weights and the moments of AdamW, all but the gradients.
     peak += state_bytes(trainer.model) * 12 // BYTES_TRAINED
     told = state_bytes(trainer.model) + (activation_bytes(trainer.model, batch, rows) or 0)
     assert told == pytest.approx(peak, rel=1 / 3)
+
+
+def test_a_fit_of_scores_holds_few_numbers_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A pass is a fold of the fewer episodes.
+    for module in (crossfitting, jitter, novelty, transitions):
+        monkeypatch.setattr(module, "ROWS_A_PASS", 128)
+    monkeypatch.setattr(novelty, "SEARCHED", 256)
+    monkeypatch.setattr(jitter, "HELD", 1024)
+    sizes, tensors, arrays = (20, 60), [], []
+    for episodes in sizes:
+        table = drifting_table([LENGTH] * episodes)
+        # Wide vectors, so that whatever is made of all of them at once stands out.
+        wide = {name: np.tile(column, (1, 32)) for name, column in table.columns.items()}
+        chunks = ChunkDataset(dataclasses.replace(table, columns=wide), chunk_size=8, target_offset=8)
+        tracemalloc.start()
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            fit_scores(chunks, steps=1, rounds=1, progress=False)
+            arrays.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        tensors.append(peak_of(profiler))
+    frames = (sizes[1] - sizes[0]) * LENGTH
+    assert (tensors[1] - tensors[0]) / frames < 64
+    assert (arrays[1] - arrays[0]) / frames < 256

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from data_helpers import LENGTH, drifting_table
 from safetensors.torch import load_file, save_file
-from test_calibrated import LENGTH, drifting_table
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.lerobot_writer import write_table
 from hf_ptr.parts import Parts
-from hf_ptr.scoring import crossfitting
+from hf_ptr.scoring import crossfitting, fitting
 from hf_ptr.scoring.fitting import fit_scores
 from hf_ptr.scoring.transitions import Cut, cut_transitions
 
@@ -86,6 +88,20 @@ def test_what_another_fit_left_is_not_taken_up(tmp_path: Path, trained: list[int
         assert len(trained) == (FOLDS if changes else 0)
 
 
+def test_what_other_code_left_is_not_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: list[int]
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(Path(fitting.__file__).parent, source, ignore=shutil.ignore_patterns("__pycache__"))
+    digest = fitting.code_digest
+    monkeypatch.setattr(fitting, "code_digest", lambda _: digest(source))
+    for change, folds in (("", FOLDS), ("", 0), ("# Another.\n", FOLDS)):
+        (source / "views.py").write_text((source / "views.py").read_text() + change)
+        trained.clear()
+        fit(tmp_path / "parts", rounds=1)
+        assert len(trained) == folds
+
+
 def test_a_part_that_is_damaged_is_made_again(tmp_path: Path) -> None:
     parts = Parts(tmp_path / "parts", {"seed": 0})
     parts.save("one", {"x": torch.arange(3)})
@@ -105,6 +121,8 @@ def bytes_of(value: Any, seen: dict[int, int]) -> int:
     elif isinstance(value, tuple | list):
         for item in value:
             bytes_of(item, seen)
+    elif isinstance(value, FunctionType):
+        bytes_of([cell.cell_contents for cell in value.__closure__ or ()], seen)
     elif hasattr(value, "__dict__"):
         bytes_of(list(vars(value).values()), seen)
     return sum(seen.values())
@@ -115,12 +133,13 @@ def test_neither_chunks_nor_their_faults_are_held(chunk_size: int) -> None:
     table = drifting_table([200] * 10)
     cut = cut_transitions(ChunkDataset(table, chunk_size=chunk_size, target_offset=8))
     columns = sum(column.nbytes for column in table.columns.values())
-    assert bytes_of(cut, {}) <= columns + 48 * table.num_frames
+    # Of a sample, which episode it lies in; of a frame, its instruction.
+    assert bytes_of(cut, {}) <= columns + 16 * table.num_frames + 64 * table.num_episodes
     faults = crossfitting.make_faults(
         cut, torch.arange(10), torch.tensor([True, True]), torch.Generator().manual_seed(0)
     )
-    # Which sample takes whose.
-    assert bytes_of(list(faults.values()), {}) <= columns + (48 + 4 * 16) * table.num_frames
+    # Of an episode, which other's it takes.
+    assert bytes_of(list(faults.values()), {}) <= columns + 16 * table.num_frames + 256 * table.num_episodes
 
 
 def test_samples_are_what_their_frames_hold() -> None:
@@ -132,7 +151,7 @@ def test_samples_are_what_their_frames_hold() -> None:
     some = torch.tensor([39, 0, 22])
     for name, values in vars(cut.take(some)).items():
         assert torch.equal(values, getattr(whole, name)[some]), name
-    batch = chunks.__getitems__(cut.row.tolist())
+    batch = chunks.__getitems__(cut.frames(torch.arange(len(cut))).tolist())
     assert torch.equal(batch["episode_index"] - 7, whole.episode)
     # The last chunk of an episode is cut off by its end, and filled up with zeros.
     assert not batch["action_mask"].all() or bool(whole.action.isfinite().all())
@@ -144,8 +163,6 @@ def test_the_command_goes_on_and_leaves_nothing_but_the_scores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: list[int]
 ) -> None:
     from test_cli import hf_ptr
-
-    from hf_ptr.scoring import fitting
 
     monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 2)
     data = write_table(drifting_table([LENGTH] * 8), tmp_path / "data")

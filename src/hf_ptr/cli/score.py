@@ -66,6 +66,7 @@ def score(
     from hf_ptr.data.lerobot_reader import read_dataset
     from hf_ptr.data.weights import write_scores
     from hf_ptr.errors import InputError
+    from hf_ptr.freed_memory import give_back_large
     from hf_ptr.hub.places import dataset_folder, model_folder, named
 
     if fit == (scorer is not None):
@@ -73,6 +74,7 @@ def score(
     if out.is_dir() or out.suffix != ".parquet":
         raise InputError(f"--out {out} is no name for a score file; end it in .parquet")
     where = _device(device)
+    give_back_large()
     home = dataset_folder(dataset, (observation or state).split(","))
     table = named(read_dataset(home), home)
     truth = CorruptionTruth.load(home) if (home / "meta" / TRUTH_FILE).is_file() else None
@@ -93,15 +95,19 @@ def score(
         from hf_ptr.scoring.fitting import fit_scores
 
         _require_one_process()
-        chunks = ChunkDataset(
-            table,
-            chunk_size=chunk_size,
-            target_offset=target_offset,
-            observation_features=[name.strip() for name in (observation or state).split(",")],
-            state_feature=state,
-            action_feature=action,
+        scores = fit_scores(
+            ChunkDataset(
+                table,
+                chunk_size=chunk_size,
+                target_offset=target_offset,
+                observation_features=[name.strip() for name in (observation or state).split(",")],
+                state_feature=state,
+                action_feature=action,
+            ),
+            seed=seed,
+            device=where or "cpu",
+            keep=keep,
         )
-        scores = fit_scores(chunks, seed=seed, device=where or "cpu", keep=keep)
     if not first:
         return
     if truth is not None:
@@ -112,10 +118,11 @@ def score(
         "corruption_seed": corruption_seed,
         "seed": seed,
     }
+    # What is said of the scores is read from their file: neither data nor scores need be held for it.
+    tasks = table.tasks
+    del table
     write_scores(scores, out)
     shutil.rmtree(keep, ignore_errors=True)
-    shown = worst_episodes(scores, table.tasks) if fit else None
-    # What it says is read from the file, and the scores need not be held twice for it.
     del scores
     found = summary(out)
     if as_json:
@@ -127,10 +134,10 @@ def score(
         f"{out}: {found['frames']} frames, {found['with_target']} with a target; mean score "
         f"{_or_dash(found['mean_score'])}, mean weight {found['mean_weight']:.2f}"
     )
-    if shown is not None:
+    if fit:
         from rich.console import Console
 
-        Console().print(shown)
+        Console().print(worst_episodes(found["episodes"], tasks))
     for fault in found["faults"]:
         typer.echo(f"known fault {fault['fault']}: {fault['episodes']} episodes, AUROC {_or_dash(fault['auroc'])}")
     typer.echo(f"Look at it: hf-ptr report {out}")

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
-from hf_ptr.data.columns import ColumnFile, open_columns
+from hf_ptr.data.columns import ColumnFile, first_line, open_columns
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.weight_histograms import read_histograms
 from hf_ptr.data.weights import SCORES_FILE
@@ -99,7 +99,7 @@ def read_scores(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         columns["valid"] = file.numbers("valid", 1)[:, 0].astype(bool)
         columns |= {name: _texts(file, name) for name in NAMES if name in file.names}
         made = _made(file.metadata)
-    scores = pd.DataFrame(columns)
+    scores = pd.DataFrame(columns, copy=False)
     if not len(scores):
         raise InputError(f"{path} has no rows; score a dataset with episodes")
     weight = scores.weight.to_numpy()
@@ -111,7 +111,10 @@ def read_scores(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         raise InputError(f"{path}: every weight is 0; score the data again")
     if "frame_index" not in scores:
         scores["frame_index"] = scores.groupby("episode_index").cumcount()
-    return scores.sort_values(["episode_index", "frame_index"], kind="stable", ignore_index=True), made
+    episode, frame = np.diff(scores.episode_index), np.diff(scores.frame_index)
+    if not ((episode > 0) | ((episode == 0) & (frame >= 0))).all():
+        scores = scores.sort_values(["episode_index", "frame_index"], kind="stable", ignore_index=True)
+    return scores, made
 
 
 def _distances(file: ColumnFile, name: str) -> np.ndarray:
@@ -122,11 +125,16 @@ def _distances(file: ColumnFile, name: str) -> np.ndarray:
     return column.to_numpy().astype(np.float64)
 
 
-def _texts(file: ColumnFile, name: str) -> list[str]:
+def _texts(file: ColumnFile, name: str) -> pd.Series:
+    """A column of texts, "" where there is none; not as a list, which is a Python object of its own for every row."""
     column = file.column(name)
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         raise InputError(f"{file.path}: column {name!r} is {column.type}, not text")
-    return ["" if text is None else text for text in column.to_pylist()]
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{file.path} is damaged: {first_line(error)}") from error
+    return column.fill_null("").to_pandas()
 
 
 def _made(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:

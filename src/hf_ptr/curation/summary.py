@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +24,24 @@ def with_known_faults(scores: pd.DataFrame, truth: CorruptionTruth) -> pd.DataFr
     return scores.assign(fault=[carried.get(number, "") for number in scores.episode_index.tolist()])
 
 
-def worst_episodes(scores: pd.DataFrame, tasks: Sequence[str], count: int = 10) -> Table:
-    """The episodes of least mean weight among fitted scores, and the view that lowers it, for the terminal."""
-    by_episode = scores.groupby("episode_index").agg(
-        weight=("weight", "mean"),
-        score=("score", "mean"),
-        task=("task_index", "first"),
-        failed=("failed_view", lambda views: views[views != ""].mode().get(0, "")),
-    )
-    shown = Table(title=f"episodes of least weight, of {len(by_episode)}")
+def worst_episodes(episodes: Sequence[Mapping[str, Any]], tasks: Sequence[str], count: int = 10) -> Table:
+    """
+    The episodes of least mean weight, and the view that lowers it, for the terminal.
+
+    Args:
+        episodes: as [`summary`] gives them.
+        tasks: the instructions that `task_index` points into.
+        count: how many are shown.
+    """
+    shown = Table(title=f"episodes of least weight, of {len(episodes)}")
     shown.add_column("episode", justify="right")
     shown.add_column("mean weight", justify="right")
     shown.add_column("mean score", justify="right")
     shown.add_column("what does not fit")
     shown.add_column("task")
-    for number, row in by_episode.nsmallest(count, "weight").iterrows():
-        shown.add_row(str(number), f"{row.weight:.2f}", f"{row.score:.2f}", row.failed, escape(tasks[int(row.task)]))
+    for row in episodes[:count]:
+        figures = (f"{row['weight']:.2f}", f"{row['score']:.2f}")
+        shown.add_row(str(row["episode"]), *figures, row["failed"], escape(tasks[row["task_index"]]))
     return shown
 
 
@@ -49,29 +51,30 @@ def summary(path: Path) -> dict[str, Any]:
 
     Returns:
         `scores` (the file), `frames`, `with_target`, `mean_score`, `mean_weight`, `ess` (effective sample size over
-        n), `episodes` (each with `episode weight score failed doubtful`, least weight first), and `faults`, where some
-        are known (each with `fault episodes auroc`).
+        n), `episodes` (each with `episode task_index weight score failed doubtful`, least weight first), and `faults`,
+        where some are known (each with `fault episodes auroc`).
     """
     evidence = read_evidence(path)
     scores, episodes = evidence.scores, summarise_episodes(evidence)
     assert scores is not None
-    counted = scores[scores.valid]
+    counted = scores.score[scores.valid]
     return {
         "scores": str(path),
         "frames": len(scores),
         "with_target": len(counted),
-        "mean_score": float(counted.score.mean()) if len(counted) else None,
+        "mean_score": float(counted.mean()) if len(counted) else None,
         "mean_weight": float(scores.weight.mean()),
         "ess": sample_share(scores.weight.to_numpy()),
         "episodes": [
             {
                 "episode": int(number),
+                "task_index": int(row.task_index),
                 "weight": float(row.weight),
                 "score": float(row.score),
                 "failed": str(row.failed),
                 "doubtful": bool(row.doubtful),
             }
-            for number, row in episodes.sort_values("weight").iterrows()
+            for number, row in episodes.sort_values("weight", kind="stable").iterrows()
         ],
         "faults": [
             {"fault": fault.name, "episodes": fault.episodes, "auroc": fault.auroc} for fault in found_faults(episodes)

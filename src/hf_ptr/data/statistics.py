@@ -13,6 +13,8 @@ from hf_ptr.errors import InputError
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 
 CONSTANT_BELOW = 1e-4
+# Rows of which the deviations are taken at a time.
+BLOCK_ROWS = 16_384
 
 
 def feature_statistics(array: np.ndarray) -> dict[str, np.ndarray]:
@@ -151,8 +153,7 @@ def normalization(
     parts = []
     for column, now in zip(columns, present, strict=True):
         values = column if now is None else column - columns[now]
-        mean, std = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
-        parts.append(_scale(mean, std, floor if now is None else 0.0))
+        parts.append(_scale(*_mean_and_deviation(values), floor if now is None else 0.0))
     return {name: np.concatenate([part[name] for part in parts]) for name in ("mean", "std")}
 
 
@@ -178,6 +179,13 @@ def relative_normalization(table: EpisodeTable, action: str, state: str, chunk_s
         )
     mean = total / count
     return _scale(mean, np.sqrt(np.maximum(squares / count - mean**2, 0.0)))
+
+
+def _mean_and_deviation(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of `(F, d)`, each `(d,)` float64; numpy's own holds all deviations in float64."""
+    mean = values.mean(axis=0, dtype=np.float64)
+    blocks = (values[first : first + BLOCK_ROWS] for first in range(0, len(values), BLOCK_ROWS))
+    return mean, np.sqrt(sum(np.square(block - mean).sum(axis=0) for block in blocks) / len(values))
 
 
 def _scale(mean: np.ndarray, std: np.ndarray, floor: float = 0.0) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from hf_ptr.data.columns import open_columns
 from hf_ptr.data.episodes import EpisodeTable
@@ -18,12 +19,12 @@ SCORES_FILE = "scores.parquet"
 
 
 def score_file_keys(table: EpisodeTable) -> dict[str, Any]:
-    """The columns of a score file that say which frame a row is, each `(F,)` in the order of the table."""
+    """The columns of a score file that say which frame a row is, each `(F,)` in the order of the table, copies."""
     return {
-        "index": table.frame_id,
+        "index": table.frame_id.copy(),
         "episode_index": np.repeat(table.episode_index, table.lengths),
         "frame_index": table.frame_index,
-        "task_index": table.task_index,
+        "task_index": table.task_index.copy(),
         "source": table.source,
     }
 
@@ -33,6 +34,7 @@ def write_scores(scores: pd.DataFrame, out: str | Path) -> Path:
     out = Path(out)
     with replacing(out) as partial:
         scores.to_parquet(partial, index=False)
+    pa.default_memory_pool().release_unused()
     return out
 
 

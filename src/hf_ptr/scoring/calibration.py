@@ -68,9 +68,9 @@ def episode_mean(score: Tensor, episode: Tensor, episodes: int, strength: float 
     return torch.where(count > 0, mean, torch.nan)
 
 
-def consistent_margin(margins: Tensor, episode: Tensor, episodes: int) -> Tensor:
+def consistent_margin(margins: Tensor, episode: Tensor, episodes: int) -> tuple[Tensor, Tensor]:
     """
-    The margin over the one shift that explains an episode best, `(N,)` nats.
+    The margin over the one shift that explains an episode best, `(N,)` nats, and which that is, `(E,)` int64.
 
     A single chunk is easily taken for its neighbour; actions recorded late are taken for the *same* neighbour all
     along the episode. `Λ(δ) = mean_t (d_t(0) - d_t(δ))` is the mean log-likelihood ratio of "aligned" against "shifted
@@ -82,22 +82,13 @@ def consistent_margin(margins: Tensor, episode: Tensor, episodes: int) -> Tensor
         episodes: `E`.
     """
     margins = margins.clamp(-MARGIN_LIMIT, MARGIN_LIMIT)
-    ratio, shift = explaining_shift(margins, episode, episodes)
-    own = margins.gather(1, shift[episode, None]).squeeze(1)
-    return own.masked_fill(torch.isinf(ratio)[episode], torch.nan)
-
-
-def explaining_shift(margins: Tensor, episode: Tensor, episodes: int) -> tuple[Tensor, Tensor]:
-    """
-    The shift that explains each episode best: `min_δ Λ(δ)`, `(E,)` nats, infinite where there are too few margins, and
-    which it is, `(E,)` int64. Arguments as [`consistent_margin`].
-    """
     taken = ~margins.isnan()
     shape = (episodes, margins.shape[1])
     count = margins.new_zeros(shape).index_add_(0, episode, taken.to(margins.dtype))
     ratio = margins.new_zeros(shape).index_add_(0, episode, margins.nan_to_num(0.0)) / count.clamp(min=1)
-    best = ratio.masked_fill(count < MIN_MARGINS, torch.inf).min(dim=1)
-    return best.values, best.indices
+    ratio, shift = ratio.masked_fill(count < MIN_MARGINS, torch.inf).min(dim=1)
+    own = margins.gather(1, shift[episode, None]).squeeze(1)
+    return own.masked_fill(torch.isinf(ratio)[episode], torch.nan), shift
 
 
 @dataclass(frozen=True)

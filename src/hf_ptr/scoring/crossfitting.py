@@ -12,8 +12,9 @@ from torch import Tensor
 
 from hf_ptr import functional as F
 from hf_ptr.parts import Parts
+from hf_ptr.scoring.calibration import consistent_margin
 from hf_ptr.scoring.transitions import FAULT_STRIDE, ROWS_A_PASS, Cut, Transitions, make_faults
-from hf_ptr.scoring.views import COMPONENTS, TransitionViews, mean_losses
+from hf_ptr.scoring.views import ACTION_SHIFT, COMPONENTS, TransitionViews, mean_losses
 
 # Of few episodes, heads should see most; each fold has two episodes or more.
 FOLDS = 5
@@ -34,14 +35,16 @@ class Scored:
     The scores of each component, and of those among the samples that were scored again, the scores with its fault.
 
     Attributes:
-        real: `(N,)`, of `action/shift` `(N, S)`; NaN where none was taken.
-        again: `(n,)` int64 ascending, the samples that were scored again.
-        faulted: `(n,)`, or `(n, S)`.
+        real: `(N,)`; NaN where none was taken.
+        again: `(n,)` int64, the samples that were scored again.
+        faulted: `(n,)`.
+        shift: `(E,)` int64, which of `SHIFTS` explains each episode best.
     """
 
     real: dict[str, Tensor]
     again: Tensor
     faulted: dict[str, Tensor]
+    shift: Tensor
 
 
 def folds_of(episode_index: np.ndarray, folds: int) -> Tensor:
@@ -84,6 +87,7 @@ def score_round(
     """
     real: dict[str, Tensor] = {}
     again, faulted = [], []
+    shift = torch.zeros_like(cut.count)
     digest = hashlib.sha256()
     for held_out in range(int(fold.max()) + 1):
         test = torch.nonzero((fold == held_out) & (cut.count > 0)).squeeze(1)
@@ -104,9 +108,10 @@ def score_round(
         again.append(row[::FAULT_STRIDE].contiguous())
         faulted.append(_under(part, "faulted."))
         for component, score in _under(part, "real.").items():
-            real.setdefault(component, score.new_full((len(cut), *score.shape[1:]), torch.nan))[row] = score
+            real.setdefault(component, score.new_full((len(cut),), torch.nan))[row] = score
+        shift = torch.where(fold == held_out, part["shift"], shift)
         digest.update(part["heads"].numpy().tobytes())
-    return Scored(real, torch.cat(again), _below_each_other(faulted, again)), digest.hexdigest()
+    return Scored(real, torch.cat(again), _below_each_other(faulted, again), shift), digest.hexdigest()
 
 
 def score_fold(
@@ -121,7 +126,10 @@ def score_fold(
     advance: Callable[[int], None],
 ) -> dict[str, Tensor]:
     """
-    Scores of one fold by its heads: `real.COMPONENT` of every sample, `faulted.COMPONENT` of every `FAULT_STRIDE`-th.
+    Scores of one fold by its heads: `real.COMPONENT` of every sample, `faulted.COMPONENT` of every `FAULT_STRIDE`-th,
+    and `shift`, the shift that explains each of its episodes best, `(E,)` int64.
+
+    Margins over all shifts are a dozen numbers a sample; what they say is taken here, fold by fold.
 
     Args:
         heads: fitted on the episodes `train`.
@@ -131,16 +139,19 @@ def score_fold(
         row: `(n,)` int64, the fold's samples.
         instructions, generator, advance: as [`score_round`].
     """
-    known = torch.bincount(cut.instruction[cut.first[train]], minlength=instructions) >= MIN_INSTRUCTION_EPISODES
+    known = torch.bincount(cut.instructions(cut.first[train]), minlength=instructions) >= MIN_INSTRUCTION_EPISODES
     pool = cut.take(_draw(cut, test, weight[test], POOL_SIZE, generator))
     scores = score_rows(heads, cut, row, pool, known, generator, advance)
-    part = {f"real.{component}": score for component, score in scores.items()}
+    scores[ACTION_SHIFT], shift = consistent_margin(scores[ACTION_SHIFT], cut.episode[row], len(cut.count))
+    part = {"shift": shift, **{f"real.{component}": score for component, score in scores.items()}}
     again = row[::FAULT_STRIDE].contiguous()
     faults = make_faults(cut, test, known, generator)
     for component, fault in COMPONENTS.items():
         if component in heads.components and fault in faults:
-            scores = score_rows(heads, faults[fault], again, pool, known, generator, advance, [component])
-            part[f"faulted.{component}"] = scores[component]
+            made = score_rows(heads, faults[fault], again, pool, known, generator, advance, [component])[component]
+            if component == ACTION_SHIFT:
+                made, _ = consistent_margin(made, cut.episode[again], len(cut.count))
+            part[f"faulted.{component}"] = made
     return part
 
 
@@ -198,32 +209,37 @@ def score_rows(
     advance: Callable[[int], None],
     components: Sequence[str] = tuple(COMPONENTS),
 ) -> dict[str, Tensor]:
-    """The components' scores of some samples, of data as they are or with a fault."""
-    found: dict[str, list[Tensor]] = {}
+    """The scores of some samples `(n,)`, of data as they are or with a fault: `(n,)`, of `action/shift` `(n, S)`."""
     shifts = torch.tensor(SHIFTS)
+    # Made before the first pass: what is kept of each pass would lie between the large tensors of the next ones, and
+    # the process could give none of their memory back.
+    found = {
+        component: torch.empty(len(row), *shifts.shape[: component == ACTION_SHIFT])
+        for component in heads.components
+        if component in components
+    }
     device = next(heads.parameters()).device
     pool, known = pool.to(device), known.to(device)
-    for part in row.split(ROWS_A_PASS):
+    for begin in range(0, len(row), ROWS_A_PASS):
+        done = slice(begin, begin + ROWS_A_PASS)
+        part = row[done]
         first = cut.first[cut.episode[part], None]
         moved = part[:, None] + shifts
         inside = (moved >= first) & (moved < first + cut.count[cut.episode[part], None])
-        mine = cut.take(part)
-        shifted = None
-        if "action/shift" in components:
-            shifted = cut.actions(torch.where(inside, moved, part[:, None])).to(device)
+        near = torch.where(inside, moved, part[:, None])
         with F.unchecked():
             scores = heads.scores(
-                mine.to(device),
+                cut.take(part).to(device),
                 pool,
-                shifted=shifted,
+                shifted=(cut.actions(rows).to(device) for rows in near.unbind(dim=1)),
                 usable_shifts=inside.to(device),
                 known=known,
                 components=components,
             )
         for component, score in scores.items():
-            found.setdefault(component, []).append(score.cpu())
+            found[component][done] = score.cpu()
         advance(1)
-    return {component: torch.cat(parts) for component, parts in found.items()}
+    return found
 
 
 def passes_of(cut: Cut) -> int:
@@ -245,13 +261,10 @@ def _under(part: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _below_each_other(folds: Sequence[Mapping[str, Tensor]], rows: Sequence[Tensor]) -> dict[str, Tensor]:
     """The scores of all folds; NaN where a fold has none of a component."""
-    widths = {component: score.shape[1:] for fold in folds for component, score in fold.items()}
+    names = dict.fromkeys(component for fold in folds for component in fold)
     return {
-        component: torch.cat(
-            [
-                fold.get(component, torch.full((len(row), *width), torch.nan))
-                for fold, row in zip(folds, rows, strict=True)
-            ]
+        name: torch.cat(
+            [fold.get(name, torch.full((len(row),), torch.nan)) for fold, row in zip(folds, rows, strict=True)]
         )
-        for component, width in widths.items()
+        for name in names
     }

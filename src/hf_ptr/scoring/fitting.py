@@ -6,7 +6,8 @@ on the other folds only; the first round's weights say how often an episode is d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,9 @@ from hf_ptr.parts import Parts
 from hf_ptr.progress import progress_bar
 from hf_ptr.scoring.calibration import (
     GOOD_QUANTILE,
-    MARGIN_LIMIT,
     SHRINKAGE,
     calibrated_weight,
-    consistent_margin,
     episode_mean,
-    explaining_shift,
     fit_scale,
     keep_sample_size,
     least,
@@ -41,7 +39,7 @@ from hf_ptr.scoring.meaning import FAILED, VIEWS, W_MAX, W_MIN
 from hf_ptr.scoring.novelty import context_novelty, owed_to_novelty
 from hf_ptr.scoring.picture_features import picture_features
 from hf_ptr.scoring.transitions import Cut, cut_transitions
-from hf_ptr.scoring.views import view_of
+from hf_ptr.scoring.views import ACTION_SHIFT, view_of
 
 MIN_EPISODES = 4
 ROUNDS = 2
@@ -124,13 +122,16 @@ def fit_scores(
                 advance=lambda done: bar.advance(task, done),
             )
             distances = {**distances_of(cut, scored, novelty, task_of), **trembling}
-            z, _ = least(distances)
-            chunk_weight = keep_sample_size(calibrated_weight(z, w_min=w_min, w_max=w_max))
-            weight = episode_mean(chunk_weight, cut.episode, table.num_episodes).nan_to_num(0.0)
+            shift = torch.tensor(SHIFTS)[scored.shift]
+            del scored
+            if number + 1 < rounds:
+                z, _ = least(distances)
+                chunk_weight = keep_sample_size(calibrated_weight(z, w_min=w_min, w_max=w_max))
+                weight = episode_mean(chunk_weight, cut.episode, table.num_episodes).nan_to_num(0.0)
+                # Nothing of a round is held in the next but how often an episode is drawn.
+                del z, _, chunk_weight, distances
         bar.update(task, completed=bar.tasks[task].total)
-    margins = scored.real["action/shift"].clamp(-MARGIN_LIMIT, MARGIN_LIMIT)
-    _, shift = explaining_shift(margins, cut.episode, table.num_episodes)
-    return _frame(table, cut, distances, torch.tensor(SHIFTS)[shift], digest[:16], w_min, w_max)
+    return _frame(table, cut, distances, shift, digest[:16], w_min, w_max)
 
 
 def require_fittable(chunks: ChunkDataset) -> None:
@@ -154,8 +155,17 @@ def _made_of(chunks: ChunkDataset, settings: Mapping[str, Any]) -> dict[str, Any
         "data": data_digest(chunks.table),
         "chunks": {name: getattr(chunks, name) for name in names},
         "versions": {"hf_ptr": __version__, "torch": torch.__version__},
+        "code": code_digest(Path(__file__).parent),
         **settings,
     }
+
+
+def code_digest(folder: Path) -> str:
+    """A hash of a package's source: who changes the scoring has no other version yet, and needs no old parts."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.py")):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
 
 
 def _pictures(chunks: ChunkDataset, parts: Parts, progress: bool) -> Tensor:
@@ -170,7 +180,7 @@ def _pictures(chunks: ChunkDataset, parts: Parts, progress: bool) -> Tensor:
 def tasks_of(cut: Cut) -> Tensor:
     """Each episode's task, that of its first sample, `(E,)` int64; 0 where it has none."""
     task = torch.zeros(len(cut.count), dtype=torch.int64)
-    task[cut.count > 0] = cut.instruction[cut.first[cut.count > 0]]
+    task[cut.count > 0] = cut.instructions(cut.first[cut.count > 0])
     return task
 
 
@@ -195,14 +205,13 @@ def distances_of(cut: Cut, scored: Scored, novelty: Tensor, task: Tensor) -> dic
         made = scored.faulted[component]
         # The margin over a shift is a likelihood ratio, of one meaning in every task; other scores depend on the task.
         group, groups = task, int(task.max()) + 1
-        if component == "action/shift":
-            score, made = consistent_margin(score, episode, total), consistent_margin(made, again, total)
+        if component == ACTION_SHIFT:
             group, groups = torch.zeros_like(task), 1
         mean = episode_mean(score, episode, total, SHRINKAGE)
         score = score + owed_to_novelty(mean, novelty, GOOD_QUANTILE)[episode]
         good, bad = episode_mean(score, episode, total, SHRINKAGE), episode_mean(made, again, total, SHRINKAGE)
         distances[component] = fit_scale(good, bad, group, groups).distance(score, episode, group)
-        if component == "action/shift":
+        if component == ACTION_SHIFT:
             z = distances[component]
             distances[component] = torch.where(z > FAILED, FAILED + ALIGNED_GAIN * (z - FAILED), z).clamp(max=1.0)
     return distances
@@ -217,16 +226,15 @@ def _frame(
     w_min: float,
     w_max: float,
 ) -> pd.DataFrame:
-    episode_of_row = torch.from_numpy(table.episode_of_row)
+    episode_of_row, row = torch.from_numpy(table.episode_of_row), cut.frames(torch.arange(len(cut)))
 
     def everywhere(values: Tensor) -> Tensor:
         """Values of samples as those of frames: a frame without takes its episode's mean, or else the mean of all."""
         mean = episode_mean(values, cut.episode, table.num_episodes)
         frames = torch.where(mean.isnan(), values.mean(), mean)[episode_of_row]
-        return frames.index_copy(0, cut.row, values)
+        return frames.index_copy_(0, row, values)
 
-    z, whose = least(distances)
-    score = everywhere(z)
+    score = everywhere(least(distances)[0])
     weight = keep_sample_size(calibrated_weight(score, w_min=w_min, w_max=w_max))
     bare = (cut.count == 0)[episode_of_row]
     weight = torch.where(bare, weight[~bare].mean(), weight)
@@ -234,22 +242,29 @@ def _frame(
     for view in VIEWS:
         own = {component: z for component, z in distances.items() if view_of(component) == view}
         views[view] = everywhere(least(own)[0]) if own else torch.full_like(score, torch.nan)
-    stacked = torch.stack([views[view] for view in VIEWS]).nan_to_num(torch.inf)
-    lowest = stacked.min(dim=0)
-    components = np.full(table.num_frames, "", dtype=object)
-    components[cut.row.numpy()] = np.where(z < FAILED, np.array(list(distances))[whose], "")
     valid = torch.zeros(table.num_frames, dtype=torch.bool)
-    valid[cut.row] = True
-    return pd.DataFrame(
-        {
-            **score_file_keys(table),
-            "score": score.numpy(),
-            "weight": weight.numpy(),
-            "valid": valid.numpy(),
-            "scorer": scorer,
-            **{f"view_{view}": values.numpy() for view, values in views.items()},
-            "failed_view": np.where(lowest.values < FAILED, np.array(VIEWS)[lowest.indices], ""),
-            "failed_component": components,
-            "explaining_shift": shift[episode_of_row].numpy(),
-        }
-    )
+    valid[row] = True
+    component = torch.full((table.num_frames,), -1, dtype=torch.int8).index_copy_(0, row, _failing(distances))
+    columns = {
+        **score_file_keys(table),
+        "score": score.numpy(),
+        "weight": weight.numpy(),
+        "valid": valid.numpy(),
+        "scorer": scorer,
+        **{f"view_{view}": values.numpy() for view, values in views.items()},
+        "failed_view": _named(VIEWS, _failing(views)),
+        "failed_component": _named(tuple(distances), component),
+        "explaining_shift": shift[episode_of_row].numpy(),
+    }
+    return pd.DataFrame(columns, copy=False)
+
+
+def _failing(distances: Mapping[str, Tensor]) -> Tensor:
+    """Which of the distances is least, where that has failed, and -1 elsewhere; NaN is no evidence. Int8."""
+    z, whose = least({name: values.nan_to_num(torch.inf) for name, values in distances.items()})
+    return torch.where(z < FAILED, whose, -1).to(torch.int8)
+
+
+def _named(names: Sequence[str], which: Tensor) -> np.ndarray:
+    """The name of each number, "" of -1; objects, since numpy's own texts take as much as the longest in every row."""
+    return np.array([*names, ""], dtype=object)[which.numpy()]

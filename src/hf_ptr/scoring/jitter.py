@@ -20,6 +20,8 @@ JITTER = "action/jitter"
 FAULT_JITTER = 0.3
 # The median size of second differences of white noise, in deviations of the noise.
 OF_WHITE_NOISE = 6**0.5 * 0.6745
+# Values that are held to take their medians.
+HELD = 4_000_000
 
 
 def tremor(action: Tensor) -> Tensor:
@@ -50,20 +52,25 @@ def jitter_distance(cut: Cut, task: Tensor, generator: torch.Generator) -> dict[
     def chunks(rows: Tensor) -> Tensor:
         return cut.actions(rows).unflatten(1, (cut.chunk_size, -1))
 
-    moved, trembled = [], []
-    for rows in torch.arange(len(cut)).split(ROWS_A_PASS):
+    every = torch.arange(len(cut))
+    moved, real = [], torch.empty(len(cut))
+    for rows in every.split(ROWS_A_PASS):
         steady = chunks(rows)
         moved.append(steady.var(dim=1, correction=0).sum(dim=0))
-        trembled.append(tremor(steady))
-    movement, real = torch.stack(moved).sum(dim=0), torch.cat(trembled)
-    usual = real.median(dim=0).values / OF_WHITE_NOISE
+        real[rows] = -tremor(steady).mean(dim=1)
+    movement, usual = torch.stack(moved).sum(dim=0), torch.empty(cut.acted.width)
+    # A median wants all samples at once: a few dimensions at a time.
+    for some in torch.arange(cut.acted.width).split(max(1, HELD // len(cut))):
+        trembled = torch.empty(len(cut), len(some))
+        for rows in every.split(ROWS_A_PASS):
+            trembled[rows] = tremor(chunks(rows)[..., some])
+        usual[some] = trembled.median(dim=0).values / OF_WHITE_NOISE
     deviation = (FAULT_JITTER**2 * movement / len(cut) + usual.square()).sqrt()
-    again = torch.arange(0, len(cut), FAULT_STRIDE)
-    made = []
-    for rows in again.split(ROWS_A_PASS):
-        steady = chunks(rows)
-        made.append(tremor(steady + deviation * torch.randn(steady.shape, generator=generator)))
-    real, noisy = -real.mean(dim=1), -torch.cat(made).mean(dim=1)
+    again = every[::FAULT_STRIDE]
+    noisy = torch.empty(len(again))
+    for place in torch.arange(len(again)).split(ROWS_A_PASS):
+        steady = chunks(again[place])
+        noisy[place] = -tremor(steady + deviation * torch.randn(steady.shape, generator=generator)).mean(dim=1)
     total = len(cut.count)
     good = episode_mean(real, cut.episode, total, SHRINKAGE)
     bad = episode_mean(noisy, cut.episode[again], total, SHRINKAGE)

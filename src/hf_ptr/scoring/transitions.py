@@ -8,7 +8,7 @@ N samples, E episodes, F frames.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -81,8 +81,7 @@ class Features:
     @classmethod
     def of_table(cls, table: EpisodeTable, names: Sequence[str]) -> Features:
         """Numeric features by their names."""
-        columns = [torch.from_numpy(np.require(table.feature(name), requirements="W")) for name in names]
-        return cls(columns, normalization(table, names))
+        return cls([_writable(table.feature(name)) for name in names], normalization(table, names))
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         """Of frames `(…,)`: `(…, width)`."""
@@ -111,16 +110,15 @@ class Cut:
         felt: what the context has besides.
         acted: the actions, step by step.
         chunk_size, target_offset: L and Δ, frames.
-        episode_end: `(E,)` int64, the table's row after each episode.
-        first: `(E,)` int64, each episode's first sample.
+        begin, end: `(E,)` int64, the table's row of each episode's first frame, and the row after its last.
+        first: `(E,)` int64, each episode's first sample, that of its first frame.
         count: `(E,)` int64, its samples; 0 where it is too short.
-        row: `(N,)` int64, the table's row.
         episode: `(N,)` int64, position in the table.
-        time: `(N,)` int64, frames from the start of the episode.
-        instruction: `(N,)` int64.
+        task_index: `(F,)` int64, the instruction of each of the table's rows.
         change_scale: `(Do,)`, what the change of an observation is divided by.
-        action_of: `(N,)` int64, the sample whose actions each one has; None for its own.
-        consequence_of: `(N,)` int64, likewise for what followed.
+        action_of: the samples whose actions samples `(…,)` have; None for their own.
+        consequence_of: likewise for what followed.
+        instruction_of: the instructions that samples `(n,)` have instead of their own.
     """
 
     observed: tuple[Features, ...]
@@ -128,19 +126,19 @@ class Cut:
     acted: Features
     chunk_size: int
     target_offset: int
-    episode_end: Tensor
+    begin: Tensor
+    end: Tensor
     first: Tensor
     count: Tensor
-    row: Tensor
     episode: Tensor
-    time: Tensor
-    instruction: Tensor
+    task_index: Tensor
     change_scale: Tensor
-    action_of: Tensor | None = None
-    consequence_of: Tensor | None = None
+    action_of: Callable[[Tensor], Tensor] | None = None
+    consequence_of: Callable[[Tensor], Tensor] | None = None
+    instruction_of: Callable[[Tensor], Tensor] | None = None
 
     def __len__(self) -> int:
-        return len(self.row)
+        return len(self.episode)
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -151,41 +149,58 @@ class Cut:
     def take(self, rows: Tensor) -> Transitions:
         """The transitions of samples `(n,)`."""
         context = self.contexts(rows)
-        consequence = self._consequences(rows if self.consequence_of is None else self.consequence_of[rows])
+        consequence = self._consequences(rows if self.consequence_of is None else self.consequence_of(rows))
         change = (consequence - context[:, : consequence.shape[1]]) / self.change_scale
         return Transitions(
             context=context,
             action=self.actions(rows),
             consequence=consequence,
             change=change.clamp(-LIMIT, LIMIT),
-            instruction=self.instruction[rows],
+            instruction=self.instructions(rows),
             episode=self.episode[rows],
-            time=self.time[rows],
+            time=self.times(rows),
         )
+
+    def times(self, rows: Tensor) -> Tensor:
+        """The frames of samples `(…,)` from the start of their episodes, int64."""
+        return rows - self.first[self.episode[rows]]
+
+    def frames(self, rows: Tensor) -> Tensor:
+        """The table's rows of samples `(…,)`, int64."""
+        episode = self.episode[rows]
+        return rows - self.first[episode] + self.begin[episode]
+
+    def instructions(self, rows: Tensor) -> Tensor:
+        """The instructions of samples `(n,)`, int64."""
+        return self.task_index[self.frames(rows)] if self.instruction_of is None else self.instruction_of(rows)
 
     def contexts(self, rows: Tensor) -> Tensor:
         """What samples `(n,)` observed, and felt besides: `(n, Dc)`."""
-        return _joined((*self.observed, *self.felt), self.row[rows])
+        return _joined((*self.observed, *self.felt), self.frames(rows))
 
     def actions(self, rows: Tensor) -> Tensor:
         """The action chunks of samples `(…,)`: `(…, Da)`; zeros after the end of the episode."""
-        rows = rows if self.action_of is None else self.action_of[rows]
-        step = self.row[rows][..., None] + torch.arange(self.chunk_size)
-        inside = (step < self.episode_end[self.episode[rows]][..., None])[..., None]
-        last = int(self.episode_end[-1]) - 1
-        # In place: twelve shifts of a pass of chunks are what takes the most memory of all.
+        rows = rows if self.action_of is None else self.action_of(rows)
+        step = self.frames(rows)[..., None] + torch.arange(self.chunk_size)
+        inside = (step < self.end[self.episode[rows]][..., None])[..., None]
+        last = int(self.end[-1]) - 1
         values = self.acted.raw(step.clamp_(max=last)).masked_fill_(~inside, 0.0)
         return self.acted.scale_(values).mul_(inside).flatten(-2)
 
     def _consequences(self, rows: Tensor) -> Tensor:
-        return _joined(self.observed, self.row[rows] + self.target_offset)
+        return _joined(self.observed, self.frames(rows) + self.target_offset)
 
-    def changes(self) -> Tensor:
-        """How much every sample's observation changes, not yet on its own scale: `(N, Do)`."""
-        found = torch.empty(len(self), self.sizes[2])
-        for rows in _passes(len(self)):
-            found[rows] = self._consequences(rows) - _joined(self.observed, self.row[rows])
-        return found
+    def change_deviation(self) -> Tensor:
+        """By how much the samples' observations change, not yet on their own scale: standard deviations, `(Do,)`."""
+        count, mean, squares = 0, *torch.zeros(2, self.sizes[2], dtype=torch.float64)
+        # The deviations of passes are put together (Chan, Golub and LeVeque 1979), and no change is held.
+        for rows in torch.arange(len(self)).split(ROWS_A_PASS):
+            change = (self._consequences(rows) - _joined(self.observed, self.frames(rows))).double()
+            own, total = change.mean(dim=0), count + len(rows)
+            squares += (change - own).square().sum(dim=0) + (own - mean).square() * (count * len(rows) / total)
+            mean += (own - mean) * (len(rows) / total)
+            count = total
+        return (squares / max(count, 1)).sqrt().float()
 
 
 def cut_transitions(chunks: ChunkDataset, pictures: Tensor | None = None) -> Cut:
@@ -197,8 +212,6 @@ def cut_transitions(chunks: ChunkDataset, pictures: Tensor | None = None) -> Cut
         pictures: `(F, d)`, the features of what the cameras saw, where the observation is cameras.
     """
     table = chunks.table
-    left = np.repeat(table.starts + table.lengths, table.lengths) - np.arange(table.num_frames)
-    row = torch.from_numpy(np.flatnonzero(left > chunks.target_offset))
     felt: tuple[Features, ...] = ()
     if pictures is not None:
         # What followed is seen by the cameras and felt by the joints.
@@ -207,24 +220,22 @@ def cut_transitions(chunks: ChunkDataset, pictures: Tensor | None = None) -> Cut
         observed = (Features.of_table(table, chunks.observation_features),)
         if chunks.state_feature not in chunks.observation_features:
             felt = (Features.of_table(table, [chunks.state_feature]),)
-    episode = torch.from_numpy(table.episode_of_row)[row]
-    count = torch.bincount(episode, minlength=table.num_episodes)
+    count = torch.from_numpy(np.maximum(table.lengths - chunks.target_offset, 0))
     cut = Cut(
         observed=observed,
         felt=felt,
         acted=Features.of_table(table, [chunks.action_feature]),
         chunk_size=chunks.chunk_size,
         target_offset=chunks.target_offset,
-        episode_end=torch.from_numpy(table.starts + table.lengths),
+        begin=_writable(table.starts),
+        end=torch.from_numpy(table.starts + table.lengths),
         first=count.cumsum(0) - count,
         count=count,
-        row=row,
-        episode=episode,
-        time=torch.from_numpy(table.frame_index)[row],
-        instruction=torch.from_numpy(table.task_index[row.numpy()]),
+        episode=torch.arange(table.num_episodes).repeat_interleave(count),
+        task_index=_writable(table.task_index),
         change_scale=torch.ones(1),
     )
-    deviation = cut.changes().std(dim=0, correction=0)
+    deviation = cut.change_deviation()
     return replace(cut, change_scale=torch.where(deviation > 1e-4, deviation, 1.0))
 
 
@@ -241,33 +252,40 @@ def make_faults(cut: Cut, episodes: Tensor, known: Tensor, generator: torch.Gene
     total = len(cut.count)
     shift = torch.randint(FAULT_SHIFT[0], FAULT_SHIFT[1] + 1, (total,), generator=generator)
     shift = shift * (2 * torch.randint(2, (total,), generator=generator) - 1)
-    end = cut.count[cut.episode] - 1
-    moved = (cut.time + shift[cut.episode]).clamp(min=0).minimum(end) + cut.first[cut.episode]
+
+    def moved(rows: Tensor) -> Tensor:
+        episode = cut.episode[rows]
+        return (cut.times(rows) + shift[episode]).clamp(min=0).minimum(cut.count[episode] - 1) + cut.first[episode]
+
     faults = {"shifted": replace(cut, action_of=moved)}
     if len(episodes) > 1:
         order = episodes[torch.randperm(len(episodes), generator=generator)]
-        donor = torch.arange(total).index_copy(0, order, order.roll(1))[cut.episode]
-        other = cut.first[donor] + cut.time % cut.count[donor].clamp(min=1)
+        donors = torch.arange(total).index_copy(0, order, order.roll(1))
+
+        def other(rows: Tensor) -> Tensor:
+            donor = donors[cut.episode[rows]]
+            return cut.first[donor] + cut.times(rows) % cut.count[donor].clamp(min=1)
+
         faults["foreign"] = replace(cut, action_of=other)
         faults["consequence"] = replace(cut, consequence_of=other)
     choices = torch.nonzero(known).squeeze(1)
     if len(choices) > 1:
-        place = torch.searchsorted(choices, cut.instruction)
-        drawn = torch.randint(len(choices) - 1, (total,), generator=generator)[cut.episode]
-        drawn = drawn + (known[cut.instruction] & (drawn >= place))
-        faults["instruction"] = replace(cut, instruction=choices[drawn])
+        drawn = torch.randint(len(choices) - 1, (total,), generator=generator)
+
+        def wrong(rows: Tensor) -> Tensor:
+            own, choice = cut.instructions(rows), drawn[cut.episode[rows]]
+            # Who has a known instruction passes over it.
+            return choices[choice + (known[own] & (choice >= torch.searchsorted(choices, own)))]
+
+        faults["instruction"] = replace(cut, instruction_of=wrong)
     return faults
+
+
+def _writable(array: np.ndarray) -> Tensor:
+    """The array as a tensor, sharing its memory where that can be written: tensors always can."""
+    return torch.from_numpy(np.require(array, requirements="W"))
 
 
 def _joined(parts: Sequence[Features], rows: Tensor) -> Tensor:
     taken = [part[rows] for part in parts]
     return taken[0] if len(taken) == 1 else torch.cat(taken, dim=-1)
-
-
-def _passes(total: int) -> Iterator[Tensor]:
-    """The numbers below `total` in parts of `ROWS_A_PASS`; the last part has as many or more, where there are."""
-    begin = 0
-    while begin < total:
-        end = total if total - begin < 2 * ROWS_A_PASS else begin + ROWS_A_PASS
-        yield torch.arange(begin, end)
-        begin = end

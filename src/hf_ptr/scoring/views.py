@@ -17,7 +17,7 @@ be wrong. Pure tensors in, tensors out: N samples, C candidates, D embedding wid
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +26,13 @@ from hf_ptr import functional as F
 from hf_ptr.scoring.meaning import VIEWS
 from hf_ptr.scoring.transitions import Transitions
 
+# The component whose alternatives are a sample's own chunk some frames earlier and later.
+ACTION_SHIFT = "action/shift"
 # Each component, and the fault made on purpose that shows where a faulty sample lies on it.
 COMPONENTS = {
     "consequence/pool": "consequence",
     "action/pool": "foreign",
-    "action/shift": "shifted",
+    ACTION_SHIFT: "shifted",
     "instruction/pool": "instruction",
 }
 # Frames: nearer times of one episode are nearly the same transition, and no mismatch of each other.
@@ -147,7 +149,7 @@ class TransitionViews(nn.Module):
         samples: Transitions,
         pool: Transitions,
         *,
-        shifted: Tensor | None,
+        shifted: Iterable[Tensor],
         usable_shifts: Tensor,
         known: Tensor,
         components: Collection[str] = tuple(COMPONENTS),
@@ -162,8 +164,8 @@ class TransitionViews(nn.Module):
         Args:
             samples: N transitions.
             pool: C reference transitions; those of a sample's own episode are masked.
-            shifted: `(N, S, Da)`, each sample's action chunk taken S times earlier or later; needed for
-                `action/shift` alone.
+            shifted: the samples' action chunks taken earlier or later, S times `(N, Da)`; asked for one after the
+                other, for `action/shift` alone.
             usable_shifts: `(N, S)` bool.
             known: `(instructions,)` bool, the instructions that the heads have met; the others are no candidates.
             components: those wanted.
@@ -182,7 +184,8 @@ class TransitionViews(nn.Module):
             elif kind == "pool":
                 negatives = pooled[view]
             else:
-                negatives, usable = _unit(self.key_encoders[view](shifted)), usable_shifts
+                keys = [_unit(self.key_encoders[view](chunks)) for chunks in shifted]
+                negatives, usable = torch.stack(keys, dim=1), usable_shifts
             logits = self._logits(view, queries[view], own[view], negatives, usable)
             if kind == "shift":
                 found[component] = (logits[:, :1] - logits[:, 1:]).masked_fill(~usable, torch.nan)
