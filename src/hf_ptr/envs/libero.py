@@ -221,6 +221,11 @@ def _initial_states(file: Path) -> np.ndarray:
     """`(50, n)` of the simulation, from a pickle of which an array of numbers alone is read."""
     from numpy._core.multiarray import _reconstruct
 
-    allowed = [(_reconstruct, "numpy.core.multiarray._reconstruct"), np.ndarray, np.dtype, np.dtypes.Float64DType]
+    allowed: list[Any] = [
+        (_reconstruct, "numpy.core.multiarray._reconstruct"),
+        np.ndarray,
+        np.dtype,
+        np.dtypes.Float64DType,
+    ]
     with torch.serialization.safe_globals(allowed):
         return np.asarray(torch.load(file, weights_only=True))
