@@ -143,7 +143,7 @@ class LiberoEnv:
         # The initial state says nothing of what cannot be moved, as cabinets, whose places are drawn.
         self._env.seed(base)
         self._env.reset()
-        self._env.set_init_state(self._states[number % len(self._states)])
+        self._env.set_init_state(self._states[number])
         self._solved = False
         for _ in range(STILL_STEPS):
             observed, *_ = self._env.step(STILL)

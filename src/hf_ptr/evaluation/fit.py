@@ -50,15 +50,16 @@ def fitting_control(simulator: Simulator, checkpoint: Path, tasks: Sequence[str]
         config = RobotConfig.of(config, robot)
     _require_cameras(simulator, config)
     wrong = {
-        control: [(name, width) for name, width in _widths(simulator, config, interface) if _of(config, name) != width]
+        control: [
+            (name, width) for name, width in _widths(simulator, config, interface) if getattr(config, name) != width
+        ]
         for control, interface in simulator.interfaces.items()
     }
     fitting = [control for control in wrong if not wrong[control]]
     if not fitting:
         name, width = next(iter(wrong.values()))[0]
-        raise InputError(
-            f"{checkpoint} has {name} {_of(config, name)} but {simulator.name} needs {width}; it is of another robot"
-        )
+        own = getattr(config, name)
+        raise InputError(f"{checkpoint} has {name} {own} but {simulator.name} needs {width}; it is of another robot")
     told = [text for task in tasks if (text := simulator.instruction(task)) is not None]
     if told:
         VLAProcessor.from_pretrained(checkpoint).encode_instructions(told)
@@ -93,7 +94,3 @@ def _width(simulator: Simulator, interface: Interface, feature: str) -> int:
             f"{nearest(feature, known)}"
         )
     return interface.observations[feature]
-
-
-def _of(config: Any, name: str) -> int:
-    return int(getattr(config, name))
