@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Two processes share the cores in tests and benchmarks: one thread each, or they would wait for each other.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help install lint format test lerobot test-lerobot demo bench bench-clean bench-robustness bench-score bench-smoke bench-scaling soak test-deepspeed gl browser docs bench-import bench-loader clean
+.PHONY: help install lint format test lerobot test-lerobot libero test-libero demo bench bench-clean bench-robustness bench-score bench-smoke bench-scaling soak test-deepspeed gl browser docs bench-import bench-loader clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -60,6 +60,24 @@ test-lerobot: install lerobot  ## LeRobot reads back what is written, and its po
 	$(ONE_THREAD) HF_PTR_LEROBOT_PYTHON=$(CURDIR)/$(LEROBOT)/bin/python $(BIN)/pytest tests/test_lerobot.py
 	$(ONE_THREAD) $(LEROBOT)/bin/python -m pytest tests/test_lerobot_policies.py
 
+LIBERO := .venv-libero
+LIBERO_ENV := $(ONE_THREAD) LIBERO_CONFIG_PATH=$(CURDIR)/$(LIBERO)/settings
+# LIBERO brings a torchvision that a torch for CPUs cannot load, and does not use it. When it is first imported it asks
+# where its data shall lie. Its scenes come from the Hub; without them what needs none is tested.
+$(LIBERO)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(LIBERO)
+	$(LIBERO)/bin/pip install --quiet --constraint constraints.txt torch
+	$(LIBERO)/bin/pip install --quiet --constraint constraints.txt --editable '.[libero]' pytest pytest-timeout
+	$(LIBERO)/bin/pip uninstall --quiet --yes torchvision
+	echo N | $(LIBERO_ENV) $(LIBERO)/bin/python -c 'import libero.libero'
+	$(LIBERO_ENV) $(LIBERO)/bin/python -c 'from libero.libero import get_assets_path; get_assets_path()'
+	@touch $@
+
+libero: $(LIBERO)/.installed  ## Build .venv-libero, 3 GB
+
+test-libero: libero gl  ## Rollouts in LIBERO itself
+	$(LIBERO_ENV) $(LIBERO)/bin/python -m pytest -rs tests/test_libero.py
+
 test-deepspeed: install  ## DeepSpeed ZeRO 2 on two CPU processes; installs DeepSpeed and builds its operators
 	DS_BUILD_OPS=0 $(BIN)/pip install --quiet --no-build-isolation 'deepspeed>=0.19,<0.20' ninja
 	$(ONE_THREAD) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest tests/test_deepspeed.py
@@ -100,4 +118,4 @@ bench-scaling: install  ## How the cost of a step grows with batch, queue, candi
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.scaling
 
 clean:  ## Remove what was built
-	rm -rf $(VENV) $(LEROBOT) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(LEROBOT) $(LIBERO) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -297,7 +297,12 @@ def test_unknown_tasks_commands_and_checkpoints(tmp_path: Path, run_folder: Path
     assert "No such command 'recrod'" in the_line(hf_ptr("recrod"))
     assert "meta/info.json" in the_line(hf_ptr("evaluate", run_folder, "--dataset", tmp_path))
     assert "pass one of --env" in the_line(hf_ptr("evaluate", run_folder))
-    assert "unknown environment 'metawrld'" in the_line(hf_ptr("evaluate", run_folder, "--env", "metawrld"))
+    assert "unknown environment 'metawrld'. Did you mean 'metaworld'?" in the_line(
+        hf_ptr("evaluate", run_folder, "--env", "metawrld")
+    )
+    libero = hf_ptr("evaluate", run_folder, "--env", "libero", "--suite", "libero_goal", "--json", tmp_path / "r.json")
+    assert "LIBERO is not installed; pip install 'hf-libero>=0.1.4,<0.2'" in the_line(libero)
+    assert not (tmp_path / "r.json").exists()
 
 
 def test_no_space_left(metaworld_dataset: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rollouts of policies in Meta-World, and the success rates they give."""
+"""Rollouts of policies, in Meta-World, and the success rates they give."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import torch
 from rich.console import Console
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.envs.metaworld import ACTION, ENVIRONMENT_STATE, STATE
+from hf_ptr.envs.metaworld import ACTION, ENVIRONMENT_STATE, STATE, MetaWorld
 from hf_ptr.envs.tasks import INSTRUCTIONS, evaluation_seed
 from hf_ptr.errors import InputError
 from hf_ptr.evaluation import rollouts
-from hf_ptr.evaluation.rollouts import evaluate_metaworld, rollout_task
+from hf_ptr.evaluation.episodes import rollout_task
+from hf_ptr.evaluation.rollouts import evaluate_metaworld
 from hf_ptr.evaluation.success import SuccessRate, SuccessTable
 from hf_ptr.policies import VLAPolicy
 from hf_ptr.policies.vla.building import policy_from_dataset
@@ -78,7 +79,7 @@ class Broken(Policy):
 
 def test_an_expert_succeeds_everywhere() -> None:
     policy = Expert()
-    assert rollout_task(policy, tensors, TASK, SEEDS, max_steps=150) == [True] * len(SEEDS)
+    assert rollout_task(MetaWorld(), policy, tensors, TASK, SEEDS, max_steps=150) == [True] * len(SEEDS)
     assert policy.resets == 1
     # It ends as soon as the last episode is solved.
     assert len(policy.seen) < 150
@@ -86,14 +87,17 @@ def test_an_expert_succeeds_everywhere() -> None:
 
 def test_noise_succeeds_nowhere() -> None:
     policy = Noise(n_action_steps=8)
-    assert rollout_task(policy, tensors, TASK, SEEDS, max_steps=100, generator=torch.Generator()) == [False] * 6
+    assert (
+        rollout_task(MetaWorld(), policy, tensors, TASK, SEEDS, max_steps=100, generator=torch.Generator())
+        == [False] * 6
+    )
     # 100 steps in chunks of 8: the last is cut short.
     assert len(policy.seen) == 13
 
 
 def test_solved_episodes_keep_their_row_and_are_not_stepped_further() -> None:
     policy = Expert()
-    rollout_task(policy, tensors, TASK, SEEDS, max_steps=150)
+    rollout_task(MetaWorld(), policy, tensors, TASK, SEEDS, max_steps=150)
     seen = np.stack(policy.seen)
     assert seen.shape == (len(policy.seen), len(SEEDS), 39)
     moved = np.abs(np.diff(seen, axis=0)).max(axis=2) > 0
@@ -107,23 +111,23 @@ def test_solved_episodes_keep_their_row_and_are_not_stepped_further() -> None:
 
 def test_an_episode_does_not_depend_on_its_neighbours() -> None:
     together, alone = Expert(), Expert()
-    rollout_task(together, tensors, TASK, SEEDS[:3], max_steps=20)
-    rollout_task(alone, tensors, TASK, SEEDS[1:2], max_steps=20)
+    rollout_task(MetaWorld(), together, tensors, TASK, SEEDS[:3], max_steps=20)
+    rollout_task(MetaWorld(), alone, tensors, TASK, SEEDS[1:2], max_steps=20)
     np.testing.assert_array_equal(np.stack(together.seen)[:, 1], np.stack(alone.seen)[:, 0])
 
 
 def test_steps_are_counted_exactly() -> None:
     """An episode that is solved at step n is solved with max_steps n, and is not with n - 1."""
     policy = Expert()
-    rollout_task(policy, tensors, TASK, SEEDS[:1], max_steps=150)
+    rollout_task(MetaWorld(), policy, tensors, TASK, SEEDS[:1], max_steps=150)
     needed = len(policy.seen)
-    assert rollout_task(Expert(), tensors, TASK, SEEDS[:1], max_steps=needed) == [True]
-    assert rollout_task(Expert(), tensors, TASK, SEEDS[:1], max_steps=needed - 1) == [False]
+    assert rollout_task(MetaWorld(), Expert(), tensors, TASK, SEEDS[:1], max_steps=needed) == [True]
+    assert rollout_task(MetaWorld(), Expert(), tensors, TASK, SEEDS[:1], max_steps=needed - 1) == [False]
 
 
 def test_actions_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(InputError, match="actions for 'reach-v3' are NaN or infinite"):
-        rollout_task(Broken(n_action_steps=8), tensors, TASK, SEEDS[:2], max_steps=100)
+        rollout_task(MetaWorld(), Broken(n_action_steps=8), tensors, TASK, SEEDS[:2], max_steps=100)
 
 
 def save_checkpoint(folder: Path, observation: str = ENVIRONMENT_STATE, state_width: int = 4) -> Path:
@@ -160,7 +164,7 @@ def test_a_checkpoint_is_evaluated_the_same_by_any_number_of_workers(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = torch.get_num_threads()
-    monkeypatch.setattr(rollouts, "EPISODES_TOGETHER", 5)
+    monkeypatch.setattr(MetaWorld, "episodes_together", 5)
     settings = {"tasks": ["drawer-close", "reach"], "episodes": 8, "max_steps": 32}
     one = evaluate_metaworld(checkpoint, **settings, workers=1, cache=tmp_path / "one")
     two = evaluate_metaworld(checkpoint, **settings, workers=2, cache=tmp_path / "two")
@@ -197,6 +201,17 @@ def test_other_weights_do_not_take_kept_results(checkpoint: Path, tmp_path: Path
     for folder in (checkpoint, other):
         evaluate_metaworld(folder, ["reach"], 1, max_steps=8, workers=1, cache=tmp_path / "cache")
     assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+@pytest.mark.parametrize(("source", "key"), [(None, "ed9a84de627a1f7e"), ("sawyer", "394b40b6903361f3")])
+def test_results_kept_before_there_were_other_simulators_are_found(source: str | None, key: str) -> None:
+    """Keys of files that rollouts in Meta-World wrote when they knew no other environment."""
+    batch = rollouts._Batch(
+        simulator=MetaWorld(), checkpoint="runs/ptr", digest="0" * 64, identity=(("metaworld", "3.1.1"),),
+        task="reach-v3", control="hand", seed=0, first=0, count=20, max_steps=300, cache="cache", source=source,
+    )  # fmt: skip
+    assert batch._path() == Path("cache") / f"reach-v3-0-{key}.json"
+    assert MetaWorld().identity().keys() == {"metaworld"}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ NEEDED = ("torch", "transformers", "accelerate", "peft", "datasets", "huggingfac
 OPTIONAL = {
     "metaworld": "simulated demonstrations and rollouts: pip install 'hf-ptr[metaworld]'",
     "PyOpenGL": "pictures from the simulator: pip install 'hf-ptr[pixels]'",
+    "hf-libero": "rollouts in LIBERO, on Linux: pip install 'hf-ptr[libero]'",
     "lerobot": "LeRobot's own tools and policies: pip install lerobot (Python 3.12 or newer)",
 }
 # What cameras of public datasets are encoded in.

@@ -7,16 +7,20 @@ from typing import Annotated
 
 import typer
 
-from hf_ptr.cli.record import DEFAULT_TASKS
-
 
 def evaluate(
     checkpoints: Annotated[list[Path], typer.Argument(help="Folders or Hub ids of saved policies.")],
-    env: Annotated[str | None, typer.Option(help="Environment to roll out in: metaworld.")] = None,
+    env: Annotated[str | None, typer.Option(help="Environment to roll out in: metaworld, libero or robocasa.")] = None,
     dataset: Annotated[
         Path | None, typer.Option(help="Folder or Hub id of a LeRobotDataset to measure the action error on.")
     ] = None,
-    tasks: Annotated[str, typer.Option(help="Tasks of the environment, comma-separated.")] = DEFAULT_TASKS,
+    suite: Annotated[
+        str | None, typer.Option(help="Tasks of libero or robocasa that go together, such as libero_spatial.")
+    ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(help="Tasks of the environment, comma-separated.", show_default="MT10, or all of the suite"),
+    ] = None,
     episodes: Annotated[
         str | None, typer.Option(help="Rollouts per task, or held-out episode ids of the dataset, as in 16:20.")
     ] = None,
@@ -25,7 +29,10 @@ def evaluate(
         typer.Option(help="Of a policy of a mixture: the source that it is to act for.", show_default="by its name"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of initial states and of the policy's noise.")] = 0,
-    max_steps: Annotated[int, typer.Option(help="Steps after which a rollout has failed.")] = 300,
+    max_steps: Annotated[
+        int | None,
+        typer.Option(help="Steps after which a rollout has failed.", show_default="300, or as the suite says"),
+    ] = None,
     workers: Annotated[int, typer.Option(help="Processes that roll out.")] = 2,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results here.")] = None,
 ) -> None:
@@ -35,37 +42,43 @@ def evaluate(
 
         hf-ptr evaluate runs/ptr --env metaworld --episodes 20
 
+        hf-ptr evaluate runs/ptr --env libero --suite libero_spatial --episodes 10
+
         hf-ptr evaluate runs/sft runs/ptr --dataset data/g1_bottle --episodes 16:20 --json results.json
 
         hf-ptr evaluate runs/mixture/ptr --env metaworld --source mt10-pixels
     """
     from rich.console import Console
 
-    from hf_ptr.errors import InputError, nearest
+    from hf_ptr.errors import InputError
     from hf_ptr.files import write_json
     from hf_ptr.hub.places import model_folder
 
     console = Console()
     if (env is None) == (dataset is None):
-        raise InputError("pass one of --env metaworld and --dataset FOLDER, to say where to evaluate")
+        raise InputError("pass one of --env NAME and --dataset FOLDER, to say where to evaluate")
     names = {name: model_folder(place) for name, place in checkpoint_names(checkpoints).items()}
     if env is not None:
-        if env != "metaworld":
-            raise InputError(f"unknown environment {env!r}.{nearest(env, ['metaworld'])} Known: metaworld")
-        from hf_ptr.evaluation.rollouts import evaluate_metaworld
+        from hf_ptr.envs.simulator import simulator_named
+        from hf_ptr.evaluation.rollouts import evaluate_in
 
+        simulator = simulator_named(env, suite)
         number = episodes or "20"
         if not number.isdigit():
             raise InputError(f"--episodes {number!r} is no number; in an environment it is the rollouts per task")
-        wanted = [task.strip() for task in tasks.split(",") if task.strip()]
+        wanted = None if tasks is None else [task.strip() for task in tasks.split(",") if task.strip()]
         arms = {}
         for name, folder in names.items():
-            result = evaluate_metaworld(
-                folder, wanted, int(number), seed=seed, max_steps=max_steps, workers=workers, source=source
+            result = evaluate_in(
+                simulator, folder, wanted, int(number), seed=seed, max_steps=max_steps, workers=workers, source=source
             )
             console.print(result.to_rich(title=name))
             arms[name] = result.to_dict()
-        how = {"environment": env, "seed": seed, "max_steps": max_steps}
+        limits = {task: max_steps or simulator.steps(task) for task in simulator.tasks(wanted)}
+        same = len(set(limits.values())) == 1
+        how = {"environment": env, "seed": seed, "max_steps": next(iter(limits.values())) if same else limits}
+        if suite is not None:
+            how["suite"] = suite
     else:
         from hf_ptr.evaluation.offline import compare, evaluate_dataset
         from hf_ptr.hub.datasets import load_table

@@ -6,14 +6,16 @@ import copy
 import importlib.metadata
 import os
 import warnings
+from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_ptr.envs.controls import control_of
+from hf_ptr.envs.controls import CONTROLS, control_of
 from hf_ptr.envs.rendering import Camera
-from hf_ptr.envs.tasks import INSTRUCTIONS, task_name
+from hf_ptr.envs.simulator import Interface
+from hf_ptr.envs.tasks import DEFAULT_TASKS, INSTRUCTIONS, evaluation_seed, task_name, task_names
 from hf_ptr.errors import InputError
 
 if TYPE_CHECKING:
@@ -135,6 +137,10 @@ class MetaWorldEnv:
         """The action `(da,)` float32 that tells the robot what an operator does, `(4,)` as of `expert_action`."""
         return self._control.action(self._env, np.asarray(displacement))
 
+    def pictures(self) -> np.ndarray:
+        """What its only camera sees now, `(1, pixels, pixels, 3)`."""
+        return self.picture()[None]
+
     def picture(self) -> np.ndarray:
         """What the camera sees now: `(pixels, pixels, 3)` uint8 RGB."""
         if self._camera is None:
@@ -150,6 +156,46 @@ class MetaWorldEnv:
     def _features(self) -> dict[str, np.ndarray]:
         observation = self._observation.astype(np.float32)
         return {ENVIRONMENT_STATE: observation, STATE: self._control.state(self._env, self._observation)}
+
+
+class MetaWorld:
+    """Meta-World as a [`Simulator`]: no policy is tested on an initial state that is ever recorded."""
+
+    name = "Meta-World"
+    frame_rates: tuple[float, ...] = (FPS,)
+    longest_episode = LONGEST_EPISODE
+    # Each with its own simulation of some 25 MB.
+    episodes_together = 25
+    cameras: tuple[str, ...] = (IMAGE,)
+
+    @property
+    def interfaces(self) -> Mapping[str, Interface]:
+        """Displacements of the hand, or of the joints."""
+        return {control: _interface(control) for control in CONTROLS}
+
+    def identity(self) -> dict[str, str]:
+        return {"metaworld": metaworld_version()}
+
+    def tasks(self, names: Sequence[str] | None) -> list[str]:
+        return task_names(DEFAULT_TASKS if names is None else names)
+
+    def steps(self, task: str) -> int:
+        return MAX_STEPS
+
+    def instruction(self, task: str) -> str:
+        return INSTRUCTIONS[task]
+
+    def episode_seed(self, base: int, task: str, number: int) -> int:
+        return evaluation_seed(base, task, number)
+
+    def environment(self, task: str, control: str, cameras: Sequence[str], pixels: int) -> MetaWorldEnv:
+        return MetaWorldEnv(task, pixels if cameras else None, control)
+
+
+def _interface(control: str) -> Interface:
+    widths = {name: int(feature["shape"][0]) for name, feature in dataset_features(control=control).items()}
+    action_dim = widths.pop(ACTION)
+    return Interface(widths, action_dim)
 
 
 @cache

@@ -103,8 +103,9 @@ def read_results(file: str | Path, name: str) -> list[Result]:
         raise InputError(f"{file} holds no results of {name}, but of {', '.join(arms)}")
     how = told.get("evaluation") or {}
     where = str(how.get("environment") or how.get("dataset") or "unknown")
-    readable = {"metaworld": "Meta-World"}.get(where, where)
-    details = {key: how[key] for key in ("seed", "max_steps", "episode_ids", "revision") if how.get(key) is not None}
+    readable = {"metaworld": "Meta-World", "libero": "LIBERO", "robocasa": "RoboCasa"}.get(where, where)
+    told_of = ("suite", "seed", "max_steps", "episode_ids", "revision")
+    details = {key: how[key] for key in told_of if how.get(key) is not None}
     common: dict[str, Any] = {"where": readable, "dataset": where, "details": details}
     if "success" in arm:
         low, high = arm["interval"]
