@@ -103,7 +103,8 @@ def test_a_fit_of_scores_holds_few_numbers_a_frame(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(novelty, "SEARCHED", 256)
     monkeypatch.setattr(jitter, "HELD", 1024)
     sizes, tensors, arrays = (20, 60), [], []
-    for episodes in sizes:
+    # The first is not counted: what is made once, whatever the size, is made there.
+    for episodes in (sizes[0], *sizes):
         table = drifting_table([LENGTH] * episodes)
         # Wide vectors, so that whatever is made of all of them at once stands out.
         wide = {name: np.tile(column, (1, 32)) for name, column in table.columns.items()}
@@ -115,5 +116,6 @@ def test_a_fit_of_scores_holds_few_numbers_a_frame(monkeypatch: pytest.MonkeyPat
             tracemalloc.stop()
         tensors.append(peak_of(profiler))
     frames = (sizes[1] - sizes[0]) * LENGTH
-    assert (tensors[1] - tensors[0]) / frames < 64
-    assert (arrays[1] - arrays[0]) / frames < 256
+    assert (tensors[2] - tensors[1]) / frames < 64
+    # A copy of either of the vectors would be 512 and more.
+    assert (arrays[2] - arrays[1]) / frames < 448
