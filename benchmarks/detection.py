@@ -10,27 +10,17 @@ is not fitted again. Results in `benchmarks/results/detection.json`, shown in `d
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import time
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from rich.progress import track
-
+from benchmarks.fits import Cell, corrupted_chunks, fill
 from benchmarks.robustness.figures import score_figures
-from benchmarks.robustness.running import CALIBRATED, FIGURES, checkout, code_hash, data_hash
-from benchmarks.robustness.suites import ROOT, SUITES
-from hf_ptr.data.chunks import ChunkDataset
-from hf_ptr.data.corruption import corrupt
-from hf_ptr.data.lerobot_reader import read_dataset
-from hf_ptr.data.recording import record_metaworld
-from hf_ptr.files import write_json
+from benchmarks.robustness.suites import ROOT
 from hf_ptr.scoring.fitting import fit_scores
 
 RESULTS = ROOT / "benchmarks" / "results" / "detection.json"
-SUITE = SUITES["mt10-state"]
 CORRUPTIONS = (
     "hard",
     "misaligned",
@@ -46,28 +36,17 @@ CORRUPTIONS = (
 )
 
 
+def figures_of(cell: Cell) -> dict[str, Any]:
+    """AUROC and weights of the score."""
+    chunks, truth = corrupted_chunks(cell["corruption"], cell["seed"])
+    return score_figures(fit_scores(chunks, seed=cell["seed"], progress=False), chunks.table, truth)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
-    options = parser.parse_args()
-    code, commit = code_hash(FIGURES + CALIBRATED), checkout()
-    lines: list[dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    for seed in range(options.seeds):
-        folder = SUITE.demonstrations_of(seed)
-        if not folder.exists():
-            record_metaworld(SUITE.tasks, SUITE.demonstrations, folder, seed=seed)
-        data = data_hash(folder)
-        for corruption in track(CORRUPTIONS, f"seed {seed}"):
-            key = {"corruption": corruption, "seed": seed, "data_hash": data, "code_hash": code}
-            if any(key.items() <= line.items() for line in lines):
-                continue
-            start = time.monotonic()
-            table, truth = corrupt(read_dataset(folder), corruption, seed)
-            chunks = ChunkDataset(table, observation_features=["observation.environment_state"])
-            figures = score_figures(fit_scores(chunks, seed=seed, progress=False), table, truth)
-            lines = [line for line in lines if (line["corruption"], line["seed"]) != (corruption, seed)]
-            lines.append({**key, **figures, "seconds": round(time.monotonic() - start, 1), "commit": commit})
-            write_json(lines, RESULTS)
+    seeds = range(parser.parse_args().seeds)
+    fill(RESULTS, [{"corruption": name, "seed": seed} for seed in seeds for name in CORRUPTIONS], figures_of)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,7 @@ is not fitted again. Results in `benchmarks/results/score_ablations.json`, shown
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -23,22 +21,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 
+from benchmarks.fits import Cell, corrupted_chunks, fill
 from benchmarks.robustness.figures import score_figures
-from benchmarks.robustness.running import CALIBRATED, FIGURES, checkout, code_hash, data_hash
-from benchmarks.robustness.suites import ROOT, SUITES
-from hf_ptr.data.chunks import ChunkDataset
-from hf_ptr.data.corruption import corrupt
-from hf_ptr.data.lerobot_reader import read_dataset
-from hf_ptr.files import write_json
+from benchmarks.robustness.suites import ROOT
 from hf_ptr.scoring import calibration, crossfitting, fitting, jitter
 from hf_ptr.scoring.calibration import WIDTH, Scale
 from hf_ptr.scoring.transitions import Cut
 
 RESULTS = ROOT / "benchmarks" / "results" / "score_ablations.json"
-SUITE = SUITES["mt10-state"]
 CORRUPTIONS = ("hard", "misaligned", "clean")
 
 
@@ -84,11 +76,7 @@ def centred() -> Iterator[None]:
         yield
 
 
-def no_tremor() -> AbstractContextManager:
-    """The score by its heads alone."""
-    return patch.object(fitting, "jitter_distance", lambda *args: {})
-
-
+# As they are, for those that stand in their place.
 crossfitting_train_heads, fitting_distances_of = crossfitting.train_heads, fitting.distances_of
 Variant = tuple[Callable[[], AbstractContextManager], dict[str, Any]]
 VARIANTS: dict[str, Variant] = {
@@ -99,7 +87,7 @@ VARIANTS: dict[str, Variant] = {
     "no action among other samples": (partial(without, "action/pool"), {}),
     "no action among its neighbours": (partial(without, "action/shift"), {}),
     "no instruction view": (partial(without, "instruction/pool"), {}),
-    "no tremor": (no_tremor, {}),
+    "no tremor": (partial(patch.object, fitting, "jitter_distance", lambda *args: {}), {}),
     "chunks for themselves": (partial(patch.object, Scale, "distance", each_for_itself), {}),
     "nothing owed to novelty": (
         partial(patch.object, fitting, "owed_to_novelty", lambda mean, novelty, quantile: torch.zeros_like(novelty)),
@@ -109,39 +97,29 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
-def figures_of(variant: Variant, corruption: str, seed: int) -> dict[str, Any]:
+def figures_of(cell: Cell) -> dict[str, Any]:
     """AUROC and weights of the score with a part left out."""
-    left_out, settings = variant
-    table, truth = corrupt(read_dataset(SUITE.demonstrations_of(seed)), corruption, seed)
-    chunks = ChunkDataset(table, observation_features=["observation.environment_state"])
+    left_out, settings = VARIANTS[cell["variant"]]
+    chunks, truth = corrupted_chunks(cell["corruption"], cell["seed"])
     with left_out():
-        scores = fitting.fit_scores(chunks, seed=seed, progress=False, **settings)
-    weight, faulty = scores.weight.to_numpy(np.float64), np.repeat(truth.any, table.lengths)
+        scores = fitting.fit_scores(chunks, seed=cell["seed"], progress=False, **settings)
+    weight, faulty = scores.weight.to_numpy(np.float64), np.repeat(truth.any, chunks.table.lengths)
     parts = {"weight_good": weight[~faulty], "weight_faulty": weight[faulty]}
     means = {name: float(part.mean()) if len(part) else None for name, part in parts.items()}
-    return {**score_figures(scores, table, truth), **means}
+    return {**score_figures(scores, chunks.table, truth), **means}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
-    options = parser.parse_args()
-    code, commit = code_hash(FIGURES + CALIBRATED), checkout()
-    lines: list[dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    wanted = [
-        (seed, corruption, name) for seed in range(options.seeds) for name in VARIANTS for corruption in CORRUPTIONS
+    seeds = range(parser.parse_args().seeds)
+    cells = [
+        {"variant": name, "corruption": corruption, "seed": seed}
+        for seed in seeds
+        for name in VARIANTS
+        for corruption in CORRUPTIONS
     ]
-    for seed, corruption, name in track(wanted, "fitting"):
-        data = data_hash(SUITE.demonstrations_of(seed))
-        key = {"variant": name, "corruption": corruption, "seed": seed, "data_hash": data, "code_hash": code}
-        if any(key.items() <= line.items() for line in lines):
-            continue
-        start = time.monotonic()
-        figures = figures_of(VARIANTS[name], corruption, seed)
-        same = (name, corruption, seed)
-        lines = [line for line in lines if (line["variant"], line["corruption"], line["seed"]) != same]
-        lines.append({**key, **figures, "seconds": round(time.monotonic() - start, 1), "commit": commit})
-        write_json(lines, RESULTS)
+    fill(RESULTS, cells, figures_of)
 
 
 if __name__ == "__main__":

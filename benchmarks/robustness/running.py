@@ -121,12 +121,13 @@ def run_cell(cell: Cell, hashes: Hashes, commit: str, keep: bool = False) -> dic
     """
     start = time.monotonic()
     arm, suite = arm_of(cell.arm), cell.definition
+    data = {control: _corrupted(cell, control) for control in suite.controls}
     scores, files = None, {}
     if arm.weighting is not None:
         other = None if cell.needed is None else train(cell.needed, suite.controls, keep=keep)
         for control in suite.controls:
             scores = score_file(
-                arm.weighting, *_corrupted(cell, control), cell.seed, observation_features=_observed(cell), other=other
+                arm.weighting, *data[control], cell.seed, observation_features=_observed(cell), other=other
             )
             files[control] = write_scores(scores, cell.folder.parent / f"{cell.arm}-{control}.parquet")
     solved = {}
@@ -157,7 +158,8 @@ def run_cell(cell: Cell, hashes: Hashes, commit: str, keep: bool = False) -> dic
         "successes": sum(map(sum, solved.values())),
         "episodes": sum(map(len, solved.values())),
         "outcomes": {row: "".join("01"[one] for one in of_row) for row, of_row in solved.items()},
-        **_score_figures(cell, folder, scores),
+        # A scorer of a mixture does not score a dataset alone.
+        **(_score_figures(cell, folder, scores, *data[suite.controls[0]]) if len(data) == 1 else NO_FIGURES),
         "seconds": round(time.monotonic() - start, 1),
         "commit": commit,
         **hashes,
@@ -246,11 +248,10 @@ def checkout() -> str:
     return subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def _score_figures(cell: Cell, folder: Path, scores: pd.DataFrame | None) -> dict[str, Any]:
-    """Of the weights that a run was given or has made; a scorer of a mixture does not score a dataset alone."""
-    if len(cell.definition.controls) > 1:
-        return NO_FIGURES
-    table, truth = _corrupted(cell, cell.definition.controls[0])
+def _score_figures(
+    cell: Cell, folder: Path, scores: pd.DataFrame | None, table: EpisodeTable, truth: CorruptionTruth
+) -> dict[str, Any]:
+    """Of the weights that a run was given or has made."""
     if (folder / SCORES_FILE).exists():
         scores = pd.read_parquet(folder / SCORES_FILE)
     elif scores is None and (folder / "scorer").is_dir():

@@ -111,6 +111,7 @@ def read_scores(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         raise InputError(f"{path}: every weight is 0; score the data again")
     if "frame_index" not in scores:
         scores["frame_index"] = scores.groupby("episode_index").cumcount()
+    # Nearly every file is in order, and sorting would hold it twice.
     episode, frame = np.diff(scores.episode_index), np.diff(scores.frame_index)
     if not ((episode > 0) | ((episode == 0) & (frame >= 0))).all():
         scores = scores.sort_values(["episode_index", "frame_index"], kind="stable", ignore_index=True)

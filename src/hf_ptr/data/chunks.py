@@ -118,20 +118,20 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
             height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
             self.observation = Pictures(table, cameras, (height, width))
         else:
-            observations = [_tensor(table.feature(name)) for name in observation_features]
+            observations = [shared_tensor(table.feature(name)) for name in observation_features]
             self.observation = observations[0] if len(observations) == 1 else torch.cat(observations, dim=1)
-        self.state = _tensor(table.feature(state_feature))
-        self.action = _tensor(table.feature(action_feature))
+        self.state = shared_tensor(table.feature(state_feature))
+        self.action = shared_tensor(table.feature(action_feature))
         self.weights = None if weights is None else _weights_of(table, weights)
-        self._task_index = _tensor(table.task_index)
-        self._frame_id = _tensor(table.frame_id)
-        self._observed_id = _tensor(table.observed_id)
-        self._episode_id = _tensor(np.repeat(table.episode_index, table.lengths))
-        self._episode_end = _tensor(np.repeat(table.starts + table.lengths, table.lengths))
+        self._task_index = shared_tensor(table.task_index)
+        self._frame_id = shared_tensor(table.frame_id)
+        self._observed_id = shared_tensor(table.observed_id)
+        self._episode_id = shared_tensor(np.repeat(table.episode_index, table.lengths))
+        self._episode_end = shared_tensor(np.repeat(table.starts + table.lengths, table.lengths))
 
         # Frame f is chunk number f // S of its phase's chain, and the chain is cut every T chunks: a segment starts
         # wherever that number is a multiple of T.
-        frame = _tensor(table.frame_index)
+        frame = shared_tensor(table.frame_index)
         first = (frame // chunk_stride) % segment_chunks == 0
         rows = torch.arange(len(frame))
         self._previous_id = torch.where(first, -1, self._frame_id[torch.where(first, rows, rows - chunk_stride)])
@@ -246,9 +246,9 @@ def checked_rows(indices: Sequence[int], chunks: int) -> torch.Tensor:
 def _weights_of(table: EpisodeTable, weights: np.ndarray) -> torch.Tensor:
     if weights.shape != (table.num_frames,):
         raise InputError(f"weights have the shape {weights.shape}, not ({table.num_frames},)")
-    return _tensor(np.asarray(weights, dtype=np.float32))
+    return shared_tensor(np.asarray(weights, dtype=np.float32))
 
 
-def _tensor(array: np.ndarray) -> torch.Tensor:
+def shared_tensor(array: np.ndarray) -> torch.Tensor:
     """The array as a tensor, sharing its memory; a read-only array is copied, since tensors are always writable."""
     return torch.from_numpy(array if array.flags.writeable else array.copy())

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from hf_ptr.data.chunks import Batch, ChunkDataset, checked_rows
+from hf_ptr.data.robots import observes_state
 from hf_ptr.data.sources import Source
 from hf_ptr.data.statistics import CONSTANT_BELOW
 from hf_ptr.embodiment import UnifiedActionSpace
@@ -75,7 +76,7 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
         if repeated:
             raise InputError(f"two sources are called {repeated[0]!r}; give one another name")
         self.observation_features = tuple(observation_features) or (state_feature,)
-        self._observes_state = self.observation_features == (state_feature,)
+        self._observes_state = observes_state(self.observation_features, state_feature)
         self.parts = [
             ChunkDataset(
                 source.table,
@@ -240,6 +241,10 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
     def to_dict(self) -> list[dict[str, Any]]:
         """What is needed to act with a policy of the mixture, of each source, as JSON holds it."""
         return [source.to_dict() for source in self.sources]
+
+
+# What a run trains on: a dataset of chunks, or several.
+Chunks = ChunkDataset | MixtureDataset
 
 
 def _require_same_widths(sources: Sequence[Source], names: Sequence[str]) -> None:

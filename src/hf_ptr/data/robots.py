@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,11 @@ class Robot:
     def _scale(self, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
         scale = self.scale[kind]
         return torch.from_numpy(scale["mean"]), torch.from_numpy(scale["std"])
+
+
+def observes_state(observation_features: Sequence[str], state_feature: str) -> bool:
+    """Whether what a mixture observes is the state, which every robot has in its own dimensions."""
+    return list(observation_features) == [state_feature]
 
 
 def robot_of(folder: Path, name: str | None, hints: tuple[str, ...] = ()) -> Robot | None:

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import Sampler
 
-from hf_ptr.data.chunks import ChunkDataset
-from hf_ptr.data.mixture import MixtureDataset
+from hf_ptr.data.mixture import Chunks
 
 
 class SegmentBatches(Sampler[list[int]]):
@@ -34,7 +33,7 @@ class SegmentBatches(Sampler[list[int]]):
 
     def __init__(
         self,
-        dataset: ChunkDataset | MixtureDataset,
+        dataset: Chunks,
         batch_size: int,
         *,
         shuffle: bool = True,

@@ -22,8 +22,8 @@ import torch
 
 from hf_ptr.envs.installed import installed_version
 from hf_ptr.envs.rendering import select_backend
-from hf_ptr.envs.simulator import Interface, selected
-from hf_ptr.errors import InputError, nearest
+from hf_ptr.envs.simulator import Interface, known_suite, selected
+from hf_ptr.errors import InputError
 
 # Suites, and the steps after which an episode has failed: LeRobot's, somewhat more than the longest demonstration has.
 SUITES = {"libero_spatial": 280, "libero_object": 280, "libero_goal": 300, "libero_10": 520, "libero_90": 400}
@@ -64,12 +64,7 @@ class Libero:
     interfaces: Mapping[str, Interface] = {"hand": Interface({STATE: 8}, ACTION_DIM)}
 
     def __init__(self, suite: str | None) -> None:
-        if suite not in SUITES:
-            known = ", ".join(SUITES)
-            if suite is None:
-                raise InputError(f"LIBERO has several suites; name one with --suite: {known}")
-            raise InputError(f"LIBERO has no suite {suite!r}.{nearest(suite, SUITES)} It has: {known}")
-        self.suite = suite
+        self.suite = known_suite(suite, SUITES, self.name, "suites")
 
     def identity(self) -> dict[str, str]:
         _require_files()

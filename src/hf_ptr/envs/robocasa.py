@@ -18,8 +18,8 @@ import numpy as np
 
 from hf_ptr.envs.installed import installed_version
 from hf_ptr.envs.rendering import select_backend
-from hf_ptr.envs.simulator import Interface, selected
-from hf_ptr.errors import InputError, nearest
+from hf_ptr.envs.simulator import Interface, known_suite, selected
+from hf_ptr.errors import InputError
 
 # Sets of tasks by RoboCasa's names, and the kitchens and objects that belong to them.
 SUITES = {
@@ -86,12 +86,7 @@ class RoboCasa:
     }
 
     def __init__(self, suite: str | None) -> None:
-        if suite not in SUITES:
-            known = ", ".join(SUITES)
-            if suite is None:
-                raise InputError(f"RoboCasa has several sets of tasks; name one with --suite: {known}")
-            raise InputError(f"RoboCasa has no suite {suite!r}.{nearest(suite, SUITES)} It has: {known}")
-        self.suite = suite
+        self.suite = known_suite(suite, SUITES, self.name, "sets of tasks")
 
     def identity(self) -> dict[str, str]:
         robosuite = installed_version("robosuite", ">=1.5.2,<1.6", "robosuite", _INSTALL)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -164,6 +164,26 @@ def selected(names: Sequence[str], known: Mapping[str, object] | Sequence[str], 
             raise InputError(f"task {task!r} is named twice; name each task once")
         tasks.append(task)
     return tasks
+
+
+def known_suite(suite: str | None, known: Collection[str], title: str, several: str) -> str:
+    """
+    A suite's name, where it is one.
+
+    Args:
+        suite: as the user gives it.
+        known: all suites.
+        title: of the simulator, in messages.
+        several: what it has, in the message where none was named.
+
+    Raises:
+        InputError: none was named, or there is none of that name; the nearest is suggested.
+    """
+    if suite is None:
+        raise InputError(f"{title} has several {several}; name one with --suite: {', '.join(known)}")
+    if suite not in known:
+        raise InputError(f"{title} has no suite {suite!r}.{nearest(suite, known)} It has: {', '.join(known)}")
+    return suite
 
 
 def simulator_named(name: str, suite: str | None = None) -> Simulator:

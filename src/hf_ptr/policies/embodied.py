@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from hf_ptr.data.robots import Robot, robot_of
+from hf_ptr.data.robots import Robot, observes_state, robot_of
 from hf_ptr.errors import InputError
 from hf_ptr.hub.places import model_folder
 from hf_ptr.policies.acting import ChunkActing
@@ -39,12 +39,13 @@ class RobotConfig:
             return robot.features.get(name, name)
 
         state_dim = robot.embodiment.width("state")
+        sees_state = observes_state(config.observation_features, config.state_feature)
         return cls(
             observation_features=[own(name) for name in config.observation_features],
             cameras=tuple(own(name) for name in config.cameras),
             state_feature=own(config.state_feature),
             action_feature=own(config.action_feature),
-            observation_dim=state_dim if _observes_state(config) else config.observation_dim,
+            observation_dim=state_dim if sees_state else config.observation_dim,
             state_dim=state_dim,
             action_dim=robot.embodiment.width("action"),
             chunk_size=config.chunk_size,
@@ -96,7 +97,9 @@ class RobotPolicy(ChunkActing):
         """
         device = self.policy.device
         unified = self.robot.unified(state.cpu(), "state").to(device)
-        seen = unified if _observes_state(self.policy.config) else observation.to(device)
+        known = self.policy.config
+        sees_state = observes_state(known.observation_features, known.state_feature)
+        seen = unified if sees_state else observation.to(device)
         masks = {name: mask.to(device).expand(len(unified), -1) for name, mask in self._masks.items()}
         given = {name: tensor.to(device) for name, tensor in inputs.items()}
         chunk = self.policy.predict_action_chunk(
@@ -125,8 +128,3 @@ def load_for_robot(place: str, source: str | None = None, hints: Sequence[str] =
     if policy.config.state_dim != len(robot.mask("state")):
         raise InputError(f"{place} is no policy in the unified action space, as its mixture.json says; train again")
     return RobotPolicy(policy, robot), processor, robot
-
-
-def _observes_state(config: Any) -> bool:
-    """Whether what a mixture's policy observes is the state, which every robot has in its own dimensions."""
-    return list(config.observation_features) == [config.state_feature]

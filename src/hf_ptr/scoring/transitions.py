@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.chunks import ChunkDataset, shared_tensor
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.statistics import normalization
 
@@ -81,7 +81,7 @@ class Features:
     @classmethod
     def of_table(cls, table: EpisodeTable, names: Sequence[str]) -> Features:
         """Numeric features by their names."""
-        return cls([_writable(table.feature(name)) for name in names], normalization(table, names))
+        return cls([shared_tensor(table.feature(name)) for name in names], normalization(table, names))
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         """Of frames `(…,)`: `(…, width)`."""
@@ -227,12 +227,12 @@ def cut_transitions(chunks: ChunkDataset, pictures: Tensor | None = None) -> Cut
         acted=Features.of_table(table, [chunks.action_feature]),
         chunk_size=chunks.chunk_size,
         target_offset=chunks.target_offset,
-        begin=_writable(table.starts),
+        begin=shared_tensor(table.starts),
         end=torch.from_numpy(table.starts + table.lengths),
         first=count.cumsum(0) - count,
         count=count,
         episode=torch.arange(table.num_episodes).repeat_interleave(count),
-        task_index=_writable(table.task_index),
+        task_index=shared_tensor(table.task_index),
         change_scale=torch.ones(1),
     )
     deviation = cut.change_deviation()
@@ -279,11 +279,6 @@ def make_faults(cut: Cut, episodes: Tensor, known: Tensor, generator: torch.Gene
 
         faults["instruction"] = replace(cut, instruction_of=wrong)
     return faults
-
-
-def _writable(array: np.ndarray) -> Tensor:
-    """The array as a tensor, sharing its memory where that can be written: tensors always can."""
-    return torch.from_numpy(np.require(array, requirements="W"))
 
 
 def _joined(parts: Sequence[Features], rows: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 
 from hf_ptr.data.chunks import ChunkDataset
-from hf_ptr.data.mixture import MixtureDataset
+from hf_ptr.data.mixture import Chunks
 from hf_ptr.data.weights import SCORES_FILE, read_weights, write_scores
 from hf_ptr.errors import InputError
 from hf_ptr.files import replacing
@@ -30,8 +30,6 @@ from hf_ptr.training.ranks import Ranks
 
 # What the weights depend on, beside the data.
 FITTED_WITH = ("alpha", "w_min", "w_max", "seed")
-
-Chunks = ChunkDataset | MixtureDataset
 
 
 def calibrated_chunks(

@@ -9,14 +9,13 @@ from accelerate import Accelerator
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
 
-from hf_ptr.data.chunks import ChunkDataset
-from hf_ptr.data.mixture import MixtureDataset
+from hf_ptr.data.mixture import Chunks
 from hf_ptr.data.segments import SegmentBatches
 from hf_ptr.training.config import PTRConfig
 
 
 def segment_loader(
-    dataset: ChunkDataset | MixtureDataset,
+    dataset: Chunks,
     batch_size: int,
     collator: Callable[[Any], Any],
     args: PTRConfig,

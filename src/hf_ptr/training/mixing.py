@@ -14,7 +14,7 @@ import torch
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.mixture import MixtureDataset
-from hf_ptr.data.robots import Robot, robots_of
+from hf_ptr.data.robots import Robot, observes_state, robots_of
 from hf_ptr.data.sources import Source, SourceSpec, make_source
 from hf_ptr.data.validation import refuse_unusable, validate_dataset
 from hf_ptr.embodiment import WIDTH, UnifiedActionSpace
@@ -45,7 +45,7 @@ class _Features:
     @property
     def beside_state(self) -> list[str]:
         """What is observed; nothing where it is the state."""
-        return [] if self.observation_features == [self.state_feature] else self.observation_features
+        return [] if observes_state(self.observation_features, self.state_feature) else self.observation_features
 
 
 def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, MixtureDataset | None, Any, Any]:

@@ -18,9 +18,10 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from hf_ptr.belief import BeliefCarry
+from hf_ptr.data.mixture import Chunks
 from hf_ptr.data.weight_histograms import append_histogram
 from hf_ptr.training.building import as_ptr_model, load_weights
-from hf_ptr.training.calibrating import Chunks, calibrated_chunks, copy_scores
+from hf_ptr.training.calibrating import calibrated_chunks, copy_scores
 from hf_ptr.training.callbacks import Steps
 from hf_ptr.training.card import write_card
 from hf_ptr.training.checkpoints import (

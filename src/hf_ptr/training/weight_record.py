@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from hf_ptr.data.chunks import ChunkDataset
-from hf_ptr.data.mixture import MixtureDataset
+from hf_ptr.data.mixture import Chunks, MixtureDataset
 from hf_ptr.functional import weight_bounds
 from hf_ptr.training.config import PTRConfig
 
@@ -24,7 +24,7 @@ def weight_record(args: PTRConfig, dataset: Any) -> WeightRecord | None:
     """The record for a run; None where every chunk counts alike."""
     if args.with_scorer and args.alpha > 0:
         low, high = weight_bounds(args.alpha, args.w_min, args.w_max)
-    elif isinstance(dataset, ChunkDataset | MixtureDataset) and (weights := dataset.weights) is not None:
+    elif isinstance(dataset, Chunks) and (weights := dataset.weights) is not None:
         # The trainer names a weight that is no number, and ends the run; it must still be able to save.
         known = weights[torch.isfinite(weights)]
         low, high = float(known.min()), float(known.max())

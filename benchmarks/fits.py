@@ -1,0 +1,53 @@
+"""Fits of the calibrated score on the demonstrations of `benchmarks.robustness`; their figures are kept by line."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.progress import track
+
+from benchmarks.robustness.running import CALIBRATED, FIGURES, checkout, code_hash, data_hash
+from benchmarks.robustness.suites import SUITES
+from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.corruption import CorruptionTruth, corrupt
+from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.data.recording import record_metaworld
+from hf_ptr.files import write_json
+
+SUITE = SUITES["mt10-state"]
+Cell = dict[str, Any]
+
+
+def corrupted_chunks(corruption: str, seed: int) -> tuple[ChunkDataset, CorruptionTruth]:
+    """The chunks of a seed's demonstrations with faults, and which those are."""
+    table, truth = corrupt(read_dataset(SUITE.demonstrations_of(seed)), corruption, seed)
+    return ChunkDataset(table, observation_features=["observation.environment_state"]), truth
+
+
+def fill(results: Path, cells: Sequence[Cell], figures_of: Callable[[Cell], dict[str, Any]]) -> None:
+    """
+    Writes a line for every cell; those that are there of the same code and data are not made again.
+
+    Args:
+        results: the file of lines.
+        cells: what is to be made, each with a `seed`, whose demonstrations are recorded where they are missing.
+        figures_of: makes the figures of one.
+    """
+    code, commit = code_hash(FIGURES + CALIBRATED), checkout()
+    lines: list[dict[str, Any]] = json.loads(results.read_text()) if results.exists() else []
+    for cell in track(cells, "fitting"):
+        folder = SUITE.demonstrations_of(cell["seed"])
+        if not folder.exists():
+            record_metaworld(SUITE.tasks, SUITE.demonstrations, folder, seed=cell["seed"])
+        key = {**cell, "data_hash": data_hash(folder), "code_hash": code}
+        if any(key.items() <= line.items() for line in lines):
+            continue
+        start = time.monotonic()
+        figures = figures_of(cell)
+        lines = [line for line in lines if not cell.items() <= line.items()]
+        lines.append({**key, **figures, "seconds": round(time.monotonic() - start, 1), "commit": commit})
+        write_json(lines, results)
