@@ -39,7 +39,7 @@ CORRUPTIONS = (
 def figures_of(cell: Cell) -> dict[str, Any]:
     """AUROC and weights of the score."""
     chunks, truth = corrupted_chunks(cell["corruption"], cell["seed"])
-    return score_figures(fit_scores(chunks, seed=cell["seed"], progress=False), chunks.table, truth)
+    return score_figures(fit_scores(chunks, seed=cell["seed"], progress=False).frame(), chunks.table, truth)
 
 
 def main() -> None:

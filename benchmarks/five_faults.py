@@ -60,7 +60,7 @@ def main() -> None:
     table, faults = with_faults(read_dataset(options.dataset))
     lines = []
     for seed in range(options.seeds):
-        scores = fit_scores(ChunkDataset(table), seed=seed)
+        scores = fit_scores(ChunkDataset(table), seed=seed).frame()
         episodes = summarise_episodes(Evidence("five", scores, (W_MIN, W_MAX))).sort_values("weight")
         bad = episodes.index.isin(list(faults))
         lines.append(

@@ -48,7 +48,7 @@ def recorded(name: str, seed: int) -> Path:
 
 def weights_of(table: EpisodeTable, observation: str, seed: int) -> np.ndarray:
     """The calibrated weight of every frame."""
-    scores = fit_scores(ChunkDataset(table, observation_features=[observation]), seed=seed)
+    scores = fit_scores(ChunkDataset(table, observation_features=[observation]), seed=seed).frame()
     return scores["weight"].to_numpy()
 
 

@@ -102,7 +102,7 @@ def figures_of(cell: Cell) -> dict[str, Any]:
     left_out, settings = VARIANTS[cell["variant"]]
     chunks, truth = corrupted_chunks(cell["corruption"], cell["seed"])
     with left_out():
-        scores = fitting.fit_scores(chunks, seed=cell["seed"], progress=False, **settings)
+        scores = fitting.fit_scores(chunks, seed=cell["seed"], progress=False, **settings).frame()
     weight, faulty = scores.weight.to_numpy(np.float64), np.repeat(truth.any, chunks.table.lengths)
     parts = {"weight_good": weight[~faulty], "weight_faulty": weight[faulty]}
     means = {name: float(part.mean()) if len(part) else None for name, part in parts.items()}

@@ -42,9 +42,14 @@ def uneven(frames: int) -> np.ndarray:
     return np.random.default_rng(3).random(frames) ** 6 * 20.0
 
 
-def fitted(chunks: Any, **_: Any) -> pd.DataFrame:
+class Fitted:
     """In place of the scorers, whose fit is tested elsewhere."""
-    return pd.DataFrame({**score_file_keys(chunks.table), "weight": uneven(chunks.table.num_frames)})
+
+    def __init__(self, chunks: Any, **_: Any) -> None:
+        self.table = chunks.table
+
+    def frame(self) -> pd.DataFrame:
+        return pd.DataFrame({**score_file_keys(self.table), "weight": uneven(self.table.num_frames)})
 
 
 @contextlib.contextmanager
@@ -74,7 +79,7 @@ def alike() -> Iterator[None]:
         mock.patch.object(heads.torch, "randn_like", lambda clean: (clean * 50.0 + 1.0).sin()),
         mock.patch.object(modeling_vla.VLAPolicy, "embed", spied),
         mock.patch.object(TransitionScorer, "with_permuted", blocks),
-        mock.patch.object(calibrating, "fit_scores", fitted),
+        mock.patch.object(calibrating, "fit_scores", Fitted),
     ):
         yield
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from data_helpers import coded_table
 
@@ -138,10 +140,16 @@ def test_wrong_arguments_are_one_line(argument: str, monkeypatch: pytest.MonkeyP
         command.main()
 
 
+def write_parquet(
+    columns: dict[str, Any], file: Path, compression: str = "snappy", metadata: dict[str, str] | None = None
+) -> None:
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), file, compression=compression)
+
+
 def test_a_hash_changes_with_what_it_stands_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tmp_path / "mt10-state" / "demonstrations-40-0"
     data.mkdir(parents=True)
-    (data / "file").write_text("frames")
+    write_parquet({"action": [1.0, 2.0]}, data / "file.parquet")
     monkeypatch.setattr(suites, "WORK", tmp_path)
     made = {arm: running.hashes_of(Cell("mt10-state", "hard", arm, 0)) for arm in ("sft", "ptr", "random", "length")}
     assert len({found["recipe_hash"] for found in made.values()}) == 4
@@ -151,7 +159,12 @@ def test_a_hash_changes_with_what_it_stands_for(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(running, "_settings", lambda cell: {"alpha": 0.5} if cell.arm == "ptr" else {"alpha": 0})
     assert running.hashes_of(Cell("mt10-state", "hard", "random", 0))["recipe_hash"] != made["random"]["recipe_hash"]
     running.data_hash.cache_clear()
-    (data / "file").write_text("other frames")
+    # Stored otherwise, and told otherwise, they are the same demonstrations.
+    write_parquet({"action": [1.0, 2.0]}, data / "file.parquet", compression="none", metadata={"by": "another"})
+    (data / "info.json").write_text("{}")
+    assert running.hashes_of(Cell("mt10-state", "hard", "sft", 0))["data_hash"] == made["sft"]["data_hash"]
+    running.data_hash.cache_clear()
+    write_parquet({"action": [1.0, 3.0]}, data / "file.parquet")
     assert running.hashes_of(Cell("mt10-state", "hard", "sft", 0))["data_hash"] != made["sft"]["data_hash"]
     running.data_hash.cache_clear()
 

@@ -30,7 +30,7 @@ VIEW_COLUMNS = ["view_consequence", "view_action", "view_instruction", "failed_v
 
 def fit(table: EpisodeTable, **changes: Any) -> pd.DataFrame:
     chunks = ChunkDataset(table, chunk_size=8, target_offset=changes.pop("target_offset", 8))
-    return fit_scores(chunks, **{"steps": 12, "progress": False, **changes})
+    return fit_scores(chunks, **{"steps": 12, "progress": False, **changes}).frame()
 
 
 # ---- the scale

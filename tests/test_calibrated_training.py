@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from exact_cases import fitted
+from exact_cases import Fitted
 from test_trainer import make
 from test_weights import recipe
 
@@ -44,7 +44,7 @@ def test_a_run_fits_what_the_score_command_fits_and_trains_with_it(metaworld_dat
     chunks = ChunkDataset(
         read_dataset(metaworld_dataset), chunk_size=16, observation_features=["observation.environment_state"]
     )
-    offline = fitting.fit_scores(chunks, seed=PTRConfig(output_dir=str(tmp_path)).seed, progress=False)
+    offline = fitting.fit_scores(chunks, seed=PTRConfig(output_dir=str(tmp_path)).seed, progress=False).frame()
     pd.testing.assert_frame_equal(found, offline)
     assert found.weight.nunique() > 2
     given = run_recipe(
@@ -88,7 +88,7 @@ def test_weights_of_other_settings_are_not_taken_for_those_of_the_run(
     metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"belief_tokens": 0, "save_strategy": "steps", "save_steps": 1, "max_steps": 2, **CALIBRATED}
-    monkeypatch.setattr(calibrating, "fit_scores", fitted)
+    monkeypatch.setattr(calibrating, "fit_scores", Fitted)
     make(metaworld_dataset, tmp_path, **settings).train()
     monkeypatch.setattr(calibrating, "fit_scores", lambda *args, **kwargs: pytest.fail("fitted again"))
     for changes, told in (

@@ -121,6 +121,6 @@ def test_a_step_never_waits_for_the_device(
 
     monkeypatch.setattr(trainer, "compute_loss", watched)
     monkeypatch.setattr(trainer.model, "update_target", followed_watched)
-    monkeypatch.setattr(calibrating, "fit_scores", cases.fitted)
+    monkeypatch.setattr(calibrating, "fit_scores", cases.Fitted)
     trainer.train()
     assert len(steps) == 4 * parts and len(followed) == 4

@@ -144,7 +144,7 @@ def test_each_source_gets_calibrated_weights_of_its_own(tmp_path: Path, monkeypa
     mixture = build_trainer(load_recipe(recipe(tmp_path, listed, **settings))).train_dataset
     weights = []
     for file, part in zip(files, mixture.parts, strict=True):
-        offline = fitting.fit_scores(part, seed=PTRConfig(output_dir=str(tmp_path)).seed, progress=False)
+        offline = fitting.fit_scores(part, seed=PTRConfig(output_dir=str(tmp_path)).seed, progress=False).frame()
         pd.testing.assert_frame_equal(pd.read_parquet(made / file), offline)
         assert (made / "checkpoint-2" / file).read_bytes() == (made / file).read_bytes()
         weights.append(offline.weight.to_numpy())

@@ -27,7 +27,7 @@ FOLDS = 5
 
 def fit(keep: Path | None, seed: int = 0, wrong: tuple[int, ...] = (), rounds: int = 2) -> pd.DataFrame:
     chunks = ChunkDataset(drifting_table([LENGTH] * 10, wrong=wrong), chunk_size=8, target_offset=8)
-    return fit_scores(chunks, steps=2, rounds=rounds, seed=seed, keep=keep, progress=False)
+    return fit_scores(chunks, steps=2, rounds=rounds, seed=seed, keep=keep, progress=False).frame()
 
 
 @pytest.fixture

@@ -91,6 +91,20 @@ def comparison_table(cells: Cells, suite: str, corruptions: Sequence[str], arms:
     return _markdown(rows)
 
 
+def rivals_table(cells: Cells, suite: str, corruptions: Sequence[str], mine: str) -> str:
+    """By how many points one arm is above each of the others, paired, and the verdict."""
+    shown = [name for name in corruptions if (suite, name, mine) in cells]
+    others = dict.fromkeys(arm for held, name, arm in cells if held == suite and name in shown and arm != mine)
+    rows = [(f"`{mine}` against", *shown)]
+    for arm in others:
+        row = [f"`{arm}`"]
+        for name in shown:
+            found = difference(cells[suite, name, mine], cells.get((suite, name, arm), {}))
+            row.append("" if found.value is None else f"{_points(found)}<br>{verdict(found)}")
+        rows.append(tuple(row))
+    return _markdown(rows)
+
+
 def auroc_table(lines: Sequence[dict[str, Any]], suite: str, corruptions: Sequence[str]) -> str:
     """Mean AUROC per episode (per sample) of every fault over the seeds, by corruption and arm."""
     found: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
@@ -270,6 +284,7 @@ def main() -> None:
         if content:
             parts[name] = table(content["sets"] if name == "kept" else content)
     main_block = PLANS["main"][0]
+    parts["rivals"] = rivals_table(cells, main_block.suite, main_block.corruptions, "calibrated")
     gap_figure(cells, main_block.suite, main_block.corruptions, main_block.arms[1:], FIGURE)
     for page in PAGES:
         put_into(page, parts)

@@ -61,7 +61,7 @@ def score(
     """
     import shutil
 
-    from hf_ptr.curation.summary import summary, with_known_faults, worst_episodes
+    from hf_ptr.curation.summary import Summary, with_known_faults, worst_episodes
     from hf_ptr.data.corruption import TRUTH_FILE, CorruptionTruth, corrupt
     from hf_ptr.data.lerobot_reader import read_dataset
     from hf_ptr.data.weights import write_scores
@@ -76,18 +76,20 @@ def score(
     where = _device(device)
     give_back_large()
     home = dataset_folder(dataset, (observation or state).split(","))
-    table = named(read_dataset(home), home)
+    keep = out.with_name(f".{out.stem}.parts")
+    # The disk of the score file, whose folder may be still to be made.
+    aside = next(folder for folder in out.absolute().parents if folder.is_dir())
+    table = named(read_dataset(home, aside=aside if fit else None), home)
     truth = CorruptionTruth.load(home) if (home / "meta" / TRUTH_FILE).is_file() else None
     if corruption != "clean":
         table, truth = corrupt(table, corruption, corruption_seed)
-    keep = out.with_name(f".{out.stem}.parts")
     first = True
     if scorer is not None:
         from accelerate import PartialState
 
         from hf_ptr.curation.scores import score_dataset
 
-        scores = score_dataset(model_folder(scorer), table, seed=seed, device=where, keep=keep)
+        parts = iter([score_dataset(model_folder(scorer), table, seed=seed, device=where, keep=keep)])
         PartialState().wait_for_everyone()
         first = PartialState().is_main_process
     else:
@@ -95,7 +97,7 @@ def score(
         from hf_ptr.scoring.fitting import fit_scores
 
         _require_one_process()
-        scores = fit_scores(
+        fitted = fit_scores(
             ChunkDataset(
                 table,
                 chunk_size=chunk_size,
@@ -108,23 +110,16 @@ def score(
             device=where or "cpu",
             keep=keep,
         )
+        parts = fitted.blocks()
     if not first:
         return
     if truth is not None:
-        scores = with_known_faults(scores, truth)
-    scores.attrs = {
-        "dataset": str(dataset),
-        "corruption": corruption,
-        "corruption_seed": corruption_seed,
-        "seed": seed,
-    }
-    # What is said of the scores is read from their file: neither data nor scores need be held for it.
-    tasks = table.tasks
-    del table
-    write_scores(scores, out)
+        parts = (with_known_faults(part, truth) for part in parts)
+    gathered = Summary()
+    made = {"dataset": str(dataset), "corruption": corruption, "corruption_seed": corruption_seed, "seed": seed}
+    write_scores(gathered.of(parts), out, **made)
     shutil.rmtree(keep, ignore_errors=True)
-    del scores
-    found = summary(out)
+    found = gathered.figures(out)
     if as_json:
         import json
 
@@ -137,7 +132,7 @@ def score(
     if fit:
         from rich.console import Console
 
-        Console().print(worst_episodes(found["episodes"], tasks))
+        Console().print(worst_episodes(found["episodes"], table.tasks))
     for fault in found["faults"]:
         typer.echo(f"known fault {fault['fault']}: {fault['episodes']} episodes, AUROC {_or_dash(fault['auroc'])}")
     typer.echo(f"Look at it: hf-ptr report {out}")

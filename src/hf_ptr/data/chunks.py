@@ -126,15 +126,8 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         self._task_index = shared_tensor(table.task_index)
         self._frame_id = shared_tensor(table.frame_id)
         self._observed_id = shared_tensor(table.observed_id)
-        self._episode_id = shared_tensor(np.repeat(table.episode_index, table.lengths))
-        self._episode_end = shared_tensor(np.repeat(table.starts + table.lengths, table.lengths))
-
-        # Frame f is chunk number f // S of its phase's chain, and the chain is cut every T chunks: a segment starts
-        # wherever that number is a multiple of T.
-        frame = shared_tensor(table.frame_index)
-        first = (frame // chunk_stride) % segment_chunks == 0
-        rows = torch.arange(len(frame))
-        self._previous_id = torch.where(first, -1, self._frame_id[torch.where(first, rows, rows - chunk_stride)])
+        self._episode_id = shared_tensor(table.episode_index)
+        self._begin, self._end = shared_tensor(table.starts), torch.from_numpy(table.starts + table.lengths)
 
     @property
     def pictures(self) -> Pictures | None:
@@ -159,8 +152,8 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
 
     def segment_starts(self) -> tuple[torch.Tensor, torch.Tensor]:
         """First row and number of chunks of every segment, each `(segments,)` int64."""
-        starts = torch.nonzero(self._previous_id < 0).squeeze(1)
-        frames_left = self._episode_end[starts] - starts
+        starts = torch.nonzero(self._starts_segment(shared_tensor(self.table.frame_index))).squeeze(1)
+        frames_left = self._end[self._episode_of(starts)] - starts
         counts = torch.div(frames_left - 1, self.chunk_stride, rounding_mode="floor") + 1
         return starts, counts.clamp(max=self.segment_chunks)
 
@@ -192,7 +185,10 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
 
     def without_observations(self, rows: torch.Tensor) -> Batch:
         """The batch of the chunks at `rows (N,)`, all of 0 or more, but for what was observed: nothing is decoded."""
-        end = self._episode_end[rows]
+        episode = self._episode_of(rows)
+        end = self._end[episode]
+        first = self._starts_segment(rows - self._begin[episode])
+        previous = self._frame_id[torch.where(first, rows, rows - self.chunk_stride)]
         steps = rows[:, None] + torch.arange(self.chunk_size)
         action_mask = steps < end[:, None]
         # The clamp only keeps the gather inside the table; what it fetches there is masked to zero.
@@ -210,11 +206,20 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
             "next_valid": next_valid,
             "target_offset": torch.full_like(rows, self.target_offset),
             "task_index": self._task_index[rows],
-            "episode_index": self._episode_id[rows],
+            "episode_index": self._episode_id[episode],
             "index": self._frame_id[rows],
             "target_index": self._observed_id[targets].masked_fill(~next_valid, -1),
-            "previous_index": self._previous_id[rows],
+            "previous_index": previous.masked_fill(first, -1),
         }
+
+    def _episode_of(self, rows: torch.Tensor) -> torch.Tensor:
+        """The position of the episode that each row lies in."""
+        return torch.searchsorted(self._end, rows, right=True)
+
+    def _starts_segment(self, frame: torch.Tensor) -> torch.Tensor:
+        """Whether the chunks of some frames, counted from the start of their episodes, are the first of a segment."""
+        # Frame f is chunk number f // S of its phase's chain, and the chain is cut every T chunks.
+        return (frame // self.chunk_stride) % self.segment_chunks == 0
 
     def _observed(
         self, rows: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor

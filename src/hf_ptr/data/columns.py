@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from hf_ptr.data.aside import BLOCK_ROWS
 from hf_ptr.errors import InputError
 
 
@@ -18,10 +19,6 @@ def first_line(error: BaseException) -> str:
     """The first line of an error's message; of those that are not ours, at most 200 characters."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
     return line if isinstance(error, InputError) else line[:200]
-
-
-# Rows that are read at a time: what arrow needs beside them is several times their size.
-BLOCK_ROWS = 16_384
 
 
 class RowError(InputError):
@@ -85,6 +82,7 @@ class ColumnFile:
         """
         self.require([name])
         ends = np.cumsum([self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)])
+        # What arrow needs beside the rows that are read at a time is several times their size.
         first = group = 0
         while group < len(ends):
             last = max(group + 1, int(np.searchsorted(ends, first + BLOCK_ROWS, side="right")))

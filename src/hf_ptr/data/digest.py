@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 
+from hf_ptr.data.aside import row_blocks
 from hf_ptr.data.episodes import EpisodeTable
 
 
@@ -21,5 +22,6 @@ def data_digest(table: EpisodeTable) -> str:
         digest.update(np.ascontiguousarray(array).data)
     for name in sorted(table.columns):
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(table.columns[name]).data)
+        for block in row_blocks(table.columns[name]):
+            digest.update(np.ascontiguousarray(block).data)
     return digest.hexdigest()

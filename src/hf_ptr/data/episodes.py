@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_ptr.data.aside import row_blocks
 from hf_ptr.data.video import Clip
 from hf_ptr.errors import InputError, nearest
 
@@ -137,10 +138,10 @@ class EpisodeTable:
         """
         for name in names:
             column = self.feature(name)
-            # One sum over the column costs no memory and is finite for nearly all good data; only when it is not
-            # (a bad value, or an overflow) is the mask built that finds the place.
+            # A sum costs no memory and is finite for nearly all good data; only when it is not (a bad value, or an
+            # overflow) is the mask built that finds the place.
             with np.errstate(invalid="ignore"):
-                total = column.sum(dtype=np.float64)
+                total = sum(block.sum(dtype=np.float64) for block in row_blocks(column))
             if np.isfinite(total):
                 continue
             bad = ~np.isfinite(column).all(axis=1)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from hf_ptr.data.aside import array_aside, forget
 from hf_ptr.data.columns import ColumnFile, first_line, open_columns
 from hf_ptr.data.episode_rows import episode_runs, rows_of_episode
 from hf_ptr.data.episodes import EpisodeTable
@@ -22,7 +23,11 @@ NUMERIC_DTYPE = re.compile(r"(float(16|32|64)|u?int(8|16|32|64)|bool)")
 
 
 def read_dataset(
-    path: str | Path, episodes: Sequence[int] | None = None, *, skip: Collection[int] = ()
+    path: str | Path,
+    episodes: Sequence[int] | None = None,
+    *,
+    skip: Collection[int] = (),
+    aside: Path | None = None,
 ) -> EpisodeTable:
     """Read the numeric columns of a LeRobotDataset, v3.0 or v2.1.
 
@@ -34,6 +39,8 @@ def read_dataset(
         path: the dataset's folder.
         episodes: ids of the episodes to read, in this order; None reads all.
         skip: ids of episodes that are left out, whatever is wrong with them.
+        aside: a folder in which the features lie while they are used, in files without a name; by default they are
+            held in memory.
 
     Returns:
         The table; `frame_id` is the files' `index` column.
@@ -44,12 +51,12 @@ def read_dataset(
     """
     root = Path(path)
     try:
-        return _read(root, episodes, frozenset(skip))
+        return _read(root, episodes, frozenset(skip), aside)
     except OSError as error:
         raise InputError(f"{root} cannot be read: {first_line(error)}") from error
 
 
-def _read(root: Path, episodes: Sequence[int] | None, skip: frozenset[int]) -> EpisodeTable:
+def _read(root: Path, episodes: Sequence[int] | None, skip: frozenset[int], aside: Path | None) -> EpisodeTable:
     unreadable: set[int] = set()
 
     def complain(message: str, episode: int | None) -> None:
@@ -96,8 +103,12 @@ def _read(root: Path, episodes: Sequence[int] | None, skip: frozenset[int]) -> E
                     values = file.parse(part, key, width, first + kept)
                     # Not before a file has proved that its rows have the width that info.json claims.
                     if key not in columns:
-                        columns[key] = np.empty((total, width), dtype=np.float32)
+                        shape = (total, width)
+                        columns[key] = (
+                            np.empty(shape, np.float32) if aside is None else array_aside(shape, np.float32, aside)
+                        )
                     columns[key][here[kept]] = values
+                    forget(columns[key])
     pa.default_memory_pool().release_unused()
     if not (frame_id[1:] > frame_id[:-1]).all() and len(np.unique(frame_id)) < len(frame_id):
         raise InputError(f"{root}: column 'index' repeats a value; every frame of a dataset needs its own")

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from hf_ptr.data.aside import row_blocks
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
 
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 
 CONSTANT_BELOW = 1e-4
-# Rows of which the deviations are taken at a time.
-BLOCK_ROWS = 16_384
 
 
 def feature_statistics(array: np.ndarray) -> dict[str, np.ndarray]:
@@ -183,9 +182,8 @@ def relative_normalization(table: EpisodeTable, action: str, state: str, chunk_s
 
 def _mean_and_deviation(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of `(F, d)`, each `(d,)` float64; numpy's own holds all deviations in float64."""
-    mean = values.mean(axis=0, dtype=np.float64)
-    blocks = (values[first : first + BLOCK_ROWS] for first in range(0, len(values), BLOCK_ROWS))
-    return mean, np.sqrt(sum(np.square(block - mean).sum(axis=0) for block in blocks) / len(values))
+    mean = sum(block.sum(axis=0, dtype=np.float64) for block in row_blocks(values)) / len(values)
+    return mean, np.sqrt(sum(np.square(block - mean).sum(axis=0) for block in row_blocks(values)) / len(values))
 
 
 def _scale(mean: np.ndarray, std: np.ndarray, floor: float = 0.0) -> dict[str, np.ndarray]:

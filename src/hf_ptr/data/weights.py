@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from hf_ptr.data.columns import open_columns
 from hf_ptr.data.episodes import EpisodeTable
@@ -18,22 +22,47 @@ from hf_ptr.files import replacing
 SCORES_FILE = "scores.parquet"
 
 
-def score_file_keys(table: EpisodeTable) -> dict[str, Any]:
-    """The columns of a score file that say which frame a row is, each `(F,)` in the order of the table, copies."""
+def score_file_keys(table: EpisodeTable, episodes: slice = slice(None)) -> dict[str, Any]:
+    """
+    The columns of a score file that say which frame a row is, copies.
+
+    Args:
+        table: F frames.
+        episodes: positions of those whose frames are wanted, of all by default.
+
+    Returns:
+        Each `(F,)`, in the order of the table.
+    """
+    starts, lengths = table.starts[episodes], table.lengths[episodes]
+    rows = slice(int(starts[0]), int(starts[-1] + lengths[-1]))
     return {
-        "index": table.frame_id.copy(),
-        "episode_index": np.repeat(table.episode_index, table.lengths),
-        "frame_index": table.frame_index,
-        "task_index": table.task_index.copy(),
+        "index": table.frame_id[rows].copy(),
+        "episode_index": np.repeat(table.episode_index[episodes], lengths),
+        "frame_index": np.arange(rows.start, rows.stop) - np.repeat(starts, lengths),
+        "task_index": table.task_index[rows].copy(),
         "source": table.source,
     }
 
 
-def write_scores(scores: pd.DataFrame, out: str | Path) -> Path:
-    """Writes a score file as parquet, whole or not at all."""
+def write_scores(scores: pd.DataFrame | Iterable[pd.DataFrame], out: str | Path, **made: Any) -> Path:
+    """
+    Writes a score file as parquet, whole or not at all.
+
+    Args:
+        scores: the rows, or parts of them one below the other, of which one is held at a time.
+        out: the file.
+        made: what the file says made it, values that JSON has, beside the `attrs` of the rows.
+    """
     out = Path(out)
-    with replacing(out) as partial:
-        scores.to_parquet(partial, index=False)
+    parts = iter([scores] if isinstance(scores, pd.DataFrame) else scores)
+    first = next(parts).copy(deep=False)
+    first.attrs = {**first.attrs, **made}
+    schema = pa.Schema.from_pandas(first, preserve_index=False)
+    # As `DataFrame.to_parquet` has it.
+    schema = schema.with_metadata({**schema.metadata, b"PANDAS_ATTRS": json.dumps(first.attrs)})
+    with replacing(out) as partial, pq.ParquetWriter(partial, schema) as writer:
+        for part in itertools.chain([first], parts):
+            writer.write_table(pa.Table.from_pandas(part, schema, preserve_index=False))
     pa.default_memory_pool().release_unused()
     return out
 

@@ -7,7 +7,7 @@ on the other folds only; the first round's weights say how often an episode is d
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from hf_ptr._version import __version__
+from hf_ptr.data.aside import BLOCK_ROWS
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.digest import data_digest
 from hf_ptr.data.episodes import EpisodeTable
@@ -61,7 +62,7 @@ def fit_scores(
     device: str | torch.device = "cpu",
     keep: Path | None = None,
     progress: bool = True,
-) -> pd.DataFrame:
+) -> FittedScores:
     """
     Calibrated score and weight of every chunk of a dataset, from the dataset alone.
 
@@ -77,12 +78,7 @@ def fit_scores(
         progress: show a bar.
 
     Returns:
-        One row a frame, in the order of the dataset: the columns of a score file, and more. `score` is the distance
-        `z` of `hf_ptr.scoring.calibration` (0 as a faulty sample, 1 as a good one), `view_*` the same of each view
-        (NaN for one that was left out), `failed_view` the view that lowers the weight, or "", `failed_component` the
-        part of it, and `explaining_shift` by how many frames its actions would have to be late (early, negative) to
-        explain a failed `action/shift`. Frames without a valid
-        `o_{t+Δ}` have `valid` False and their episode's evidence; those of an episode without any have the average.
+        What has been found, a row a frame in its `frame()`.
 
     Raises:
         InputError: too few episodes that are longer than the chunks' `target_offset`.
@@ -131,7 +127,7 @@ def fit_scores(
                 # Nothing of a round is held in the next but how often an episode is drawn.
                 del z, _, chunk_weight, distances
         bar.update(task, completed=bar.tasks[task].total)
-    return _frame(table, cut, distances, shift, digest[:16], w_min, w_max)
+    return FittedScores(table, cut, distances, shift, digest[:16], w_min, w_max)
 
 
 def require_fittable(chunks: ChunkDataset) -> None:
@@ -217,46 +213,109 @@ def distances_of(cut: Cut, scored: Scored, novelty: Tensor, task: Tensor) -> dic
     return distances
 
 
-def _frame(
-    table: EpisodeTable,
-    cut: Cut,
-    distances: dict[str, Tensor],
-    shift: Tensor,
-    scorer: str,
-    w_min: float,
-    w_max: float,
-) -> pd.DataFrame:
-    episode_of_row, row = torch.from_numpy(table.episode_of_row), cut.frames(torch.arange(len(cut)))
+class FittedScores:
+    """
+    Score and weight of every chunk of a dataset, and why.
 
-    def everywhere(values: Tensor) -> Tensor:
-        """Values of samples as those of frames: a frame without takes its episode's mean, or else the mean of all."""
-        mean = episode_mean(values, cut.episode, table.num_episodes)
-        frames = torch.where(mean.isnan(), values.mean(), mean)[episode_of_row]
-        return frames.index_copy_(0, row, values)
+    Args:
+        table: E episodes of F frames.
+        cut: their N samples.
+        distances: of every component, `(N,)`.
+        shift: `(E,)` int64, the frames by which each episode's actions would have to be late.
+        scorer: the name of the heads in the file.
+        w_min, w_max: bounds of the weight.
+    """
 
-    score = everywhere(least(distances)[0])
-    weight = keep_sample_size(calibrated_weight(score, w_min=w_min, w_max=w_max))
-    bare = (cut.count == 0)[episode_of_row]
-    weight = torch.where(bare, weight[~bare].mean(), weight)
-    views = {}
-    for view in VIEWS:
-        own = {component: z for component, z in distances.items() if view_of(component) == view}
-        views[view] = everywhere(least(own)[0]) if own else torch.full_like(score, torch.nan)
-    valid = torch.zeros(table.num_frames, dtype=torch.bool)
-    valid[row] = True
-    component = torch.full((table.num_frames,), -1, dtype=torch.int8).index_copy_(0, row, _failing(distances))
-    columns = {
-        **score_file_keys(table),
-        "score": score.numpy(),
-        "weight": weight.numpy(),
-        "valid": valid.numpy(),
-        "scorer": scorer,
-        **{f"view_{view}": values.numpy() for view, values in views.items()},
-        "failed_view": _named(VIEWS, _failing(views)),
-        "failed_component": _named(tuple(distances), component),
-        "explaining_shift": shift[episode_of_row].numpy(),
-    }
-    return pd.DataFrame(columns, copy=False)
+    def __init__(
+        self,
+        table: EpisodeTable,
+        cut: Cut,
+        distances: dict[str, Tensor],
+        shift: Tensor,
+        scorer: str,
+        w_min: float,
+        w_max: float,
+    ):
+        self._table, self._cut, self._distances, self._shift, self._scorer = table, cut, distances, shift, scorer
+        self._components = {view: [name for name in distances if view_of(name) == view] for view in VIEWS}
+        self._usual = {view: self._usual_of(own) for view, own in self._components.items() if own}
+        everything = list(distances)
+        self._score = self._everywhere(everything, self._usual_of(everything), slice(None))
+        weight = keep_sample_size(calibrated_weight(self._score, w_min=w_min, w_max=w_max))
+        bare = (cut.count == 0).repeat_interleave(torch.from_numpy(table.lengths))
+        self._weight = torch.where(bare, weight[~bare].mean(), weight)
+
+    def frame(self) -> pd.DataFrame:
+        """
+        One row a frame, in the order of the dataset: the columns of a score file, and more.
+
+        `score` is the distance `z` of `hf_ptr.scoring.calibration` (0 as a faulty sample, 1 as a good one), `view_*`
+        the same of each view (NaN for one that was left out), `failed_view` the view that lowers the weight, or "",
+        `failed_component` the part of it, and `explaining_shift` by how many frames its actions would have to be late
+        (early, negative) to explain a failed `action/shift`. Frames without a valid `o_{t+Δ}` have `valid` False and
+        their episode's evidence; those of an episode without any have the average.
+        """
+        return pd.concat(self.blocks(), ignore_index=True)
+
+    def blocks(self) -> Iterator[pd.DataFrame]:
+        """The same in parts of whole episodes, some ten thousand rows or one episode each."""
+        first, starts = 0, self._table.starts
+        while first < len(starts):
+            last = max(first + 1, int(np.searchsorted(starts, starts[first] + BLOCK_ROWS)))
+            yield self._block(slice(first, last))
+            first = last
+
+    def _block(self, episodes: slice) -> pd.DataFrame:
+        keys = score_file_keys(self._table, episodes)
+        begin = int(self._table.starts[episodes.start])
+        rows = slice(begin, begin + len(keys["index"]))
+        sampled = self._rows_of(episodes)
+        nothing = torch.full((len(keys["index"]),), torch.nan)
+        views = {
+            view: self._everywhere(own, self._usual[view], episodes) if own else nothing
+            for view, own in self._components.items()
+        }
+        valid = torch.zeros(len(nothing), dtype=torch.bool).index_fill_(0, sampled, True)
+        failing = _failing({name: distance[self._samples_of(episodes)] for name, distance in self._distances.items()})
+        component = torch.full((len(nothing),), -1, dtype=torch.int8).index_copy_(0, sampled, failing)
+        lengths = torch.from_numpy(self._table.lengths[episodes])
+        columns = {
+            **keys,
+            "score": self._score[rows].numpy(),
+            "weight": self._weight[rows].numpy(),
+            "valid": valid.numpy(),
+            "scorer": self._scorer,
+            **{f"view_{view}": values.numpy() for view, values in views.items()},
+            "failed_view": _named(VIEWS, _failing(views)),
+            "failed_component": _named(tuple(self._distances), component),
+            "explaining_shift": self._shift[episodes].repeat_interleave(lengths).numpy(),
+        }
+        return pd.DataFrame(columns)
+
+    def _samples_of(self, episodes: slice) -> slice:
+        """The samples of some episodes, which are adjacent."""
+        first, count = self._cut.first[episodes], self._cut.count[episodes]
+        return slice(int(first[0]), int(first[-1] + count[-1]))
+
+    def _rows_of(self, episodes: slice) -> Tensor:
+        """The place of each of their samples among their frames."""
+        samples = self._samples_of(episodes)
+        frames = self._cut.frames(torch.arange(samples.start, samples.stop))
+        return frames.sub_(int(self._cut.begin[episodes][0]))
+
+    def _least(self, components: Sequence[str], samples: slice) -> Tensor:
+        return least({name: self._distances[name][samples] for name in components})[0]
+
+    def _usual_of(self, components: Sequence[str]) -> Tensor:
+        """What stands for the frames of each episode that have none of their own: its mean, or the mean of all."""
+        values = self._least(components, slice(None))
+        mean = episode_mean(values, self._cut.episode, len(self._cut.count))
+        return torch.where(mean.isnan(), values.mean(), mean)
+
+    def _everywhere(self, components: Sequence[str], usual: Tensor, episodes: slice) -> Tensor:
+        """The least of the components, of every frame of some episodes."""
+        frames = usual[episodes].repeat_interleave(torch.from_numpy(self._table.lengths[episodes]))
+        return frames.index_copy_(0, self._rows_of(episodes), self._least(components, self._samples_of(episodes)))
 
 
 def _failing(distances: Mapping[str, Tensor]) -> Tensor:

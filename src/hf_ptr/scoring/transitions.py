@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hf_ptr.data.aside import forget
 from hf_ptr.data.chunks import ChunkDataset, shared_tensor
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.statistics import normalization
@@ -27,6 +28,8 @@ FAULT_SHIFT = (4, 8)
 FAULT_STRIDE = 4
 # Samples that are put together at a time.
 ROWS_A_PASS = 2048
+# Rows of a feature in a file that stay in memory.
+ROWS_HELD = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Transitions:
         consequence: `o_{t+Δ}`, `(N, Do)`.
         change: `o_{t+Δ} - o_t` on its own scale, `(N, Do)`; what an action does is small beside where it happens.
         instruction: `(N,)` int64.
-        episode: `(N,)` int64, any number that tells episodes apart.
+        episode: `(N,)` integers, any that tell episodes apart.
         time: `(N,)` int64, frames from the start of the episode.
     """
 
@@ -69,19 +72,21 @@ class Features:
     Vectors of the frames of a table side by side, in their standard deviations and cut off at `LIMIT` of them.
 
     Args:
-        columns: each `(F, d)`.
+        columns: each `(F, d)`, in memory or in a file.
         scale: their `mean` and `std` side by side; left out, the values are taken as they are.
     """
 
-    def __init__(self, columns: Sequence[Tensor], scale: dict[str, np.ndarray] | None = None):
-        self._columns = tuple(columns)
+    def __init__(self, columns: Sequence[np.ndarray], scale: dict[str, np.ndarray] | None = None):
+        self._arrays = tuple(columns)
+        self._columns = tuple(shared_tensor(column) for column in columns)
+        self._taken = 0
         self._scale = None if scale is None else tuple(torch.from_numpy(scale[name]) for name in ("mean", "std"))
         self.width = sum(column.shape[1] for column in columns)
 
     @classmethod
     def of_table(cls, table: EpisodeTable, names: Sequence[str]) -> Features:
         """Numeric features by their names."""
-        return cls([shared_tensor(table.feature(name)) for name in names], normalization(table, names))
+        return cls([table.feature(name) for name in names], normalization(table, names))
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         """Of frames `(…,)`: `(…, width)`."""
@@ -90,6 +95,11 @@ class Features:
     def raw(self, rows: Tensor) -> Tensor:
         """Of frames `(…,)` as they are in the table: `(…, width)`, a copy."""
         taken = [column[rows] for column in self._columns]
+        self._taken += rows.numel()
+        if self._taken > ROWS_HELD:
+            self._taken = 0
+            for array in self._arrays:
+                forget(array)
         return taken[0] if len(taken) == 1 else torch.cat(taken, dim=-1)
 
     def scale_(self, values: Tensor) -> Tensor:
@@ -113,7 +123,7 @@ class Cut:
         begin, end: `(E,)` int64, the table's row of each episode's first frame, and the row after its last.
         first: `(E,)` int64, each episode's first sample, that of its first frame.
         count: `(E,)` int64, its samples; 0 where it is too short.
-        episode: `(N,)` int64, position in the table.
+        episode: `(N,)` int32, position in the table.
         task_index: `(F,)` int64, the instruction of each of the table's rows.
         change_scale: `(Do,)`, what the change of an observation is divided by.
         action_of: the samples whose actions samples `(…,)` have; None for their own.
@@ -215,7 +225,10 @@ def cut_transitions(chunks: ChunkDataset, pictures: Tensor | None = None) -> Cut
     felt: tuple[Features, ...] = ()
     if pictures is not None:
         # What followed is seen by the cameras and felt by the joints.
-        observed: tuple[Features, ...] = (Features([pictures]), Features.of_table(table, [chunks.state_feature]))
+        observed: tuple[Features, ...] = (
+            Features([pictures.numpy()]),
+            Features.of_table(table, [chunks.state_feature]),
+        )
     else:
         observed = (Features.of_table(table, chunks.observation_features),)
         if chunks.state_feature not in chunks.observation_features:
@@ -231,7 +244,7 @@ def cut_transitions(chunks: ChunkDataset, pictures: Tensor | None = None) -> Cut
         end=torch.from_numpy(table.starts + table.lengths),
         first=count.cumsum(0) - count,
         count=count,
-        episode=torch.arange(table.num_episodes).repeat_interleave(count),
+        episode=torch.arange(table.num_episodes, dtype=torch.int32).repeat_interleave(count),
         task_index=shared_tensor(table.task_index),
         change_scale=torch.ones(1),
     )

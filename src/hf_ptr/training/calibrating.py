@@ -102,13 +102,13 @@ def _fit_all(parts: dict[str, ChunkDataset], args: PTRConfig, folder: Path) -> t
 def _fit(chunks: ChunkDataset, args: PTRConfig, file: Path) -> torch.Tensor:
     # What is fitted when a run is killed here need not be fitted again.
     keep = file.with_name(f".{file.stem}.parts")
-    scores = fit_scores(
+    fitted = fit_scores(
         chunks, w_min=args.w_min, w_max=args.w_max, seed=args.seed, keep=keep, progress=not bool(args.disable_tqdm)
     )
+    scores = fitted.frame()
     scores["weight"] = 1.0 + args.alpha * (scores["weight"] - 1.0)
-    scores.attrs = _settings(args)
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_scores(scores, file)
+    write_scores(scores, file, **_settings(args))
     shutil.rmtree(keep, ignore_errors=True)
     return torch.from_numpy(scores["weight"].to_numpy(copy=True))
 
