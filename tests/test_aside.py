@@ -49,6 +49,7 @@ def test_an_array_in_a_file_is_an_array_that_can_be_forgotten(tmp_path: Path) ->
     forget(array[5:])
     assert resident(array) == 0
     assert np.array_equal(array, np.arange(400_000, dtype=np.float32).reshape(-1, 4))
+    assert array_aside((0, 4), np.float32, tmp_path).shape == (0, 4)
     blocks = np.concatenate([block.copy() for block in row_blocks(array)])
     assert np.array_equal(blocks, array)
     # A tensor shares it, and what is gone is gone.
@@ -65,11 +66,9 @@ def test_features_in_a_file_do_not_stay_in_memory(tmp_path: Path) -> None:
     array[:] = 1.0
     forget(array)
     features = Features([array])
-    rows, most = torch.arange(len(array)), 0
-    for part in rows.split(10_000):
+    for part in torch.arange(len(array)).split(100_000):
         assert bool((features[part] == 1.0).all())
-        most = max(most, resident(array))
-    assert 0 < most < array.nbytes / 3
+        assert resident(array) == 0
 
 
 def test_a_dataset_read_aside_is_the_same_dataset(tmp_path: Path) -> None:

@@ -21,13 +21,15 @@ def array_aside(shape: tuple[int, ...], dtype: np.dtype | type, folder: Path) ->
     A new array of zeros in an unnamed file, which is gone with it.
 
     Args:
-        shape, dtype: of the array, which holds something.
+        shape, dtype: of the array.
         folder: on the disk that has room for it.
 
     Raises:
         OSError: there is no room. Later there is: all of it has been written.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
+    if not size:
+        return np.zeros(shape, dtype)
     with tempfile.TemporaryFile(dir=folder) as file:
         for first in range(0, size, _BLOCK_BYTES):
             file.write(bytes(min(_BLOCK_BYTES, size - first)))

@@ -19,7 +19,8 @@ def data_digest(table: EpisodeTable) -> str:
     digest = hashlib.blake2b(digest_size=16)
     digest.update(json.dumps([table.tasks, table.fps, sorted(table.videos)]).encode())
     for array in (table.episode_index, table.lengths, table.task_index, table.frame_id):
-        digest.update(np.ascontiguousarray(array).data)
+        for block in row_blocks(array):
+            digest.update(np.ascontiguousarray(block).data)
     for name in sorted(table.columns):
         digest.update(name.encode())
         for block in row_blocks(table.columns[name]):

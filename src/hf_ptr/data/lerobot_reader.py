@@ -83,8 +83,7 @@ def _read(root: Path, episodes: Sequence[int] | None, skip: frozenset[int], asid
     starts = np.cumsum(lengths) - lengths
     total = int(lengths.sum())
     columns: dict[str, np.ndarray] = {}
-    task_index = np.empty(total, dtype=np.int64)
-    frame_id = np.empty(total, dtype=np.int64)
+    task_index, frame_id = _empty((total,), np.int64, aside), _empty((total,), np.int64, aside)
     for name, held in slots.items():
         with open_columns(root / name) as file:
             rows = _episode_rows(file, metadata.episode_index[wanted[held]], lengths[held])
@@ -103,10 +102,7 @@ def _read(root: Path, episodes: Sequence[int] | None, skip: frozenset[int], asid
                     values = file.parse(part, key, width, first + kept)
                     # Not before a file has proved that its rows have the width that info.json claims.
                     if key not in columns:
-                        shape = (total, width)
-                        columns[key] = (
-                            np.empty(shape, np.float32) if aside is None else array_aside(shape, np.float32, aside)
-                        )
+                        columns[key] = _empty((total, width), np.float32, aside)
                     columns[key][here[kept]] = values
                     forget(columns[key])
     pa.default_memory_pool().release_unused()
@@ -128,6 +124,10 @@ def _read(root: Path, episodes: Sequence[int] | None, skip: frozenset[int], asid
     )
     table.require_finite([name for name in widths if name.startswith(("observation", "action"))])
     return table
+
+
+def _empty(shape: tuple[int, ...], dtype: type, aside: Path | None) -> np.ndarray:
+    return np.empty(shape, dtype) if aside is None else array_aside(shape, dtype, aside)
 
 
 def vector_widths(features: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -121,11 +122,11 @@ def fit_scores(
             shift = torch.tensor(SHIFTS)[scored.shift]
             del scored
             if number + 1 < rounds:
-                z, _ = least(distances)
+                z = reduce(torch.minimum, distances.values())
                 chunk_weight = keep_sample_size(calibrated_weight(z, w_min=w_min, w_max=w_max))
                 weight = episode_mean(chunk_weight, cut.episode, table.num_episodes).nan_to_num(0.0)
                 # Nothing of a round is held in the next but how often an episode is drawn.
-                del z, _, chunk_weight, distances
+                del z, chunk_weight, distances
         bar.update(task, completed=bar.tasks[task].total)
     return FittedScores(table, cut, distances, shift, digest[:16], w_min, w_max)
 
@@ -304,7 +305,7 @@ class FittedScores:
         return frames.sub_(int(self._cut.begin[episodes][0]))
 
     def _least(self, components: Sequence[str], samples: slice) -> Tensor:
-        return least({name: self._distances[name][samples] for name in components})[0]
+        return reduce(torch.minimum, (self._distances[name][samples] for name in components))
 
     def _usual_of(self, components: Sequence[str]) -> Tensor:
         """What stands for the frames of each episode that have none of their own: its mean, or the mean of all."""

@@ -28,8 +28,6 @@ FAULT_SHIFT = (4, 8)
 FAULT_STRIDE = 4
 # Samples that are put together at a time.
 ROWS_A_PASS = 2048
-# Rows of a feature in a file that stay in memory.
-ROWS_HELD = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,6 @@ class Features:
     def __init__(self, columns: Sequence[np.ndarray], scale: dict[str, np.ndarray] | None = None):
         self._arrays = tuple(columns)
         self._columns = tuple(shared_tensor(column) for column in columns)
-        self._taken = 0
         self._scale = None if scale is None else tuple(torch.from_numpy(scale[name]) for name in ("mean", "std"))
         self.width = sum(column.shape[1] for column in columns)
 
@@ -95,11 +92,9 @@ class Features:
     def raw(self, rows: Tensor) -> Tensor:
         """Of frames `(…,)` as they are in the table: `(…, width)`, a copy."""
         taken = [column[rows] for column in self._columns]
-        self._taken += rows.numel()
-        if self._taken > ROWS_HELD:
-            self._taken = 0
-            for array in self._arrays:
-                forget(array)
+        # Rows here and there: each brings in the page that it lies in.
+        for array in self._arrays:
+            forget(array)
         return taken[0] if len(taken) == 1 else torch.cat(taken, dim=-1)
 
     def scale_(self, values: Tensor) -> Tensor:
