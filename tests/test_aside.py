@@ -22,6 +22,7 @@ from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.data.lerobot_writer import write_table
 from hf_ptr.data.statistics import normalization
 from hf_ptr.data.weights import write_scores
+from hf_ptr.errors import InputError
 from hf_ptr.scoring import fitting
 from hf_ptr.scoring.fitting import FittedScores, fit_scores
 from hf_ptr.scoring.transitions import Features
@@ -94,11 +95,13 @@ def test_no_room_is_found_out_before_anything_is_put_there(tmp_path: Path, monke
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
     try:
-        with pytest.raises(OSError, match="too large"):
+        with pytest.raises(InputError, match=r"cannot take the 4 MB that lie there while they are used: .*too large"):
             array_aside((1 << 20,), np.float32, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, ignored)
+    with pytest.raises(InputError, match="cannot take the 12 bytes"):
+        array_aside((3,), np.float32, tmp_path / "not there")
 
 
 @pytest.fixture(scope="module")

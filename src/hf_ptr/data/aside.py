@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hf_ptr.errors import InputError
+
 # Rows that are gone through at a time.
 BLOCK_ROWS = 16_384
 # Bytes that are written at a time.
@@ -25,16 +27,21 @@ def array_aside(shape: tuple[int, ...], dtype: np.dtype | type, folder: Path) ->
         folder: on the disk that has room for it.
 
     Raises:
-        OSError: there is no room. Later there is: all of it has been written.
+        InputError: it cannot be written there, or there is no room.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if not size:
         return np.zeros(shape, dtype)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        for first in range(0, size, _BLOCK_BYTES):
-            file.write(bytes(min(_BLOCK_BYTES, size - first)))
-        file.flush()
-        return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            # Written and not only made as long, which would end the process where the disk is found to be full.
+            for first in range(0, size, _BLOCK_BYTES):
+                file.write(bytes(min(_BLOCK_BYTES, size - first)))
+            file.flush()
+            return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
+    except OSError as error:
+        room = f"{size / 1e6:.0f} MB" if size > 1e6 else f"{size} bytes"
+        raise InputError(f"{folder} cannot take the {room} that lie there while they are used: {error}") from error
 
 
 def forget(array: np.ndarray) -> None:
