@@ -188,6 +188,8 @@ MAIN = Block(
 PLANS: dict[str, tuple[Block, ...]] = {
     "clean": (Block("mt10-state", ("clean",), ("sft", "ptr"), seeds=5),),
     "main": (MAIN,),
+    # What can be won back at all where the weighted samples must be worth half of theirs, as calibrated ones must.
+    "floor": (Block("mt10-state", ("hard",), ("oracle-floor",), seeds=5),),
     "peers": (
         Block(
             "mt10-state",

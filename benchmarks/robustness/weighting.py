@@ -7,16 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from benchmarks.robustness.peers import PEERS, policy_loss, weights_from_goodness
 from hf_ptr.curation.scores import score_dataset
 from hf_ptr.data.corruption import CorruptionTruth
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.policies import load_policy
+from hf_ptr.scoring.calibration import keep_sample_size
 
 # What is needed of another arm's run: PTR's weights, the losses of the SFT policy.
 WEIGHTINGS: dict[str, str | None] = {
     "oracle": None,
+    "oracle-floor": None,
     "random": "ptr",
     "ptr-weights": "ptr",
     "loss": "sft",
@@ -40,15 +43,17 @@ def score_file(
     Args:
         weighting: a key of `WEIGHTINGS`.
         table: the corrupted episodes.
-        truth: what is wrong with them; only the oracle looks at it.
+        truth: what is wrong with them; only the oracles look at it.
         seed: of the run.
         observation_features: what the policy reads.
         other: the run's folder of the arm that the weighting needs.
     """
     valid = np.ones(table.num_frames, dtype=bool)
-    if weighting == "oracle":
+    if weighting in ("oracle", "oracle-floor"):
         score = np.where(np.repeat(truth.any, table.lengths), -1.0, 1.0)
         weight = np.where(score < 0, *ORACLE_WEIGHTS)
+        if weighting == "oracle-floor":
+            weight = keep_sample_size(torch.from_numpy(weight)).numpy()
     elif weighting in ("random", "ptr-weights"):
         found = score_dataset(_needed(other), table, seed=seed)
         score, weight, valid = found.score.to_numpy(), found.weight.to_numpy(copy=True), found.valid.to_numpy()
