@@ -12,7 +12,9 @@ from model_helpers import tiny_policy
 
 from benchmarks.robustness import peers, progress
 from benchmarks.robustness.peers import PEERS, policy_loss, weights_from_goodness
+from benchmarks.robustness.weighting import score_file
 from hf_ptr import InputError, VLAProcessor
+from hf_ptr.data.corruption import CorruptionTruth
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.policies.vla.processing_vla import instruction_tokenizer
 
@@ -260,3 +262,19 @@ def test_policy_loss_is_seeded_finds_foreign_actions_and_leaves_the_policy_as_it
     assert not np.array_equal(goodness, policy_loss(policy, processor, bad, draws=2, seed=1))
     with pytest.raises(InputError, match="draws"):
         policy_loss(policy, processor, bad, draws=0, seed=0)
+
+
+def test_oracles_weigh_by_the_truth_and_one_of_them_keeps_half_of_the_samples() -> None:
+    table = coded_table([30, 20, 25, 25])
+    faults = {"noise": np.array([True, False, False, True]), "instruction": np.array([True, True, False, False])}
+    truth = CorruptionTruth("two faults", 0, table.episode_index, faults)
+    found = {
+        name: score_file(name, table, truth, 0, observation_features=FEATURES, other=None).weight.to_numpy()
+        for name in ("oracle", "oracle-floor")
+    }
+    good = np.repeat([False, False, True, False], table.lengths)
+    assert set(found["oracle"][good]) == {4.0} and set(found["oracle"][~good]) == {0.25}
+    share = {name: weight.sum() ** 2 / (len(weight) * np.square(weight).sum()) for name, weight in found.items()}
+    assert share["oracle"] < 0.4 and share["oracle-floor"] == pytest.approx(0.5)
+    assert found["oracle-floor"].mean() == pytest.approx(found["oracle"].mean())
+    assert 0.25 < found["oracle-floor"][~good].max() < found["oracle-floor"][good].min() < 4.0
