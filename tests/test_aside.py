@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -86,11 +89,8 @@ def test_a_dataset_read_aside_is_the_same_dataset(tmp_path: Path) -> None:
         assert torch.equal(values, pair[1][name]), name
 
 
-def test_no_room_is_found_out_before_anything_is_put_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_is_found_out_before_anything_is_put_there(tmp_path: Path) -> None:
     """The real limit of the process on the size of a file; a full disk says the same with another number."""
-    import resource
-    import signal
-
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
@@ -133,13 +133,13 @@ def test_parts_are_the_whole(
 def test_a_file_of_parts_is_there_whole_or_not_at_all(
     fitted: tuple[EpisodeTable, FittedScores], tmp_path: Path
 ) -> None:
-    def broken() -> object:
+    def broken() -> Iterator[pd.DataFrame]:
         yield fitted[1].frame()
         raise KeyboardInterrupt
 
     out = write_scores(fitted[1].frame().head(2), tmp_path / "scores.parquet")
     with pytest.raises(KeyboardInterrupt):
-        write_scores(broken(), out)  # type: ignore[arg-type]
+        write_scores(broken(), out)
     assert len(pd.read_parquet(out)) == 2 and list(tmp_path.iterdir()) == [out]
 
 
