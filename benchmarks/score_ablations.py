@@ -49,15 +49,15 @@ def about_the_median(real: Tensor, faulted: Tensor, group: Tensor, groups: int) 
         if len(mine):
             median[number] = mine.median()
             spread[number] = (1.4826 * (mine - median[number]).abs().median()).clamp(min=1e-6) / WIDTH
-    return Scale(median - spread / 2, median + spread / 2, torch.ones(groups, dtype=torch.bool))
+    return Scale(median - spread / 2, median + spread / 2, torch.ones(groups))
 
 
 def each_for_itself(scale: Scale, score: Tensor, episode: Tensor, group: Tensor) -> Tensor:
     """A chunk's distance without its episode's evidence."""
-    gap = torch.where(scale.sees, scale.good - scale.fault, 1.0)[group][episode]
-    z = (score - scale.fault[group][episode]) / gap
-    proves = scale.sees[group][episode] & ~z.isnan()
-    return torch.where(proves, z.clamp(-calibration.DISTANCE_LIMIT, calibration.DISTANCE_LIMIT), 1.0)
+    gap = torch.where(scale.trust > 0, scale.good - scale.fault, 1.0)[group][episode]
+    z = ((score - scale.fault[group][episode]) / gap).nan_to_num(1.0)
+    z = z.clamp(-calibration.DISTANCE_LIMIT, calibration.DISTANCE_LIMIT)
+    return 1.0 - scale.trust[group][episode] * (1.0 - z)
 
 
 def without(*names: str) -> AbstractContextManager:

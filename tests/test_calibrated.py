@@ -109,6 +109,21 @@ def test_a_view_that_cannot_see_its_own_fault_proves_nothing() -> None:
     assert distance(real, real.clone(), episode).tolist() == [1.0] * len(real)
 
 
+@pytest.mark.parametrize(
+    ("below", "trust"), [(500, 0.0), (600, 0.0), (675, 0.5), (745, 0.967), (755, 1.0), (1000, 1.0)]
+)
+def test_a_view_is_trusted_as_far_as_it_sees_its_own_fault(below: int, trust: float) -> None:
+    real = torch.linspace(-1.0, 1.0, 1000)
+    faulted = torch.where(torch.arange(1000) < below, -0.5, 0.5)
+    group = torch.zeros(1000, dtype=torch.int64)
+    scale = C.fit_scale(real, faulted, group, 1)
+    assert scale.trust.item() == pytest.approx(trust, abs=0.01)
+    z = scale.distance(torch.linspace(-90.0, 90.0, 1000), torch.arange(1000), group)
+    assert bool((z.diff() >= 0).all())
+    # One that is trusted in part says at most that a sample is like a fault.
+    assert z.min().item() == pytest.approx(-C.DISTANCE_LIMIT if trust == 1.0 else 1.0 - trust, abs=0.01)
+
+
 def test_a_missing_score_is_no_evidence() -> None:
     real, episode = episodes_of(torch.full((20,), 3.0))
     faulted = real - 5.0
@@ -122,7 +137,7 @@ def test_a_group_with_enough_episodes_has_its_own_scale() -> None:
     group = torch.arange(60) % 2
     real = torch.where(group == 0, 1.0, 5.0)
     scale = C.fit_scale(real, real - 1.0, group, 2)
-    assert scale.sees.tolist() == [True, True]
+    assert scale.trust.tolist() == [1.0, 1.0]
     assert scale.good[0] < scale.good[1] and scale.fault[0] < scale.fault[1]
     one = C.fit_scale(real[:10], real[:10] - 6.0, group[:10], 2)
     assert one.good[0] == one.good[1]

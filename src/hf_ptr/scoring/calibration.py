@@ -4,11 +4,12 @@ A score alone does not say whether a sample is bad: on clean data, too, half of 
 a bad sample would score is known once one makes some: held-out transitions scored again with one element exchanged.
 For each component of the score (`hf_ptr.scoring.views`) and each episode
 
-    z = (m - f) / (g - f)
+    z = 1 - r (1 - (m - f) / (g - f))
 
 where `m` is the episode's shrunken mean score, `f` the median of such means with the fault, `g` the good end, the 80 %
-quantile of the real means. 0 is where a fault lies, 1 where good episodes lie. A chunk has its episode's `z` and a
-part of its own deviation. One view that fails suffices:
+quantile of the real means. 0 is where a fault lies, 1 where good episodes lie. `r`, in most cases 1, is how far the
+component is to be trusted: as well as it tells its own fault from the data. A chunk has its episode's `z` and a part
+of its own deviation. One view that fails suffices:
 
     w = w_min + (w_max - w_min) sigmoid((min_c z_c - 1/2) / width)
 
@@ -30,8 +31,10 @@ from hf_ptr.scoring.meaning import FAILED, MIN_GROUP, W_MAX, W_MIN
 GOOD_QUANTILE = 0.8
 # Width of the sigmoid in units of the distance from fault to good.
 WIDTH = 0.08
-# Share of faulted episodes that must score below the real median; otherwise the component cannot see its own fault.
-MIN_SEPARATION = 0.75
+# Share of faulted episodes that score below the real median. Half of them do where a component is blind to its own
+# fault, and somewhat more by chance: up to the first share it says nothing, from the second on it is trusted, and in
+# between in part. With a step instead, all evidence or none would hang on one episode.
+NO_SEPARATION, FULL_SEPARATION = 0.6, 0.75
 # How many episodes' worth the scale of all counts beside a group's own.
 GROUP_SHRINKAGE = 8.0
 # How many chunks' worth the median of all counts beside an episode's own.
@@ -99,16 +102,16 @@ class Scale:
     Args:
         fault: `f`, `(G,)`, median of the faulted means, nats.
         good: `g`, `(G,)`, upper quantile of the real means, nats.
-        sees: `(G,)` bool, whether the component tells its own fault from the data.
+        trust: `r`, `(G,)` in [0, 1], how well the component tells its own fault from the data.
     """
 
     fault: Tensor
     good: Tensor
-    sees: Tensor
+    trust: Tensor
 
     def distance(self, score: Tensor, episode: Tensor, group: Tensor) -> Tensor:
         """
-        `z` of every sample: its episode's, and `ρ (s - m) / (g - f)` of its own.
+        `1 - r (1 - z)` of every sample, with `z` its episode's and `ρ (s - m) / (g - f)` of its own.
 
         `ρ = OWN_SHARE · (g - f)² / ((g - f)² + v)` with `v` the variance of samples around their episodes.
 
@@ -119,14 +122,18 @@ class Scale:
 
         Returns:
             `(N,)` in ±`DISTANCE_LIMIT`; 1 where the component is blind or the score missing: that proves nothing.
+            What is trusted in part says at most that a sample is like a fault, `z >= 0`: where the scale is short,
+            noise goes far below.
         """
-        gap = torch.where(self.sees, self.good - self.fault, 1.0)
+        gap = torch.where(self.trust > 0, self.good - self.fault, 1.0)
         mean = episode_mean(score, episode, len(group), SHRINKAGE)
         deviation = (score - mean[episode]).nan_to_num(0.0)
         share = OWN_SHARE * gap.square() / (gap.square() + deviation.square().mean())
         z = ((mean - self.fault[group]) / gap[group])[episode] + (share / gap)[group][episode] * deviation
-        proves = self.sees[group][episode] & ~z.isnan()
-        return torch.where(proves, z.clamp(-DISTANCE_LIMIT, DISTANCE_LIMIT), 1.0)
+        trust = self.trust[group][episode]
+        z = z.nan_to_num(1.0).clamp(-DISTANCE_LIMIT, DISTANCE_LIMIT)
+        z = torch.where(trust < 1.0, z.clamp(min=0.0), z)
+        return 1.0 - trust * (1.0 - z)
 
 
 def fit_scale(real: Tensor, faulted: Tensor, group: Tensor, groups: int) -> Scale:
@@ -139,29 +146,30 @@ def fit_scale(real: Tensor, faulted: Tensor, group: Tensor, groups: int) -> Scal
         group: `(E,)` int64, in `0 .. groups - 1`: the episode's source or task.
         groups: `G`; 1 for one scale for all.
     """
-    fault, good, sees = _ends(real, faulted)
-    faults, goods, seen = fault.repeat(groups), good.repeat(groups), sees.repeat(groups)
+    fault, good, trust = _ends(real, faulted)
+    faults, goods, trusts = fault.repeat(groups), good.repeat(groups), trust.repeat(groups)
     for g in range(groups) if groups > 1 else ():
         mine = group == g
         own = faulted[mine]
         count = int((~own.isnan()).sum())
         if count < MIN_GROUP or int((~real[mine].isnan()).sum()) < MIN_GROUP:
             continue
-        own_fault, own_good, seen[g] = _ends(real[mine], own)
+        own_fault, own_good, trusts[g] = _ends(real[mine], own)
         share = count / (count + GROUP_SHRINKAGE)
         faults[g] = share * own_fault + (1.0 - share) * fault
         goods[g] = share * own_good + (1.0 - share) * good
-    return Scale(faults, goods, seen & (goods > faults))
+    return Scale(faults, goods, torch.where(goods > faults, trusts, 0.0))
 
 
 def _ends(real: Tensor, faulted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     real, faulted = real[~real.isnan()], faulted[~faulted.isnan()]
     if min(len(real), len(faulted)) < MIN_GROUP:
         nothing = real.new_zeros(())
-        return nothing, nothing, nothing > 0
+        return nothing, nothing, nothing
     fault, good = faulted.median(), real.quantile(GOOD_QUANTILE)
     separation = (faulted < real.median()).float().mean()
-    return fault, good, (separation >= MIN_SEPARATION) & (good > fault)
+    trust = ((separation - NO_SEPARATION) / (FULL_SEPARATION - NO_SEPARATION)).clamp(0.0, 1.0)
+    return fault, good, torch.where(good > fault, trust, 0.0)
 
 
 def least(distances: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
