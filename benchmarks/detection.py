@@ -1,10 +1,10 @@
 """Which faults the calibrated score finds: AUROC on every corruption, no policy trained.
 
-    python -m benchmarks.detection [--seeds 5]
+    python -m benchmarks.detection [--seeds 5] [--keep]
 
 The demonstrations are those of `benchmarks.robustness` (`mt10-state`). What is there already of the same code and data
-is not fitted again. Results in `benchmarks/results/detection.json`, shown in `docs/results.md` by
-`python -m benchmarks.robustness.report`.
+is not fitted again; with `--keep`, of older code neither. Results in `benchmarks/results/detection.json`, shown in
+`docs/results.md` by `python -m benchmarks.robustness.report`.
 """
 
 from __future__ import annotations
@@ -45,8 +45,10 @@ def figures_of(cell: Cell) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
-    seeds = range(parser.parse_args().seeds)
-    fill(RESULTS, [{"corruption": name, "seed": seed} for seed in seeds for name in CORRUPTIONS], figures_of)
+    parser.add_argument("--keep", action="store_true", help="count lines of older code, too")
+    options = parser.parse_args()
+    cells = [{"corruption": name, "seed": seed} for seed in range(options.seeds) for name in CORRUPTIONS]
+    fill(RESULTS, cells, figures_of, keep=options.keep)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def corrupted_chunks(corruption: str, seed: int) -> tuple[ChunkDataset, Corrupti
     return ChunkDataset(table, observation_features=["observation.environment_state"]), truth
 
 
-def fill(results: Path, cells: Sequence[Cell], figures_of: Callable[[Cell], dict[str, Any]]) -> None:
+def fill(results: Path, cells: Sequence[Cell], figures_of: Callable[[Cell], dict[str, Any]], *, keep: bool) -> None:
     """
     Writes a line for every cell; those that are there of the same code and data are not made again.
 
@@ -36,6 +36,7 @@ def fill(results: Path, cells: Sequence[Cell], figures_of: Callable[[Cell], dict
         results: the file of lines.
         cells: what is to be made, each with a `seed`, whose demonstrations are recorded where they are missing.
         figures_of: makes the figures of one.
+        keep: whether lines of older code count, too.
     """
     code, commit = code_hash(FIGURES + CALIBRATED), checkout()
     lines: list[dict[str, Any]] = json.loads(results.read_text()) if results.exists() else []
@@ -43,8 +44,9 @@ def fill(results: Path, cells: Sequence[Cell], figures_of: Callable[[Cell], dict
         folder = SUITE.demonstrations_of(cell["seed"])
         if not folder.exists():
             record_metaworld(SUITE.tasks, SUITE.demonstrations, folder, seed=cell["seed"])
-        key = {**cell, "data_hash": data_hash(folder), "code_hash": code}
-        if any(key.items() <= line.items() for line in lines):
+        same = {**cell, "data_hash": data_hash(folder)}
+        key = {**same, "code_hash": code}
+        if any((same if keep else key).items() <= line.items() for line in lines):
             continue
         start = time.monotonic()
         figures = figures_of(cell)

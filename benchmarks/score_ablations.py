@@ -1,10 +1,10 @@
 """What each part of the calibrated score is good for: the score without it, on every corruption, no policy trained.
 
-    python -m benchmarks.score_ablations [--seeds 3]
+    python -m benchmarks.score_ablations [--seeds 3] [--keep]
 
 The demonstrations are those of `benchmarks.robustness` (`mt10-state`). What is there already of the same code and data
-is not fitted again. Results in `benchmarks/results/score_ablations.json`, shown in `docs/calibrated.md` by
-`python -m benchmarks.robustness.report`.
+is not fitted again; with `--keep`, of older code neither. Results in `benchmarks/results/score_ablations.json`, shown
+in `docs/calibrated.md` by `python -m benchmarks.robustness.report`.
 """
 
 from __future__ import annotations
@@ -112,14 +112,15 @@ def figures_of(cell: Cell) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
-    seeds = range(parser.parse_args().seeds)
+    parser.add_argument("--keep", action="store_true", help="count lines of older code, too")
+    options = parser.parse_args()
     cells = [
         {"variant": name, "corruption": corruption, "seed": seed}
-        for seed in seeds
+        for seed in range(options.seeds)
         for name in VARIANTS
         for corruption in CORRUPTIONS
     ]
-    fill(RESULTS, cells, figures_of)
+    fill(RESULTS, cells, figures_of, keep=options.keep)
 
 
 if __name__ == "__main__":

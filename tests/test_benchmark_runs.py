@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from data_helpers import coded_table
 
+from benchmarks import fits
 from benchmarks.robustness import __main__ as command
 from benchmarks.robustness import report, results, running, suites
 from benchmarks.robustness.arms import ABLATIONS, RECIPES, WEIGHTINGS, arm_of
@@ -22,6 +23,7 @@ from benchmarks.robustness.running import Cell
 from benchmarks.robustness.suites import PLANS, SUITES
 from hf_ptr.data.corruption import RECIPES as CORRUPTIONS
 from hf_ptr.data.corruption import CorruptionTruth
+from hf_ptr.data.lerobot_writer import write_table
 from hf_ptr.data.sources import SourceSpec
 from hf_ptr.errors import InputError
 from hf_ptr.training.recipe import load_recipe
@@ -140,16 +142,9 @@ def test_wrong_arguments_are_one_line(argument: str, monkeypatch: pytest.MonkeyP
         command.main()
 
 
-def write_parquet(
-    columns: dict[str, Any], file: Path, compression: str = "snappy", metadata: dict[str, str] | None = None
-) -> None:
-    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), file, compression=compression)
-
-
 def test_a_hash_changes_with_what_it_stands_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tmp_path / "mt10-state" / "demonstrations-40-0"
-    data.mkdir(parents=True)
-    write_parquet({"action": [1.0, 2.0]}, data / "file.parquet")
+    write_table(coded_table([4, 3]), data)
     monkeypatch.setattr(suites, "WORK", tmp_path)
     made = {arm: running.hashes_of(Cell("mt10-state", "hard", arm, 0)) for arm in ("sft", "ptr", "random", "length")}
     assert len({found["recipe_hash"] for found in made.values()}) == 4
@@ -160,12 +155,45 @@ def test_a_hash_changes_with_what_it_stands_for(tmp_path: Path, monkeypatch: pyt
     assert running.hashes_of(Cell("mt10-state", "hard", "random", 0))["recipe_hash"] != made["random"]["recipe_hash"]
     running.data_hash.cache_clear()
     # Stored otherwise, and told otherwise, they are the same demonstrations.
-    write_parquet({"action": [1.0, 2.0]}, data / "file.parquet", compression="none", metadata={"by": "another"})
-    (data / "info.json").write_text("{}")
+    (stored,) = (data / "data").rglob("*.parquet")
+    pq.write_table(pq.read_table(stored), stored, compression="none")
+    (data / "meta" / "recording.json").write_text("{}")
     assert running.hashes_of(Cell("mt10-state", "hard", "sft", 0))["data_hash"] == made["sft"]["data_hash"]
     running.data_hash.cache_clear()
-    write_parquet({"action": [1.0, 3.0]}, data / "file.parquet")
+    (data / "videos").mkdir()
+    (data / "videos" / "film.mp4").write_bytes(b"a film")
     assert running.hashes_of(Cell("mt10-state", "hard", "sft", 0))["data_hash"] != made["sft"]["data_hash"]
+    running.data_hash.cache_clear()
+    shutil.rmtree(data)
+    other = coded_table([4, 3])
+    other.columns["action"][2] += 1.0
+    write_table(other, data)
+    assert running.hashes_of(Cell("mt10-state", "hard", "sft", 0))["data_hash"] != made["sft"]["data_hash"]
+    running.data_hash.cache_clear()
+
+
+def test_a_fit_is_made_again_where_code_or_data_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suites, "WORK", tmp_path)
+    data, results_file = tmp_path / "mt10-state" / "demonstrations-40-0", tmp_path / "results.json"
+    write_table(coded_table([4, 3]), data)
+    made: list[str] = []
+
+    def fill(keep: bool = False) -> list[str]:
+        made.clear()
+        running.data_hash.cache_clear()
+        cells = [{"corruption": name, "seed": 0} for name in ("hard", "clean")]
+        fits.fill(results_file, cells, lambda cell: {"n": made.append(cell["corruption"])}, keep=keep)
+        lines = json.loads(results_file.read_text())
+        assert sorted(line["corruption"] for line in lines) == ["clean", "hard"]
+        return made.copy()
+
+    assert fill() == ["hard", "clean"] and fill() == []
+    monkeypatch.setattr(fits, "code_hash", lambda modules: "other")
+    assert fill(keep=True) == []
+    assert fill() == ["hard", "clean"] and fill() == []
+    shutil.rmtree(data)
+    write_table(coded_table([5, 3]), data)
+    assert fill(keep=True) == ["hard", "clean"]
     running.data_hash.cache_clear()
 
 

@@ -17,8 +17,6 @@ from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from benchmarks.robustness.arms import arm_of
 from benchmarks.robustness.figures import NO_FIGURES, score_figures
@@ -26,6 +24,7 @@ from benchmarks.robustness.suites import ROOT, SUITES, WORK, Start, Suite
 from benchmarks.robustness.weighting import score_file
 from hf_ptr.curation.scores import score_dataset
 from hf_ptr.data.corruption import CorruptionTruth, corrupt
+from hf_ptr.data.digest import data_digest
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.data.weights import write_scores
@@ -226,14 +225,14 @@ def hashes_of(cell: Cell) -> Hashes:
 @cache
 def data_hash(*folders: Path) -> str:
     """
-    Of the datasets in folders: the values of their tables, and their videos. How a table is stored, and what is told
-    beside it of its making, changes no figure.
+    Of the datasets in folders: the episodes as they are read, and their videos. How a table is stored, and what is
+    told beside it of its making, changes no figure.
     """
     listed = ""
     for folder in folders:
-        for file in sorted(path for path in folder.rglob("*") if path.suffix in (".parquet", ".mp4")):
-            content = _values_of(file) if file.suffix == ".parquet" else file.read_bytes()
-            listed += f"{file.relative_to(folder)} {_digest_bytes(content)}\n"
+        listed += f"{data_digest(read_dataset(folder))}\n"
+        for video in sorted(folder.rglob("*.mp4")):
+            listed += f"{video.relative_to(folder)} {hashlib.sha256(video.read_bytes()).hexdigest()}\n"
     return _digest(listed)
 
 
@@ -331,18 +330,5 @@ def _code_of(file: Path) -> str:
     return ast.dump(tree)
 
 
-def _values_of(file: Path) -> bytes:
-    """A parquet file as Arrow streams it, without what is said of its columns."""
-    table = pq.read_table(file).replace_schema_metadata(None).combine_chunks()
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table)
-    return sink.getvalue().to_pybytes()
-
-
 def _digest(text: str) -> str:
-    return _digest_bytes(text.encode())
-
-
-def _digest_bytes(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -191,12 +191,7 @@ PLANS: dict[str, tuple[Block, ...]] = {
     # What can be won back at all where the weighted samples must be worth half of theirs, as calibrated ones must.
     "floor": (Block("mt10-state", ("hard",), ("oracle-floor",), seeds=5),),
     "peers": (
-        Block(
-            "mt10-state",
-            ("hard", "misaligned"),
-            ("smoothness", "mutual_information", "progress", "progress_delta"),
-            seeds=3,
-        ),
+        Block("mt10-state", ("hard",), ("smoothness", "mutual_information", "progress", "progress_delta"), seeds=5),
     ),
     "ablations": (
         Block(
