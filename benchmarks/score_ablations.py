@@ -26,7 +26,7 @@ from torch import Tensor
 from benchmarks.fits import Cell, corrupted_chunks, fill
 from benchmarks.robustness.figures import score_figures
 from benchmarks.robustness.suites import ROOT
-from hf_ptr.scoring import calibration, crossfitting, fitting, jitter
+from hf_ptr.scoring import crossfitting, fitting, jitter
 from hf_ptr.scoring.calibration import WIDTH, Scale
 from hf_ptr.scoring.transitions import Cut
 
@@ -54,10 +54,8 @@ def about_the_median(real: Tensor, faulted: Tensor, group: Tensor, groups: int) 
 
 def each_for_itself(scale: Scale, score: Tensor, episode: Tensor, group: Tensor) -> Tensor:
     """A chunk's distance without its episode's evidence."""
-    gap = torch.where(scale.trust > 0, scale.good - scale.fault, 1.0)[group][episode]
-    z = ((score - scale.fault[group][episode]) / gap).nan_to_num(1.0)
-    z = z.clamp(-calibration.DISTANCE_LIMIT, calibration.DISTANCE_LIMIT)
-    return 1.0 - scale.trust[group][episode] * (1.0 - z)
+    group = group[episode]
+    return scale.trusted((score - scale.fault[group]) / scale.gap[group], group)
 
 
 def without(*names: str) -> AbstractContextManager:

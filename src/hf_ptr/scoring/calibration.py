@@ -121,16 +121,34 @@ class Scale:
             group: `(E,)` int64, the group of each episode.
 
         Returns:
-            `(N,)` in ±`DISTANCE_LIMIT`; 1 where the component is blind or the score missing: that proves nothing.
-            What is trusted in part says at most that a sample is like a fault, `z >= 0`: where the scale is short,
-            noise goes far below.
+            `(N,)`, as [`trusted`] gives it.
         """
-        gap = torch.where(self.trust > 0, self.good - self.fault, 1.0)
+        gap = self.gap
         mean = episode_mean(score, episode, len(group), SHRINKAGE)
         deviation = (score - mean[episode]).nan_to_num(0.0)
         share = OWN_SHARE * gap.square() / (gap.square() + deviation.square().mean())
         z = ((mean - self.fault[group]) / gap[group])[episode] + (share / gap)[group][episode] * deviation
-        trust = self.trust[group][episode]
+        return self.trusted(z, group[episode])
+
+    @property
+    def gap(self) -> Tensor:
+        """`g - f`, `(G,)` nats; 1 where the component is blind."""
+        return torch.where(self.trust > 0, self.good - self.fault, 1.0)
+
+    def trusted(self, z: Tensor, group: Tensor) -> Tensor:
+        """
+        `1 - r (1 - z)` of distances as far as the component is trusted.
+
+        Args:
+            z: `(N,)`, NaN where the score is missing.
+            group: `(N,)` int64, the group of each.
+
+        Returns:
+            `(N,)` in ±`DISTANCE_LIMIT`; 1 where the component is blind or the score missing: that proves nothing.
+            What is trusted in part says at most that a sample is like a fault, `z >= 0`: where the scale is short,
+            noise goes far below.
+        """
+        trust = self.trust[group]
         z = z.nan_to_num(1.0).clamp(-DISTANCE_LIMIT, DISTANCE_LIMIT)
         z = torch.where(trust < 1.0, z.clamp(min=0.0), z)
         return 1.0 - trust * (1.0 - z)
