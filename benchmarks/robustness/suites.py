@@ -240,7 +240,7 @@ PLANS: dict[str, tuple[Block, ...]] = {
         Block("cross-embodiment", ("hard",), ("sft", "oracle", "ptr", "calibrated", "specialists"), seeds=3),
         Block("cross-embodiment", ("clean",), ("sft", "specialists"), seeds=3),
     ),
-    "pixels": (Block("mt10-pixels", ("hard",), ("sft", "oracle", "ptr", "calibrated"), seeds=3),),
+    "pixels": (Block("mt10-pixels", ("hard",), ("sft", "oracle", "ptr", "calibrated"), seeds=5),),
     "posttrain": (
         Block("mt10-posttrain", ("hard",), ("sft", "oracle", "ptr", "calibrated"), seeds=3),
         Block("mt10-posttrain", ("clean",), ("sft", "calibrated"), seeds=3),
