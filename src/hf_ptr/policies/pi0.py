@@ -12,6 +12,7 @@ from hf_ptr.policies.adapters import register_adapter
 from hf_ptr.policies.averages import masked_loss, masked_mean
 from hf_ptr.policies.contract import Embedded, FeatureSizes, PolicyOutput
 from hf_ptr.policies.fitted import FittedActing
+from hf_ptr.policies.flow_times import flow_times
 from hf_ptr.policies.pi0_processor import PI0TextProcessor
 from hf_ptr.policies.shapes import require_shapes
 from hf_ptr.policies.towers import CameraFeatures, first_layers, layers_of, normalized
@@ -95,10 +96,8 @@ class PI0Adapter(FittedActing):
         config = self.model.config
         clean, mask = self.normalized_actions(actions, action_mask, action_dim_mask)
         clean = self._padded(clean, config.max_action_dim)
-        beta = torch.distributions.Beta(
-            torch.tensor(config.time_sampling_beta_alpha), torch.tensor(config.time_sampling_beta_beta)
-        )
-        time = beta.sample((len(clean),)).to(clean) * config.time_sampling_scale + config.time_sampling_offset
+        time = flow_times(config.time_sampling_beta_alpha, config.time_sampling_beta_beta, clean)
+        time = time * config.time_sampling_scale + config.time_sampling_offset
         noise = torch.randn_like(clean)
         share = time[:, None, None]
         noised = (share * noise + (1 - share) * clean).to(embedded["state"].dtype)

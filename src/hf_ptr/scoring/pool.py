@@ -141,7 +141,8 @@ class CandidatePool:
         slot = torch.where(kept, slot, torch.full_like(slot, self.queue_size))
         for name, memory in self._memory.items():
             memory[slot] = getattr(seen, name).detach().to(memory.dtype)
-        self._memory["valid"][self.queue_size] = False
+        # Not `= False`: to take a number of the host, the device would be waited for.
+        self._memory["valid"][self.queue_size].zero_()
         self._position = (self._position + total) % self.queue_size
 
     def _allocate(self, like: Candidates) -> None:

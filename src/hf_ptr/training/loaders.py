@@ -54,4 +54,12 @@ def segment_loader(
         prefetch_factor=args.dataloader_prefetch_factor,
     )
     # As if there were one process: the order is this rank's already, and must not be divided again.
-    return prepare_data_loader(loader, device=accelerator.device, num_processes=1, process_index=0, put_on_device=True)
+    return prepare_data_loader(
+        loader,
+        device=accelerator.device,
+        num_processes=1,
+        process_index=0,
+        put_on_device=True,
+        # Out of pinned memory the next batch is copied while the device still computes.
+        non_blocking=args.dataloader_pin_memory,
+    )

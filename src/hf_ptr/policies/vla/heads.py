@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
-from torch.distributions import Beta
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaModel
 
 from hf_ptr.errors import InputError
 from hf_ptr.policies.contract import Embedded
+from hf_ptr.policies.flow_times import flow_times
 from hf_ptr.policies.vla.configuration_vla import VLAPolicyConfig
 from hf_ptr.policies.vla.layers import ActionEmbedding, ActionExpert, DenoisingOutput
 
@@ -57,7 +57,7 @@ class FlowPath:
     def noised(self, clean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """`x_σ`, `σ`, and the velocity `a - ε`."""
         noise = torch.randn_like(clean)
-        sigma = Beta(*self.concentration, validate_args=False).sample((clean.shape[0],)).to(clean)
+        sigma = flow_times(*self.concentration, clean)
         mixed = sigma[:, None, None]
         return mixed * clean + (1.0 - mixed) * noise, sigma, clean - noise
 
