@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 
 from hf_ptr import PTRTrainer, TransitionScorer
 from hf_ptr.data.weights import score_file_keys
+from hf_ptr.policies import flow_times
 from hf_ptr.policies.vla import heads, modeling_vla
 from hf_ptr.training import calibrating
 
@@ -75,7 +76,7 @@ def alike() -> Iterator[None]:
         return scorer(context, action), scorer(context, rolled)
 
     with (
-        mock.patch.object(heads, "Beta", OfTheSample),
+        mock.patch.object(flow_times, "Beta", OfTheSample),
         mock.patch.object(heads.torch, "randn_like", lambda clean: (clean * 50.0 + 1.0).sin()),
         mock.patch.object(modeling_vla.VLAPolicy, "embed", spied),
         mock.patch.object(TransitionScorer, "with_permuted", blocks),

@@ -12,5 +12,6 @@ def flow_times(alpha: float, beta: float, clean: torch.Tensor) -> torch.Tensor:
 
     Of plain numbers `Beta` would draw on the host, and each step would wait for the device to take the draw.
     """
-    one = torch.ones((), device=clean.device)
+    # Other devices do not know how to draw it, nor does that of shapes alone.
+    one = torch.ones((), device=clean.device if clean.is_cuda else "cpu")
     return Beta(alpha * one, beta * one, validate_args=False).sample((len(clean),)).to(clean)
