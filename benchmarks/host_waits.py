@@ -8,7 +8,6 @@ A step that waits leaves the device idle until the host has caught up. Logs and 
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import traceback
 import warnings
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from benchmarks.command import run
 from hf_ptr.errors import InputError
 from hf_ptr.training.recipe import load_recipe
 from hf_ptr.training.run import build_trainer
@@ -75,8 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"benchmarks.host_waits: {error}", file=sys.stderr)
-        sys.exit(2)
+    run("benchmarks.host_waits", main)

@@ -24,6 +24,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PI0Config, PI0ForConditionalGeneration, PreTrainedTokenizerFast, set_seed
 
+from benchmarks.command import run
 from benchmarks.robustness.suites import ROOT
 from hf_ptr.data import ChunkDataset, read_dataset
 from hf_ptr.data.episodes import EpisodeTable
@@ -187,8 +188,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"benchmarks.overfit: {error}", file=sys.stderr)
-        sys.exit(2)
+    run("benchmarks.overfit", main)

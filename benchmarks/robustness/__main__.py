@@ -22,6 +22,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from benchmarks.command import run
 from benchmarks.robustness.results import append, corruption_name, read_lines, results_file
 from benchmarks.robustness.running import KEPT, Cell, Hashes, checkout, hashes_of, run_cell, train_start
 from benchmarks.robustness.suites import PLANS, SUITES, WORK
@@ -175,8 +176,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"benchmarks.robustness: {error}", file=sys.stderr)
-        sys.exit(2)
+    run("benchmarks.robustness", main)
