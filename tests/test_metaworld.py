@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import re
 
 import numpy as np
 import pytest
 
-from hf_ptr.envs import rendering
+from hf_ptr.envs import metaworld, rendering
 from hf_ptr.envs.controls import CONTROLS
 from hf_ptr.envs.metaworld import (
     ENVIRONMENT_STATE,
@@ -204,6 +205,29 @@ def test_pictures_show_the_scene_upright() -> None:
     assert len(rows) > 100
     assert columns.mean() < 28
     assert rows.mean() < 32
+
+
+def test_environments_of_a_scene_share_a_camera_and_each_sees_itself() -> None:
+    def first_picture(env: MetaWorldEnv, seed: int) -> np.ndarray:
+        env.reset(seed)
+        return env.picture()
+
+    alone = []
+    for seed in (0, 1):
+        env = MetaWorldEnv("push", pixels=64)
+        alone.append(first_picture(env, seed))
+        env.close()
+        gc.collect()
+        assert not metaworld._CAMERAS
+    together = [MetaWorldEnv("push", pixels=64) for _ in (0, 1)]
+    assert len(metaworld._CAMERAS) == 1
+    for env, seed in zip(together, (0, 1), strict=True):
+        env.reset(seed)
+    assert (alone[0] != alone[1]).any()
+    for env, picture in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(env.picture(), picture)
+    together[0].close()
+    np.testing.assert_array_equal(together[1].picture(), alone[1])
 
 
 def test_pictures_need_a_camera() -> None:

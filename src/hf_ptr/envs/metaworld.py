@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -35,6 +36,7 @@ MAX_STEPS = 300
 # pixel of a small picture.
 CAMERA_POSITION = (0.75, 0.075, 0.7)
 
+_CAMERAS: WeakValueDictionary[tuple[str, int], Camera] = WeakValueDictionary()
 _NOT_INSTALLED = "Meta-World is not installed; pip install 'hf-ptr[metaworld]'"
 _OBJECTS = [f"object_{part}" for part in range(14)]
 _NOW = ["hand_x", "hand_y", "hand_z", "gripper_opening", *_OBJECTS]
@@ -88,7 +90,7 @@ class MetaWorldEnv:
         self._camera: Camera | None = None
         if pixels is not None:
             self._env.model.camera("corner2").pos = CAMERA_POSITION
-            self._camera = Camera(self._env.model, "corner2", pixels, upside_down=True)
+            self._camera = _camera_of(self._env, pixels)
         self._observation = np.zeros(39)
         self._solved = False
         self.steps = 0
@@ -145,13 +147,11 @@ class MetaWorldEnv:
         """What the camera sees now: `(pixels, pixels, 3)` uint8 RGB."""
         if self._camera is None:
             raise RuntimeError("the environment was made without pixels; it has no camera")
-        return self._camera.picture(self._env.data)
+        return self._camera.picture(self._env.model, self._env.data)
 
     def close(self) -> None:
-        """Free the camera."""
-        if self._camera is not None:
-            self._camera.close()
-            self._camera = None
+        """Let go of the camera."""
+        self._camera = None
 
     def _features(self) -> dict[str, np.ndarray]:
         observation = self._observation.astype(np.float32)
@@ -250,6 +250,14 @@ def _environment_class(task: str) -> Any:
         return model, mujoco.MjData(model)
 
     return type(base.__name__, (base,), {"_initialize_simulation": initialize_simulation})
+
+
+def _camera_of(env: SawyerXYZEnv, pixels: int) -> Camera:
+    """The camera of all environments with the same scene in this process; it goes with the last of them."""
+    camera = _CAMERAS.get((env.fullpath, pixels))
+    if camera is None:
+        camera = _CAMERAS[env.fullpath, pixels] = Camera(env.model, "corner2", pixels, upside_down=True)
+    return camera
 
 
 @lru_cache(maxsize=2)

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+import weakref
 from functools import cache
 from typing import Any
 
@@ -46,12 +47,14 @@ def select_backend() -> str:
 
 
 class Camera:
-    """Square pictures from one of a model's cameras.
+    """Square pictures from one of a scene's cameras.
 
-    Without shadows, reflections and multisampling, which software renderers spend six sevenths of their time on.
+    One serves all simulations of the scene: a graphics context of its own takes each simulation some half a second to
+    make. It is freed with the last that holds it. Without shadows, reflections and multisampling, which software
+    renderers spend six sevenths of their time on.
 
     Args:
-        model: the `mujoco.MjModel`.
+        model: a `mujoco.MjModel` of the scene.
         name: the camera.
         pixels: width and height.
         upside_down: the camera is mounted on its head, so turn its pictures by half a turn.
@@ -65,13 +68,13 @@ class Camera:
         import mujoco
 
         self._mujoco = mujoco
-        self._model = model
         self._upside_down = upside_down
         model.vis.global_.offwidth = model.vis.global_.offheight = pixels
         model.vis.quality.offsamples = 0
         self._context = importlib.import_module(f"mujoco.{backend}").GLContext(pixels, pixels)
         self._context.make_current()
         self._resources = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        weakref.finalize(self, _free, self._context, self._resources)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._resources)
         self._scene = mujoco.MjvScene(model, maxgeom=1000)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
@@ -82,21 +85,23 @@ class Camera:
         self._camera.fixedcamid = model.camera(name).id
         self._view = mujoco.MjrRect(0, 0, pixels, pixels)
 
-    def picture(self, data: Any) -> np.ndarray:
-        """The scene in the state of `data`, a `mujoco.MjData`: `(pixels, pixels, 3)` uint8 RGB, top row first."""
+    def picture(self, model: Any, data: Any) -> np.ndarray:
+        """
+        The scene in the state of `data`, a `mujoco.MjData` of `model`: `(pixels, pixels, 3)` uint8 RGB, top row first.
+        The models of its simulations may differ in the places of bodies and cameras alone.
+        """
         mujoco = self._mujoco
         self._context.make_current()
-        mujoco.mjv_updateScene(
-            self._model, data, self._options, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
-        )
+        mujoco.mjv_updateScene(model, data, self._options, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene)
         mujoco.mjr_render(self._view, self._scene, self._resources)
         buffer = np.empty((self._view.height, self._view.width, 3), dtype=np.uint8)
         mujoco.mjr_readPixels(buffer, None, self._view, self._resources)
         # OpenGL gives the bottom row first: half a turn of its picture is thus a flip of left and right.
         return np.ascontiguousarray(buffer[:, ::-1] if self._upside_down else buffer[::-1])
 
-    def close(self) -> None:
-        """Free what the graphics driver holds."""
-        self._context.make_current()
-        self._resources.free()
-        self._context.free()
+
+def _free(context: Any, resources: Any) -> None:
+    """What the graphics driver holds."""
+    context.make_current()
+    resources.free()
+    context.free()
