@@ -65,6 +65,49 @@ def test_the_sample_size_never_falls_below_its_floor(share: float) -> None:
         torch.testing.assert_close(kept, weight)
 
 
+def share_worth(weight: torch.Tensor) -> float:
+    return effective_sample_size(weight).item() / len(weight)
+
+
+def test_the_floor_is_paid_by_the_mildest_fault_first() -> None:
+    """As on `hard`: a third good, some who only tremble, and half with worse faults."""
+    weight = torch.full((1000,), C.W_MIN)
+    weight[:350] = C.W_MAX
+    trembles = slice(350, 500)
+    milder = weight.clone()
+    milder[trembles] = 2.0
+    kept = C.keep_sample_size(weight, milder)
+    assert share_worth(kept) == pytest.approx(C.MIN_SAMPLE_SIZE, abs=1e-5)
+    assert bool((kept[:350] == C.W_MAX).all()) and bool((kept[500:] == C.W_MIN).all())
+    assert C.W_MIN < kept[350] < 2.0
+    # As little as will do.
+    less = weight + 0.99 * (kept - weight)
+    assert share_worth(less) < C.MIN_SAMPLE_SIZE
+
+
+def test_where_the_mildest_fault_is_not_enough_all_weights_are_drawn_together() -> None:
+    weight = torch.full((1000,), C.W_MIN)
+    weight[:100] = C.W_MAX
+    milder = weight.clone()
+    milder[100:200] = 2.0
+    kept = C.keep_sample_size(weight, milder)
+    assert share_worth(kept) == pytest.approx(C.MIN_SAMPLE_SIZE, abs=1e-5)
+    assert kept[999] > C.W_MIN and kept[0] < C.W_MAX
+    assert kept[0] > kept[150] > kept[999]
+
+
+@given(st.lists(st.tuples(st.floats(0.25, 4.0), st.floats(0.0, 1.0)), min_size=1, max_size=60))
+@settings(deadline=None, max_examples=100)
+def test_the_floor_holds_whatever_is_milder(pairs: list[tuple[float, float]]) -> None:
+    weight = torch.tensor([w for w, _ in pairs])
+    milder = weight + torch.tensor([part for _, part in pairs]) * (C.W_MAX - weight)
+    kept = C.keep_sample_size(weight, milder)
+    assert share_worth(kept) >= C.MIN_SAMPLE_SIZE - 1e-4
+    assert bool((kept >= C.W_MIN - 1e-5).all()) and bool((kept <= C.W_MAX + 1e-5).all())
+    if share_worth(weight) >= C.MIN_SAMPLE_SIZE + 1e-4:
+        torch.testing.assert_close(kept, weight)
+
+
 def test_one_failing_view_suffices() -> None:
     z, which = C.least({"consequence": torch.tensor([1.0, 1.0]), "instruction": torch.tensor([1.1, -0.1])})
     torch.testing.assert_close(z, torch.tensor([1.0, -0.1]))

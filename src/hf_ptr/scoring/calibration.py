@@ -203,20 +203,39 @@ def calibrated_weight(distance: Tensor, *, w_min: float = W_MIN, w_max: float = 
     return w_min + (w_max - w_min) * torch.sigmoid((distance.detach() - FAILED) / WIDTH)
 
 
-def keep_sample_size(weight: Tensor, floor: float = MIN_SAMPLE_SIZE) -> Tensor:
+def keep_sample_size(weight: Tensor, milder: Tensor | None = None, floor: float = MIN_SAMPLE_SIZE) -> Tensor:
     """
-    The weights drawn towards their mean just so far that `(Σw)² / (n Σw²) ≥ floor`.
+    The weights changed just so far that `(Σw)² / (n Σw²) ≥ floor`: towards milder ones, and then towards their mean.
 
-    With mean `m` and variance `v` that share is `m² / (m² + v)`; deviations times `min(1, m √(1/floor - 1) / √v)` make
-    it `floor`. Mean and order stay, and the bounds hold as before.
+    Which samples get the weight that the floor asks for is a question of their harm, so the milder weights are those
+    of who forgives the least harmful fault. If they do not suffice, deviations from the mean `m` are multiplied by
+    `m √(1/floor - 1) / √v`, with `v` the variance: the share is `m² / (m² + v)`. The bounds hold as before.
 
     Args:
         weight: `(N,)`, at least 0.
+        milder: `(N,)`, at least as much each; none by default.
         floor: in (0, 1].
     """
     if not len(weight):
         return weight
+    if milder is not None:
+        more = milder - weight
+        weight = weight + _least_step(weight.double(), more.double(), floor) * more
     mean = weight.mean()
     deviation = weight.var(correction=0).sqrt()
     shrink = (mean * (1.0 / floor - 1.0) ** 0.5 / deviation.clamp(min=torch.finfo(weight.dtype).tiny)).clamp(max=1.0)
     return mean + shrink * (weight - mean)
+
+
+def _least_step(weight: Tensor, more: Tensor, floor: float) -> float:
+    """
+    The least `s` in [0, 1] with `mean(w + s d)² ≥ floor · mean((w + s d)²)`, a quadratic `a s² + 2 b s + c ≥ 0`; where
+    there is none, that which comes nearest.
+    """
+    c = float(weight.mean() ** 2 - floor * weight.square().mean())
+    b = float(weight.mean() * more.mean() - floor * (weight * more).mean())
+    a = float(more.mean() ** 2 - floor * more.square().mean())
+    if c >= 0.0 or (a <= 0.0 and b <= 0.0):
+        return 0.0
+    discriminant = b * b - a * c
+    return min(1.0, -b / a if discriminant < 0.0 else -c / (b + discriminant**0.5))

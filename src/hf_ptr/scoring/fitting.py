@@ -36,7 +36,7 @@ from hf_ptr.scoring.calibration import (
     least,
 )
 from hf_ptr.scoring.crossfitting import FOLDS, SHIFTS, Scored, folds_of, passes_of, score_round
-from hf_ptr.scoring.jitter import jitter_distance
+from hf_ptr.scoring.jitter import JITTER, jitter_distance
 from hf_ptr.scoring.meaning import FAILED, VIEWS, W_MAX, W_MIN
 from hf_ptr.scoring.novelty import context_novelty, owed_to_novelty
 from hf_ptr.scoring.picture_features import picture_features
@@ -241,8 +241,11 @@ class FittedScores:
         self._components = {view: [name for name in distances if view_of(name) == view] for view in VIEWS}
         self._usual = {view: self._usual_of(own) for view, own in self._components.items() if own}
         everything = list(distances)
-        self._score = self._everywhere(everything, self._usual_of(everything), slice(None))
-        weight = keep_sample_size(calibrated_weight(self._score, w_min=w_min, w_max=w_max))
+        sampled = self._rows_of(slice(None))
+        self._score = self._everywhere(everything, self._usual_of(everything), slice(None), sampled)
+        weight = calibrated_weight(self._score, w_min=w_min, w_max=w_max)
+        milder = calibrated_weight(self._forgiving_tremor(sampled), w_min=w_min, w_max=w_max)
+        weight = keep_sample_size(weight, milder)
         bare = (cut.count == 0).repeat_interleave(torch.from_numpy(table.lengths))
         self._weight = torch.where(bare, weight[~bare].mean(), weight)
 
@@ -273,7 +276,7 @@ class FittedScores:
         sampled = self._rows_of(episodes)
         nothing = torch.full((len(keys["index"]),), torch.nan)
         views = {
-            view: self._everywhere(own, self._usual[view], episodes) if own else nothing
+            view: self._everywhere(own, self._usual[view], episodes, sampled) if own else nothing
             for view, own in self._components.items()
         }
         valid = torch.zeros(len(nothing), dtype=torch.bool).index_fill_(0, sampled, True)
@@ -304,6 +307,14 @@ class FittedScores:
         frames = self._cut.frames(torch.arange(samples.start, samples.stop))
         return frames.sub_(int(self._cut.begin[episodes][0]))
 
+    def _forgiving_tremor(self, sampled: Tensor) -> Tensor:
+        """The score of who half forgives a tremor: noise about the right action leaves a regression's mean right."""
+        others = [name for name in self._distances if name != JITTER]
+        if not others:
+            return self._score
+        without = self._everywhere(others, self._usual_of(others), slice(None), sampled)
+        return torch.maximum(self._score, without.clamp(max=FAILED))
+
     def _least(self, components: Sequence[str], samples: slice) -> Tensor:
         return reduce(torch.minimum, (self._distances[name][samples] for name in components))
 
@@ -313,10 +324,10 @@ class FittedScores:
         mean = episode_mean(values, self._cut.episode, len(self._cut.count))
         return torch.where(mean.isnan(), values.mean(), mean)
 
-    def _everywhere(self, components: Sequence[str], usual: Tensor, episodes: slice) -> Tensor:
-        """The least of the components, of every frame of some episodes."""
+    def _everywhere(self, components: Sequence[str], usual: Tensor, episodes: slice, sampled: Tensor) -> Tensor:
+        """The least of the components, of every frame of some episodes; `sampled` are the rows that have their own."""
         frames = usual[episodes].repeat_interleave(torch.from_numpy(self._table.lengths[episodes]))
-        return frames.index_copy_(0, self._rows_of(episodes), self._least(components, self._samples_of(episodes)))
+        return frames.index_copy_(0, sampled, self._least(components, self._samples_of(episodes)))
 
 
 def _failing(distances: Mapping[str, Tensor]) -> Tensor:
