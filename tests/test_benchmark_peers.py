@@ -264,13 +264,13 @@ def test_policy_loss_is_seeded_finds_foreign_actions_and_leaves_the_policy_as_it
         policy_loss(policy, processor, bad, draws=0, seed=0)
 
 
-def test_oracles_weigh_by_the_truth_and_one_of_them_keeps_half_of_the_samples() -> None:
+def test_oracles_weigh_by_the_truth_and_two_of_them_keep_half_of_the_samples() -> None:
     table = coded_table([30, 20, 25, 25])
     faults = {"noise": np.array([True, False, False, True]), "instruction": np.array([True, True, False, False])}
     truth = CorruptionTruth("two faults", 0, table.episode_index, faults)
     found = {
         name: score_file(name, table, truth, 0, observation_features=FEATURES, other=None).weight.to_numpy()
-        for name in ("oracle", "oracle-floor")
+        for name in ("oracle", "oracle-floor", "oracle-mild")
     }
     good = np.repeat([False, False, True, False], table.lengths)
     assert set(found["oracle"][good]) == {4.0} and set(found["oracle"][~good]) == {0.25}
@@ -278,3 +278,8 @@ def test_oracles_weigh_by_the_truth_and_one_of_them_keeps_half_of_the_samples() 
     assert share["oracle"] < 0.4 and share["oracle-floor"] == pytest.approx(0.5)
     assert found["oracle-floor"].mean() == pytest.approx(found["oracle"].mean())
     assert 0.25 < found["oracle-floor"][~good].max() < found["oracle-floor"][good].min() < 4.0
+    # Who only trembles pays for the floor alone.
+    noisy = np.repeat([False, False, False, True], table.lengths)
+    assert share["oracle-mild"] == pytest.approx(0.5)
+    assert 0.25 < found["oracle-mild"][noisy].max() < 2.125
+    np.testing.assert_array_equal(found["oracle-mild"][~noisy], found["oracle"][~noisy])

@@ -111,7 +111,7 @@ def auroc_table(lines: Sequence[dict[str, Any]], suite: str, corruptions: Sequen
     faults: list[str] = []
     for line in lines:
         name = corruption_name(line)
-        if line["suite"] != suite or name not in corruptions or line["arm"] in ("oracle", "random"):
+        if line["suite"] != suite or name not in corruptions or line["arm"].startswith(("oracle", "random")):
             continue
         for fault, value in line["auroc_episode"].items():
             if value is not None:

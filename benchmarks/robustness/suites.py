@@ -188,8 +188,9 @@ MAIN = Block(
 PLANS: dict[str, tuple[Block, ...]] = {
     "clean": (Block("mt10-state", ("clean",), ("sft", "ptr"), seeds=5),),
     "main": (MAIN,),
-    # What can be won back at all where the weighted samples must be worth half of theirs, as calibrated ones must.
-    "floor": (Block("mt10-state", ("hard",), ("oracle-floor",), seeds=5),),
+    # What can be won back at all where the weighted samples must be worth half of theirs, as calibrated ones must: all
+    # faulty samples count a little for it, or first those that only tremble do.
+    "floor": (Block("mt10-state", ("hard",), ("oracle-floor", "oracle-mild"), seeds=5),),
     "peers": (
         Block("mt10-state", ("hard",), ("smoothness", "mutual_information", "progress", "progress_delta"), seeds=5),
     ),

@@ -20,6 +20,7 @@ from hf_ptr.scoring.calibration import keep_sample_size
 WEIGHTINGS: dict[str, str | None] = {
     "oracle": None,
     "oracle-floor": None,
+    "oracle-mild": None,
     "random": "ptr",
     "ptr-weights": "ptr",
     "loss": "sft",
@@ -49,11 +50,15 @@ def score_file(
         other: the run's folder of the arm that the weighting needs.
     """
     valid = np.ones(table.num_frames, dtype=bool)
-    if weighting in ("oracle", "oracle-floor"):
+    if weighting.startswith("oracle"):
         score = np.where(np.repeat(truth.any, table.lengths), -1.0, 1.0)
         weight = np.where(score < 0, *ORACLE_WEIGHTS)
         if weighting == "oracle-floor":
             weight = keep_sample_size(torch.from_numpy(weight)).numpy()
+        elif weighting == "oracle-mild":
+            worse = np.logical_or.reduce([carries for name, carries in truth.faults.items() if name != "noise"])
+            milder = np.where(np.repeat(truth.any & ~worse, table.lengths), np.mean(ORACLE_WEIGHTS), weight)
+            weight = keep_sample_size(torch.from_numpy(weight), torch.from_numpy(milder)).numpy()
     elif weighting in ("random", "ptr-weights"):
         found = score_dataset(_needed(other), table, seed=seed)
         score, weight, valid = found.score.to_numpy(), found.weight.to_numpy(copy=True), found.valid.to_numpy()
