@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import re
+import subprocess
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -207,27 +209,55 @@ def test_pictures_show_the_scene_upright() -> None:
     assert rows.mean() < 32
 
 
-def test_environments_of_a_scene_share_a_camera_and_each_sees_itself() -> None:
-    def first_picture(env: MetaWorldEnv, seed: int) -> np.ndarray:
-        env.reset(seed)
-        return env.picture()
-
+def test_environments_of_a_scene_share_a_camera_and_each_sees_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    freed, free = [], rendering._free
+    monkeypatch.setattr(rendering, "_free", lambda *held: (freed.append(held), free(*held)))
+    before = set(metaworld._CAMERAS)
     alone = []
     for seed in (0, 1):
         env = MetaWorldEnv("push", pixels=64)
-        alone.append(first_picture(env, seed))
-        env.close()
-        gc.collect()
-        assert not metaworld._CAMERAS
-    together = [MetaWorldEnv("push", pixels=64) for _ in (0, 1)]
-    assert len(metaworld._CAMERAS) == 1
-    for env, seed in zip(together, (0, 1), strict=True):
         env.reset(seed)
+        alone.append(env.picture())
+        env.close()
+        assert len(freed) == seed + 1 and set(metaworld._CAMERAS) == before
     assert (alone[0] != alone[1]).any()
+    together, small = [MetaWorldEnv("push", pixels=64) for _ in (0, 1)], MetaWorldEnv("push", pixels=32)
+    assert len(set(metaworld._CAMERAS) - before) == 2
+    for env, seed in zip((*together, small), (0, 1, 0), strict=True):
+        env.reset(seed)
     for env, picture in zip(together, alone, strict=True):
         np.testing.assert_array_equal(env.picture(), picture)
+    assert small.picture().shape == (32, 32, 3)
     together[0].close()
+    small.close()
     np.testing.assert_array_equal(together[1].picture(), alone[1])
+    together[1].close()
+    assert len(freed) == 4
+
+
+def test_an_environment_that_is_never_closed_ends_in_silence() -> None:
+    code = "import torch, hf_ptr.training\nfrom hf_ptr.envs.metaworld import MetaWorldEnv\n"
+    code += "env = MetaWorldEnv('push', pixels=32)\nenv.reset(0)\nenv.picture()"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_threads_have_a_camera_each() -> None:
+    env = MetaWorldEnv("push", pixels=32)
+    env.reset(0)
+    seen = []
+
+    def look() -> None:
+        other = MetaWorldEnv("push", pixels=32)
+        other.reset(0)
+        seen.append(other.picture())
+        other.close()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    np.testing.assert_array_equal(seen[0], env.picture())
+    env.close()
 
 
 def test_pictures_need_a_camera() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.metadata
 import os
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
@@ -36,7 +37,7 @@ MAX_STEPS = 300
 # pixel of a small picture.
 CAMERA_POSITION = (0.75, 0.075, 0.7)
 
-_CAMERAS: WeakValueDictionary[tuple[str, int], Camera] = WeakValueDictionary()
+_CAMERAS: WeakValueDictionary[tuple[str, int, int], Camera] = WeakValueDictionary()
 _NOT_INSTALLED = "Meta-World is not installed; pip install 'hf-ptr[metaworld]'"
 _OBJECTS = [f"object_{part}" for part in range(14)]
 _NOW = ["hand_x", "hand_y", "hand_z", "gripper_opening", *_OBJECTS]
@@ -253,10 +254,12 @@ def _environment_class(task: str) -> Any:
 
 
 def _camera_of(env: SawyerXYZEnv, pixels: int) -> Camera:
-    """The camera of all environments with the same scene in this process; it goes with the last of them."""
-    camera = _CAMERAS.get((env.fullpath, pixels))
+    """The camera of all environments with the same scene in this thread; it goes with the last of them."""
+    # A graphics context belongs to one thread.
+    key = (env.fullpath, pixels, threading.get_ident())
+    camera = _CAMERAS.get(key)
     if camera is None:
-        camera = _CAMERAS[env.fullpath, pixels] = Camera(env.model, "corner2", pixels, upside_down=True)
+        camera = _CAMERAS[key] = Camera(env.model, "corner2", pixels, upside_down=True)
     return camera
 
 

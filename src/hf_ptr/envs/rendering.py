@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
 import platform
@@ -49,9 +50,9 @@ def select_backend() -> str:
 class Camera:
     """Square pictures from one of a scene's cameras.
 
-    One serves all simulations of the scene: a graphics context of its own takes each simulation some half a second to
-    make. It is freed with the last that holds it. Without shadows, reflections and multisampling, which software
-    renderers spend six sevenths of their time on.
+    One serves all simulations of the scene in a thread: a graphics context for each would take half a second to make.
+    What the graphics driver holds is freed with the camera. Without shadows, reflections and multisampling, which
+    software renderers spend six sevenths of their time on.
 
     Args:
         model: a `mujoco.MjModel` of the scene.
@@ -74,7 +75,9 @@ class Camera:
         self._context = importlib.import_module(f"mujoco.{backend}").GLContext(pixels, pixels)
         self._context.make_current()
         self._resources = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
-        weakref.finalize(self, _free, self._context, self._resources)
+        free = weakref.finalize(self, _free, self._context, self._resources)
+        # Before EGL ends itself, which was told to when the context was made; weakref's own turn may come later.
+        atexit.register(free)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._resources)
         self._scene = mujoco.MjvScene(model, maxgeom=1000)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
@@ -88,7 +91,7 @@ class Camera:
     def picture(self, model: Any, data: Any) -> np.ndarray:
         """
         The scene in the state of `data`, a `mujoco.MjData` of `model`: `(pixels, pixels, 3)` uint8 RGB, top row first.
-        The models of its simulations may differ in the places of bodies and cameras alone.
+        The models of its simulations may differ in the places of bodies, sites and cameras alone.
         """
         mujoco = self._mujoco
         self._context.make_current()
@@ -101,7 +104,7 @@ class Camera:
 
 
 def _free(context: Any, resources: Any) -> None:
-    """What the graphics driver holds."""
+    """Free what the graphics driver holds."""
     context.make_current()
     resources.free()
     context.free()

@@ -230,12 +230,20 @@ def keep_sample_size(weight: Tensor, milder: Tensor | None = None, floor: float 
 def _least_step(weight: Tensor, more: Tensor, floor: float) -> float:
     """
     The least `s` in [0, 1] with `mean(w + s d)² ≥ floor · mean((w + s d)²)`, a quadratic `a s² + 2 b s + c ≥ 0`; where
-    there is none, that which comes nearest.
+    there is none, that of the greatest share.
     """
-    c = float(weight.mean() ** 2 - floor * weight.square().mean())
-    b = float(weight.mean() * more.mean() - floor * (weight * more).mean())
-    a = float(more.mean() ** 2 - floor * more.square().mean())
-    if c >= 0.0 or (a <= 0.0 and b <= 0.0):
+    mean, rise = float(weight.mean()), float(more.mean())
+    square, both, risen = (float(product.mean()) for product in (weight * weight, weight * more, more * more))
+    a, b, c = (m - floor * q for m, q in ((rise * rise, risen), (mean * rise, both), (mean * mean, square)))
+    if c >= 0.0:
         return 0.0
-    discriminant = b * b - a * c
-    return min(1.0, -b / a if discriminant < 0.0 else -c / (b + discriminant**0.5))
+    if (discriminant := b * b - a * c) >= 0.0 and (step := b + discriminant**0.5) >= -c:
+        return -c / step
+
+    def share(s: float) -> float:
+        return (mean + s * rise) ** 2 / (square + 2.0 * s * both + s * s * risen)
+
+    steps, bend = [0.0, 1.0], mean * risen - rise * both
+    if bend != 0.0:
+        steps.append(min(1.0, max(0.0, (rise * square - mean * both) / bend)))
+    return max(steps, key=share)

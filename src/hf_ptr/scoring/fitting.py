@@ -123,6 +123,7 @@ def fit_scores(
             del scored
             if number + 1 < rounds:
                 z = reduce(torch.minimum, distances.values())
+                # Tremor is not forgiven here: heads learn best from what is right in every respect.
                 chunk_weight = keep_sample_size(calibrated_weight(z, w_min=w_min, w_max=w_max))
                 weight = episode_mean(chunk_weight, cut.episode, table.num_episodes).nan_to_num(0.0)
                 # Nothing of a round is held in the next but how often an episode is drawn.
@@ -308,7 +309,7 @@ class FittedScores:
         return frames.sub_(int(self._cut.begin[episodes][0]))
 
     def _forgiving_tremor(self, sampled: Tensor) -> Tensor:
-        """The score of who half forgives a tremor: noise about the right action leaves a regression's mean right."""
+        """The score of who half forgives a tremor: of the faults it alone lies about the right action."""
         others = [name for name in self._distances if name != JITTER]
         if not others:
             return self._score
