@@ -54,20 +54,20 @@ def test_a_fault_gets_the_least_weight_and_a_good_sample_the_most() -> None:
     assert middle == pytest.approx((C.W_MIN + C.W_MAX) / 2)
 
 
+def share_worth(weight: torch.Tensor) -> float:
+    return effective_sample_size(weight).item() / len(weight)
+
+
 @pytest.mark.parametrize("share", [0.1, 0.6, 0.9, 0.99])
 def test_the_sample_size_never_falls_below_its_floor(share: float) -> None:
     weight = torch.full((1000,), C.W_MAX)
     weight[: int(1000 * share)] = C.W_MIN
     kept = C.keep_sample_size(weight)
-    before, after = (effective_sample_size(w).item() / 1000 for w in (weight, kept))
+    before, after = share_worth(weight), share_worth(kept)
     assert after >= C.MIN_SAMPLE_SIZE - 1e-4
     assert kept.mean().item() == pytest.approx(weight.mean().item(), rel=1e-4)
     if before >= C.MIN_SAMPLE_SIZE:
         torch.testing.assert_close(kept, weight)
-
-
-def share_worth(weight: torch.Tensor) -> float:
-    return effective_sample_size(weight).item() / len(weight)
 
 
 def test_the_floor_is_paid_by_the_mildest_fault_first() -> None:
@@ -141,7 +141,7 @@ def test_clean_data_are_left_alone() -> None:
     real, episode = episodes_of(3.0 + 0.3 * torch.randn(100, generator=torch.Generator().manual_seed(0)))
     weight = C.calibrated_weight(distance(real, real - 5.0, episode))
     assert weight.mean() > 3.9 and weight.min() > 3.0
-    assert effective_sample_size(weight) > 0.99 * len(weight)
+    assert share_worth(weight) > 0.99
 
 
 def test_faulty_episodes_lie_where_the_made_faults_do() -> None:

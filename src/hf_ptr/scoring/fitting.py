@@ -241,9 +241,8 @@ class FittedScores:
         self._table, self._cut, self._distances, self._shift, self._scorer = table, cut, distances, shift, scorer
         self._components = {view: [name for name in distances if view_of(name) == view] for view in VIEWS}
         self._usual = {view: self._usual_of(own) for view, own in self._components.items() if own}
-        everything = list(distances)
         sampled = self._rows_of(slice(None))
-        self._score = self._everywhere(everything, self._usual_of(everything), slice(None), sampled)
+        self._score = self._of_all_frames(list(distances), sampled)
         weight = calibrated_weight(self._score, w_min=w_min, w_max=w_max)
         milder = calibrated_weight(self._forgiving_tremor(sampled), w_min=w_min, w_max=w_max)
         weight = keep_sample_size(weight, milder)
@@ -313,8 +312,7 @@ class FittedScores:
         others = [name for name in self._distances if name != JITTER]
         if not others:
             return self._score
-        without = self._everywhere(others, self._usual_of(others), slice(None), sampled)
-        return torch.maximum(self._score, without.clamp(max=FAILED))
+        return torch.maximum(self._score, self._of_all_frames(others, sampled).clamp(max=FAILED))
 
     def _least(self, components: Sequence[str], samples: slice) -> Tensor:
         return reduce(torch.minimum, (self._distances[name][samples] for name in components))
@@ -324,6 +322,10 @@ class FittedScores:
         values = self._least(components, slice(None))
         mean = episode_mean(values, self._cut.episode, len(self._cut.count))
         return torch.where(mean.isnan(), values.mean(), mean)
+
+    def _of_all_frames(self, components: Sequence[str], sampled: Tensor) -> Tensor:
+        """The least of the components, of every frame there is."""
+        return self._everywhere(components, self._usual_of(components), slice(None), sampled)
 
     def _everywhere(self, components: Sequence[str], usual: Tensor, episodes: slice, sampled: Tensor) -> Tensor:
         """The least of the components, of every frame of some episodes; `sampled` are the rows that have their own."""
