@@ -34,12 +34,11 @@ from hf_ptr.errors import InputError, nearest
 def cells_of(plan: str, seeds: int | None) -> list[Cell]:
     """The cells of a plan, seed by seed: early on there is something of everything."""
     blocks = PLANS[plan]
-    most = max(block.seeds for block in blocks)
     return [
         Cell(block.suite, corruption, arm, seed)
-        for seed in range(most if seeds is None else seeds)
+        for seed in sorted({seed for block in blocks for seed in block.seeds[:seeds]})
         for block in blocks
-        if seed < block.seeds
+        if seed in block.seeds[:seeds]
         for corruption in block.corruptions
         for arm in block.arms
     ]

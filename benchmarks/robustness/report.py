@@ -35,6 +35,9 @@ from matplotlib import pyplot as plt
 PAGES = (ROOT / "docs" / "results.md", ROOT / "docs" / "calibrated.md", ROOT / "README.md")
 FIGURE = ROOT / "docs" / "difference_to_sft.png"
 
+# Whom a plan's arms are compared with beside SFT, where it is not `calibrated`.
+RIVAL = {"ablations": "ptr", "sensitivity": "ptr"}
+
 Cells = dict[tuple[str, str, str], Outcomes]
 
 
@@ -91,12 +94,13 @@ def comparison_table(cells: Cells, suite: str, corruptions: Sequence[str], arms:
     return _markdown(rows)
 
 
-def rivals_table(cells: Cells, suite: str, corruptions: Sequence[str], mine: str) -> str:
+def rivals_table(cells: Cells, suite: str, corruptions: Sequence[str], mine: str, arms: Sequence[str]) -> str:
     """By how many points one arm is above each of the others, paired, and the verdict."""
     shown = [name for name in corruptions if (suite, name, mine) in cells]
-    others = dict.fromkeys(arm for held, name, arm in cells if held == suite and name in shown and arm != mine)
     rows = [(f"`{mine}` against", *shown)]
-    for arm in others:
+    for arm in arms:
+        if arm == mine or not any((suite, name, arm) in cells for name in shown):
+            continue
         row = [f"`{arm}`"]
         for name in shown:
             found = difference(cells[suite, name, mine], cells.get((suite, name, arm), {}))
@@ -274,6 +278,7 @@ def main() -> None:
         arms = arms if "sft" in arms else ["sft", "ptr", "oracle", *arms]
         parts[plan] = success_table(cells, suite, corruptions, arms)
         parts[f"{plan}-comparison"] = comparison_table(cells, suite, corruptions, arms)
+        parts[f"{plan}-rivals"] = rivals_table(cells, suite, corruptions, RIVAL.get(plan, "calibrated"), arms)
         parts[f"{plan}-auroc"] = auroc_table(lines, suite, corruptions)
         parts[f"{plan}-weights"] = weights_table(lines, suite, corruptions, arms)
         parts[f"{plan}-state"] = _state(lines, cells, blocks)
@@ -284,7 +289,6 @@ def main() -> None:
         if content:
             parts[name] = table(content["sets"] if name == "kept" else content)
     main_block = PLANS["main"][0]
-    parts["rivals"] = rivals_table(cells, main_block.suite, main_block.corruptions, "calibrated")
     gap_figure(cells, main_block.suite, main_block.corruptions, main_block.arms[1:], FIGURE)
     for page in PAGES:
         put_into(page, parts)
@@ -299,7 +303,7 @@ def _state(lines: Sequence[dict[str, Any]], cells: Cells, blocks: Sequence[Block
         for block in blocks
         for corruption in block.corruptions
         for arm in block.arms
-        for seed in range(block.seeds)
+        for seed in block.seeds
     ]
     made = sum(seed in cells.get((suite, corruption, arm), {}) for suite, corruption, arm, seed in wanted)
     suites = {block.suite for block in blocks}

@@ -203,27 +203,27 @@ def calibrated_weight(distance: Tensor, *, w_min: float = W_MIN, w_max: float = 
     return w_min + (w_max - w_min) * torch.sigmoid((distance.detach() - FAILED) / WIDTH)
 
 
-def keep_sample_size(weight: Tensor, milder: Tensor | None = None, floor: float = MIN_SAMPLE_SIZE) -> Tensor:
+def keep_sample_size(weight: Tensor, milder: Tensor | None = None) -> Tensor:
     """
-    The weights changed just so far that `(Σw)² / (n Σw²) ≥ floor`: towards milder ones, and then towards their mean.
+    The weights changed just so far that `(Σw)² / (n Σw²) ≥ 1/2`: towards milder ones, and then towards their mean.
 
-    Which samples get the weight that the floor asks for is a question of their harm, so the milder weights are those
+    Which samples get the weight that this floor asks for is a question of their harm, so the milder weights are those
     of who forgives the least harmful fault. If they do not suffice, deviations from the mean `m` are multiplied by
     `m √(1/floor - 1) / √v`, with `v` the variance: the share is `m² / (m² + v)`. The bounds hold as before.
 
     Args:
         weight: `(N,)`, at least 0.
         milder: `(N,)`, at least as much each; none by default.
-        floor: in (0, 1].
     """
     if not len(weight):
         return weight
     if milder is not None:
         more = milder - weight
-        weight = weight + _least_step(weight.double(), more.double(), floor) * more
+        weight = weight + _least_step(weight.double(), more.double(), MIN_SAMPLE_SIZE) * more
     mean = weight.mean()
     deviation = weight.var(correction=0).sqrt()
-    shrink = (mean * (1.0 / floor - 1.0) ** 0.5 / deviation.clamp(min=torch.finfo(weight.dtype).tiny)).clamp(max=1.0)
+    most = mean * (1.0 / MIN_SAMPLE_SIZE - 1.0) ** 0.5
+    shrink = (most / deviation.clamp(min=torch.finfo(weight.dtype).tiny)).clamp(max=1.0)
     return mean + shrink * (weight - mean)
 
 
