@@ -82,7 +82,7 @@ test-deepspeed: install  ## DeepSpeed ZeRO 2 on two CPU processes; installs Deep
 	DS_BUILD_OPS=0 $(BIN)/pip install --quiet --no-build-isolation 'deepspeed>=0.19,<0.20' ninja
 	$(ONE_THREAD) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest tests/test_deepspeed.py
 
-demo: install  ## Record, corrupt, train SFT and PTR, evaluate: about ten minutes on two cores
+demo: install  ## Record, corrupt, train SFT, PTR and calibrated weights, evaluate: about ten minutes on two cores
 	$(BIN)/hf-ptr demo --out runs/demo
 
 bench: install  ## Cost of a PTR step against an SFT step, in one run
@@ -92,9 +92,12 @@ bench-clean: install  ## PTR against SFT on clean demonstrations, five seeds: ab
 	$(BIN)/python -m benchmarks.robustness clean
 	$(BIN)/python -m benchmarks.robustness.report
 
+# By itself glibc gives the memory of large tensors back after each use, and the kernel clears it again for the next: a
+# sixth of a training step on pictures.
+KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456
 PLAN := main
 bench-robustness: install  ## A table of the robustness benchmark (PLAN=main); many hours, goes on where it was
-	$(BIN)/python -m benchmarks.robustness $(PLAN)
+	$(KEEP_MEMORY) $(BIN)/python -m benchmarks.robustness $(PLAN)
 	$(BIN)/python -m benchmarks.robustness.report
 
 bench-score: install  ## Which faults the calibrated score finds, and what it keeps: about an hour and a half

@@ -249,7 +249,7 @@ PLANS: dict[str, tuple[Block, ...]] = {
         Block("cross-embodiment", ("hard",), ("sft", "oracle", "ptr", "calibrated", "specialists"), seeds=range(3)),
         Block("cross-embodiment", ("clean",), ("sft", "specialists"), seeds=range(3)),
     ),
-    "pixels": (Block("mt10-pixels", ("hard",), ("sft", "oracle", "ptr", "calibrated"), seeds=range(5)),),
+    "pixels": (Block("mt10-pixels", ("hard",), ("sft", "oracle", "ptr", "calibrated"), seeds=range(3)),),
     "posttrain": (
         Block("mt10-posttrain", ("hard",), ("sft", "oracle", "ptr", "calibrated"), seeds=range(3)),
         Block("mt10-posttrain", ("clean",), ("sft", "calibrated"), seeds=range(3)),

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
@@ -25,13 +26,12 @@ from hf_ptr.data.weights import write_scores
 from hf_ptr.envs.tasks import DEFAULT_TASKS
 from hf_ptr.errors import InputError
 from hf_ptr.evaluation.rollouts import evaluate_metaworld
+from hf_ptr.evaluation.success import SuccessTable
 from hf_ptr.files import write_json
-from hf_ptr.functional import weight_bounds
-from hf_ptr.training.config import PTRConfig
 from hf_ptr.training.run import run_recipe
 
 CORRUPTION = "hard"
-ARMS = ("sft", "ptr")
+ARMS = ("sft", "ptr", "calibrated")
 SECONDS_FILE = "seconds.json"
 SETTINGS_FILE = "settings.json"
 
@@ -46,7 +46,8 @@ def run_demo(
     workers: int = 2,
 ) -> Path:
     """
-    Records demonstrations, corrupts a copy, trains SFT and PTR on the copy, evaluates both, draws what happened.
+    Records demonstrations, corrupts a copy, trains SFT, PTR as published and calibrated weights on the copy, evaluates
+    all three, draws what happened.
 
     Every stage leaves its result in `out`, and is skipped where it stands there already.
 
@@ -97,13 +98,12 @@ def run_demo(
         console.print(results[arm].to_rich(title=f"{arm} on {CORRUPTION}"))
 
     console.rule("4/4 weights and report")
-    scores = with_known_faults(score_dataset(runs["ptr"], table, seed=seed), truth)
-    written = [write_scores(scores, out / "weights.parquet")]
-    used = PTRConfig.from_run(runs["ptr"])
-    bounds = weight_bounds(used.alpha, used.w_min, used.w_max)
-    ptr, sft = (read_evidence(runs[arm]) for arm in ("ptr", "sft"))
-    ptr = dataclasses.replace(ptr, scores=scores)
-    written.append(write_report(ptr, out / "report.html", table=table, dataset=str(hard), compared=sft))
+    published = with_known_faults(score_dataset(runs["ptr"], table, seed=seed), truth)
+    written = [write_scores(published, out / "weights.parquet")]
+    sft, calibrated = (read_evidence(runs[arm]) for arm in ("sft", "calibrated"))
+    assert calibrated.scores is not None
+    calibrated = dataclasses.replace(calibrated, scores=with_known_faults(calibrated.scores, truth))
+    written.append(write_report(calibrated, out / "report.html", table=table, dataset=str(hard), compared=sft))
     summary = out / "summary.json"
     write_json(
         {
@@ -117,28 +117,34 @@ def run_demo(
     )
     written.append(summary)
 
+    console.print(_weights({"ptr": published, "calibrated": calibrated.scores}))
+    console.print(_success(results))
+    console.print(f"{sum(_read_seconds(out).values()) / 60:.1f} minutes in all, set-up not counted. What was made:")
+    for path in (*runs.values(), *written):
+        console.print(f"  {path}")
+    return summary
+
+
+def _weights(scores: dict[str, pd.DataFrame]) -> Table:
+    """What an arm gives the chunks of episodes with and without faults; those without a target weigh 1 in any case."""
+    shown = Table(title="mean weight of the chunks")
+    for column in ("arm", "fault-free", "faulty"):
+        shown.add_column(column, justify="left" if column == "arm" else "right")
+    for arm, of_arm in scores.items():
+        valid = of_arm[of_arm.valid]
+        faulty = valid.fault != ""
+        shown.add_row(arm, f"{valid.weight[~faulty].mean():.2f}", f"{valid.weight[faulty].mean():.2f}")
+    return shown
+
+
+def _success(results: dict[str, SuccessTable]) -> Table:
     shown = Table(title=f"success on {len(DEFAULT_TASKS)} tasks, trained on {CORRUPTION}")
     for column in ("arm", "success", "95 % interval", "episodes"):
         shown.add_column(column, justify="left" if column == "arm" else "right")
     for arm, result in results.items():
         low, high = result.overall.interval
         shown.add_row(arm, f"{result.overall.rate:.1%}", f"{low:.1%} to {high:.1%}", str(result.overall.episodes))
-    console.print(shown)
-    valid = scores[scores.valid]
-    console.print(
-        f"Mean weight {valid.weight.mean():.2f} in [{bounds[0]:g}, {bounds[1]:g}]; "
-        f"{(valid.weight >= bounds[1] - 1e-3).mean():.0%} of the chunks stand at the upper bound."
-    )
-    if float((valid.weight >= bounds[1] - 1e-3).mean()) > 0.9:
-        console.print("So the weights change next to nothing: as published, PTR is SFT with belief tokens here.")
-        console.print("Weights that find these faults, and what comes of them (docs/calibrated.md):")
-        more = f"dataset={hard} output_dir={out / 'calibrated'}"
-        console.print(f"  hf-ptr train {recipes / 'calibrated.yaml'} {more}", soft_wrap=True)
-        console.print(f"  hf-ptr evaluate {out / 'calibrated'} --env metaworld", soft_wrap=True)
-    console.print(f"{sum(_read_seconds(out).values()) / 60:.1f} minutes in all, set-up not counted. What was made:")
-    for path in (*runs.values(), *written):
-        console.print(f"  {path}")
-    return summary
+    return shown
 
 
 def _recipes() -> Path:

@@ -1,4 +1,4 @@
-"""`hf-ptr demo`: record, corrupt, train both arms, evaluate, and show what came of it."""
+"""`hf-ptr demo`: record, corrupt, train three arms, evaluate, and show what came of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of recording, faults, training and evaluation.")] = 0,
     workers: Annotated[int, typer.Option(help="Processes that simulate.")] = 2,
 ) -> None:
-    """Ten simulated tasks, a corrupted copy of their demonstrations, SFT against PTR.
+    """Ten simulated tasks, a corrupted copy of their demonstrations; SFT, PTR as published, and calibrated weights.
 
     Interrupted and started again, it goes on where it was.
 
