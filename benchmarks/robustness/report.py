@@ -174,7 +174,7 @@ def detection_table(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def score_ablations_table(lines: Sequence[dict[str, Any]]) -> str:
-    """AUROC per episode and weights of the calibrated score with each part left out, means over the seeds."""
+    """AUROC per episode and weights of the calibrated score with each part left out, means over the seeds all have."""
     rows = [
         (
             "",
@@ -185,17 +185,15 @@ def score_ablations_table(lines: Sequence[dict[str, Any]]) -> str:
             "seeds",
         )
     ]
-    for variant in dict.fromkeys(line["variant"] for line in lines):
-        by_seed: dict[int, dict[str, dict[str, Any]]] = defaultdict(dict)
-        for line in lines:
-            if line["variant"] == variant:
-                by_seed[line["seed"]][line["corruption"]] = line
-        whole = [found for found in by_seed.values() if {"hard", "misaligned", "clean"} <= set(found)]
-        if not whole:
-            continue
+    found = {(line["variant"], line["seed"], line["corruption"]): line for line in lines}
+    variants, seeds = (dict.fromkeys(line[key] for line in lines) for key in ("variant", "seed"))
+    asked = ("hard", "misaligned", "clean")
+    shared = [seed for seed in seeds if all((one, seed, name) in found for one in variants for name in asked)]
+    for variant in variants if shared else ():
+        whole = [{name: found[variant, seed, name] for name in asked} for seed in shared]
 
         def mean(corruption: str, *keys: str, whole: list[dict[str, dict[str, Any]]] = whole) -> float:
-            values = [found[corruption] for found in whole]
+            values = [of_seed[corruption] for of_seed in whole]
             for key in keys:
                 values = [value[key] for value in values]
             return float(np.mean(values))
@@ -268,11 +266,14 @@ def put_into(page: Path, parts: dict[str, str]) -> None:
 
 def main() -> None:
     every = read_lines()
-    lines = comparable(every)
-    cells = outcomes_by_cell(lines)
+    usable = comparable(every)
     parts = {}
     for plan, blocks in PLANS.items():
         suite = blocks[0].suite
+        # Who looks at a few seeds and then decides to make more must not count the first with the others.
+        seeds = {seed for block in blocks for seed in block.seeds}
+        lines = [line for line in usable if line["seed"] in seeds]
+        cells = outcomes_by_cell(lines)
         corruptions = list(dict.fromkeys(name for block in blocks for name in block.corruptions))
         arms = list(dict.fromkeys(arm for block in blocks for arm in block.arms))
         arms = arms if "sft" in arms else ["sft", "ptr", "oracle", *arms]
@@ -281,34 +282,33 @@ def main() -> None:
         parts[f"{plan}-rivals"] = rivals_table(cells, suite, corruptions, RIVAL.get(plan, "calibrated"), arms)
         parts[f"{plan}-auroc"] = auroc_table(lines, suite, corruptions)
         parts[f"{plan}-weights"] = weights_table(lines, suite, corruptions, arms)
-        parts[f"{plan}-state"] = _state(lines, cells, blocks)
+        parts[f"{plan}-state"] = _state(lines, blocks)
+        if plan == "main":
+            gap_figure(cells, suite, corruptions, blocks[0].arms[1:], FIGURE)
     made_alone = {"detection": detection_table, "kept": kept_table, "score_ablations": score_ablations_table}
     for name, table in made_alone.items():
         file = RESULTS.parent / f"{name}.json"
         content = json.loads(file.read_text()) if file.exists() else None
         if content:
             parts[name] = table(content["sets"] if name == "kept" else content)
-    main_block = PLANS["main"][0]
-    gap_figure(cells, main_block.suite, main_block.corruptions, main_block.arms[1:], FIGURE)
     for page in PAGES:
         put_into(page, parts)
-    left_out = f", {len(every) - len(lines)} on other demonstrations left out" if len(every) > len(lines) else ""
-    print(f"{len(lines)} runs{left_out}; written: {', '.join(str(page.relative_to(ROOT)) for page in PAGES)}")
+    left_out = f", {len(every) - len(usable)} on other demonstrations left out" if len(every) > len(usable) else ""
+    print(f"{len(usable)} runs{left_out}; written: {', '.join(str(page.relative_to(ROOT)) for page in PAGES)}")
 
 
-def _state(lines: Sequence[dict[str, Any]], cells: Cells, blocks: Sequence[Block]) -> str:
+def _state(lines: Sequence[dict[str, Any]], blocks: Sequence[Block]) -> str:
     """How much of a plan has been run, and by which commits."""
-    wanted = [
+    wanted = {
         (block.suite, corruption, arm, seed)
         for block in blocks
         for corruption in block.corruptions
         for arm in block.arms
         for seed in block.seeds
-    ]
-    made = sum(seed in cells.get((suite, corruption, arm), {}) for suite, corruption, arm, seed in wanted)
-    suites = {block.suite for block in blocks}
-    commits = sorted({line["commit"] for line in lines if line["suite"] in suites})
-    return f"{made} of {len(wanted)} runs made. Commits: {', '.join(commits) or 'none'}."
+    }
+    made = [line for line in lines if (line["suite"], corruption_name(line), line["arm"], line["seed"]) in wanted]
+    commits = ", ".join(sorted({line["commit"] for line in made})) or "none"
+    return f"{len(made)} of {len(wanted)} runs made. Commits: {commits}."
 
 
 def _rate(outcomes: Outcomes) -> float:

@@ -73,24 +73,30 @@ def difference(mine: Outcomes, other: Outcomes, draws: int = DRAWS) -> Estimate:
     return Estimate(value, (low, high))
 
 
-def recovered_gap(arm: Outcomes, sft: Outcomes, oracle: Outcomes) -> Estimate:
+def recovered_gap(arm: Outcomes, sft: Outcomes, oracle: Outcomes, draws: int = DRAWS) -> Estimate:
     """
     `(arm - SFT) / (oracle - SFT)`: how much of what faults cost, and perfect weights win back, the arm wins back.
 
-    Not defined where the oracle is not better than SFT beyond the interval: there is nothing to recover.
+    Not defined where the oracle is not better than SFT beyond the interval: there is nothing to recover. The interval
+    covers two: the bootstrap's, too narrow for few seeds, and Fieller's of the seeds' paired differences.
     """
     arm, sft, oracle = _shared(arm, sft, oracle)
-    if not arm:
+    if not arm or verdict(difference(oracle, sft, draws)) != "better":
         return Estimate(None)
-    rates = resampled_rates({"arm": arm, "sft": sft, "oracle": oracle})
+    rates = resampled_rates({"arm": arm, "sft": sft, "oracle": oracle}, draws)
     gap = rates["oracle"] - rates["sft"]
-    interval = _interval(gap)
-    if interval[0] <= 0:
-        return Estimate(None)
-    value = (_rate(arm) - _rate(sft)) / (_rate(oracle) - _rate(sft))
     # Draws without a gap would make the ratio's sign meaningless; by the check above they are less than 2.5 %.
     there = gap > 0
-    return Estimate(value, _interval((rates["arm"] - rates["sft"])[there] / gap[there]))
+    low, high = _interval((rates["arm"] - rates["sft"])[there] / gap[there])
+    won = np.array([[other[seed].mean() - sft[seed].mean() for seed in sft] for other in (arm, oracle)])
+    mean = won.mean(axis=1)
+    if won.shape[1] > 1:
+        # The ratios ρ with |mean(arm - ρ oracle)| within Student's t of its standard error: a parabola's ends.
+        spread = t.ppf(0.5 + LEVEL / 2, won.shape[1] - 1) ** 2 * np.cov(won) / won.shape[1]
+        (c, b), (_, a) = np.outer(mean, mean) - spread
+        half = np.sqrt(max(0.0, b * b - a * c)) / a
+        low, high = min(low, b / a - half), max(high, b / a + half)
+    return Estimate(float(mean[0] / mean[1]), (float(low), float(high)))
 
 
 def mcnemar(mine: np.ndarray, other: np.ndarray) -> float:
@@ -122,10 +128,6 @@ def verdict(estimate: Estimate) -> str:
 def _shared(*arms: Outcomes) -> tuple[dict[int, np.ndarray], ...]:
     seeds = set.intersection(*(set(outcomes) for outcomes in arms)) if arms else set()
     return tuple({seed: outcomes[seed] for seed in sorted(seeds)} for outcomes in arms)
-
-
-def _rate(outcomes: Outcomes) -> float:
-    return float(np.mean([solved.mean() for solved in outcomes.values()]))
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
