@@ -92,8 +92,8 @@ bench-clean: install  ## PTR against SFT on clean demonstrations, five seeds: ab
 	$(BIN)/python -m benchmarks.robustness clean
 	$(BIN)/python -m benchmarks.robustness.report
 
-# By itself glibc gives the memory of large tensors back after each use, and the kernel clears it again for the next: a
-# sixth of a training step on pictures.
+# By itself glibc gives the memory of large tensors back after each use, and the kernel clears it again for the next, which
+# takes time where they are large: on pictures.
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456
 PLAN := main
 bench-robustness: install  ## A table of the robustness benchmark (PLAN=main); many hours, goes on where it was

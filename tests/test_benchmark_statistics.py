@@ -62,11 +62,11 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(seeds: int) -> None
 def test_the_interval_of_the_recovered_gap_holds_the_truth_about_as_often_as_it_says() -> None:
     found = []
     for trial in range(150):
-        arms = (outcomes(rate, 4, first=10 * trial, shift=0.05) for rate in (0.7, 0.5, 0.801))
+        arms = (outcomes(rate, 3, first=10 * trial, shift=0.05) for rate in (0.7, 0.5, 0.8))
         gap = recovered_gap(*arms, draws=300)
         if gap.interval is not None:
             found.append(gap.interval[0] <= 2 / 3 <= gap.interval[1])
-    assert len(found) > 130 and 0.9 <= np.mean(found) < 1.0
+    assert len(found) > 110 and 0.92 <= np.mean(found) < 1.0
 
 
 def test_the_recovered_gap_is_one_for_the_oracle_and_undefined_without_a_gap() -> None:

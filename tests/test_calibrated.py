@@ -97,7 +97,7 @@ def test_where_the_mildest_fault_is_not_enough_it_gives_what_it_can_before_all_a
     steps = torch.linspace(0, 1, 201)
     best = max(steps.tolist(), key=lambda s: share_worth(weight + s * (milder - weight)))
     assert share_worth(weight + best * (milder - weight)) < C.MIN_SAMPLE_SIZE
-    given = C._least_step(weight.double(), (milder - weight).double(), C.MIN_SAMPLE_SIZE)
+    given = C._least_step(weight.double(), (milder - weight).double())
     assert given == pytest.approx(best, abs=0.006)
     kept = C.keep_sample_size(weight, milder)
     assert share_worth(kept) == pytest.approx(C.MIN_SAMPLE_SIZE, abs=1e-5)

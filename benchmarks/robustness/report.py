@@ -264,27 +264,32 @@ def put_into(page: Path, parts: dict[str, str]) -> None:
     write_text(text, page)
 
 
+def parts_of(plan: str, usable: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The tables of a plan by the name of their marks, over its own seeds."""
+    blocks = PLANS[plan]
+    suite = blocks[0].suite
+    corruptions = list(dict.fromkeys(name for block in blocks for name in block.corruptions))
+    arms = list(dict.fromkeys(arm for block in blocks for arm in block.arms))
+    arms = arms if "sft" in arms else ["sft", "ptr", "oracle", *arms]
+    lines = _of_seeds(usable, blocks)
+    cells = outcomes_by_cell(lines)
+    return {
+        plan: success_table(cells, suite, corruptions, arms),
+        f"{plan}-comparison": comparison_table(cells, suite, corruptions, arms),
+        f"{plan}-rivals": rivals_table(cells, suite, corruptions, RIVAL.get(plan, "calibrated"), arms),
+        f"{plan}-auroc": auroc_table(lines, suite, corruptions),
+        f"{plan}-weights": weights_table(lines, suite, corruptions, arms),
+        f"{plan}-state": _state(lines, blocks),
+    }
+
+
 def main() -> None:
     every = read_lines()
     usable = comparable(every)
-    parts = {}
-    for plan, blocks in PLANS.items():
-        suite = blocks[0].suite
-        # Who looks at a few seeds and then decides to make more must not count the first with the others.
-        seeds = {seed for block in blocks for seed in block.seeds}
-        lines = [line for line in usable if line["seed"] in seeds]
-        cells = outcomes_by_cell(lines)
-        corruptions = list(dict.fromkeys(name for block in blocks for name in block.corruptions))
-        arms = list(dict.fromkeys(arm for block in blocks for arm in block.arms))
-        arms = arms if "sft" in arms else ["sft", "ptr", "oracle", *arms]
-        parts[plan] = success_table(cells, suite, corruptions, arms)
-        parts[f"{plan}-comparison"] = comparison_table(cells, suite, corruptions, arms)
-        parts[f"{plan}-rivals"] = rivals_table(cells, suite, corruptions, RIVAL.get(plan, "calibrated"), arms)
-        parts[f"{plan}-auroc"] = auroc_table(lines, suite, corruptions)
-        parts[f"{plan}-weights"] = weights_table(lines, suite, corruptions, arms)
-        parts[f"{plan}-state"] = _state(lines, blocks)
-        if plan == "main":
-            gap_figure(cells, suite, corruptions, blocks[0].arms[1:], FIGURE)
+    parts = {name: table for plan in PLANS for name, table in parts_of(plan, usable).items()}
+    block = PLANS["main"][0]
+    cells = outcomes_by_cell(_of_seeds(usable, [block]))
+    gap_figure(cells, block.suite, block.corruptions, block.arms[1:], FIGURE)
     made_alone = {"detection": detection_table, "kept": kept_table, "score_ablations": score_ablations_table}
     for name, table in made_alone.items():
         file = RESULTS.parent / f"{name}.json"
@@ -295,6 +300,12 @@ def main() -> None:
         put_into(page, parts)
     left_out = f", {len(every) - len(usable)} on other demonstrations left out" if len(every) > len(usable) else ""
     print(f"{len(usable)} runs{left_out}; written: {', '.join(str(page.relative_to(ROOT)) for page in PAGES)}")
+
+
+def _of_seeds(lines: Sequence[dict[str, Any]], blocks: Sequence[Block]) -> list[dict[str, Any]]:
+    """Who looks at a few seeds and then decides to make more must not count the first with the others."""
+    seeds = {seed for block in blocks for seed in block.seeds}
+    return [line for line in lines if line["seed"] in seeds]
 
 
 def _state(lines: Sequence[dict[str, Any]], blocks: Sequence[Block]) -> str:

@@ -94,6 +94,9 @@ def recovered_gap(arm: Outcomes, sft: Outcomes, oracle: Outcomes, draws: int = D
         # The ratios ρ with |mean(arm - ρ oracle)| within Student's t of its standard error: a parabola's ends.
         spread = t.ppf(0.5 + LEVEL / 2, won.shape[1] - 1) ** 2 * np.cov(won) / won.shape[1]
         (c, b), (_, a) = np.outer(mean, mean) - spread
+        if a <= 0:
+            # The seeds alone do not tell the oracle from SFT: any ratio would do.
+            return Estimate(None)
         half = np.sqrt(max(0.0, b * b - a * c)) / a
         low, high = min(low, b / a - half), max(high, b / a + half)
     return Estimate(float(mean[0] / mean[1]), (float(low), float(high)))

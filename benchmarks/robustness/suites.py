@@ -188,8 +188,8 @@ MAIN = Block(
 PLANS: dict[str, tuple[Block, ...]] = {
     "clean": (Block("mt10-state", ("clean",), ("sft", "ptr"), seeds=range(5)),),
     "main": (MAIN,),
-    # Where the main table's five seeds cannot tell and more might: twenty in all, a number set before the first
-    # was run. The constants of `calibrated` were chosen on seeds 10 to 13.
+    # Where the main table's five seeds cannot tell and more might: fifteen others, set down before the first was run
+    # and judged alone. The constants of `calibrated` were chosen on seeds 10 to 13.
     "more-seeds": (
         Block("mt10-state", ("ln-severe",), ("length", "calibrated"), seeds=range(14, 29)),
         Block("mt10-state", ("clean",), ("sft", "calibrated"), seeds=range(14, 29)),

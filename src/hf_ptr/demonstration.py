@@ -47,9 +47,9 @@ def run_demo(
 ) -> Path:
     """
     Records demonstrations, corrupts a copy, trains SFT, PTR as published and calibrated weights on the copy, evaluates
-    all three, draws what happened.
+    all three, and reports on the calibrated weights beside SFT.
 
-    Every stage leaves its result in `out`, and is skipped where it stands there already.
+    Recording, training and evaluation leave their results in `out`, and are skipped where those stand there already.
 
     Returns:
         The path of `summary.json`.
@@ -99,15 +99,17 @@ def run_demo(
 
     console.rule("4/4 weights and report")
     published = with_known_faults(score_dataset(runs["ptr"], table, seed=seed), truth)
-    written = [write_scores(published, out / "weights.parquet")]
+    written = [write_scores(published, out / "ptr_weights.parquet")]
     sft, calibrated = (read_evidence(runs[arm]) for arm in ("sft", "calibrated"))
     assert calibrated.scores is not None
     calibrated = dataclasses.replace(calibrated, scores=with_known_faults(calibrated.scores, truth))
     written.append(write_report(calibrated, out / "report.html", table=table, dataset=str(hard), compared=sft))
+    weights = {"ptr": _weights(published), "calibrated": _weights(calibrated.scores)}
     summary = out / "summary.json"
     write_json(
         {
             "arms": {arm: result.to_dict() for arm, result in results.items()},
+            "mean_weight": weights,
             "seconds": _read_seconds(out),
             "corruption": CORRUPTION,
             "seed": seed,
@@ -117,7 +119,7 @@ def run_demo(
     )
     written.append(summary)
 
-    console.print(_weights({"ptr": published, "calibrated": calibrated.scores}))
+    console.print(_shown(weights))
     console.print(_success(results))
     console.print(f"{sum(_read_seconds(out).values()) / 60:.1f} minutes in all, set-up not counted. What was made:")
     for path in (*runs.values(), *written):
@@ -125,15 +127,19 @@ def run_demo(
     return summary
 
 
-def _weights(scores: dict[str, pd.DataFrame]) -> Table:
-    """What an arm gives the chunks of episodes with and without faults; those without a target weigh 1 in any case."""
-    shown = Table(title="mean weight of the chunks")
+def _weights(scores: pd.DataFrame) -> dict[str, float]:
+    """Mean weight, of the chunks that have a target, in episodes without and with a fault."""
+    valid = scores[scores.valid]
+    faulty = valid.fault != ""
+    return {"fault-free": float(valid.weight[~faulty].mean()), "faulty": float(valid.weight[faulty].mean())}
+
+
+def _shown(weights: dict[str, dict[str, float]]) -> Table:
+    shown = Table(title="mean weight of chunks in episodes")
     for column in ("arm", "fault-free", "faulty"):
         shown.add_column(column, justify="left" if column == "arm" else "right")
-    for arm, of_arm in scores.items():
-        valid = of_arm[of_arm.valid]
-        faulty = valid.fault != ""
-        shown.add_row(arm, f"{valid.weight[~faulty].mean():.2f}", f"{valid.weight[faulty].mean():.2f}")
+    for arm, means in weights.items():
+        shown.add_row(arm, *(f"{mean:.2f}" for mean in means.values()))
     return shown
 
 

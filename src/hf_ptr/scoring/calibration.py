@@ -209,7 +209,7 @@ def keep_sample_size(weight: Tensor, milder: Tensor | None = None) -> Tensor:
 
     Which samples get the weight that this floor asks for is a question of their harm, so the milder weights are those
     of who forgives the least harmful fault. If they do not suffice, deviations from the mean `m` are multiplied by
-    `m √(1/floor - 1) / √v`, with `v` the variance: the share is `m² / (m² + v)`. The bounds hold as before.
+    `m / √v`, with `v` the variance: the share is `m² / (m² + v)`. The bounds hold as before.
 
     Args:
         weight: `(N,)`, at least 0.
@@ -219,7 +219,7 @@ def keep_sample_size(weight: Tensor, milder: Tensor | None = None) -> Tensor:
         return weight
     if milder is not None:
         more = milder - weight
-        weight = weight + _least_step(weight.double(), more.double(), MIN_SAMPLE_SIZE) * more
+        weight = weight + _least_step(weight.double(), more.double()) * more
     mean = weight.mean()
     deviation = weight.var(correction=0).sqrt()
     most = mean * (1.0 / MIN_SAMPLE_SIZE - 1.0) ** 0.5
@@ -227,14 +227,14 @@ def keep_sample_size(weight: Tensor, milder: Tensor | None = None) -> Tensor:
     return mean + shrink * (weight - mean)
 
 
-def _least_step(weight: Tensor, more: Tensor, floor: float) -> float:
+def _least_step(weight: Tensor, more: Tensor) -> float:
     """
-    The least `s` in [0, 1] with `mean(w + s d)² ≥ floor · mean((w + s d)²)`, a quadratic `a s² + 2 b s + c ≥ 0`; where
+    The least `s` in [0, 1] with `mean(w + s d)² ≥ mean((w + s d)²) / 2`, a quadratic `a s² + 2 b s + c ≥ 0`; where
     there is none, that of the greatest share.
     """
     mean, rise = float(weight.mean()), float(more.mean())
     square, both, risen = (float(product.mean()) for product in (weight * weight, weight * more, more * more))
-    a, b, c = (m - floor * q for m, q in ((rise * rise, risen), (mean * rise, both), (mean * mean, square)))
+    a, b, c = (m - MIN_SAMPLE_SIZE * q for m, q in ((rise * rise, risen), (mean * rise, both), (mean * mean, square)))
     if c >= 0.0:
         return 0.0
     if (discriminant := b * b - a * c) >= 0.0 and (step := b + discriminant**0.5) >= -c:

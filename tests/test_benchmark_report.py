@@ -1,0 +1,74 @@
+"""The tables of the robustness benchmark: which runs they count."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks.robustness import __main__ as command
+from benchmarks.robustness.report import parts_of, score_ablations_table
+from benchmarks.robustness.suites import SUITES
+
+TASKS = SUITES["mt10-state"].tasks
+
+
+def run(arm: str, corruption: str, severity: str, seed: int, solved: int, commit: str = "c") -> dict[str, Any]:
+    """A line of which `solved` of each task's 20 rollouts succeed."""
+    return {
+        "suite": "mt10-state",
+        "corruption": corruption,
+        "severity": severity,
+        "arm": arm,
+        "seed": seed,
+        "outcomes": dict.fromkeys(TASKS, "1" * solved + "0" * (20 - solved)),
+        "auroc_episode": {},
+        "auroc_sample": {},
+        "ess": None,
+        "commit": commit,
+    }
+
+
+def test_seeds_that_were_made_later_are_judged_alone() -> None:
+    # On the first five seeds the arms differ by ten points, on the later ones not at all.
+    lines = [
+        run(arm, "ln", "severe", seed, solved)
+        for arm, solved in (("calibrated", 12), ("length", 10))
+        for seed in range(5)
+    ]
+    lines += [run(arm, "ln", "severe", seed, 10, "later") for arm in ("calibrated", "length") for seed in (14, 15)]
+    assert "| `length` | +0.0 [+0.0, +0.0]<br>cannot tell |" in parts_of("more-seeds", lines)["more-seeds-rivals"]
+    assert "| `length` | +10.0 [" in parts_of("main", lines)["main-rivals"]
+    assert parts_of("more-seeds", lines)["more-seeds-state"] == "4 of 60 runs made. Commits: later."
+    assert parts_of("main", lines)["main-state"] == "10 of 200 runs made. Commits: c."
+    assert parts_of("ablations", lines)["ablations-state"] == "0 of 36 runs made. Commits: none."
+
+
+def test_fewer_seeds_are_a_plan_s_first() -> None:
+    assert {cell.seed for cell in command.cells_of("more-seeds", 2)} == {14, 15}
+    assert {cell.seed for cell in command.cells_of("main", 2)} == {0, 1}
+
+
+def test_parts_of_the_score_are_compared_on_seeds_that_all_have() -> None:
+    def fit(variant: str, seed: int, corruption: str) -> dict[str, Any]:
+        found = {"foreign_actions": 1.0, "noise": 1.0, "instruction": 0.5 + 0.1 * seed, "misalignment": 1.0}
+        weights = {"ess": 1.0, "weight_good": 4.0, "weight_faulty": 1.0}
+        return {"variant": variant, "seed": seed, "corruption": corruption, "auroc_episode": found, **weights}
+
+    every = [
+        fit(one, seed, name)
+        for one in ("whole", "less")
+        for seed in range(3)
+        for name in ("hard", "misaligned", "clean")
+    ]
+    part = [line for line in every if (line["variant"], line["seed"], line["corruption"]) != ("less", 2, "clean")]
+    assert "| whole | 1.000 / 1.000 / 0.600 |" in score_ablations_table(every)
+    assert "| whole | 1.000 / 1.000 / 0.550 |" in score_ablations_table(part)
+    assert score_ablations_table(every[:1]).count("\n") == 1
+
+
+@pytest.mark.parametrize("plan", ["ablations", "sensitivity"])
+def test_the_published_form_is_compared_with_its_own_changes(plan: str) -> None:
+    arm = {"ablations": "ptr-alpha-0", "sensitivity": "ptr+beta=3.0"}[plan]
+    table = parts_of(plan, [run("ptr", "hard", "paper", 0, 12), run(arm, "hard", "paper", 0, 10)])[f"{plan}-rivals"]
+    assert table.startswith("| `ptr` against | hard |") and f"| `{arm}` | +10.0" in table
