@@ -81,10 +81,12 @@ def recovered_gap(arm: Outcomes, sft: Outcomes, oracle: Outcomes, draws: int = D
     covers two: the bootstrap's, too narrow for few seeds, and Fieller's of the seeds' paired differences.
     """
     arm, sft, oracle = _shared(arm, sft, oracle)
-    if not arm or verdict(difference(oracle, sft, draws)) != "better":
+    if not arm:
         return Estimate(None)
     rates = resampled_rates({"arm": arm, "sft": sft, "oracle": oracle}, draws)
     gap = rates["oracle"] - rates["sft"]
+    if _interval(gap)[0] <= 0:
+        return Estimate(None)
     # Draws without a gap would make the ratio's sign meaningless; by the check above they are less than 2.5 %.
     there = gap > 0
     low, high = _interval((rates["arm"] - rates["sft"])[there] / gap[there])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -119,8 +119,8 @@ def run_demo(
     )
     written.append(summary)
 
-    console.print(_shown(weights))
-    console.print(_success(results))
+    console.print(_shown_weights(weights))
+    console.print(_shown_success(results))
     console.print(f"{sum(_read_seconds(out).values()) / 60:.1f} minutes in all, set-up not counted. What was made:")
     for path in (*runs.values(), *written):
         console.print(f"  {path}")
@@ -134,22 +134,27 @@ def _weights(scores: pd.DataFrame) -> dict[str, float]:
     return {"fault-free": float(valid.weight[~faulty].mean()), "faulty": float(valid.weight[faulty].mean())}
 
 
-def _shown(weights: dict[str, dict[str, float]]) -> Table:
-    shown = Table(title="mean weight of chunks in episodes")
-    for column in ("arm", "fault-free", "faulty"):
-        shown.add_column(column, justify="left" if column == "arm" else "right")
-    for arm, means in weights.items():
-        shown.add_row(arm, *(f"{mean:.2f}" for mean in means.values()))
-    return shown
+def _shown_weights(weights: dict[str, dict[str, float]]) -> Table:
+    rows = [(arm, *(f"{mean:.2f}" for mean in means.values())) for arm, means in weights.items()]
+    return _table("mean weight of chunks in episodes", ("fault-free", "faulty"), rows)
 
 
-def _success(results: dict[str, SuccessTable]) -> Table:
-    shown = Table(title=f"success on {len(DEFAULT_TASKS)} tasks, trained on {CORRUPTION}")
-    for column in ("arm", "success", "95 % interval", "episodes"):
-        shown.add_column(column, justify="left" if column == "arm" else "right")
+def _shown_success(results: dict[str, SuccessTable]) -> Table:
+    rows = []
     for arm, result in results.items():
         low, high = result.overall.interval
-        shown.add_row(arm, f"{result.overall.rate:.1%}", f"{low:.1%} to {high:.1%}", str(result.overall.episodes))
+        rows.append((arm, f"{result.overall.rate:.1%}", f"{low:.1%} to {high:.1%}", str(result.overall.episodes)))
+    title = f"success on {len(DEFAULT_TASKS)} tasks, trained on {CORRUPTION}"
+    return _table(title, ("success", "95 % interval", "episodes"), rows)
+
+
+def _table(title: str, figures: Sequence[str], rows: Sequence[tuple[str, ...]]) -> Table:
+    """A row an arm."""
+    shown = Table("arm", title=title)
+    for figure in figures:
+        shown.add_column(figure, justify="right")
+    for row in rows:
+        shown.add_row(*row)
     return shown
 
 
