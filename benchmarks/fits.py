@@ -38,18 +38,21 @@ def fill(results: Path, cells: Sequence[Cell], figures_of: Callable[[Cell], dict
         figures_of: makes the figures of one.
         keep: whether lines of older code count, too.
     """
-    code, commit = code_hash(FIGURES + CALIBRATED), checkout()
-    lines: list[dict[str, Any]] = json.loads(results.read_text()) if results.exists() else []
+    code, commit = code_hash((*FIGURES, *CALIBRATED, figures_of.__module__)), checkout()
+
+    def lines() -> list[dict[str, Any]]:
+        # Read anew each time: another command may be at work for other seeds.
+        return json.loads(results.read_text()) if results.exists() else []
+
     for cell in track(cells, "fitting"):
         folder = SUITE.demonstrations_of(cell["seed"])
         if not folder.exists():
             record_metaworld(SUITE.tasks, SUITE.demonstrations, folder, seed=cell["seed"])
         same = {**cell, "data_hash": data_hash(folder)}
         key = {**same, "code_hash": code}
-        if any((same if keep else key).items() <= line.items() for line in lines):
+        if any((same if keep else key).items() <= line.items() for line in lines()):
             continue
         start = time.monotonic()
         figures = figures_of(cell)
-        lines = [line for line in lines if not cell.items() <= line.items()]
-        lines.append({**key, **figures, "seconds": round(time.monotonic() - start, 1), "commit": commit})
-        write_json(lines, results)
+        made = {**key, **figures, "seconds": round(time.monotonic() - start, 1), "commit": commit}
+        write_json([*(line for line in lines() if not cell.items() <= line.items()), made], results)

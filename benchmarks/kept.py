@@ -87,13 +87,15 @@ def main() -> None:
     # Without --real, what a real dataset gave before stays.
     sets: dict[str, list[dict[str, Any]]] = json.loads(RESULTS.read_text())["sets"] if RESULTS.exists() else {}
     for name in (*SETS, *(["real"] if options.real else [])):
-        sets[name] = []
+        runs: list[dict[str, Any]] = []
         for seed in range(options.seeds):
             folder = options.real if name == "real" else recorded(name, seed)
             table = read_dataset(folder)
             observation = "observation.state" if name == "real" else "observation.environment_state"
             parts = {} if name == "real" else parts_of(table, folder)
-            sets[name].append(line(weights_of(table, observation, seed), parts))
+            runs.append(line(weights_of(table, observation, seed), parts))
+        # A set that is not finished leaves the one before as it was.
+        sets[name] = runs
         write_json({"command": f"python -m benchmarks.kept --seeds {options.seeds} --real DIR", "sets": sets}, RESULTS)
     print(kept_table(sets))
 

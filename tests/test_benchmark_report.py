@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.robustness import __main__ as command
-from benchmarks.robustness.report import parts_of, score_ablations_table
+from benchmarks.robustness import results
+from benchmarks.robustness.report import comparable, parts_of, score_ablations_table
 from benchmarks.robustness.suites import SUITES
 
 TASKS = SUITES["mt10-state"].tasks
@@ -42,6 +44,15 @@ def test_seeds_that_were_made_later_are_judged_alone() -> None:
     assert parts_of("more-seeds", lines)["more-seeds-state"] == "4 of 60 runs made. Commits: later."
     assert parts_of("main", lines)["main-state"] == "10 of 200 runs made. Commits: c."
     assert parts_of("ablations", lines)["ablations-state"] == "0 of 36 runs made. Commits: none."
+
+
+def test_the_demonstrations_that_count_are_those_of_the_last_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results.jsonl")
+    for arm, data in (("sft", "old"), ("ptr", "old"), ("sft", "new")):
+        results.append({**run(arm, "hard", "paper", 0, 10), "data_hash": data})
+    assert [(line["arm"], line["data_hash"]) for line in comparable(results.read_lines())] == [("sft", "new")]
 
 
 def test_fewer_seeds_are_a_plan_s_first() -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +101,34 @@ def test_a_failed_run_takes_down_what_needs_it_and_nothing_else(
     assert order.index("sft") < order.index("loss")
 
 
+def killed_run(cell: Cell, hashes: dict[str, str], commit: str, keep: bool) -> dict[str, Any]:
+    """Ends its own process, as the kernel does where memory is short."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def test_a_killed_process_ends_the_plan_and_says_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "run_cell", killed_run)
+    wanted = {Cell("mt10-state", "hard", arm, 0): HASHES for arm in ("sft", "ptr", "oracle")}
+    failed, left = command.run_all(wanted, 1, math.inf)
+    assert [cell.arm for cell in failed] == ["sft"]
+    assert [cell.arm for cell in left] == ["ptr", "oracle"]
+
+
+def endless_run(cell: Cell, hashes: dict[str, str], commit: str, keep: bool) -> dict[str, Any]:
+    """Of the first arm, a figure that no line can hold."""
+    return {**line(cell.arm), "successes": math.nan if cell.arm == "sft" else 1, "episodes": 2, "seconds": 3.0}
+
+
+def test_a_line_that_cannot_be_written_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results.jsonl")
+    monkeypatch.setattr(command, "run_cell", endless_run)
+    wanted = {Cell("mt10-state", "hard", arm, 0): HASHES for arm in ("sft", "oracle")}
+    failed, left = command.run_all(wanted, 1, math.inf)
+    assert [cell.arm for cell in failed] == ["sft"] and left == []
+    assert [read["arm"] for read in results.read_lines()] == ["oracle"]
+
+
 def test_a_finished_run_of_older_code_serves_only_where_it_is_asked_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +201,11 @@ def test_a_hash_changes_with_what_it_stands_for(tmp_path: Path, monkeypatch: pyt
     write_table(other, data)
     assert running.hashes_of(Cell("mt10-state", "hard", "sft", 0))["data_hash"] != made["sft"]["data_hash"]
     running.data_hash.cache_clear()
+
+
+def test_robots_and_pictures_count_where_they_decide_something() -> None:
+    assert not {*running.EMBODIED, *running.PICTURED} - set(sys.modules)
+    assert len({running.code_hash(running.FIGURES + more) for more in ((), running.EMBODIED, running.PICTURED)}) == 3
 
 
 def test_a_fit_is_made_again_where_code_or_data_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,14 @@ def test_only_shared_seeds_are_compared() -> None:
     assert verdict(difference(outcomes(0.7, first=10), other)) == "not measured"
 
 
+def test_one_seed_has_no_interval_and_no_verdict() -> None:
+    sft, better = outcomes(0.4, seeds=1), outcomes(0.9, seeds=1)
+    found = difference(better, sft)
+    assert found.value is not None and found.value > 0.4
+    assert found.interval is None and verdict(found) == "one seed"
+    assert recovered_gap(better, sft, better).value is None
+
+
 def test_mcnemar_counts_discordant_pairs_of_one_seed() -> None:
     mine, other = np.array([[True] * 9 + [False] * 11]), np.zeros((1, 20), dtype=bool)
     assert mcnemar(mine, other) == pytest.approx(2 * 0.5**9)

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any
 
@@ -85,12 +86,12 @@ def record(cells: Iterable[Cell], workers: int) -> None:
                 record_metaworld(suite.tasks, suite.demonstrations, folder, seed=seed, workers=workers, **given)
 
 
-def start(cells: Iterable[Cell], workers: int) -> None:
+def start(cells: Iterable[Cell], workers: int, keep: bool) -> None:
     """The policies that the cells begin with, and the demonstrations that those are trained on."""
     for begun in {cell.definition.start for cell in cells} - {None}:
         if not begun.data.exists():
             record_metaworld(begun.tasks, begun.demonstrations, begun.data, seed=begun.seed, workers=workers)
-        train_start(begun)
+        train_start(begun, keep)
 
 
 def run_all(
@@ -114,17 +115,22 @@ def run_all(
                 cell = next((cell for cell in waiting if cell.needed not in [*waiting, *running.values()]), None)
                 if cell is None:
                     break
+                try:
+                    running[pool.submit(run_cell, cell, cells[cell], commit, keep)] = cell
+                except BrokenProcessPool:
+                    # A process that was killed takes the pool with it; what it was at has failed, this has not begun.
+                    until = -math.inf
+                    break
                 waiting.remove(cell)
-                running[pool.submit(run_cell, cell, cells[cell], commit, keep)] = cell
             if not running:
                 return failed, waiting
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 cell = running.pop(future)
-                if error := future.exception():
+                try:
+                    _report(future.result())
+                except Exception as error:
                     failed[cell] = str(error) or type(error).__name__
                     print(f"{cell}: {failed[cell]}", file=sys.stderr, flush=True)
-                else:
-                    _report(future.result())
 
 
 def _report(line: dict[str, Any]) -> None:
@@ -166,7 +172,7 @@ def main() -> None:
         lines = [] if options.fresh else read_lines(options.plan == "smoke")
         missing = missing_of(cells, lines, options.keep)
         print(f"{len(cells)} cells, {len(missing)} to run", flush=True)
-        start(missing, options.jobs)
+        start(missing, options.jobs, options.keep)
         failed, left = run_all(missing, options.jobs, until, options.keep)
     made = len(missing) - len(failed) - len(left)
     print(f"{made} passed, {len(failed)} failed, {len(left)} left; results in {results_file(options.plan == 'smoke')}")

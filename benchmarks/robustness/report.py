@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -298,6 +299,10 @@ def main() -> None:
             parts[name] = table(content["sets"] if name == "kept" else content)
     for page in PAGES:
         put_into(page, parts)
+    shown = {plan for plan in PLANS for page in PAGES if f"<!-- begin: {plan} -->" in page.read_text(encoding="utf-8")}
+    wanted = {cell for plan in shown for cell in _cells(PLANS[plan])}
+    if nowhere := {_cell(line)[:2] for line in usable if _cell(line) not in wanted}:
+        print(f"on no page: {', '.join(sorted(' '.join(one) for one in nowhere))}", file=sys.stderr)
     left_out = f", {len(every) - len(usable)} on other demonstrations left out" if len(every) > len(usable) else ""
     print(f"{len(usable)} runs{left_out}; written: {', '.join(str(page.relative_to(ROOT)) for page in PAGES)}")
 
@@ -310,16 +315,24 @@ def _of_seeds(lines: Sequence[dict[str, Any]], blocks: Sequence[Block]) -> list[
 
 def _state(lines: Sequence[dict[str, Any]], blocks: Sequence[Block]) -> str:
     """How much of a plan has been run, and by which commits."""
-    wanted = {
+    wanted = _cells(blocks)
+    made = [line for line in lines if _cell(line) in wanted]
+    commits = ", ".join(sorted({line["commit"] for line in made})) or "none"
+    return f"{len(made)} of {len(wanted)} runs made. Commits: {commits}."
+
+
+def _cells(blocks: Sequence[Block]) -> set[tuple[str, str, str, int]]:
+    return {
         (block.suite, corruption, arm, seed)
         for block in blocks
         for corruption in block.corruptions
         for arm in block.arms
         for seed in block.seeds
     }
-    made = [line for line in lines if (line["suite"], corruption_name(line), line["arm"], line["seed"]) in wanted]
-    commits = ", ".join(sorted({line["commit"] for line in made})) or "none"
-    return f"{len(made)} of {len(wanted)} runs made. Commits: {commits}."
+
+
+def _cell(line: dict[str, Any]) -> tuple[str, str, str, int]:
+    return line["suite"], corruption_name(line), line["arm"], line["seed"]
 
 
 def _rate(outcomes: Outcomes) -> float:

@@ -32,7 +32,10 @@ def append(line: dict[str, Any]) -> None:
 
 
 def read_lines(smoke: bool = False) -> list[dict[str, Any]]:
-    """The newest line of every cell, those that are kept or of the smoke test; one cut short was no finished run."""
+    """
+    The newest line of every cell, those that are kept or of the smoke test, in the order in which they were made; one
+    cut short was no finished run.
+    """
     file = results_file(smoke)
     if not file.exists():
         return []
@@ -40,7 +43,10 @@ def read_lines(smoke: bool = False) -> list[dict[str, Any]]:
     for text in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
-            newest[tuple(line[name] for name in KEY)] = line
+            key = tuple(line[name] for name in KEY)
+            # A run made anew is the newest of all, not in the place of the one that it replaces.
+            newest.pop(key, None)
+            newest[key] = line
         except (ValueError, KeyError, TypeError):
             continue
     return list(newest.values())

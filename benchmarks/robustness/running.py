@@ -43,7 +43,12 @@ EMBODIMENTS = {"hand": "metaworld_sawyer", "joints": "metaworld_sawyer_joints"}
 KEPT = ("recipe_hash", "data_hash")
 FIGURES = ("benchmarks.robustness.figures",)
 # What makes the weights of the arms that bring them, those of the calibrated arm, and of no other.
-WEIGHTS = ("benchmarks.robustness.weighting", "benchmarks.robustness.peers", "benchmarks.robustness.progress")
+WEIGHTS = (
+    "benchmarks.robustness.weighting",
+    "benchmarks.robustness.peers",
+    "benchmarks.robustness.progress",
+    "hf_ptr.scoring.calibration",
+)
 CALIBRATED = (
     "hf_ptr.scoring.calibration",
     "hf_ptr.scoring.crossfitting",
@@ -55,18 +60,21 @@ CALIBRATED = (
     "hf_ptr.scoring.views",
     "hf_ptr.training.calibrating",
 )
-# Modules of the library that a run loads and that no figure depends on, and those counted with the weights.
+# What robots of several action spaces share one by, and what is seen of pictures; no figure of other suites depends
+# on them.
+EMBODIED = ("hf_ptr.embodiment.description", "hf_ptr.embodiment.layout", "hf_ptr.embodiment.unified")
+PICTURED = ("hf_ptr.data.video", "hf_ptr.envs.rendering")
+# Modules of the library that a run loads and that no figure depends on, and those counted above.
 NOT_HASHED = (
     "hf_ptr.cli",
     "hf_ptr.errors",
     "hf_ptr.files",
     "hf_ptr.data.lerobot_writer",
     "hf_ptr.data.recording",
-    "hf_ptr.data.video",
     "hf_ptr.embodiment",
     "hf_ptr.envs.operators",
     "hf_ptr.envs.workers",
-    "hf_ptr.envs.rendering",
+    *PICTURED,
     *CALIBRATED,
 )
 
@@ -167,15 +175,20 @@ def run_cell(cell: Cell, hashes: Hashes, commit: str, keep: bool = False) -> dic
     }
 
 
-def train_start(start: Start) -> Path:
-    """The policy that a suite's runs begin with; trained anew unless it stands there as it is now."""
-    made_of = start.folder.with_suffix(".json")
-    hashes = {"start": _digest(json.dumps(asdict(start))), "data": data_hash(start.data), "code": code_hash(())}
-    if not made_of.exists() or json.loads(made_of.read_text()) != hashes:
-        shutil.rmtree(start.folder, ignore_errors=True)
-        write_json(hashes, made_of)
+def train_start(start: Start, keep: bool = False) -> Path:
+    """
+    The policy that a suite's runs begin with; trained anew unless it stands there as it is now, or with `keep` to its
+    end and with the same settings and data: all arms must begin with the one.
+    """
     settings = (f"dataset={start.data}", f"output_dir={start.folder}", f"seed={start.seed}", "save_strategy=no")
-    return run_recipe(_start_recipe(start), [*settings, *start.overrides])
+    recipe = _start_recipe(start), [*settings, *start.overrides]
+    given = load_recipe(*recipe).given
+    hashes = {
+        "recipe_hash": _digest(json.dumps([asdict(start), given], sort_keys=True, default=str)),
+        "data_hash": data_hash(start.data),
+        "code_hash": code_hash(()),
+    }
+    return _made(start.folder, start.folder.with_suffix(".json"), hashes, recipe, keep=keep)
 
 
 def train(
@@ -186,14 +199,8 @@ def train(
     code, or with `keep` to its end and with the same settings and data.
     """
     folder = cell.folder_of(group)
-    hashes, made_of = hashes_of(cell), folder.with_name(f"{folder.name}.json")
-    made = json.loads(made_of.read_text()) if made_of.exists() else {}
-    if keep and (folder / DONE_FILE).exists() and all(made.get(name) == hashes[name] for name in KEPT):
-        return folder
-    if made != hashes:
-        shutil.rmtree(folder, ignore_errors=True)
-        write_json(hashes, made_of)
-    return run_recipe(*_recipe_of(cell, group, weights))
+    recipe = _recipe_of(cell, group, weights)
+    return _made(folder, folder.with_name(f"{folder.name}.json"), hashes_of(cell), recipe, keep=keep)
 
 
 def hashes_of(cell: Cell) -> Hashes:
@@ -215,6 +222,8 @@ def hashes_of(cell: Cell) -> Hashes:
     modules = FIGURES
     modules += WEIGHTS if arm.weighting is not None else ()
     modules += CALIBRATED if arm.recipe == "calibrated" else ()
+    modules += EMBODIED if len(suite.controls) > 1 else ()
+    modules += PICTURED if suite.pixels else ()
     return {
         "recipe_hash": _digest(json.dumps(definition, sort_keys=True, default=str)),
         "data_hash": data_hash(*(suite.demonstrations_of(cell.seed, control) for control in suite.controls)),
@@ -251,6 +260,16 @@ def checkout() -> str:
     """The commit of the checkout, `-dirty` with changes on top."""
     describe = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
     return subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _made(folder: Path, made_of: Path, hashes: Hashes, recipe: tuple[Path, list[str]], *, keep: bool) -> Path:
+    made = json.loads(made_of.read_text()) if made_of.exists() else {}
+    if keep and (folder / DONE_FILE).exists() and all(made.get(name) == hashes[name] for name in KEPT):
+        return folder
+    if made != hashes:
+        shutil.rmtree(folder, ignore_errors=True)
+        write_json(hashes, made_of)
+    return run_recipe(*recipe)
 
 
 def _score_figures(

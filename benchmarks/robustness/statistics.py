@@ -57,19 +57,20 @@ def difference(mine: Outcomes, other: Outcomes, draws: int = DRAWS) -> Estimate:
 
     The interval is the wider of two: the paired two-level bootstrap, which is narrow where few seeds differ much, and
     Student's t over the seeds' differences, which is narrow where by chance they are alike. One seed says nothing of
-    how runs vary; the interval is then that of its rollouts.
+    how runs vary and has no interval.
     """
     mine, other = _shared(mine, other)
     if not mine:
         return Estimate(None)
-    rates = resampled_rates({"mine": mine, "other": other}, draws)
-    low, high = _interval(rates["mine"] - rates["other"])
     by_seed = np.array([mine[seed].mean() - other[seed].mean() for seed in mine])
     value = float(by_seed.mean())
-    if len(by_seed) > 1:
-        half = float(t.ppf(0.5 + LEVEL / 2, len(by_seed) - 1) * by_seed.std(ddof=1) / np.sqrt(len(by_seed)))
-        if 2 * half > high - low:
-            low, high = value - half, value + half
+    if len(by_seed) == 1:
+        return Estimate(value)
+    rates = resampled_rates({"mine": mine, "other": other}, draws)
+    low, high = _interval(rates["mine"] - rates["other"])
+    half = float(t.ppf(0.5 + LEVEL / 2, len(by_seed) - 1) * by_seed.std(ddof=1) / np.sqrt(len(by_seed)))
+    if 2 * half > high - low:
+        low, high = value - half, value + half
     return Estimate(value, (low, high))
 
 
@@ -77,11 +78,12 @@ def recovered_gap(arm: Outcomes, sft: Outcomes, oracle: Outcomes, draws: int = D
     """
     `(arm - SFT) / (oracle - SFT)`: how much of what faults cost, and perfect weights win back, the arm wins back.
 
-    Not defined where the oracle is not better than SFT beyond the interval: there is nothing to recover. The interval
+    Not defined where the oracle is not better than SFT beyond the interval (there is nothing to recover), or of one
+    seed, which does not tell. The interval
     covers two: the bootstrap's, too narrow for few seeds, and Fieller's of the seeds' paired differences.
     """
     arm, sft, oracle = _shared(arm, sft, oracle)
-    if not arm:
+    if len(arm) < 2:
         return Estimate(None)
     rates = resampled_rates({"arm": arm, "sft": sft, "oracle": oracle}, draws)
     gap = rates["oracle"] - rates["sft"]
@@ -92,15 +94,14 @@ def recovered_gap(arm: Outcomes, sft: Outcomes, oracle: Outcomes, draws: int = D
     low, high = _interval((rates["arm"] - rates["sft"])[there] / gap[there])
     won = np.array([[other[seed].mean() - sft[seed].mean() for seed in sft] for other in (arm, oracle)])
     mean = won.mean(axis=1)
-    if won.shape[1] > 1:
-        # The ratios ρ with |mean(arm - ρ oracle)| within Student's t of its standard error: a parabola's ends.
-        spread = t.ppf(0.5 + LEVEL / 2, won.shape[1] - 1) ** 2 * np.cov(won) / won.shape[1]
-        (c, b), (_, a) = np.outer(mean, mean) - spread
-        if a <= 0:
-            # The seeds alone do not tell the oracle from SFT: any ratio would do.
-            return Estimate(None)
-        half = np.sqrt(max(0.0, b * b - a * c)) / a
-        low, high = min(low, b / a - half), max(high, b / a + half)
+    # The ratios ρ with |mean(arm - ρ oracle)| within Student's t of its standard error: a parabola's ends.
+    spread = t.ppf(0.5 + LEVEL / 2, won.shape[1] - 1) ** 2 * np.cov(won) / won.shape[1]
+    (c, b), (_, a) = np.outer(mean, mean) - spread
+    if a <= 0:
+        # The seeds alone do not tell the oracle from SFT: any ratio would do.
+        return Estimate(None)
+    half = np.sqrt(max(0.0, b * b - a * c)) / a
+    low, high = min(low, b / a - half), max(high, b / a + half)
     return Estimate(float(mean[0] / mean[1]), (float(low), float(high)))
 
 
@@ -123,9 +124,9 @@ def seeds_won_and_lost(mine: Outcomes, other: Outcomes, level: float = 0.05) -> 
 
 
 def verdict(estimate: Estimate) -> str:
-    """`better`, `worse` or `cannot tell`, by whether the interval of a difference holds 0."""
+    """`better`, `worse` or `cannot tell`, by whether the interval of a difference holds 0; `one seed` has none."""
     if estimate.interval is None:
-        return "not measured"
+        return "not measured" if estimate.value is None else "one seed"
     low, high = estimate.interval
     return "better" if low > 0 else "worse" if high < 0 else "cannot tell"
 

@@ -199,7 +199,10 @@ PLANS: dict[str, tuple[Block, ...]] = {
     "floor": (Block("mt10-state", ("hard",), ("oracle-floor", "oracle-mild"), seeds=range(5)),),
     "peers": (
         Block(
-            "mt10-state", ("hard",), ("smoothness", "mutual_information", "progress", "progress_delta"), seeds=range(5)
+            "mt10-state",
+            ("hard", "ln-severe"),
+            ("smoothness", "mutual_information", "progress", "progress_delta"),
+            seeds=range(5),
         ),
     ),
     "ablations": (
