@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 from hf_ptr import PTRTrainer
+from hf_ptr.curation import scores as scores_module
 from hf_ptr.curation.scores import score_dataset
 from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.errors import InputError
@@ -218,11 +219,28 @@ def fitted_by_one(dataset: Path, folder: Path) -> list[str]:
 
 def scored_by_both(dataset: Path, folder: Path, rank: int) -> None:
     """The scores of a run's own scorer, of which each process makes its share and has all."""
-    trainer = make(dataset, folder / "scored", use_cpu=True)
+    # All of the queue is drawn: ranks draw otherwise than one process does.
+    trainer = make(dataset, folder / "scored", use_cpu=True, queue_size=64, queue_negatives=64)
     trainer.train()
     trainer.save_model()
     torch.distributed.barrier()
-    score_dataset(folder / "scored", read_dataset(dataset)).to_parquet(folder / f"scores{rank}.parquet")
+    half = mock.patch.object(scores_module, "CHUNKS_A_BATCH", scores_module.CHUNKS_A_BATCH // 2)
+    # As `accelerate launch --cpu` says it; without, each process would take itself for the only one.
+    with cases.alike(), half, mock.patch.dict(os.environ, {"ACCELERATE_USE_CPU": "true"}):
+        scores = score_dataset(folder / "scored", read_dataset(dataset))
+        scores.to_parquet(folder / f"scores{rank}.parquet")
+        # Of what both have kept, and of what one has lost, the same comes again; where their lines fill the queue at
+        # different batches they wait for the later.
+        kept, again = folder / "kept", []
+        with mock.patch.object(scores_module, "KEEP_EVERY", 0.0):
+            for lost in (None, None, kept / "rank-1.safetensors"):
+                torch.distributed.barrier()
+                if lost is not None and rank == 1:
+                    lost.unlink()
+                again.append(score_dataset(folder / "scored", read_dataset(dataset), keep=kept))
+        assert all(one.equals(scores) for one in again)
+        with mock.patch.object(scores_module, "_filling", return_value=1 + rank):
+            score_dataset(folder / "scored", read_dataset(dataset)).to_parquet(folder / f"uneven{rank}.parquet")
 
 
 def main() -> None:

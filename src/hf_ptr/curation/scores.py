@@ -105,7 +105,8 @@ def score_dataset(
     # The caller's random state is none of ours to move.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        filling = _filling(dataset, walk, args.queue_size)
+        # Each counts its own lines; all must gather the same batches.
+        filling = max(_of_all(_filling(dataset, walk, args.queue_size), device))
         begun = so_far.restore()
         with progress_bar(ranks.is_local_main_process) as progress:
             bar = progress.add_task("scoring", total=filling + len(walk), completed=begun)
@@ -157,8 +158,8 @@ class _SoFar:
             column[torch.from_numpy(rows)] = found.to(column.dtype)
 
     def keep(self, batches: int) -> None:
-        """Keeps all, after so many batches."""
-        if time.monotonic() - self._kept < KEEP_EVERY:
+        """Keeps all, after so many batches; of several processes all at once, when the first one's time has come."""
+        if not _of_all(int(time.monotonic() - self._kept >= KEEP_EVERY), self._device)[0]:
             return
         part = {f"column.{name}": values for name, values in self.columns.items()}
         part |= {f"pool.{name}": value for name, value in self._objective.pool.state_dict().items()}
@@ -168,9 +169,11 @@ class _SoFar:
         self._kept = time.monotonic()
 
     def restore(self) -> int:
-        """Takes up what was kept, and returns after how many batches."""
+        """Takes up what was kept, if all processes have kept as much, and returns after how many batches."""
         part = self._parts.load(self._name)
-        if part is None:
+        begun = 0 if part is None else int(part["batches"])
+        alike = set(_of_all(begun, self._device)) == {begun}
+        if part is None or not alike:
             return 0
         self.columns = {name: part[f"column.{name}"] for name in self.columns}
         there = {name: value.to(self._device) for name, value in part.items()}
@@ -179,7 +182,12 @@ class _SoFar:
         torch.set_rng_state(part["random.cpu"])
         if "random.cuda" in part:
             torch.cuda.set_rng_state(part["random.cuda"], self._device)
-        return int(part["batches"])
+        return begun
+
+
+def _of_all(number: int, device: torch.device) -> list[int]:
+    """The number of each process."""
+    return gather(torch.tensor([number], device=device)).tolist() if PartialState().num_processes > 1 else [number]
 
 
 def _random_states(device: torch.device) -> dict[str, Tensor]:
