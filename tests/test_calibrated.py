@@ -205,7 +205,8 @@ def test_a_shift_that_runs_through_an_episode_is_seen_where_no_chunk_shows_it() 
     means = C.episode_mean(margin, episode, 2)
     assert means[0] > 0.2 and means[1] == pytest.approx(margins[episode == 1, 2].mean().item(), abs=0.05)
     assert shift[1] == 2
-    assert bool(C.consistent_margin(margins[:2], episode[:2], 2)[0].isnan().all())
+    nothing, none = C.consistent_margin(margins[:2], episode[:2], 2)
+    assert bool(nothing.isnan().all()) and none.tolist() == [-1, -1]
 
 
 # ---- the views
@@ -389,6 +390,25 @@ def test_the_floor_is_paid_by_chunks_whose_one_fault_is_a_tremor() -> None:
     torch.testing.assert_close(weight[good | wrong], plain[good | wrong])
     paying = weight[trembles & ~wrong]
     assert plain[trembles].max() + 0.5 < paying.min() <= paying.max() <= (C.W_MIN + C.W_MAX) / 2
+
+
+def test_frames_without_a_target_do_not_take_the_samples_below_their_floor() -> None:
+    table = drifting_table([LENGTH] * 8 + [8] * 8)
+    cut = cut_transitions(ChunkDataset(table, chunk_size=8, target_offset=8))
+    distances = {"action/pool": torch.where(cut.episode < 1, 2.0, -2.0)}
+    scores = FittedScores(table, cut, distances, torch.zeros(16, dtype=torch.int64), "none", C.W_MIN, C.W_MAX).frame()
+    told = scores["episode_index"].isin(scores.loc[scores.valid, "episode_index"].unique())
+    weight = torch.tensor(scores.weight.to_numpy(), dtype=torch.float64)
+    assert share_worth(weight[torch.tensor(told.to_numpy())]) == pytest.approx(C.MIN_SAMPLE_SIZE, abs=1e-4)
+    assert share_worth(weight) > C.MIN_SAMPLE_SIZE
+    assert scores.loc[~told, "weight"].to_numpy() == pytest.approx(scores.loc[told, "weight"].mean(), rel=1e-5)
+
+
+def test_an_episode_that_no_shift_explains_has_none() -> None:
+    # Nine chunks: no time lies beyond the guard of another, but for the first and the last few.
+    scores = fit(drifting_table([LENGTH] * 6 + [11] * 6), steps=2)
+    shift = scores.groupby("episode_index")["explaining_shift"].first().to_numpy()
+    assert set(shift[6:]) == {0} and 0 not in shift[:6]
 
 
 def test_episodes_without_a_target_get_the_average() -> None:

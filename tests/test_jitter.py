@@ -27,8 +27,8 @@ def moving(noise: dict[int, float], positions: bool = False) -> EpisodeTable:
     return dataclasses.replace(table, columns={**table.columns, "action": action.reshape(-1, 2).astype(np.float32)})
 
 
-def distances(table: EpisodeTable, chunk_size: int = 16) -> dict[str, torch.Tensor]:
-    cut = cut_transitions(ChunkDataset(table, chunk_size=chunk_size, target_offset=16))
+def distances(table: EpisodeTable, chunk_size: int = 16, target_offset: int = 16) -> dict[str, torch.Tensor]:
+    cut = cut_transitions(ChunkDataset(table, chunk_size=chunk_size, target_offset=target_offset))
     return jitter_distance(cut, torch.zeros(12, dtype=torch.int64), torch.Generator().manual_seed(0))
 
 
@@ -58,6 +58,14 @@ def test_a_slip_and_a_stop_are_no_tremor() -> None:
 def test_where_every_hand_trembles_nobody_is_blamed() -> None:
     z = distances(moving(dict.fromkeys(range(12), 1.0)))
     assert (z[JITTER].reshape(12, -1).mean(dim=1) > FAILED).all()
+
+
+def test_what_fills_up_a_chunk_past_the_end_is_no_steadiness() -> None:
+    # Of 76 chunks of 60 frames 21 lie within their episode of 80: what the others are filled up with is steady.
+    z = distances(moving({0: 0.3, 1: 1.0}), chunk_size=60, target_offset=4)[JITTER].reshape(12, 76)
+    assert (z[:2] < FAILED).all() and (z[2:] > 0.75).all()
+    # Those say what the others of their episode do.
+    torch.testing.assert_close(z[:, 21:], z[:, 21:22].expand(-1, 55))
 
 
 def test_chunks_too_short_to_tremble_say_nothing() -> None:

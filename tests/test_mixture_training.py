@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,8 @@ from hf_ptr.errors import InputError
 from hf_ptr.evaluation.offline import evaluate_dataset
 from hf_ptr.evaluation.rollouts import evaluate_metaworld
 from hf_ptr.policies import load_for_robot, policy_from_dataset
-from hf_ptr.scoring import fitting
+from hf_ptr.scoring import crossfitting, fitting
+from hf_ptr.training import calibrating
 from hf_ptr.training.batch import candidates_of
 from hf_ptr.training.config import PTRConfig
 from hf_ptr.training.model import PTRModel
@@ -122,8 +124,8 @@ def test_robots_that_see_the_same_scene_are_told_of_it_as_it_is(sources: list[di
     assert np.isfinite(found["action_mae"]["mean"])
 
 
-def test_each_source_gets_calibrated_weights_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 20)
+def two_of_chance(folder: Path) -> list[dict[str, Any]]:
+    """Ten episodes of each of two robots, one of a name that no file should have."""
     listed = []
     for number, (name, robot, width) in enumerate(
         (("g1", "unitree_g1_inspire", 26), ("../arm", "metaworld_sawyer", 4))
@@ -134,7 +136,13 @@ def test_each_source_gets_calibrated_weights_of_its_own(tmp_path: Path, monkeypa
             feature: random.normal(size=(140, width)).astype(np.float32) for feature in ("observation.state", "action")
         }
         table = dataclasses.replace(base, columns=columns, features={feature: vector(width) for feature in columns})
-        listed.append({"dataset": str(write_table(table, tmp_path / base.source)), "embodiment": robot, "name": name})
+        listed.append({"dataset": str(write_table(table, folder / base.source)), "embodiment": robot, "name": name})
+    return listed
+
+
+def test_each_source_gets_calibrated_weights_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 20)
+    listed = two_of_chance(tmp_path)
     settings = {"belief_tokens": 0, "save_steps": 2, "save_strategy": "steps"}
     made = run_recipe(
         recipe(tmp_path, listed, output_dir=str(tmp_path / "made"), scoring="calibrated", alpha=1.0, **settings)
@@ -165,6 +173,35 @@ def test_each_source_gets_calibrated_weights_of_its_own(tmp_path: Path, monkeypa
     with pytest.raises(InputError, match=r"has 3 episodes longer than target_offset"):
         run_recipe(recipe(tmp_path, short, output_dir=str(tmp_path / "no"), scoring="calibrated", **settings))
     assert not (tmp_path / "no").exists()
+
+
+def test_a_source_by_the_name_of_a_nameless_one_keeps_its_own_scores() -> None:
+    mixture = SimpleNamespace(source_names=["source-1", "../arm", "source-x"], parts=["a", "b", "c"])
+    parts = calibrating.parts_to_fit(mixture)
+    assert parts == {"scores-source-0.parquet": "a", "scores-source-1.parquet": "b", "scores-source-x.parquet": "c"}
+
+
+def test_a_killed_fit_of_two_sources_does_not_begin_the_first_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[int] = []
+    train = crossfitting.train_heads
+
+    def killed(*args: Any) -> Any:
+        trained.append(1)
+        if len(trained) == 13:
+            raise KeyboardInterrupt
+        return train(*args)
+
+    monkeypatch.setattr(crossfitting, "train_heads", killed)
+    monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 2)
+    path = recipe(tmp_path, two_of_chance(tmp_path), scoring="calibrated", belief_tokens=0)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(path)
+    made = run_recipe(path)
+    # Five folds of each source, fitted twice; the thirteenth was begun twice.
+    assert len(trained) == 2 * 10 + 1
+    assert sorted(file.name for file in made.glob("*scores*")) == ["scores-g1.parquet", "scores-source-1.parquet"]
 
 
 def test_an_epoch_is_drawn_by_the_weights_and_resumed_exactly(sources: list[dict[str, Any]], tmp_path: Path) -> None:

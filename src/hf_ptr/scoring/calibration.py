@@ -73,7 +73,8 @@ def episode_mean(score: Tensor, episode: Tensor, episodes: int, strength: float 
 
 def consistent_margin(margins: Tensor, episode: Tensor, episodes: int) -> tuple[Tensor, Tensor]:
     """
-    The margin over the one shift that explains an episode best, `(N,)` nats, and which that is, `(E,)` int64.
+    The margin over the one shift that explains an episode best, `(N,)` nats, and which that is, `(E,)` int64; NaN and
+    -1 where too few say.
 
     A single chunk is easily taken for its neighbour; actions recorded late are taken for the *same* neighbour all
     along the episode. `Λ(δ) = mean_t (d_t(0) - d_t(δ))` is the mean log-likelihood ratio of "aligned" against "shifted
@@ -91,7 +92,8 @@ def consistent_margin(margins: Tensor, episode: Tensor, episodes: int) -> tuple[
     ratio = margins.new_zeros(shape).index_add_(0, episode, margins.nan_to_num(0.0)) / count.clamp(min=1)
     ratio, shift = ratio.masked_fill(count < MIN_MARGINS, torch.inf).min(dim=1)
     own = margins.gather(1, shift[episode, None]).squeeze(1)
-    return own.masked_fill(torch.isinf(ratio)[episode], torch.nan), shift
+    nothing = torch.isinf(ratio)
+    return own.masked_fill(nothing[episode], torch.nan), shift.masked_fill(nothing, -1)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class Scored:
         real: `(N,)`; NaN where none was taken.
         again: `(n,)` int64, the samples that were scored again.
         faulted: `(n,)`.
-        shift: `(E,)` int64, which of `SHIFTS` explains each episode best.
+        shift: `(E,)` int64, which of `SHIFTS` explains each episode best; -1 where nothing says.
     """
 
     real: dict[str, Tensor]
@@ -87,7 +87,7 @@ def score_round(
     """
     real: dict[str, Tensor] = {}
     again, faulted = [], []
-    shift = torch.zeros_like(cut.count)
+    shift = torch.full_like(cut.count, -1)
     digest = hashlib.sha256()
     for held_out in range(int(fold.max()) + 1):
         test = torch.nonzero((fold == held_out) & (cut.count > 0)).squeeze(1)

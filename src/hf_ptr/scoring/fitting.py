@@ -119,7 +119,7 @@ def fit_scores(
                 advance=lambda done: bar.advance(task, done),
             )
             distances = {**distances_of(cut, scored, novelty, task_of), **trembling}
-            shift = torch.tensor(SHIFTS)[scored.shift]
+            shift = torch.where(scored.shift < 0, 0, torch.tensor(SHIFTS)[scored.shift])
             del scored
             if number + 1 < rounds:
                 z = reduce(torch.minimum, distances.values())
@@ -245,9 +245,10 @@ class FittedScores:
         self._score = self._of_all_frames(list(distances), sampled)
         weight = calibrated_weight(self._score, w_min=w_min, w_max=w_max)
         milder = calibrated_weight(self._forgiving_tremor(sampled), w_min=w_min, w_max=w_max)
-        weight = keep_sample_size(weight, milder)
-        bare = (cut.count == 0).repeat_interleave(torch.from_numpy(table.lengths))
-        self._weight = torch.where(bare, weight[~bare].mean(), weight)
+        told = (cut.count > 0).repeat_interleave(torch.from_numpy(table.lengths))
+        kept = keep_sample_size(weight[told], milder[told])
+        # The others have the average, which makes the samples worth no less.
+        self._weight = torch.full_like(weight, float(kept.mean())).masked_scatter_(told, kept)
 
     def frame(self) -> pd.DataFrame:
         """

@@ -38,6 +38,8 @@ def jitter_distance(cut: Cut, task: Tensor, generator: torch.Generator) -> dict[
     """
     The distance `z` of every sample by its tremor alone, `(N,)`, under its name; nothing where chunks are too short.
 
+    Of chunks that run past the end of their episode nothing is taken: what fills them up does not tremble.
+
     The scale is that of `hf_ptr.scoring.calibration`, linear in the tremor: who trembles half as much as with the
     noise made on purpose lies in the middle. That noise is at least as much as the data have.
 
@@ -46,26 +48,25 @@ def jitter_distance(cut: Cut, task: Tensor, generator: torch.Generator) -> dict[
         task: `(E,)` int64.
         generator: of the noise.
     """
-    if cut.chunk_size < 3 or not len(cut):
+    every = torch.arange(len(cut))
+    every = every[cut.frames(every) + cut.chunk_size <= cut.end[cut.episode]]
+    if cut.chunk_size < 3 or not len(every):
         return {}
 
     def chunks(rows: Tensor) -> Tensor:
         return cut.actions(rows).unflatten(1, (cut.chunk_size, -1))
 
-    every = torch.arange(len(cut))
-    moved, real = [], torch.empty(len(cut))
+    moved, real = [], torch.full((len(cut),), torch.nan)
     for rows in every.split(ROWS_A_PASS):
         steady = chunks(rows)
         moved.append(steady.var(dim=1, correction=0).sum(dim=0))
         real[rows] = -tremor(steady).mean(dim=1)
     movement, usual = torch.stack(moved).sum(dim=0), torch.empty(cut.acted.width)
     # A median wants all samples at once: a few dimensions at a time.
-    for some in torch.arange(cut.acted.width).split(max(1, HELD // len(cut))):
-        trembled = torch.empty(len(cut), len(some))
-        for rows in every.split(ROWS_A_PASS):
-            trembled[rows] = tremor(chunks(rows)[..., some])
+    for some in torch.arange(cut.acted.width).split(max(1, HELD // len(every))):
+        trembled = torch.cat([tremor(chunks(rows)[..., some]) for rows in every.split(ROWS_A_PASS)])
         usual[some] = trembled.median(dim=0).values / OF_WHITE_NOISE
-    deviation = (FAULT_JITTER**2 * movement / len(cut) + usual.square()).sqrt()
+    deviation = (FAULT_JITTER**2 * movement / len(every) + usual.square()).sqrt()
     again = every[::FAULT_STRIDE]
     noisy = torch.empty(len(again))
     for place in torch.arange(len(again)).split(ROWS_A_PASS):

@@ -81,8 +81,8 @@ def parts_to_fit(chunks: Chunks) -> dict[str, ChunkDataset]:
     stem, end = SCORES_FILE.split(".")
     parts = {}
     for number, (name, part) in enumerate(zip(chunks.source_names, chunks.parts, strict=True)):
-        # A name may hold what no file's name should.
-        safe = name if re.fullmatch(r"[\w.-]+", name) else f"source-{number}"
+        # A name may hold what no file's name should, or be that of such a source.
+        safe = name if re.fullmatch(r"(?!source-\d+$)[\w.-]+", name) else f"source-{number}"
         parts[f"{stem}-{safe}.{end}"] = part
     return parts
 
@@ -96,20 +96,30 @@ def copy_scores(chunks: Chunks, source: Path, folder: Path) -> None:
 
 
 def _fit_all(parts: dict[str, ChunkDataset], args: PTRConfig, folder: Path) -> torch.Tensor:
-    return torch.cat([_fit(chunks, args, folder / name) for name, chunks in parts.items()])
+    weight = torch.cat([_fit(chunks, args, folder / name) for name, chunks in parts.items()])
+    for name in parts:
+        shutil.rmtree(_kept(folder / name), ignore_errors=True)
+    return weight
+
+
+def _kept(file: Path) -> Path:
+    """What is fitted when a run is killed need not be fitted again, nor the sources before it."""
+    return file.with_name(f".{file.stem}.parts")
 
 
 def _fit(chunks: ChunkDataset, args: PTRConfig, file: Path) -> torch.Tensor:
-    # What is fitted when a run is killed here need not be fitted again.
-    keep = file.with_name(f".{file.stem}.parts")
     fitted = fit_scores(
-        chunks, w_min=args.w_min, w_max=args.w_max, seed=args.seed, keep=keep, progress=not bool(args.disable_tqdm)
+        chunks,
+        w_min=args.w_min,
+        w_max=args.w_max,
+        seed=args.seed,
+        keep=_kept(file),
+        progress=not bool(args.disable_tqdm),
     )
     scores = fitted.frame()
     scores["weight"] = 1.0 + args.alpha * (scores["weight"] - 1.0)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_scores(scores, file, **_settings(args))
-    shutil.rmtree(keep, ignore_errors=True)
     return torch.from_numpy(scores["weight"].to_numpy(copy=True))
 
 
