@@ -67,6 +67,19 @@ def without(*names: str) -> AbstractContextManager:
     return patch.object(fitting, "distances_of", distances)
 
 
+def with_neighbours(cut: Cut, episodes: Tensor, anchors: int, generator: torch.Generator) -> Tensor:
+    """Half of the samples that lie a shift from others are the nearest of another episode instead, in what is seen."""
+    rows = crossfitting_batch_of(cut, episodes, anchors, generator).view(len(episodes), -1)
+    # Nearest of sixteen of each of the batch's episodes, which their weight has drawn.
+    time = (torch.rand(len(episodes), 16, generator=generator) * cut.count[episodes, None]).long()
+    others = (cut.first[episodes, None] + time).flatten()
+    near = rows[:, :anchors:2].flatten()
+    distance = torch.cdist(cut.contexts(near), cut.contexts(others))
+    distance.masked_fill_(cut.episode[near][:, None] == cut.episode[others], torch.inf)
+    rows[:, anchors::2] = others[distance.argmin(dim=1)].view(len(episodes), -1)
+    return rows.flatten()
+
+
 @contextmanager
 def centred() -> Iterator[None]:
     """The score about the median of the data."""
@@ -76,11 +89,13 @@ def centred() -> Iterator[None]:
 
 # As they are, for those that stand in their place.
 crossfitting_train_heads, fitting_distances_of = crossfitting.train_heads, fitting.distances_of
+crossfitting_batch_of = crossfitting._batch_of
 Variant = tuple[Callable[[], AbstractContextManager], dict[str, Any]]
 VARIANTS: dict[str, Variant] = {
     "all of it": (nullcontext, {}),
     "no cross-fitting": (partial(patch.object, crossfitting, "train_heads", trained_on_all), {}),
     "centred on the median": (centred, {}),
+    "negatives near in state, too": (partial(patch.object, crossfitting, "_batch_of", with_neighbours), {}),
     "no consequence view": (partial(without, "consequence/pool"), {}),
     "no action among other samples": (partial(without, "action/pool"), {}),
     "no action among its neighbours": (partial(without, "action/shift"), {}),

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 from data_helpers import coded_table
 
 from benchmarks import fits
@@ -24,11 +25,14 @@ from benchmarks.robustness.arms import ABLATIONS, RECIPES, WEIGHTINGS, arm_of
 from benchmarks.robustness.figures import score_figures
 from benchmarks.robustness.running import Cell
 from benchmarks.robustness.suites import PLANS, SUITES
+from benchmarks.score_ablations import with_neighbours
+from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.corruption import RECIPES as CORRUPTIONS
 from hf_ptr.data.corruption import CorruptionTruth
 from hf_ptr.data.lerobot_writer import write_table
 from hf_ptr.data.sources import SourceSpec
 from hf_ptr.errors import InputError
+from hf_ptr.scoring.transitions import cut_transitions
 from hf_ptr.training.recipe import load_recipe
 
 HASHES = {"recipe_hash": "r", "data_hash": "d", "code_hash": "c"}
@@ -231,6 +235,15 @@ def test_a_fit_is_made_again_where_code_or_data_are_others(tmp_path: Path, monke
     write_table(coded_table([5, 3]), data)
     assert fill(keep=True) == ["hard", "clean"]
     running.data_hash.cache_clear()
+
+
+def test_a_neighbour_is_the_nearest_of_another_episode() -> None:
+    cut = cut_transitions(ChunkDataset(coded_table([30] * 6), chunk_size=4, target_offset=4))
+    episodes = torch.tensor([4, 0, 2])
+    rows = with_neighbours(cut, episodes, 4, torch.Generator().manual_seed(0)).view(3, 8)
+    own = cut.episode[rows] == episodes[:, None]
+    assert own.tolist() == [[True] * 4 + [False, True] * 2] * 3
+    assert set(cut.episode[rows[:, 4::2]].flatten().tolist()) <= {0, 2, 4}
 
 
 def test_the_figures_of_a_score_are_per_fault_against_fault_free_episodes() -> None:

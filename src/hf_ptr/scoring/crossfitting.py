@@ -181,14 +181,9 @@ def train_heads(
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, steps)
     drawn = min(BATCH_EPISODES, len(episodes))
     anchors = BATCH_EPISODES * BATCH_TIMES // drawn // 2
-    shifts = torch.tensor(SHIFTS)
     for _ in range(steps):
         chosen = episodes[torch.multinomial(weight, drawn, generator=generator)]
-        last = cut.count[chosen, None] - 1
-        time = (torch.rand(drawn, anchors, generator=generator) * (last + 1)).long().clamp(max=last)
-        near = time + shifts[torch.randint(len(shifts), time.shape, generator=generator)]
-        rows = cut.first[chosen, None] + torch.cat((time, near.clamp(min=0).minimum(last)), dim=1)
-        batch = cut.take(rows.flatten())
+        batch = cut.take(_batch_of(cut, chosen, anchors, generator))
         with F.unchecked():
             loss = mean_losses(heads.losses(batch.to(device)))
         optimizer.zero_grad()
@@ -197,6 +192,15 @@ def train_heads(
         schedule.step()
         advance(1)
     return heads.eval()
+
+
+def _batch_of(cut: Cut, episodes: Tensor, anchors: int, generator: torch.Generator) -> Tensor:
+    """Of each episode some samples at any time, and as many a shift from those: `(2 * episodes * anchors,)`."""
+    last = cut.count[episodes, None] - 1
+    time = (torch.rand(len(episodes), anchors, generator=generator) * (last + 1)).long().clamp(max=last)
+    shift = torch.tensor(SHIFTS)[torch.randint(len(SHIFTS), time.shape, generator=generator)]
+    rows = torch.cat((time, (time + shift).clamp(min=0).minimum(last)), dim=1)
+    return (cut.first[episodes, None] + rows).flatten()
 
 
 def score_rows(
