@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -38,7 +39,7 @@ def fill(results: Path, cells: Sequence[Cell], figures_of: Callable[[Cell], dict
         figures_of: makes the figures of one.
         keep: whether lines of older code count, too.
     """
-    code, commit = code_hash((*FIGURES, *CALIBRATED, figures_of.__module__)), checkout()
+    code, commit = code_hash((*FIGURES, *CALIBRATED, __name__, figures_of.__module__)), checkout()
 
     def lines() -> list[dict[str, Any]]:
         # Read anew each time: another command may be at work for other seeds.
@@ -55,4 +56,6 @@ def fill(results: Path, cells: Sequence[Cell], figures_of: Callable[[Cell], dict
         start = time.monotonic()
         figures = figures_of(cell)
         made = {**key, **figures, "seconds": round(time.monotonic() - start, 1), "commit": commit}
-        write_json([*(line for line in lines() if not cell.items() <= line.items()), made], results)
+        with results.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            write_json([*(line for line in lines() if not cell.items() <= line.items()), made], results)

@@ -89,13 +89,13 @@ def centred() -> Iterator[None]:
 
 # As they are, for those that stand in their place.
 crossfitting_train_heads, fitting_distances_of = crossfitting.train_heads, fitting.distances_of
-crossfitting_batch_of = crossfitting._batch_of
+crossfitting_batch_of = crossfitting.batch_of
 Variant = tuple[Callable[[], AbstractContextManager], dict[str, Any]]
 VARIANTS: dict[str, Variant] = {
     "all of it": (nullcontext, {}),
     "no cross-fitting": (partial(patch.object, crossfitting, "train_heads", trained_on_all), {}),
     "centred on the median": (centred, {}),
-    "negatives near in state, too": (partial(patch.object, crossfitting, "_batch_of", with_neighbours), {}),
+    "negatives near in state, too": (partial(patch.object, crossfitting, "batch_of", with_neighbours), {}),
     "no consequence view": (partial(without, "consequence/pool"), {}),
     "no action among other samples": (partial(without, "action/pool"), {}),
     "no action among its neighbours": (partial(without, "action/shift"), {}),

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.robustness import __main__ as command
 from benchmarks.robustness import results
-from benchmarks.robustness.report import comparable, parts_of, score_ablations_table
+from benchmarks.robustness.report import comparable, on_no_page, parts_of, score_ablations_table
 from benchmarks.robustness.suites import SUITES
 
 TASKS = SUITES["mt10-state"].tasks
@@ -53,6 +53,12 @@ def test_the_demonstrations_that_count_are_those_of_the_last_run(
     for arm, data in (("sft", "old"), ("ptr", "old"), ("sft", "new")):
         results.append({**run(arm, "hard", "paper", 0, 10), "data_hash": data})
     assert [(line["arm"], line["data_hash"]) for line in comparable(results.read_lines())] == [("sft", "new")]
+
+
+def test_what_stands_in_no_table_is_named() -> None:
+    lines = [run("sft", "hard", "paper", 0, 10), run("sft", "tt", "mild", 0, 10), run("length", "ln", "severe", 14, 9)]
+    pages = "<!-- begin: main -->\n<!-- end: main -->\n<!-- begin: more-seeds-rivals -->"
+    assert on_no_page(lines, pages) == ["mt10-state tt-mild sft"]
 
 
 def test_fewer_seeds_are_a_plan_s_first() -> None:

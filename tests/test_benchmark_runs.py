@@ -7,7 +7,6 @@ import math
 import os
 import shutil
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from hf_ptr.data.corruption import CorruptionTruth
 from hf_ptr.data.lerobot_writer import write_table
 from hf_ptr.data.sources import SourceSpec
 from hf_ptr.errors import InputError
+from hf_ptr.scoring.crossfitting import batch_of
 from hf_ptr.scoring.transitions import cut_transitions
 from hf_ptr.training.recipe import load_recipe
 
@@ -207,9 +207,54 @@ def test_a_hash_changes_with_what_it_stands_for(tmp_path: Path, monkeypatch: pyt
     running.data_hash.cache_clear()
 
 
-def test_robots_and_pictures_count_where_they_decide_something() -> None:
-    assert not {*running.EMBODIED, *running.PICTURED} - set(sys.modules)
-    assert len({running.code_hash(running.FIGURES + more) for more in ((), running.EMBODIED, running.PICTURED)}) == 3
+def test_robots_and_pictures_count_where_they_decide_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def code_of(suite: str, arm: str = "sft") -> str:
+        running.code_hash.cache_clear()
+        return running.hashes_of(Cell(suite, "hard", arm, 0))["code_hash"]
+
+    suites_of = ("mt10-state", "mt10-pixels", "cross-embodiment")
+    monkeypatch.setattr(running, "data_hash", lambda *folders: "data")
+    before = [code_of(suite) for suite in suites_of]
+    floored = code_of("mt10-state", "oracle-floor"), code_of("mt10-state", "oracle")
+    read = running._code_of
+    changed = {"rendering.py": (False, True, False), "unified.py": (False, False, True)}
+    for name, expected in changed.items():
+        monkeypatch.setattr(running, "_code_of", lambda file, name=name: read(file) + "!" * (file.name == name))
+        assert tuple(code_of(suite) != old for suite, old in zip(suites_of, before, strict=True)) == expected
+    monkeypatch.setattr(running, "_code_of", lambda file: read(file) + "!" * (file.name == "calibration.py"))
+    now = code_of("mt10-state", "oracle-floor"), code_of("mt10-state", "oracle")
+    assert now[0] != floored[0] and now[1] == floored[1]
+    monkeypatch.setattr(running, "_code_of", read)
+    robots = tmp_path / "robots"
+    shutil.copytree(running.DESCRIPTIONS, robots)
+    monkeypatch.setattr(running, "DESCRIPTIONS", robots)
+    assert [code_of(suite) for suite in suites_of] == before
+    next(robots.glob("*.yaml")).write_text("other")
+    assert [code_of(suite) == old for suite, old in zip(suites_of, before, strict=True)] == [True, True, False]
+    running.code_hash.cache_clear()
+
+
+def test_the_policy_to_begin_with_is_one_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[str] = []
+    monkeypatch.setattr(running, "data_hash", lambda *folders: "data")
+    monkeypatch.setattr(running, "run_recipe", lambda recipe, overrides: trained.append(recipe.stem))
+    begun = SUITES["mt10-posttrain"].start
+    for checkout in ("one", "two"):
+        monkeypatch.setattr(suites, "WORK", tmp_path / checkout)
+        running.train_start(begun)
+        made = json.loads(begun.folder.with_suffix(".json").read_text())
+        assert made == json.loads((tmp_path / "one" / "start" / f"{begun.folder.name}.json").read_text())
+    assert len(trained) == 2
+    # Of other code: made anew, unless what stands there will do.
+    begun.folder.mkdir()
+    (begun.folder / running.DONE_FILE).write_text("{}")
+    begun.folder.with_suffix(".json").write_text(json.dumps({**made, "code_hash": "old"}))
+    running.train_start(begun, keep=True)
+    assert len(trained) == 2
+    running.train_start(begun)
+    assert len(trained) == 3 and not begun.folder.exists()
 
 
 def test_a_fit_is_made_again_where_code_or_data_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +288,16 @@ def test_a_neighbour_is_the_nearest_of_another_episode() -> None:
     rows = with_neighbours(cut, episodes, 4, torch.Generator().manual_seed(0)).view(3, 8)
     own = cut.episode[rows] == episodes[:, None]
     assert own.tolist() == [[True] * 4 + [False, True] * 2] * 3
-    assert set(cut.episode[rows[:, 4::2]].flatten().tolist()) <= {0, 2, 4}
+    # The same draws, and of each anchor every distance.
+    again = torch.Generator().manual_seed(0)
+    anchors = batch_of(cut, episodes, 4, again).view(3, 8)[:, :4:2].flatten()
+    time = (torch.rand(3, 16, generator=again) * cut.count[episodes, None]).long()
+    others = (cut.first[episodes, None] + time).flatten()
+    for anchor, near in zip(anchors.tolist(), rows[:, 4::2].flatten().tolist(), strict=True):
+        apart = others[cut.episode[others] != cut.episode[anchor]]
+        away = (cut.contexts(apart) - cut.contexts(torch.tensor([anchor]))).norm(dim=1)
+        found = (cut.contexts(torch.tensor([near])) - cut.contexts(torch.tensor([anchor]))).norm()
+        assert float(found) == pytest.approx(float(away.min()), abs=1e-4)
 
 
 def test_the_figures_of_a_score_are_per_fault_against_fault_free_episodes() -> None:

@@ -405,7 +405,7 @@ def test_frames_without_a_target_do_not_take_the_samples_below_their_floor() -> 
 
 
 def test_an_episode_that_no_shift_explains_has_none() -> None:
-    # Nine chunks: no time lies beyond the guard of another, but for the first and the last few.
+    # Of three chunks no shift stays within the episode.
     scores = fit(drifting_table([LENGTH] * 6 + [11] * 6), steps=2)
     shift = scores.groupby("episode_index")["explaining_shift"].first().to_numpy()
     assert set(shift[6:]) == {0} and 0 not in shift[:6]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
+import itertools
 import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,6 +31,7 @@ from hf_ptr.errors import InputError
 from hf_ptr.scoring import fitting
 from hf_ptr.training import calibrating
 from hf_ptr.training.checkpoints import last_complete_checkpoint
+from hf_ptr.training.objective import PTRObjective
 from hf_ptr.training.window import Window
 
 # A deadlock ends with the place where each process waits.
@@ -217,6 +221,20 @@ def fitted_by_one(dataset: Path, folder: Path) -> list[str]:
     return told
 
 
+@contextlib.contextmanager
+def interrupted(batch: int) -> Iterator[None]:
+    """Ctrl-C in both processes before the targets of a batch are remembered."""
+    batches, remember = itertools.count(1), PTRObjective.remember
+
+    def remembered(objective: PTRObjective) -> None:
+        if next(batches) == batch:
+            raise KeyboardInterrupt
+        remember(objective)
+
+    with mock.patch.object(PTRObjective, "remember", remembered), contextlib.suppress(KeyboardInterrupt):
+        yield
+
+
 def scored_by_both(dataset: Path, folder: Path, rank: int) -> None:
     """The scores of a run's own scorer, of which each process makes its share and has all."""
     # All of the queue is drawn: ranks draw otherwise than one process does.
@@ -233,6 +251,8 @@ def scored_by_both(dataset: Path, folder: Path, rank: int) -> None:
         # different batches they wait for the later.
         kept, again = folder / "kept", []
         with mock.patch.object(scores_module, "KEEP_EVERY", 0.0):
+            with interrupted(3):
+                score_dataset(folder / "scored", read_dataset(dataset), keep=kept)
             for lost in (None, None, kept / "rank-1.safetensors"):
                 torch.distributed.barrier()
                 if lost is not None and rank == 1:

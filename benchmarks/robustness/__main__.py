@@ -101,7 +101,7 @@ def run_all(
     Runs cells in processes of one thread, an arm after the one it needs.
 
     Returns:
-        What went wrong, by cell, and the cells for which there was no time.
+        What went wrong, by cell, and the cells that were not begun: the time was over, or a process was killed.
     """
     waiting, commit = list(cells), checkout()
     running: dict[Future, Cell] = {}

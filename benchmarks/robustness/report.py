@@ -284,6 +284,13 @@ def parts_of(plan: str, usable: Sequence[dict[str, Any]]) -> dict[str, str]:
     }
 
 
+def on_no_page(lines: Sequence[dict[str, Any]], pages: str) -> list[str]:
+    """What was run and belongs to no plan of which the pages have a table."""
+    shown = [plan for plan in PLANS if re.search(rf"<!-- begin: {plan}(-\w+)? -->", pages)]
+    wanted = {cell for plan in shown for cell in _cells(PLANS[plan])}
+    return sorted({" ".join(_cell(line)[:3]) for line in lines if _cell(line) not in wanted})
+
+
 def main() -> None:
     every = read_lines()
     usable = comparable(every)
@@ -299,10 +306,8 @@ def main() -> None:
             parts[name] = table(content["sets"] if name == "kept" else content)
     for page in PAGES:
         put_into(page, parts)
-    shown = {plan for plan in PLANS for page in PAGES if f"<!-- begin: {plan} -->" in page.read_text(encoding="utf-8")}
-    wanted = {cell for plan in shown for cell in _cells(PLANS[plan])}
-    if nowhere := {_cell(line)[:2] for line in usable if _cell(line) not in wanted}:
-        print(f"on no page: {', '.join(sorted(' '.join(one) for one in nowhere))}", file=sys.stderr)
+    if nowhere := on_no_page(usable, "".join(page.read_text(encoding="utf-8") for page in PAGES)):
+        print(f"on no page: {', '.join(nowhere)}", file=sys.stderr)
     left_out = f", {len(every) - len(usable)} on other demonstrations left out" if len(every) > len(usable) else ""
     print(f"{len(usable)} runs{left_out}; written: {', '.join(str(page.relative_to(ROOT)) for page in PAGES)}")
 

@@ -22,6 +22,7 @@ from benchmarks.robustness.arms import arm_of
 from benchmarks.robustness.figures import NO_FIGURES, score_figures
 from benchmarks.robustness.suites import ROOT, SUITES, WORK, Start, Suite
 from benchmarks.robustness.weighting import score_file
+from hf_ptr import embodiment
 from hf_ptr.curation.scores import score_dataset
 from hf_ptr.data.corruption import CorruptionTruth, corrupt
 from hf_ptr.data.digest import data_digest
@@ -47,8 +48,9 @@ WEIGHTS = (
     "benchmarks.robustness.weighting",
     "benchmarks.robustness.peers",
     "benchmarks.robustness.progress",
-    "hf_ptr.scoring.calibration",
 )
+# What makes the least sample size, which these arms' weights keep.
+FLOORED, FLOOR = ("oracle-floor", "oracle-mild"), ("hf_ptr.scoring.calibration",)
 CALIBRATED = (
     "hf_ptr.scoring.calibration",
     "hf_ptr.scoring.crossfitting",
@@ -62,6 +64,7 @@ CALIBRATED = (
 )
 # What robots of several action spaces share one by, and what is seen of pictures; no figure of other suites depends
 # on them.
+DESCRIPTIONS = Path(str(embodiment.__file__)).parent / "descriptions"
 EMBODIED = ("hf_ptr.embodiment.description", "hf_ptr.embodiment.layout", "hf_ptr.embodiment.unified")
 PICTURED = ("hf_ptr.data.video", "hf_ptr.envs.rendering")
 # Modules of the library that a run loads and that no figure depends on, and those counted above.
@@ -180,15 +183,12 @@ def train_start(start: Start, keep: bool = False) -> Path:
     The policy that a suite's runs begin with; trained anew unless it stands there as it is now, or with `keep` to its
     end and with the same settings and data: all arms must begin with the one.
     """
-    settings = (f"dataset={start.data}", f"output_dir={start.folder}", f"seed={start.seed}", "save_strategy=no")
-    recipe = _start_recipe(start), [*settings, *start.overrides]
-    given = load_recipe(*recipe).given
     hashes = {
-        "recipe_hash": _digest(json.dumps([asdict(start), given], sort_keys=True, default=str)),
+        "recipe_hash": _digest(json.dumps(_start_definition(start), sort_keys=True, default=str)),
         "data_hash": data_hash(start.data),
         "code_hash": code_hash(()),
     }
-    return _made(start.folder, start.folder.with_suffix(".json"), hashes, recipe, keep=keep)
+    return _made(start.folder, start.folder.with_suffix(".json"), hashes, _start_recipe(start), keep=keep)
 
 
 def train(
@@ -216,18 +216,20 @@ def hashes_of(cell: Cell) -> Hashes:
     if cell.needed is not None:
         definition["needed"] = _settings(cell.needed)
     if suite.start is not None:
-        definition["start"] = asdict(suite.start)
+        definition["start"] = _start_definition(suite.start)
     if len(suite.controls) > 1:
         definition |= {"controls": suite.controls, "groups": cell.groups, "corruption": cell.corruption}
     modules = FIGURES
     modules += WEIGHTS if arm.weighting is not None else ()
     modules += CALIBRATED if arm.recipe == "calibrated" else ()
-    modules += EMBODIED if len(suite.controls) > 1 else ()
+    modules += FLOOR if cell.arm in FLOORED else ()
     modules += PICTURED if suite.pixels else ()
+    robots = tuple(sorted(DESCRIPTIONS.glob("*.yaml"))) if len(suite.controls) > 1 else ()
+    modules += EMBODIED if robots else ()
     return {
         "recipe_hash": _digest(json.dumps(definition, sort_keys=True, default=str)),
         "data_hash": data_hash(*(suite.demonstrations_of(cell.seed, control) for control in suite.controls)),
-        "code_hash": code_hash(modules),
+        "code_hash": code_hash(modules, robots),
     }
 
 
@@ -246,14 +248,15 @@ def data_hash(*folders: Path) -> str:
 
 
 @cache
-def code_hash(modules: tuple[str, ...]) -> str:
+def code_hash(modules: tuple[str, ...], files: tuple[Path, ...] = ()) -> str:
     """
     Of the library's modules that a run loads, and of some of the benchmark's, without comments and docstrings: a
-    better text changes no figure.
+    better text changes no figure. And of files that are no code.
     """
     library = sorted(name for name in sys.modules if name.startswith("hf_ptr.") and not name.startswith(NOT_HASHED))
     names = [*library, *modules]
-    return _digest("".join(f"{name} {_code_of(Path(str(sys.modules[name].__file__)))}\n" for name in names))
+    code = "".join(f"{name} {_code_of(Path(str(sys.modules[name].__file__)))}\n" for name in names)
+    return _digest(code + "".join(f"{file.name} {file.read_text(encoding='utf-8')}\n" for file in files))
 
 
 def checkout() -> str:
@@ -284,20 +287,28 @@ def _score_figures(
 
 
 def _settings(cell: Cell) -> dict[str, Any]:
-    """The recipe's keys but for folders, which are where a run is made and not what it is."""
-    given = load_recipe(*_recipe_of(cell, cell.groups[0])).given
+    return _without_folders(load_recipe(*_recipe_of(cell, cell.groups[0])).given)
+
+
+def _without_folders(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's keys but for folders, which are where a run is made and not what it is."""
     return {key: value for key, value in given.items() if key not in ("dataset", "output_dir", "policy", "sources")}
 
 
 def _observed(cell: Cell) -> list[str]:
     """The features that the cell's policy reads."""
     start = cell.definition.start
-    recipe = _recipe_of(cell, cell.groups[0]) if start is None else (_start_recipe(start), [f"dataset={start.data}"])
+    recipe = _recipe_of(cell, cell.groups[0]) if start is None else _start_recipe(start)
     return load_recipe(*recipe).data.observation_features
 
 
-def _start_recipe(start: Start) -> Path:
-    return ROOT / "recipes" / start.recipe
+def _start_recipe(start: Start) -> tuple[Path, list[str]]:
+    settings = (f"dataset={start.data}", f"output_dir={start.folder}", f"seed={start.seed}", "save_strategy=no")
+    return ROOT / "recipes" / start.recipe, [*settings, *start.overrides]
+
+
+def _start_definition(start: Start) -> dict[str, Any]:
+    return {**asdict(start), "settings": _without_folders(load_recipe(*_start_recipe(start)).given)}
 
 
 def _corrupted(cell: Cell, control: str) -> tuple[EpisodeTable, CorruptionTruth]:

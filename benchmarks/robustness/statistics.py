@@ -79,8 +79,8 @@ def recovered_gap(arm: Outcomes, sft: Outcomes, oracle: Outcomes, draws: int = D
     `(arm - SFT) / (oracle - SFT)`: how much of what faults cost, and perfect weights win back, the arm wins back.
 
     Not defined where the oracle is not better than SFT beyond the interval (there is nothing to recover), or of one
-    seed, which does not tell. The interval
-    covers two: the bootstrap's, too narrow for few seeds, and Fieller's of the seeds' paired differences.
+    seed, which does not tell. The interval covers two: the bootstrap's, too narrow for few seeds, and Fieller's of
+    the seeds' paired differences.
     """
     arm, sft, oracle = _shared(arm, sft, oracle)
     if len(arm) < 2:

@@ -64,7 +64,8 @@ def score_dataset(
         table: the episodes.
         seed: of the order of the segments, the draws and the policy's noise.
         device: where the model runs; by default this process's own.
-        keep: a folder for what is scored so far: where it was killed it goes on. Whoever has written the scores
+        keep: a folder for what is scored so far: where it was killed it goes on, several processes where all have kept
+            as much. Whoever has written the scores
             removes it.
 
     Returns:
@@ -159,7 +160,10 @@ class _SoFar:
 
     def keep(self, batches: int) -> None:
         """Keeps all, after so many batches; of several processes all at once, when the first one's time has come."""
-        if not _of_all(int(time.monotonic() - self._kept >= KEEP_EVERY), self._device)[0]:
+        if (
+            self._parts.folder is None
+            or not _of_all(int(time.monotonic() - self._kept >= KEEP_EVERY), self._device)[0]
+        ):
             return
         part = {f"column.{name}": values for name, values in self.columns.items()}
         part |= {f"pool.{name}": value for name, value in self._objective.pool.state_dict().items()}

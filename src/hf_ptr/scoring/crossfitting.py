@@ -183,7 +183,7 @@ def train_heads(
     anchors = BATCH_EPISODES * BATCH_TIMES // drawn // 2
     for _ in range(steps):
         chosen = episodes[torch.multinomial(weight, drawn, generator=generator)]
-        batch = cut.take(_batch_of(cut, chosen, anchors, generator))
+        batch = cut.take(batch_of(cut, chosen, anchors, generator))
         with F.unchecked():
             loss = mean_losses(heads.losses(batch.to(device)))
         optimizer.zero_grad()
@@ -194,7 +194,7 @@ def train_heads(
     return heads.eval()
 
 
-def _batch_of(cut: Cut, episodes: Tensor, anchors: int, generator: torch.Generator) -> Tensor:
+def batch_of(cut: Cut, episodes: Tensor, anchors: int, generator: torch.Generator) -> Tensor:
     """Of each episode some samples at any time, and as many a shift from those: `(2 * episodes * anchors,)`."""
     last = cut.count[episodes, None] - 1
     time = (torch.rand(len(episodes), anchors, generator=generator) * (last + 1)).long().clamp(max=last)

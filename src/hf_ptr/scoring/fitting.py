@@ -223,7 +223,7 @@ class FittedScores:
         table: E episodes of F frames.
         cut: their N samples.
         distances: of every component, `(N,)`.
-        shift: `(E,)` int64, the frames by which each episode's actions would have to be late.
+        shift: `(E,)` int64, the frames by which each episode's actions would have to be late; 0 where nothing says.
         scorer: the name of the heads in the file.
         w_min, w_max: bounds of the weight.
     """
@@ -257,8 +257,8 @@ class FittedScores:
         `score` is the distance `z` of `hf_ptr.scoring.calibration` (0 as a faulty sample, 1 as a good one), `view_*`
         the same of each view (NaN for one that was left out), `failed_view` the view that lowers the weight, or "",
         `failed_component` the part of it, and `explaining_shift` by how many frames its actions would have to be late
-        (early, negative) to explain a failed `action/shift`. Frames without a valid `o_{t+Δ}` have `valid` False and
-        their episode's evidence; those of an episode without any have the average.
+        (early, negative) to explain a failed `action/shift`, 0 where nothing says. Frames without a valid `o_{t+Δ}`
+        have `valid` False and their episode's evidence; those of an episode without any have the average.
         """
         return pd.concat(self.blocks(), ignore_index=True)
 

@@ -64,7 +64,9 @@ def jitter_distance(cut: Cut, task: Tensor, generator: torch.Generator) -> dict[
     movement, usual = torch.stack(moved).sum(dim=0), torch.empty(cut.acted.width)
     # A median wants all samples at once: a few dimensions at a time.
     for some in torch.arange(cut.acted.width).split(max(1, HELD // len(every))):
-        trembled = torch.cat([tremor(chunks(rows)[..., some]) for rows in every.split(ROWS_A_PASS)])
+        trembled = torch.empty(len(every), len(some))
+        for place in torch.arange(len(every)).split(ROWS_A_PASS):
+            trembled[place] = tremor(chunks(every[place])[..., some])
         usual[some] = trembled.median(dim=0).values / OF_WHITE_NOISE
     deviation = (FAULT_JITTER**2 * movement / len(every) + usual.square()).sqrt()
     again = every[::FAULT_STRIDE]

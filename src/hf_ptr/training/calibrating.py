@@ -98,12 +98,12 @@ def copy_scores(chunks: Chunks, source: Path, folder: Path) -> None:
 def _fit_all(parts: dict[str, ChunkDataset], args: PTRConfig, folder: Path) -> torch.Tensor:
     weight = torch.cat([_fit(chunks, args, folder / name) for name, chunks in parts.items()])
     for name in parts:
-        shutil.rmtree(_kept(folder / name), ignore_errors=True)
+        shutil.rmtree(_parts_folder(folder / name), ignore_errors=True)
     return weight
 
 
-def _kept(file: Path) -> Path:
-    """What is fitted when a run is killed need not be fitted again, nor the sources before it."""
+def _parts_folder(file: Path) -> Path:
+    """Where what is fitted of a source is kept, so that a killed run need not fit it or those before it again."""
     return file.with_name(f".{file.stem}.parts")
 
 
@@ -113,7 +113,7 @@ def _fit(chunks: ChunkDataset, args: PTRConfig, file: Path) -> torch.Tensor:
         w_min=args.w_min,
         w_max=args.w_max,
         seed=args.seed,
-        keep=_kept(file),
+        keep=_parts_folder(file),
         progress=not bool(args.disable_tqdm),
     )
     scores = fitted.frame()
