@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from benchmarks.robustness import __main__ as command
-from benchmarks.robustness import results
-from benchmarks.robustness.report import comparable, on_no_page, parts_of, score_ablations_table
+from benchmarks.robustness import plots, results
+from benchmarks.robustness.report import comparable, on_no_page, outcomes_by_cell, parts_of, score_ablations_table
 from benchmarks.robustness.suites import SUITES
 
 TASKS = SUITES["mt10-state"].tasks
@@ -59,6 +59,22 @@ def test_what_stands_in_no_table_is_named() -> None:
     lines = [run("sft", "hard", "paper", 0, 10), run("sft", "tt", "mild", 0, 10), run("length", "ln", "severe", 14, 9)]
     pages = "<!-- begin: main -->\n<!-- end: main -->\n<!-- begin: more-seeds-rivals -->"
     assert on_no_page(lines, pages) == ["mt10-state tt-mild sft"]
+
+
+def test_a_sweep_has_a_panel_a_setting_with_the_default_among_its_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"sft": 10, "ptr": 9, "ptr+beta=3.0": 8, "ptr+beta=0.75": 12, "ptr+w_max=2.0": 9}
+    lines = [run(arm, "hard", "paper", seed, solved) for arm, solved in settings.items() for seed in range(2)]
+    drawn = []
+    monkeypatch.setattr(plots, "_saved", lambda figure, out: drawn.append(figure))
+    plots.sensitivity_figure(outcomes_by_cell(lines), "mt10-state", "hard", tmp_path / "sweep.png")
+    beta, w_max = drawn[0].axes
+    assert [axis.get_title() for axis in (beta, w_max)] == ["beta", "w_max"]
+    assert [text.get_text() for text in beta.get_xticklabels()] == ["0.75", "1.5 (default)", "3"]
+    assert beta.lines[0].get_ydata() == pytest.approx([10.0, -5.0, -10.0])
+    plots.sensitivity_figure({}, "mt10-state", "hard", tmp_path / "sweep.png")
+    assert len(drawn) == 1
 
 
 def test_fewer_seeds_are_a_plan_s_first() -> None:

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 
+from benchmarks.robustness.plots import gap_figure, sensitivity_figure
 from benchmarks.robustness.results import corruption_name, read_lines
 from benchmarks.robustness.statistics import (
+    Cells,
     Estimate,
-    Outcomes,
     difference,
     outcomes_of,
     recovered_gap,
@@ -30,16 +30,11 @@ from benchmarks.robustness.suites import PLANS, RESULTS, ROOT, SUITES, Block
 from hf_ptr.evaluation.success import SuccessRate
 from hf_ptr.files import write_text
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
 PAGES = (ROOT / "docs" / "results.md", ROOT / "docs" / "calibrated.md", ROOT / "README.md")
-FIGURE = ROOT / "docs" / "difference_to_sft.png"
+FIGURE, SWEEPS = ROOT / "docs" / "difference_to_sft.png", ROOT / "docs" / "sensitivity.png"
 
 # Whom a plan's arms are compared with beside SFT, where it is not `calibrated`.
 RIVAL = {"ablations": "ptr", "sensitivity": "ptr"}
-
-Cells = dict[tuple[str, str, str], Outcomes]
 
 
 def comparable(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -225,37 +220,6 @@ def kept_table(sets: dict[str, list[dict[str, Any]]]) -> str:
     return _markdown(rows)
 
 
-def gap_figure(cells: Cells, suite: str, corruptions: Sequence[str], arms: Sequence[str], out: Path) -> None:
-    """Difference of success to SFT of every arm, one panel a corruption, with intervals."""
-    shown = [name for name in corruptions if (suite, name, "sft") in cells]
-    arms = [arm for arm in arms if any((suite, name, arm) in cells for name in shown)]
-    if not shown:
-        return
-    figure, axes = plt.subplots(1, len(shown), figsize=(2.6 * len(shown) + 1.4, 3.4), sharey=True, squeeze=False)
-    for axis, corruption in zip(axes[0], shown, strict=True):
-        for place, arm in enumerate(arms):
-            mine = cells.get((suite, corruption, arm))
-            if mine is None:
-                continue
-            found = difference(mine, cells[suite, corruption, "sft"])
-            if found.value is None or found.interval is None:
-                continue
-            low, high = found.interval
-            colour = {"better": "tab:green", "worse": "tab:red"}.get(verdict(found), "tab:gray")
-            axis.plot([100 * low, 100 * high], [place, place], color=colour, linewidth=2)
-            axis.plot(100 * found.value, place, "o", color=colour)
-        axis.axvline(0, color="black", linewidth=0.8)
-        axis.set_title(f"{corruption} (SFT {100 * _rate(cells[suite, corruption, 'sft']):.0f} %)", fontsize=9)
-        axis.set_xlabel("points above SFT", fontsize=8)
-        axis.tick_params(labelsize=8)
-    axes[0][0].set_yticks(range(len(arms)), arms)
-    axes[0][0].set_ylim(len(arms) - 0.5, -0.5)
-    figure.tight_layout()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=130)
-    plt.close(figure)
-
-
 def put_into(page: Path, parts: dict[str, str]) -> None:
     """Replaces what stands between `<!-- begin: NAME -->` and `<!-- end: NAME -->` in a page."""
     text = page.read_text(encoding="utf-8")
@@ -298,6 +262,8 @@ def main() -> None:
     block = PLANS["main"][0]
     cells = outcomes_by_cell(_of_seeds(usable, [block]))
     gap_figure(cells, block.suite, block.corruptions, block.arms[1:], FIGURE)
+    swept = PLANS["sensitivity"]
+    sensitivity_figure(outcomes_by_cell(_of_seeds(usable, swept)), swept[0].suite, swept[0].corruptions[0], SWEEPS)
     made_alone = {"detection": detection_table, "kept": kept_table, "score_ablations": score_ablations_table}
     for name, table in made_alone.items():
         file = RESULTS.parent / f"{name}.json"
@@ -338,10 +304,6 @@ def _cells(blocks: Sequence[Block]) -> set[tuple[str, str, str, int]]:
 
 def _cell(line: dict[str, Any]) -> tuple[str, str, str, int]:
     return line["suite"], corruption_name(line), line["arm"], line["seed"]
-
-
-def _rate(outcomes: Outcomes) -> float:
-    return float(np.mean([solved.mean() for solved in outcomes.values()]))
 
 
 def _points(estimate: Estimate) -> str:

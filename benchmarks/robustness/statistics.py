@@ -13,6 +13,8 @@ LEVEL = 0.95
 
 Outcomes = Mapping[int, np.ndarray]
 """Of every seed, `(tasks, rollouts)` bool: which rollouts solved their task. Arms of a seed share initial states."""
+Cells = Mapping[tuple[str, str, str], Outcomes]
+"""The outcomes of a suite, a corruption and an arm."""
 
 
 @dataclass(frozen=True)
