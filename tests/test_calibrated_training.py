@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from exact_cases import Fitted
+from fold_helpers import stopped_at
 from test_trainer import make
 from test_weights import recipe
 
@@ -19,7 +20,7 @@ from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.lerobot_reader import read_dataset
 from hf_ptr.errors import InputError
 from hf_ptr.functional import weight_bounds
-from hf_ptr.scoring import crossfitting, fitting
+from hf_ptr.scoring import fitting
 from hf_ptr.training import calibrating
 from hf_ptr.training.config import PTRConfig
 from hf_ptr.training.run import run_recipe
@@ -112,15 +113,7 @@ def test_a_run_that_is_killed_while_it_fits_goes_on_there(
 ) -> None:
     monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 2)
     path = recipe(tmp_path, metaworld_dataset, output_dir=tmp_path / "run", **CALIBRATED)
-    train, folds = crossfitting.train_heads, []
-
-    def killed(*args: Any) -> Any:
-        folds.append(1)
-        if len(folds) == 3:
-            raise KeyboardInterrupt
-        return train(*args)
-
-    monkeypatch.setattr(crossfitting, "train_heads", killed)
+    folds = stopped_at(3, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         run_recipe(path)
     made = run_recipe(path)

@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from data_helpers import coded_table, vector, with_camera, write_v21
+from fold_helpers import stopped_at
 from hub_server import HubServer
 from huggingface_hub import HfApi
 from transformers import AutoModel
@@ -29,7 +30,7 @@ from hf_ptr.errors import InputError
 from hf_ptr.evaluation.offline import evaluate_dataset
 from hf_ptr.evaluation.rollouts import evaluate_metaworld
 from hf_ptr.policies import load_for_robot, policy_from_dataset
-from hf_ptr.scoring import crossfitting, fitting
+from hf_ptr.scoring import fitting
 from hf_ptr.training import calibrating
 from hf_ptr.training.batch import candidates_of
 from hf_ptr.training.config import PTRConfig
@@ -184,16 +185,7 @@ def test_a_source_by_the_name_of_a_nameless_one_keeps_its_own_scores() -> None:
 def test_a_killed_fit_of_two_sources_does_not_begin_the_first_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained: list[int] = []
-    train = crossfitting.train_heads
-
-    def killed(*args: Any) -> Any:
-        trained.append(1)
-        if len(trained) == 13:
-            raise KeyboardInterrupt
-        return train(*args)
-
-    monkeypatch.setattr(crossfitting, "train_heads", killed)
+    trained = stopped_at(13, monkeypatch)
     monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 2)
     path = recipe(tmp_path, two_of_chance(tmp_path), scoring="calibrated", belief_tokens=0)
     with pytest.raises(KeyboardInterrupt):

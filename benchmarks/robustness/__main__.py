@@ -24,7 +24,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from benchmarks.command import run
-from benchmarks.robustness.results import append, corruption_name, read_lines, results_file
+from benchmarks.robustness.results import append, cell_of, corruption_name, read_lines, results_file
 from benchmarks.robustness.running import KEPT, Cell, Hashes, checkout, hashes_of, run_cell, train_start
 from benchmarks.robustness.suites import PLANS, SUITES, WORK
 from hf_ptr.data.recording import record_metaworld
@@ -34,15 +34,8 @@ from hf_ptr.errors import InputError, nearest
 
 def cells_of(plan: str, seeds: int | None) -> list[Cell]:
     """The cells of a plan, seed by seed: early on there is something of everything."""
-    blocks = PLANS[plan]
-    return [
-        Cell(block.suite, corruption, arm, seed)
-        for seed in sorted({seed for block in blocks for seed in block.seeds[:seeds]})
-        for block in blocks
-        if seed in block.seeds[:seeds]
-        for corruption in block.corruptions
-        for arm in block.arms
-    ]
+    keys = [key for block in PLANS[plan] for key in block.cells(seeds)]
+    return [Cell(*key) for key in sorted(keys, key=lambda key: key[-1])]
 
 
 def selected(cells: list[Cell], only: str | None) -> list[Cell]:
@@ -65,7 +58,7 @@ def selected(cells: list[Cell], only: str | None) -> list[Cell]:
 
 def missing_of(cells: Iterable[Cell], lines: list[dict[str, Any]], keep: bool) -> dict[Cell, Hashes]:
     """Those without a line, or with one of other settings, data or (unless `keep`) code; with their hashes."""
-    made = {(line["suite"], corruption_name(line), line["arm"], line["seed"]): line for line in lines}
+    made = {cell_of(line): line for line in lines}
     same = KEPT if keep else (*KEPT, "code_hash")
     missing = {}
     for cell in cells:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.robustness.plots import gap_figure, sensitivity_figure
-from benchmarks.robustness.results import corruption_name, read_lines
+from benchmarks.robustness.results import cell_of, corruption_name, read_lines
 from benchmarks.robustness.statistics import (
     Cells,
     Estimate,
@@ -251,8 +251,8 @@ def parts_of(plan: str, usable: Sequence[dict[str, Any]]) -> dict[str, str]:
 def on_no_page(lines: Sequence[dict[str, Any]], pages: str) -> list[str]:
     """What was run and belongs to no plan of which the pages have a table."""
     shown = [plan for plan in PLANS if re.search(rf"<!-- begin: {plan}(-\w+)? -->", pages)]
-    wanted = {cell for plan in shown for cell in _cells(PLANS[plan])}
-    return sorted({" ".join(_cell(line)[:3]) for line in lines if _cell(line) not in wanted})
+    wanted = {key for plan in shown for block in PLANS[plan] for key in block.cells()}
+    return sorted({" ".join(cell_of(line)[:3]) for line in lines if cell_of(line) not in wanted})
 
 
 def main() -> None:
@@ -286,24 +286,10 @@ def _of_seeds(lines: Sequence[dict[str, Any]], blocks: Sequence[Block]) -> list[
 
 def _state(lines: Sequence[dict[str, Any]], blocks: Sequence[Block]) -> str:
     """How much of a plan has been run, and by which commits."""
-    wanted = _cells(blocks)
-    made = [line for line in lines if _cell(line) in wanted]
+    wanted = {key for block in blocks for key in block.cells()}
+    made = [line for line in lines if cell_of(line) in wanted]
     commits = ", ".join(sorted({line["commit"] for line in made})) or "none"
     return f"{len(made)} of {len(wanted)} runs made. Commits: {commits}."
-
-
-def _cells(blocks: Sequence[Block]) -> set[tuple[str, str, str, int]]:
-    return {
-        (block.suite, corruption, arm, seed)
-        for block in blocks
-        for corruption in block.corruptions
-        for arm in block.arms
-        for seed in block.seeds
-    }
-
-
-def _cell(line: dict[str, Any]) -> tuple[str, str, str, int]:
-    return line["suite"], corruption_name(line), line["arm"], line["seed"]
 
 
 def _points(estimate: Estimate) -> str:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from benchmarks.robustness.suites import RESULTS, WORK
+from benchmarks.robustness.suites import RESULTS, WORK, Key
 
 KEY = ("suite", "corruption", "severity", "arm", "seed")
 
@@ -55,6 +55,11 @@ def read_lines(smoke: bool = False) -> list[dict[str, Any]]:
 def corruption_name(line: dict[str, Any]) -> str:
     """The corruption as recipes name it, with its severity."""
     return line["corruption"] if line["severity"] == "paper" else f"{line['corruption']}-{line['severity']}"
+
+
+def cell_of(line: dict[str, Any]) -> Key:
+    """Which run of a plan it is."""
+    return line["suite"], corruption_name(line), line["arm"], line["seed"]
 
 
 def _last_byte(file: Path) -> bytes:

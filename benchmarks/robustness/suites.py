@@ -169,6 +169,10 @@ SUITES: dict[str, Suite] = {
 }
 
 
+Key = tuple[str, str, str, int]
+"""Suite, corruption, arm and seed of a run."""
+
+
 @dataclass(frozen=True)
 class Block:
     """A rectangle of cells: every arm on every corruption, with every seed."""
@@ -177,6 +181,15 @@ class Block:
     corruptions: tuple[str, ...]
     arms: tuple[str, ...]
     seeds: range
+
+    def cells(self, seeds: int | None = None) -> list[Key]:
+        """Its cells with all seeds or the first few, seed by seed."""
+        return [
+            (self.suite, corruption, arm, seed)
+            for seed in self.seeds[:seeds]
+            for corruption in self.corruptions
+            for arm in self.arms
+        ]
 
 
 MAIN = Block(

@@ -65,8 +65,7 @@ def score_dataset(
         seed: of the order of the segments, the draws and the policy's noise.
         device: where the model runs; by default this process's own.
         keep: a folder for what is scored so far: where it was killed it goes on, several processes where all have kept
-            as much. Whoever has written the scores
-            removes it.
+            as much. Whoever has written the scores removes it.
 
     Returns:
         One row a frame, in the order of the dataset: `index episode_index frame_index task_index source score weight
