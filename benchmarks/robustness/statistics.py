@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.stats import binomtest, t
@@ -38,19 +39,27 @@ def resampled_rates(arms: Mapping[str, Outcomes], draws: int = DRAWS) -> dict[st
         Of every arm `(draws,)`.
     """
     seeds = sorted(next(iter(arms.values())))
-    stacked = {
-        name: np.stack([outcomes[seed] for seed in seeds]).astype(np.float64) for name, outcomes in arms.items()
+    stacked = {name: np.stack([outcomes[seed] for seed in seeds]) for name, outcomes in arms.items()}
+    times = _times_drawn(next(iter(stacked.values())).shape, draws)
+    # Whole numbers, exact in single precision.
+    return {
+        name: (times @ values.ravel().astype(np.float32)).astype(np.float64) / values.size
+        for name, values in stacked.items()
     }
-    count, tasks, rollouts = next(iter(stacked.values())).shape
+
+
+@lru_cache(maxsize=8)
+def _times_drawn(shape: tuple[int, int, int], draws: int) -> np.ndarray:
+    """How often each rollout of `(seeds, tasks, rollouts)` is drawn, `(draws, seeds * tasks * rollouts)`."""
+    seeds, tasks, rollouts = shape
     rng = np.random.default_rng(0)
-    rates = {name: np.empty(draws) for name in arms}
-    for draw in range(draws):
-        seed = rng.integers(count, size=(count, 1, 1))
-        rollout = rng.integers(rollouts, size=(count, tasks, rollouts))
-        task = np.arange(tasks)[None, :, None]
-        for name, values in stacked.items():
-            rates[name][draw] = values[seed, task, rollout].mean()
-    return rates
+    times = np.empty((draws, seeds * tasks * rollouts), np.float32)
+    for row in times:
+        seed = rng.integers(seeds, size=(seeds, 1, 1))
+        rollout = rng.integers(rollouts, size=shape)
+        drawn = (seed * tasks + np.arange(tasks)[None, :, None]) * rollouts + rollout
+        row[:] = np.bincount(drawn.ravel(), minlength=len(row))
+    return times
 
 
 def difference(mine: Outcomes, other: Outcomes, draws: int = DRAWS) -> Estimate:
