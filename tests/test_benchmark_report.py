@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,14 @@ import pytest
 
 from benchmarks.robustness import __main__ as command
 from benchmarks.robustness import plots, results
-from benchmarks.robustness.report import comparable, on_no_page, outcomes_by_cell, parts_of, score_ablations_table
+from benchmarks.robustness.report import (
+    comparable,
+    glance_table,
+    on_no_page,
+    outcomes_by_cell,
+    parts_of,
+    score_ablations_table,
+)
 from benchmarks.robustness.suites import SUITES
 
 TASKS = SUITES["mt10-state"].tasks
@@ -53,6 +61,19 @@ def test_the_demonstrations_that_count_are_those_of_the_last_run(
     for arm, data in (("sft", "old"), ("ptr", "old"), ("sft", "new")):
         results.append({**run(arm, "hard", "paper", 0, 10), "data_hash": data})
     assert [(line["arm"], line["data_hash"]) for line in comparable(results.read_lines())] == [("sft", "new")]
+
+
+def test_at_a_glance_the_best_peer_of_each_mixture_stands_beside_the_leading_arms() -> None:
+    solved = {"sft": 10, "ptr": 9, "length": 11, "smoothness": 14, "random": 20}
+    lines = [run(arm, "hard", "paper", seed, count) for arm, count in solved.items() for seed in range(2)]
+    # Fifteen seeds more, made later, do not count, nor does a mixture without SFT.
+    lines += [run("sft", "hard", "paper", 14, 20), run("length", "ln", "severe", 0, 10)]
+    head, _, row = glance_table(lines).splitlines()
+    assert head == "| suite | faults | seeds | `sft` | `ptr` | `calibrated` | `oracle` | best peer |"
+    without_intervals = re.sub(r" \[[^]]*\]", "", row)
+    assert without_intervals == (
+        "| `mt10-state` | hard | 2 | 50.0 | 45.0<br>-5.0 |  |  | `smoothness` 70.0<br>+20.0 |"
+    )
 
 
 def test_what_stands_in_no_table_is_named() -> None:

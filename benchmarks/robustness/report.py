@@ -1,4 +1,4 @@
-"""Tables and figures from the results file, put into `docs/results.md` and the README between their marks.
+"""Tables and figures from the results file, put into the pages of `docs/` and the README between their marks.
 
 python -m benchmarks.robustness.report
 """
@@ -20,6 +20,7 @@ from benchmarks.robustness.results import cell_of, corruption_name, read_lines
 from benchmarks.robustness.statistics import (
     Cells,
     Estimate,
+    Outcomes,
     difference,
     outcomes_of,
     recovered_gap,
@@ -30,11 +31,15 @@ from benchmarks.robustness.suites import PLANS, RESULTS, ROOT, SUITES, Block
 from hf_ptr.evaluation.success import SuccessRate
 from hf_ptr.files import write_text
 
-PAGES = (ROOT / "docs" / "results.md", ROOT / "docs" / "calibrated.md", ROOT / "README.md")
+PAGES = (*(ROOT / "docs" / name for name in ("results.md", "tables.md", "calibrated.md")), ROOT / "README.md")
 FIGURE, SWEEPS = ROOT / "docs" / "difference_to_sft.png", ROOT / "docs" / "sensitivity.png"
 
 # Whom a plan's arms are compared with beside SFT, where it is not `calibrated`.
 RIVAL = {"ablations": "ptr", "sensitivity": "ptr"}
+# What is seen at a glance: the suites' plans, their arms, and those of which the best is shown.
+GLANCE = ("main", "goal", "pixels", "cross")
+LEADING = ("sft", "ptr", "calibrated", "oracle")
+PEERS = ("length", "loss", *PLANS["peers"][0].arms)
 
 
 def comparable(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -50,6 +55,28 @@ def outcomes_by_cell(lines: Sequence[dict[str, Any]]) -> Cells:
         key = (line["suite"], corruption_name(line), line["arm"])
         cells[key][line["seed"]] = outcomes_of(line["outcomes"], SUITES[line["suite"]].rows)
     return dict(cells)
+
+
+def glance_table(usable: Sequence[dict[str, Any]]) -> str:
+    """Of every suite and corruption the leading arms and the best of the peers, each with its difference to SFT."""
+    rows = [("suite", "faults", "seeds", *(f"`{arm}`" for arm in LEADING), "best peer")]
+    for plan in GLANCE:
+        suite, corruptions = PLANS[plan][0].suite, PLANS[plan][0].corruptions
+        cells = outcomes_by_cell(_of_seeds(usable, PLANS[plan]))
+        for name in corruptions:
+            sft = cells.get((suite, name, "sft"))
+            if sft is None:
+                continue
+            peers = {arm: _rate(cells[suite, name, arm]) for arm in PEERS if (suite, name, arm) in cells}
+            best = max(peers, key=peers.__getitem__, default=None)
+            row = [
+                ""
+                if mine is None
+                else f"{100 * _rate(mine):.1f}" + (f"<br>{_points(difference(mine, sft))}" * (mine is not sft))
+                for mine in (cells.get((suite, name, arm)) for arm in (*LEADING, best))
+            ]
+            rows.append((f"`{suite}`", name, len(sft), *row[:-1], f"`{best}` {row[-1]}" if best else ""))
+    return _markdown(rows)
 
 
 def success_table(cells: Cells, suite: str, corruptions: Sequence[str], arms: Sequence[str]) -> str:
@@ -259,6 +286,7 @@ def main() -> None:
     every = read_lines()
     usable = comparable(every)
     parts = {name: table for plan in PLANS for name, table in parts_of(plan, usable).items()}
+    parts["glance"] = glance_table(usable)
     block = PLANS["main"][0]
     cells = outcomes_by_cell(_of_seeds(usable, [block]))
     gap_figure(cells, block.suite, block.corruptions, block.arms[1:], FIGURE)
@@ -290,6 +318,10 @@ def _state(lines: Sequence[dict[str, Any]], blocks: Sequence[Block]) -> str:
     made = [line for line in lines if cell_of(line) in wanted]
     commits = ", ".join(sorted({line["commit"] for line in made})) or "none"
     return f"{len(made)} of {len(wanted)} runs made. Commits: {commits}."
+
+
+def _rate(outcomes: Outcomes) -> float:
+    return float(np.mean([seed.mean() for seed in outcomes.values()]))
 
 
 def _points(estimate: Estimate) -> str:
