@@ -4,7 +4,7 @@
 
 The demonstrations are those of `benchmarks.robustness` (`mt10-state`). What is there already of the same code and data
 is not fitted again; with `--keep`, of older code neither. Results in `benchmarks/results/detection.json`, shown in
-`docs/results.md` by `python -m benchmarks.robustness.report`.
+`docs/tables.md` by `python -m benchmarks.robustness.report`.
 """
 
 from __future__ import annotations

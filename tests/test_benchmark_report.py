@@ -51,7 +51,7 @@ def test_seeds_that_were_made_later_are_judged_alone() -> None:
     assert "| `length` | +10.0 [" in parts_of("main", lines)["main-rivals"]
     assert parts_of("more-seeds", lines)["more-seeds-state"] == "4 of 60 runs made. Commits: later."
     assert parts_of("main", lines)["main-state"] == "10 of 200 runs made. Commits: c."
-    assert parts_of("ablations", lines)["ablations-state"] == "0 of 36 runs made. Commits: none."
+    assert parts_of("ablations", lines)["ablations-state"] == "0 of 42 runs made. Commits: none."
 
 
 def test_the_demonstrations_that_count_are_those_of_the_last_run(

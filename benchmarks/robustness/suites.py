@@ -223,6 +223,7 @@ PLANS: dict[str, tuple[Block, ...]] = {
             "mt10-state",
             ("clean", "hard"),
             (
+                "random",
                 "ptr-weights",
                 "ptr-no-belief",
                 "ptr-frozen-target",
