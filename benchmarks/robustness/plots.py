@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from benchmarks.robustness.statistics import Cells, Outcomes, difference, verdict
+from benchmarks.robustness.statistics import Cells, Outcomes, difference, rate, verdict
 from hf_ptr.training.config import PTRConfig
 
 matplotlib.use("Agg")
@@ -38,7 +38,7 @@ def gap_figure(cells: Cells, suite: str, corruptions: Sequence[str], arms: Seque
             axis.plot([100 * low, 100 * high], [place, place], color=colour, linewidth=2)
             axis.plot(100 * found.value, place, "o", color=colour)
         axis.axvline(0, color="black", linewidth=0.8)
-        axis.set_title(f"{corruption} (SFT {100 * _rate(cells[suite, corruption, 'sft']):.0f} %)", fontsize=9)
+        axis.set_title(f"{corruption} (SFT {100 * rate(cells[suite, corruption, 'sft']):.0f} %)", fontsize=9)
         axis.set_xlabel("points above SFT", fontsize=8)
         axis.tick_params(labelsize=8)
     axes[0][0].set_yticks(range(len(arms)), arms)
@@ -86,7 +86,3 @@ def _saved(figure: Figure, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=130)
     plt.close(figure)
-
-
-def _rate(outcomes: Outcomes) -> float:
-    return float(np.mean([solved.mean() for solved in outcomes.values()]))

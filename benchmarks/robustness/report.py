@@ -23,6 +23,7 @@ from benchmarks.robustness.statistics import (
     Outcomes,
     difference,
     outcomes_of,
+    rate,
     recovered_gap,
     seeds_won_and_lost,
     verdict,
@@ -67,15 +68,11 @@ def glance_table(usable: Sequence[dict[str, Any]]) -> str:
             sft = cells.get((suite, name, "sft"))
             if sft is None:
                 continue
-            peers = {arm: _rate(cells[suite, name, arm]) for arm in PEERS if (suite, name, arm) in cells}
-            best = max(peers, key=peers.__getitem__, default=None)
-            row = [
-                ""
-                if mine is None
-                else f"{100 * _rate(mine):.1f}" + (f"<br>{_points(difference(mine, sft))}" * (mine is not sft))
-                for mine in (cells.get((suite, name, arm)) for arm in (*LEADING, best))
-            ]
-            rows.append((f"`{suite}`", name, len(sft), *row[:-1], f"`{best}` {row[-1]}" if best else ""))
+            found = {arm: cells[suite, name, arm] for arm in (*LEADING, *PEERS) if (suite, name, arm) in cells}
+            shown = {arm: f"{100 * rate(mine):.1f}{_above(mine, sft)}" for arm, mine in found.items()}
+            best = max((arm for arm in PEERS if arm in found), key=lambda arm: rate(found[arm]), default=None)
+            leading = [shown.get(arm, "") for arm in LEADING]
+            rows.append((f"`{suite}`", name, len(sft), *leading, f"`{best}` {shown[best]}" if best else ""))
     return _markdown(rows)
 
 
@@ -92,9 +89,7 @@ def success_table(cells: Cells, suite: str, corruptions: Sequence[str], arms: Se
             solved = np.concatenate([seed.ravel() for seed in mine.values()])
             low, high = SuccessRate(int(solved.sum()), len(solved)).interval
             text = f"{100 * solved.mean():.1f} [{100 * low:.0f}, {100 * high:.0f}] ({len(mine)})"
-            if arm != "sft" and sft is not None:
-                text += f"<br>{_points(difference(mine, sft))}"
-            row.append(text)
+            row.append(text if sft is None else text + _above(mine, sft))
         rows.append(tuple(row))
     return _markdown(rows)
 
@@ -320,8 +315,9 @@ def _state(lines: Sequence[dict[str, Any]], blocks: Sequence[Block]) -> str:
     return f"{len(made)} of {len(wanted)} runs made. Commits: {commits}."
 
 
-def _rate(outcomes: Outcomes) -> float:
-    return float(np.mean([seed.mean() for seed in outcomes.values()]))
+def _above(mine: Outcomes, sft: Outcomes) -> str:
+    """The second line of a cell: the difference to SFT."""
+    return "" if mine is sft else f"<br>{_points(difference(mine, sft))}"
 
 
 def _points(estimate: Estimate) -> str:

@@ -26,6 +26,11 @@ class Estimate:
     interval: tuple[float, float] | None = None
 
 
+def rate(outcomes: Outcomes) -> float:
+    """Share of solved rollouts, over seeds of as many each."""
+    return float(np.mean([solved.mean() for solved in outcomes.values()]))
+
+
 def resampled_rates(arms: Mapping[str, Outcomes], draws: int = DRAWS) -> dict[str, np.ndarray]:
     """
     Success rates of several arms under one two-level bootstrap: seeds are drawn with replacement, then within each
