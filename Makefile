@@ -57,8 +57,8 @@ $(LEROBOT)/.installed: pyproject.toml
 lerobot: $(LEROBOT)/.installed  ## Build .venv-lerobot, 6 GB
 
 test-lerobot: install lerobot  ## LeRobot reads back what is written, and its policies are post-trained
-	$(ONE_THREAD) HF_PTR_LEROBOT_PYTHON=$(CURDIR)/$(LEROBOT)/bin/python $(BIN)/pytest tests/test_lerobot.py
-	$(ONE_THREAD) $(LEROBOT)/bin/python -m pytest tests/test_lerobot_policies.py
+	$(ONE_THREAD) HF_PTR_LEROBOT_PYTHON=$(CURDIR)/$(LEROBOT)/bin/python $(BIN)/pytest tests/data/test_read_by_lerobot.py
+	$(ONE_THREAD) $(LEROBOT)/bin/python -m pytest tests/policies/test_lerobot_policies.py
 
 LIBERO := .venv-libero
 LIBERO_ENV := $(ONE_THREAD) LIBERO_CONFIG_PATH=$(CURDIR)/$(LIBERO)/settings
@@ -76,11 +76,11 @@ $(LIBERO)/.installed: pyproject.toml constraints.txt
 libero: $(LIBERO)/.installed  ## Build .venv-libero, 3 GB
 
 test-libero: libero gl  ## Rollouts in LIBERO itself
-	$(LIBERO_ENV) $(LIBERO)/bin/python -m pytest -rs tests/test_libero.py
+	$(LIBERO_ENV) $(LIBERO)/bin/python -m pytest -rs tests/envs/test_libero.py
 
 test-deepspeed: install  ## DeepSpeed ZeRO 2 on two CPU processes; installs DeepSpeed and builds its operators
 	DS_BUILD_OPS=0 $(BIN)/pip install --quiet --no-build-isolation 'deepspeed>=0.19,<0.20' ninja
-	$(ONE_THREAD) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest tests/test_deepspeed.py
+	$(ONE_THREAD) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest tests/training/test_deepspeed.py
 
 demo: install  ## Record, corrupt, train SFT, PTR and calibrated weights, evaluate: about ten minutes on two cores
 	$(BIN)/hf-ptr demo --out runs/demo

@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from benchmarks.fits import Cell, corrupted_chunks, fill
 from benchmarks.robustness.figures import score_figures
 from benchmarks.robustness.suites import ROOT
-from hf_ptr.scoring.fitting import fit_scores
+from hf_ptr.scoring.fit import fit_scores
 
 RESULTS = ROOT / "benchmarks" / "results" / "detection.json"
 CORRUPTIONS = (

@@ -16,7 +16,7 @@ import sys
 import time
 
 from benchmarks.robustness.suites import ROOT
-from hf_ptr.files import write_json
+from hf_ptr.utils.atomic_files import write_json
 
 RESULTS = ROOT / "benchmarks" / "results" / "first_import.json"
 CASES = {

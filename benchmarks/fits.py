@@ -15,9 +15,9 @@ from benchmarks.robustness.running import CALIBRATED, FIGURES, checkout, code_ha
 from benchmarks.robustness.suites import SUITES
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.corruption import CorruptionTruth, corrupt
-from hf_ptr.data.lerobot_reader import read_dataset
-from hf_ptr.data.recording import record_metaworld
-from hf_ptr.files import write_json
+from hf_ptr.data.lerobot.reader import read_dataset
+from hf_ptr.envs.recording import record_metaworld
+from hf_ptr.utils.atomic_files import write_json
 
 SUITE = SUITES["mt10-state"]
 Cell = dict[str, Any]

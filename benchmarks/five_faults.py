@@ -15,15 +15,15 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.robustness.suites import ROOT
-from hf_ptr.curation.evidence import Evidence
-from hf_ptr.curation.findings import summarise_episodes, taken_for
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot_reader import read_dataset
-from hf_ptr.files import write_json
+from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.metrics.figures import auroc
-from hf_ptr.scoring.fitting import fit_scores
-from hf_ptr.scoring.meaning import W_MAX, W_MIN
+from hf_ptr.report.evidence import Evidence
+from hf_ptr.report.findings import summarise_episodes, taken_for
+from hf_ptr.scoring.config import W_MAX, W_MIN
+from hf_ptr.scoring.fit import fit_scores
+from hf_ptr.utils.atomic_files import write_json
 
 RESULTS = ROOT / "benchmarks" / "results" / "five_faults.json"
 LATE, NOISY, FOREIGN = (3, 14), (7, 18), {11: 12}

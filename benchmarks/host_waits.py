@@ -19,8 +19,8 @@ from transformers import TrainerCallback
 
 from benchmarks.command import run
 from hf_ptr.errors import InputError
-from hf_ptr.training.recipe import load_recipe
-from hf_ptr.training.run import build_trainer
+from hf_ptr.runs.recipe import load_recipe
+from hf_ptr.runs.run import build_trainer
 
 # Steps before, in which everything is set up, and steps that are looked at.
 BEFORE, STEPS = 10, 10

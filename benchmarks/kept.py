@@ -19,11 +19,11 @@ from benchmarks.robustness.report import kept_table
 from benchmarks.robustness.suites import ROOT, WORK
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot_reader import read_dataset
-from hf_ptr.data.recording import record_metaworld
+from hf_ptr.data.lerobot.reader import read_dataset
+from hf_ptr.envs.recording import record_metaworld
 from hf_ptr.envs.tasks import DEFAULT_TASKS
-from hf_ptr.files import write_json
-from hf_ptr.scoring.fitting import fit_scores
+from hf_ptr.scoring.fit import fit_scores
+from hf_ptr.utils.atomic_files import write_json
 
 RESULTS = ROOT / "benchmarks" / "results" / "kept.json"
 # Frames after a slip or pause that count as the recovery from it.

@@ -34,12 +34,12 @@ from torch.utils.data import DataLoader
 
 from benchmarks.overhead import side
 from hf_ptr.data.chunks import ChunkDataset
-from hf_ptr.data.convert_lerobot import convert_lerobot
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot_reader import INDEX_COLUMNS, read_dataset
-from hf_ptr.data.lerobot_writer import write_table
+from hf_ptr.data.lerobot.convert import convert_lerobot
+from hf_ptr.data.lerobot.reader import INDEX_COLUMNS, read_dataset
+from hf_ptr.data.lerobot.writer import write_table
 from hf_ptr.data.segments import SegmentBatches
-from hf_ptr.data.video import FrameReader
+from hf_ptr.data.video.decoding import FrameReader
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "loader.json"
@@ -256,7 +256,7 @@ OPENING = """
 import json, sys, time
 from pathlib import Path
 import pyarrow.compute, pyarrow.parquet
-from hf_ptr.data.lerobot_reader import read_dataset
+from hf_ptr.data.lerobot.reader import read_dataset
 def held(what):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1e3

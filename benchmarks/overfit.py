@@ -29,15 +29,15 @@ from benchmarks.robustness.suites import ROOT
 from hf_ptr.data import ChunkDataset, read_dataset
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
-from hf_ptr.files import write_json
 from hf_ptr.policies import adapter_of, policy_from_dataset
 from hf_ptr.policies.acting import belief_lag
 from hf_ptr.policies.pi0_processor import PI0TextProcessor
 from hf_ptr.training.batch import candidates_of, model_inputs
 from hf_ptr.training.collator import ChunkCollator
-from hf_ptr.training.config import PTRConfig
-from hf_ptr.training.model import build_ptr_model
 from hf_ptr.training.objective import PTRObjective
+from hf_ptr.training.ptr_config import PTRConfig
+from hf_ptr.training.ptr_model import build_ptr_model
+from hf_ptr.utils.atomic_files import write_json
 
 RESULTS = ROOT / "benchmarks" / "results" / "overfit.json"
 ACTING = ("observation", "state", "instruction_ids", "instruction_mask")

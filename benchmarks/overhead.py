@@ -23,13 +23,13 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from hf_ptr.data.recording import record_metaworld
+from hf_ptr.envs.recording import record_metaworld
 from hf_ptr.envs.tasks import DEFAULT_TASKS
-from hf_ptr.scoring.controller import HARD_RATIO_RANGE
+from hf_ptr.ptr.controller import HARD_RATIO_RANGE
+from hf_ptr.runs.recipe import load_recipe
+from hf_ptr.runs.run import build_trainer
 from hf_ptr.training.batch import MODEL_INPUTS
-from hf_ptr.training.calibrating import calibrated_chunks
-from hf_ptr.training.recipe import load_recipe
-from hf_ptr.training.run import build_trainer
+from hf_ptr.training.calibrated_weights import calibrated_chunks
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "overhead.json"

@@ -25,13 +25,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import set_seed
 
 from benchmarks.overhead import ROOT, side
-from hf_ptr.files import write_json
 from hf_ptr.policies import VLAPolicy, VLAPolicyConfig
 from hf_ptr.policies.vla.sizes import size_settings, sized
 from hf_ptr.training.batch import candidates_of, model_inputs
-from hf_ptr.training.config import PTRConfig
-from hf_ptr.training.model import build_ptr_model
 from hf_ptr.training.objective import PTRObjective
+from hf_ptr.training.ptr_config import PTRConfig
+from hf_ptr.training.ptr_model import build_ptr_model
+from hf_ptr.utils.atomic_files import write_json
 
 RESULTS = ROOT / "benchmarks" / "results" / "pixels_overhead.json"
 # As in the 26-dimensional humanoid data.

@@ -30,11 +30,11 @@ from torch.multiprocessing import spawn
 from benchmarks.overhead import RESULTS as OVERHEAD
 from benchmarks.overhead import ROOT, StepClock, side
 from hf_ptr import functional as F
-from hf_ptr.data.recording import record_metaworld
+from hf_ptr.envs.recording import record_metaworld
 from hf_ptr.policies.vla import VLAPolicy, VLAPolicyConfig
-from hf_ptr.scoring import CandidatePool, Candidates
-from hf_ptr.training.recipe import load_recipe
-from hf_ptr.training.run import build_trainer
+from hf_ptr.ptr import CandidatePool, Candidates
+from hf_ptr.runs.recipe import load_recipe
+from hf_ptr.runs.run import build_trainer
 
 RESULTS = OVERHEAD.with_name("scaling.json")
 RECIPE = ROOT / "recipes" / "vla" / "metaworld_state" / "ptr.yaml"

@@ -26,7 +26,9 @@ from torch import Tensor
 from benchmarks.fits import Cell, corrupted_chunks, fill
 from benchmarks.robustness.figures import score_figures
 from benchmarks.robustness.suites import ROOT
-from hf_ptr.scoring import crossfitting, fitting, jitter
+from hf_ptr.scoring import action_noise as jitter
+from hf_ptr.scoring import cross_fitting as crossfitting
+from hf_ptr.scoring import fit as fitting
 from hf_ptr.scoring.calibration import WIDTH, Scale
 from hf_ptr.scoring.transitions import Cut
 

@@ -24,9 +24,9 @@ import numpy as np
 
 from benchmarks.robustness.suites import ROOT
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot_writer import write_table
+from hf_ptr.data.lerobot.writer import write_table
 from hf_ptr.envs.workers import process_pool
-from hf_ptr.files import write_json
+from hf_ptr.utils.atomic_files import write_json
 
 RESULTS = ROOT / "benchmarks" / "results" / "score_memory.json"
 WIDTH, FRAMES, TASKS = 26, 120, 4
@@ -37,7 +37,7 @@ LONG_CHUNK_EPISODES = 200
 MEASURED = """
 import resource, sys
 from hf_ptr.cli import main
-from hf_ptr.scoring.fitting import fit_scores
+from hf_ptr.scoring.fit import fit_scores
 fit_scores.__kwdefaults__.update(steps=int(sys.argv[1]), rounds=int(sys.argv[2]))
 try:
     main(sys.argv[3:])

@@ -26,10 +26,10 @@ import yaml
 
 from benchmarks.overhead import RESULTS as OVERHEAD
 from benchmarks.overhead import ROOT, side
-from hf_ptr.data.recording import record_metaworld
-from hf_ptr.tensor_files import read_tensors
-from hf_ptr.training.checkpoints import STAGING_FOLDER, last_complete_checkpoint
-from hf_ptr.training.run import DONE_FILE, run_recipe
+from hf_ptr.envs.recording import record_metaworld
+from hf_ptr.runs.run import DONE_FILE, run_recipe
+from hf_ptr.training.checkpointing import STAGING_FOLDER, last_complete_checkpoint
+from hf_ptr.utils.safetensors_io import read_tensors
 
 RESULTS = OVERHEAD.with_name("soak.json")
 STEPS = 600

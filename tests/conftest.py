@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import HubServer
 
-# Before huggingface_hub is imported, which reads them once: every test has this Hub and no other, and an empty cache.
-HUB = HubServer()
-HOME = tempfile.TemporaryDirectory(prefix="hf-ptr-tests-")
-os.environ.update(HF_ENDPOINT=HUB.url, HF_HUB_DISABLE_XET="1", HF_HOME=HOME.name)
-os.environ.pop("HF_TOKEN", None)
+# First: huggingface_hub reads its settings when it is imported.
+from local_hub import HUB, HubServer  # isort: skip
 
-from hf_ptr.data.recording import record_metaworld  # noqa: E402 (the Hub must be set first)
+from hf_ptr.envs.recording import record_metaworld
 
 TASKS = ("reach-v3", "button-press-topdown-v3")
 

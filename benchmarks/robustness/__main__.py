@@ -27,7 +27,7 @@ from benchmarks.command import run
 from benchmarks.robustness.results import append, cell_of, corruption_name, read_lines, results_file
 from benchmarks.robustness.running import KEPT, Cell, Hashes, checkout, hashes_of, run_cell, train_start
 from benchmarks.robustness.suites import PLANS, SUITES, WORK
-from hf_ptr.data.recording import record_metaworld
+from hf_ptr.envs.recording import record_metaworld
 from hf_ptr.envs.workers import process_pool
 from hf_ptr.errors import InputError, nearest
 

@@ -17,8 +17,8 @@ from scipy.special import digamma
 from benchmarks.robustness.progress import CHUNK, filled, progress, progress_delta, standardized
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
+from hf_ptr.runs.run import chunks_for
 from hf_ptr.training.collator import ChunkCollator
-from hf_ptr.training.run import chunks_for
 
 NEIGHBOURS = (5, 6, 7)
 EMBEDDING, MI_BATCH, MI_ROUNDS = 10, 1024, 4

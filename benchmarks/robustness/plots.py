@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 
 from benchmarks.robustness.statistics import Cells, Outcomes, difference, rate, verdict
-from hf_ptr.training.config import PTRConfig
+from hf_ptr.training.ptr_config import PTRConfig
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -30,7 +30,7 @@ from benchmarks.robustness.statistics import (
 )
 from benchmarks.robustness.suites import PLANS, RESULTS, ROOT, SUITES, Block
 from hf_ptr.evaluation.success import SuccessRate
-from hf_ptr.files import write_text
+from hf_ptr.utils.atomic_files import write_text
 
 PAGES = (*(ROOT / "docs" / name for name in ("results.md", "tables.md", "calibrated.md")), ROOT / "README.md")
 FIGURE, SWEEPS = ROOT / "docs" / "difference_to_sft.png", ROOT / "docs" / "sensitivity.png"

@@ -23,17 +23,17 @@ from benchmarks.robustness.figures import NO_FIGURES, score_figures
 from benchmarks.robustness.suites import ROOT, SUITES, WORK, Start, Suite
 from benchmarks.robustness.weighting import score_file
 from hf_ptr import embodiment
-from hf_ptr.curation.scores import score_dataset
 from hf_ptr.data.corruption import CorruptionTruth, corrupt
 from hf_ptr.data.digest import data_digest
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot_reader import read_dataset
-from hf_ptr.data.weights import write_scores
+from hf_ptr.data.lerobot.reader import read_dataset
+from hf_ptr.data.score_file import write_scores
 from hf_ptr.evaluation.rollouts import evaluate_metaworld
-from hf_ptr.files import write_json
-from hf_ptr.training.calibrating import SCORES_FILE
-from hf_ptr.training.recipe import load_recipe
-from hf_ptr.training.run import DONE_FILE, run_recipe
+from hf_ptr.runs.recipe import load_recipe
+from hf_ptr.runs.run import DONE_FILE, run_recipe
+from hf_ptr.runs.score_dataset import score_dataset
+from hf_ptr.training.calibrated_weights import SCORES_FILE
+from hf_ptr.utils.atomic_files import write_json
 
 Hashes = dict[str, str]
 
@@ -53,27 +53,27 @@ WEIGHTS = (
 FLOORED, FLOOR = ("oracle-floor", "oracle-mild"), ("hf_ptr.scoring.calibration",)
 CALIBRATED = (
     "hf_ptr.scoring.calibration",
-    "hf_ptr.scoring.crossfitting",
-    "hf_ptr.scoring.fitting",
-    "hf_ptr.scoring.jitter",
-    "hf_ptr.scoring.meaning",
+    "hf_ptr.scoring.cross_fitting",
+    "hf_ptr.scoring.fit",
+    "hf_ptr.scoring.action_noise",
+    "hf_ptr.scoring.config",
     "hf_ptr.scoring.novelty",
     "hf_ptr.scoring.transitions",
-    "hf_ptr.scoring.views",
-    "hf_ptr.training.calibrating",
+    "hf_ptr.scoring.identification_heads",
+    "hf_ptr.training.calibrated_weights",
 )
 # What robots of several action spaces share one by, and what is seen of pictures; no figure of other suites depends
 # on them.
 DESCRIPTIONS = Path(str(embodiment.__file__)).parent / "descriptions"
 EMBODIED = ("hf_ptr.embodiment.description", "hf_ptr.embodiment.layout", "hf_ptr.embodiment.unified")
-PICTURED = ("hf_ptr.data.video", "hf_ptr.envs.rendering")
+PICTURED = ("hf_ptr.data.video.decoding", "hf_ptr.envs.rendering")
 # Modules of the library that a run loads and that no figure depends on, and those counted above.
 NOT_HASHED = (
     "hf_ptr.cli",
     "hf_ptr.errors",
-    "hf_ptr.files",
-    "hf_ptr.data.lerobot_writer",
-    "hf_ptr.data.recording",
+    "hf_ptr.utils.atomic_files",
+    "hf_ptr.data.lerobot.writer",
+    "hf_ptr.envs.recording",
     "hf_ptr.embodiment",
     "hf_ptr.envs.operators",
     "hf_ptr.envs.workers",

@@ -10,10 +10,10 @@ import pandas as pd
 import torch
 
 from benchmarks.robustness.peers import PEERS, policy_loss, weights_from_goodness
-from hf_ptr.curation.scores import score_dataset
 from hf_ptr.data.corruption import CorruptionTruth
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.policies import load_policy
+from hf_ptr.runs.score_dataset import score_dataset
 from hf_ptr.scoring.calibration import keep_sample_size
 
 # What is needed of another arm's run: PTR's weights, the losses of the SFT policy.

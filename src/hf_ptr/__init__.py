@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hf_ptr._version import __version__
 from hf_ptr.errors import InputError
-from hf_ptr.lazy import lazily
-from hf_ptr.registration import defer
+from hf_ptr.utils.auto_classes import defer
+from hf_ptr.utils.lazy_modules import lazily
+
+__version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from hf_ptr.belief import BeliefTokenizer, BeliefTokenizerConfig
     from hf_ptr.embodiment import UnifiedActionSpace
     from hf_ptr.policies import VLAPolicy, VLAPolicyConfig, VLAProcessor
-    from hf_ptr.scoring import (
+    from hf_ptr.ptr import (
         AdaptiveScaleController,
+        BeliefTokenizer,
+        BeliefTokenizerConfig,
         CandidatePool,
         TargetEncoder,
         TransitionScorer,
@@ -24,11 +26,12 @@ if TYPE_CHECKING:
 
 # Public names by the package that has them; a package is loaded when one of its names is first asked for.
 _HOMES = {
-    "belief": ("BeliefTokenizer", "BeliefTokenizerConfig"),
     "embodiment": ("UnifiedActionSpace",),
     "policies": ("VLAPolicy", "VLAPolicyConfig", "VLAProcessor"),
-    "scoring": (
+    "ptr": (
         "AdaptiveScaleController",
+        "BeliefTokenizer",
+        "BeliefTokenizerConfig",
         "CandidatePool",
         "TargetEncoder",
         "TransitionScorer",

@@ -13,7 +13,7 @@ import typer
 
 from hf_ptr.cli import convert, demo, doctor, evaluate, push, record, report, score, train, validate
 from hf_ptr.errors import InputError
-from hf_ptr.files import is_out_of_space
+from hf_ptr.utils.atomic_files import is_out_of_space
 
 OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
@@ -42,7 +42,7 @@ def before_all(
 
         hf-ptr report scores.parquet
     """
-    from hf_ptr.progress import without_bars
+    from hf_ptr.utils.progress import without_bars
 
     if quiet or not sys.stderr.isatty():
         context.with_resource(without_bars())

@@ -33,8 +33,8 @@ def lerobot(
 
         hf-ptr convert lerobot data/g1_bottle data/g1_bottle_v30
     """
-    from hf_ptr.data.convert_lerobot import convert_lerobot
-    from hf_ptr.progress import progress_bar
+    from hf_ptr.data.lerobot.convert import convert_lerobot
+    from hf_ptr.utils.progress import progress_bar
 
     with progress_bar() as progress:
         made = convert_lerobot(folder, out, watch=lambda what, jobs: progress.track(jobs, description=what))
@@ -62,8 +62,8 @@ def robomimic(
 
         hf-ptr convert robomimic door.hdf5 data/door --state arm_qpos,gripper_qpos --fps 20
     """
-    from hf_ptr.data.convert_robomimic import convert_robomimic
-    from hf_ptr.progress import progress_bar
+    from hf_ptr.data.lerobot.convert_robomimic import convert_robomimic
+    from hf_ptr.utils.progress import progress_bar
 
     parts = [name.strip() for name in (state or "").split(",") if name.strip()]
     with progress_bar() as progress:

@@ -51,8 +51,8 @@ def evaluate(
     from rich.console import Console
 
     from hf_ptr.errors import InputError
-    from hf_ptr.files import write_json
-    from hf_ptr.hub.places import model_folder
+    from hf_ptr.hub.repos import model_folder
+    from hf_ptr.utils.atomic_files import write_json
 
     console = Console()
     if (env is None) == (dataset is None):
@@ -82,8 +82,8 @@ def evaluate(
     else:
         from hf_ptr.evaluation.offline import compare, evaluate_dataset
         from hf_ptr.hub.datasets import load_table
-        from hf_ptr.training.data_arguments import parse_episodes
-        from hf_ptr.training.run import trained_episodes
+        from hf_ptr.runs.data_arguments import parse_episodes
+        from hf_ptr.runs.run import trained_episodes
 
         assert dataset is not None
         table = load_table(str(dataset), parse_episodes(episodes))

@@ -59,7 +59,7 @@ def metaworld(
     """
     import json
 
-    from hf_ptr.data.recording import record_metaworld
+    from hf_ptr.envs.recording import record_metaworld
 
     names, people = ([name.strip() for name in text.split(",") if name.strip()] for text in (tasks, operators))
     folder = record_metaworld(

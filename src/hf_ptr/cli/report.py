@@ -29,10 +29,10 @@ def report(
 
         hf-ptr report runs/ptr --compare runs/sft --out ptr-and-sft.html
     """
-    from hf_ptr.curation.evidence import read_evidence
-    from hf_ptr.curation.report import write_report
-    from hf_ptr.curation.scored_data import scored_table, with_scores
     from hf_ptr.errors import InputError
+    from hf_ptr.report.evidence import read_evidence
+    from hf_ptr.report.page import write_report
+    from hf_ptr.report.scored_data import scored_table, with_scores
 
     evidence = read_evidence(place)
     compared = None if compare is None else read_evidence(compare)

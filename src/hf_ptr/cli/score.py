@@ -61,13 +61,13 @@ def score(
     """
     import shutil
 
-    from hf_ptr.curation.summary import Summary, with_known_faults, worst_episodes
     from hf_ptr.data.corruption import TRUTH_FILE, CorruptionTruth, corrupt
-    from hf_ptr.data.lerobot_reader import read_dataset
-    from hf_ptr.data.weights import write_scores
+    from hf_ptr.data.lerobot.reader import read_dataset
+    from hf_ptr.data.score_file import write_scores
     from hf_ptr.errors import InputError
-    from hf_ptr.freed_memory import give_back_large
-    from hf_ptr.hub.places import dataset_folder, model_folder, named
+    from hf_ptr.hub.repos import dataset_folder, model_folder, named
+    from hf_ptr.report.summary import Summary, with_known_faults, worst_episodes
+    from hf_ptr.utils.malloc import give_back_large
 
     if fit == (scorer is not None):
         raise InputError("pass either --fit, or --scorer RUN for the scorer of a finished PTR run")
@@ -87,14 +87,14 @@ def score(
     if scorer is not None:
         from accelerate import PartialState
 
-        from hf_ptr.curation.scores import score_dataset
+        from hf_ptr.runs.score_dataset import score_dataset
 
         parts = iter([score_dataset(model_folder(scorer), table, seed=seed, device=where, keep=keep)])
         PartialState().wait_for_everyone()
         first = PartialState().is_main_process
     else:
         from hf_ptr.data.chunks import ChunkDataset
-        from hf_ptr.scoring.fitting import fit_scores
+        from hf_ptr.scoring.fit import fit_scores
 
         _require_one_process()
         fitted = fit_scores(

@@ -36,7 +36,7 @@ def train(
     if dry_run and as_json:
         import json
 
-        from hf_ptr.training.plan import plan_recipe
+        from hf_ptr.runs.dry_run import plan_recipe
 
         typer.echo(json.dumps(plan_recipe(recipe, overrides or []), indent=2, ensure_ascii=False))
         return
@@ -45,7 +45,7 @@ def train(
         from rich.markup import escape
         from rich.table import Table
 
-        from hf_ptr.training.plan import plan_recipe
+        from hf_ptr.runs.dry_run import plan_recipe
 
         table = Table(show_header=False, box=None, pad_edge=False)
         for style in ("bold", None, None):
@@ -55,7 +55,7 @@ def train(
                 table.add_row("" if number else section, name, escape(str(value)))
         Console().print(table)
         return
-    from hf_ptr.training.run import evaluation_command, run_recipe
+    from hf_ptr.runs.run import evaluation_command, run_recipe
 
     folder = run_recipe(recipe, overrides or [])
     typer.echo(f"{folder} is trained. Next: {evaluation_command(folder)}")

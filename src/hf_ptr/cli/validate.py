@@ -31,9 +31,9 @@ def validate(
     """
     import json
 
-    from hf_ptr.data.validation import validate_dataset
-    from hf_ptr.hub.places import dataset_folder
-    from hf_ptr.progress import progress_bar
+    from hf_ptr.data.lerobot.validation import validate_dataset
+    from hf_ptr.hub.repos import dataset_folder
+    from hf_ptr.utils.progress import progress_bar
 
     home = dataset_folder(dataset, ["*"])
     with progress_bar() as progress:

@@ -2,15 +2,15 @@
 
 from typing import TYPE_CHECKING
 
-from hf_ptr.lazy import lazily
+from hf_ptr.utils.lazy_modules import lazily
 
 if TYPE_CHECKING:
     from hf_ptr.data.chunks import ChunkDataset
     from hf_ptr.data.corruption import CorruptionTruth, corrupt, write_corrupted
     from hf_ptr.data.episodes import EpisodeTable
-    from hf_ptr.data.lerobot_reader import read_dataset
-    from hf_ptr.data.lerobot_writer import DatasetWriter, write_table
-    from hf_ptr.data.mixture import MixtureDataset
+    from hf_ptr.data.lerobot.reader import read_dataset
+    from hf_ptr.data.lerobot.writer import DatasetWriter, write_table
+    from hf_ptr.data.mixture.dataset import MixtureDataset
     from hf_ptr.data.segments import SegmentBatches
     from hf_ptr.data.statistics import feature_statistics, normalization
 
@@ -18,9 +18,9 @@ _HOMES = {
     "chunks": ("ChunkDataset",),
     "corruption": ("CorruptionTruth", "corrupt", "write_corrupted"),
     "episodes": ("EpisodeTable",),
-    "lerobot_reader": ("read_dataset",),
-    "lerobot_writer": ("DatasetWriter", "write_table"),
-    "mixture": ("MixtureDataset",),
+    "lerobot.reader": ("read_dataset",),
+    "lerobot.writer": ("DatasetWriter", "write_table"),
+    "mixture.dataset": ("MixtureDataset",),
     "segments": ("SegmentBatches",),
     "statistics": ("feature_statistics", "normalization"),
 }

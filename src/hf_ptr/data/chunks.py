@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.pictures import Pictures
+from hf_ptr.data.video.images import Pictures
 from hf_ptr.errors import InputError
 
 Batch = dict[str, Any]

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.faults import FAULTS
-from hf_ptr.data.lerobot_writer import write_table
+from hf_ptr.data.fault_kinds import FAULTS
+from hf_ptr.data.lerobot.writer import write_table
 from hf_ptr.errors import InputError, nearest
 
 TRUTH_FILE = "corruption.json"

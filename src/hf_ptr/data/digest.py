@@ -7,8 +7,8 @@ import json
 
 import numpy as np
 
-from hf_ptr.data.aside import row_blocks
 from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.memmap import row_blocks
 
 
 def data_digest(table: EpisodeTable) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from hf_ptr.data.aside import row_blocks
-from hf_ptr.data.video import Clip
+from hf_ptr.data.memmap import row_blocks
+from hf_ptr.data.video.decoding import Clip
 from hf_ptr.errors import InputError, nearest
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import Sampler
 
-from hf_ptr.data.mixture import Chunks
+from hf_ptr.data.mixture.dataset import Chunks
 
 
 class SegmentBatches(Sampler[list[int]]):

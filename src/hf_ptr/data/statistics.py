@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from hf_ptr.data.aside import row_blocks
 from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.memmap import row_blocks
 from hf_ptr.errors import InputError
 
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_ptr.files import write_text
+from hf_ptr.utils.atomic_files import write_text
 
 HISTOGRAMS_FILE = "weight_histograms.jsonl"
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_ptr.data.robots import robot_of
+from hf_ptr.data.mixture.robots import robot_of
 from hf_ptr.envs.simulator import Interface, Simulator
 from hf_ptr.errors import InputError, nearest
 from hf_ptr.evaluation.episodes import RolloutConfig
@@ -29,8 +29,8 @@ def fitting_control(simulator: Simulator, checkpoint: Path, tasks: Sequence[str]
     from transformers import AutoConfig
 
     from hf_ptr.policies import VLAProcessor
-    from hf_ptr.policies.embodied import RobotConfig
     from hf_ptr.policies.loading import checkpoint_places
+    from hf_ptr.policies.robot_policy import RobotConfig
 
     config: Any = AutoConfig.from_pretrained(checkpoint_places(str(checkpoint))[-1])
     needed = (*RolloutConfig.__annotations__, "observation_dim", "state_dim", "action_dim")

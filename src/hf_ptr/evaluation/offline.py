@@ -13,8 +13,8 @@ from rich.table import Table
 from scipy import stats
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.pictures import Pictures
-from hf_ptr.hub.places import pull_videos
+from hf_ptr.data.video.images import Pictures
+from hf_ptr.hub.repos import pull_videos
 from hf_ptr.metrics.figures import action_mse
 from hf_ptr.policies import VLAProcessor, load_for_robot, require_fits
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from hf_ptr.data.robots import robot_of
+from hf_ptr.data.mixture.robots import robot_of
 from hf_ptr.envs.metaworld import MAX_STEPS, MetaWorld
 from hf_ptr.envs.simulator import Simulator
 from hf_ptr.envs.workers import map_in_order
@@ -21,8 +21,8 @@ from hf_ptr.errors import InputError
 from hf_ptr.evaluation.episodes import rollout_task
 from hf_ptr.evaluation.fit import fitting_control
 from hf_ptr.evaluation.success import SuccessTable
-from hf_ptr.files import write_text
-from hf_ptr.progress import progress_bar
+from hf_ptr.utils.atomic_files import write_text
+from hf_ptr.utils.progress import progress_bar
 
 
 def evaluate_in(

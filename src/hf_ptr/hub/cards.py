@@ -11,7 +11,7 @@ from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
-from hf_ptr.hub.places import HUB_ID
+from hf_ptr.hub.repos import HUB_ID
 
 TAGS = ["robotics", "imitation-learning", "posterior-transition-reweighting"]
 # Stands in a card that was made; one without it was written by somebody, and is left alone.

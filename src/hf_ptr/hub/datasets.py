@@ -11,10 +11,10 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot_reader import read_dataset
-from hf_ptr.data.lerobot_videos import CameraClips
-from hf_ptr.data.video import Clip, OpenedFile
-from hf_ptr.hub.places import HubPlace, dataset_folder, explained, named, origin
+from hf_ptr.data.lerobot.reader import read_dataset
+from hf_ptr.data.lerobot.videos import CameraClips
+from hf_ptr.data.video.decoding import Clip, OpenedFile
+from hf_ptr.hub.repos import HubPlace, dataset_folder, explained, named, origin
 
 
 def load_table(

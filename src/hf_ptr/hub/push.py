@@ -12,8 +12,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, Repository
 from huggingface_hub.utils import validate_repo_id
 
 from hf_ptr.errors import InputError
-from hf_ptr.hub.places import LAST_CHECKPOINT, LOGIN, HubPlace, explained
-from hf_ptr.pickles import refuse_pickles_in
+from hf_ptr.hub.repos import LAST_CHECKPOINT, LOGIN, HubPlace, explained
+from hf_ptr.utils.pickle_guard import refuse_pickles_in
 
 # What a run's folder holds for others: the model with its parts, what made it, and its card. No logs, no pickle.
 PUSHED = (".json", ".safetensors", ".yaml", ".md", ".txt", ".model", ".jinja", ".png")

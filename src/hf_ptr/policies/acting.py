@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hf_ptr.belief import BeliefTokenizer
+from hf_ptr.ptr import BeliefTokenizer
 
 
 class ChunkActing:

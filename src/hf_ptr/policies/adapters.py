@@ -11,10 +11,10 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedConfig
 from transformers.utils import cached_file
 
 from hf_ptr.errors import InputError
-from hf_ptr.pickles import refuse_pickles_in
 from hf_ptr.policies.contract import lacking
 from hf_ptr.policies.lora import is_adapted
-from hf_ptr.saved import require_whole
+from hf_ptr.utils.components import require_whole
+from hf_ptr.utils.pickle_guard import refuse_pickles_in
 
 
 class AdapterClass(Protocol):

@@ -13,8 +13,8 @@ import torch
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.statistics import normalization
 from hf_ptr.errors import InputError, nearest
-from hf_ptr.files import write_json
 from hf_ptr.policies.acting import ChunkActing
+from hf_ptr.utils.atomic_files import write_json
 
 # Where in the configuration of such a policy its interface lies, and the file beside one whose own format has no room.
 INTERFACE_KEY = "hf_ptr"

@@ -12,14 +12,14 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers.utils import cached_file
 
-from hf_ptr.belief import BELIEF_FOLDER, BeliefTokenizer
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError, nearest
-from hf_ptr.hub.places import model_folder
-from hf_ptr.pickles import refuse_pickles_in
+from hf_ptr.hub.repos import model_folder
 from hf_ptr.policies.adapters import adapter_of, load_model, load_processor
 from hf_ptr.policies.fitted import INTERFACE_FILE, INTERFACE_KEY
 from hf_ptr.policies.lora import below, has_adapter, is_adapted, load_adapted, merged
+from hf_ptr.ptr import BELIEF_FOLDER, BeliefTokenizer
+from hf_ptr.utils.pickle_guard import refuse_pickles_in
 
 LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
 

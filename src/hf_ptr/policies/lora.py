@@ -11,9 +11,9 @@ from safetensors import SafetensorError, safe_open
 from transformers.utils import cached_file
 
 from hf_ptr.errors import InputError
-from hf_ptr.hub.places import model_folder, origin
-from hf_ptr.pickles import refuse_pickles_in
-from hf_ptr.saved import require_whole
+from hf_ptr.hub.repos import model_folder, origin
+from hf_ptr.utils.components import require_whole
+from hf_ptr.utils.pickle_guard import refuse_pickles_in
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"

@@ -2,7 +2,7 @@
 
 A score alone does not say whether a sample is bad: on clean data, too, half of all samples lie below the median. What
 a bad sample would score is known once one makes some: held-out transitions scored again with one element exchanged.
-For each component of the score (`hf_ptr.scoring.views`) and each episode
+For each component of the score (`hf_ptr.scoring.identification_heads`) and each episode
 
     z = 1 - r (1 - (m - f) / (g - f))
 
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_ptr.scoring.meaning import FAILED, MIN_GROUP, W_MAX, W_MIN
+from hf_ptr.scoring.config import FAILED, MIN_GROUP, W_MAX, W_MIN
 
 # Quantile of the observed means that stands for a good episode: only more than 80 % of faulty ones would move it.
 GOOD_QUANTILE = 0.8

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_ptr.data.aside import forget
 from hf_ptr.data.chunks import ChunkDataset, shared_tensor
 from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.memmap import forget
 from hf_ptr.data.statistics import normalization
 
 # Standard deviations beyond which a feature is cut off: one wild value must not decide.

@@ -2,19 +2,19 @@
 
 from typing import TYPE_CHECKING
 
-from hf_ptr.lazy import lazily
+from hf_ptr.utils.lazy_modules import lazily
 
 if TYPE_CHECKING:
-    from hf_ptr.training.config import PTRConfig
-    from hf_ptr.training.model import PTRModel, PTRModelConfig, build_ptr_model
     from hf_ptr.training.objective import PTRObjective
-    from hf_ptr.training.trainer import PTRTrainer
+    from hf_ptr.training.ptr_config import PTRConfig
+    from hf_ptr.training.ptr_model import PTRModel, PTRModelConfig, build_ptr_model
+    from hf_ptr.training.ptr_trainer import PTRTrainer
 
 _HOMES = {
-    "config": ("PTRConfig",),
-    "model": ("PTRModel", "PTRModelConfig", "build_ptr_model"),
+    "ptr_config": ("PTRConfig",),
+    "ptr_model": ("PTRModel", "PTRModelConfig", "build_ptr_model"),
     "objective": ("PTRObjective",),
-    "trainer": ("PTRTrainer",),
+    "ptr_trainer": ("PTRTrainer",),
 }
 __getattr__, __dir__ = lazily(__name__, _HOMES)
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 
-from hf_ptr.belief import BeliefCarry
-from hf_ptr.scoring import Candidates
+from hf_ptr.ptr import BeliefCarry, Candidates
 
 MODEL_INPUTS = (
     "observation",

@@ -11,9 +11,9 @@ from torch.nn.functional import logsigmoid
 
 from hf_ptr import functional as F
 from hf_ptr.metrics.figures import identified
-from hf_ptr.scoring import AdaptiveScaleController, CandidatePool, Candidates
-from hf_ptr.training.config import PTRConfig
-from hf_ptr.training.model import PTROutput
+from hf_ptr.ptr import AdaptiveScaleController, CandidatePool, Candidates
+from hf_ptr.training.ptr_config import PTRConfig
+from hf_ptr.training.ptr_model import PTROutput
 from hf_ptr.training.window import Totals, Window, count
 
 Gather = Callable[[torch.Tensor], torch.Tensor]

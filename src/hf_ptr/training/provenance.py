@@ -11,16 +11,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from hf_ptr._version import __version__
+from hf_ptr import __version__
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.corruption import CorruptionTruth
-from hf_ptr.data.mixture import MixtureDataset
+from hf_ptr.data.mixture.dataset import MixtureDataset
 from hf_ptr.errors import InputError
-from hf_ptr.files import write_json, write_text
 from hf_ptr.hub.cards import license_of
-from hf_ptr.hub.places import HubPlace, hub_place, origin
-from hf_ptr.training.config import ARGUMENTS_FILE, PTRConfig
+from hf_ptr.hub.repos import HubPlace, hub_place, origin
+from hf_ptr.training.ptr_config import ARGUMENTS_FILE, PTRConfig
 from hf_ptr.training.weight_record import WEIGHTS_FILE, WeightRecord
+from hf_ptr.utils.atomic_files import write_json, write_text
 
 RECIPE_FILE = "recipe.yaml"
 RUN_FILE = "run.json"

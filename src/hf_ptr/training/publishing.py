@@ -15,15 +15,15 @@ from huggingface_hub import HfApi
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
 
-from hf_ptr.data.robots import MIXTURE_FILE
+from hf_ptr.data.mixture.robots import MIXTURE_FILE
 from hf_ptr.errors import InputError
-from hf_ptr.hub.local_places import public_files
-from hf_ptr.hub.places import LAST_CHECKPOINT
+from hf_ptr.hub.public_files import public_files
 from hf_ptr.hub.push import ensure_repository, push_files, require_writable, run_files
+from hf_ptr.hub.repos import LAST_CHECKPOINT
 from hf_ptr.policies.lora import ADAPTER_CONFIG, adapted_place
-from hf_ptr.training.card import CARD_FILE, read_json, read_results, results_of, write_card
-from hf_ptr.training.config import PTRConfig
 from hf_ptr.training.provenance import RECIPE_FILE
+from hf_ptr.training.ptr_config import PTRConfig
+from hf_ptr.training.run_card import CARD_FILE, read_json, read_results, results_of, write_card
 
 STAGING = "_push-"
 # Where the run says what it is, beside the model.

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 
 from hf_ptr import functional as F
-from hf_ptr.belief import BeliefCarry
-from hf_ptr.scoring import Candidates
+from hf_ptr.ptr import BeliefCarry, Candidates
 from hf_ptr.training.batch import candidates_of, model_inputs
-from hf_ptr.training.config import PTRConfig
-from hf_ptr.training.model import PTROutput
 from hf_ptr.training.objective import Losses, PTRObjective
+from hf_ptr.training.ptr_config import PTRConfig
+from hf_ptr.training.ptr_model import PTROutput
 from hf_ptr.training.window import Window
 
 Batch = dict[str, Any]

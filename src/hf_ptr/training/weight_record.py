@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from hf_ptr.data.chunks import ChunkDataset
-from hf_ptr.data.mixture import Chunks, MixtureDataset
+from hf_ptr.data.mixture.dataset import Chunks, MixtureDataset
 from hf_ptr.functional import weight_bounds
-from hf_ptr.training.config import PTRConfig
+from hf_ptr.training.ptr_config import PTRConfig
 
 BINS = 40
 WEIGHTS_FILE = "weights.json"

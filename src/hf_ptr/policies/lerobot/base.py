@@ -14,11 +14,11 @@ from lerobot.utils.constants import ACTION, OBS_STATE
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.statistics import CONSTANT_BELOW, feature_statistics
 from hf_ptr.errors import InputError
-from hf_ptr.files import write_json
 from hf_ptr.policies.fitted import INTERFACE_FILE, FittedActing
 from hf_ptr.policies.lerobot.loading import load_policy
 from hf_ptr.policies.lerobot.processor import LeRobotProcessor
 from hf_ptr.policies.shapes import require_shapes
+from hf_ptr.utils.atomic_files import write_json
 
 # The statistics that LeRobot's modes of normalisation map to -1 and 1.
 RANGES = {"MIN_MAX": ("min", "max"), "QUANTILES": ("q01", "q99"), "QUANTILE10": ("q10", "q90")}

@@ -4,7 +4,7 @@ from hf_ptr.policies.vla.building import policy_from_dataset
 from hf_ptr.policies.vla.configuration_vla import VLAPolicyConfig
 from hf_ptr.policies.vla.modeling_vla import VLAPolicy
 from hf_ptr.policies.vla.processing_vla import VLAProcessor
-from hf_ptr.registration import register
+from hf_ptr.utils.auto_classes import register
 
 register(VLAPolicyConfig, VLAPolicy, VLAProcessor)
 

@@ -15,7 +15,7 @@ from transformers.utils import cached_file
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.statistics import normalization, relative_normalization
 from hf_ptr.errors import InputError
-from hf_ptr.hub.places import pretrained
+from hf_ptr.hub.repos import pretrained
 from hf_ptr.policies.lora import LOAD_ERRORS
 from hf_ptr.policies.packaged import LITE0, PREFIX, load_lite0, place_of
 from hf_ptr.policies.towers import used_parts

@@ -8,7 +8,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
 from hf_ptr.errors import nearest
-from hf_ptr.saved import ComponentConfig
+from hf_ptr.utils.components import ComponentConfig
 
 ACTION_FEATURES = ("clean", "noised")
 ACTION_HEADS = ("flow", "diffusion", "tokens")

@@ -12,7 +12,6 @@ from torch import nn
 from transformers import AutoModel, initialization
 from transformers.utils import cached_file
 
-from hf_ptr.belief import BELIEF_FOLDER, BeliefTokenizer
 from hf_ptr.data.statistics import present_of
 from hf_ptr.policies.acting import ChunkActing
 from hf_ptr.policies.averages import masked_loss, masked_mean
@@ -23,7 +22,8 @@ from hf_ptr.policies.vla.heads import TokenHead, build_head
 from hf_ptr.policies.vla.language import InstructionReader, is_trained
 from hf_ptr.policies.vla.layers import ActionEmbedding, AttentionPool, ContextLayer, Normalizer, ObservationTower
 from hf_ptr.policies.vla.vision import CameraTower
-from hf_ptr.saved import Component
+from hf_ptr.ptr import BELIEF_FOLDER, BeliefTokenizer
+from hf_ptr.utils.components import Component
 
 
 class VLAPolicy(ChunkActing, Component):

@@ -1,0 +1,1 @@
+"""LeRobotDataset v2.1 and v3.0 on disk."""

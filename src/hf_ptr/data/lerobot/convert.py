@@ -1,0 +1,200 @@
+"""LeRobotDataset v2.1 to v3.0: tables equal to the bit, videos copied packet for packet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from hf_ptr.data.lerobot.columns import first_line, open_columns
+from hf_ptr.data.lerobot.files import DataFiles, statistics_columns, writable, write_metadata
+from hf_ptr.data.lerobot.metadata import Metadata, read_metadata
+from hf_ptr.data.lerobot.paths import within
+from hf_ptr.data.lerobot.reader import INDEX_COLUMNS, vector_widths
+from hf_ptr.data.lerobot.remux import RemuxedFiles
+from hf_ptr.data.lerobot.validation import Watch, refuse_unusable, unwatched, validate_dataset
+from hf_ptr.data.lerobot.videos import cameras_of
+from hf_ptr.data.statistics import ImageStatistics, feature_statistics, joined_statistics
+from hf_ptr.data.video.decoding import FrameReader
+from hf_ptr.data.video.stored_images import encoded_picture
+from hf_ptr.errors import InputError
+from hf_ptr.utils.atomic_files import StagedFolder
+
+SIZE_LIMITS = (100.0, 200.0)
+# Of each episode, spread evenly: the statistics of pictures move little from frame to frame.
+PICTURES_FOR_STATISTICS = 16
+
+# By feature, then by what LeRobot calls it.
+Statistics = dict[str, Mapping[str, Any]]
+
+
+def convert_lerobot(folder: str | Path, out: str | Path, *, watch: Watch = unwatched) -> Path:
+    """
+    Writes a LeRobotDataset v2.1 as v3.0.
+
+    Rows keep every value and type; episodes, frames and tasks keep their numbers. Videos are laid end to end without
+    encoding them anew. Where the dataset brings statistics of its pictures they are kept, else some are decoded.
+
+    Args:
+        folder: the dataset, v2.1.
+        out: the new folder; must not exist, or be empty. It appears whole or not at all.
+        watch: is given a description and a list, and gives back what to go through instead.
+
+    Returns:
+        `out`.
+
+    Raises:
+        InputError: the dataset is no v2.1 or cannot be used (`hf-ptr validate` says why), or `out` cannot be written.
+    """
+    root, staged = Path(folder), StagedFolder(out)
+    metadata = read_metadata(root)
+    if metadata.info["codebase_version"] != "v2.1":
+        raise InputError(f"{root} is {metadata.info['codebase_version']} already; there is nothing to convert")
+    refuse_unusable(validate_dataset(root, decode=False))
+    cameras = {
+        camera: RemuxedFiles(camera, float(metadata.info["fps"]), SIZE_LIMITS[1])
+        for camera in cameras_of(metadata.info, "video")
+    }
+    data = DataFiles(SIZE_LIMITS[0])
+    try:
+        with writable(staged.out):
+            _write(root, staged.path(), metadata, data, cameras, watch)
+            staged.publish()
+    finally:
+        data.discard()
+        for files in cameras.values():
+            files.discard()
+        staged.discard()
+    return staged.out
+
+
+def _write(
+    root: Path,
+    target: Path,
+    metadata: Metadata,
+    data: DataFiles,
+    cameras: Mapping[str, RemuxedFiles],
+    watch: Watch,
+) -> None:
+    info = metadata.info
+    stored = _stored_statistics(root)
+    readers = {camera: FrameReader(camera, metadata.videos[camera], float(info["fps"])) for camera in metadata.videos}
+    stored_pictures = [camera for camera in metadata.videos if camera not in cameras]
+    widths = {**vector_widths(info["features"]), **dict.fromkeys((*INDEX_COLUMNS, "timestamp"), 1)}
+    task_of = dict(zip(metadata.task_numbers.tolist(), metadata.tasks, strict=True))
+    episodes: list[dict[str, Any]] = []
+    pictures: dict[str, list[Mapping[str, Any]]] = {camera: [] for camera in readers}
+    schema: pa.Schema | None = None
+    frames = 0
+    listed = list(zip(metadata.episode_index.tolist(), metadata.lengths.tolist(), metadata.files, strict=True))
+    for episode, length, name in watch("converting", listed):
+        rows, statistics = _rows(root / name, schema, widths)
+        for camera in stored_pictures:
+            rows = _with_pictures(rows, camera, root)
+        schema = rows.schema
+        chunk, file = data.add(target, rows)
+        row = {
+            "episode_index": episode,
+            "tasks": [task_of[number] for number in dict.fromkeys(rows["task_index"].to_pylist())],
+            "length": length,
+            "dataset_from_index": frames,
+            "dataset_to_index": frames + length,
+            "data/chunk_index": chunk,
+            "data/file_index": file,
+            "meta/episodes/chunk_index": 0,
+            "meta/episodes/file_index": 0,
+        }
+        for camera, files in cameras.items():
+            row |= files.add(target, metadata.videos[camera][episode].path, length)
+        for camera, reader in readers.items():
+            known = stored.get(episode, {}).get(camera)
+            pictures[camera].append(known or _picture_statistics(reader, episode, length))
+            statistics[camera] = pictures[camera][-1]
+        episodes.append({**row, **statistics_columns(statistics)})
+        frames += length
+    data.close()
+    for files in cameras.values():
+        files.close()
+    write_metadata(
+        target,
+        fps=float(info["fps"]),
+        robot_type=info.get("robot_type"),
+        features=info["features"],
+        tasks={task: number for number, task in task_of.items()},
+        episodes=episodes,
+        statistics={
+            **{name: feature_statistics(data.column(target, name)) for name in widths},
+            **{camera: joined_statistics(parts) for camera, parts in pictures.items()},
+        },
+        size_limits=SIZE_LIMITS,
+    )
+
+
+def _rows(path: Path, schema: pa.Schema | None, widths: Mapping[str, int]) -> tuple[pa.Table, Statistics]:
+    """An episode's rows with the columns and types of the episodes before, and their statistics."""
+    with open_columns(path) as file:
+        statistics: Statistics = {
+            name: feature_statistics(file.numbers(name, width)) for name, width in widths.items()
+        }
+    rows = pq.ParquetFile(path).read()
+    if schema is None or rows.schema.equals(schema, check_metadata=True):
+        return rows, statistics
+    try:
+        return rows.select(schema.names).cast(schema), statistics
+    except (pa.ArrowException, KeyError) as error:
+        raise InputError(f"{path} has other columns than the episodes before: {first_line(error)}") from error
+
+
+def _with_pictures(rows: pa.Table, camera: str, root: Path) -> pa.Table:
+    """The rows with those pictures in them that only were named, in files that v3.0 has no place for."""
+    column = rows[camera]
+    kind = column.type
+    if (
+        not pa.types.is_struct(kind)
+        or kind.get_field_index("bytes") < 0
+        or not pc.struct_field(column, "bytes").null_count
+    ):
+        return rows
+    cells = [None if cell is None else {**cell, "bytes": encoded_picture(cell, root)} for cell in column.to_pylist()]
+    return rows.set_column(rows.schema.get_field_index(camera), rows.schema.field(camera), pa.array(cells, kind))
+
+
+def _stored_statistics(root: Path) -> dict[int, Mapping[str, Any]]:
+    """What `meta/episodes_stats.jsonl` says, by episode; a line that cannot be used is as good as none."""
+    path = root / within(root, "meta/episodes_stats.jsonl")
+    found: dict[int, Mapping[str, Any]] = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        try:
+            record = json.loads(line)
+            found[int(record["episode_index"])] = {
+                name: {key: np.asarray(value, dtype=np.float64) for key, value in values.items()}
+                for name, values in record["stats"].items()
+                if _is_whole(values)
+            }
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue
+    return found
+
+
+def _is_whole(values: Mapping[str, Any]) -> bool:
+    """Whether these are statistics of a camera's three colours that can be joined with others."""
+    names = ("min", "max", "mean", "std")
+    if not {*names, "count"} <= set(values) or np.asarray(values["count"]).size != 1:
+        return False
+    arrays = [np.asarray(value, dtype=np.float64) for name, value in values.items() if name != "count"]
+    shaped = all(array.shape == (3, 1, 1) and bool(np.isfinite(array).all()) for array in arrays)
+    return shaped and float(np.asarray(values["count"]).ravel()[0]) > 0
+
+
+def _picture_statistics(reader: FrameReader, episode: int, length: int) -> Mapping[str, Any]:
+    counted = ImageStatistics()
+    frames: Sequence[int] = np.unique(np.linspace(0, length - 1, PICTURES_FOR_STATISTICS).astype(int)).tolist()
+    for picture in reader.read([episode] * len(frames), frames):
+        counted.add(picture)
+    return counted.statistics()

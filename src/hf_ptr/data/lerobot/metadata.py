@@ -1,0 +1,231 @@
+"""The metadata of a LeRobotDataset folder, v3.0 or v2.1: its episodes, tasks, and where their files lie."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_ptr.data.lerobot.columns import first_line, open_columns
+from hf_ptr.data.lerobot.paths import DEFAULT_DATA_PATHS, DEFAULT_VIDEO_PATHS, filled, forget_links, within
+from hf_ptr.data.lerobot.videos import CameraClips, camera_clips
+from hf_ptr.errors import InputError
+
+# Takes what is wrong, and the episode that it is wrong with or None.
+Complain = Callable[[str, int | None], None]
+
+
+def refuse(message: str, episode: int | None = None) -> None:
+    """The complaint that ends the reading.
+
+    Raises:
+        InputError: always.
+    """
+    raise InputError(message)
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """
+    What the metadata say about episodes, in the order of their ids.
+
+    Attributes:
+        info: `meta/info.json`.
+        episode_index, lengths: `(E,)` int64.
+        files: of the episodes' rows, relative to the dataset.
+        task_numbers, tasks: the numbers in the files and their instructions.
+        videos: by camera and episode id.
+    """
+
+    info: Mapping[str, Any]
+    episode_index: np.ndarray
+    lengths: np.ndarray
+    files: list[str]
+    task_numbers: np.ndarray
+    tasks: tuple[str, ...]
+    videos: CameraClips
+
+
+def read_metadata(root: Path, complain: Complain = refuse) -> Metadata:
+    """
+    The metadata of the dataset in a folder.
+
+    Args:
+        root: the folder.
+        complain: is told what is wrong where the reading can go on; episodes that it is told of may be left out.
+
+    Raises:
+        InputError: as [`hf_ptr.data.read_dataset`].
+    """
+    forget_links()
+    info = _read_info(root)
+    return (_read_v3 if info["codebase_version"] == "v3.0" else _read_v21)(root, info, complain)
+
+
+def _read_info(root: Path) -> dict[str, Any]:
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.exists() else "does not exist"
+        raise InputError(f"{root} {what}; give the folder of a LeRobotDataset")
+    path = root / within(root, "meta/info.json")
+    if not path.is_file():
+        raise InputError(f"{root} is not a LeRobotDataset: meta/info.json is missing")
+    info = _json(_text(path), path)
+    if not isinstance(info, dict):
+        raise InputError(f"{path} holds no JSON object")
+    version = info.get("codebase_version")
+    if version not in ("v3.0", "v2.1"):
+        raise InputError(f"{path}: codebase_version {version!r} is not supported; convert the dataset to v3.0 or v2.1")
+    fps = info.get("fps")
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < 1e6:
+        raise InputError(f"{path}: fps is {fps!r}; it must be a positive number of frames per second")
+    if info.get("robot_type") is not None and not isinstance(info["robot_type"], str):
+        raise InputError(f"{path}: robot_type is {info['robot_type']!r}; it must be a name or null")
+    features = info.get("features")
+    if not isinstance(features, dict) or not features:
+        raise InputError(f"{path}: 'features' is missing or empty")
+    for name, feature in features.items():
+        shape = feature.get("shape") if isinstance(feature, dict) else None
+        sound = isinstance(shape, list) and all(isinstance(n, int) and 0 < n < 2**31 for n in shape)
+        if not sound or not isinstance(feature.get("dtype"), str):
+            raise InputError(f"{path}: feature {name!r} lacks a dtype or a shape of positive integers")
+    info.setdefault("data_path", DEFAULT_DATA_PATHS[version])
+    info.setdefault("video_path", DEFAULT_VIDEO_PATHS[version])
+    return info
+
+
+def _read_v3(root: Path, info: Mapping[str, Any], complain: Complain) -> Metadata:
+    folder = root / "meta" / "episodes"
+    files = sorted(folder.glob("chunk-*/file-*.parquet"))
+    if not files:
+        raise InputError(f"{root} is not a LeRobotDataset v3.0: meta/episodes/chunk-000/file-000.parquet is missing")
+    names = ("episode_index", "length", "data/chunk_index", "data/file_index")
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for path in files:
+        within(root, path.relative_to(root).as_posix())
+        with open_columns(path) as file:
+            for name in names:
+                parts[name].append(file.integers(name))
+    episodes, lengths, chunks, numbers = (np.concatenate(parts[name]) for name in names)
+    # Many episodes share a file.
+    paths = {
+        pair: filled(info, "data_path", dict(zip(("chunk_index", "file_index"), pair, strict=True)), root)
+        for pair in set(zip(chunks.tolist(), numbers.tolist(), strict=True))
+    }
+    path = root / within(root, "meta/tasks.parquet")
+    if not path.is_file():
+        raise InputError(f"{root} is not a LeRobotDataset v3.0: meta/tasks.parquet is missing")
+    with open_columns(path) as file:
+        # pandas stores the index, which holds the instruction, under its name or under a name of its own.
+        text = "__index_level_0__" if "__index_level_0__" in file.names else "task"
+        tasks = file.texts(text)
+        task_numbers = file.integers("task_index")
+    kept = _sound_episodes(root, info, episodes, lengths, complain)
+    tables = [paths[pair] for pair in zip(chunks[kept].tolist(), numbers[kept].tolist(), strict=True)]
+    return Metadata(
+        info,
+        episodes[kept],
+        lengths[kept],
+        tables,
+        *_sound_tasks(root, task_numbers, tasks, complain),
+        camera_clips(root, info, files, episodes[kept].tolist(), lengths[kept].tolist(), tables),
+    )
+
+
+def _read_v21(root: Path, info: Mapping[str, Any], complain: Complain) -> Metadata:
+    records = _json_lines(root, "meta/episodes.jsonl", {"episode_index": int, "length": int})
+    tasks = _json_lines(root, "meta/tasks.jsonl", {"task_index": int, "task": str})
+    size = info.get("chunks_size", 1000)
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise InputError(f"{root}/meta/info.json: chunks_size is {size!r}; it must be a positive integer")
+    info = {**info, "chunks_size": size}
+    episodes, lengths = (
+        np.array([record[key] for record in records], dtype=np.int64) for key in ("episode_index", "length")
+    )
+    kept = _sound_episodes(root, info, episodes, lengths, complain)
+    ids, counts = episodes[kept].tolist(), lengths[kept].tolist()
+    places = [{"episode_chunk": episode // size, "episode_index": episode} for episode in ids]
+    tables = [filled(info, "data_path", place, root) for place in places]
+    return Metadata(
+        info,
+        episodes[kept],
+        lengths[kept],
+        tables,
+        *_sound_tasks(
+            root,
+            np.array([task["task_index"] for task in tasks], dtype=np.int64),
+            [task["task"] for task in tasks],
+            complain,
+        ),
+        camera_clips(root, info, (), ids, counts, tables),
+    )
+
+
+def _sound_episodes(
+    root: Path, info: Mapping[str, Any], episodes: np.ndarray, lengths: np.ndarray, complain: Complain
+) -> np.ndarray:
+    """The positions of the episodes that can be read, in the order of their ids."""
+    if len(episodes) == 0:
+        raise InputError(f"{root} has no episodes; record some first")
+    order = np.argsort(episodes, kind="stable")
+    known = episodes[order]
+    repeated = np.concatenate(([False], known[1:] == known[:-1]))
+    for episode in np.unique(known[repeated]).tolist():
+        complain(f"{root}: the metadata list episode {episode} twice", episode)
+    empty = lengths[order] < 1
+    for episode in known[empty & ~repeated].tolist():
+        complain(f"{root}: episode {episode} has no frames in the metadata", episode)
+    for key, found in (("total_episodes", len(episodes)), ("total_frames", sum(lengths.tolist()))):
+        if key in info and info[key] != found:
+            complain(f"{root}: meta/info.json gives {key} {info[key]!r}, the episodes' metadata {found}", None)
+    return order[~(repeated | empty)]
+
+
+def _sound_tasks(
+    root: Path, numbers: np.ndarray, tasks: Sequence[Any], complain: Complain
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The tasks' numbers, in order, and their instructions."""
+    if not tasks or not all(isinstance(task, str) for task in tasks):
+        raise InputError(f"{root}: the metadata name no task, or one that is not text")
+    order = np.argsort(numbers, kind="stable")
+    ordered = numbers[order]
+    if len(np.unique(ordered)) != len(ordered):
+        complain(f"{root}: the metadata give one task_index to several tasks", None)
+    return ordered, tuple(tasks[i] for i in order.tolist())
+
+
+def _json_lines(root: Path, name: str, keys: Mapping[str, type]) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file, each with the keys of the given types."""
+    path = root / within(root, name)
+    if not path.is_file():
+        raise InputError(f"{root} is not a LeRobotDataset v2.1: {name} is missing")
+    records = []
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        record = _json(line, f"{path}, line {number}")
+        for key, kind in keys.items():
+            value = record.get(key) if isinstance(record, dict) else None
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise InputError(f"{path}, line {number}: {key!r} is missing or not of type {kind.__name__}")
+            if isinstance(value, int) and not 0 <= value < 2**31:
+                raise InputError(f"{path}, line {number}: {key!r} is {value}, out of range")
+        records.append(record)
+    return records
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as text: {first_line(error)}") from error
+
+
+def _json(text: str, where: object) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} is not valid JSON: {first_line(error)}") from error

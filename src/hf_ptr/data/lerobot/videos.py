@@ -1,0 +1,133 @@
+"""Where each camera's frames lie, read when a camera is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_ptr.data.lerobot.columns import open_columns
+from hf_ptr.data.lerobot.paths import filled
+from hf_ptr.data.video.decoding import Clip, VideoClip
+from hf_ptr.data.video.stored_images import PictureClips
+from hf_ptr.errors import InputError
+
+# A year: no video is longer, and a wild number would be sought for in vain.
+MAX_SECONDS = 3.2e7
+
+Clips = Mapping[int, Clip]
+
+
+class CameraClips(Mapping[str, Clips]):
+    """
+    The clips of every camera by episode id.
+
+    Damage to a camera's metadata is an `InputError` when that camera is asked for, and not before: a policy on
+    vectors needs no videos.
+
+    Args:
+        cameras: their names.
+        read: the clips of one of them, by its name.
+    """
+
+    def __init__(self, cameras: Sequence[str], read: Callable[[str], Clips]) -> None:
+        self._cameras = tuple(cameras)
+        self._read = read
+        self._found: dict[str, Clips] = {}
+
+    def __getitem__(self, camera: str) -> Clips:
+        if camera not in self._cameras:
+            raise KeyError(camera)
+        if camera not in self._found:
+            self._found[camera] = self._read(camera)
+        return self._found[camera]
+
+    def __contains__(self, camera: object) -> bool:
+        return camera in self._cameras
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._cameras)
+
+    def __len__(self) -> int:
+        return len(self._cameras)
+
+
+def camera_clips(
+    root: Path,
+    info: Mapping[str, Any],
+    files: Sequence[Path],
+    episodes: Sequence[int],
+    lengths: Sequence[int],
+    tables: Sequence[str],
+) -> CameraClips:
+    """
+    The cameras of a dataset: those with videos, and those whose pictures lie in the tables.
+
+    Args:
+        root: its folder.
+        info: `meta/info.json`.
+        files: of v3.0, the tables of episodes.
+        episodes, lengths, tables: the episodes' ids, frames and data files.
+
+    Raises:
+        InputError: the template of the videos' paths leaves the folder. This is no accident, and refused whatever
+            is asked for.
+    """
+    cameras = cameras_of(info, "video")
+    v3 = info["codebase_version"] == "v3.0"
+    places = ("chunk_index", "file_index") if v3 else ("episode_chunk", "episode_index")
+    if info["video_path"] is not None:
+        for camera in cameras:
+            filled(info, "video_path", {"video_key": camera, **dict.fromkeys(places, 0)}, root)
+    of_videos: Callable[[str], Clips]
+    of_videos = partial(_clips_v3, root, info, files) if v3 else partial(_clips_v21, root, info, episodes, lengths)
+    stored = dict(zip(episodes, zip(lengths, tables, strict=True), strict=True))
+    pictures = cameras_of(info, "image")
+    return CameraClips([*cameras, *pictures], partial(_clips, frozenset(pictures), of_videos, root, stored))
+
+
+def cameras_of(info: Mapping[str, Any], kind: str) -> list[str]:
+    """The features of `meta/info.json` that are a `"video"`, or an `"image"` of three colours."""
+    return [
+        name
+        for name, feature in info["features"].items()
+        if feature["dtype"] == kind and (kind == "video" or (len(feature["shape"]) == 3 and 3 in feature["shape"]))
+    ]
+
+
+def _clips(
+    pictures: frozenset[str],
+    of_videos: Callable[[str], Clips],
+    root: Path,
+    stored: Mapping[int, tuple[int, str]],
+    camera: str,
+) -> Clips:
+    return PictureClips(root, camera, stored) if camera in pictures else of_videos(camera)
+
+
+def _clips_v3(root: Path, info: Mapping[str, Any], files: Sequence[Path], camera: str) -> Clips:
+    clips: dict[int, VideoClip] = {}
+    for path in files:
+        with open_columns(path) as file:
+            names = ("episode_index", "length", f"videos/{camera}/chunk_index", f"videos/{camera}/file_index")
+            numbers = [file.integers(name).tolist() for name in names]
+            begins = file.numbers(f"videos/{camera}/from_timestamp", 1)[:, 0].astype(np.float64).tolist()
+        for episode, length, chunk, number, start in zip(*numbers, begins, strict=True):
+            if not 0 <= start < MAX_SECONDS:
+                raise InputError(f"{root}: the video {camera!r} of episode {episode} begins at {start} seconds")
+            values = {"video_key": camera, "chunk_index": chunk, "file_index": number}
+            clips[episode] = VideoClip(root / filled(info, "video_path", values, root), start, length)
+    return clips
+
+
+def _clips_v21(
+    root: Path, info: Mapping[str, Any], episodes: Sequence[int], lengths: Sequence[int], camera: str
+) -> Clips:
+    clips: dict[int, VideoClip] = {}
+    for episode, length in zip(episodes, lengths, strict=True):
+        values = {"video_key": camera, "episode_chunk": episode // info["chunks_size"], "episode_index": episode}
+        clips[episode] = VideoClip(root / filled(info, "video_path", values, root), 0.0, length)
+    return clips

@@ -1,0 +1,237 @@
+"""A source of a mixture: a dataset, whose robot it is, and how it is brought to what all sources have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_ptr.data.corruption import CorruptionTruth, corrupt
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.lerobot.videos import CameraClips
+from hf_ptr.data.mixture.resampling import KINDS
+from hf_ptr.data.mixture.robots import Robot
+from hf_ptr.data.score_file import read_weights
+from hf_ptr.data.statistics import normalization
+from hf_ptr.data.video.decoding import Clip
+from hf_ptr.embodiment import load_embodiment
+from hf_ptr.errors import InputError, nearest
+
+STATISTICS = ("own", "joint")
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """
+    A source as a recipe lists it.
+
+    Attributes:
+        dataset: folder or Hub id of a LeRobotDataset.
+        embodiment: name of the robot, or a YAML file; says which slots its dimensions fill.
+        weight: its share of the chunks is its part in the sum of all weights.
+        name: of the source; by default the folder's.
+        episodes, skip_episodes, eval_episodes: ids, as in a recipe.
+        corruption, corruption_severity, corruption_seed: faults put into the episodes that are trained on.
+        weights: score file, or Hub id of one, whose weights the chunks count with; those of other sources count 1.
+        features: what the mixture calls a feature, to what the dataset calls it.
+        fps: frames per second to resample to; by default the dataset's own.
+        actions: `"positions"` or `"displacements"`, see [`resampled`].
+        statistics: `"own"` gives state and action in units of this source's mean and standard deviation, `"joint"`
+            leaves them in raw units.
+        scale_floor: with `"own"`, the least standard deviation of the state, in its units, see [`normalization`].
+        target_offset: `Δ` in frames (at `fps`); by default the recipe's.
+    """
+
+    dataset: str
+    embodiment: str
+    weight: float = 1.0
+    name: str | None = None
+    episodes: str | None = None
+    skip_episodes: str | None = None
+    eval_episodes: str | None = None
+    corruption: str = "clean"
+    corruption_severity: float = 1.0
+    corruption_seed: int = 0
+    weights: str | None = None
+    features: dict[str, str] = field(default_factory=dict)
+    fps: float | None = None
+    actions: str = "positions"
+    statistics: str = "own"
+    scale_floor: float = 0.0
+    target_offset: int | None = None
+
+    @classmethod
+    def parse(cls, content: Any, number: int) -> SourceSpec:
+        """
+        The source of a mapping.
+
+        Raises:
+            InputError: an unknown key (the nearest is suggested), a missing one, or a value of another type.
+        """
+        where = f"source {number}"
+        if not isinstance(content, Mapping):
+            raise InputError(f"{where} is {content!r}; write a mapping with dataset and embodiment")
+        known = {item.name: item for item in dataclasses.fields(cls)}
+        for key in content:
+            if key not in known:
+                raise InputError(f"{where} has an unknown key {key!r}.{nearest(str(key), known)}")
+        for key in ("dataset", "embodiment"):
+            if not isinstance(content.get(key), str):
+                raise InputError(f"{where} names no {key}; add '{key}: …'")
+        values = {key: value for key, value in content.items() if value is not None}
+        wholes, numbers = ("corruption_seed", "target_offset"), ("weight", "fps", "corruption_severity", "scale_floor")
+        for key, kind in {**dict.fromkeys(numbers, float), **dict.fromkeys(wholes, int)}.items():
+            if key in values and (isinstance(values[key], bool) or not isinstance(values[key], int | kind)):
+                raise InputError(f"{where}: {key} is {values[key]!r}, not a number")
+        if not 0 < values.get("weight", 1.0) < float("inf"):
+            raise InputError(f"{where}: weight is {values['weight']}; it must be positive")
+        for key, choices in (("statistics", STATISTICS), ("actions", KINDS)):
+            if values.get(key, choices[0]) not in choices:
+                raise InputError(f"{where}: {key} is {values[key]!r}; it must be one of {', '.join(choices)}")
+        features = values.get("features", {})
+        if not isinstance(features, Mapping) or not all(isinstance(name, str) for name in features.values()):
+            raise InputError(f"{where}: features is {features!r}; write a mapping of names to the dataset's names")
+        for key in ("name", "episodes", "skip_episodes", "eval_episodes", "corruption", "weights"):
+            if key in values:
+                values[key] = str(values[key])
+        return cls(**values)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """
+    A source that is read.
+
+    Attributes:
+        spec: what the recipe says.
+        robot: whose it is, and how a policy of the mixture is spoken to for it.
+        table: the episodes to train on, with the faults that were put in, under the mixture's names, at the robot's
+            frame rate and in its units.
+        truth: those faults.
+        weights: `(F,)`, how much each chunk counts; None where all count 1.
+        held_out: episodes as they were recorded, brought to the same; None without.
+    """
+
+    spec: SourceSpec
+    robot: Robot
+    table: EpisodeTable
+    truth: CorruptionTruth
+    weights: np.ndarray | None = None
+    held_out: EpisodeTable | None = None
+
+    @property
+    def name(self) -> str:
+        """Unlike that of any other source."""
+        return self.robot.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is needed to act with a policy of the mixture on this robot, as JSON holds it."""
+        return {**self.robot.to_dict(), "weight": self.spec.weight}
+
+
+def make_source(
+    spec: SourceSpec,
+    table: EpisodeTable,
+    name: str,
+    *,
+    state_feature: str = "observation.state",
+    action_feature: str = "action",
+    held_out: EpisodeTable | None = None,
+    weight_file: Path | None = None,
+    known: Robot | None = None,
+) -> Source:
+    """
+    Brings a table to what a mixture's sources have in common.
+
+    Args:
+        spec: of the source.
+        table: its episodes to train on, as they were read.
+        name: of the source.
+        state_feature, action_feature: under the mixture's names.
+        held_out: episodes to evaluate on, as they were read.
+        weight_file: the score file that `spec.weights` names, pulled.
+        known: the robot as the policy that is trained on knows it already; its units are kept.
+
+    Raises:
+        InputError: a feature is missing, the embodiment or the faults are unknown, the robot's vectors have another
+            width or other parts than the policy knows, or the score file is of another dataset.
+    """
+    table, truth = corrupt(
+        _renamed(table, spec.features), spec.corruption, spec.corruption_seed, spec.corruption_severity
+    )
+    embodiment = load_embodiment(spec.embodiment)
+    named = {"state": state_feature, "action": action_feature}
+    for kind, feature in named.items():
+        width = table.feature(feature).shape[1]
+        if width != embodiment.width(kind):
+            raise InputError(
+                f"source {name}: {feature!r} has {width} dimensions, the {kind} of {embodiment.name} "
+                f"{embodiment.width(kind)}; choose another embodiment"
+            )
+    table.require_finite([state_feature, action_feature])
+    weights = None if weight_file is None else read_weights(weight_file, table)
+    recorded = table.frame_id
+    raw = {
+        kind: {
+            "mean": np.zeros(embodiment.width(kind), np.float32),
+            "std": np.ones(embodiment.width(kind), np.float32),
+        }
+        for kind in named
+    }
+    robot = Robot(name, embodiment, table.fps if spec.fps is None else spec.fps, spec.features, spec.actions, raw)
+    table = robot.at_its_rate(table, action_feature)
+    if weights is not None:
+        # A frame that is left out takes its weight with it, and one that comes twice has it twice.
+        order = np.argsort(recorded, kind="stable")
+        weights = weights[order][np.searchsorted(recorded[order], table.observed_id)]
+    if known is not None:
+        if any(known.embodiment.parts(kind) != embodiment.parts(kind) for kind in named):
+            raise InputError(f"source {name}: the policy knows it as a {known.embodiment.name}; give another name")
+        robot = dataclasses.replace(robot, scale=known.scale)
+    elif spec.statistics == "own":
+        floors = {"state": spec.scale_floor, "action": 0.0}
+        own = {kind: normalization(table, [feature], floor=floors[kind]) for kind, feature in named.items()}
+        robot = dataclasses.replace(robot, scale=own)
+    if held_out is not None:
+        held_out = robot.at_its_rate(_renamed(held_out, spec.features), action_feature)
+        held_out = _scaled(held_out, robot, named)
+    return Source(spec, robot, _scaled(table, robot, named), truth, weights, held_out)
+
+
+def _scaled(table: EpisodeTable, robot: Robot, named: Mapping[str, str]) -> EpisodeTable:
+    """State and action in the robot's units."""
+    columns = dict(table.columns)
+    for kind, feature in named.items():
+        scale = robot.scale[kind]
+        columns[feature] = (table.feature(feature) - scale["mean"]) / scale["std"]
+    return dataclasses.replace(table, columns=columns)
+
+
+def _renamed(table: EpisodeTable, features: Mapping[str, str]) -> EpisodeTable:
+    """The table with features under other names, `{new: old}`; the others keep theirs."""
+    known = (*table.columns, *table.videos)
+    for old in features.values():
+        if old not in known:
+            raise InputError(
+                f"dataset {table.source!r} has no feature {old!r} (it has: {', '.join(known)}).{nearest(old, known)}"
+            )
+    if not features:
+        return table
+    taken = {*features, *features.values()}
+    names = {**{name: name for name in known if name not in taken}, **features}
+    return dataclasses.replace(
+        table,
+        columns={new: table.columns[old] for new, old in names.items() if old in table.columns},
+        features={new: table.features[old] for new, old in names.items() if old in table.features},
+        # Read when they are asked for, as those of the table.
+        videos=CameraClips([new for new, old in names.items() if old in table.videos], partial(_clips, table, names)),
+    )
+
+
+def _clips(table: EpisodeTable, names: Mapping[str, str], camera: str) -> Mapping[int, Clip]:
+    return table.videos[names[camera]]

@@ -1,0 +1,130 @@
+"""A policy of a mixture as one of its robots knows it: own features, own vectors, own units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_ptr.data.mixture.robots import Robot, observes_state, robot_of
+from hf_ptr.errors import InputError
+from hf_ptr.hub.repos import model_folder
+from hf_ptr.policies.acting import ChunkActing
+from hf_ptr.policies.loading import load_policy
+
+
+@dataclass(frozen=True)
+class RobotConfig:
+    """What is asked of a policy's configuration, in the robot's own terms."""
+
+    observation_features: list[str]
+    cameras: tuple[str, ...]
+    state_feature: str
+    action_feature: str
+    observation_dim: int
+    state_dim: int
+    action_dim: int
+    chunk_size: int
+    n_action_steps: int
+    picture_size: tuple[int, int] | None
+
+    @classmethod
+    def of(cls, config: Any, robot: Robot) -> RobotConfig:
+        """Of a mixture's policy for a robot."""
+
+        def own(name: str) -> str:
+            return robot.features.get(name, name)
+
+        state_dim = robot.embodiment.width("state")
+        sees_state = observes_state(config.observation_features, config.state_feature)
+        return cls(
+            observation_features=[own(name) for name in config.observation_features],
+            cameras=tuple(own(name) for name in config.cameras),
+            state_feature=own(config.state_feature),
+            action_feature=own(config.action_feature),
+            observation_dim=state_dim if sees_state else config.observation_dim,
+            state_dim=state_dim,
+            action_dim=robot.embodiment.width("action"),
+            chunk_size=config.chunk_size,
+            n_action_steps=config.n_action_steps,
+            picture_size=config.picture_size if config.cameras else None,
+        )
+
+
+class RobotPolicy(ChunkActing):
+    """
+    A policy in the unified action space that reads and gives one robot's own vectors, in raw units.
+
+    Args:
+        policy: of a mixture.
+        robot: one of it.
+
+    Example:
+        ```python
+        policy, processor, robot = load_for_robot("runs/mixture/ptr", "g1_bottle")
+        policy.reset()  # at the start of every episode
+        action = policy.select_action(**processor(instructions=[task], observation=picture, state=joints))  # (1, 26)
+        ```
+    """
+
+    def __init__(self, policy: Any, robot: Robot) -> None:
+        self.policy = policy
+        self.robot = robot
+        self.config = RobotConfig.of(policy.config, robot)
+        self._masks = {f"{kind}_dim_mask": robot.mask(kind) for kind in ("state", "action")}
+        self.reset()
+
+    def reset(self) -> None:
+        """As [`ChunkActing.reset`]."""
+        super().reset()
+        self.policy.reset()
+
+    @torch.no_grad()
+    def predict_action_chunk(
+        self, observation: torch.Tensor, state: torch.Tensor, generator: torch.Generator | None = None, **inputs: Any
+    ) -> torch.Tensor:
+        """
+        The next chunk `(B, L, da)`, at the robot's frame rate.
+
+        Args:
+            observation: what the cameras saw, vectors, or the state, as the policy's features are.
+            state: `(B, ds)`.
+            generator: of the noise.
+            inputs: the instruction, as the processor gives it.
+        """
+        device = self.policy.device
+        unified = self.robot.unified(state.cpu(), "state").to(device)
+        known = self.policy.config
+        sees_state = observes_state(known.observation_features, known.state_feature)
+        seen = unified if sees_state else observation.to(device)
+        masks = {name: mask.to(device).expand(len(unified), -1) for name, mask in self._masks.items()}
+        given = {name: tensor.to(device) for name, tensor in inputs.items()}
+        chunk = self.policy.predict_action_chunk(
+            observation=seen, state=unified, generator=generator, **given, **masks
+        )
+        return self.robot.separate(chunk.cpu())
+
+
+def load_for_robot(place: str, source: str | None = None, hints: Sequence[str] = ()) -> tuple[Any, Any, Robot | None]:
+    """
+    A saved policy that acts, its processor, and for the policy of a mixture the robot that it acts for.
+
+    Args:
+        place: a folder, `user/name` or `user/name@revision`.
+        source: the name of a mixture's source; by default the only one, or one that is called as one of the `hints`.
+        hints: further names by which a source may be found.
+
+    Raises:
+        InputError: as [`load_policy`], or when the source is unknown, or needed.
+    """
+    folder = model_folder(place)
+    robot = robot_of(Path(folder), source, tuple(hints))
+    policy, processor = load_policy(str(folder))
+    if robot is None:
+        return policy, processor, None
+    if policy.config.state_dim != len(robot.mask("state")):
+        raise InputError(f"{place} is no policy in the unified action space, as its mixture.json says; train again")
+    return RobotPolicy(policy, robot), processor, robot

@@ -1,0 +1,42 @@
+"""The published method's parts: belief tokens, scorer, target encoder, candidates, controller (PTR Sec. 3, 4, 7)."""
+
+from typing import TYPE_CHECKING
+
+from hf_ptr.utils.lazy_modules import lazily
+
+if TYPE_CHECKING:
+    from hf_ptr.ptr.belief_carry import BeliefCarry
+    from hf_ptr.ptr.belief_tokenizer import (
+        BELIEF_FOLDER,
+        BeliefTokenizer,
+        BeliefTokenizerConfig,
+        BeliefTokenizerOutput,
+    )
+    from hf_ptr.ptr.candidate_pool import CandidatePool, Candidates
+    from hf_ptr.ptr.controller import AdaptiveScaleController
+    from hf_ptr.ptr.scorer import TransitionScorer, TransitionScorerConfig
+    from hf_ptr.ptr.target_encoder import TargetEncoder
+
+_HOMES = {
+    "belief_carry": ("BeliefCarry",),
+    "belief_tokenizer": ("BELIEF_FOLDER", "BeliefTokenizer", "BeliefTokenizerConfig", "BeliefTokenizerOutput"),
+    "candidate_pool": ("CandidatePool", "Candidates"),
+    "controller": ("AdaptiveScaleController",),
+    "scorer": ("TransitionScorer", "TransitionScorerConfig"),
+    "target_encoder": ("TargetEncoder",),
+}
+__getattr__, __dir__ = lazily(__name__, _HOMES)
+
+__all__ = [
+    "BELIEF_FOLDER",
+    "AdaptiveScaleController",
+    "BeliefCarry",
+    "BeliefTokenizer",
+    "BeliefTokenizerConfig",
+    "BeliefTokenizerOutput",
+    "CandidatePool",
+    "Candidates",
+    "TargetEncoder",
+    "TransitionScorer",
+    "TransitionScorerConfig",
+]

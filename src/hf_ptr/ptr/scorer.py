@@ -1,0 +1,106 @@
+"""The transition scorer: from (context, action) to the query that identifies what followed (PTR Sec. 4)."""
+
+from __future__ import annotations
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import nn
+from torch.nn import functional as F
+from transformers import initialization
+
+from hf_ptr.utils.auto_classes import register
+from hf_ptr.utils.components import Component, ComponentConfig
+
+
+@strict
+class TransitionScorerConfig(ComponentConfig):
+    r"""
+    Configuration of a [`TransitionScorer`].
+
+    Args:
+        context_size (`int`, defaults to 64):
+            Width `Dc` of the policy's pooled context `h_t`.
+        action_size (`int`, defaults to 64):
+            Width `Da` of the pooled action features `e_t`.
+        hidden_size (`int`, defaults to 64):
+            Width of the joint hidden layer.
+        embedding_size (`int`, defaults to 64):
+            Width `D` of the query; that of the target encoder's features.
+    """
+
+    model_type = "ptr_transition_scorer"
+
+    context_size: int = 64
+    action_size: int = 64
+    hidden_size: int = 64
+    embedding_size: int = 64
+
+
+class TransitionScorer(Component):
+    """
+    The query `u = f(h, e)` of PTR Sec. 4, a light projection head.
+
+    The action path is a two-layer MLP, Xavier-initialised on both layers as the paper does; it meets the projected
+    context before the last projection, so that the same action can mean different things in different contexts.
+    """
+
+    config: TransitionScorerConfig
+    config_class = TransitionScorerConfig
+    base_model_prefix = "scorer"
+    main_input_name = "context"
+
+    def __init__(self, config: TransitionScorerConfig):
+        super().__init__(config)
+        self.context = nn.Linear(config.context_size, config.hidden_size)
+        self.action = nn.Sequential(
+            nn.Linear(config.action_size, config.hidden_size),
+            nn.GELU(),
+            nn.Linear(config.hidden_size, config.hidden_size),
+        )
+        self.query = nn.Linear(config.hidden_size, config.embedding_size)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            initialization.xavier_uniform_(module.weight)
+            initialization.zeros_(module.bias)
+
+    def forward(self, context: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            context: `h_t` `(B, Dc)`, the policy's pooled context.
+            action: `e_t` `(B, Da)`, the pooled action features.
+
+        Returns:
+            The query `u` `(B, D)`, of unit norm.
+
+        Raises:
+            ValueError: when the two disagree in B, or in width with the configuration.
+        """
+        expected = (self.config.context_size, self.config.action_size)
+        if context.dim() != 2 or action.dim() != 2 or (context.shape[-1], action.shape[-1]) != expected:
+            raise ValueError(
+                f"context {tuple(context.shape)} and action {tuple(action.shape)} must be "
+                f"(B, {expected[0]}) and (B, {expected[1]})"
+            )
+        if context.shape[0] != action.shape[0]:
+            raise ValueError(f"context has {context.shape[0]} rows and action {action.shape[0]}")
+        return self._head(self.context(context), action)
+
+    def with_permuted(self, context: torch.Tensor, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`forward`, and the query with the action features of another sample, `f(h, ẽ)` of PTR Eq. (13).
+
+        The minibatch is shifted by one: a permutation in which no sample keeps its own action.
+        """
+        projected = self.context(context)
+        both = self._head(torch.cat((projected, projected)), torch.cat((action, action.roll(1, dims=0))))
+        query, permuted = both.chunk(2)
+        return query, permuted
+
+    def _head(self, projected: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        hidden = F.gelu(projected + self.action(action))
+        return F.normalize(self.query(hidden).float(), dim=-1, eps=1e-6)
+
+
+register(TransitionScorerConfig, TransitionScorer)

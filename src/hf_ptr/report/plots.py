@@ -1,0 +1,176 @@
+"""Pictures of a report: SVG that takes its colours from the page, and frames of videos as small JPEGs."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.hub.plots import draw_weights
+from hf_ptr.report.evidence import VIEW
+
+# Stand-ins that no other colour of a picture equals; the page's own colours take their place, light or dark.
+INK, MUTED, FIRST, SECOND, THIRD = "#010203", "#010204", "#010205", "#010206", "#010207"
+PAGE_COLORS = {INK: "--ink", MUTED: "--muted", FIRST: "--first", SECOND: "--second", THIRD: "--third"}
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "hf-ptr",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": MUTED,
+    "grid.alpha": 0.25,
+    "axes.grid": True,
+    "legend.frameon": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+}
+VIEW_COLORS = {"action": FIRST, "consequence": SECOND, "instruction": THIRD}
+# Dimensions of a vector that a plot shows: those that move most.
+MOST_LINES = 8
+JPEG_QUALITY = 72
+
+
+def weight_histogram(
+    late: tuple[np.ndarray, np.ndarray], early: tuple[np.ndarray, np.ndarray] | None, bounds: tuple[float, float]
+) -> str:
+    """
+    How the weights are distributed, at the end and, where it is known, early.
+
+    Args:
+        late, early: edges `(B + 1,)` and counts `(B,)`.
+        bounds: the least and greatest weight possible.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, (axis,) = _axes(5.2, 2.3)
+        draw_weights(axis, *late, early=early, colors=(FIRST, SECOND), ink=INK)
+        margin = 0.02 * max(bounds[1] - bounds[0], 1e-3)
+        axis.set_xlim(min(bounds[0], late[0][0]) - margin, max(bounds[1], late[0][-1]) + margin)
+        return _svg(figure, "Histogram of the weights of chunks")
+
+
+def curve(lines: Sequence[tuple[str, Sequence[tuple[int, float]]]], title: str) -> str:
+    """One logged metric over the steps, of one run or of two side by side."""
+    with matplotlib.rc_context(STYLE):
+        figure, (axis,) = _axes(3.6, 2.0)
+        for color, (name, points) in zip((FIRST, SECOND), lines, strict=False):
+            if points:
+                axis.plot(*zip(*points, strict=True), color=color, label=name, linewidth=1.4)
+        axis.set(xlabel="step")
+        axis.locator_params(nbins=4)
+        if len(lines) > 1:
+            axis.legend()
+        spoken = "; ".join(
+            f"{name} from {points[0][1]:.3g} at step {points[0][0]} to {points[-1][1]:.3g} at step {points[-1][0]}"
+            for name, points in lines
+            if points
+        )
+        return _svg(figure, f"{title}: {spoken}")
+
+
+def episode_lines(
+    weight: np.ndarray, views: dict[str, np.ndarray], seconds: np.ndarray, bounds: tuple[float, float], unit: str
+) -> str:
+    """The weight of every chunk along an episode, and below it the distance of every view where there are views."""
+    shown = {name: values for name, values in views.items() if np.isfinite(values).any()}
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _axes(5.2, 2.6 if shown else 1.5, 2 if shown else 1)
+        top = axes[0]
+        top.plot(seconds, weight, color=FIRST, linewidth=1.6)
+        top.fill_between(seconds, bounds[0], weight, color=FIRST, alpha=0.15, linewidth=0)
+        margin = 0.05 * max(bounds[1] - bounds[0], 1e-3)
+        top.set(ylabel="weight", ylim=(bounds[0] - margin, bounds[1] + margin))
+        if shown:
+            below = axes[1]
+            for name, values in shown.items():
+                short = name.removeprefix(VIEW)
+                below.plot(seconds, values, color=VIEW_COLORS.get(short, INK), label=short, linewidth=1.4)
+            below.axhline(0.5, color=MUTED, linewidth=1, linestyle=":")
+            values = np.concatenate([*shown.values(), [0.0, 1.0]])
+            below.set(ylabel="distance", ylim=(np.nanmin(values) - 0.08, np.nanmax(values) + 0.08))
+            below.legend(loc="lower left", bbox_to_anchor=(0.0, 0.98), ncols=3, borderaxespad=0.0)
+        axes[-1].set(xlabel=unit)
+        spoken = f"Weight along the episode: mean {weight.mean():.2f}, from {weight.min():.2f} to {weight.max():.2f}"
+        spoken += "".join(f"; {name.removeprefix(VIEW)} distance {np.nanmean(v):.2f}" for name, v in shown.items())
+        return _svg(figure, spoken)
+
+
+def state_and_action(table: EpisodeTable, position: int, features: Sequence[str], unit: str) -> str:
+    """The dimensions of state and action that move most, along one episode; each in its own standard deviations."""
+    rows = slice(int(table.starts[position]), int(table.starts[position] + table.lengths[position]))
+    seconds = np.arange(rows.stop - rows.start) / table.fps
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _axes(5.2, 0.5 + 1.1 * len(features), len(features))
+        for axis, name in zip(axes, features, strict=True):
+            whole = table.feature(name)
+            spread = whole.std(axis=0)
+            values = (whole[rows] - whole.mean(axis=0)) / np.where(spread > 1e-6, spread, 1.0)
+            most = np.argsort(-values.std(axis=0))[:MOST_LINES]
+            for number, dimension in enumerate(most):
+                axis.plot(seconds, values[:, dimension], color=INK, alpha=0.9 - 0.09 * number, linewidth=0.9)
+            axis.set(ylabel="action" if name == "action" else "state")
+        axes[-1].set(xlabel=unit)
+        return _svg(figure, f"State and action along the episode, the {MOST_LINES} dimensions that move most")
+
+
+def agreement(first: np.ndarray, second: np.ndarray, names: tuple[str, str]) -> str:
+    """Mean weights of the same episodes by two score files or runs."""
+    with matplotlib.rc_context(STYLE):
+        figure, (axis,) = _axes(3.6, 3.2)
+        axis.scatter(first, second, s=12, color=FIRST, alpha=0.6, linewidths=0)
+        ends = (min(first.min(), second.min()), max(first.max(), second.max()))
+        axis.plot(ends, ends, color=MUTED, linewidth=1, linestyle=":")
+        axis.set(xlabel=f"mean weight, {names[0]}", ylabel=f"mean weight, {names[1]}")
+        return _svg(figure, f"Mean weights of {len(first)} episodes by both, a point each")
+
+
+def jpeg(picture: np.ndarray) -> str:
+    """A frame `(height, width, 3)` uint8 as a data URI."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _axes(width: float, height: float, rows: int = 1) -> tuple[Any, Any]:
+    """A figure of panels one above the other, and the panels; the margins, in inches, hold ticks and labels."""
+    # Not a layout that measures all text anew: it takes longer than everything else together.
+    # And not pyplot, which takes as long to load as all the rest, for windows that nobody opens.
+    figure = Figure(figsize=(width, height))
+    axes = figure.subplots(rows, 1, sharex=True, squeeze=False)
+    left, right, bottom, top = 0.55, 0.1, 0.42, 0.08
+    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, hspace=0.32)
+    return figure, axes[:, 0]
+
+
+def _svg(figure: Any, spoken: str) -> str:
+    """
+    The figure as an `<svg>` for the page, read aloud as `spoken`. No text of the data may be in either: it would go
+    past the template that escapes.
+    """
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    # As wide as its column instead of so many points; the view box keeps the shape.
+    head, rest = text.split(">", 1)
+    head = re.sub(r' (width|height)="[^"]*"', "", head)
+    text = head.replace("<svg", f'<svg role="img" aria-label="{html.escape(spoken)}"', 1) + ">" + rest
+    for color, variable in PAGE_COLORS.items():
+        text = text.replace(color, f"var({variable})")
+    return text

@@ -1,0 +1,108 @@
+"""Scores in short, for the terminal and for other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.markup import escape
+from rich.table import Table
+
+from hf_ptr.data.corruption import CorruptionTruth
+from hf_ptr.report.evidence import Evidence
+from hf_ptr.report.findings import found_faults, summarise_episodes
+from hf_ptr.scoring.config import W_MAX, W_MIN
+
+
+def with_known_faults(scores: pd.DataFrame, truth: CorruptionTruth) -> pd.DataFrame:
+    """The scores with a column `fault`: the faults that each row's episode is known to carry, joined by `+`."""
+    episodes, of_row = np.unique(scores.episode_index, return_inverse=True)
+    carried = [
+        "+".join(name for name, carries in truth.faults.items() if position >= 0 and carries[position])
+        for position in pd.Index(truth.episode_index).get_indexer(episodes).tolist()
+    ]
+    return scores.assign(fault=np.array(carried, dtype=object)[of_row])
+
+
+def worst_episodes(episodes: Sequence[Mapping[str, Any]], tasks: Sequence[str], count: int = 10) -> Table:
+    """
+    The episodes of least mean weight, and the view that lowers it, for the terminal.
+
+    Args:
+        episodes: as [`Summary.figures`] gives them.
+        tasks: the instructions that `task_index` points into.
+        count: how many are shown.
+    """
+    shown = Table(title=f"episodes of least weight, of {len(episodes)}")
+    shown.add_column("episode", justify="right")
+    shown.add_column("mean weight", justify="right")
+    shown.add_column("mean score", justify="right")
+    shown.add_column("what does not fit")
+    shown.add_column("task")
+    for row in episodes[:count]:
+        figures = (f"{row['weight']:.2f}", f"{row['score']:.2f}")
+        shown.add_row(str(row["episode"]), *figures, row["failed"], escape(tasks[row["task_index"]]))
+    return shown
+
+
+class Summary:
+    """What scores say, gathered while they go by, in values that JSON has."""
+
+    def __init__(self) -> None:
+        self._frames = self._scored = 0
+        self._score = self._weight = self._squares = 0.0
+        self._episodes: list[pd.DataFrame] = []
+
+    def of(self, parts: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        """The same parts, of whole episodes each, and each gathered when it is asked for."""
+        for part in parts:
+            weight, counted = part.weight.to_numpy(np.float64), part.score[part.valid].to_numpy(np.float64)
+            self._frames += len(part)
+            self._scored += len(counted)
+            self._score += float(counted.sum())
+            self._weight += float(weight.sum())
+            self._squares += float(np.square(weight).sum())
+            # Single precision would do for the frames, and not for their means.
+            exact = part.astype({name: np.float64 for name in part if part[name].dtype == np.float32})
+            self._episodes.append(summarise_episodes(Evidence("", exact, (W_MIN, W_MAX))))
+            yield part
+
+    def figures(self, path: Path) -> dict[str, Any]:
+        """
+        What has been gathered.
+
+        Args:
+            path: of the score file.
+
+        Returns:
+            `scores` (the file), `frames`, `with_target`, `mean_score`, `mean_weight`, `ess` (effective sample size
+            over n), `episodes` (each with `episode task_index weight score failed doubtful`, least weight first), and
+            `faults`, where some are known (each with `fault episodes auroc`).
+        """
+        episodes = pd.concat(self._episodes)
+        return {
+            "scores": str(path),
+            "frames": self._frames,
+            "with_target": self._scored,
+            "mean_score": self._score / self._scored if self._scored else None,
+            "mean_weight": self._weight / self._frames,
+            "ess": self._weight**2 / (self._frames * self._squares) if self._squares else None,
+            "episodes": [
+                {
+                    "episode": int(number),
+                    "task_index": int(row.task_index),
+                    "weight": float(row.weight),
+                    "score": float(row.score),
+                    "failed": str(row.failed),
+                    "doubtful": bool(row.doubtful),
+                }
+                for number, row in episodes.sort_values("weight", kind="stable").iterrows()
+            ],
+            "faults": [
+                {"fault": fault.name, "episodes": fault.episodes, "auroc": fault.auroc}
+                for fault in found_faults(episodes)
+            ],
+        }

@@ -1,0 +1,128 @@
+"""What a run would do, before it does it: data, policy, steps, and the memory that is known beforehand."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import SchedulerType
+
+from hf_ptr.errors import InputError
+from hf_ptr.runs.memory import activation_bytes, state_bytes
+from hf_ptr.runs.recipe import Recipe, load_recipe
+from hf_ptr.runs.run import build_trainer, require_same_run
+from hf_ptr.training.ptr_trainer import PTRTrainer
+
+
+def plan_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """
+    Reads recipe and data and builds the policy as a run would, and writes nothing.
+
+    Returns:
+        Sections of what the run would do: `data`, `policy`, `steps`, `method`, `memory`.
+
+    Raises:
+        InputError: as `run_recipe`.
+    """
+    recipe, for_accelerator = _load(path, overrides)
+    place = str(recipe.training.output_dir)
+    require_same_run(Path(place), recipe)
+    with tempfile.TemporaryDirectory() as aside:
+        # Trainer makes the folder that it is given.
+        recipe.training.output_dir = aside
+        # It would make the repository.
+        recipe.training.push_to_hub = False
+        trainer = build_trainer(recipe)
+        plan = _plan(recipe, trainer)
+        if for_accelerator:
+            plan["steps"]["devices"] = "none here that these settings need: run it where there is an accelerator"
+        return {**plan, "output": {"folder": place}}
+
+
+def _load(path: str | Path, overrides: Sequence[str]) -> tuple[Recipe, bool]:
+    """The recipe, and whether it is for an accelerator and there is none: it can be planned all the same."""
+    try:
+        return load_recipe(path, overrides), False
+    except InputError as error:
+        if torch.accelerator.is_available() or "use_cpu" not in str(error):
+            raise
+    recipe = load_recipe(path, [*overrides, "use_cpu=true"])
+    del recipe.given["use_cpu"]
+    return recipe, True
+
+
+def _plan(recipe: Recipe, trainer: PTRTrainer) -> dict[str, dict[str, Any]]:
+    args, data = trainer.args, recipe.data
+    chunks: Any = trainer.train_dataset
+    held_out: Any = trainer.eval_dataset
+    tables, kept = (
+        [] if part is None else [each.table for each in getattr(part, "parts", [part])] for part in (chunks, held_out)
+    )
+    sources = getattr(chunks, "sources", ())
+    faults = [f"{source.name}: {source.truth.recipe}" for source in sources if source.truth.faults]
+    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    steps_an_epoch = max(1, len(chunks) // rows)
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_an_epoch)
+    parameters = list(trainer.model.parameters())
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    fixed = sum(p.numel() for p in parameters) - trained
+    held = sum(column.nbytes for table in tables for column in table.columns.values())
+    return {
+        "data": {
+            "dataset": data.dataset or ", ".join(chunks.source_names),
+            "episodes": sum(table.num_episodes for table in tables),
+            "chunks": f"{len(chunks):,}",
+            "tasks": len({table.tasks[task] for table in tables for task in set(table.task_index.tolist())}),
+            "faults put in": ", ".join(faults) or data.corruption,
+            "held out": sum(table.num_episodes for table in kept),
+        },
+        "policy": {
+            "class": type(trainer.model.policy).__name__,
+            "parameters": f"{trained + fixed:,}",
+            "trained": f"{trained:,}",
+        },
+        "steps": {
+            "steps": f"{steps:,}",
+            "chunks a step": rows,
+            "epochs": f"{steps / steps_an_epoch:.1f}",
+            "learning rate": f"{args.learning_rate:g}, {SchedulerType(args.lr_scheduler_type).value}",
+            "steps of warm-up": f"{args.warmup_steps:g}",
+            "devices": f"{args.world_size} x {args.device.type}",
+        },
+        "method": {"arm": arm_of(trainer), "α": args.alpha, "weights in": f"[{args.w_min:g}, {args.w_max:g}]"},
+        "memory": {
+            "on each device": f"{_mebibytes(state_bytes(trainer.model))} for weights, gradients and AdamW",
+            "activations": _activations(trainer),
+            "on the host": f"{_mebibytes(held)} of vectors; pictures are decoded as they are needed",
+        },
+    }
+
+
+def arm_of(trainer: PTRTrainer) -> str:
+    """What the settings amount to, in words."""
+    args = trainer.args
+    belief = f" with {args.belief_tokens} belief tokens" if args.belief_tokens else ""
+    if getattr(trainer.train_dataset, "weights", None) is not None:
+        return f"regression with the weights of a score file{belief}"
+    if args.calibrates:
+        return f"calibrated weights, fitted before the first step{belief}"
+    if args.alpha > 0:
+        return f"PTR as published{belief}; every weight is 1 for the first {args.nce_warmup_steps:,} steps"
+    return f"plain supervised post-training{belief}"
+
+
+def _activations(trainer: PTRTrainer) -> str:
+    chunks: Any = trainer.train_dataset
+    few = trainer.data_collator(chunks.__getitems__(list(range(min(2, len(chunks))))))
+    size = activation_bytes(trainer.model, few, trainer.args.per_device_train_batch_size)
+    if size is None:
+        return "come on top; this policy's cannot be told beforehand"
+    return f"about {_mebibytes(size)} more for {trainer.args.per_device_train_batch_size} chunks, give or take a third"
+
+
+def _mebibytes(size: float) -> str:
+    return f"{size / 2**20:,.0f} MiB" if size >= 2**20 else f"{size / 2**10:,.0f} KiB"

@@ -1,0 +1,189 @@
+"""The mixture that a recipe's `sources` describe, and a new policy for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.lerobot.validation import refuse_unusable, validate_dataset
+from hf_ptr.data.mixture.dataset import MixtureDataset
+from hf_ptr.data.mixture.robots import Robot, observes_state, robots_of
+from hf_ptr.data.mixture.sources import Source, SourceSpec, make_source
+from hf_ptr.embodiment import WIDTH, UnifiedActionSpace
+from hf_ptr.errors import InputError
+from hf_ptr.hub.repos import dataset_folder, hub_place, model_folder, score_file
+from hf_ptr.policies import adapter_of, policy_from_dataset
+from hf_ptr.policies.acting import belief_lag
+from hf_ptr.runs.base_policy import given_policy, refuse_settings, teach
+from hf_ptr.runs.data_arguments import DataArguments
+from hf_ptr.runs.episodes import seen_through, split_episodes
+from hf_ptr.runs.recipe import NEW_POLICY_FIELDS, Recipe
+
+# What one dataset has, and each source says for itself or a mixture does not know.
+OF_ONE_DATASET = (
+    "dataset", "episodes", "skip_episodes", "eval_episodes", "corruption", "corruption_severity", "corruption_seed",
+    "weights", "relative_actions", "scale_floor",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Features:
+    """What the mixture calls observation, state and action."""
+
+    observation_features: list[str]
+    state_feature: str
+    action_feature: str
+
+    @property
+    def beside_state(self) -> list[str]:
+        """What is observed; nothing where it is the state."""
+        return [] if observes_state(self.observation_features, self.state_feature) else self.observation_features
+
+
+def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, MixtureDataset | None, Any, Any]:
+    """
+    The chunks of a recipe's sources to train on, those that are held out (if any), the policy in the unified action
+    space that the recipe goes on from or a new native one, and its processor.
+
+    Raises:
+        InputError: a source cannot be read or used, the sources lack a camera, or the recipe sets what only a single
+            dataset has.
+    """
+    data = recipe.data
+    clash = [name for name in OF_ONE_DATASET if name in recipe.given]
+    if clash:
+        raise InputError(f"{', '.join(clash)} cannot be set with sources; remove the key, or write it into a source")
+    place, named, known = recipe.policy.policy, _features(data), {}
+    if place is not None:
+        policy, actor, processor = given_policy(recipe)
+        refuse_settings([name for name in dataclasses.asdict(named) if name in recipe.given], place)
+        if (actor.config.state_dim, actor.config.action_dim) != (WIDTH, WIDTH):
+            raise InputError(f"{place} is no policy in the unified action space of sources; train one with them first")
+        named, known = _features(actor.config), robots_of(model_folder(place))
+    specs = [SourceSpec.parse(_mapping(text), number) for number, text in enumerate(data.sources or ())]
+    sources = [_read(spec, data, named, known) for spec in specs]
+    if place is None:
+        policy, processor = policy_from_dataset(
+            _example(sources, named),
+            **dataclasses.asdict(named),
+            **{name: getattr(recipe.policy, name) for name in NEW_POLICY_FIELDS if name in recipe.given},
+        )
+    config = adapter_of(policy).config
+    cut: dict[str, Any] = {
+        "chunk_size": config.chunk_size,
+        "segment_chunks": data.segment_chunks,
+        "chunk_stride": belief_lag(config) * config.n_action_steps,
+        "target_offset": data.target_offset,
+        "observation_features": named.observation_features,
+        "state_feature": named.state_feature,
+        "action_feature": named.action_feature,
+        "image_size": config.picture_size,
+    }
+    mixture = MixtureDataset(sources, **cut)
+    held_out = [
+        dataclasses.replace(source, table=source.held_out, weights=None)
+        for source in sources
+        if source.held_out is not None
+    ]
+    # Of all sources' instructions: the policy is asked for them by the same numbers.
+    evaluation = MixtureDataset(held_out, **cut, tasks=mixture.tasks) if held_out else None
+    if place is not None:
+        teach(policy, processor, recipe, mixture.tasks)
+        return mixture, evaluation, policy, processor
+    state, action = (
+        {key: torch.from_numpy(value) for key, value in mixture.normalization(kind).items()}
+        for kind in ("state", "action")
+    )
+    policy.state_normalizer.set(**state)
+    policy.action_normalizer.set(**action)
+    if not mixture.cameras:
+        seen = {key: torch.from_numpy(value) for key, value in mixture.normalization("observation").items()}
+        cast(Any, policy.tower).normalizer.set(**seen)
+    return mixture, evaluation, policy, processor
+
+
+def _features(given: Any) -> _Features:
+    return _Features(list(given.observation_features), given.state_feature, given.action_feature)
+
+
+def _mapping(text: str) -> Any:
+    """The parser of recipes hands on mappings as JSON."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _read(spec: SourceSpec, data: DataArguments, named: _Features, known: Mapping[str, Robot]) -> Source:
+    there = hub_place(spec.dataset)
+    name = spec.name or (Path(spec.dataset).resolve().name if there is None else there.repo_id.rpartition("/")[2])
+    own = [spec.features.get(feature, feature) for feature in named.beside_state]
+    # What is missing on the Hub is told before the data are pulled.
+    weight_file = None if spec.weights is None else score_file(spec.weights)
+    folder = dataset_folder(spec.dataset, () if data.streaming else own)
+    split = split_episodes(folder, spec)
+    source = make_source(
+        spec,
+        seen_through(split.train, folder, data),
+        name,
+        state_feature=named.state_feature,
+        action_feature=named.action_feature,
+        held_out=None if split.held_out is None else seen_through(split.held_out, folder, data),
+        weight_file=weight_file,
+        known=known.get(name),
+    )
+    has = (*split.whole.videos, *split.whole.columns)
+    missing = [
+        feature for feature in named.beside_state if feature not in {*source.table.videos, *source.table.columns}
+    ]
+    if missing:
+        raise InputError(
+            f"source {name} has no {missing[0]!r}; say which it is under features: {{{missing[0]}: …}} "
+            f"(it has: {', '.join(has)})"
+        )
+    ids = split.whole.episode_index.tolist()
+    here = () if data.streaming else own
+    refuse_unusable(validate_dataset(folder, episodes=ids, cameras=here, decode=False), split.skip)
+    return source
+
+
+def _example(sources: list[Source], named: _Features) -> EpisodeTable:
+    """A frame of each source, unified: what a policy is built for, but for its statistics."""
+    tasks = tuple(dict.fromkeys(task for source in sources for task in source.table.tasks))
+    space = UnifiedActionSpace()
+    rows = {
+        feature: np.concatenate(
+            [
+                space.unify(torch.from_numpy(source.table.feature(feature)[:1]), source.robot.embodiment, kind).numpy()
+                for source in sources
+            ]
+        )
+        for feature, kind in ((named.state_feature, "state"), (named.action_feature, "action"))
+    }
+    # Vectors that are observed beside the state mean the same for every robot.
+    for feature in named.beside_state:
+        if all(feature in source.table.columns for source in sources):
+            rows[feature] = np.concatenate([source.table.feature(feature)[:1] for source in sources])
+    count = np.ones(len(sources), dtype=np.int64)
+    return EpisodeTable(
+        columns=rows,
+        task_index=np.zeros(len(sources), dtype=np.int64),
+        tasks=tasks,
+        starts=np.arange(len(sources)),
+        lengths=count,
+        episode_index=np.arange(len(sources)),
+        frame_id=np.arange(len(sources)),
+        fps=sources[0].table.fps,
+        robot_type=None,
+        source="mixture",
+        features={name: {"dtype": "float32", "shape": [row.shape[1]], "names": None} for name, row in rows.items()},
+        videos=sources[0].table.videos,
+    )

@@ -1,0 +1,1 @@
+"""Helpers that know nothing of robots or models: files, progress, lazy modules."""

@@ -1,0 +1,418 @@
+"""Which runs the robustness benchmark makes, and when it makes one again."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+from data_helpers import coded_table
+
+from benchmarks import fits
+from benchmarks.robustness import __main__ as command
+from benchmarks.robustness import report, results, running, suites
+from benchmarks.robustness.arms import ABLATIONS, RECIPES, WEIGHTINGS, arm_of
+from benchmarks.robustness.figures import score_figures
+from benchmarks.robustness.running import Cell
+from benchmarks.robustness.suites import PLANS, SUITES
+from benchmarks.score_ablations import with_neighbours
+from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.corruption import RECIPES as CORRUPTIONS
+from hf_ptr.data.corruption import CorruptionTruth
+from hf_ptr.data.lerobot.writer import write_table
+from hf_ptr.data.mixture.sources import SourceSpec
+from hf_ptr.errors import InputError
+from hf_ptr.runs.recipe import load_recipe
+from hf_ptr.scoring.cross_fitting import batch_of
+from hf_ptr.scoring.transitions import cut_transitions
+
+HASHES = {"recipe_hash": "r", "data_hash": "d", "code_hash": "c"}
+
+
+def line(arm: str, corruption: str = "hard", severity: str = "paper", seed: int = 0, **changes: Any) -> dict[str, Any]:
+    made = {"suite": "mt10-state", "corruption": corruption, "severity": severity, "arm": arm, "seed": seed}
+    return {**made, **HASHES, **changes}
+
+
+def cells(plan: str) -> list[Cell]:
+    return command.cells_of(plan, None)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_every_cell_of_every_plan_has_a_recipe_that_loads(plan: str) -> None:
+    wanted = cells(plan)
+    assert len(set(wanted)) == len(wanted)
+    for cell in wanted:
+        assert cell.corruption in CORRUPTIONS
+        for group in cell.groups:
+            recipe = load_recipe(*running._recipe_of(cell, group))
+            assert recipe.training.seed == cell.seed
+            if len(group) == 1:
+                assert (recipe.data.corruption, recipe.data.corruption_seed) == (cell.corruption, cell.seed)
+
+
+def test_the_main_table_is_what_the_issue_asks_for() -> None:
+    wanted = cells("main")
+    assert len(wanted) == 8 * 5 * 5
+    assert {cell.seed for cell in wanted} == set(range(5))
+
+
+def test_a_plan_can_be_restricted_to_arms_and_faults() -> None:
+    wanted = command.selected(cells("main"), "hard, sft,ptr")
+    assert {(cell.corruption, cell.arm) for cell in wanted} == {("hard", "sft"), ("hard", "ptr")}
+    assert len(wanted) == 10
+    assert command.selected(cells("main"), None) == cells("main")
+    with pytest.raises(InputError, match="oracel"):
+        command.selected(cells("main"), "hard,oracel")
+
+
+def test_every_arm_is_known_and_a_wrong_one_gets_the_nearest_name() -> None:
+    for name in (*RECIPES, *ABLATIONS, *WEIGHTINGS):
+        assert arm_of(name).name == name
+    assert arm_of("ptr+beta=0.75").overrides == ("beta=0.75",)
+    with pytest.raises(InputError, match="oracle"):
+        arm_of("oracel")
+
+
+def fake_run(cell: Cell, hashes: dict[str, str], commit: str, keep: bool) -> dict[str, Any]:
+    """In a process of its own: fails for one arm, and else says that it was run."""
+    if cell.arm == "ptr":
+        raise ValueError("diverged")
+    return {**line(cell.arm, seed=cell.seed), "successes": 1, "episodes": 2, "seconds": 3.0}
+
+
+def test_a_failed_run_takes_down_what_needs_it_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results.jsonl")
+    monkeypatch.setattr(command, "run_cell", fake_run)
+    wanted = {Cell("mt10-state", "hard", arm, 0): HASHES for arm in ("random", "ptr", "loss", "sft", "oracle")}
+    failed, left = command.run_all(wanted, 2, math.inf)
+    assert {cell.arm for cell in failed} == {"ptr", "random"}
+    assert left == []
+    assert "diverged" in capsys.readouterr().err
+    order = [read["arm"] for read in results.read_lines()]
+    assert sorted(order) == ["loss", "oracle", "sft"]
+    assert order.index("sft") < order.index("loss")
+
+
+def killed_run(cell: Cell, hashes: dict[str, str], commit: str, keep: bool) -> dict[str, Any]:
+    """Ends its own process, as the kernel does where memory is short."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def test_a_killed_process_ends_the_plan_and_says_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "run_cell", killed_run)
+    wanted = {Cell("mt10-state", "hard", arm, 0): HASHES for arm in ("sft", "ptr", "oracle")}
+    failed, left = command.run_all(wanted, 1, math.inf)
+    assert [cell.arm for cell in failed] == ["sft"]
+    assert [cell.arm for cell in left] == ["ptr", "oracle"]
+
+
+def endless_run(cell: Cell, hashes: dict[str, str], commit: str, keep: bool) -> dict[str, Any]:
+    """Of the first arm, a figure that no line can hold."""
+    return {**line(cell.arm), "successes": math.nan if cell.arm == "sft" else 1, "episodes": 2, "seconds": 3.0}
+
+
+def test_a_line_that_cannot_be_written_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results.jsonl")
+    monkeypatch.setattr(command, "run_cell", endless_run)
+    wanted = {Cell("mt10-state", "hard", arm, 0): HASHES for arm in ("sft", "oracle")}
+    failed, left = command.run_all(wanted, 1, math.inf)
+    assert [cell.arm for cell in failed] == ["sft"] and left == []
+    assert [read["arm"] for read in results.read_lines()] == ["oracle"]
+
+
+def test_a_finished_run_of_older_code_serves_only_where_it_is_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[str] = []
+    now = {"recipe_hash": "recipe", "data_hash": "data", "code_hash": "new"}
+    monkeypatch.setattr(running, "WORK", tmp_path)
+    monkeypatch.setattr(running, "hashes_of", lambda cell: now)
+    monkeypatch.setattr(running, "run_recipe", lambda recipe, overrides: trained.append(recipe.stem))
+    cell = Cell("mt10-state", "hard", "ptr", 0)
+    made_of = cell.folder.parent / "ptr.json"
+
+    def finished(**other: str) -> None:
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        (cell.folder / running.DONE_FILE).write_text("{}")
+        made_of.write_text(json.dumps({**now, "code_hash": "old", **other}))
+
+    finished()
+    assert running.train(cell, ("hand",), keep=True) == cell.folder
+    assert trained == []
+    for other, keep in (({}, False), ({"data_hash": "other"}, True), ({"recipe_hash": "other"}, True)):
+        finished(**other)
+        running.train(cell, ("hand",), keep=keep)
+        assert trained.pop() == "ptr"
+        assert not (cell.folder / running.DONE_FILE).exists()
+
+
+def test_no_run_begins_when_the_time_is_over() -> None:
+    wanted = {Cell("mt10-state", "hard", "sft", 0): HASHES}
+    assert command.run_all(wanted, 1, until=-1.0) == ({}, list(wanted))
+
+
+def test_a_second_command_in_the_same_checkout_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "WORK", tmp_path)
+    with command.alone(), pytest.raises(InputError, match="is running"), command.alone():
+        pass
+
+
+@pytest.mark.parametrize("argument", ["--seeds=0", "--jobs=0", "--minutes=nan", "--minutes=-1"])
+def test_wrong_arguments_are_one_line(argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["benchmarks.robustness", "smoke", argument])
+    with pytest.raises(InputError, match="at least 1"):
+        command.main()
+
+
+def test_a_hash_changes_with_what_it_stands_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "mt10-state" / "demonstrations-40-0"
+    write_table(coded_table([4, 3]), data)
+    monkeypatch.setattr(suites, "WORK", tmp_path)
+    made = {arm: running.hashes_of(Cell("mt10-state", "hard", arm, 0)) for arm in ("sft", "ptr", "random", "length")}
+    assert len({found["recipe_hash"] for found in made.values()}) == 4
+    assert made["sft"]["code_hash"] == made["ptr"]["code_hash"] != made["length"]["code_hash"]
+    assert running.hashes_of(Cell("mt10-state", "clean", "sft", 0))["recipe_hash"] != made["sft"]["recipe_hash"]
+    # A changed setting of PTR is one of the arm that deals out PTR's weights.
+    monkeypatch.setattr(running, "_settings", lambda cell: {"alpha": 0.5} if cell.arm == "ptr" else {"alpha": 0})
+    assert running.hashes_of(Cell("mt10-state", "hard", "random", 0))["recipe_hash"] != made["random"]["recipe_hash"]
+    running.data_hash.cache_clear()
+    # Stored otherwise, and told otherwise, they are the same demonstrations.
+    (stored,) = (data / "data").rglob("*.parquet")
+    pq.write_table(pq.read_table(stored), stored, compression="none")
+    (data / "meta" / "recording.json").write_text("{}")
+    assert running.hashes_of(Cell("mt10-state", "hard", "sft", 0))["data_hash"] == made["sft"]["data_hash"]
+    running.data_hash.cache_clear()
+    (data / "videos").mkdir()
+    (data / "videos" / "film.mp4").write_bytes(b"a film")
+    assert running.hashes_of(Cell("mt10-state", "hard", "sft", 0))["data_hash"] != made["sft"]["data_hash"]
+    running.data_hash.cache_clear()
+    shutil.rmtree(data)
+    other = coded_table([4, 3])
+    other.columns["action"][2] += 1.0
+    write_table(other, data)
+    assert running.hashes_of(Cell("mt10-state", "hard", "sft", 0))["data_hash"] != made["sft"]["data_hash"]
+    running.data_hash.cache_clear()
+
+
+def test_robots_and_pictures_count_where_they_decide_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def code_of(suite: str, arm: str = "sft") -> str:
+        running.code_hash.cache_clear()
+        return running.hashes_of(Cell(suite, "hard", arm, 0))["code_hash"]
+
+    suites_of = ("mt10-state", "mt10-pixels", "cross-embodiment")
+    monkeypatch.setattr(running, "data_hash", lambda *folders: "data")
+    before = [code_of(suite) for suite in suites_of]
+    floored = code_of("mt10-state", "oracle-floor"), code_of("mt10-state", "oracle")
+    read = running._code_of
+    changed = {"rendering.py": (False, True, False), "unified.py": (False, False, True)}
+    for name, expected in changed.items():
+        monkeypatch.setattr(running, "_code_of", lambda file, name=name: read(file) + "!" * (file.name == name))
+        assert tuple(code_of(suite) != old for suite, old in zip(suites_of, before, strict=True)) == expected
+    monkeypatch.setattr(running, "_code_of", lambda file: read(file) + "!" * (file.name == "calibration.py"))
+    now = code_of("mt10-state", "oracle-floor"), code_of("mt10-state", "oracle")
+    assert now[0] != floored[0] and now[1] == floored[1]
+    monkeypatch.setattr(running, "_code_of", read)
+    robots = tmp_path / "robots"
+    shutil.copytree(running.DESCRIPTIONS, robots)
+    monkeypatch.setattr(running, "DESCRIPTIONS", robots)
+    assert [code_of(suite) for suite in suites_of] == before
+    next(robots.glob("*.yaml")).write_text("other")
+    assert [code_of(suite) == old for suite, old in zip(suites_of, before, strict=True)] == [True, True, False]
+    running.code_hash.cache_clear()
+
+
+def test_the_policy_to_begin_with_is_one_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[str] = []
+    monkeypatch.setattr(running, "data_hash", lambda *folders: "data")
+    monkeypatch.setattr(running, "run_recipe", lambda recipe, overrides: trained.append(recipe.stem))
+    begun = SUITES["mt10-posttrain"].start
+    for checkout in ("one", "two"):
+        monkeypatch.setattr(suites, "WORK", tmp_path / checkout)
+        running.train_start(begun)
+        made = json.loads(begun.folder.with_suffix(".json").read_text())
+        assert made == json.loads((tmp_path / "one" / "start" / f"{begun.folder.name}.json").read_text())
+    assert len(trained) == 2
+    # Of other code: made anew, unless what stands there will do.
+    begun.folder.mkdir()
+    (begun.folder / running.DONE_FILE).write_text("{}")
+    begun.folder.with_suffix(".json").write_text(json.dumps({**made, "code_hash": "old"}))
+    running.train_start(begun, keep=True)
+    assert len(trained) == 2
+    running.train_start(begun)
+    assert len(trained) == 3 and not begun.folder.exists()
+
+
+def test_a_fit_is_made_again_where_code_or_data_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suites, "WORK", tmp_path)
+    data, results_file = tmp_path / "mt10-state" / "demonstrations-40-0", tmp_path / "results.json"
+    write_table(coded_table([4, 3]), data)
+    made: list[str] = []
+
+    def fill(keep: bool = False) -> list[str]:
+        made.clear()
+        running.data_hash.cache_clear()
+        cells = [{"corruption": name, "seed": 0} for name in ("hard", "clean")]
+        fits.fill(results_file, cells, lambda cell: {"n": made.append(cell["corruption"])}, keep=keep)
+        lines = json.loads(results_file.read_text())
+        assert sorted(line["corruption"] for line in lines) == ["clean", "hard"]
+        return made.copy()
+
+    assert fill() == ["hard", "clean"] and fill() == []
+    monkeypatch.setattr(fits, "code_hash", lambda modules: "other")
+    assert fill(keep=True) == []
+    assert fill() == ["hard", "clean"] and fill() == []
+    shutil.rmtree(data)
+    write_table(coded_table([5, 3]), data)
+    assert fill(keep=True) == ["hard", "clean"]
+    running.data_hash.cache_clear()
+
+
+def test_a_neighbour_is_the_nearest_of_another_episode() -> None:
+    cut = cut_transitions(ChunkDataset(coded_table([30] * 6), chunk_size=4, target_offset=4))
+    episodes = torch.tensor([4, 0, 2])
+    rows = with_neighbours(cut, episodes, 4, torch.Generator().manual_seed(0)).view(3, 8)
+    own = cut.episode[rows] == episodes[:, None]
+    assert own.tolist() == [[True] * 4 + [False, True] * 2] * 3
+    # The same draws, and of each anchor every distance.
+    again = torch.Generator().manual_seed(0)
+    anchors = batch_of(cut, episodes, 4, again).view(3, 8)[:, :4:2].flatten()
+    time = (torch.rand(3, 16, generator=again) * cut.count[episodes, None]).long()
+    others = (cut.first[episodes, None] + time).flatten()
+    for anchor, near in zip(anchors.tolist(), rows[:, 4::2].flatten().tolist(), strict=True):
+        apart = others[cut.episode[others] != cut.episode[anchor]]
+        away = (cut.contexts(apart) - cut.contexts(torch.tensor([anchor]))).norm(dim=1)
+        found = (cut.contexts(torch.tensor([near])) - cut.contexts(torch.tensor([anchor]))).norm()
+        assert float(found) == pytest.approx(float(away.min()), abs=1e-4)
+
+
+def test_the_figures_of_a_score_are_per_fault_against_fault_free_episodes() -> None:
+    table = coded_table([2, 2, 2, 2])
+    noisy, foreign = np.array([False, True, False, False]), np.array([False, False, True, False])
+    truth = CorruptionTruth("made", 0, table.episode_index, {"noise": noisy, "foreign_actions": foreign})
+    score = [3.0, 1.0, 0.0, 2.0, 5.0, 5.0, 4.0, 2.0]
+    weight = [4.0, 4.0, 1.0, 1.0, 4.0, 4.0, 4.0, 4.0]
+    valid = [True] * 7 + [False]
+    scores = pd.DataFrame({"score": score, "weight": weight, "valid": valid})
+    found = score_figures(scores, table, truth)
+    # Fault-free chunks score 3, 1 and 4, their episodes 2 and 4; noisy ones 0 and 2, foreign ones 5 and 5.
+    assert found["auroc_sample"]["noise"] == pytest.approx(5 / 6)
+    assert found["auroc_episode"] == {"noise": 1.0, "foreign_actions": 0.0, "any": 0.5}
+    assert found["ess"] == pytest.approx(26.0**2 / (6 * 16 + 2) / 8)
+    assert found["weight_quantiles"][0] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changed", "keep", "again"),
+    [
+        ({}, False, False),
+        ({"recipe_hash": "other"}, True, True),
+        ({"data_hash": "other"}, True, True),
+        ({"code_hash": "other"}, False, True),
+        ({"code_hash": "other"}, True, False),
+    ],
+)
+def test_only_what_changed_is_run_again(
+    changed: dict[str, str], keep: bool, again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "hashes_of", lambda cell: HASHES)
+    cell = Cell("mt10-state", "ln-severe", "sft", 0)
+    made = line("sft", "ln", "severe", **changed)
+    assert (command.missing_of([cell], [made], keep) == {cell: HASHES}) is again
+    assert command.missing_of([Cell("mt10-state", "ln-severe", "sft", 1)], [made], keep)
+
+
+def test_a_newer_line_replaces_an_older_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results.jsonl")
+    monkeypatch.setattr(results, "WORK", tmp_path)
+    for found in (line("sft", successes=1), line("ptr", successes=2), line("sft", successes=3)):
+        results.append(found)
+    assert {(read["arm"], read["successes"]) for read in results.read_lines()} == {("sft", 3), ("ptr", 2)}
+    results.append(line("sft", suite="smoke-cross"))
+    assert len(results.read_lines()) == 2
+    assert [read["suite"] for read in results.read_lines(smoke=True)] == ["smoke-cross"]
+
+
+def test_a_line_cut_short_is_no_run_and_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results.jsonl")
+    results.append(line("sft"))
+    with results.RESULTS.open("a") as file:
+        file.write('{"suite": "mt10-')
+    results.append(line("ptr"))
+    assert [read["arm"] for read in results.read_lines()] == ["sft", "ptr"]
+
+
+def test_texts_do_not_change_the_hash_of_code(tmp_path: Path) -> None:
+    file = tmp_path / "a.py"
+
+    def code(text: str) -> str:
+        file.write_text(text)
+        return running._code_of(file)
+
+    plain = code("def f(x):\n    return x + 1\n")
+    assert plain == code('"""Module."""\n\n# why\ndef f(x):\n    """What."""\n    return x + 1\n')
+    assert plain != code("def f(x):\n    return x + 2\n")
+
+
+def test_tables_leave_empty_what_was_not_run_and_put_nothing_beside_their_marks(tmp_path: Path) -> None:
+    tasks = SUITES["mt10-state"].tasks
+    found = [
+        line(arm, outcomes=dict.fromkeys(reversed(tasks), marks))
+        for arm, marks in (("sft", "1100"), ("oracle", "1111"))
+    ]
+    made = report.outcomes_by_cell(found)
+    table = report.success_table(made, "mt10-state", ["hard", "clean"], ["sft", "oracle", "ptr"])
+    assert "| `sft` | 50.0 [35, 65] (1) |  |" in table
+    assert "| `oracle` | 100.0 [91, 100] (1)<br>+50.0" in table
+    assert "| `ptr` |  |  |" in table
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- begin: main -->\nold\n<!-- end: main -->\nafter\n")
+    report.put_into(page, {"main": table, "other": "nothing"})
+    report.put_into(page, {"main": table})
+    assert page.read_text() == f"before\n<!-- begin: main -->\n{table}\n<!-- end: main -->\nafter\n"
+
+
+def test_a_mixture_is_one_run_of_all_its_sources_and_specialists_are_one_of_each() -> None:
+    generalist, specialists = (Cell("cross-embodiment", "hard", arm, 1) for arm in ("oracle", "specialists"))
+    assert generalist.groups == (("hand", "joints"),) and specialists.groups == (("hand",), ("joints",))
+    rows = generalist.definition.rows
+    assert len(rows) == 20 and {"reach-v3 hand", "reach-v3 joints"} <= set(rows)
+    weights = {control: Path(f"{control}.parquet") for control in ("hand", "joints")}
+    recipe = load_recipe(*running._recipe_of(generalist, ("hand", "joints"), weights))
+    sources = [SourceSpec.parse(json.loads(text), number) for number, text in enumerate(recipe.data.sources)]
+    assert [source.embodiment for source in sources] == ["metaworld_sawyer", "metaworld_sawyer_joints"]
+    assert [source.weights for source in sources] == ["hand.parquet", "joints.parquet"]
+    assert {source.corruption for source in sources} == {"hard"} and {
+        source.corruption_seed for source in sources
+    } == {1}
+    steps = []
+    for group in specialists.groups:
+        recipe = load_recipe(*running._recipe_of(specialists, group))
+        assert recipe.data.dataset == str(specialists.definition.demonstrations_of(1, *group))
+        assert (recipe.data.corruption, recipe.data.corruption_seed) == ("hard", 1)
+        steps.append(recipe.training.max_steps)
+    assert sum(steps) == load_recipe(*running._recipe_of(generalist, ("hand", "joints"))).training.max_steps
+    assert len({str(specialists.folder_of(group)) for group in specialists.groups}) == 2
+
+
+def test_suites_have_known_tasks_and_goals_come_in_pairs() -> None:
+    from hf_ptr.envs.tasks import INSTRUCTIONS
+
+    for suite in SUITES.values():
+        assert set(suite.tasks) <= set(INSTRUCTIONS)
+    scenes = [task.split("-")[0] for task in suites.GOAL_TASKS]
+    assert all(scenes.count(scene) == 2 for scene in scenes)

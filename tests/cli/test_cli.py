@@ -1,0 +1,347 @@
+"""The command line as users meet it: a process of its own, exit codes, one line for each mistake, nothing written."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from command_line import ROOT, hf_ptr, the_line
+
+from hf_ptr.cli import main
+from hf_ptr.data.lerobot.reader import read_dataset
+from hf_ptr.data.score_file import read_weights
+from hf_ptr.data.weight_histograms import read_histograms
+from hf_ptr.runs import score_dataset as scores_module
+from hf_ptr.scoring import fit as fitting
+
+RECIPE = ROOT / "recipes" / "vla" / "metaworld_state" / "ptr.yaml"
+SHORT = [
+    "max_steps=6",
+    "per_device_train_batch_size=16",
+    "expert_size=32",
+    "num_expert_layers=1",
+    "warmup_steps=1",
+    "nce_warmup_steps=2",
+    "logging_steps=2",
+    "disable_tqdm=true",
+]
+
+
+def train(dataset: Path, out: Path, *overrides: str, before: str | None = None) -> subprocess.CompletedProcess[str]:
+    return hf_ptr("train", RECIPE, f"dataset={dataset}", f"output_dir={out}", *SHORT, *overrides, before=before)
+
+
+@pytest.fixture(scope="module")
+def run_folder(metaworld_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "ptr"
+    result = train(metaworld_dataset, out)
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+def test_train_leaves_a_run_that_says_what_made_it(metaworld_dataset: Path, run_folder: Path) -> None:
+    names = {path.name for path in run_folder.iterdir()}
+    assert {"config.json", "model.safetensors", "scorer", "belief_tokenizer", "recipe.yaml"} <= names
+    assert f"dataset: {metaworld_dataset}" in (run_folder / "recipe.yaml").read_text()
+    before = (run_folder / "model.safetensors").stat().st_mtime_ns
+    again = train(metaworld_dataset, run_folder)
+    assert again.returncode == 0 and (run_folder / "model.safetensors").stat().st_mtime_ns == before
+    other = train(metaworld_dataset, run_folder, "seed=5")
+    assert "holds a run with another seed" in the_line(other)
+
+
+def test_accelerate_launch_is_the_same_run(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "launched"
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "1",
+        "-m",
+        "hf_ptr.train",
+    ]
+    command = [*launch, str(RECIPE), f"dataset={metaworld_dataset}", f"output_dir={out}", *SHORT]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    assert (out / "model.safetensors").read_bytes() == (run_folder / "model.safetensors").read_bytes()
+
+
+def test_an_interrupted_run_goes_on(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
+    kill = (
+        "import os, signal\nfrom transformers import TrainerCallback\n"
+        "from hf_ptr.runs import run\n"
+        "class Kill(TrainerCallback):\n"
+        "    def on_step_end(self, args, state, control, **kwargs):\n"
+        "        if state.global_step == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "build = run.build_trainer\n"
+        "def with_kill(recipe):\n"
+        "    trainer = build(recipe); trainer.add_callback(Kill()); return trainer\n"
+        "run.build_trainer = with_kill\n"
+    )
+    out = tmp_path / "killed"
+    killed = train(metaworld_dataset, out, "save_steps=3", before=kill)
+    assert killed.returncode == -9 and (out / "checkpoint-3").is_dir()
+    went_on = train(metaworld_dataset, out, "save_steps=3")
+    assert went_on.returncode == 0, went_on.stderr
+    assert read_histograms(out) == read_histograms(run_folder) != []
+    assert (out / "model.safetensors").read_bytes() == (run_folder / "model.safetensors").read_bytes()
+
+
+def test_evaluate_in_the_environment(run_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    result = hf_ptr(
+        "evaluate", run_folder, "--env", "metaworld", "--tasks", "reach", "--episodes", 2, "--max-steps", 30,
+        "--workers", 1, "--json", file,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    arm = json.loads(file.read_text())["arms"]["ptr"]
+    assert arm["episodes"] == 2 and 0 <= arm["interval"][0] <= arm["success"] <= arm["interval"][1] <= 1
+    assert "reach" in result.stdout
+
+
+def test_evaluate_on_a_dataset(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    result = hf_ptr("evaluate", run_folder, "--dataset", metaworld_dataset, "--episodes", "6:8", "--json", file)
+    assert result.returncode == 0, result.stderr
+    arm = json.loads(file.read_text())["arms"]["ptr"]
+    assert arm["episodes"] == 2 and arm["action_mae"]["mean"] > 0
+
+
+def test_score_fits_scorers_where_there_is_no_policy(
+    metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    # A few steps are enough to see the way of the data; what many find is measured by the benchmark.
+    monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 3)
+    out = tmp_path / "scores.parquet"
+    arguments = ["score", str(metaworld_dataset), "--fit", "--observation", "observation.environment_state"]
+    arguments += ["--corruption", "ani-severe"]
+    with pytest.raises(SystemExit) as done:
+        main([*arguments, "--out", str(out)])
+    assert done.value.code == 0
+    scores, table = pd.read_parquet(out), read_dataset(metaworld_dataset)
+    assert scores["index"].tolist() == table.frame_id.tolist()
+    assert read_weights(out, table) == pytest.approx(scores.weight.to_numpy())
+    printed = capsys.readouterr().out
+    assert "episodes of least weight" in printed and "weights=" in printed
+    assert "known fault noise: 2 episodes, AUROC" in printed
+    reported = hf_ptr("report", out)
+    assert reported.returncode == 0, reported.stderr
+    page = out.with_suffix(".html").read_text()
+    assert "State and action along the episode" in page and "known fault: noise" in page
+
+
+@pytest.mark.parametrize("arguments", [[], ["--fit", "--scorer", "run"]])
+def test_score_needs_one_of_a_run_and_fit(arguments: list[str], metaworld_dataset: Path, tmp_path: Path) -> None:
+    result = hf_ptr("score", metaworld_dataset, *arguments, "--out", tmp_path / "scores.parquet")
+    assert result.returncode == 2
+    assert "--fit" in result.stderr and "\n" not in result.stderr.strip()
+
+
+def test_score_writes_a_row_a_frame(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
+    files = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    for file in files:
+        result = hf_ptr("score", metaworld_dataset, "--scorer", run_folder, "--out", file)
+        assert result.returncode == 0, result.stderr
+    scores = pd.read_parquet(files[0])
+    pd.testing.assert_frame_equal(scores, pd.read_parquet(files[1]))
+    frames = json.loads((metaworld_dataset / "meta" / "info.json").read_text())["total_frames"]
+    assert scores["index"].tolist() == list(range(frames))
+    assert list(scores.columns) == [
+        "index", "episode_index", "frame_index", "task_index", "source", "score", "weight", "valid", "scorer",
+    ]  # fmt: skip
+    assert scores.weight.between(0.25, 4.0).all() and np.isfinite(scores.score).all()
+    assert (scores.weight[~scores.valid] == 1.0).all() and scores.valid.mean() > 0.5
+    assert scores.weight[scores.valid].std() > 0
+
+
+def test_a_score_by_a_run_goes_on_where_it_was_stopped(
+    metaworld_dataset: Path, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "scores.parquet"
+    command = ["score", metaworld_dataset, "--scorer", run_folder, "--out", out]
+    monkeypatch.setattr(scores_module, "CHUNKS_A_BATCH", 64)
+    assert hf_ptr(*command).returncode == 0
+    whole = pd.read_parquet(out)
+    out.unlink()
+    monkeypatch.setattr(scores_module, "KEEP_EVERY", 0.0)
+    remember, batches = scores_module.PTRObjective.remember, []
+
+    def interrupted(self: object) -> None:
+        batches.append(1)
+        if len(batches) == 20:
+            raise KeyboardInterrupt
+        remember(self)
+
+    monkeypatch.setattr(scores_module.PTRObjective, "remember", interrupted)
+    assert hf_ptr(*command).returncode == 130 and not out.exists() and (tmp_path / ".scores.parts").is_dir()
+    went_on = hf_ptr(*command)
+    assert went_on.returncode == 0 and [path.name for path in tmp_path.iterdir()] == ["scores.parquet"]
+    pd.testing.assert_frame_equal(pd.read_parquet(out), whole, check_exact=True)
+    # Some batches to fill the queue, then all; the last one before the interrupt was made again.
+    assert len(batches) < 2 * 20
+
+
+def test_report_of_a_run(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    result = hf_ptr("report", run_folder, "--compare", run_folder, "--out", out)
+    assert result.returncode == 0, result.stderr
+    page = out.read_text()
+    # The run keeps no weights; they are those of its scorer on what it trained on.
+    assert "identification accuracy: A from" in page and "State and action along the episode" in page
+    assert "Early: the batches up to step 4" in page
+    refused = hf_ptr("report", run_folder, "--dataset", tmp_path, "--out", tmp_path / "other.html")
+    assert "meta/info.json" in the_line(refused) and not (tmp_path / "other.html").exists()
+    assert "end it in .html" in the_line(hf_ptr("report", run_folder, "--out", tmp_path))
+
+
+def broken(dataset: Path, folder: Path, value: float) -> Path:
+    """A copy with one action that is no number."""
+    copy = Path(shutil.copytree(dataset, folder / "broken"))
+    file = next((copy / "data").rglob("*.parquet"))
+    table = pq.read_table(file)
+    actions = np.array(table["action"].to_pylist(), dtype=np.float32)
+    actions[40, 2] = value
+    column = pa.FixedSizeListArray.from_arrays(pa.array(actions.ravel()), 4)
+    pq.write_table(table.set_column(table.schema.get_field_index("action"), "action", column), file)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["chunk_size=400", "n_action_steps=8"], "chunk_size 400 is longer than every episode"),
+        (["w_maxx=3"], "unknown key 'w_maxx' on the command line. Did you mean 'w_max'?"),
+        (["observation_features=[observation.sate]"], "Did you mean 'observation.state'?"),
+        (["episodes=0:99"], "has no episode 8; its episodes lie in 0..7"),
+        (["corruption=hrad"], "Did you mean 'hard'?"),
+        (["policy=nowhere"], "cannot be set with policy: nowhere brings its own; remove the key"),
+        (["num_attention_heads=5"], "unknown key 'num_attention_heads'"),
+        (["n_action_steps=17"], "n_action_steps is 17; it must lie in 1..16"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(
+    metaworld_dataset: Path, tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    result = train(metaworld_dataset, tmp_path / "out", *overrides)
+    assert message in the_line(result)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_policy_that_is_there_brings_its_own_size(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
+    refused = train(metaworld_dataset, tmp_path / "out", f"policy={run_folder}", "chunk_size=8")
+    assert "cannot be set with policy" in the_line(refused) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_actions_that_are_no_numbers(metaworld_dataset: Path, tmp_path: Path, value: float) -> None:
+    result = train(broken(metaworld_dataset, tmp_path, value), tmp_path / "out")
+    line = the_line(result)
+    assert "action" in line and "episode 0" in line and "frame 40" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_no_dataset(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "meta/info.json" in the_line(train(tmp_path / "empty", tmp_path / "out"))
+    assert str(tmp_path / "nothing") in the_line(train(tmp_path / "nothing", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_with_other_things_in_it(metaworld_dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("draft")
+    assert "is not empty and no run of ours" in the_line(train(metaworld_dataset, tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_unknown_tasks_commands_and_checkpoints(tmp_path: Path, run_folder: Path) -> None:
+    unknown = hf_ptr("record", "metaworld", "--tasks", "raech", "--out", tmp_path / "data")
+    assert "Did you mean 'reach" in the_line(unknown) and not (tmp_path / "data").exists()
+    assert "No such command 'recrod'" in the_line(hf_ptr("recrod"))
+    assert "meta/info.json" in the_line(hf_ptr("evaluate", run_folder, "--dataset", tmp_path))
+    assert "pass one of --env" in the_line(hf_ptr("evaluate", run_folder))
+    assert "unknown environment 'metawrld'. Did you mean 'metaworld'?" in the_line(
+        hf_ptr("evaluate", run_folder, "--env", "metawrld")
+    )
+    libero = hf_ptr("evaluate", run_folder, "--env", "libero", "--suite", "libero_goal", "--json", tmp_path / "r.json")
+    assert "LIBERO is not installed; pip install 'hf-libero>=0.1.4,<0.2'" in the_line(libero)
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_no_space_left(metaworld_dataset: Path, tmp_path: Path) -> None:
+    # A real refusal by the operating system: files over 20 kB cannot be written in this process.
+    limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
+    recorded = hf_ptr(
+        "record", "metaworld", "--tasks", "reach", "--episodes", 3, "--workers", 1, "--out", tmp_path / "data",
+        before=limit,
+    )  # fmt: skip
+    assert "space" in the_line(recorded)
+    assert list(tmp_path.iterdir()) == []
+    trained = train(metaworld_dataset, tmp_path / "out", before=limit)
+    assert "no space left" in the_line(trained)
+    assert not (tmp_path / "out" / "train_results.json").exists()
+
+
+def test_a_dry_run_says_what_it_would_do_and_writes_nothing(metaworld_dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = hf_ptr("train", RECIPE, f"dataset={metaworld_dataset}", f"output_dir={out}", *SHORT, "--dry-run")
+    assert result.returncode == 0 and not out.exists()
+    # The table folds what is wider than the terminal.
+    shown = "".join(result.stdout.split())
+    for said in ("episodes8", "classVLAPolicy", "PTRaspublished", "KiBofvectors", f"folder{out}"):
+        assert said in shown
+    wrong = hf_ptr("train", RECIPE, f"dataset={metaworld_dataset}", f"output_dir={out}", "w_maxx=3", "--dry-run")
+    assert "Did you mean 'w_max'?" in the_line(wrong)
+
+
+def test_a_run_is_not_gone_on_with_on_other_data(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
+    began = json.loads((run_folder / "data.json").read_text())
+    assert began["train"][0]["episodes"] == 8
+    changed, out = Path(shutil.copytree(metaworld_dataset, tmp_path / "data")), tmp_path / "out"
+    first = train(changed, out, "max_steps=2")
+    assert first.returncode == 0, first.stderr
+    (out / "train_results.json").unlink()
+    file = next((changed / "data").rglob("*.parquet"))
+    table = pq.read_table(file)
+    actions = np.array(table["action"].to_pylist(), dtype=np.float32)
+    actions[0, 0] += 0.01
+    column = pa.FixedSizeListArray.from_arrays(pa.array(actions.ravel()), 4)
+    pq.write_table(table.set_column(table.schema.get_field_index("action"), "action", column), file)
+    assert "holds a run on other data" in the_line(train(changed, out, "max_steps=2"))
+
+
+def test_quiet_says_only_what_is_wrong(tmp_path: Path) -> None:
+    quiet = hf_ptr("--quiet", "doctor")
+    assert quiet.returncode == 0 and quiet.stdout == ""
+    assert "meta/info.json" in the_line(hf_ptr("-q", "score", tmp_path, "--fit", "--out", tmp_path / "s.parquet"))
+
+
+def test_doctor_finds_what_the_tests_need() -> None:
+    found = json.loads(hf_ptr("doctor", "--json").stdout)
+    assert found["packages"]["torch"] and found["devices"][-1] == "cpu"
+    assert found["rendering"] in ("egl", "osmesa", "glfw", "cgl") and found["codecs"]["av1"]
+    assert "video codecs" in hf_ptr("doctor").stdout
+
+
+def test_no_color_is_obeyed() -> None:
+    colored = "import os; os.environ |= {'FORCE_COLOR': '1', 'TERM': 'xterm'}"
+    plain = colored + "; os.environ['NO_COLOR'] = '1'"
+    assert "\x1b[1;36m" in hf_ptr("--help", before=colored).stdout
+    assert not re.search(r"\x1b\[[\d;]*3\dm", hf_ptr("--help", before=plain).stdout)
+
+
+def test_help_names_every_command() -> None:
+    result = hf_ptr("--help", before="")
+    assert result.returncode == 0
+    assert all(name in result.stdout for name in ("record", "train", "evaluate", "score", "report", "doctor", "demo"))

@@ -1,0 +1,119 @@
+"""Comfort of the command line: examples in every help, completion, no colours where none are wanted, quiet, JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from command_line import hf_ptr, the_line
+from data_helpers import LENGTH, drifting_table
+
+from hf_ptr.cli import app
+from hf_ptr.data.lerobot.writer import write_table
+from hf_ptr.scoring import fit as fitting
+
+
+def commands(command: Any, words: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Every command, groups of them included."""
+    found = [words] if words else []
+    for name, inner in getattr(command, "commands", {}).items():
+        found += commands(inner, (*words, name))
+    return found
+
+
+def run(*arguments: str, **environment: str) -> str:
+    """What a new process prints; as in a terminal of its own, not in that of the tests."""
+    apart = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "TERM")}
+    script = f"from hf_ptr.cli import main\nmain({list(arguments)!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env={**apart, **environment}
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("words", commands(typer.main.get_command(app)), ids=" ".join)
+def test_every_help_has_examples(words: tuple[str, ...]) -> None:
+    shown = hf_ptr(*words, "--help")
+    assert shown.returncode == 0, shown.stderr
+    assert "Example" in shown.stdout and f"hf-ptr {' '.join(words)}" in " ".join(shown.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"), [("tr", {"train"}), ("re", {"record", "report"}), ("score --f", {"--fit"})]
+)
+def test_a_shell_completes_commands_and_options(typed: str, completed: set[str]) -> None:
+    line = f"hf-ptr {typed}"
+    asked = {"_HF_PTR_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+    script = "import sys\nfrom hf_ptr.cli import main\nsys.argv = ['hf-ptr']\nmain()"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env={**os.environ, **asked}
+    )
+    assert set(done.stdout.split()) == completed, done.stderr
+
+
+def test_the_script_for_the_shell_is_there() -> None:
+    # What --install-completion and --show-completion do, which look for the shell that they were started from.
+    assert "_HF_PTR_COMPLETE=complete_bash" in run(_HF_PTR_COMPLETE="source_bash")
+
+
+def test_no_color_is_obeyed() -> None:
+    color = re.compile(r"\x1b\[[\d;]*3[0-7]")
+    assert color.search(run("--help", FORCE_COLOR="1", TERM="xterm-256color"))
+    assert not color.search(run("--help", FORCE_COLOR="1", TERM="xterm-256color", NO_COLOR="1"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_table(drifting_table([LENGTH] * 8), tmp_path_factory.mktemp("comfort") / "data")
+
+
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 2)
+    monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "rounds", 1)
+
+
+CHUNKS = ("--chunk-size", 8, "--target-offset", 8)
+
+
+def test_scores_as_json_and_quietly(data: Path, tmp_path: Path, few_steps: None) -> None:
+    out = tmp_path / "scores.parquet"
+    told = hf_ptr("score", data, "--fit", *CHUNKS, "--corruption", "foreign", "--json", "--out", out)
+    assert told.returncode == 0 and told.stderr == "", told.stderr
+    found = json.loads(told.stdout)
+    assert found["frames"] == 8 * LENGTH and found["with_target"] == 8 * (LENGTH - 8) and found["scores"] == str(out)
+    assert sorted(one["episode"] for one in found["episodes"]) == list(range(8))
+    weights = [one["weight"] for one in found["episodes"]]
+    assert weights == sorted(weights) and 0 < found["ess"] <= 1
+    assert found["faults"][0]["fault"] == "foreign_actions" and 0 <= found["faults"][0]["auroc"] <= 1
+    quiet = hf_ptr("--quiet", "score", data, "--fit", *CHUNKS, "--out", out)
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+    assert "TQDM_DISABLE" not in os.environ
+
+
+def test_a_plan_as_json(metaworld_dataset: Path, tmp_path: Path) -> None:
+    recipe = Path(__file__).resolve().parents[2] / "recipes" / "vla" / "metaworld_state" / "sft.yaml"
+    given = [f"dataset={metaworld_dataset}", f"output_dir={tmp_path / 'out'}"]
+    plan = json.loads(hf_ptr("train", recipe, *given, "--dry-run", "--json").stdout)
+    assert plan["data"]["episodes"] == 8 and "MiB" in plan["memory"]["activations"]
+    assert "--json goes with --dry-run" in the_line(hf_ptr("train", recipe, *given, "--json"))
+
+
+def test_a_device_that_is_not_here_and_several_processes(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "scores.parquet"
+    for device in ("cuda:7", "gpu"):
+        refused = hf_ptr("score", data, "--fit", *CHUNKS, "--device", device, "--out", out)
+        assert f"--device {device} cannot be used here" in the_line(refused)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "--fit works in one process" in the_line(hf_ptr("score", data, "--fit", *CHUNKS, "--out", out))
+    assert list(tmp_path.iterdir()) == []

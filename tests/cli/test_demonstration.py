@@ -1,0 +1,46 @@
+"""The demo, at a size of seconds: every stage really runs; recording, training and rollouts run once."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from hf_ptr.cli import demonstration
+from hf_ptr.cli.demonstration import ARMS, run_demo
+from hf_ptr.errors import InputError
+from hf_ptr.report.evidence import read_scores
+
+TASKS = ("reach-v3", "drawer-close-v3")
+
+
+def test_the_demo_goes_all_the_way_and_only_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demonstration, "DEFAULT_TASKS", TASKS)
+    out, sizes = tmp_path / "demo", {"episodes": 6, "rollouts": 1, "max_steps": 3, "workers": 1}
+    summary = json.loads(run_demo(out, **sizes).read_text())
+    assert tuple(summary["arms"]) == ARMS == ("sft", "ptr", "calibrated")
+    assert all(arm["episodes"] == len(TASKS) for arm in summary["arms"].values())
+    scores, _ = read_scores(out / "ptr_weights.parquet")
+    assert scores.episode_index.nunique() == 6 * len(TASKS) and set(scores.fault.unique()) > {""}
+    page = (out / "report.html").read_text()
+    assert "calibrated" in page and "foreign_actions" in page
+    shown = re.sub(r"[│┃\s]+", " ", capsys.readouterr().out)
+    assert set(summary["mean_weight"]) == {"ptr", "calibrated"}
+    for arm, weight in summary["mean_weight"].items():
+        assert 0.25 <= min(weight.values()) <= max(weight.values()) <= 4.0
+        assert f" {arm} {weight['fault-free']:.2f} {weight['faulty']:.2f} " in shown
+
+    def times() -> dict[Path, int]:
+        kept = [*out.rglob("*.safetensors"), *(out / "data").rglob("*.*"), *(out / "rollouts").rglob("*.*")]
+        return {path: path.stat().st_mtime_ns for path in kept}
+
+    made = times()
+    assert sum(path.suffix == ".safetensors" for path in made) >= len(ARMS) and any((out / "rollouts").rglob("*.*"))
+    again = json.loads(run_demo(out, **sizes).read_text())
+    assert again["arms"] == summary["arms"] and times() == made
+    with pytest.raises(InputError, match="holds a demo of other settings"):
+        run_demo(out, **{**sizes, "rollouts": 2})

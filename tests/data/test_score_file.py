@@ -1,0 +1,120 @@
+"""Weights of a score file, and the regression that uses them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from data_helpers import coded_table
+from model_helpers import objective, run, tiny_batch, tiny_model
+from recipe_helpers import recipe
+
+from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.lerobot.reader import read_dataset
+from hf_ptr.data.score_file import read_weights, write_scores
+from hf_ptr.errors import InputError
+from hf_ptr.functional import self_normalized_mean
+from hf_ptr.runs.run import run_recipe
+
+
+def score_file(folder: Path, index: Any, weight: Any) -> Path:
+    return write_scores(pd.DataFrame({"index": index, "weight": weight}), folder / "scores.parquet")
+
+
+def test_weights_are_found_by_frame_whatever_their_order(tmp_path: Path) -> None:
+    table = coded_table([5, 4, 6])
+    index = np.arange(15)[::-1]
+    path = score_file(tmp_path, index, index / 10)
+    selected = table.select([2, 0])
+    np.testing.assert_allclose(read_weights(path, selected), selected.frame_id / 10)
+
+
+@pytest.mark.parametrize(
+    ("index", "weight", "complaint"),
+    [
+        ([0, 1, 2], [1.0, -0.1, 1.0], "frame 1 is -0.1"),
+        ([0, 1, 2], [1.0, 1.0, np.nan], "missing value in row 2"),
+        ([0, 1, 2], [np.inf, 1.0, 1.0], "frame 0 is inf"),
+        ([0, 1, 1, 2], [1.0, 1.0, 2.0, 1.0], "two weights for frame 1"),
+        ([0, 2], [1.0, 1.0], "no weight for frame 1"),
+        ([], [], "no weight for frame 0"),
+        ([0, 1, 2], [0.0, 0.0, 0.0], "every weight"),
+    ],
+)
+def test_a_wrong_score_file_is_one_line(index: Any, weight: Any, complaint: str, tmp_path: Path) -> None:
+    path = score_file(tmp_path, np.array(index, dtype=np.int64), np.array(weight, dtype=np.float64))
+    with pytest.raises(InputError, match=complaint) as caught:
+        read_weights(path, coded_table([3]))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_or_damaged_score_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        read_weights(tmp_path / "none.parquet", coded_table([3]))
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 but no more")
+    with pytest.raises(InputError, match="is damaged"):
+        read_weights(tmp_path / "bad.parquet", coded_table([3]))
+
+
+@pytest.mark.parametrize(("name", "lengths"), [("episode_index", [3, 6]), ("frame_index", [4, 5])])
+def test_a_score_file_of_another_dataset_is_refused(name: str, lengths: list[int], tmp_path: Path) -> None:
+    table, other = coded_table([4, 5]), coded_table(lengths)
+    columns = {"index": other.frame_id, "weight": np.ones(9)}
+    columns["episode_index"] = np.repeat(other.episode_index, other.lengths)
+    if name == "frame_index":
+        # The same episodes, as those of a dataset that was cut elsewhere.
+        columns["frame_index"] = np.roll(other.frame_index, 1)
+    path = write_scores(pd.DataFrame(columns), tmp_path / "scores.parquet")
+    with pytest.raises(InputError, match=f"another dataset.*{name}"):
+        read_weights(path, table)
+
+
+def test_a_chunk_brings_its_own_weight() -> None:
+    table = coded_table([20, 18])
+    weights = np.linspace(0.1, 3.9, 38)
+    chunks = ChunkDataset(table, chunk_size=4, weights=weights)
+    np.testing.assert_allclose(chunks.__getitems__([3, 30, 7])["weight"], weights[[3, 30, 7]], rtol=1e-6)
+    assert "weight" not in ChunkDataset(table, chunk_size=4)[0]
+    with pytest.raises(InputError, match="weights have the shape"):
+        ChunkDataset(table, chunk_size=4, weights=weights[1:])
+
+
+def test_given_weights_make_the_weighted_regression_and_nothing_else() -> None:
+    model = tiny_model(with_scorer=False, belief_tokens=0)
+    batch = tiny_batch()
+    weight = torch.tensor([0.25, 4.0, 1.0, 0.0, 2.0, 0.5])
+    output = run(model, batch)
+    losses = objective(alpha=0.0)(output, None, None, step=0, given_weight=weight)
+    assert output.action_loss is not None
+    expected = (weight * output.action_loss).sum() / weight.sum()
+    torch.testing.assert_close(losses.total, expected)
+    torch.testing.assert_close(losses.action, self_normalized_mean(output.action_loss, weight))
+    torch.testing.assert_close(losses.metrics["weight_mean"], weight.mean())
+
+
+def test_a_recipe_trains_with_a_score_file(metaworld_dataset: Path, tmp_path: Path) -> None:
+    frames = read_dataset(metaworld_dataset).frame_id
+    given = score_file(tmp_path, frames, np.where(frames % 2, 4.0, 0.25))
+    even = score_file(tmp_path / "even", frames, np.ones(len(frames)))
+    runs = {}
+    for name, extra in (("none", {}), ("even", {"weights": even}), ("given", {"weights": given})):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        made = run_recipe(recipe(folder, metaworld_dataset, output_dir=folder / "run", **extra))
+        log = json.loads((made / "trainer_state.json").read_text())["log_history"]
+        runs[name] = [entry["loss"] for entry in log if "loss" in entry]
+    np.testing.assert_allclose(runs["none"], runs["even"], rtol=1e-5)
+    assert max(abs(a - b) for a, b in zip(runs["none"], runs["given"], strict=True)) > 1e-4
+
+
+def test_weights_and_a_scorer_of_its_own_exclude_each_other(metaworld_dataset: Path, tmp_path: Path) -> None:
+    frames = read_dataset(metaworld_dataset).frame_id
+    given = score_file(tmp_path, frames, np.ones(len(frames)))
+    with pytest.raises(InputError, match="set alpha to 0"):
+        run_recipe(recipe(tmp_path, metaworld_dataset, output_dir=tmp_path / "run", weights=given, alpha=1.0))
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,57 @@
+"""Shared by the tests: report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from data_helpers import coded_table
+from video_helpers import CAMERA, LENGTHS, dataset, frame_of  # noqa: F401
+
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.score_file import score_file_keys, write_scores
+
+
+def scores_of(table: EpisodeTable, distance: dict[int, float]) -> pd.DataFrame:
+    """Scores as a fit gives them, each episode's distance as said (1 otherwise)."""
+    z = np.array([distance.get(number, 1.0) for number in np.repeat(table.episode_index, table.lengths)])
+    return pd.DataFrame(
+        {
+            **score_file_keys(table),
+            "score": z,
+            "weight": 0.25 + 3.75 / (1 + np.exp(-(z - 0.5) / 0.08)),
+            "valid": True,
+            "scorer": "abc",
+            "view_consequence": 1.0,
+            "view_action": z,
+            "view_instruction": np.nan,
+            "failed_view": np.where(z < 0.5, "action", ""),
+        }
+    )
+
+
+@pytest.fixture
+def table() -> EpisodeTable:
+    return coded_table([30, 20, 25, 40, 30, 20, 22, 27, 31, 30])
+
+
+def written(scores: pd.DataFrame, folder: Path) -> Path:
+    return write_scores(scores, folder / "scores.parquet")
+
+
+def run_folder(folder: Path, **settings: object) -> Path:
+    """A run as it leaves its folder, small."""
+    folder.mkdir()
+    log = [
+        {"step": s, "loss_action": 2 / s, "nce_acc": 0.5, "ptr_score": 3.0, "weight_clip_high": 0.99, "ess": 1.0,
+         "scorer_temperature": 0.03, "beta": 0.5, "weight_mean": 4.0}
+        for s in range(1, 9)
+    ]  # fmt: skip
+    given = {"alpha": 1.0, "w_min": 0.25, "w_max": 4.0, "nce_warmup_steps": 2, **settings}
+    (folder / "training_args.json").write_text(json.dumps(given))
+    (folder / "trainer_state.json").write_text(json.dumps({"log_history": log}))
+    (folder / "recipe.yaml").write_text("seed: 3\n")
+    return folder

@@ -1,0 +1,305 @@
+"""Run by test_two_processes.py under torchrun: everything that needs two CPU processes, in one launch."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import itertools
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import exact_cases as cases
+import torch
+from safetensors.torch import save_file
+from sharded import fsdp2
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+from trainer_helpers import SFT, history, make
+from transformers import TrainerCallback
+
+from hf_ptr import PTRTrainer
+from hf_ptr.data.lerobot.reader import read_dataset
+from hf_ptr.errors import InputError
+from hf_ptr.runs import score_dataset as scores_module
+from hf_ptr.runs.score_dataset import score_dataset
+from hf_ptr.scoring import fit as fitting
+from hf_ptr.training import calibrated_weights as calibrating
+from hf_ptr.training.checkpointing import last_complete_checkpoint
+from hf_ptr.training.objective import PTRObjective
+from hf_ptr.training.window import Window
+
+# A deadlock ends with the place where each process waits.
+WATCHDOG_SECONDS = 300
+# What is also trained with sharded parameters.
+SHARDED = ("sft", "belief", "ptr", "lora")
+VARIANTS = {"bf16": {"bf16": True}, "recomputed": {"bf16": True, "activation_checkpointing": True}}
+# Chunks of each rank's batch in an uneven step: rank 1 has fewer, and none with a target, or the same as rank 0.
+UNEVEN = {"without_target": ((3, 40, 77, 110), (5, 200, 160)), "duplicates": ((3, 40, 77, 110), (40, 200, 3))}
+
+
+def checksum(trainer: PTRTrainer) -> float:
+    """Tells models apart."""
+    return sum(float(parameter.double().sum()) for parameter in trainer.model.parameters())
+
+
+def uneven_step(
+    kind: str, trainer: PTRTrainer, model: Any, ranks: tuple[int, ...]
+) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradients of one step in which the ranks have the chunks of `UNEVEN`, from an empty queue."""
+    trainer.objective.pool.load_state_dict({})
+    trainer.step_loss.carry.load_state_dict({})
+    model.zero_grad()
+    parts = [trainer.data_collator(trainer.train_dataset.__getitems__(UNEVEN[kind][rank])) for rank in ranks]
+    for rank, part in zip(ranks, parts, strict=True):
+        if rank == 1 and kind == "without_target":
+            part["next_valid"] = torch.zeros_like(part["next_valid"])
+            part["target_index"] = torch.full_like(part["target_index"], -1)
+    batch = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    with cases.alike():
+        loss = trainer.compute_loss(model, batch)
+    loss.backward()
+    gradients = {name: each.grad for name, each in trainer.model.named_parameters() if each.grad is not None}
+    return float(trainer.accelerator.gather(loss.detach()[None]).mean()), gradients
+
+
+def shared(dataset: Path, folder: Path) -> dict[str, Any]:
+    """A plain run: what each rank saw, drew and ended with."""
+    trainer = make(dataset, folder / "run", use_cpu=True, queue_size=256, queue_negatives=16)
+    seen: list[int] = []
+    drawn: list[dict[str, Any]] = []
+    compute, draw = trainer.compute_loss, trainer.objective.drawn
+
+    def spy(model, inputs, **kwargs):
+        seen.extend(inputs["target_index"][inputs["next_valid"]].tolist())
+        return compute(model, inputs, **kwargs)
+
+    def spied(candidates: Any, step: int) -> Window:
+        # Before the push of this step: what the queue holds is what the draw chose from.
+        memory = trainer.objective.pool.state_dict()
+        window = draw(candidates, step)
+        ids = trainer.objective._gathered.target_id
+        own = candidates[0].target_id[:, None]
+        minibatch, queue = window.masks[0].split((len(ids), window.masks[0].shape[1] - len(ids)), dim=1)
+        drawn.append(
+            {
+                "negatives": window.negatives.double().sum(dim=1).tolist(),
+                "ids": ids.tolist(),
+                "own_used": int((minibatch & (ids == own)).sum()),
+                "queue_used": queue.sum(dim=1).tolist(),
+                "queue_held": int(memory["valid"].sum()) if memory else 0,
+            }
+        )
+        return window
+
+    trainer.compute_loss, trainer.objective.drawn = spy, spied
+    trainer.train()
+    save_file(trainer.objective.pool.state_dict(), folder / f"queue{trainer.args.process_index}.safetensors")
+    return {
+        "world_size": trainer.args.world_size,
+        "seen": seen,
+        "drawn": drawn,
+        "losses": history(trainer, "loss"),
+        "checksum": checksum(trainer),
+    }
+
+
+class StopOneRank(TrainerCallback):
+    """SIGTERM reaches one process only."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 3 and args.process_index == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def stopped_and_resumed(dataset: Path, folder: Path) -> dict[str, Any]:
+    settings = {"use_cpu": True, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}
+    straight = make(dataset, folder / "straight", eval_dataset=True, **settings)
+    straight.train()
+    # The two batches together have more rows than there are chunks: these must not be left out.
+    straight.args.per_device_eval_batch_size = len(straight.eval_dataset)
+    straight.save_model()
+    evaluated = straight.evaluation_loop(straight.get_eval_dataloader(), "evaluation", prediction_loss_only=True)
+    broken = make(dataset, folder / "broken", **settings)
+    broken.add_callback(StopOneRank())
+    code = None
+    try:
+        broken.train()
+    except SystemExit as error:
+        code = error.code
+    found = last_complete_checkpoint(folder / "broken")
+    resumed = make(dataset, folder / "broken", **settings)
+    resumed.train(resume_from_checkpoint=True)
+    states = (straight.model.state_dict(), resumed.model.state_dict())
+    return {
+        "code": code,
+        "checkpoint": Path(str(found)).name,
+        "same_weights": all(torch.equal(states[0][name], states[1][name]) for name in states[0]),
+        "same_log": straight.state.log_history[:-1] == resumed.state.log_history[:-1],
+        "steps": resumed.state.global_step,
+        "eval_loss": evaluated.metrics.get("eval_loss", 0) > 0,
+    }
+
+
+def not_a_number(dataset: Path, folder: Path) -> str:
+    """The complaint about one chunk of one rank, as this rank tells it."""
+    trainer = make(dataset, folder / "nan", use_cpu=True, per_device_train_batch_size=8, max_steps=40, **SFT)
+    trainer.train_dataset.action[60] = torch.nan
+    try:
+        trainer.train()
+    except InputError as error:
+        return str(error)
+    return "none"
+
+
+def sharded_over_both(dataset: Path, folder: Path) -> dict[str, Any]:
+    """FSDP2: the very steps, and the very run when it is resumed."""
+    logs = {}
+    with fsdp2():
+        for case in SHARDED:
+            trainer, found = cases.trained(case, dataset, folder / f"fsdp2_{case}", batch=4, parts=2)
+            save_file(found, folder / f"fsdp2_{case}{trainer.args.process_index}.safetensors")
+            logs[case] = cases.losses_of(trainer)
+        settings = {"use_cpu": True, "per_device_train_batch_size": 8, "save_strategy": "steps", "save_steps": 4}
+        same = {}
+        for name, more in (("sharded", {}), ("sharded_lora", cases.CASES["lora"])):
+            straight = make(dataset, folder / name, **settings, **more)
+            straight.train()
+            resumed = make(dataset, folder / name, **settings, **more)
+            resumed.train(resume_from_checkpoint=str(folder / name / "checkpoint-4"))
+            left, right = (each.model.state_dict() for each in (straight, resumed))
+            same[name] = all(torch.equal(cases.whole(left[key]), cases.whole(right[key])) for key in left)
+    return {
+        "is_fsdp2": trainer.accelerator.is_fsdp2 and isinstance(trainer.model, FSDPModule),
+        "sharded": sum(isinstance(each, DTensor) for each in trainer.model.parameters()),
+        "logs": logs,
+        "same_weights": same,
+    }
+
+
+def off_target(dataset: Path, folder: Path, **settings: Any) -> float:
+    """How far the EMA target of a run is from the moving average of its tower, in single precision."""
+    encoder = {"text_model": str(folder.parent / "text"), "num_context_layers": 1}
+    trainer = make(dataset, folder, use_cpu=True, target_decay=0.5, policy_settings=encoder, **settings)
+    expected: dict[str, torch.Tensor] = {}
+
+    def tower() -> dict[str, torch.Tensor]:
+        state = trainer.accelerator.unwrap_model(trainer.model).adapter.observation_tower().state_dict()
+        return {name: cases.whole(tensor).clone() for name, tensor in state.items()}
+
+    class Follow(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            expected.update(tower())
+
+        def on_optimizer_step(self, args, state, control, **kwargs):
+            for name, tensor in tower().items():
+                expected[name] = 0.5 * expected[name] + 0.5 * tensor
+
+    trainer.add_callback(Follow())
+    trainer.train()
+    found = {name.removeprefix("target.tower."): tensor for name, tensor in cases.target_of(trainer).items()}
+    assert found.keys() == expected.keys() and all(tensor.dtype == torch.float32 for tensor in found.values())
+    assert all(torch.isfinite(torch.tensor(history(trainer, "loss"))))
+    return max(float((found[name] - tensor).abs().max()) for name, tensor in expected.items())
+
+
+def fitted_by_one(dataset: Path, folder: Path) -> list[str]:
+    """What each way to fail in the first process, while it fits, is to this one."""
+    told = []
+    for error in (InputError("no episode is long enough"), MemoryError("no memory")):
+        trainer = make(dataset, folder / "unfit", use_cpu=True, scoring="calibrated", belief_tokens=0)
+        with mock.patch.object(calibrating, "fit_scores", side_effect=error):
+            try:
+                trainer.train()
+            except Exception as caught:
+                told.append(f"{type(caught).__name__}: {caught}")
+    return told
+
+
+@contextlib.contextmanager
+def interrupted(batch: int) -> Iterator[None]:
+    """Ctrl-C in both processes before the targets of a batch are remembered."""
+    batches, remember = itertools.count(1), PTRObjective.remember
+
+    def remembered(objective: PTRObjective) -> None:
+        if next(batches) == batch:
+            raise KeyboardInterrupt
+        remember(objective)
+
+    with mock.patch.object(PTRObjective, "remember", remembered), contextlib.suppress(KeyboardInterrupt):
+        yield
+
+
+def scored_by_both(dataset: Path, folder: Path, rank: int) -> None:
+    """The scores of a run's own scorer, of which each process makes its share and has all."""
+    # All of the queue is drawn: ranks draw otherwise than one process does.
+    trainer = make(dataset, folder / "scored", use_cpu=True, queue_size=64, queue_negatives=64)
+    trainer.train()
+    trainer.save_model()
+    torch.distributed.barrier()
+    half = mock.patch.object(scores_module, "CHUNKS_A_BATCH", scores_module.CHUNKS_A_BATCH // 2)
+    # As `accelerate launch --cpu` says it; without, each process would take itself for the only one.
+    with cases.alike(), half, mock.patch.dict(os.environ, {"ACCELERATE_USE_CPU": "true"}):
+        scores = score_dataset(folder / "scored", read_dataset(dataset))
+        scores.to_parquet(folder / f"scores{rank}.parquet")
+        # Of what both have kept, and of what one has lost, the same comes again; where their lines fill the queue at
+        # different batches they wait for the later.
+        kept, again = folder / "kept", []
+        with mock.patch.object(scores_module, "KEEP_EVERY", 0.0):
+            with interrupted(3):
+                score_dataset(folder / "scored", read_dataset(dataset), keep=kept)
+            for lost in (None, None, kept / "rank-1.safetensors"):
+                torch.distributed.barrier()
+                if lost is not None and rank == 1:
+                    lost.unlink()
+                again.append(score_dataset(folder / "scored", read_dataset(dataset), keep=kept))
+        assert all(one.equals(scores) for one in again)
+        with mock.patch.object(scores_module, "_filling", return_value=1 + rank):
+            score_dataset(folder / "scored", read_dataset(dataset)).to_parquet(folder / f"uneven{rank}.parquet")
+
+
+def main() -> None:
+    faulthandler.dump_traceback_later(WATCHDOG_SECONDS, exit=True)
+    dataset, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    result = shared(dataset, folder)
+    rank = int(os.environ["RANK"])
+    exact = {}
+    for case in cases.CASES:
+        trainer, gradients = cases.trained(case, dataset, folder / case, batch=4, parts=2)
+        save_file(gradients, folder / f"{case}{rank}.safetensors")
+        exact[case] = cases.losses_of(trainer)
+    trainer, _ = cases.trained("ptr", dataset, folder / "uneven", batch=4, parts=1, steps=1)
+    save_file(trainer.model.state_dict(), folder / f"uneven_model{rank}.safetensors")
+    result |= {"exact": exact, "uneven": {}}
+    for kind in UNEVEN:
+        result["uneven"][kind], uneven = uneven_step(kind, trainer, trainer.model_wrapped, (rank,))
+        save_file(uneven, folder / f"{kind}{rank}.safetensors")
+    with mock.patch.dict(fitting.fit_scores.__kwdefaults__, {"steps": 30}):
+        calibrated = make(dataset, folder / "fitted", use_cpu=True, scoring="calibrated", belief_tokens=0)
+        calibrated.train()
+    result |= {
+        "weights": calibrated.train_dataset.weights.tolist(),
+        "calibrated_losses": history(calibrated, "loss"),
+        "calibrated_checksum": checksum(calibrated),
+        "stopped": stopped_and_resumed(dataset, folder),
+        "nan": not_a_number(dataset, folder),
+        "unfit": fitted_by_one(dataset, folder),
+        "off_target": [off_target(dataset, folder / name, **settings) for name, settings in VARIANTS.items()],
+    }
+    scored_by_both(dataset, folder, rank)
+    result["fsdp2"] = sharded_over_both(dataset, folder)
+    with fsdp2():
+        result["off_target"] += [
+            off_target(dataset, folder / f"fsdp2_{name}", **settings) for name, settings in VARIANTS.items()
+        ]
+    (folder / f"rank{rank}.json").write_text(json.dumps(result))
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

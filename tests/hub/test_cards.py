@@ -1,0 +1,178 @@
+"""Cards: what they tell, that the Hub's rules hold for all of them, and that no data can write into them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hub_server import HubServer
+from hub_store import card_complaints
+from huggingface_hub import DatasetCard, ModelCard, ModelCardData
+from huggingface_hub.repocard_data import model_index_to_eval_results
+
+from hf_ptr.hub.cards import Facts, Result, component_card, plain, policy_card, score_card, templates
+from hf_ptr.training.weight_record import BINS, WeightRecord
+
+SUCCESS = Result("success_rate", 0.43, (0.36, 0.5), 200, "Meta-World", "metaworld", {"seed": 0, "max_steps": 300})
+ERROR = Result("action_mse", 0.5, None, 1, "alice/g1", "alice/g1", {"seed": 1})
+
+
+def facts(**changes: Any) -> Facts:
+    given: dict[str, Any] = {
+        "repo_id": "alice/card",
+        "method": "each chunk counts alike",
+        "data": {
+            "source": "alice/g1",
+            "revision": "a" * 40,
+            "episodes": 3,
+            "frames": 100,
+            "fps": 30.0,
+            "robot_type": "unitree",
+            "tasks": ["pick the bottle"],
+            "observation_features": ["observation.state"],
+            "state_feature": "observation.state",
+            "action_feature": "action",
+        },
+        "corruption": {"protocol": "hard", "seed": 4, "episodes": 2, "faults": {"noise": 1, "instruction": 1}},
+        "settings": {"alpha": 0.5, "w_max": 2.0},
+        "weights": {"mean": 1.25, "ess": 0.8, "low": 0.25, "high": 4.0},
+        "sources": [("alice/g1", 0.75, 0.9), ("alice/more", 0.25, 0.1)],
+        "steps": "20 optimiser steps.",
+        "results": [SUCCESS, ERROR],
+        "versions": {"torch": "2.13.0"},
+        "base_model": ("alice/base", True),
+        "license": "apache-2.0",
+        "parts": ["scorer"],
+        "picture": "weights.png",
+    }
+    return Facts(**{**given, **changes})
+
+
+CARDS = {
+    "policy": lambda given: policy_card(given),
+    "adapter": lambda given: policy_card(given, {"r": 8, "target_modules": ["q", "v"]}),
+    "scorer": lambda given: component_card(given, {"model_type": "ptr_transition_scorer", "hidden_size": 64}),
+    "belief": lambda given: component_card(given, {"model_type": "ptr_belief_tokenizer", "num_tokens": 4}),
+    "scores": lambda given: score_card(given, "0a1b", ["failed_view"]),
+}
+
+
+@pytest.mark.parametrize("kind", CARDS)
+def test_the_hub_accepts_every_card(kind: str, hub: HubServer) -> None:
+    bare = {
+        "data": {"source": "folder", "episodes": 1, "frames": 2},
+        "corruption": None,
+        "weights": None,
+        "sources": (),
+    }
+    bare |= {"results": (), "base_model": None, "license": None, "picture": None, "settings": {}, "parts": ()}
+    for given in (facts(), facts(**bare)):
+        card: Any = CARDS[kind](given)
+        card.validate()
+        text = str(card)
+        assert card_complaints(text, "dataset" if kind == "scores" else "model") == []
+        assert "{{" not in text and "{%" not in text and "None" not in text
+        assert ("Limits" in text or "limits" in text) and "2603.16542" in text
+        # The metadata are read back as they were written.
+        again = (DatasetCard if kind == "scores" else ModelCard)(text)
+        assert again.data.to_dict() == card.data.to_dict()
+    assert hub.requests == ["POST /api/validate-yaml"] * 2
+
+
+def test_the_rules_are_those_that_a_wrong_card_breaks(hub: HubServer) -> None:
+    wrong = {
+        "license: my-own": "license",
+        "datasets: [not a name]": "datasets",
+        "base_model: runs/my/policy": "base_model",
+        "tags: robotics": "tags",
+        "model-index: [{name: a, results: [{task: {}, dataset: {name: b, type: c}, metrics: []}]}]": "task.type",
+    }
+    for text, named in wrong.items():
+        complaints = card_complaints(f"---\n{text}\n---\n", "model")
+        assert len(complaints) >= 1 and named in complaints[0], text
+    with pytest.raises(ValueError, match=r"license.* must be one of"):
+        ModelCard("---\nlicense: my-own\n---\n").validate()
+
+
+def test_results_go_there_and_back_with_their_intervals() -> None:
+    text = str(policy_card(facts()))
+    name, results = model_index_to_eval_results(yaml.safe_load(text.split("---")[1])["model-index"])
+    assert name == "card" and {result.metric_type for result in results} == {"success_rate", "action_mse"}
+    success = next(result for result in results if result.metric_type == "success_rate")
+    assert (success.metric_value, success.dataset_type, success.dataset_name) == (0.43, "metaworld", "Meta-World")
+    expected = {"episodes": 200, "seed": 0, "max_steps": 300, "interval": [0.36, 0.5], "confidence_level": 0.95}
+    assert success.metric_args == expected
+    assert "| Meta-World | success rate | 0.43 | 0.36 to 0.5 | 200 |" in text
+    assert "| alice/g1 | action mse | 0.5 | - | 1 |" in text
+    assert isinstance(ModelCard(text).data, ModelCardData)
+
+
+def test_what_a_card_tells() -> None:
+    text = str(policy_card(facts()))
+    for part in (
+        "datasets:\n- alice/g1",
+        "base_model: alice/base\n",
+        "base_model_relation: finetune",
+        f"commit `{'a' * 40}`",
+        "protocol `hard`, seed 4; 2 episodes carry at least one (noise: 1, instruction: 1)",
+        "| alice/g1 | 0.750 | 0.900 | 1.200 |",
+        "| alice/more | 0.250 | 0.100 | 0.400 |",
+        "| `w_max` | 2.0 |",
+        "](weights.png)",
+        "- torch 2.13.0",
+        "`apache-2.0`",
+    ):
+        assert part in text, part
+    adapter = str(CARDS["adapter"](facts()))
+    assert "base_model_relation: adapter" in adapter and "library_name: peft" in adapter and "| `r` | 8 |" in adapter
+    local = str(policy_card(facts(base_model=("mine", False), data={**facts().data, "revision": None})))  # type: ignore[dict-item]
+    assert "base_model:" not in local and "datasets:" not in local and "It goes on from `mine`" in local
+    assert "no licence" in str(policy_card(facts(license=None))).lower()
+
+
+def test_what_the_data_say_cannot_become_markup() -> None:
+    evil = '<script>alert("x")</script> | [click](http://x) `code` {{ card_data }}\n# heading'
+    data = {**facts().data, "source": evil, "revision": None, "tasks": [evil], "robot_type": evil}  # type: ignore[dict-item]
+    corruption = {"protocol": evil, "seed": 4, "episodes": 2, "faults": {evil: 1}}
+    for kind, make in CARDS.items():
+        text = str(make(facts(data=data, corruption=corruption, sources=[(evil, 1.0, 1.0)], settings={"text": evil})))
+        body = text.split("---", 2)[2]
+        lines = [line for line in body.splitlines() if "script" in line]
+        assert lines, kind
+        for line in lines:
+            # Whatever is not between backticks is escaped.
+            outside = "".join(line.split("`")[::2])
+            assert "<script" not in outside.replace("\\<", ""), line
+        assert "\n# heading" not in body and "library_name: hf-ptr\nlicense" not in body
+    assert plain("a|b\nc") == "a\\|b c"
+
+
+def test_the_templates_ship_with_the_package() -> None:
+    root = Path(__file__).resolve().parents[2]
+    assert templates() == root / "model_cards"
+    built = (root / "pyproject.toml").read_text()
+    assert 'model_cards = "hf_ptr/model_cards"' in built
+
+
+def test_the_record_counts_every_weight_and_goes_on() -> None:
+    weight, source = torch.tensor([0.25, 1.0, 4.0, 4.0]), torch.tensor([0, 0, 1, 1])
+    record = WeightRecord(0.25, 4.0, ("a", "b"), torch.device("cpu"))
+    assert record.to_dict() is None
+    record.add(torch.ones(3), source[:3], warm_up=True)
+    record.add(weight, source)
+    again = WeightRecord(0.25, 4.0, ("a", "b"), torch.device("cpu"))
+    again.load_state_dict(record.state_dict())
+    again.add(weight, source)
+    # As of two processes that have counted the same.
+    again.reduce(lambda tensor: tensor * 2)
+    told = again.to_dict()
+    assert sum(again.take_log(lambda tensor: tensor * 2)) == 2 * 11
+    assert sum(again.take_log(lambda tensor: tensor * 2)) == 0
+    assert told is not None and len(told["counts"]) == BINS and sum(told["counts"]) == 16
+    assert (told["counts"][0], told["counts"][-1]) == (4, 8)
+    assert told["mean"] == pytest.approx(9.25 / 4)
+    assert told["ess"] == pytest.approx(9.25**2 / (0.0625 + 1 + 32) / 4, rel=1e-6)
+    assert told["sources"]["b"] == {"share": 0.5, "weight": pytest.approx(8 / 9.25)}

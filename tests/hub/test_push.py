@@ -1,0 +1,221 @@
+"""What is pushed, over a real socket: whole or not at all, whatever happens to the connection or beside it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from hub_server import HubServer
+from model_helpers import policy_inputs, text_processor, tiny_batch, tiny_model
+from transformers import AutoConfig, AutoModel, AutoProcessor
+
+from hf_ptr import BeliefTokenizer, PTRModel, TransitionScorer, VLAPolicy
+from hf_ptr.errors import InputError
+from hf_ptr.hub.push import ensure_repository, push_files, require_writable, run_files
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def files(folder: Path, **content: str) -> dict[str, Path]:
+    """Small files to push; `__` in a name is the dot, `___` a slash."""
+    made = {}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in content.items():
+        path = name.replace("___", "/").replace("__", ".")
+        made[path] = folder / name
+        made[path].write_text(text)
+    return made
+
+
+def test_each_component_goes_there_and_back(logged_in: HubServer) -> None:
+    model = tiny_model()
+    assert model.scorer is not None and model.belief_tokenizer is not None
+    model.scorer.push_to_hub("alice/scorer")
+    model.belief_tokenizer.push_to_hub("alice/belief")
+    text_processor().push_to_hub("alice/processor")
+    model.policy.config.push_to_hub("alice/processor")
+    model.push_to_hub("alice/whole", private=True)
+    for repo, kind, mine in (
+        ("alice/scorer", TransitionScorer, model.scorer),
+        ("alice/belief", BeliefTokenizer, model.belief_tokenizer),
+        ("alice/whole", VLAPolicy, model.policy),
+    ):
+        pulled = AutoModel.from_pretrained(repo)
+        assert isinstance(pulled, kind) and AutoConfig.from_pretrained(repo).model_type == kind.config_class.model_type
+        assert all(torch.equal(tensor, pulled.state_dict()[name]) for name, tensor in mine.state_dict().items())
+    processor = AutoProcessor.from_pretrained("alice/processor")
+    assert processor.encode_instructions(["push the cube"])["instruction_ids"].tolist() == [[2, 5, 6]]
+    whole = PTRModel.from_pretrained("alice/whole")
+    assert all(torch.equal(tensor, whole.state_dict()[name]) for name, tensor in model.state_dict().items())
+    policy, inputs = AutoModel.from_pretrained("alice/whole").eval(), policy_inputs(tiny_batch())
+    chunks = [
+        actor.predict_action_chunk(**inputs, generator=torch.Generator().manual_seed(0))
+        for actor in (policy, model.policy.eval())
+    ]
+    torch.testing.assert_close(*chunks, rtol=0, atol=1e-6)
+    kinds = {Path(name).suffix for repo in logged_in.store.repos for name in logged_in.store.files(repo[1])}
+    assert kinds <= {".json", ".safetensors", ".jinja", ".md"}
+
+
+def test_a_push_takes_away_what_the_one_before_left(logged_in: HubServer, tmp_path: Path) -> None:
+    repo = ensure_repository("stale")
+    assert repo == "alice/stale"
+    tiny_model().save_pretrained(tmp_path / "ptr")
+    tiny_model(with_scorer=False, belief_tokens=0).save_pretrained(tmp_path / "sft")
+    notes = files(tmp_path, notes__md="mine")
+    push_files(run_files(tmp_path / "ptr") | notes, repo, message="ptr")
+    assert "scorer/model.safetensors" in logged_in.store.files(repo)
+    push_files(run_files(tmp_path / "sft"), repo, message="sft", revision=None)
+    there = set(logged_in.store.files(repo))
+    assert there == {"config.json", "model.safetensors", "ptr/config.json", "notes.md"}
+    assert AutoModel.from_pretrained(repo).config.belief_tokens == 0
+
+
+def test_a_branch_is_made_and_main_left_alone(logged_in: HubServer, tmp_path: Path) -> None:
+    repo = ensure_repository("alice/branches", private=True, revision="trial/1")
+    push_files(files(tmp_path, a__json="{}"), repo, message="trial", revision="trial/1")
+    assert set(logged_in.store.files(repo, "trial/1")) == {"a.json"} and logged_in.store.files(repo) == {}
+    assert logged_in.store.repos["model", repo].private
+
+
+def test_what_is_to_be_private_is_not_pushed_to_a_public_repository(logged_in: HubServer) -> None:
+    for kind in ("model", "dataset"):
+        ensure_repository("alice/open", kind)
+        with pytest.raises(InputError, match="alice/open is there and public, and private was asked for"):
+            ensure_repository("alice/open", kind, private=True)
+        assert ensure_repository("alice/open", kind, private=False) == "alice/open"
+        for _ in range(2):
+            assert ensure_repository("alice/closed", kind, private=True) == "alice/closed"
+        assert logged_in.store.repos[kind, "alice/closed"].private
+
+
+def test_a_connection_that_breaks_in_the_middle_is_taken_up(logged_in: HubServer, tmp_path: Path) -> None:
+    repo = ensure_repository("alice/broken")
+    logged_in.breaks = 1
+    sent = files(tmp_path, config__json="{}", model__safetensors="w" * 300_000)
+    push_files(sent, repo, message="one")
+    assert logged_in.breaks == 0
+    stored = logged_in.store.repos["model", repo]
+    large = {path for path, file in stored.commits[stored.branches["main"]].items() if file.large}
+    assert large == {"model.safetensors"}
+    assert logged_in.store.files(repo) == {path: file.read_bytes() for path, file in sent.items()}
+
+
+def test_a_killed_push_shows_nothing_and_goes_on(logged_in: HubServer, tmp_path: Path) -> None:
+    repo = ensure_repository("alice/killed")
+    sent = files(tmp_path, config__json="{}", model__safetensors="w" * 300_000)
+    push_files(files(tmp_path / "old", config__json='{"old": 1}'), repo, message="old")
+    before = logged_in.store.files(repo)
+    sent |= files(tmp_path, scorer___model__safetensors="s" * 200_000)
+    script = (
+        "import sys; from pathlib import Path; from hf_ptr.hub.push import push_files\n"
+        "files = {name: Path(path) for name, path in zip(sys.argv[2::2], sys.argv[3::2])}\n"
+        "push_files(files, sys.argv[1], message='killed')"
+    )
+    arguments = [text for path, file in sent.items() for text in (path, str(file))]
+    # One upload is through; the other waits half received when the process dies.
+    logged_in.hold_after = 1
+    process = subprocess.Popen([sys.executable, "-c", script, repo, *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        assert logged_in.held.wait(120)
+    finally:
+        process.kill()
+        process.wait()
+    assert sum(logged_in.uploads.values()) == 1
+    assert logged_in.store.files(repo) == before
+    logged_in.let_go.set()
+    push_files(sent, repo, message="again")
+    assert logged_in.store.files(repo) == {path: file.read_bytes() for path, file in sent.items()}
+    assert list(logged_in.uploads.values()) == [1, 1]
+
+
+def test_two_pushes_at_once_come_one_after_the_other(logged_in: HubServer, tmp_path: Path) -> None:
+    repo = ensure_repository("alice/both")
+    one = files(tmp_path / "1", config__json="1", model__safetensors="1" * 999, scorer___model__safetensors="s" * 99)
+    two = files(tmp_path / "2", config__json="2", model__safetensors="2" * 999)
+    logged_in.hold_after = 0
+    pushes = [threading.Thread(target=push_files, args=(sent, repo), kwargs={"message": "m"}) for sent in (one, two)]
+    for push in pushes:
+        push.start()
+    # Both have read the head of the branch when the first of them may commit.
+    while sum("/info/lfs/" in request for request in logged_in.requests) < 2:
+        assert any(push.is_alive() for push in pushes)
+        threading.Event().wait(0.02)
+    logged_in.let_go.set()
+    for push in pushes:
+        push.join(60)
+    wholes = [{path: file.read_bytes() for path, file in sent.items()} for sent in (one, two)]
+    commits = logged_in.store.repos["model", repo].commits
+    seen = [logged_in.store.files(repo, name) for name in commits]
+    assert seen[0] == {} and len(seen) == 3 and all(commit in wholes for commit in seen[1:])
+    assert seen[1] != seen[2]
+    assert sum("/commit/" in request for request in logged_in.requests) == 3
+
+
+def test_who_may_not_write_is_told_in_one_line(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="no token to write to the Hub with: log in with `hf auth login`"):
+        ensure_repository("alice/mine")
+    assert hub.requests == []
+    monkeypatch.setenv("HF_TOKEN", "hf_bob")
+    for ask in (require_writable, ensure_repository):
+        with pytest.raises(InputError, match=r"is that of bob, who may not write to alice; use a token with write"):
+            ask("alice/mine")
+    hub.roles["hf_bob"] = "read"
+    with pytest.raises(InputError, match=r"the token of bob may only read; log in with `hf auth login`"):
+        require_writable("bob/mine")
+    # What a fine-grained token may do is told by the Hub alone, when it is asked to do it.
+    hub.roles["hf_bob"] = "fineGrained"
+    assert require_writable("alice/mine") == "alice/mine"
+    with pytest.raises(InputError, match=r"You don't have the rights.*use a token with write access, or a name of"):
+        ensure_repository("alice/mine")
+    monkeypatch.setenv("HF_TOKEN", "hf_gone")
+    with pytest.raises(InputError, match="the Hub refuses the token"):
+        ensure_repository("bob/mine")
+    for name in ("bob/mine@v1", "bob/a/b", "bob/-mine", "bob/a--b", ""):
+        with pytest.raises(InputError, match="is no name for a repository; write user/name"):
+            require_writable(name)
+    assert hub.store.repos == {}
+    monkeypatch.setenv("HF_TOKEN", "hf_alice")
+    repo = ensure_repository("alice/open")
+    monkeypatch.setenv("HF_TOKEN", "hf_bob")
+    with pytest.raises(InputError, match=r"the Hub refuses alice/open: You cannot write to alice/open; use a token"):
+        push_files(files(tmp_path, a__json="{}"), repo, message="m")
+    assert hub.store.files(repo) == {}
+
+
+def test_an_organisation_is_a_place_to_push_to(logged_in: HubServer) -> None:
+    logged_in.organisations["alice"] = {"lab": "write", "club": "read"}
+    assert require_writable("lab/mine") == "lab/mine"
+    with pytest.raises(InputError, match="may not write to club"):
+        require_writable("club/mine")
+    assert (
+        ensure_repository("lab/mine", private=True) == "lab/mine"
+        and logged_in.store.repos["model", "lab/mine"].private
+    )
+
+
+def test_a_card_that_breaks_the_rules_is_told_and_nothing_pushed(logged_in: HubServer, tmp_path: Path) -> None:
+    repo = ensure_repository("alice/rules")
+    with pytest.raises(InputError, match=r'the Hub refuses alice/rules: "license" must be one of'):
+        push_files(files(tmp_path, README__md="---\nlicense: mine\n---\n", a__json="{}"), repo, message="m")
+    assert logged_in.store.files(repo) == {}
+
+
+def test_what_is_no_run_is_not_pushed(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no saved model \(no config.json\)"):
+        run_files(tmp_path)
+    for name in ("config.json", "model.safetensors", ".secret.json", "events.out", "checkpoint-5/model.safetensors"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    os.symlink(tmp_path / "config.json", tmp_path / "_link.json")
+    assert set(run_files(tmp_path)) == {"config.json", "model.safetensors"}
+    (tmp_path / "model.pkl").touch()
+    with pytest.raises(InputError, match=r"holds model.pkl, a pickle"):
+        run_files(tmp_path)

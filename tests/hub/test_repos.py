@@ -1,0 +1,179 @@
+"""Places: what is here, what is on the Hub, and one line for each way in which neither is so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from data_helpers import coded_table
+from hub_server import HubServer
+from huggingface_hub import HfApi
+from model_helpers import saved_text_encoder
+from transformers import AutoModel
+
+from hf_ptr.errors import InputError
+from hf_ptr.hub.repos import (
+    HubPlace,
+    checkpoint_folder,
+    dataset_folder,
+    hub_place,
+    is_unreachable,
+    model_folder,
+    origin,
+    pull_videos,
+    score_file,
+)
+from hf_ptr.policies import policy_from_dataset
+
+
+def put(hub: HubServer, repo_id: str, files: dict[str, bytes], kind: str = "model", private: bool = False) -> None:
+    """A repository with these files on its main branch."""
+    hub.store.create(kind, repo_id, private)
+    repo = hub.store.repos[kind, repo_id]
+    stored = {path: hub.store.put(content, large=path.endswith("safetensors")) for path, content in files.items()}
+    hub.store.commit(repo, "main", stored, [], None, "put")
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("user/name", HubPlace("user/name")),
+        ("user/name@v1.0", HubPlace("user/name", "v1.0")),
+        ("user/name@refs/pr/1", HubPlace("user/name", "refs/pr/1")),
+        ("name", None),
+        ("./user/name", None),
+        ("/user/name", None),
+        ("../name", None),
+        ("a/b/c", None),
+        ("user/", None),
+    ],
+)
+def test_what_names_a_repository(text: str, place: HubPlace | None) -> None:
+    assert hub_place(text) == place
+
+
+def test_a_folder_here_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: HubServer) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "user" / "name").mkdir(parents=True)
+    assert model_folder("user/name") == Path("user/name") and hub.requests == []
+
+
+def test_a_revision_is_pulled_and_known_again(hub: HubServer) -> None:
+    put(hub, "alice/places", {"config.json": b"1", "model.safetensors": b"one"})
+    first = hub.store.repos["model", "alice/places"].branches["main"]
+    put(hub, "alice/places", {"config.json": b"2"})
+    hub.store.repos["model", "alice/places"].tags["v1"] = first
+    for revision in ("v1", first):
+        folder = model_folder(f"alice/places@{revision}")
+        assert (folder / "config.json").read_bytes() == b"1" and (folder / "model.safetensors").read_bytes() == b"one"
+        assert origin(folder) == HubPlace("alice/places", first)
+    assert (model_folder("alice/places") / "config.json").read_bytes() == b"2"
+
+
+def test_only_what_is_read_is_pulled(hub: HubServer) -> None:
+    videos = {f"videos/observation.images.{name}/chunk-000/file-000.mp4": b"0" for name in ("front", "wrist")}
+    put(hub, "alice/videos", {"meta/info.json": b"{}", "data/a.parquet": b"0", "README.md": b"", **videos}, "dataset")
+    folder = dataset_folder("alice/videos", ["observation.images.front"])
+    pulled = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert pulled == {"meta/info.json", "data/a.parquet", "videos/observation.images.front/chunk-000/file-000.mp4"}
+    table = replace(
+        coded_table([5]), source="alice/videos", revision=folder.name, videos={"observation.images.wrist": {}}
+    )
+    pull_videos(table, ["observation.state", "observation.images.wrist"])
+    assert (folder / "videos/observation.images.wrist/chunk-000/file-000.mp4").is_file()
+    put(
+        hub,
+        "alice/run",
+        {"config.json": b"{}", "last-checkpoint/trainer_state.json": b"0", "checkpoint-5/a.json": b"0"},
+    )
+    assert {path.name for path in model_folder("alice/run").iterdir()} == {"config.json"}
+    assert {path.name for path in checkpoint_folder("alice/run").iterdir()} == {"trainer_state.json"}
+    put(hub, "alice/steps", {f"checkpoint-{n}/trainer_state.json": str(n).encode() for n in (9, 10)})
+    assert (checkpoint_folder("alice/steps") / "trainer_state.json").read_bytes() == b"10"
+
+
+def test_what_is_on_neither_side_is_told_without_asking(hub: HubServer) -> None:
+    with pytest.raises(InputError, match="nowhere is no folder here, and no name on the Hub; pass a run's folder, or"):
+        model_folder("nowhere")
+    assert hub.requests == []
+
+
+def test_every_refusal_is_one_line(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(hub, "alice/secret", {"config.json": b"{}"}, private=True)
+    put(hub, "alice/gated", {"config.json": b"{}"})
+    put(hub, "alice/open", {"config.json": b"{}"})
+    put(hub, "alice/data", {"meta/info.json": b"{}"}, "dataset")
+    put(hub, "alice/pickled", {"config.json": b"{}", "pytorch_model.bin": b"0"})
+    hub.store.repos["model", "alice/gated"].gated = True
+    hub.store.repos["model", "alice/open"].tags["v1.0"] = hub.store.repos["model", "alice/open"].branches["main"]
+    refused = {
+        "alice/secret": "no folder here and no model on the Hub; check the name, or it is private: log in",
+        "alice/missing": "no folder here and no model on the Hub",
+        "alice/gated": "is gated: ask for access at http://.*/alice/gated, then log in",
+        "alice/open@v1.O": r"has no revision 'v1.O'. Did you mean 'v1.0'\? It has main, v1.0",
+        "alice/pickled": "alice/pickled holds pytorch_model.bin, a pickle",
+    }
+    for place, message in refused.items():
+        with pytest.raises(InputError, match=message):
+            model_folder(place)
+    assert not any("pytorch_model.bin" in request for request in hub.requests)
+    with pytest.raises(InputError, match=r"alice/data holds no scores\.parquet"):
+        score_file("alice/data")
+    with pytest.raises(InputError, match="alice/open holds no checkpoint to go on from"):
+        checkpoint_folder("alice/open")
+    for name in ("optimizer.pt", "rng_state.pth", "global_step5/mp_rank_00_model_states.pt"):
+        put(hub, "alice/old", {f"checkpoint-5/{name}": b"0", "checkpoint-5/trainer_state.json": b"{}"})
+        with pytest.raises(InputError, match=f"alice/old holds checkpoint-5/{name}, a pickle, which hf-ptr no longer"):
+            checkpoint_folder("alice/old")
+        hub.store.repos.pop(("model", "alice/old"))
+    assert not any("optimizer.pt" in request for request in hub.requests)
+    monkeypatch.setenv("HF_TOKEN", "hf_bob")
+    with pytest.raises(InputError, match="or your token may not read it"):
+        model_folder("alice/secret")
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with pytest.raises(
+        InputError, match="the Hub refuses the token; log in with `hf auth login`, or set HF_TOKEN anew"
+    ):
+        dataset_folder("alice/data")
+    monkeypatch.setenv("HF_TOKEN", "hf_alice")
+    assert (model_folder("alice/secret") / "config.json").is_file()
+
+
+def test_pretrained_towers_are_pulled_at_a_revision(hub: HubServer, tmp_path: Path) -> None:
+    kept: dict[str, dict[str, torch.Tensor]] = {}
+    for revision in ("v1", "v2"):
+        folder = saved_text_encoder(tmp_path / revision)
+        encoder = AutoModel.from_pretrained(folder)
+        if revision == "v2":
+            torch.nn.init.normal_(encoder.embeddings.word_embeddings.weight)
+            encoder.save_pretrained(folder)
+        put(hub, "alice/text", {path.name: path.read_bytes() for path in folder.iterdir()})
+        repo = hub.store.repos["model", "alice/text"]
+        repo.tags[revision] = repo.branches["main"]
+        kept[revision] = encoder.state_dict()
+    put(hub, "alice/pickled", {"config.json": (folder / "config.json").read_bytes(), "pytorch_model.bin": b"0"})
+    table = coded_table([20])
+    build = partial(policy_from_dataset, table, observation_features=["observation.state"], hidden_size=8)
+    for revision in ("v1", "v2"):
+        policy, _ = build(text_model=f"alice/text@{revision}")
+        assert policy.text_encoder is not None
+        for name, tensor in policy.text_encoder.state_dict().items():
+            assert torch.equal(tensor, kept[revision][name]), name
+    for place, message in (
+        ("alice/text@v3", r"has no revision 'v3'. It has main, v1, v2"),
+        ("alice/none", "no folder here and no model on the Hub"),
+        ("alice/pickled", "alice/pickled holds pytorch_model.bin, a pickle"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            build(text_model=place)
+        assert "\n" not in str(caught.value)
+    assert not any("pytorch_model.bin" in request for request in hub.requests if request.startswith("GET"))
+
+
+def test_no_connection_is_told_from_other_errors() -> None:
+    with pytest.raises(Exception) as caught:
+        HfApi(endpoint="http://127.0.0.1:9").model_info("alice/open")
+    assert is_unreachable(caught.value) and not is_unreachable(ValueError())

@@ -1,0 +1,176 @@
+"""Policies that see: towers of several kinds, one contract, and pictures all the way to the rollout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from model_helpers import candidates, objective
+from policy_contract import assert_other_shapes_are_one_line
+from torch import nn
+from transformers import (
+    AutoModel,
+    SiglipVisionModel,
+)
+from vision_helpers import CAMERAS, TOWERS, pictures_batch, seeing
+
+from hf_ptr import PTRModel, VLAPolicy, VLAPolicyConfig
+from hf_ptr.data import ChunkDataset, read_dataset
+from hf_ptr.envs.recording import record_metaworld
+from hf_ptr.errors import InputError
+from hf_ptr.evaluation.offline import evaluate_dataset
+from hf_ptr.evaluation.rollouts import evaluate_metaworld
+from hf_ptr.policies import policy_from_dataset
+from hf_ptr.policies.towers import as_tokens, first_layers, layers_of
+from hf_ptr.policies.vla.sizes import SIZES, sized
+from hf_ptr.policies.vla.vision import CameraTower
+from hf_ptr.training.batch import model_inputs
+from hf_ptr.training.ptr_model import build_ptr_model
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_every_tower_is_trained_and_followed(tower: str) -> None:
+    model = build_ptr_model(seeing(tower), with_scorer=True, belief_tokens=2, target_decay=0.5)
+    batch = pictures_batch()
+    output = model(**model_inputs(batch, None))
+    assert output.query.shape == output.target.shape == (6, 16)
+    goal = objective()
+    goal(output, candidates(model, batch, output), None, step=0).total.backward()
+    dry = [name for name, value in model.named_parameters() if value.requires_grad and value.grad is None]
+    assert dry == []
+    optimizer = torch.optim.SGD([value for value in model.parameters() if value.requires_grad], lr=0.1)
+    optimizer.step()
+    for _ in range(40):
+        model.update_target()
+    tower_now = model.policy.observation_tower().eval()
+    expected = nn.functional.normalize(tower_now(batch["observation"]), dim=-1)
+    torch.testing.assert_close(model.target_encoder(batch["observation"]), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_the_target_is_the_output_of_its_layer(tower: str) -> None:
+    policy = seeing(tower).eval()
+    assert isinstance(policy.tower, CameraTower)
+    found: list[Any] = []
+    layers_of(policy.tower.model)[1][1].register_forward_hook(lambda module, given, output: found.append(output))
+    pictures = pictures_batch()["observation"]
+    with torch.no_grad():
+        policy.tower(pictures)
+        features = policy.observation_tower().eval()(pictures)
+    whole = as_tokens(found[0]).mean(dim=1).reshape(6, -1)
+    torch.testing.assert_close(features, whole)
+    short = first_layers(policy.tower.model, 2)
+    assert len(layers_of(short)[1]) == 2 and len(layers_of(policy.tower.model)[1]) == 3
+
+
+def test_pictures_of_another_size_are_scaled_and_cameras_told_apart() -> None:
+    policy = seeing().eval()
+    pictures = pictures_batch()["observation"]
+    large = pictures.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    with torch.no_grad():
+        seen = policy.tower(pictures)
+        torch.testing.assert_close(policy.tower(large), seen)
+        assert (policy.tower(pictures.flip(1)) - seen).abs().max() > 0.1
+
+
+def test_a_saved_policy_sees_the_same(tmp_path: Path) -> None:
+    model = build_ptr_model(seeing(), with_scorer=True, belief_tokens=2)
+    model.save_pretrained(tmp_path)
+    batch = pictures_batch()
+    whole, plain = PTRModel.from_pretrained(tmp_path), AutoModel.from_pretrained(tmp_path)
+    assert isinstance(plain, VLAPolicy) and plain.config.vision_config.model_type == "siglip_vision_model"
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, whole.state_dict()[name]), name
+    inputs = {name: batch[name] for name in ("observation", "state", "instruction_ids", "instruction_mask")}
+    acted = []
+    for policy in (model.policy.eval(), plain):
+        policy.reset()
+        acted.append(policy.predict_action_chunk(**inputs, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(*acted)
+
+
+@pytest.mark.parametrize("group_norm", [True, False])
+def test_a_picture_costs_what_it_costs_whatever_is_beside_it(group_norm: bool) -> None:
+    """Batch normalisation would tie samples together, and a step of micro-batches would not be one of the batch."""
+    policy = seeing("resnet", group_norm=group_norm).train()
+    pictures = pictures_batch()["observation"]
+    with torch.no_grad():
+        torch.testing.assert_close(policy.tower(pictures[:2]), policy.tower(pictures)[:2], rtol=0, atol=1e-5)
+        kinds = {type(module) for module in policy.tower.modules()}
+    assert (nn.GroupNorm in kinds) == group_norm and (nn.BatchNorm2d in kinds) != group_norm
+
+
+def test_inference_does_not_read_what_came_after() -> None:
+    """Garbage as the observation after the action changes no action, no loss of the policy and no context."""
+    model = build_ptr_model(seeing(), with_scorer=True, belief_tokens=2).eval()
+    batch = pictures_batch()
+    outputs = []
+    for after in (batch["next_observation"], torch.full_like(batch["next_observation"], 255)):
+        torch.manual_seed(0)
+        outputs.append(model(**model_inputs({**batch, "next_observation": after}, None)))
+    assert torch.equal(outputs[0].action_loss, outputs[1].action_loss)
+    assert torch.equal(outputs[0].query, outputs[1].query)
+    assert torch.equal(outputs[0].belief_tokens, outputs[1].belief_tokens)
+    assert not torch.equal(outputs[0].target, outputs[1].target)
+
+
+def test_the_papers_tower_is_built() -> None:
+    settings = {**SIZES["internvl"], "observation_features": CAMERAS}
+    settings["vision_config"] = sized(settings["vision_config"], settings["image_size"])
+    with torch.device("meta"):
+        policy = VLAPolicy(VLAPolicyConfig(observation_dim=0, **settings))
+        tower = policy.observation_tower()
+    assert 300e6 < sum(value.numel() for value in policy.tower.model.parameters()) < 310e6
+    assert len(layers_of(tower.model)[1]) == 12 and policy.feature_sizes().observation == 2 * 1024
+
+
+def test_what_cannot_be_seen_is_named() -> None:
+    model = build_ptr_model(seeing(), with_scorer=True, belief_tokens=0)
+    assert_other_shapes_are_one_line(model, pictures_batch())
+    with pytest.raises(ValueError, match=r"target_layer is 4; SiglipVisionModel has layers 1\.\.3"):
+        seeing(target_layer=4)
+    with pytest.raises(StrictDataclassError, match="is no picture"):
+        seeing(image_size=0)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("seen") / "data"
+    return record_metaworld(["drawer-close"], 2, out, pixels=32, workers=1)
+
+
+def test_from_a_recording_to_a_rollout(recorded: Path, tmp_path: Path) -> None:
+    table = read_dataset(recorded)
+    camera = "observation.images.corner2"
+    vision = SiglipVisionModel(TOWERS["siglip"])
+    vision.save_pretrained(tmp_path / "vision")
+    policy, processor = policy_from_dataset(
+        table,
+        observation_features=[camera],
+        vision_model=str(tmp_path / "vision"),
+        hidden_size=8,
+        num_attention_heads=2,
+    )
+    # The middle layer of its own three.
+    assert policy.tower.target_layer == 2
+    with pytest.raises(InputError, match="do not fit"):
+        policy_from_dataset(
+            table, observation_features=[camera], vision_model=str(tmp_path / "vision"), image_size=32, hidden_size=8
+        )
+    pretrained = vision.state_dict()
+    for name, tensor in policy.tower.model.state_dict().items():
+        assert torch.equal(tensor, pretrained[name]), name
+    chunks = ChunkDataset(table, observation_features=[camera], image_size=policy.config.picture_size)
+    assert chunks[0]["observation"].shape == (1, 16, 16, 3)
+    policy.save_pretrained(tmp_path / "policy")
+    processor.save_pretrained(tmp_path / "policy")
+    assert evaluate_metaworld(tmp_path / "policy", ["drawer-close"], 2, max_steps=12, workers=1).overall.episodes == 2
+    assert np.isfinite(evaluate_dataset(tmp_path / "policy", table).policy).all()
+    with pytest.raises(InputError, match=r"Meta-World has observation.images.corner2 alone"):
+        policy.config.observation_features = [camera, "observation.images.wrist"]
+        policy.config.save_pretrained(tmp_path / "policy")
+        evaluate_metaworld(tmp_path / "policy", ["drawer-close"], 1, workers=1)

@@ -1,0 +1,264 @@
+"""What a report says of scores and runs: the figures, the words, the pictures, and what it refuses."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from data_helpers import coded_table
+from hub_server import HubServer
+from PIL import Image
+from report_helpers import run_folder, scores_of, written
+from video_helpers import CAMERA, LENGTHS, dataset, frame_of  # noqa: F401
+
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.lerobot.reader import read_dataset
+from hf_ptr.data.weight_histograms import append_histogram, forget_histograms_after, read_histograms
+from hf_ptr.errors import InputError
+from hf_ptr.functional import source_shift
+from hf_ptr.hub.push import ensure_repository, push_files
+from hf_ptr.report import findings
+from hf_ptr.report.evidence import Evidence, read_evidence
+from hf_ptr.report.findings import say_log
+from hf_ptr.report.page import delete_command, write_report
+from hf_ptr.report.scored_data import scored_table
+from hf_ptr.runs.recipe import load_recipe
+from hf_ptr.runs.run import build_trainer
+
+
+def text_of(page: str) -> str:
+    """The page's words, without markup, styles and scripts."""
+    page = re.sub(r"<(script|style).*?</\1>", " ", page, flags=re.DOTALL)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
+
+
+def test_a_score_file_is_read_as_it_was_written(table: EpisodeTable, tmp_path: Path) -> None:
+    scores = scores_of(table, {3: 0.1})
+    scores.attrs = {"dataset": "data/coded", "corruption": "clean"}
+    evidence = read_evidence(written(scores.sample(frac=1.0, random_state=0), tmp_path))
+    assert evidence.scores is not None and evidence.held_out and evidence.dataset == "data/coded"
+    assert evidence.scores["index"].tolist() == table.frame_id.tolist()
+    assert evidence.scores.weight.tolist() == scores.weight.tolist()
+    assert evidence.scores.view_instruction.isna().all() and evidence.bounds == (0.25, 4.0)
+
+
+def test_the_doubtful_are_named_with_what_fails(table: EpisodeTable, tmp_path: Path) -> None:
+    evidence = read_evidence(written(scores_of(table, {3: 0.1, 7: 0.2}), tmp_path))
+    episodes = findings.summarise_episodes(evidence)
+    assert episodes.index[episodes.doubtful].tolist() == [3, 7]
+    assert episodes.failed[episodes.doubtful].tolist() == ["action", "action"]
+    page = text_of(write_report(evidence, tmp_path / "r.html", table=table).read_text())
+    assert "2 of 10 episodes are doubtful (mean weight below 2.12): 3, 7." in page
+    assert "In all of them the actions do not go with what was observed" in page
+    assert page.index("Episode 3 ") < page.index("Episode 7 ") < page.index("The best episodes")
+
+
+@pytest.mark.parametrize(
+    ("component", "shift", "words"),
+    [
+        ("action/shift", 6, "the actions of 6 frames later fit better, as if they had been recorded too late"),
+        ("action/shift", -4, "4 frames earlier fit better, as if they had been recorded too early"),
+        ("action/jitter", 6, "its actions tremble from frame to frame, as with noise on them"),
+    ],
+)
+def test_a_doubtful_episode_says_what_it_is_taken_for(
+    component: str, shift: int, words: str, table: EpisodeTable, tmp_path: Path
+) -> None:
+    scores = scores_of(table, {3: 0.1})
+    scores = scores.assign(failed_component=np.where(scores.score < 0.5, component, ""), explaining_shift=shift)
+    page = text_of(write_report(read_evidence(written(scores, tmp_path)), tmp_path / "r.html").read_text())
+    assert page.count(words) == 1
+
+
+def test_weights_that_change_nothing_are_called_so(table: EpisodeTable, tmp_path: Path) -> None:
+    evidence = read_evidence(written(scores_of(table, {}), tmp_path))
+    page = text_of(write_report(evidence, tmp_path / "r.html", table=table).read_text())
+    assert "The weights change next to nothing" in page and "No episode is doubtful" in page
+
+
+def test_few_episodes_have_no_scale(tmp_path: Path) -> None:
+    few = coded_table([30, 20, 25])
+    evidence = read_evidence(written(scores_of(few, {}), tmp_path))
+    assert (
+        "3 episodes are too few for a scale"
+        in findings.say_scores(evidence, findings.summarise_episodes(evidence), [])[0]
+    )
+
+
+def test_shares_are_those_of_the_equation(table: EpisodeTable) -> None:
+    scores = scores_of(table, {0: 0.1, 3: 0.1})
+    names = [f"task {number}" for number in scores.task_index]
+    found = findings.shifts(scores, names)
+    expected = source_shift(torch.tensor(scores.weight.to_numpy()), names)
+    assert {shift.name: pytest.approx(shift.ratio) for shift in found} == expected
+    assert found[0].name == "task 0" and found[0].episodes == 4
+    assert sum(shift.share for shift in found) == pytest.approx(1.0) == sum(shift.weighted for shift in found)
+
+
+def test_known_faults_are_measured_against_fault_free_episodes(table: EpisodeTable) -> None:
+    scores = scores_of(table, {0: 0.1, 1: 0.9, 2: 0.95})
+    faults = {0: "noise", 1: "noise+instruction", 2: "instruction"}
+    scores["fault"] = [faults.get(number, "") for number in scores.episode_index]
+    episodes = findings.summarise_episodes(Evidence("x", scores, (0.25, 4.0)))
+    found = {fault.name: fault for fault in findings.found_faults(episodes)}
+    assert {name: fault.episodes for name, fault in found.items()} == {"instruction": 2, "noise": 2, "any": 3}
+    assert found["noise"].auroc == 1.0 and found["noise"].named == {"action": 1}
+    scores["score"] = 1.0
+    blind = findings.found_faults(findings.summarise_episodes(Evidence("x", scores, (0.25, 4.0))))
+    assert {fault.auroc for fault in blind} == {0.5}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.assign(weight=s.weight.where(s.index != 5, np.inf)), "the weight of frame 5 is inf"),
+        (lambda s: s.assign(weight=-1.0), "the weight of frame 0 is -1.0"),
+        (lambda s: s.assign(weight=0.0), "every weight is 0"),
+        (lambda s: s.drop(columns="weight"), "lacks the column 'weight'"),
+        (lambda s: s.assign(failed_view=3), "column 'failed_view' is int64, not text"),
+        (lambda s: s.assign(view_action="x"), "not numbers"),
+        (lambda s: s[:0], "has no rows"),
+    ],
+)
+def test_a_wrong_score_file_is_one_line(change, message: str, table: EpisodeTable, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        read_evidence(written(change(scores_of(table, {})), tmp_path))
+
+
+def test_what_is_neither_run_nor_scores(tmp_path: Path) -> None:
+    for place, message in ((tmp_path, "holds no finished run"), (tmp_path / "x.txt", "neither the folder of a run")):
+        with pytest.raises(InputError, match=message):
+            read_evidence(place)
+
+
+def test_scores_of_another_dataset_are_refused(table: EpisodeTable, tmp_path: Path) -> None:
+    evidence = read_evidence(written(scores_of(table, {}), tmp_path))
+    other = coded_table([20, 30, 25, 40, 30, 20, 22, 27, 31, 30])
+    with pytest.raises(InputError, match="of another dataset than 'coded'"):
+        write_report(evidence, tmp_path / "r.html", table=other)
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_film_strips_show_the_frames_that_they_say(dataset: Path, tmp_path: Path) -> None:  # noqa: F811
+    table = read_dataset(dataset)
+    evidence = read_evidence(written(scores_of(table, {1: 0.1}), tmp_path))
+    page = write_report(evidence, tmp_path / "r.html", table=table).read_text()
+    shown = re.findall(rf'<img src="data:image/jpeg;base64,([^"]+)" alt="{CAMERA} at ([\d.]+) s"', page)
+    frames = [np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) for data, _ in shown]
+    assert frame_of(np.stack(frames)) == [round(float(seconds) * table.fps) for _, seconds in shown]
+    assert len(shown) == sum(min(length, 8) for length in LENGTHS)
+    assert all(frame.shape == (120, 180, 3) for frame in frames)
+
+
+def test_a_plot_of_state_and_action_stands_where_there_are_no_pixels(table: EpisodeTable, tmp_path: Path) -> None:
+    evidence = read_evidence(written(scores_of(table, {1: 0.1}), tmp_path))
+    page = write_report(evidence, tmp_path / "r.html", table=table).read_text()
+    assert page.count("State and action along the episode") == 8
+    without = write_report(evidence, tmp_path / "s.html").read_text()
+    assert "State and action" not in without and "task 2" in without
+
+
+def test_names_and_instructions_are_escaped(table: EpisodeTable, tmp_path: Path) -> None:
+    hostile = "</script><img src=x onerror=alert(1)>"
+    scores = scores_of(table, {1: 0.1}).assign(failed_view=hostile, source=hostile, fault=hostile)
+    evidence = read_evidence(written(scores, tmp_path))
+    evil = EpisodeTable(**{**vars(table), "tasks": (hostile,) * 3, "source": hostile})
+    page = write_report(evidence, tmp_path / "r.html", table=evil, dataset=f"data/'{hostile}").read_text()
+    assert "<img src=x" not in page and page.count("</script>") == 2
+    assert "onerror=alert(1)" in text_of(page)
+
+
+def test_the_command_is_safe_to_paste() -> None:
+    before, after = delete_command("data/my demos; rm -rf ~/")
+    assert "'data/my demos; rm -rf ~'" in before and "'data/my demos; rm -rf ~_kept'" in before
+    assert (before + "0, 2" + after).endswith('--operation.episode_indices "[0, 2]"')
+
+
+def test_the_command_of_a_dataset_on_the_hub_names_no_folder() -> None:
+    before, _ = delete_command("alice/bottle@main")
+    assert before.startswith("lerobot-edit-dataset --repo_id alice/bottle --new_repo_id alice/bottle_kept --operation")
+
+
+def test_a_dataset_on_the_hub_is_pulled_for_its_film_strips(
+    dataset: Path,  # noqa: F811
+    tmp_path: Path,
+    logged_in: HubServer,
+) -> None:
+    full = ensure_repository("alice/strips", "dataset")
+    files = {path.relative_to(dataset).as_posix(): path for path in dataset.rglob("*") if path.is_file()}
+    push_files(files, full, "dataset", message="data")
+    evidence = read_evidence(written(scores_of(read_dataset(dataset), {1: 0.1}), tmp_path))
+    table = scored_table(evidence, Path(full))
+    page = write_report(evidence, tmp_path / "r.html", table=table, dataset=full).read_text()
+    assert f"{CAMERA} at 0.0 s" in page
+    assert scored_table(evidence, None) is None
+    with pytest.raises(InputError, match="alice/nothing"):
+        scored_table(evidence, Path("alice/nothing"))
+
+
+def test_a_run_is_reported_from_its_log(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "run")
+    for step, place in ((2, 0), (4, 1), (8, 3)):
+        append_histogram(folder, step, [0.0, 1.0, 2.0, 3.0, 4.0], [10 * (place == bin) for bin in range(4)])
+    page = write_report(read_evidence(folder), tmp_path / "r.html").read_text()
+    words = text_of(page)
+    assert "Over 8 steps the action loss went from 2 to 0.25." in words
+    assert "99% of the weights stand at the upper bound" in words
+    assert "driven the temperature to its bound, 0.03" in words
+    assert "Early: the batches up to step 4. Late: up to step 8." in words
+    for title in ("identification accuracy", "temperature τ", "scale β", "effective sample size / n"):
+        assert f"{title}: A from" in page
+
+
+def test_a_run_with_given_weights_is_not_said_to_weigh_alike(
+    table: EpisodeTable, tmp_path: Path, logged_in: HubServer
+) -> None:
+    folder = run_folder(tmp_path / "run", alpha=0.0)
+    alike = "every chunk counts alike"
+    assert alike in " ".join(say_log(read_evidence(folder)))
+    (folder / "recipe.yaml").write_text("weights: alice/given-weights\n")
+    said = " ".join(say_log(read_evidence(folder)))
+    assert alike not in said and "the score file alice/given-weights says, which cannot be found from here" in said
+    file = written(scores_of(table, {}), tmp_path)
+    full = ensure_repository("alice/given-weights", "dataset")
+    push_files({"scores.parquet": file}, full, "dataset", message="scores")
+    evidence = read_evidence(folder)
+    assert evidence.scores is not None and len(evidence.scores) == table.num_frames
+    assert alike not in " ".join(say_log(evidence))
+
+
+def test_a_run_is_reported_on_the_very_episodes_that_it_trained_on(metaworld_dataset: Path, tmp_path: Path) -> None:
+    given = {"dataset": str(metaworld_dataset), "output_dir": str(tmp_path / "out"), "eval_episodes": "6:8"}
+    given |= {"skip_episodes": "1,3", "corruption": "hard", "corruption_seed": 2, "corruption_severity": 0.5}
+    folder = run_folder(tmp_path / "run")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(given))
+    trained = build_trainer(load_recipe(folder / "recipe.yaml", ["use_cpu=true"])).train_dataset.table
+    found = scored_table(read_evidence(folder), None)
+    assert found is not None and found.episode_index.tolist() == trained.episode_index.tolist() == [0, 2, 4, 5]
+    assert found.columns.keys() == trained.columns.keys()
+    for name, values in trained.columns.items():
+        assert np.array_equal(found.columns[name], values), name
+
+
+def test_two_runs_stand_side_by_side(tmp_path: Path) -> None:
+    first, second = (read_evidence(run_folder(tmp_path / name)) for name in ("one", "two"))
+    second.recipe["seed"] = 4
+    page = text_of(write_report(first, tmp_path / "r.html", compared=second).read_text())
+    assert "A: one B: two" in page and "seed 3 4" in page and "action loss, at the end 0.25 0.25" in page
+
+
+def test_histograms_of_a_run_that_goes_on(tmp_path: Path) -> None:
+    for step in (2, 4, 6):
+        append_histogram(tmp_path, step, [0.0, 1.0], [step])
+    forget_histograms_after(tmp_path, 4)
+    append_histogram(tmp_path, 6, [0.0, 1.0], [60])
+    with (tmp_path / "weight_histograms.jsonl").open("a") as file:
+        file.write('{"step": 8, "edg')
+    assert [(line["step"], line["counts"]) for line in read_histograms(tmp_path)] == [(2, [2]), (4, [4]), (6, [60])]

@@ -1,0 +1,173 @@
+"""The report in a real browser: it loads nothing, complains of nothing, is fast, and can be used without a mouse."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from hf_ptr.report.evidence import Evidence
+from hf_ptr.report.page import write_report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+MANY, FEW, FRAMES = 2000, 60, 50
+HOSTILE = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    assert CHROMIUM, "the report is tested in a browser: apt-get install chromium"
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield opened
+        opened.close()
+
+
+def scores_of(episodes: int, seed: int = 0) -> pd.DataFrame:
+    """Scores of episodes, a tenth of them bad, whose names are hostile."""
+    rng = np.random.default_rng(seed)
+    episode = np.repeat(np.arange(episodes), FRAMES)
+    bad = rng.permutation(episodes)[: episodes // 10]
+    z = np.where(np.isin(episode, bad), 0.2, 0.95) + 0.02 * rng.standard_normal(len(episode))
+    return pd.DataFrame(
+        {
+            "index": np.arange(len(episode)),
+            "episode_index": episode,
+            "frame_index": np.tile(np.arange(FRAMES), episodes),
+            "task_index": episode % 7,
+            "source": np.where(episode % 2, HOSTILE, "kitchen"),
+            "score": z,
+            "weight": 0.25 + 3.75 / (1 + np.exp(-(z - 0.5) / 0.08)),
+            "valid": np.tile(np.arange(FRAMES) < FRAMES - 16, episodes),
+            "view_action": z,
+            "failed_view": np.where(z < 0.5, HOSTILE, ""),
+            "fault": np.where(np.isin(episode, bad), "noise", ""),
+        }
+    )
+
+
+def write(folder: Path, episodes: int) -> Path:
+    log = [{"step": step, "loss_action": 1.0 / step, "ess": 0.9} for step in range(1, 40)]
+    evidence = Evidence(HOSTILE, scores_of(episodes), (0.25, 4.0), log=log, recipe={"dataset": HOSTILE, "seed": 0})
+    other = Evidence("b", scores_of(episodes, seed=1), (0.25, 4.0), log=log, recipe={"seed": 1})
+    return write_report(evidence, folder / f"{episodes}.html", dataset=HOSTILE, compared=other)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("report"), MANY)
+
+
+@pytest.fixture(scope="module")
+def small_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every section, and few enough episodes for axe, which looks at each point of a picture."""
+    return write(tmp_path_factory.mktemp("report"), FEW)
+
+
+class Opened:
+    """A page and everything that it asked for or complained of."""
+
+    def __init__(self, browser: Browser, file: Path, **settings: Any):
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        self.page: Page = browser.new_page(**settings)
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.goto(file.as_uri())
+
+    @property
+    def outside(self) -> list[str]:
+        return [url for url in self.requests[1:] if not url.startswith(("data:", "blob:"))]
+
+
+SCREENS = {
+    "light": {"color_scheme": "light", "viewport": {"width": 1200, "height": 900}},
+    "dark": {"color_scheme": "dark", "viewport": {"width": 1200, "height": 900}},
+    "phone": {"color_scheme": "light", "viewport": {"width": 360, "height": 740}},
+}
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_it_loads_nothing_complains_of_nothing_and_is_accessible(
+    browser: Browser, small_report: Path, screen: str
+) -> None:
+    opened = Opened(browser, small_report, **SCREENS[screen])
+    page = opened.page
+    assert page.locator("#episodes tbody tr").count() == 50
+    assert page.evaluate("document.documentElement.scrollWidth") <= SCREENS[screen]["viewport"]["width"]
+    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    grave = [rule["id"] for rule in found if rule["impact"] in ("serious", "critical")]
+    assert grave == []
+    assert opened.outside == [] and opened.complaints == []
+    page.close()
+
+
+def test_thousands_of_episodes_open_at_once(browser: Browser, report: Path) -> None:
+    opened = Opened(browser, report)
+    timing = opened.page.evaluate(
+        "performance.getEntriesByType('navigation').map(e => [e.domInteractive, e.loadEventEnd])[0]"
+    )
+    assert timing[1] < 3000, timing
+    assert report.stat().st_size < 3e6
+    opened.page.close()
+
+
+def test_what_the_data_say_is_text(browser: Browser, report: Path) -> None:
+    opened = Opened(browser, report)
+    page = opened.page
+    assert page.title().startswith("<script>document.title")
+    assert page.locator("img[src=x]").count() == 0
+    page.locator("#find").fill("onerror")
+    assert "of 200 episodes" in page.locator("#shown").inner_text()
+    assert page.title().startswith("<script>") and opened.outside == [] and opened.complaints == []
+    page.close()
+
+
+def test_episodes_are_sorted_found_chosen_and_exported_by_keyboard(browser: Browser, report: Path) -> None:
+    page = Opened(browser, report).page
+
+    def ids() -> list[int]:
+        return [int(text) for text in page.locator("#episodes tbody th").all_inner_texts()]
+
+    page.locator("button[data-key=id]").focus()
+    page.keyboard.press("Enter")
+    assert ids() == list(range(50))
+    page.keyboard.press("Enter")
+    assert ids() == list(range(1999, 1949, -1))
+    assert page.locator("th:has(button[data-key=id])").get_attribute("aria-sort") == "descending"
+    page.locator("#after").focus()
+    page.keyboard.press("Space")
+    assert ids()[0] == 1949
+    assert "51 to 100 of 2000" in page.locator("#shown").inner_text()
+    scores = scores_of(MANY)
+    bad = sorted(scores[scores.fault != ""].episode_index.unique().tolist())
+    assert page.locator("#list").input_value() == ", ".join(map(str, bad))
+    page.locator("#threshold").fill("0")
+    page.locator("#reset").focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#list").input_value() == ""
+    page.get_by_label("drop episode 1949", exact=True).focus()
+    page.keyboard.press("Space")
+    assert page.locator("#command").input_value().endswith('delete_episodes --operation.episode_indices "[1949]"')
+    with page.expect_download() as download:
+        page.locator("#download").focus()
+        page.keyboard.press("Enter")
+    assert Path(download.value.path()).read_text() == "1949\n"
+    page.close()

@@ -1,0 +1,123 @@
+"""The memory that a dry run foretells, against what a pass and a step take; and what a fit of scores grows by."""
+
+from __future__ import annotations
+
+import dataclasses
+import tracemalloc
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from data_helpers import LENGTH, drifting_table
+from model_helpers import Batch, tiny_batch, tiny_policy
+from pi0_helpers import batch_of, fitted
+from torch.autograd.graph import saved_tensors_hooks
+from torch.profiler import ProfilerActivity, profile
+from trainer_helpers import make
+from vision_helpers import pictures_batch, seeing
+
+from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.runs.memory import BYTES_TRAINED, activation_bytes, state_bytes
+from hf_ptr.scoring import action_noise as jitter
+from hf_ptr.scoring import cross_fitting as crossfitting
+from hf_ptr.scoring import novelty, transitions
+from hf_ptr.scoring.fit import fit_scores
+from hf_ptr.training.batch import model_inputs
+from hf_ptr.training.ptr_model import build_ptr_model
+
+
+def really_kept(model: torch.nn.Module, batch: Batch) -> int:
+    """Bytes that a real pass keeps for backward, weights not counted."""
+    weights = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(**model_inputs(batch, None)).action_loss.mean()
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+@pytest.mark.parametrize(
+    ("policy", "batch"),
+    [
+        (tiny_policy, tiny_batch),
+        (seeing, pictures_batch),
+        (partial(seeing, "internvl"), pictures_batch),
+        (fitted, batch_of),
+    ],
+    ids=["vectors", "siglip", "internvl", "pi0"],
+)
+def test_what_is_counted_on_shapes_is_what_a_pass_keeps(policy: Any, batch: Any) -> None:
+    model = build_ptr_model(policy(), with_scorer=True, belief_tokens=2).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    told = activation_bytes(model, batch(), len(batch()["actions"]))
+    assert told == pytest.approx(really_kept(model, batch()), rel=0.05)
+    twice = activation_bytes(model, batch(), 2 * len(batch()["actions"]))
+    assert told is not None and twice is not None and 1.7 * told < twice <= 2.0 * told
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def peak_of(profiler: profile) -> int:
+    """The most bytes that tensors took at once, beyond what they took at first."""
+    held = peak = 0
+    events = (event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]")
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def test_a_step_takes_what_was_foretold(metaworld_dataset: Path, tmp_path: Path) -> None:
+    size = {"hidden_size": 64, "expert_size": 256, "num_expert_layers": 2}
+    rows = 256
+    settings: dict[str, Any] = {"per_device_train_batch_size": rows, "policy_settings": size}
+    trainer = make(metaworld_dataset, tmp_path, **settings)
+    batch = trainer.data_collator(trainer.train_dataset.__getitems__(list(range(rows))))
+    trainer.create_optimizer_and_scheduler(3)
+
+    def step() -> None:
+        trainer.compute_loss(trainer.model, dict(batch)).backward()
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad()
+
+    step()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    peak = peak_of(profiler)
+    # What was there before the step: weights and the moments of AdamW, all but the gradients.
+    peak += state_bytes(trainer.model) * 12 // BYTES_TRAINED
+    told = state_bytes(trainer.model) + (activation_bytes(trainer.model, batch, rows) or 0)
+    assert told == pytest.approx(peak, rel=1 / 3)
+
+
+def test_a_fit_of_scores_holds_few_numbers_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A pass is a fold of the fewer episodes.
+    for module in (crossfitting, jitter, novelty, transitions):
+        monkeypatch.setattr(module, "ROWS_A_PASS", 128)
+    monkeypatch.setattr(novelty, "SEARCHED", 256)
+    monkeypatch.setattr(jitter, "HELD", 1024)
+    sizes, tensors, arrays = (20, 60), [], []
+    # The first is not counted: what is made once, whatever the size, is made there.
+    for episodes in (sizes[0], *sizes):
+        table = drifting_table([LENGTH] * episodes)
+        # Wide vectors, so that whatever is made of all of them at once stands out.
+        wide = {name: np.tile(column, (1, 32)) for name, column in table.columns.items()}
+        chunks = ChunkDataset(dataclasses.replace(table, columns=wide), chunk_size=8, target_offset=8)
+        tracemalloc.start()
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            fit_scores(chunks, steps=1, rounds=1, progress=False)
+            arrays.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        tensors.append(peak_of(profiler))
+    frames = (sizes[1] - sizes[0]) * LENGTH
+    assert (tensors[2] - tensors[1]) / frames < 64
+    # A copy of either of the vectors would be 512 and more.
+    assert (arrays[2] - arrays[1]) / frames < 448

@@ -1,0 +1,436 @@
+"""The calibrated score: its scale, its folds, and that it finds wrong actions in a table one can see through."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from data_helpers import LENGTH, drifting_table
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.errors import InputError
+from hf_ptr.functional import effective_sample_size
+from hf_ptr.scoring import calibration as C
+from hf_ptr.scoring import cross_fitting as crossfitting
+from hf_ptr.scoring.action_noise import JITTER
+from hf_ptr.scoring.fit import FittedScores, fit_scores
+from hf_ptr.scoring.identification_heads import GUARD, TransitionViews
+from hf_ptr.scoring.novelty import context_novelty, owed_to_novelty
+from hf_ptr.scoring.transitions import Transitions, cut_transitions
+
+COLUMNS = ["index", "episode_index", "frame_index", "task_index", "source", "score", "weight", "valid", "scorer"]
+VIEW_COLUMNS = ["view_consequence", "view_action", "view_instruction", "failed_view"]
+
+
+def fit(table: EpisodeTable, **changes: Any) -> pd.DataFrame:
+    chunks = ChunkDataset(table, chunk_size=8, target_offset=changes.pop("target_offset", 8))
+    return fit_scores(chunks, **{"steps": 12, "progress": False, **changes}).frame()
+
+
+# ---- the scale
+
+
+@given(st.lists(st.floats(-50, 50), min_size=2, max_size=50))
+@settings(deadline=None, max_examples=50)
+def test_weights_stay_in_bounds_and_rise_with_the_distance(distances: list[float]) -> None:
+    weight = C.calibrated_weight(torch.tensor(sorted(distances)))
+    assert bool((weight >= C.W_MIN).all()) and bool((weight <= C.W_MAX).all())
+    assert bool((weight.diff() >= 0).all())
+    kept = C.keep_sample_size(weight)
+    assert bool((kept >= C.W_MIN - 1e-5).all()) and bool((kept <= C.W_MAX + 1e-5).all())
+    assert bool((kept.diff() >= -1e-6).all())
+
+
+def test_a_fault_gets_the_least_weight_and_a_good_sample_the_most() -> None:
+    low, middle, high = C.calibrated_weight(torch.tensor([0.0, 0.5, 1.0])).tolist()
+    assert low < 0.3 and high > 3.95
+    assert middle == pytest.approx((C.W_MIN + C.W_MAX) / 2)
+
+
+def share_worth(weight: torch.Tensor) -> float:
+    return effective_sample_size(weight).item() / len(weight)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.6, 0.9, 0.99])
+def test_the_sample_size_never_falls_below_its_floor(share: float) -> None:
+    weight = torch.full((1000,), C.W_MAX)
+    weight[: int(1000 * share)] = C.W_MIN
+    kept = C.keep_sample_size(weight)
+    before, after = share_worth(weight), share_worth(kept)
+    assert after >= C.MIN_SAMPLE_SIZE - 1e-4
+    assert kept.mean().item() == pytest.approx(weight.mean().item(), rel=1e-4)
+    if before >= C.MIN_SAMPLE_SIZE:
+        torch.testing.assert_close(kept, weight)
+
+
+def test_the_floor_is_paid_by_the_mildest_fault_first() -> None:
+    """As on `hard`: a third good, some who only tremble, and half with worse faults."""
+    weight = torch.full((1000,), C.W_MIN)
+    weight[:350] = C.W_MAX
+    trembles = slice(350, 500)
+    milder = weight.clone()
+    milder[trembles] = 2.0
+    kept = C.keep_sample_size(weight, milder)
+    assert share_worth(kept) == pytest.approx(C.MIN_SAMPLE_SIZE, abs=1e-5)
+    torch.testing.assert_close(kept[:350], weight[:350])
+    torch.testing.assert_close(kept[500:], weight[500:])
+    assert C.W_MIN < kept[350] < 2.0
+    # As little as will do.
+    less = weight + 0.99 * (kept - weight)
+    assert share_worth(less) < C.MIN_SAMPLE_SIZE
+
+
+@pytest.mark.parametrize("mild", [0.01, 0.02, 0.05, 0.1, 0.2])
+def test_where_the_mildest_fault_is_not_enough_it_gives_what_it_can_before_all_are_drawn_together(mild: float) -> None:
+    good, trembling = 50, int(1000 * mild)
+    weight = torch.full((1000,), C.W_MIN)
+    weight[:good] = C.W_MAX
+    milder = weight.clone()
+    milder[good : good + trembling] = 2.0
+    steps = torch.linspace(0, 1, 201)
+    best = max(steps.tolist(), key=lambda s: share_worth(weight + s * (milder - weight)))
+    assert share_worth(weight + best * (milder - weight)) < C.MIN_SAMPLE_SIZE
+    given = C._least_step(weight.double(), (milder - weight).double())
+    assert given == pytest.approx(best, abs=0.006)
+    kept = C.keep_sample_size(weight, milder)
+    assert share_worth(kept) == pytest.approx(C.MIN_SAMPLE_SIZE, abs=1e-5)
+    assert kept[999] > C.W_MIN and kept[0] < C.W_MAX
+    assert kept[0] > kept[good] > kept[999]
+
+
+@given(st.lists(st.tuples(st.floats(0.25, 4.0), st.floats(0.0, 1.0)), min_size=1, max_size=60))
+@settings(deadline=None, max_examples=100)
+def test_the_floor_holds_whatever_is_milder(pairs: list[tuple[float, float]]) -> None:
+    weight = torch.tensor([w for w, _ in pairs])
+    milder = weight + torch.tensor([part for _, part in pairs]) * (C.W_MAX - weight)
+    kept = C.keep_sample_size(weight, milder)
+    assert share_worth(kept) >= C.MIN_SAMPLE_SIZE - 1e-4
+    assert bool((kept >= C.W_MIN - 1e-5).all()) and bool((kept <= C.W_MAX + 1e-5).all())
+    if share_worth(weight) >= C.MIN_SAMPLE_SIZE + 1e-4:
+        torch.testing.assert_close(kept, weight)
+
+
+def test_one_failing_view_suffices() -> None:
+    z, which = C.least({"consequence": torch.tensor([1.0, 1.0]), "instruction": torch.tensor([1.1, -0.1])})
+    torch.testing.assert_close(z, torch.tensor([1.0, -0.1]))
+    assert which.tolist() == [0, 1]
+    good, bad = C.calibrated_weight(z).tolist()
+    assert good > 3.9 and bad < 0.3
+
+
+def episodes_of(means: torch.Tensor, samples: int = 20, noise: float = 0.3) -> tuple[torch.Tensor, torch.Tensor]:
+    episode = torch.arange(len(means)).repeat_interleave(samples)
+    return means[episode] + noise * torch.randn(len(episode), generator=torch.Generator().manual_seed(1)), episode
+
+
+def distance(real: torch.Tensor, faulted: torch.Tensor, episode: torch.Tensor) -> torch.Tensor:
+    episodes = int(episode.max()) + 1
+    group = torch.zeros(episodes, dtype=torch.int64)
+    means = [C.episode_mean(score, episode, episodes, C.SHRINKAGE) for score in (real, faulted)]
+    return C.fit_scale(*means, group, 1).distance(real, episode, group)
+
+
+def test_clean_data_are_left_alone() -> None:
+    real, episode = episodes_of(3.0 + 0.3 * torch.randn(100, generator=torch.Generator().manual_seed(0)))
+    weight = C.calibrated_weight(distance(real, real - 5.0, episode))
+    assert weight.mean() > 3.9 and weight.min() > 3.0
+    assert share_worth(weight) > 0.99
+
+
+def test_faulty_episodes_lie_where_the_made_faults_do() -> None:
+    means = torch.full((100,), 3.0)
+    means[:30] = -2.0
+    real, episode = episodes_of(means)
+    weight = C.calibrated_weight(distance(real, torch.full_like(real, -2.0), episode))
+    bad = episode < 30
+    assert weight[bad].max() < 0.6 and weight[~bad].min() > 3.5
+
+
+def test_a_view_that_cannot_see_its_own_fault_proves_nothing() -> None:
+    real, episode = episodes_of(torch.randn(100, generator=torch.Generator().manual_seed(0)))
+    other, _ = episodes_of(torch.randn(100, generator=torch.Generator().manual_seed(5)))
+    assert distance(real, other, episode).tolist() == [1.0] * len(real)
+    # All episodes faulty: nothing in the data is better than what was made faulty.
+    assert distance(real, real.clone(), episode).tolist() == [1.0] * len(real)
+
+
+@pytest.mark.parametrize(
+    ("below", "trust"), [(500, 0.0), (600, 0.0), (675, 0.5), (745, 0.967), (755, 1.0), (1000, 1.0)]
+)
+def test_a_view_is_trusted_as_far_as_it_sees_its_own_fault(below: int, trust: float) -> None:
+    real = torch.linspace(-1.0, 1.0, 1000)
+    faulted = torch.where(torch.arange(1000) < below, -0.5, 0.5)
+    group = torch.zeros(1000, dtype=torch.int64)
+    scale = C.fit_scale(real, faulted, group, 1)
+    assert scale.trust.item() == pytest.approx(trust, abs=0.01)
+    z = scale.distance(torch.linspace(-90.0, 90.0, 1000), torch.arange(1000), group)
+    assert bool((z.diff() >= 0).all())
+    # One that is trusted in part says at most that a sample is like a fault.
+    assert z.min().item() == pytest.approx(-C.DISTANCE_LIMIT if trust == 1.0 else 1.0 - trust, abs=0.01)
+
+
+def test_a_missing_score_is_no_evidence() -> None:
+    real, episode = episodes_of(torch.full((20,), 3.0))
+    faulted = real - 5.0
+    real[episode == 4] = torch.nan
+    z = distance(real, faulted, episode)
+    assert bool(torch.isfinite(z).all())
+    assert z[episode == 4].tolist() == [1.0] * 20
+
+
+def test_a_group_with_enough_episodes_has_its_own_scale() -> None:
+    group = torch.arange(60) % 2
+    real = torch.where(group == 0, 1.0, 5.0)
+    scale = C.fit_scale(real, real - 1.0, group, 2)
+    assert scale.trust.tolist() == [1.0, 1.0]
+    assert scale.good[0] < scale.good[1] and scale.fault[0] < scale.fault[1]
+    one = C.fit_scale(real[:10], real[:10] - 6.0, group[:10], 2)
+    assert one.good[0] == one.good[1]
+
+
+def test_a_shift_that_runs_through_an_episode_is_seen_where_no_chunk_shows_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    margins = 0.5 + torch.randn(200, 4, generator=generator)
+    episode = torch.arange(200) // 100
+    margins[episode == 1, 2] -= 1.0
+    margins[::7, 0] = torch.nan
+    margin, shift = C.consistent_margin(margins, episode, 2)
+    means = C.episode_mean(margin, episode, 2)
+    assert means[0] > 0.2 and means[1] == pytest.approx(margins[episode == 1, 2].mean().item(), abs=0.05)
+    assert shift[1] == 2
+    nothing, none = C.consistent_margin(margins[:2], episode[:2], 2)
+    assert bool(nothing.isnan().all()) and none.tolist() == [-1, -1]
+
+
+# ---- the views
+
+
+def transitions(count: int, instructions: int = 3) -> Transitions:
+    generator = torch.Generator().manual_seed(0)
+
+    def some(width: int) -> torch.Tensor:
+        return torch.randn(count, width, generator=generator)
+
+    number = torch.arange(count)
+    return Transitions(some(5), some(6), some(4), some(4), number % instructions, number // 4, number % 4 * GUARD)
+
+
+def scores(heads: TransitionViews, samples: Transitions, known: list[bool]) -> dict[str, torch.Tensor]:
+    some = samples.action[:, None].expand(-1, 2, -1) + 1.0
+    usable = torch.ones(len(samples), 2, dtype=torch.bool)
+    usable[0] = False
+    return heads.scores(samples, samples, shifted=some.unbind(dim=1), usable_shifts=usable, known=torch.tensor(known))
+
+
+def test_what_a_view_is_given_does_not_hold_what_it_identifies() -> None:
+    heads, samples = TransitionViews(5, 6, 4, 3), transitions(12)
+    before = heads.queries(samples)
+    after = heads.queries(dataclasses.replace(samples, action=samples.action + 1.0))
+    torch.testing.assert_close(after["action"], before["action"])
+    assert not torch.allclose(after["consequence"], before["consequence"])
+    after = heads.queries(
+        dataclasses.replace(samples, consequence=samples.consequence + 1.0, change=samples.change + 1)
+    )
+    torch.testing.assert_close(after["consequence"], before["consequence"])
+    after = heads.queries(dataclasses.replace(samples, instruction=(samples.instruction + 1) % 3))
+    torch.testing.assert_close(after["instruction"], before["instruction"])
+
+
+def test_scores_are_missing_where_there_is_nothing_to_tell_apart() -> None:
+    torch.manual_seed(0)
+    heads, samples = TransitionViews(5, 6, 4, 3), transitions(12)
+    found = scores(heads, samples, [True, True, False])
+    assert bool(found["action/shift"][0].isnan().all()) and bool(found["action/shift"][1:].isfinite().all())
+    assert found["instruction/pool"].isnan().tolist() == (samples.instruction == 2).tolist()
+    assert bool(found["action/pool"].isfinite().all())
+    # One episode alone has no other to be told from.
+    alone = scores(heads, samples.take(torch.arange(4)), [True, True, True])
+    assert bool(alone["action/pool"].isnan().all())
+    assert "instruction" not in TransitionViews(5, 6, 4, 1).views
+
+
+def test_a_near_time_of_the_same_episode_is_no_negative() -> None:
+    torch.manual_seed(0)
+    heads, samples = TransitionViews(5, 6, 4, 1), transitions(4)
+    near = dataclasses.replace(samples, time=torch.zeros_like(samples.time))
+    assert heads.losses(near)["action"].item() == 0.0
+    assert heads.losses(samples)["action"].item() > 0.0
+
+
+# ---- fitting
+
+
+def test_folds_split_the_episodes_by_their_id_alone() -> None:
+    ids = np.arange(100)
+    fold = crossfitting.folds_of(ids, 4)
+    assert torch.bincount(fold).tolist() == [25, 25, 25, 25]
+    order = np.random.default_rng(0).permutation(100)
+    torch.testing.assert_close(crossfitting.folds_of(ids[order], 4), fold[order])
+
+
+def test_no_episode_is_scored_by_heads_that_have_trained_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[int, set[int]] = {}
+    scored: list[tuple[set[int], set[int]]] = []
+    losses, score = TransitionViews.losses, TransitionViews.scores
+
+    def spy_losses(self: TransitionViews, samples: Transitions, *args: Any) -> dict[str, torch.Tensor]:
+        seen.setdefault(id(self), set()).update(samples.episode.tolist())
+        return losses(self, samples, *args)
+
+    def spy_scores(self: TransitionViews, samples: Transitions, pool: Transitions, **kwargs: Any) -> Any:
+        # The heads may be freed and their id used again: what they have seen belongs to those alive now.
+        scored.append((seen[id(self)], {*samples.episode.tolist(), *pool.episode.tolist()}))
+        return score(self, samples, pool, **kwargs)
+
+    train = crossfitting.train_heads
+
+    def fresh(*args: Any) -> TransitionViews:
+        seen.clear()
+        return train(*args)
+
+    monkeypatch.setattr(TransitionViews, "losses", spy_losses)
+    monkeypatch.setattr(TransitionViews, "scores", spy_scores)
+    monkeypatch.setattr(crossfitting, "train_heads", fresh)
+    fit(drifting_table([LENGTH] * 12), steps=4)
+    assert scored and all(trained and not trained & held_out for trained, held_out in scored)
+    assert set.union(*(held_out for _, held_out in scored)) == set(range(12))
+
+
+def test_the_frame_is_a_score_file_and_depends_on_the_seed_alone() -> None:
+    table = drifting_table([LENGTH] * 20)
+    first, other = fit(table), fit(table, seed=1)
+    torch.rand(3)
+    pd.testing.assert_frame_equal(first, fit(table))
+    assert not np.array_equal(first["score"], other["score"]) and first["scorer"][0] != other["scorer"][0]
+    assert list(first.columns) == [*COLUMNS, *VIEW_COLUMNS, "failed_component", "explaining_shift"]
+    assert set(first["explaining_shift"]) <= set(crossfitting.SHIFTS)
+    np.testing.assert_array_equal(first["index"], table.frame_id)
+    np.testing.assert_array_equal(first["valid"], first["frame_index"] < LENGTH - 8)
+    numbers = first[["score", "weight", *VIEW_COLUMNS[:3]]].to_numpy()
+    assert np.isfinite(numbers).all()
+    assert first["weight"].between(C.W_MIN - 1e-5, C.W_MAX + 1e-5).all()
+
+
+def test_an_episode_in_a_place_of_its_own_is_novel() -> None:
+    table = drifting_table([LENGTH] * 20, tasks=1)
+    table.columns["observation.state"][3 * LENGTH : 4 * LENGTH] += 30.0
+    cut = cut_transitions(ChunkDataset(table, chunk_size=8, target_offset=8))
+    fold = crossfitting.folds_of(table.episode_index, 5)
+    novelty = context_novelty(cut, fold, torch.Generator().manual_seed(0))
+    assert novelty.shape == (20,) and novelty.argmax() == 3
+    # Its actions say nothing about where it is.
+    table.columns["action"][:] *= -1
+    again = context_novelty(
+        cut_transitions(ChunkDataset(table, chunk_size=8, target_offset=8)),
+        fold,
+        torch.Generator().manual_seed(0),
+    )
+    torch.testing.assert_close(again, novelty)
+
+
+@pytest.mark.parametrize("slope", [-1.5, 0.0, 1.5])
+def test_a_fall_with_novelty_is_owed_to_it_and_a_rise_is_not(slope: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    novelty = torch.randn(300, generator=generator)
+    mean = slope * novelty + 0.1 * torch.randn(300, generator=generator)
+    faulty = torch.arange(300) % 5 < 3
+    mean[faulty] -= 3.0
+    mean[7] = torch.nan
+    owed = owed_to_novelty(mean, novelty, C.GOOD_QUANTILE)
+    expected = -min(slope, 0.0) * (novelty - novelty[torch.arange(300) != 7].median())
+    assert float((owed - expected).abs().max()) < 0.25
+    assert torch.equal(owed_to_novelty(mean, torch.ones(300), C.GOOD_QUANTILE), torch.zeros(300))
+
+
+def test_wrong_actions_get_less_weight() -> None:
+    wrong = (0, 5, 10, 15, 20, 25)
+    scores = fit(drifting_table([LENGTH] * 40, wrong=wrong), steps=80, rounds=1)
+    mean = scores.groupby("episode_index")["weight"].mean()
+    bad = np.isin(mean.index - 7, wrong)
+    assert mean[bad].mean() < 1.5 and mean[bad].max() < mean[~bad].median() - 1.0 and mean[~bad].median() > 3.5
+    failed = scores[scores["episode_index"].isin(mean.index[bad])]["failed_view"]
+    assert (failed != "").mean() > 0.75
+    component = scores[scores["episode_index"].isin(mean.index[bad])]["failed_component"]
+    assert set(component.str.split("/").str[0][component != ""]) <= {"action", "consequence", "instruction"}
+    assert (component != "").mean() > 0.5
+
+
+def test_a_single_task_leaves_the_instruction_out() -> None:
+    scores = fit(drifting_table([LENGTH] * 8, tasks=1))
+    assert scores["view_instruction"].isna().all()
+    assert np.isfinite(scores[["score", "weight"]].to_numpy()).all()
+    assert not (scores["failed_view"] == "instruction").any()
+
+
+def test_instructions_that_occur_once_prove_nothing() -> None:
+    scores = fit(drifting_table([LENGTH] * 8, tasks=8))
+    assert not (scores["failed_view"] == "instruction").any()
+    assert np.isfinite(scores[["score", "weight"]].to_numpy()).all()
+
+
+def test_the_floor_is_paid_by_chunks_whose_one_fault_is_a_tremor() -> None:
+    """A quarter good, as many that tremble, and half with another fault; half of those tremble, too."""
+    table = drifting_table([LENGTH] * 12)
+    cut = cut_transitions(ChunkDataset(table, chunk_size=8, target_offset=8))
+    good, wrong = cut.episode < 3, cut.episode >= 6
+    trembles = ~good & (cut.episode < 9)
+    distances = {"action/pool": torch.where(wrong, 0.0, 1.0), JITTER: torch.where(trembles, 0.0, 1.0)}
+    shift = torch.zeros(12, dtype=torch.int64)
+    found = FittedScores(table, cut, distances, shift, "none", C.W_MIN, C.W_MAX).frame()
+    weight = torch.tensor(found.weight[found.valid].to_numpy())
+    plain = C.calibrated_weight(torch.minimum(*distances.values()))
+    assert share_worth(plain) < 0.4 and share_worth(weight) == pytest.approx(C.MIN_SAMPLE_SIZE, abs=0.01)
+    torch.testing.assert_close(weight[good | wrong], plain[good | wrong])
+    paying = weight[trembles & ~wrong]
+    assert plain[trembles].max() + 0.5 < paying.min() <= paying.max() <= (C.W_MIN + C.W_MAX) / 2
+
+
+def test_frames_without_a_target_do_not_take_the_samples_below_their_floor() -> None:
+    table = drifting_table([LENGTH] * 8 + [8] * 8)
+    cut = cut_transitions(ChunkDataset(table, chunk_size=8, target_offset=8))
+    distances = {"action/pool": torch.where(cut.episode < 1, 2.0, -2.0)}
+    scores = FittedScores(table, cut, distances, torch.zeros(16, dtype=torch.int64), "none", C.W_MIN, C.W_MAX).frame()
+    told = scores["episode_index"].isin(scores.loc[scores.valid, "episode_index"].unique())
+    weight = torch.tensor(scores.weight.to_numpy(), dtype=torch.float64)
+    assert share_worth(weight[torch.tensor(told.to_numpy())]) == pytest.approx(C.MIN_SAMPLE_SIZE, abs=1e-4)
+    assert share_worth(weight) > C.MIN_SAMPLE_SIZE
+    assert scores.loc[~told, "weight"].to_numpy() == pytest.approx(scores.loc[told, "weight"].mean(), rel=1e-5)
+
+
+def test_an_episode_that_no_shift_explains_has_none() -> None:
+    # Of three chunks no shift stays within the episode.
+    scores = fit(drifting_table([LENGTH] * 6 + [11] * 6), steps=2)
+    shift = scores.groupby("episode_index")["explaining_shift"].first().to_numpy()
+    assert set(shift[6:]) == {0} and 0 not in shift[:6]
+
+
+def test_episodes_without_a_target_get_the_average() -> None:
+    scores = fit(drifting_table([LENGTH] * 4 + [8, 3] + [LENGTH] * 4))
+    short = scores["episode_index"].isin([11, 12])
+    assert not scores.loc[short, "valid"].any() and short.sum() == 11
+    assert np.isfinite(scores[["score", "weight"]].to_numpy()).all()
+    assert scores.loc[short, "weight"].nunique() == 1
+    assert scores.loc[short, "weight"].iloc[0] == pytest.approx(scores.loc[~short, "weight"].mean(), rel=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_few_long_episodes_among_many_short_ones_are_shared_out(seed: int) -> None:
+    lengths = [LENGTH] * 4 + [3] * 30
+    np.random.default_rng(seed).shuffle(lengths)
+    scores = fit(drifting_table(lengths), steps=2)
+    assert scores["valid"].sum() == 4 * (LENGTH - 8)
+    assert np.isfinite(scores[["score", "weight"]].to_numpy()).all()
+
+
+def test_too_little_data_is_the_users_to_mend() -> None:
+    with pytest.raises(InputError, match=r"3 episodes longer than target_offset 8; fitting scores needs at least 4"):
+        fit(drifting_table([LENGTH, LENGTH, LENGTH, 8]))
+    with pytest.raises(InputError, match="rounds is 0"):
+        fit(drifting_table([LENGTH] * 4), rounds=0)

@@ -1,0 +1,186 @@
+"""A score that was killed goes on where it was, to the bit; what another fit left behind is not taken up."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from data_helpers import LENGTH, drifting_table
+from safetensors.torch import load_file, save_file
+
+from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.lerobot.writer import write_table
+from hf_ptr.scoring import cross_fitting as crossfitting
+from hf_ptr.scoring import fit as fitting
+from hf_ptr.scoring.fit import fit_scores
+from hf_ptr.scoring.transitions import Cut, cut_transitions
+from hf_ptr.utils.part_cache import Parts
+
+FOLDS = 5
+
+
+def fit(keep: Path | None, seed: int = 0, wrong: tuple[int, ...] = (), rounds: int = 2) -> pd.DataFrame:
+    chunks = ChunkDataset(drifting_table([LENGTH] * 10, wrong=wrong), chunk_size=8, target_offset=8)
+    return fit_scores(chunks, steps=2, rounds=rounds, seed=seed, keep=keep, progress=False).frame()
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with each fold that is trained."""
+    found: list[int] = []
+    train = crossfitting.train_heads
+
+    def counted(*args: Any) -> Any:
+        found.append(1)
+        return train(*args)
+
+    monkeypatch.setattr(crossfitting, "train_heads", counted)
+    return found
+
+
+@pytest.fixture
+def one_thread() -> Any:
+    """A forked process must not wait for threads that only its parent has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def killed_at(fold: int, keep: Path) -> int:
+    """Fits in a process that kills itself as that fold begins, and returns the signal that ended it."""
+    child = os.fork()
+    if child == 0:
+        train, begun = crossfitting.train_heads, []
+
+        def deadly(*args: Any) -> Any:
+            begun.append(1)
+            if len(begun) > fold:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return train(*args)
+
+        crossfitting.train_heads = deadly  # type: ignore[assignment]
+        fit(keep)
+        os._exit(0)
+    return os.WTERMSIG(os.waitpid(child, 0)[1])
+
+
+def test_a_killed_fit_goes_on_fold_by_fold(tmp_path: Path, one_thread: Any, trained: list[int]) -> None:
+    keep, fold = tmp_path / ".parts", 7
+    assert killed_at(fold, keep) == signal.SIGKILL
+    assert len(list(keep.iterdir())) == fold
+    went_on = fit(keep)
+    assert len(trained) == 2 * FOLDS - fold
+    pd.testing.assert_frame_equal(went_on, fit(None), check_exact=True)
+
+
+def test_what_another_fit_left_is_not_taken_up(tmp_path: Path, trained: list[int]) -> None:
+    fit(tmp_path, rounds=1)
+    for changes in ({}, {"seed": 1}, {"wrong": (2,)}):
+        trained.clear()
+        fit(tmp_path, rounds=1, **changes)
+        assert len(trained) == (FOLDS if changes else 0)
+
+
+def test_what_other_code_left_is_not_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: list[int]
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(Path(fitting.__file__).parent, source, ignore=shutil.ignore_patterns("__pycache__"))
+    digest = fitting.code_digest
+    monkeypatch.setattr(fitting, "code_digest", lambda _: digest(source))
+    for change, folds in (("", FOLDS), ("", 0), ("# Another.\n", FOLDS)):
+        (source / "views.py").write_text((source / "views.py").read_text() + change)
+        trained.clear()
+        fit(tmp_path / "parts", rounds=1)
+        assert len(trained) == folds
+
+
+def test_a_part_that_is_damaged_is_made_again(tmp_path: Path) -> None:
+    parts = Parts(tmp_path / "parts", {"seed": 0})
+    parts.save("one", {"x": torch.arange(3)})
+    assert torch.equal(parts.load("one")["x"], torch.arange(3))  # type: ignore[index]
+    assert Parts(tmp_path / "parts", {"seed": 1}).load("one") is None
+    file = tmp_path / "parts" / "one.safetensors"
+    save_file(load_file(file), file)
+    assert parts.load("one") is None
+    file.write_bytes(b"{")
+    assert parts.load("one") is None and Parts(None, {}).load("one") is None
+
+
+def bytes_of(value: Any, seen: dict[int, int]) -> int:
+    """The memory behind all tensors in an object, each storage once."""
+    if isinstance(value, torch.Tensor):
+        seen[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+    elif isinstance(value, tuple | list):
+        for item in value:
+            bytes_of(item, seen)
+    elif isinstance(value, FunctionType):
+        bytes_of([cell.cell_contents for cell in value.__closure__ or ()], seen)
+    elif hasattr(value, "__dict__"):
+        bytes_of(list(vars(value).values()), seen)
+    return sum(seen.values())
+
+
+@pytest.mark.parametrize("chunk_size", [8, 32])
+def test_neither_chunks_nor_their_faults_are_held(chunk_size: int) -> None:
+    table = drifting_table([200] * 10)
+    cut = cut_transitions(ChunkDataset(table, chunk_size=chunk_size, target_offset=8))
+    columns = sum(column.nbytes for column in table.columns.values())
+    # Of a sample, which episode it lies in; of a frame, its instruction.
+    assert bytes_of(cut, {}) <= columns + 16 * table.num_frames + 64 * table.num_episodes
+    faults = crossfitting.make_faults(
+        cut, torch.arange(10), torch.tensor([True, True]), torch.Generator().manual_seed(0)
+    )
+    # Of an episode, which other's it takes.
+    assert bytes_of(list(faults.values()), {}) <= columns + 16 * table.num_frames + 256 * table.num_episodes
+
+
+def test_samples_are_what_their_frames_hold() -> None:
+    table = drifting_table([30, 9, 25])
+    chunks = ChunkDataset(table, chunk_size=6, target_offset=8)
+    cut: Cut = cut_transitions(chunks)
+    whole = cut.take(torch.arange(len(cut)))
+    assert len(whole) == 22 + 1 + 17 and whole.action.shape == (40, 12)
+    some = torch.tensor([39, 0, 22])
+    for name, values in vars(cut.take(some)).items():
+        assert torch.equal(values, getattr(whole, name)[some]), name
+    batch = chunks.__getitems__(cut.frames(torch.arange(len(cut))).tolist())
+    assert torch.equal(batch["episode_index"] - 7, whole.episode)
+    # The last chunk of an episode is cut off by its end, and filled up with zeros.
+    assert not batch["action_mask"].all() or bool(whole.action.isfinite().all())
+    observed = cut.observed[0].scale_(batch["next_observation"])
+    assert torch.equal(observed, whole.consequence)
+
+
+def test_the_command_goes_on_and_leaves_nothing_but_the_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: list[int]
+) -> None:
+    from command_line import hf_ptr
+
+    monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 2)
+    data = write_table(drifting_table([LENGTH] * 8), tmp_path / "data")
+    command = ["score", data, "--fit", "--chunk-size", 8, "--target-offset", 8, "--out", tmp_path / "s.parquet"]
+    train = crossfitting.train_heads
+
+    def interrupted(*args: Any) -> Any:
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return train(*args)
+
+    monkeypatch.setattr(crossfitting, "train_heads", interrupted)
+    stopped = hf_ptr(*command)
+    assert stopped.returncode == 130 and "score" in stopped.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"data", ".s.parts"}
+    monkeypatch.setattr(crossfitting, "train_heads", train)
+    assert hf_ptr(*command).returncode == 0
+    # Of eight episodes there are four folds.
+    assert len(trained) == 8
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "s.parquet"}

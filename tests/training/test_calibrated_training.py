@@ -1,0 +1,168 @@
+"""`scoring: calibrated` in a run: fitted once, the same as offline, and used as it is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from exact_cases import Fitted
+from fold_helpers import stopped_at
+from recipe_helpers import recipe
+from trainer_helpers import make
+
+from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.lerobot.reader import read_dataset
+from hf_ptr.errors import InputError
+from hf_ptr.functional import weight_bounds
+from hf_ptr.runs.run import run_recipe
+from hf_ptr.scoring import fit as fitting
+from hf_ptr.training import calibrated_weights as calibrating
+from hf_ptr.training.ptr_config import PTRConfig
+
+CALIBRATED = {"scoring": "calibrated", "alpha": 1.0}
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scorers are fitted in seconds, and badly; how well is measured elsewhere."""
+    monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 30)
+
+
+def losses_of(folder: Path) -> list[float]:
+    log = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return [entry["loss"] for entry in log if "loss" in entry]
+
+
+def test_a_run_fits_what_the_score_command_fits_and_trains_with_it(metaworld_dataset: Path, tmp_path: Path) -> None:
+    made = run_recipe(recipe(tmp_path, metaworld_dataset, output_dir=tmp_path / "run", **CALIBRATED))
+    found = pd.read_parquet(made / calibrating.SCORES_FILE)
+    chunks = ChunkDataset(
+        read_dataset(metaworld_dataset), chunk_size=16, observation_features=["observation.environment_state"]
+    )
+    offline = fitting.fit_scores(chunks, seed=PTRConfig(output_dir=str(tmp_path)).seed, progress=False).frame()
+    pd.testing.assert_frame_equal(found, offline)
+    assert found.weight.nunique() > 2
+    given = run_recipe(
+        recipe(tmp_path, metaworld_dataset, output_dir=tmp_path / "given", weights=made / calibrating.SCORES_FILE)
+    )
+    plain = run_recipe(recipe(tmp_path, metaworld_dataset, output_dir=tmp_path / "plain"))
+    assert losses_of(made) == losses_of(given) != losses_of(plain)
+
+
+def test_alpha_and_the_bounds_are_those_of_the_settings(metaworld_dataset: Path, tmp_path: Path) -> None:
+    settings = {"w_min": 0.5, "w_max": 2.0}
+    weights = {}
+    for alpha in (0.5, 1.0):
+        folder = tmp_path / str(alpha)
+        run_recipe(
+            recipe(tmp_path, metaworld_dataset, output_dir=folder, scoring="calibrated", alpha=alpha, **settings)
+        )
+        weights[alpha] = pd.read_parquet(folder / calibrating.SCORES_FILE).weight.to_numpy()
+        low, high = weight_bounds(alpha, **settings)
+        assert low <= weights[alpha].min() < weights[alpha].max() <= high
+    np.testing.assert_allclose(weights[0.5], 1.0 + 0.5 * (weights[1.0] - 1.0), rtol=1e-6)
+
+
+def test_a_run_that_goes_on_does_not_fit_again(
+    metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "save_total_limit": 5, **CALIBRATED}
+    whole = run_recipe(recipe(tmp_path, metaworld_dataset, output_dir=tmp_path / "run", **settings))
+    expected = losses_of(whole)
+    shutil.rmtree(whole / "checkpoint-4")
+    (whole / "train_results.json").unlink()
+    # The checkpoint has a copy, whatever becomes of the run's own.
+    fitted = (whole / "scores.parquet").read_bytes()
+    (whole / "scores.parquet").unlink()
+    monkeypatch.setattr(calibrating, "fit_scores", lambda *args, **kwargs: pytest.fail("fitted again"))
+    run_recipe(recipe(tmp_path, metaworld_dataset, output_dir=tmp_path / "run", **settings))
+    assert losses_of(whole) == expected and (whole / "scores.parquet").read_bytes() == fitted
+
+
+def test_weights_of_other_settings_are_not_taken_for_those_of_the_run(
+    metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"belief_tokens": 0, "save_strategy": "steps", "save_steps": 1, "max_steps": 2, **CALIBRATED}
+    monkeypatch.setattr(calibrating, "fit_scores", Fitted)
+    make(metaworld_dataset, tmp_path, **settings).train()
+    monkeypatch.setattr(calibrating, "fit_scores", lambda *args, **kwargs: pytest.fail("fitted again"))
+    for changes, told in (
+        ({"alpha": 0.5}, "alpha 1.0, now 0.5"),
+        ({"w_min": 0.5, "w_max": 2.0}, "w_min 0.25, now 0.5; w_max 4.0, now 2.0"),
+        ({"seed": 3}, "seed 0, now 3"),
+    ):
+        trainer = make(metaworld_dataset, tmp_path, **{**settings, **changes})
+        with pytest.raises(InputError, match=f"scores.parquet were made with {told}: go on with the settings"):
+            trainer.train(resume_from_checkpoint=True)
+    trainer = make(metaworld_dataset, tmp_path, **settings)
+    scores = tmp_path / "checkpoint-2" / "scores.parquet"
+    for damage, complaint in ((lambda: scores.write_bytes(b"PAR1"), "is damaged"), (scores.unlink, "had no scoring")):
+        damage()
+        with pytest.raises(InputError, match=complaint):
+            trainer.train(resume_from_checkpoint=True)
+
+
+def test_a_run_that_is_killed_while_it_fits_goes_on_there(
+    metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 2)
+    path = recipe(tmp_path, metaworld_dataset, output_dir=tmp_path / "run", **CALIBRATED)
+    folds = stopped_at(3, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(path)
+    made = run_recipe(path)
+    # Of eight episodes there are four folds, fitted twice; the third was begun twice.
+    assert len(folds) == 2 * 4 + 1
+    assert (made / calibrating.SCORES_FILE).is_file() and not (made / ".scores.parts").exists()
+
+
+def test_the_callers_dataset_and_random_numbers_are_left_alone(metaworld_dataset: Path, tmp_path: Path) -> None:
+    trainer = make(metaworld_dataset, tmp_path, scoring="calibrated", belief_tokens=0, max_steps=1)
+    chunks = trainer.train_dataset
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    calibrating.calibrated_chunks(chunks, trainer.args, trainer.accelerator, trainer.ranks)
+    assert torch.equal(torch.rand(2), expected)
+    trainer.train()
+    assert chunks.weights is None
+    weight = trainer.train_dataset.weights
+    assert weight is not None and weight.std() > 0
+    logged = [entry for entry in trainer.state.log_history if "weight_mean" in entry]
+    assert logged and all(0.25 <= entry["weight_mean"] <= 4.0 and 0 < entry["ess"] <= 1.0001 for entry in logged)
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"episodes": "0:3"}, "3 episodes longer than target_offset 16; fitting scores needs at least 4"),
+        ({"use_scorer": True}, "use_scorer is true and scoring calibrated"),
+        ({"scoring": "calibrate"}, r"known: paper, calibrated"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_one_line_and_writes_nothing(
+    metaworld_dataset: Path, tmp_path: Path, settings: dict[str, Any], complaint: str
+) -> None:
+    path = recipe(tmp_path, metaworld_dataset, output_dir=tmp_path / "run", **{**CALIBRATED, **settings})
+    with pytest.raises(InputError, match=complaint) as caught:
+        run_recipe(path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_are_fitted_on_chunks_alone(metaworld_dataset: Path, tmp_path: Path) -> None:
+    trainer = make(metaworld_dataset, tmp_path, scoring="calibrated", belief_tokens=0)
+    with pytest.raises(InputError, match="train_dataset is a list: calibrated weights are fitted on a ChunkDataset"):
+        type(trainer)(
+            trainer.model.policy,
+            trainer.args,
+            # A list where a dataset belongs is the mistake that is tested.
+            train_dataset=[trainer.train_dataset[0]],  # type: ignore[arg-type]
+            data_collator=trainer.data_collator,
+        )

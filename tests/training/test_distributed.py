@@ -1,0 +1,84 @@
+"""Processes that wait for each other: as long as it takes, and not for one that has failed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+
+from hf_ptr.errors import InputError
+from hf_ptr.training.distributed import Ranks
+
+WATCHDOG_SECONDS = 60
+
+
+def told_by_two(work: Callable[[], object], folder: Path) -> list[str]:
+    """What each of two processes, whose exchanges have two seconds, is told while the first one works."""
+    children = []
+    for rank in range(2):
+        child = os.fork()
+        if child == 0:
+            signal.alarm(WATCHDOG_SECONDS)
+            try:
+                store = dist.FileStore(str(folder / "store"), 2)
+                dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=2))
+                ranks = Ranks(rank, 2)
+                try:
+                    said = repr(ranks.from_first(work))
+                    said += f", then {ranks.largest(rank)}"
+                except Exception as error:
+                    said = f"{type(error).__name__}: {error}"
+                (folder / str(rank)).write_text(said)
+            finally:
+                os._exit(0)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+    return [(folder / str(rank)).read_text() if (folder / str(rank)).is_file() else "died" for rank in range(2)]
+
+
+def test_the_others_wait_longer_than_any_exchange_may_take(tmp_path: Path) -> None:
+    def long() -> int:
+        time.sleep(5)
+        return 7
+
+    assert told_by_two(long, tmp_path) == ["7, then 1", "None, then 1"]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (InputError("é" * 300), ["InputError: " + "é" * 300] * 2),
+        (
+            OSError(28, "No space left"),
+            ["OSError: [Errno 28] No space left", "RuntimeError: the first process failed: "],
+        ),
+        (ValueError(), ["ValueError: ", "RuntimeError: the first process failed: ValueError"]),
+    ],
+    ids=["input", "other", "silent"],
+)
+def test_an_error_of_the_first_ends_all(error: Exception, told: list[str], tmp_path: Path) -> None:
+    def fails() -> None:
+        raise error
+
+    for found, begins in zip(told_by_two(fails, tmp_path), told, strict=True):
+        assert found.startswith(begins)
+
+
+def test_a_first_process_that_is_killed_is_not_waited_for(tmp_path: Path) -> None:
+    started = time.monotonic()
+    first, other = told_by_two(lambda: os.kill(os.getpid(), signal.SIGKILL), tmp_path)
+    assert first == "died" and other.startswith(("RuntimeError", "DistBackendError", "DistNetworkError"))
+    assert time.monotonic() - started < WATCHDOG_SECONDS
+
+
+def test_one_process_asks_nobody() -> None:
+    assert Ranks().from_first(lambda: 3) == 3
+    with pytest.raises(InputError, match="wrong"):
+        Ranks().from_first(lambda: (_ for _ in ()).throw(InputError("wrong")))

@@ -1,0 +1,126 @@
+"""One step is one step: the same gradient and the same log, however its chunks are shared out (PTR Eq. 27)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import exact_cases as cases
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from trainer_helpers import BELIEF, SFT, make
+
+from hf_ptr.training import calibrated_weights as calibrating
+
+
+@pytest.fixture(scope="module")
+def whole(metaworld_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Each case in one process and one micro-batch a step."""
+    folder = tmp_path_factory.mktemp("whole")
+    return {case: cases.trained(case, metaworld_dataset, folder / case, batch=16, parts=1) for case in cases.CASES}
+
+
+@pytest.mark.parametrize("case", cases.CASES)
+def test_four_micro_batches_are_one_batch(
+    case: str, whole: dict[str, Any], metaworld_dataset: Path, tmp_path: Path
+) -> None:
+    expected, gradients = whole[case]
+    trainer, found = cases.trained(case, metaworld_dataset, tmp_path, batch=4, parts=4)
+    cases.assert_same_gradients(found, gradients)
+    cases.assert_same_log(cases.losses_of(trainer), cases.losses_of(expected))
+
+
+@pytest.mark.parametrize("case", ["sft", "belief", "ptr"])
+def test_the_last_step_of_an_epoch_is_smaller_and_as_exact(case: str, metaworld_dataset: Path, tmp_path: Path) -> None:
+    one, four = (
+        cases.trained(case, metaworld_dataset, tmp_path / name, batch=batch, parts=parts, episodes=[5], steps=7)
+        for name, batch, parts in (("one", 12, 1), ("four", 4, 3))
+    )
+    # The epoch's last step has fewer chunks, and its last micro-batch fewer than the others.
+    chunks = len(one[0].train_dataset)
+    assert chunks % 12 > 4 and chunks % 4 and chunks // 12 == 6
+    cases.assert_same_gradients(four[1], one[1])
+    cases.assert_same_log(cases.losses_of(four[0]), cases.losses_of(one[0]))
+
+
+def test_the_weights_are_those_of_the_pass_with_gradient(
+    metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropout and noise are drawn twice, and are the same: the second pass must not be normalised by another's Σ w."""
+    trainer = make(
+        metaworld_dataset,
+        tmp_path,
+        policy_settings={"action_features": "noised", "dropout": 0.3},
+        per_device_train_batch_size=8,
+        gradient_accumulation_steps=3,
+        max_steps=3,
+    )
+    seen: dict[bool, list[torch.Tensor]] = {False: [], True: []}
+    equation = trainer.objective.logits
+
+    def spied(*args: Any, **kwargs: Any) -> Any:
+        found = equation(*args, **kwargs)
+        seen[found[0].requires_grad].append(found[0].detach())
+        return found
+
+    monkeypatch.setattr(trainer.objective, "logits", spied)
+    trainer.train()
+    assert len(seen[False]) == len(seen[True]) == 9
+    for surveyed, trained in zip(seen[False], seen[True], strict=True):
+        torch.testing.assert_close(surveyed, trained, rtol=0, atol=1e-5)
+    assert not torch.equal(seen[True][0][:, 0], seen[True][1][:, 0])
+
+
+def test_one_micro_batch_needs_one_pass(metaworld_dataset: Path, tmp_path: Path) -> None:
+    passes = {}
+    for parts in (1, 2):
+        trainer = make(metaworld_dataset, tmp_path, max_steps=3, gradient_accumulation_steps=parts)
+        calls: list[bool] = []
+        trainer.model.register_forward_pre_hook(lambda *_, calls=calls: calls.append(torch.is_grad_enabled()))
+        trainer.train()
+        passes[parts] = (calls.count(True), calls.count(False))
+    assert passes == {1: (3, 0), 2: (6, 6)}
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses whatever makes the host wait for the device: a value that is read, or a shape that depends on one."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = str(func).split(".")[1]
+        assert name not in ("_local_scalar_dense", "item", "nonzero", "masked_select", "equal", "is_nonzero"), name
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize(
+    "settings",
+    [SFT, BELIEF, {}, {"hard_negatives": "state"}, cases.CASES["lora"], {"scoring": "calibrated", "belief_tokens": 0}],
+    ids=["sft", "belief", "ptr", "state", "lora", "calibrated"],
+)
+def test_a_step_never_waits_for_the_device(
+    settings: dict[str, Any], parts: int, metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Metrics, weights, the pool and the search for what is no number: read when a step is logged, and only then."""
+    trainer = make(
+        metaworld_dataset, tmp_path, logging_steps=100, gradient_accumulation_steps=parts, max_steps=4, **settings
+    )
+    trainer.objective.controller.hard_negative_ratio = 0.5
+    compute, steps = trainer.compute_loss, []
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        with NoWaiting():
+            steps.append(compute(*args, **kwargs))
+        return steps[-1]
+
+    follow, followed = trainer.model.update_target, []
+
+    def followed_watched() -> None:
+        with NoWaiting():
+            followed.append(follow())
+
+    monkeypatch.setattr(trainer, "compute_loss", watched)
+    monkeypatch.setattr(trainer.model, "update_target", followed_watched)
+    monkeypatch.setattr(calibrating, "fit_scores", cases.Fitted)
+    trainer.train()
+    assert len(steps) == 4 * parts and len(followed) == 4

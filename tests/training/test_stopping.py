@@ -1,0 +1,368 @@
+"""A run that is stopped, killed or out of space, and started again, ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from trainer_helpers import SFT, make
+from transformers import TrainerCallback
+
+from hf_ptr import PTRTrainer
+from hf_ptr.errors import InputError
+from hf_ptr.training import stopping
+from hf_ptr.training.checkpointing import STAGING_FOLDER, clear_unfinished, last_complete_checkpoint, staged
+from hf_ptr.training.distributed import Ranks
+from hf_ptr.utils.atomic_files import is_out_of_space
+
+RUN = {
+    "max_steps": 8,
+    "save_strategy": "steps",
+    "save_steps": 2,
+    "logging_steps": 3,
+    "per_device_train_batch_size": 16,
+}
+
+
+class AtStep(TrainerCallback):
+    """Does something in the middle of a step."""
+
+    def __init__(self, step: int, act: Callable[[], None]):
+        self.step, self.act = step, act
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        if state.global_step + 1 == self.step:
+            self.act()
+
+
+def send(number: int) -> Callable[[], None]:
+    return lambda: os.kill(os.getpid(), number)
+
+
+def assert_same_end(left: PTRTrainer, right: PTRTrainer) -> None:
+    """Weights, EMA target, queue, controller, belief tokens and log, to the bit."""
+    for mine, other in (
+        (left.model, right.model),
+        (left.objective.pool, right.objective.pool),
+        (left.objective.controller, right.objective.controller),
+        (left.step_loss.carry, right.step_loss.carry),
+    ):
+        before, after = mine.state_dict(), other.state_dict()
+        assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+    logs = [[entry for entry in each.state.log_history if "loss" in entry] for each in (left, right)]
+    assert logs[0] == logs[1]
+
+
+@pytest.fixture(scope="module")
+def straight(metaworld_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> PTRTrainer:
+    trainer = make(metaworld_dataset, tmp_path_factory.mktemp("straight"), **RUN)
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "code"), [(signal.SIGTERM, SystemExit, 143), (signal.SIGINT, KeyboardInterrupt, None)]
+)
+def test_asked_to_stop_it_saves_its_step_and_goes_on_from_there(
+    straight: PTRTrainer, metaworld_dataset: Path, tmp_path: Path, number: int, error: type, code: int | None
+) -> None:
+    before = signal.getsignal(number)
+    broken = make(metaworld_dataset, tmp_path, **RUN)
+    broken.add_callback(AtStep(5, send(number)))
+    with pytest.raises(error) as caught:
+        broken.train()
+    assert getattr(caught.value, "code", None) == code
+    assert signal.getsignal(number) is before
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
+    resumed = make(metaworld_dataset, tmp_path, **RUN)
+    resumed.train(resume_from_checkpoint=True)
+    assert_same_end(resumed, straight)
+
+
+def test_a_second_interrupt_ends_it_at_once(
+    metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An echo of the first, as launchers send it, does not."""
+    broken = make(metaworld_dataset, tmp_path, **RUN)
+    reached: list[str] = []
+
+    def twice() -> None:
+        send(signal.SIGINT)()
+        send(signal.SIGINT)()
+        reached.append("echo")
+        monkeypatch.setattr(stopping, "ECHO_SECONDS", -1.0)
+        send(signal.SIGINT)()
+        reached.append("second")
+
+    broken.add_callback(AtStep(5, twice))
+    with pytest.raises(KeyboardInterrupt):
+        broken.train()
+    assert reached == ["echo"]
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4")
+
+
+def child_that(work: Callable[[], None]) -> int:
+    """The signal that ended a process of its own, 0 for none."""
+    child = os.fork()
+    if child == 0:
+        try:
+            sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+            work()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+class Moments:
+    """
+    Counts the times that something under `folder` is about to be opened, made, renamed or removed, and ends its
+    process with SIGKILL at one of them.
+    """
+
+    EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
+
+    def __init__(self, folder: Path, fatal: int = 0):
+        self.folder, self.fatal, self.count = str(folder), fatal, 0
+        sys.addaudithook(self.hook)
+
+    def hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event in self.EVENTS and self.folder in str(arguments[0]):
+            self.count += 1
+            if self.count == self.fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_killed_at_any_moment_of_a_save_it_goes_on_from_a_whole_checkpoint(
+    straight: PTRTrainer, metaworld_dataset: Path, tmp_path: Path
+) -> None:
+    """A real SIGKILL between two system calls on the run's folder. Five moments by chance; `make soak` has more."""
+
+    def work(folder: Path, fatal: int = 0) -> None:
+        trainer = make(metaworld_dataset, folder, save_total_limit=1, **RUN)
+        moments = Moments(folder, fatal)
+        trainer.train()
+        (tmp_path / "moments").write_text(str(moments.count))
+
+    assert child_that(lambda: work(tmp_path / "counted")) == 0
+    last = int((tmp_path / "moments").read_text())
+    assert last > 60
+    in_a_save = 0
+    for fatal in random.Random(0).sample(range(last // 8, last), 5):
+        folder = tmp_path / str(fatal)
+        assert child_that(lambda folder=folder, fatal=fatal: work(folder, fatal)) == -signal.SIGKILL
+        in_a_save += (folder / STAGING_FOLDER).exists()
+        resumed = make(metaworld_dataset, folder, save_total_limit=1, **RUN)
+        resumed.train(resume_from_checkpoint=last_complete_checkpoint(folder))
+        assert_same_end(resumed, straight)
+        assert not (folder / STAGING_FOLDER).exists()
+    assert in_a_save >= 3
+
+
+def test_killed_while_it_replaces_a_checkpoint_it_has_the_one_before(tmp_path: Path) -> None:
+    def save(text: str) -> None:
+        with staged(tmp_path / "checkpoint-4", Ranks(0, 1)) as place:
+            place.mkdir(parents=True)
+            (place / "trainer_state.json").write_text(text)
+
+    save('"first"')
+    renamed: list[str] = []
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "os.rename" and str(tmp_path) in str(arguments[0]):
+            renamed.append(str(arguments[0]))
+            if len(renamed) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def killed() -> None:
+        sys.addaudithook(hook)
+        save('"second"')
+
+    assert child_that(killed) == -signal.SIGKILL
+    assert last_complete_checkpoint(tmp_path) is None
+    clear_unfinished(tmp_path, Ranks(0, 1))
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4")
+    assert (tmp_path / "checkpoint-4" / "trainer_state.json").read_text() == '"first"'
+    assert not (tmp_path / STAGING_FOLDER).exists()
+    save('"third"')
+    assert (tmp_path / "checkpoint-4" / "trainer_state.json").read_text() == '"third"'
+
+
+def test_asked_to_stop_after_its_last_step_it_stops(metaworld_dataset: Path, tmp_path: Path) -> None:
+    class AtEnd(TrainerCallback):
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            send(signal.SIGTERM)()
+
+    trainer = make(metaworld_dataset, tmp_path, **{**RUN, "max_steps": 3, "save_strategy": "no"})
+    trainer.add_callback(AtEnd())
+    with pytest.raises(SystemExit):
+        trainer.train()
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-3")
+
+
+def test_a_run_that_was_at_its_end_makes_no_step_more(
+    straight: PTRTrainer, metaworld_dataset: Path, tmp_path: Path
+) -> None:
+    resumed = make(metaworld_dataset, tmp_path, **RUN)
+    resumed.train(resume_from_checkpoint=last_complete_checkpoint(str(straight.args.output_dir)))
+    assert resumed.state.global_step == 8
+    assert_same_end(resumed, straight)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_and_says_so(metaworld_dataset: Path, tmp_path: Path) -> None:
+    trainer = make(metaworld_dataset, tmp_path, **RUN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # No file may grow beyond a kilobyte: to a process that is the same as a disk that is full.
+    trainer.add_callback(AtStep(5, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))))
+    try:
+        with pytest.raises(InputError) as caught:
+            trainer.train()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "no space left to save" in str(caught.value)
+    assert f"{tmp_path / 'checkpoint-4'} is whole: free some and start the command again" in str(caught.value)
+    assert sorted(path.name for path in tmp_path.glob("*checkpoint*")) == ["checkpoint-2", "checkpoint-4"]
+    assert not (tmp_path / STAGING_FOLDER).exists()
+    resumed = make(metaworld_dataset, tmp_path, **RUN)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 8
+
+
+def on_a_small_disk(place: Path, size: int) -> bool:
+    """Mounts a disk of its own there, which only this process sees; False where that is not allowed."""
+    libc, user, group = ctypes.CDLL(None, use_errno=True), os.getuid(), os.getgid()
+    new_user_and_mounts = 0x10000000 | 0x00020000
+    if libc.unshare(new_user_and_mounts) != 0:
+        return False
+    try:
+        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+            (Path("/proc/self") / name).write_text(text)
+    except OSError:
+        return False
+    return libc.mount(b"tmpfs", str(place).encode(), b"tmpfs", 0, f"size={size}".encode()) == 0
+
+
+def test_a_disk_that_is_really_full_leaves_the_checkpoint_before(metaworld_dataset: Path, tmp_path: Path) -> None:
+    """ENOSPC by the kernel: a file system of its own that holds one checkpoint and a half."""
+    size = sum(path.stat().st_size for path in whole_checkpoint(metaworld_dataset, tmp_path / "sized").rglob("*"))
+    disk, told = tmp_path / "disk", tmp_path / "told"
+    disk.mkdir()
+
+    def work() -> None:
+        if not on_a_small_disk(disk, int(size * 2.6)):
+            told.write_text("not allowed")
+            return
+        trainer = make(metaworld_dataset, disk / "run", **{**RUN, "save_total_limit": 9})
+        try:
+            trainer.train()
+        except InputError as error:
+            newest = last_complete_checkpoint(disk / "run")
+            resumed = make(metaworld_dataset, tmp_path / "on", **RUN)
+            resumed.train(resume_from_checkpoint=newest)
+            told.write_text(f"{newest} {(disk / 'run' / STAGING_FOLDER).exists()} {resumed.state.global_step} {error}")
+
+    child_that(work)
+    said = told.read_text()
+    if said == "not allowed":
+        pytest.skip("this machine lets no process mount a file system; RLIMIT_FSIZE stands in, above")
+    newest, staging, steps, message = said.split(" ", 3)
+    assert Path(newest).parent == disk / "run" and (staging, steps) == ("False", "8")
+    assert "no space left to save" in message and f"{newest} is whole: free some and start" in message
+
+
+def whole_checkpoint(dataset: Path, folder: Path) -> Path:
+    make(dataset, folder, **{**RUN, "max_steps": 2}).train()
+    return folder / "checkpoint-2"
+
+
+def test_who_writes_tells_a_full_disk_each_in_its_own_words(tmp_path: Path) -> None:
+    """On the kernel's device that is always full, and under a limit: Python, safetensors and torch."""
+    with pytest.raises(OSError) as python, open("/dev/full", "w") as file:
+        file.write("x" * 100_000)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
+    try:
+        with pytest.raises(Exception) as by_torch:
+            torch.save(torch.ones(100_000), tmp_path / "full.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert is_out_of_space(python.value) and is_out_of_space(by_torch.value)
+    assert not is_out_of_space(ValueError("os errors")) and not is_out_of_space(PermissionError(13, "no"))
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_target_that_is_no_number_is_named_and_not_those_whose_weights_it_spoils(
+    metaworld_dataset: Path, tmp_path: Path, parts: int
+) -> None:
+    trainer = make(
+        metaworld_dataset, tmp_path, per_device_train_batch_size=8, gradient_accumulation_steps=parts, max_steps=2,
+        logging_steps=1, nce_warmup_steps=0,
+    )  # fmt: skip
+    batches: list[Any] = []
+    take = trainer.get_batch_samples
+
+    def spoiled(*args: Any, **kwargs: Any) -> Any:
+        found, count = take(*args, **kwargs)
+        batches[:] = found
+        # In the last micro-batch, so that the others are looked at before.
+        row = int(found[-1]["next_valid"].nonzero()[0])
+        found[-1]["next_observation"][row] = torch.nan
+        batches.append(int(found[-1]["index"][row]))
+        return found, count
+
+    trainer.get_batch_samples = spoiled
+    with pytest.raises(InputError, match=r"the target of frame \d+ of 'data'") as caught:
+        trainer.train()
+    assert f"frame {batches[-1]} of 'data'" in str(caught.value) and "at step 1" in str(caught.value)
+
+
+@pytest.mark.parametrize("what", ["loss", "weight"])
+def test_the_chunk_that_is_no_number_is_named_and_nothing_bad_is_saved(
+    metaworld_dataset: Path, tmp_path: Path, what: str
+) -> None:
+    trainer = make(metaworld_dataset, tmp_path, **{**RUN, "max_steps": 40, "logging_steps": 5, **SFT})
+    dataset = trainer.train_dataset
+    if what == "weight":
+        trainer.train_dataset = dataset = dataset.weighted(torch.ones(len(dataset)).numpy())
+        dataset.weights[200] = torch.nan
+    else:
+        dataset.action[200] = torch.inf
+    rows: list[list[int]] = []
+    compute = trainer.compute_loss
+    trainer.compute_loss = lambda model, inputs, **kw: (
+        rows.append(inputs["index"].tolist()) or compute(model, inputs, **kw)
+    )
+    with pytest.raises(InputError) as caught:
+        trainer.train()
+    bad = {200} if what == "weight" else set(range(200 - 15, 201))
+    step, index = next((n, i) for n, batch in enumerate(rows, start=1) for i in batch if i in bad)
+    episode = int(dataset.table.episode_index[(dataset.table.starts <= index).sum() - 1])
+    assert f"the {what} of frame {index} of 'data' (episode {episode}) is no finite number at step {step};" in str(
+        caught.value
+    )
+    good = last_complete_checkpoint(tmp_path)
+    if good is None:
+        assert step <= 2 and "nothing was saved yet" in str(caught.value)
+    else:
+        assert int(good.rpartition("-")[2]) < step and f"{good} is the last good checkpoint" in str(caught.value)
+
+
+def test_a_file_of_one_run_is_not_read_by_another(
+    metaworld_dataset: Path, straight: PTRTrainer, tmp_path: Path
+) -> None:
+    folder = str(last_complete_checkpoint(str(straight.args.output_dir)))
+    trainer = make(metaworld_dataset, tmp_path, **{**RUN, "per_device_train_batch_size": 8})
+    with pytest.raises(
+        InputError, match="per_device_train_batch_size 16, now 8: the data would come in another order"
+    ):
+        trainer.train(resume_from_checkpoint=folder)
+    with pytest.raises(InputError, match="holds no complete checkpoint; leave resume_from_checkpoint out"):
+        trainer.train(resume_from_checkpoint=True)

@@ -1,0 +1,110 @@
+"""Checkpoints that are not what they should be: each refused by name, by every way of loading."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from model_helpers import tiny_config, tiny_model, tiny_policy
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel
+
+from hf_ptr import PTRModel, VLAPolicy, __version__
+from hf_ptr.errors import InputError
+from hf_ptr.utils.pickle_guard import refuse_pickles
+
+PARTS = ("", "scorer", "belief_tokenizer", "target_encoder")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    tiny_model().save_pretrained(folder)
+    return folder
+
+
+def tampered(saved: Path, folder: Path, part: str, change: Callable[[dict[str, torch.Tensor]], object]) -> Path:
+    shutil.copytree(saved, folder)
+    file = folder / part / "model.safetensors"
+    state = load_file(file)
+    change(state)
+    save_file(state, file, metadata={"format": "pt"})
+    return folder
+
+
+def loaders(folder: Path, part: str) -> list[Callable[[], object]]:
+    """Every way to load a part: with the whole, and by itself."""
+    ways: list[Callable[[], object]] = [lambda: PTRModel.from_pretrained(folder)]
+    if part in ("scorer", "belief_tokenizer"):
+        ways.append(lambda: AutoModel.from_pretrained(folder, subfolder=part))
+    if part in ("", "belief_tokenizer"):
+        ways.append(lambda: AutoModel.from_pretrained(folder))
+    return ways
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_tensors_that_do_not_belong_are_named(saved: Path, tmp_path: Path, part: str) -> None:
+    name = min(load_file(saved / part / "model.safetensors"))
+    changes: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
+        "has an unexpected tensor stranger": lambda state: state.update(stranger=torch.zeros(2)),
+        f"lacks the tensor {name}": lambda state: state.pop(name),
+        rf"tensor {name} is \(77,\) there": lambda state: state.update({name: torch.zeros(77)}),
+    }
+    for number, (message, change) in enumerate(changes.items()):
+        folder = tampered(saved, tmp_path / str(number), part, change)
+        for load in loaders(folder, part):
+            with pytest.raises(InputError, match=message) as caught:
+                load()
+            assert str(folder / part) in str(caught.value)
+
+
+def test_a_size_may_be_let_go_by_name(tmp_path: Path) -> None:
+    tiny_policy().save_pretrained(tmp_path)
+    changed = tiny_config(action_dim=3)
+    with pytest.raises(InputError, match="by the configuration"):
+        VLAPolicy.from_pretrained(tmp_path, config=changed)
+    policy = VLAPolicy.from_pretrained(tmp_path, config=changed, ignore_mismatched_sizes=True)
+    assert policy.config.action_dim == 3
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "scorer/pytorch_model.bin", "policy.pkl"])
+def test_a_pickle_is_named_and_never_opened(saved: Path, tmp_path: Path, name: str) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (tmp_path / "opened",))  # type: ignore[return-value]
+
+    folder = tmp_path / "model"
+    shutil.copytree(saved, folder)
+    torch.save({"trap": Trap()}, folder / name)
+    if name == "pytorch_model.bin":
+        (folder / "model.safetensors").unlink()
+    for load in (AutoModel.from_pretrained, PTRModel.from_pretrained):
+        with pytest.raises(InputError, match=f"holds {name}, a pickle"):
+            load(folder)
+    assert not (tmp_path / "opened").exists()
+
+
+def test_what_trainer_leaves_is_no_model() -> None:
+    refuse_pickles(["optimizer.pt", "rng_state_0.pth", "training_args.bin", "scheduler.pt"], "run")
+
+
+@pytest.mark.parametrize("part", ["", "scorer", "belief_tokenizer", "ptr"])
+def test_a_configuration_of_a_newer_version_is_refused(saved: Path, tmp_path: Path, part: str) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(saved, folder)
+    file = folder / part / "config.json"
+    config = json.loads(file.read_text())
+    assert config["hf_ptr_version"] == __version__
+    for version, refused in (("9.1.0", True), ("0.0.9", False), ("0.1.7", False)):
+        file.write_text(json.dumps({**config, "hf_ptr_version": version}))
+        if not refused:
+            PTRModel.from_pretrained(folder)
+            continue
+        with pytest.raises(InputError, match=r"was saved by hf-ptr 9\.1\.0.*pip install --upgrade hf-ptr"):
+            PTRModel.from_pretrained(folder)
+        with pytest.raises(InputError, match=r"was saved by hf-ptr 9\.1\.0"):
+            AutoConfig.from_pretrained(folder / part)
