@@ -16,7 +16,7 @@ from data_helpers import coded_table
 from hub_server import HubServer
 from PIL import Image
 from report_helpers import run_folder, scores_of, written
-from video_helpers import CAMERA, LENGTHS, dataset, frame_of  # noqa: F401
+from video_helpers import CAMERA, LENGTHS, frame_of
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.reader import read_dataset

@@ -97,7 +97,7 @@ def test_what_other_code_left_is_not_taken_up(
     digest = fitting.code_digest
     monkeypatch.setattr(fitting, "code_digest", lambda _: digest(source))
     for change, folds in (("", FOLDS), ("", 0), ("# Another.\n", FOLDS)):
-        (source / "views.py").write_text((source / "views.py").read_text() + change)
+        (source / "identification_heads.py").write_text((source / "identification_heads.py").read_text() + change)
         trained.clear()
         fit(tmp_path / "parts", rounds=1)
         assert len(trained) == folds
