@@ -146,7 +146,7 @@ def test_scores_of_another_dataset_are_refused(table: EpisodeTable, tmp_path: Pa
     assert not (tmp_path / "r.html").exists()
 
 
-def test_film_strips_show_the_frames_that_they_say(dataset: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_film_strips_show_the_frames_that_they_say(dataset: Path, tmp_path: Path) -> None:
     table = read_dataset(dataset)
     evidence = read_evidence(written(scores_of(table, {1: 0.1}), tmp_path))
     page = write_report(evidence, tmp_path / "r.html", table=table).read_text()
@@ -187,7 +187,7 @@ def test_the_command_of_a_dataset_on_the_hub_names_no_folder() -> None:
 
 
 def test_a_dataset_on_the_hub_is_pulled_for_its_film_strips(
-    dataset: Path,  # noqa: F811
+    dataset: Path,
     tmp_path: Path,
     logged_in: HubServer,
 ) -> None:
