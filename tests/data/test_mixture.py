@@ -387,9 +387,9 @@ def test_pictures_are_those_of_the_resampled_frames(tmp_path: Path, fps: float) 
     assert following.tolist() == pytest.approx([20 + 15 * frame for frame in later], abs=4)
 
 
-@pytest.mark.parametrize("settings", [{"fps": 0}, {"fps": -5.0}, {"target_offset": 0}, {"scale_floor": -1.0}])
+@pytest.mark.parametrize("settings", [{"fps": 0}, {"fps": -5.0}, {"target_offset": 0}, {"min_std": -1.0}])
 def test_a_number_of_a_source_that_makes_no_sense_is_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"fps is|target_offset is 0|scale_floor is -1"):
+    with pytest.raises(InputError, match=r"fps is|target_offset is 0|min_std is -1"):
         MixtureDataset([source_of(table_of([9], 4, "s"), SAWYER, **{"statistics": "own", **settings})], chunk_size=2)
 
 

@@ -29,7 +29,7 @@ CASES: dict[str, dict[str, Any]] = {
     "belief": BELIEF,
     "ptr": {"hard_negatives": "state"},
     "ptr_without_belief": {"belief_tokens": 0, "discount": 0.5, "discount_weight": True},
-    "noised_features": {"belief_tokens": 0, "policy_settings": {"action_features": "noised"}},
+    "noised_features": {"belief_tokens": 0, "policy_settings": {"pooled_actions": "noised"}},
     WEIGHTS: SFT,
     "calibrated": {"scoring": "calibrated"},
     "lora": {"peft_config": LoraConfig(r=4, target_modules="all-linear", lora_alpha=8)},

@@ -52,7 +52,7 @@ def tiny_policy(seed: int = 0, **changes: Any) -> VLAPolicy:
 
 
 def tiny_model(
-    *, with_scorer: bool = True, belief_tokens: int = 2, scorer_shapes_policy: bool = True, **changes: Any
+    *, with_scorer: bool = True, belief_tokens: int = 2, detach_scorer: bool = False, **changes: Any
 ) -> PTRModel:
     """Weights of the belief losses far above the paper's, so that their gradients stand out from rounding."""
     return build_ptr_model(
@@ -61,7 +61,7 @@ def tiny_model(
         belief_tokens=belief_tokens,
         belief_entropy_weight=0.7,
         belief_diversity_weight=0.4,
-        scorer_shapes_policy=scorer_shapes_policy,
+        detach_scorer=detach_scorer,
     )
 
 

@@ -129,7 +129,7 @@ def test_the_action_features_pool_the_valid_clean_actions_or_the_noised_ones() -
     batch = tiny_batch()
     arguments = training_inputs(batch)
     for kind in ("clean", "noised"):
-        policy = tiny_policy(action_features=kind)
+        policy = tiny_policy(pooled_actions=kind)
         outputs = []
         for seed in (0, 1):
             torch.manual_seed(seed)
@@ -222,15 +222,15 @@ def test_a_scale_floor_holds_for_observation_and_state_but_not_for_differences_a
     features = ["observation.state", "observation.state@-1"]
     sizes = {"chunk_size": 4, "n_action_steps": 2}
     plain, _ = policy_from_dataset(table, observation_features=features, **sizes)
-    floored, _ = policy_from_dataset(table, observation_features=features, scale_floor=floor, **sizes)
+    floored, _ = policy_from_dataset(table, observation_features=features, min_std=floor, **sizes)
     std = plain.state_normalizer.std
     assert std.min() < floor < std.max()
     torch.testing.assert_close(floored.state_normalizer.std, std.clamp(min=floor))
     torch.testing.assert_close(floored.tower.normalizer.std[:STATE_WIDTH], std.clamp(min=floor))
     torch.testing.assert_close(floored.tower.normalizer.std[STATE_WIDTH:], plain.tower.normalizer.std[STATE_WIDTH:])
     torch.testing.assert_close(floored.action_normalizer.std, plain.action_normalizer.std)
-    with pytest.raises(InputError, match=r"scale_floor is -1\.0"):
-        policy_from_dataset(table, observation_features=features, scale_floor=-1.0, **sizes)
+    with pytest.raises(InputError, match=r"min_std is -1\.0"):
+        policy_from_dataset(table, observation_features=features, min_std=-1.0, **sizes)
 
 
 # ---- acting
@@ -397,7 +397,7 @@ def test_the_belief_tokenizer_moves_with_the_policy() -> None:
         ({"hidden_size": 9}, "hidden_size 9 is not a multiple of num_attention_heads 2"),
         ({"n_action_steps": 5}, r"n_action_steps is 5; it must lie in 1\.\.4"),
         ({"n_action_steps": 0}, "n_action_steps is 0"),
-        ({"action_features": "cleen"}, "'cleen'; known: clean, noised"),
+        ({"pooled_actions": "cleen"}, "'cleen'; known: clean, noised"),
         ({"action_size": 7}, "action_size is 7; it must be even"),
     ],
 )

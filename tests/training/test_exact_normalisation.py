@@ -51,7 +51,7 @@ def test_the_weights_are_those_of_the_pass_with_gradient(
     trainer = make(
         metaworld_dataset,
         tmp_path,
-        policy_settings={"action_features": "noised", "dropout": 0.3},
+        policy_settings={"pooled_actions": "noised", "dropout": 0.3},
         per_device_train_batch_size=8,
         gradient_accumulation_steps=3,
         max_steps=3,

@@ -98,7 +98,7 @@ def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -
 
 @pytest.mark.parametrize(("part", "joint"), REACHED)
 def test_each_loss_trains_exactly_its_modules(part: str, joint: bool) -> None:
-    model = tiny_model(scorer_shapes_policy=joint, num_context_layers=1).train()
+    model = tiny_model(detach_scorer=not joint, num_context_layers=1).train()
     goal = filled(objective(), model)
     losses = losses_of(model, tiny_batch(), goal)
     loss = part_of(losses, part)
@@ -407,7 +407,7 @@ def test_after_one_backward_pass_every_parameter_has_its_gradient(
     arm: str, situation: str, joint: bool, instructions: str
 ) -> None:
     """Distributed training waits for all of them, whatever the batch holds."""
-    args = PTRConfig(output_dir="unused", use_cpu=True, nce_warmup_steps=0, scorer_shapes_policy=joint, **ARMS[arm])
+    args = PTRConfig(output_dir="unused", use_cpu=True, nce_warmup_steps=0, detach_scorer=not joint, **ARMS[arm])
     encoder = {"text_config": text_config()} if instructions == "text encoder" else {}
     model = as_ptr_model(tiny_policy(num_context_layers=1, **encoder), args).train()
     batch = tiny_batch()

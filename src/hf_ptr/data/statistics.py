@@ -146,7 +146,7 @@ def normalization(
         InputError: a feature that the table does not have, or a floor that is negative or not finite.
     """
     if not 0 <= floor < np.inf:
-        raise InputError(f"scale_floor is {floor}; it must be 0 or a scale in the units of the features")
+        raise InputError(f"min_std is {floor}; it must be 0 or a scale in the units of the features")
     columns = [table.feature(name) for name in features]
     present = present_of(features) if past_as_difference else [None] * len(columns)
     parts = []

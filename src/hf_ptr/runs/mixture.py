@@ -30,7 +30,7 @@ from hf_ptr.runs.recipe import NEW_POLICY_FIELDS, Recipe
 # What one dataset has, and each source says for itself or a mixture does not know.
 OF_ONE_DATASET = (
     "dataset", "episodes", "skip_episodes", "eval_episodes", "corruption", "corruption_severity", "corruption_seed",
-    "weights", "relative_actions", "scale_floor",
+    "weights", "relative_actions", "min_std",
 )  # fmt: skip
 
 

@@ -42,10 +42,10 @@ class PolicyArguments:
     action_head: str = field(default="flow", metadata={"help": "flow, diffusion or tokens."})
     num_denoising_steps: int = field(default=4, metadata={"help": "Steps from noise to actions at inference."})
     relative_actions: bool = field(default=False, metadata={"help": "Act relative to the state at a chunk's start."})
-    scale_floor: float = field(
+    min_std: float = field(
         default=0.0, metadata={"help": "Least scale of observation and state, in their units, as 0.3 (rad)."}
     )
-    action_features: str = field(default="clean", metadata={"help": "What e pools: clean or noised action tokens."})
+    pooled_actions: str = field(default="clean", metadata={"help": "What e pools: clean or noised action tokens."})
 
 
 @dataclass

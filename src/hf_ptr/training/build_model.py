@@ -33,7 +33,7 @@ def as_ptr_model(
         belief = policy.belief_tokenizer
         has = (policy.scorer is not None, 0 if belief is None else belief.config.num_tokens)
         if has == (args.with_scorer, args.belief_tokens):
-            policy.config.scorer_shapes_policy = args.scorer_shapes_policy
+            policy.config.detach_scorer = args.detach_scorer
             if peft_config is not None:
                 policy.set_policy(with_adapter(policy.policy, peft_config))
             return policy
@@ -52,7 +52,7 @@ def as_ptr_model(
         belief_temperature=args.belief_temperature,
         belief_entropy_weight=args.belief_entropy_weight,
         belief_diversity_weight=args.belief_diversity_weight,
-        scorer_shapes_policy=args.scorer_shapes_policy,
+        detach_scorer=args.detach_scorer,
     )
 
 

@@ -44,7 +44,7 @@ class PTRConfig(TrainingArguments):
     scorer_temperature (`float`): τ_0 of the logits.
     logit_clamp (`float`): bound of the logits.
     lambda_id (`float`), lambda_rank (`float`): weights of L_id and L_rank in the objective.
-    scorer_shapes_policy (`bool`): whether L_id, L_rank and L_tok also reach the policy.
+    detach_scorer (`bool`): stop the gradients of L_id, L_rank and L_tok before the policy.
     queue_size (`int`): targets in the FIFO queue.
     queue_negatives (`int`): how many of them are drawn per sample at most.
     cross_rank_negatives (`bool`): gather the targets of all ranks.
@@ -99,7 +99,9 @@ class PTRConfig(TrainingArguments):
     logit_clamp: float = field(default=20.0, metadata={"help": "Bound of the logits."})
     lambda_id: float = field(default=0.05, metadata={"help": "Weight of the identification loss."})
     lambda_rank: float = field(default=0.25, metadata={"help": "Weight of the action ranking loss."})
-    scorer_shapes_policy: bool = field(default=True, metadata={"help": "Auxiliary losses also train the policy."})
+    detach_scorer: bool = field(
+        default=False, metadata={"help": "Stop the gradients of the auxiliary losses before the policy."}
+    )
     queue_size: int = field(default=1024, metadata={"help": "Targets in the FIFO queue."})
     queue_negatives: int = field(default=64, metadata={"help": "Queue negatives per sample at most."})
     cross_rank_negatives: bool = field(default=True, metadata={"help": "Negatives from all ranks."})

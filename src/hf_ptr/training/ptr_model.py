@@ -47,8 +47,8 @@ class PTRModelConfig(ComponentConfig):
         scorer_config (`dict`, *optional*): configuration of the scorer; with it comes the target encoder.
         belief_config (`dict`, *optional*): configuration of the belief tokenizer.
         target_decay (`float`, defaults to 0.999): `μ` of the target encoder.
-        scorer_shapes_policy (`bool`, defaults to `True`): whether L_id, L_rank and L_tok also reach the policy (the
-            paper's joint objective); with False the policy sees exactly the weighted regression.
+        detach_scorer (`bool`, defaults to `False`): stop the gradients of L_id, L_rank and L_tok before the policy,
+            which is then trained by the weighted regression alone. False is the paper's joint objective.
         target_offset (`int`, defaults to 16): Δ in frames that the scorer was trained on, for scoring later.
         segment_chunks (`int`, defaults to 4): chunks of a segment that the belief tokens were trained on.
     """
@@ -59,7 +59,7 @@ class PTRModelConfig(ComponentConfig):
     scorer_config: Any = None
     belief_config: Any = None
     target_decay: float = 0.999
-    scorer_shapes_policy: bool = True
+    detach_scorer: bool = False
     target_offset: int = 16
     segment_chunks: int = 4
 
@@ -206,7 +206,7 @@ class PTRModel(PreTrainedModel):
 
     def _auxiliary(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Inputs of the scorer and the tokenizer: detached where their losses are not to shape the policy."""
-        return tensors if self.config.scorer_shapes_policy else tuple(tensor.detach() for tensor in tensors)
+        return tuple(tensor.detach() for tensor in tensors) if self.config.detach_scorer else tensors
 
     def _scoring_arguments(self) -> dict[str, bool]:
         return {"for_scoring": True} if self.scorer is not None else {}
@@ -318,7 +318,7 @@ def build_ptr_model(
     belief_temperature: float = 1.0,
     belief_entropy_weight: float = 1e-3,
     belief_diversity_weight: float = 1e-3,
-    scorer_shapes_policy: bool = True,
+    detach_scorer: bool = False,
 ) -> PTRModel:
     """
     A [`PTRModel`] around a policy, with new PTR parts sized to it.
@@ -347,7 +347,7 @@ def build_ptr_model(
         scorer_config=scorer if with_scorer else None,
         belief_config=belief,
         target_decay=target_decay,
-        scorer_shapes_policy=scorer_shapes_policy,
+        detach_scorer=detach_scorer,
     )
     return PTRModel(config, policy=policy)
 

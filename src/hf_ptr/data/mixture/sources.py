@@ -43,7 +43,7 @@ class SourceSpec:
         actions: `"positions"` or `"displacements"`, see [`resampled`].
         statistics: `"own"` gives state and action in units of this source's mean and standard deviation, `"joint"`
             leaves them in raw units.
-        scale_floor: with `"own"`, the least standard deviation of the state, in its units, see [`normalization`].
+        min_std: with `"own"`, the least standard deviation of the state, in its units, see [`normalization`].
         target_offset: `Δ` in frames (at `fps`); by default the recipe's.
     """
 
@@ -62,7 +62,7 @@ class SourceSpec:
     fps: float | None = None
     actions: str = "positions"
     statistics: str = "own"
-    scale_floor: float = 0.0
+    min_std: float = 0.0
     target_offset: int | None = None
 
     @classmethod
@@ -84,7 +84,7 @@ class SourceSpec:
             if not isinstance(content.get(key), str):
                 raise InputError(f"{where} names no {key}; add '{key}: …'")
         values = {key: value for key, value in content.items() if value is not None}
-        wholes, numbers = ("corruption_seed", "target_offset"), ("weight", "fps", "corruption_severity", "scale_floor")
+        wholes, numbers = ("corruption_seed", "target_offset"), ("weight", "fps", "corruption_severity", "min_std")
         for key, kind in {**dict.fromkeys(numbers, float), **dict.fromkeys(wholes, int)}.items():
             if key in values and (isinstance(values[key], bool) or not isinstance(values[key], int | kind)):
                 raise InputError(f"{where}: {key} is {values[key]!r}, not a number")
@@ -194,7 +194,7 @@ def make_source(
             raise InputError(f"source {name}: the policy knows it as a {known.embodiment.name}; give another name")
         robot = dataclasses.replace(robot, scale=known.scale)
     elif spec.statistics == "own":
-        floors = {"state": spec.scale_floor, "action": 0.0}
+        floors = {"state": spec.min_std, "action": 0.0}
         own = {kind: normalization(table, [feature], floor=floors[kind]) for kind, feature in named.items()}
         robot = dataclasses.replace(robot, scale=own)
     if held_out is not None:

@@ -35,7 +35,7 @@ def policy_from_dataset(
     size: str | None = None,
     vision_model: str | None = None,
     text_model: str | None = None,
-    scale_floor: float = 0.0,
+    min_std: float = 0.0,
     **settings: Any,
 ) -> tuple[VLAPolicy, VLAProcessor]:
     """
@@ -48,7 +48,7 @@ def policy_from_dataset(
         vision_model: folder or Hub id (`user/name`, `user/name@revision`) of a pretrained vision tower, or
             `package:NAME` for one inside a Python package.
         text_model: the same of a pretrained text encoder; without, instructions have learned embeddings.
-        scale_floor: the least scale that observation and state are normalised by, in their units (see
+        min_std: the least scale that observation and state are normalised by, in their units (see
             [`normalization`]). Actions have none: it would drown small ones in the noise of the flow.
         settings: further fields of [`VLAPolicyConfig`].
 
@@ -94,11 +94,11 @@ def policy_from_dataset(
         if vision is not None:
             _take(policy.tower.model, used_parts(vision), str(vision_model))
     else:
-        statistics = normalization(table, observation_features, past_as_difference=True, floor=scale_floor)
+        statistics = normalization(table, observation_features, past_as_difference=True, floor=min_std)
         policy.tower.normalizer.set(*_as_tensors(statistics))
     if text is not None:
         _take(policy.text_encoder, text, str(text_model))
-    policy.state_normalizer.set(*_as_tensors(normalization(table, [state_feature], floor=scale_floor)))
+    policy.state_normalizer.set(*_as_tensors(normalization(table, [state_feature], floor=min_std)))
     if config.relative_actions:
         statistics = relative_normalization(table, action_feature, state_feature, config.chunk_size)
     else:

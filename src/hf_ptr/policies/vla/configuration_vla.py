@@ -10,7 +10,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from hf_ptr.errors import nearest
 from hf_ptr.utils.components import ComponentConfig
 
-ACTION_FEATURES = ("clean", "noised")
+POOLED_ACTIONS = ("clean", "noised")
 ACTION_HEADS = ("flow", "diffusion", "tokens")
 
 
@@ -53,7 +53,7 @@ class VLAPolicyConfig(ComponentConfig):
         diffusion_steps (`int`, defaults to 100): steps of the diffusion in training.
         num_bins (`int`, defaults to 256): of each normalised action dimension, for action tokens.
         flow_alpha (`float`, defaults to 1.5), flow_beta (`float`, defaults to 1.0): `σ ~ Beta(α, β)`, PTR Eq. (1).
-        action_features (`str`, defaults to `"clean"`): whether `e_t` pools the clean or the noised action tokens.
+        pooled_actions (`str`, defaults to `"clean"`): whether `e_t` pools the clean or the noised action tokens.
         relative_actions (`bool`, defaults to `False`): the policy works on actions minus the state at a chunk's
             start, for robots whose actions are target positions of their state; inputs and outputs stay absolute.
         belief_tokens (`int`, defaults to 0): belief tokens that the policy was trained with; 0 for none.
@@ -93,7 +93,7 @@ class VLAPolicyConfig(ComponentConfig):
     num_bins: int = 256
     flow_alpha: float = 1.5
     flow_beta: float = 1.0
-    action_features: str = "clean"
+    pooled_actions: str = "clean"
     relative_actions: bool = False
     belief_tokens: int = 0
 
@@ -142,8 +142,8 @@ class VLAPolicyConfig(ComponentConfig):
                 f"action_head is {self.action_head!r}.{nearest(self.action_head, ACTION_HEADS)} Known: "
                 f"{', '.join(ACTION_HEADS)}"
             )
-        if self.action_features not in ACTION_FEATURES:
-            raise ValueError(f"action_features is {self.action_features!r}; known: {', '.join(ACTION_FEATURES)}")
+        if self.pooled_actions not in POOLED_ACTIONS:
+            raise ValueError(f"pooled_actions is {self.pooled_actions!r}; known: {', '.join(POOLED_ACTIONS)}")
 
 
 def _tower_config(given: dict[str, Any] | PreTrainedConfig | None) -> PreTrainedConfig | None:

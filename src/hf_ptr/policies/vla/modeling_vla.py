@@ -189,7 +189,7 @@ class VLAPolicy(ChunkActing, Component):
         clean = self.action_normalizer(actions).masked_fill(~mask, 0.0)
         embedded.update(self.head.embed(clean, dims), loss_mask=mask)
         if for_scoring:
-            noised = self.config.action_features == "noised"
+            noised = self.config.pooled_actions == "noised"
             tokens = embedded["action_embeddings"] if noised else self.head.clean_features(clean)
             embedded["action_features"] = masked_mean(tokens, action_mask)
         return embedded
