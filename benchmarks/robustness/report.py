@@ -41,6 +41,8 @@ RIVAL = {"ablations": "ptr", "sensitivity": "ptr"}
 GLANCE = ("main", "goal", "pixels", "cross")
 LEADING = ("sft", "ptr", "calibrated", "oracle")
 PEERS = ("length", "loss", *PLANS["peers"][0].arms)
+# The fault mixtures of the README's table: strong faults, the paper's mixture, no fault.
+HEADLINE = ("hard", "combined", "clean")
 
 
 def comparable(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -284,6 +286,7 @@ def main() -> None:
     parts["glance"] = glance_table(usable)
     block = PLANS["main"][0]
     cells = outcomes_by_cell(_of_seeds(usable, [block]))
+    parts["headline"] = success_table(cells, block.suite, HEADLINE, LEADING)
     gap_figure(cells, block.suite, block.corruptions, block.arms[1:], FIGURE)
     swept = PLANS["sensitivity"]
     sensitivity_figure(outcomes_by_cell(_of_seeds(usable, swept)), swept[0].suite, swept[0].corruptions[0], SWEEPS)
