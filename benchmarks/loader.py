@@ -172,8 +172,8 @@ def lerobot(python: str, dataset: Path, workers: int) -> Iterator[Any]:
 
 def readers_of(dataset: ChunkDataset) -> list[FrameReader]:
     """The readers of its cameras."""
-    assert dataset.pictures is not None
-    return dataset.pictures.readers
+    assert dataset.images is not None
+    return dataset.images.readers
 
 
 def wanted_frames(dataset: ChunkDataset, walk: list[list[int]]) -> list[list[tuple[int, int]]]:
@@ -184,7 +184,7 @@ def wanted_frames(dataset: ChunkDataset, walk: list[list[int]]) -> list[list[tup
     batches = []
     for rows in walk:
         batch = dataset.without_observations(torch.tensor(rows))
-        targets = [row + OFFSET for row, valid in zip(rows, batch["next_valid"].tolist(), strict=True) if valid]
+        targets = [row + OFFSET for row, valid in zip(rows, batch["has_target"].tolist(), strict=True) if valid]
         keys = {(int(episode[row]), int(table.video_frame[row])) for row in (*rows, *targets)}
         batches.append(sorted(keys - seen))
         seen |= keys

@@ -116,7 +116,7 @@ def overfit(name: str, table: EpisodeTable, camera: str, chunks: int, steps: int
         chunk_size=config.chunk_size,
         chunk_stride=belief_lag(config) * config.n_action_steps,
         observation_features=[camera],
-        image_size=config.picture_size,
+        image_size=config.image_resolution,
     )
     rows = np.linspace(0, table.lengths[0] - 2 * config.chunk_size, chunks).astype(int)
     batch = ChunkCollator(processor, dataset.tasks)(dataset.__getitems__(rows.tolist()))

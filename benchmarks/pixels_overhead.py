@@ -58,7 +58,7 @@ def stepper(arm: str, size: str, batch: int, cameras: int) -> Callable[[], None]
     )
     args = PTRConfig(output_dir="unused", use_cpu=True, nce_warmup_steps=0, **ARMS[arm])
     model = build_ptr_model(VLAPolicy(config), with_scorer=args.with_scorer, belief_tokens=args.belief_tokens)
-    height, width = config.picture_size
+    height, width = config.image_resolution
     given = {
         "observation": torch.randint(256, (batch, cameras, height, width, 3), dtype=torch.uint8),
         "next_observation": torch.randint(256, (batch, cameras, height, width, 3), dtype=torch.uint8),
@@ -68,7 +68,7 @@ def stepper(arm: str, size: str, batch: int, cameras: int) -> Callable[[], None]
         "instruction_ids": torch.randint(1, 9, (batch, 1)),
         "instruction_mask": torch.ones(batch, 1, dtype=torch.bool),
         "task_index": torch.randint(8, (batch,)),
-        "next_valid": torch.ones(batch, dtype=torch.bool),
+        "has_target": torch.ones(batch, dtype=torch.bool),
         "target_index": torch.arange(batch),
     }
     objective = PTRObjective(args)

@@ -76,7 +76,7 @@ class MyAdapter(ChunkActing):
         self.model = model
         self.config = model.config
         # What a policy sees through; this one reads vectors.
-        self.config.cameras, self.config.picture_size = (), (1, 1)
+        self.config.cameras, self.config.image_resolution = (), (1, 1)
         self.reset()
 
     @staticmethod

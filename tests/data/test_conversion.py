@@ -16,7 +16,7 @@ from conversion_helpers import demonstration, write_robomimic
 from data_helpers import (
     REAL_V21,
     assert_same_table,
-    coded_picture,
+    coded_image,
     coded_table,
     snapshot,
     with_camera,
@@ -84,8 +84,8 @@ def test_both_versions_give_the_same_batches(pair: tuple[Path, Path]) -> None:
     for key, value in batches[0].items():
         assert value.equal(batches[1][key]), key
     # The observation after the end is invalid, and not the last one again.
-    assert batches[0]["next_valid"].tolist() == [True, True, True, False, False, True, True, False]
-    assert not batches[0]["next_observation"][~batches[0]["next_valid"]].any()
+    assert batches[0]["has_target"].tolist() == [True, True, True, False, False, True, True, False]
+    assert not batches[0]["next_observation"][~batches[0]["has_target"]].any()
 
 
 def test_videos_are_copied_and_found_at_every_frame(built: Path, pair: tuple[Path, Path]) -> None:
@@ -102,17 +102,17 @@ def test_videos_are_copied_and_found_at_every_frame(built: Path, pair: tuple[Pat
         # Copied, not encoded again: the pictures are the same to the bit.
         np.testing.assert_array_equal(*pictures)
         for (episode, frame), picture in zip(order, pictures[1], strict=True):
-            assert np.abs(picture.mean(axis=(0, 1)) - coded_picture(episode, frame, (1, 1))[0, 0]).max() < 4
+            assert np.abs(picture.mean(axis=(0, 1)) - coded_image(episode, frame, (1, 1))[0, 0]).max() < 4
     assert len(list(v30.rglob("*.mp4"))) == 1
 
 
 def test_another_encoding_begins_another_file(built: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(built, tmp_path / "v21"))
     # One key frame in three instead of in six is another header.
-    write_video(root / VIDEO_1, [coded_picture(1, frame, (32, 48)) for frame in range(5)], 20, key_frames=3)
+    write_video(root / VIDEO_1, [coded_image(1, frame, (32, 48)) for frame in range(5)], 20, key_frames=3)
     # The longer video of the first episode leaves frames between the two.
     first = f"videos/chunk-000/{CAMERA}/episode_000000.mp4"
-    write_video(root / first, [coded_picture(0, frame, (32, 48)) for frame in range(13)], 20)
+    write_video(root / first, [coded_image(0, frame, (32, 48)) for frame in range(13)], 20)
     out = convert_lerobot(root, tmp_path / "v30")
     assert validate_dataset(out).usable
     clips = read_dataset(out).videos[CAMERA]

@@ -69,7 +69,7 @@ def test_a_chunk_sees_its_first_frame_and_the_one_after_it(dataset: Path) -> Non
         for column, camera in enumerate((FRONT, WRIST)):
             assert abs(seen[row, column] - shade(camera, episode, frame)) < 2.5
             valid = frame + 4 < LENGTHS[episode]
-            assert bool(batch["next_valid"][row]) == valid
+            assert bool(batch["has_target"][row]) == valid
             assert abs(after[row, column] - (shade(camera, episode, frame + 4) if valid else 0)) < 2.5
 
 

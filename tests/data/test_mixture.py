@@ -81,7 +81,7 @@ def test_every_chunk_is_the_sources_own_in_its_slots() -> None:
         assert torch.equal(batch["state"][mine][:, slots[number]], own["state"])
         assert torch.equal(batch["next_observation"][mine][:, slots[number]], own["next_observation"])
         assert not batch["actions"][mine][..., ~batch["action_dim_mask"][mine][0]].any()
-        for key in ("action_mask", "next_valid", "target_offset"):
+        for key in ("action_mask", "has_target", "target_offset"):
             assert torch.equal(batch[key][mine], own[key])
         names = [mixed.tasks[i] for i in batch["task_index"][mine]]
         assert names == [part.tasks[i] for i in own["task_index"]]
@@ -94,7 +94,7 @@ def test_delta_is_the_sources_own_and_invalid_after_the_end() -> None:
     assert batch["target_offset"].tolist() == [3] * 29 + [2] * 25
     lengths = [9, 14, 6, 20, 5]
     expected = [f + d < n for n, d in zip(lengths, (3, 3, 3, 2, 2), strict=True) for f in range(n)]
-    assert batch["next_valid"].tolist() == expected
+    assert batch["has_target"].tolist() == expected
     assert (batch["target_index"] >= 0).tolist() == expected
 
 
@@ -341,7 +341,7 @@ def test_a_frame_that_comes_twice_is_no_negative_of_itself() -> None:
     fast = resampled(table_of([6, 4], 4, "sawyer", fps=20.0), 50.0)
     chunks = ChunkDataset(fast, chunk_size=2, chunk_stride=2, target_offset=1)
     batch = chunks.__getitems__(range(len(chunks)))
-    valid = batch["next_valid"]
+    valid = batch["has_target"]
     # The first dimension names the recorded frame.
     shown = batch["next_observation"][:, 0]
     assert torch.equal(
@@ -381,9 +381,9 @@ def test_pictures_are_those_of_the_resampled_frames(tmp_path: Path, fps: float) 
     shades = batch["observation"][:, 0, :, :, 1].float().mean(dim=(1, 2))
     assert shades.tolist() == pytest.approx((20 + 15 * recorded).tolist(), abs=4)
     ends = np.cumsum(table.lengths) - 1
-    assert not batch["next_valid"][ends].any() and int(batch["next_valid"].sum()) == table.num_frames - 2
-    following = batch["next_observation"][:, 0, :, :, 1].float().mean(dim=(1, 2))[batch["next_valid"]]
-    later = [frame for frame, last in zip(recorded[1:].tolist(), batch["next_valid"].tolist(), strict=False) if last]
+    assert not batch["has_target"][ends].any() and int(batch["has_target"].sum()) == table.num_frames - 2
+    following = batch["next_observation"][:, 0, :, :, 1].float().mean(dim=(1, 2))[batch["has_target"]]
+    later = [frame for frame, last in zip(recorded[1:].tolist(), batch["has_target"].tolist(), strict=False) if last]
     assert following.tolist() == pytest.approx([20 + 15 * frame for frame in later], abs=4)
 
 

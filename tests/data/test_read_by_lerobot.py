@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conversion_helpers import write_robomimic
-from data_helpers import REAL_V21, coded_picture, coded_table, vector, with_camera, write_v21
+from data_helpers import REAL_V21, coded_image, coded_table, vector, with_camera, write_v21
 from report_helpers import scores_of, written
 from stored_image_helpers import images_v21, images_v30
 
@@ -46,7 +46,7 @@ def recorded(folder: Path) -> Path:
     ) as writer:  # fmt: skip
         for episode, length in enumerate((9, 4, 14)):
             columns = {n: random.normal(size=(length, features[n]["shape"][0])) for n in list(features)[:3]}
-            pictures = {n: [coded_picture(episode, f, size) for f in range(length)] for n, size in sizes.items()}
+            pictures = {n: [coded_image(episode, f, size) for f in range(length)] for n, size in sizes.items()}
             writer.add_episode(columns, f"task {episode % 2}", pictures)
     return folder / "out"
 

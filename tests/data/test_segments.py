@@ -95,7 +95,7 @@ def test_chunks_and_targets_stay_in_their_episode(cut: tuple[list[int], dict[str
             assert inside or not action.any()
         target = frame + sizes["target_offset"]
         valid = target < length
-        assert bool(batch["next_valid"][row]) == valid
+        assert bool(batch["has_target"][row]) == valid
         assert batch["next_observation"][row, :2].tolist() == ([episode + 1, target] if valid else [0, 0])
         assert valid or not batch["next_observation"][row].any()
         assert int(batch["target_index"][row]) == (table.starts[episode] + target if valid else -1)
@@ -179,7 +179,7 @@ def test_boundaries(length: int) -> None:
     whole = batch["action_mask"][first].all(dim=1)
     assert sorted(frame[whole].tolist()) == list(range(length - 15))
     assert batch["action_mask"][first].sum(dim=1).tolist() == [min(16, length - int(f)) for f in frame]
-    valid = batch["next_valid"][first]
+    valid = batch["has_target"][first]
     assert sorted(frame[valid].tolist()) == list(range(max(0, length - 16)))
     last = batch["target_index"][first].max()
     assert int(last) == (length - 1 if length > 16 else -1)
@@ -196,7 +196,7 @@ def test_shapes_and_several_observation_features() -> None:
     assert batch["observation"].shape == batch["next_observation"].shape == (count, 8)
     assert torch.equal(batch["observation"][:, 5:], batch["state"])
     assert batch["actions"].shape == (count, 16, 4) and batch["actions"].dtype == torch.float32
-    assert batch["action_mask"].dtype == batch["next_valid"].dtype == torch.bool
+    assert batch["action_mask"].dtype == batch["has_target"].dtype == torch.bool
     for key in ("target_offset", "task_index", "episode_index", "index", "target_index"):
         assert batch[key].shape == (count,) and batch[key].dtype == torch.int64, key
     assert dataset.tasks == table.tasks

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from data_helpers import coded_picture, coded_table, snapshot, with_camera, write_lines, write_v21, write_video
+from data_helpers import coded_image, coded_table, snapshot, with_camera, write_lines, write_v21, write_video
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from spoiling import Spoil, cut_rows, damage, edit_feature, edit_info, edit_rows, link, remove, set_row, write
@@ -69,7 +69,7 @@ def times(file: str, change: Callable[[np.ndarray], np.ndarray]) -> Spoil:
 
 
 def video(length: int, fps: int = 20, size: tuple[int, int] = (32, 48), episode: int = 1) -> Spoil:
-    pictures = [coded_picture(episode, frame, size) for frame in range(length)]
+    pictures = [coded_image(episode, frame, size) for frame in range(length)]
     return lambda root: write_video(root / VIDEO_1, pictures, fps)
 
 
@@ -229,7 +229,7 @@ def test_a_video_that_is_too_short_is_found_in_each_camera(tmp_path: Path, versi
         frames = [
             (e, f) for e, length in enumerate(LENGTHS) for f in range(length) if version == "v3.0" or e == episode
         ]
-        write_video(root / places[name], [coded_picture(e, f, (32, 48)) for e, f in frames[:-less]], 20)
+        write_video(root / places[name], [coded_image(e, f, (32, 48)) for e, f in frames[:-less]], 20)
     found = validate_dataset(root)
     assert [(problem.episode, problem.frame) for problem in found.problems] == [place[1:] for place in expected]
     for problem, (name, _, _) in zip(found.problems, expected, strict=True):

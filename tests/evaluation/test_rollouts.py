@@ -45,7 +45,7 @@ class Policy:
             state_feature=STATE,
             n_action_steps=n_action_steps,
             cameras=(),
-            picture_size=(0, 0),
+            image_resolution=(0, 0),
         )
         self.seen: list[np.ndarray] = []
         self.resets = 0

@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 from data_helpers import (
-    coded_picture,
+    coded_image,
 )
 
 SIZE = 32
@@ -19,7 +19,7 @@ def demonstration(length: int, seed: int) -> dict[str, np.ndarray]:
     random = np.random.default_rng(seed)
     obs = {"robot0_eef_pos": 3, "robot0_eef_quat": 4, "robot0_gripper_qpos": 2, "object": 10}
     values: dict[str, np.ndarray] = {f"obs/{name}": random.normal(size=(length, width)) for name, width in obs.items()}
-    values["obs/agentview_image"] = np.stack([coded_picture(seed, frame, (SIZE, SIZE)) for frame in range(length)])
+    values["obs/agentview_image"] = np.stack([coded_image(seed, frame, (SIZE, SIZE)) for frame in range(length)])
     values["obs/agentview_depth"] = random.random((length, SIZE, SIZE, 1)).astype(np.float32)
     values |= {f"next_{name}": np.roll(value, -1, axis=0) for name, value in list(values.items())}
     return {

@@ -96,7 +96,7 @@ def with_camera(table: EpisodeTable, camera: str, size: tuple[int, int] = (32, 4
     return replace(table, features={**numeric, camera: feature})
 
 
-def coded_picture(episode: int, frame: int, size: tuple[int, int]) -> np.ndarray:
+def coded_image(episode: int, frame: int, size: tuple[int, int]) -> np.ndarray:
     """Brightness says which frame it is (up to 15), and red which episode, coarsely enough for any codec."""
     shade = np.full((*size, 3), 20 + 15 * (frame % 16), dtype=np.uint8)
     shade[:, :, 0] = 60 * episode
@@ -157,7 +157,7 @@ def write_v21(table: EpisodeTable, root: Path) -> Path:
             if feature["dtype"] == "video" and name not in table.columns and feature.get("names") is not None:
                 size = feature["shape"][0], feature["shape"][1]
                 video = root / f"videos/chunk-{number // 1000:03d}/{name}/episode_{number:06d}.mp4"
-                write_video(video, [coded_picture(number, f, size) for f in range(length)], int(table.fps))
+                write_video(video, [coded_image(number, f, size) for f in range(length)], int(table.fps))
         tasks = [table.tasks[i] for i in dict.fromkeys(table.task_index[rows].tolist())]
         episodes.append({"episode_index": number, "tasks": tasks, "length": int(length)})
     write_lines(root / "meta/episodes.jsonl", episodes)

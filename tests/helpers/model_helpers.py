@@ -78,7 +78,7 @@ def tiny_batch(rows: int = 6, seed: int = 0, first_index: int = 0) -> Batch:
         "actions": torch.randn(rows, LENGTH, ACTION, generator=generator) * mask[..., None],
         "action_mask": mask,
         "next_observation": torch.randn(rows, OBSERVATION, generator=generator) * ~last[:, None],
-        "next_valid": ~last,
+        "has_target": ~last,
         "target_offset": torch.full((rows,), LENGTH),
         "task_index": index % len(INSTRUCTIONS),
         "index": index,

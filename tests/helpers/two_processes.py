@@ -58,7 +58,7 @@ def uneven_step(
     parts = [trainer.data_collator(trainer.train_dataset.__getitems__(UNEVEN[kind][rank])) for rank in ranks]
     for rank, part in zip(ranks, parts, strict=True):
         if rank == 1 and kind == "without_target":
-            part["next_valid"] = torch.zeros_like(part["next_valid"])
+            part["has_target"] = torch.zeros_like(part["has_target"])
             part["target_index"] = torch.full_like(part["target_index"], -1)
     batch = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     with cases.alike():
@@ -76,7 +76,7 @@ def shared(dataset: Path, folder: Path) -> dict[str, Any]:
     compute, draw = trainer.compute_loss, trainer.objective.drawn
 
     def spy(model, inputs, **kwargs):
-        seen.extend(inputs["target_index"][inputs["next_valid"]].tolist())
+        seen.extend(inputs["target_index"][inputs["has_target"]].tolist())
         return compute(model, inputs, **kwargs)
 
     def spied(candidates: Any, step: int) -> Window:

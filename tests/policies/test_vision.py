@@ -164,7 +164,7 @@ def test_from_a_recording_to_a_rollout(recorded: Path, tmp_path: Path) -> None:
     pretrained = vision.state_dict()
     for name, tensor in policy.tower.model.state_dict().items():
         assert torch.equal(tensor, pretrained[name]), name
-    chunks = ChunkDataset(table, observation_features=[camera], image_size=policy.config.picture_size)
+    chunks = ChunkDataset(table, observation_features=[camera], image_size=policy.config.image_resolution)
     assert chunks[0]["observation"].shape == (1, 16, 16, 3)
     policy.save_pretrained(tmp_path / "policy")
     processor.save_pretrained(tmp_path / "policy")

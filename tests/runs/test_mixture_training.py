@@ -432,7 +432,7 @@ def test_slots_that_a_robot_does_not_have_are_never_read(generalist: Path) -> No
     candidates = [
         candidates_of(
             policy,
-            {"state": values, "state_dim_mask": mask, **dict.fromkeys(("target_index", "task_index", "next_valid"))},
+            {"state": values, "state_dim_mask": mask, **dict.fromkeys(("target_index", "task_index", "has_target"))},
             torch.zeros(3, 1),
         )
         for values in (state, garbage)

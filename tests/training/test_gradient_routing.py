@@ -271,7 +271,7 @@ def test_a_sample_without_target_weighs_one_and_is_in_no_scorer_side_loss() -> N
     goal = filled(objective(beta=0.6), model)
     output = run(model, batch)
     losses = goal(output, candidates(model, batch, output), None, step=0)
-    assert batch["next_valid"].tolist() == [True] * 5 + [False]
+    assert batch["has_target"].tolist() == [True] * 5 + [False]
     assert losses.weight[5] == 1.0 and (losses.weight[:5] != 1.0).all()
     for name in ("id", "rank"):
         (query,) = torch.autograd.grad(losses.auxiliary[name], output.query, retain_graph=True)
@@ -418,7 +418,7 @@ def test_after_one_backward_pass_every_parameter_has_its_gradient(
         carry.remember(batch["previous_index"], run(model, batch).belief_tokens)
         batch["previous_index"] = batch["previous_index"].clamp(min=0)
     if situation == "no target":
-        batch.update(next_valid=torch.zeros(6, dtype=torch.bool), target_index=torch.full((6,), -1))
+        batch.update(has_target=torch.zeros(6, dtype=torch.bool), target_index=torch.full((6,), -1))
     for discount in (None, torch.full((6,), 0.9)):
         model.zero_grad()
         output = model(**model_inputs(batch, carry if args.belief_tokens else None))

@@ -313,7 +313,7 @@ def test_a_target_that_is_no_number_is_named_and_not_those_whose_weights_it_spoi
         found, count = take(*args, **kwargs)
         batches[:] = found
         # In the last micro-batch, so that the others are looked at before.
-        row = int(found[-1]["next_valid"].nonzero()[0])
+        row = int(found[-1]["has_target"].nonzero()[0])
         found[-1]["next_observation"][row] = torch.nan
         batches.append(int(found[-1]["index"][row]))
         return found, count

@@ -21,7 +21,7 @@ from hf_ptr.data.digest import data_digest
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.lerobot.writer import write_table
-from hf_ptr.data.memmap import array_aside, forget, row_blocks
+from hf_ptr.data.memmap import forget, memory_mapped_array, row_blocks
 from hf_ptr.data.score_file import write_scores
 from hf_ptr.data.statistics import normalization
 from hf_ptr.errors import InputError
@@ -46,14 +46,14 @@ def resident(array: np.ndarray) -> int:
 
 def test_an_array_in_a_file_is_an_array_that_can_be_forgotten(tmp_path: Path) -> None:
     open_before = len(os.listdir("/proc/self/fd"))
-    array = array_aside((100_000, 4), np.float32, tmp_path)
+    array = memory_mapped_array((100_000, 4), np.float32, tmp_path)
     assert not array.any() and not list(tmp_path.iterdir())
     array[:] = np.arange(400_000, dtype=np.float32).reshape(-1, 4)
     assert resident(array) >= array.nbytes
     forget(array[5:])
     assert resident(array) == 0
     assert np.array_equal(array, np.arange(400_000, dtype=np.float32).reshape(-1, 4))
-    assert array_aside((0, 4), np.float32, tmp_path).shape == (0, 4)
+    assert memory_mapped_array((0, 4), np.float32, tmp_path).shape == (0, 4)
     blocks = np.concatenate([block.copy() for block in row_blocks(array)])
     assert np.array_equal(blocks, array)
     # A tensor shares it, and what is gone is gone.
@@ -66,7 +66,7 @@ def test_an_array_in_a_file_is_an_array_that_can_be_forgotten(tmp_path: Path) ->
 
 
 def test_features_in_a_file_do_not_stay_in_memory(tmp_path: Path) -> None:
-    array = array_aside((400_000, 8), np.float32, tmp_path)
+    array = memory_mapped_array((400_000, 8), np.float32, tmp_path)
     array[:] = 1.0
     forget(array)
     features = Features([array])
@@ -77,7 +77,7 @@ def test_features_in_a_file_do_not_stay_in_memory(tmp_path: Path) -> None:
 
 def test_a_dataset_read_aside_is_the_same_dataset(tmp_path: Path) -> None:
     folder = write_table(drifting_table([40, 9, 25]), tmp_path / "data")
-    held, lying = read_dataset(folder), read_dataset(folder, aside=tmp_path)
+    held, lying = read_dataset(folder), read_dataset(folder, spill_dir=tmp_path)
     assert data_digest(held) == data_digest(lying)
     for name, column in held.columns.items():
         assert np.array_equal(column, lying.columns[name])
@@ -96,12 +96,12 @@ def test_no_room_is_found_out_before_anything_is_put_there(tmp_path: Path) -> No
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
     try:
         with pytest.raises(InputError, match=r"cannot take the 4 MB that lie there while they are used: .*too large"):
-            array_aside((1 << 20,), np.float32, tmp_path)
+            memory_mapped_array((1 << 20,), np.float32, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, ignored)
     with pytest.raises(InputError, match="cannot take the 12 bytes"):
-        array_aside((3,), np.float32, tmp_path / "not there")
+        memory_mapped_array((3,), np.float32, tmp_path / "not there")
 
 
 @pytest.fixture(scope="module")

@@ -78,8 +78,8 @@ def score(
     home = dataset_folder(dataset, (observation or state).split(","))
     keep = out.with_name(f".{out.stem}.parts")
     # The disk of the score file, whose folder may be still to be made.
-    aside = next(folder for folder in out.absolute().parents if folder.is_dir())
-    table = named(read_dataset(home, aside=aside if fit else None), home)
+    spill_dir = next(folder for folder in out.absolute().parents if folder.is_dir())
+    table = named(read_dataset(home, spill_dir=spill_dir if fit else None), home)
     truth = CorruptionTruth.load(home) if (home / "meta" / TRUTH_FILE).is_file() else None
     if corruption != "clean":
         table, truth = corrupt(table, corruption, corruption_seed)

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.video.images import Pictures
+from hf_ptr.data.video.images import CameraImages
 from hf_ptr.errors import InputError
 
 Batch = dict[str, Any]
@@ -37,7 +37,7 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
     | `actions` | `(L, da)` | zeros where padded |
     | `action_mask` | `(L,)` bool | True where the step lies in the episode |
     | `next_observation` | as `observation` | the observation at `t + Δ`, zeros where invalid |
-    | `next_valid` | bool | `t + Δ` lies in the episode |
+    | `has_target` | bool | `t + Δ` lies in the episode |
     | `target_offset` | int64 | `Δ` in frames |
     | `task_index`, `episode_index` | int64 | into `tasks`; the id in the dataset |
     | `index` | int64 | `frame_id` of the chunk's first frame |
@@ -113,10 +113,10 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         self.state_feature = state_feature
         self.action_feature = action_feature
 
-        self.observation: torch.Tensor | Pictures
+        self.observation: torch.Tensor | CameraImages
         if cameras:
             height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-            self.observation = Pictures(table, cameras, (height, width))
+            self.observation = CameraImages(table, cameras, (height, width))
         else:
             observations = [shared_tensor(table.feature(name)) for name in observation_features]
             self.observation = observations[0] if len(observations) == 1 else torch.cat(observations, dim=1)
@@ -130,14 +130,14 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         self._begin, self._end = shared_tensor(table.starts), torch.from_numpy(table.starts + table.lengths)
 
     @property
-    def pictures(self) -> Pictures | None:
+    def images(self) -> CameraImages | None:
         """What the cameras saw; None where the observation is vectors."""
-        return self.observation if isinstance(self.observation, Pictures) else None
+        return self.observation if isinstance(self.observation, CameraImages) else None
 
     @property
     def cameras(self) -> tuple[str, ...]:
         """The cameras that make up the observation; none where it is vectors."""
-        return () if self.pictures is None else self.observation_features
+        return () if self.images is None else self.observation_features
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -180,7 +180,7 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         batch = self.without_observations(rows)
         last = len(self.action) - 1
         targets = (rows + self.target_offset).clamp(max=last)
-        batch["observation"], batch["next_observation"] = self._observed(rows, targets, batch["next_valid"])
+        batch["observation"], batch["next_observation"] = self._observed(rows, targets, batch["has_target"])
         return batch
 
     def without_observations(self, rows: torch.Tensor) -> Batch:
@@ -195,7 +195,7 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         last = len(self.action) - 1
         actions = self.action[steps.clamp(max=last)].masked_fill(~action_mask[..., None], 0.0)
         targets = rows + self.target_offset
-        next_valid = targets < end
+        has_target = targets < end
         targets = targets.clamp(max=last)
         weight = {} if self.weights is None else {"weight": self.weights[rows]}
         return {
@@ -203,12 +203,12 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
             "state": self.state[rows],
             "actions": actions,
             "action_mask": action_mask,
-            "next_valid": next_valid,
+            "has_target": has_target,
             "target_offset": torch.full_like(rows, self.target_offset),
             "task_index": self._task_index[rows],
             "episode_index": self._episode_id[episode],
             "index": self._frame_id[rows],
-            "target_index": self._observed_id[targets].masked_fill(~next_valid, -1),
+            "target_index": self._observed_id[targets].masked_fill(~has_target, -1),
             "previous_index": previous.masked_fill(first, -1),
         }
 

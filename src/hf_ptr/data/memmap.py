@@ -18,7 +18,7 @@ BLOCK_ROWS = 16_384
 _BLOCK_BYTES = 1 << 20
 
 
-def array_aside(shape: tuple[int, ...], dtype: np.dtype | type, folder: Path) -> np.ndarray:
+def memory_mapped_array(shape: tuple[int, ...], dtype: np.dtype | type, folder: Path) -> np.ndarray:
     """
     A new array of zeros in an unnamed file, which is gone with it.
 

@@ -20,7 +20,7 @@ class RolloutConfig(Protocol):
     state_feature: str
     n_action_steps: int
     cameras: tuple[str, ...]
-    picture_size: tuple[int, int]
+    image_resolution: tuple[int, int]
 
 
 class RolloutPolicy(Protocol):
@@ -78,7 +78,7 @@ def rollout_task(
         InputError: the policy's actions are NaN or infinite, or it does not know an instruction.
     """
     cameras = policy.config.cameras
-    pixels = max(policy.config.picture_size) if cameras else 0
+    pixels = max(policy.config.image_resolution) if cameras else 0
     control = control or next(iter(simulator.interfaces))
     with ExitStack() as open_ones:
         environments = []

@@ -13,7 +13,7 @@ from rich.table import Table
 from scipy import stats
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.video.images import Pictures
+from hf_ptr.data.video.images import CameraImages
 from hf_ptr.hub.repos import pull_videos
 from hf_ptr.metrics.figures import action_mse
 from hf_ptr.policies import VLAProcessor, load_for_robot, require_fits
@@ -141,7 +141,7 @@ def _episode_error(
     if not config.cameras:
         observation = np.concatenate([table.feature(name)[rows] for name in config.observation_features], axis=1)
     else:
-        pictures = Pictures(table, config.observation_features, config.picture_size)
+        pictures = CameraImages(table, config.observation_features, config.image_resolution)
         observation = pictures[torch.arange(rows.start, rows.stop)].numpy()
     state, action = table.feature(config.state_feature)[rows], table.feature(config.action_feature)[rows]
     task = table.tasks[int(table.task_index[rows.start])]

@@ -30,7 +30,7 @@ class Interface:
         observation_features: cameras, in the policy's order.
         state_feature, action_feature: of the dataset.
         state_mean, state_std, action_mean, action_std: centre and scale that normalise them, `(ds,)` and `(da,)`.
-        picture_size: height and width that the policy is handed pictures in.
+        image_resolution: height and width that the policy is handed pictures in.
         chunk_size, n_action_steps: actions of a chunk, and how many of them are executed.
         target_layer: the vision layer that the target encoder reads (PTR Sec. 4).
         belief_tokens: that the policy was trained with.
@@ -43,14 +43,14 @@ class Interface:
     state_std: list[float]
     action_mean: list[float]
     action_std: list[float]
-    picture_size: tuple[int, int]
+    image_resolution: tuple[int, int]
     chunk_size: int
     n_action_steps: int
     target_layer: int
     belief_tokens: int = 0
 
     def __post_init__(self) -> None:
-        self.picture_size = (int(self.picture_size[0]), int(self.picture_size[1]))
+        self.image_resolution = (int(self.image_resolution[0]), int(self.image_resolution[1]))
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -96,7 +96,7 @@ class FittedActing(ChunkActing):
         """Actions of a chunk, and how many of them are executed unless `fit_to` is told otherwise."""
         raise NotImplementedError
 
-    def picture_size_for(self, height: int, width: int) -> tuple[int, int]:
+    def image_resolution_for(self, height: int, width: int) -> tuple[int, int]:
         """The size that a dataset's pictures are handed over in."""
         raise NotImplementedError
 
@@ -144,7 +144,7 @@ class FittedActing(ChunkActing):
             state_std=state[1].tolist(),
             action_mean=action[0].tolist(),
             action_std=action[1].tolist(),
-            picture_size=self.picture_size_for(*size),
+            image_resolution=self.image_resolution_for(*size),
             chunk_size=chunk_size,
             n_action_steps=n_action_steps or executed,
             target_layer=-(-self.vision_layers() // 2),
@@ -208,7 +208,7 @@ class FittedActing(ChunkActing):
         setattr(self.model.config, INTERFACE_KEY, self._as_json())
 
     def _as_json(self) -> dict[str, Any]:
-        return {**asdict(self.config), "picture_size": list(self.config.picture_size)}
+        return {**asdict(self.config), "image_resolution": list(self.config.image_resolution)}
 
 
 def _cameras(table: EpisodeTable, names: Sequence[str], title: str) -> tuple[list[str], tuple[int, int]]:

@@ -54,7 +54,7 @@ class PI0Adapter(FittedActing):
         """All of a chunk is executed."""
         return self.model.config.chunk_size, self.model.config.chunk_size
 
-    def picture_size_for(self, height: int, width: int) -> tuple[int, int]:
+    def image_resolution_for(self, height: int, width: int) -> tuple[int, int]:
         """Of the proportions that they have; what is missing to a square is filled up."""
         scale = self.canvas[0] / max(height, width)
         return max(1, round(height * scale)), max(1, round(width * scale))
@@ -68,7 +68,7 @@ class PI0Adapter(FittedActing):
     def observation_tower(self) -> nn.Module:
         """`v`: pictures `(N, C, height, width, 3)` uint8 to the pooled output of a layer of SigLIP, cameras joined."""
         tower = first_layers(self.model.model.vlm.vision_tower, self.config.target_layer)
-        return CameraFeatures(tower, *self._colours(), self.config.picture_size, self.canvas)
+        return CameraFeatures(tower, *self._colours(), self.config.image_resolution, self.canvas)
 
     def feature_sizes(self) -> FeatureSizes:
         """The language model's width, the action expert's, and that of the vision features of all cameras."""
@@ -163,7 +163,7 @@ class PI0Adapter(FittedActing):
         require_shapes(self.config, observation, state)
         vlm = self.model.model.vlm
         rows, cameras = observation.shape[:2]
-        pixels = normalized(observation, *self._colours(), self.config.picture_size, self.canvas)
+        pixels = normalized(observation, *self._colours(), self.config.image_resolution, self.canvas)
         seen = vlm.get_image_features(pixels).pooler_output
         text = vlm.get_input_embeddings()(instruction_ids)
         seen = seen.reshape(rows, cameras * seen.shape[1], seen.shape[2]).to(text.dtype)

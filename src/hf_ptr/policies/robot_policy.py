@@ -29,7 +29,7 @@ class RobotConfig:
     action_dim: int
     chunk_size: int
     n_action_steps: int
-    picture_size: tuple[int, int] | None
+    image_resolution: tuple[int, int] | None
 
     @classmethod
     def of(cls, config: Any, robot: Robot) -> RobotConfig:
@@ -50,7 +50,7 @@ class RobotConfig:
             action_dim=robot.embodiment.width("action"),
             chunk_size=config.chunk_size,
             n_action_steps=config.n_action_steps,
-            picture_size=config.picture_size if config.cameras else None,
+            image_resolution=config.image_resolution if config.cameras else None,
         )
 
 

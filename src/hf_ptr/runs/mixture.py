@@ -85,7 +85,7 @@ def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, MixtureDataset | None, A
         "observation_features": named.observation_features,
         "state_feature": named.state_feature,
         "action_feature": named.action_feature,
-        "image_size": config.picture_size,
+        "image_size": config.image_resolution,
     }
     mixture = MixtureDataset(sources, **cut)
     held_out = [

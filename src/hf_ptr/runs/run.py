@@ -209,7 +209,7 @@ def chunks_for(
         observation_features=config.observation_features,
         state_feature=config.state_feature,
         action_feature=config.action_feature,
-        image_size=config.picture_size,
+        image_size=config.image_resolution,
         weights=weights,
     )
 

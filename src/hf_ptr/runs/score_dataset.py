@@ -205,7 +205,7 @@ def _filling(dataset: ChunkDataset, walk: SegmentBatches, size: int) -> int:
     for number, chunks in enumerate(walk):
         if held >= size:
             return number
-        held += int(dataset.without_observations(torch.tensor(chunks))["next_valid"].sum())
+        held += int(dataset.without_observations(torch.tensor(chunks))["has_target"].sum())
     return len(walk)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.video.images import Pictures
+from hf_ptr.data.video.images import CameraImages
 from hf_ptr.utils.progress import progress_bar
 
 # Where things are, coarsely; a gripper in a picture of 96 pixels is some ten wide.
@@ -44,7 +44,7 @@ class _Seen:
 
     def __init__(self, table: EpisodeTable, camera: str, file: IO[bytes], progress: bool):
         self._file, self._frames = file, table.num_frames
-        pictures = Pictures(table, [camera], (SIDE, SIDE), cache_bytes=0)
+        pictures = CameraImages(table, [camera], (SIDE, SIDE), cache_bytes=0)
         parts = torch.arange(table.num_frames).split(ROWS_A_PASS)
         with progress_bar(progress) as bar:
             for rows in bar.track(parts, description=f"reading {camera}"):

@@ -39,5 +39,5 @@ def candidates_of(policy: Any, batch: dict[str, Any], target: torch.Tensor) -> C
         target_id=batch["target_index"],
         task=batch["task_index"],
         state=state,
-        valid=batch["next_valid"],
+        valid=batch["has_target"],
     )

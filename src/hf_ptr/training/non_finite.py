@@ -47,7 +47,7 @@ class FirstFault:
         loss, target = output.action_loss, output.target
         assert loss is not None
         none = torch.zeros_like(loss, dtype=torch.bool)
-        spoilt = none if target is None else ~target.isfinite().all(dim=1) & batch["next_valid"]
+        spoilt = none if target is None else ~target.isfinite().all(dim=1) & batch["has_target"]
         bad = torch.stack((~loss.isfinite(), spoilt, ~weight.isfinite(), none | ~total.isfinite()))
         # The first of what is bad anywhere, and there the first chunk.
         what = bad.any(dim=1).int().argmax()

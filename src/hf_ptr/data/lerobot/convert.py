@@ -22,7 +22,7 @@ from hf_ptr.data.lerobot.validation import Watch, refuse_unusable, unwatched, va
 from hf_ptr.data.lerobot.videos import cameras_of
 from hf_ptr.data.statistics import ImageStatistics, feature_statistics, joined_statistics
 from hf_ptr.data.video.decoding import FrameReader
-from hf_ptr.data.video.stored_images import encoded_picture
+from hf_ptr.data.video.stored_images import encoded_image
 from hf_ptr.errors import InputError
 from hf_ptr.utils.atomic_files import StagedFolder
 
@@ -161,7 +161,7 @@ def _with_pictures(rows: pa.Table, camera: str, root: Path) -> pa.Table:
         or not pc.struct_field(column, "bytes").null_count
     ):
         return rows
-    cells = [None if cell is None else {**cell, "bytes": encoded_picture(cell, root)} for cell in column.to_pylist()]
+    cells = [None if cell is None else {**cell, "bytes": encoded_image(cell, root)} for cell in column.to_pylist()]
     return rows.set_column(rows.schema.get_field_index(camera), rows.schema.field(camera), pa.array(cells, kind))
 
 

@@ -183,7 +183,7 @@ class VideoFiles(NumberedFiles):
         self.episode = ImageStatistics()
 
     def add(self, frame: np.ndarray) -> None:
-        require_picture(self.key, frame, self.shape)
+        check_image(self.key, frame, self.shape)
         self.episode.add(frame)
         assert self._container is not None
         for packet in self._stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")):
@@ -230,7 +230,7 @@ class VideoFiles(NumberedFiles):
             self.close()
 
 
-def require_picture(key: str, frame: np.ndarray, shape: tuple[int, ...]) -> None:
+def check_image(key: str, frame: np.ndarray, shape: tuple[int, ...]) -> None:
     """
     Check that a frame is a picture of a camera.
 

@@ -14,7 +14,7 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.columns import ColumnFile, first_line, open_columns
 from hf_ptr.data.lerobot.episode_rows import episode_runs, rows_of_episode
 from hf_ptr.data.lerobot.metadata import Metadata, read_metadata
-from hf_ptr.data.memmap import array_aside, forget
+from hf_ptr.data.memmap import forget, memory_mapped_array
 from hf_ptr.errors import InputError
 
 INDEX_COLUMNS = ("episode_index", "frame_index", "index", "task_index")
@@ -27,7 +27,7 @@ def read_dataset(
     episodes: Sequence[int] | None = None,
     *,
     skip: Collection[int] = (),
-    aside: Path | None = None,
+    spill_dir: Path | None = None,
 ) -> EpisodeTable:
     """Read the numeric columns of a LeRobotDataset, v3.0 or v2.1.
 
@@ -39,7 +39,7 @@ def read_dataset(
         path: the dataset's folder.
         episodes: ids of the episodes to read, in this order; None reads all.
         skip: ids of episodes that are left out, whatever is wrong with them.
-        aside: a folder in which the features lie while they are used, in files without a name; by default they are
+        spill_dir: a folder in which the features lie while they are used, in files without a name; by default they are
             held in memory.
 
     Returns:
@@ -51,12 +51,12 @@ def read_dataset(
     """
     root = Path(path)
     try:
-        return _read(root, episodes, frozenset(skip), aside)
+        return _read(root, episodes, frozenset(skip), spill_dir)
     except OSError as error:
         raise InputError(f"{root} cannot be read: {first_line(error)}") from error
 
 
-def _read(root: Path, episodes: Sequence[int] | None, skip: frozenset[int], aside: Path | None) -> EpisodeTable:
+def _read(root: Path, episodes: Sequence[int] | None, skip: frozenset[int], spill_dir: Path | None) -> EpisodeTable:
     unreadable: set[int] = set()
 
     def complain(message: str, episode: int | None) -> None:
@@ -83,7 +83,7 @@ def _read(root: Path, episodes: Sequence[int] | None, skip: frozenset[int], asid
     starts = np.cumsum(lengths) - lengths
     total = int(lengths.sum())
     columns: dict[str, np.ndarray] = {}
-    task_index, frame_id = _empty((total,), np.int64, aside), _empty((total,), np.int64, aside)
+    task_index, frame_id = _empty((total,), np.int64, spill_dir), _empty((total,), np.int64, spill_dir)
     for name, held in slots.items():
         with open_columns(root / name) as file:
             rows = _episode_rows(file, metadata.episode_index[wanted[held]], lengths[held])
@@ -102,7 +102,7 @@ def _read(root: Path, episodes: Sequence[int] | None, skip: frozenset[int], asid
                     values = file.parse(part, key, width, first + kept)
                     # Not before a file has proved that its rows have the width that info.json claims.
                     if key not in columns:
-                        columns[key] = _empty((total, width), np.float32, aside)
+                        columns[key] = _empty((total, width), np.float32, spill_dir)
                     columns[key][here[kept]] = values
                     forget(columns[key])
     pa.default_memory_pool().release_unused()
@@ -126,8 +126,8 @@ def _read(root: Path, episodes: Sequence[int] | None, skip: frozenset[int], asid
     return table
 
 
-def _empty(shape: tuple[int, ...], dtype: type, aside: Path | None) -> np.ndarray:
-    return np.empty(shape, dtype) if aside is None else array_aside(shape, dtype, aside)
+def _empty(shape: tuple[int, ...], dtype: type, spill_dir: Path | None) -> np.ndarray:
+    return np.empty(shape, dtype) if spill_dir is None else memory_mapped_array(shape, dtype, spill_dir)
 
 
 def vector_widths(features: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:

@@ -12,7 +12,7 @@ import numpy as np
 from hf_ptr.data.lerobot.columns import open_columns
 from hf_ptr.data.lerobot.paths import filled
 from hf_ptr.data.video.decoding import Clip, VideoClip
-from hf_ptr.data.video.stored_images import PictureClips
+from hf_ptr.data.video.stored_images import StoredImageClips
 from hf_ptr.errors import InputError
 
 # A year: no video is longer, and a wild number would be sought for in vain.
@@ -105,7 +105,7 @@ def _clips(
     stored: Mapping[int, tuple[int, str]],
     camera: str,
 ) -> Clips:
-    return PictureClips(root, camera, stored) if camera in pictures else of_videos(camera)
+    return StoredImageClips(root, camera, stored) if camera in pictures else of_videos(camera)
 
 
 def _clips_v3(root: Path, info: Mapping[str, Any], files: Sequence[Path], camera: str) -> Clips:

@@ -15,7 +15,7 @@ from hf_ptr.data.lerobot.files import (
     VideoFiles,
     arrow_schema,
     arrow_table,
-    require_picture,
+    check_image,
     require_plain_name,
     statistics_columns,
     writable,
@@ -262,7 +262,7 @@ class DatasetWriter:
         shape, seen = tuple(self.features[key]["shape"]), ImageStatistics()
         encoded = []
         for frame in frames:
-            require_picture(key, frame, shape)
+            check_image(key, frame, shape)
             seen.add(frame)
             encoded.append(png(frame))
         if len(encoded) != length:

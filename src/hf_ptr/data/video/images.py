@@ -12,7 +12,7 @@ from hf_ptr.data.video.decoding import CACHE_BYTES, FrameReader
 from hf_ptr.errors import InputError, nearest
 
 
-class Pictures:
+class CameraImages:
     """
     The pictures of one or several cameras at any rows of a table.
 

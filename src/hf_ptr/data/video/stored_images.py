@@ -21,7 +21,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 
 
 @dataclass(frozen=True)
-class PictureClip:
+class StoredImageClip:
     """
     Where the pictures of an episode lie.
 
@@ -43,12 +43,12 @@ class PictureClip:
         """The row of a frame in the file."""
         return self.start + frame
 
-    def open(self, fps: float, size: tuple[int, int] | None) -> StoredPictures:
+    def open(self, fps: float, size: tuple[int, int] | None) -> StoredImageFile:
         """The file, from which pictures come in `size`; at whatever rate they were taken."""
-        return StoredPictures(self, size)
+        return StoredImageFile(self, size)
 
 
-class PictureClips(Mapping[int, PictureClip]):
+class StoredImageClips(Mapping[int, StoredImageClip]):
     """
     The clips of a camera by episode id; an episode's file is opened when it is asked for.
 
@@ -62,7 +62,7 @@ class PictureClips(Mapping[int, PictureClip]):
         self._root, self._camera, self._tables = root, camera, tables
         self._starts: dict[str, dict[int, int]] = {}
 
-    def __getitem__(self, episode: int) -> PictureClip:
+    def __getitem__(self, episode: int) -> StoredImageClip:
         length, name = self._tables[episode]
         if name not in self._starts:
             with open_columns(self._root / name) as file:
@@ -70,7 +70,7 @@ class PictureClips(Mapping[int, PictureClip]):
             self._starts[name] = {each: rows[0].start for each, rows in runs.items()}
         if episode not in self._starts[name]:
             raise InputError(f"{self._root / name} has no rows of episode {episode}")
-        return PictureClip(self._root / name, self._camera, self._starts[name][episode], length, self._root)
+        return StoredImageClip(self._root / name, self._camera, self._starts[name][episode], length, self._root)
 
     def __contains__(self, episode: object) -> bool:
         return episode in self._tables
@@ -82,7 +82,7 @@ class PictureClips(Mapping[int, PictureClip]):
         return len(self._tables)
 
 
-class StoredPictures:
+class StoredImageFile:
     """
     A table's file that pictures are read from, a row group at a time, of which none is kept between two batches.
 
@@ -91,7 +91,7 @@ class StoredPictures:
         size: `(height, width)` that pictures are scaled to; None leaves them as they are.
     """
 
-    def __init__(self, clip: PictureClip, size: tuple[int, int] | None) -> None:
+    def __init__(self, clip: StoredImageClip, size: tuple[int, int] | None) -> None:
         self._clip, self._size = clip, size
         self._opened = open_columns(clip.path)
         self._file: ColumnFile = self._opened.__enter__()
@@ -118,7 +118,7 @@ class StoredPictures:
 
     def _decoded(self, cell: Any, row: int) -> np.ndarray:
         where = f"{self._clip.path}: the picture {self._clip.camera!r} in row {row}"
-        encoded = encoded_picture(cell, self._clip.root)
+        encoded = encoded_image(cell, self._clip.root)
         if encoded is None:
             raise InputError(f"{where} is missing")
         try:
@@ -132,7 +132,7 @@ class StoredPictures:
             raise InputError(f"{where} is damaged: {first_line(error)}") from error
 
 
-def encoded_picture(cell: Any, root: Path) -> bytes | None:
+def encoded_image(cell: Any, root: Path) -> bytes | None:
     """
     A cell of an image column as encoded bytes: its own, or those of the file that it names; None without either.
 

@@ -16,7 +16,7 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.columns import first_line
 from hf_ptr.data.lerobot.videos import CameraClips
 from hf_ptr.data.video.decoding import Clip, OpenedFile, VideoClip
-from hf_ptr.data.video.stored_images import PictureClips
+from hf_ptr.data.video.stored_images import StoredImageClips
 from hf_ptr.errors import InputError, nearest
 
 DECODERS = ("pyav", "torchcodec")
@@ -55,7 +55,7 @@ class TorchcodecClip(VideoClip):
 
 def _decoded(videos: Mapping[str, Mapping[int, Clip]], camera: str) -> Mapping[int, Clip]:
     clips = videos[camera]
-    if isinstance(clips, PictureClips):
+    if isinstance(clips, StoredImageClips):
         return clips
     return {episode: TorchcodecClip(clip.path, clip.place(0, 1.0), clip.frames) for episode, clip in clips.items()}
 

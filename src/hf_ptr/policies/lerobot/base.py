@@ -57,7 +57,7 @@ class LeRobotAdapter(FittedActing):
         """As LeRobot executes them."""
         return self.model.config.chunk_size, self.model.config.n_action_steps
 
-    def picture_size_for(self, height: int, width: int) -> tuple[int, int]:
+    def image_resolution_for(self, height: int, width: int) -> tuple[int, int]:
         """As they were recorded: the policy itself scales them, as it does when LeRobot runs it."""
         return height, width
 

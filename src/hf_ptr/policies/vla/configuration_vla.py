@@ -103,7 +103,7 @@ class VLAPolicyConfig(ComponentConfig):
         self.vision_config = _tower_config(self.vision_config)
 
     @property
-    def picture_size(self) -> tuple[int, int]:
+    def image_resolution(self) -> tuple[int, int]:
         """Height and width of the pictures that the vision tower reads."""
         size = self.image_size
         return (size, size) if isinstance(size, int) else (size[0], size[1])
@@ -125,7 +125,7 @@ class VLAPolicyConfig(ComponentConfig):
                 f"observation_sizes {list(sizes)} are not the widths of {len(self.observation_features)} "
                 f"observation_features that make up observation_dim {self.observation_dim}"
             )
-        if self.vision_config is not None and min(*self.picture_size, len(self.observation_features)) < 1:
+        if self.vision_config is not None and min(*self.image_resolution, len(self.observation_features)) < 1:
             raise ValueError(f"image_size {self.image_size} of {len(self.observation_features)} cameras is no picture")
         if self.relative_actions and self.state_dim != self.action_dim:
             raise ValueError(

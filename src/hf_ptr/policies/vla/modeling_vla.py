@@ -303,7 +303,7 @@ def _tower(config: VLAPolicyConfig) -> ObservationTower | CameraTower:
     return CameraTower(
         config.vision_config,
         len(config.observation_features),
-        config.picture_size,
+        config.image_resolution,
         config.hidden_size,
         config.target_layer,
         config.image_mean,
