@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from hf_ptr.errors import InputError
 from hf_ptr.utils.auto_classes import defer
-from hf_ptr.utils.lazy_modules import lazily
+from hf_ptr.utils.lazy_modules import lazy_attributes
 
 __version__ = "0.1.0"
 
@@ -39,7 +39,7 @@ _HOMES = {
     ),
     "training": ("PTRConfig", "PTRModel", "PTRModelConfig", "PTRTrainer"),
 }
-__getattr__, __dir__ = lazily(__name__, _HOMES)
+__getattr__, __dir__ = lazy_attributes(__name__, _HOMES)
 
 defer()
 

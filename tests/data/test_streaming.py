@@ -16,7 +16,7 @@ from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.segments import SegmentBatches
 from hf_ptr.data.video.decoding import FrameReader
 from hf_ptr.errors import InputError
-from hf_ptr.hub.datasets import load_table
+from hf_ptr.hub.datasets import load_dataset
 from hf_ptr.runs.run import run_recipe
 
 CAMERA = "observation.images.top"
@@ -47,9 +47,9 @@ def pulled(hub: HubServer) -> set[str]:
 
 
 def test_a_video_is_pulled_when_its_first_picture_is_needed(hub: HubServer, there: str, tmp_path: Path) -> None:
-    table = load_table(there, streaming=True)
+    table = load_dataset(there, streaming=True)
     assert table.source == there.removesuffix("@v1") and table.revision is not None and pulled(hub) == set()
-    here = load_table(str(tmp_path / "v21"))
+    here = load_dataset(str(tmp_path / "v21"))
     cut = {"chunk_size": 4, "target_offset": 3, "image_size": 24}
     far, near = (ChunkDataset(each, observation_features=[CAMERA], **cut) for each in (table, here))
     rows = [0, 3, 15, 16]
@@ -69,7 +69,7 @@ def test_a_video_is_pulled_when_its_first_picture_is_needed(hub: HubServer, ther
 
 
 def test_all_is_pulled_before_where_it_is_not_streamed(hub: HubServer, there: str) -> None:
-    load_table(there, cameras=[CAMERA])
+    load_dataset(there, cameras=[CAMERA])
     assert len(pulled(hub)) == 4
 
 
@@ -88,7 +88,7 @@ def test_a_recipe_trains_from_the_hub(hub: HubServer, there: str, tmp_path: Path
 
 
 def test_a_video_that_is_not_there_is_one_line(hub: HubServer, there: str) -> None:
-    table = load_table(there, streaming=True)
+    table = load_dataset(there, streaming=True)
     repo = hub.store.repos["dataset", there.removesuffix("@v1")]
     del repo.commits[repo.tags["v1"]][f"videos/chunk-000/{CAMERA}/episode_000002.mp4"]
     reader = FrameReader(CAMERA, table.videos[CAMERA], table.fps)

@@ -16,15 +16,15 @@ from transformers import AutoModel
 
 from hf_ptr.errors import InputError
 from hf_ptr.hub.repos import (
-    HubPlace,
+    HubRepo,
     checkpoint_folder,
     dataset_folder,
-    hub_place,
     is_unreachable,
     model_folder,
     origin,
+    parse_hub_repo,
     pull_videos,
-    score_file,
+    score_file_path,
 )
 from hf_ptr.policies import policy_from_dataset
 
@@ -40,9 +40,9 @@ def put(hub: HubServer, repo_id: str, files: dict[str, bytes], kind: str = "mode
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("user/name", HubPlace("user/name")),
-        ("user/name@v1.0", HubPlace("user/name", "v1.0")),
-        ("user/name@refs/pr/1", HubPlace("user/name", "refs/pr/1")),
+        ("user/name", HubRepo("user/name")),
+        ("user/name@v1.0", HubRepo("user/name", "v1.0")),
+        ("user/name@refs/pr/1", HubRepo("user/name", "refs/pr/1")),
         ("name", None),
         ("./user/name", None),
         ("/user/name", None),
@@ -51,8 +51,8 @@ def put(hub: HubServer, repo_id: str, files: dict[str, bytes], kind: str = "mode
         ("user/", None),
     ],
 )
-def test_what_names_a_repository(text: str, place: HubPlace | None) -> None:
-    assert hub_place(text) == place
+def test_what_names_a_repository(text: str, place: HubRepo | None) -> None:
+    assert parse_hub_repo(text) == place
 
 
 def test_a_folder_here_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: HubServer) -> None:
@@ -69,7 +69,7 @@ def test_a_revision_is_pulled_and_known_again(hub: HubServer) -> None:
     for revision in ("v1", first):
         folder = model_folder(f"alice/places@{revision}")
         assert (folder / "config.json").read_bytes() == b"1" and (folder / "model.safetensors").read_bytes() == b"one"
-        assert origin(folder) == HubPlace("alice/places", first)
+        assert origin(folder) == HubRepo("alice/places", first)
     assert (model_folder("alice/places") / "config.json").read_bytes() == b"2"
 
 
@@ -121,7 +121,7 @@ def test_every_refusal_is_one_line(hub: HubServer, monkeypatch: pytest.MonkeyPat
             model_folder(place)
     assert not any("pytorch_model.bin" in request for request in hub.requests)
     with pytest.raises(InputError, match=r"alice/data holds no scores\.parquet"):
-        score_file("alice/data")
+        score_file_path("alice/data")
     with pytest.raises(InputError, match="alice/open holds no checkpoint to go on from"):
         checkpoint_folder("alice/open")
     for name in ("optimizer.pt", "rng_state.pth", "global_step5/mp_rank_00_model_states.pt"):

@@ -21,7 +21,7 @@ from hf_ptr.scoring import cross_fitting as crossfitting
 from hf_ptr.scoring import fit as fitting
 from hf_ptr.scoring.fit import fit_scores
 from hf_ptr.scoring.transitions import Cut, cut_transitions
-from hf_ptr.utils.part_cache import Parts
+from hf_ptr.utils.safetensors_io import PartCache
 
 FOLDS = 5
 
@@ -104,15 +104,15 @@ def test_what_other_code_left_is_not_taken_up(
 
 
 def test_a_part_that_is_damaged_is_made_again(tmp_path: Path) -> None:
-    parts = Parts(tmp_path / "parts", {"seed": 0})
+    parts = PartCache(tmp_path / "parts", {"seed": 0})
     parts.save("one", {"x": torch.arange(3)})
     assert torch.equal(parts.load("one")["x"], torch.arange(3))  # type: ignore[index]
-    assert Parts(tmp_path / "parts", {"seed": 1}).load("one") is None
+    assert PartCache(tmp_path / "parts", {"seed": 1}).load("one") is None
     file = tmp_path / "parts" / "one.safetensors"
     save_file(load_file(file), file)
     assert parts.load("one") is None
     file.write_bytes(b"{")
-    assert parts.load("one") is None and Parts(None, {}).load("one") is None
+    assert parts.load("one") is None and PartCache(None, {}).load("one") is None
 
 
 def bytes_of(value: Any, seen: dict[int, int]) -> int:

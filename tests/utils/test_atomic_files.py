@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from hf_ptr.utils.atomic_files import replacing, write_json, write_text
+from hf_ptr.utils.atomic_files import atomic_write, write_json, write_text
 
 
 def test_an_error_leaves_what_was_there_and_nothing_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file.txt"
     write_text("before", path)
-    with pytest.raises(RuntimeError), replacing(path) as partial:
+    with pytest.raises(RuntimeError), atomic_write(path) as partial:
         partial.write_text("half")
         raise RuntimeError
     assert path.read_text() == "before"

@@ -81,12 +81,12 @@ def evaluate(
             how["suite"] = suite
     else:
         from hf_ptr.evaluation.offline import compare, evaluate_dataset
-        from hf_ptr.hub.datasets import load_table
+        from hf_ptr.hub.datasets import load_dataset
         from hf_ptr.runs.data_arguments import parse_episodes
         from hf_ptr.runs.run import trained_episodes
 
         assert dataset is not None
-        table = load_table(str(dataset), parse_episodes(episodes))
+        table = load_dataset(str(dataset), parse_episodes(episodes))
         how = {"dataset": table.source, "revision": table.revision, "episode_ids": episodes, "seed": seed}
         for name, folder in names.items():
             seen = sorted(set(table.episode_index.tolist()) & trained_episodes(folder, table.source))

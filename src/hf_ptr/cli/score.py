@@ -65,21 +65,21 @@ def score(
     from hf_ptr.data.lerobot.reader import read_dataset
     from hf_ptr.data.score_file import write_scores
     from hf_ptr.errors import InputError
-    from hf_ptr.hub.repos import dataset_folder, model_folder, named
+    from hf_ptr.hub.repos import dataset_folder, model_folder, with_origin
     from hf_ptr.report.summary import Summary, with_known_faults, worst_episodes
-    from hf_ptr.utils.malloc import give_back_large
+    from hf_ptr.utils.malloc import return_freed_memory
 
     if fit == (scorer is not None):
         raise InputError("pass either --fit, or --scorer RUN for the scorer of a finished PTR run")
     if out.is_dir() or out.suffix != ".parquet":
         raise InputError(f"--out {out} is no name for a score file; end it in .parquet")
     where = _device(device)
-    give_back_large()
+    return_freed_memory()
     home = dataset_folder(dataset, (observation or state).split(","))
     keep = out.with_name(f".{out.stem}.parts")
     # The disk of the score file, whose folder may be still to be made.
     spill_dir = next(folder for folder in out.absolute().parents if folder.is_dir())
-    table = named(read_dataset(home, spill_dir=spill_dir if fit else None), home)
+    table = with_origin(read_dataset(home, spill_dir=spill_dir if fit else None), home)
     truth = CorruptionTruth.load(home) if (home / "meta" / TRUTH_FILE).is_file() else None
     if corruption != "clean":
         table, truth = corrupt(table, corruption, corruption_seed)

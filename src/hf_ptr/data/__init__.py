@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from hf_ptr.utils.lazy_modules import lazily
+from hf_ptr.utils.lazy_modules import lazy_attributes
 
 if TYPE_CHECKING:
     from hf_ptr.data.chunks import ChunkDataset
@@ -24,7 +24,7 @@ _HOMES = {
     "segments": ("SegmentBatches",),
     "statistics": ("feature_statistics", "normalization"),
 }
-__getattr__, __dir__ = lazily(__name__, _HOMES)
+__getattr__, __dir__ = lazy_attributes(__name__, _HOMES)
 
 __all__ = [
     "ChunkDataset",

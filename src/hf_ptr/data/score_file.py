@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.columns import open_columns
 from hf_ptr.errors import InputError
-from hf_ptr.utils.atomic_files import replacing
+from hf_ptr.utils.atomic_files import atomic_write
 
 # What a score file is called in a run's folder, and in its repository on the Hub.
 SCORES_FILE = "scores.parquet"
@@ -60,7 +60,7 @@ def write_scores(scores: pd.DataFrame | Iterable[pd.DataFrame], out: str | Path,
     schema = pa.Schema.from_pandas(first, preserve_index=False)
     # As `DataFrame.to_parquet` has it.
     schema = schema.with_metadata({**schema.metadata, b"PANDAS_ATTRS": json.dumps(first.attrs)})
-    with replacing(out) as partial, pq.ParquetWriter(partial, schema) as writer:
+    with atomic_write(out) as partial, pq.ParquetWriter(partial, schema) as writer:
         for part in itertools.chain([first], parts):
             writer.write_table(pa.Table.from_pandas(part, schema, preserve_index=False))
     pa.default_memory_pool().release_unused()

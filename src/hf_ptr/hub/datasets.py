@@ -14,10 +14,10 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.lerobot.videos import CameraClips
 from hf_ptr.data.video.decoding import Clip, OpenedFile
-from hf_ptr.hub.repos import HubPlace, dataset_folder, explained, named, origin
+from hf_ptr.hub.repos import HubRepo, dataset_folder, explain_hub_errors, origin, with_origin
 
 
-def load_table(
+def load_dataset(
     place: str,
     episodes: Sequence[int] | None = None,
     *,
@@ -38,11 +38,11 @@ def load_table(
         InputError: as [`read_dataset`], and when the place cannot be read or reached.
     """
     folder = dataset_folder(place, () if streaming else cameras)
-    table = named(read_dataset(folder, episodes, skip=skip), folder)
-    return streamed(table, folder) if streaming else table
+    table = with_origin(read_dataset(folder, episodes, skip=skip), folder)
+    return with_streamed_videos(table, folder) if streaming else table
 
 
-def streamed(table: EpisodeTable, folder: Path) -> EpisodeTable:
+def with_streamed_videos(table: EpisodeTable, folder: Path) -> EpisodeTable:
     """
     The table with videos that are pulled one by one, each when the first of its pictures is needed.
 
@@ -60,7 +60,7 @@ def streamed(table: EpisodeTable, folder: Path) -> EpisodeTable:
 
 
 def _streamed(
-    videos: Mapping[str, Mapping[int, Clip]], there: HubPlace, folder: Path, camera: str
+    videos: Mapping[str, Mapping[int, Clip]], there: HubRepo, folder: Path, camera: str
 ) -> Mapping[int, Clip]:
     return {episode: StreamedClip(clip, there, folder) for episode, clip in videos[camera].items()}
 
@@ -77,7 +77,7 @@ class StreamedClip:
     """
 
     clip: Clip
-    there: HubPlace
+    there: HubRepo
     folder: Path
 
     @property
@@ -102,7 +102,7 @@ class StreamedClip:
             InputError: it is not there, may not be read, or cannot be reached.
         """
         if not self.path.exists():
-            with explained(self.there, "dataset"):
+            with explain_hub_errors(self.there, "dataset"):
                 hf_hub_download(
                     self.there.repo_id,
                     self.path.relative_to(self.folder).as_posix(),

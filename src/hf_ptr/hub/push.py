@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
 from hf_ptr.errors import InputError
-from hf_ptr.hub.repos import LAST_CHECKPOINT, LOGIN, HubPlace, explained
+from hf_ptr.hub.repos import LAST_CHECKPOINT, LOGIN, HubRepo, explain_hub_errors
 from hf_ptr.utils.pickle_guard import refuse_pickles_in
 
 # What a run's folder holds for others: the model with its parts, what made it, and its card. No logs, no pickle.
@@ -23,6 +26,8 @@ LEFT_OUT = re.compile(r"checkpoint-\d+|[._].*")
 PARTS = ("ptr", "scorer", "belief_tokenizer", "target_encoder")
 ROOT_WEIGHTS = re.compile(r"(model|adapter_model).*\.safetensors(\.index\.json)?|(adapter_)?config\.json")
 ATTEMPTS = 5
+# Vocabulary files, in which a text that begins with a slash is a token, not a path.
+VOCABULARIES = ("tokenizer.json", "vocab.json")
 
 
 def require_writable(
@@ -49,7 +54,7 @@ def require_writable(
     except HFValidationError as error:
         raise InputError(f"{repo_id!r} is no name for a repository; write user/name") from error
     api = HfApi(token=token)
-    with explained(HubPlace(repo_id), kind, pushing=True):
+    with explain_hub_errors(HubRepo(repo_id), kind, pushing=True):
         # Without a token other requests are sent all the same, and only told that they are unauthorised.
         me = api.whoami()
         full = repo_id if "/" in repo_id else f"{me['name']}/{repo_id}"
@@ -85,7 +90,7 @@ def ensure_repository(
         InputError: as [`require_writable`].
     """
     full, api = require_writable(repo_id, kind, private=private, token=token), HfApi(token=token)
-    with explained(HubPlace(full, revision), kind, pushing=True):
+    with explain_hub_errors(HubRepo(full, revision), kind, pushing=True):
         api.create_repo(full, repo_type=kind, private=private, exist_ok=True)
         if revision is not None:
             api.create_branch(full, repo_type=kind, branch=revision, exist_ok=True)
@@ -141,7 +146,7 @@ def push_files(
         InputError: when the connection breaks off, or the token may not write. Nothing of the push is visible then.
     """
     api = HfApi(token=token)
-    with explained(HubPlace(repo_id, revision), kind, pushing=True):
+    with explain_hub_errors(HubRepo(repo_id, revision), kind, pushing=True):
         for attempt in range(ATTEMPTS):
             head = api.repo_info(repo_id, repo_type=kind, revision=revision)
             there = {file.rfilename for file in getattr(head, "siblings", None) or ()}
@@ -184,6 +189,51 @@ def run_files(folder: str | Path) -> dict[str, Path]:
         for path, file in files.items()
         if path.suffix in PUSHED and not any(LEFT_OUT.fullmatch(part) for part in path.parts)
     }
+
+
+def without_local_paths(content: Any) -> Any:
+    """The content of a JSON or YAML file, with the name in place of each absolute path."""
+    if isinstance(content, dict):
+        return {key: without_local_paths(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [without_local_paths(value) for value in content]
+    if isinstance(content, str) and os.path.isabs(os.path.expanduser(content)):
+        return Path(content).name or content
+    return content
+
+
+def strip_local_paths(files: Mapping[str, Path], folder: Path) -> dict[str, Path]:
+    """
+    Writes copies of those files that name absolute paths, without these.
+
+    Args:
+        files: by path in the repository.
+        folder: a new one, for the copies.
+
+    Returns:
+        The files to push, by path in the repository: copies, and whatever needs none as it is.
+
+    Raises:
+        InputError: when a JSON or YAML file is damaged.
+    """
+    public = dict(files)
+    for number, (name, path) in enumerate(files.items()):
+        kind = PurePosixPath(name).suffix
+        if kind not in (".json", ".yaml") or PurePosixPath(name).name in VOCABULARIES:
+            continue
+        try:
+            content = (json.loads if kind == ".json" else yaml.safe_load)(path.read_text(encoding="utf-8"))
+        except (ValueError, yaml.YAMLError) as error:
+            raise InputError(f"{name} is damaged ({type(error).__name__}), and is not pushed; train again") from error
+        told = without_local_paths(content)
+        if told == content:
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        public[name] = folder / str(number)
+        as_json = kind == ".json"
+        text = json.dumps(told, indent=2) + "\n" if as_json else yaml.safe_dump(told, allow_unicode=True)
+        public[name].write_text(text, encoding="utf-8")
+    return public
 
 
 def _is_replaced(path: str, pushed: Iterable[str]) -> bool:

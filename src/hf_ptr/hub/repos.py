@@ -39,7 +39,7 @@ LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
 @dataclass(frozen=True)
-class HubPlace:
+class HubRepo:
     """A repository on the Hub, and the revision that is meant; None for its main branch."""
 
     repo_id: str
@@ -49,11 +49,11 @@ class HubPlace:
         return self.repo_id if self.revision is None else f"{self.repo_id}@{self.revision}"
 
 
-def hub_place(place: str | os.PathLike) -> HubPlace | None:
+def parse_hub_repo(place: str | os.PathLike) -> HubRepo | None:
     """The repository that a place names; None for what is here, or cannot be the name of one."""
     text = str(place)
     found = HUB_ID.fullmatch(text)
-    return None if found is None or os.path.exists(text) else HubPlace(found["repo_id"], found["revision"])
+    return None if found is None or os.path.exists(text) else HubRepo(found["repo_id"], found["revision"])
 
 
 def model_folder(place: str | os.PathLike, only: Sequence[str] | None = None) -> Path:
@@ -67,19 +67,19 @@ def model_folder(place: str | os.PathLike, only: Sequence[str] | None = None) ->
     Raises:
         InputError: when it is on neither side, may not be read, cannot be reached, or holds pickled weights.
     """
-    there = hub_place(place)
+    there = parse_hub_repo(place)
     if there is None and not os.path.exists(place):
         raise InputError(f"{place} is no folder here, and no name on the Hub; pass a run's folder, or user/name")
     if there is None:
         return Path(place)
-    with explained(there, "model"):
+    with explain_hub_errors(there, "model"):
         refuse_pickles(_files(there), there)
         return _pulled(
             there, "model", only, ignore=None if only else [*_training_states(), *map("*{}".format, PICKLES)]
         )
 
 
-def pretrained(place: str | os.PathLike) -> tuple[str, str | None]:
+def name_and_revision(place: str | os.PathLike) -> tuple[str, str | None]:
     """
     The name and the revision by which transformers loads a pretrained part of a policy, which others have trained.
 
@@ -89,10 +89,10 @@ def pretrained(place: str | os.PathLike) -> tuple[str, str | None]:
     Raises:
         InputError: as [`model_folder`]; pickled weights are let lie where there are safetensors, too.
     """
-    there = hub_place(place)
+    there = parse_hub_repo(place)
     if there is None:
         return str(place), None
-    with explained(there, "model"):
+    with explain_hub_errors(there, "model"):
         files = _files(there)
         if not any(name.endswith(".safetensors") for name in files):
             refuse_pickles(files, there)
@@ -110,25 +110,25 @@ def dataset_folder(place: str | os.PathLike, features: Sequence[str] = ()) -> Pa
     Raises:
         InputError: as [`model_folder`].
     """
-    there = hub_place(place)
+    there = parse_hub_repo(place)
     if there is None:
         return Path(place)
-    with explained(there, "dataset"):
+    with explain_hub_errors(there, "dataset"):
         seen = [f"{kind}/*{name}/*" for kind in ("videos", "images") for name in features]
         return _pulled(there, "dataset", ["meta/*", "data/*", *seen])
 
 
-def score_file(place: str | os.PathLike) -> Path:
+def score_file_path(place: str | os.PathLike) -> Path:
     """
     A score file, pulled from the Hub where the place names a dataset of one.
 
     Raises:
         InputError: as [`model_folder`], and when the repository holds no score file.
     """
-    there = hub_place(place)
+    there = parse_hub_repo(place)
     if there is None:
         return Path(place)
-    with explained(there, "dataset"):
+    with explain_hub_errors(there, "dataset"):
         folder = _pulled(there, "dataset", ["*.parquet"])
     if not (folder / SCORES_FILE).is_file():
         raise InputError(
@@ -145,10 +145,10 @@ def checkpoint_folder(place: str | os.PathLike) -> Path:
     Raises:
         InputError: as [`model_folder`], and when the repository holds no checkpoint.
     """
-    there = hub_place(place)
+    there = parse_hub_repo(place)
     if there is None:
         return Path(place)
-    with explained(there, "model"):
+    with explain_hub_errors(there, "model"):
         files = _files(there) or [f"{LAST_CHECKPOINT}/"]
         names = {name.partition("/")[0] for name in files if "/" in name}
         steps = sorted(
@@ -168,7 +168,7 @@ def checkpoint_folder(place: str | os.PathLike) -> Path:
         return _pulled(there, "model", [f"{chosen}/*"]) / chosen
 
 
-def named(table: EpisodeTable, folder: str | os.PathLike) -> EpisodeTable:
+def with_origin(table: EpisodeTable, folder: str | os.PathLike) -> EpisodeTable:
     """A table read from a folder, under the name and commit of the repository that the folder was pulled from."""
     there = origin(folder)
     return table if there is None else replace(table, source=there.repo_id, revision=there.revision)
@@ -186,10 +186,10 @@ def pull_videos(table: EpisodeTable, cameras: Sequence[str]) -> None:
         dataset_folder(f"{table.source}@{table.revision}", seen)
 
 
-def origin(folder: str | os.PathLike) -> HubPlace | None:
+def origin(folder: str | os.PathLike) -> HubRepo | None:
     """The repository and commit that a folder of the Hub's cache was pulled from; None for other folders."""
     found = SNAPSHOT.search(Path(folder).as_posix())
-    return None if found is None else HubPlace(f"{found['owner']}/{found['name']}", found["commit"])
+    return None if found is None else HubRepo(f"{found['owner']}/{found['name']}", found["commit"])
 
 
 def is_unreachable(error: BaseException) -> bool:
@@ -200,7 +200,7 @@ def is_unreachable(error: BaseException) -> bool:
 
 
 @contextmanager
-def explained(there: HubPlace, kind: str, pushing: bool = False) -> Iterator[None]:
+def explain_hub_errors(there: HubRepo, kind: str, pushing: bool = False) -> Iterator[None]:
     """
     Says in one line what the Hub's client complains of, and what to do about it.
 
@@ -227,7 +227,7 @@ def _training_states() -> list[str]:
     return [f"{LAST_CHECKPOINT}/*", "checkpoint-*/*"]
 
 
-def _pulled(there: HubPlace, kind: str, only: Sequence[str] | None, ignore: Sequence[str] | None = None) -> Path:
+def _pulled(there: HubRepo, kind: str, only: Sequence[str] | None, ignore: Sequence[str] | None = None) -> Path:
     folder = snapshot_download(
         there.repo_id,
         repo_type=kind,
@@ -238,7 +238,7 @@ def _pulled(there: HubPlace, kind: str, only: Sequence[str] | None, ignore: Sequ
     return Path(folder)
 
 
-def _files(there: HubPlace) -> list[str]:
+def _files(there: HubRepo) -> list[str]:
     """The files of a model; none without a connection: what was pulled before was looked at then."""
     try:
         info = HfApi().model_info(there.repo_id, revision=there.revision)
@@ -249,7 +249,7 @@ def _files(there: HubPlace) -> list[str]:
     return [file.rfilename for file in info.siblings or ()]
 
 
-def _line(error: BaseException, there: HubPlace, kind: str) -> str | None:
+def _line(error: BaseException, there: HubRepo, kind: str) -> str | None:
     """What an error means to the user; None for one that is not the Hub's."""
     where = f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{there.repo_id}"
     if isinstance(error, GatedRepoError):
@@ -273,7 +273,7 @@ def _line(error: BaseException, there: HubPlace, kind: str) -> str | None:
     return f"{there.repo_id} is no name for a repository: {error}" if isinstance(error, HFValidationError) else None
 
 
-def _of_status(error: HfHubHTTPError, there: HubPlace, kind: str) -> str:
+def _of_status(error: HfHubHTTPError, there: HubRepo, kind: str) -> str:
     status = error.response.status_code
     if status == 401:
         return f"the Hub refuses the token; {LOGIN} anew"
@@ -285,7 +285,7 @@ def _of_status(error: HfHubHTTPError, there: HubPlace, kind: str) -> str:
     return f"the Hub answers {status} for the {kind} {there} ({error.server_message or 'no reason'}); try again later"
 
 
-def _revisions(there: HubPlace, kind: str) -> str:
+def _revisions(there: HubRepo, kind: str) -> str:
     """The revisions that a repository has, as far as it says."""
     try:
         refs = HfApi().list_repo_refs(there.repo_id, repo_type=kind)

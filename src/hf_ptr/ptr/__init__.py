@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from hf_ptr.utils.lazy_modules import lazily
+from hf_ptr.utils.lazy_modules import lazy_attributes
 
 if TYPE_CHECKING:
     from hf_ptr.ptr.belief_carry import BeliefCarry
@@ -25,7 +25,7 @@ _HOMES = {
     "scorer": ("TransitionScorer", "TransitionScorerConfig"),
     "target_encoder": ("TargetEncoder",),
 }
-__getattr__, __dir__ = lazily(__name__, _HOMES)
+__getattr__, __dir__ = lazy_attributes(__name__, _HOMES)
 
 __all__ = [
     "BELIEF_FOLDER",

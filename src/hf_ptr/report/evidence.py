@@ -177,10 +177,10 @@ def _of_run(folder: Path) -> Evidence:
 
 def _given_weights(place: str) -> Path:
     """The score file that a run was given, pulled where the Hub has it; a place without one where it is gone."""
-    from hf_ptr.hub.repos import score_file
+    from hf_ptr.hub.repos import score_file_path
 
     try:
-        return score_file(place)
+        return score_file_path(place)
     except InputError:
         return Path(place)
 

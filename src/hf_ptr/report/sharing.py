@@ -14,8 +14,7 @@ from hf_ptr.data.lerobot.columns import open_columns
 from hf_ptr.data.score_file import SCORES_FILE
 from hf_ptr.hub.cards import Facts, score_card
 from hf_ptr.hub.plots import PICTURE_FILE, weight_picture
-from hf_ptr.hub.public_files import without_places
-from hf_ptr.hub.push import push_files
+from hf_ptr.hub.push import push_files, without_local_paths
 from hf_ptr.hub.repos import HUB_ID
 from hf_ptr.report.evidence import read_scores
 from hf_ptr.report.findings import sample_share, shifts
@@ -99,7 +98,7 @@ def push_scores(
 def _public(path: Path, copy: Path) -> Path:
     """The file, or a copy that does not say in which folder here the dataset lies."""
     frame = pd.read_parquet(path)
-    told = without_places(frame.attrs)
+    told = without_local_paths(frame.attrs)
     if told == frame.attrs:
         return path
     frame.attrs = told

@@ -12,8 +12,8 @@ from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.lerobot.validation import refuse_unusable, validate_dataset
 from hf_ptr.data.video.torchcodec import decoded_by
 from hf_ptr.errors import InputError
-from hf_ptr.hub.datasets import streamed
-from hf_ptr.hub.repos import named
+from hf_ptr.hub.datasets import with_streamed_videos
+from hf_ptr.hub.repos import with_origin
 from hf_ptr.runs.data_arguments import DataArguments, parse_episodes
 
 
@@ -96,7 +96,7 @@ def split_episodes(dataset: Path, data: Episodes) -> Split:
     if both:
         raise InputError(f"episodes {both} are in episodes and in eval_episodes; hold out others")
     wanted = None if episodes is None else [*episodes, *(held_out or ())]
-    whole = named(_read(str(dataset), wanted, skip), dataset)
+    whole = with_origin(_read(str(dataset), wanted, skip), dataset)
     if held_out and episodes is None:
         episodes = [number for number in whole.episode_index.tolist() if number not in set(held_out)]
     table = whole if episodes is None else whole.select(episodes)
@@ -106,7 +106,7 @@ def split_episodes(dataset: Path, data: Episodes) -> Split:
 def seen_through(table: EpisodeTable, dataset: Path, data: DataArguments) -> EpisodeTable:
     """The table with its videos decoded, and pulled, as a recipe says."""
     table = decoded_by(table, data.video_decoder)
-    return streamed(table, dataset) if data.streaming else table
+    return with_streamed_videos(table, dataset) if data.streaming else table
 
 
 def _read(dataset: str, episodes: list[int] | None, skip: list[int]) -> EpisodeTable:

@@ -19,7 +19,7 @@ from hf_ptr.data.mixture.robots import Robot, observes_state, robots_of
 from hf_ptr.data.mixture.sources import Source, SourceSpec, make_source
 from hf_ptr.embodiment import WIDTH, UnifiedActionSpace
 from hf_ptr.errors import InputError
-from hf_ptr.hub.repos import dataset_folder, hub_place, model_folder, score_file
+from hf_ptr.hub.repos import dataset_folder, model_folder, parse_hub_repo, score_file_path
 from hf_ptr.policies import adapter_of, policy_from_dataset
 from hf_ptr.policies.acting import belief_lag
 from hf_ptr.runs.base_policy import given_policy, refuse_settings, teach
@@ -123,11 +123,11 @@ def _mapping(text: str) -> Any:
 
 
 def _read(spec: SourceSpec, data: DataArguments, named: _Features, known: Mapping[str, Robot]) -> Source:
-    there = hub_place(spec.dataset)
+    there = parse_hub_repo(spec.dataset)
     name = spec.name or (Path(spec.dataset).resolve().name if there is None else there.repo_id.rpartition("/")[2])
     own = [spec.features.get(feature, feature) for feature in named.beside_state]
     # What is missing on the Hub is told before the data are pulled.
-    weight_file = None if spec.weights is None else score_file(spec.weights)
+    weight_file = None if spec.weights is None else score_file_path(spec.weights)
     folder = dataset_folder(spec.dataset, () if data.streaming else own)
     split = split_episodes(folder, spec)
     source = make_source(

@@ -23,7 +23,7 @@ from hf_ptr.data.mixture.dataset import MixtureDataset
 from hf_ptr.data.mixture.robots import MIXTURE_FILE
 from hf_ptr.data.score_file import read_weights
 from hf_ptr.errors import InputError
-from hf_ptr.hub.repos import checkpoint_folder, dataset_folder, pull_videos, score_file
+from hf_ptr.hub.repos import checkpoint_folder, dataset_folder, pull_videos, score_file_path
 from hf_ptr.policies import adapter_of, policy_from_dataset, require_fits
 from hf_ptr.policies.acting import belief_lag
 from hf_ptr.runs.base_policy import given_policy, pull_policy, refuse_settings, teach
@@ -141,7 +141,7 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
         trainer.provenance["corruption"] = told_of({source.name: source.truth for source in mixture.sources})
         return trainer
     # What is missing on the Hub is told before the data are pulled, which are the most.
-    weights_file = None if recipe.data.weights is None else score_file(recipe.data.weights)
+    weights_file = None if recipe.data.weights is None else score_file_path(recipe.data.weights)
     if recipe.policy.policy is not None:
         pull_policy(recipe)
     streams = recipe.data.streaming

@@ -34,8 +34,8 @@ from hf_ptr.training.objective import PTRObjective
 from hf_ptr.training.ptr_config import PTRConfig
 from hf_ptr.training.ptr_model import PTRModel, tensors_under
 from hf_ptr.training.ptr_state import load_objective_state
-from hf_ptr.utils.part_cache import Parts
 from hf_ptr.utils.progress import progress_bar
+from hf_ptr.utils.safetensors_io import PartCache
 
 CHUNKS_A_BATCH = 256
 # How often what is scored is kept, in seconds.
@@ -99,7 +99,7 @@ def score_dataset(
         dataset, CHUNKS_A_BATCH, seed=seed, rank=ranks.process_index, ranks=ranks.num_processes, whole=True
     )
     made_of = {"data": data_digest(table), "run": _described(folder), "seed": seed, "device": device.type}
-    parts = Parts(keep, made_of | {"version": __version__, "ranks": ranks.num_processes})
+    parts = PartCache(keep, made_of | {"version": __version__, "ranks": ranks.num_processes})
     so_far = _SoFar(len(table.frame_id), objective, device, parts, f"rank-{ranks.process_index}")
     order = np.argsort(table.frame_id)
     # The caller's random state is none of ours to move.
@@ -142,7 +142,7 @@ def score_dataset(
 class _SoFar:
     """What is scored so far, and all that decides how it goes on; kept every `KEEP_EVERY` seconds."""
 
-    def __init__(self, frames: int, objective: PTRObjective, device: torch.device, parts: Parts, name: str):
+    def __init__(self, frames: int, objective: PTRObjective, device: torch.device, parts: PartCache, name: str):
         self.columns = {
             "score": torch.zeros(frames),
             "weight": torch.ones(frames),

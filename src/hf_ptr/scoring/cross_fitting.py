@@ -14,7 +14,7 @@ from hf_ptr import functional as F
 from hf_ptr.scoring.calibration import consistent_margin
 from hf_ptr.scoring.identification_heads import ACTION_SHIFT, COMPONENTS, TransitionViews, mean_losses
 from hf_ptr.scoring.transitions import FAULT_STRIDE, ROWS_A_PASS, Cut, Transitions, make_faults
-from hf_ptr.utils.part_cache import Parts
+from hf_ptr.utils.safetensors_io import PartCache
 
 # Of few episodes, heads should see most; each fold has two episodes or more.
 FOLDS = 5
@@ -63,7 +63,7 @@ def score_round(
     generator: torch.Generator,
     *,
     device: torch.device,
-    parts: Parts,
+    parts: PartCache,
     name: str,
     advance: Callable[[int], None],
 ) -> tuple[Scored, str]:

@@ -40,8 +40,8 @@ from hf_ptr.scoring.identification_heads import ACTION_SHIFT, view_of
 from hf_ptr.scoring.image_features import picture_features
 from hf_ptr.scoring.novelty import context_novelty, owed_to_novelty
 from hf_ptr.scoring.transitions import Cut, cut_transitions
-from hf_ptr.utils.part_cache import Parts
 from hf_ptr.utils.progress import progress_bar
+from hf_ptr.utils.safetensors_io import PartCache
 
 MIN_EPISODES = 4
 ROUNDS = 2
@@ -89,7 +89,7 @@ def fit_scores(
             raise InputError(f"{name} is {value}; it must be at least 1")
     require_fittable(chunks)
     settings = {"bounds": [w_min, w_max], "rounds": rounds, "steps": steps, "seed": seed, "device": str(device)}
-    parts = Parts(keep, {} if keep is None else _made_of(chunks, settings))
+    parts = PartCache(keep, {} if keep is None else _made_of(chunks, settings))
     cut = cut_transitions(chunks, _pictures(chunks, parts, progress) if chunks.cameras else None)
     usable = torch.nonzero(cut.count > 0).squeeze(1)
     folds = min(FOLDS, len(usable) // 2)
@@ -166,7 +166,7 @@ def code_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _pictures(chunks: ChunkDataset, parts: Parts, progress: bool) -> Tensor:
+def _pictures(chunks: ChunkDataset, parts: PartCache, progress: bool) -> Tensor:
     """The features of the pictures; those that were read before, where a fit goes on."""
     part = parts.load("pictures")
     if part is None:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from hf_ptr.utils.lazy_modules import lazily
+from hf_ptr.utils.lazy_modules import lazy_attributes
 
 if TYPE_CHECKING:
     from hf_ptr.training.objective import PTRObjective
@@ -16,6 +16,6 @@ _HOMES = {
     "objective": ("PTRObjective",),
     "ptr_trainer": ("PTRTrainer",),
 }
-__getattr__, __dir__ = lazily(__name__, _HOMES)
+__getattr__, __dir__ = lazy_attributes(__name__, _HOMES)
 
 __all__ = ["PTRConfig", "PTRModel", "PTRModelConfig", "PTRObjective", "PTRTrainer", "build_ptr_model"]

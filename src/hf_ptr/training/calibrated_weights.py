@@ -26,7 +26,7 @@ from hf_ptr.errors import InputError
 from hf_ptr.scoring.fit import fit_scores
 from hf_ptr.training.distributed import Ranks
 from hf_ptr.training.ptr_config import PTRConfig
-from hf_ptr.utils.atomic_files import replacing
+from hf_ptr.utils.atomic_files import atomic_write
 
 # What the weights depend on, beside the data.
 FITTED_WITH = ("alpha", "w_min", "w_max", "seed")
@@ -91,7 +91,7 @@ def copy_scores(chunks: Chunks, source: Path, folder: Path) -> None:
     """Puts the scores that a run was weighed by into another folder of it."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in parts_to_fit(chunks):
-        with replacing(folder / name) as partial_file:
+        with atomic_write(folder / name) as partial_file:
             shutil.copyfile(source / name, partial_file)
 
 

@@ -17,7 +17,7 @@ from hf_ptr.data.corruption import CorruptionTruth
 from hf_ptr.data.mixture.dataset import MixtureDataset
 from hf_ptr.errors import InputError
 from hf_ptr.hub.cards import license_of
-from hf_ptr.hub.repos import HubPlace, hub_place, origin
+from hf_ptr.hub.repos import HubRepo, origin, parse_hub_repo
 from hf_ptr.training.ptr_config import ARGUMENTS_FILE, PTRConfig
 from hf_ptr.training.weight_record import WEIGHTS_FILE, WeightRecord
 from hf_ptr.utils.atomic_files import write_json, write_text
@@ -51,9 +51,9 @@ def provenance(dataset: Any, policy: Any) -> dict[str, Any]:
         policy: as it was loaded.
     """
     place = getattr(policy.config, "name_or_path", "") or ""
-    base = (hub_place(place) or origin(place)) if place else None
+    base = (parse_hub_repo(place) or origin(place)) if place else None
     facts: dict[str, Any] = {
-        "base_model": None if not place else dataclasses.asdict(base or HubPlace(Path(place).name)),
+        "base_model": None if not place else dataclasses.asdict(base or HubRepo(Path(place).name)),
         "base_model_on_hub": base is not None,
         "base_license": license_of(Path(place)) if place else None,
         "versions": {

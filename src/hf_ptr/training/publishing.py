@@ -17,8 +17,7 @@ from transformers.utils import PushInProgress
 
 from hf_ptr.data.mixture.robots import MIXTURE_FILE
 from hf_ptr.errors import InputError
-from hf_ptr.hub.public_files import public_files
-from hf_ptr.hub.push import ensure_repository, push_files, require_writable, run_files
+from hf_ptr.hub.push import ensure_repository, push_files, require_writable, run_files, strip_local_paths
 from hf_ptr.hub.repos import LAST_CHECKPOINT
 from hf_ptr.policies.lora import ADAPTER_CONFIG, adapted_place
 from hf_ptr.training.provenance import RECIPE_FILE
@@ -64,7 +63,7 @@ def push_run(
     files = require_pushable(root, results)
     with tempfile.TemporaryDirectory() as made:
         card = write_card(root, Path(made), repo_id, said=said, results=results)
-        public = public_files(files, Path(made) / "public")
+        public = strip_local_paths(files, Path(made) / "public")
         return push_files(public | card, repo_id, message=message, revision=revision, token=token)
 
 
@@ -202,7 +201,7 @@ def _begun(checkpoint: Path, args: PTRConfig, repo_id: str) -> Future | None:
     try:
         card = write_card(folder, staging, repo_id, state=checkpoint)
         files = stage(checkpoint, folder, staging, _whole(args, checkpoint))
-        files = public_files(files, staging / "public") | card
+        files = strip_local_paths(files, staging / "public") | card
     except Exception as error:
         _not_pushed(error)
         shutil.rmtree(staging, ignore_errors=True)

@@ -14,8 +14,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from hf_ptr.errors import InputError
 from hf_ptr.hub.cards import MADE_BY, Facts, Result, component_card, policy_card
 from hf_ptr.hub.plots import PICTURE_FILE, weight_picture
-from hf_ptr.hub.public_files import without_places
-from hf_ptr.hub.push import PARTS
+from hf_ptr.hub.push import PARTS, without_local_paths
 from hf_ptr.policies.lora import ADAPTER_CONFIG
 from hf_ptr.training.provenance import RECIPE_FILE, RUN_FILE, chosen_settings
 from hf_ptr.training.ptr_config import ARGUMENTS_FILE
@@ -94,7 +93,7 @@ def read_results(file: str | Path, name: str) -> list[Result]:
     Raises:
         InputError: when the file is none, or does not hold the run.
     """
-    told = without_places(read_json(Path(file)))
+    told = without_local_paths(read_json(Path(file)))
     arms = told.get("arms")
     if not isinstance(arms, dict) or not arms:
         raise InputError(f"{file} holds no results; write it with hf-ptr evaluate RUN --json FILE")
@@ -138,7 +137,7 @@ def _facts(
         method=_method(args, recipe) if args else "how is not recorded",
         data=run.get("data"),
         corruption=run.get("corruption"),
-        settings=without_places(chosen_settings(args) | chosen),
+        settings=without_local_paths(chosen_settings(args) | chosen),
         weights=record or None,
         sources=[(name, part["share"], part["weight"]) for name, part in record.get("sources", {}).items()],
         steps=_steps(state),

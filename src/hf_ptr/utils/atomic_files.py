@@ -29,7 +29,7 @@ def is_out_of_space(error: BaseException) -> bool:
 
 
 @contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """
     A path beside `path` to write to, which takes its place when the block ends well; after an error or an interrupt
     nothing has changed. Makes the folder it needs.
@@ -46,7 +46,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 def write_text(text: str, path: str | os.PathLike) -> None:
     """Writes UTF-8 text, whole or not at all."""
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 

@@ -10,7 +10,7 @@ M_MMAP_THRESHOLD = -3
 LARGE = 1 << 20
 
 
-def give_back_large() -> None:
+def return_freed_memory() -> None:
     """
     From now on glibc gives every large block pages of its own, and the system has them back when it is freed.
 

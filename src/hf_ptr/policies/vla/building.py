@@ -15,7 +15,7 @@ from transformers.utils import cached_file
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.statistics import normalization, relative_normalization
 from hf_ptr.errors import InputError
-from hf_ptr.hub.repos import pretrained
+from hf_ptr.hub.repos import name_and_revision
 from hf_ptr.policies.lora import LOAD_ERRORS
 from hf_ptr.policies.packaged import LITE0, PREFIX, load_lite0, place_of
 from hf_ptr.policies.towers import used_parts
@@ -112,7 +112,7 @@ def _pretrained(kind: Any, place: str, **kwargs: Any) -> Any:
     try:
         if place == PREFIX + LITE0:
             return load_lite0()
-        name, revision = pretrained(place_of(place))
+        name, revision = name_and_revision(place_of(place))
         return kind.from_pretrained(name, revision=revision, **kwargs)
     except InputError:
         raise
@@ -136,7 +136,7 @@ def _colours(place: str) -> dict[str, Any]:
     """What a tower was pretrained with, as its image processor says, if it lies there."""
     if place == PREFIX + LITE0:
         return {}
-    name, revision = pretrained(place_of(place))
+    name, revision = name_and_revision(place_of(place))
     file = cached_file(
         name, "preprocessor_config.json", revision=revision, _raise_exceptions_for_missing_entries=False
     )
