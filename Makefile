@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Two processes share the cores in tests and benchmarks: one thread each, or they would wait for each other.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help install lint format test lerobot test-lerobot libero test-libero demo bench bench-clean bench-robustness bench-score bench-smoke bench-scaling soak test-deepspeed gl browser docs bench-import bench-loader clean
+.PHONY: help install lint format test lerobot test-lerobot libero test-libero demo bench bench-clean bench-robustness bench-score bench-smoke bench-scaling soak test-deepspeed gl browser docs docs-images bench-import bench-loader clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -32,6 +32,9 @@ browser:  ## Check that there is a browser to test the report in, and name the p
 docs: install  ## The documentation as a site, in build/site; runs the notebook of the first hour, some minutes
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/mkdocs build --strict --site-dir build/site
+
+docs-images: install  ## Draw the pictures of the documentation again, into docs/images
+	$(BIN)/python docs/make_images.py
 
 lint: install  ## Style and types
 	$(BIN)/ruff check .
