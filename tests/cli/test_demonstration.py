@@ -11,7 +11,7 @@ import pytest
 from hf_ptr.cli import demonstration
 from hf_ptr.cli.demonstration import ARMS, run_demo
 from hf_ptr.errors import InputError
-from hf_ptr.report.evidence import read_scores
+from hf_ptr.report.inputs import read_scores
 
 TASKS = ("reach-v3", "drawer-close-v3")
 

@@ -25,10 +25,9 @@ from hf_ptr.errors import InputError
 from hf_ptr.functional import source_shift
 from hf_ptr.hub.push import ensure_repository, push_files
 from hf_ptr.report import findings
-from hf_ptr.report.evidence import Evidence, read_evidence
 from hf_ptr.report.findings import say_log
+from hf_ptr.report.inputs import ReportInput, load_scored_table, read_report_input
 from hf_ptr.report.page import delete_command, write_report
-from hf_ptr.report.scored_data import scored_table
 from hf_ptr.runs.recipe import load_recipe
 from hf_ptr.runs.run import build_trainer
 
@@ -42,7 +41,7 @@ def text_of(page: str) -> str:
 def test_a_score_file_is_read_as_it_was_written(table: EpisodeTable, tmp_path: Path) -> None:
     scores = scores_of(table, {3: 0.1})
     scores.attrs = {"dataset": "data/coded", "corruption": "clean"}
-    evidence = read_evidence(written(scores.sample(frac=1.0, random_state=0), tmp_path))
+    evidence = read_report_input(written(scores.sample(frac=1.0, random_state=0), tmp_path))
     assert evidence.scores is not None and evidence.held_out and evidence.dataset == "data/coded"
     assert evidence.scores["index"].tolist() == table.frame_id.tolist()
     assert evidence.scores.weight.tolist() == scores.weight.tolist()
@@ -50,7 +49,7 @@ def test_a_score_file_is_read_as_it_was_written(table: EpisodeTable, tmp_path: P
 
 
 def test_the_doubtful_are_named_with_what_fails(table: EpisodeTable, tmp_path: Path) -> None:
-    evidence = read_evidence(written(scores_of(table, {3: 0.1, 7: 0.2}), tmp_path))
+    evidence = read_report_input(written(scores_of(table, {3: 0.1, 7: 0.2}), tmp_path))
     episodes = findings.summarise_episodes(evidence)
     assert episodes.index[episodes.doubtful].tolist() == [3, 7]
     assert episodes.failed[episodes.doubtful].tolist() == ["action", "action"]
@@ -73,19 +72,19 @@ def test_a_doubtful_episode_says_what_it_is_taken_for(
 ) -> None:
     scores = scores_of(table, {3: 0.1})
     scores = scores.assign(failed_component=np.where(scores.score < 0.5, component, ""), explaining_shift=shift)
-    page = text_of(write_report(read_evidence(written(scores, tmp_path)), tmp_path / "r.html").read_text())
+    page = text_of(write_report(read_report_input(written(scores, tmp_path)), tmp_path / "r.html").read_text())
     assert page.count(words) == 1
 
 
 def test_weights_that_change_nothing_are_called_so(table: EpisodeTable, tmp_path: Path) -> None:
-    evidence = read_evidence(written(scores_of(table, {}), tmp_path))
+    evidence = read_report_input(written(scores_of(table, {}), tmp_path))
     page = text_of(write_report(evidence, tmp_path / "r.html", table=table).read_text())
     assert "The weights change next to nothing" in page and "No episode is doubtful" in page
 
 
 def test_few_episodes_have_no_scale(tmp_path: Path) -> None:
     few = coded_table([30, 20, 25])
-    evidence = read_evidence(written(scores_of(few, {}), tmp_path))
+    evidence = read_report_input(written(scores_of(few, {}), tmp_path))
     assert (
         "3 episodes are too few for a scale"
         in findings.say_scores(evidence, findings.summarise_episodes(evidence), [])[0]
@@ -106,12 +105,12 @@ def test_known_faults_are_measured_against_fault_free_episodes(table: EpisodeTab
     scores = scores_of(table, {0: 0.1, 1: 0.9, 2: 0.95})
     faults = {0: "noise", 1: "noise+instruction", 2: "instruction"}
     scores["fault"] = [faults.get(number, "") for number in scores.episode_index]
-    episodes = findings.summarise_episodes(Evidence("x", scores, (0.25, 4.0)))
-    found = {fault.name: fault for fault in findings.found_faults(episodes)}
+    episodes = findings.summarise_episodes(ReportInput("x", scores, (0.25, 4.0)))
+    found = {fault.name: fault for fault in findings.measure_known_faults(episodes)}
     assert {name: fault.episodes for name, fault in found.items()} == {"instruction": 2, "noise": 2, "any": 3}
     assert found["noise"].auroc == 1.0 and found["noise"].named == {"action": 1}
     scores["score"] = 1.0
-    blind = findings.found_faults(findings.summarise_episodes(Evidence("x", scores, (0.25, 4.0))))
+    blind = findings.measure_known_faults(findings.summarise_episodes(ReportInput("x", scores, (0.25, 4.0))))
     assert {fault.auroc for fault in blind} == {0.5}
 
 
@@ -129,17 +128,17 @@ def test_known_faults_are_measured_against_fault_free_episodes(table: EpisodeTab
 )
 def test_a_wrong_score_file_is_one_line(change, message: str, table: EpisodeTable, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
-        read_evidence(written(change(scores_of(table, {})), tmp_path))
+        read_report_input(written(change(scores_of(table, {})), tmp_path))
 
 
 def test_what_is_neither_run_nor_scores(tmp_path: Path) -> None:
     for place, message in ((tmp_path, "holds no finished run"), (tmp_path / "x.txt", "neither the folder of a run")):
         with pytest.raises(InputError, match=message):
-            read_evidence(place)
+            read_report_input(place)
 
 
 def test_scores_of_another_dataset_are_refused(table: EpisodeTable, tmp_path: Path) -> None:
-    evidence = read_evidence(written(scores_of(table, {}), tmp_path))
+    evidence = read_report_input(written(scores_of(table, {}), tmp_path))
     other = coded_table([20, 30, 25, 40, 30, 20, 22, 27, 31, 30])
     with pytest.raises(InputError, match="of another dataset than 'coded'"):
         write_report(evidence, tmp_path / "r.html", table=other)
@@ -148,7 +147,7 @@ def test_scores_of_another_dataset_are_refused(table: EpisodeTable, tmp_path: Pa
 
 def test_film_strips_show_the_frames_that_they_say(dataset: Path, tmp_path: Path) -> None:
     table = read_dataset(dataset)
-    evidence = read_evidence(written(scores_of(table, {1: 0.1}), tmp_path))
+    evidence = read_report_input(written(scores_of(table, {1: 0.1}), tmp_path))
     page = write_report(evidence, tmp_path / "r.html", table=table).read_text()
     shown = re.findall(rf'<img src="data:image/jpeg;base64,([^"]+)" alt="{CAMERA} at ([\d.]+) s"', page)
     frames = [np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) for data, _ in shown]
@@ -158,7 +157,7 @@ def test_film_strips_show_the_frames_that_they_say(dataset: Path, tmp_path: Path
 
 
 def test_a_plot_of_state_and_action_stands_where_there_are_no_pixels(table: EpisodeTable, tmp_path: Path) -> None:
-    evidence = read_evidence(written(scores_of(table, {1: 0.1}), tmp_path))
+    evidence = read_report_input(written(scores_of(table, {1: 0.1}), tmp_path))
     page = write_report(evidence, tmp_path / "r.html", table=table).read_text()
     assert page.count("State and action along the episode") == 8
     without = write_report(evidence, tmp_path / "s.html").read_text()
@@ -168,7 +167,7 @@ def test_a_plot_of_state_and_action_stands_where_there_are_no_pixels(table: Epis
 def test_names_and_instructions_are_escaped(table: EpisodeTable, tmp_path: Path) -> None:
     hostile = "</script><img src=x onerror=alert(1)>"
     scores = scores_of(table, {1: 0.1}).assign(failed_view=hostile, source=hostile, fault=hostile)
-    evidence = read_evidence(written(scores, tmp_path))
+    evidence = read_report_input(written(scores, tmp_path))
     evil = EpisodeTable(**{**vars(table), "tasks": (hostile,) * 3, "source": hostile})
     page = write_report(evidence, tmp_path / "r.html", table=evil, dataset=f"data/'{hostile}").read_text()
     assert "<img src=x" not in page and page.count("</script>") == 2
@@ -194,20 +193,20 @@ def test_a_dataset_on_the_hub_is_pulled_for_its_film_strips(
     full = ensure_repository("alice/strips", "dataset")
     files = {path.relative_to(dataset).as_posix(): path for path in dataset.rglob("*") if path.is_file()}
     push_files(files, full, "dataset", message="data")
-    evidence = read_evidence(written(scores_of(read_dataset(dataset), {1: 0.1}), tmp_path))
-    table = scored_table(evidence, Path(full))
+    evidence = read_report_input(written(scores_of(read_dataset(dataset), {1: 0.1}), tmp_path))
+    table = load_scored_table(evidence, Path(full))
     page = write_report(evidence, tmp_path / "r.html", table=table, dataset=full).read_text()
     assert f"{CAMERA} at 0.0 s" in page
-    assert scored_table(evidence, None) is None
+    assert load_scored_table(evidence, None) is None
     with pytest.raises(InputError, match="alice/nothing"):
-        scored_table(evidence, Path("alice/nothing"))
+        load_scored_table(evidence, Path("alice/nothing"))
 
 
 def test_a_run_is_reported_from_its_log(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "run")
     for step, place in ((2, 0), (4, 1), (8, 3)):
         append_histogram(folder, step, [0.0, 1.0, 2.0, 3.0, 4.0], [10 * (place == bin) for bin in range(4)])
-    page = write_report(read_evidence(folder), tmp_path / "r.html").read_text()
+    page = write_report(read_report_input(folder), tmp_path / "r.html").read_text()
     words = text_of(page)
     assert "Over 8 steps the action loss went from 2 to 0.25." in words
     assert "99% of the weights stand at the upper bound" in words
@@ -222,14 +221,14 @@ def test_a_run_with_given_weights_is_not_said_to_weigh_alike(
 ) -> None:
     folder = run_folder(tmp_path / "run", alpha=0.0)
     alike = "every chunk counts alike"
-    assert alike in " ".join(say_log(read_evidence(folder)))
+    assert alike in " ".join(say_log(read_report_input(folder)))
     (folder / "recipe.yaml").write_text("weights: alice/given-weights\n")
-    said = " ".join(say_log(read_evidence(folder)))
+    said = " ".join(say_log(read_report_input(folder)))
     assert alike not in said and "the score file alice/given-weights says, which cannot be found from here" in said
     file = written(scores_of(table, {}), tmp_path)
     full = ensure_repository("alice/given-weights", "dataset")
     push_files({"scores.parquet": file}, full, "dataset", message="scores")
-    evidence = read_evidence(folder)
+    evidence = read_report_input(folder)
     assert evidence.scores is not None and len(evidence.scores) == table.num_frames
     assert alike not in " ".join(say_log(evidence))
 
@@ -240,7 +239,7 @@ def test_a_run_is_reported_on_the_very_episodes_that_it_trained_on(metaworld_dat
     folder = run_folder(tmp_path / "run")
     (folder / "recipe.yaml").write_text(yaml.safe_dump(given))
     trained = build_trainer(load_recipe(folder / "recipe.yaml", ["use_cpu=true"])).train_dataset.table
-    found = scored_table(read_evidence(folder), None)
+    found = load_scored_table(read_report_input(folder), None)
     assert found is not None and found.episode_index.tolist() == trained.episode_index.tolist() == [0, 2, 4, 5]
     assert found.columns.keys() == trained.columns.keys()
     for name, values in trained.columns.items():
@@ -248,7 +247,7 @@ def test_a_run_is_reported_on_the_very_episodes_that_it_trained_on(metaworld_dat
 
 
 def test_two_runs_stand_side_by_side(tmp_path: Path) -> None:
-    first, second = (read_evidence(run_folder(tmp_path / name)) for name in ("one", "two"))
+    first, second = (read_report_input(run_folder(tmp_path / name)) for name in ("one", "two"))
     second.recipe["seed"] = 4
     page = text_of(write_report(first, tmp_path / "r.html", compared=second).read_text())
     assert "A: one B: two" in page and "seed 3 4" in page and "action loss, at the end 0.25 0.25" in page

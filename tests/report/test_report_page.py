@@ -13,7 +13,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from hf_ptr.report.evidence import Evidence
+from hf_ptr.report.inputs import ReportInput
 from hf_ptr.report.page import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -64,8 +64,8 @@ def scores_of(episodes: int, seed: int = 0) -> pd.DataFrame:
 
 def write(folder: Path, episodes: int) -> Path:
     log = [{"step": step, "loss_action": 1.0 / step, "ess": 0.9} for step in range(1, 40)]
-    evidence = Evidence(HOSTILE, scores_of(episodes), (0.25, 4.0), log=log, recipe={"dataset": HOSTILE, "seed": 0})
-    other = Evidence("b", scores_of(episodes, seed=1), (0.25, 4.0), log=log, recipe={"seed": 1})
+    evidence = ReportInput(HOSTILE, scores_of(episodes), (0.25, 4.0), log=log, recipe={"dataset": HOSTILE, "seed": 0})
+    other = ReportInput("b", scores_of(episodes, seed=1), (0.25, 4.0), log=log, recipe={"seed": 1})
     return write_report(evidence, folder / f"{episodes}.html", dataset=HOSTILE, compared=other)
 
 

@@ -25,7 +25,7 @@ from hf_ptr.data.memmap import forget, memory_mapped_array, row_blocks
 from hf_ptr.data.score_file import write_scores
 from hf_ptr.data.statistics import normalization
 from hf_ptr.errors import InputError
-from hf_ptr.report.summary import Summary, with_known_faults
+from hf_ptr.report.summary import ScoreSummary, with_known_faults
 from hf_ptr.scoring import fit as fitting
 from hf_ptr.scoring.fit import FittedScores, fit_scores
 from hf_ptr.scoring.transitions import Features
@@ -152,9 +152,9 @@ def test_what_is_said_of_scores_does_not_depend_on_their_parts(
     said = []
     for rows in (10_000, 50):
         monkeypatch.setattr(fitting, "BLOCK_ROWS", rows)
-        summary = Summary()
-        parts = list(summary.of(with_known_faults(part, truth) for part in scores.blocks()))
-        said.append(summary.figures(Path("scores.parquet")))
+        summary = ScoreSummary()
+        parts = list(summary.collect(with_known_faults(part, truth) for part in scores.blocks()))
+        said.append(summary.to_dict(Path("scores.parquet")))
     whole = pd.concat(parts)
     assert said[0]["frames"] == len(whole) and said[0]["with_target"] == whole.valid.sum()
     assert said[0]["mean_weight"] == pytest.approx(whole.weight.mean())

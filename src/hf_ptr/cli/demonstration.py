@@ -23,7 +23,7 @@ from hf_ptr.envs.tasks import DEFAULT_TASKS
 from hf_ptr.errors import InputError
 from hf_ptr.evaluation.rollouts import evaluate_metaworld
 from hf_ptr.evaluation.success import SuccessTable
-from hf_ptr.report.evidence import read_evidence
+from hf_ptr.report.inputs import read_report_input
 from hf_ptr.report.page import write_report
 from hf_ptr.report.summary import with_known_faults
 from hf_ptr.runs.run import run_recipe
@@ -100,7 +100,7 @@ def run_demo(
     console.rule("4/4 weights and report")
     published = with_known_faults(score_dataset(runs["ptr"], table, seed=seed), truth)
     written = [write_scores(published, out / "ptr_weights.parquet")]
-    sft, calibrated = (read_evidence(runs[arm]) for arm in ("sft", "calibrated"))
+    sft, calibrated = (read_report_input(runs[arm]) for arm in ("sft", "calibrated"))
     assert calibrated.scores is not None
     calibrated = dataclasses.replace(calibrated, scores=with_known_faults(calibrated.scores, truth))
     written.append(write_report(calibrated, out / "report.html", table=table, dataset=str(hard), compared=sft))

@@ -50,7 +50,7 @@ def push(
         raise InputError(f"{' '.join(what)}: pass one folder, or the word scores and one score file")
     path = Path(what[-1])
     if scores or path.suffix == ".parquet":
-        from hf_ptr.report.sharing import push_scores, read_for_push
+        from hf_ptr.report.hub_scores import push_scores, read_for_push
 
         frame = read_for_push(path)
         full = ensure_repository(repo_id, "dataset", private=private, revision=revision)

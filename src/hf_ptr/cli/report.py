@@ -30,17 +30,16 @@ def report(
         hf-ptr report runs/ptr --compare runs/sft --out ptr-and-sft.html
     """
     from hf_ptr.errors import InputError
-    from hf_ptr.report.evidence import read_evidence
+    from hf_ptr.report.inputs import load_scored_table, read_report_input, with_scores
     from hf_ptr.report.page import write_report
-    from hf_ptr.report.scored_data import scored_table, with_scores
 
-    evidence = read_evidence(place)
-    compared = None if compare is None else read_evidence(compare)
+    evidence = read_report_input(place)
+    compared = None if compare is None else read_report_input(compare)
     if out is None:
         out = place / "report.html" if place.is_dir() else place.with_suffix(".html")
     if out.is_dir() or out.suffix not in (".html", ".htm"):
         raise InputError(f"--out {out} is no name for a report; end it in .html")
-    table = scored_table(evidence, dataset)
+    table = load_scored_table(evidence, dataset)
     if table is not None:
         try:
             evidence = with_scores(evidence, table, place)

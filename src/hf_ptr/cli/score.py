@@ -66,7 +66,7 @@ def score(
     from hf_ptr.data.score_file import write_scores
     from hf_ptr.errors import InputError
     from hf_ptr.hub.repos import dataset_folder, model_folder, with_origin
-    from hf_ptr.report.summary import Summary, with_known_faults, worst_episodes
+    from hf_ptr.report.summary import ScoreSummary, with_known_faults, worst_episodes
     from hf_ptr.utils.malloc import return_freed_memory
 
     if fit == (scorer is not None):
@@ -115,11 +115,11 @@ def score(
         return
     if truth is not None:
         parts = (with_known_faults(part, truth) for part in parts)
-    gathered = Summary()
+    gathered = ScoreSummary()
     made = {"dataset": str(dataset), "corruption": corruption, "corruption_seed": corruption_seed, "seed": seed}
-    write_scores(gathered.of(parts), out, **made)
+    write_scores(gathered.collect(parts), out, **made)
     shutil.rmtree(keep, ignore_errors=True)
-    found = gathered.figures(out)
+    found = gathered.to_dict(out)
     if as_json:
         import json
 

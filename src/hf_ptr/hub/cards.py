@@ -68,7 +68,7 @@ class Facts:
     Attributes:
         repo_id: where it is pushed.
         method: how the demonstrations were weighed, in words.
-        data: what `provenance` says of the data; None where nothing is known.
+        data: what [`collect_provenance`] says of the data; None where nothing is known.
         corruption: the faults that were put into them, if any.
         settings: what was chosen.
         weights: the record of the weights; None where all counted alike.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-PICTURE_FILE = "weights.png"
+HISTOGRAM_FILE = "weights.png"
 
 
 def draw_weights(
@@ -42,7 +42,7 @@ def draw_weights(
         axis.legend(loc="upper center")
 
 
-def weight_picture(edges: ArrayLike, counts: ArrayLike, out: Path) -> Path:
+def save_weight_histogram(edges: ArrayLike, counts: ArrayLike, out: Path) -> Path:
     """Draws it as the PNG `out`."""
     # Takes a second to import, which whoever only trains need not wait for.
     from matplotlib.figure import Figure

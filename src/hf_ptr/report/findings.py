@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hf_ptr.metrics.figures import auroc
-from hf_ptr.report.evidence import VIEW, Evidence
+from hf_ptr.report.inputs import VIEW, ReportInput
 from hf_ptr.scoring.config import FAILED, MIN_GROUP
 
 # What a view that fails says of an episode.
@@ -72,7 +72,7 @@ class FoundFault:
     named: dict[str, int]
 
 
-def doubt_threshold(evidence: Evidence) -> float:
+def doubt_threshold(evidence: ReportInput) -> float:
     """
     The mean weight below which an episode is doubtful: half-way between the bounds where the score is calibrated (its
     distance is then below one half), below the weight of plain training, 1, elsewhere.
@@ -81,7 +81,7 @@ def doubt_threshold(evidence: Evidence) -> float:
     return (low + high) / 2 if evidence.held_out else 1.0
 
 
-def summarise_episodes(evidence: Evidence) -> pd.DataFrame:
+def summarise_episodes(evidence: ReportInput) -> pd.DataFrame:
     """
     One row an episode, by id: `frames weight score least task_index source failed component explaining_shift fault
     doubtful`, and the mean of each `view_*`.
@@ -146,7 +146,7 @@ def shifts(scores: pd.DataFrame, names: Sequence[str]) -> list[Shift]:
     return sorted(found, key=lambda shift: shift.ratio)
 
 
-def found_faults(episodes: pd.DataFrame) -> list[FoundFault]:
+def measure_known_faults(episodes: pd.DataFrame) -> list[FoundFault]:
     """How well known faults are found; empty where none is known. An episode may carry several, joined by `+`."""
     carried = episodes.fault.map(lambda text: set(filter(None, text.split("+"))))
     names = sorted(set().union(*carried))
@@ -165,7 +165,7 @@ def sample_share(weight: np.ndarray) -> float:
     return float(weight.sum() ** 2 / (len(weight) * np.square(weight).sum()))
 
 
-def say_scores(evidence: Evidence, episodes: pd.DataFrame, by_task: Sequence[Shift]) -> list[str]:
+def say_scores(evidence: ReportInput, episodes: pd.DataFrame, by_task: Sequence[Shift]) -> list[str]:
     """What the weights say, a sentence each, the most important first."""
     scores = evidence.scores
     assert scores is not None
@@ -212,7 +212,7 @@ def say_scores(evidence: Evidence, episodes: pd.DataFrame, by_task: Sequence[Shi
                 f"({shift.episodes} episodes)."
             )
             break
-    for fault in found_faults(episodes):
+    for fault in measure_known_faults(episodes):
         if fault.auroc is not None:
             said.append(
                 f"Known fault “{fault.name}” in {fault.episodes} episodes: an episode without a fault scores higher "
@@ -221,7 +221,7 @@ def say_scores(evidence: Evidence, episodes: pd.DataFrame, by_task: Sequence[Shi
     return said
 
 
-def say_log(evidence: Evidence) -> list[str]:
+def say_log(evidence: ReportInput) -> list[str]:
     """What the log of a run says."""
     said = []
     loss = series(evidence.log, "loss_action")
@@ -255,7 +255,7 @@ def say_log(evidence: Evidence) -> list[str]:
     return said
 
 
-def caveats(evidence: Evidence) -> list[str]:
+def caveats(evidence: ReportInput) -> list[str]:
     """What these figures cannot show."""
     if evidence.scores is None:
         return []

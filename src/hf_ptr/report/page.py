@@ -21,7 +21,7 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.video.decoding import FrameReader
 from hf_ptr.errors import InputError
 from hf_ptr.report import findings, plots
-from hf_ptr.report.evidence import VIEW, Evidence, require_rows_of
+from hf_ptr.report.inputs import VIEW, ReportInput, require_rows_of
 from hf_ptr.utils.atomic_files import write_text
 
 WORST, BEST = 6, 3
@@ -67,12 +67,12 @@ class Card:
 
 
 def write_report(
-    evidence: Evidence,
+    evidence: ReportInput,
     out: Path,
     *,
     table: EpisodeTable | None = None,
     dataset: str | None = None,
-    compared: Evidence | None = None,
+    compared: ReportInput | None = None,
 ) -> Path:
     """
     Writes the report.
@@ -113,7 +113,7 @@ def write_report(
 
 
 def _contents(
-    evidence: Evidence, table: EpisodeTable | None, dataset: str | None, compared: Evidence | None
+    evidence: ReportInput, table: EpisodeTable | None, dataset: str | None, compared: ReportInput | None
 ) -> dict[str, Any]:
     both = [evidence, *([compared] if compared is not None else [])]
     contents: dict[str, Any] = {
@@ -151,7 +151,7 @@ def _contents(
     low, high = evidence.bounds
     contents["shift_bounds"] = (low / high, high / low) if low > 0 else None
     contents["tasks"], contents["sources"] = by_task, by_source
-    contents["faults"] = findings.found_faults(episodes)
+    contents["faults"] = findings.measure_known_faults(episodes)
     order = episodes.sort_values(["weight", "score"])
     worst = order.index[: min(WORST, (len(order) + 1) // 2)]
     best = order.index[::-1][: min(BEST, len(order) // 2)]
@@ -177,7 +177,7 @@ def _task_names(episodes: pd.DataFrame, table: EpisodeTable | None) -> dict[int,
     return {n: known[n] if 0 <= n < len(known) else f"task {n}" for n in numbers}
 
 
-def _curves(both: Sequence[Evidence]) -> list[dict[str, Any]]:
+def _curves(both: Sequence[ReportInput]) -> list[dict[str, Any]]:
     """The panels of the training dynamics for which there is something to draw."""
     panels = []
     for metric, (title, meaning) in CURVES.items():
@@ -187,7 +187,7 @@ def _curves(both: Sequence[Evidence]) -> list[dict[str, Any]]:
     return panels
 
 
-def _histogram(evidence: Evidence) -> dict[str, Any] | None:
+def _histogram(evidence: ReportInput) -> dict[str, Any] | None:
     """Weights early and late: as the run logged them, or those of the score file, which stay as they are."""
     logged = evidence.histograms
     if logged:
@@ -206,7 +206,7 @@ def _histogram(evidence: Evidence) -> dict[str, Any] | None:
 
 
 def _card(
-    number: int, episodes: pd.DataFrame, evidence: Evidence, table: EpisodeTable | None, task_names: dict[int, str]
+    number: int, episodes: pd.DataFrame, evidence: ReportInput, table: EpisodeTable | None, task_names: dict[int, str]
 ) -> Card:
     scores = evidence.scores
     assert scores is not None
@@ -302,7 +302,7 @@ def _rows(
     episodes: pd.DataFrame,
     scores: pd.DataFrame,
     task_names: dict[int, str],
-    evidence: Evidence,
+    evidence: ReportInput,
     table: EpisodeTable | None,
     dataset: str | None,
 ) -> dict[str, Any]:
@@ -333,7 +333,7 @@ def _rows(
     }
 
 
-def _side_by_side(both: Sequence[Evidence]) -> list[tuple[str, str, str]]:
+def _side_by_side(both: Sequence[ReportInput]) -> list[tuple[str, str, str]]:
     """The figures of both, a row each; "–" where one does not have it."""
     rows: list[tuple[str, list[str]]] = []
     scored = [None if one.scores is None else one.scores.weight.to_numpy() for one in both]

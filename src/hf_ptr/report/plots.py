@@ -16,7 +16,7 @@ from PIL import Image
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.hub.plots import draw_weights
-from hf_ptr.report.evidence import VIEW
+from hf_ptr.report.inputs import VIEW
 
 # Stand-ins that no other colour of a picture equals; the page's own colours take their place, light or dark.
 INK, MUTED, FIRST, SECOND, THIRD = "#010203", "#010204", "#010205", "#010206", "#010207"

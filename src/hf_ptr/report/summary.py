@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from hf_ptr.data.corruption import CorruptionTruth
-from hf_ptr.report.evidence import Evidence
-from hf_ptr.report.findings import found_faults, summarise_episodes
+from hf_ptr.report.findings import measure_known_faults, summarise_episodes
+from hf_ptr.report.inputs import ReportInput
 from hf_ptr.scoring.config import W_MAX, W_MIN
 
 
@@ -32,7 +32,7 @@ def worst_episodes(episodes: Sequence[Mapping[str, Any]], tasks: Sequence[str], 
     The episodes of least mean weight, and the view that lowers it, for the terminal.
 
     Args:
-        episodes: as [`Summary.figures`] gives them.
+        episodes: as [`ScoreSummary.to_dict`] gives them.
         tasks: the instructions that `task_index` points into.
         count: how many are shown.
     """
@@ -48,7 +48,7 @@ def worst_episodes(episodes: Sequence[Mapping[str, Any]], tasks: Sequence[str], 
     return shown
 
 
-class Summary:
+class ScoreSummary:
     """What scores say, gathered while they go by, in values that JSON has."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Summary:
         self._score = self._weight = self._squares = 0.0
         self._episodes: list[pd.DataFrame] = []
 
-    def of(self, parts: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    def collect(self, parts: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """The same parts, of whole episodes each, and each gathered when it is asked for."""
         for part in parts:
             weight, counted = part.weight.to_numpy(np.float64), part.score[part.valid].to_numpy(np.float64)
@@ -67,10 +67,10 @@ class Summary:
             self._squares += float(np.square(weight).sum())
             # Single precision would do for the frames, and not for their means.
             exact = part.astype({name: np.float64 for name in part if part[name].dtype == np.float32})
-            self._episodes.append(summarise_episodes(Evidence("", exact, (W_MIN, W_MAX))))
+            self._episodes.append(summarise_episodes(ReportInput("", exact, (W_MIN, W_MAX))))
             yield part
 
-    def figures(self, path: Path) -> dict[str, Any]:
+    def to_dict(self, path: Path) -> dict[str, Any]:
         """
         What has been gathered.
 
@@ -103,6 +103,6 @@ class Summary:
             ],
             "faults": [
                 {"fault": fault.name, "episodes": fault.episodes, "auroc": fault.auroc}
-                for fault in found_faults(episodes)
+                for fault in measure_known_faults(episodes)
             ],
         }

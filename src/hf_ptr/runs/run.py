@@ -34,9 +34,9 @@ from hf_ptr.runs.mixture import mixture_of
 from hf_ptr.runs.recipe import NEW_POLICY_FIELDS, Recipe, load_recipe
 from hf_ptr.training.checkpointing import last_complete_checkpoint, restore_replaced
 from hf_ptr.training.distributed import Ranks
-from hf_ptr.training.provenance import RECIPE_FILE, corruption_of, told, told_of
+from hf_ptr.training.provenance import RECIPE_FILE, corruption_record, load_corruption_truth, mixture_corruption_record
 from hf_ptr.training.ptr_trainer import PTRTrainer
-from hf_ptr.training.publishing import ask_the_hub, push_finished
+from hf_ptr.training.publishing import check_hub_access, push_finished_run
 from hf_ptr.utils.atomic_files import write_json, write_text
 
 DONE_FILE = "train_results.json"
@@ -63,7 +63,7 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
     require_same_run(folder, recipe)
     if (folder / DONE_FILE).exists():
         if recipe.training.push_to_hub and not (folder / PUSHED_FILE).exists() and recipe.training.process_index == 0:
-            _push(partial(push_finished, folder, recipe.training), folder, recipe.training.hub_model_id)
+            _push(partial(push_finished_run, folder, recipe.training), folder, recipe.training.hub_model_id)
         return folder
     restore_replaced(folder)
     # What a killed run left is nearer to the end than what the recipe begins with.
@@ -93,7 +93,7 @@ def ask_where_to_push(recipe: Recipe) -> None:
     """
     training = recipe.training
     if training.push_to_hub:
-        ask = partial(ask_the_hub, training, recipe.policy.policy, recipe.lora.use_peft)
+        ask = partial(check_hub_access, training, recipe.policy.policy, recipe.lora.use_peft)
         Ranks(training.process_index, training.world_size).from_first(ask)
 
 
@@ -138,7 +138,9 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     if recipe.data.sources is not None:
         mixture, evaluated, policy, processor = mixture_of(recipe)
         trainer = _trainer(recipe, policy, processor, mixture, evaluated)
-        trainer.provenance["corruption"] = told_of({source.name: source.truth for source in mixture.sources})
+        trainer.provenance["corruption"] = mixture_corruption_record(
+            {source.name: source.truth for source in mixture.sources}
+        )
         return trainer
     # What is missing on the Hub is told before the data are pulled, which are the most.
     weights_file = None if recipe.data.weights is None else score_file_path(recipe.data.weights)
@@ -148,7 +150,7 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     dataset = dataset_folder(str(recipe.data.dataset), () if streams else recipe.data.observation_features)
     selected = select_episodes(dataset, recipe.data)
     whole, table, held_out = selected.whole, selected.train, selected.held_out
-    faults = selected.truth if selected.truth.faults else corruption_of(dataset)
+    faults = selected.truth if selected.truth.faults else load_corruption_truth(dataset)
     policy, processor = _policy(recipe, table)
     config = adapter_of(policy).config
     if not streams:
@@ -165,7 +167,7 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     train = chunks_for(config, seen_through(table, dataset, recipe.data), weights=weights, **cut)
     evaluation = None if held_out is None else chunks_for(config, seen_through(held_out, dataset, recipe.data), **cut)
     trainer = _trainer(recipe, policy, processor, train, evaluation)
-    trainer.provenance["corruption"] = None if faults is None else told(faults)
+    trainer.provenance["corruption"] = None if faults is None else corruption_record(faults)
     return trainer
 
 

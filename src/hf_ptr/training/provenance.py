@@ -42,7 +42,7 @@ BOOKKEEPING = (
 )
 
 
-def provenance(dataset: Any, policy: Any) -> dict[str, Any]:
+def collect_provenance(dataset: Any, policy: Any) -> dict[str, Any]:
     """
     What is known when a trainer is made.
 
@@ -90,14 +90,14 @@ def _told_of(chunks: ChunkDataset) -> dict[str, Any]:
     }
 
 
-def describe(folder: Path, args: PTRConfig, facts: Mapping[str, Any], record: WeightRecord | None) -> None:
+def write_provenance(folder: Path, args: PTRConfig, facts: Mapping[str, Any], record: WeightRecord | None) -> None:
     """
     Writes into a run's folder, or a checkpoint's, what it was made of.
 
     Args:
         folder: to write to.
         args: all settings.
-        facts: of [`provenance`].
+        facts: of [`collect_provenance`].
         record: of the weights; None where all chunks count alike.
     """
     write_text(json.dumps(args.to_dict(), indent=2, default=str) + "\n", folder / ARGUMENTS_FILE)
@@ -107,7 +107,7 @@ def describe(folder: Path, args: PTRConfig, facts: Mapping[str, Any], record: We
         write_json(weights, folder / WEIGHTS_FILE)
 
 
-def told(truth: CorruptionTruth) -> dict[str, Any]:
+def corruption_record(truth: CorruptionTruth) -> dict[str, Any]:
     """Faults that were put into the training data: which, by which seed, and which episodes carry each."""
     carriers = {name: truth.episode_index[carries].tolist() for name, carries in truth.faults.items()}
     return {
@@ -120,9 +120,9 @@ def told(truth: CorruptionTruth) -> dict[str, Any]:
     }
 
 
-def told_of(truths: Mapping[str, CorruptionTruth]) -> dict[str, Any] | None:
-    """As [`told`], of the sources of a mixture by their names; None where no fault was put into any."""
-    faulty = {name: told(truth) for name, truth in truths.items() if truth.faults}
+def mixture_corruption_record(truths: Mapping[str, CorruptionTruth]) -> dict[str, Any] | None:
+    """As [`corruption_record`], of the sources of a mixture by their names; None where no fault was put into any."""
+    faulty = {name: corruption_record(truth) for name, truth in truths.items() if truth.faults}
     if not faulty:
         return None
     return {
@@ -137,7 +137,7 @@ def told_of(truths: Mapping[str, CorruptionTruth]) -> dict[str, Any] | None:
     }
 
 
-def corruption_of(dataset: str | Path) -> CorruptionTruth | None:
+def load_corruption_truth(dataset: str | Path) -> CorruptionTruth | None:
     """The faults of a dataset that was written with some; None for any other."""
     try:
         return CorruptionTruth.load(dataset)

@@ -36,11 +36,11 @@ from hf_ptr.training.distributed import Ranks
 from hf_ptr.training.non_finite import FirstFault
 from hf_ptr.training.objective import PTRObjective
 from hf_ptr.training.progress import use_rich_progress
-from hf_ptr.training.provenance import describe, provenance
+from hf_ptr.training.provenance import collect_provenance, write_provenance
 from hf_ptr.training.ptr_config import PTRConfig
 from hf_ptr.training.ptr_model import PTRModel
 from hf_ptr.training.ptr_state import Sidecar, load_objective_state, state_file
-from hf_ptr.training.publishing import END_MESSAGE, CheckpointPushes, push_run, repository_of
+from hf_ptr.training.publishing import END_MESSAGE, CheckpointPusher, ensure_run_repository, push_run
 from hf_ptr.training.run_card import write_card
 from hf_ptr.training.running_means import RunningMeans
 from hf_ptr.training.step import StepLoss
@@ -129,7 +129,7 @@ class PTRTrainer(Trainer):
         self._run = Path(str(self.args.output_dir))
         self.stopped_by = 0
         self._saving_to: Path | None = None
-        self.provenance = provenance(train_dataset, self._unwrapped().policy)
+        self.provenance = collect_provenance(train_dataset, self._unwrapped().policy)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """
@@ -274,7 +274,7 @@ class PTRTrainer(Trainer):
                         self.state.save_to_json(str(place / TRAINER_STATE_NAME))
         finally:
             self._saving_to, self.args.push_to_hub = None, push
-        if push and self.is_world_process_zero() and self.push_in_progress.takes_another:
+        if push and self.is_world_process_zero() and self.push_in_progress.wants_checkpoint:
             self.callback_handler.on_push_begin(self.args, self.state, self.control)
             self.push_in_progress.push(run / name, str(self.hub_model_id))
         if self.args.should_save:
@@ -300,7 +300,7 @@ class PTRTrainer(Trainer):
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
         self._save_sidecar(folder)
-        describe(folder, self.args, self.provenance, self._sidecar.record)
+        write_provenance(folder, self.args, self.provenance, self._sidecar.record)
         chunks = self.train_dataset
         if self.args.calibrates and folder != self._run and isinstance(chunks, Chunks):
             copy_scores(chunks, self._run, folder)
@@ -360,8 +360,8 @@ class PTRTrainer(Trainer):
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """As [`Trainer.init_hf_repo`]; an [`InputError`] where this cannot be pushed, before anything is written."""
         if self.is_world_process_zero():
-            self.hub_model_id = repository_of(self.args, self.model.policy, token, private)
-            self.push_in_progress = CheckpointPushes(self.args)
+            self.hub_model_id = ensure_run_repository(self.args, self.model.policy, token, private)
+            self.push_in_progress = CheckpointPusher(self.args)
 
     def create_model_card(self, language=None, license=None, tags=None) -> None:
         """

@@ -89,10 +89,10 @@ def require_base_on_hub(folder: Path) -> None:
     Raises:
         InputError: naming that policy.
     """
-    require_shared_base(read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path"))
+    require_base_id_on_hub(read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path"))
 
 
-def require_shared_base(base: str | None) -> None:
+def require_base_id_on_hub(base: str | None) -> None:
     """As [`require_base_on_hub`], for the place that an adapter's configuration names."""
     if base is not None and os.path.isabs(base):
         raise InputError(
@@ -101,7 +101,7 @@ def require_shared_base(base: str | None) -> None:
         )
 
 
-def repository_of(args: PTRConfig, policy: Any, token: str | None, private: bool | None) -> str:
+def ensure_run_repository(args: PTRConfig, policy: Any, token: str | None, private: bool | None) -> str:
     """
     Makes the repository and the branch that a run's settings name, where they are not there yet.
 
@@ -113,11 +113,11 @@ def repository_of(args: PTRConfig, policy: Any, token: str | None, private: bool
     Raises:
         InputError: as [`ensure_repository`], and for an adapter whose policy is not on the Hub.
     """
-    require_shared_base(adapted_place(policy))
+    require_base_id_on_hub(adapted_place(policy))
     return _ensured(args, token, private)
 
 
-def push_finished(folder: Path, args: PTRConfig) -> str:
+def push_finished_run(folder: Path, args: PTRConfig) -> str:
     """
     Pushes a run that is trained, as `trainer.push_to_hub` would have at its end.
 
@@ -133,7 +133,7 @@ def push_finished(folder: Path, args: PTRConfig) -> str:
     return push_run(folder, repo_id, message=END_MESSAGE, revision=args.hub_revision, token=args.hub_token)
 
 
-def ask_the_hub(args: PTRConfig, policy: str | None, adapts: bool) -> None:
+def check_hub_access(args: PTRConfig, policy: str | None, adapts: bool) -> None:
     """
     Asks whether a run can be pushed where its settings say, before anything long, and writes nothing.
 
@@ -146,7 +146,7 @@ def ask_the_hub(args: PTRConfig, policy: str | None, adapts: bool) -> None:
         InputError: as [`require_writable`], and for an adapter whose policy is not on the Hub.
     """
     if adapts and policy is not None and os.path.isdir(policy) and not (Path(policy) / ADAPTER_CONFIG).is_file():
-        require_shared_base(os.path.abspath(policy))
+        require_base_id_on_hub(os.path.abspath(policy))
     require_writable(_name(args), private=args.hub_private_repo, token=args.hub_token)
 
 
@@ -163,7 +163,7 @@ def _ensured(args: PTRConfig, token: str | None, private: bool | None) -> str:
     )
 
 
-class CheckpointPushes(PushInProgress):
+class CheckpointPusher(PushInProgress):
     """
     The pushes of a run's checkpoints, while it goes on.
 
@@ -177,7 +177,7 @@ class CheckpointPushes(PushInProgress):
         self.jobs: list[Future] = []
 
     @property
-    def takes_another(self) -> bool:
+    def wants_checkpoint(self) -> bool:
         """Whether `hub_strategy` wants checkpoints pushed, and the one before is through or need not be."""
         return self.args.hub_strategy != HubStrategy.END and (self.args.hub_always_push or self.is_done())
 

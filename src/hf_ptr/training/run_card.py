@@ -13,7 +13,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from hf_ptr.errors import InputError
 from hf_ptr.hub.cards import MADE_BY, Facts, Result, component_card, policy_card
-from hf_ptr.hub.plots import PICTURE_FILE, weight_picture
+from hf_ptr.hub.plots import HISTOGRAM_FILE, save_weight_histogram
 from hf_ptr.hub.push import PARTS, without_local_paths
 from hf_ptr.policies.lora import ADAPTER_CONFIG
 from hf_ptr.training.provenance import RECIPE_FILE, RUN_FILE, chosen_settings
@@ -67,9 +67,9 @@ def write_card(
     record = read_json(state / WEIGHTS_FILE)
     if record:
         edges = np.linspace(record["low"], record["high"], len(record["counts"]) + 1)
-        weight_picture(edges, record["counts"], out / PICTURE_FILE)
-        written[PICTURE_FILE] = out / PICTURE_FILE
-    facts = _facts(folder, state, repo_id, said, results_of(folder, results), PICTURE_FILE if record else None)
+        save_weight_histogram(edges, record["counts"], out / HISTOGRAM_FILE)
+        written[HISTOGRAM_FILE] = out / HISTOGRAM_FILE
+    facts = _facts(folder, state, repo_id, said, results_of(folder, results), HISTOGRAM_FILE if record else None)
     adapter = read_json(state / ADAPTER_CONFIG)
     kept: dict[str, Any] = {name: adapter[name] for name in ADAPTER_SETTINGS if name in adapter}
     write_text(str(policy_card(facts, kept if adapter else None)), out / CARD_FILE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,11 +14,15 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
+from hf_ptr.data.corruption import corrupt
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.columns import ColumnFile, first_line, open_columns
+from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.score_file import SCORES_FILE
 from hf_ptr.data.weight_histograms import read_histograms
 from hf_ptr.errors import InputError
+from hf_ptr.runs.data_arguments import DataArguments
+from hf_ptr.runs.episodes import select_episodes
 from hf_ptr.scoring.config import VIEWS, W_MAX, W_MIN
 
 VIEW = "view_"
@@ -26,7 +31,7 @@ OPTIONAL_IDS = ("frame_index", "task_index", "explaining_shift")
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ReportInput:
     """
     What is known of a run or a score file.
 
@@ -60,7 +65,7 @@ class Evidence:
         return self.scores is not None and any(name.startswith(VIEW) for name in self.scores)
 
 
-def read_evidence(place: str | Path) -> Evidence:
+def read_report_input(place: str | Path) -> ReportInput:
     """
     Reads a score file, or the folder of a run.
 
@@ -78,7 +83,7 @@ def read_evidence(place: str | Path) -> Evidence:
     weight = scores.weight.to_numpy()
     inside = weight.min() >= W_MIN - 1e-6 and weight.max() <= W_MAX + 1e-6
     bounds = (W_MIN, W_MAX) if inside else (float(weight.min()), float(weight.max()))
-    return Evidence(name=place.name, scores=scores, bounds=bounds, recipe=made)
+    return ReportInput(name=place.name, scores=scores, bounds=bounds, recipe=made)
 
 
 def read_scores(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -147,7 +152,7 @@ def _made(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
     return made if isinstance(made, dict) else {}
 
 
-def _of_run(folder: Path) -> Evidence:
+def _of_run(folder: Path) -> ReportInput:
     settings = _json(folder / "training_args.json", folder)
     state = _json(folder / "trainer_state.json", folder)
     log = state.get("log_history")
@@ -172,7 +177,7 @@ def _of_run(folder: Path) -> Evidence:
     if scores is not None and given:
         bounds = (float(scores.weight.min()), float(scores.weight.max()))
     name = folder.name or folder.resolve().name
-    return Evidence(name, scores, bounds, log, settings, recipe, read_histograms(folder))
+    return ReportInput(name, scores, bounds, log, settings, recipe, read_histograms(folder))
 
 
 def _given_weights(place: str) -> Path:
@@ -214,3 +219,46 @@ def require_rows_of(scores: pd.DataFrame, table: EpisodeTable) -> None:
             f"the scores are of another dataset than {table.source!r}: it has no frame {scores['index'][row]} as "
             f"frame {scores.frame_index[row]} of episode {scores.episode_index[row]}; pass the dataset that was scored"
         )
+
+
+def load_scored_table(evidence: ReportInput, dataset: Path | None) -> EpisodeTable | None:
+    """
+    The episodes that were scored or trained on, with the faults that were put in; None where no dataset is known.
+
+    Args:
+        evidence: of the run or score file.
+        dataset: its folder, or Hub id; by default the folder that the evidence names, where it is still there.
+
+    Raises:
+        InputError: there is no such dataset, or it lacks an episode that was scored.
+    """
+    if dataset is None:
+        named = None if evidence.dataset is None else Path(evidence.dataset)
+        if named is None or not (named / "meta" / "info.json").is_file():
+            return None
+        dataset = named
+    elif not dataset.exists():
+        # The client of the Hub takes a while to load.
+        from hf_ptr.hub.repos import dataset_folder
+
+        dataset = dataset_folder(dataset, ["*"])
+    made = evidence.recipe
+    if evidence.settings:
+        known = {item.name for item in dataclasses.fields(DataArguments)}
+        return select_episodes(dataset, DataArguments(**{k: v for k, v in made.items() if k in known})).train
+    table = read_dataset(dataset)
+    if evidence.scores is not None:
+        table = table.select(evidence.scores.episode_index.unique().tolist())
+    corruption, seed = made.get("corruption"), made.get("corruption_seed", 0)
+    if isinstance(corruption, str) and isinstance(seed, int):
+        table, _ = corrupt(table, corruption, seed)
+    return table
+
+
+def with_scores(evidence: ReportInput, table: EpisodeTable, place: Path) -> ReportInput:
+    """The evidence with the scores of the run's own scorer, where it has one and kept none."""
+    if evidence.scores is not None or not (place / "scorer").is_dir():
+        return evidence
+    from hf_ptr.runs.score_dataset import score_dataset
+
+    return dataclasses.replace(evidence, scores=score_dataset(place, table))

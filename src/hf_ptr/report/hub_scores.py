@@ -13,11 +13,11 @@ from hf_ptr import __version__
 from hf_ptr.data.lerobot.columns import open_columns
 from hf_ptr.data.score_file import SCORES_FILE
 from hf_ptr.hub.cards import Facts, score_card
-from hf_ptr.hub.plots import PICTURE_FILE, weight_picture
+from hf_ptr.hub.plots import HISTOGRAM_FILE, save_weight_histogram
 from hf_ptr.hub.push import push_files, without_local_paths
 from hf_ptr.hub.repos import HUB_ID
-from hf_ptr.report.evidence import read_scores
 from hf_ptr.report.findings import sample_share, shifts
+from hf_ptr.report.inputs import read_scores
 from hf_ptr.utils.atomic_files import write_text
 
 COLUMNS = ("index", "episode_index", "frame_index", "task_index", "source", "score", "weight", "valid", "scorer")
@@ -71,7 +71,7 @@ def push_scores(
     source = str(scores["source"].iloc[0])
     with tempfile.TemporaryDirectory() as made:
         counts, edges = np.histogram(weight, BINS, (low, high if high > low else low + 1.0))
-        picture = weight_picture(edges, counts, Path(made) / PICTURE_FILE)
+        picture = save_weight_histogram(edges, counts, Path(made) / HISTOGRAM_FILE)
         facts = Facts(
             repo_id=repo_id,
             data={
@@ -84,14 +84,14 @@ def push_scores(
             sources=[(shift.name, shift.share, shift.weighted) for shift in shifts(counted, list(counted["source"]))],
             versions={"hf-ptr": __version__, "pandas": pd.__version__, "pyarrow": metadata.version("pyarrow")},
             license=license,
-            picture=PICTURE_FILE,
+            picture=HISTOGRAM_FILE,
         )
         with open_columns(path) as file:
             extra = [name for name in file.names if name not in COLUMNS]
         card = score_card(facts, ", ".join(sorted(set(scores["scorer"].astype(str)))), extra)
         readme = Path(made) / "README.md"
         write_text(str(card), readme)
-        files = {SCORES_FILE: _public(path, Path(made) / SCORES_FILE), "README.md": readme, PICTURE_FILE: picture}
+        files = {SCORES_FILE: _public(path, Path(made) / SCORES_FILE), "README.md": readme, HISTOGRAM_FILE: picture}
         return push_files(files, repo_id, "dataset", message=message, revision=revision)
 
 
