@@ -38,7 +38,7 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.convert import convert_lerobot
 from hf_ptr.data.lerobot.reader import INDEX_COLUMNS, read_dataset
 from hf_ptr.data.lerobot.writer import write_table
-from hf_ptr.data.segments import SegmentBatches
+from hf_ptr.data.samplers import SegmentBatches
 from hf_ptr.data.video.decoding import FrameReader
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -198,7 +198,7 @@ def decode_limit(table: EpisodeTable, dataset: ChunkDataset, batches: int) -> tu
     timed = chunks_of(table)
     start = time.perf_counter()
     for rows in walk:
-        timed.__getitems__(rows)
+        timed.batch(rows)
     mine = time.perf_counter() - start
     files: dict[Path, Any] = {}
     for camera in CAMERAS:
@@ -247,7 +247,7 @@ def memory_of_epochs(table: EpisodeTable, epochs: int) -> list[float]:
     for epoch in range(epochs):
         batches.set_epoch(epoch)
         for rows in batches:
-            dataset.__getitems__(rows)
+            dataset.batch(rows)
         held.append(psutil.Process().memory_info().rss / 1e6)
     return held
 

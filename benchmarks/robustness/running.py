@@ -24,8 +24,7 @@ from benchmarks.robustness.suites import ROOT, SUITES, WORK, Start, Suite
 from benchmarks.robustness.weighting import score_file
 from hf_ptr import embodiment
 from hf_ptr.data.corruption import CorruptionTruth, corrupt
-from hf_ptr.data.digest import data_digest
-from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.episodes import EpisodeTable, data_digest
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.score_file import write_scores
 from hf_ptr.evaluation.rollouts import evaluate_metaworld

@@ -14,6 +14,12 @@ class InputError(ValueError):
         super().__init__(" ".join(line.strip() for line in message.splitlines()))
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, cut to 200 characters unless it is an `InputError`."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return line if isinstance(error, InputError) else line[:200]
+
+
 def nearest(name: str, candidates: Iterable[str]) -> str:
     """``" Did you mean 'x'?"`` for the candidate most like ``name``, or ``""`` when none is close."""
     matches = difflib.get_close_matches(name, list(candidates), n=1)

@@ -19,9 +19,9 @@ from command_line import ROOT, hf_ptr, the_line
 from hf_ptr.cli import main
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.score_file import read_weights
-from hf_ptr.data.weight_histograms import read_histograms
 from hf_ptr.runs import score_dataset as scores_module
 from hf_ptr.scoring import fit as fitting
+from hf_ptr.training.weight_histograms import read_histograms
 
 RECIPE = ROOT / "recipes" / "vla" / "metaworld_state" / "ptr.yaml"
 SHORT = [

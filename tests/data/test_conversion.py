@@ -80,7 +80,7 @@ def test_both_versions_give_the_same_batches(pair: tuple[Path, Path]) -> None:
         chunks = ChunkDataset(table, chunk_size=4, target_offset=3, observation_features=[camera], image_size=24)
         # The first and last frames of both episodes, and some between: where a frame can be one off.
         ends = [0, 1, table.lengths[0] - 4, table.lengths[0] - 3, table.lengths[0] - 1, table.lengths[0]]
-        batches.append(chunks.__getitems__([*map(int, ends), len(chunks) - 4, len(chunks) - 1]))
+        batches.append(chunks.batch([*map(int, ends), len(chunks) - 4, len(chunks) - 1]))
     for key, value in batches[0].items():
         assert value.equal(batches[1][key]), key
     # The observation after the end is invalid, and not the last one again.

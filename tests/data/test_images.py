@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from data_helpers import vector
+from torch.utils.data import DataLoader
 
 from hf_ptr.data import ChunkDataset, read_dataset
 from hf_ptr.data.lerobot.writer import DatasetWriter
@@ -61,7 +62,7 @@ def shades(pictures: torch.Tensor) -> torch.Tensor:
 
 def test_a_chunk_sees_its_first_frame_and_the_one_after_it(dataset: Path) -> None:
     chunks = chunks_of(dataset)
-    batch = chunks.__getitems__(list(range(len(chunks))))
+    batch = chunks.batch(list(range(len(chunks))))
     assert batch["observation"].shape == (sum(LENGTHS), 2, 16, 16, 3) and batch["observation"].dtype == torch.uint8
     places = [(episode, frame) for episode, length in enumerate(LENGTHS) for frame in range(length)]
     seen, after = shades(batch["observation"]), shades(batch["next_observation"])
@@ -76,9 +77,9 @@ def test_a_chunk_sees_its_first_frame_and_the_one_after_it(dataset: Path) -> Non
 def test_the_order_asked_for_and_copies_in_other_processes_change_nothing(dataset: Path) -> None:
     chunks = chunks_of(dataset, (FRONT,))
     rows = np.random.default_rng(0).permutation(len(chunks)).tolist()
-    whole = chunks.__getitems__(list(range(len(chunks))))
+    whole = chunks.batch(list(range(len(chunks))))
     for other in (chunks, pickle.loads(pickle.dumps(chunks))):
-        shuffled = other.__getitems__(rows)
+        shuffled = other.batch(rows)
         for key in ("observation", "next_observation", "state"):
             assert torch.equal(shuffled[key], whole[key][rows])
 
@@ -92,15 +93,27 @@ def test_pictures_go_with_their_rows(dataset: Path) -> None:
     chunks = ChunkDataset(
         part, chunk_size=2, chunk_stride=2, target_offset=2, observation_features=[FRONT], image_size=16
     )
-    seen = shades(chunks.__getitems__([0, 4, 5])["observation"])[:, 0]
+    seen = shades(chunks.batch([0, 4, 5])["observation"])[:, 0]
     expected = torch.tensor([shade(FRONT, 2, 1), shade(FRONT, 2, 5), shade(FRONT, 0, 4)])
     assert (seen - expected).abs().max() < 2.5
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_come_through_the_default_collate_function(dataset: Path, workers: int) -> None:
+    chunks = chunks_of(dataset)
+    for number, batch in enumerate(DataLoader(chunks, batch_size=8, num_workers=workers)):
+        wanted = chunks.batch(range(8 * number, min(8 * number + 8, len(chunks))))
+        for key in ("observation", "next_observation"):
+            assert torch.equal(batch[key], wanted[key])
+    assert number == -(-len(chunks) // 8) - 1
 
 
 def test_wrong_cameras_are_one_line(dataset: Path) -> None:
     with pytest.raises(InputError, match=r"no numeric feature 'observation.images.frond'.*front'"):
         chunks_of(dataset, ("observation.images.frond",))
-    with pytest.raises(InputError, match=r"mix the camera 'observation.images.front' with observation.state"):
+    with pytest.raises(
+        InputError, match=r"mix the camera 'observation.images.front' with the vectors observation.state"
+    ):
         chunks_of(dataset, (FRONT, "observation.state"))
     with pytest.raises(InputError, match="image_size"):
         ChunkDataset(read_dataset(dataset), chunk_size=4, observation_features=[FRONT], image_size=0)

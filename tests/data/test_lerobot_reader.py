@@ -56,7 +56,7 @@ def test_both_versions_give_the_same_batches(folders: dict[str, Path]) -> None:
     batches = []
     for folder in folders.values():
         dataset = ChunkDataset(read_dataset(folder), chunk_size=4, target_offset=3)
-        batches.append(dataset.__getitems__(range(len(dataset))))
+        batches.append(dataset.batch(range(len(dataset))))
     for key, value in batches[0].items():
         assert value.equal(batches[1][key]), key
 

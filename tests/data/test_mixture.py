@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from data_helpers import coded_table, vector, with_camera, write_v21
+from torch.utils.data import DataLoader
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.corruption import corrupt
@@ -21,8 +22,8 @@ from hf_ptr.data.mixture.dataset import MixtureDataset
 from hf_ptr.data.mixture.resampling import resampled
 from hf_ptr.data.mixture.robots import robot_of
 from hf_ptr.data.mixture.sources import SourceSpec, make_source
+from hf_ptr.data.samplers import SegmentBatches
 from hf_ptr.data.score_file import write_scores
-from hf_ptr.data.segments import SegmentBatches
 from hf_ptr.embodiment import SLOTS, WIDTH, UnifiedActionSpace
 from hf_ptr.errors import InputError
 from hf_ptr.functional import source_shift
@@ -63,7 +64,7 @@ def mixture(weights: tuple[float, float] = (1.0, 1.0), **settings: Any) -> Mixtu
 def test_every_chunk_is_the_sources_own_in_its_slots() -> None:
     mixed = mixture()
     assert len(mixed) == 29 + 25 and mixed.source_names == ("fr3", "sawyer")
-    batch = mixed.__getitems__(torch.randperm(len(mixed)).tolist())
+    batch = mixed.batch(torch.randperm(len(mixed)).tolist())
     assert batch["actions"].shape == (54, 4, WIDTH) and batch["state"].shape == (54, WIDTH)
     slots = {
         0: [*SLOTS["right_arm"], *SLOTS["right_hand"]],
@@ -73,7 +74,7 @@ def test_every_chunk_is_the_sources_own_in_its_slots() -> None:
         mine = batch["source_index"] == number
         assert int(mine.sum()) == len(part)
         rows = (batch["index"][mine] - number * 2**42).tolist()
-        own = part.__getitems__(rows)
+        own = part.batch(rows)
         for mask in ("action_dim_mask", "state_dim_mask"):
             assert torch.equal(batch[mask][mine][0].nonzero().squeeze(1), torch.tensor(sorted(slots[number])))
             assert (batch[mask][mine] == batch[mask][mine][0]).all()
@@ -90,7 +91,7 @@ def test_every_chunk_is_the_sources_own_in_its_slots() -> None:
 
 def test_delta_is_the_sources_own_and_invalid_after_the_end() -> None:
     mixed = mixture()
-    batch = mixed.__getitems__(range(len(mixed)))
+    batch = mixed.batch(range(len(mixed)))
     assert batch["target_offset"].tolist() == [3] * 29 + [2] * 25
     lengths = [9, 14, 6, 20, 5]
     expected = [f + d < n for n, d in zip(lengths, (3, 3, 3, 2, 2), strict=True) for f in range(n)]
@@ -99,12 +100,23 @@ def test_delta_is_the_sources_own_and_invalid_after_the_end() -> None:
 
 
 def test_ids_of_two_sources_are_never_the_same() -> None:
-    batch = mixture().__getitems__(range(54))
+    batch = mixture().batch(range(54))
     for key in ("index", "episode_index"):
         ids = [set(batch[key][batch["source_index"] == number].tolist()) for number in (0, 1)]
         assert not ids[0] & ids[1]
     assert set(batch["previous_index"].tolist()) <= {-1, *batch["index"].tolist()}
     assert set(batch["target_index"].tolist()) <= {-1, *batch["index"].tolist()}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_default_collate_function_gives_the_same_batches(workers: int) -> None:
+    mixed = mixture()
+    found = list(DataLoader(mixed, batch_size=20, num_workers=workers))
+    for first, batch in zip((0, 20, 40), found, strict=True):
+        wanted = mixed.batch(range(first, min(first + 20, 54)))
+        assert batch.keys() == wanted.keys()
+        for key, values in wanted.items():
+            assert torch.equal(batch[key], values) and batch[key].dtype == values.dtype, key
 
 
 @pytest.mark.parametrize(("weights", "counts"), [((1, 1), [27, 27]), ((3, 1), [41, 13]), ((1, 99), [1, 53])])
@@ -148,21 +160,21 @@ def test_a_segment_goes_on_from_batch_to_batch() -> None:
     followed = 0
     before: dict[int, int] = {}
     for batch in SegmentBatches(mixed, 6, seed=0):
-        chunks = mixed.__getitems__(batch)
+        chunks = mixed.batch(batch)
         for line, (index, previous) in enumerate(
             zip(chunks["index"].tolist(), chunks["previous_index"].tolist(), strict=True)
         ):
             if previous >= 0 and before.get(line) == previous:
                 followed += 1
             before[line] = index
-    second = int((mixed.__getitems__(range(54))["previous_index"] >= 0).sum())
+    second = int((mixed.batch(range(54))["previous_index"] >= 0).sum())
     # Those that the fold or the weights cut begin anew.
     assert followed >= second * 0.7
 
 
 def test_samples_carry_their_source_for_the_shift_of_weights() -> None:
     mixed = mixture()
-    batch = mixed.__getitems__(range(54))
+    batch = mixed.batch(range(54))
     names = [mixed.source_names[i] for i in batch["source_index"]]
     weight = torch.where(batch["source_index"] == 1, 2.0, 1.0)
     shift = source_shift(weight, names)
@@ -217,7 +229,7 @@ def test_vectors_that_all_robots_observe_are_given_as_they_are() -> None:
         for table, robot, weight in zip(tables, (FR3, SAWYER), (3, 1), strict=True)
     ]
     mixed = MixtureDataset(sources, chunk_size=4, target_offset=2, observation_features=["observation.scene"])
-    batch = mixed.__getitems__([1, 14, 15, 34])
+    batch = mixed.batch([1, 14, 15, 34])
     scenes = [table.columns["observation.scene"] for table in tables]
     np.testing.assert_array_equal(
         batch["observation"].numpy(), [scenes[0][1], scenes[0][14], scenes[1][0], scenes[1][19]]
@@ -253,7 +265,7 @@ def test_features_have_the_names_of_the_mixture_and_pictures_come_from_their_own
         sources, chunk_size=3, target_offset=2, observation_features=["observation.images.front"], image_size=(16, 24)
     )
     rows = [0, 8, 9, 21, 29, 41]
-    batch = mixed.__getitems__(rows)
+    batch = mixed.batch(rows)
     assert batch["observation"].shape == (6, 1, 16, 24, 3) and batch["observation"].dtype == torch.uint8
     shade = batch["observation"][:, 0, :, :, 1].float().mean(dim=(1, 2))
     frames = [0, 8, 0, 0, 8, 11]
@@ -340,7 +352,7 @@ def test_wrong_mixtures_are_one_line() -> None:
 def test_a_frame_that_comes_twice_is_no_negative_of_itself() -> None:
     fast = resampled(table_of([6, 4], 4, "sawyer", fps=20.0), 50.0)
     chunks = ChunkDataset(fast, chunk_size=2, chunk_stride=2, target_offset=1)
-    batch = chunks.__getitems__(range(len(chunks)))
+    batch = chunks.batch(range(len(chunks)))
     valid = batch["has_target"]
     # The first dimension names the recorded frame.
     shown = batch["next_observation"][:, 0]
@@ -376,7 +388,7 @@ def test_pictures_are_those_of_the_resampled_frames(tmp_path: Path, fps: float) 
     folder = write_v21(with_camera(table_of([9, 14], 4, "sawyer"), CAMERA), tmp_path / "v21")
     table = resampled(read_dataset(folder), fps)
     chunks = ChunkDataset(table, chunk_size=1, target_offset=1, observation_features=[CAMERA], image_size=16)
-    batch = chunks.__getitems__(range(len(chunks)))
+    batch = chunks.batch(range(len(chunks)))
     recorded = batch["state"][:, 0] % 100
     shades = batch["observation"][:, 0, :, :, 1].float().mean(dim=(1, 2))
     assert shades.tolist() == pytest.approx((20 + 15 * recorded).tolist(), abs=4)
@@ -445,11 +457,11 @@ def test_a_weight_goes_with_its_frame_at_any_rate(tmp_path: Path) -> None:
         np.testing.assert_allclose(source.weights, weight[rows])
     other = source_of(table_of([9], 13, "fr3"), FR3)
     mixed = MixtureDataset([other, *sources], chunk_size=2, target_offset=1)
-    batch = mixed.__getitems__(range(len(mixed)))
+    batch = mixed.batch(range(len(mixed)))
     assert mixed.weights is not None and torch.equal(batch["weight"], mixed.weights)
     assert (batch["weight"][:9] == 1).all() and batch["weight"].dtype == torch.float32
-    assert torch.equal(mixed.__getitems__([0, 1])["weight"], torch.ones(2))
-    assert "weight" not in mixture().__getitems__([0])
+    assert torch.equal(mixed.batch([0, 1])["weight"], torch.ones(2))
+    assert "weight" not in mixture().batch([0])
 
 
 def test_a_robot_is_known_again_from_the_folder_of_a_run(tmp_path: Path) -> None:

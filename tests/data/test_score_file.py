@@ -78,7 +78,7 @@ def test_a_chunk_brings_its_own_weight() -> None:
     table = coded_table([20, 18])
     weights = np.linspace(0.1, 3.9, 38)
     chunks = ChunkDataset(table, chunk_size=4, weights=weights)
-    np.testing.assert_allclose(chunks.__getitems__([3, 30, 7])["weight"], weights[[3, 30, 7]], rtol=1e-6)
+    np.testing.assert_allclose(chunks.batch([3, 30, 7])["weight"], weights[[3, 30, 7]], rtol=1e-6)
     assert "weight" not in ChunkDataset(table, chunk_size=4)[0]
     with pytest.raises(InputError, match="weights have the shape"):
         ChunkDataset(table, chunk_size=4, weights=weights[1:])

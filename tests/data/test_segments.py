@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from hf_ptr.data.chunks import ChunkDataset
-from hf_ptr.data.segments import SegmentBatches
+from hf_ptr.data.chunks import ChunkBatch, ChunkDataset
+from hf_ptr.data.samplers import SegmentBatches
 from hf_ptr.errors import InputError
 
 
@@ -49,7 +49,7 @@ def starts_of(batch: dict[str, Any]) -> list[tuple[int, int]]:
 
 
 def everything(dataset: ChunkDataset) -> dict[str, Any]:
-    return dataset.__getitems__(range(len(dataset)))
+    return dataset.batch(range(len(dataset)))
 
 
 @settings(max_examples=120, deadline=None)
@@ -191,7 +191,7 @@ def test_shapes_and_several_observation_features() -> None:
         table, columns={**table.columns, "observation.environment_state": np.ones((32, 5), np.float32)}
     )
     dataset = ChunkDataset(table, observation_features=["observation.environment_state", "observation.state"])
-    batch = dataset.__getitems__([0, 1])
+    batch = dataset.batch([0, 1])
     count = len(batch["index"])
     assert batch["observation"].shape == batch["next_observation"].shape == (count, 8)
     assert torch.equal(batch["observation"][:, 5:], batch["state"])
@@ -214,16 +214,45 @@ def test_frame_ids_and_episode_ids_survive_a_selection() -> None:
 def test_data_loader_fetches_whole_batches() -> None:
     dataset = ChunkDataset(coded_table([30, 21, 9]), chunk_size=5)
     walk = SegmentBatches(dataset, 7, seed=3)
-    loader = DataLoader(dataset, batch_sampler=walk, collate_fn=lambda batch: batch)
+    loader = DataLoader(dataset, batch_sampler=walk, collate_fn=lambda batch: batch.columns)
     for batch, rows in zip(loader, walk, strict=True):
-        wanted = dataset.__getitems__(rows)
+        wanted = dataset.batch(rows)
         assert batch.keys() == wanted.keys()
         assert all(torch.equal(batch[key], wanted[key]) for key in wanted)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_default_collate_function_gives_the_same_batches(workers: int) -> None:
+    table = coded_table([30, 21, 9])
+    dataset = ChunkDataset(table, chunk_size=5, weights=np.linspace(0, 2, table.num_frames))
+    loader = DataLoader(dataset, batch_size=8, num_workers=workers)
+    batches = list(loader)
+    assert [len(batch["index"]) for batch in batches] == [8] * 7 + [4]
+    for number, batch in enumerate(batches):
+        wanted = dataset.batch(range(8 * number, min(8 * number + 8, 60)))
+        assert batch.keys() == wanted.keys()
+        for key, values in wanted.items():
+            assert torch.equal(batch[key], values) and batch[key].dtype == values.dtype, key
+
+
+def test_a_batch_is_the_sequence_of_its_items() -> None:
+    dataset = ChunkDataset(coded_table([20, 14]), chunk_size=5)
+    rows = [3, 25, 33, 0]
+    batch = dataset.__getitems__(rows)
+    assert isinstance(batch, ChunkBatch) and len(batch) == 4
+    for position, (item, row) in enumerate(zip(batch, rows, strict=True)):
+        for found in (item, batch[position], batch[position - 4], batch[position:][0]):
+            assert found.keys() == dataset[row].keys()
+            assert all(torch.equal(found[key], dataset[row][key]) for key in found)
+    with pytest.raises(IndexError):
+        batch[4]
+    # Items share the batch's memory.
+    assert batch[1]["actions"].data_ptr() == batch.columns["actions"][1].data_ptr()
+
+
 def test_an_item_is_a_row_of_a_batch() -> None:
     dataset = ChunkDataset(coded_table([20, 14]), chunk_size=5)
-    batch = dataset.__getitems__([3, 25, -1])
+    batch = dataset.batch([3, 25, -1])
     for position, row in enumerate((3, 25, 33)):
         item = dataset[row]
         assert item.keys() == batch.keys()
@@ -238,7 +267,7 @@ def test_the_table_is_shared_and_not_altered() -> None:
     table = coded_table([20, 20])
     before = {name: column.copy() for name, column in table.columns.items()}
     dataset = ChunkDataset(table, chunk_size=5)
-    batch = dataset.__getitems__([0, 1, 2])
+    batch = dataset.batch([0, 1, 2])
     batch["actions"].fill_(7)
     batch["observation"].fill_(7)
     for name, column in table.columns.items():

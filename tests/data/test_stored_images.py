@@ -61,7 +61,7 @@ def test_all_ways_give_the_same_batches(folders: dict[str, Path]) -> None:
     for root in folders.values():
         cut: dict[str, Any] = {"chunk_size": 3, "target_offset": 2, "image_size": (9, 11)}
         chunks = ChunkDataset(read_dataset(root, [2, 0]), observation_features=[CAMERA], **cut)
-        batches.append(chunks.__getitems__(range(len(chunks))))
+        batches.append(chunks.batch(range(len(chunks))))
     for other in batches[1:]:
         for key, value in batches[0].items():
             assert value.equal(other[key]), key

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoModel
 
 from hf_ptr.data.chunks import ChunkDataset
-from hf_ptr.data.segments import SegmentBatches
+from hf_ptr.data.samplers import SegmentBatches
 from hf_ptr.data.video.decoding import FrameReader
 from hf_ptr.errors import InputError
 from hf_ptr.hub.datasets import load_dataset
@@ -53,18 +53,18 @@ def test_a_video_is_pulled_when_its_first_picture_is_needed(hub: HubServer, ther
     cut = {"chunk_size": 4, "target_offset": 3, "image_size": 24}
     far, near = (ChunkDataset(each, observation_features=[CAMERA], **cut) for each in (table, here))
     rows = [0, 3, 15, 16]
-    for key, value in near.__getitems__(rows).items():
-        assert value.equal(far.__getitems__(rows)[key]), key
+    for key, value in near.batch(rows).items():
+        assert value.equal(far.batch(rows)[key]), key
     assert pulled(hub) == {"episode_000000.mp4", "episode_000002.mp4"}
     # Each of them once.
     asked = len(hub.requests)
-    ChunkDataset(table, observation_features=[CAMERA], **cut).__getitems__(rows)
+    ChunkDataset(table, observation_features=[CAMERA], **cut).batch(rows)
     assert len(hub.requests) == asked
     # All of them, by workers that pull for themselves, in the very order of a dataset that is here.
     batches = SegmentBatches(far, 4, seed=1)
     loader = DataLoader(far, batch_sampler=batches, num_workers=2, collate_fn=lambda batch: batch)
     for batch, wanted in zip(loader, batches, strict=True):
-        assert torch.equal(batch["observation"], near.__getitems__(wanted)["observation"])
+        assert torch.equal(batch["observation"], near.batch(wanted)["observation"])
     assert len(pulled(hub)) == 4
 
 

@@ -20,7 +20,6 @@ from video_helpers import CAMERA, LENGTHS, frame_of
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.reader import read_dataset
-from hf_ptr.data.weight_histograms import append_histogram, forget_histograms_after, read_histograms
 from hf_ptr.errors import InputError
 from hf_ptr.functional import source_shift
 from hf_ptr.hub.push import ensure_repository, push_files
@@ -30,6 +29,7 @@ from hf_ptr.report.inputs import ReportInput, load_scored_table, read_report_inp
 from hf_ptr.report.page import delete_command, write_report
 from hf_ptr.runs.recipe import load_recipe
 from hf_ptr.runs.run import build_trainer
+from hf_ptr.training.weight_histograms import append_histogram, forget_histograms_after, read_histograms
 
 
 def text_of(page: str) -> str:

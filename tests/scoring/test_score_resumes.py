@@ -152,7 +152,7 @@ def test_samples_are_what_their_frames_hold() -> None:
     some = torch.tensor([39, 0, 22])
     for name, values in vars(cut.take(some)).items():
         assert torch.equal(values, getattr(whole, name)[some]), name
-    batch = chunks.__getitems__(cut.frames(torch.arange(len(cut))).tolist())
+    batch = chunks.batch(cut.frames(torch.arange(len(cut))).tolist())
     assert torch.equal(batch["episode_index"] - 7, whole.episode)
     # The last chunk of an episode is cut off by its end, and filled up with zeros.
     assert not batch["action_mask"].all() or bool(whole.action.isfinite().all())

@@ -16,8 +16,8 @@ from trainer_helpers import make
 from transformers import ProgressCallback
 from transformers.integrations import TrackioCallback, WandbCallback
 
-from hf_ptr.data.weight_histograms import read_histograms
 from hf_ptr.training.progress import RichProgress, use_rich_progress
+from hf_ptr.training.weight_histograms import read_histograms
 from hf_ptr.training.weight_loggers import NAME, show_histogram
 
 

@@ -21,9 +21,9 @@ from transformers import AutoModel
 
 from hf_ptr import VLAPolicy
 from hf_ptr.data.lerobot.reader import read_dataset
-from hf_ptr.data.weight_histograms import read_histograms
 from hf_ptr.errors import InputError
 from hf_ptr.runs.score_dataset import score_dataset
+from hf_ptr.training.weight_histograms import read_histograms
 
 Ranks = list[dict[str, Any]]
 

@@ -3,62 +3,149 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, overload
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.video.images import CameraImages
-from hf_ptr.errors import InputError
+from hf_ptr.data.video.decoding import CACHE_BYTES, FrameReader
+from hf_ptr.errors import InputError, nearest
 
 Batch = dict[str, Any]
 
 
+class ChunkBatch(Sequence[dict[str, torch.Tensor]]):
+    """
+    A batch of chunks as a sequence of items, backed by tensors that are stacked already.
+
+    A `DataLoader` passes the result of `__getitems__` to its `collate_fn`. PyTorch's default collate iterates over the
+    items and stacks them. [`ChunkCollator`] takes `columns` as they are, which avoids the loop over samples and one
+    copy of every image.
+
+    Args:
+        columns: the batch by key, each tensor with the chunks as first dimension.
+
+    Attributes:
+        columns: the same mapping.
+    """
+
+    def __init__(self, columns: Mapping[str, torch.Tensor]) -> None:
+        self.columns = columns
+
+    def __len__(self) -> int:
+        return len(self.columns["index"])
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]: ...
+    @overload
+    def __getitem__(self, index: slice) -> ChunkBatch: ...
+    def __getitem__(self, index: int | slice) -> dict[str, torch.Tensor] | ChunkBatch:
+        part = {key: values[index] for key, values in self.columns.items()}
+        return ChunkBatch(part) if isinstance(index, slice) else part
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        rows = zip(*(values.unbind() for values in self.columns.values()), strict=True)
+        return (dict(zip(self.columns, row, strict=True)) for row in rows)
+
+
+class CameraImages:
+    """
+    The images of one or several cameras at any rows of a table, decoded on demand.
+
+    Args:
+        table: the episodes.
+        cameras: video or image features, in this order.
+        size: height and width to which all images are scaled.
+        cache_bytes: limit on the decoded images kept in memory, over all cameras, in each process.
+
+    Raises:
+        InputError: an unknown camera (the nearest name is suggested), or an episode without a video.
+    """
+
+    def __init__(
+        self, table: EpisodeTable, cameras: Sequence[str], size: tuple[int, int], cache_bytes: int = CACHE_BYTES
+    ):
+        if min(size) < 1:
+            raise InputError(f"image_size is {size}; height and width must be at least 1")
+        self.size = size
+        self.readers = []
+        for camera in cameras:
+            clips = table.videos.get(camera)
+            if clips is None:
+                known = ", ".join(table.videos) or "none"
+                hint = nearest(camera, table.videos)
+                raise InputError(f"dataset {table.source!r} has no camera {camera!r} (it has: {known}).{hint}")
+            missing = [episode for episode in table.episode_index.tolist() if episode not in clips]
+            if missing:
+                raise InputError(f"episode {missing[0]} of {table.source!r} has no video of {camera!r}; leave it out")
+            self.readers.append(FrameReader(camera, clips, table.video_fps, size, cache_bytes // len(cameras)))
+        self._episode = np.repeat(table.episode_index, table.lengths)
+        self._frame = table.video_frame
+
+    def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
+        """The images at `rows (N,)`: `(N, cameras, height, width, 3)` uint8 RGB."""
+        episodes, frames = self._episode[rows.numpy()], self._frame[rows.numpy()]
+        if not len(rows):
+            return torch.zeros((0, len(self.readers), *self.size, 3), dtype=torch.uint8)
+        images = np.empty((len(rows), len(self.readers), *self.size, 3), dtype=np.uint8)
+        for camera, reader in enumerate(self.readers):
+            reader.read(episodes, frames, out=images[:, camera])
+        return torch.from_numpy(images)
+
+
 class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
-    """One action chunk for every frame: what was observed, what was done next, and what was observed after.
+    """A dataset with one action chunk for every frame: observation, actions, and the observation that followed.
 
     The chunk of frame `f` holds the actions of frames `f .. f + chunk_size - 1`. Steps past the end of the episode are
-    padded and masked. The target is the observation `target_offset` frames after `f` (`o_{t+Δ}`, PTR Sec. 2); where
-    the episode ends before, it is invalid and never clamped to the last frame.
+    padded and masked. The target is the observation `target_offset` frames after `f` (`o_{t+Δ}`, PTR Sec. 2). If the
+    episode ends earlier, the chunk has no target; the last frame is never used instead.
 
     Consecutive chunks of a *segment* start `chunk_stride` frames apart (PTR Sec. 3): each phase `0 .. chunk_stride-1`
     of an episode is one chain of chunks, cut into segments of `segment_chunks`, so that every frame starts exactly
-    one chunk of one segment. [`SegmentBatches`] walks them.
+    one chunk of one segment. [`SegmentBatches`] iterates over segments in order.
+
+    The dataset works in any `DataLoader`, with the default collate function too:
+
+    ```python
+    chunks = ChunkDataset(read_dataset("demos"), chunk_size=16)
+    for batch in torch.utils.data.DataLoader(chunks, batch_size=8, shuffle=True):
+        batch["observation"], batch["actions"], batch["action_mask"]
+    ```
 
     With `do`, `ds`, `da` the widths of observation, state and action, and `L = chunk_size`, an item is:
 
     | key | shape | |
     |---|---|---|
-    | `observation` | `(do,)` | the observation features side by side, raw units; what cameras saw is (*) |
+    | `observation` | `(do,)` | the observation features concatenated, in raw units; for cameras see (*) |
     | `state` | `(ds,)` | proprioception |
     | `actions` | `(L, da)` | zeros where padded |
     | `action_mask` | `(L,)` bool | True where the step lies in the episode |
-    | `next_observation` | as `observation` | the observation at `t + Δ`, zeros where invalid |
+    | `next_observation` | as `observation` | the observation at `t + Δ`, zeros without a target |
     | `has_target` | bool | `t + Δ` lies in the episode |
     | `target_offset` | int64 | `Δ` in frames |
-    | `task_index`, `episode_index` | int64 | into `tasks`; the id in the dataset |
+    | `task_index`, `episode_index` | int64 | index into `tasks`; the episode's id in the dataset |
     | `index` | int64 | `frame_id` of the chunk's first frame |
-    | `target_index` | int64 | `observed_id` of the target: which recorded frame it is (-1: invalid) |
-    | `previous_index` | int64 | `index` of the chunk before in the segment (-1: this is its first) |
-    | `weight` | float32 | how much the chunk counts; only where `weights` were given |
+    | `target_index` | int64 | `observed_id` of the target: which recorded frame it is (-1: no target) |
+    | `previous_index` | int64 | `index` of the previous chunk of the segment (-1: first chunk) |
+    | `weight` | float32 | weight of the chunk; only if `weights` were given |
 
     (*) `(cameras, height, width, 3)` uint8 RGB. A batch holds the same keys with the chunks as first dimension N.
 
     Args:
         table: the episodes.
         chunk_size: `L`, steps of an action chunk.
-        segment_chunks: `T`, the most chunks of a segment.
-        chunk_stride: `S`, frames from one chunk of a segment to the next; below `chunk_size` the belief tokens of a
-            chunk would hold actions that the next one is to predict.
+        segment_chunks: `T`, maximum number of chunks in a segment.
+        chunk_stride: `S`, frames from one chunk of a segment to the next. If it is below `chunk_size`, the belief
+            tokens of a chunk contain actions that the next chunk has to predict.
         target_offset: `Δ`, frames from the chunk's first frame to the post-action observation.
         observation_features: the features that make up the observation, in this order: vectors, or cameras.
         state_feature: the proprioceptive state.
         action_feature: the action.
-        image_size: height and width to which pictures are scaled; one number is both.
-        weights: `(F,)`, at least 0, how much each chunk counts, as `read_weights` gives them; all alike without.
+        image_size: height and width to which images are scaled; a single number stands for both.
+        weights: `(F,)`, nonnegative weight of each chunk, as returned by `read_weights`; equal weights by default.
 
     Raises:
         InputError: a size below 1, a missing feature (the nearest name is suggested), a value that is not finite, or
@@ -94,8 +181,8 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         if cameras and len(cameras) < len(observation_features):
             vectors = ", ".join(name for name in observation_features if name not in cameras)
             raise InputError(
-                f"observation_features mix the camera {cameras[0]!r} with {vectors}; name cameras alone, and the "
-                "vector as state_feature"
+                f"observation_features mix the camera {cameras[0]!r} with the vectors {vectors}; list cameras only, "
+                "and pass the vector as state_feature"
             )
         table.require_finite([*([] if cameras else observation_features), state_feature, action_feature])
         longest = int(table.lengths.max())
@@ -131,21 +218,21 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
 
     @property
     def images(self) -> CameraImages | None:
-        """What the cameras saw; None where the observation is vectors."""
+        """The images of the cameras; None if the observation is a vector."""
         return self.observation if isinstance(self.observation, CameraImages) else None
 
     @property
     def cameras(self) -> tuple[str, ...]:
-        """The cameras that make up the observation; none where it is vectors."""
+        """The cameras that make up the observation; empty if it is a vector."""
         return () if self.images is None else self.observation_features
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The instructions that `task_index` points into."""
+        """The instructions that `task_index` refers to."""
         return self.table.tasks
 
     def weighted(self, weights: np.ndarray) -> ChunkDataset:
-        """The same chunks, sharing their memory, each counting as much as `weights (F,)` say."""
+        """The same chunks with other weights `(F,)`; all tensors but the weights are shared."""
         other = copy.copy(self)
         other.weights = _weights_of(self.table, weights)
         return other
@@ -158,7 +245,7 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         return starts, counts.clamp(max=self.segment_chunks)
 
     def draw_segments(self, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """`segment_starts` in the order of an epoch: shuffled by `generator`, or as they come."""
+        """`segment_starts` in the order of an epoch: shuffled by `generator`, or in table order without one."""
         starts, counts = self.segment_starts()
         order = slice(None) if generator is None else torch.randperm(len(starts), generator=generator)
         return starts[order], counts[order]
@@ -172,10 +259,18 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         Raises:
             IndexError: `index` is outside the dataset.
         """
-        return {key: value[0] for key, value in self.__getitems__([index]).items()}
+        return {key: value[0] for key, value in self.batch([index]).items()}
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """The batch of some chunks, by which PyTorch's `DataLoader` gets them all at once."""
+    def __getitems__(self, indices: Sequence[int]) -> ChunkBatch:
+        """The chunks of a batch, fetched at once. PyTorch's `DataLoader` calls this instead of `__getitem__`."""
+        return ChunkBatch(self.batch(indices))
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """The chunks of the table's rows `indices` as one batch: the item's keys, each with first dimension N.
+
+        Raises:
+            IndexError: an index is outside the dataset.
+        """
         rows = checked_rows(indices, len(self))
         batch = self.without_observations(rows)
         last = len(self.action) - 1
@@ -184,14 +279,14 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         return batch
 
     def without_observations(self, rows: torch.Tensor) -> Batch:
-        """The batch of the chunks at `rows (N,)`, all of 0 or more, but for what was observed: nothing is decoded."""
+        """`batch` of the nonnegative `rows (N,)` without `observation` and `next_observation`; decodes nothing."""
         episode = self._episode_of(rows)
         end = self._end[episode]
         first = self._starts_segment(rows - self._begin[episode])
         previous = self._frame_id[torch.where(first, rows, rows - self.chunk_stride)]
         steps = rows[:, None] + torch.arange(self.chunk_size)
         action_mask = steps < end[:, None]
-        # The clamp only keeps the gather inside the table; what it fetches there is masked to zero.
+        # The clamp only keeps the gather inside the table; the values fetched there are masked to zero.
         last = len(self.action) - 1
         actions = self.action[steps.clamp(max=last)].masked_fill(~action_mask[..., None], 0.0)
         targets = rows + self.target_offset
@@ -213,11 +308,11 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         }
 
     def _episode_of(self, rows: torch.Tensor) -> torch.Tensor:
-        """The position of the episode that each row lies in."""
+        """The position of each row's episode."""
         return torch.searchsorted(self._end, rows, right=True)
 
     def _starts_segment(self, frame: torch.Tensor) -> torch.Tensor:
-        """Whether the chunks of some frames, counted from the start of their episodes, are the first of a segment."""
+        """Whether the chunks at these frames, counted from the start of their episodes, are the first of a segment."""
         # Frame f is chunk number f // S of its phase's chain, and the chain is cut every T chunks.
         return (frame // self.chunk_stride) % self.segment_chunks == 0
 
@@ -225,22 +320,22 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         self, rows: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The observations at `rows (N,)` and at `targets (N,)`, zeros where a target is not valid."""
-        # At once, so that pictures which both want are decoded once and each file is gone through once.
-        # Where there is no target, what the chunk itself sees is taken, which is there already, and set to zero.
-        wanted, place = torch.unique(torch.cat((rows, torch.where(valid, targets, rows))), return_inverse=True)
+        # One read for both, so that an image needed twice is decoded once and each file is read in one pass. A chunk
+        # without a target uses its own observation, which is decoded anyway, and then sets it to zero.
+        wanted, position = torch.unique(torch.cat((rows, torch.where(valid, targets, rows))), return_inverse=True)
         seen = self.observation[wanted]
-        # index_select copies whole pictures; brackets would copy byte by byte.
-        following = seen.index_select(0, place[len(rows) :])
+        # index_select copies whole images; indexing with brackets copies byte by byte.
+        following = seen.index_select(0, position[len(rows) :])
         following.numpy()[~valid.numpy()] = 0
-        return seen.index_select(0, place[: len(rows)]), following
+        return seen.index_select(0, position[: len(rows)]), following
 
 
 def checked_rows(indices: Sequence[int], chunks: int) -> torch.Tensor:
     """
-    The rows `(N,)` of `indices` among so many chunks; negative ones count from the end.
+    `indices` as rows `(N,)` in `0 .. chunks - 1`; negative indices count from the end.
 
     Raises:
-        IndexError: one is outside.
+        IndexError: an index is out of range.
     """
     rows = torch.as_tensor(indices, dtype=torch.int64)
     if len(rows) and not (-chunks <= int(rows.min()) and int(rows.max()) < chunks):
@@ -250,10 +345,10 @@ def checked_rows(indices: Sequence[int], chunks: int) -> torch.Tensor:
 
 def _weights_of(table: EpisodeTable, weights: np.ndarray) -> torch.Tensor:
     if weights.shape != (table.num_frames,):
-        raise InputError(f"weights have the shape {weights.shape}, not ({table.num_frames},)")
+        raise InputError(f"weights have shape {weights.shape}, expected ({table.num_frames},): one for each frame")
     return shared_tensor(np.asarray(weights, dtype=np.float32))
 
 
 def shared_tensor(array: np.ndarray) -> torch.Tensor:
-    """The array as a tensor, sharing its memory; a read-only array is copied, since tensors are always writable."""
+    """The array as a tensor that shares its memory; a read-only array is copied, since tensors are always writable."""
     return torch.from_numpy(array if array.flags.writeable else array.copy())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -193,6 +195,23 @@ class EpisodeTable:
             video_frame=self.video_frame[rows],
             observed_id=self.observed_id[rows],
         )
+
+
+def data_digest(table: EpisodeTable) -> str:
+    """
+    A hash of the episodes as they are used for training, including corruption: ids, lengths, instructions and every
+    vector. It does not depend on how the dataset is split into files. Of videos, only the camera names are hashed.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(json.dumps([table.tasks, table.fps, sorted(table.videos)]).encode())
+    for array in (table.episode_index, table.lengths, table.task_index, table.frame_id):
+        for block in row_blocks(array):
+            digest.update(np.ascontiguousarray(block).data)
+    for name in sorted(table.columns):
+        digest.update(name.encode())
+        for block in row_blocks(table.columns[name]):
+            digest.update(np.ascontiguousarray(block).data)
+    return digest.hexdigest()
 
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -44,7 +44,7 @@ def memory_mapped_array(shape: tuple[int, ...], dtype: np.dtype | type, folder: 
         raise InputError(f"{folder} cannot take the {room} that lie there while they are used: {error}") from error
 
 
-def forget(array: np.ndarray) -> None:
+def release_pages(array: np.ndarray) -> None:
     """Takes an array that lies in a file out of memory until it is read again; leaves others as they are."""
     base: object = array
     while isinstance(base, np.ndarray):
@@ -57,4 +57,4 @@ def row_blocks(array: np.ndarray) -> Iterator[np.ndarray]:
     """The rows of an array, some ten thousand at a time, of which no more need be in memory."""
     for first in range(0, len(array), BLOCK_ROWS):
         yield array[first : first + BLOCK_ROWS]
-        forget(array)
+        release_pages(array)

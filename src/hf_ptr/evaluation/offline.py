@@ -12,8 +12,8 @@ import torch
 from rich.table import Table
 from scipy import stats
 
+from hf_ptr.data.chunks import CameraImages
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.video.images import CameraImages
 from hf_ptr.hub.repos import pull_videos
 from hf_ptr.metrics.figures import action_mse
 from hf_ptr.policies import VLAProcessor, load_for_robot, require_fits

@@ -16,14 +16,14 @@ import yaml
 
 from hf_ptr.data.corruption import corrupt
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot.columns import ColumnFile, first_line, open_columns
+from hf_ptr.data.lerobot.columns import ColumnFile, open_columns
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.score_file import SCORES_FILE
-from hf_ptr.data.weight_histograms import read_histograms
-from hf_ptr.errors import InputError
+from hf_ptr.errors import InputError, first_line
 from hf_ptr.runs.data_arguments import DataArguments
 from hf_ptr.runs.episodes import select_episodes
 from hf_ptr.scoring.config import VIEWS, W_MAX, W_MIN
+from hf_ptr.training.weight_histograms import read_histograms
 
 VIEW = "view_"
 NAMES = ("source", "scorer", "failed_view", "failed_component", "fault")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hf_ptr.data.digest import data_digest
+from hf_ptr.data.episodes import data_digest
 from hf_ptr.errors import InputError
 from hf_ptr.utils.atomic_files import write_json
 

@@ -17,12 +17,11 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot.columns import first_line
 from hf_ptr.data.lerobot.validation import refuse_unusable, validate_dataset
 from hf_ptr.data.mixture.dataset import MixtureDataset
 from hf_ptr.data.mixture.robots import MIXTURE_FILE
 from hf_ptr.data.score_file import read_weights
-from hf_ptr.errors import InputError
+from hf_ptr.errors import InputError, first_line
 from hf_ptr.hub.repos import checkpoint_folder, dataset_folder, pull_videos, score_file_path
 from hf_ptr.policies import adapter_of, policy_from_dataset, require_fits
 from hf_ptr.policies.acting import belief_lag

@@ -19,10 +19,9 @@ from torch import Tensor
 from hf_ptr import __version__
 from hf_ptr import functional as F
 from hf_ptr.data.chunks import ChunkDataset
-from hf_ptr.data.digest import data_digest
-from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.episodes import EpisodeTable, data_digest
+from hf_ptr.data.samplers import SegmentBatches
 from hf_ptr.data.score_file import SCORES_FILE, score_file_keys
-from hf_ptr.data.segments import SegmentBatches
 from hf_ptr.errors import InputError
 from hf_ptr.hub.repos import pull_videos
 from hf_ptr.policies import VLAProcessor, require_fits

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from hf_ptr import __version__
 from hf_ptr.data.chunks import ChunkDataset
-from hf_ptr.data.digest import data_digest
-from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.episodes import EpisodeTable, data_digest
 from hf_ptr.data.memmap import BLOCK_ROWS
 from hf_ptr.data.score_file import score_file_keys
 from hf_ptr.errors import InputError

@@ -9,9 +9,8 @@ from typing import IO
 import torch
 from torch import Tensor
 
-from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.chunks import CameraImages, ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.video.images import CameraImages
 from hf_ptr.utils.progress import progress_bar
 
 # Where things are, coarsely; a gripper in a picture of 96 pixels is some ten wide.

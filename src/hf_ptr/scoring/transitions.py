@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hf_ptr.data.chunks import ChunkDataset, shared_tensor
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.memmap import forget
+from hf_ptr.data.memmap import release_pages
 from hf_ptr.data.statistics import normalization
 
 # Standard deviations beyond which a feature is cut off: one wild value must not decide.
@@ -94,7 +94,7 @@ class Features:
         taken = [column[rows] for column in self._columns]
         # Rows here and there: each brings in the page that it lies in.
         for array in self._arrays:
-            forget(array)
+            release_pages(array)
         return taken[0] if len(taken) == 1 else torch.cat(taken, dim=-1)
 
     def scale_(self, values: Tensor) -> Tensor:

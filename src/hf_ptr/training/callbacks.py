@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from hf_ptr.data.weight_histograms import forget_histograms_after
+from hf_ptr.training.weight_histograms import forget_histograms_after
 
 
 class Steps(TrainerCallback):

@@ -13,8 +13,7 @@ from pathlib import Path
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_ptr.data.lerobot.columns import first_line
-from hf_ptr.errors import InputError
+from hf_ptr.errors import InputError, first_line
 from hf_ptr.hub.repos import checkpoint_folder
 from hf_ptr.training.distributed import Ranks
 from hf_ptr.training.ptr_config import PTRConfig

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch.utils.data import default_collate
 
+from hf_ptr.data.chunks import ChunkBatch
+
 
 class ChunkCollator:
     """
@@ -26,8 +28,7 @@ class ChunkCollator:
         self.encoded = processor.encode_instructions(list(tasks)) if tasks else {}
 
     def __call__(self, chunks: Any) -> dict[str, Any]:
-        # ChunkDataset hands over whole batches.
-        batch = dict(chunks) if isinstance(chunks, dict) else default_collate(chunks)
+        batch = dict(chunks.columns) if isinstance(chunks, ChunkBatch) else default_collate(chunks)
         for name, table in self.encoded.items():
             batch[name] = table[batch["task_index"]]
         return batch

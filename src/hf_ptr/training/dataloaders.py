@@ -10,7 +10,7 @@ from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
 
 from hf_ptr.data.mixture.dataset import Chunks
-from hf_ptr.data.segments import SegmentBatches
+from hf_ptr.data.samplers import SegmentBatches
 from hf_ptr.training.ptr_config import PTRConfig
 
 

@@ -9,8 +9,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from hf_ptr.data.lerobot.columns import first_line
-from hf_ptr.errors import InputError
+from hf_ptr.errors import InputError, first_line
 
 Made = TypeVar("Made")
 # What one process does alone may take longer than any exchange between them. One that dies is noticed at once.

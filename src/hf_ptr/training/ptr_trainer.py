@@ -18,7 +18,6 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from hf_ptr.data.mixture.dataset import Chunks
-from hf_ptr.data.weight_histograms import append_histogram
 from hf_ptr.ptr import BeliefCarry
 from hf_ptr.training.build_model import as_ptr_model, load_weights
 from hf_ptr.training.calibrated_weights import calibrated_chunks, copy_scores
@@ -46,6 +45,7 @@ from hf_ptr.training.running_means import RunningMeans
 from hf_ptr.training.step import StepLoss
 from hf_ptr.training.stopping import StopSignals, leave
 from hf_ptr.training.training_state import load_progress, load_random_state, save_progress, save_random_state
+from hf_ptr.training.weight_histograms import append_histogram
 from hf_ptr.training.weight_loggers import show_histogram
 from hf_ptr.training.weight_record import weight_record
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,13 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hf_ptr.data.memmap import BLOCK_ROWS
-from hf_ptr.errors import InputError
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message; of those that are not ours, at most 200 characters."""
-    line = (str(error).splitlines() or [type(error).__name__])[0]
-    return line if isinstance(error, InputError) else line[:200]
+from hf_ptr.errors import InputError, first_line
 
 
 class RowError(InputError):
@@ -202,3 +197,42 @@ def _damage(path: Path) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path} is damaged: {first_line(error)}") from error
+
+
+def episode_runs(episode_index: np.ndarray) -> dict[int, list[slice]]:
+    """The runs of adjacent rows of each episode in a file's column `episode_index (rows,)`."""
+    edges = np.flatnonzero(np.diff(episode_index)) + 1
+    runs: dict[int, list[slice]] = {}
+    for start, stop in itertools.pairwise([0, *edges.tolist(), len(episode_index)]):
+        if start < stop:
+            runs.setdefault(int(episode_index[start]), []).append(slice(start, stop))
+    return runs
+
+
+def rows_of_episode(
+    runs: Mapping[int, Sequence[slice]], frame_index: np.ndarray, episode: int, length: int, path: Path
+) -> slice:
+    """
+    The rows of an episode in its file.
+
+    Args:
+        runs: as `episode_runs` gives them.
+        frame_index: that column of the file, `(rows,)`.
+        episode, length: its id, and its frames as the metadata say.
+        path: of the file.
+
+    Raises:
+        InputError: they are not as many, not adjacent or not in order.
+    """
+    found = runs.get(episode, [])
+    if len(found) > 1:
+        raise InputError(f"{path}: the rows of episode {episode} are not adjacent; write the dataset anew")
+    rows = found[0] if found else slice(0, 0)
+    if rows.stop - rows.start != length:
+        raise InputError(f"{path}: episode {episode} has {rows.stop - rows.start} rows, its metadata say {length}")
+    wrong = frame_index[rows] != np.arange(length)
+    if wrong.any():
+        raise InputError(
+            f"{path}: episode {episode} is out of order: its row {wrong.argmax()} has another frame_index"
+        )
+    return rows

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from hf_ptr.data.lerobot.columns import first_line, open_columns
+from hf_ptr.data.lerobot.columns import open_columns
 from hf_ptr.data.lerobot.files import DataFiles, statistics_columns, writable, write_metadata
 from hf_ptr.data.lerobot.metadata import Metadata, read_metadata
 from hf_ptr.data.lerobot.paths import within
@@ -23,7 +23,7 @@ from hf_ptr.data.lerobot.videos import cameras_of
 from hf_ptr.data.statistics import ImageStatistics, feature_statistics, joined_statistics
 from hf_ptr.data.video.decoding import FrameReader
 from hf_ptr.data.video.stored_images import encoded_image
-from hf_ptr.errors import InputError
+from hf_ptr.errors import InputError, first_line
 from hf_ptr.utils.atomic_files import StagedFolder
 
 SIZE_LIMITS = (100.0, 200.0)

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from hf_ptr.data.lerobot.columns import first_line
 from hf_ptr.data.lerobot.validation import Watch, unwatched
 from hf_ptr.data.lerobot.writer import DatasetWriter
-from hf_ptr.errors import InputError, nearest
+from hf_ptr.errors import InputError, first_line, nearest
 
 # What robosuite calls the pose of the hand and the fingers; other robots' files need the parts named.
 PROPRIOCEPTION = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from hf_ptr.data.lerobot.columns import first_line, open_columns
+from hf_ptr.data.lerobot.columns import open_columns
 from hf_ptr.data.lerobot.paths import DEFAULT_DATA_PATHS, DEFAULT_VIDEO_PATHS, filled, forget_links, within
 from hf_ptr.data.lerobot.videos import CameraClips, camera_clips
-from hf_ptr.errors import InputError
+from hf_ptr.errors import InputError, first_line
 
 # Takes what is wrong, and the episode that it is wrong with or None.
 Complain = Callable[[str, int | None], None]

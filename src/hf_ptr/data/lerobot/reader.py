@@ -11,11 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot.columns import ColumnFile, first_line, open_columns
-from hf_ptr.data.lerobot.episode_rows import episode_runs, rows_of_episode
+from hf_ptr.data.lerobot.columns import ColumnFile, episode_runs, open_columns, rows_of_episode
 from hf_ptr.data.lerobot.metadata import Metadata, read_metadata
-from hf_ptr.data.memmap import forget, memory_mapped_array
-from hf_ptr.errors import InputError
+from hf_ptr.data.memmap import memory_mapped_array, release_pages
+from hf_ptr.errors import InputError, first_line
 
 INDEX_COLUMNS = ("episode_index", "frame_index", "index", "task_index")
 NOT_VECTORS = frozenset({*INDEX_COLUMNS, "timestamp"})
@@ -104,7 +103,7 @@ def _read(root: Path, episodes: Sequence[int] | None, skip: frozenset[int], spil
                     if key not in columns:
                         columns[key] = _empty((total, width), np.float32, spill_dir)
                     columns[key][here[kept]] = values
-                    forget(columns[key])
+                    release_pages(columns[key])
     pa.default_memory_pool().release_unused()
     if not (frame_id[1:] > frame_id[:-1]).all() and len(np.unique(frame_id)) < len(frame_id):
         raise InputError(f"{root}: column 'index' repeats a value; every frame of a dataset needs its own")

@@ -8,10 +8,9 @@ from typing import Any
 
 import av
 
-from hf_ptr.data.lerobot.columns import first_line
 from hf_ptr.data.lerobot.files import NumberedFiles, video_template
 from hf_ptr.data.video.decoding import DECODE_ERRORS
-from hf_ptr.errors import InputError
+from hf_ptr.errors import InputError, first_line
 
 
 class RemuxedFiles(NumberedFiles):

@@ -9,12 +9,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from hf_ptr.data.lerobot.columns import ColumnFile, RowError, first_line, open_columns
-from hf_ptr.data.lerobot.episode_rows import episode_runs, rows_of_episode
+from hf_ptr.data.lerobot.columns import ColumnFile, RowError, episode_runs, open_columns, rows_of_episode
 from hf_ptr.data.lerobot.metadata import Metadata, read_metadata
 from hf_ptr.data.lerobot.reader import INDEX_COLUMNS, vector_widths
 from hf_ptr.data.video.decoding import FrameReader, VideoClip, VideoHeader, video_header
-from hf_ptr.errors import InputError
+from hf_ptr.errors import InputError, first_line
 
 Job = TypeVar("Job")
 # Wraps what is gone through, to show how far it is.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from hf_ptr.data.chunks import Batch, ChunkDataset, checked_rows
+from hf_ptr.data.chunks import Batch, ChunkBatch, ChunkDataset, checked_rows
 from hf_ptr.data.mixture.robots import observes_state
 from hf_ptr.data.mixture.sources import Source
 from hf_ptr.data.statistics import CONSTANT_BELOW
@@ -175,10 +175,18 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
         Raises:
             IndexError: `index` is outside the dataset.
         """
-        return {key: value[0] for key, value in self.__getitems__([index]).items()}
+        return {key: value[0] for key, value in self.batch([index]).items()}
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """The batch of some chunks, by which PyTorch's `DataLoader` gets them all at once."""
+    def __getitems__(self, indices: Sequence[int]) -> ChunkBatch:
+        """The chunks of a batch, fetched at once. PyTorch's `DataLoader` calls this instead of `__getitem__`."""
+        return ChunkBatch(self.batch(indices))
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """The chunks of the rows `indices` as one batch: the item's keys, each with first dimension N.
+
+        Raises:
+            IndexError: an index is outside the dataset.
+        """
         rows = checked_rows(indices, len(self))
         number = torch.searchsorted(self._starts, rows, right=True) - 1
         batch: Batch = {}
@@ -196,7 +204,7 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
 
     def _part(self, number: int, rows: list[int]) -> Batch:
         """The batch of one source's chunks, in what all sources have in common."""
-        batch = self.parts[number].__getitems__(rows)
+        batch = self.parts[number].batch(rows)
         robot = self.sources[number].robot.embodiment
         batch["actions"] = self._space.unify(batch["actions"], robot, "action")
         batch["state"] = self._space.unify(batch["state"], robot, "state")

@@ -1,1 +1,5 @@
-"""Frames of videos and stored images."""
+"""Images of cameras: frames of videos and images stored in the tables, decoded on demand."""
+
+from hf_ptr.data.video.decoding import Clip, FrameReader, OpenedFile, VideoClip, VideoHeader, video_header
+
+__all__ = ["Clip", "FrameReader", "OpenedFile", "VideoClip", "VideoHeader", "video_header"]

@@ -12,8 +12,7 @@ from typing import Protocol
 import av
 import numpy as np
 
-from hf_ptr.data.lerobot.columns import first_line
-from hf_ptr.errors import InputError
+from hf_ptr.errors import InputError, first_line
 
 CACHE_BYTES = 512 * 1024**2
 # Files that stay open, in each process.

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hf_ptr.data.lerobot.columns import ColumnFile, first_line, open_columns
-from hf_ptr.data.lerobot.episode_rows import episode_runs
+from hf_ptr.data.lerobot.columns import ColumnFile, episode_runs, open_columns
 from hf_ptr.data.lerobot.paths import within
-from hf_ptr.errors import InputError
+from hf_ptr.errors import InputError, first_line
 
 # What LeRobot and `datasets` store; Pillow knows dozens more, some of which run other programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")

@@ -13,11 +13,10 @@ import numpy as np
 from PIL import Image
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot.columns import first_line
 from hf_ptr.data.lerobot.videos import CameraClips
 from hf_ptr.data.video.decoding import Clip, OpenedFile, VideoClip
 from hf_ptr.data.video.stored_images import StoredImageClips
-from hf_ptr.errors import InputError, nearest
+from hf_ptr.errors import InputError, first_line, nearest
 
 DECODERS = ("pyav", "torchcodec")
 

@@ -17,11 +17,10 @@ from data_helpers import drifting_table
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.corruption import CorruptionTruth
-from hf_ptr.data.digest import data_digest
-from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.episodes import EpisodeTable, data_digest
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.lerobot.writer import write_table
-from hf_ptr.data.memmap import forget, memory_mapped_array, row_blocks
+from hf_ptr.data.memmap import memory_mapped_array, release_pages, row_blocks
 from hf_ptr.data.score_file import write_scores
 from hf_ptr.data.statistics import normalization
 from hf_ptr.errors import InputError
@@ -45,12 +44,13 @@ def resident(array: np.ndarray) -> int:
 
 
 def test_an_array_in_a_file_is_an_array_that_can_be_forgotten(tmp_path: Path) -> None:
+    gc.collect()
     open_before = len(os.listdir("/proc/self/fd"))
     array = memory_mapped_array((100_000, 4), np.float32, tmp_path)
     assert not array.any() and not list(tmp_path.iterdir())
     array[:] = np.arange(400_000, dtype=np.float32).reshape(-1, 4)
     assert resident(array) >= array.nbytes
-    forget(array[5:])
+    release_pages(array[5:])
     assert resident(array) == 0
     assert np.array_equal(array, np.arange(400_000, dtype=np.float32).reshape(-1, 4))
     assert memory_mapped_array((0, 4), np.float32, tmp_path).shape == (0, 4)
@@ -68,7 +68,7 @@ def test_an_array_in_a_file_is_an_array_that_can_be_forgotten(tmp_path: Path) ->
 def test_features_in_a_file_do_not_stay_in_memory(tmp_path: Path) -> None:
     array = memory_mapped_array((400_000, 8), np.float32, tmp_path)
     array[:] = 1.0
-    forget(array)
+    release_pages(array)
     features = Features([array])
     for part in torch.arange(len(array)).split(100_000):
         assert bool((features[part] == 1.0).all())
@@ -84,7 +84,7 @@ def test_a_dataset_read_aside_is_the_same_dataset(tmp_path: Path) -> None:
         for key, of_held in normalization(held, [name]).items():
             assert np.array_equal(of_held, normalization(lying, [name])[key])
     rows = list(range(held.num_frames))
-    pair = [ChunkDataset(table, chunk_size=6, target_offset=4).__getitems__(rows) for table in (held, lying)]
+    pair = [ChunkDataset(table, chunk_size=6, target_offset=4).batch(rows) for table in (held, lying)]
     for name, values in pair[0].items():
         assert torch.equal(values, pair[1][name]), name
 
