@@ -105,7 +105,7 @@ bench-robustness: install  ## A table of the robustness benchmark (PLAN=main); m
 
 bench-score: install  ## Which faults the calibrated score finds, and what it keeps: about an hour and a half
 	$(BIN)/python -m benchmarks.detection
-	$(BIN)/python -m benchmarks.kept
+	$(BIN)/python -m benchmarks.negative_controls
 	$(BIN)/python -m benchmarks.robustness.report
 
 bench-import: install  ## Cost of the first import against that of transformers

@@ -19,7 +19,7 @@ from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.metrics.figures import auroc
-from hf_ptr.report.findings import summarise_episodes, taken_for
+from hf_ptr.report.findings import likely_cause, summarise_episodes
 from hf_ptr.report.inputs import ReportInput
 from hf_ptr.scoring.config import W_MAX, W_MIN
 from hf_ptr.scoring.fit import fit_scores
@@ -48,7 +48,7 @@ def with_faults(table: EpisodeTable) -> tuple[EpisodeTable, dict[int, str]]:
     for episode, donor in FOREIGN.items():
         mine, other = rows(episode), rows(donor)
         action[mine] = recorded[other[np.minimum(np.arange(len(mine)), len(other) - 1)]]
-    faults = {**dict.fromkeys(LATE, "late"), **dict.fromkeys(NOISY, "noise"), **dict.fromkeys(FOREIGN, "foreign")}
+    faults = {**dict.fromkeys(LATE, "late"), **dict.fromkeys(NOISY, "noise"), **dict.fromkeys(FOREIGN, "swapped")}
     return replace(table, columns={**table.columns, "action": action}), faults
 
 
@@ -67,14 +67,14 @@ def main() -> None:
             {
                 "seed": seed,
                 "auroc": auroc(episodes.score[~bad].to_numpy(), episodes.score[bad].to_numpy()),
-                "doubtful": [int(episode) for episode in episodes.index[episodes.doubtful]],
+                "flagged": [int(episode) for episode in episodes.index[episodes.flagged]],
                 "episodes": [
                     {
                         "episode": int(episode),
                         "fault": faults.get(int(episode), ""),
                         "weight": round(float(row.weight), 2),
-                        "failed": row.failed if row.doubtful else "",
-                        "taken_for": taken_for(row.component, int(row.explaining_shift)) if row.doubtful else "",
+                        "failed": row.failed if row.flagged else "",
+                        "likely_cause": likely_cause(row.check, int(row.estimated_lag)) if row.flagged else "",
                     }
                     for episode, row in episodes.head(8).iterrows()
                 ],

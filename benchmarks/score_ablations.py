@@ -26,7 +26,7 @@ from torch import Tensor
 from benchmarks.fits import Cell, corrupted_chunks, fill
 from benchmarks.robustness.figures import score_figures
 from benchmarks.robustness.suites import ROOT
-from hf_ptr.scoring import action_noise as jitter
+from hf_ptr.scoring import action_noise
 from hf_ptr.scoring import cross_fitting as crossfitting
 from hf_ptr.scoring import fit as fitting
 from hf_ptr.scoring.calibration import WIDTH, Scale
@@ -57,7 +57,7 @@ def about_the_median(real: Tensor, faulted: Tensor, group: Tensor, groups: int) 
 def each_for_itself(scale: Scale, score: Tensor, episode: Tensor, group: Tensor) -> Tensor:
     """A chunk's distance without its episode's evidence."""
     group = group[episode]
-    return scale.trusted((score - scale.fault[group]) / scale.gap[group], group)
+    return scale.limited((score - scale.fault[group]) / scale.gap[group], group)
 
 
 def without(*names: str) -> AbstractContextManager:
@@ -85,7 +85,10 @@ def with_neighbours(cut: Cut, episodes: Tensor, anchors: int, generator: torch.G
 @contextmanager
 def centred() -> Iterator[None]:
     """The score about the median of the data."""
-    with patch.object(fitting, "fit_scale", about_the_median), patch.object(jitter, "fit_scale", about_the_median):
+    with (
+        patch.object(fitting, "fit_scale", about_the_median),
+        patch.object(action_noise, "fit_scale", about_the_median),
+    ):
         yield
 
 
@@ -98,11 +101,11 @@ VARIANTS: dict[str, Variant] = {
     "no cross-fitting": (partial(patch.object, crossfitting, "train_heads", trained_on_all), {}),
     "centred on the median": (centred, {}),
     "negatives near in state, too": (partial(patch.object, crossfitting, "batch_of", with_neighbours), {}),
-    "no consequence view": (partial(without, "consequence/pool"), {}),
+    "no next-observation check": (partial(without, "next_observation/pool"), {}),
     "no action among other samples": (partial(without, "action/pool"), {}),
     "no action among its neighbours": (partial(without, "action/shift"), {}),
-    "no instruction view": (partial(without, "instruction/pool"), {}),
-    "no tremor": (partial(patch.object, fitting, "jitter_distance", lambda *args: {}), {}),
+    "no instruction check": (partial(without, "instruction/pool"), {}),
+    "no action-noise check": (partial(patch.object, fitting, "action_noise_scores", lambda *args: {}), {}),
     "chunks for themselves": (partial(patch.object, Scale, "distance", each_for_itself), {}),
     "nothing owed to novelty": (
         partial(patch.object, fitting, "owed_to_novelty", lambda mean, novelty, quantile: torch.zeros_like(novelty)),

@@ -232,7 +232,7 @@ def score_ablations_table(lines: Sequence[dict[str, Any]]) -> str:
     return _markdown(rows)
 
 
-def kept_table(sets: dict[str, list[dict[str, Any]]]) -> str:
+def negative_controls_table(sets: dict[str, list[dict[str, Any]]]) -> str:
     """Mean weight of each part of uneven recordings that carry no fault, least and most over the seeds."""
     rows = [("recordings", "frames", "mean weight", "share below 1", "effective sample size / n", "seeds")]
     for name, runs in sets.items():
@@ -290,12 +290,16 @@ def main() -> None:
     gap_figure(cells, block.suite, block.corruptions, block.arms[1:], FIGURE)
     swept = PLANS["sensitivity"]
     sensitivity_figure(outcomes_by_cell(_of_seeds(usable, swept)), swept[0].suite, swept[0].corruptions[0], SWEEPS)
-    made_alone = {"detection": detection_table, "kept": kept_table, "score_ablations": score_ablations_table}
+    made_alone = {
+        "detection": detection_table,
+        "negative_controls": negative_controls_table,
+        "score_ablations": score_ablations_table,
+    }
     for name, table in made_alone.items():
         file = RESULTS.parent / f"{name}.json"
         content = json.loads(file.read_text()) if file.exists() else None
         if content:
-            parts[name] = table(content["sets"] if name == "kept" else content)
+            parts[name] = table(content["sets"] if name == "negative_controls" else content)
     for page in PAGES:
         put_into(page, parts)
     if nowhere := on_no_page(usable, "".join(page.read_text(encoding="utf-8") for page in PAGES)):

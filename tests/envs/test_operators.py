@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.kept import line, parts_of
-from benchmarks.robustness.report import kept_table
+from benchmarks.negative_controls import line, parts_of
+from benchmarks.robustness.report import negative_controls_table
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.envs.operators import OPERATORS, SLOW
 from hf_ptr.envs.recording import record_metaworld
@@ -70,5 +70,5 @@ def test_the_frames_of_slips_and_of_the_recovery_from_them_are_told_apart(mixed:
     figures = line(weight, parts)
     assert figures["mean weight"]["slips"] == 0.5 and figures["share below 1"]["after slips"] == 0.0
     assert figures["share below 1"]["all"] == pytest.approx(parts["slips"].mean())
-    table_text = kept_table({"mixed skill": [figures, line(np.full(len(weight), 4.0), parts)]})
+    table_text = negative_controls_table({"mixed skill": [figures, line(np.full(len(weight), 4.0), parts)]})
     assert "| mixed skill | slips | 2.25 (0.50 to 4.00) | 0.50 (0.00 to 1.00) |  | 2 |" in table_text

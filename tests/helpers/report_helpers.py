@@ -25,10 +25,10 @@ def scores_of(table: EpisodeTable, distance: dict[int, float]) -> pd.DataFrame:
             "weight": 0.25 + 3.75 / (1 + np.exp(-(z - 0.5) / 0.08)),
             "valid": True,
             "scorer": "abc",
-            "view_consequence": 1.0,
-            "view_action": z,
-            "view_instruction": np.nan,
-            "failed_view": np.where(z < 0.5, "action", ""),
+            "score_next_observation": 1.0,
+            "score_action": z,
+            "score_instruction": np.nan,
+            "failed_element": np.where(z < 0.5, "action", ""),
         }
     )
 

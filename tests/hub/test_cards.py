@@ -56,7 +56,7 @@ CARDS = {
     "adapter": lambda given: policy_card(given, {"r": 8, "target_modules": ["q", "v"]}),
     "scorer": lambda given: component_card(given, {"model_type": "ptr_transition_scorer", "hidden_size": 64}),
     "belief": lambda given: component_card(given, {"model_type": "ptr_belief_tokenizer", "num_tokens": 4}),
-    "scores": lambda given: score_card(given, "0a1b", ["failed_view"]),
+    "scores": lambda given: score_card(given, "0a1b", ["failed_element"]),
 }
 
 

@@ -45,16 +45,16 @@ def test_a_score_file_is_read_as_it_was_written(table: EpisodeTable, tmp_path: P
     assert evidence.scores is not None and evidence.held_out and evidence.dataset == "data/coded"
     assert evidence.scores["index"].tolist() == table.frame_id.tolist()
     assert evidence.scores.weight.tolist() == scores.weight.tolist()
-    assert evidence.scores.view_instruction.isna().all() and evidence.bounds == (0.25, 4.0)
+    assert evidence.scores.score_instruction.isna().all() and evidence.bounds == (0.25, 4.0)
 
 
 def test_the_doubtful_are_named_with_what_fails(table: EpisodeTable, tmp_path: Path) -> None:
     evidence = read_report_input(written(scores_of(table, {3: 0.1, 7: 0.2}), tmp_path))
     episodes = findings.summarise_episodes(evidence)
-    assert episodes.index[episodes.doubtful].tolist() == [3, 7]
-    assert episodes.failed[episodes.doubtful].tolist() == ["action", "action"]
+    assert episodes.index[episodes.flagged].tolist() == [3, 7]
+    assert episodes.failed[episodes.flagged].tolist() == ["action", "action"]
     page = text_of(write_report(evidence, tmp_path / "r.html", table=table).read_text())
-    assert "2 of 10 episodes are doubtful (mean weight below 2.12): 3, 7." in page
+    assert "2 of 10 episodes are flagged (mean weight below 2.12): 3, 7." in page
     assert "In all of them the actions do not go with what was observed" in page
     assert page.index("Episode 3 ") < page.index("Episode 7 ") < page.index("The best episodes")
 
@@ -64,14 +64,14 @@ def test_the_doubtful_are_named_with_what_fails(table: EpisodeTable, tmp_path: P
     [
         ("action/shift", 6, "the actions of 6 frames later fit better, as if they had been recorded too late"),
         ("action/shift", -4, "4 frames earlier fit better, as if they had been recorded too early"),
-        ("action/jitter", 6, "its actions tremble from frame to frame, as with noise on them"),
+        ("action/noise", 6, "its actions tremble from frame to frame, as with noise on them"),
     ],
 )
 def test_a_doubtful_episode_says_what_it_is_taken_for(
     component: str, shift: int, words: str, table: EpisodeTable, tmp_path: Path
 ) -> None:
     scores = scores_of(table, {3: 0.1})
-    scores = scores.assign(failed_component=np.where(scores.score < 0.5, component, ""), explaining_shift=shift)
+    scores = scores.assign(failed_check=np.where(scores.score < 0.5, component, ""), estimated_lag=shift)
     page = text_of(write_report(read_report_input(written(scores, tmp_path)), tmp_path / "r.html").read_text())
     assert page.count(words) == 1
 
@@ -79,7 +79,7 @@ def test_a_doubtful_episode_says_what_it_is_taken_for(
 def test_weights_that_change_nothing_are_called_so(table: EpisodeTable, tmp_path: Path) -> None:
     evidence = read_report_input(written(scores_of(table, {}), tmp_path))
     page = text_of(write_report(evidence, tmp_path / "r.html", table=table).read_text())
-    assert "The weights change next to nothing" in page and "No episode is doubtful" in page
+    assert "The weights change next to nothing" in page and "No episode is flagged" in page
 
 
 def test_few_episodes_have_no_scale(tmp_path: Path) -> None:
@@ -121,8 +121,8 @@ def test_known_faults_are_measured_against_fault_free_episodes(table: EpisodeTab
         (lambda s: s.assign(weight=-1.0), "the weight of frame 0 is -1.0"),
         (lambda s: s.assign(weight=0.0), "every weight is 0"),
         (lambda s: s.drop(columns="weight"), "lacks the column 'weight'"),
-        (lambda s: s.assign(failed_view=3), "column 'failed_view' is int64, not text"),
-        (lambda s: s.assign(view_action="x"), "not numbers"),
+        (lambda s: s.assign(failed_element=3), "column 'failed_element' is int64, not text"),
+        (lambda s: s.assign(score_action="x"), "not numbers"),
         (lambda s: s[:0], "has no rows"),
     ],
 )
@@ -166,7 +166,7 @@ def test_a_plot_of_state_and_action_stands_where_there_are_no_pixels(table: Epis
 
 def test_names_and_instructions_are_escaped(table: EpisodeTable, tmp_path: Path) -> None:
     hostile = "</script><img src=x onerror=alert(1)>"
-    scores = scores_of(table, {1: 0.1}).assign(failed_view=hostile, source=hostile, fault=hostile)
+    scores = scores_of(table, {1: 0.1}).assign(failed_element=hostile, source=hostile, fault=hostile)
     evidence = read_report_input(written(scores, tmp_path))
     evil = EpisodeTable(**{**vars(table), "tasks": (hostile,) * 3, "source": hostile})
     page = write_report(evidence, tmp_path / "r.html", table=evil, dataset=f"data/'{hostile}").read_text()

@@ -55,8 +55,8 @@ def scores_of(episodes: int, seed: int = 0) -> pd.DataFrame:
             "score": z,
             "weight": 0.25 + 3.75 / (1 + np.exp(-(z - 0.5) / 0.08)),
             "valid": np.tile(np.arange(FRAMES) < FRAMES - 16, episodes),
-            "view_action": z,
-            "failed_view": np.where(z < 0.5, HOSTILE, ""),
+            "score_action": z,
+            "failed_element": np.where(z < 0.5, HOSTILE, ""),
             "fault": np.where(np.isin(episode, bad), "noise", ""),
         }
     )

@@ -21,9 +21,8 @@ from vision_helpers import pictures_batch, seeing
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.runs.memory import BYTES_TRAINED, activation_bytes, state_bytes
-from hf_ptr.scoring import action_noise as jitter
+from hf_ptr.scoring import action_noise, novelty, transitions
 from hf_ptr.scoring import cross_fitting as crossfitting
-from hf_ptr.scoring import novelty, transitions
 from hf_ptr.scoring.fit import fit_scores
 from hf_ptr.training.batch import model_inputs
 from hf_ptr.training.ptr_model import build_ptr_model
@@ -100,10 +99,10 @@ def test_a_step_takes_what_was_foretold(metaworld_dataset: Path, tmp_path: Path)
 
 def test_a_fit_of_scores_holds_few_numbers_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     # A pass is a fold of the fewer episodes.
-    for module in (crossfitting, jitter, novelty, transitions):
+    for module in (crossfitting, action_noise, novelty, transitions):
         monkeypatch.setattr(module, "ROWS_A_PASS", 128)
     monkeypatch.setattr(novelty, "SEARCHED", 256)
-    monkeypatch.setattr(jitter, "HELD", 1024)
+    monkeypatch.setattr(action_noise, "HELD", 1024)
     sizes, tensors, arrays = (20, 60), [], []
     # The first is not counted: what is made once, whatever the size, is made there.
     for episodes in (sizes[0], *sizes):

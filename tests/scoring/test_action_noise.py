@@ -11,7 +11,7 @@ from data_helpers import drifting_table
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.scoring.action_noise import JITTER, jitter_distance, tremor
+from hf_ptr.scoring.action_noise import ACTION_NOISE, action_noise_scores, tremor
 from hf_ptr.scoring.calibration import FAILED
 from hf_ptr.scoring.transitions import cut_transitions
 
@@ -29,12 +29,12 @@ def moving(noise: dict[int, float], positions: bool = False) -> EpisodeTable:
 
 def distances(table: EpisodeTable, chunk_size: int = 16, target_offset: int = 16) -> dict[str, torch.Tensor]:
     cut = cut_transitions(ChunkDataset(table, chunk_size=chunk_size, target_offset=target_offset))
-    return jitter_distance(cut, torch.zeros(12, dtype=torch.int64), torch.Generator().manual_seed(0))
+    return action_noise_scores(cut, torch.zeros(12, dtype=torch.int64), torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("positions", [False, True])
 def test_noise_is_found_whatever_actions_mean(positions: bool) -> None:
-    z = distances(moving({0: 0.3, 1: 1.0, 2: 0.03}, positions))[JITTER].reshape(12, -1)
+    z = distances(moving({0: 0.3, 1: 1.0, 2: 0.03}, positions))[ACTION_NOISE].reshape(12, -1)
     assert (z[:2] < FAILED).all()
     # A tenth of the noise made on purpose is no fault, and steady hands are none.
     assert (z[2:] > 0.75).all()
@@ -57,12 +57,12 @@ def test_a_slip_and_a_stop_are_no_tremor() -> None:
 
 def test_where_every_hand_trembles_nobody_is_blamed() -> None:
     z = distances(moving(dict.fromkeys(range(12), 1.0)))
-    assert (z[JITTER].reshape(12, -1).mean(dim=1) > FAILED).all()
+    assert (z[ACTION_NOISE].reshape(12, -1).mean(dim=1) > FAILED).all()
 
 
 def test_what_fills_up_a_chunk_past_the_end_is_no_steadiness() -> None:
     # Of 76 chunks of 60 frames 21 lie within their episode of 80: what the others are filled up with is steady.
-    z = distances(moving({0: 0.3, 1: 1.0}), chunk_size=60, target_offset=4)[JITTER].reshape(12, 76)
+    z = distances(moving({0: 0.3, 1: 1.0}), chunk_size=60, target_offset=4)[ACTION_NOISE].reshape(12, 76)
     assert (z[:2] < FAILED).all() and (z[2:] > 0.75).all()
     # Those say what the others of their episode do.
     torch.testing.assert_close(z[:, 21:], z[:, 21:22].expand(-1, 55))

@@ -19,14 +19,14 @@ from hf_ptr.errors import InputError
 from hf_ptr.functional import effective_sample_size
 from hf_ptr.scoring import calibration as C
 from hf_ptr.scoring import cross_fitting as crossfitting
-from hf_ptr.scoring.action_noise import JITTER
+from hf_ptr.scoring.action_noise import ACTION_NOISE
 from hf_ptr.scoring.fit import FittedScores, fit_scores
-from hf_ptr.scoring.identification_heads import GUARD, TransitionViews
+from hf_ptr.scoring.identification_heads import GUARD, IdentificationHeads
 from hf_ptr.scoring.novelty import context_novelty, owed_to_novelty
 from hf_ptr.scoring.transitions import Transitions, cut_transitions
 
 COLUMNS = ["index", "episode_index", "frame_index", "task_index", "source", "score", "weight", "valid", "scorer"]
-VIEW_COLUMNS = ["view_consequence", "view_action", "view_instruction", "failed_view"]
+ELEMENT_COLUMNS = ["score_next_observation", "score_action", "score_instruction", "failed_element"]
 
 
 def fit(table: EpisodeTable, **changes: Any) -> pd.DataFrame:
@@ -118,7 +118,7 @@ def test_the_floor_holds_whatever_is_milder(pairs: list[tuple[float, float]]) ->
 
 
 def test_one_failing_view_suffices() -> None:
-    z, which = C.least({"consequence": torch.tensor([1.0, 1.0]), "instruction": torch.tensor([1.1, -0.1])})
+    z, which = C.least({"next_observation": torch.tensor([1.0, 1.0]), "instruction": torch.tensor([1.1, -0.1])})
     torch.testing.assert_close(z, torch.tensor([1.0, -0.1]))
     assert which.tolist() == [0, 1]
     good, bad = C.calibrated_weight(z).tolist()
@@ -162,18 +162,18 @@ def test_a_view_that_cannot_see_its_own_fault_proves_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("below", "trust"), [(500, 0.0), (600, 0.0), (675, 0.5), (745, 0.967), (755, 1.0), (1000, 1.0)]
+    ("below", "reliability"), [(500, 0.0), (600, 0.0), (675, 0.5), (745, 0.967), (755, 1.0), (1000, 1.0)]
 )
-def test_a_view_is_trusted_as_far_as_it_sees_its_own_fault(below: int, trust: float) -> None:
+def test_a_view_is_trusted_as_far_as_it_sees_its_own_fault(below: int, reliability: float) -> None:
     real = torch.linspace(-1.0, 1.0, 1000)
     faulted = torch.where(torch.arange(1000) < below, -0.5, 0.5)
     group = torch.zeros(1000, dtype=torch.int64)
     scale = C.fit_scale(real, faulted, group, 1)
-    assert scale.trust.item() == pytest.approx(trust, abs=0.01)
+    assert scale.reliability.item() == pytest.approx(reliability, abs=0.01)
     z = scale.distance(torch.linspace(-90.0, 90.0, 1000), torch.arange(1000), group)
     assert bool((z.diff() >= 0).all())
     # One that is trusted in part says at most that a sample is like a fault.
-    assert z.min().item() == pytest.approx(-C.DISTANCE_LIMIT if trust == 1.0 else 1.0 - trust, abs=0.01)
+    assert z.min().item() == pytest.approx(-C.DISTANCE_LIMIT if reliability == 1.0 else 1.0 - reliability, abs=0.01)
 
 
 def test_a_missing_score_is_no_evidence() -> None:
@@ -189,7 +189,7 @@ def test_a_group_with_enough_episodes_has_its_own_scale() -> None:
     group = torch.arange(60) % 2
     real = torch.where(group == 0, 1.0, 5.0)
     scale = C.fit_scale(real, real - 1.0, group, 2)
-    assert scale.trust.tolist() == [1.0, 1.0]
+    assert scale.reliability.tolist() == [1.0, 1.0]
     assert scale.good[0] < scale.good[1] and scale.fault[0] < scale.fault[1]
     one = C.fit_scale(real[:10], real[:10] - 6.0, group[:10], 2)
     assert one.good[0] == one.good[1]
@@ -222,7 +222,7 @@ def transitions(count: int, instructions: int = 3) -> Transitions:
     return Transitions(some(5), some(6), some(4), some(4), number % instructions, number // 4, number % 4 * GUARD)
 
 
-def scores(heads: TransitionViews, samples: Transitions, known: list[bool]) -> dict[str, torch.Tensor]:
+def scores(heads: IdentificationHeads, samples: Transitions, known: list[bool]) -> dict[str, torch.Tensor]:
     some = samples.action[:, None].expand(-1, 2, -1) + 1.0
     usable = torch.ones(len(samples), 2, dtype=torch.bool)
     usable[0] = False
@@ -230,22 +230,22 @@ def scores(heads: TransitionViews, samples: Transitions, known: list[bool]) -> d
 
 
 def test_what_a_view_is_given_does_not_hold_what_it_identifies() -> None:
-    heads, samples = TransitionViews(5, 6, 4, 3), transitions(12)
+    heads, samples = IdentificationHeads(5, 6, 4, 3), transitions(12)
     before = heads.queries(samples)
     after = heads.queries(dataclasses.replace(samples, action=samples.action + 1.0))
     torch.testing.assert_close(after["action"], before["action"])
-    assert not torch.allclose(after["consequence"], before["consequence"])
+    assert not torch.allclose(after["next_observation"], before["next_observation"])
     after = heads.queries(
-        dataclasses.replace(samples, consequence=samples.consequence + 1.0, change=samples.change + 1)
+        dataclasses.replace(samples, next_observation=samples.next_observation + 1.0, change=samples.change + 1)
     )
-    torch.testing.assert_close(after["consequence"], before["consequence"])
+    torch.testing.assert_close(after["next_observation"], before["next_observation"])
     after = heads.queries(dataclasses.replace(samples, instruction=(samples.instruction + 1) % 3))
     torch.testing.assert_close(after["instruction"], before["instruction"])
 
 
 def test_scores_are_missing_where_there_is_nothing_to_tell_apart() -> None:
     torch.manual_seed(0)
-    heads, samples = TransitionViews(5, 6, 4, 3), transitions(12)
+    heads, samples = IdentificationHeads(5, 6, 4, 3), transitions(12)
     found = scores(heads, samples, [True, True, False])
     assert bool(found["action/shift"][0].isnan().all()) and bool(found["action/shift"][1:].isfinite().all())
     assert found["instruction/pool"].isnan().tolist() == (samples.instruction == 2).tolist()
@@ -253,12 +253,12 @@ def test_scores_are_missing_where_there_is_nothing_to_tell_apart() -> None:
     # One episode alone has no other to be told from.
     alone = scores(heads, samples.take(torch.arange(4)), [True, True, True])
     assert bool(alone["action/pool"].isnan().all())
-    assert "instruction" not in TransitionViews(5, 6, 4, 1).views
+    assert "instruction" not in IdentificationHeads(5, 6, 4, 1).views
 
 
 def test_a_near_time_of_the_same_episode_is_no_negative() -> None:
     torch.manual_seed(0)
-    heads, samples = TransitionViews(5, 6, 4, 1), transitions(4)
+    heads, samples = IdentificationHeads(5, 6, 4, 1), transitions(4)
     near = dataclasses.replace(samples, time=torch.zeros_like(samples.time))
     assert heads.losses(near)["action"].item() == 0.0
     assert heads.losses(samples)["action"].item() > 0.0
@@ -278,25 +278,25 @@ def test_folds_split_the_episodes_by_their_id_alone() -> None:
 def test_no_episode_is_scored_by_heads_that_have_trained_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[int, set[int]] = {}
     scored: list[tuple[set[int], set[int]]] = []
-    losses, score = TransitionViews.losses, TransitionViews.scores
+    losses, score = IdentificationHeads.losses, IdentificationHeads.scores
 
-    def spy_losses(self: TransitionViews, samples: Transitions, *args: Any) -> dict[str, torch.Tensor]:
+    def spy_losses(self: IdentificationHeads, samples: Transitions, *args: Any) -> dict[str, torch.Tensor]:
         seen.setdefault(id(self), set()).update(samples.episode.tolist())
         return losses(self, samples, *args)
 
-    def spy_scores(self: TransitionViews, samples: Transitions, pool: Transitions, **kwargs: Any) -> Any:
+    def spy_scores(self: IdentificationHeads, samples: Transitions, pool: Transitions, **kwargs: Any) -> Any:
         # The heads may be freed and their id used again: what they have seen belongs to those alive now.
         scored.append((seen[id(self)], {*samples.episode.tolist(), *pool.episode.tolist()}))
         return score(self, samples, pool, **kwargs)
 
     train = crossfitting.train_heads
 
-    def fresh(*args: Any) -> TransitionViews:
+    def fresh(*args: Any) -> IdentificationHeads:
         seen.clear()
         return train(*args)
 
-    monkeypatch.setattr(TransitionViews, "losses", spy_losses)
-    monkeypatch.setattr(TransitionViews, "scores", spy_scores)
+    monkeypatch.setattr(IdentificationHeads, "losses", spy_losses)
+    monkeypatch.setattr(IdentificationHeads, "scores", spy_scores)
     monkeypatch.setattr(crossfitting, "train_heads", fresh)
     fit(drifting_table([LENGTH] * 12), steps=4)
     assert scored and all(trained and not trained & held_out for trained, held_out in scored)
@@ -309,11 +309,11 @@ def test_the_frame_is_a_score_file_and_depends_on_the_seed_alone() -> None:
     torch.rand(3)
     pd.testing.assert_frame_equal(first, fit(table))
     assert not np.array_equal(first["score"], other["score"]) and first["scorer"][0] != other["scorer"][0]
-    assert list(first.columns) == [*COLUMNS, *VIEW_COLUMNS, "failed_component", "explaining_shift"]
-    assert set(first["explaining_shift"]) <= set(crossfitting.SHIFTS)
+    assert list(first.columns) == [*COLUMNS, *ELEMENT_COLUMNS, "failed_check", "estimated_lag"]
+    assert set(first["estimated_lag"]) <= set(crossfitting.SHIFTS)
     np.testing.assert_array_equal(first["index"], table.frame_id)
     np.testing.assert_array_equal(first["valid"], first["frame_index"] < LENGTH - 8)
-    numbers = first[["score", "weight", *VIEW_COLUMNS[:3]]].to_numpy()
+    numbers = first[["score", "weight", *ELEMENT_COLUMNS[:3]]].to_numpy()
     assert np.isfinite(numbers).all()
     assert first["weight"].between(C.W_MIN - 1e-5, C.W_MAX + 1e-5).all()
 
@@ -355,23 +355,23 @@ def test_wrong_actions_get_less_weight() -> None:
     mean = scores.groupby("episode_index")["weight"].mean()
     bad = np.isin(mean.index - 7, wrong)
     assert mean[bad].mean() < 1.5 and mean[bad].max() < mean[~bad].median() - 1.0 and mean[~bad].median() > 3.5
-    failed = scores[scores["episode_index"].isin(mean.index[bad])]["failed_view"]
+    failed = scores[scores["episode_index"].isin(mean.index[bad])]["failed_element"]
     assert (failed != "").mean() > 0.75
-    component = scores[scores["episode_index"].isin(mean.index[bad])]["failed_component"]
-    assert set(component.str.split("/").str[0][component != ""]) <= {"action", "consequence", "instruction"}
+    component = scores[scores["episode_index"].isin(mean.index[bad])]["failed_check"]
+    assert set(component.str.split("/").str[0][component != ""]) <= {"action", "next_observation", "instruction"}
     assert (component != "").mean() > 0.5
 
 
 def test_a_single_task_leaves_the_instruction_out() -> None:
     scores = fit(drifting_table([LENGTH] * 8, tasks=1))
-    assert scores["view_instruction"].isna().all()
+    assert scores["score_instruction"].isna().all()
     assert np.isfinite(scores[["score", "weight"]].to_numpy()).all()
-    assert not (scores["failed_view"] == "instruction").any()
+    assert not (scores["failed_element"] == "instruction").any()
 
 
 def test_instructions_that_occur_once_prove_nothing() -> None:
     scores = fit(drifting_table([LENGTH] * 8, tasks=8))
-    assert not (scores["failed_view"] == "instruction").any()
+    assert not (scores["failed_element"] == "instruction").any()
     assert np.isfinite(scores[["score", "weight"]].to_numpy()).all()
 
 
@@ -381,7 +381,7 @@ def test_the_floor_is_paid_by_chunks_whose_one_fault_is_a_tremor() -> None:
     cut = cut_transitions(ChunkDataset(table, chunk_size=8, target_offset=8))
     good, wrong = cut.episode < 3, cut.episode >= 6
     trembles = ~good & (cut.episode < 9)
-    distances = {"action/pool": torch.where(wrong, 0.0, 1.0), JITTER: torch.where(trembles, 0.0, 1.0)}
+    distances = {"action/pool": torch.where(wrong, 0.0, 1.0), ACTION_NOISE: torch.where(trembles, 0.0, 1.0)}
     shift = torch.zeros(12, dtype=torch.int64)
     found = FittedScores(table, cut, distances, shift, "none", C.W_MIN, C.W_MAX).frame()
     weight = torch.tensor(found.weight[found.valid].to_numpy())
@@ -407,7 +407,7 @@ def test_frames_without_a_target_do_not_take_the_samples_below_their_floor() -> 
 def test_an_episode_that_no_shift_explains_has_none() -> None:
     # Of three chunks no shift stays within the episode.
     scores = fit(drifting_table([LENGTH] * 6 + [11] * 6), steps=2)
-    shift = scores.groupby("episode_index")["explaining_shift"].first().to_numpy()
+    shift = scores.groupby("episode_index")["estimated_lag"].first().to_numpy()
     assert set(shift[6:]) == {0} and 0 not in shift[:6]
 
 

@@ -157,7 +157,7 @@ def test_samples_are_what_their_frames_hold() -> None:
     # The last chunk of an episode is cut off by its end, and filled up with zeros.
     assert not batch["action_mask"].all() or bool(whole.action.isfinite().all())
     observed = cut.observed[0].scale_(batch["next_observation"])
-    assert torch.equal(observed, whole.consequence)
+    assert torch.equal(observed, whole.next_observation)
 
 
 def test_the_command_goes_on_and_leaves_nothing_but_the_scores(

@@ -10,20 +10,20 @@ import numpy as np
 import pandas as pd
 
 from hf_ptr.metrics.figures import auroc
-from hf_ptr.report.inputs import VIEW, ReportInput
+from hf_ptr.report.inputs import SCORE_PREFIX, ReportInput
 from hf_ptr.scoring.config import FAILED, MIN_GROUP
 
 # What a view that fails says of an episode.
-VIEW_FAILS = {
+ELEMENT_FAILS = {
     "action": "the actions do not go with what was observed before and after them: late, noisy, or of another motion",
-    "consequence": "what was observed afterwards does not follow from what was done",
+    "next_observation": "what was observed afterwards does not follow from what was done",
     "instruction": "the instruction is not that of what was done",
 }
 # What a component of a view that fails takes the episode for.
-COMPONENT_SAYS = {
+CHECK_CAUSES = {
     "action/pool": "its actions are taken for those of other episodes",
-    "action/jitter": "its actions tremble from frame to frame, as with noise on them",
-    "consequence/pool": "what followed is taken for what followed in other episodes",
+    "action/noise": "its actions tremble from frame to frame, as with noise on them",
+    "next_observation/pool": "what followed is taken for what followed in other episodes",
     "instruction/pool": "what was done is taken for what another instruction asks for",
 }
 # An effective sample size above this share, and all weights at a bound in more than this share, are as if there were
@@ -63,7 +63,7 @@ class FoundFault:
         episodes: that carry it.
         auroc: the probability that an episode without any fault has a higher mean score than one with this; None
             where there is none of either.
-        named: of those among them that are doubtful, by the view that fails.
+        named: of those among them that are flagged, by the view that fails.
     """
 
     name: str
@@ -72,9 +72,9 @@ class FoundFault:
     named: dict[str, int]
 
 
-def doubt_threshold(evidence: ReportInput) -> float:
+def flag_threshold(evidence: ReportInput) -> float:
     """
-    The mean weight below which an episode is doubtful: half-way between the bounds where the score is calibrated (its
+    The mean weight below which an episode is flagged: half-way between the bounds where the score is calibrated (its
     distance is then below one half), below the weight of plain training, 1, elsewhere.
     """
     low, high = evidence.bounds
@@ -83,15 +83,15 @@ def doubt_threshold(evidence: ReportInput) -> float:
 
 def summarise_episodes(evidence: ReportInput) -> pd.DataFrame:
     """
-    One row an episode, by id: `frames weight score least task_index source failed component explaining_shift fault
-    doubtful`, and the mean of each `view_*`.
+    One row an episode, by id: `frames weight score least task_index source failed check estimated_lag fault
+    flagged`, and the mean of each `score_*`.
 
-    `least` is the least weight of its chunks. `failed` is the view that fails most often in it, of a doubtful episode
+    `least` is the least weight of its chunks. `failed` is the view that fails most often in it, of a flagged episode
     the view of least mean where no chunk says so; "" where none fails.
     """
     scores = evidence.scores
     assert scores is not None
-    views = [name for name in scores if name.startswith(VIEW)]
+    views = [name for name in scores if name.startswith(SCORE_PREFIX)]
     groups = scores.groupby("episode_index", sort=True)
     table = groups.agg(
         frames=("weight", "size"),
@@ -100,30 +100,30 @@ def summarise_episodes(evidence: ReportInput) -> pd.DataFrame:
         least=("weight", "min"),
         **{view: (view, "mean") for view in views},
     )
-    for name, default in (("task_index", 0), ("source", ""), ("fault", ""), ("explaining_shift", 0)):
+    for name, default in (("task_index", 0), ("source", ""), ("fault", ""), ("estimated_lag", 0)):
         table[name] = groups[name].first() if name in scores else default
-    table["doubtful"] = table.weight < doubt_threshold(evidence)
+    table["flagged"] = table.weight < flag_threshold(evidence)
     table["failed"] = ""
-    table["component"] = ""
-    for column, into in (("failed_view", "failed"), ("failed_component", "component")):
+    table["check"] = ""
+    for column, into in (("failed_element", "failed"), ("failed_check", "check")):
         if column in scores:
             named = scores[scores[column] != ""].groupby("episode_index")[column]
             said = named.agg(lambda names: names.mode()[0])
             table.loc[said.index, into] = said
     if views:
-        silent = table.doubtful & (table.failed == "")
+        silent = table.flagged & (table.failed == "")
         lowest = table.loc[silent, views].dropna(axis=1, how="all")
         if len(lowest) and lowest.shape[1]:
-            table.loc[silent, "failed"] = [name.removeprefix(VIEW) for name in lowest.idxmin(axis=1)]
+            table.loc[silent, "failed"] = [name.removeprefix(SCORE_PREFIX) for name in lowest.idxmin(axis=1)]
     return table
 
 
-def taken_for(component: str, shift: int) -> str:
-    """What a doubtful episode is confused with, in words; "" where the scores do not say."""
-    if component == "action/shift" and shift:
+def likely_cause(check: str, shift: int) -> str:
+    """What a flagged episode is confused with, in words; "" where the scores do not say."""
+    if check == "action/shift" and shift:
         where, when = ("later", "late") if shift > 0 else ("earlier", "early")
         return f"the actions of {abs(shift)} frames {where} fit better, as if they had been recorded too {when}"
-    return COMPONENT_SAYS.get(component, "")
+    return CHECK_CAUSES.get(check, "")
 
 
 def shifts(scores: pd.DataFrame, names: Sequence[str]) -> list[Shift]:
@@ -154,7 +154,7 @@ def measure_known_faults(episodes: pd.DataFrame) -> list[FoundFault]:
     found = []
     for name in [*names, *(["any"] if len(names) > 1 else [])]:
         mine = carried.map(len) > 0 if name == "any" else carried.map(lambda held, name=name: name in held)
-        named = episodes.failed[mine & episodes.doubtful].value_counts().to_dict()
+        named = episodes.failed[mine & episodes.flagged].value_counts().to_dict()
         found.append(FoundFault(name, int(mine.sum()), auroc(clean, episodes.score[mine].to_numpy()), named))
     return found
 
@@ -172,7 +172,7 @@ def say_scores(evidence: ReportInput, episodes: pd.DataFrame, by_task: Sequence[
     low, high = evidence.bounds
     valid = scores[scores.valid] if scores.valid.any() else scores
     share = sample_share(scores.weight.to_numpy())
-    doubtful = episodes[episodes.doubtful].sort_values("weight")
+    flagged = episodes[episodes.flagged].sort_values("weight")
     said = []
     top = float((valid.weight >= high - 1e-3 * max(high, 1.0)).mean())
     if evidence.held_out and len(episodes) < MIN_GROUP:
@@ -180,24 +180,24 @@ def say_scores(evidence: ReportInput, episodes: pd.DataFrame, by_task: Sequence[
             f"{len(episodes)} episodes are too few for a scale (at least {MIN_GROUP}): every weight stands at its "
             "upper bound, whatever the episodes are like."
         )
-    elif share > NO_EFFECT and (top > NO_EFFECT or not len(doubtful)):
+    elif share > NO_EFFECT and (top > NO_EFFECT or not len(flagged)):
         said.append(
             f"The weights change next to nothing: the effective sample size is {share:.1%} of the chunks, so training "
             "with them is plain training."
             + (f" {top:.0%} of the scored chunks stand at the upper bound." if top > 0.5 else "")
         )
-    if len(doubtful):
+    if len(flagged):
         said.append(
-            f"{len(doubtful)} of {len(episodes)} episodes are doubtful (mean weight below "
-            f"{doubt_threshold(evidence):.2f}): {_listed(doubtful.index)}."
+            f"{len(flagged)} of {len(episodes)} episodes are flagged (mean weight below "
+            f"{flag_threshold(evidence):.2f}): {_listed(flagged.index)}."
         )
-        kinds = doubtful.failed[doubtful.failed != ""].value_counts()
+        kinds = flagged.failed[flagged.failed != ""].value_counts()
         for view, count in kinds.items():
-            which = "all" if count == len(doubtful) > 1 else str(count)
-            said.append(f"In {which} of them {VIEW_FAILS.get(str(view), f'the view {view} does not fit')}.")
+            which = "all" if count == len(flagged) > 1 else str(count)
+            said.append(f"In {which} of them {ELEMENT_FAILS.get(str(view), f'the view {view} does not fit')}.")
     elif evidence.held_out and len(episodes) >= MIN_GROUP:
         said.append(
-            f"No episode is doubtful: none of {len(episodes)} has a mean weight below {doubt_threshold(evidence):.2f}."
+            f"No episode is flagged: none of {len(episodes)} has a mean weight below {flag_threshold(evidence):.2f}."
         )
     others = "take the evidence of their episode" if evidence.held_out else "keep weight 1"
     said.append(

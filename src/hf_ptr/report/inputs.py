@@ -22,12 +22,12 @@ from hf_ptr.data.score_file import SCORES_FILE
 from hf_ptr.errors import InputError, first_line
 from hf_ptr.runs.data_arguments import DataArguments
 from hf_ptr.runs.episodes import select_episodes
-from hf_ptr.scoring.config import VIEWS, W_MAX, W_MIN
+from hf_ptr.scoring.config import ELEMENTS, W_MAX, W_MIN
 from hf_ptr.training.weight_histograms import read_histograms
 
-VIEW = "view_"
-NAMES = ("source", "scorer", "failed_view", "failed_component", "fault")
-OPTIONAL_IDS = ("frame_index", "task_index", "explaining_shift")
+SCORE_PREFIX = "score_"
+NAMES = ("source", "scorer", "failed_element", "failed_check", "fault")
+OPTIONAL_IDS = ("frame_index", "task_index", "estimated_lag")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class ReportInput:
     @property
     def held_out(self) -> bool:
         """Whether each episode was scored by heads that have not seen it."""
-        return self.scores is not None and any(name.startswith(VIEW) for name in self.scores)
+        return self.scores is not None and any(name.startswith(SCORE_PREFIX) for name in self.scores)
 
 
 def read_report_input(place: str | Path) -> ReportInput:
@@ -99,7 +99,7 @@ def read_scores(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         columns: dict[str, Any] = {name: file.integers(name) for name in ("index", "episode_index")}
         columns |= {name: file.integers(name) for name in OPTIONAL_IDS if name in file.names}
         columns |= {name: file.numbers(name, 1)[:, 0].astype(np.float64) for name in ("score", "weight")}
-        views = [f"{VIEW}{view}" for view in VIEWS if f"{VIEW}{view}" in file.names]
+        views = [f"{SCORE_PREFIX}{view}" for view in ELEMENTS if f"{SCORE_PREFIX}{view}" in file.names]
         columns |= {name: _distances(file, name) for name in views}
         columns["valid"] = file.numbers("valid", 1)[:, 0].astype(bool)
         columns |= {name: _texts(file, name) for name in NAMES if name in file.names}

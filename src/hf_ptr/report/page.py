@@ -21,7 +21,7 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.video.decoding import FrameReader
 from hf_ptr.errors import InputError
 from hf_ptr.report import findings, plots
-from hf_ptr.report.inputs import VIEW, ReportInput, require_rows_of
+from hf_ptr.report.inputs import SCORE_PREFIX, ReportInput, require_rows_of
 from hf_ptr.utils.atomic_files import write_text
 
 WORST, BEST = 6, 3
@@ -213,7 +213,7 @@ def _card(
     row, mine = episodes.loc[number], scores[scores.episode_index == number]
     fps = 1.0 if table is None else table.fps
     unit = "frame" if table is None else "seconds"
-    views = {name: mine[name].to_numpy() for name in mine if name.startswith(VIEW)}
+    views = {name: mine[name].to_numpy() for name in mine if name.startswith(SCORE_PREFIX)}
     lines = plots.episode_lines(
         mine.weight.to_numpy(), views, mine.frame_index.to_numpy() / fps, evidence.bounds, unit
     )
@@ -240,22 +240,22 @@ def _card(
 def _reasons(row: pd.Series, mine: pd.DataFrame, fps: float, in_seconds: bool) -> list[str]:
     """Why an episode has its weight, in words."""
     said = []
-    if row.doubtful and row.failed:
-        said.append(f"View “{row.failed}” fails: {findings.VIEW_FAILS.get(row.failed, 'it does not fit')}.")
-        confused = findings.taken_for(row.component, int(row.explaining_shift))
+    if row.flagged and row.failed:
+        said.append(f"View “{row.failed}” fails: {findings.ELEMENT_FAILS.get(row.failed, 'it does not fit')}.")
+        confused = findings.likely_cause(row.check, int(row.estimated_lag))
         if confused:
             said.append(f"Nearest alternative: {confused}.")
     elif row.failed:
-        share = float((mine.failed_view != "").mean())
+        share = float((mine.failed_element != "").mean())
         said.append(f"Fits as a whole; in {share:.0%} of its chunks the view “{row.failed}” does not.")
-    elif row.doubtful:
+    elif row.flagged:
         said.append("Low weight, and the score file does not say which view failed.")
     else:
         said.append("Nothing fails.")
     for name in mine:
-        if name.startswith(VIEW) and np.isfinite(row[name]):
+        if name.startswith(SCORE_PREFIX) and np.isfinite(row[name]):
             said.append(
-                f"{name.removeprefix(VIEW)}: distance {row[name]:.2f} (0 as a faulty episode, 1 as a good one)."
+                f"{name.removeprefix(SCORE_PREFIX)}: score {row[name]:.2f} (0 as a faulty episode, 1 as a good one)."
             )
     lowest = mine.loc[mine.weight.idxmin()]
     if mine.weight.max() - mine.weight.min() > 0.05:
@@ -327,8 +327,8 @@ def _rows(
         "task": [tasks.index(task_names[number]) for number in episodes.task_index.tolist()],
         "curves": curves,
         "bounds": [low, high],
-        "threshold": round(findings.doubt_threshold(evidence), 3),
-        "dropped": [int(number) for number in episodes.index[episodes.doubtful]],
+        "threshold": round(findings.flag_threshold(evidence), 3),
+        "dropped": [int(number) for number in episodes.index[episodes.flagged]],
         "command": delete_command(dataset),
     }
 
@@ -341,8 +341,8 @@ def _side_by_side(both: Sequence[ReportInput]) -> list[tuple[str, str, str]]:
     rows.append(
         ("effective sample size / n", ["–" if w is None else f"{findings.sample_share(w):.2f}" for w in scored])
     )
-    doubtful = [None if one.scores is None else int(findings.summarise_episodes(one).doubtful.sum()) for one in both]
-    rows.append(("doubtful episodes", ["–" if number is None else str(number) for number in doubtful]))
+    flagged = [None if one.scores is None else int(findings.summarise_episodes(one).flagged.sum()) for one in both]
+    rows.append(("flagged episodes", ["–" if number is None else str(number) for number in flagged]))
     for metric, (title, _) in CURVES.items():
         ends = [findings.series(one.log, metric) for one in both]
         if any(ends):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.hub.plots import draw_weights
-from hf_ptr.report.inputs import VIEW
+from hf_ptr.report.inputs import SCORE_PREFIX
 
 # Stand-ins that no other colour of a picture equals; the page's own colours take their place, light or dark.
 INK, MUTED, FIRST, SECOND, THIRD = "#010203", "#010204", "#010205", "#010206", "#010207"
@@ -40,7 +40,7 @@ STYLE: Any = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
 }
-VIEW_COLORS = {"action": FIRST, "consequence": SECOND, "instruction": THIRD}
+ELEMENT_COLORS = {"action": FIRST, "next_observation": SECOND, "instruction": THIRD}
 # Dimensions of a vector that a plot shows: those that move most.
 MOST_LINES = 8
 JPEG_QUALITY = 72
@@ -98,15 +98,17 @@ def episode_lines(
         if shown:
             below = axes[1]
             for name, values in shown.items():
-                short = name.removeprefix(VIEW)
-                below.plot(seconds, values, color=VIEW_COLORS.get(short, INK), label=short, linewidth=1.4)
+                short = name.removeprefix(SCORE_PREFIX)
+                below.plot(seconds, values, color=ELEMENT_COLORS.get(short, INK), label=short, linewidth=1.4)
             below.axhline(0.5, color=MUTED, linewidth=1, linestyle=":")
             values = np.concatenate([*shown.values(), [0.0, 1.0]])
             below.set(ylabel="distance", ylim=(np.nanmin(values) - 0.08, np.nanmax(values) + 0.08))
             below.legend(loc="lower left", bbox_to_anchor=(0.0, 0.98), ncols=3, borderaxespad=0.0)
         axes[-1].set(xlabel=unit)
         spoken = f"Weight along the episode: mean {weight.mean():.2f}, from {weight.min():.2f} to {weight.max():.2f}"
-        spoken += "".join(f"; {name.removeprefix(VIEW)} distance {np.nanmean(v):.2f}" for name, v in shown.items())
+        spoken += "".join(
+            f"; {name.removeprefix(SCORE_PREFIX)} score {np.nanmean(v):.2f}" for name, v in shown.items()
+        )
         return _svg(figure, spoken)
 
 

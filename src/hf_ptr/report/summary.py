@@ -79,7 +79,7 @@ class ScoreSummary:
 
         Returns:
             `scores` (the file), `frames`, `with_target`, `mean_score`, `mean_weight`, `ess` (effective sample size
-            over n), `episodes` (each with `episode task_index weight score failed doubtful`, least weight first), and
+            over n), `episodes` (each with `episode task_index weight score failed flagged`, least weight first), and
             `faults`, where some are known (each with `fault episodes auroc`).
         """
         episodes = pd.concat(self._episodes)
@@ -97,7 +97,7 @@ class ScoreSummary:
                     "weight": float(row.weight),
                     "score": float(row.score),
                     "failed": str(row.failed),
-                    "doubtful": bool(row.doubtful),
+                    "flagged": bool(row.flagged),
                 }
                 for number, row in episodes.sort_values("weight", kind="stable").iterrows()
             ],

@@ -14,10 +14,10 @@ from torch import Tensor
 from hf_ptr.scoring.calibration import SHRINKAGE, episode_mean, fit_scale
 from hf_ptr.scoring.transitions import FAULT_STRIDE, ROWS_A_PASS, Cut
 
-JITTER = "action/jitter"
+ACTION_NOISE = "action/noise"
 # The noise made on purpose, in root mean square deviations of an action dimension around its chunk's mean: that is the
 # size of the movement, whether actions are displacements or positions. Where hands tremble anyway it is more.
-FAULT_JITTER = 0.3
+PLANTED_NOISE = 0.3
 # The median size of second differences of white noise, in deviations of the noise.
 OF_WHITE_NOISE = 6**0.5 * 0.6745
 # Values that are held to take their medians.
@@ -34,7 +34,7 @@ def tremor(action: Tensor) -> Tensor:
     return action.diff(n=2, dim=1).abs().median(dim=1).values
 
 
-def jitter_distance(cut: Cut, task: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+def action_noise_scores(cut: Cut, task: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
     """
     The distance `z` of every sample by its tremor alone, `(N,)`, under its name; nothing where chunks are too short.
 
@@ -68,7 +68,7 @@ def jitter_distance(cut: Cut, task: Tensor, generator: torch.Generator) -> dict[
         for place in torch.arange(len(every)).split(ROWS_A_PASS):
             trembled[place] = tremor(chunks(every[place])[..., some])
         usual[some] = trembled.median(dim=0).values / OF_WHITE_NOISE
-    deviation = (FAULT_JITTER**2 * movement / len(every) + usual.square()).sqrt()
+    deviation = (PLANTED_NOISE**2 * movement / len(every) + usual.square()).sqrt()
     again = every[::FAULT_STRIDE]
     noisy = torch.empty(len(again))
     for place in torch.arange(len(again)).split(ROWS_A_PASS):
@@ -78,4 +78,4 @@ def jitter_distance(cut: Cut, task: Tensor, generator: torch.Generator) -> dict[
     good = episode_mean(real, cut.episode, total, SHRINKAGE)
     bad = episode_mean(noisy, cut.episode[again], total, SHRINKAGE)
     scale = fit_scale(good, bad, task, int(task.max()) + 1)
-    return {JITTER: scale.distance(real, cut.episode, task)}
+    return {ACTION_NOISE: scale.distance(real, cut.episode, task)}

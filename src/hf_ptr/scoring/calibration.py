@@ -104,12 +104,12 @@ class Scale:
     Args:
         fault: `f`, `(G,)`, median of the faulted means, nats.
         good: `g`, `(G,)`, upper quantile of the real means, nats.
-        trust: `r`, `(G,)` in [0, 1], how well the component tells its own fault from the data.
+        reliability: `r`, `(G,)` in [0, 1], how well the component tells its own fault from the data.
     """
 
     fault: Tensor
     good: Tensor
-    trust: Tensor
+    reliability: Tensor
 
     def distance(self, score: Tensor, episode: Tensor, group: Tensor) -> Tensor:
         """
@@ -130,14 +130,14 @@ class Scale:
         deviation = (score - mean[episode]).nan_to_num(0.0)
         share = OWN_SHARE * gap.square() / (gap.square() + deviation.square().mean())
         z = ((mean - self.fault[group]) / gap[group])[episode] + (share / gap)[group][episode] * deviation
-        return self.trusted(z, group[episode])
+        return self.limited(z, group[episode])
 
     @property
     def gap(self) -> Tensor:
         """`g - f`, `(G,)` nats; 1 where the component is blind."""
-        return torch.where(self.trust > 0, self.good - self.fault, 1.0)
+        return torch.where(self.reliability > 0, self.good - self.fault, 1.0)
 
-    def trusted(self, z: Tensor, group: Tensor) -> Tensor:
+    def limited(self, z: Tensor, group: Tensor) -> Tensor:
         """
         `1 - r (1 - z)` of distances as far as the component is trusted.
 
@@ -150,10 +150,10 @@ class Scale:
             What is trusted in part says at most that a sample is like a fault, `z >= 0`: where the scale is short,
             noise goes far below.
         """
-        trust = self.trust[group]
+        reliability = self.reliability[group]
         z = z.nan_to_num(1.0).clamp(-DISTANCE_LIMIT, DISTANCE_LIMIT)
-        z = torch.where(trust < 1.0, z.clamp(min=0.0), z)
-        return 1.0 - trust * (1.0 - z)
+        z = torch.where(reliability < 1.0, z.clamp(min=0.0), z)
+        return 1.0 - reliability * (1.0 - z)
 
 
 def fit_scale(real: Tensor, faulted: Tensor, group: Tensor, groups: int) -> Scale:
@@ -166,19 +166,19 @@ def fit_scale(real: Tensor, faulted: Tensor, group: Tensor, groups: int) -> Scal
         group: `(E,)` int64, in `0 .. groups - 1`: the episode's source or task.
         groups: `G`; 1 for one scale for all.
     """
-    fault, good, trust = _ends(real, faulted)
-    faults, goods, trusts = fault.repeat(groups), good.repeat(groups), trust.repeat(groups)
+    fault, good, reliability = _ends(real, faulted)
+    faults, goods, reliabilities = fault.repeat(groups), good.repeat(groups), reliability.repeat(groups)
     for g in range(groups) if groups > 1 else ():
         mine = group == g
         own = faulted[mine]
         count = int((~own.isnan()).sum())
         if count < MIN_GROUP or int((~real[mine].isnan()).sum()) < MIN_GROUP:
             continue
-        own_fault, own_good, trusts[g] = _ends(real[mine], own)
+        own_fault, own_good, reliabilities[g] = _ends(real[mine], own)
         share = count / (count + GROUP_SHRINKAGE)
         faults[g] = share * own_fault + (1.0 - share) * fault
         goods[g] = share * own_good + (1.0 - share) * good
-    return Scale(faults, goods, torch.where(goods > faults, trusts, 0.0))
+    return Scale(faults, goods, torch.where(goods > faults, reliabilities, 0.0))
 
 
 def _ends(real: Tensor, faulted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -188,8 +188,8 @@ def _ends(real: Tensor, faulted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return nothing, nothing, nothing
     fault, good = faulted.median(), real.quantile(GOOD_QUANTILE)
     separation = (faulted < real.median()).float().mean()
-    trust = ((separation - NO_SEPARATION) / (FULL_SEPARATION - NO_SEPARATION)).clamp(0.0, 1.0)
-    return fault, good, torch.where(good > fault, trust, 0.0)
+    reliability = ((separation - NO_SEPARATION) / (FULL_SEPARATION - NO_SEPARATION)).clamp(0.0, 1.0)
+    return fault, good, torch.where(good > fault, reliability, 0.0)
 
 
 def least(distances: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

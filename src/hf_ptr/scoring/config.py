@@ -6,7 +6,7 @@ from __future__ import annotations
 W_MIN = 0.25
 W_MAX = 4.0
 # The elements of a transition that are identified, each with a column of its own.
-VIEWS = ("consequence", "action", "instruction")
+ELEMENTS = ("next_observation", "action", "instruction")
 # The distance at and below which a view counts as failed.
 FAILED = 0.5
 # Episodes, real and faulted, without which there is no scale, of a group or at all.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hf_ptr import functional as F
 from hf_ptr.scoring.calibration import consistent_margin
-from hf_ptr.scoring.identification_heads import ACTION_SHIFT, COMPONENTS, TransitionViews, mean_losses
+from hf_ptr.scoring.identification_heads import ACTION_SHIFT, COMPONENTS, IdentificationHeads, mean_losses
 from hf_ptr.scoring.transitions import FAULT_STRIDE, ROWS_A_PASS, Cut, Transitions, make_faults
 from hf_ptr.utils.safetensors_io import PartCache
 
@@ -115,7 +115,7 @@ def score_round(
 
 
 def score_fold(
-    heads: TransitionViews,
+    heads: IdentificationHeads,
     cut: Cut,
     train: Tensor,
     test: Tensor,
@@ -164,7 +164,7 @@ def train_heads(
     generator: torch.Generator,
     device: torch.device,
     advance: Callable[[int], None],
-) -> TransitionViews:
+) -> IdentificationHeads:
     """
     Heads fitted to episodes drawn in proportion to `weight`; half of a batch's times lie a shift from the others.
 
@@ -176,7 +176,7 @@ def train_heads(
     """
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-        heads = TransitionViews(*cut.sizes, instructions).to(device)
+        heads = IdentificationHeads(*cut.sizes, instructions).to(device)
     optimizer = torch.optim.AdamW(heads.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, steps)
     drawn = min(BATCH_EPISODES, len(episodes))
@@ -204,7 +204,7 @@ def batch_of(cut: Cut, episodes: Tensor, anchors: int, generator: torch.Generato
 
 
 def score_rows(
-    heads: TransitionViews,
+    heads: IdentificationHeads,
     cut: Cut,
     row: Tensor,
     pool: Transitions,

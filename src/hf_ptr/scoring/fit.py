@@ -23,7 +23,7 @@ from hf_ptr.data.episodes import EpisodeTable, data_digest
 from hf_ptr.data.memmap import BLOCK_ROWS
 from hf_ptr.data.score_file import score_file_keys
 from hf_ptr.errors import InputError
-from hf_ptr.scoring.action_noise import JITTER, jitter_distance
+from hf_ptr.scoring.action_noise import ACTION_NOISE, action_noise_scores
 from hf_ptr.scoring.calibration import (
     GOOD_QUANTILE,
     SHRINKAGE,
@@ -33,9 +33,9 @@ from hf_ptr.scoring.calibration import (
     keep_sample_size,
     least,
 )
-from hf_ptr.scoring.config import FAILED, VIEWS, W_MAX, W_MIN
+from hf_ptr.scoring.config import ELEMENTS, FAILED, W_MAX, W_MIN
 from hf_ptr.scoring.cross_fitting import FOLDS, SHIFTS, Scored, folds_of, passes_of, score_round
-from hf_ptr.scoring.identification_heads import ACTION_SHIFT, view_of
+from hf_ptr.scoring.identification_heads import ACTION_SHIFT, element_of
 from hf_ptr.scoring.image_features import picture_features
 from hf_ptr.scoring.novelty import context_novelty, owed_to_novelty
 from hf_ptr.scoring.transitions import Cut, cut_transitions
@@ -99,7 +99,7 @@ def fit_scores(
     generator = torch.Generator().manual_seed(seed)
     novelty = context_novelty(cut, fold, generator)
     task_of = tasks_of(cut)
-    trembling = jitter_distance(cut, task_of, generator)
+    trembling = action_noise_scores(cut, task_of, generator)
     weight = torch.ones(table.num_episodes)
     with progress_bar(progress) as bar:
         task = bar.add_task("fitting scores", total=rounds * (folds * steps + passes_of(cut)))
@@ -238,7 +238,7 @@ class FittedScores:
         w_max: float,
     ):
         self._table, self._cut, self._distances, self._shift, self._scorer = table, cut, distances, shift, scorer
-        self._components = {view: [name for name in distances if view_of(name) == view] for view in VIEWS}
+        self._components = {view: [name for name in distances if element_of(name) == view] for view in ELEMENTS}
         self._usual = {view: self._usual_of(own) for view, own in self._components.items() if own}
         sampled = self._rows_of(slice(None))
         self._score = self._of_all_frames(list(distances), sampled)
@@ -253,9 +253,9 @@ class FittedScores:
         """
         One row a frame, in the order of the dataset: the columns of a score file, and more.
 
-        `score` is the distance `z` of `hf_ptr.scoring.calibration` (0 as a faulty sample, 1 as a good one), `view_*`
-        the same of each view (NaN for one that was left out), `failed_view` the view that lowers the weight, or "",
-        `failed_component` the part of it, and `explaining_shift` by how many frames its actions would have to be late
+        `score` is the distance `z` of `hf_ptr.scoring.calibration` (0 as a faulty sample, 1 as a good one), `score_*`
+        the same of each view (NaN for one that was left out), `failed_element` the view that lowers the weight, or "",
+        `failed_check` the part of it, and `estimated_lag` by how many frames its actions would have to be late
         (early, negative) to explain a failed `action/shift`, 0 where nothing says. Frames without a valid `o_{t+Δ}`
         have `valid` False and their episode's evidence; those of an episode without any have the average.
         """
@@ -289,10 +289,10 @@ class FittedScores:
             "weight": self._weight[rows].numpy(),
             "valid": valid.numpy(),
             "scorer": self._scorer,
-            **{f"view_{view}": values.numpy() for view, values in views.items()},
-            "failed_view": _named(VIEWS, _failing(views)),
-            "failed_component": _named(tuple(self._distances), component),
-            "explaining_shift": self._shift[episodes].repeat_interleave(lengths).numpy(),
+            **{f"score_{view}": values.numpy() for view, values in views.items()},
+            "failed_element": _named(ELEMENTS, _failing(views)),
+            "failed_check": _named(tuple(self._distances), component),
+            "estimated_lag": self._shift[episodes].repeat_interleave(lengths).numpy(),
         }
         return pd.DataFrame(columns)
 
@@ -309,7 +309,7 @@ class FittedScores:
 
     def _forgiving_tremor(self, sampled: Tensor) -> Tensor:
         """The score of who half forgives a tremor: of the faults it alone lies about the right action."""
-        others = [name for name in self._distances if name != JITTER]
+        others = [name for name in self._distances if name != ACTION_NOISE]
         if not others:
             return self._score
         return torch.maximum(self._score, self._of_all_frames(others, sampled).clamp(max=FAILED))

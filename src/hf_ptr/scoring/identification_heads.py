@@ -6,7 +6,7 @@ the action among two kinds of alternatives, each of which makes another of its f
 
 | component | given | identified | among |
 |---|---|---|---|
-| `consequence/pool` | `o_t, a` | `o_{t+Δ}` | other samples |
+| `next_observation/pool` | `o_t, a` | `o_{t+Δ}` | other samples |
 | `action/pool` | `o_t, o_{t+Δ}` | `a` | other samples |
 | `action/shift` | `o_t, o_{t+Δ}` | `a` | the same episode's chunks a few frames earlier and later |
 | `instruction/pool` | `o_t, a, o_{t+Δ}` | `l` | the other instructions |
@@ -23,15 +23,15 @@ import torch
 from torch import Tensor, nn
 
 from hf_ptr import functional as F
-from hf_ptr.scoring.config import VIEWS
+from hf_ptr.scoring.config import ELEMENTS
 from hf_ptr.scoring.transitions import Transitions
 
 # The component whose alternatives are a sample's own chunk some frames earlier and later.
 ACTION_SHIFT = "action/shift"
 # Each component, and the fault made on purpose that shows where a faulty sample lies on it.
 COMPONENTS = {
-    "consequence/pool": "consequence",
-    "action/pool": "foreign",
+    "next_observation/pool": "next_observation",
+    "action/pool": "swapped",
     ACTION_SHIFT: "shifted",
     "instruction/pool": "instruction",
 }
@@ -43,17 +43,17 @@ HIDDEN_SIZE = 128
 EMBEDDING_SIZE = 64
 
 
-def view_of(component: str) -> str:
+def element_of(component: str) -> str:
     """The view that a component belongs to."""
     return component.split("/")[0]
 
 
-class TransitionViews(nn.Module):
+class IdentificationHeads(nn.Module):
     """
     The heads: for each view an encoder of what is given and one of what is identified, and a learned temperature.
 
     Args:
-        context_size, action_size, consequence_size: widths `Dc`, `Da`, `Do`.
+        context_size, action_size, next_observation_size: widths `Dc`, `Da`, `Do`.
         instructions: how many instructions there are; with fewer than two their view is left out.
         hidden_size: width of the two hidden layers.
         embedding_size: `D`.
@@ -63,7 +63,7 @@ class TransitionViews(nn.Module):
         self,
         context_size: int,
         action_size: int,
-        consequence_size: int,
+        next_observation_size: int,
         instructions: int,
         *,
         hidden_size: int = HIDDEN_SIZE,
@@ -82,15 +82,17 @@ class TransitionViews(nn.Module):
                 nn.Linear(hidden_size, embedding_size),
             )
 
-        after = 2 * consequence_size
+        after = 2 * next_observation_size
         self.query_encoders = nn.ModuleDict(
             {
-                "consequence": encoder(context_size + action_size),
+                "next_observation": encoder(context_size + action_size),
                 "action": encoder(context_size + after),
             }
         )
-        self.key_encoders = nn.ModuleDict({"consequence": encoder(consequence_size), "action": encoder(action_size)})
-        self.views = VIEWS if instructions > 1 else VIEWS[:2]
+        self.key_encoders = nn.ModuleDict(
+            {"next_observation": encoder(next_observation_size), "action": encoder(action_size)}
+        )
+        self.views = ELEMENTS if instructions > 1 else ELEMENTS[:2]
         if instructions > 1:
             self.query_encoders["instruction"] = encoder(context_size + action_size + after)
             self.key_encoders["instruction"] = nn.Embedding(instructions, embedding_size)
@@ -100,23 +102,23 @@ class TransitionViews(nn.Module):
     @property
     def components(self) -> tuple[str, ...]:
         """The components that these heads score."""
-        return tuple(component for component in COMPONENTS if view_of(component) in self.views)
+        return tuple(component for component in COMPONENTS if element_of(component) in self.views)
 
     def temperature(self, view: str) -> Tensor:
         """A view's temperature, a scalar of at least `MIN_TEMPERATURE`."""
         return self.log_temperature[view].exp().clamp(min=MIN_TEMPERATURE)
 
-    def queries(self, samples: Transitions, views: Collection[str] = VIEWS) -> dict[str, Tensor]:
+    def queries(self, samples: Transitions, views: Collection[str] = ELEMENTS) -> dict[str, Tensor]:
         """What each view knows, `(N, D)` of unit norm."""
-        after = (samples.consequence, samples.change)
+        after = (samples.next_observation, samples.change)
         given = {
-            "consequence": (samples.context, samples.action),
+            "next_observation": (samples.context, samples.action),
             "action": (samples.context, *after),
             "instruction": (samples.context, samples.action, *after),
         }
         return {view: _unit(self.query_encoders[view](torch.cat(given[view], dim=1))) for view in self._of(views)}
 
-    def keys(self, samples: Transitions, views: Collection[str] = VIEWS) -> dict[str, Tensor]:
+    def keys(self, samples: Transitions, views: Collection[str] = ELEMENTS) -> dict[str, Tensor]:
         """What each view has to identify, `(N, D)` of unit norm."""
         return {view: _unit(self.key_encoders[view](getattr(samples, view))) for view in self._of(views)}
 
@@ -171,7 +173,7 @@ class TransitionViews(nn.Module):
             components: those wanted.
         """
         wanted = [component for component in self.components if component in components]
-        views = {view_of(component) for component in wanted}
+        views = {element_of(component) for component in wanted}
         queries, own, pooled = self.queries(samples, views), self.keys(samples, views), self.keys(pool, views)
         elsewhere = samples.episode[:, None] != pool.episode
         found = {}

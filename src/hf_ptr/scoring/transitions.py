@@ -38,7 +38,7 @@ class Transitions:
     Args:
         context: `o_t` (with the state), `(N, Dc)`.
         action: the chunk, flattened, `(N, Da)`.
-        consequence: `o_{t+Δ}`, `(N, Do)`.
+        next_observation: `o_{t+Δ}`, `(N, Do)`.
         change: `o_{t+Δ} - o_t` on its own scale, `(N, Do)`; what an action does is small beside where it happens.
         instruction: `(N,)` int64.
         episode: `(N,)` integers, any that tell episodes apart.
@@ -47,7 +47,7 @@ class Transitions:
 
     context: Tensor
     action: Tensor
-    consequence: Tensor
+    next_observation: Tensor
     change: Tensor
     instruction: Tensor
     episode: Tensor
@@ -122,7 +122,7 @@ class Cut:
         task_index: `(F,)` int64, the instruction of each of the table's rows.
         change_scale: `(Do,)`, what the change of an observation is divided by.
         action_of: the samples whose actions samples `(…,)` have; None for their own.
-        consequence_of: likewise for what followed.
+        next_observation_of: likewise for what followed.
         instruction_of: the instructions that samples `(n,)` have instead of their own.
     """
 
@@ -139,7 +139,7 @@ class Cut:
     task_index: Tensor
     change_scale: Tensor
     action_of: Callable[[Tensor], Tensor] | None = None
-    consequence_of: Callable[[Tensor], Tensor] | None = None
+    next_observation_of: Callable[[Tensor], Tensor] | None = None
     instruction_of: Callable[[Tensor], Tensor] | None = None
 
     def __len__(self) -> int:
@@ -154,12 +154,14 @@ class Cut:
     def take(self, rows: Tensor) -> Transitions:
         """The transitions of samples `(n,)`."""
         context = self.contexts(rows)
-        consequence = self._consequences(rows if self.consequence_of is None else self.consequence_of(rows))
-        change = (consequence - context[:, : consequence.shape[1]]) / self.change_scale
+        next_observation = self._next_observations(
+            rows if self.next_observation_of is None else self.next_observation_of(rows)
+        )
+        change = (next_observation - context[:, : next_observation.shape[1]]) / self.change_scale
         return Transitions(
             context=context,
             action=self.actions(rows),
-            consequence=consequence,
+            next_observation=next_observation,
             change=change.clamp(-LIMIT, LIMIT),
             instruction=self.instructions(rows),
             episode=self.episode[rows],
@@ -192,7 +194,7 @@ class Cut:
         values = self.acted.raw(step.clamp_(max=last)).masked_fill_(~inside, 0.0)
         return self.acted.scale_(values).mul_(inside).flatten(-2)
 
-    def _consequences(self, rows: Tensor) -> Tensor:
+    def _next_observations(self, rows: Tensor) -> Tensor:
         return _joined(self.observed, self.frames(rows) + self.target_offset)
 
     def change_deviation(self) -> Tensor:
@@ -200,7 +202,7 @@ class Cut:
         count, mean, squares = 0, *torch.zeros(2, self.sizes[2], dtype=torch.float64)
         # The deviations of passes are put together (Chan, Golub and LeVeque 1979), and no change is held.
         for rows in torch.arange(len(self)).split(ROWS_A_PASS):
-            change = (self._consequences(rows) - _joined(self.observed, self.frames(rows))).double()
+            change = (self._next_observations(rows) - _joined(self.observed, self.frames(rows))).double()
             own, total = change.mean(dim=0), count + len(rows)
             squares += (change - own).square().sum(dim=0) + (own - mean).square() * (count * len(rows) / total)
             mean += (own - mean) * (len(rows) / total)
@@ -274,8 +276,8 @@ def make_faults(cut: Cut, episodes: Tensor, known: Tensor, generator: torch.Gene
             donor = donors[cut.episode[rows]]
             return cut.first[donor] + cut.times(rows) % cut.count[donor].clamp(min=1)
 
-        faults["foreign"] = replace(cut, action_of=other)
-        faults["consequence"] = replace(cut, consequence_of=other)
+        faults["swapped"] = replace(cut, action_of=other)
+        faults["next_observation"] = replace(cut, next_observation_of=other)
     choices = torch.nonzero(known).squeeze(1)
     if len(choices) > 1:
         drawn = torch.randint(len(choices) - 1, (total,), generator=generator)

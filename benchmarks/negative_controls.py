@@ -1,9 +1,10 @@
 """What the calibrated weights make of recordings that are uneven and not faulty, where a score may mistake rarity for
 fault: recoveries, hesitation, a minority that solves the task in another way, small datasets, real teleoperation.
 
-    python -m benchmarks.kept [--seeds 3] [--real ../shared/data/g1_bottle]
+    python -m benchmarks.negative_controls [--seeds 3] [--real ../shared/data/g1_bottle]
 
-Recorded or read, scored by `hf-ptr score --fit`'s code, no policy trained. Results in `benchmarks/results/kept.json`.
+Recorded or read, scored by `hf-ptr score`'s code, no policy trained. Results in
+`benchmarks/results/negative_controls.json`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.robustness.report import kept_table
+from benchmarks.robustness.report import negative_controls_table
 from benchmarks.robustness.suites import ROOT, WORK
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
@@ -38,7 +39,7 @@ SETS: dict[str, tuple[int, tuple[str, ...]]] = {
 def recorded(name: str, seed: int) -> Path:
     """The recording of a set, made once."""
     episodes, operators = SETS[name]
-    folder = WORK / "kept" / f"{name.replace(' ', '-')}-{seed}"
+    folder = WORK / "negative_controls" / f"{name.replace(' ', '-')}-{seed}"
     return (
         folder
         if folder.exists()
@@ -96,8 +97,11 @@ def main() -> None:
             runs.append(line(weights_of(table, observation, seed), parts))
         # A set that is not finished leaves the one before as it was.
         sets[name] = runs
-        write_json({"command": f"python -m benchmarks.kept --seeds {options.seeds} --real DIR", "sets": sets}, RESULTS)
-    print(kept_table(sets))
+        write_json(
+            {"command": f"python -m benchmarks.negative_controls --seeds {options.seeds} --real DIR", "sets": sets},
+            RESULTS,
+        )
+    print(negative_controls_table(sets))
 
 
 if __name__ == "__main__":
