@@ -1,4 +1,4 @@
-"""Cards: what they tell, that the Hub's rules hold for all of them, and that no data can write into them."""
+"""Cards: their content, the rules of the Hub, and the escaping of text from the data."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from hub_store import card_complaints
 from huggingface_hub import DatasetCard, ModelCard, ModelCardData
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-from hf_ptr.hub.cards import Facts, Result, component_card, plain, policy_card, score_card, templates
+from hf_ptr.hub.cards import CardFacts, Result, component_card, plain, policy_card, score_card, templates
+from hf_ptr.report.hub_scores import COLUMNS
 from hf_ptr.training.weight_record import BINS, WeightRecord
 
 SUCCESS = Result("success_rate", 0.43, (0.36, 0.5), 200, "Meta-World", "metaworld", {"seed": 0, "max_steps": 300})
 ERROR = Result("action_mse", 0.5, None, 1, "alice/g1", "alice/g1", {"seed": 1})
 
 
-def facts(**changes: Any) -> Facts:
+def facts(**changes: Any) -> CardFacts:
     given: dict[str, Any] = {
         "repo_id": "alice/card",
-        "method": "each chunk counts alike",
+        "method": "all chunks have the same weight",
         "data": {
             "source": "alice/g1",
             "revision": "a" * 40,
@@ -46,9 +47,9 @@ def facts(**changes: Any) -> Facts:
         "base_model": ("alice/base", True),
         "license": "apache-2.0",
         "parts": ["scorer"],
-        "picture": "weights.png",
+        "histogram": "weights.png",
     }
-    return Facts(**{**given, **changes})
+    return CardFacts(**{**given, **changes})
 
 
 CARDS = {
@@ -56,7 +57,7 @@ CARDS = {
     "adapter": lambda given: policy_card(given, {"r": 8, "target_modules": ["q", "v"]}),
     "scorer": lambda given: component_card(given, {"model_type": "ptr_transition_scorer", "hidden_size": 64}),
     "belief": lambda given: component_card(given, {"model_type": "ptr_belief_tokenizer", "num_tokens": 4}),
-    "scores": lambda given: score_card(given, "0a1b", ["failed_element"]),
+    "scores": lambda given: score_card(given, "0a1b", calibrated=True, extra=["failed_element"]),
 }
 
 
@@ -68,7 +69,7 @@ def test_the_hub_accepts_every_card(kind: str, hub: HubServer) -> None:
         "weights": None,
         "sources": (),
     }
-    bare |= {"results": (), "base_model": None, "license": None, "picture": None, "settings": {}, "parts": ()}
+    bare |= {"results": (), "base_model": None, "license": None, "histogram": None, "settings": {}, "parts": ()}
     for given in (facts(), facts(**bare)):
         card: Any = CARDS[kind](given)
         card.validate()
@@ -76,13 +77,13 @@ def test_the_hub_accepts_every_card(kind: str, hub: HubServer) -> None:
         assert card_complaints(text, "dataset" if kind == "scores" else "model") == []
         assert "{{" not in text and "{%" not in text and "None" not in text
         assert ("Limits" in text or "limits" in text) and "2603.16542" in text
-        # The metadata are read back as they were written.
+        # Reading the card returns the metadata that were written.
         again = (DatasetCard if kind == "scores" else ModelCard)(text)
         assert again.data.to_dict() == card.data.to_dict()
     assert hub.requests == ["POST /api/validate-yaml"] * 2
 
 
-def test_the_rules_are_those_that_a_wrong_card_breaks(hub: HubServer) -> None:
+def test_a_wrong_card_breaks_the_rules_of_the_hub(hub: HubServer) -> None:
     wrong = {
         "license: my-own": "license",
         "datasets: [not a name]": "datasets",
@@ -97,7 +98,7 @@ def test_the_rules_are_those_that_a_wrong_card_breaks(hub: HubServer) -> None:
         ModelCard("---\nlicense: my-own\n---\n").validate()
 
 
-def test_results_go_there_and_back_with_their_intervals() -> None:
+def test_results_survive_the_model_index_with_their_intervals() -> None:
     text = str(policy_card(facts()))
     name, results = model_index_to_eval_results(yaml.safe_load(text.split("---")[1])["model-index"])
     assert name == "card" and {result.metric_type for result in results} == {"success_rate", "action_mse"}
@@ -110,7 +111,7 @@ def test_results_go_there_and_back_with_their_intervals() -> None:
     assert isinstance(ModelCard(text).data, ModelCardData)
 
 
-def test_what_a_card_tells() -> None:
+def test_content_of_a_policy_card() -> None:
     text = str(policy_card(facts()))
     for part in (
         "datasets:\n- alice/g1",
@@ -129,11 +130,23 @@ def test_what_a_card_tells() -> None:
     adapter = str(CARDS["adapter"](facts()))
     assert "base_model_relation: adapter" in adapter and "library_name: peft" in adapter and "| `r` | 8 |" in adapter
     local = str(policy_card(facts(base_model=("mine", False), data={**facts().data, "revision": None})))  # type: ignore[dict-item]
-    assert "base_model:" not in local and "datasets:" not in local and "It goes on from `mine`" in local
+    assert "base_model:" not in local and "datasets:" not in local and "Base policy: `mine`" in local
     assert "no licence" in str(policy_card(facts(license=None))).lower()
 
 
-def test_what_the_data_say_cannot_become_markup() -> None:
+def test_the_card_of_a_score_file_states_the_scale_of_its_score() -> None:
+    label_free = str(score_card(facts(), "0a1b", calibrated=True))
+    assert "label-free score without unit; 0 is typical of episodes with a planted fault" in label_free
+    assert "nats" not in label_free and "`weight` is 1" not in label_free
+    published = str(score_card(facts(), "0a1b", calibrated=False))
+    assert "PTR score in nats over chance" in published and "`score` is 0 and `weight` is 1" in published
+    for text in (label_free, published):
+        columns = [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")]
+        assert [name for name in columns if name in COLUMNS] == [name for name in COLUMNS if name in columns]
+        assert {"index", "score", "weight", "valid", "scorer"} <= set(columns)
+
+
+def test_text_from_the_data_cannot_become_markup() -> None:
     evil = '<script>alert("x")</script> | [click](http://x) `code` {{ card_data }}\n# heading'
     data = {**facts().data, "source": evil, "revision": None, "tasks": [evil], "robot_type": evil}  # type: ignore[dict-item]
     corruption = {"protocol": evil, "seed": 4, "episodes": 2, "faults": {evil: 1}}
@@ -143,7 +156,7 @@ def test_what_the_data_say_cannot_become_markup() -> None:
         lines = [line for line in body.splitlines() if "script" in line]
         assert lines, kind
         for line in lines:
-            # Whatever is not between backticks is escaped.
+            # Text outside backticks is escaped.
             outside = "".join(line.split("`")[::2])
             assert "<script" not in outside.replace("\\<", ""), line
         assert "\n# heading" not in body and "library_name: hf-ptr\nlicense" not in body
@@ -157,7 +170,7 @@ def test_the_templates_ship_with_the_package() -> None:
     assert 'model_cards = "hf_ptr/model_cards"' in built
 
 
-def test_the_record_counts_every_weight_and_goes_on() -> None:
+def test_the_weight_record_counts_every_weight_and_resumes() -> None:
     weight, source = torch.tensor([0.25, 1.0, 4.0, 4.0]), torch.tensor([0, 0, 1, 1])
     record = WeightRecord(0.25, 4.0, ("a", "b"), torch.device("cpu"))
     assert record.to_dict() is None
@@ -166,7 +179,7 @@ def test_the_record_counts_every_weight_and_goes_on() -> None:
     again = WeightRecord(0.25, 4.0, ("a", "b"), torch.device("cpu"))
     again.load_state_dict(record.state_dict())
     again.add(weight, source)
-    # As of two processes that have counted the same.
+    # The sum over two processes with equal counts.
     again.reduce(lambda tensor: tensor * 2)
     told = again.to_dict()
     assert sum(again.take_log(lambda tensor: tensor * 2)) == 2 * 11

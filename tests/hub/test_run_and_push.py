@@ -153,7 +153,7 @@ def test_the_card_tells_the_run(told: tuple[Path, Store]) -> None:
         "protocol `hard`, seed 0",
         "| `nce_warmup_steps` | 2 |",
         "| alice/reach | 1.000 | 1.000 | 1.000 |",
-        "![Histogram of the weights that chunks were trained with](weights.png)",
+        "![Histogram of the weights of the chunks](weights.png)",
         "20 optimiser steps",
         f"- torch {torch.__version__}",
         "## Intended use and limits",
@@ -335,7 +335,7 @@ def test_a_recipe_names_dataset_and_policy_of_the_hub(told: tuple[Path, Store], 
     assert hf_ptr("push", tmp_path / "next", "--repo-id", "alice/next").returncode == 0
     card = ModelCard(store.files("alice/next")["README.md"].decode())
     assert (card.data.base_model, card.data.base_model_relation) == ("alice/story", "finetune")
-    assert "It goes on from [alice/story](https://huggingface.co/alice/story)" in card.text
+    assert "Base policy: [alice/story](https://huggingface.co/alice/story)" in card.text
     recipe.write_text(
         yaml.safe_dump({**names, **short, "policy": "alice/story@v9", "output_dir": str(tmp_path / "no")})
     )
@@ -362,7 +362,7 @@ def test_the_hub_is_asked_before_the_data_are_read(tmp_path: Path, hub: HubServe
     for more, message in (
         (wrong[0], "'no/such/name' is no name for a repository"),
         (wrong[1], "no token to write to the Hub with"),
-        (base, "which is not on the Hub: push that first"),
+        (base, "which is not on the Hub; push it first"),
     ):
         with pytest.raises(InputError, match=message):
             run_recipe(RECIPE, [f"{key}={value}" for key, value in {**given, **more}.items()])
@@ -448,7 +448,7 @@ def test_a_card_that_cannot_be_made_ends_no_training(
     (tmp_path / "odd" / "evaluation.json").write_text('{"arms": ')
     trainer.train()
     assert trainer.state.global_step == 2 and "evaluation.json is damaged" in caplog.text
-    assert "the checkpoint could not be pushed, and the training goes on" in caplog.text
+    assert "the checkpoint could not be pushed; the training continues" in caplog.text
     assert not list((tmp_path / "odd").glob("_push-*"))
     trainer.save_model(_internal_call=True)
     with pytest.raises(InputError, match=r"evaluation.json is damaged"):
@@ -485,7 +485,7 @@ def test_an_adapter_names_the_policy_on_the_hub(
 ) -> None:
     out, store = told
     lora = LoraConfig(r=2, target_modules="all-linear")
-    with pytest.raises(InputError, match="which is not on the Hub: push that first"):
+    with pytest.raises(InputError, match="which is not on the Hub; push it first"):
         going_on(str(out), metaworld_dataset, tmp_path / "local", lora, push_to_hub=True)
     assert not (tmp_path / "local").exists() and ("model", "alice/local") not in store.repos
     trainer = going_on("alice/story", metaworld_dataset, tmp_path / "adapter", lora, push_to_hub=True)

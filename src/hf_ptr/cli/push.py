@@ -70,7 +70,7 @@ def push(
         full,
         message=message or f"Push {path.name}",
         revision=revision,
-        said={"license": license},
+        metadata={"license": license},
         results=results,
     )
     typer.echo(f'{full} holds {path} (commit {commit}). Load it: AutoModel.from_pretrained("{full}")')

@@ -1,4 +1,4 @@
-"""The histogram of a run's weights: as a picture for cards, and on the axes of a report."""
+"""The weight histogram, as a PNG for cards and on the axes of a report."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def draw_weights(
     ink: str = "black",
 ) -> None:
     """
-    Draws which share of the chunks was given which weight, with a dotted line at the mean.
+    Draws the histogram of the weights, as shares of the chunks, with a dotted line at the mean.
 
     Args:
-        axis: of matplotlib, to draw on.
+        axis: the matplotlib axes to draw on.
         edges, counts: `(B + 1,)` and `(B,)`.
-        early: the same of a time before, to compare with.
-        colors: of both.
-        ink: of the line.
+        early: edges and counts of an earlier time, for comparison.
+        colors: the colours of the two histograms.
+        ink: the colour of the line.
     """
     drawn = [("late", edges, counts), *([("early", *early)] if early else [])]
     for (name, bounds, found), color in zip(drawn, colors, strict=False):
@@ -43,8 +43,8 @@ def draw_weights(
 
 
 def save_weight_histogram(edges: ArrayLike, counts: ArrayLike, out: Path) -> Path:
-    """Draws it as the PNG `out`."""
-    # Takes a second to import, which whoever only trains need not wait for.
+    """Saves the histogram of [`draw_weights`] as the PNG `out`, and returns `out`."""
+    # Imported here: it takes a second, and training without a card does not need it.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3), layout="constrained")

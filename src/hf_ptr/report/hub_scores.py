@@ -1,4 +1,4 @@
-"""Score files as datasets on the Hub."""
+"""Pushing a score file to the Hub, as a dataset with a card."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ import pandas as pd
 from hf_ptr import __version__
 from hf_ptr.data.lerobot.columns import open_columns
 from hf_ptr.data.score_file import SCORES_FILE
-from hf_ptr.hub.cards import Facts, score_card
+from hf_ptr.hub.cards import CardFacts, score_card
 from hf_ptr.hub.plots import HISTOGRAM_FILE, save_weight_histogram
 from hf_ptr.hub.push import push_files, without_local_paths
 from hf_ptr.hub.repos import HUB_ID
 from hf_ptr.report.findings import sample_share, shifts
-from hf_ptr.report.inputs import read_scores
+from hf_ptr.report.inputs import is_calibrated, read_scores
 from hf_ptr.utils.atomic_files import write_text
 
 COLUMNS = ("index", "episode_index", "frame_index", "task_index", "source", "score", "weight", "valid", "scorer")
+CARD_FILE = "README.md"
 BINS = 40
 
 
 def read_for_push(path: Path) -> pd.DataFrame:
     """
-    A score file that is to be shared, as [`read_scores`] gives it.
+    Reads a score file and checks that it has all columns of the schema.
 
     Raises:
-        InputError: as [`read_scores`], and when a column is missing that others will look for.
+        InputError: as in [`read_scores`]; also if a column is missing.
     """
     scores, _ = read_scores(path)
     with open_columns(path) as file:
@@ -51,19 +52,19 @@ def push_scores(
     Pushes a score file with its card, in one commit.
 
     Args:
-        path: of the file.
-        scores: what it holds.
-        repo_id: of a dataset repository that is there.
-        dataset: Hub id of what was scored; by default the file's `source` where that is one.
-        message: of the commit.
-        revision: the branch; None for the main one.
-        license: its id, for the card.
+        path: the score file.
+        scores: its content, from [`read_for_push`].
+        repo_id: an existing dataset repository.
+        dataset: the Hub id of the scored dataset; default: the `source` of the file, if that is a Hub id.
+        message: the commit message.
+        revision: the branch; None for the main branch.
+        license: the licence id, for the card.
 
     Returns:
-        The commit.
+        The commit hash.
 
     Raises:
-        InputError: when the push fails. Nothing of it is visible then.
+        InputError: the push fails. No part of it is visible then.
     """
     counted = scores[scores["valid"]] if scores["weight"][scores["valid"]].any() else scores
     weight = counted["weight"].to_numpy(dtype=np.float64)
@@ -71,8 +72,8 @@ def push_scores(
     source = str(scores["source"].iloc[0])
     with tempfile.TemporaryDirectory() as made:
         counts, edges = np.histogram(weight, BINS, (low, high if high > low else low + 1.0))
-        picture = save_weight_histogram(edges, counts, Path(made) / HISTOGRAM_FILE)
-        facts = Facts(
+        histogram = save_weight_histogram(edges, counts, Path(made) / HISTOGRAM_FILE)
+        facts = CardFacts(
             repo_id=repo_id,
             data={
                 "source": dataset or source,
@@ -84,23 +85,28 @@ def push_scores(
             sources=[(shift.name, shift.share, shift.weighted) for shift in shifts(counted, list(counted["source"]))],
             versions={"hf-ptr": __version__, "pandas": pd.__version__, "pyarrow": metadata.version("pyarrow")},
             license=license,
-            picture=HISTOGRAM_FILE,
+            histogram=HISTOGRAM_FILE,
         )
         with open_columns(path) as file:
             extra = [name for name in file.names if name not in COLUMNS]
-        card = score_card(facts, ", ".join(sorted(set(scores["scorer"].astype(str)))), extra)
-        readme = Path(made) / "README.md"
+        scorers = ", ".join(sorted(set(scores["scorer"].astype(str))))
+        card = score_card(facts, scorers, calibrated=is_calibrated(scores), extra=extra)
+        readme = Path(made) / CARD_FILE
         write_text(str(card), readme)
-        files = {SCORES_FILE: _public(path, Path(made) / SCORES_FILE), "README.md": readme, HISTOGRAM_FILE: picture}
+        files = {
+            SCORES_FILE: _without_local_path(path, Path(made) / SCORES_FILE),
+            CARD_FILE: readme,
+            HISTOGRAM_FILE: histogram,
+        }
         return push_files(files, repo_id, "dataset", message=message, revision=revision)
 
 
-def _public(path: Path, copy: Path) -> Path:
-    """The file, or a copy that does not say in which folder here the dataset lies."""
+def _without_local_path(path: Path, copy: Path) -> Path:
+    """The file itself, or a copy without the local path of the dataset in its metadata."""
     frame = pd.read_parquet(path)
-    told = without_local_paths(frame.attrs)
-    if told == frame.attrs:
+    public = without_local_paths(frame.attrs)
+    if public == frame.attrs:
         return path
-    frame.attrs = told
+    frame.attrs = public
     frame.to_parquet(copy)
     return copy

@@ -62,7 +62,12 @@ class ReportInput:
     @property
     def held_out(self) -> bool:
         """Whether each episode was scored by heads that have not seen it."""
-        return self.scores is not None and any(name.startswith(SCORE_PREFIX) for name in self.scores)
+        return self.scores is not None and is_calibrated(self.scores)
+
+
+def is_calibrated(scores: pd.DataFrame) -> bool:
+    """Whether the scores are label-free scores, which have one score per element, and not the PTR scores of a run."""
+    return any(name.startswith(SCORE_PREFIX) for name in scores)
 
 
 def read_report_input(place: str | Path) -> ReportInput:

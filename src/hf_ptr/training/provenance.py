@@ -1,4 +1,4 @@
-"""What a run was made of, as its folder tells it: data, base model, faults, versions, settings that were chosen."""
+"""Provenance of a run, kept in its folder: data, base model, corruption, package versions and settings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from hf_ptr.utils.atomic_files import write_json, write_text
 RECIPE_FILE = "recipe.yaml"
 RUN_FILE = "run.json"
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "huggingface_hub", "safetensors", "numpy")
-# Of TrainingArguments, what says where and how often rather than what was learned; by how the names begin.
+# Prefixes of TrainingArguments that control where files go and how often, not what is learned; cards leave them out.
 BOOKKEEPING = (
     *("output_dir", "run_name", "project", "disable_tqdm", "report_to", "push_to_hub", "hub_", "do_", "use_cpu"),
     *(
@@ -44,18 +44,21 @@ BOOKKEEPING = (
 
 def collect_provenance(dataset: Any, policy: Any) -> dict[str, Any]:
     """
-    What is known when a trainer is made.
+    Collects the facts that are known when a trainer is built.
 
     Args:
-        dataset: what is trained on; only a [`ChunkDataset`] or a mixture says where it is from.
-        policy: as it was loaded.
+        dataset: the training data; only a [`ChunkDataset`] or a [`MixtureDataset`] records its origin.
+        policy: the policy as it was loaded.
+
+    Returns:
+        `base_model`, `base_model_on_hub`, `base_license`, `versions` and, where the origin is known, `data`.
     """
-    place = getattr(policy.config, "name_or_path", "") or ""
-    base = (parse_hub_repo(place) or origin(place)) if place else None
+    source = getattr(policy.config, "name_or_path", "") or ""
+    base = (parse_hub_repo(source) or origin(source)) if source else None
     facts: dict[str, Any] = {
-        "base_model": None if not place else dataclasses.asdict(base or HubRepo(Path(place).name)),
+        "base_model": None if not source else dataclasses.asdict(base or HubRepo(Path(source).name)),
         "base_model_on_hub": base is not None,
-        "base_license": license_of(Path(place)) if place else None,
+        "base_license": license_of(Path(source)) if source else None,
         "versions": {
             "hf-ptr": __version__,
             **{name: metadata.version(name) for name in PACKAGES},
@@ -63,17 +66,17 @@ def collect_provenance(dataset: Any, policy: Any) -> dict[str, Any]:
         },
     }
     if isinstance(dataset, ChunkDataset):
-        facts["data"] = _told_of(dataset)
+        facts["data"] = _data_facts(dataset)
     elif isinstance(dataset, MixtureDataset):
-        facts["data"] = _told_of(dataset.parts[0]) | {"source": ", ".join(dataset.source_names), "revision": None}
+        facts["data"] = _data_facts(dataset.parts[0]) | {"source": ", ".join(dataset.source_names), "revision": None}
         facts["data"] |= {"robot_type": ", ".join(dict.fromkeys(str(s.table.robot_type) for s in dataset.sources))}
         for key in ("episodes", "frames", "chunks"):
-            facts["data"][key] = sum(_told_of(part)[key] for part in dataset.parts)
+            facts["data"][key] = sum(_data_facts(part)[key] for part in dataset.parts)
         facts["data"]["tasks"] = list(dataset.tasks)
     return facts
 
 
-def _told_of(chunks: ChunkDataset) -> dict[str, Any]:
+def _data_facts(chunks: ChunkDataset) -> dict[str, Any]:
     table = chunks.table
     return {
         "source": table.source,
@@ -92,13 +95,13 @@ def _told_of(chunks: ChunkDataset) -> dict[str, Any]:
 
 def write_provenance(folder: Path, args: PTRConfig, facts: Mapping[str, Any], record: WeightRecord | None) -> None:
     """
-    Writes into a run's folder, or a checkpoint's, what it was made of.
+    Writes the settings, the provenance and the weight record into the folder of a run or checkpoint.
 
     Args:
-        folder: to write to.
+        folder: the folder to write to.
         args: all settings.
-        facts: of [`collect_provenance`].
-        record: of the weights; None where all chunks count alike.
+        facts: the result of [`collect_provenance`].
+        record: the record of the weights; None where all chunks have the same weight.
     """
     write_text(json.dumps(args.to_dict(), indent=2, default=str) + "\n", folder / ARGUMENTS_FILE)
     write_json(dict(facts), folder / RUN_FILE)
@@ -108,7 +111,7 @@ def write_provenance(folder: Path, args: PTRConfig, facts: Mapping[str, Any], re
 
 
 def corruption_record(truth: CorruptionTruth) -> dict[str, Any]:
-    """Faults that were put into the training data: which, by which seed, and which episodes carry each."""
+    """The planted faults of the training data: their protocol, their seed, and the episodes that carry each."""
     carriers = {name: truth.episode_index[carries].tolist() for name, carries in truth.faults.items()}
     return {
         "protocol": truth.recipe,
@@ -121,7 +124,7 @@ def corruption_record(truth: CorruptionTruth) -> dict[str, Any]:
 
 
 def mixture_corruption_record(truths: Mapping[str, CorruptionTruth]) -> dict[str, Any] | None:
-    """As [`corruption_record`], of the sources of a mixture by their names; None where no fault was put into any."""
+    """[`corruption_record`] of a mixture, given the truth of each source by name; None if no source has a fault."""
     faulty = {name: corruption_record(truth) for name, truth in truths.items() if truth.faults}
     if not faulty:
         return None
@@ -138,7 +141,7 @@ def mixture_corruption_record(truths: Mapping[str, CorruptionTruth]) -> dict[str
 
 
 def load_corruption_truth(dataset: str | Path) -> CorruptionTruth | None:
-    """The faults of a dataset that was written with some; None for any other."""
+    """The planted faults that a dataset folder records; None if it records none."""
     try:
         return CorruptionTruth.load(dataset)
     except InputError:
@@ -147,16 +150,17 @@ def load_corruption_truth(dataset: str | Path) -> CorruptionTruth | None:
 
 def chosen_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Of a run's saved settings those that differ from the defaults, without what only says where and how often.
+    The saved settings of a run that differ from the defaults, without bookkeeping (paths, logging, saving).
 
-    The defaults are those of the fields: to make a PTRConfig would take the devices from a training under way.
+    The defaults are read from the dataclass fields: building a PTRConfig would initialise the devices, which a
+    running training already uses.
     """
     chosen = {}
     for item in dataclasses.fields(PTRConfig):
         value, default = saved.get(item.name), item.default
         if isinstance(default, Enum):
             default = default.value
-        # TrainingArguments makes False of some settings that are not given.
+        # TrainingArguments replaces None by False in some settings that were not given.
         set_by_hand = value != default and not (default is None and value is False)
         if set_by_hand and isinstance(value, bool | int | float | str) and not item.name.startswith(BOOKKEEPING):
             chosen[item.name] = value

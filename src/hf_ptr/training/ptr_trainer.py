@@ -372,7 +372,7 @@ class PTRTrainer(Trainer):
         """
         said = {"language": language, "license": license, "tags": tags}
         if self.is_world_process_zero():
-            write_card(self._run, self._run, self.hub_model_id or self._run.absolute().name, said=said)
+            write_card(self._run, self._run, self.hub_model_id or self._run.absolute().name, metadata=said)
 
     def push_to_hub(
         self, commit_message=END_MESSAGE, blocking=True, token=None, revision=None, private=None, **said
@@ -397,6 +397,6 @@ class PTRTrainer(Trainer):
         self.create_model_card(**said)
         self._finish_current_push()
         where: dict[str, Any] = {"revision": revision or self.args.hub_revision, "token": token or self.args.hub_token}
-        push = partial(push_run, self._run, self.hub_model_id, said=said, **where)
+        push = partial(push_run, self._run, self.hub_model_id, metadata=said, **where)
         message = commit_message or END_MESSAGE
         return push(message=message) if blocking else HfApi().run_as_future(push, message=message)

@@ -1,4 +1,4 @@
-"""A run's way to the Hub: at its end, and from its checkpoints while it goes on."""
+"""Pushing a run to the Hub: at its end, and its checkpoints while it trains."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from hf_ptr.training.ptr_config import PTRConfig
 from hf_ptr.training.run_card import CARD_FILE, read_json, read_results, results_of, write_card
 
 STAGING = "_push-"
-# Where the run says what it is, beside the model.
+# Files that describe the run; they lie in its folder, not in its checkpoints.
 RUN_FILES = (RECIPE_FILE, CARD_FILE, MIXTURE_FILE)
 END_MESSAGE = "End of training"
 logger = logging.getLogger(__name__)
@@ -38,41 +38,42 @@ def push_run(
     message: str,
     revision: str | None = None,
     token: str | None = None,
-    said: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
     results: str | Path | None = None,
 ) -> str:
     """
     Pushes a run, or one of its components, with its card, in one commit.
 
     Args:
-        folder: of the run, or a component's within it.
-        repo_id: of a repository that is there.
-        message: of the commit.
-        revision: the branch; None for the main one.
-        token: to write with; None for the one of `hf auth login` or HF_TOKEN.
-        said: what the card is told besides, see [`write_card`].
-        results: what `hf-ptr evaluate --json` wrote; the run's own `evaluation.json` by default.
+        folder: the folder of the run, or of a component within it.
+        repo_id: an existing repository.
+        message: the commit message.
+        revision: the branch; None for the main branch.
+        token: a token with write access; None for the one of `hf auth login` or HF_TOKEN.
+        metadata: additional card metadata, see [`write_card`].
+        results: JSON from `hf-ptr evaluate --json`; default: `evaluation.json` in the run's folder.
 
     Returns:
-        The commit.
+        The commit hash.
 
     Raises:
-        InputError: when the folder holds no model, an adapter's policy is not on the Hub, or the push fails.
+        InputError: the folder contains no model, the base policy of an adapter is not on the Hub, or the push fails.
     """
     root = Path(folder)
     files = require_pushable(root, results)
     with tempfile.TemporaryDirectory() as made:
-        card = write_card(root, Path(made), repo_id, said=said, results=results)
+        card = write_card(root, Path(made), repo_id, metadata=metadata, results=results)
         public = strip_local_paths(files, Path(made) / "public")
         return push_files(public | card, repo_id, message=message, revision=revision, token=token)
 
 
 def require_pushable(folder: Path, results: str | Path | None = None) -> dict[str, Path]:
     """
-    What is pushed of a run or component, by path in the repository.
+    The files to push of a run or component, by path in the repository.
 
     Raises:
-        InputError: when the folder holds no model, an adapter's policy is not on the Hub, or the results are no run's.
+        InputError: the folder contains no model, the base policy of an adapter is not on the Hub, or the results file
+            does not contain the run.
     """
     files = run_files(folder)
     require_base_on_hub(folder)
@@ -84,34 +85,37 @@ def require_pushable(folder: Path, results: str | Path | None = None) -> dict[st
 
 def require_base_on_hub(folder: Path) -> None:
     """
-    Refuses to push an adapter whose policy only lies here: nobody else could load it.
+    Refuses an adapter whose base policy is a local folder: nobody else could load it.
 
     Raises:
-        InputError: naming that policy.
+        InputError: the base policy is a local folder.
     """
     require_base_id_on_hub(read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path"))
 
 
 def require_base_id_on_hub(base: str | None) -> None:
-    """As [`require_base_on_hub`], for the place that an adapter's configuration names."""
+    """As [`require_base_on_hub`], for the path or repo id in the configuration of an adapter."""
     if base is not None and os.path.isabs(base):
         raise InputError(
-            f"the adapter belongs to the policy in {base}, which is not on the Hub: push that first (hf-ptr push "
-            f"{base} --repo-id …), and train with policy: its id"
+            f"the adapter's base policy is {base}, which is not on the Hub; push it first (hf-ptr push {base} "
+            "--repo-id …), then train with policy set to its repo id"
         )
 
 
 def ensure_run_repository(args: PTRConfig, policy: Any, token: str | None, private: bool | None) -> str:
     """
-    Makes the repository and the branch that a run's settings name, where they are not there yet.
+    Creates the repository and the branch that the settings of a run name, unless they exist.
 
     Args:
-        args: of the run.
-        policy: that is trained.
-        token, private: as [`Trainer.init_hf_repo`].
+        args: the settings of the run.
+        policy: the policy that is trained.
+        token, private: as in [`Trainer.init_hf_repo`].
+
+    Returns:
+        The full repo id, `user/name`.
 
     Raises:
-        InputError: as [`ensure_repository`], and for an adapter whose policy is not on the Hub.
+        InputError: as in [`ensure_repository`]; also if the base policy of an adapter is not on the Hub.
     """
     require_base_id_on_hub(adapted_place(policy))
     return _ensured(args, token, private)
@@ -119,13 +123,13 @@ def ensure_run_repository(args: PTRConfig, policy: Any, token: str | None, priva
 
 def push_finished_run(folder: Path, args: PTRConfig) -> str:
     """
-    Pushes a run that is trained, as `trainer.push_to_hub` would have at its end.
+    Pushes a finished run, as `trainer.push_to_hub` does at the end of training.
 
     Returns:
-        The commit.
+        The commit hash.
 
     Raises:
-        InputError: as [`push_run`], and as [`ensure_repository`].
+        InputError: as in [`push_run`] and [`ensure_repository`].
     """
     require_pushable(folder)
     repo_id = _ensured(args, None, None)
@@ -135,15 +139,15 @@ def push_finished_run(folder: Path, args: PTRConfig) -> str:
 
 def check_hub_access(args: PTRConfig, policy: str | None, adapts: bool) -> None:
     """
-    Asks whether a run can be pushed where its settings say, before anything long, and writes nothing.
+    Checks that a run can be pushed to the repository in its settings, before any long work. Writes nothing.
 
     Args:
-        args: of the run.
-        policy: the place of the policy that it goes on from, if it does.
-        adapts: whether it trains a new adapter on that.
+        args: the settings of the run.
+        policy: the path or repo id of the base policy, if there is one.
+        adapts: whether the run trains a new adapter on the base policy.
 
     Raises:
-        InputError: as [`require_writable`], and for an adapter whose policy is not on the Hub.
+        InputError: as in [`require_writable`]; also if the base policy of an adapter is not on the Hub.
     """
     if adapts and policy is not None and os.path.isdir(policy) and not (Path(policy) / ADAPTER_CONFIG).is_file():
         require_base_id_on_hub(os.path.abspath(policy))
@@ -165,10 +169,10 @@ def _ensured(args: PTRConfig, token: str | None, private: bool | None) -> str:
 
 class CheckpointPusher(PushInProgress):
     """
-    The pushes of a run's checkpoints, while it goes on.
+    Pushes the checkpoints of a run in the background, while it trains.
 
     Args:
-        args: of the run.
+        args: the settings of the run.
     """
 
     def __init__(self, args: PTRConfig):
@@ -178,29 +182,29 @@ class CheckpointPusher(PushInProgress):
 
     @property
     def wants_checkpoint(self) -> bool:
-        """Whether `hub_strategy` wants checkpoints pushed, and the one before is through or need not be."""
+        """Whether `hub_strategy` pushes checkpoints, and the previous push is done or `hub_always_push` is set."""
         return self.args.hub_strategy != HubStrategy.END and (self.args.hub_always_push or self.is_done())
 
     def push(self, checkpoint: Path, repo_id: str) -> None:
-        """Begins to push the run as it is at a checkpoint, to a repository that is there."""
-        job = _begun(checkpoint, self.args, repo_id)
+        """Starts to push the run, in its state at a checkpoint, to an existing repository."""
+        job = _start_push(checkpoint, self.args, repo_id)
         self.jobs = [*(other for other in self.jobs if not other.done()), *([] if job is None else [job])]
 
 
-def _begun(checkpoint: Path, args: PTRConfig, repo_id: str) -> Future | None:
+def _start_push(checkpoint: Path, args: PTRConfig, repo_id: str) -> Future | None:
     """
-    What becomes the commit; None where there is nothing to send. Whatever goes wrong is logged, and ends no training:
-    the push at its end sends what is missing.
+    The future of the commit; None if the push could not start. Errors are logged and do not stop the training: the
+    push at its end sends the missing files.
     """
     folder = Path(str(args.output_dir))
     for left in folder.glob(f"{STAGING}*"):
-        # Of a run that was killed while it pushed; those of pushes under way are locked by their number.
+        # Left by a process that was killed during a push. The folders of this process may still be in use.
         if left.name.removeprefix(STAGING).partition("-")[0] != str(os.getpid()):
             shutil.rmtree(left, ignore_errors=True)
     staging = Path(tempfile.mkdtemp(prefix=f"{STAGING}{os.getpid()}-", dir=folder))
     try:
         card = write_card(folder, staging, repo_id, state=checkpoint)
-        files = stage(checkpoint, folder, staging, _whole(args, checkpoint))
+        files = stage_checkpoint(checkpoint, folder, staging, _checkpoint_path(args, checkpoint))
         files = strip_local_paths(files, staging / "public") | card
     except Exception as error:
         _not_pushed(error)
@@ -223,27 +227,27 @@ def _begun(checkpoint: Path, args: PTRConfig, repo_id: str) -> Future | None:
 
 def _not_pushed(error: Exception) -> None:
     odd = not isinstance(error, InputError | OSError)
-    logger.warning("the checkpoint could not be pushed, and the training goes on: %s", error, exc_info=odd)
+    logger.warning("the checkpoint could not be pushed; the training continues: %s", error, exc_info=odd)
 
 
-def stage(checkpoint: Path, folder: Path, staging: Path, whole: str | None) -> dict[str, Path]:
+def stage_checkpoint(checkpoint: Path, folder: Path, staging: Path, path_in_repo: str | None) -> dict[str, Path]:
     """
-    Puts what is pushed of a checkpoint aside, where no later step of the training deletes or changes it.
+    Links or copies the files to push into a staging folder, where later training steps do not change or delete them.
 
     Args:
-        checkpoint: of the run.
-        folder: of the run.
-        staging: a new folder on the same disk.
-        whole: where the repository also gets all of the checkpoint, to go on from; None for not at all.
+        checkpoint: the folder of the checkpoint.
+        folder: the folder of the run.
+        staging: a new folder, preferably on the same disk.
+        path_in_repo: where the repository receives the complete checkpoint, to resume from; None to leave it out.
 
     Returns:
         The files, by path in the repository.
     """
     files = run_files(checkpoint)
     files |= {name: folder / name for name in RUN_FILES if (folder / name).is_file()}
-    if whole is not None:
+    if path_in_repo is not None:
         files |= {
-            f"{whole}/{path.relative_to(checkpoint).as_posix()}": path
+            f"{path_in_repo}/{path.relative_to(checkpoint).as_posix()}": path
             for path in sorted(checkpoint.rglob("*"))
             if path.is_file()
         }
@@ -253,12 +257,12 @@ def stage(checkpoint: Path, folder: Path, staging: Path, whole: str | None) -> d
         try:
             os.link(path, staged[name])
         except OSError:
-            # Another disk, or one without hard links.
+            # Another disk, or a file system without hard links.
             shutil.copyfile(path, staged[name])
     return staged
 
 
-def _whole(args: PTRConfig, checkpoint: Path) -> str | None:
-    """Where `hub_strategy` wants the whole of a checkpoint in the repository."""
-    places = {HubStrategy.CHECKPOINT: LAST_CHECKPOINT, HubStrategy.ALL_CHECKPOINTS: checkpoint.name}
-    return places.get(HubStrategy(args.hub_strategy))
+def _checkpoint_path(args: PTRConfig, checkpoint: Path) -> str | None:
+    """The path in the repository of a complete checkpoint, as `hub_strategy` demands; None for no complete copy."""
+    paths = {HubStrategy.CHECKPOINT: LAST_CHECKPOINT, HubStrategy.ALL_CHECKPOINTS: checkpoint.name}
+    return paths.get(HubStrategy(args.hub_strategy))

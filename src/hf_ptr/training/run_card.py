@@ -1,4 +1,4 @@
-"""The card of a run, filled from what its folder tells."""
+"""The model card of a run, filled from the files in its folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 from transformers.trainer import TRAINER_STATE_NAME
 
 from hf_ptr.errors import InputError
-from hf_ptr.hub.cards import MADE_BY, Facts, Result, component_card, policy_card
+from hf_ptr.hub.cards import GENERATED, CardFacts, Result, component_card, policy_card
 from hf_ptr.hub.plots import HISTOGRAM_FILE, save_weight_histogram
 from hf_ptr.hub.push import PARTS, without_local_paths
 from hf_ptr.policies.lora import ADAPTER_CONFIG
@@ -23,11 +23,11 @@ from hf_ptr.utils.atomic_files import write_text
 
 EVALUATION_FILE = "evaluation.json"
 CARD_FILE = "README.md"
-# What the card tells of the last log.
-TOLD = ("loss", "loss_action", "nce_acc", "ptr_score", "weight_mean", "ess", "eval_loss")
+# Metrics of the last log that the card shows.
+LOGGED = ("loss", "loss_action", "nce_acc", "ptr_score", "weight_mean", "ess", "eval_loss")
 ADAPTER_SETTINGS = ("r", "lora_alpha", "lora_dropout", "target_modules")
-# Of a recipe, what the card tells elsewhere, or what says where and not what.
-TOLD_ELSEWHERE = ("hub_", "push_", "output_", "dataset", "weights", "disable_tqdm", "resume_", "sources")
+# Prefixes of recipe keys that the settings table leaves out: shown elsewhere on the card, or only paths.
+NOT_IN_TABLE = ("hub_", "push_", "output_", "dataset", "weights", "disable_tqdm", "resume_", "sources")
 
 
 def write_card(
@@ -35,31 +35,34 @@ def write_card(
     out: Path,
     repo_id: str,
     *,
-    said: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
     results: str | Path | None = None,
     state: Path | None = None,
 ) -> dict[str, Path]:
     """
-    Writes a run's card and its picture; a card that somebody wrote is left as it is.
+    Writes the card of a run and its weight histogram. A card that was written by hand stays unchanged.
 
     Args:
-        folder: of the run, or a component's within it.
+        folder: the folder of the run, or of a component within it.
         out: the folder to write to.
-        repo_id: where it is pushed.
-        said: what the run does not know: `license`, `language`, `tags`.
-        results: what `hf-ptr evaluate --json` wrote; the run's own `evaluation.json` by default.
-        state: the folder whose training state is told of; the run's own by default.
+        repo_id: the repository on the Hub.
+        metadata: card metadata that the run does not record: `license`, `language`, `tags`.
+        results: JSON from `hf-ptr evaluate --json`; default: `evaluation.json` in the run's folder.
+        state: the folder of the training state that the card describes; default: the run's folder.
 
     Returns:
-        What was written, by name.
+        The written files by name.
+
+    Raises:
+        InputError: a file of the run is damaged, or the results do not contain the run.
     """
     mine = folder / CARD_FILE
-    if mine.is_file() and MADE_BY not in mine.read_text(encoding="utf-8"):
+    if mine.is_file() and GENERATED not in mine.read_text(encoding="utf-8"):
         return {}
     model_type = read_json(folder / "config.json").get("model_type")
     if model_type in ("ptr_transition_scorer", "ptr_belief_tokenizer"):
         run = folder.parent if (folder.parent / RUN_FILE).is_file() else folder
-        card: Any = component_card(_facts(run, run, repo_id, said, None, None), read_json(folder / "config.json"))
+        card: Any = component_card(_facts(run, run, repo_id, metadata, None, None), read_json(folder / "config.json"))
         write_text(str(card), out / CARD_FILE)
         return {CARD_FILE: out / CARD_FILE}
     state = folder if state is None else state
@@ -69,7 +72,7 @@ def write_card(
         edges = np.linspace(record["low"], record["high"], len(record["counts"]) + 1)
         save_weight_histogram(edges, record["counts"], out / HISTOGRAM_FILE)
         written[HISTOGRAM_FILE] = out / HISTOGRAM_FILE
-    facts = _facts(folder, state, repo_id, said, results_of(folder, results), HISTOGRAM_FILE if record else None)
+    facts = _facts(folder, state, repo_id, metadata, results_of(folder, results), HISTOGRAM_FILE if record else None)
     adapter = read_json(state / ADAPTER_CONFIG)
     kept: dict[str, Any] = {name: adapter[name] for name in ADAPTER_SETTINGS if name in adapter}
     write_text(str(policy_card(facts, kept if adapter else None)), out / CARD_FILE)
@@ -77,34 +80,34 @@ def write_card(
 
 
 def results_of(folder: Path, given: str | Path | None) -> str | Path | None:
-    """Where the figures of a run stand: what is given, or else what lies in its folder; None for nowhere."""
+    """The results file of a run: the given one, else the one in its folder; None if there is neither."""
     own = folder / EVALUATION_FILE
     return own if given is None and own.is_file() else given
 
 
 def read_results(file: str | Path, name: str) -> list[Result]:
     """
-    The figures of a file that `hf-ptr evaluate --json` wrote.
+    Reads the results of a run from a file that `hf-ptr evaluate --json` wrote.
 
     Args:
-        file: the JSON.
-        name: of the run's folder; a file with one checkpoint is taken as the run's whatever it is called.
+        file: the JSON file.
+        name: the name of the run's folder. If the file contains only one checkpoint, its name does not matter.
 
     Raises:
-        InputError: when the file is none, or does not hold the run.
+        InputError: the file contains no results, or none of this run.
     """
-    told = without_local_paths(read_json(Path(file)))
-    arms = told.get("arms")
+    content = without_local_paths(read_json(Path(file)))
+    arms = content.get("arms")
     if not isinstance(arms, dict) or not arms:
-        raise InputError(f"{file} holds no results; write it with hf-ptr evaluate RUN --json FILE")
+        raise InputError(f"{file} contains no results; write it with hf-ptr evaluate RUN --json FILE")
     arm = arms.get(name) or (next(iter(arms.values())) if len(arms) == 1 else None)
     if arm is None:
-        raise InputError(f"{file} holds no results of {name}, but of {', '.join(arms)}")
-    how = told.get("evaluation") or {}
+        raise InputError(f"{file} contains no results of {name}, only of {', '.join(arms)}; evaluate {name}")
+    how = content.get("evaluation") or {}
     where = str(how.get("environment") or how.get("dataset") or "unknown")
     readable = {"metaworld": "Meta-World", "libero": "LIBERO", "robocasa": "RoboCasa"}.get(where, where)
-    told_of = ("suite", "seed", "max_steps", "episode_ids", "revision")
-    details = {key: how[key] for key in told_of if how.get(key) is not None}
+    described = ("suite", "seed", "max_steps", "episode_ids", "revision")
+    details = {key: how[key] for key in described if how.get(key) is not None}
     common: dict[str, Any] = {"where": readable, "dataset": where, "details": details}
     if "success" in arm:
         low, high = arm["interval"]
@@ -120,21 +123,20 @@ def _facts(
     folder: Path,
     state: Path,
     repo_id: str,
-    said: Mapping[str, Any] | None,
+    metadata: Mapping[str, Any] | None,
     results: str | Path | None,
-    picture: str | None,
-) -> Facts:
-    given = {key: value for key, value in (said or {}).items() if value}
+    histogram: str | None,
+) -> CardFacts:
+    given = {key: value for key, value in (metadata or {}).items() if value}
     tags = given.get("tags", ())
     run, record = read_json(state / RUN_FILE), read_json(state / WEIGHTS_FILE)
     base = run.get("base_model")
-    shown = None if base is None else base["repo_id"]
     recipe = yaml.safe_load((folder / RECIPE_FILE).read_text("utf-8")) if (folder / RECIPE_FILE).is_file() else {}
     args = read_json(state / ARGUMENTS_FILE)
-    chosen = {key: value for key, value in recipe.items() if key != "policy" and not key.startswith(TOLD_ELSEWHERE)}
-    return Facts(
+    chosen = {key: value for key, value in recipe.items() if key != "policy" and not key.startswith(NOT_IN_TABLE)}
+    return CardFacts(
         repo_id=repo_id,
-        method=_method(args, recipe) if args else "how is not recorded",
+        method=_method(args, recipe) if args else "the method is not recorded",
         data=run.get("data"),
         corruption=run.get("corruption"),
         settings=without_local_paths(chosen_settings(args) | chosen),
@@ -143,12 +145,12 @@ def _facts(
         steps=_steps(state),
         results=read_results(results, folder.name) if results is not None else (),
         versions=run.get("versions", {}),
-        base_model=None if shown is None else (shown, bool(run.get("base_model_on_hub"))),
+        base_model=None if base is None else (base["repo_id"], bool(run.get("base_model_on_hub"))),
         license=given.get("license") or run.get("base_license"),
         language=given.get("language"),
         tags=[tags] if isinstance(tags, str) else tags,
         parts=[part for part in PARTS if (state / part).is_dir() and part != "ptr"],
-        picture=picture,
+        histogram=histogram,
     )
 
 
@@ -156,25 +158,24 @@ def _method(args: dict[str, Any], recipe: dict[str, Any]) -> str:
     alpha, tokens = args["alpha"], args["belief_tokens"]
     belief = f", with {tokens} belief tokens" if tokens else ""
     if alpha > 0 and args["scoring"] == "calibrated":
-        return f"each chunk counts as much as calibrated scores say (α = {alpha:g}){belief}"
+        return f"the loss of each chunk is weighted by the calibrated label-free score (α = {alpha:g}){belief}"
     if alpha > 0:
-        how = "each chunk counts as much as what followed it can be identified, by the published score"
-        return f"{how} (α = {alpha:g}){belief}"
+        return f"the loss of each chunk is weighted by the PTR score, as published (α = {alpha:g}){belief}"
     if recipe.get("weights") or any(source.get("weights") for source in recipe.get("sources") or ()):
-        return f"each chunk counts as much as a score file says{belief}"
-    return f"supervised post-training in which every chunk counts alike{belief}"
+        return f"the loss of each chunk is weighted by a score file{belief}"
+    return f"supervised post-training; all chunks have the same weight{belief}"
 
 
 def _steps(state: Path) -> str:
-    told = read_json(state / TRAINER_STATE_NAME)
-    if not told:
-        return "How long it trained is not recorded."
+    trained = read_json(state / TRAINER_STATE_NAME)
+    if not trained:
+        return "The number of training steps is not recorded."
     last: dict[str, Any] = {}
-    for entry in told.get("log_history", ()):
-        last |= {name: entry[name] for name in TOLD if name in entry}
+    for entry in trained.get("log_history", ()):
+        last |= {name: entry[name] for name in LOGGED if name in entry}
     figures = ", ".join(f"`{name}` {value:.4g}" for name, value in last.items())
-    epochs = f" ({told['epoch']:.1f} epochs)" if told.get("epoch") else ""
-    return f"{told['global_step']} optimiser steps{epochs}." + (f" At the last log: {figures}." if figures else "")
+    epochs = f" ({trained['epoch']:.1f} epochs)" if trained.get("epoch") else ""
+    return f"{trained['global_step']} optimiser steps{epochs}." + (f" At the last log: {figures}." if figures else "")
 
 
 def _pair(interval: Any) -> tuple[float, float] | None:
@@ -182,7 +183,7 @@ def _pair(interval: Any) -> tuple[float, float] | None:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is no such file."""
+    """The JSON object in a file; empty if the file does not exist."""
     if not file.is_file():
         return {}
     try:
