@@ -28,8 +28,8 @@ from benchmarks.robustness.results import append, cell_of, corruption_name, read
 from benchmarks.robustness.running import KEPT, Cell, Hashes, checkout, hashes_of, run_cell, train_start
 from benchmarks.robustness.suites import PLANS, SUITES, WORK
 from hf_ptr.envs.recording import record_metaworld
-from hf_ptr.envs.workers import process_pool
 from hf_ptr.errors import InputError, nearest
+from hf_ptr.utils.process_pool import process_pool
 
 
 def cells_of(plan: str, seeds: int | None) -> list[Cell]:

@@ -27,7 +27,8 @@ from hf_ptr.data.corruption import CorruptionTruth, corrupt
 from hf_ptr.data.episodes import EpisodeTable, data_digest
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.score_file import write_scores
-from hf_ptr.evaluation.rollouts import evaluate_metaworld
+from hf_ptr.envs.metaworld.environment import MetaWorld
+from hf_ptr.evaluation.rollouts import evaluate_in
 from hf_ptr.runs.recipe import load_recipe
 from hf_ptr.runs.run import DONE_FILE, run_recipe
 from hf_ptr.runs.score_dataset import score_dataset
@@ -74,8 +75,8 @@ NOT_HASHED = (
     "hf_ptr.data.lerobot.writer",
     "hf_ptr.envs.recording",
     "hf_ptr.embodiment",
-    "hf_ptr.envs.operators",
-    "hf_ptr.envs.workers",
+    "hf_ptr.envs.metaworld.operators",
+    "hf_ptr.utils.process_pool",
     *PICTURED,
     *CALIBRATED,
 )
@@ -147,7 +148,8 @@ def run_cell(cell: Cell, hashes: Hashes, commit: str, keep: bool = False) -> dic
         # Of other code, the same checkpoint may act otherwise.
         cache = cell.folder.parent / f"rollouts-{hashes['code_hash']}"
         for control in group:
-            success = evaluate_metaworld(
+            success = evaluate_in(
+                MetaWorld(),
                 folder,
                 suite.tasks,
                 suite.rollouts,

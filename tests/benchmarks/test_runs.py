@@ -410,7 +410,7 @@ def test_a_mixture_is_one_run_of_all_its_sources_and_specialists_are_one_of_each
 
 
 def test_suites_have_known_tasks_and_goals_come_in_pairs() -> None:
-    from hf_ptr.envs.tasks import INSTRUCTIONS
+    from hf_ptr.envs.metaworld.tasks import INSTRUCTIONS
 
     for suite in SUITES.values():
         assert set(suite.tasks) <= set(INSTRUCTIONS)
