@@ -27,6 +27,9 @@ GOAL_TASKS = (
     "plate-slide-back-v3",
 )
 
+# The name in recipes of the robot that each control mode makes of Meta-World's.
+EMBODIMENTS = {"hand": "metaworld_sawyer", "joints": "metaworld_sawyer_joints"}
+
 
 @dataclass(frozen=True)
 class Start:
