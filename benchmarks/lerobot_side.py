@@ -1,7 +1,7 @@
-"""LeRobot's side of benchmarks/loader.py, run by LeRobot's own environment: times its dataset under a DataLoader.
+"""LeRobot's part of benchmarks/loader.py: times LeRobot's dataset under a DataLoader, in LeRobot's own environment.
 
-Reads one line a round from stdin, `warm_up batches seed`, and answers each with the seconds it took; so the two sides
-can take turns while the imports and the opening of the dataset are paid once.
+Reads one line `warm_up batches seed` per round from stdin and prints the seconds of the round. The two sides can
+therefore alternate, while imports and opening the dataset happen once.
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 
 def main(root: str, fps: float, batch: int, workers: int, chunk: int, offset: int, cameras: list[str]) -> None:
-    pictures = {camera: [0.0, offset / fps] for camera in cameras}
+    images = {camera: [0.0, offset / fps] for camera in cameras}
     actions = {"action": [step / fps for step in range(chunk)]}
-    dataset = LeRobotDataset(
-        "local/dataset", root=root, delta_timestamps={**pictures, **actions}, video_backend="pyav"
-    )
+    dataset = LeRobotDataset("local/dataset", root=root, delta_timestamps={**images, **actions}, video_backend="pyav")
     print("ready", flush=True)
     for line in sys.stdin:
         warm_up, batches, seed = map(int, line.split())

@@ -1,10 +1,11 @@
-"""What a batch of chunks costs to load: against LeRobot's dataset and DataLoader, and against PyAV's decoding alone.
+"""Speed of loading batches of chunks, compared with LeRobot's dataset and DataLoader and with PyAV decoding alone.
 
     python -m benchmarks.loader --lerobot .venv-lerobot/bin/python
 
-One dataset of 200 episodes with two cameras, H.264 with a key frame every second frame, as LeRobot's own recorder
-encodes; both sides read it, take turns, and give the pictures at the chunk's start and after it at full size, and the
-actions of the chunk. The decode limit is a bare PyAV loop, in one process, over the very frames that ours decoded.
+The dataset has 200 episodes and two cameras, H.264 with a key frame every second frame, as encoded by LeRobot's
+recorder. Both sides read it in alternating rounds and return the images at the chunk's start and after it, at full
+size, and the actions of the chunk. The decode limit is a plain PyAV loop, in one process, over exactly the frames
+that hf-ptr decoded.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from benchmarks.overhead import side
-from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.chunks import ChunkBatch, ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.convert import convert_lerobot
 from hf_ptr.data.lerobot.reader import INDEX_COLUMNS, read_dataset
 from hf_ptr.data.lerobot.writer import write_table
 from hf_ptr.data.samplers import SegmentBatches
-from hf_ptr.data.video.decoding import FrameReader
+from hf_ptr.data.video import FrameReader
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "loader.json"
@@ -48,13 +49,13 @@ CAMERAS = ("observation.images.front", "observation.images.wrist")
 EPISODES, RECORDED, LENGTH, FPS, SIZE = 200, 8, 80, 30, (240, 320)
 CHUNK, OFFSET, BATCH = 16, 16, 16
 VIDEO = {"dtype": "video", "shape": [*SIZE, 3], "names": ["height", "width", "channels"]}
-# 14 joints and 14 commands: a pair of arms.
+# 14 joints and 14 commands: two arms.
 FRAMES, WIDTH = 1_000_000, 14
 VECTOR = {"dtype": "float32", "shape": [WIDTH], "names": None}
 
 
-def pictures(random: np.random.Generator) -> Iterator[np.ndarray]:
-    """A textured scene that the camera moves over, with the noise of a sensor."""
+def camera_frames(random: np.random.Generator) -> Iterator[np.ndarray]:
+    """A moving view of a textured scene, with sensor noise."""
     height, width = SIZE
     coarse = random.integers(0, 256, (height // 8, width // 4, 3), dtype=np.uint8)
     scene = np.kron(coarse, np.ones((16, 16, 1), dtype=np.uint8)).astype(np.int16)
@@ -67,7 +68,7 @@ def pictures(random: np.random.Generator) -> Iterator[np.ndarray]:
 
 
 def make_videos(folder: Path) -> Path:
-    """The dataset; eight recordings are encoded, and stand for 200 that decode alike."""
+    """The dataset. Only eight recordings are encoded; 200 episodes link to them, since they decode alike."""
     random = np.random.default_rng(0)
     recorded = folder.with_name("recorded")
     recorded.mkdir()
@@ -87,8 +88,8 @@ def make_videos(folder: Path) -> Path:
         with av.open(str(recorded / f"{number}.mp4"), "w") as container:
             stream = container.add_stream("libx264", rate=FPS, options={"g": "2", "bf": "0", "crf": "23"})
             stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
-            for picture in pictures(random):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            for frame in camera_frames(random):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode(None))
     v21 = folder.with_name("v21")
     (v21 / "meta").mkdir(parents=True)
@@ -130,9 +131,9 @@ def chunks_of(table: EpisodeTable) -> ChunkDataset:
 
 
 def ours(dataset: ChunkDataset, workers: int, warm_up: int, batches: int, seed: int) -> float:
-    """Seconds for so many batches, as the trainer walks them."""
+    """Seconds for a number of batches, loaded as in training."""
     loader = DataLoader(
-        dataset, batch_sampler=SegmentBatches(dataset, BATCH, seed=seed), num_workers=workers, collate_fn=_as_it_is
+        dataset, batch_sampler=SegmentBatches(dataset, BATCH, seed=seed), num_workers=workers, collate_fn=_columns
     )
     walk = iter(loader)
     for _ in range(warm_up):
@@ -143,13 +144,13 @@ def ours(dataset: ChunkDataset, workers: int, warm_up: int, batches: int, seed: 
     return time.perf_counter() - start
 
 
-def _as_it_is(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return batch
+def _columns(batch: ChunkBatch) -> Mapping[str, torch.Tensor]:
+    return batch.columns
 
 
 @contextmanager
 def lerobot(python: str, dataset: Path, workers: int) -> Iterator[Any]:
-    """A function that times LeRobot's side for a round."""
+    """A function that times one round of LeRobot."""
     command = [
         python, str(ROOT / "benchmarks" / "lerobot_side.py"), str(dataset),
         *map(str, (FPS, BATCH, workers, CHUNK, OFFSET)), *CAMERAS,
@@ -160,7 +161,7 @@ def lerobot(python: str, dataset: Path, workers: int) -> Iterator[Any]:
     ) as process:
         assert process.stdin is not None and process.stdout is not None
         if process.stdout.readline().strip() != "ready":
-            raise SystemExit("LeRobot's side did not start; see above")
+            raise SystemExit("LeRobot's process did not start; see the error above")
 
         def measure(warm_up: int, batches: int, seed: int) -> float:
             print(warm_up, batches, seed, file=process.stdin, flush=True)
@@ -171,13 +172,13 @@ def lerobot(python: str, dataset: Path, workers: int) -> Iterator[Any]:
 
 
 def readers_of(dataset: ChunkDataset) -> list[FrameReader]:
-    """The readers of its cameras."""
+    """The frame readers of the dataset's cameras."""
     assert dataset.images is not None
     return dataset.images.readers
 
 
 def wanted_frames(dataset: ChunkDataset, walk: list[list[int]]) -> list[list[tuple[int, int]]]:
-    """Of each batch the episodes and frames that no batch before has wanted, which a cache that holds all decodes."""
+    """For each batch, the (episode, frame) pairs not needed by an earlier batch: those that a full cache decodes."""
     table = dataset.table
     episode = np.repeat(table.episode_index, table.lengths)
     seen: set[tuple[int, int]] = set()
@@ -192,7 +193,7 @@ def wanted_frames(dataset: ChunkDataset, walk: list[list[int]]) -> list[list[tup
 
 
 def decode_limit(table: EpisodeTable, dataset: ChunkDataset, batches: int) -> tuple[float, float, int]:
-    """Seconds of ours in one process, of a bare loop over the frames it decoded, and how many those were."""
+    """Seconds of hf-ptr in one process, seconds of a plain PyAV loop over the same frames, and their number."""
     walk = list(SegmentBatches(dataset, BATCH, seed=7))[:batches]
     wanted = wanted_frames(dataset, walk)
     timed = chunks_of(table)
@@ -210,22 +211,22 @@ def decode_limit(table: EpisodeTable, dataset: ChunkDataset, batches: int) -> tu
     count = 0
     for keys in wanted:
         for camera in CAMERAS:
-            places = defaultdict(list)
+            positions = defaultdict(list)
             for episode, frame in keys:
                 clip = table.videos[camera][episode]
-                places[clip.path].append(clip.place(frame, FPS))
-            for path, seconds in places.items():
+                positions[clip.path].append(clip.position(frame, FPS))
+            for path, seconds in positions.items():
                 count += len(seconds)
-                _bare(files[path], sorted(seconds))
+                _decode(files[path], sorted(seconds))
     limit = time.perf_counter() - start
     for container in files.values():
         container.close()
-    # The same frames, or the two sides were not timed on the same work.
+    # Both sides must have decoded the same number of frames for their times to be comparable.
     assert count == sum(reader.decoded for reader in readers_of(timed))
     return mine, limit, count
 
 
-def _bare(container: Any, seconds: list[float]) -> None:
+def _decode(container: Any, seconds: list[float]) -> None:
     stream = container.streams.video[0]
     base = float(stream.time_base)
     for wanted in seconds:
@@ -238,7 +239,7 @@ def _bare(container: Any, seconds: list[float]) -> None:
 
 
 def memory_of_epochs(table: EpisodeTable, epochs: int) -> list[float]:
-    """MB that this process holds after each epoch over six episodes, more than a small cache takes."""
+    """Resident memory (MB) after each epoch over six episodes, which exceed the small cache."""
     dataset = chunks_of(table.select(table.episode_index[:6].tolist()))
     for reader in readers_of(dataset):
         reader.cache_bytes = 32 * 1024**2
@@ -261,7 +262,7 @@ def held(what):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1e3
 before = held("VmRSS")
-# The peak so far is forgotten: what the imports took for a moment is not the table's.
+# Reset the peak, so that the temporary memory of the imports is not counted.
 Path("/proc/self/clear_refs").write_text("5")
 start, busy = time.perf_counter(), time.process_time()
 table = read_dataset(sys.argv[1])
@@ -273,7 +274,7 @@ print(json.dumps([
 
 
 def opening(folder: Path, rounds: int) -> dict[str, list[float]]:
-    """What it costs to open a table of a million frames, each time in a process of its own."""
+    """Time and memory of opening a table of a million frames, each round in a fresh process."""
     length = 400
     starts = np.arange(0, FRAMES, length)
     random = np.random.default_rng(0)

@@ -223,7 +223,7 @@ def broken(dataset: Path, folder: Path, value: float) -> Path:
         (["chunk_size=400", "n_action_steps=8"], "chunk_size 400 is longer than every episode"),
         (["w_maxx=3"], "unknown key 'w_maxx' on the command line. Did you mean 'w_max'?"),
         (["observation_features=[observation.sate]"], "Did you mean 'observation.state'?"),
-        (["episodes=0:99"], "has no episode 8; its episodes lie in 0..7"),
+        (["episodes=0:99"], "has no episode 8; its episode ids are in 0..7"),
         (["corruption=hrad"], "Did you mean 'hard'?"),
         (["policy=nowhere"], "cannot be set with policy: nowhere brings its own; remove the key"),
         (["num_attention_heads=5"], "unknown key 'num_attention_heads'"),

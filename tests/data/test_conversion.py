@@ -154,10 +154,10 @@ def test_joined_statistics_are_those_of_all() -> None:
     ("spoil", "message"),
     [
         (edit_info(codebase_version="v3.0"), r"v3\.0"),
-        (damage(DATA_1, 300), "cannot be trained on: episode 1: .* is damaged"),
+        (damage(DATA_1, 300), "is not usable: episode 1: .* is damaged"),
         (write(VIDEO_1, "no video"), "cannot be read as a video"),
         (damage(VIDEO_1, 900), "cannot be"),
-        (cut_rows(DATA_1, 2), "has 2 rows, its metadata say 5"),
+        (cut_rows(DATA_1, 2), "has 2 rows, its metadata list 5"),
         (edit_rows(DATA_1, "timestamp", lambda v: pa.array([str(t) for t in v])), "timestamp"),
     ],
 )
@@ -182,7 +182,7 @@ def test_no_camera_is_written_out_of_the_folder(built: Path, tmp_path: Path, nam
     info["video_path"] = f"videos/chunk-{{episode_chunk:03d}}/{CAMERA}/episode_{{episode_index:06d}}.mp4"
     (root / "meta/info.json").write_text(json.dumps(info))
     before = snapshot(tmp_path)
-    with pytest.raises(InputError, match=r"feature name .* cannot be written"):
+    with pytest.raises(InputError, match=r"feature name .* cannot be used as a file name"):
         convert_lerobot(root, tmp_path / "deep" / "v30")
     assert snapshot(tmp_path) == before
     info["features"]["a{b}"] = info["features"].pop(name)
@@ -246,20 +246,20 @@ def unknown_rate(file: Any) -> None:
     [
         (change("data", None), "has no /data"),
         (change("data/demo_0/obs", None), "has no /data/demo_0/obs"),
-        (change("data/demo_0/actions", np.zeros((3, 7))), r"has the shape .* and there are 3 actions"),
+        (change("data/demo_0/actions", np.zeros((3, 7))), r"has shape .* but there are 3 actions"),
         (
             change("data/demo_0/obs/object", h5py.ExternalLink("/etc/passwd", "/x")),
-            "is a link; copy what it points to",
+            "is a link; copy its target",
         ),
         (change("data/demo_0/obs/object", h5py.SoftLink("/data/demo_0/actions")), "is a link"),
-        (change("data/demo_0/obs/object", np.array([b"a"] * 4)), "not numbers"),
+        (change("data/demo_0/obs/object", np.array([b"a"] * 4)), "expected numbers"),
         (change("data/demo_1/obs/object", None), "data/demo_1 has no object, which the first demonstration has"),
         (
             change("data/demo_0/obs/robot0_eef_pos", None),
-            "has no vector obs/robot0_eef_pos for the state; name some of",
+            "has no vector obs/robot0_eef_pos for the state; choose from",
         ),
         (change("data/demo_1/obs/object", np.full((5, 10), np.nan)), "is NaN or infinite in episode 1, frame 0"),
-        (unknown_rate, "does not say its control frequency; give it with --fps"),
+        (unknown_rate, "contains no control frequency; pass --fps"),
     ],
 )
 def test_a_wrong_robomimic_file_is_one_line_and_leaves_nothing(tmp_path: Path, edit: Any, message: str) -> None:
@@ -279,7 +279,7 @@ def test_values_in_another_file_are_refused(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         del file["data/demo_0/obs/object"]
         file["data/demo_0/obs"].create_dataset("object", (4, 10), "f8", external=[(str(secret), 0, 320)])
-    with pytest.raises(InputError, match="lies in another file"):
+    with pytest.raises(InputError, match="is stored in another file"):
         convert_robomimic(path, tmp_path / "out")
 
 
@@ -310,4 +310,4 @@ def test_the_command_line(built: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0 and "1 episodes, 4 frames" in done.stdout
     assert read_dataset(tmp_path / "can").feature("observation.state").shape[1] == 13
     again = run(app, ["convert", "lerobot", str(tmp_path / "v30"), str(tmp_path / "v31")])
-    assert isinstance(again.exception, InputError) and "nothing to convert" in str(again.exception)
+    assert isinstance(again.exception, InputError) and "no conversion is needed" in str(again.exception)

@@ -276,7 +276,7 @@ def bad(name: str, value: Any) -> dict[str, np.ndarray]:
         (bad("action", np.zeros((5, 3))), r"'action' of episode 1 has shape \(5, 3\); expected \(5, 2\)"),
         (bad("action", np.zeros((4, 2))), r"'action' of episode 1 has shape \(4, 2\); expected \(5, 2\)"),
         (bad("actoin", np.zeros((5, 2))), r"columns has 'actoin'.* Did you mean 'action'\?"),
-        ({"action": np.zeros((5, 2))}, "columns lacks 'observation.state'"),
+        ({"action": np.zeros((5, 2))}, "columns lacks the feature 'observation.state'"),
         ({n: c[:0] for n, c in episode(5).items()}, r"expected \(at least 1, 3\)"),
     ],
 )
@@ -298,11 +298,11 @@ def frames_of(length: int = 5, shape: tuple[int, ...] = (SIDE, SIDE, 3), dtype: 
 @pytest.mark.parametrize(
     ("videos", "message"),
     [
-        (frames_of(4), "episode 0 has 4 frames, not 5"),
-        (frames_of(6), "episode 0 has 6 frames, not 5"),
+        (frames_of(4), "episode 0 has 4 frames, expected 5"),
+        (frames_of(6), "episode 0 has 6 frames, expected 5"),
         (frames_of(shape=(SIDE, SIDE + 2, 3)), r"frame of shape \(32, 34, 3\), uint8; expected \(32, 32, 3\)"),
         (frames_of(dtype="float32"), "float32; expected"),
-        ({}, f"videos lacks '{CAMERA}'"),
+        ({}, f"videos lacks the feature '{CAMERA}'"),
     ],
 )
 def test_wrong_videos_write_nothing(tmp_path: Path, videos: dict[str, Any], message: str) -> None:
@@ -319,7 +319,7 @@ def test_wrong_videos_write_nothing(tmp_path: Path, videos: dict[str, Any], mess
         ({"features": VIDEO}, "no numeric vector"),
         ({"features": {**FEATURES, "note": {"dtype": "string", "shape": [1]}}}, r"'note' \(string, shape \[1\]\)"),
         ({"features": {"action": {"dtype": "float32", "shape": [2, 2]}}}, r"'action' \(float32, shape \[2, 2\]\)"),
-        ({"features": {"../action": vector(2)}}, "feature name '../action' cannot be written"),
+        ({"features": {"../action": vector(2)}}, "feature name '../action' cannot be used as a file name"),
         ({"features": {**FEATURES, "cam": {"dtype": "video", "shape": [31, 32, 3]}}}, "even sides"),
     ],
 )
@@ -360,7 +360,7 @@ def test_no_space_left_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with (
-        pytest.raises(InputError, match=r"cannot write .*out: no space left; nothing was left behind") as caught,
+        pytest.raises(InputError, match=r"cannot write .*out: no space left; partial output was removed") as caught,
         DatasetWriter(tmp_path / "out", fps=10, features=FEATURES) as writer,
     ):
         if when == "add_episode":

@@ -80,7 +80,7 @@ def test_a_chunk_brings_its_own_weight() -> None:
     chunks = ChunkDataset(table, chunk_size=4, weights=weights)
     np.testing.assert_allclose(chunks.batch([3, 30, 7])["weight"], weights[[3, 30, 7]], rtol=1e-6)
     assert "weight" not in ChunkDataset(table, chunk_size=4)[0]
-    with pytest.raises(InputError, match="weights have the shape"):
+    with pytest.raises(InputError, match="weights have shape"):
         ChunkDataset(table, chunk_size=4, weights=weights[1:])
 
 

@@ -52,7 +52,7 @@ def test_pictures_are_equal_to_the_bit(folders: dict[str, Path], name: str) -> N
     for name_of_feature, column in coded_table(LENGTHS).columns.items():
         np.testing.assert_array_equal(table.columns[name_of_feature], column)
     for beyond in (LENGTHS[1], -1):
-        with pytest.raises(InputError, match=f"episode 1 has 4 frames, and no frame {beyond}"):
+        with pytest.raises(InputError, match=f"episode 1 has 4 frames; frame {beyond} does not exist"):
             reader.read([1], [beyond])
 
 
@@ -83,7 +83,7 @@ Cell = Callable[[dict[str, Any]], Any]
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda cell: None, "the picture 'observation.images.top' in row 3 is missing"),
+        (lambda cell: None, "image 'observation.images.top' in row 3 is missing"),
         (lambda cell: {"bytes": None, "path": None}, "in row 3 is missing"),
         (lambda cell: {**cell, "bytes": cell["bytes"][:90]}, "in row 3 is damaged"),
         (lambda cell: {**cell, "bytes": b"GIF89a"}, "in row 3 is damaged"),

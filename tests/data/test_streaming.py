@@ -62,7 +62,7 @@ def test_a_video_is_pulled_when_its_first_picture_is_needed(hub: HubServer, ther
     assert len(hub.requests) == asked
     # All of them, by workers that pull for themselves, in the very order of a dataset that is here.
     batches = SegmentBatches(far, 4, seed=1)
-    loader = DataLoader(far, batch_sampler=batches, num_workers=2, collate_fn=lambda batch: batch)
+    loader = DataLoader(far, batch_sampler=batches, num_workers=2)
     for batch, wanted in zip(loader, batches, strict=True):
         assert torch.equal(batch["observation"], near.batch(wanted)["observation"])
     assert len(pulled(hub)) == 4

@@ -75,8 +75,8 @@ def test_what_is_not_there_is_one_line(folder: Path, tmp_path: Path) -> None:
 
 def test_a_decoder_that_cannot_be_had_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = read_dataset(folder)
-    with pytest.raises(InputError, match=r"no video decoder 'torchcodek'\. Did you mean 'torchcodec'\?"):
+    with pytest.raises(InputError, match=r"unknown video_decoder 'torchcodek'\. Did you mean 'torchcodec'\?"):
         decoded_by(table, "torchcodek")
     monkeypatch.setitem(sys.modules, "torchcodec", None)
-    with pytest.raises(InputError, match=r"video_decoder torchcodec cannot be loaded .* leave video_decoder out"):
+    with pytest.raises(InputError, match=r"video_decoder torchcodec cannot be loaded .* or remove video_decoder"):
         decoded_by(table, "torchcodec")

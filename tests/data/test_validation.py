@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from hf_ptr.cli import app
 from hf_ptr.data.lerobot.convert import convert_lerobot
 from hf_ptr.data.lerobot.reader import read_dataset
-from hf_ptr.data.lerobot.validation import refuse_unusable, validate_dataset
+from hf_ptr.data.lerobot.validation import require_usable, validate_dataset
 from hf_ptr.errors import InputError
 
 LENGTHS = [8, 5, 11]
@@ -117,17 +117,18 @@ MALFORMED: list[tuple[str, Spoil, list[str]]] = [
     ("v2.1", listed_twice, ["episode 1: the metadata list episode 1 twice", "total_episodes 3", "total_frames 24"]),
     ("v2.1", remove("meta/episodes.jsonl"), ["meta/episodes.jsonl is missing"]),
     ("v2.1", write("meta/tasks.jsonl", '{"task_index": 0, "task": "a"}'), [
-        "error: episode 1, frame 0: task_index 1 is unknown", "error: episode 2, frame 0: task_index 2 is unknown",
+        "error: episode 1, frame 0: task_index 1 is not in the metadata",
+        "error: episode 2, frame 0: task_index 2 is not in the metadata",
     ]),
     ("v2.1", remove(DATA_1), [f"error: episode 1: {DATA_1} is missing"]),
     ("v2.1", damage(DATA_1, 300), [f"error: episode 1: {DATA_1} is damaged"]),
-    ("v2.1", cut_rows(DATA_1, 3), [f"error: episode 1: {DATA_1}: episode 1 has 3 rows, its metadata say 5"]),
-    ("v2.1", swapped, ["error: episode 1: .*out of order: its row 0 has another frame_index"]),
+    ("v2.1", cut_rows(DATA_1, 3), [f"error: episode 1: {DATA_1}: episode 1 has 3 rows, its metadata list 5"]),
+    ("v2.1", swapped, ["error: episode 1: .*out of order: frame_index is wrong in its row 0"]),
     ("v2.1", edit_rows(DATA_1, "action", set_row(3, [NAN] * 4)), [
         "error: episode 1, frame 3: feature 'action' is NaN or infinite$",
     ]),
     ("v2.1", edit_rows(DATA_1, "action", lambda v: [[NAN] * 4] * len(v)), [
-        r"error: episode 1, frame 0: feature 'action' is NaN or infinite \(5 frames of it\)",
+        r"error: episode 1, frame 0: feature 'action' is NaN or infinite \(5 frames in total\)",
     ]),
     ("v2.1", edit_rows(DATA_1, "action", set_row(2, None)), ["error: episode 1, frame 2: .* has a missing value"]),
     ("v2.1", edit_rows(DATA_1, "action", lambda _: None), ["error: episode 1: .* lacks the column 'action'"]),
@@ -160,9 +161,9 @@ MALFORMED: list[tuple[str, Spoil, list[str]]] = [
     ("v3.0", link("videos"), [f"error: {VIDEO} is a link out of the dataset's folder"]),
     ("v2.1", edit_feature("../../etc", dtype="video", shape=[32, 48, 3]), ["{video_key}/.* leaves the dataset's"]),
     ("v2.1", edit_info(video_path="s3://bucket/{video_key}.mp4"), ["leaves the dataset's folder"]),
-    ("v2.1", video(5, size=(16, 48)), [f"warning: {VIDEO_1} is 16 x 48, its feature"]),
+    ("v2.1", video(5, size=(16, 48)), [f"warning: {VIDEO_1} is 16 x 48, info.json has"]),
     ("v3.0", edit_rows(EPISODES, "length", lambda _: [8, 5, 12]), [
-        "total_frames 24, the episodes' metadata 25", "error: episode 2: .*has 11 rows, its metadata say 12",
+        "total_frames 24, the episodes' metadata 25", "error: episode 2: .*has 11 rows, its metadata list 12",
         "error: episode 2, frame 11: .* is shorter than the table: it has 11 frames of the episode's 12",
     ]),
     ("v3.0", edit_rows(EPISODES, "length", lambda _: [8, 0, 11]), ["episode 1: .*has no frames", "total_frames 24"]),
@@ -175,7 +176,7 @@ MALFORMED: list[tuple[str, Spoil, list[str]]] = [
         f"error: camera '{CAMERA}': .* lacks the column",
     ]),
     ("v3.0", edit_rows(EPISODES, f"videos/{CAMERA}/from_timestamp", set_row(2, -1.0)), [
-        f"error: camera '{CAMERA}': the video .* of episode 2 begins at -1.0 seconds",
+        f"error: camera '{CAMERA}': the video .* of episode 2 starts at -1.0 seconds, out of range",
     ]),
     ("v3.0", edit_rows(EPISODES, f"videos/{CAMERA}/file_index", set_row(1, 4)), [
         "error: episode 1: videos/.*file-004.mp4 is missing",
@@ -246,7 +247,7 @@ def test_training_is_refused_with_the_episodes_to_skip(folders: dict[str, Path],
     with pytest.raises(
         InputError, match=r'frame 7: timestamps .*\(and 1 more; .*set skip_episodes: "0,1,2"'
     ) as caught:
-        refuse_unusable(validate_dataset(root), skip=[0])
+        require_usable(validate_dataset(root), skip=[0])
     assert "\n" not in str(caught.value)
     assert validate_dataset(root, skip=[1, 2]).usable and validate_dataset(root, episodes=[0]).usable
     assert read_dataset(root, skip=[1]).episode_index.tolist() == [0, 2]
@@ -299,7 +300,7 @@ def test_a_recipe_trains_on_what_is_left(folders: dict[str, Path], tmp_path: Pat
                  "disable_tqdm=true"]  # fmt: skip
     refused = CliRunner().invoke(app, arguments)
     assert isinstance(refused.exception, InputError) and not (tmp_path / "out").exists()
-    assert 'is missing; mend the dataset, or set skip_episodes: "1"' in str(refused.exception)
+    assert 'is missing; fix the dataset, or set skip_episodes: "1"' in str(refused.exception)
     trained = CliRunner().invoke(app, [*arguments, "skip_episodes=1"])
     assert trained.exit_code == 0, trained.exception
     assert (tmp_path / "out" / "train_results.json").is_file()

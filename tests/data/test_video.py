@@ -53,7 +53,7 @@ def test_what_was_read_before_does_not_matter(dataset: Path, places: list[tuple[
         if part:
             pictures = frames.read(*zip(*part, strict=True))
             assert list(zip(episode_of(pictures), frame_of(pictures), strict=True)) == part
-    assert frames._held <= max(cache, 32 * 48 * 3)
+    assert frames._cached_bytes <= max(cache, 32 * 48 * 3)
 
 
 @pytest.fixture(scope="module", params=V21_SOURCES)
@@ -120,7 +120,9 @@ def test_wrong_videos_are_one_line(dataset: Path, tmp_path: Path) -> None:
         frames.read([7], [0])
     # The file goes on with the next episode.
     for episode, frame in ((0, 9), (1, -1), (2, 12)):
-        with pytest.raises(InputError, match=f"episode {episode} has {LENGTHS[episode]} frames, and no frame {frame}"):
+        with pytest.raises(
+            InputError, match=f"episode {episode} has {LENGTHS[episode]} frames; frame {frame} does not exist"
+        ):
             frames.read([episode], [frame])
     longer = FrameReader(CAMERA, {2: replace(frames.clips[2], frames=20)}, frames.fps)
     with pytest.raises(InputError, match="has no frame 12 of episode 2; the video is shorter"):

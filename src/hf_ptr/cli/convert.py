@@ -37,7 +37,7 @@ def lerobot(
     from hf_ptr.utils.progress import progress_bar
 
     with progress_bar() as progress:
-        made = convert_lerobot(folder, out, watch=lambda what, jobs: progress.track(jobs, description=what))
+        made = convert_lerobot(folder, out, progress=lambda what, jobs: progress.track(jobs, description=what))
     _describe(made)
 
 
@@ -73,7 +73,7 @@ def robomimic(
             state=parts,
             fps=fps,
             task=task,
-            watch=lambda what, jobs: progress.track(jobs, description=what),
+            progress=lambda what, jobs: progress.track(jobs, description=what),
         )
     _describe(made)
 

@@ -38,7 +38,7 @@ def validate(
     home = dataset_folder(dataset, ["*"])
     with progress_bar() as progress:
         found = validate_dataset(
-            home, every_frame=every_frame, watch=lambda what, jobs: progress.track(jobs, description=what)
+            home, every_frame=every_frame, progress=lambda what, jobs: progress.track(jobs, description=what)
         )
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))

@@ -1,1 +1,1 @@
-"""Simulated environments: protocols, Meta-World, LIBERO, RoboCasa, rendering, and recording of demonstrations."""
+"""Simulated environments: tasks, seeds, experts, pictures, and the processes that step them."""

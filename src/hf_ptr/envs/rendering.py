@@ -1,4 +1,4 @@
-"""Off-screen rendering of MuJoCo scenes with the first OpenGL backend that works on this machine."""
+"""Off-screen pictures of a MuJoCo scene, by EGL or OSMesa, whichever this machine has."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from hf_ptr.errors import InputError
 
-# Windowless backends, in order of preference.
+# How to render without a window, best first.
 _BACKENDS = {"Linux": ("egl", "osmesa"), "Darwin": ("cgl",)}
 _PROBE = "from mujoco.{0} import GLContext; GLContext(16, 16).make_current()"
 _INSTALL = "install the Debian packages libegl1 and libgl1 (or libosmesa6)"
@@ -24,13 +24,13 @@ _INSTALL = "install the Debian packages libegl1 and libgl1 (or libosmesa6)"
 
 @cache
 def select_backend() -> str:
-    """Find the first working OpenGL backend, and set `MUJOCO_GL` to it for this process and its children.
+    """The first OpenGL backend that works here, and set `MUJOCO_GL` to it for this process and its children.
 
-    A value already set in `MUJOCO_GL` is kept. Each backend is probed in a separate process, because a failed attempt
+    A value that `MUJOCO_GL` already has is kept. A backend is tried in a process of its own, because a failed attempt
     leaves PyOpenGL unusable for the next one.
 
     Raises:
-        InputError: no backend works; the message names the packages to install.
+        InputError: none works; names the packages to install.
     """
     wanted = os.environ.get("MUJOCO_GL", "").strip().lower()
     candidates = (wanted,) if wanted else _BACKENDS.get(platform.system(), ("glfw",))
@@ -48,20 +48,20 @@ def select_backend() -> str:
 
 
 class Camera:
-    """Square images from one camera of a scene.
+    """Square pictures from one of a scene's cameras.
 
-    One instance serves all simulations of the scene in a thread, because creating a graphics context takes half a
-    second. The driver's resources are freed with the camera. Shadows, reflections and multisampling are disabled:
-    they take six sevenths of a software renderer's time.
+    One serves all simulations of the scene in a thread: a graphics context for each would take half a second to make.
+    What the graphics driver holds is freed with the camera. Without shadows, reflections and multisampling, which
+    software renderers spend six sevenths of their time on.
 
     Args:
-        model: `mujoco.MjModel` of the scene.
-        name: camera name.
-        pixels: image width and height.
-        upside_down: rotate images by 180 degrees, for a camera that is mounted upside down.
+        model: a `mujoco.MjModel` of the scene.
+        name: the camera.
+        pixels: width and height.
+        upside_down: the camera is mounted on its head, so turn its pictures by half a turn.
 
     Raises:
-        InputError: no rendering backend works; see [`select_backend`].
+        InputError: this machine cannot render; see [`select_backend`].
     """
 
     def __init__(self, model: Any, name: str, pixels: int, *, upside_down: bool = False) -> None:
@@ -76,7 +76,7 @@ class Camera:
         self._context.make_current()
         self._resources = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         free = weakref.finalize(self, _free, self._context, self._resources)
-        # Must run before EGL's own exit handler, registered when the context was created; weakref's may run later.
+        # Before EGL ends itself, which was told to when the context was made; weakref's own turn may come later.
         atexit.register(free)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._resources)
         self._scene = mujoco.MjvScene(model, maxgeom=1000)
@@ -88,11 +88,10 @@ class Camera:
         self._camera.fixedcamid = model.camera(name).id
         self._view = mujoco.MjrRect(0, 0, pixels, pixels)
 
-    def image(self, model: Any, data: Any) -> np.ndarray:
+    def picture(self, model: Any, data: Any) -> np.ndarray:
         """
-        Render the state `data`, a `mujoco.MjData` of `model`: `(pixels, pixels, 3)` uint8 RGB, top row first.
-
-        Models rendered by one camera may differ only in the positions of bodies, sites and cameras.
+        The scene in the state of `data`, a `mujoco.MjData` of `model`: `(pixels, pixels, 3)` uint8 RGB, top row first.
+        The models of its simulations may differ in the places of bodies, sites and cameras alone.
         """
         mujoco = self._mujoco
         self._context.make_current()
@@ -100,12 +99,12 @@ class Camera:
         mujoco.mjr_render(self._view, self._scene, self._resources)
         buffer = np.empty((self._view.height, self._view.width, 3), dtype=np.uint8)
         mujoco.mjr_readPixels(buffer, None, self._view, self._resources)
-        # OpenGL returns the bottom row first, so rotating its image by 180 degrees is a horizontal flip.
+        # OpenGL gives the bottom row first: half a turn of its picture is thus a flip of left and right.
         return np.ascontiguousarray(buffer[:, ::-1] if self._upside_down else buffer[::-1])
 
 
 def _free(context: Any, resources: Any) -> None:
-    """Free the graphics driver's resources."""
+    """Free what the graphics driver holds."""
     context.make_current()
     resources.free()
     context.free()

@@ -90,9 +90,9 @@ class StreamedClip:
         """As of the clip."""
         return self.clip.frames
 
-    def place(self, frame: int, fps: float) -> float:
+    def position(self, frame: int, fps: float) -> float:
         """As of the clip."""
-        return self.clip.place(frame, fps)
+        return self.clip.position(frame, fps)
 
     def open(self, fps: float, size: tuple[int, int] | None) -> OpenedFile:
         """

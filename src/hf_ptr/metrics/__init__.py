@@ -1,4 +1,4 @@
-"""Statistics of policies and scores, also as `evaluate` modules: `evaluate.load(metric_folder("auroc"))`."""
+"""The figures of this library as `evaluate` modules: `evaluate.load(metric_folder("auroc"))`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ METRICS = ("action_mse", "auroc", "effective_sample_size", "identification_accur
 
 def metric_folder(name: str) -> str:
     """
-    Folder of an `evaluate` module, for `evaluate.load`.
+    The folder of a metric, for `evaluate.load`.
 
     Raises:
-        InputError: `name` is not in `METRICS`; the message suggests the nearest name.
+        InputError: for a name that is none of `METRICS`.
     """
     if name not in METRICS:
-        raise InputError(f"no metric {name!r}.{nearest(name, METRICS)} Available: {', '.join(METRICS)}")
+        raise InputError(f"no metric {name!r}.{nearest(name, METRICS)} There are: {', '.join(METRICS)}")
     return str(Path(__file__).parent / name)

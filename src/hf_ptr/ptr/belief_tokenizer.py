@@ -11,7 +11,8 @@ from transformers import initialization
 from transformers.utils import ModelOutput
 
 from hf_ptr.functional import slot_diversity, slot_entropy, soft_assignments
-from hf_ptr.utils.components import Component, ComponentConfig, register_component
+from hf_ptr.utils.auto_classes import register
+from hf_ptr.utils.components import Component, ComponentConfig
 
 # Where a saved run keeps it, beside the policy.
 BELIEF_FOLDER = "belief_tokenizer"
@@ -147,4 +148,4 @@ class BeliefTokenizer(Component):
         )
 
 
-register_component(BeliefTokenizerConfig, BeliefTokenizer)
+register(BeliefTokenizerConfig, BeliefTokenizer)

@@ -9,7 +9,7 @@ from typing import Protocol
 from hf_ptr.data.corruption import CorruptionTruth, corrupt
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.reader import read_dataset
-from hf_ptr.data.lerobot.validation import refuse_unusable, validate_dataset
+from hf_ptr.data.lerobot.validation import require_usable, validate_dataset
 from hf_ptr.data.video.torchcodec import decoded_by
 from hf_ptr.errors import InputError
 from hf_ptr.hub.datasets import with_streamed_videos
@@ -115,5 +115,5 @@ def _read(dataset: str, episodes: list[int] | None, skip: list[int]) -> EpisodeT
     except InputError:
         # The reader stops at the first thing that is wrong; this says which episodes to skip for all of it.
         everything = validate_dataset(dataset, episodes=episodes, skip=skip, cameras=(), decode=False)
-        refuse_unusable(everything, skip)
+        require_usable(everything, skip)
         raise

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot.validation import refuse_unusable, validate_dataset
+from hf_ptr.data.lerobot.validation import require_usable, validate_dataset
 from hf_ptr.data.mixture.dataset import MixtureDataset
 from hf_ptr.data.mixture.robots import Robot, observes_state, robots_of
 from hf_ptr.data.mixture.sources import Source, SourceSpec, make_source
@@ -151,7 +151,7 @@ def _read(spec: SourceSpec, data: DataArguments, named: _Features, known: Mappin
         )
     ids = split.whole.episode_index.tolist()
     here = () if data.streaming else own
-    refuse_unusable(validate_dataset(folder, episodes=ids, cameras=here, decode=False), split.skip)
+    require_usable(validate_dataset(folder, episodes=ids, cameras=here, decode=False), split.skip)
     return source
 
 

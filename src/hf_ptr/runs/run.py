@@ -17,7 +17,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot.validation import refuse_unusable, validate_dataset
+from hf_ptr.data.lerobot.validation import require_usable, validate_dataset
 from hf_ptr.data.mixture.dataset import MixtureDataset
 from hf_ptr.data.mixture.robots import MIXTURE_FILE
 from hf_ptr.data.score_file import read_weights
@@ -157,7 +157,7 @@ def build_trainer(recipe: Recipe) -> PTRTrainer:
     # The videos that are not here yet are looked at when they come.
     cameras = [name for name in config.observation_features if name in table.videos and not streams]
     ids = whole.episode_index.tolist()
-    refuse_unusable(validate_dataset(str(dataset), episodes=ids, cameras=cameras, decode=False), selected.skip)
+    require_usable(validate_dataset(str(dataset), episodes=ids, cameras=cameras, decode=False), selected.skip)
     cut: dict[str, Any] = {
         "segment_chunks": recipe.data.segment_chunks,
         "target_offset": recipe.data.target_offset,

@@ -1,4 +1,4 @@
-"""Columns of a parquet file that may hold anything, as numpy arrays or as one line that says what is wrong."""
+"""Reading columns of untrusted parquet files as numpy arrays, with one-line errors for damaged content."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from hf_ptr.errors import InputError, first_line
 
 class RowError(InputError):
     """
-    One row of a column is wrong.
+    A single row of a column is invalid.
 
     Attributes:
-        row: which.
+        row: the row's number in the file.
     """
 
     def __init__(self, message: str, row: int) -> None:
@@ -30,11 +30,11 @@ class RowError(InputError):
 
 
 class ColumnFile:
-    """An open parquet file whose columns are read one at a time, so that no more than one is held twice.
+    """An open parquet file whose columns are read one at a time, to limit memory.
 
     Args:
-        path: the file.
-        file: the same, open.
+        path: path of the file, for messages.
+        file: the open file.
     """
 
     def __init__(self, path: Path, file: pq.ParquetFile) -> None:
@@ -45,52 +45,52 @@ class ColumnFile:
         self.metadata: dict[bytes, bytes] = file.schema_arrow.metadata or {}
 
     def require(self, names: Sequence[str]) -> None:
-        """Check that columns are there, once each.
+        """Check that each column occurs exactly once.
 
         Raises:
-            InputError: the first that is not.
+            InputError: a column is missing or repeated.
         """
         for name in names:
             if self.names.count(name) != 1:
                 raise InputError(f"{self.path} {'repeats' if name in self.names else 'lacks'} the column {name!r}")
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """A column as it is stored.
+        """A column in its stored type.
 
         Raises:
-            InputError: it is not there, or the file is damaged.
+            InputError: the column is missing, or the file is damaged.
         """
         self.require([name])
         with _damage(self.path):
-            # Of one column, threads of its row groups would only wait for each other.
+            # For a single column, threads per row group would only wait for each other.
             column = self._file.read(columns=[name], use_threads=False).column(name)
-        # A page whose header is damaged may be read without complaint, and hold fewer rows.
+        # A page with a damaged header may be read without an error and yield fewer rows.
         if len(column) != self.rows:
             raise InputError(f"{self.path} is damaged: column {name!r} has {len(column)} rows of {self.rows}")
         return column
 
     def blocks(self, name: str) -> Iterator[tuple[int, pa.ChunkedArray]]:
-        """A column in parts of some ten thousand rows, each with the number of its first row.
+        """Iterate over a column in parts of about ten thousand rows, each with the number of its first row.
 
         Raises:
             InputError: as `column`.
         """
         self.require([name])
         ends = np.cumsum([self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)])
-        # What arrow needs beside the rows that are read at a time is several times their size.
+        # Reading in parts, because arrow needs several times the memory of the rows read at once.
         first = group = 0
         while group < len(ends):
             last = max(group + 1, int(np.searchsorted(ends, first + BLOCK_ROWS, side="right")))
             with _damage(self.path):
                 part = self._file.read_row_groups(range(group, last), columns=[name], use_threads=False).column(name)
             if len(part) != ends[last - 1] - first:
-                raise InputError(f"{self.path} is damaged: column {name!r} lacks rows from row {first} on")
+                raise InputError(f"{self.path} is damaged: column {name!r} lacks rows from row {first} onward")
             yield first, part
             first, group = int(ends[last - 1]), last
 
     def row_group_of(self, row: int, name: str) -> tuple[int, pa.ChunkedArray]:
         """
-        The number of the first row, and the part of a column, of the row group in which a row lies.
+        The row group that contains a row: the number of its first row, and its part of a column.
 
         Raises:
             InputError: as `column`.
@@ -102,42 +102,44 @@ class ColumnFile:
             part = self._file.read_row_group(group, columns=[name], use_threads=False).column(name)
         rows = self._file.metadata.row_group(group).num_rows
         if len(part) != rows:
-            raise InputError(f"{self.path} is damaged: column {name!r} has {len(part)} rows of {rows} about row {row}")
+            raise InputError(
+                f"{self.path} is damaged: column {name!r} has {len(part)} rows of {rows} around row {row}"
+            )
         return int(ends[group]) - rows, part
 
     def integers(self, name: str) -> np.ndarray:
         """A column of single integers, `(rows,)` int64.
 
         Raises:
-            InputError: it is not there, holds something else, or misses a value.
+            InputError: the column is missing, has another type, or has a missing value.
         """
         column = self.column(name)
         if not pa.types.is_integer(column.type):
-            raise InputError(f"{self.path}: column {name!r} is {column.type}, not an integer")
+            raise InputError(f"{self.path}: column {name!r} has type {column.type}, expected integers")
         return self.parse(column, name, 1)[:, 0].astype(np.int64, copy=False)
 
     def texts(self, name: str) -> list[object]:
-        """A column of texts; what is none of them, as it is stored.
+        """A column of texts; cells of another type are returned unchanged.
 
         Raises:
-            InputError: it is not there, or a text is damaged.
+            InputError: the column is missing, or a text is damaged.
         """
         column = self.column(name)
         with _damage(self.path):
             return column.to_pylist()
 
     def numbers(self, name: str, width: int) -> np.ndarray:
-        """A column of numbers, single (`width` 1) or in lists of `width`: `(rows, width)` in their own type.
+        """A column of scalars (`width` 1) or of lists of `width` numbers: `(rows, width)` in the stored type.
 
         Raises:
-            InputError: it is not there, has another width or type, or misses a value.
+            InputError: the column is missing, has another width or type, or has a missing value.
         """
         return self.parse(self.column(name), name, width)
 
     def parse(
         self, column: pa.ChunkedArray, name: str, width: int, row_numbers: np.ndarray | None = None
     ) -> np.ndarray:
-        """A column, or a part of one, as `numbers` gives it; `row_numbers (rows,)` are for messages."""
+        """Convert a column, or a part of one, as in `numbers`; `row_numbers (rows,)` are used in messages."""
         where = f"{self.path}: column {name!r}"
 
         def number_of(row: int) -> int:
@@ -153,13 +155,13 @@ class ColumnFile:
             wrong = np.flatnonzero(sizes != width)
             if len(wrong):
                 row = number_of(int(wrong[0]))
-                raise RowError(f"{where} has {sizes[wrong[0]]} values in row {row}, its feature {width}", row)
+                raise RowError(f"{where} has {sizes[wrong[0]]} values in row {row}, expected {width}", row)
             values = values.flatten()
             kind = values.type
         elif width != 1:
-            raise InputError(f"{where} holds {kind}, its feature {width} numbers")
+            raise InputError(f"{where} has type {kind}, expected lists of {width} numbers")
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-            raise InputError(f"{where} holds {kind}, not numbers")
+            raise InputError(f"{where} has type {kind}, expected numbers")
         if values.null_count:
             row = number_of(pc.is_null(values).index(True).as_py() // width)
             raise RowError(f"{where} has a missing value in row {row}", row)
@@ -167,7 +169,7 @@ class ColumnFile:
 
 
 def _as_numpy(values: pa.Array) -> np.ndarray:
-    """Numbers without gaps, not copied; arrow's own way there, as its comparison with a number, loads pandas."""
+    """Numbers without missing values as a numpy view. Not `Array.to_numpy`, which loads pandas."""
     kind = values.type
     if not len(values):
         return np.empty(0, dtype=kind.to_pandas_dtype())
@@ -183,7 +185,7 @@ def open_columns(path: Path) -> Iterator[ColumnFile]:
     Raises:
         InputError: the file is damaged.
     """
-    # ParquetFile and not `read_table`, which would take a folder name with '=' in it for a partition.
+    # Not `read_table`, which parses a folder name that contains '=' as a partition.
     with _damage(path):
         file = pq.ParquetFile(path)
         opened = ColumnFile(path, file)
@@ -200,7 +202,7 @@ def _damage(path: Path) -> Iterator[None]:
 
 
 def episode_runs(episode_index: np.ndarray) -> dict[int, list[slice]]:
-    """The runs of adjacent rows of each episode in a file's column `episode_index (rows,)`."""
+    """The runs of adjacent rows of each episode, from a file's column `episode_index (rows,)`."""
     edges = np.flatnonzero(np.diff(episode_index)) + 1
     runs: dict[int, list[slice]] = {}
     for start, stop in itertools.pairwise([0, *edges.tolist(), len(episode_index)]):
@@ -216,23 +218,23 @@ def rows_of_episode(
     The rows of an episode in its file.
 
     Args:
-        runs: as `episode_runs` gives them.
-        frame_index: that column of the file, `(rows,)`.
-        episode, length: its id, and its frames as the metadata say.
-        path: of the file.
+        runs: the result of `episode_runs`.
+        frame_index: the file's column `frame_index`, `(rows,)`.
+        episode, length: id and number of frames of the episode, from the metadata.
+        path: path of the file, for messages.
 
     Raises:
-        InputError: they are not as many, not adjacent or not in order.
+        InputError: the number of rows differs, or the rows are not adjacent or not in order.
     """
     found = runs.get(episode, [])
     if len(found) > 1:
-        raise InputError(f"{path}: the rows of episode {episode} are not adjacent; write the dataset anew")
+        raise InputError(f"{path}: the rows of episode {episode} are not adjacent; rewrite the dataset")
     rows = found[0] if found else slice(0, 0)
     if rows.stop - rows.start != length:
-        raise InputError(f"{path}: episode {episode} has {rows.stop - rows.start} rows, its metadata say {length}")
+        raise InputError(f"{path}: episode {episode} has {rows.stop - rows.start} rows, its metadata list {length}")
     wrong = frame_index[rows] != np.arange(length)
     if wrong.any():
         raise InputError(
-            f"{path}: episode {episode} is out of order: its row {wrong.argmax()} has another frame_index"
+            f"{path}: episode {episode} is out of order: frame_index is wrong in its row {wrong.argmax()}"
         )
     return rows

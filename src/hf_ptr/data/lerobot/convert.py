@@ -1,4 +1,4 @@
-"""LeRobotDataset v2.1 to v3.0: tables equal to the bit, videos copied packet for packet."""
+"""Conversion of a LeRobotDataset v2.1 to v3.0, with bit-identical tables and videos copied packet by packet."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hf_ptr.data.lerobot.metadata import Metadata, read_metadata
 from hf_ptr.data.lerobot.paths import within
 from hf_ptr.data.lerobot.reader import INDEX_COLUMNS, vector_widths
 from hf_ptr.data.lerobot.remux import RemuxedFiles
-from hf_ptr.data.lerobot.validation import Watch, refuse_unusable, unwatched, validate_dataset
+from hf_ptr.data.lerobot.validation import Progress, no_progress, require_usable, validate_dataset
 from hf_ptr.data.lerobot.videos import cameras_of
 from hf_ptr.data.statistics import ImageStatistics, feature_statistics, joined_statistics
 from hf_ptr.data.video.decoding import FrameReader
@@ -27,36 +27,36 @@ from hf_ptr.errors import InputError, first_line
 from hf_ptr.utils.atomic_files import StagedFolder
 
 SIZE_LIMITS = (100.0, 200.0)
-# Of each episode, spread evenly: the statistics of pictures move little from frame to frame.
-PICTURES_FOR_STATISTICS = 16
+# Images per episode, evenly spaced, for image statistics, which change little from frame to frame.
+IMAGES_FOR_STATISTICS = 16
 
-# By feature, then by what LeRobot calls it.
+# By feature, then by LeRobot's name of the statistic.
 Statistics = dict[str, Mapping[str, Any]]
 
 
-def convert_lerobot(folder: str | Path, out: str | Path, *, watch: Watch = unwatched) -> Path:
+def convert_lerobot(folder: str | Path, out: str | Path, *, progress: Progress = no_progress) -> Path:
     """
-    Writes a LeRobotDataset v2.1 as v3.0.
+    Convert a LeRobotDataset v2.1 to v3.0.
 
-    Rows keep every value and type; episodes, frames and tasks keep their numbers. Videos are laid end to end without
-    encoding them anew. Where the dataset brings statistics of its pictures they are kept, else some are decoded.
+    Rows keep every value and type; episodes, frames and tasks keep their numbers. Videos are concatenated without
+    re-encoding. Stored image statistics are kept; if they are missing, they are computed from a few decoded images.
 
     Args:
-        folder: the dataset, v2.1.
-        out: the new folder; must not exist, or be empty. It appears whole or not at all.
-        watch: is given a description and a list, and gives back what to go through instead.
+        folder: folder of the v2.1 dataset.
+        out: the new folder; must be missing or empty. It is written atomically.
+        progress: called with a description and a list, returns an iterable over the list, e.g. with a progress bar.
 
     Returns:
         `out`.
 
     Raises:
-        InputError: the dataset is no v2.1 or cannot be used (`hf-ptr validate` says why), or `out` cannot be written.
+        InputError: the dataset is not v2.1 or is not usable (see `hf-ptr validate`), or `out` cannot be written.
     """
     root, staged = Path(folder), StagedFolder(out)
     metadata = read_metadata(root)
     if metadata.info["codebase_version"] != "v2.1":
-        raise InputError(f"{root} is {metadata.info['codebase_version']} already; there is nothing to convert")
-    refuse_unusable(validate_dataset(root, decode=False))
+        raise InputError(f"{root} is already {metadata.info['codebase_version']}; no conversion is needed")
+    require_usable(validate_dataset(root, decode=False))
     cameras = {
         camera: RemuxedFiles(camera, float(metadata.info["fps"]), SIZE_LIMITS[1])
         for camera in cameras_of(metadata.info, "video")
@@ -64,7 +64,7 @@ def convert_lerobot(folder: str | Path, out: str | Path, *, watch: Watch = unwat
     data = DataFiles(SIZE_LIMITS[0])
     try:
         with writable(staged.out):
-            _write(root, staged.path(), metadata, data, cameras, watch)
+            _write(root, staged.path(), metadata, data, cameras, progress)
             staged.publish()
     finally:
         data.discard()
@@ -80,23 +80,23 @@ def _write(
     metadata: Metadata,
     data: DataFiles,
     cameras: Mapping[str, RemuxedFiles],
-    watch: Watch,
+    progress: Progress,
 ) -> None:
     info = metadata.info
     stored = _stored_statistics(root)
     readers = {camera: FrameReader(camera, metadata.videos[camera], float(info["fps"])) for camera in metadata.videos}
-    stored_pictures = [camera for camera in metadata.videos if camera not in cameras]
+    image_cameras = [camera for camera in metadata.videos if camera not in cameras]
     widths = {**vector_widths(info["features"]), **dict.fromkeys((*INDEX_COLUMNS, "timestamp"), 1)}
     task_of = dict(zip(metadata.task_numbers.tolist(), metadata.tasks, strict=True))
     episodes: list[dict[str, Any]] = []
-    pictures: dict[str, list[Mapping[str, Any]]] = {camera: [] for camera in readers}
+    image_statistics: dict[str, list[Mapping[str, Any]]] = {camera: [] for camera in readers}
     schema: pa.Schema | None = None
     frames = 0
     listed = list(zip(metadata.episode_index.tolist(), metadata.lengths.tolist(), metadata.files, strict=True))
-    for episode, length, name in watch("converting", listed):
+    for episode, length, name in progress("converting", listed):
         rows, statistics = _rows(root / name, schema, widths)
-        for camera in stored_pictures:
-            rows = _with_pictures(rows, camera, root)
+        for camera in image_cameras:
+            rows = _with_embedded_images(rows, camera, root)
         schema = rows.schema
         chunk, file = data.add(target, rows)
         row = {
@@ -114,8 +114,8 @@ def _write(
             row |= files.add(target, metadata.videos[camera][episode].path, length)
         for camera, reader in readers.items():
             known = stored.get(episode, {}).get(camera)
-            pictures[camera].append(known or _picture_statistics(reader, episode, length))
-            statistics[camera] = pictures[camera][-1]
+            image_statistics[camera].append(known or _image_statistics(reader, episode, length))
+            statistics[camera] = image_statistics[camera][-1]
         episodes.append({**row, **statistics_columns(statistics)})
         frames += length
     data.close()
@@ -130,14 +130,14 @@ def _write(
         episodes=episodes,
         statistics={
             **{name: feature_statistics(data.column(target, name)) for name in widths},
-            **{camera: joined_statistics(parts) for camera, parts in pictures.items()},
+            **{camera: joined_statistics(parts) for camera, parts in image_statistics.items()},
         },
         size_limits=SIZE_LIMITS,
     )
 
 
 def _rows(path: Path, schema: pa.Schema | None, widths: Mapping[str, int]) -> tuple[pa.Table, Statistics]:
-    """An episode's rows with the columns and types of the episodes before, and their statistics."""
+    """An episode's rows, cast to the schema of the previous episodes, and their statistics."""
     with open_columns(path) as file:
         statistics: Statistics = {
             name: feature_statistics(file.numbers(name, width)) for name, width in widths.items()
@@ -148,11 +148,11 @@ def _rows(path: Path, schema: pa.Schema | None, widths: Mapping[str, int]) -> tu
     try:
         return rows.select(schema.names).cast(schema), statistics
     except (pa.ArrowException, KeyError) as error:
-        raise InputError(f"{path} has other columns than the episodes before: {first_line(error)}") from error
+        raise InputError(f"{path} has different columns from the previous episodes: {first_line(error)}") from error
 
 
-def _with_pictures(rows: pa.Table, camera: str, root: Path) -> pa.Table:
-    """The rows with those pictures in them that only were named, in files that v3.0 has no place for."""
+def _with_embedded_images(rows: pa.Table, camera: str, root: Path) -> pa.Table:
+    """The rows with images embedded that were stored in separate files, which v3.0 does not support."""
     column = rows[camera]
     kind = column.type
     if (
@@ -166,7 +166,7 @@ def _with_pictures(rows: pa.Table, camera: str, root: Path) -> pa.Table:
 
 
 def _stored_statistics(root: Path) -> dict[int, Mapping[str, Any]]:
-    """What `meta/episodes_stats.jsonl` says, by episode; a line that cannot be used is as good as none."""
+    """The statistics in `meta/episodes_stats.jsonl` by episode; invalid lines are ignored."""
     path = root / within(root, "meta/episodes_stats.jsonl")
     found: dict[int, Mapping[str, Any]] = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
@@ -175,15 +175,15 @@ def _stored_statistics(root: Path) -> dict[int, Mapping[str, Any]]:
             found[int(record["episode_index"])] = {
                 name: {key: np.asarray(value, dtype=np.float64) for key, value in values.items()}
                 for name, values in record["stats"].items()
-                if _is_whole(values)
+                if _is_image_statistics(values)
             }
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
     return found
 
 
-def _is_whole(values: Mapping[str, Any]) -> bool:
-    """Whether these are statistics of a camera's three colours that can be joined with others."""
+def _is_image_statistics(values: Mapping[str, Any]) -> bool:
+    """Whether these are complete statistics of three colour channels, which can be pooled."""
     names = ("min", "max", "mean", "std")
     if not {*names, "count"} <= set(values) or np.asarray(values["count"]).size != 1:
         return False
@@ -192,9 +192,9 @@ def _is_whole(values: Mapping[str, Any]) -> bool:
     return shaped and float(np.asarray(values["count"]).ravel()[0]) > 0
 
 
-def _picture_statistics(reader: FrameReader, episode: int, length: int) -> Mapping[str, Any]:
+def _image_statistics(reader: FrameReader, episode: int, length: int) -> Mapping[str, Any]:
     counted = ImageStatistics()
-    frames: Sequence[int] = np.unique(np.linspace(0, length - 1, PICTURES_FOR_STATISTICS).astype(int)).tolist()
-    for picture in reader.read([episode] * len(frames), frames):
-        counted.add(picture)
+    frames: Sequence[int] = np.unique(np.linspace(0, length - 1, IMAGES_FOR_STATISTICS).astype(int)).tolist()
+    for image in reader.read([episode] * len(frames), frames):
+        counted.add(image)
     return counted.statistics()

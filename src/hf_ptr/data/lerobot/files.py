@@ -1,4 +1,4 @@
-"""The numbered parquet and mp4 files of a LeRobotDataset v3.0, written as a stream."""
+"""Streaming writers for the numbered parquet and mp4 files of a LeRobotDataset v3.0, and its metadata files."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
 FILES_PER_CHUNK = 1000
-# Rows, at least, of a row group; the last of a file may have fewer.
+# Minimum rows of a row group; the last one of a file may have fewer.
 GROUP_ROWS = 8192
-# Or so many bytes: pictures are read a row group at a time.
+# A row group is also complete at this size, since images are read one row group at a time.
 GROUP_BYTES = 16 * 1024**2
 
-# What the file system refuses, and the user can mend; any other OSError is a bug and keeps its traceback.
+# File system errors that the user can fix; any other OSError is a bug and keeps its traceback.
 STORAGE_ERRORS = {
     errno.ENOSPC: "no space left",
     errno.EDQUOT: "disk quota exceeded",
@@ -38,19 +38,19 @@ STORAGE_ERRORS = {
     errno.ENOTDIR: "a parent is not a folder",
 }
 
-# H.264 is decoded by everything that plays video, and unlike AV1 at any size. A key frame at least every second frame
-# (as LeRobot writes it) makes every frame one seek away; without B-frames frames leave the encoder in order. One
-# thread, because the bits that x264 writes depend on how many there are.
+# Every player decodes H.264, and in contrast to AV1 at any size. A key frame at least every second frame (as in
+# LeRobot) makes every frame reachable by one seek; without B-frames, frames leave the encoder in order. One thread,
+# because the output of x264 depends on the number of threads.
 VIDEO_CODEC: Final = "libx264"
 VIDEO_OPTIONS = {"g": "2", "bf": "0", "crf": "18", "threads": "1"}
 
 
 def video_template(camera: str) -> str:
     """
-    The template of a camera's files.
+    The path template of a camera's video files.
 
     Raises:
-        InputError: its name cannot be part of a path.
+        InputError: the name cannot be part of a path.
     """
     require_plain_name(camera)
     return VIDEO_PATH.replace("{video_key}", camera.replace("{", "{{").replace("}", "}}"))
@@ -58,17 +58,17 @@ def video_template(camera: str) -> str:
 
 def require_plain_name(feature: str) -> None:
     """
-    Check that a feature's name can be that of a column and a folder.
+    Check that a feature's name is usable as the name of a column and of a folder.
 
     Raises:
-        InputError: it cannot.
+        InputError: it is empty, or contains a path separator.
     """
     if not feature.strip(".") or any(sign in feature for sign in "/\\\0"):
-        raise InputError(f"feature name {feature!r} cannot be written; use letters, digits, '_' and '.'")
+        raise InputError(f"feature name {feature!r} cannot be used as a file name; use letters, digits, '_' and '.'")
 
 
 class NumberedFiles:
-    """A numbered series of files, each begun before the last outgrows a size."""
+    """A numbered series of files; a new file starts before the current one exceeds a size limit."""
 
     def __init__(self, template: str, limit_mb: float) -> None:
         self._template = template
@@ -77,21 +77,22 @@ class NumberedFiles:
         self.frames = 0
 
     @property
-    def place(self) -> tuple[int, int]:
-        """Chunk and file index."""
+    def location(self) -> tuple[int, int]:
+        """Chunk and file index of the current file."""
         return divmod(self._number, FILES_PER_CHUNK)
 
     def path(self, root: Path, number: int) -> Path:
+        """The path of a file of the series."""
         chunk, file = divmod(number, FILES_PER_CHUNK)
         return root / self._template.format(chunk_index=chunk, file_index=file)
 
     def full(self, size: int, length: int) -> bool:
-        """Whether an episode of `length` frames, as large per frame as those before, outgrows a file of `size`."""
+        """Whether `length` more frames of average size would make a file of `size` bytes exceed the limit."""
         return self.frames > 0 and size * (1 + length / self.frames) > self._limit
 
 
 class DataFiles(NumberedFiles):
-    """The parquet tables. Short episodes share a row group: thousands of them make a file slow to open."""
+    """The parquet tables. Short episodes share a row group, since thousands of row groups make a file slow to open."""
 
     def __init__(self, limit_mb: float) -> None:
         super().__init__(DATA_PATH, limit_mb)
@@ -99,7 +100,7 @@ class DataFiles(NumberedFiles):
         self._pending: list[pa.Table] = []
 
     def add(self, root: Path, rows: pa.Table) -> tuple[int, int]:
-        """Write an episode's rows; returns the chunk and file index of where they are."""
+        """Write an episode's rows and return the chunk and file index of their file."""
         length = len(rows)
         if self._writer is not None and self.full(self._size(root), length):
             self.close()
@@ -108,15 +109,15 @@ class DataFiles(NumberedFiles):
         if self._writer is None:
             path = self.path(root, self._number)
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Measurements hardly repeat: a dictionary of them costs space and time.
+            # Measurements rarely repeat, so dictionary encoding would cost space and time.
             repeating = [f.name for f in rows.schema if not pa.types.is_floating(_innermost(f.type))]
             self._writer = pq.ParquetWriter(path, rows.schema, use_dictionary=repeating)
         self._pending.append(rows)
-        held = sum(rows.nbytes for rows in self._pending)
-        if sum(map(len, self._pending)) >= GROUP_ROWS or held >= GROUP_BYTES:
+        pending_bytes = sum(rows.nbytes for rows in self._pending)
+        if sum(map(len, self._pending)) >= GROUP_ROWS or pending_bytes >= GROUP_BYTES:
             self._flush()
         self.frames += length
-        return self.place
+        return self.location
 
     def _size(self, root: Path) -> int:
         return self.path(root, self._number).stat().st_size + sum(rows.nbytes for rows in self._pending)
@@ -127,7 +128,7 @@ class DataFiles(NumberedFiles):
             self._writer.write_table(pa.concat_tables(pending))
 
     def column(self, root: Path, name: str) -> np.ndarray:
-        """A column of all files written, `(F, d)`."""
+        """A column of all written files, `(F, d)`."""
         parts = []
         for number in range(self._number + 1):
             with pq.ParquetFile(self.path(root, number)) as file:
@@ -139,6 +140,7 @@ class DataFiles(NumberedFiles):
         return np.concatenate(parts)
 
     def close(self) -> None:
+        """Write pending rows and finish the current file."""
         try:
             self._flush()
         finally:
@@ -147,13 +149,14 @@ class DataFiles(NumberedFiles):
                 writer.close()
 
     def discard(self) -> None:
+        """Close a file that is about to be removed, ignoring errors of the file system."""
         self._pending = []
         with contextlib.suppress(OSError):
             self.close()
 
 
 class VideoFiles(NumberedFiles):
-    """One camera's mp4 files. An encoder stays open over the episodes of a file, so none is ever copied together."""
+    """One camera's mp4 files. The encoder stays open across the episodes of a file, which avoids concatenation."""
 
     def __init__(self, key: str, shape: tuple[int, int, int], fps: float, limit_mb: float) -> None:
         super().__init__(video_template(key), limit_mb)
@@ -164,10 +167,11 @@ class VideoFiles(NumberedFiles):
         self.total = ImageStatistics()
         self._container: av.container.OutputContainer | None = None
         self._stream: Any = None
-        # Counted here, because the container keeps what it has written in a buffer for long.
+        # Counted here, because the container buffers its output.
         self._bytes = 0
 
     def begin_episode(self, root: Path, length: int) -> None:
+        """Open the file for an episode of `length` frames."""
         if self._container is not None and self.full(self._bytes, length):
             self.close()
             self._number += 1
@@ -183,6 +187,7 @@ class VideoFiles(NumberedFiles):
         self.episode = ImageStatistics()
 
     def add(self, frame: np.ndarray) -> None:
+        """Encode a frame, `(height, width, 3)` uint8 RGB."""
         check_image(self.key, frame, self.shape)
         self.episode.add(frame)
         assert self._container is not None
@@ -191,11 +196,13 @@ class VideoFiles(NumberedFiles):
             self._container.mux(packet)
 
     def end_episode(self, episode: int, length: int) -> dict[str, Any]:
-        """The episode's columns in `meta/episodes`: which file, and from when to when in it (seconds)."""
+        """The episode's columns of `meta/episodes`: file, and start and end in it (seconds)."""
         if self.episode.frames != length:
-            raise InputError(f"video {self.key!r} of episode {episode} has {self.episode.frames} frames, not {length}")
+            raise InputError(
+                f"video {self.key!r} of episode {episode} has {self.episode.frames} frames, expected {length}"
+            )
         self.total.merge(self.episode)
-        chunk, file = self.place
+        chunk, file = self.location
         start, self.frames = self.frames, self.frames + length
         return {
             f"videos/{self.key}/chunk_index": chunk,
@@ -218,6 +225,7 @@ class VideoFiles(NumberedFiles):
         }
 
     def close(self) -> None:
+        """Flush the encoder and finish the current file."""
         if self._container is not None:
             container, self._container = self._container, None
             try:
@@ -226,16 +234,17 @@ class VideoFiles(NumberedFiles):
                 container.close()
 
     def discard(self) -> None:
+        """Close a file that is about to be removed, ignoring errors."""
         with contextlib.suppress(OSError, av.error.FFmpegError):
             self.close()
 
 
 def check_image(key: str, frame: np.ndarray, shape: tuple[int, ...]) -> None:
     """
-    Check that a frame is a picture of a camera.
+    Check shape and type of a camera's frame.
 
     Raises:
-        InputError: it has another shape or type.
+        InputError: the shape differs from `shape`, or the type from uint8.
     """
     if frame.shape != shape or frame.dtype != np.uint8:
         raise InputError(f"camera {key!r} got a frame of shape {frame.shape}, {frame.dtype}; expected {shape}, uint8")
@@ -243,14 +252,14 @@ def check_image(key: str, frame: np.ndarray, shape: tuple[int, ...]) -> None:
 
 @contextlib.contextmanager
 def writable(out: Path) -> Iterator[None]:
-    """Turn a refusal of the file system into one line that names the path."""
+    """Turn file system errors that the user can fix into a one-line `InputError` that names the path."""
     try:
         yield
     except (OSError, av.error.FFmpegError) as error:
         reason = STORAGE_ERRORS.get(getattr(error, "errno", None) or 0)
         if reason is None:
             raise
-        raise InputError(f"cannot write {out}: {reason}; nothing was left behind") from error
+        raise InputError(f"cannot write {out}: {reason}; partial output was removed") from error
 
 
 def statistics_columns(statistics: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
@@ -278,10 +287,10 @@ def write_metadata(
     Args:
         root: the dataset's folder.
         fps, robot_type, features: as in `meta/info.json`.
-        tasks: the instructions' numbers.
+        tasks: task number by instruction.
         episodes: rows of `meta/episodes`.
-        statistics: of every feature over the whole dataset.
-        size_limits: of data files and of videos, in MB.
+        statistics: statistics of every feature over the whole dataset.
+        size_limits: size limits of data files and of video files, in MB.
     """
     info = {
         "codebase_version": "v3.0",
@@ -324,7 +333,7 @@ def _innermost(kind: pa.DataType) -> pa.DataType:
 
 
 def arrow_schema(features: Mapping[str, Mapping[str, Any]]) -> pa.Schema:
-    """The parquet schema with which `datasets` restores the features; shape `[1]` is a scalar, as in LeRobot."""
+    """The parquet schema from which `datasets` restores the features; shape `[1]` is a scalar, as in LeRobot."""
     import datasets
 
     columns: dict[str, Any] = {}
@@ -339,13 +348,13 @@ def arrow_schema(features: Mapping[str, Mapping[str, Any]]) -> pa.Schema:
 
 
 def arrow_table(
-    arrays: Mapping[str, np.ndarray], pictures: Mapping[str, Sequence[bytes]], schema: pa.Schema
+    arrays: Mapping[str, np.ndarray], images: Mapping[str, Sequence[bytes]], schema: pa.Schema
 ) -> pa.Table:
-    """Columns `(n, d)`, and encoded pictures, as a table of that schema."""
+    """Columns `(n, d)` and encoded images as a table with the given schema."""
     columns = []
     for field in schema:
-        if field.name in pictures:
-            cells = [{"bytes": encoded, "path": None} for encoded in pictures[field.name]]
+        if field.name in images:
+            cells = [{"bytes": encoded, "path": None} for encoded in images[field.name]]
             columns.append(pa.array(cells, field.type))
             continue
         flat = pa.array(arrays[field.name].reshape(-1))

@@ -1,4 +1,4 @@
-"""The metadata of a LeRobotDataset folder, v3.0 or v2.1: its episodes, tasks, and where their files lie."""
+"""The metadata of a LeRobotDataset folder, v3.0 or v2.1: episodes, tasks, and paths of their files."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 
 from hf_ptr.data.lerobot.columns import open_columns
-from hf_ptr.data.lerobot.paths import DEFAULT_DATA_PATHS, DEFAULT_VIDEO_PATHS, filled, forget_links, within
+from hf_ptr.data.lerobot.paths import DEFAULT_DATA_PATHS, DEFAULT_VIDEO_PATHS, clear_link_cache, filled, within
 from hf_ptr.data.lerobot.videos import CameraClips, camera_clips
 from hf_ptr.errors import InputError, first_line
 
-# Takes what is wrong, and the episode that it is wrong with or None.
-Complain = Callable[[str, int | None], None]
+# Called with a problem, and the id of the affected episode or None.
+Report = Callable[[str, int | None], None]
 
 
-def refuse(message: str, episode: int | None = None) -> None:
-    """The complaint that ends the reading.
+def raise_problem(message: str, episode: int | None = None) -> None:
+    """Report a problem by raising it, which stops reading.
 
     Raises:
         InputError: always.
@@ -31,14 +31,14 @@ def refuse(message: str, episode: int | None = None) -> None:
 @dataclass(frozen=True)
 class Metadata:
     """
-    What the metadata say about episodes, in the order of their ids.
+    The metadata of a dataset, episodes sorted by id.
 
     Attributes:
-        info: `meta/info.json`.
-        episode_index, lengths: `(E,)` int64.
-        files: of the episodes' rows, relative to the dataset.
-        task_numbers, tasks: the numbers in the files and their instructions.
-        videos: by camera and episode id.
+        info: content of `meta/info.json`.
+        episode_index, lengths: `(E,)` int64, ids and frame counts.
+        files: data file of each episode, relative to the dataset's folder.
+        task_numbers, tasks: the task numbers used in the files, and their instructions.
+        videos: the location of each episode's images, by camera and episode id.
     """
 
     info: Mapping[str, Any]
@@ -50,32 +50,33 @@ class Metadata:
     videos: CameraClips
 
 
-def read_metadata(root: Path, complain: Complain = refuse) -> Metadata:
+def read_metadata(root: Path, report: Report = raise_problem) -> Metadata:
     """
-    The metadata of the dataset in a folder.
+    Read the metadata of the dataset in a folder.
 
     Args:
         root: the folder.
-        complain: is told what is wrong where the reading can go on; episodes that it is told of may be left out.
+        report: called with each problem that does not prevent reading the rest. If it returns, the affected episodes
+            are left out.
 
     Raises:
         InputError: as [`hf_ptr.data.read_dataset`].
     """
-    forget_links()
+    clear_link_cache()
     info = _read_info(root)
-    return (_read_v3 if info["codebase_version"] == "v3.0" else _read_v21)(root, info, complain)
+    return (_read_v3 if info["codebase_version"] == "v3.0" else _read_v21)(root, info, report)
 
 
 def _read_info(root: Path) -> dict[str, Any]:
     if not root.is_dir():
-        what = "is a file, not a folder" if root.exists() else "does not exist"
-        raise InputError(f"{root} {what}; give the folder of a LeRobotDataset")
+        problem = "is a file, not a folder" if root.exists() else "does not exist"
+        raise InputError(f"{root} {problem}; pass the folder of a LeRobotDataset")
     path = root / within(root, "meta/info.json")
     if not path.is_file():
         raise InputError(f"{root} is not a LeRobotDataset: meta/info.json is missing")
     info = _json(_text(path), path)
     if not isinstance(info, dict):
-        raise InputError(f"{path} holds no JSON object")
+        raise InputError(f"{path} is not a JSON object")
     version = info.get("codebase_version")
     if version not in ("v3.0", "v2.1"):
         raise InputError(f"{path}: codebase_version {version!r} is not supported; convert the dataset to v3.0 or v2.1")
@@ -97,7 +98,7 @@ def _read_info(root: Path) -> dict[str, Any]:
     return info
 
 
-def _read_v3(root: Path, info: Mapping[str, Any], complain: Complain) -> Metadata:
+def _read_v3(root: Path, info: Mapping[str, Any], report: Report) -> Metadata:
     folder = root / "meta" / "episodes"
     files = sorted(folder.glob("chunk-*/file-*.parquet"))
     if not files:
@@ -110,7 +111,7 @@ def _read_v3(root: Path, info: Mapping[str, Any], complain: Complain) -> Metadat
             for name in names:
                 parts[name].append(file.integers(name))
     episodes, lengths, chunks, numbers = (np.concatenate(parts[name]) for name in names)
-    # Many episodes share a file.
+    # Many episodes share a file, so each path is filled in once.
     paths = {
         pair: filled(info, "data_path", dict(zip(("chunk_index", "file_index"), pair, strict=True)), root)
         for pair in set(zip(chunks.tolist(), numbers.tolist(), strict=True))
@@ -119,23 +120,23 @@ def _read_v3(root: Path, info: Mapping[str, Any], complain: Complain) -> Metadat
     if not path.is_file():
         raise InputError(f"{root} is not a LeRobotDataset v3.0: meta/tasks.parquet is missing")
     with open_columns(path) as file:
-        # pandas stores the index, which holds the instruction, under its name or under a name of its own.
+        # The instruction is the pandas index, stored under its own name or under a generated one.
         text = "__index_level_0__" if "__index_level_0__" in file.names else "task"
         tasks = file.texts(text)
         task_numbers = file.integers("task_index")
-    kept = _sound_episodes(root, info, episodes, lengths, complain)
+    kept = _sound_episodes(root, info, episodes, lengths, report)
     tables = [paths[pair] for pair in zip(chunks[kept].tolist(), numbers[kept].tolist(), strict=True)]
     return Metadata(
         info,
         episodes[kept],
         lengths[kept],
         tables,
-        *_sound_tasks(root, task_numbers, tasks, complain),
+        *_sound_tasks(root, task_numbers, tasks, report),
         camera_clips(root, info, files, episodes[kept].tolist(), lengths[kept].tolist(), tables),
     )
 
 
-def _read_v21(root: Path, info: Mapping[str, Any], complain: Complain) -> Metadata:
+def _read_v21(root: Path, info: Mapping[str, Any], report: Report) -> Metadata:
     records = _json_lines(root, "meta/episodes.jsonl", {"episode_index": int, "length": int})
     tasks = _json_lines(root, "meta/tasks.jsonl", {"task_index": int, "task": str})
     size = info.get("chunks_size", 1000)
@@ -145,10 +146,10 @@ def _read_v21(root: Path, info: Mapping[str, Any], complain: Complain) -> Metada
     episodes, lengths = (
         np.array([record[key] for record in records], dtype=np.int64) for key in ("episode_index", "length")
     )
-    kept = _sound_episodes(root, info, episodes, lengths, complain)
+    kept = _sound_episodes(root, info, episodes, lengths, report)
     ids, counts = episodes[kept].tolist(), lengths[kept].tolist()
-    places = [{"episode_chunk": episode // size, "episode_index": episode} for episode in ids]
-    tables = [filled(info, "data_path", place, root) for place in places]
+    fields = [{"episode_chunk": episode // size, "episode_index": episode} for episode in ids]
+    tables = [filled(info, "data_path", values, root) for values in fields]
     return Metadata(
         info,
         episodes[kept],
@@ -158,47 +159,47 @@ def _read_v21(root: Path, info: Mapping[str, Any], complain: Complain) -> Metada
             root,
             np.array([task["task_index"] for task in tasks], dtype=np.int64),
             [task["task"] for task in tasks],
-            complain,
+            report,
         ),
         camera_clips(root, info, (), ids, counts, tables),
     )
 
 
 def _sound_episodes(
-    root: Path, info: Mapping[str, Any], episodes: np.ndarray, lengths: np.ndarray, complain: Complain
+    root: Path, info: Mapping[str, Any], episodes: np.ndarray, lengths: np.ndarray, report: Report
 ) -> np.ndarray:
-    """The positions of the episodes that can be read, in the order of their ids."""
+    """The positions of the readable episodes, sorted by id."""
     if len(episodes) == 0:
         raise InputError(f"{root} has no episodes; record some first")
     order = np.argsort(episodes, kind="stable")
     known = episodes[order]
     repeated = np.concatenate(([False], known[1:] == known[:-1]))
     for episode in np.unique(known[repeated]).tolist():
-        complain(f"{root}: the metadata list episode {episode} twice", episode)
+        report(f"{root}: the metadata list episode {episode} twice", episode)
     empty = lengths[order] < 1
     for episode in known[empty & ~repeated].tolist():
-        complain(f"{root}: episode {episode} has no frames in the metadata", episode)
+        report(f"{root}: episode {episode} has no frames in the metadata", episode)
     for key, found in (("total_episodes", len(episodes)), ("total_frames", sum(lengths.tolist()))):
         if key in info and info[key] != found:
-            complain(f"{root}: meta/info.json gives {key} {info[key]!r}, the episodes' metadata {found}", None)
+            report(f"{root}: meta/info.json gives {key} {info[key]!r}, the episodes' metadata {found}", None)
     return order[~(repeated | empty)]
 
 
 def _sound_tasks(
-    root: Path, numbers: np.ndarray, tasks: Sequence[Any], complain: Complain
+    root: Path, numbers: np.ndarray, tasks: Sequence[Any], report: Report
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The tasks' numbers, in order, and their instructions."""
+    """The task numbers in ascending order, and their instructions."""
     if not tasks or not all(isinstance(task, str) for task in tasks):
-        raise InputError(f"{root}: the metadata name no task, or one that is not text")
+        raise InputError(f"{root}: the metadata contain no task, or a task that is not a text")
     order = np.argsort(numbers, kind="stable")
     ordered = numbers[order]
     if len(np.unique(ordered)) != len(ordered):
-        complain(f"{root}: the metadata give one task_index to several tasks", None)
+        report(f"{root}: the metadata assign one task_index to several tasks", None)
     return ordered, tuple(tasks[i] for i in order.tolist())
 
 
 def _json_lines(root: Path, name: str, keys: Mapping[str, type]) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file, each with the keys of the given types."""
+    """The objects of a JSON Lines file, checked to have the given keys with the given types."""
     path = root / within(root, name)
     if not path.is_file():
         raise InputError(f"{root} is not a LeRobotDataset v2.1: {name} is missing")

@@ -1,4 +1,4 @@
-"""Paths that a dataset's metadata name, which may hold anything, kept within the dataset's folder."""
+"""Paths from untrusted metadata, restricted to the dataset's folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from hf_ptr.errors import InputError
 
-# What LeRobot wrote before info.json carried the templates.
+# LeRobot's paths from before info.json contained the templates.
 DEFAULT_DATA_PATHS = {
     "v3.0": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
     "v2.1": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
@@ -29,14 +29,14 @@ def filled(info: Mapping[str, Any], key: str, values: Mapping[str, int | str], r
     Fill in a path template of info.json.
 
     Raises:
-        InputError: it is no template of these values, or leads out of the dataset's folder.
+        InputError: the template is not a string with these fields, or the path is outside the dataset's folder.
     """
     template = info[key]
     try:
         fields = list(string.Formatter().parse(template)) if isinstance(template, str) else None
     except ValueError:
         fields = None
-    # A width such as {episode_index:999999999d} would exhaust the memory, an attribute would reach into Python.
+    # A width such as {episode_index:999999999d} would exhaust memory; attribute access would expose Python objects.
     if fields is None or any(
         field is not None and (field not in values or conversion or not _plain(spec or "", values[field]))
         for _, field, spec, conversion in fields
@@ -50,26 +50,26 @@ def filled(info: Mapping[str, Any], key: str, values: Mapping[str, int | str], r
 
 def within(root: Path, name: str) -> str:
     """
-    A path relative to a dataset's folder, as it is.
+    Check a path relative to a dataset's folder and return it unchanged.
 
     Raises:
-        InputError: it leads out of the folder: by itself, or over a link.
+        InputError: the path leaves the folder, directly or through a link.
     """
     if _leads_out(name):
         raise InputError(f"{root}: {name!r} leaves the dataset's folder")
     parent, _, last = name.rpartition("/")
     home = _real(str(root / parent))
-    place = os.path.realpath(os.path.join(home, last)) if os.path.islink(os.path.join(home, last)) else home
-    if not any(place == allowed or place.startswith(allowed + os.sep) for allowed in _allowed(str(root))):
+    target = os.path.realpath(os.path.join(home, last)) if os.path.islink(os.path.join(home, last)) else home
+    if not any(target == allowed or target.startswith(allowed + os.sep) for allowed in _allowed(str(root))):
         raise InputError(
-            f"{root}: {name} is a link out of the dataset's folder; put the files themselves there, or mount their "
-            "folder in its place"
+            f"{root}: {name} is a link out of the dataset's folder; copy the files into the folder, or mount "
+            "their folder at this path"
         )
     return name
 
 
-def forget_links() -> None:
-    """Looks anew at what is a link, as when a dataset is opened."""
+def clear_link_cache() -> None:
+    """Clear the cache of resolved links; called when a dataset is opened."""
     _real.cache_clear()
 
 
@@ -89,6 +89,6 @@ def _real(folder: str) -> str:
 
 
 def _allowed(root: str) -> list[str]:
-    """The folder itself; of a snapshot in the Hub's cache also the store beside it, to which its files are links."""
+    """The folder itself and, for a snapshot in the Hub's cache, the blob store that its files link to."""
     home = Path(_real(root))
     return [str(home), *([str(home.parents[1] / "blobs")] if home.parent.name == "snapshots" else [])]

@@ -1,4 +1,4 @@
-"""Reading the tables of a LeRobotDataset folder, v3.0 or v2.1, without `lerobot`."""
+"""Reading the tables of a LeRobotDataset folder, v3.0 or v2.1. Does not need `lerobot`."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ def read_dataset(
 ) -> EpisodeTable:
     """Read the numeric columns of a LeRobotDataset, v3.0 or v2.1.
 
-    Every numeric feature of shape `[d]` becomes a float32 column `(F, d)`; pictures are read when they are asked for,
-    and strings and other features of more than one dimension are left out. Only the files that hold the wanted
-    episodes are opened.
+    Every numeric feature of shape `[d]` becomes a float32 column `(F, d)`. Images and videos are decoded later, on
+    demand. Strings and other features with more than one dimension are ignored. Only files with selected episodes are
+    opened.
 
     Args:
         path: the dataset's folder.
         episodes: ids of the episodes to read, in this order; None reads all.
-        skip: ids of episodes that are left out, whatever is wrong with them.
-        spill_dir: a folder in which the features lie while they are used, in files without a name; by default they are
-            held in memory.
+        skip: ids of episodes to leave out; damage in these episodes is ignored.
+        spill_dir: a folder for temporary, unnamed files that back the columns by memory mapping, for datasets larger
+            than memory; by default, columns are held in memory.
 
     Returns:
         The table; `frame_id` is the files' `index` column.
 
     Raises:
-        InputError: the folder is no dataset, a file is missing or damaged, metadata and data disagree, a path leaves
-            the folder, or an observation or action is NaN or infinite. Nothing is ever written.
+        InputError: the folder is not a dataset, a file is missing or damaged, metadata and data disagree, a path
+            leaves the folder, or an observation or action is NaN or infinite. The dataset is never modified.
     """
     root = Path(path)
     try:
@@ -58,12 +58,12 @@ def read_dataset(
 def _read(root: Path, episodes: Sequence[int] | None, skip: frozenset[int], spill_dir: Path | None) -> EpisodeTable:
     unreadable: set[int] = set()
 
-    def complain(message: str, episode: int | None) -> None:
+    def report(message: str, episode: int | None) -> None:
         if episode not in skip:
             raise InputError(message)
         unreadable.add(episode)
 
-    metadata = read_metadata(root, complain)
+    metadata = read_metadata(root, report)
     info = metadata.info
     known = metadata.episode_index
     unknown = sorted(skip - unreadable - set(known.tolist()))
@@ -83,23 +83,25 @@ def _read(root: Path, episodes: Sequence[int] | None, skip: frozenset[int], spil
     total = int(lengths.sum())
     columns: dict[str, np.ndarray] = {}
     task_index, frame_id = _empty((total,), np.int64, spill_dir), _empty((total,), np.int64, spill_dir)
-    for name, held in slots.items():
+    for name, in_file in slots.items():
         with open_columns(root / name) as file:
-            rows = _episode_rows(file, metadata.episode_index[wanted[held]], lengths[held])
-            targets = [slice(start, stop) for start, stop in zip(starts[held], (starts + lengths)[held], strict=True)]
+            rows = _episode_rows(file, metadata.episode_index[wanted[in_file]], lengths[in_file])
+            targets = [
+                slice(start, stop) for start, stop in zip(starts[in_file], (starts + lengths)[in_file], strict=True)
+            ]
             for key, target in (("task_index", task_index), ("index", frame_id)):
                 _copy(file.integers(key), rows, target, targets)
-            place = np.full(file.rows, -1)
+            target_row = np.full(file.rows, -1)
             for taken, put in zip(rows, targets, strict=True):
-                place[taken] = np.arange(put.start, put.stop)
+                target_row[taken] = np.arange(put.start, put.stop)
             for key, width in widths.items():
                 for first, block in file.blocks(key):
-                    here = place[first : first + len(block)]
+                    here = target_row[first : first + len(block)]
                     kept = np.flatnonzero(here >= 0)
-                    # Rows of no wanted episode may hold anything.
+                    # Rows of other episodes are skipped unchecked.
                     part = block if len(kept) == len(here) else block.take(pa.array(kept))
                     values = file.parse(part, key, width, first + kept)
-                    # Not before a file has proved that its rows have the width that info.json claims.
+                    # Allocated only now that a file has confirmed the width given in info.json.
                     if key not in columns:
                         columns[key] = _empty((total, width), np.float32, spill_dir)
                     columns[key][here[kept]] = values
@@ -130,7 +132,7 @@ def _empty(shape: tuple[int, ...], dtype: type, spill_dir: Path | None) -> np.nd
 
 
 def vector_widths(features: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
-    """The numeric features of one dimension and their widths."""
+    """The names and widths of the one-dimensional numeric features."""
     return {
         name: feature["shape"][0]
         for name, feature in features.items()
@@ -139,54 +141,54 @@ def vector_widths(features: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
 
 
 def _require_rows(root: Path, files: Iterable[str], columns: Sequence[str], frames: int) -> None:
-    """Check the files' footers, so that a wrong length in the metadata cannot ask for memory in vain."""
+    """Check columns and row counts in the files' footers before memory is allocated by the metadata's lengths."""
     available = 0
     for name in files:
         if not (root / name).is_file():
-            raise InputError(f"{root}: {name} is missing, which holds episodes that the metadata list")
+            raise InputError(f"{root}: {name} is missing; the metadata list episodes in it")
         with open_columns(root / name) as file:
             file.require(columns)
             available += file.rows
     if available < frames:
-        raise InputError(f"{root}: the metadata give the episodes {frames} frames, their data files have {available}")
+        raise InputError(f"{root}: the metadata list {frames} frames, the data files have {available}")
 
 
 def _positions(metadata: Metadata, episodes: Sequence[int] | None, root: Path) -> np.ndarray:
-    """Positions in the metadata of the wanted episodes."""
+    """The positions of the selected episodes in the metadata."""
     known = metadata.episode_index
     if episodes is None:
         return np.arange(len(known))
     wanted = np.asarray(list(episodes), dtype=np.int64)
     if len(wanted) == 0:
-        raise InputError(f"no episodes were selected from {root}; name at least one")
+        raise InputError(f"no episodes were selected from {root}; select at least one")
     unknown = wanted[~np.isin(wanted, known)]
     if len(unknown):
-        raise InputError(f"{root} has no episode {unknown[0]}; its episodes lie in {known[0]}..{known[-1]}")
+        raise InputError(f"{root} has no episode {unknown[0]}; its episode ids are in {known[0]}..{known[-1]}")
     values, counts = np.unique(wanted, return_counts=True)
     if (counts > 1).any():
-        raise InputError(f"episode {values[counts > 1][0]} of {root} is selected twice; name each episode once")
+        raise InputError(f"episode {values[counts > 1][0]} of {root} is selected twice; list each episode once")
     return np.searchsorted(known, wanted)
 
 
 def _task_positions(task_index: np.ndarray, metadata: Metadata, root: Path) -> np.ndarray:
-    """Task numbers of the files as positions in `tasks`; most datasets number from 0 and nothing changes."""
+    """Task numbers of the files as positions in `tasks`; the same array if tasks are numbered from 0."""
     numbers = metadata.task_numbers
     if np.array_equal(numbers, np.arange(len(numbers))) and 0 <= task_index.min() <= task_index.max() < len(numbers):
         return task_index
     positions = np.minimum(np.searchsorted(numbers, task_index), len(numbers) - 1)
     unknown = task_index[numbers[positions] != task_index]
     if len(unknown):
-        raise InputError(f"{root}: the data use task_index {unknown[0]}, which the metadata's tasks do not have")
+        raise InputError(f"{root}: the data use task_index {unknown[0]}, which is not in the metadata")
     return positions.astype(np.int64)
 
 
-def _copy(source: np.ndarray, rows: Iterable[slice], target: np.ndarray, places: Iterable[slice]) -> None:
-    for taken, place in zip(rows, places, strict=True):
-        target[place] = source[taken]
+def _copy(source: np.ndarray, rows: Iterable[slice], target: np.ndarray, targets: Iterable[slice]) -> None:
+    for taken, put in zip(rows, targets, strict=True):
+        target[put] = source[taken]
 
 
 def _episode_rows(file: ColumnFile, episodes: np.ndarray, lengths: np.ndarray) -> list[slice]:
-    """The rows of episodes in their file, checked against the metadata's lengths."""
+    """The rows of episodes in their file, checked against the lengths in the metadata."""
     runs = episode_runs(file.integers("episode_index"))
     frame_index = file.integers("frame_index")
     return [

@@ -1,4 +1,4 @@
-"""Videos of single episodes laid end to end in one file, packet for packet, without decoding them."""
+"""Concatenation of videos of single episodes into one file by copying packets, without decoding."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from hf_ptr.errors import InputError, first_line
 
 class RemuxedFiles(NumberedFiles):
     """
-    One camera's mp4 files, made of the videos of its episodes.
+    One camera's mp4 files, concatenated from the videos of its episodes.
 
-    A file holds episodes of one encoding only; where it changes, or a file outgrows its size, the next one is begun.
+    All episodes in a file have the same encoding. A new file is started when the encoding changes or the file would
+    exceed its size limit.
 
     Args:
         key: the camera.
         fps: frames per second of the dataset.
-        limit_mb: size of a file.
+        limit_mb: size limit of a file, in MB.
     """
 
     def __init__(self, key: str, fps: float, limit_mb: float) -> None:
@@ -34,7 +35,7 @@ class RemuxedFiles(NumberedFiles):
         self._stream: Any = None
         self._encoding: tuple[object, ...] = ()
         self._bytes = 0
-        # The last decoding time stamp, which the next must exceed, in the stream's time base.
+        # The last decoding time stamp in the stream's time base; the next one must be larger.
         self._last = 0
 
     def add(self, root: Path, video: Path, length: int) -> dict[str, Any]:
@@ -42,12 +43,12 @@ class RemuxedFiles(NumberedFiles):
         Append an episode's video.
 
         Args:
-            root: the dataset that is written.
-            video: the episode's own file.
-            length: its frames in the table.
+            root: folder of the dataset being written.
+            video: the episode's video file.
+            length: number of frames of the episode in the table.
 
         Returns:
-            The episode's columns in `meta/episodes`: which file, and from when to when in it (seconds).
+            The episode's columns of `meta/episodes`: file, and start and end in it (seconds).
 
         Raises:
             InputError: the video is damaged.
@@ -70,7 +71,7 @@ class RemuxedFiles(NumberedFiles):
             if isinstance(error, InputError) or getattr(error, "filename", None) not in (None, str(video)):
                 raise
             raise InputError(f"{video} cannot be copied: {first_line(error)}") from error
-        chunk, file = self.place
+        chunk, file = self.location
         start = self.frames
         self.frames += len(packets)
         return {
@@ -105,12 +106,13 @@ class RemuxedFiles(NumberedFiles):
         self.frames = self._bytes = self._last = 0
 
     def close(self) -> None:
+        """Finish the current file."""
         if self._container is not None:
             container, self._container = self._container, None
             container.close()
 
     def discard(self) -> None:
-        """Closes the file, which is to be removed, whatever it says."""
+        """Close a file that is about to be removed, ignoring errors."""
         try:
             self.close()
         except (OSError, av.error.FFmpegError):
@@ -118,12 +120,12 @@ class RemuxedFiles(NumberedFiles):
 
 
 def _packets(source: Any, stream: Any, before: int, fps: float, time_base: Any) -> Iterator[Any]:
-    """The packets of a video, shifted to begin after `before` frames, in the units of `time_base`."""
+    """The packets of a video, shifted to start after `before` frames, in units of `time_base`."""
     first = stream.start_time or 0
     shift = round(before / fps / float(time_base))
     ratio = stream.time_base / time_base
     for packet in source.demux(stream):
-        # The last one, which only ends the stream.
+        # The last packet only marks the end of the stream.
         if packet.dts is None or packet.pts is None:
             continue
         packet.pts = round((packet.pts - first) * ratio) + shift

@@ -1,4 +1,4 @@
-"""What is wrong with a dataset, all of it in one pass, each with its episode and frame."""
+"""Validation of datasets: all problems in one pass, each with episode and frame."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from hf_ptr.data.video.decoding import FrameReader, VideoClip, VideoHeader, vide
 from hf_ptr.errors import InputError, first_line
 
 Job = TypeVar("Job")
-# Wraps what is gone through, to show how far it is.
-Watch = Callable[[str, Sequence[Any]], Iterable[Any]]
+# Called with a description and a list; returns an iterable over the list, e.g. with a progress bar.
+Progress = Callable[[str, Sequence[Any]], Iterable[Any]]
 
-# Share by which the frame rate of time stamps or of a video may differ from the dataset's.
+# Relative tolerance of the frame rate of time stamps and videos.
 FPS_TOLERANCE = 0.02
-# Small enough to cost nothing; what is decoded is not looked at.
+# Decoded images are discarded, so they are scaled to a minimal size.
 THUMBNAIL = (16, 16)
 
 
 @dataclass(frozen=True)
 class Problem:
     """
-    One thing that is wrong.
+    A problem in a dataset.
 
     Attributes:
-        message: what and where, in one line.
-        episode, frame: the episode's id and the frame within it, where the problem lies in one.
-        warning: the data can be trained on all the same.
+        message: the problem and its location, in one line.
+        episode, frame: id of the affected episode and frame within it, or None.
+        warning: True if the data are usable nonetheless.
     """
 
     message: str
@@ -42,20 +42,24 @@ class Problem:
     warning: bool = False
 
     def __str__(self) -> str:
-        place = [f"{name} {at}" for name, at in (("episode", self.episode), ("frame", self.frame)) if at is not None]
-        return f"{'warning' if self.warning else 'error'}: {', '.join(place)}{': ' if place else ''}{self.message}"
+        location = [
+            f"{name} {at}" for name, at in (("episode", self.episode), ("frame", self.frame)) if at is not None
+        ]
+        return (
+            f"{'warning' if self.warning else 'error'}: {', '.join(location)}{': ' if location else ''}{self.message}"
+        )
 
 
 @dataclass
 class Validation:
     """
-    What `validate_dataset` found.
+    The result of `validate_dataset`.
 
     Attributes:
         dataset: the folder.
-        episodes, frames: as the metadata list them; 0 where they cannot be read.
-        cameras: that were looked at.
-        problems: in the order in which they were found.
+        episodes, frames: numbers in the metadata; 0 if these cannot be read.
+        cameras: the cameras that were checked.
+        problems: all problems, in the order of the checks.
     """
 
     dataset: str
@@ -66,24 +70,24 @@ class Validation:
 
     @property
     def errors(self) -> list[Problem]:
-        """The problems that are not mere warnings."""
+        """The problems that are not warnings."""
         return [problem for problem in self.problems if not problem.warning]
 
     @property
     def usable(self) -> bool:
-        """Whether the dataset can be trained on."""
+        """Whether the dataset can be used for training."""
         return not self.errors
 
     @property
     def skippable(self) -> list[int] | None:
-        """The episodes to leave out for the rest to be usable; None where that does not help."""
+        """The episodes to leave out to make the rest usable; None if no such selection exists."""
         episodes = {problem.episode for problem in self.errors}
         if None in episodes or len(episodes) >= self.episodes:
             return None
         return sorted(episode for episode in episodes if episode is not None)
 
     def to_dict(self) -> dict[str, Any]:
-        """What `hf-ptr validate --json` prints."""
+        """The output of `hf-ptr validate --json`."""
         return {
             "dataset": self.dataset,
             "usable": self.usable,
@@ -103,8 +107,8 @@ class Validation:
         }
 
 
-def unwatched(_: str, jobs: Sequence[Job]) -> Iterable[Job]:
-    """No progress bar."""
+def no_progress(_: str, jobs: Sequence[Job]) -> Iterable[Job]:
+    """The jobs without a progress bar."""
     return jobs
 
 
@@ -116,64 +120,64 @@ def validate_dataset(
     cameras: Collection[str] | None = None,
     decode: bool = True,
     every_frame: bool = False,
-    watch: Watch = unwatched,
+    progress: Progress = no_progress,
 ) -> Validation:
     """
-    Looks through a LeRobotDataset, v3.0 or v2.1, and lists what is wrong with it. Writes nothing.
+    Check a LeRobotDataset, v3.0 or v2.1, and list its problems. Nothing is written.
 
     Args:
         path: the folder.
-        episodes: ids of those to look at; all by default.
-        skip: ids of those not to look at.
-        cameras: whose videos to look at; all by default.
-        decode: whether each episode's first and last picture are decoded; the files' headers are read in any case.
-        every_frame: whether all pictures are decoded, as training would over time.
-        watch: is given a description and a list, and gives back what to go through instead.
+        episodes: ids of the episodes to check; all by default.
+        skip: ids of episodes to ignore.
+        cameras: cameras to check; all by default.
+        decode: whether to decode the first and last image of each episode; video headers are always read.
+        every_frame: whether to decode all images.
+        progress: called with a description and a list, returns an iterable over the list, e.g. with a progress bar.
 
     Returns:
-        The problems. Damage that hides the rest, as that of `meta/info.json`, is the only one listed.
+        The problems. If the metadata cannot be read, this is the only problem listed.
     """
     root = Path(path)
     found = Validation(dataset=str(path))
     checker = _Checker(root, found, None if episodes is None else frozenset(episodes), frozenset(skip))
     try:
-        metadata = read_metadata(root, checker.complain)
+        metadata = read_metadata(root, checker.report)
     except (InputError, OSError) as error:
-        checker.complain(first_line(error))
+        checker.report(first_line(error))
         return found
     found.episodes, found.frames = len(metadata.episode_index), sum(metadata.lengths.tolist())
     if not found.episodes and found.usable:
-        checker.complain("the dataset has no episodes")
-    checker.check_tables(metadata, watch)
+        checker.report("the dataset has no episodes")
+    checker.check_tables(metadata, progress)
     found.cameras = tuple(camera for camera in metadata.videos if cameras is None or camera in cameras)
     for camera in found.cameras:
-        checker.check_camera(metadata, camera, decode, every_frame, watch)
+        checker.check_camera(metadata, camera, decode, every_frame, progress)
     return found
 
 
-def refuse_unusable(found: Validation, skip: Collection[int] = ()) -> None:
+def require_usable(found: Validation, skip: Collection[int] = ()) -> None:
     """
-    Check that a dataset can be trained on.
+    Check that a dataset can be used for training.
 
     Args:
-        found: what is wrong with it.
+        found: the result of `validate_dataset`.
         skip: ids of episodes that are left out already.
 
     Raises:
-        InputError: it cannot; says what is wrong first and which episodes to skip.
+        InputError: it has errors; the message contains the first one and the episodes to skip.
     """
     if found.usable:
         return
     first, more = str(found.errors[0]).removeprefix("error: "), len(found.errors) - 1
     others = f" (and {more} more; hf-ptr validate {found.dataset} lists them)" if more else ""
-    mend = "mend the dataset"
+    fix = "fix the dataset"
     if found.skippable is not None:
-        mend += f', or set skip_episodes: "{",".join(map(str, sorted({*skip, *found.skippable})))}"'
-    raise InputError(f"{found.dataset} cannot be trained on: {first}{others}; {mend}")
+        fix += f', or set skip_episodes: "{",".join(map(str, sorted({*skip, *found.skippable})))}"'
+    raise InputError(f"{found.dataset} is not usable: {first}{others}; {fix}")
 
 
 class _Checker:
-    """Goes through the parts of a dataset and notes what is wrong with each."""
+    """Checks the parts of a dataset and records the problems of each."""
 
     def __init__(self, root: Path, found: Validation, episodes: frozenset[int] | None, skip: frozenset[int]) -> None:
         self.root = root
@@ -184,10 +188,10 @@ class _Checker:
         self._indices: list[np.ndarray] = []
         self._readable: set[int] = set()
 
-    def complain(
+    def report(
         self, message: str, episode: int | None = None, frame: int | None = None, *, warning: bool = False
     ) -> None:
-        """Notes a problem, unless it is that of an episode that is not looked at."""
+        """Record a problem, unless its episode is ignored."""
         if episode is None or self._wanted(episode):
             text = message.replace(f"{self.root}: ", "").replace(f"{self.root}/", "")
             self.found.problems.append(Problem(text, episode, frame, warning))
@@ -195,39 +199,39 @@ class _Checker:
     def _wanted(self, episode: int) -> bool:
         return episode not in self.skip and (self.episodes is None or episode in self.episodes)
 
-    def check_tables(self, metadata: Metadata, watch: Watch) -> None:
-        """The data files, and what can be seen only over all of them."""
-        held: dict[str, dict[int, int]] = {}
+    def check_tables(self, metadata: Metadata, progress: Progress) -> None:
+        """Check each data file, then unique indices and constant features over all of them."""
+        episodes_in: dict[str, dict[int, int]] = {}
         for episode, length, name in zip(
             metadata.episode_index.tolist(), metadata.lengths.tolist(), metadata.files, strict=True
         ):
             if self._wanted(episode):
-                held.setdefault(name, {})[episode] = length
-        for name, lengths in watch("reading tables", list(held.items())):
+                episodes_in.setdefault(name, {})[episode] = length
+        for name, lengths in progress("reading tables", list(episodes_in.items())):
             try:
                 self._check_file(name, lengths, metadata)
             except (InputError, OSError) as error:
-                self._complain_of_each(first_line(error), lengths)
+                self._report_each(first_line(error), lengths)
         if self._indices:
             ordered = np.sort(np.concatenate(self._indices))
             if (ordered[1:] == ordered[:-1]).any():
                 twice = ordered[1:][ordered[1:] == ordered[:-1]][0]
-                self.complain(f"column 'index' has the value {twice} twice; every frame of a dataset needs its own")
+                self.report(f"column 'index' has the value {twice} twice; every frame of a dataset needs its own")
         for name, (low, high) in self._span.items():
-            still = np.flatnonzero(low == high).tolist()
-            if still:
-                listed = ", ".join(map(str, still[:20])) + (", …" if len(still) > 20 else "")
-                self.complain(f"feature {name!r} never changes in dimension {listed}", warning=True)
+            constant = np.flatnonzero(low == high).tolist()
+            if constant:
+                listed = ", ".join(map(str, constant[:20])) + (", …" if len(constant) > 20 else "")
+                self.report(f"feature {name!r} never changes in dimension {listed}", warning=True)
 
-    def _complain_of_each(self, message: str, episodes: Iterable[int]) -> None:
-        """One file may hold many episodes, each of which can be skipped alone."""
+    def _report_each(self, message: str, episodes: Iterable[int]) -> None:
+        """Record a problem of a file for each of its episodes, since each can be skipped separately."""
         for episode in episodes:
-            self.complain(message, episode)
+            self.report(message, episode)
 
     def _check_file(self, name: str, lengths: Mapping[int, int], metadata: Metadata) -> None:
         path = self.root / name
         if not path.is_file():
-            self._complain_of_each(f"{name} is missing", lengths)
+            self._report_each(f"{name} is missing", lengths)
             return
         features = metadata.info["features"]
         with open_columns(path) as file:
@@ -238,51 +242,49 @@ class _Checker:
                 try:
                     rows[episode] = rows_of_episode(runs, frame_index, episode, length, path)
                 except InputError as error:
-                    self.complain(str(error), episode)
+                    self.report(str(error), episode)
             self._check_indices(file, rows, metadata)
             self._check_times(file, rows, float(metadata.info["fps"]))
             for feature, width in vector_widths(features).items():
                 self._check_vector(file, feature, width, rows)
             for feature, description in features.items():
                 if description["dtype"] == "image" and feature not in file.names:
-                    self._complain_of_each(f"{name} lacks the column {feature!r}", rows)
+                    self._report_each(f"{name} lacks the column {feature!r}", rows)
                     return
             self._readable.update(rows)
 
     def _check_indices(self, file: ColumnFile, rows: Mapping[int, slice], metadata: Metadata) -> None:
         index, tasks = file.integers(INDEX_COLUMNS[2]), file.integers(INDEX_COLUMNS[3])
         unknown = ~np.isin(tasks, metadata.task_numbers)
-        for episode, places in rows.items():
-            self._indices.append(index[places])
-            if unknown[places].any():
-                frame = int(unknown[places].argmax())
-                self.complain(
-                    f"task_index {tasks[places][frame]} is unknown; the metadata's tasks do not have it",
+        for episode, rows_of in rows.items():
+            self._indices.append(index[rows_of])
+            if unknown[rows_of].any():
+                frame = int(unknown[rows_of].argmax())
+                self.report(
+                    f"task_index {tasks[rows_of][frame]} is not in the metadata",
                     episode, frame,
                 )  # fmt: skip
 
     def _check_times(self, file: ColumnFile, rows: Mapping[int, slice], fps: float) -> None:
         if "timestamp" not in file.names:
-            self.complain(f"{file.path} lacks the column 'timestamp'", warning=True)
+            self.report(f"{file.path} lacks the column 'timestamp'", warning=True)
             return
         for episode, times in self._parts(file, "timestamp", 1, rows):
             seconds = times[:, 0].astype(np.float64)
             if not np.isfinite(seconds).all():
-                self.complain("timestamp is NaN or infinite", episode, int(np.isfinite(seconds).argmin()))
+                self.report("timestamp is NaN or infinite", episode, int(np.isfinite(seconds).argmin()))
                 continue
             steps = np.diff(seconds)
             if (steps <= 0).any():
-                self.complain("timestamps are out of order", episode, int((steps <= 0).argmax()) + 1)
+                self.report("timestamps are out of order", episode, int((steps <= 0).argmax()) + 1)
             elif len(steps) and abs(float(np.median(steps)) * fps - 1) > FPS_TOLERANCE:
                 rate = 1 / float(np.median(steps))
-                self.complain(
-                    f"fps mismatch: timestamps give {rate:.4g} frames per second, info.json {fps:g}", episode
-                )
+                self.report(f"fps mismatch: timestamps give {rate:.4g} frames per second, info.json {fps:g}", episode)
             else:
                 off = np.abs(seconds - np.arange(len(seconds)) / fps) > 0.5 / fps
                 if off.any():
                     frame = int(off.argmax())
-                    self.complain(
+                    self.report(
                         f"timestamp {seconds[frame]:.3f} is more than half a frame from frame / fps", episode, frame,
                         warning=True,
                     )  # fmt: skip
@@ -292,8 +294,8 @@ class _Checker:
             finite = np.isfinite(values).all(axis=1)
             if not finite.all() and name.startswith(("observation", "action")):
                 frame, count = int(finite.argmin()), int((~finite).sum())
-                more = f" ({count} frames of it)" if count > 1 else ""
-                self.complain(f"feature {name!r} is NaN or infinite{more}", episode, frame)
+                more = f" ({count} frames in total)" if count > 1 else ""
+                self.report(f"feature {name!r} is NaN or infinite{more}", episode, frame)
             if finite.any():
                 low, high = values[finite].min(axis=0), values[finite].max(axis=0)
                 before = self._span.get(name, (low, high))
@@ -302,63 +304,65 @@ class _Checker:
     def _parts(
         self, file: ColumnFile, name: str, width: int, rows: Mapping[int, slice]
     ) -> Iterable[tuple[int, np.ndarray]]:
-        """Each episode's part of a column; what cannot be read of it is complained of."""
+        """Each episode's part of a column; parts that cannot be read are recorded as problems."""
         try:
             column = file.column(name)
         except InputError as error:
-            self._complain_of_each(str(error), rows)
+            self._report_each(str(error), rows)
             return
         try:
             whole = file.parse(column, name, width)
         except RowError:
             whole = None
         except InputError as error:
-            self._complain_of_each(str(error), rows)
+            self._report_each(str(error), rows)
             return
-        for episode, places in rows.items():
+        for episode, part in rows.items():
             if whole is not None:
-                yield episode, whole[places]
+                yield episode, whole[part]
                 continue
             try:
-                yield episode, file.parse(column.slice(places.start, places.stop - places.start), name, width)
+                yield episode, file.parse(column.slice(part.start, part.stop - part.start), name, width)
             except RowError as error:
-                self.complain(str(error), episode, error.row)
+                self.report(str(error), episode, error.row)
 
-    def check_camera(self, metadata: Metadata, camera: str, decode: bool, every_frame: bool, watch: Watch) -> None:
-        """The videos of a camera: there, of the dataset's rate and size, as long as the table, decodable; images."""
+    def check_camera(
+        self, metadata: Metadata, camera: str, decode: bool, every_frame: bool, progress: Progress
+    ) -> None:
+        """Check that a camera's videos exist, match the dataset in rate, size and length, and can be decoded."""
         try:
             clips = metadata.videos[camera]
         except (InputError, OSError) as error:
-            self.complain(f"camera {camera!r}: {first_line(error)}")
+            self.report(f"camera {camera!r}: {first_line(error)}")
             return
         feature, fps = metadata.info["features"][camera], float(metadata.info["fps"])
         shape = feature["shape"]
         reader = FrameReader(camera, clips, fps, THUMBNAIL, cache_bytes=0)
         headers: dict[Path, VideoHeader | str] = {}
         listed = zip(metadata.episode_index.tolist(), metadata.lengths.tolist(), strict=True)
-        for episode, length in watch(f"pictures of {camera}", [pair for pair in listed if self._wanted(pair[0])]):
+        for episode, length in progress(f"checking {camera}", [pair for pair in listed if self._wanted(pair[0])]):
             if feature["dtype"] == "image":
-                # Its table is looked at already, and complained of if it is not there.
+                # A missing table was reported already.
                 if (decode or every_frame) and episode in self._readable:
-                    self._check_pictures(reader, episode, length, every_frame)
+                    self._check_images(reader, episode, length, every_frame)
                 continue
             clip = clips.get(episode)
             if not isinstance(clip, VideoClip):
-                self.complain(f"the episode has no video of {camera!r}", episode)
+                self.report(f"the episode has no video of {camera!r}", episode)
                 continue
             if clip.path not in headers:
                 headers[clip.path] = self._header(clip.path, fps, shape)
             header = headers[clip.path]
             if isinstance(header, str):
-                self.complain(header, episode)
+                self.report(header, episode)
                 continue
             self._check_length(clip, header, episode, length, fps, metadata.info["codebase_version"] == "v2.1")
             if decode or every_frame:
                 available = header.frames - round(clip.start * fps)
-                self._check_pictures(reader, episode, min(length, available), every_frame)
+                self._check_images(reader, episode, min(length, available), every_frame)
 
     def _header(self, path: Path, fps: float, shape: Sequence[int]) -> VideoHeader | str:
-        """The header of a file, or what keeps it from being used; what is wrong with the whole file is noted."""
+        """The header of a video file, or the problem that makes it unusable; a wrong size is recorded as a warning."""
         name = path.relative_to(self.root)
         if not path.is_file():
             return f"{name} is missing"
@@ -369,7 +373,7 @@ class _Checker:
         if abs(header.fps / fps - 1) > FPS_TOLERANCE:
             return f"fps mismatch: {name} has {header.fps:.4g} frames per second, info.json {fps:g}"
         if not {header.height, header.width} <= set(shape):
-            self.complain(f"{name} is {header.height} x {header.width}, its feature {list(shape)}", warning=True)
+            self.report(f"{name} is {header.height} x {header.width}, info.json has {list(shape)}", warning=True)
         return header
 
     def _check_length(
@@ -378,17 +382,17 @@ class _Checker:
         available = header.frames - round(clip.start * fps)
         name = clip.path.relative_to(self.root)
         if available < length:
-            self.complain(
+            self.report(
                 f"{name} is shorter than the table: it has {max(available, 0)} frames of the episode's {length}",
                 episode, max(available, 0),
             )  # fmt: skip
         elif alone and available > length:
-            self.complain(f"{name} has {available} frames, the table {length}", episode, warning=True)
+            self.report(f"{name} has {available} frames, the table {length}", episode, warning=True)
 
-    def _check_pictures(self, reader: FrameReader, episode: int, length: int, every_frame: bool) -> None:
+    def _check_images(self, reader: FrameReader, episode: int, length: int, every_frame: bool) -> None:
         for frame in range(length) if every_frame else sorted({0, length - 1} - {-1}):
             try:
                 reader.read([episode], [frame])
             except (InputError, OSError) as error:
-                self.complain(first_line(error), episode, frame)
+                self.report(first_line(error), episode, frame)
                 return

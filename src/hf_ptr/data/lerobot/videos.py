@@ -1,4 +1,4 @@
-"""Where each camera's frames lie, read when a camera is first asked for."""
+"""Location of each camera's frames, read when a camera is first accessed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hf_ptr.data.video.decoding import Clip, VideoClip
 from hf_ptr.data.video.stored_images import StoredImageClips
 from hf_ptr.errors import InputError
 
-# A year: no video is longer, and a wild number would be sought for in vain.
+# One year: no video is longer, so a larger start is damage.
 MAX_SECONDS = 3.2e7
 
 Clips = Mapping[int, Clip]
@@ -23,14 +23,14 @@ Clips = Mapping[int, Clip]
 
 class CameraClips(Mapping[str, Clips]):
     """
-    The clips of every camera by episode id.
+    The clips of every camera by episode id, read on first access.
 
-    Damage to a camera's metadata is an `InputError` when that camera is asked for, and not before: a policy on
+    Damaged metadata of a camera raise `InputError` when that camera is accessed, not earlier, because a policy on
     vectors needs no videos.
 
     Args:
-        cameras: their names.
-        read: the clips of one of them, by its name.
+        cameras: names of the cameras.
+        read: returns the clips of the camera with the given name.
     """
 
     def __init__(self, cameras: Sequence[str], read: Callable[[str], Clips]) -> None:
@@ -64,33 +64,33 @@ def camera_clips(
     tables: Sequence[str],
 ) -> CameraClips:
     """
-    The cameras of a dataset: those with videos, and those whose pictures lie in the tables.
+    The cameras of a dataset: features stored as videos, and features stored as images in the tables.
 
     Args:
-        root: its folder.
-        info: `meta/info.json`.
-        files: of v3.0, the tables of episodes.
-        episodes, lengths, tables: the episodes' ids, frames and data files.
+        root: the dataset's folder.
+        info: content of `meta/info.json`.
+        files: the tables of `meta/episodes` (v3.0 only).
+        episodes, lengths, tables: ids, frame counts and data files of the episodes.
 
     Raises:
-        InputError: the template of the videos' paths leaves the folder. This is no accident, and refused whatever
-            is asked for.
+        InputError: the template of the video paths leaves the folder. This is checked even if no camera is used, since
+            such a template is not an accident.
     """
     cameras = cameras_of(info, "video")
     v3 = info["codebase_version"] == "v3.0"
-    places = ("chunk_index", "file_index") if v3 else ("episode_chunk", "episode_index")
+    fields = ("chunk_index", "file_index") if v3 else ("episode_chunk", "episode_index")
     if info["video_path"] is not None:
         for camera in cameras:
-            filled(info, "video_path", {"video_key": camera, **dict.fromkeys(places, 0)}, root)
+            filled(info, "video_path", {"video_key": camera, **dict.fromkeys(fields, 0)}, root)
     of_videos: Callable[[str], Clips]
     of_videos = partial(_clips_v3, root, info, files) if v3 else partial(_clips_v21, root, info, episodes, lengths)
     stored = dict(zip(episodes, zip(lengths, tables, strict=True), strict=True))
-    pictures = cameras_of(info, "image")
-    return CameraClips([*cameras, *pictures], partial(_clips, frozenset(pictures), of_videos, root, stored))
+    image_cameras = cameras_of(info, "image")
+    return CameraClips([*cameras, *image_cameras], partial(_clips, frozenset(image_cameras), of_videos, root, stored))
 
 
 def cameras_of(info: Mapping[str, Any], kind: str) -> list[str]:
-    """The features of `meta/info.json` that are a `"video"`, or an `"image"` of three colours."""
+    """The features of `meta/info.json` of dtype `"video"`, or of dtype `"image"` with three colour channels."""
     return [
         name
         for name, feature in info["features"].items()
@@ -99,13 +99,13 @@ def cameras_of(info: Mapping[str, Any], kind: str) -> list[str]:
 
 
 def _clips(
-    pictures: frozenset[str],
+    image_cameras: frozenset[str],
     of_videos: Callable[[str], Clips],
     root: Path,
     stored: Mapping[int, tuple[int, str]],
     camera: str,
 ) -> Clips:
-    return StoredImageClips(root, camera, stored) if camera in pictures else of_videos(camera)
+    return StoredImageClips(root, camera, stored) if camera in image_cameras else of_videos(camera)
 
 
 def _clips_v3(root: Path, info: Mapping[str, Any], files: Sequence[Path], camera: str) -> Clips:
@@ -117,7 +117,9 @@ def _clips_v3(root: Path, info: Mapping[str, Any], files: Sequence[Path], camera
             begins = file.numbers(f"videos/{camera}/from_timestamp", 1)[:, 0].astype(np.float64).tolist()
         for episode, length, chunk, number, start in zip(*numbers, begins, strict=True):
             if not 0 <= start < MAX_SECONDS:
-                raise InputError(f"{root}: the video {camera!r} of episode {episode} begins at {start} seconds")
+                raise InputError(
+                    f"{root}: the video {camera!r} of episode {episode} starts at {start} seconds, out of range"
+                )
             values = {"video_key": camera, "chunk_index": chunk, "file_index": number}
             clips[episode] = VideoClip(root / filled(info, "video_path", values, root), start, length)
     return clips

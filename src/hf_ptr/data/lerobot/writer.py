@@ -26,7 +26,7 @@ from hf_ptr.data.video.stored_images import png
 from hf_ptr.errors import InputError, nearest
 from hf_ptr.utils.atomic_files import StagedFolder, write_json
 
-# Every dataset has these columns; the writer fills them in.
+# Columns that every dataset has; filled in by the writer.
 DEFAULT_FEATURES: dict[str, dict[str, Any]] = {
     "timestamp": {"dtype": "float32", "shape": [1], "names": None},
     "frame_index": {"dtype": "int64", "shape": [1], "names": None},
@@ -40,11 +40,11 @@ NUMERIC_DTYPES = frozenset(
 
 
 class DatasetWriter:
-    """Writes episodes into a new LeRobotDataset v3.0 folder, all or nothing.
+    """Writes episodes into a new LeRobotDataset v3.0 folder, atomically.
 
-    Everything goes to a hidden folder beside `out`, which is renamed to `out` by `finish`; an error or an interrupt
-    before removes it. As a context manager it finishes on success. Video frames are encoded as they come, so memory
-    does not grow with their number. The same episodes give the same bytes.
+    Files are written to a hidden folder next to `out`, which `finish` renames to `out`; an error or an interrupt
+    removes it. As a context manager, the writer finishes on success. Video frames are encoded immediately, so memory
+    does not grow with their number. Equal episodes give equal bytes.
 
     ```python
     features = {"observation.state": {"dtype": "float32", "shape": [4], "names": None}, …}
@@ -53,19 +53,19 @@ class DatasetWriter:
     ```
 
     Args:
-        out: the dataset's folder; must not exist, or be empty.
+        out: the dataset's folder; must be missing or empty.
         fps: frames per second.
         features: LeRobot features, name to `{"dtype", "shape", "names"}`: numeric ones of shape `[d]`, and `video`
-            or `image` ones of shape `[height, width, 3]`; images lie in the tables, as PNG. The index columns are
+            or `image` ones of shape `[height, width, 3]`; images are stored in the tables, as PNG. Index columns are
             added.
         robot_type: the robot's name.
-        tasks: instructions to number first, in this order; others are numbered as they come.
-        data_files_size_in_mb: a new table file is begun before one outgrows this.
-        video_files_size_in_mb: the same for videos.
+        tasks: instructions numbered first, in this order; others are numbered in order of appearance.
+        data_files_size_in_mb: size limit of a table file.
+        video_files_size_in_mb: size limit of a video file.
 
     Raises:
-        InputError: `out` is not empty, a feature is not writable, or (while writing) the disk is full, or the data
-            do not fit the features.
+        InputError: `out` is not empty, a feature is not supported, or (while writing) the disk is full, or the data
+            do not match the features.
     """
 
     def __init__(
@@ -126,15 +126,15 @@ class DatasetWriter:
         Args:
             columns: every numeric feature, `(n, d)`.
             task: the instruction, or one per frame.
-            videos: every video and image feature's `n` frames, each `(height, width, 3)` uint8 RGB; may be a
+            videos: the `n` frames of every video and image feature, each `(height, width, 3)` uint8 RGB; may be a
                 generator.
 
         Raises:
-            InputError: features are missing or unknown, shapes or lengths do not fit, a value is NaN or infinite, or
-                the file system refuses. An error after the first byte of the episode removes everything written.
+            InputError: features are missing or unknown, shapes or lengths do not match, a value is NaN or infinite, or
+                the file system reports an error. An error while the episode is written removes the whole dataset.
         """
         if self._closed:
-            raise RuntimeError("the writer is closed; an episode can no longer be added")
+            raise RuntimeError("the writer is closed; open a new one to add episodes")
         arrays = self._checked_columns(columns)
         videos = videos or {}
         _same_names("videos", videos, [*self._videos, *self._images])
@@ -149,7 +149,7 @@ class DatasetWriter:
             raise
 
     def add_meta(self, name: str, content: Any) -> None:
-        """Have `finish` write `content` as JSON to `meta/NAME`, so that it appears together with the dataset."""
+        """Let `finish` write `content` as JSON to `meta/NAME`, together with the dataset."""
         self._meta[name] = content
 
     def finish(self) -> Path:
@@ -159,10 +159,10 @@ class DatasetWriter:
             `out`.
 
         Raises:
-            InputError: there is no episode, or the file system refuses.
+            InputError: there is no episode, or the file system reports an error.
         """
         if self._closed:
-            raise RuntimeError("the writer is closed; it cannot finish")
+            raise RuntimeError("the writer is closed already")
         if not self._episodes:
             self.abort()
             raise InputError(f"no episode was written to {self.out}; a dataset needs at least one")
@@ -181,7 +181,7 @@ class DatasetWriter:
         return self.out
 
     def abort(self) -> None:
-        """Remove everything written so far. Does nothing once finished."""
+        """Remove everything written so far; does nothing after `finish`."""
         if self._closed:
             return
         self._closed = True
@@ -236,14 +236,14 @@ class DatasetWriter:
             "meta/episodes/chunk_index": 0,
             "meta/episodes/file_index": 0,
         }
-        pictures = {}
+        images = {}
         for key in self._images:
-            pictures[key], seen = self._encoded(key, videos[key], length)
+            images[key], seen = self._encoded(key, videos[key], length)
             self._images_seen[key].merge(seen)
             statistics[key] = seen.statistics()
         with writable(self.out):
             row["data/chunk_index"], row["data/file_index"] = self._data.add(
-                self._folder.path(), arrow_table(arrays, pictures, self._schema)
+                self._folder.path(), arrow_table(arrays, images, self._schema)
             )
         for key, files in self._video.items():
             with writable(self.out):
@@ -258,7 +258,7 @@ class DatasetWriter:
         self._frames += length
 
     def _encoded(self, key: str, frames: Iterable[np.ndarray], length: int) -> tuple[list[bytes], ImageStatistics]:
-        """An episode's pictures of an image feature as PNG, and their statistics."""
+        """An episode's images of an image feature as PNG, and their statistics."""
         shape, seen = tuple(self.features[key]["shape"]), ImageStatistics()
         encoded = []
         for frame in frames:
@@ -266,7 +266,9 @@ class DatasetWriter:
             seen.add(frame)
             encoded.append(png(frame))
         if len(encoded) != length:
-            raise InputError(f"image {key!r} of episode {len(self._episodes)} has {len(encoded)} frames, not {length}")
+            raise InputError(
+                f"image {key!r} of episode {len(self._episodes)} has {len(encoded)} frames, expected {length}"
+            )
         return encoded, seen
 
     def _write_metadata(self, root: Path) -> None:
@@ -291,15 +293,14 @@ class DatasetWriter:
 
 
 def write_table(table: EpisodeTable, out: str | Path, *, meta: Mapping[str, Any] | None = None) -> Path:
-    """Write a table in memory as a LeRobotDataset v3.0 without images.
+    """Write a table as a LeRobotDataset v3.0 without images and videos.
 
-    Episodes are numbered from 0 in the table's order and `index` counts their frames anew; instructions keep their
-    numbers.
+    Episodes and frames (`index`) are renumbered from 0 in the table's order; instructions keep their numbers.
 
     Args:
         table: the episodes.
-        out: the dataset's folder; must not exist, or be empty.
-        meta: further JSON files to put into `meta/`, by file name, so that they appear together with the dataset.
+        out: the dataset's folder; must be missing or empty.
+        meta: additional JSON files for `meta/`, by file name.
 
     Returns:
         `out`.
@@ -320,10 +321,10 @@ def write_table(table: EpisodeTable, out: str | Path, *, meta: Mapping[str, Any]
 
 
 def _checked_features(features: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[str], list[str]]:
-    """The names of the numeric, of the video and of the image features.
+    """The names of the numeric, video and image features.
 
     Raises:
-        InputError: a feature that cannot be written.
+        InputError: a feature is not supported.
     """
     numeric: list[str] = []
     videos: list[str] = []
@@ -345,17 +346,19 @@ def _checked_features(features: Mapping[str, Mapping[str, Any]]) -> tuple[list[s
             numeric.append(name)
         else:
             raise InputError(
-                f"feature {name!r} ({dtype}, shape {shape}) cannot be written; numeric vectors, videos and images can"
+                f"feature {name!r} ({dtype}, shape {shape}) is not supported; use numeric vectors, videos or images"
             )
     if not numeric:
-        raise InputError("features has no numeric vector; a dataset needs at least a state or an action")
+        raise InputError("features contain no numeric vector; a dataset needs at least a state or an action")
     return numeric, videos, images
 
 
-def _same_names(what: str, given: Mapping[str, Any], expected: Sequence[str]) -> None:
+def _same_names(argument: str, given: Mapping[str, Any], expected: Sequence[str]) -> None:
     for name in given:
         if name not in expected:
-            raise InputError(f"{what} has {name!r}, which the dataset's features have not.{nearest(name, expected)}")
+            raise InputError(
+                f"{argument} has {name!r}, which is not a feature of the dataset.{nearest(name, expected)}"
+            )
     for name in expected:
         if name not in given:
-            raise InputError(f"{what} lacks {name!r}, which the dataset's features have")
+            raise InputError(f"{argument} lacks the feature {name!r}")

@@ -1,4 +1,4 @@
-"""Pictures that lie in the table files themselves (`dtype: image`), read when they are asked for."""
+"""Images stored in the table files (`dtype: image`), decoded on demand."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from hf_ptr.data.lerobot.columns import ColumnFile, episode_runs, open_columns
 from hf_ptr.data.lerobot.paths import within
 from hf_ptr.errors import InputError, first_line
 
-# What LeRobot and `datasets` store; Pillow knows dozens more, some of which run other programs.
+# The formats that LeRobot and `datasets` write. Pillow supports dozens more, some of which run external programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 
 
 @dataclass(frozen=True)
 class StoredImageClip:
     """
-    Where the pictures of an episode lie.
+    The location of an episode's images in a table file.
 
     Attributes:
-        path: the table's file.
-        camera: its column.
+        path: the table file.
+        camera: the image column.
         start: the episode's first row in the file.
-        frames: how many rows it has.
-        root: the dataset's folder, to which the paths of pictures are relative that are not in the table itself.
+        frames: number of rows of the episode.
+        root: the dataset's folder; image files named in the table have paths relative to it.
     """
 
     path: Path
@@ -38,23 +38,23 @@ class StoredImageClip:
     frames: int
     root: Path
 
-    def place(self, frame: int, fps: float) -> float:
-        """The row of a frame in the file."""
+    def position(self, frame: int, fps: float) -> float:
+        """The row of a frame in the file; `fps` is not used."""
         return self.start + frame
 
     def open(self, fps: float, size: tuple[int, int] | None) -> StoredImageFile:
-        """The file, from which pictures come in `size`; at whatever rate they were taken."""
+        """Open the file; its images are scaled to `size` (height, width). `fps` is not used."""
         return StoredImageFile(self, size)
 
 
 class StoredImageClips(Mapping[int, StoredImageClip]):
     """
-    The clips of a camera by episode id; an episode's file is opened when it is asked for.
+    The clips of a camera by episode id; a file is opened when one of its episodes is first accessed.
 
     Args:
         root: the dataset's folder.
-        camera: the feature.
-        tables: by episode id, its frames and its data file, relative to the folder.
+        camera: the image feature.
+        tables: by episode id, the number of frames and the data file relative to `root`.
     """
 
     def __init__(self, root: Path, camera: str, tables: Mapping[int, tuple[int, str]]) -> None:
@@ -83,60 +83,60 @@ class StoredImageClips(Mapping[int, StoredImageClip]):
 
 class StoredImageFile:
     """
-    A table's file that pictures are read from, a row group at a time, of which none is kept between two batches.
+    An open table file from which images are read one row group at a time.
 
     Args:
-        clip: one of the file's.
-        size: `(height, width)` that pictures are scaled to; None leaves them as they are.
+        clip: any clip in the file.
+        size: `(height, width)` to which images are scaled; None keeps their size.
     """
 
     def __init__(self, clip: StoredImageClip, size: tuple[int, int] | None) -> None:
         self._clip, self._size = clip, size
         self._opened = open_columns(clip.path)
         self._file: ColumnFile = self._opened.__enter__()
-        # The row group that was read last, and its first row.
+        # The last row group read, and the number of its first row.
         self._rows: Any = ()
         self._first = 0
 
-    def frame_at(self, place: float) -> np.ndarray | None:
-        """The picture in a row, `(height, width, 3)` uint8 RGB; None when there is no such row."""
-        row = round(place)
+    def frame_at(self, position: float) -> np.ndarray | None:
+        """The image in a row, `(height, width, 3)` uint8 RGB; None if the row does not exist."""
+        row = round(position)
         if not 0 <= row < self._file.rows:
             return None
         if not self._first <= row < self._first + len(self._rows):
             self._first, self._rows = self._file.row_group_of(row, self._clip.camera)
         return self._decoded(self._rows[row - self._first].as_py(), row)
 
-    def rest(self) -> None:
-        """Lets go of the row group."""
+    def release(self) -> None:
+        """Release the row group, so that none is held between two batches."""
         self._rows, self._first = (), 0
 
     def close(self) -> None:
-        """Frees the file."""
+        """Close the file."""
         self._opened.__exit__(None, None, None)
 
     def _decoded(self, cell: Any, row: int) -> np.ndarray:
-        where = f"{self._clip.path}: the picture {self._clip.camera!r} in row {row}"
+        where = f"{self._clip.path}: image {self._clip.camera!r} in row {row}"
         encoded = encoded_image(cell, self._clip.root)
         if encoded is None:
             raise InputError(f"{where} is missing")
         try:
-            with Image.open(io.BytesIO(encoded), formats=FORMATS) as picture:
-                shown = picture.convert("RGB")
-            if self._size is not None and self._size != (shown.height, shown.width):
-                shown = shown.resize(self._size[::-1], Image.Resampling.BOX)
-            return np.array(shown)
-        # What a damaged picture raises is up to the decoder of its format.
+            with Image.open(io.BytesIO(encoded), formats=FORMATS) as stored:
+                image = stored.convert("RGB")
+            if self._size is not None and self._size != (image.height, image.width):
+                image = image.resize(self._size[::-1], Image.Resampling.BOX)
+            return np.array(image)
+        # The exception for a damaged image depends on the decoder of its format.
         except Exception as error:
             raise InputError(f"{where} is damaged: {first_line(error)}") from error
 
 
 def encoded_image(cell: Any, root: Path) -> bytes | None:
     """
-    A cell of an image column as encoded bytes: its own, or those of the file that it names; None without either.
+    The encoded bytes of a cell of an image column: stored in the cell, or in the file that it names; None if neither.
 
     Raises:
-        InputError: the file is missing, or does not lie in the dataset's folder.
+        InputError: the file is missing, or is outside the dataset's folder.
     """
     if isinstance(cell, bytes):
         return cell
@@ -149,11 +149,11 @@ def encoded_image(cell: Any, root: Path) -> bytes | None:
     try:
         return (root / within(root, cell["path"])).read_bytes()
     except OSError as error:
-        raise InputError(f"{root}: the picture {cell['path']} cannot be read: {first_line(error)}") from error
+        raise InputError(f"{root}: image {cell['path']} cannot be read: {first_line(error)}") from error
 
 
-def png(picture: np.ndarray) -> bytes:
-    """A picture `(height, width, 3)` uint8 as PNG, which loses nothing."""
+def png(image: np.ndarray) -> bytes:
+    """An image `(height, width, 3)` uint8 as PNG, which is lossless."""
     out = io.BytesIO()
-    Image.fromarray(picture).save(out, "PNG", compress_level=3)
+    Image.fromarray(image).save(out, "PNG", compress_level=3)
     return out.getvalue()

@@ -1,4 +1,4 @@
-"""Videos decoded by torchcodec instead of PyAV, where one asks for it."""
+"""Optional decoding of videos by torchcodec instead of PyAV."""
 
 from __future__ import annotations
 
@@ -23,20 +23,22 @@ DECODERS = ("pyav", "torchcodec")
 
 def decoded_by(table: EpisodeTable, decoder: str) -> EpisodeTable:
     """
-    The table with videos that a decoder of choice decodes.
+    The table with its videos decoded by the given decoder.
 
-    Not the one that happens to be installed: scaled pictures differ by rounding from decoder to decoder, and a run
-    would depend on it.
+    The decoder is never chosen by what is installed: scaled images differ between decoders by rounding, so a run would
+    depend on the environment.
 
     Args:
         table: the episodes.
         decoder: `"pyav"` or `"torchcodec"`.
 
     Raises:
-        InputError: an unknown decoder (the nearest is suggested), or torchcodec is not installed or cannot be loaded.
+        InputError: an unknown decoder (the nearest name is suggested), or torchcodec cannot be loaded.
     """
     if decoder not in DECODERS:
-        raise InputError(f"no video decoder {decoder!r}.{nearest(decoder, DECODERS)} There are: {', '.join(DECODERS)}")
+        raise InputError(
+            f"unknown video_decoder {decoder!r}.{nearest(decoder, DECODERS)} Known: {', '.join(DECODERS)}"
+        )
     if decoder == "pyav":
         return table
     _torchcodec()
@@ -45,10 +47,10 @@ def decoded_by(table: EpisodeTable, decoder: str) -> EpisodeTable:
 
 @dataclass(frozen=True)
 class TorchcodecClip(VideoClip):
-    """A [`VideoClip`] that torchcodec decodes."""
+    """A [`VideoClip`] decoded by torchcodec."""
 
     def open(self, fps: float, size: tuple[int, int] | None) -> OpenedFile:
-        """The video, whose frames come in `size`."""
+        """Open the video; its frames are scaled to `size` (height, width)."""
         return TorchcodecVideo(self.path, fps, size)
 
 
@@ -56,23 +58,23 @@ def _decoded(videos: Mapping[str, Mapping[int, Clip]], camera: str) -> Mapping[i
     clips = videos[camera]
     if isinstance(clips, StoredImageClips):
         return clips
-    return {episode: TorchcodecClip(clip.path, clip.place(0, 1.0), clip.frames) for episode, clip in clips.items()}
+    return {episode: TorchcodecClip(clip.path, clip.position(0, 1.0), clip.frames) for episode, clip in clips.items()}
 
 
 class TorchcodecVideo:
     """
-    A file being decoded.
+    An open video file with torchcodec's decoder.
 
     Args:
         path: the video.
         fps: frames per second of the dataset.
-        size: `(height, width)` that frames are scaled to; None leaves them as they are.
+        size: `(height, width)` to which frames are scaled; None keeps their size.
     """
 
     def __init__(self, path: Path, fps: float, size: tuple[int, int] | None) -> None:
         self._path, self._fps, self._size = path, fps, size
         try:
-            # One thread, as for PyAV: workers decode side by side.
+            # One thread, as with PyAV: the DataLoader workers already decode in parallel.
             self._decoder = _torchcodec().VideoDecoder(str(path), seek_mode="approximate", num_ffmpeg_threads=1)
         except InputError:
             raise
@@ -81,10 +83,10 @@ class TorchcodecVideo:
         self._begin = float(self._decoder.metadata.begin_stream_seconds or 0.0)
 
     def frame_at(self, seconds: float) -> np.ndarray | None:
-        """The frame within half a frame's time of `seconds` from the beginning; None when there is none."""
+        """The frame within half a frame's duration of `seconds` from the start; None if there is none."""
         wanted, half = self._begin + seconds, 0.5 / self._fps
         try:
-            # Which is shown in the middle of its time: at its very beginning rounding would decide.
+            # Ask for the middle of the frame's duration; at its start, rounding would decide between two frames.
             frame = self._decoder.get_frame_played_at(wanted + half)
         except IndexError:
             return None
@@ -92,16 +94,16 @@ class TorchcodecVideo:
             raise InputError(f"{self._path} is damaged at {seconds:.3f} seconds: {first_line(error)}") from error
         if abs(frame.pts_seconds - wanted) > half:
             return None
-        picture = frame.data.permute(1, 2, 0).numpy()
-        if self._size is None or self._size == picture.shape[:2]:
-            return np.ascontiguousarray(picture)
-        return np.array(Image.fromarray(picture).resize(self._size[::-1], Image.Resampling.BOX))
+        image = frame.data.permute(1, 2, 0).numpy()
+        if self._size is None or self._size == image.shape[:2]:
+            return np.ascontiguousarray(image)
+        return np.array(Image.fromarray(image).resize(self._size[::-1], Image.Resampling.BOX))
 
-    def rest(self) -> None:
-        """Nothing: the decoder stands where it can go on."""
+    def release(self) -> None:
+        """Does nothing: the decoder keeps its position for the next read."""
 
     def close(self) -> None:
-        """Frees the file."""
+        """Close the file."""
         del self._decoder
 
 
@@ -110,7 +112,7 @@ def _torchcodec() -> Any:
         from torchcodec import decoders
     except (ImportError, OSError, RuntimeError) as error:
         raise InputError(
-            f"video_decoder torchcodec cannot be loaded ({first_line(error)}); install a torchcodec for this torch "
-            "and FFmpeg's shared libraries, or leave video_decoder out"
+            f"video_decoder torchcodec cannot be loaded ({first_line(error)}); install the torchcodec for this torch "
+            "and FFmpeg's shared libraries, or remove video_decoder"
         ) from error
     return decoders

@@ -1,14 +1,13 @@
-"""Meta-World's tasks: instructions, episode seeds, and names as users write them."""
+"""The tasks of Meta-World: their instructions, the seeds of their episodes, and how users name them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hf_ptr.envs.checks import require_seed
 from hf_ptr.errors import InputError, nearest
 
-# One unique sentence per task, so that the instruction identifies the task. Episode seeds depend on a task's position
-# in this table: never reorder it.
+# One sentence a task, all different, so that the instruction tells what is asked. A task's place in this table is part
+# of the seeds of its episodes: never reorder it.
 INSTRUCTIONS: dict[str, str] = {
     "assembly-v3": "Pick up the wrench and put its ring over the peg.",
     "basketball-v3": "Pick up the basketball and drop it through the hoop.",
@@ -62,7 +61,7 @@ INSTRUCTIONS: dict[str, str] = {
     "window-open-v3": "Slide the window open.",
 }
 
-# Meta-World's MT10 benchmark.
+# The ten tasks of Meta-World's MT10.
 DEFAULT_TASKS: tuple[str, ...] = (
     "reach-v3",
     "push-v3",
@@ -77,14 +76,14 @@ DEFAULT_TASKS: tuple[str, ...] = (
 )
 
 EPISODES_PER_TASK = 1_000_000
-_POSITION = {task: position for position, task in enumerate(INSTRUCTIONS)}
+_PLACE = {task: place for place, task in enumerate(INSTRUCTIONS)}
 
 
 def task_name(name: str) -> str:
-    """Full name of a task: `"reach-v3"` for `"reach"` and `"reach-v3"`.
+    """The full name of a task, `"reach"` or `"reach-v3"` to `"reach-v3"`.
 
     Raises:
-        InputError: the task is unknown; the message suggests the nearest name.
+        InputError: no task has this name; the nearest is suggested.
     """
     full = name if name.endswith("-v3") else f"{name}-v3"
     if full not in INSTRUCTIONS:
@@ -94,22 +93,22 @@ def task_name(name: str) -> str:
 
 
 def task_names(names: Iterable[str]) -> list[str]:
-    """Full task names in the given order.
+    """Full names in the order given.
 
     Raises:
-        InputError: no task is given, a name is unknown, or a task is repeated.
+        InputError: there is none, one is unknown, or one is given twice.
     """
     tasks = [task_name(name) for name in names]
     if not tasks:
         raise InputError("no task was named; name at least one, such as 'reach'")
-    repeated = next((task for number, task in enumerate(tasks) if task in tasks[:number]), None)
+    repeated = next((task for place, task in enumerate(tasks) if task in tasks[:place]), None)
     if repeated is not None:
         raise InputError(f"task {repeated!r} is named twice; name each task once")
     return tasks
 
 
 def recording_seed(base: int, task: str, number: int) -> int:
-    """Environment seed of recording attempt `number` of a task: even, and unique to `(base, task, number)`.
+    """The environment seed of recorded attempt `number` of a task: even, and of no other `(base, task, number)`.
 
     Args:
         base: the user's seed, in `[0, 2**32)`.
@@ -123,13 +122,14 @@ def recording_seed(base: int, task: str, number: int) -> int:
 
 
 def evaluation_seed(base: int, task: str, number: int) -> int:
-    """Environment seed of evaluation episode `number` of a task: odd, so that no policy is evaluated on an initial
-    state that was recorded. Arguments and errors are those of [`recording_seed`]."""
+    """The environment seed of evaluation episode `number` of a task: odd, so that no policy is ever tested on an
+    initial state that it was trained on. Arguments and errors as for [`recording_seed`]."""
     return 2 * _episode_number(base, task, number) + 1
 
 
 def _episode_number(base: int, task: str, number: int) -> int:
-    require_seed(base)
+    if not 0 <= base < 2**32:
+        raise InputError(f"seed is {base}; it must lie in 0..{2**32 - 1}")
     if not 0 <= number < EPISODES_PER_TASK:
         raise InputError(f"episode {number} of {task!r} is out of range; a task has {EPISODES_PER_TASK} seeds")
-    return (base * len(_POSITION) + _POSITION[task]) * EPISODES_PER_TASK + number
+    return (base * len(_PLACE) + _PLACE[task]) * EPISODES_PER_TASK + number

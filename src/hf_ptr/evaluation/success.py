@@ -1,4 +1,4 @@
-"""Success rates with 95 % Wilson intervals, per task and overall."""
+"""Success rates with their intervals, per task and over all."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from scipy.stats import binomtest
 
 @dataclass(frozen=True)
 class SuccessRate:
-    """Number of successes in independent episodes.
+    """Successes among independent episodes.
 
     Raises:
-        ValueError: `episodes` is 0, or `successes` is not in `[0, episodes]`.
+        ValueError: there is no episode, or not `0 <= successes <= episodes`.
     """
 
     successes: int
@@ -28,12 +28,12 @@ class SuccessRate:
 
     @property
     def rate(self) -> float:
-        """Success rate in `[0, 1]`."""
+        """In `[0, 1]`."""
         return self.successes / self.episodes
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """95 % Wilson score interval of the rate."""
+        """The 95 % Wilson score interval of the rate."""
         interval = binomtest(self.successes, self.episodes).proportion_ci(confidence_level=0.95, method="wilson")
         return float(interval.low), float(interval.high)
 
@@ -53,36 +53,36 @@ class SuccessRate:
 
 @dataclass(frozen=True)
 class SuccessTable:
-    """Success rates of one or more tasks, in the given order.
+    """Success rates by task, in the order in which the tasks were given; at least one.
 
     Attributes:
-        outcomes: success of each episode by task, in episode order, for paired comparisons of checkpoints.
+        outcomes: of every task, which episodes solved it, in their order: two checkpoints can be compared by them.
     """
 
     outcomes: dict[str, tuple[bool, ...]]
 
     @classmethod
     def from_episodes(cls, episodes: Mapping[str, Sequence[bool]]) -> SuccessTable:
-        """Create a table from the success of each episode by task."""
+        """From each task's episodes, solved or not."""
         return cls({task: tuple(solved) for task, solved in episodes.items()})
 
     @cached_property
     def tasks(self) -> dict[str, SuccessRate]:
-        """Success rate by task."""
+        """Each task's rate."""
         return {task: SuccessRate(sum(solved), len(solved)) for task, solved in self.outcomes.items()}
 
     @cached_property
     def overall(self) -> SuccessRate:
-        """Success rate over the episodes of all tasks."""
+        """All episodes together."""
         rates = self.tasks.values()
         return SuccessRate(sum(rate.successes for rate in rates), sum(rate.episodes for rate in rates))
 
     def to_dict(self) -> dict[str, Any]:
-        """Fields of the overall rate, and the same fields for each task under `tasks`."""
+        """The overall rate's fields, and the same of each task under `tasks`."""
         return {**self.overall.to_dict(), "tasks": {task: rate.to_dict() for task, rate in self.tasks.items()}}
 
     def to_rich(self, title: str | None = None) -> Table:
-        """Table for the terminal."""
+        """For the terminal."""
         table = Table(title=title)
         table.add_column("task")
         for column in ("success", "95 % interval", "episodes"):

@@ -1,1 +1,0 @@
-"""Meta-World: its tasks, control modes, simulated operators and environment."""
