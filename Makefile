@@ -108,7 +108,7 @@ bench-score: install  ## Which faults the calibrated score finds, and what it ke
 	$(BIN)/python -m benchmarks.negative_controls
 	$(BIN)/python -m benchmarks.robustness.report
 
-bench-import: install  ## Cost of the first import against that of transformers
+bench-import: install  ## Cost of `import hf_ptr` and `hf-ptr --help`
 	$(BIN)/python -m benchmarks.first_import
 
 bench-loader: install lerobot  ## Loading of chunks against LeRobot's own dataset and PyAV's limit

@@ -11,7 +11,9 @@ from typing import Any
 
 from rich.progress import track
 
-from benchmarks.robustness.running import CALIBRATED, FIGURES, checkout, code_hash, data_hash
+from benchmarks.robustness.behaviour import is_current, versions
+from benchmarks.robustness.results import checkout
+from benchmarks.robustness.running import data_hash
 from benchmarks.robustness.suites import SUITES
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.corruption import CorruptionTruth, corrupt
@@ -39,7 +41,7 @@ def fill(results: Path, cells: Sequence[Cell], figures_of: Callable[[Cell], dict
         figures_of: makes the figures of one.
         keep: whether lines of older code count, too.
     """
-    code, commit = code_hash((*FIGURES, *CALIBRATED, __name__, figures_of.__module__)), checkout()
+    parts, commit = ("calibrated",), checkout()
 
     def lines() -> list[dict[str, Any]]:
         # Read anew each time: another command may be at work for other seeds.
@@ -50,12 +52,17 @@ def fill(results: Path, cells: Sequence[Cell], figures_of: Callable[[Cell], dict
         if not folder.exists():
             record_metaworld(SUITE.tasks, SUITE.demonstrations, folder, seed=cell["seed"])
         same = {**cell, "data_hash": data_hash(folder)}
-        key = {**same, "code_hash": code}
-        if any((same if keep else key).items() <= line.items() for line in lines()):
+        if any(same.items() <= line.items() and (keep or is_current(line, parts)) for line in lines()):
             continue
         start = time.monotonic()
         figures = figures_of(cell)
-        made = {**key, **figures, "seconds": round(time.monotonic() - start, 1), "commit": commit}
+        made = {
+            **same,
+            "behaviour": versions(parts),
+            **figures,
+            "seconds": round(time.monotonic() - start, 1),
+            "commit": commit,
+        }
         with results.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             write_json([*(line for line in lines() if not cell.items() <= line.items()), made], results)

@@ -18,7 +18,7 @@ from benchmarks.robustness.suites import ROOT
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.reader import read_dataset
-from hf_ptr.metrics.figures import auroc
+from hf_ptr.metrics.statistics import auroc
 from hf_ptr.report.findings import likely_cause, summarise_episodes
 from hf_ptr.report.inputs import ReportInput
 from hf_ptr.scoring.config import W_MAX, W_MIN

@@ -21,8 +21,8 @@ from benchmarks.robustness.suites import ROOT, WORK
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.reader import read_dataset
+from hf_ptr.envs.metaworld.tasks import DEFAULT_TASKS
 from hf_ptr.envs.recording import record_metaworld
-from hf_ptr.envs.tasks import DEFAULT_TASKS
 from hf_ptr.scoring.fit import fit_scores
 from hf_ptr.utils.atomic_files import write_json
 

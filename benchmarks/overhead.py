@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from hf_ptr.envs.metaworld.tasks import DEFAULT_TASKS
 from hf_ptr.envs.recording import record_metaworld
-from hf_ptr.envs.tasks import DEFAULT_TASKS
 from hf_ptr.ptr.controller import HARD_RATIO_RANGE
 from hf_ptr.runs.recipe import load_recipe
 from hf_ptr.runs.run import build_trainer

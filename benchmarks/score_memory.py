@@ -25,8 +25,8 @@ import numpy as np
 from benchmarks.robustness.suites import ROOT
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.writer import write_table
-from hf_ptr.envs.workers import process_pool
 from hf_ptr.utils.atomic_files import write_json
+from hf_ptr.utils.process_pool import process_pool
 
 RESULTS = ROOT / "benchmarks" / "results" / "score_memory.json"
 WIDTH, FRAMES, TASKS = 26, 120, 4

@@ -1,10 +1,11 @@
-"""Does it help, against what, and how sure are we?
+"""Success rates of policies trained on faulty demonstrations: one plan of runs, each a line of the results.
 
     python -m benchmarks.robustness main [--seeds 5] [--jobs 2] [--minutes 60] [--keep]
 
-Fills a plan's cells, one run after the other, and writes each as a line of `benchmarks/results/robustness.jsonl`. A
-run whose settings, data and code are what they were is not made again; one that was interrupted is. With `--keep`,
-lines of older code count too. Then `python -m benchmarks.robustness.report` makes tables and figures from the lines.
+Trains and evaluates every cell of a plan and appends each run to `benchmarks/results/robustness.jsonl`. A cell is
+skipped if its line has the same settings, data and behaviour (`benchmarks.robustness.behaviour`); rerun an interrupted
+command to resume it. With `--keep`, lines of an older behaviour count, too. `python -m benchmarks.robustness.report`
+then writes the tables and figures.
 """
 
 from __future__ import annotations
@@ -24,26 +25,33 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from benchmarks.command import run
-from benchmarks.robustness.results import append, cell_of, corruption_name, read_lines, results_file
-from benchmarks.robustness.running import KEPT, Cell, Hashes, checkout, hashes_of, run_cell, train_start
+from benchmarks.robustness.results import append, cell_of, checkout, corruption_name, read_lines, results_file
+from benchmarks.robustness.running import (
+    Cell,
+    Dependencies,
+    dependencies_of,
+    is_up_to_date,
+    run_cell,
+    train_start,
+)
 from benchmarks.robustness.suites import PLANS, SUITES, WORK
 from hf_ptr.envs.recording import record_metaworld
-from hf_ptr.envs.workers import process_pool
 from hf_ptr.errors import InputError, nearest
+from hf_ptr.utils.process_pool import process_pool
 
 
 def cells_of(plan: str, seeds: int | None) -> list[Cell]:
-    """The cells of a plan, seed by seed: early on there is something of everything."""
+    """The cells of a plan, seed by seed, so that partial results cover all arms."""
     keys = [key for block in PLANS[plan] for key in block.cells(seeds)]
     return [Cell(*key) for key in sorted(keys, key=lambda key: key[-1])]
 
 
 def selected(cells: list[Cell], only: str | None) -> list[Cell]:
     """
-    The cells whose arm and whose corruption are among the names; a kind of which no name is given is not restricted.
+    The cells whose arm and corruption are among the names; without a name of an arm, all arms, likewise corruptions.
 
     Raises:
-        InputError: a name that no cell has.
+        InputError: a name is neither an arm nor a corruption of the plan.
     """
     names = [name.strip() for name in only.split(",")] if only else []
     for kind in ("arm", "corruption"):
@@ -52,25 +60,24 @@ def selected(cells: list[Cell], only: str | None) -> list[Cell]:
             cells = [cell for cell in cells if getattr(cell, kind) in wanted]
             names = [name for name in names if name not in wanted]
     if names:
-        raise InputError(f"the plan has neither arm nor fault {names[0]!r}; see benchmarks/robustness/suites.py")
+        raise InputError(f"the plan has no arm or corruption {names[0]!r}; see benchmarks/robustness/suites.py")
     return cells
 
 
-def missing_of(cells: Iterable[Cell], lines: list[dict[str, Any]], keep: bool) -> dict[Cell, Hashes]:
-    """Those without a line, or with one of other settings, data or (unless `keep`) code; with their hashes."""
+def missing_of(cells: Iterable[Cell], lines: list[dict[str, Any]], keep: bool) -> dict[Cell, Dependencies]:
+    """The cells without an up-to-date line, with their dependencies; with `keep`, any behaviour is accepted."""
     made = {cell_of(line): line for line in lines}
-    same = KEPT if keep else (*KEPT, "code_hash")
     missing = {}
     for cell in cells:
         line = made.get((cell.suite, cell.corruption, cell.arm, cell.seed))
-        now = hashes_of(cell)
-        if line is None or any(line[name] != now[name] for name in same):
-            missing[cell] = now
+        depends_on = dependencies_of(cell)
+        if line is None or not is_up_to_date(cell, line, depends_on, keep=keep):
+            missing[cell] = depends_on
     return missing
 
 
 def record(cells: Iterable[Cell], workers: int) -> None:
-    """The demonstrations that the cells are trained on."""
+    """Records the demonstrations of the cells where they are missing."""
     for name, seed in sorted({(cell.suite, cell.seed) for cell in cells}):
         suite = SUITES[name]
         for control in suite.controls:
@@ -80,7 +87,7 @@ def record(cells: Iterable[Cell], workers: int) -> None:
 
 
 def start(cells: Iterable[Cell], workers: int, keep: bool) -> None:
-    """The policies that the cells begin with, and the demonstrations that those are trained on."""
+    """Trains the policies that the cells start from, and records their demonstrations where they are missing."""
     for begun in {cell.definition.start for cell in cells} - {None}:
         if not begun.data.exists():
             record_metaworld(begun.tasks, begun.demonstrations, begun.data, seed=begun.seed, workers=workers)
@@ -88,13 +95,13 @@ def start(cells: Iterable[Cell], workers: int, keep: bool) -> None:
 
 
 def run_all(
-    cells: dict[Cell, Hashes], jobs: int, until: float, keep: bool = False
+    cells: dict[Cell, Dependencies], jobs: int, until: float, keep: bool = False
 ) -> tuple[dict[Cell, str], list[Cell]]:
     """
-    Runs cells in processes of one thread, an arm after the one it needs.
+    Runs cells in single-threaded processes, each arm after the one it needs.
 
     Returns:
-        What went wrong, by cell, and the cells that were not begun: the time was over, or a process was killed.
+        The error message of each failed cell, and the cells not started because time ran out or a process was killed.
     """
     waiting, commit = list(cells), checkout()
     running: dict[Future, Cell] = {}
@@ -111,7 +118,7 @@ def run_all(
                 try:
                     running[pool.submit(run_cell, cell, cells[cell], commit, keep)] = cell
                 except BrokenProcessPool:
-                    # A process that was killed takes the pool with it; what it was at has failed, this has not begun.
+                    # A killed process takes the pool down: its cell has failed, this one has not started.
                     until = -math.inf
                     break
                 waiting.remove(cell)
@@ -134,7 +141,7 @@ def _report(line: dict[str, Any]) -> None:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Two commands at once would make the same runs in the same folders."""
+    """Holds a lock, since two commands at once would train in the same folders."""
     WORK.mkdir(parents=True, exist_ok=True)
     with (WORK / ".lock").open("w") as lock:
         try:
@@ -147,12 +154,12 @@ def alone() -> Iterator[None]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.robustness", description=__doc__.splitlines()[0])
     parser.add_argument("plan", help=f"one of {', '.join(PLANS)}")
-    parser.add_argument("--seeds", type=int, help="fewer than the plan asks for")
-    parser.add_argument("--only", help="only cells of these arms or faults, comma-separated, as in hard,clean,sft,ptr")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at once, each on one core")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no run after this time")
-    parser.add_argument("--keep", action="store_true", help="count lines of older code, too")
-    parser.add_argument("--fresh", action="store_true", help="run every cell of the plan, whatever was run before")
+    parser.add_argument("--seeds", type=int, help="use only the first N seeds of the plan")
+    parser.add_argument("--only", help="comma-separated arms or corruptions to run, e.g. hard,clean,sft,ptr")
+    parser.add_argument("--jobs", type=int, default=2, help="parallel runs, one core each")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="start no run after this many minutes")
+    parser.add_argument("--keep", action="store_true", help="accept results of an older behaviour")
+    parser.add_argument("--fresh", action="store_true", help="run every cell of the plan again")
     options = parser.parse_args()
     if options.plan not in PLANS:
         raise InputError(f"no plan {options.plan!r}.{nearest(options.plan, PLANS)} There are: {', '.join(PLANS)}")

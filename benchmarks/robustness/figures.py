@@ -9,7 +9,7 @@ import pandas as pd
 
 from hf_ptr.data.corruption import CorruptionTruth
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.metrics.figures import auroc
+from hf_ptr.metrics.statistics import auroc
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 

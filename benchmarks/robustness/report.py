@@ -29,7 +29,7 @@ from benchmarks.robustness.statistics import (
     verdict,
 )
 from benchmarks.robustness.suites import PLANS, RESULTS, ROOT, SUITES, Block
-from hf_ptr.evaluation.success import SuccessRate
+from hf_ptr.metrics.success import SuccessRate
 from hf_ptr.utils.atomic_files import write_text
 
 PAGES = (*(ROOT / "docs" / name for name in ("results.md", "tables.md", "calibrated.md")), ROOT / "README.md")

@@ -1,29 +1,30 @@
-"""The results file: one JSON line a run, appended when the run ends."""
+"""The results file: one JSON line per run, appended when the run ends."""
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
-from benchmarks.robustness.suites import RESULTS, WORK, Key
+from benchmarks.robustness.suites import RESULTS, ROOT, WORK, Key
 
 KEY = ("suite", "corruption", "severity", "arm", "seed")
 
 
 def results_file(smoke: bool = False) -> Path:
-    """The smoke test's results are nobody's figures and stay out of the repository."""
+    """The results file; that of the smoke test lies outside the repository."""
     return WORK / "smoke" / "results.jsonl" if smoke else RESULTS
 
 
 def append(line: dict[str, Any]) -> None:
-    """Adds a run; it replaces an older one of the same cell when read."""
+    """Appends a run. When read, it replaces an older run of the same cell."""
     file = results_file(line["suite"].startswith("smoke"))
     file.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(line, allow_nan=False) + "\n"
     with file.open("a+b") as opened:
-        # After a kill in the middle of a line, the next one begins anew.
+        # A process killed in the middle of a line leaves it without an end.
         if opened.tell() and _last_byte(file) != b"\n":
             text = "\n" + text
         opened.write(text.encode())
@@ -33,8 +34,10 @@ def append(line: dict[str, Any]) -> None:
 
 def read_lines(smoke: bool = False) -> list[dict[str, Any]]:
     """
-    The newest line of every cell, those that are kept or of the smoke test, in the order in which they were made; one
-    cut short was no finished run.
+    The newest line of every cell, in the order in which they were appended. Incomplete lines are skipped.
+
+    Args:
+        smoke: read the results of the smoke test.
     """
     file = results_file(smoke)
     if not file.exists():
@@ -44,7 +47,7 @@ def read_lines(smoke: bool = False) -> list[dict[str, Any]]:
         try:
             line = json.loads(text)
             key = tuple(line[name] for name in KEY)
-            # A run made anew is the newest of all, not in the place of the one that it replaces.
+            # A repeated run moves to the end; it does not take the position of the one it replaces.
             newest.pop(key, None)
             newest[key] = line
         except (ValueError, KeyError, TypeError):
@@ -53,13 +56,19 @@ def read_lines(smoke: bool = False) -> list[dict[str, Any]]:
 
 
 def corruption_name(line: dict[str, Any]) -> str:
-    """The corruption as recipes name it, with its severity."""
+    """The name of the corruption in recipes, which includes the severity."""
     return line["corruption"] if line["severity"] == "paper" else f"{line['corruption']}-{line['severity']}"
 
 
 def cell_of(line: dict[str, Any]) -> Key:
-    """Which run of a plan it is."""
+    """The cell of a plan that a line belongs to."""
     return line["suite"], corruption_name(line), line["arm"], line["seed"]
+
+
+def checkout() -> str:
+    """The commit of the checkout, with `-dirty` if there are uncommitted changes."""
+    describe = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _last_byte(file: Path) -> bytes:

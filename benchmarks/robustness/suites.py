@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_ptr.envs.tasks import DEFAULT_TASKS, INSTRUCTIONS
+from hf_ptr.envs.metaworld.tasks import DEFAULT_TASKS, INSTRUCTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "runs" / "robustness"
@@ -26,6 +26,9 @@ GOAL_TASKS = (
     "plate-slide-v3",
     "plate-slide-back-v3",
 )
+
+# The name in recipes of the robot that each control mode makes of Meta-World's.
+EMBODIMENTS = {"hand": "metaworld_sawyer", "joints": "metaworld_sawyer_joints"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Suite:
         pixels: width and height of the camera's pictures; None records none.
         data: the suite whose demonstrations these are; by default its own.
         start: what its policies begin as; by default they are trained from scratch.
-        controls: what the robot is told, see `hf_ptr.envs.controls`. Of several, everything is recorded with each, and
+        controls: control modes (`hf_ptr.envs.metaworld.controls`). Of several, everything is recorded with each, and
             one policy of a mixture acts with all of them.
     """
 

@@ -1,18 +1,22 @@
-"""hf-ptr: post-train robot policies on uneven demonstrations by Posterior-Transition Reweighting."""
+"""hf-ptr: label-free scores of robot demonstrations, and post-training of policies on uneven ones (PTR)."""
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING
 
 from hf_ptr.errors import InputError
-from hf_ptr.utils.auto_classes import defer
 from hf_ptr.utils.lazy_modules import lazy_attributes
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from hf_ptr.data import ChunkDataset, EpisodeTable
+    from hf_ptr.data.score_file import read_weights, write_scores
     from hf_ptr.embodiment import UnifiedActionSpace
-    from hf_ptr.policies import VLAPolicy, VLAPolicyConfig, VLAProcessor
+    from hf_ptr.hub.datasets import load_dataset
+    from hf_ptr.policies import VLAPolicy, VLAPolicyConfig, VLAProcessor, load_policy, policy_from_dataset
     from hf_ptr.ptr import (
         AdaptiveScaleController,
         BeliefTokenizer,
@@ -22,12 +26,17 @@ if TYPE_CHECKING:
         TransitionScorer,
         TransitionScorerConfig,
     )
+    from hf_ptr.report.page import write_report
+    from hf_ptr.scoring.fit import fit_scores
     from hf_ptr.training import PTRConfig, PTRModel, PTRModelConfig, PTRTrainer
 
-# Public names by the package that has them; a package is loaded when one of its names is first asked for.
+# Public names by the module that defines them. A module is imported when one of its names is first used.
 _HOMES = {
+    "data": ("ChunkDataset", "EpisodeTable"),
+    "data.score_file": ("read_weights", "write_scores"),
     "embodiment": ("UnifiedActionSpace",),
-    "policies": ("VLAPolicy", "VLAPolicyConfig", "VLAProcessor"),
+    "hub.datasets": ("load_dataset",),
+    "policies": ("VLAPolicy", "VLAPolicyConfig", "VLAProcessor", "load_policy", "policy_from_dataset"),
     "ptr": (
         "AdaptiveScaleController",
         "BeliefTokenizer",
@@ -37,17 +46,37 @@ _HOMES = {
         "TransitionScorer",
         "TransitionScorerConfig",
     ),
+    "report.page": ("write_report",),
+    "scoring.fit": ("fit_scores",),
     "training": ("PTRConfig", "PTRModel", "PTRModelConfig", "PTRTrainer"),
 }
 __getattr__, __dir__ = lazy_attributes(__name__, _HOMES)
 
-defer()
+
+def _is_console_script() -> bool:
+    """Whether this process is the `hf-ptr` command, by the name of its script (`hf-ptr`, on Windows `hf-ptr.exe`)."""
+    script = os.path.basename(sys.argv[0]) if sys.argv else ""
+    return script.partition(".")[0].removesuffix("-script") == "hf-ptr"
+
+
+# Importing a component registers it with AutoConfig, AutoModel and AutoProcessor. That loads torch and transformers,
+# which takes seconds, so the `hf-ptr` command skips it: `hf-ptr --help` and `hf-ptr report` need neither. Its other
+# commands lose nothing, because `hf_ptr.policies`, through which they load models, imports the same components.
+# The name of the script decides, and not a second entry module, since any mistake is harmless: a command that is
+# started under another name is slower, and nothing else.
+if not _is_console_script():
+    import hf_ptr.policies
+    import hf_ptr.ptr.belief_tokenizer
+    import hf_ptr.ptr.scorer
+    import hf_ptr.training.ptr_model  # noqa: F401 - imported to register the components
 
 __all__ = [
     "AdaptiveScaleController",
     "BeliefTokenizer",
     "BeliefTokenizerConfig",
     "CandidatePool",
+    "ChunkDataset",
+    "EpisodeTable",
     "InputError",
     "PTRConfig",
     "PTRModel",
@@ -61,4 +90,11 @@ __all__ = [
     "VLAPolicyConfig",
     "VLAProcessor",
     "__version__",
+    "fit_scores",
+    "load_dataset",
+    "load_policy",
+    "policy_from_dataset",
+    "read_weights",
+    "write_report",
+    "write_scores",
 ]

@@ -19,7 +19,7 @@ from data_helpers import coded_table
 
 from benchmarks import fits
 from benchmarks.robustness import __main__ as command
-from benchmarks.robustness import report, results, running, suites
+from benchmarks.robustness import behaviour, report, results, running, suites
 from benchmarks.robustness.arms import ABLATIONS, RECIPES, WEIGHTINGS, arm_of
 from benchmarks.robustness.figures import score_figures
 from benchmarks.robustness.running import Cell
@@ -35,12 +35,12 @@ from hf_ptr.runs.recipe import load_recipe
 from hf_ptr.scoring.cross_fitting import batch_of
 from hf_ptr.scoring.transitions import cut_transitions
 
-HASHES = {"recipe_hash": "r", "data_hash": "d", "code_hash": "c"}
+NOW = {"recipe_hash": "r", "data_hash": "d", "behaviour": {"sft": 1}}
 
 
 def line(arm: str, corruption: str = "hard", severity: str = "paper", seed: int = 0, **changes: Any) -> dict[str, Any]:
     made = {"suite": "mt10-state", "corruption": corruption, "severity": severity, "arm": arm, "seed": seed}
-    return {**made, **HASHES, **changes}
+    return {**made, **NOW, **changes}
 
 
 def cells(plan: str) -> list[Cell]:
@@ -83,7 +83,7 @@ def test_every_arm_is_known_and_a_wrong_one_gets_the_nearest_name() -> None:
         arm_of("oracel")
 
 
-def fake_run(cell: Cell, hashes: dict[str, str], commit: str, keep: bool) -> dict[str, Any]:
+def fake_run(cell: Cell, depends_on: dict[str, Any], commit: str, keep: bool) -> dict[str, Any]:
     """In a process of its own: fails for one arm, and else says that it was run."""
     if cell.arm == "ptr":
         raise ValueError("diverged")
@@ -95,7 +95,7 @@ def test_a_failed_run_takes_down_what_needs_it_and_nothing_else(
 ) -> None:
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results.jsonl")
     monkeypatch.setattr(command, "run_cell", fake_run)
-    wanted = {Cell("mt10-state", "hard", arm, 0): HASHES for arm in ("random", "ptr", "loss", "sft", "oracle")}
+    wanted = {Cell("mt10-state", "hard", arm, 0): NOW for arm in ("random", "ptr", "loss", "sft", "oracle")}
     failed, left = command.run_all(wanted, 2, math.inf)
     assert {cell.arm for cell in failed} == {"ptr", "random"}
     assert left == []
@@ -105,7 +105,7 @@ def test_a_failed_run_takes_down_what_needs_it_and_nothing_else(
     assert order.index("sft") < order.index("loss")
 
 
-def killed_run(cell: Cell, hashes: dict[str, str], commit: str, keep: bool) -> dict[str, Any]:
+def killed_run(cell: Cell, depends_on: dict[str, Any], commit: str, keep: bool) -> dict[str, Any]:
     """Ends its own process, as the kernel does where memory is short."""
     os.kill(os.getpid(), signal.SIGKILL)
     return {}
@@ -113,13 +113,13 @@ def killed_run(cell: Cell, hashes: dict[str, str], commit: str, keep: bool) -> d
 
 def test_a_killed_process_ends_the_plan_and_says_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "run_cell", killed_run)
-    wanted = {Cell("mt10-state", "hard", arm, 0): HASHES for arm in ("sft", "ptr", "oracle")}
+    wanted = {Cell("mt10-state", "hard", arm, 0): NOW for arm in ("sft", "ptr", "oracle")}
     failed, left = command.run_all(wanted, 1, math.inf)
     assert [cell.arm for cell in failed] == ["sft"]
     assert [cell.arm for cell in left] == ["ptr", "oracle"]
 
 
-def endless_run(cell: Cell, hashes: dict[str, str], commit: str, keep: bool) -> dict[str, Any]:
+def endless_run(cell: Cell, depends_on: dict[str, Any], commit: str, keep: bool) -> dict[str, Any]:
     """Of the first arm, a figure that no line can hold."""
     return {**line(cell.arm), "successes": math.nan if cell.arm == "sft" else 1, "episodes": 2, "seconds": 3.0}
 
@@ -127,7 +127,7 @@ def endless_run(cell: Cell, hashes: dict[str, str], commit: str, keep: bool) -> 
 def test_a_line_that_cannot_be_written_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results.jsonl")
     monkeypatch.setattr(command, "run_cell", endless_run)
-    wanted = {Cell("mt10-state", "hard", arm, 0): HASHES for arm in ("sft", "oracle")}
+    wanted = {Cell("mt10-state", "hard", arm, 0): NOW for arm in ("sft", "oracle")}
     failed, left = command.run_all(wanted, 1, math.inf)
     assert [cell.arm for cell in failed] == ["sft"] and left == []
     assert [read["arm"] for read in results.read_lines()] == ["oracle"]
@@ -137,17 +137,17 @@ def test_a_finished_run_of_older_code_serves_only_where_it_is_asked_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[str] = []
-    now = {"recipe_hash": "recipe", "data_hash": "data", "code_hash": "new"}
+    now = {"recipe_hash": "recipe", "data_hash": "data", "behaviour": {"ptr": 2}}
     monkeypatch.setattr(running, "WORK", tmp_path)
-    monkeypatch.setattr(running, "hashes_of", lambda cell: now)
+    monkeypatch.setattr(running, "dependencies_of", lambda cell: now)
     monkeypatch.setattr(running, "run_recipe", lambda recipe, overrides: trained.append(recipe.stem))
     cell = Cell("mt10-state", "hard", "ptr", 0)
     made_of = cell.folder.parent / "ptr.json"
 
-    def finished(**other: str) -> None:
+    def finished(**other: Any) -> None:
         cell.folder.mkdir(parents=True, exist_ok=True)
         (cell.folder / running.DONE_FILE).write_text("{}")
-        made_of.write_text(json.dumps({**now, "code_hash": "old", **other}))
+        made_of.write_text(json.dumps({**now, "behaviour": {"ptr": 1}, **other}))
 
     finished()
     assert running.train(cell, ("hand",), keep=True) == cell.folder
@@ -160,7 +160,7 @@ def test_a_finished_run_of_older_code_serves_only_where_it_is_asked_to(
 
 
 def test_no_run_begins_when_the_time_is_over() -> None:
-    wanted = {Cell("mt10-state", "hard", "sft", 0): HASHES}
+    wanted = {Cell("mt10-state", "hard", "sft", 0): NOW}
     assert command.run_all(wanted, 1, until=-1.0) == ({}, list(wanted))
 
 
@@ -181,59 +181,34 @@ def test_a_hash_changes_with_what_it_stands_for(tmp_path: Path, monkeypatch: pyt
     data = tmp_path / "mt10-state" / "demonstrations-40-0"
     write_table(coded_table([4, 3]), data)
     monkeypatch.setattr(suites, "WORK", tmp_path)
-    made = {arm: running.hashes_of(Cell("mt10-state", "hard", arm, 0)) for arm in ("sft", "ptr", "random", "length")}
+
+    def of(arm: str, corruption: str = "hard") -> dict[str, Any]:
+        return running.dependencies_of(Cell("mt10-state", corruption, arm, 0))
+
+    made = {arm: of(arm) for arm in ("sft", "ptr", "random", "length")}
     assert len({found["recipe_hash"] for found in made.values()}) == 4
-    assert made["sft"]["code_hash"] == made["ptr"]["code_hash"] != made["length"]["code_hash"]
-    assert running.hashes_of(Cell("mt10-state", "clean", "sft", 0))["recipe_hash"] != made["sft"]["recipe_hash"]
+    assert made["random"]["behaviour"].keys() == {"sft", "random", "ptr"}
+    assert of("sft", "clean")["recipe_hash"] != made["sft"]["recipe_hash"]
     # A changed setting of PTR is one of the arm that deals out PTR's weights.
     monkeypatch.setattr(running, "_settings", lambda cell: {"alpha": 0.5} if cell.arm == "ptr" else {"alpha": 0})
-    assert running.hashes_of(Cell("mt10-state", "hard", "random", 0))["recipe_hash"] != made["random"]["recipe_hash"]
+    assert of("random")["recipe_hash"] != made["random"]["recipe_hash"]
     running.data_hash.cache_clear()
     # Stored otherwise, and told otherwise, they are the same demonstrations.
     (stored,) = (data / "data").rglob("*.parquet")
     pq.write_table(pq.read_table(stored), stored, compression="none")
     (data / "meta" / "recording.json").write_text("{}")
-    assert running.hashes_of(Cell("mt10-state", "hard", "sft", 0))["data_hash"] == made["sft"]["data_hash"]
+    assert of("sft")["data_hash"] == made["sft"]["data_hash"]
     running.data_hash.cache_clear()
     (data / "videos").mkdir()
     (data / "videos" / "film.mp4").write_bytes(b"a film")
-    assert running.hashes_of(Cell("mt10-state", "hard", "sft", 0))["data_hash"] != made["sft"]["data_hash"]
+    assert of("sft")["data_hash"] != made["sft"]["data_hash"]
     running.data_hash.cache_clear()
     shutil.rmtree(data)
     other = coded_table([4, 3])
     other.columns["action"][2] += 1.0
     write_table(other, data)
-    assert running.hashes_of(Cell("mt10-state", "hard", "sft", 0))["data_hash"] != made["sft"]["data_hash"]
+    assert of("sft")["data_hash"] != made["sft"]["data_hash"]
     running.data_hash.cache_clear()
-
-
-def test_robots_and_pictures_count_where_they_decide_something(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def code_of(suite: str, arm: str = "sft") -> str:
-        running.code_hash.cache_clear()
-        return running.hashes_of(Cell(suite, "hard", arm, 0))["code_hash"]
-
-    suites_of = ("mt10-state", "mt10-pixels", "cross-embodiment")
-    monkeypatch.setattr(running, "data_hash", lambda *folders: "data")
-    before = [code_of(suite) for suite in suites_of]
-    floored = code_of("mt10-state", "oracle-floor"), code_of("mt10-state", "oracle")
-    read = running._code_of
-    changed = {"rendering.py": (False, True, False), "unified.py": (False, False, True)}
-    for name, expected in changed.items():
-        monkeypatch.setattr(running, "_code_of", lambda file, name=name: read(file) + "!" * (file.name == name))
-        assert tuple(code_of(suite) != old for suite, old in zip(suites_of, before, strict=True)) == expected
-    monkeypatch.setattr(running, "_code_of", lambda file: read(file) + "!" * (file.name == "calibration.py"))
-    now = code_of("mt10-state", "oracle-floor"), code_of("mt10-state", "oracle")
-    assert now[0] != floored[0] and now[1] == floored[1]
-    monkeypatch.setattr(running, "_code_of", read)
-    robots = tmp_path / "robots"
-    shutil.copytree(running.DESCRIPTIONS, robots)
-    monkeypatch.setattr(running, "DESCRIPTIONS", robots)
-    assert [code_of(suite) for suite in suites_of] == before
-    next(robots.glob("*.yaml")).write_text("other")
-    assert [code_of(suite) == old for suite, old in zip(suites_of, before, strict=True)] == [True, True, False]
-    running.code_hash.cache_clear()
 
 
 def test_the_policy_to_begin_with_is_one_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +225,7 @@ def test_the_policy_to_begin_with_is_one_wherever_it_stands(tmp_path: Path, monk
     # Of other code: made anew, unless what stands there will do.
     begun.folder.mkdir()
     (begun.folder / running.DONE_FILE).write_text("{}")
-    begun.folder.with_suffix(".json").write_text(json.dumps({**made, "code_hash": "old"}))
+    begun.folder.with_suffix(".json").write_text(json.dumps({**made, "behaviour": {"sft": 0}}))
     running.train_start(begun, keep=True)
     assert len(trained) == 2
     running.train_start(begun)
@@ -273,7 +248,8 @@ def test_a_fit_is_made_again_where_code_or_data_are_others(tmp_path: Path, monke
         return made.copy()
 
     assert fill() == ["hard", "clean"] and fill() == []
-    monkeypatch.setattr(fits, "code_hash", lambda modules: "other")
+    for module in (fits, behaviour):
+        monkeypatch.setattr(module, "versions", lambda parts: dict.fromkeys(parts, 2))
     assert fill(keep=True) == []
     assert fill() == ["hard", "clean"] and fill() == []
     shutil.rmtree(data)
@@ -322,17 +298,18 @@ def test_the_figures_of_a_score_are_per_fault_against_fault_free_episodes() -> N
         ({}, False, False),
         ({"recipe_hash": "other"}, True, True),
         ({"data_hash": "other"}, True, True),
-        ({"code_hash": "other"}, False, True),
-        ({"code_hash": "other"}, True, False),
+        ({"behaviour": {"sft": 0}}, False, True),
+        ({"behaviour": {"sft": 0}}, True, False),
     ],
 )
 def test_only_what_changed_is_run_again(
-    changed: dict[str, str], keep: bool, again: bool, monkeypatch: pytest.MonkeyPatch
+    changed: dict[str, Any], keep: bool, again: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "hashes_of", lambda cell: HASHES)
+    monkeypatch.setattr(command, "dependencies_of", lambda cell: NOW)
+    monkeypatch.setattr(behaviour, "versions", lambda parts: dict.fromkeys(parts, 1))
     cell = Cell("mt10-state", "ln-severe", "sft", 0)
     made = line("sft", "ln", "severe", **changed)
-    assert (command.missing_of([cell], [made], keep) == {cell: HASHES}) is again
+    assert (command.missing_of([cell], [made], keep) == {cell: NOW}) is again
     assert command.missing_of([Cell("mt10-state", "ln-severe", "sft", 1)], [made], keep)
 
 
@@ -354,18 +331,6 @@ def test_a_line_cut_short_is_no_run_and_does_no_harm(tmp_path: Path, monkeypatch
         file.write('{"suite": "mt10-')
     results.append(line("ptr"))
     assert [read["arm"] for read in results.read_lines()] == ["sft", "ptr"]
-
-
-def test_texts_do_not_change_the_hash_of_code(tmp_path: Path) -> None:
-    file = tmp_path / "a.py"
-
-    def code(text: str) -> str:
-        file.write_text(text)
-        return running._code_of(file)
-
-    plain = code("def f(x):\n    return x + 1\n")
-    assert plain == code('"""Module."""\n\n# why\ndef f(x):\n    """What."""\n    return x + 1\n')
-    assert plain != code("def f(x):\n    return x + 2\n")
 
 
 def test_tables_leave_empty_what_was_not_run_and_put_nothing_beside_their_marks(tmp_path: Path) -> None:
@@ -410,7 +375,7 @@ def test_a_mixture_is_one_run_of_all_its_sources_and_specialists_are_one_of_each
 
 
 def test_suites_have_known_tasks_and_goals_come_in_pairs() -> None:
-    from hf_ptr.envs.tasks import INSTRUCTIONS
+    from hf_ptr.envs.metaworld.tasks import INSTRUCTIONS
 
     for suite in SUITES.values():
         assert set(suite.tasks) <= set(INSTRUCTIONS)

@@ -15,7 +15,7 @@ from benchmarks.robustness.statistics import (
     seeds_won_and_lost,
     verdict,
 )
-from hf_ptr.metrics.figures import auroc
+from hf_ptr.metrics.statistics import auroc
 
 TASKS, ROLLOUTS = 10, 20
 

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from simulator_helpers import save_policy
 
 from hf_ptr.envs.libero import CAMERAS, INITIAL_STATES, STATE, SUITES, Libero, LiberoEnv, _initial_states
-from hf_ptr.envs.simulator import simulator_named
+from hf_ptr.envs.registry import get_simulator
 from hf_ptr.errors import InputError
 from hf_ptr.evaluation.rollouts import evaluate_in
 
@@ -42,9 +42,9 @@ def env(simulator: Libero) -> Iterator[LiberoEnv]:
 
 def test_suites_are_told() -> None:
     with pytest.raises(InputError, match="name one with --suite: libero_spatial, libero_object"):
-        simulator_named("libero")
+        get_simulator("libero")
     with pytest.raises(InputError, match=r"no suite 'libero_gaol'\. Did you mean 'libero_goal'\?"):
-        simulator_named("libero", "libero_gaol")
+        get_simulator("libero", "libero_gaol")
 
 
 @pytest.mark.skipif(HERE, reason="LIBERO is installed")
@@ -59,7 +59,7 @@ def test_episodes_are_the_initial_states() -> None:
     found = Libero(SUITE)
     seeds = [found.episode_seed(base, STOVE, number) for base in range(3) for number in range(INITIAL_STATES)]
     assert len(set(seeds)) == 150
-    with pytest.raises(InputError, match="has 50 initial states, ask for no more episodes"):
+    with pytest.raises(InputError, match="has 50 initial states, evaluate at most 50 episodes"):
         found.episode_seed(0, STOVE, 50)
     with pytest.raises(InputError, match="seed is -1"):
         found.episode_seed(-1, STOVE, 0)
@@ -69,7 +69,7 @@ def test_episodes_are_the_initial_states() -> None:
 def test_other_versions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.metadata.version", lambda name: "0.1.3")
     with pytest.raises(
-        InputError, match=r"installed as hf-libero 0\.1\.3, and >=0\.1\.4,<0\.2 is needed; pip install"
+        InputError, match=r"installed as hf-libero 0\.1\.3, but >=0\.1\.4,<0\.2 is required; pip install"
     ):
         Libero(SUITE).tasks(None)
 
@@ -78,7 +78,7 @@ def test_other_versions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_settings_that_are_not_written_yet_are_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Instead of LIBERO's question on a terminal that is not there."""
     monkeypatch.setenv("LIBERO_CONFIG_PATH", str(tmp_path))
-    with pytest.raises(InputError, match=r"LIBERO has no settings in .*config\.yaml; have them written: echo N"):
+    with pytest.raises(InputError, match=r"LIBERO has no settings in .*config\.yaml; create them: echo N"):
         Libero(SUITE).identity()
 
 
@@ -135,7 +135,7 @@ def test_pictures_are_turned_by_half_a_turn(simulator: Libero, env: LiberoEnv) -
     from libero.libero.envs import OffScreenRenderEnv
 
     env.reset(simulator.episode_seed(0, STOVE, 0))
-    seen = env.pictures()
+    seen = env.images()
     assert seen.shape == (2, 256, 256, 3) and seen.dtype == np.uint8
     file = Path(get_libero_path("bddl_files")) / SUITE / f"{STOVE}.bddl"
     own = OffScreenRenderEnv(bddl_file_name=str(file), camera_heights=256, camera_widths=256)
@@ -181,5 +181,5 @@ def test_a_checkpoint_is_evaluated(simulator: Libero, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no embedding for the instruction 'put the bowl on the stove'"):
         evaluate_in(simulator, folder, ["put_the_bowl_on_the_stove"], 1, **settings)
     strange = save_policy(tmp_path / "strange", simulator.interfaces["hand"], told, ["observation.images.front"])
-    with pytest.raises(InputError, match=r"LIBERO has observation\.images\.image, observation\.images\.image2 alone"):
+    with pytest.raises(InputError, match=r"LIBERO has only observation\.images\.image, observation\.images\.image2\."):
         evaluate_in(simulator, strange, [STOVE], 1, **settings)

@@ -10,9 +10,10 @@ import threading
 import numpy as np
 import pytest
 
-from hf_ptr.envs import metaworld, rendering
-from hf_ptr.envs.controls import CONTROLS
-from hf_ptr.envs.metaworld import (
+from hf_ptr.envs import rendering
+from hf_ptr.envs.metaworld import environment
+from hf_ptr.envs.metaworld.controls import CONTROL_MODES
+from hf_ptr.envs.metaworld.environment import (
     ENVIRONMENT_STATE,
     FPS,
     LONGEST_EPISODE,
@@ -21,7 +22,7 @@ from hf_ptr.envs.metaworld import (
     MetaWorldEnv,
     dataset_features,
 )
-from hf_ptr.envs.tasks import (
+from hf_ptr.envs.metaworld.tasks import (
     DEFAULT_TASKS,
     EPISODES_PER_TASK,
     INSTRUCTIONS,
@@ -182,7 +183,7 @@ def test_success_is_remembered_until_reset() -> None:
     assert not env.success
 
 
-@pytest.mark.parametrize("control", CONTROLS)
+@pytest.mark.parametrize("control", CONTROL_MODES)
 def test_features_are_described(control: str) -> None:
     for name, feature in dataset_features(control=control).items():
         assert len(feature["names"]) == feature["shape"][0], name
@@ -193,10 +194,10 @@ def test_features_are_described(control: str) -> None:
 def test_pictures_show_the_scene_upright() -> None:
     env = MetaWorldEnv("reach", pixels=64)
     env.reset(0)
-    before = env.picture()
+    before = env.image()
     for _ in range(30):
         env.step(env.expert_action())
-    after = env.picture()
+    after = env.image()
     env.close()
     assert before.shape == (64, 64, 3)
     assert before.dtype == np.uint8
@@ -212,32 +213,32 @@ def test_pictures_show_the_scene_upright() -> None:
 def test_environments_of_a_scene_share_a_camera_and_each_sees_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     freed, free = [], rendering._free
     monkeypatch.setattr(rendering, "_free", lambda *held: (freed.append(held), free(*held)))
-    before = set(metaworld._CAMERAS)
+    before = set(environment._CAMERAS)
     alone = []
     for seed in (0, 1):
         env = MetaWorldEnv("push", pixels=64)
         env.reset(seed)
-        alone.append(env.picture())
+        alone.append(env.image())
         env.close()
-        assert len(freed) == seed + 1 and set(metaworld._CAMERAS) == before
+        assert len(freed) == seed + 1 and set(environment._CAMERAS) == before
     assert (alone[0] != alone[1]).any()
     together, small = [MetaWorldEnv("push", pixels=64) for _ in (0, 1)], MetaWorldEnv("push", pixels=32)
-    assert len(set(metaworld._CAMERAS) - before) == 2
+    assert len(set(environment._CAMERAS) - before) == 2
     for env, seed in zip((*together, small), (0, 1, 0), strict=True):
         env.reset(seed)
     for env, picture in zip(together, alone, strict=True):
-        np.testing.assert_array_equal(env.picture(), picture)
-    assert small.picture().shape == (32, 32, 3)
+        np.testing.assert_array_equal(env.image(), picture)
+    assert small.image().shape == (32, 32, 3)
     together[0].close()
     small.close()
-    np.testing.assert_array_equal(together[1].picture(), alone[1])
+    np.testing.assert_array_equal(together[1].image(), alone[1])
     together[1].close()
     assert len(freed) == 4
 
 
 def test_an_environment_that_is_never_closed_ends_in_silence() -> None:
-    code = "import torch, hf_ptr.training\nfrom hf_ptr.envs.metaworld import MetaWorldEnv\n"
-    code += "env = MetaWorldEnv('push', pixels=32)\nenv.reset(0)\nenv.picture()"
+    code = "import torch, hf_ptr.training\nfrom hf_ptr.envs.metaworld.environment import MetaWorldEnv\n"
+    code += "env = MetaWorldEnv('push', pixels=32)\nenv.reset(0)\nenv.image()"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
 
@@ -250,13 +251,13 @@ def test_threads_have_a_camera_each() -> None:
     def look() -> None:
         other = MetaWorldEnv("push", pixels=32)
         other.reset(0)
-        seen.append(other.picture())
+        seen.append(other.image())
         other.close()
 
     thread = threading.Thread(target=look)
     thread.start()
     thread.join()
-    np.testing.assert_array_equal(seen[0], env.picture())
+    np.testing.assert_array_equal(seen[0], env.image())
     env.close()
 
 
@@ -264,7 +265,7 @@ def test_pictures_need_a_camera() -> None:
     env = MetaWorldEnv("reach")
     assert not env.has_camera
     with pytest.raises(RuntimeError, match="without pixels"):
-        env.picture()
+        env.image()
 
 
 def test_a_backend_that_does_not_work_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

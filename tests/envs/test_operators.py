@@ -11,7 +11,7 @@ import pytest
 from benchmarks.negative_controls import line, parts_of
 from benchmarks.robustness.report import negative_controls_table
 from hf_ptr.data.lerobot.reader import read_dataset
-from hf_ptr.envs.operators import OPERATORS, SLOW
+from hf_ptr.envs.metaworld.operators import OPERATORS, SLOW_SPEED
 from hf_ptr.envs.recording import record_metaworld
 from hf_ptr.errors import InputError
 
@@ -32,7 +32,7 @@ def test_the_record_says_who_did_what(mixed: Path) -> None:
         moves = table.feature("action")[start : start + length, :3]
         assert bool(episode["incidents"]) == (episode["operator"] in ("hesitant", "clumsy"))
         if episode["operator"] == "slow":
-            assert np.abs(moves).max() <= SLOW
+            assert np.abs(moves).max() <= SLOW_SPEED
         for first, last in episode["incidents"]:
             assert 0 <= first < last <= length
             if episode["operator"] == "hesitant":

@@ -19,12 +19,12 @@ from typer.testing import CliRunner
 from hf_ptr.cli import record
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.envs import recording
-from hf_ptr.envs.metaworld import ENVIRONMENT_STATE, MAX_STEPS, STATE, MetaWorldEnv
-from hf_ptr.envs.operators import Operator
+from hf_ptr.envs.metaworld.environment import ENVIRONMENT_STATE, MAX_STEPS, STATE, MetaWorldEnv
+from hf_ptr.envs.metaworld.operators import Operator
+from hf_ptr.envs.metaworld.tasks import INSTRUCTIONS, recording_seed
 from hf_ptr.envs.recording import FRAMES_AFTER_SUCCESS, record_metaworld
-from hf_ptr.envs.tasks import INSTRUCTIONS, recording_seed
-from hf_ptr.envs.workers import map_in_order
 from hf_ptr.errors import InputError
+from hf_ptr.utils.process_pool import map_in_order
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -106,7 +106,7 @@ def test_episodes_that_the_expert_fails_are_drawn_again(tmp_path: Path, monkeypa
     assert demonstration.redrawn == solved.index(True)
     assert demonstration.seed == seeds[demonstration.redrawn]
     # Nobody can insert a peg in five steps, so every try fails, and nothing is written.
-    monkeypatch.setattr("hf_ptr.envs.metaworld.MAX_STEPS", 5)
+    monkeypatch.setattr("hf_ptr.envs.recording.MAX_STEPS", 5)
     with pytest.raises(InputError, match="solved none of the 20 initial states of episode 0; choose another seed"):
         record_metaworld(["peg-insert-side"], 1, tmp_path / "out", workers=1)
     assert list(tmp_path.iterdir()) == []
@@ -129,7 +129,7 @@ def test_pixels_are_recorded_as_a_video(tmp_path: Path) -> None:
         table.starts, json.loads((out / "meta/recording.json").read_text())["episodes"], strict=True
     ):
         env.reset(source["seed"])
-        assert np.abs(env.picture().astype(int) - frames[start]).mean() < 6
+        assert np.abs(env.image().astype(int) - frames[start]).mean() < 6
     env.close()
     # Pixels are rendered beside the physics and do not touch them.
     plain = record_metaworld(["reach"], 2, tmp_path / "plain", workers=1)

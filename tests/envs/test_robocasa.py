@@ -15,8 +15,9 @@ from robocasa_stand_in import HORIZON, INSTRUCTIONS, SUITE, TASK
 from simulator_helpers import save_policy
 
 from hf_ptr.envs import robocasa
+from hf_ptr.envs.protocol import RobotInterface
+from hf_ptr.envs.registry import get_simulator
 from hf_ptr.envs.robocasa import STATE, RoboCasa, RoboCasaEnv
-from hf_ptr.envs.simulator import Interface, simulator_named
 from hf_ptr.errors import InputError
 from hf_ptr.evaluation.rollouts import evaluate_in
 
@@ -34,14 +35,14 @@ def simulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RoboCasa:
 
 def test_suites_are_told() -> None:
     with pytest.raises(InputError, match="name one with --suite: atomic_seen, composite_seen"):
-        simulator_named("robocasa")
+        get_simulator("robocasa")
     with pytest.raises(InputError, match=r"no suite 'atomic_unseen'\. Did you mean 'atomic_seen'\?"):
-        simulator_named("robocasa", "atomic_unseen")
+        get_simulator("robocasa", "atomic_unseen")
 
 
 @pytest.mark.skipif(stand_in.INSTALLED, reason="RoboCasa is installed")
 def test_without_the_package_it_is_told_where_to_look(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^RoboCasa is not installed; it is on no package index: see docs/"):
+    with pytest.raises(InputError, match=r"^RoboCasa is not installed; install it from source, see docs/"):
         evaluate_in(RoboCasa(SUITE), tmp_path, None, 1)
 
 
@@ -57,10 +58,10 @@ def test_other_versions_and_missing_kitchens_are_refused(
     simulator: RoboCasa, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "package" / "assets" / "fixtures").rmdir()
-    with pytest.raises(InputError, match=r"kitchens are not in .*fixtures; fetch them: python -m robocasa\.scripts"):
+    with pytest.raises(InputError, match=r"kitchens are not in .*fixtures; download them: python -m robocasa\."):
         simulator.identity()
     monkeypatch.setattr("importlib.metadata.version", lambda name: {"robosuite": "1.5.2", "robocasa": "0.2.0"}[name])
-    with pytest.raises(InputError, match=r"installed as robocasa 0\.2\.0, and >=1\.0,<1\.1 is needed"):
+    with pytest.raises(InputError, match=r"installed as robocasa 0\.2\.0, but >=1\.0,<1\.1 is required"):
         simulator.identity()
 
 
@@ -75,7 +76,7 @@ def test_state_and_pictures_are_in_the_order_of_the_datasets(simulator: RoboCasa
     np.testing.assert_array_equal(state[14:], raw["state.gripper_qpos"])
     np.testing.assert_allclose(np.linalg.norm(state[3:7]), 1.0, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(state[10:14]), 1.0, atol=1e-5)
-    seen = env.pictures()
+    seen = env.images()
     assert seen.shape == (2, 32, 32, 3) and seen.dtype == np.uint8
     np.testing.assert_array_equal(seen[0], raw["video.robot0_eye_in_hand"])
     np.testing.assert_array_equal(seen[1], raw["video.robot0_agentview_left"])
@@ -136,6 +137,6 @@ def test_a_checkpoint_is_evaluated_by_the_interface_that_fits_it(
 
 
 def test_a_policy_of_another_robot_is_refused(simulator: RoboCasa, tmp_path: Path) -> None:
-    folder = save_policy(tmp_path / "policy", Interface({STATE: 16}, 8), INSTRUCTIONS)
-    with pytest.raises(InputError, match="has action_dim 8 but RoboCasa needs 12; it is of another robot"):
+    folder = save_policy(tmp_path / "policy", RobotInterface({STATE: 16}, 8), INSTRUCTIONS)
+    with pytest.raises(InputError, match="has action_dim 8 but RoboCasa needs 12; it was trained for another robot"):
         evaluate_in(simulator, folder, None, 1)

@@ -14,13 +14,13 @@ import torch
 from rich.console import Console
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.envs.metaworld import ACTION, ENVIRONMENT_STATE, STATE, MetaWorld
-from hf_ptr.envs.tasks import INSTRUCTIONS, evaluation_seed
+from hf_ptr.envs.metaworld.environment import ACTION, ENVIRONMENT_STATE, STATE, MetaWorld
+from hf_ptr.envs.metaworld.tasks import INSTRUCTIONS, evaluation_seed
 from hf_ptr.errors import InputError
 from hf_ptr.evaluation import rollouts
 from hf_ptr.evaluation.episodes import rollout_task
-from hf_ptr.evaluation.rollouts import evaluate_metaworld
-from hf_ptr.evaluation.success import SuccessRate, SuccessTable
+from hf_ptr.evaluation.rollouts import evaluate_in
+from hf_ptr.metrics.success import SuccessRate, SuccessTable
 from hf_ptr.policies import VLAPolicy
 from hf_ptr.policies.vla.building import policy_from_dataset
 
@@ -166,8 +166,8 @@ def test_a_checkpoint_is_evaluated_the_same_by_any_number_of_workers(
     threads = torch.get_num_threads()
     monkeypatch.setattr(MetaWorld, "episodes_together", 5)
     settings = {"tasks": ["drawer-close", "reach"], "episodes": 8, "max_steps": 32}
-    one = evaluate_metaworld(checkpoint, **settings, workers=1, cache=tmp_path / "one")
-    two = evaluate_metaworld(checkpoint, **settings, workers=2, cache=tmp_path / "two")
+    one = evaluate_in(MetaWorld(), checkpoint, **settings, workers=1, cache=tmp_path / "one")
+    two = evaluate_in(MetaWorld(), checkpoint, **settings, workers=2, cache=tmp_path / "two")
     assert one == two
     assert list(one.tasks) == ["drawer-close-v3", "reach-v3"]
     # Some episodes are solved and some are not, so the comparison says something; the files below hold each of them.
@@ -183,13 +183,13 @@ def test_a_checkpoint_is_evaluated_the_same_by_any_number_of_workers(
     simulated = []
     run = rollouts._run
     monkeypatch.setattr(rollouts, "_run", lambda batch: simulated.append((batch.task, batch.first)) or run(batch))
-    assert evaluate_metaworld(checkpoint, **settings, workers=1, cache=tmp_path / "one") == one
+    assert evaluate_in(MetaWorld(), checkpoint, **settings, workers=1, cache=tmp_path / "one") == one
     assert simulated == []
     next((tmp_path / "one").glob("reach-v3-5-*.json")).unlink()
-    assert evaluate_metaworld(checkpoint, **settings, workers=1, cache=tmp_path / "one") == one
+    assert evaluate_in(MetaWorld(), checkpoint, **settings, workers=1, cache=tmp_path / "one") == one
     assert simulated == [("reach-v3", 5)]
     # Other settings do not take the kept results for theirs.
-    evaluate_metaworld(checkpoint, ["reach"], 1, seed=1, max_steps=8, workers=1, cache=tmp_path / "one")
+    evaluate_in(MetaWorld(), checkpoint, ["reach"], 1, seed=1, max_steps=8, workers=1, cache=tmp_path / "one")
     assert simulated[1:] == [("reach-v3", 0)]
 
 
@@ -199,7 +199,7 @@ def test_other_weights_do_not_take_kept_results(checkpoint: Path, tmp_path: Path
     policy.action_normalizer.set(torch.zeros(4), torch.full((4,), 0.1))
     policy.save_pretrained(other)
     for folder in (checkpoint, other):
-        evaluate_metaworld(folder, ["reach"], 1, max_steps=8, workers=1, cache=tmp_path / "cache")
+        evaluate_in(MetaWorld(), folder, ["reach"], 1, max_steps=8, workers=1, cache=tmp_path / "cache")
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
@@ -228,24 +228,24 @@ def test_results_kept_before_there_were_other_simulators_are_found(source: str |
 def test_wrong_arguments_are_told(checkpoint: Path, tmp_path: Path, arguments: dict, message: str) -> None:
     settings = {"tasks": ["reach"], "episodes": 1, "workers": 1, "cache": tmp_path / "cache", **arguments}
     with pytest.raises(InputError) as caught:
-        evaluate_metaworld(checkpoint, **settings)
+        evaluate_in(MetaWorld(), checkpoint, **settings)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_no_policy_of_this_robot_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere is no checkpoint: it has no config\.json"):
-        evaluate_metaworld(tmp_path / "nowhere", ["reach"], 1)
+    with pytest.raises(InputError, match=r"nowhere is not a checkpoint: it has no config\.json"):
+        evaluate_in(MetaWorld(), tmp_path / "nowhere", ["reach"], 1)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InputError, match="has no weights"):
-        evaluate_metaworld(tmp_path, ["reach"], 1)
+        evaluate_in(MetaWorld(), tmp_path, ["reach"], 1)
     wide = save_checkpoint(tmp_path / "wide", state_width=26)
-    with pytest.raises(InputError, match="state_dim 26 but Meta-World needs 4; it is of another robot"):
-        evaluate_metaworld(wide, ["reach"], 1)
+    with pytest.raises(InputError, match="state_dim 26 but Meta-World needs 4; it was trained for another robot"):
+        evaluate_in(MetaWorld(), wide, ["reach"], 1)
     blind = save_checkpoint(tmp_path / "blind", observation="observation.environment")
     with pytest.raises(InputError, match=r"Meta-World lacks .* Did you mean 'observation.environment_state'\?"):
-        evaluate_metaworld(blind, ["reach"], 1)
+        evaluate_in(MetaWorld(), blind, ["reach"], 1)
 
 
 @pytest.mark.parametrize(("successes", "episodes"), [(0, 20), (20, 20), (7, 20), (81, 150)])

@@ -10,13 +10,13 @@ import torch
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.video.decoding import VideoClip
-from hf_ptr.envs.simulator import Interface
+from hf_ptr.envs.protocol import RobotInterface
 from hf_ptr.policies.vla.building import policy_from_dataset
 
 
 def save_policy(
     folder: Path,
-    interface: Interface,
+    interface: RobotInterface,
     instructions: Sequence[str],
     cameras: Sequence[str] = (),
     action: Sequence[float] | None = None,

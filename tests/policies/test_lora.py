@@ -15,8 +15,9 @@ from transformers import AutoModel, AutoProcessor, TrainerCallback, set_seed
 
 from hf_ptr import PTRConfig, PTRModel, PTRTrainer, VLAPolicy
 from hf_ptr.data import ChunkDataset, read_dataset
+from hf_ptr.envs.metaworld.environment import MetaWorld
 from hf_ptr.errors import InputError
-from hf_ptr.evaluation.rollouts import evaluate_metaworld
+from hf_ptr.evaluation.rollouts import evaluate_in
 from hf_ptr.policies import policy_from_dataset
 from hf_ptr.policies.adapters import load_model
 from hf_ptr.policies.lora import load_adapted, merged, with_adapter
@@ -112,7 +113,7 @@ def test_a_saved_adapter_gives_the_same_actions(
     assert isinstance(folded, VLAPolicy) and not (tmp_path / "merged" / "adapter_config.json").exists()
     for policy in (plain, whole.policy, folded, AutoModel.from_pretrained(tmp_path / "merged")):
         torch.testing.assert_close(actions_of(policy, processor), acted, rtol=0, atol=1e-6)
-    success = evaluate_metaworld(tmp_path / "run", ["button-press-topdown"], 1, max_steps=20, workers=1)
+    success = evaluate_in(MetaWorld(), tmp_path / "run", ["button-press-topdown"], 1, max_steps=20, workers=1)
     assert success.overall.episodes == 1
 
 

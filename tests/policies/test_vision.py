@@ -20,10 +20,11 @@ from vision_helpers import CAMERAS, TOWERS, pictures_batch, seeing
 
 from hf_ptr import PTRModel, VLAPolicy, VLAPolicyConfig
 from hf_ptr.data import ChunkDataset, read_dataset
+from hf_ptr.envs.metaworld.environment import MetaWorld
 from hf_ptr.envs.recording import record_metaworld
 from hf_ptr.errors import InputError
 from hf_ptr.evaluation.offline import evaluate_dataset
-from hf_ptr.evaluation.rollouts import evaluate_metaworld
+from hf_ptr.evaluation.rollouts import evaluate_in
 from hf_ptr.policies import policy_from_dataset
 from hf_ptr.policies.towers import as_tokens, first_layers, layers_of
 from hf_ptr.policies.vla.sizes import SIZES, sized
@@ -168,9 +169,12 @@ def test_from_a_recording_to_a_rollout(recorded: Path, tmp_path: Path) -> None:
     assert chunks[0]["observation"].shape == (1, 16, 16, 3)
     policy.save_pretrained(tmp_path / "policy")
     processor.save_pretrained(tmp_path / "policy")
-    assert evaluate_metaworld(tmp_path / "policy", ["drawer-close"], 2, max_steps=12, workers=1).overall.episodes == 2
+    assert (
+        evaluate_in(MetaWorld(), tmp_path / "policy", ["drawer-close"], 2, max_steps=12, workers=1).overall.episodes
+        == 2
+    )
     assert np.isfinite(evaluate_dataset(tmp_path / "policy", table).policy).all()
-    with pytest.raises(InputError, match=r"Meta-World has observation.images.corner2 alone"):
+    with pytest.raises(InputError, match=r"Meta-World has only observation.images.corner2\."):
         policy.config.observation_features = [camera, "observation.images.wrist"]
         policy.config.save_pretrained(tmp_path / "policy")
-        evaluate_metaworld(tmp_path / "policy", ["drawer-close"], 1, workers=1)
+        evaluate_in(MetaWorld(), tmp_path / "policy", ["drawer-close"], 1, workers=1)

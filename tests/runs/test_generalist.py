@@ -16,9 +16,10 @@ from hf_ptr.data.lerobot.convert import convert_lerobot
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.lerobot.validation import validate_dataset
 from hf_ptr.data.video.decoding import FrameReader
+from hf_ptr.envs.metaworld.environment import MetaWorld
 from hf_ptr.envs.recording import record_metaworld
 from hf_ptr.evaluation.offline import evaluate_dataset
-from hf_ptr.evaluation.rollouts import evaluate_metaworld
+from hf_ptr.evaluation.rollouts import evaluate_in
 from hf_ptr.runs.run import run_recipe
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "vla" / "generalist" / "ptr.yaml"
@@ -76,4 +77,4 @@ def test_two_robots_are_trained_on_from_pixels(source: str, tmp_path: Path) -> N
     # The one policy acts for both: on a held-out episode of the one, and in the other's simulator.
     errors = evaluate_dataset(out, read_dataset(v30, [2]), source="g1")
     assert np.isfinite(errors.policy).all() and errors.episodes == (2,)
-    assert evaluate_metaworld(out, ["reach"], 1, max_steps=8, workers=1, source="sawyer").overall.episodes == 1
+    assert evaluate_in(MetaWorld(), out, ["reach"], 1, max_steps=8, workers=1, source="sawyer").overall.episodes == 1

@@ -102,7 +102,7 @@ def test_a_fit_of_scores_holds_few_numbers_a_frame(monkeypatch: pytest.MonkeyPat
     for module in (crossfitting, action_noise, novelty, transitions):
         monkeypatch.setattr(module, "ROWS_A_PASS", 128)
     monkeypatch.setattr(novelty, "SEARCHED", 256)
-    monkeypatch.setattr(action_noise, "HELD", 1024)
+    monkeypatch.setattr(action_noise, "MAX_VALUES_PER_MEDIAN", 1024)
     sizes, tensors, arrays = (20, 60), [], []
     # The first is not counted: what is made once, whatever the size, is made there.
     for episodes in (sizes[0], *sizes):

@@ -26,9 +26,10 @@ from hf_ptr.data.lerobot.convert import convert_lerobot
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.lerobot.writer import write_table
 from hf_ptr.embodiment import UnifiedActionSpace
+from hf_ptr.envs.metaworld.environment import MetaWorld
 from hf_ptr.errors import InputError
 from hf_ptr.evaluation.offline import evaluate_dataset
-from hf_ptr.evaluation.rollouts import evaluate_metaworld
+from hf_ptr.evaluation.rollouts import evaluate_in
 from hf_ptr.policies import load_for_robot, policy_from_dataset
 from hf_ptr.runs.dry_run import plan_recipe
 from hf_ptr.runs.recipe import NEW_POLICY_FIELDS, load_recipe
@@ -337,7 +338,7 @@ def test_a_mixtures_policy_is_evaluated_for_each_robot(generalist: Path, sources
     for folder, name, width in zip(folders, (None, "arm"), (26, 4), strict=True):
         table = read_dataset(folder)
         errors = evaluate_dataset(generalist, table, source=name)
-        assert errors.episodes == (0, 1) and np.isfinite(errors.policy).all() and errors.hold is not None
+        assert errors.episodes == (0, 1) and np.isfinite(errors.policy).all() and errors.hold_position is not None
         policy, processor, robot = load_for_robot(str(generalist), name, (table.source,))
         assert robot is not None and robot.embodiment.width("action") == width
         state = table.feature("observation.state")[:2]
@@ -351,8 +352,8 @@ def test_a_mixtures_policy_is_evaluated_for_each_robot(generalist: Path, sources
     shown = CliRunner().invoke(app, command)
     assert shown.exit_code == 0 and "was trained on 1 of these episodes, such as 0" in shown.stdout
     assert evaluation_command(generalist) == f"hf-ptr evaluate {generalist} --dataset {folders[0]} --episodes 1"
-    with pytest.raises(InputError, match="source g1 acts 20 times a second, and Meta-World is stepped 80 times"):
-        evaluate_metaworld(generalist, ["reach-v3"], 1, source="g1")
+    with pytest.raises(InputError, match="source g1 acts at 20 fps, but Meta-World runs at 80 fps"):
+        evaluate_in(MetaWorld(), generalist, ["reach-v3"], 1, source="g1")
 
 
 def test_a_mixtures_policy_acts_for_each_robot_from_the_hub(generalist: Path, logged_in: HubServer) -> None:

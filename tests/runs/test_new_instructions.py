@@ -9,9 +9,10 @@ import torch
 from transformers import AutoModel, AutoProcessor
 
 from hf_ptr.data import read_dataset
+from hf_ptr.envs.metaworld.environment import MetaWorld
 from hf_ptr.envs.recording import record_metaworld
 from hf_ptr.errors import InputError
-from hf_ptr.evaluation.rollouts import evaluate_metaworld
+from hf_ptr.evaluation.rollouts import evaluate_in
 from hf_ptr.policies import policy_from_dataset
 from hf_ptr.policies.vla.instructions import learn_instructions
 from hf_ptr.runs.run import run_recipe
@@ -50,7 +51,7 @@ def test_new_instructions_are_learned_beside_the_old(closing: Path, metaworld_da
     torch.testing.assert_close(after[:2], before, rtol=0, atol=0)
     assert (after[2:] != before[1]).any(dim=1).all()
     # It acts on both, and what trained on the old alone is post-trained again without a word about the old.
-    evaluate_metaworld(run, ["reach", "drawer-close"], 1, max_steps=10, workers=1)
+    evaluate_in(MetaWorld(), run, ["reach", "drawer-close"], 1, max_steps=10, workers=1)
 
 
 def test_a_policy_that_knows_them_all_is_left_alone(closing: Path) -> None:

@@ -1,4 +1,4 @@
-"""The first import: what it loads, and that the components are known to the Auto classes all the same."""
+"""The first import: registered components, public names, and a command line that starts without torch."""
 
 from __future__ import annotations
 
@@ -15,26 +15,49 @@ import hf_ptr
 from hf_ptr.data.lerobot.writer import write_table
 
 HEAVY = ("torch", "transformers", "pandas", "scipy", "matplotlib", "mujoco", "datasets")
+COMPONENTS = {
+    "ptr_belief_tokenizer": "BeliefTokenizerConfig",
+    "ptr_transition_scorer": "TransitionScorerConfig",
+    "ptr_vla": "VLAPolicyConfig",
+    "ptr_efficientnet_lite": "EfficientNetLiteConfig",
+    "ptr": "PTRModelConfig",
+}
+PUBLIC = {
+    *("load_dataset", "ChunkDataset", "EpisodeTable"),
+    *("fit_scores", "read_weights", "write_scores", "write_report"),
+    *("policy_from_dataset", "load_policy", "PTRConfig", "PTRTrainer"),
+    *("PTRModel", "PTRModelConfig", "VLAPolicy", "VLAPolicyConfig", "VLAProcessor"),
+    *("BeliefTokenizer", "BeliefTokenizerConfig", "TransitionScorer", "TransitionScorerConfig"),
+    *("CandidatePool", "TargetEncoder", "AdaptiveScaleController", "UnifiedActionSpace"),
+    *("InputError", "__version__"),
+}
 
 
-def python(script: str) -> str:
-    """What a new interpreter prints."""
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240)
+def python(*arguments: str) -> str:
+    """Standard output of a new interpreter."""
+    result = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
 
-def test_neither_import_nor_help_loads_what_is_heavy() -> None:
-    script = f"""
+def loaded_by_command(tmp_path: Path, *commands: list[str]) -> list[str]:
+    """The heavy modules that the `hf-ptr` script has loaded after running these commands."""
+    script = tmp_path / "hf-ptr"
+    script.write_text(f"""
 import sys
-import hf_ptr, hf_ptr.cli
-try:
-    hf_ptr.cli.main(["train", "--help"])
-except SystemExit as stop:
-    assert stop.code == 0
-print([name for name in {HEAVY} if name in sys.modules])
-"""
-    assert python(script).strip().endswith("[]")
+from hf_ptr.cli import main
+for arguments in {commands!r}:
+    try:
+        main(arguments)
+    except SystemExit as stop:
+        assert stop.code == 0
+print("LOADED", *(name for name in {HEAVY} if name in sys.modules))
+""")
+    return python(str(script)).splitlines()[-1].split()[1:]
+
+
+def test_help_loads_no_heavy_module(tmp_path: Path) -> None:
+    assert loaded_by_command(tmp_path, ["--help"], ["train", "--help"], ["score", "--help"]) == []
 
 
 def test_a_report_of_a_score_file_and_of_a_run_loads_neither_torch_nor_transformers(tmp_path: Path) -> None:
@@ -43,25 +66,41 @@ def test_a_report_of_a_score_file_and_of_a_run_loads_neither_torch_nor_transform
     written(scores, tmp_path)
     written(scores, run)
     (run / "recipe.yaml").write_text(f"dataset: {data}\nscoring: calibrated\n")
-    script = f"""
-import sys
-from hf_ptr.cli import main
-for place in ({str(tmp_path / "scores.parquet")!r}, {str(run)!r}):
-    try:
-        main(["report", place, "--dataset", {str(data)!r}])
-    except SystemExit as stop:
-        assert stop.code == 0
-print([name for name in ("torch", "transformers", "scipy", "datasets") if name in sys.modules])
-"""
-    assert python(script).strip().endswith("[]")
+    commands = [["report", str(source), "--dataset", str(data)] for source in (tmp_path / "scores.parquet", run)]
+    assert not {"torch", "transformers", "scipy", "datasets"} & set(loaded_by_command(tmp_path, *commands))
     assert "State and action along the episode" in (run / "report.html").read_text()
 
 
-def test_every_public_name_is_there_and_no_other() -> None:
+@pytest.mark.parametrize("command", ["hf-ptr", "hf-ptr.exe", "hf-ptr-script.py"])
+def test_the_command_loads_its_models_without_the_eager_registration(command: str, tmp_path: Path) -> None:
+    tiny_policy().save_pretrained(tmp_path / "policy")
+    text_processor().save_pretrained(tmp_path / "policy")
+    script = tmp_path / command
+    script.write_text(f"""
+import sys
+import hf_ptr
+assert "transformers" not in sys.modules
+policy, processor = hf_ptr.load_policy({str(tmp_path / "policy")!r})
+print(type(policy).__name__, type(processor).__name__)
+""")
+    assert python(str(script)).split() == ["VLAPolicy", "VLAProcessor"]
+
+
+def test_dir_lists_exactly_the_public_names() -> None:
+    assert set(hf_ptr.__all__) == PUBLIC and len(hf_ptr.__all__) == len(PUBLIC)
+    listed = set(dir(hf_ptr))
+    assert listed >= PUBLIC
+    assert {name for name in listed if not name.startswith("__")} == PUBLIC - {"__version__"}
     assert all(hasattr(hf_ptr, name) for name in hf_ptr.__all__)
-    assert set(hf_ptr.__all__) <= set(dir(hf_ptr))
     with pytest.raises(AttributeError, match="no attribute 'PTRTrainr'"):
-        hf_ptr.PTRTrainr  # noqa: B018
+        hf_ptr.PTRTrainr  # noqa: B018 - the attribute access is what is tested
+
+
+@pytest.mark.parametrize("order", ["hf_ptr, transformers", "transformers, hf_ptr", "hf_ptr.cli"])
+def test_no_finder_of_ours_is_on_the_meta_path(order: str) -> None:
+    finders = python("-c", f"import sys, {order}\nfor finder in sys.meta_path: print(finder.__module__)").split()
+    assert "_frozen_importlib_external" in finders
+    assert not [name for name in finders if name.startswith("hf_ptr")]
 
 
 @pytest.mark.parametrize("first", ["import hf_ptr", "from transformers import AutoConfig; import hf_ptr"])
@@ -74,15 +113,14 @@ from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.models.auto import configuration_auto as auto
 print(type(AutoProcessor.from_pretrained({str(tmp_path)!r})).__name__)
 print(type(AutoModel.from_pretrained({str(tmp_path)!r})).__name__)
-assert AutoConfig.for_model("ptr").model_type == "ptr"
-# While some are not loaded, transformers looks for a tokenizer by the names of all configurations.
 assert auto.config_class_to_model_type("BertConfig") == "bert"
-for model_type in ("ptr_vla", "ptr_belief_tokenizer", "ptr_transition_scorer"):
+for model_type, name in {COMPONENTS!r}.items():
     config = AutoConfig.for_model(model_type)
-    assert config.model_type == model_type
-    print(type(config).__name__, type(AutoModel.from_config(config)).__name__)
+    assert config.model_type == model_type and type(config).__name__ == name
+for model_type in ("ptr_vla", "ptr_belief_tokenizer", "ptr_transition_scorer"):
+    print(type(AutoModel.from_config(AutoConfig.for_model(model_type))).__name__)
 """
-    assert python(script).split() == [
-        *("VLAProcessor", "VLAPolicy", "VLAPolicyConfig", "VLAPolicy"),
-        *("BeliefTokenizerConfig", "BeliefTokenizer", "TransitionScorerConfig", "TransitionScorer"),
+    assert python("-c", script).split() == [
+        *("VLAProcessor", "VLAPolicy"),
+        *("VLAPolicy", "BeliefTokenizer", "TransitionScorer"),
     ]

@@ -24,6 +24,6 @@ def demo(
 
         hf-ptr demo --out runs/demo
     """
-    from hf_ptr.cli.demonstration import run_demo
+    from hf_ptr.cli.demo_pipeline import run_demo
 
     run_demo(out, episodes=episodes, rollouts=rollouts, max_steps=max_steps, seed=seed, workers=workers)

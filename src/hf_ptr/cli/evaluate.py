@@ -59,10 +59,10 @@ def evaluate(
         raise InputError("pass one of --env NAME and --dataset FOLDER, to say where to evaluate")
     names = {name: model_folder(place) for name, place in checkpoint_names(checkpoints).items()}
     if env is not None:
-        from hf_ptr.envs.simulator import simulator_named
+        from hf_ptr.envs.registry import get_simulator
         from hf_ptr.evaluation.rollouts import evaluate_in
 
-        simulator = simulator_named(env, suite)
+        simulator = get_simulator(env, suite)
         number = episodes or "20"
         if not number.isdigit():
             raise InputError(f"--episodes {number!r} is no number; in an environment it is the rollouts per task")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hf_ptr.envs import tasks as metaworld_tasks
+from hf_ptr.envs.metaworld import tasks as metaworld_tasks
 
 app = typer.Typer(no_args_is_help=True)
 

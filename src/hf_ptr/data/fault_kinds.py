@@ -12,7 +12,7 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
 
 # Parts that keep their command while a robot stands still, by what their names hold.
-HELD = ("gripper", "finger", "hand")
+HELD_DIMENSIONS = ("gripper", "finger", "hand")
 # Frames that no recording has get ids from here on, beyond those of any dataset.
 INSERTED = 2**40
 
@@ -150,7 +150,7 @@ def _hesitation(table: EpisodeTable, episodes: np.ndarray, pause: float, rng: np
     action = paused.feature("action")
     held = np.zeros(action.shape[1], dtype=bool)
     for dimension, name in enumerate(_names(table.features.get("action"))[: len(held)]):
-        held[dimension] = any(word in name.lower() for word in HELD)
+        held[dimension] = any(word in name.lower() for word in HELD_DIMENSIONS)
     state = table.columns.get("observation.state")
     if state is not None and state.shape[1] == action.shape[1]:
         held |= np.abs(table.feature("action") - state).mean(axis=0) <= np.abs(state - state.mean(axis=0)).mean(axis=0)

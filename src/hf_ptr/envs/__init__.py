@@ -1,1 +1,1 @@
-"""Simulated environments: tasks, seeds, experts, pictures, and the processes that step them."""
+"""Simulated environments: protocols, Meta-World, LIBERO, RoboCasa, rendering, and recording of demonstrations."""

@@ -1,4 +1,4 @@
-"""Off-screen pictures of a MuJoCo scene, by EGL or OSMesa, whichever this machine has."""
+"""Off-screen rendering of MuJoCo scenes with the first OpenGL backend that works on this machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from hf_ptr.errors import InputError
 
-# How to render without a window, best first.
+# Windowless backends, in order of preference.
 _BACKENDS = {"Linux": ("egl", "osmesa"), "Darwin": ("cgl",)}
 _PROBE = "from mujoco.{0} import GLContext; GLContext(16, 16).make_current()"
 _INSTALL = "install the Debian packages libegl1 and libgl1 (or libosmesa6)"
@@ -24,13 +24,13 @@ _INSTALL = "install the Debian packages libegl1 and libgl1 (or libosmesa6)"
 
 @cache
 def select_backend() -> str:
-    """The first OpenGL backend that works here, and set `MUJOCO_GL` to it for this process and its children.
+    """Find the first working OpenGL backend, and set `MUJOCO_GL` to it for this process and its children.
 
-    A value that `MUJOCO_GL` already has is kept. A backend is tried in a process of its own, because a failed attempt
+    A value already set in `MUJOCO_GL` is kept. Each backend is probed in a separate process, because a failed attempt
     leaves PyOpenGL unusable for the next one.
 
     Raises:
-        InputError: none works; names the packages to install.
+        InputError: no backend works; the message names the packages to install.
     """
     wanted = os.environ.get("MUJOCO_GL", "").strip().lower()
     candidates = (wanted,) if wanted else _BACKENDS.get(platform.system(), ("glfw",))
@@ -48,20 +48,20 @@ def select_backend() -> str:
 
 
 class Camera:
-    """Square pictures from one of a scene's cameras.
+    """Square images from one camera of a scene.
 
-    One serves all simulations of the scene in a thread: a graphics context for each would take half a second to make.
-    What the graphics driver holds is freed with the camera. Without shadows, reflections and multisampling, which
-    software renderers spend six sevenths of their time on.
+    One instance serves all simulations of the scene in a thread, because creating a graphics context takes half a
+    second. The driver's resources are freed with the camera. Shadows, reflections and multisampling are disabled:
+    they take six sevenths of a software renderer's time.
 
     Args:
-        model: a `mujoco.MjModel` of the scene.
-        name: the camera.
-        pixels: width and height.
-        upside_down: the camera is mounted on its head, so turn its pictures by half a turn.
+        model: `mujoco.MjModel` of the scene.
+        name: camera name.
+        pixels: image width and height.
+        upside_down: rotate images by 180 degrees, for a camera that is mounted upside down.
 
     Raises:
-        InputError: this machine cannot render; see [`select_backend`].
+        InputError: no rendering backend works; see [`select_backend`].
     """
 
     def __init__(self, model: Any, name: str, pixels: int, *, upside_down: bool = False) -> None:
@@ -76,7 +76,7 @@ class Camera:
         self._context.make_current()
         self._resources = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         free = weakref.finalize(self, _free, self._context, self._resources)
-        # Before EGL ends itself, which was told to when the context was made; weakref's own turn may come later.
+        # Must run before EGL's own exit handler, registered when the context was created; weakref's may run later.
         atexit.register(free)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._resources)
         self._scene = mujoco.MjvScene(model, maxgeom=1000)
@@ -88,10 +88,11 @@ class Camera:
         self._camera.fixedcamid = model.camera(name).id
         self._view = mujoco.MjrRect(0, 0, pixels, pixels)
 
-    def picture(self, model: Any, data: Any) -> np.ndarray:
+    def image(self, model: Any, data: Any) -> np.ndarray:
         """
-        The scene in the state of `data`, a `mujoco.MjData` of `model`: `(pixels, pixels, 3)` uint8 RGB, top row first.
-        The models of its simulations may differ in the places of bodies, sites and cameras alone.
+        Render the state `data`, a `mujoco.MjData` of `model`: `(pixels, pixels, 3)` uint8 RGB, top row first.
+
+        Models rendered by one camera may differ only in the positions of bodies, sites and cameras.
         """
         mujoco = self._mujoco
         self._context.make_current()
@@ -99,12 +100,12 @@ class Camera:
         mujoco.mjr_render(self._view, self._scene, self._resources)
         buffer = np.empty((self._view.height, self._view.width, 3), dtype=np.uint8)
         mujoco.mjr_readPixels(buffer, None, self._view, self._resources)
-        # OpenGL gives the bottom row first: half a turn of its picture is thus a flip of left and right.
+        # OpenGL returns the bottom row first, so rotating its image by 180 degrees is a horizontal flip.
         return np.ascontiguousarray(buffer[:, ::-1] if self._upside_down else buffer[::-1])
 
 
 def _free(context: Any, resources: Any) -> None:
-    """Free what the graphics driver holds."""
+    """Free the graphics driver's resources."""
     context.make_current()
     resources.free()
     context.free()

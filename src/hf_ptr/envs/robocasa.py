@@ -1,8 +1,8 @@
 """
-RoboCasa's kitchens (RoboCasa365, arXiv 2406.02523 and its release 1.0), by the package's own Gymnasium wrapper, with
-the names, units and order of the LeRobotDatasets that it publishes.
+RoboCasa's kitchen tasks (RoboCasa365, arXiv 2406.02523 and its release 1.0) through the package's Gymnasium wrapper,
+with names, units and order of RoboCasa's own LeRobot datasets.
 
-Kitchen, objects and thereby the instruction differ from episode to episode; all are drawn from the episode's seed.
+Each episode's seed draws a kitchen and objects, so the instruction differs between episodes.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from hf_ptr.envs.installed import installed_version
+from hf_ptr.envs.checks import require_seed, require_suite, require_version, select_tasks
+from hf_ptr.envs.protocol import RobotInterface
 from hf_ptr.envs.rendering import select_backend
-from hf_ptr.envs.simulator import Interface, known_suite, selected
 from hf_ptr.errors import InputError
 
-# Sets of tasks by RoboCasa's names, and the kitchens and objects that belong to them.
+# RoboCasa's task sets, each with its split of kitchens and objects.
 SUITES = {
     "atomic_seen": "target",
     "composite_seen": "target",
@@ -33,7 +33,7 @@ SUITES = {
     "pretrain300": "pretrain",
 }
 STATE = "observation.state"
-# The parts of state and action, with their widths, in the order of `meta/modality.json` of the datasets.
+# Parts of state and action with their widths, in the order of the datasets' `meta/modality.json`.
 STATE_PARTS = {
     "base_position": 3,
     "base_rotation": 4,
@@ -48,7 +48,7 @@ ACTION_PARTS = {
     "end_effector_rotation": 3,
     "gripper_close": 1,
 }
-# Of the whole action, what moves the base and chooses it, which stands still where the arm alone is told.
+# Leading action dimensions that select and move the base; zero under arm control.
 BASE_DIM = 5
 ACTION_DIM = sum(ACTION_PARTS.values())
 CAMERAS = ("robot0_agentview_left", "robot0_agentview_right", "robot0_eye_in_hand")
@@ -56,46 +56,46 @@ PIXELS = 256
 EPISODES_PER_TASK = 1_000_000
 
 ACCEPTED = ">=1.0,<1.1"
-_INSTALL = "it is on no package index: see docs/simulators.md"
+_INSTALL = "install it from source, see docs/simulators.md"
 
 
 class RoboCasa:
     """
-    A set of RoboCasa's tasks as a [`Simulator`].
+    One of RoboCasa's task sets as a [`Simulator`].
 
-    Its robot is PandaOmron, a Franka arm on wheels and a lift. It is told twelve numbers in `[-1, 1]` (motion of the
-    base, which of base and arm is moved, displacement and rotation of the hand, gripper), or the last seven of them.
+    The robot is PandaOmron, a Franka arm on a mobile base with a lift. Actions have twelve dimensions in `[-1, 1]`:
+    base motion, base/arm mode, hand displacement and rotation, and gripper. Arm control uses only the last seven.
 
     Args:
         suite: one of [`SUITES`].
 
     Raises:
-        InputError: there is no such suite; the nearest is suggested.
+        InputError: no suite is given, or it is unknown; the message suggests the nearest one.
     """
 
     name = "RoboCasa"
     frame_rates: tuple[float, ...] = (20.0,)
     # The longest task has 7,200 steps.
     longest_episode = 10_000
-    # A kitchen takes some gigabytes.
+    # A kitchen needs a few gigabytes.
     episodes_together = 1
     cameras: tuple[str, ...] = tuple(f"observation.images.{camera}" for camera in CAMERAS)
-    interfaces: Mapping[str, Interface] = {
-        "whole": Interface({STATE: sum(STATE_PARTS.values())}, ACTION_DIM),
-        "arm": Interface({STATE: sum(STATE_PARTS.values())}, ACTION_DIM - BASE_DIM),
+    interfaces: Mapping[str, RobotInterface] = {
+        "whole": RobotInterface({STATE: sum(STATE_PARTS.values())}, ACTION_DIM),
+        "arm": RobotInterface({STATE: sum(STATE_PARTS.values())}, ACTION_DIM - BASE_DIM),
     }
 
     def __init__(self, suite: str | None) -> None:
-        self.suite = known_suite(suite, SUITES, self.name, "sets of tasks")
+        self.suite = require_suite(suite, SUITES, self.name, "task sets")
 
     def identity(self) -> dict[str, str]:
-        robosuite = installed_version("robosuite", ">=1.5.2,<1.6", "robosuite", _INSTALL)
+        robosuite = require_version("robosuite", ">=1.5.2,<1.6", "robosuite", _INSTALL)
         found = {"robocasa": _version(), "robosuite": robosuite, "suite": self.suite}
         assets = Path(_robocasa().models.assets_root)
         for folder in ("textures", "fixtures", "objects"):
             if not (assets / folder).is_dir():
                 raise InputError(
-                    f"RoboCasa's kitchens are not in {assets / folder}; fetch them: "
+                    f"RoboCasa's kitchens are not in {assets / folder}; download them: "
                     "python -m robocasa.scripts.download_kitchen_assets"
                 )
         return found
@@ -105,7 +105,7 @@ class RoboCasa:
         from robocasa.utils.dataset_registry import TASK_SET_REGISTRY
 
         known = list(TASK_SET_REGISTRY[self.suite])
-        return known if names is None else selected(names, known, self.suite)
+        return known if names is None else select_tasks(names, known, self.suite)
 
     def steps(self, task: str) -> int:
         _robocasa()
@@ -117,8 +117,7 @@ class RoboCasa:
         return None
 
     def episode_seed(self, base: int, task: str, number: int) -> int:
-        if not 0 <= base < 2**32:
-            raise InputError(f"seed is {base}; it must lie in 0..{2**32 - 1}")
+        require_seed(base)
         if number >= EPISODES_PER_TASK:
             raise InputError(f"episode {number} of {task!r} is out of range; a task has {EPISODES_PER_TASK} seeds")
         return base * EPISODES_PER_TASK + number
@@ -132,13 +131,13 @@ class RoboCasaEnv:
     One task of RoboCasa.
 
     Args:
-        task: its class, such as `OpenDrawer`.
-        split: of kitchens and objects, `target` or `pretrain`.
+        task: class name, such as `OpenDrawer`.
+        split: split of kitchens and objects, `target` or `pretrain`.
         control: `whole` or `arm`, see [`RoboCasa`].
-        cameras: features to show, in this order.
+        cameras: camera features to return, in this order.
 
     Raises:
-        InputError: RoboCasa is not installed, or this machine cannot render.
+        InputError: RoboCasa is not installed, or rendering does not work.
     """
 
     def __init__(self, task: str, split: str, control: str = "whole", cameras: Sequence[str] = ()) -> None:
@@ -147,7 +146,7 @@ class RoboCasaEnv:
         from robocasa.wrappers.gym_wrapper import RoboCasaGymEnv
 
         self.instruction = ""
-        self._arm_alone = control == "arm"
+        self._arm_only = control == "arm"
         self._cameras = [f"video.{camera.removeprefix('observation.images.')}" for camera in cameras]
         with redirect_stdout(io.StringIO()):
             self._env = RoboCasaGymEnv(env_name=task, split=split, camera_widths=PIXELS, camera_heights=PIXELS, seed=0)
@@ -160,7 +159,7 @@ class RoboCasaEnv:
         return self._solved
 
     def reset(self, seed: int) -> dict[str, np.ndarray]:
-        """Begin the episode of a seed, in a kitchen of its own; returns its first observation, see `step`."""
+        """Start the episode with this seed in a newly drawn kitchen; returns its first observation."""
         with redirect_stdout(io.StringIO()):
             self._observed, _ = self._env.reset(seed=seed)
         self.instruction = str(self._observed["annotation.human.task_description"])
@@ -169,21 +168,21 @@ class RoboCasaEnv:
 
     def step(self, action: np.ndarray) -> dict[str, np.ndarray]:
         """Execute an action `(12,)` or `(7,)`, clipped to `[-1, 1]`; returns `observation.state (16,)` float32."""
-        told = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
-        if self._arm_alone:
-            told = np.concatenate([np.zeros(BASE_DIM), told])
+        full = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
+        if self._arm_only:
+            full = np.concatenate([np.zeros(BASE_DIM), full])
         ends = np.cumsum(list(ACTION_PARTS.values()))[:-1]
-        parts = dict(zip(ACTION_PARTS, np.split(told, ends), strict=True))
+        parts = dict(zip(ACTION_PARTS, np.split(full, ends), strict=True))
         self._observed, _, _, _, info = self._env.step({f"action.{name}": part for name, part in parts.items()})
         self._solved = self._solved or bool(info["success"])
         return self._features()
 
-    def pictures(self) -> np.ndarray:
-        """What its cameras see now: `(cameras, 256, 256, 3)` uint8 RGB."""
+    def images(self) -> np.ndarray:
+        """Current camera images, `(cameras, 256, 256, 3)` uint8 RGB."""
         return np.stack([self._observed[camera] for camera in self._cameras])
 
     def close(self) -> None:
-        """Free the kitchen and its renderer."""
+        """Release the kitchen and its renderer."""
         self._env.close()
 
     def _features(self) -> dict[str, np.ndarray]:
@@ -192,12 +191,12 @@ class RoboCasaEnv:
 
 
 def _version() -> str:
-    return installed_version("robocasa", ACCEPTED, "RoboCasa", _INSTALL)
+    return require_version("robocasa", ACCEPTED, "RoboCasa", _INSTALL)
 
 
 @cache
 def _robocasa() -> Any:
-    """The `robocasa` package, which insists on one version each of MuJoCo and numpy when it is imported."""
+    """Import the `robocasa` package, which asserts exact versions of MuJoCo and numpy."""
     _version()
     try:
         with redirect_stdout(io.StringIO()):

@@ -1,1 +1,1 @@
-"""How well a checkpoint does: in simulated rollouts, and on held-out recordings."""
+"""Evaluation of checkpoints: success in simulated rollouts, and action error on held-out recordings."""

@@ -1,4 +1,4 @@
-"""Episodes of one task, stepped together: the policy looks, predicts chunks for all of them, and each acts its own."""
+"""Rollouts of one task in a batch of environments; the policy predicts one action chunk per environment."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from hf_ptr.envs.simulator import Environment, Simulator
+from hf_ptr.envs.protocol import Environment, Simulator
 from hf_ptr.errors import InputError
 
 
 class RolloutConfig(Protocol):
-    """What a rollout needs to know of a policy."""
+    """Policy settings that a rollout reads."""
 
     observation_features: Sequence[str]
     state_feature: str
@@ -24,28 +24,28 @@ class RolloutConfig(Protocol):
 
 
 class RolloutPolicy(Protocol):
-    """A policy that predicts action chunks for a batch of episodes that began together."""
+    """A policy that predicts action chunks for a batch of episodes that start together."""
 
     config: RolloutConfig
 
     def reset(self) -> None:
-        """Begin new episodes."""
+        """Start new episodes."""
         ...
 
     def predict_action_chunk(self, *, generator: torch.Generator | None, **inputs: torch.Tensor) -> torch.Tensor:
-        """The next chunk `(B, L, da)` in raw action units, from what the processor returned."""
+        """Next chunk `(B, L, da)` in raw action units from the processor's outputs."""
         ...
 
 
 class RolloutProcessor(Protocol):
-    """Turns instructions and raw observations into a policy's inputs."""
+    """Converts instructions and raw observations to policy inputs."""
 
     def __call__(
         self, instructions: Sequence[str], observation: np.ndarray, state: np.ndarray
     ) -> dict[str, torch.Tensor]:
         """
-        `instructions` of length B, `observation (B, do)` or of C cameras `(B, C, height, width, 3)` uint8 RGB,
-        `state (B, ds)`.
+        Convert `instructions` of length B, `state (B, ds)`, and `observation (B, do)` or, for C cameras,
+        `(B, C, height, width, 3)` uint8 RGB.
         """
         ...
 
@@ -60,19 +60,19 @@ def rollout_task(
     generator: torch.Generator | None = None,
     control: str | None = None,
 ) -> list[bool]:
-    """Run one episode per environment seed, all together, and say which solved the task.
+    """Run one episode per environment seed in a batch; returns whether each episode solved the task.
 
-    Every `n_action_steps` steps the policy predicts a chunk for all episodes at once. Episodes that have ended keep
-    their row, because the belief state of the policy is per row, but are not simulated further.
+    Every `n_action_steps` steps the policy predicts a chunk for all episodes at once. Solved episodes keep their row,
+    because the policy's belief state is stored by row, but are not simulated further.
 
     Args:
-        simulator: where.
+        simulator: creates the environments.
         policy, processor: see [`RolloutPolicy`], [`RolloutProcessor`].
         task: full name.
-        seeds: of the environments, one an episode.
-        max_steps: after which an episode has failed.
-        generator: of the policy's noise.
-        control: what the robot is told, one of the simulator's interfaces, by default the first.
+        seeds: environment seeds, one per episode.
+        max_steps: steps after which an episode counts as failed.
+        generator: random generator of the policy's noise.
+        control: control mode, a key of the simulator's `interfaces`; default its first.
 
     Raises:
         InputError: the policy's actions are NaN or infinite, or it does not know an instruction.
@@ -80,11 +80,11 @@ def rollout_task(
     cameras = policy.config.cameras
     pixels = max(policy.config.image_resolution) if cameras else 0
     control = control or next(iter(simulator.interfaces))
-    with ExitStack() as open_ones:
+    with ExitStack() as stack:
         environments = []
         for _ in seeds:
             environments.append(simulator.environment(task, control, cameras, pixels))
-            open_ones.callback(environments[-1].close)
+            stack.callback(environments[-1].close)
         return _roll_out(policy, processor, environments, task, seeds, max_steps, generator)
 
 
@@ -99,14 +99,14 @@ def _roll_out(
 ) -> list[bool]:
     config = policy.config
     observations = [env.reset(seed) for env, seed in zip(environments, seeds, strict=True)]
-    pictures = [env.pictures() for env in environments] if config.cameras else []
+    images = [env.images() for env in environments] if config.cameras else []
     instructions = [env.instruction for env in environments]
     policy.reset()
     steps = 0
     while steps < max_steps and not all(env.success for env in environments):
         inputs = processor(
             instructions=instructions,
-            observation=np.stack(pictures) if config.cameras else _rows(observations, config.observation_features),
+            observation=np.stack(images) if config.cameras else _rows(observations, config.observation_features),
             state=_rows(observations, [config.state_feature]),
         )
         chunk = policy.predict_action_chunk(**inputs, generator=generator)
@@ -119,11 +119,11 @@ def _roll_out(
                     break
                 observations[row] = env.step(action)
             if config.cameras and not env.success:
-                pictures[row] = env.pictures()
+                images[row] = env.images()
         steps += actions.shape[1]
     return [env.success for env in environments]
 
 
 def _rows(observations: Sequence[Mapping[str, np.ndarray]], features: Sequence[str]) -> np.ndarray:
-    """`(B, d)`: each episode's features, concatenated."""
+    """Concatenated features of each episode, `(B, d)`."""
     return np.stack([np.concatenate([observation[name] for name in features]) for observation in observations])

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from rich.table import Table
-from scipy import stats
 
 from hf_ptr.data.chunks import CameraImages
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.hub.repos import pull_videos
-from hf_ptr.metrics.figures import action_mse
+from hf_ptr.metrics.statistics import action_mse, mean_interval
 from hf_ptr.policies import VLAProcessor, load_for_robot, require_fits
 
 SAMPLES = 16
@@ -24,50 +23,52 @@ SAMPLES = 16
 @dataclass(frozen=True)
 class ErrorTable:
     """
-    Mean absolute action errors by held-out episode, in raw action units, averaged over steps and dimensions.
+    Action errors by held-out episode, averaged over steps and dimensions, in raw action units.
 
     Attributes:
-        episodes: ids.
-        policy: `(E,)`, of the mean of several sampled chunks: the best guess of a policy that samples.
-        squared: `(E,)`, the mean squared error of that guess.
-        sample: `(E,)`, of one sampled chunk.
-        hold: `(E,)`, of repeating the present state as the action, or None where states are no actions.
+        episodes: episode ids.
+        policy: `(E,)`, mean absolute error of the mean of [`SAMPLES`] sampled chunks, the point estimate of a policy
+            that samples.
+        squared: `(E,)`, mean squared error of the same estimate.
+        sample: `(E,)`, mean absolute error of single sampled chunks.
+        hold_position: `(E,)`, mean absolute error of the hold-position baseline, which repeats the current state as
+            the action; None if state and action have different widths.
     """
 
     episodes: tuple[int, ...]
     policy: np.ndarray
     squared: np.ndarray
     sample: np.ndarray
-    hold: np.ndarray | None
+    hold_position: np.ndarray | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Means with 95 % t-intervals over episodes, and the ratio of the policy's error to that of holding."""
+        """Means with 95 % t-intervals over episodes, and the policy's error relative to the hold-position baseline."""
         result: dict[str, Any] = {
-            "action_mae": _summary(self.policy),
-            "action_mse": _summary(self.squared),
-            "one_sample_mae": _summary(self.sample),
+            "action_mae": mean_interval(self.policy),
+            "action_mse": mean_interval(self.squared),
+            "one_sample_mae": mean_interval(self.sample),
             "samples": SAMPLES,
             "episodes": len(self.episodes),
         }
-        if self.hold is not None:
-            result["hold_state_mae"] = _summary(self.hold)
-            result["ratio_to_hold_state"] = _summary(self.policy / self.hold)
+        if self.hold_position is not None:
+            result["hold_state_mae"] = mean_interval(self.hold_position)
+            result["ratio_to_hold_state"] = mean_interval(self.policy / self.hold_position)
         return result
 
     def to_rich(self, title: str | None = None) -> Table:
-        """For the terminal."""
+        """Table for the terminal."""
         table = Table(title=title)
         table.add_column("episode")
         columns = [self.policy, self.sample]
-        if self.hold is not None:
-            columns += [self.hold, self.policy / self.hold]
-        for name in ("policy error", "of one sample", "repeat the state", "ratio")[: len(columns)]:
+        if self.hold_position is not None:
+            columns += [self.hold_position, self.policy / self.hold_position]
+        for name in ("policy error", "one sample", "hold position", "ratio")[: len(columns)]:
             table.add_column(name, justify="right")
         for row, number in enumerate(self.episodes):
             table.add_row(str(number), *(f"{column[row]:.4f}" for column in columns))
         table.add_section()
         for name in ("mean", "interval"):
-            cells = [_summary(column) for column in columns]
+            cells = [mean_interval(column) for column in columns]
             text = [f"{cell['mean']:.4f}" if name == "mean" else _interval_text(cell["interval"]) for cell in cells]
             table.add_row("mean" if name == "mean" else "95 % interval", *text)
         return table
@@ -77,32 +78,24 @@ def _interval_text(interval: list[float] | None) -> str:
     return "-" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
 
 
-def _summary(values: np.ndarray) -> dict[str, Any]:
-    mean = float(values.mean())
-    if len(values) < 2:
-        return {"mean": mean, "interval": None}
-    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-    return {"mean": mean, "interval": [mean - half, mean + half]}
-
-
 def evaluate_dataset(
     checkpoint: str | Path, table: EpisodeTable, *, seed: int = 0, source: str | None = None
 ) -> ErrorTable:
     """
-    Walks the episodes as the policy would act in them, and compares its chunks with the recorded actions.
+    Measure a policy's action error on recorded episodes.
 
-    Every `n_action_steps` frames the policy sees the recorded observation and predicts a chunk, whose whole length is
-    compared with the recording where the recording goes on. Only `(o, s, l)` is given to the policy.
+    Every `n_action_steps` frames the policy receives the recorded observation, state and instruction and predicts a
+    chunk. The whole chunk is compared with the recorded actions, up to the end of the episode.
 
     Args:
-        checkpoint: a saved policy's folder.
-        table: the held-out episodes.
-        seed: of the policy's noise.
-        source: of a mixture's policy, which of its robots the episodes are of; by default the source that is called
-            as they are. They are taken at that robot's frame rate.
+        checkpoint: folder of a saved policy.
+        table: held-out episodes.
+        seed: random seed of the policy's noise.
+        source: source of a mixture whose robot recorded the episodes; default: the source with the dataset's name.
+            Episodes are resampled to that robot's frame rate.
 
     Raises:
-        InputError: when the checkpoint is none, or does not fit the dataset.
+        InputError: `checkpoint` is not a checkpoint, or does not match the dataset.
     """
     policy, processor, robot = load_for_robot(str(checkpoint), source, (table.source, Path(table.source).name))
     config = policy.config
@@ -117,20 +110,20 @@ def evaluate_dataset(
     ]
     return ErrorTable(
         episodes=tuple(table.episode_index.tolist()),
-        policy=np.array([error.guess for error in errors]),
+        policy=np.array([error.policy for error in errors]),
         squared=np.array([error.squared for error in errors]),
         sample=np.array([error.sample for error in errors]),
-        hold=np.array([error.hold for error in errors]) if comparable else None,
+        hold_position=np.array([error.hold_position for error in errors]) if comparable else None,
     )
 
 
 class _EpisodeError(NamedTuple):
-    """Errors of one episode, as [`ErrorTable`] names them; `guess` is its `policy`."""
+    """Errors of one episode; fields as in [`ErrorTable`]."""
 
-    guess: float
+    policy: float
     squared: float
     sample: float
-    hold: float
+    hold_position: float
 
 
 def _episode_error(
@@ -146,38 +139,38 @@ def _episode_error(
     state, action = table.feature(config.state_feature)[rows], table.feature(config.action_feature)[rows]
     task = table.tasks[int(table.task_index[rows.start])]
     policy.reset()
-    guesses, truth, one, held = [], [], [], []
+    estimates, truth, sample_errors, hold_errors = [], [], [], []
     for frame in range(0, len(action), config.n_action_steps):
-        # A row a sample: each carries its own belief tokens, as it would when it acts.
+        # One row per sample, so that each carries its own belief tokens, as in a rollout.
         now = (np.repeat(array[frame : frame + 1], SAMPLES, axis=0) for array in (observation, state))
         chunks = policy.predict_action_chunk(**processor([task] * SAMPLES, *now), generator=generator).numpy()
         recorded = action[frame : frame + config.chunk_size]
         chunks = chunks[:, : len(recorded)]
-        guesses.append(chunks.mean(axis=0))
+        estimates.append(chunks.mean(axis=0))
         truth.append(recorded)
-        one.append(np.abs(chunks - recorded).mean(axis=0))
+        sample_errors.append(np.abs(chunks - recorded).mean(axis=0))
         if state.shape[1] == action.shape[1]:
-            held.append(np.abs(state[frame] - recorded))
-    guess, reference = np.concatenate(guesses), np.concatenate(truth)
+            hold_errors.append(np.abs(state[frame] - recorded))
+    estimate, reference = np.concatenate(estimates), np.concatenate(truth)
     return _EpisodeError(
-        guess=float(np.abs(guess - reference).mean()),
-        squared=action_mse(guess, reference),
-        sample=float(np.concatenate(one).mean()),
-        hold=float(np.concatenate(held).mean()) if held else float("nan"),
+        policy=float(np.abs(estimate - reference).mean()),
+        squared=action_mse(estimate, reference),
+        sample=float(np.concatenate(sample_errors).mean()),
+        hold_position=float(np.concatenate(hold_errors).mean()) if hold_errors else float("nan"),
     )
 
 
 def compare(tables: dict[str, ErrorTable]) -> Table:
-    """The mean errors of several checkpoints side by side."""
+    """Table of the mean errors of several checkpoints."""
     shown = Table(title="held-out action error")
     shown.add_column("checkpoint")
-    for name in ("policy error", "95 % interval", "repeat the state", "ratio"):
+    for name in ("policy error", "95 % interval", "hold position", "ratio"):
         shown.add_column(name, justify="right")
     for name, errors in tables.items():
         result = errors.to_dict()
         mine, interval = result["action_mae"], result["action_mae"]["interval"]
         hold: Sequence[str] = ("-", "-")
-        if errors.hold is not None:
+        if errors.hold_position is not None:
             hold = (f"{result['hold_state_mae']['mean']:.4f}", f"{result['ratio_to_hold_state']['mean']:.3f}")
         shown.add_row(name, f"{mine['mean']:.4f}", _interval_text(interval), *hold)
     return shown

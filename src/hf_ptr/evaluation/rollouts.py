@@ -1,4 +1,4 @@
-"""Success rates of a checkpoint in a simulator, from batches of episodes whose results are kept."""
+"""Success rates of a checkpoint in a simulator, with cached results of finished batches of episodes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from typing import Any
 import torch
 
 from hf_ptr.data.mixture.robots import robot_of
-from hf_ptr.envs.metaworld import MAX_STEPS, MetaWorld
-from hf_ptr.envs.simulator import Simulator
-from hf_ptr.envs.workers import map_in_order
+from hf_ptr.envs.protocol import Simulator
 from hf_ptr.errors import InputError
+from hf_ptr.evaluation.compatibility import matching_control
 from hf_ptr.evaluation.episodes import rollout_task
-from hf_ptr.evaluation.fit import fitting_control
-from hf_ptr.evaluation.success import SuccessTable
+from hf_ptr.metrics.success import SuccessTable
 from hf_ptr.utils.atomic_files import write_text
+from hf_ptr.utils.process_pool import map_in_order
 from hf_ptr.utils.progress import progress_bar
 
 
@@ -37,27 +36,27 @@ def evaluate_in(
     cache: str | Path | None = None,
     source: str | None = None,
 ) -> SuccessTable:
-    """Success rates of a checkpoint, `episodes` episodes of every task.
+    """Measure success rates of a checkpoint over `episodes` episodes per task.
 
-    What the robot is told is what the policy's dimensions are those of. The result depends on the checkpoint, the
-    simulator, `tasks`, `episodes`, `seed` and `max_steps` alone, not on `workers`.
+    The control mode is the simulator's first one that matches the policy's dimensions. The result depends only on the
+    checkpoint, the simulator, `tasks`, `episodes`, `seed` and `max_steps`, not on `workers`.
 
     Args:
-        simulator: where, as of [`simulator_named`].
-        checkpoint: a saved policy's folder.
-        tasks: names; None for the simulator's own choice.
-        episodes: per task, at least 1.
-        seed: initial states and the policy's noise are drawn from it.
-        max_steps: an episode is a success if the task is solved at any step up to this; the simulator's number for
-            each task by default.
-        workers: processes, each of one thread.
-        cache: a folder for the results of finished batches of episodes; a later call with the same checkpoint and
-            settings goes on from there.
-        source: of a mixture's policy, its source of this simulator; needed where there are several.
+        simulator: for example from [`get_simulator`].
+        checkpoint: folder of a saved policy.
+        tasks: names; None selects the simulator's default tasks.
+        episodes: number per task, at least 1.
+        seed: random seed of the initial states and the policy's noise.
+        max_steps: step limit; an episode succeeds if the task is solved at any step up to this limit. Default: the
+            simulator's limit for each task.
+        workers: number of processes, each with one thread.
+        cache: folder for results of finished batches of episodes. A later call with the same checkpoint and settings
+            resumes from it.
+        source: source of a mixture whose robot the policy controls; required if the mixture has several.
 
     Raises:
-        InputError: an argument is out of range, a task is unknown, the simulator is not installed, or the checkpoint
-            is none, or not for this robot.
+        InputError: an argument is out of range, a task is unknown, the simulator is not installed, or `checkpoint` is
+            not a checkpoint for this robot.
     """
     names = simulator.tasks(tasks)
     if episodes < 1:
@@ -67,11 +66,11 @@ def evaluate_in(
     if workers < 1:
         raise InputError(f"workers is {workers}; at least 1 process is needed")
     for task in names:
-        # Those between are there, too.
+        # The last episode has the highest number, so this check covers all episodes.
         simulator.episode_seed(seed, task, episodes - 1)
     folder = Path(checkpoint)
     digest = _checkpoint_digest(folder)
-    control = fitting_control(simulator, folder, names, source)
+    control = matching_control(simulator, folder, names, source)
     identity = simulator.identity()
     together = simulator.episodes_together
     batches = [
@@ -104,37 +103,9 @@ def evaluate_in(
     )
 
 
-def evaluate_metaworld(
-    checkpoint: str | Path,
-    tasks: Sequence[str],
-    episodes: int,
-    *,
-    seed: int = 0,
-    max_steps: int = MAX_STEPS,
-    workers: int = 2,
-    cache: str | Path | None = None,
-    source: str | None = None,
-) -> SuccessTable:
-    """
-    [`evaluate_in`] Meta-World: no initial state is one that is ever recorded. Names of tasks are with or without
-    `-v3`, and `max_steps` lies in `[1, 500]`.
-    """
-    return evaluate_in(
-        MetaWorld(),
-        checkpoint,
-        tasks,
-        episodes,
-        seed=seed,
-        max_steps=max_steps,
-        workers=workers,
-        cache=cache,
-        source=source,
-    )
-
-
 @dataclass(frozen=True)
 class _Batch:
-    """Episodes `first`, …, `first + count - 1` of a task; `checkpoint` and `cache` are paths."""
+    """Episodes `first` to `first + count - 1` of a task; `checkpoint` and `cache` are paths."""
 
     simulator: Simulator
     checkpoint: str
@@ -150,7 +121,7 @@ class _Batch:
     source: str | None
 
     def _settings(self) -> dict[str, Any]:
-        """All that the result depends on."""
+        """All settings that the result depends on."""
         return {
             "digest": self.digest,
             **dict(self.identity),
@@ -170,15 +141,15 @@ class _Batch:
         return Path(self.cache) / f"{self.task}-{self.first}-{key}.json"
 
     def read(self) -> list[bool] | None:
-        """The kept result, if there is one."""
+        """Cached result, or None."""
         path = self._path()
         if path is None or not path.is_file():
             return None
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        return [bool(solved) for solved in kept["solved"]]
+        cached = json.loads(path.read_text(encoding="utf-8"))
+        return [bool(solved) for solved in cached["solved"]]
 
-    def keep(self, solved: list[bool]) -> None:
-        """Write the result, all or nothing."""
+    def write(self, solved: list[bool]) -> None:
+        """Write the result to the cache atomically."""
         path = self._path()
         if path is None:
             return
@@ -186,12 +157,12 @@ class _Batch:
 
 
 def _run(batch: _Batch) -> list[bool]:
-    """In a worker: roll out one batch and keep the result."""
+    """Roll out one batch in a worker and cache the result."""
     policy, processor = _load(batch.checkpoint, batch.digest, batch.source)
     numbers = range(batch.first, batch.first + batch.count)
     seeds = [batch.simulator.episode_seed(batch.seed, batch.task, number) for number in numbers]
     generator = torch.Generator().manual_seed(seeds[0])
-    # One thread, not for speed alone: sums over several come out differently.
+    # One thread, because the order of floating-point sums depends on the number of threads.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -200,13 +171,13 @@ def _run(batch: _Batch) -> list[bool]:
         )
     finally:
         torch.set_num_threads(threads)
-    batch.keep(solved)
+    batch.write(solved)
     return solved
 
 
 @lru_cache(maxsize=1)
 def _load(checkpoint: str, digest: str, source: str | None) -> tuple[Any, Any]:
-    """The policy and its processor, once a process and for these very weights."""
+    """Policy and processor, loaded once per process; `digest` invalidates the cache when weights change."""
     from transformers import AutoModel
 
     from hf_ptr.policies import RobotPolicy, VLAProcessor
@@ -216,16 +187,16 @@ def _load(checkpoint: str, digest: str, source: str | None) -> tuple[Any, Any]:
 
 
 def _checkpoint_digest(checkpoint: Path) -> str:
-    """A hash of what a policy is loaded from: the weights, configurations and tokenizer in its folder."""
+    """Hash of the files that a policy is loaded from: weights, configurations and tokenizer."""
     from hf_ptr.policies.loading import checkpoint_places
 
     if not any((checkpoint / name).is_file() for name in ("config.json", "adapter_config.json")):
-        raise InputError(f"{checkpoint} is no checkpoint: it has no config.json; name the folder of a saved policy")
+        raise InputError(f"{checkpoint} is not a checkpoint: it has no config.json; pass the folder of a saved policy")
     digest = hashlib.sha256()
     for folder in map(Path, checkpoint_places(str(checkpoint))):
         weights = sorted(folder.glob("*.safetensors"))
         if not weights:
-            raise InputError(f"{folder} has no weights (*.safetensors); name the folder of a saved policy")
+            raise InputError(f"{folder} has no weights (*.safetensors); pass the folder of a saved policy")
         for path in [*weights, *sorted(folder.glob("*config.json")), *sorted(folder.glob("tokenizer.*"))]:
             digest.update(path.name.encode())
             with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""The figures of this library as `evaluate` modules: `evaluate.load(metric_folder("auroc"))`."""
+"""Statistics of policies and scores, also as `evaluate` modules: `evaluate.load(metric_folder("auroc"))`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ METRICS = ("action_mse", "auroc", "effective_sample_size", "identification_accur
 
 def metric_folder(name: str) -> str:
     """
-    The folder of a metric, for `evaluate.load`.
+    Folder of an `evaluate` module, for `evaluate.load`.
 
     Raises:
-        InputError: for a name that is none of `METRICS`.
+        InputError: `name` is not in `METRICS`; the message suggests the nearest name.
     """
     if name not in METRICS:
-        raise InputError(f"no metric {name!r}.{nearest(name, METRICS)} There are: {', '.join(METRICS)}")
+        raise InputError(f"no metric {name!r}.{nearest(name, METRICS)} Available: {', '.join(METRICS)}")
     return str(Path(__file__).parent / name)

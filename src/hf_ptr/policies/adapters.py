@@ -13,7 +13,7 @@ from transformers.utils import cached_file
 from hf_ptr.errors import InputError
 from hf_ptr.policies.contract import lacking
 from hf_ptr.policies.lora import is_adapted
-from hf_ptr.utils.components import require_whole
+from hf_ptr.utils.components import require_exact
 from hf_ptr.utils.pickle_guard import refuse_pickles_in
 
 
@@ -117,7 +117,7 @@ def load_model(place: str, **kwargs: Any) -> Any:
         return adapter.load_model(place, **kwargs)
     strictly = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
     model, info = adapter.model_class.from_pretrained(place, **kwargs, **strictly)
-    require_whole((), info["missing_keys"], info["mismatched_keys"], place)
+    require_exact((), info["missing_keys"], info["mismatched_keys"], place)
     return model
 
 

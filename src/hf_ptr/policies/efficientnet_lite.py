@@ -17,8 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from hf_ptr.errors import InputError
-from hf_ptr.utils.auto_classes import register
-from hf_ptr.utils.components import load_exactly
+from hf_ptr.utils.components import load_exactly, register_component
 
 # Of each stage: blocks, kernel, stride of the first block, channels; and how much wider a block is inside.
 STAGES = ((1, 3, 1, 16), (2, 3, 2, 24), (2, 5, 2, 40), (3, 3, 2, 80), (3, 5, 1, 112), (4, 5, 2, 192), (1, 3, 1, 320))
@@ -125,4 +124,4 @@ def lite0_from_pickle(file: Path) -> EfficientNetLite:
     return model.eval()
 
 
-register(EfficientNetLiteConfig, EfficientNetLite)
+register_component(EfficientNetLiteConfig, EfficientNetLite)

@@ -12,7 +12,7 @@ from transformers.utils import cached_file
 
 from hf_ptr.errors import InputError
 from hf_ptr.hub.repos import model_folder, origin
-from hf_ptr.utils.components import require_whole
+from hf_ptr.utils.components import require_exact
 from hf_ptr.utils.pickle_guard import refuse_pickles_in
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -103,7 +103,7 @@ def load_adapted(place: str, load: Callable[[str], Any]) -> PeftModel:
         with safe_open(str(cached_file(place, ADAPTER_WEIGHTS)), "pt") as file:
             found = set(file.keys())
         wanted = set(get_peft_model_state_dict(adapted))
-        require_whole(found - wanted, wanted - found, (), place)
+        require_exact(found - wanted, wanted - found, (), place)
         return adapted
     except InputError:
         raise

@@ -11,8 +11,7 @@ from transformers import initialization
 from transformers.utils import ModelOutput
 
 from hf_ptr.functional import slot_diversity, slot_entropy, soft_assignments
-from hf_ptr.utils.auto_classes import register
-from hf_ptr.utils.components import Component, ComponentConfig
+from hf_ptr.utils.components import Component, ComponentConfig, register_component
 
 # Where a saved run keeps it, beside the policy.
 BELIEF_FOLDER = "belief_tokenizer"
@@ -148,4 +147,4 @@ class BeliefTokenizer(Component):
         )
 
 
-register(BeliefTokenizerConfig, BeliefTokenizer)
+register_component(BeliefTokenizerConfig, BeliefTokenizer)

@@ -8,8 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import initialization
 
-from hf_ptr.utils.auto_classes import register
-from hf_ptr.utils.components import Component, ComponentConfig
+from hf_ptr.utils.components import Component, ComponentConfig, register_component
 
 
 @strict
@@ -103,4 +102,4 @@ class TransitionScorer(Component):
         return F.normalize(self.query(hidden).float(), dim=-1, eps=1e-6)
 
 
-register(TransitionScorerConfig, TransitionScorer)
+register_component(TransitionScorerConfig, TransitionScorer)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hf_ptr.metrics.figures import auroc
+from hf_ptr.metrics.statistics import auroc
 from hf_ptr.report.inputs import SCORE_PREFIX, ReportInput
 from hf_ptr.scoring.config import FAILED, MIN_GROUP
 

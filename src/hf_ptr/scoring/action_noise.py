@@ -21,7 +21,7 @@ PLANTED_NOISE = 0.3
 # The median size of second differences of white noise, in deviations of the noise.
 OF_WHITE_NOISE = 6**0.5 * 0.6745
 # Values that are held to take their medians.
-HELD = 4_000_000
+MAX_VALUES_PER_MEDIAN = 4_000_000
 
 
 def tremor(action: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def action_noise_scores(cut: Cut, task: Tensor, generator: torch.Generator) -> d
         real[rows] = -tremor(steady).mean(dim=1)
     movement, usual = torch.stack(moved).sum(dim=0), torch.empty(cut.acted.width)
     # A median wants all samples at once: a few dimensions at a time.
-    for some in torch.arange(cut.acted.width).split(max(1, HELD // len(every))):
+    for some in torch.arange(cut.acted.width).split(max(1, MAX_VALUES_PER_MEDIAN // len(every))):
         trembled = torch.empty(len(every), len(some))
         for place in torch.arange(len(every)).split(ROWS_A_PASS):
             trembled[place] = tremor(chunks(every[place])[..., some])

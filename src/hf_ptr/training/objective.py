@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from hf_ptr import functional as F
-from hf_ptr.metrics.figures import identified
+from hf_ptr.metrics.statistics import identified
 from hf_ptr.ptr import AdaptiveScaleController, CandidatePool, Candidates
 from hf_ptr.training.ptr_config import PTRConfig
 from hf_ptr.training.ptr_model import PTROutput

@@ -28,8 +28,7 @@ from hf_ptr.ptr import (
     TransitionScorer,
     TransitionScorerConfig,
 )
-from hf_ptr.utils.auto_classes import register
-from hf_ptr.utils.components import ComponentConfig, load_exactly
+from hf_ptr.utils.components import ComponentConfig, load_exactly, register_component
 
 CONFIG_FOLDER = "ptr"
 SCORER_FOLDER = "scorer"
@@ -367,4 +366,4 @@ def tensors_under(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torc
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
-register(PTRModelConfig, PTRModel)
+register_component(PTRModelConfig, PTRModel)

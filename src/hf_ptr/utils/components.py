@@ -1,4 +1,8 @@
-"""What is read of a saved component: safetensors alone, every tensor in its shape, by a version that knows it."""
+"""Saved components: registered with the Auto classes, and loaded strictly from safetensors.
+
+Strict loading means: safetensors only, every tensor present with its expected shape, and no configuration that a newer
+version of this library has written.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import Any
 
 import torch
 from packaging.version import InvalidVersion, Version
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 from hf_ptr import __version__
 from hf_ptr.errors import InputError
@@ -17,105 +21,115 @@ from hf_ptr.utils.pickle_guard import refuse_pickles_in
 VERSION_KEY = "hf_ptr_version"
 
 
+def register_component(
+    config: type[PreTrainedConfig], model: type[PreTrainedModel], processor: type[ProcessorMixin] | None = None
+) -> None:
+    """Registers a component with `AutoConfig`, `AutoModel` and, if it has a processor, `AutoProcessor`."""
+    AutoConfig.register(config.model_type, config, exist_ok=True)
+    AutoModel.register(config, model, exist_ok=True)
+    if processor is not None:
+        AutoProcessor.register(config, processor, exist_ok=True)
+
+
 class ComponentConfig(PreTrainedConfig):
-    """A configuration that says which version of this library wrote it, and is refused by an older one."""
+    """A configuration that stores the version of this library that wrote it. An older version refuses to load it."""
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """As it is written: what differs from the defaults, and the version."""
+        """The values that differ from the defaults, and the version."""
         return {**super().to_diff_dict(), VERSION_KEY: __version__}
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """
-        As [`PreTrainedConfig.from_dict`].
+        See [`PreTrainedConfig.from_dict`].
 
         Raises:
-            InputError: for a configuration of a newer version.
+            InputError: a newer version wrote the configuration.
         """
         values = dict(config_dict)
-        _require_known(values.pop(VERSION_KEY, None), cls.model_type)
+        _require_known_version(values.pop(VERSION_KEY, None), cls.model_type)
         return super().from_dict(values, **kwargs)
 
 
 class Component(PreTrainedModel):
-    """A model that is loaded whole: what its checkpoint has too much, too little or of another shape is an error."""
+    """A model that is loaded strictly: an unexpected, missing or mis-shaped tensor in its checkpoint is an error."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """
-        As [`PreTrainedModel.from_pretrained`], from safetensors alone.
+        [`PreTrainedModel.from_pretrained`], strict and from safetensors only.
 
         Args:
-            pretrained_model_name_or_path: a folder or Hub id.
-            kwargs: with `ignore_mismatched_sizes=True` tensors of another shape are left as they were initialised.
+            pretrained_model_name_or_path: path or repo id.
+            kwargs: with `ignore_mismatched_sizes=True`, tensors of another shape keep their initial values.
 
         Raises:
-            InputError: for pickled weights, and for tensors that are unexpected, missing or of another shape.
+            InputError: the weights are pickled, or a tensor is unexpected, missing or of another shape.
         """
-        place = pretrained_model_name_or_path
-        part = Path(str(place)) / kwargs.get("subfolder", "")
-        refuse_pickles_in(part)
+        source = pretrained_model_name_or_path
+        folder = Path(str(source)) / kwargs.get("subfolder", "")
+        refuse_pickles_in(folder)
         wants_info = kwargs.pop("output_loading_info", False)
         lenient = kwargs.pop("ignore_mismatched_sizes", False)
         kwargs = {**kwargs, "use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
-        loaded: Any = super().from_pretrained(place, *args, **kwargs)
+        loaded: Any = super().from_pretrained(source, *args, **kwargs)
         model, info = loaded
         mismatched = [] if lenient else info["mismatched_keys"]
-        require_whole(info["unexpected_keys"], info["missing_keys"], mismatched, part)
+        require_exact(info["unexpected_keys"], info["missing_keys"], mismatched, folder)
         return (model, info) if wants_info else model
 
 
-def require_whole(
-    unexpected: Iterable[str], missing: Iterable[str], mismatched: Iterable[tuple[str, Any, Any]], place: object
+def require_exact(
+    unexpected: Iterable[str], missing: Iterable[str], mismatched: Iterable[tuple[str, Any, Any]], source: object
 ) -> None:
     """
-    Refuses a checkpoint that is not exactly the model.
+    Refuses a checkpoint whose tensors differ from those of the model.
 
     Args:
         unexpected, missing: names of tensors.
-        mismatched: names, with the shape that the checkpoint has and the one that the model has.
-        place: what the message calls the checkpoint.
+        mismatched: names, each with its shape in the checkpoint and its shape in the model.
+        source: name of the checkpoint in the message.
 
     Raises:
-        InputError: naming the first such tensor.
+        InputError: with the name of the first such tensor.
     """
     for name, found, wanted in sorted(mismatched, key=str):
         raise InputError(
-            f"{place} is damaged or no match for its config.json: tensor {name} is {tuple(found)} there and "
-            f"{tuple(wanted)} by the configuration; save the model again"
+            f"{source} is damaged or does not match its config.json: tensor {name} has shape {tuple(found)} in the "
+            f"checkpoint and {tuple(wanted)} in the configuration; save the model again"
         )
     for what, names in (("has an unexpected tensor", unexpected), ("lacks the tensor", missing)):
         for name in sorted(names):
             raise InputError(
-                f"{place} is damaged or no match for its config.json: it {what} {name}; save the model again"
+                f"{source} is damaged or does not match its config.json: it {what} {name}; save the model again"
             )
 
 
-def load_exactly(module: torch.nn.Module, state: dict[str, torch.Tensor], place: object) -> None:
+def load_exactly(module: torch.nn.Module, state: dict[str, torch.Tensor], source: object) -> None:
     """
-    Loads a state into a module that has exactly its tensors.
+    Loads a state dict whose tensors must be exactly those of the module.
 
     Raises:
-        InputError: as [`require_whole`].
+        InputError: see [`require_exact`].
     """
     own = module.state_dict()
     both = own.keys() & state.keys()
     mismatched = [(name, state[name].shape, own[name].shape) for name in both if state[name].shape != own[name].shape]
-    require_whole(state.keys() - own.keys(), own.keys() - state.keys(), mismatched, place)
+    require_exact(state.keys() - own.keys(), own.keys() - state.keys(), mismatched, source)
     module.load_state_dict(state)
 
 
-def _require_known(version: Any, model_type: str) -> None:
+def _require_known_version(version: Any, model_type: str) -> None:
     if version is None:
         return
     try:
         newer = Version(str(version)).release[:2] > Version(__version__).release[:2]
     except InvalidVersion as error:
         raise InputError(
-            f"the configuration of this {model_type} names no version as {VERSION_KEY}: {error}"
+            f"the configuration of this {model_type} has an invalid {VERSION_KEY}: {error}; save the model again"
         ) from error
     if newer:
         raise InputError(
-            f"this {model_type} was saved by hf-ptr {version}, and {__version__} may not understand it; "
+            f"this {model_type} was saved by hf-ptr {version}, which is newer than {__version__}; "
             "pip install --upgrade hf-ptr"
         )

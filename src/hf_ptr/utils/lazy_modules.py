@@ -1,4 +1,4 @@
-"""Packages whose public names are loaded when they are first asked for: a command pays for what it uses."""
+"""Lazy packages: public names whose modules are imported when the names are first used (PEP 562)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ def lazy_attributes(
     package: str, homes: Mapping[str, Sequence[str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """
-    The `__getattr__` and `__dir__` of a package (PEP 562).
+    The `__getattr__` and `__dir__` of a package with lazy public names.
+
+    `dir(package)` lists the package's `__all__` and its dunder names. Submodules and helpers that happen to be
+    loaded are left out.
 
     Args:
-        package: its `__name__`.
-        homes: its public names by the module of it that has them.
+        package: `__name__` of the package.
+        homes: public names by the submodule that defines them, relative to the package.
     """
     module_of = {name: module for module, names in homes.items() for name in names}
 
@@ -28,6 +31,7 @@ def lazy_attributes(
         return value
 
     def names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *module_of})
+        module = vars(sys.modules[package])
+        return sorted({*module["__all__"], *(name for name in module if name.startswith("__"))})
 
     return get, names

@@ -19,7 +19,7 @@ from hf_ptr.errors import InputError, nearest
 # In a run's folder, beside the policy.
 MIXTURE_FILE = "mixture.json"
 # Ends of the names of parts whose action is an effort, a grip or a mode, and no displacement that adds up.
-HELD = ("gripper", "hand", "control_mode")
+NOT_SUMMED = ("gripper", "hand", "control_mode")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ class Robot:
         """Episodes of the robot, in raw units, at its frame rate; `action_feature` is what the table calls it."""
         summed = np.zeros(self.embodiment.width("action"), dtype=bool)
         for part, columns in self.embodiment.parts("action").items():
-            summed[columns.start : columns.stop] = not part.endswith(HELD)
+            summed[columns.start : columns.stop] = not part.endswith(NOT_SUMMED)
         return resampled(table, self.fps, actions=self.actions, action_feature=action_feature, summed=summed)
 
     def to_dict(self) -> dict[str, Any]:

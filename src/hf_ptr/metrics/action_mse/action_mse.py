@@ -1,16 +1,16 @@
-"""How far actions are from recorded ones."""
+"""Mean squared error between actions and recorded actions."""
 
 import datasets
 import evaluate
 import numpy as np
 
-from hf_ptr.metrics.figures import action_mse
+from hf_ptr.metrics.statistics import action_mse
 
 CITATION = "PTR, https://arxiv.org/abs/2603.16542"
 DESCRIPTION = "Mean squared error of actions over steps and dimensions, in squared action units."
 INPUTS = """
 Args:
-    predictions, references: actions and recorded actions, a row a valid step.
+    predictions, references: actions and recorded actions, one row per valid step.
 Returns:
     action_mse: at least 0.
 """

@@ -1,19 +1,19 @@
-"""How well a score tells good samples from bad ones."""
+"""Area under the ROC curve of a score that distinguishes good samples from bad ones."""
 
 import datasets
 import evaluate
 import numpy as np
 
-from hf_ptr.metrics.figures import auroc
+from hf_ptr.metrics.statistics import auroc
 
 CITATION = "Mann and Whitney, On a test of whether one of two random variables is stochastically larger, 1947"
-DESCRIPTION = "The probability that the score of a good sample is above that of a bad one, ties counted half."
+DESCRIPTION = "Probability that a good sample scores above a bad one, with ties counted as 1/2."
 INPUTS = """
 Args:
     predictions: the scores; higher is better.
-    references: 1 for good samples, 0 for bad ones.
+    references: 1 for good samples, 0 for bad samples.
 Returns:
-    auroc: in [0, 1]; None where all samples are of one kind.
+    auroc: in [0, 1]; None if all samples have the same label.
 """
 
 

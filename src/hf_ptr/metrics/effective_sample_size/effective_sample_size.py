@@ -1,4 +1,4 @@
-"""How many samples of equal weight are worth as much as the weighted ones."""
+"""Effective sample size of weights."""
 
 import datasets
 import evaluate
@@ -8,13 +8,13 @@ import torch
 from hf_ptr.functional import effective_sample_size
 
 CITATION = "Kish, Survey Sampling, 1965"
-DESCRIPTION = "Effective sample size (Σw)²/Σw² of weights, and its share of n."
+DESCRIPTION = "Effective sample size (Σw)²/Σw² of weights, and its ratio to n."
 INPUTS = """
 Args:
-    predictions: the weights, at least 0.
+    predictions: non-negative weights.
 Returns:
     effective_sample_size: between 1 and n.
-    share: that divided by n, as the trainer logs it under `ess`.
+    share: effective sample size divided by n, which the trainer logs as `ess`.
 """
 
 

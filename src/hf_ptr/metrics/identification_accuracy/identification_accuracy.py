@@ -1,21 +1,21 @@
-"""How often the observation that followed is told from the others."""
+"""Accuracy of identifying the next observation among candidates."""
 
 import datasets
 import evaluate
 import numpy as np
 import torch
 
-from hf_ptr.metrics.figures import identified
+from hf_ptr.metrics.statistics import identified
 
 CITATION = "PTR, https://arxiv.org/abs/2603.16542, Eq. (12)"
-DESCRIPTION = "The share of samples whose matched candidate has the highest identification logit."
+DESCRIPTION = "Fraction of samples whose matched candidate has the highest identification logit."
 INPUTS = """
 Args:
-    predictions: logits of every sample, as many each.
-    references: which of them is the match.
+    predictions: logits of each sample, equally many per sample.
+    references: index of the match.
 Returns:
     identification_accuracy: in [0, 1].
-    chance: that of a guess.
+    chance: accuracy of random guessing.
 """
 
 
@@ -34,7 +34,7 @@ class IdentificationAccuracy(evaluate.Metric):
     def _compute(self, predictions, references):
         logits, match = torch.as_tensor(np.asarray(predictions)), torch.as_tensor(np.asarray(references)).long()
         first = torch.arange(logits.shape[1]).repeat(len(logits), 1)
-        # The match comes to the front, and the candidate that stood there takes its place.
+        # Swap the match with the candidate in column 0.
         first.scatter_(1, match[:, None], 0)
         first[:, 0] = match
         accuracy = identified(logits.gather(1, first)).float().mean()

@@ -1,19 +1,19 @@
-"""The share of episodes that solved their task, with its interval."""
+"""Success rate of episodes with its confidence interval."""
 
 import datasets
 import evaluate
 
-from hf_ptr.evaluation import success
+from hf_ptr.metrics import success
 
 CITATION = "Wilson, Probable inference, the law of succession, and statistical inference, 1927"
 DESCRIPTION = "Success rate of independent episodes with its 95 % Wilson score interval."
 INPUTS = """
 Args:
-    predictions: of every episode, whether it solved the task.
+    predictions: whether each episode solved its task.
 Returns:
     success: in [0, 1].
-    interval: lowest and highest rate.
-    successes, episodes: how many.
+    interval: lower and upper bound.
+    successes, episodes: counts.
 """
 
 

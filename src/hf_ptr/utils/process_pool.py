@@ -1,4 +1,4 @@
-"""Processes that step environments: results come in order, and none outlives its parent or an interrupt."""
+"""Worker processes that return results in order and never outlive their parent or an interrupt."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 def available_cores() -> int:
-    """Cores that this process may run on."""
+    """Number of cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -29,13 +29,13 @@ def map_in_order(
 ) -> Generator[Result, None, None]:
     """`map(function, jobs)` in `workers` spawned processes, or in this one when `workers` is 1.
 
-    At most `2 * workers` jobs are begun or waiting to be fetched, so memory does not grow with their number. When the
-    iteration ends early (an error, an interrupt, `close()`), the processes end at once. An exception of `function` is
-    raised here.
+    At most `2 * workers` jobs are running or have unread results, so memory does not grow with the number of jobs. If
+    the iteration ends early (an error, an interrupt, `close()`), the processes exit at once. Exceptions raised by
+    `function` propagate to the caller.
 
     Args:
-        function: importable by name, as are the jobs' and results' classes.
-        workers: processes, at least 1.
+        function: importable by name, like the classes of jobs and results.
+        workers: number of processes, at least 1.
     """
     if workers == 1:
         yield from map(function, jobs)
@@ -53,26 +53,26 @@ def map_in_order(
 
 @contextmanager
 def process_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Spawned processes that end with this one, whatever ends it, and at once when the block ends by an exception."""
+    """Spawned processes that exit when this one does, and at once if the block raises an exception."""
     context = multiprocessing.get_context("spawn")
-    leash, holder = context.Pipe(duplex=False)
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with, initargs=(leash,))
+    read_end, write_end = context.Pipe(duplex=False)
+    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_exit_with_parent, initargs=(read_end,))
     try:
         yield executor
     except BaseException:
-        holder.close()
+        write_end.close()
         raise
     finally:
         executor.shutdown(cancel_futures=True)
-        holder.close()
-        leash.close()
+        write_end.close()
+        read_end.close()
 
 
-def _end_with(leash: Connection) -> None:
-    """Have this process exit as soon as nobody holds the other end of `leash`, whatever it is doing."""
+def _exit_with_parent(read_end: Connection) -> None:
+    """Make this process exit as soon as the parent closes the write end of the pipe, or dies."""
 
     def watch() -> None:
-        leash.poll(None)
+        read_end.poll(None)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -80,7 +80,7 @@ def _end_with(leash: Connection) -> None:
 
 @contextmanager
 def _interrupts_deferred() -> Iterator[None]:
-    """Start processes deaf to Ctrl-C, which reaches the whole group: the parent alone ends them, by the leash."""
+    """Start processes with SIGINT blocked. Ctrl-C reaches the whole group, but only the parent may end workers."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

@@ -18,11 +18,12 @@ import hf_ptr
 from hf_ptr.data.corruption import CorruptionTruth, corrupt, write_corrupted
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.score_file import write_scores
+from hf_ptr.envs.metaworld.environment import MetaWorld
+from hf_ptr.envs.metaworld.tasks import DEFAULT_TASKS
 from hf_ptr.envs.recording import record_metaworld
-from hf_ptr.envs.tasks import DEFAULT_TASKS
 from hf_ptr.errors import InputError
-from hf_ptr.evaluation.rollouts import evaluate_metaworld
-from hf_ptr.evaluation.success import SuccessTable
+from hf_ptr.evaluation.rollouts import evaluate_in
+from hf_ptr.metrics.success import SuccessTable
 from hf_ptr.report.inputs import read_report_input
 from hf_ptr.report.page import write_report
 from hf_ptr.report.summary import with_known_faults
@@ -92,8 +93,8 @@ def run_demo(
     results = {}
     for arm, folder in runs.items():
         with _timed(out, "evaluate", add=True):
-            results[arm] = evaluate_metaworld(
-                folder, DEFAULT_TASKS, rollouts, seed=seed, workers=workers, cache=out / "rollouts"
+            results[arm] = evaluate_in(
+                MetaWorld(), folder, DEFAULT_TASKS, rollouts, seed=seed, workers=workers, cache=out / "rollouts"
             )
         console.print(results[arm].to_rich(title=f"{arm} on {CORRUPTION}"))
 

@@ -1,4 +1,4 @@
-"""Meta-World's tabletop tasks in MuJoCo, with the names and units of a LeRobot dataset."""
+"""Meta-World's tabletop tasks in MuJoCo, with feature names and units of a LeRobot dataset."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from hf_ptr.envs.controls import CONTROLS, control_of
+from hf_ptr.envs.metaworld.controls import CONTROL_MODES, control_mode
+from hf_ptr.envs.metaworld.tasks import DEFAULT_TASKS, INSTRUCTIONS, evaluation_seed, task_name, task_names
+from hf_ptr.envs.protocol import RobotInterface
 from hf_ptr.envs.rendering import Camera
-from hf_ptr.envs.simulator import Interface
-from hf_ptr.envs.tasks import DEFAULT_TASKS, INSTRUCTIONS, evaluation_seed, task_name, task_names
 from hf_ptr.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ ENVIRONMENT_STATE = "observation.environment_state"
 STATE = "observation.state"
 ACTION = "action"
 IMAGE = "observation.images.corner2"
-# Meta-World refuses to step an episode further than this.
+# Step limit of Meta-World's environments.
 LONGEST_EPISODE = 500
-# The experts need 47 (reach) to 112 (peg-insert-side) steps on average; of 600 episodes of the default tasks, one was
-# solved later than this.
+# The experts need 47 (reach) to 112 (peg-insert-side) steps on average. One of 600 episodes of the default tasks took
+# longer than this limit.
 MAX_STEPS = 300
-# Where LeRobot's Meta-World environment puts the camera. Meta-World's own place is so far away that a puck has one
-# pixel of a small picture.
+# Camera position of LeRobot's Meta-World environment. At Meta-World's own, more distant position, a puck covers one
+# pixel of a small image.
 CAMERA_POSITION = (0.75, 0.075, 0.7)
 
 _CAMERAS: WeakValueDictionary[tuple[str, int, int], Camera] = WeakValueDictionary()
@@ -45,9 +45,9 @@ _OBSERVED = [*_NOW, *(f"previous_{name}" for name in _NOW), "goal_x", "goal_y", 
 
 
 def dataset_features(pixels: int | None = None, control: str = "hand") -> dict[str, dict[str, Any]]:
-    """The features of a recording, as in LeRobot's `meta/info.json`; with a video when `pixels` is its size."""
-    told = control_of(control)
-    names = {ENVIRONMENT_STATE: _OBSERVED, STATE: list(told.state_names), ACTION: list(told.action_names)}
+    """Features of a recording as in LeRobot's `meta/info.json`; includes a video of `pixels` by `pixels` if given."""
+    mode = control_mode(control)
+    names = {ENVIRONMENT_STATE: _OBSERVED, STATE: list(mode.state_names), ACTION: list(mode.action_names)}
     features: dict[str, dict[str, Any]] = {
         name: {"dtype": "float32", "shape": [len(parts)], "names": parts} for name, parts in names.items()
     }
@@ -57,10 +57,10 @@ def dataset_features(pixels: int | None = None, control: str = "hand") -> dict[s
 
 
 def metaworld_version() -> str:
-    """The version of the installed `metaworld` package.
+    """Version of the installed `metaworld` package.
 
     Raises:
-        InputError: it is not installed.
+        InputError: the package is not installed.
     """
     try:
         return importlib.metadata.version("metaworld")
@@ -69,22 +69,23 @@ def metaworld_version() -> str:
 
 
 class MetaWorldEnv:
-    """One Meta-World task whose goal can be observed and whose objects and goal are drawn anew from every seed.
+    """One Meta-World task with an observable goal; each seed draws new object and goal positions.
 
-    Positions are in metres, the gripper's opening in `[0, 1]`, actions as their control says; [`FPS`] steps a second.
-    The same seed and actions give the same trajectory, bit for bit, on the same machine.
+    Positions are in metres and the gripper opening in `[0, 1]`. The control mode defines the action units. The
+    environment runs at [`FPS`] steps per second. On one machine, equal seeds and actions give bit-identical
+    trajectories.
 
     Args:
-        task: its name, with or without `-v3`.
-        pixels: width and height of the camera's pictures, if there shall be any.
-        control: `"hand"` or `"joints"`, see `hf_ptr.envs.controls`.
+        task: name, with or without `-v3`.
+        pixels: width and height of camera images; None disables the camera.
+        control: `"hand"` or `"joints"`, see `hf_ptr.envs.metaworld.controls`.
 
     Raises:
-        InputError: the task or the control is unknown, Meta-World is not installed, or this machine cannot render.
+        InputError: the task or control mode is unknown, Meta-World is not installed, or rendering does not work.
     """
 
     def __init__(self, task: str, pixels: int | None = None, control: str = "hand") -> None:
-        self._control = control_of(control)
+        self._control = control_mode(control)
         self.task = task_name(task)
         self.instruction = INSTRUCTIONS[self.task]
         self._env = _observable_environment(self.task)
@@ -98,16 +99,16 @@ class MetaWorldEnv:
 
     @property
     def has_camera(self) -> bool:
-        """Whether there are pictures."""
+        """Whether the environment renders images."""
         return self._camera is not None
 
     @property
     def success(self) -> bool:
-        """Whether the task has been solved at any step since `reset`."""
+        """Whether the task was solved at any step since `reset`."""
         return self._solved
 
     def reset(self, seed: int) -> dict[str, np.ndarray]:
-        """Begin the episode of a seed; returns its first observation, see `step`."""
+        """Start the episode with this seed; returns its first observation in the format of `step`."""
         self._env.seed(seed)
         self._observation, _ = self._env.reset()
         self._expert = _expert_class(self.task)()
@@ -116,12 +117,12 @@ class MetaWorldEnv:
         return self._features()
 
     def step(self, action: np.ndarray) -> dict[str, np.ndarray]:
-        """Execute an action `(da,)` for one frame; what it tells the robot is clipped to what it can do.
+        """Execute an action `(da,)` for one frame; the resulting command is clipped to Meta-World's range.
 
         Returns:
             `observation.environment_state (39,)` and `observation.state (ds,)`, float32.
         """
-        # The simulator gets the float32 numbers that are recorded, so that a recording can be played back exactly.
+        # The simulator receives the recorded float32 values, so that recordings can be replayed exactly.
         executed = self._control.command(self._env, np.asarray(action, dtype=np.float32))
         self._observation, _, _, _, info = self._env.step(executed)
         self._solved = self._solved or bool(info["success"])
@@ -129,29 +130,29 @@ class MetaWorldEnv:
         return self._features()
 
     def expert_action(self) -> np.ndarray:
-        """What the scripted expert would do now: a displacement of the hand and the effort, `(4,)` in `[-1, 1]`."""
+        """The scripted expert's next command: hand displacement and gripper effort, `(4,)` in `[-1, 1]`."""
         with warnings.catch_warnings():
-            # That the experts' commands are clipped is how they are written.
+            # The experts exceed the command range by design; clipping their commands is expected.
             warnings.filterwarnings("ignore", message="Constant\\(s\\) may be too high", category=UserWarning)
             action = self._expert.get_action(self._observation)
         return np.clip(np.asarray(action, dtype=np.float32), -1.0, 1.0)
 
-    def action_of(self, displacement: np.ndarray) -> np.ndarray:
-        """The action `(da,)` float32 that tells the robot what an operator does, `(4,)` as of `expert_action`."""
-        return self._control.action(self._env, np.asarray(displacement))
+    def action_of(self, command: np.ndarray) -> np.ndarray:
+        """Action `(da,)` float32 equivalent to a command `(4,)` in the format of `expert_action`."""
+        return self._control.action(self._env, np.asarray(command))
 
-    def pictures(self) -> np.ndarray:
-        """What its only camera sees now, `(1, pixels, pixels, 3)`."""
-        return self.picture()[None]
+    def images(self) -> np.ndarray:
+        """Current image of the only camera, `(1, pixels, pixels, 3)` uint8 RGB."""
+        return self.image()[None]
 
-    def picture(self) -> np.ndarray:
-        """What the camera sees now: `(pixels, pixels, 3)` uint8 RGB."""
+    def image(self) -> np.ndarray:
+        """Current camera image, `(pixels, pixels, 3)` uint8 RGB."""
         if self._camera is None:
-            raise RuntimeError("the environment was made without pixels; it has no camera")
-        return self._camera.picture(self._env.model, self._env.data)
+            raise RuntimeError("the environment was created without pixels; it has no camera")
+        return self._camera.image(self._env.model, self._env.data)
 
     def close(self) -> None:
-        """Let go of the camera."""
+        """Release the camera."""
         self._camera = None
 
     def _features(self) -> dict[str, np.ndarray]:
@@ -160,19 +161,19 @@ class MetaWorldEnv:
 
 
 class MetaWorld:
-    """Meta-World as a [`Simulator`]: no policy is tested on an initial state that is ever recorded."""
+    """Meta-World as a [`Simulator`]. Evaluation and recording use disjoint sets of initial states."""
 
     name = "Meta-World"
     frame_rates: tuple[float, ...] = (FPS,)
     longest_episode = LONGEST_EPISODE
-    # Each with its own simulation of some 25 MB.
+    # Each environment holds a simulation of about 25 MB.
     episodes_together = 25
     cameras: tuple[str, ...] = (IMAGE,)
 
     @property
-    def interfaces(self) -> Mapping[str, Interface]:
-        """Displacements of the hand, or of the joints."""
-        return {control: _interface(control) for control in CONTROLS}
+    def interfaces(self) -> Mapping[str, RobotInterface]:
+        """Interfaces of hand and joint control."""
+        return {control: _interface(control) for control in CONTROL_MODES}
 
     def identity(self) -> dict[str, str]:
         return {"metaworld": metaworld_version()}
@@ -193,15 +194,15 @@ class MetaWorld:
         return MetaWorldEnv(task, pixels if cameras else None, control)
 
 
-def _interface(control: str) -> Interface:
+def _interface(control: str) -> RobotInterface:
     widths = {name: int(feature["shape"][0]) for name, feature in dataset_features(control=control).items()}
     action_dim = widths.pop(ACTION)
-    return Interface(widths, action_dim)
+    return RobotInterface(widths, action_dim)
 
 
 @cache
 def _metaworld() -> Any:
-    """The `metaworld` package."""
+    """Import the `metaworld` package."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -215,7 +216,7 @@ def _metaworld() -> Any:
         raise InputError(f"MuJoCo cannot be loaded with MUJOCO_GL={backend}; unset it") from error
     import mujoco
 
-    # MuJoCo's default is to write MUJOCO_LOG.TXT into the current folder when a policy makes the simulation unstable;
+    # By default MuJoCo writes MUJOCO_LOG.TXT to the working directory when a policy makes the simulation unstable.
     # Meta-World then repeats the last stable observation, and the episode fails.
     mujoco.set_mju_user_warning(lambda message: None)
     return metaworld
@@ -226,12 +227,12 @@ def _expert_class(task: str) -> Any:
 
 
 def _observable_environment(task: str) -> SawyerXYZEnv:
-    """As Meta-World's own `…-goal-observable`, with the scene compiled once a process: a tenth of the time."""
+    """Meta-World's `…-goal-observable` environment, but with the scene compiled once per process (10x faster)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         env: SawyerXYZEnv = _environment_class(task)()
     env._partially_observable = False
-    # The space is cached, and was computed when the goal was still hidden.
+    # The cached space was computed while the goal was hidden.
     del env.sawyer_observation_space
     env._set_task_called = True
     env._freeze_rand_vec = False
@@ -246,7 +247,7 @@ def _environment_class(task: str) -> Any:
     def initialize_simulation(self: Any) -> tuple[Any, Any]:
         import mujoco
 
-        # Environments move bodies of their model at every reset, hence a copy each.
+        # Environments move bodies of their model at every reset, so each needs a copy.
         model = copy.deepcopy(_compiled(self.fullpath))
         return model, mujoco.MjData(model)
 
@@ -254,7 +255,7 @@ def _environment_class(task: str) -> Any:
 
 
 def _camera_of(env: SawyerXYZEnv, pixels: int) -> Camera:
-    """The camera of all environments with the same scene in this thread; it goes with the last of them."""
+    """Camera shared by this thread's environments of one scene; freed together with the last of them."""
     # A graphics context belongs to one thread.
     key = (env.fullpath, pixels, threading.get_ident())
     camera = _CAMERAS.get(key)

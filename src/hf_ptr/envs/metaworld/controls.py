@@ -1,9 +1,9 @@
-"""What Meta-World's Sawyer is told, and what it says of itself: positions of its hand, or angles of its joints.
+"""Control modes of Meta-World's Sawyer arm: hand displacements or joint displacements.
 
-Meta-World moves the hand, and the arm follows. Under joint control, a displacement of the joints is turned into the
-one of the hand that it makes (resolved-rate control), and an expert's displacement of the hand into the least one of
-the joints that makes it while the hand keeps its orientation. Both use the Jacobian of the moment, so one is the
-inverse of the other.
+Meta-World itself moves the hand, and the arm follows. In joint control, a joint displacement is converted into the
+hand displacement that it produces (resolved-rate control). An expert's hand displacement is converted into the
+smallest joint displacement that produces it at constant hand orientation. Both conversions use the current Jacobian,
+so one inverts the other.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import numpy as np
 from hf_ptr.errors import InputError, nearest
 
 JOINTS = tuple(f"right_j{number}" for number in range(7))
-# Metres that Meta-World moves the hand by at an action of 1, and radians that a joint moves by.
+# Hand displacement in metres, and joint displacement in radians, at an action of 1.
 HAND_STEP = 0.01
 JOINT_STEP = 0.02
 
 
-class Control(Protocol):
+class ControlMode(Protocol):
     """
-    One way to command the robot; an environment's `data` and `model` are MuJoCo's.
+    One way to command the robot. The `env` arguments are Meta-World environments with MuJoCo's `data` and `model`.
 
     Attributes:
-        robot_type: in the recordings.
-        state_names, action_names: of each dimension.
+        robot_type: stored in recordings.
+        state_names, action_names: one name per dimension.
     """
 
     robot_type: str
@@ -34,20 +34,20 @@ class Control(Protocol):
     action_names: tuple[str, ...]
 
     def state(self, env: Any, observation: np.ndarray) -> np.ndarray:
-        """The proprioception `(ds,)` float32, of Meta-World's observation `(39,)`."""
+        """Proprioceptive state `(ds,)` float32 from Meta-World's observation `(39,)`."""
         ...
 
     def command(self, env: Any, action: np.ndarray) -> np.ndarray:
-        """What Meta-World is told, `(4,)` float64 in `[-1, 1]`, of an action `(da,)` float32."""
+        """Meta-World command `(4,)` float64 in `[-1, 1]` for an action `(da,)` float32."""
         ...
 
     def action(self, env: Any, command: np.ndarray) -> np.ndarray:
-        """The inverse of `command`."""
+        """Inverse of `command`."""
         ...
 
 
 class HandControl:
-    """Displacements of the hand, at most 1 cm a step on every axis, and the gripper's effort: Meta-World's own."""
+    """Meta-World's own control: hand displacement, at most 1 cm per step and axis, and gripper effort."""
 
     robot_type: str = "sawyer"
     state_names: tuple[str, ...] = ("hand_x", "hand_y", "hand_z", "gripper_opening")
@@ -64,7 +64,7 @@ class HandControl:
 
 
 class JointControl:
-    """Displacements of the seven joints, in steps of 0.02 rad, and the gripper's effort."""
+    """Displacements of the seven joints, in units of 0.02 rad, and gripper effort."""
 
     robot_type: str = "sawyer_joints"
     state_names: tuple[str, ...] = (*JOINTS, "gripper_opening")
@@ -84,7 +84,7 @@ class JointControl:
 
 
 def _jacobian(env: Any) -> np.ndarray:
-    """`(6, 7)`: how position and orientation of the hand change with the joints."""
+    """Jacobian `(6, 7)` of the hand's position and orientation with respect to the joint angles."""
     import mujoco
 
     rows = np.zeros((6, env.model.nv))
@@ -92,16 +92,16 @@ def _jacobian(env: Any) -> np.ndarray:
     return rows[:, [int(env.model.joint(joint).dofadr[0]) for joint in JOINTS]]
 
 
-CONTROLS: dict[str, Control] = {"hand": HandControl(), "joints": JointControl()}
+CONTROL_MODES: dict[str, ControlMode] = {"hand": HandControl(), "joints": JointControl()}
 
 
-def control_of(name: str) -> Control:
+def control_mode(name: str) -> ControlMode:
     """
-    The control of a name.
+    Look up a control mode by name.
 
     Raises:
-        InputError: there is none; the nearest is suggested.
+        InputError: the name is unknown; the message suggests the nearest one.
     """
-    if name not in CONTROLS:
-        raise InputError(f"no control {name!r}.{nearest(name, CONTROLS)} There are: {', '.join(CONTROLS)}")
-    return CONTROLS[name]
+    if name not in CONTROL_MODES:
+        raise InputError(f"no control {name!r}.{nearest(name, CONTROL_MODES)} Available: {', '.join(CONTROL_MODES)}")
+    return CONTROL_MODES[name]

@@ -13,8 +13,8 @@ from model_helpers import candidates, objective, run, tiny_batch, tiny_model
 
 from hf_ptr import functional as F
 from hf_ptr.errors import InputError
-from hf_ptr.evaluation.success import SuccessRate
 from hf_ptr.metrics import METRICS, metric_folder
+from hf_ptr.metrics.success import SuccessRate
 
 
 def compute(name: str, **given: Any) -> dict[str, Any]:
@@ -78,5 +78,5 @@ def test_action_mse() -> None:
     actions, recorded = rng.normal(size=(5, 3)), rng.normal(size=(5, 3))
     told = compute("action_mse", predictions=actions, references=recorded)["action_mse"]
     assert told == pytest.approx(np.square(actions - recorded).mean(), rel=1e-6)
-    with pytest.raises(ValueError, match="must be the same steps"):
+    with pytest.raises(ValueError, match="must have equal shapes"):
         compute("action_mse", predictions=[[1.0, 2.0]], references=[[1.0]])

@@ -1,13 +1,14 @@
-"""The tasks of Meta-World: their instructions, the seeds of their episodes, and how users name them."""
+"""Meta-World's tasks: instructions, episode seeds, and names as users write them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from hf_ptr.envs.checks import require_seed
 from hf_ptr.errors import InputError, nearest
 
-# One sentence a task, all different, so that the instruction tells what is asked. A task's place in this table is part
-# of the seeds of its episodes: never reorder it.
+# One unique sentence per task, so that the instruction identifies the task. Episode seeds depend on a task's position
+# in this table: never reorder it.
 INSTRUCTIONS: dict[str, str] = {
     "assembly-v3": "Pick up the wrench and put its ring over the peg.",
     "basketball-v3": "Pick up the basketball and drop it through the hoop.",
@@ -61,7 +62,7 @@ INSTRUCTIONS: dict[str, str] = {
     "window-open-v3": "Slide the window open.",
 }
 
-# The ten tasks of Meta-World's MT10.
+# Meta-World's MT10 benchmark.
 DEFAULT_TASKS: tuple[str, ...] = (
     "reach-v3",
     "push-v3",
@@ -76,14 +77,14 @@ DEFAULT_TASKS: tuple[str, ...] = (
 )
 
 EPISODES_PER_TASK = 1_000_000
-_PLACE = {task: place for place, task in enumerate(INSTRUCTIONS)}
+_POSITION = {task: position for position, task in enumerate(INSTRUCTIONS)}
 
 
 def task_name(name: str) -> str:
-    """The full name of a task, `"reach"` or `"reach-v3"` to `"reach-v3"`.
+    """Full name of a task: `"reach-v3"` for `"reach"` and `"reach-v3"`.
 
     Raises:
-        InputError: no task has this name; the nearest is suggested.
+        InputError: the task is unknown; the message suggests the nearest name.
     """
     full = name if name.endswith("-v3") else f"{name}-v3"
     if full not in INSTRUCTIONS:
@@ -93,22 +94,22 @@ def task_name(name: str) -> str:
 
 
 def task_names(names: Iterable[str]) -> list[str]:
-    """Full names in the order given.
+    """Full task names in the given order.
 
     Raises:
-        InputError: there is none, one is unknown, or one is given twice.
+        InputError: no task is given, a name is unknown, or a task is repeated.
     """
     tasks = [task_name(name) for name in names]
     if not tasks:
         raise InputError("no task was named; name at least one, such as 'reach'")
-    repeated = next((task for place, task in enumerate(tasks) if task in tasks[:place]), None)
+    repeated = next((task for number, task in enumerate(tasks) if task in tasks[:number]), None)
     if repeated is not None:
         raise InputError(f"task {repeated!r} is named twice; name each task once")
     return tasks
 
 
 def recording_seed(base: int, task: str, number: int) -> int:
-    """The environment seed of recorded attempt `number` of a task: even, and of no other `(base, task, number)`.
+    """Environment seed of recording attempt `number` of a task: even, and unique to `(base, task, number)`.
 
     Args:
         base: the user's seed, in `[0, 2**32)`.
@@ -122,14 +123,13 @@ def recording_seed(base: int, task: str, number: int) -> int:
 
 
 def evaluation_seed(base: int, task: str, number: int) -> int:
-    """The environment seed of evaluation episode `number` of a task: odd, so that no policy is ever tested on an
-    initial state that it was trained on. Arguments and errors as for [`recording_seed`]."""
+    """Environment seed of evaluation episode `number` of a task: odd, so that no policy is evaluated on an initial
+    state that was recorded. Arguments and errors are those of [`recording_seed`]."""
     return 2 * _episode_number(base, task, number) + 1
 
 
 def _episode_number(base: int, task: str, number: int) -> int:
-    if not 0 <= base < 2**32:
-        raise InputError(f"seed is {base}; it must lie in 0..{2**32 - 1}")
+    require_seed(base)
     if not 0 <= number < EPISODES_PER_TASK:
         raise InputError(f"episode {number} of {task!r} is out of range; a task has {EPISODES_PER_TASK} seeds")
-    return (base * len(_PLACE) + _PLACE[task]) * EPISODES_PER_TASK + number
+    return (base * len(_POSITION) + _POSITION[task]) * EPISODES_PER_TASK + number

@@ -1,4 +1,4 @@
-"""Success rates with their intervals, per task and over all."""
+"""Success rates with 95 % Wilson intervals, per task and overall."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from scipy.stats import binomtest
 
 @dataclass(frozen=True)
 class SuccessRate:
-    """Successes among independent episodes.
+    """Number of successes in independent episodes.
 
     Raises:
-        ValueError: there is no episode, or not `0 <= successes <= episodes`.
+        ValueError: `episodes` is 0, or `successes` is not in `[0, episodes]`.
     """
 
     successes: int
@@ -28,12 +28,12 @@ class SuccessRate:
 
     @property
     def rate(self) -> float:
-        """In `[0, 1]`."""
+        """Success rate in `[0, 1]`."""
         return self.successes / self.episodes
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """The 95 % Wilson score interval of the rate."""
+        """95 % Wilson score interval of the rate."""
         interval = binomtest(self.successes, self.episodes).proportion_ci(confidence_level=0.95, method="wilson")
         return float(interval.low), float(interval.high)
 
@@ -53,36 +53,36 @@ class SuccessRate:
 
 @dataclass(frozen=True)
 class SuccessTable:
-    """Success rates by task, in the order in which the tasks were given; at least one.
+    """Success rates of one or more tasks, in the given order.
 
     Attributes:
-        outcomes: of every task, which episodes solved it, in their order: two checkpoints can be compared by them.
+        outcomes: success of each episode by task, in episode order, for paired comparisons of checkpoints.
     """
 
     outcomes: dict[str, tuple[bool, ...]]
 
     @classmethod
     def from_episodes(cls, episodes: Mapping[str, Sequence[bool]]) -> SuccessTable:
-        """From each task's episodes, solved or not."""
+        """Create a table from the success of each episode by task."""
         return cls({task: tuple(solved) for task, solved in episodes.items()})
 
     @cached_property
     def tasks(self) -> dict[str, SuccessRate]:
-        """Each task's rate."""
+        """Success rate by task."""
         return {task: SuccessRate(sum(solved), len(solved)) for task, solved in self.outcomes.items()}
 
     @cached_property
     def overall(self) -> SuccessRate:
-        """All episodes together."""
+        """Success rate over the episodes of all tasks."""
         rates = self.tasks.values()
         return SuccessRate(sum(rate.successes for rate in rates), sum(rate.episodes for rate in rates))
 
     def to_dict(self) -> dict[str, Any]:
-        """The overall rate's fields, and the same of each task under `tasks`."""
+        """Fields of the overall rate, and the same fields for each task under `tasks`."""
         return {**self.overall.to_dict(), "tasks": {task: rate.to_dict() for task, rate in self.tasks.items()}}
 
     def to_rich(self, title: str | None = None) -> Table:
-        """For the terminal."""
+        """Table for the terminal."""
         table = Table(title=title)
         table.add_column("task")
         for column in ("success", "95 % interval", "episodes"):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hf_ptr.cli import demonstration
-from hf_ptr.cli.demonstration import ARMS, run_demo
+from hf_ptr.cli import demo_pipeline
+from hf_ptr.cli.demo_pipeline import ARMS, run_demo
 from hf_ptr.errors import InputError
 from hf_ptr.report.inputs import read_scores
 
@@ -19,7 +19,7 @@ TASKS = ("reach-v3", "drawer-close-v3")
 def test_the_demo_goes_all_the_way_and_only_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demonstration, "DEFAULT_TASKS", TASKS)
+    monkeypatch.setattr(demo_pipeline, "DEFAULT_TASKS", TASKS)
     out, sizes = tmp_path / "demo", {"episodes": 6, "rollouts": 1, "max_steps": 3, "workers": 1}
     summary = json.loads(run_demo(out, **sizes).read_text())
     assert tuple(summary["arms"]) == ARMS == ("sft", "ptr", "calibrated")

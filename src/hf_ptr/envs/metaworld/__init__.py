@@ -1,0 +1,1 @@
+"""Meta-World: its tasks, control modes, simulated operators and environment."""
