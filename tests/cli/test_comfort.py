@@ -15,6 +15,7 @@ import typer.main
 from command_line import hf_ptr, the_line
 from data_helpers import LENGTH, drifting_table
 
+import hf_ptr as hf_ptr_package
 from hf_ptr.cli import app
 from hf_ptr.data.lerobot.writer import write_table
 from hf_ptr.scoring import fit as fitting
@@ -62,6 +63,11 @@ def test_a_shell_completes_commands_and_options(typed: str, completed: set[str])
 def test_the_script_for_the_shell_is_there() -> None:
     # What --install-completion and --show-completion do, which look for the shell that they were started from.
     assert "_HF_PTR_COMPLETE=complete_bash" in run(_HF_PTR_COMPLETE="source_bash")
+
+
+def test_version() -> None:
+    shown = hf_ptr("--version")
+    assert (shown.returncode, shown.stdout, shown.stderr) == (0, f"hf-ptr {hf_ptr_package.__version__}\n", "")
 
 
 def test_no_color_is_obeyed() -> None:

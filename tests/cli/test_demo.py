@@ -42,5 +42,5 @@ def test_the_demo_goes_all_the_way_and_only_once(
     assert sum(path.suffix == ".safetensors" for path in made) >= len(ARMS) and any((out / "rollouts").rglob("*.*"))
     again = json.loads(run_demo(out, **sizes).read_text())
     assert again["arms"] == summary["arms"] and times() == made
-    with pytest.raises(InputError, match="holds a demo of other settings"):
+    with pytest.raises(InputError, match="contains a demo with other settings"):
         run_demo(out, **{**sizes, "rollouts": 2})

@@ -1,4 +1,4 @@
-"""The command line: one file a sub-command, and one place where errors become a line and an exit code."""
+"""Command line: one module per command; `main` turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -25,20 +25,29 @@ app = typer.Typer(
 )
 
 
+def _print_version(requested: bool) -> None:
+    if requested:
+        from hf_ptr import __version__
+
+        typer.echo(f"hf-ptr {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def before_all(
+def global_options(
     context: typer.Context,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Say nothing but what is wrong; what is written is written.")
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only. Files are still written.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Post-train robot policies on uneven demonstrations.
+    """Find bad demonstrations, and post-train robot policies on uneven ones.
 
-    Colours are left out where NO_COLOR is set, progress bars where the output is no terminal. Start with
+    Set NO_COLOR to disable colours. Progress bars are shown only in a terminal. To get started:
 
         hf-ptr doctor
 
-        hf-ptr score DATASET --fit
+        hf-ptr score DATASET
 
         hf-ptr report scores.parquet
     """
@@ -47,7 +56,7 @@ def before_all(
     if quiet or not sys.stderr.isatty():
         context.with_resource(without_bars())
     if quiet:
-        # Progress bars and all that is said go there; errors, on the other stream, stay. Closed with the context.
+        # Errors go to stderr and stay visible. The context closes the file.
         nowhere = context.with_resource(open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         context.with_resource(redirect_stdout(nowhere))
 
@@ -65,13 +74,16 @@ app.command("doctor")(doctor.doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line and exits: 0 done, 2 wrong input, 1 anything else, 130 interrupted."""
+    """Run the command line and exit: 0 success, 2 invalid input, 1 other errors, 130 interrupted.
+
+    `train` exits with 143 after SIGTERM.
+    """
     try:
         code = app(None if arguments is None else list(arguments), prog_name="hf-ptr", standalone_mode=False)
     except InputError as error:
         sys.exit(_complain(str(error), WRONG_INPUT))
     except typer.Exit as error:
-        # What Typer makes of an interrupt.
+        # Typer converts an interrupt to this exit code.
         sys.exit(_interrupted() if error.exit_code == INTERRUPTED else error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(_interrupted())
@@ -80,9 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if usage is not None:
             sys.exit(_complain(f"{usage()} Try --help.", WRONG_INPUT))
         if is_out_of_space(error):
-            sys.exit(
-                _complain(f"no space left to write ({error}); free some and start the command again", WRONG_INPUT)
-            )
+            sys.exit(_complain(f"no space left on the device ({error}); free some and rerun the command", WRONG_INPUT))
         if isinstance(error, OSError) and error.errno in UNWRITABLE:
             sys.exit(_complain(f"{error.filename} cannot be read or written ({error.strerror})", WRONG_INPUT))
         raise
@@ -91,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _interrupted() -> int:
     return _complain(
-        "interrupted; started again, train, score and demo go on where they were, the other commands begin anew",
+        "interrupted; rerun train, score or demo to resume, other commands start over",
         INTERRUPTED,
     )
 

@@ -1,4 +1,4 @@
-"""The demonstration: the whole way of the data once, small enough for two CPU cores."""
+"""The demo: record, corrupt, train, evaluate and report, small enough for two CPU cores."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ from hf_ptr.utils.atomic_files import write_json
 
 CORRUPTION = "hard"
 ARMS = ("sft", "ptr", "calibrated")
+# Order in printed tables: the recommended arm first.
+SHOWN = ("calibrated", "sft", "ptr")
 SECONDS_FILE = "seconds.json"
 SETTINGS_FILE = "settings.json"
 
@@ -47,20 +49,21 @@ def run_demo(
     workers: int = 2,
 ) -> Path:
     """
-    Records demonstrations, corrupts a copy, trains SFT, PTR as published and calibrated weights on the copy, evaluates
-    all three, and reports on the calibrated weights beside SFT.
+    Compare calibrated weights with SFT and with PTR as published on demonstrations with planted faults.
 
-    Recording, training and evaluation leave their results in `out`, and are skipped where those stand there already.
+    Demonstrations are recorded, faults are added to a copy, and the three arms are trained on the copy and evaluated.
+    The report shows the calibrated weights next to SFT. Results of recording, training and evaluation are stored in
+    `out`; a later call with the same settings skips finished stages.
 
     Returns:
-        The path of `summary.json`.
+        Path of `summary.json`.
 
     Raises:
-        InputError: outside a checkout with the recipes, or when `out` holds a demo of other settings.
+        InputError: the recipes are missing (no checkout), or `out` contains a demo with other settings.
     """
     console = Console()
     if min(episodes, rollouts, workers) < 1:
-        raise InputError(f"episodes {episodes}, rollouts {rollouts} and workers {workers} must all be at least 1")
+        raise InputError(f"episodes is {episodes}, rollouts {rollouts}, workers {workers}; each must be at least 1")
     recipes = _recipes()
     clean, hard = out / "data" / "clean", out / "data" / CORRUPTION
     runs = {arm: out / arm for arm in ARMS}
@@ -79,7 +82,7 @@ def run_demo(
     table, truth = read_dataset(hard), CorruptionTruth.load(hard)
     console.print(
         f"{len(table.lengths)} demonstrations of {len(table.tasks)} tasks in {hard}; "
-        f"{int(truth.any.sum())} of them carry a fault"
+        f"{int(truth.any.sum())} of them have a planted fault"
     )
 
     console.rule("2/4 train")
@@ -122,38 +125,39 @@ def run_demo(
 
     console.print(_shown_weights(weights))
     console.print(_shown_success(results))
-    console.print(f"{sum(_read_seconds(out).values()) / 60:.1f} minutes in all, set-up not counted. What was made:")
+    console.print(f"{sum(_read_seconds(out).values()) / 60:.1f} minutes in total, without set-up. Results:")
     for path in (*runs.values(), *written):
         console.print(f"  {path}")
     return summary
 
 
 def _weights(scores: pd.DataFrame) -> dict[str, float]:
-    """Mean weight, of the chunks that have a target, in episodes without and with a fault."""
+    """Mean weight of chunks with a target, in episodes without and with a fault."""
     valid = scores[scores.valid]
     faulty = valid.fault != ""
     return {"fault-free": float(valid.weight[~faulty].mean()), "faulty": float(valid.weight[faulty].mean())}
 
 
 def _shown_weights(weights: dict[str, dict[str, float]]) -> Table:
-    rows = [(arm, *(f"{mean:.2f}" for mean in means.values())) for arm, means in weights.items()]
+    rows = [(arm, *(f"{mean:.2f}" for mean in weights[arm].values())) for arm in SHOWN if arm in weights]
     return _table("mean weight of chunks in episodes", ("fault-free", "faulty"), rows)
 
 
 def _shown_success(results: dict[str, SuccessTable]) -> Table:
     rows = []
-    for arm, result in results.items():
-        low, high = result.overall.interval
-        rows.append((arm, f"{result.overall.rate:.1%}", f"{low:.1%} to {high:.1%}", str(result.overall.episodes)))
+    for arm in SHOWN:
+        overall = results[arm].overall
+        low, high = overall.interval
+        rows.append((arm, f"{overall.rate:.1%}", f"{low:.1%} to {high:.1%}", str(overall.episodes)))
     title = f"success on {len(DEFAULT_TASKS)} tasks, trained on {CORRUPTION}"
     return _table(title, ("success", "95 % interval", "episodes"), rows)
 
 
-def _table(title: str, figures: Sequence[str], rows: Sequence[tuple[str, ...]]) -> Table:
-    """A row an arm."""
+def _table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> Table:
+    """Table with one row per arm."""
     shown = Table("arm", title=title)
-    for figure in figures:
-        shown.add_column(figure, justify="right")
+    for column in columns:
+        shown.add_column(column, justify="right")
     for row in rows:
         shown.add_row(*row)
     return shown
@@ -162,23 +166,23 @@ def _table(title: str, figures: Sequence[str], rows: Sequence[tuple[str, ...]]) 
 def _recipes() -> Path:
     folder = Path(hf_ptr.__file__).resolve().parents[2] / "recipes" / "vla" / "metaworld_state"
     if not folder.is_dir():
-        raise InputError("the demo needs the recipes of a checkout; clone the repository and run make demo there")
+        raise InputError("the demo needs the recipes of the repository; clone it and run make demo there")
     return folder
 
 
 def _require_same_settings(out: Path, settings: dict[str, Any]) -> None:
-    """A demo's folder belongs to one demo: its stages are taken up where they stand."""
+    """Record the settings in `out`, or check that a demo to be resumed has the same ones."""
     file = out / SETTINGS_FILE
     if not file.exists():
         out.mkdir(parents=True, exist_ok=True)
         write_json(settings, file)
     elif json.loads(file.read_text()) != settings:
-        raise InputError(f"{out} holds a demo of other settings ({file}); choose another --out, or delete it")
+        raise InputError(f"{out} contains a demo with other settings ({file}); choose another --out, or delete it")
 
 
 @contextmanager
 def _timed(out: Path, stage: str, add: bool = False) -> Iterator[None]:
-    """Notes how long a stage took, over interruptions: what was done before is added."""
+    """Record the duration of a stage; with `add`, include earlier and interrupted runs of it."""
     start = time.monotonic()
     try:
         yield

@@ -1,4 +1,4 @@
-"""`hf-ptr doctor`: what is installed here, what works, and what to do about the rest."""
+"""`hf-ptr doctor`: report installed packages, working features and how to install missing ones."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ import typer
 NEEDED = ("torch", "transformers", "accelerate", "peft", "datasets", "huggingface_hub", "safetensors", "av")
 OPTIONAL = {
     "metaworld": "simulated demonstrations and rollouts: pip install 'hf-ptr[metaworld]'",
-    "PyOpenGL": "pictures from the simulator: pip install 'hf-ptr[pixels]'",
+    "PyOpenGL": "rendered images from the simulator: pip install 'hf-ptr[pixels]'",
     "hf-libero": "rollouts in LIBERO, on Linux: pip install 'hf-ptr[libero]'",
     "lerobot": "LeRobot's own tools and policies: pip install lerobot (Python 3.12 or newer)",
 }
-# What cameras of public datasets are encoded in.
+# Video codecs of public datasets.
 CODECS = ("h264", "hevc", "av1", "libdav1d", "libsvtav1")
 
 
 def doctor(
-    json_output: Annotated[bool, typer.Option("--json", help="The same as JSON, on standard output.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON to standard output.")] = False,
 ) -> None:
-    """Versions, devices, rendering, video codecs and the Hub login, with what to do where something is missing.
+    """Check versions, devices, rendering, video codecs and the Hub login.
 
-    Nothing is sent anywhere; the login is that of the token on this machine.
+    Prints how to install whatever is missing. Nothing is sent over the network: the Hub login is read from the token
+    stored on this machine.
 
     Examples:
 
@@ -36,18 +37,18 @@ def doctor(
     import json
 
     found = examine()
-    if json_output:
+    if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
         _show(found)
     missing = [name for name, version in found["packages"].items() if version is None]
     if missing:
-        typer.echo(f"missing: {', '.join(missing)}; pip install hf-ptr again", err=True)
+        typer.echo(f"missing: {', '.join(missing)}; reinstall with pip install hf-ptr", err=True)
         raise typer.Exit(1)
 
 
 def examine() -> dict[str, Any]:
-    """What the doctor says: `system packages optional devices rendering codecs hub`, each of plain values."""
+    """Collect `system packages optional devices rendering codecs hub` as plain values."""
     import av
     import torch
     from huggingface_hub import constants, get_token
@@ -105,7 +106,7 @@ def _show(found: dict[str, Any]) -> None:
 
 
 def _rendering() -> str:
-    """The back end that off-screen rendering works with, tried in a process of its own, or what is in the way."""
+    """Working rendering backend, probed in a separate process, or the error message."""
     from hf_ptr.envs.rendering import select_backend
     from hf_ptr.errors import InputError
 

@@ -1,42 +1,50 @@
-"""`hf-ptr evaluate`: success in an environment, or action error on held-out episodes."""
+"""`hf-ptr evaluate`: success rate in a simulator, or action error on held-out episodes."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 
 def evaluate(
     checkpoints: Annotated[list[Path], typer.Argument(help="Folders or Hub ids of saved policies.")],
-    env: Annotated[str | None, typer.Option(help="Environment to roll out in: metaworld, libero or robocasa.")] = None,
+    env: Annotated[str | None, typer.Option(help="Simulator for rollouts: metaworld, libero or robocasa.")] = None,
     dataset: Annotated[
         Path | None, typer.Option(help="Folder or Hub id of a LeRobotDataset to measure the action error on.")
     ] = None,
-    suite: Annotated[
-        str | None, typer.Option(help="Tasks of libero or robocasa that go together, such as libero_spatial.")
-    ] = None,
+    suite: Annotated[str | None, typer.Option(help="Suite of LIBERO or RoboCasa, such as libero_spatial.")] = None,
     tasks: Annotated[
         str | None,
-        typer.Option(help="Tasks of the environment, comma-separated.", show_default="MT10, or all of the suite"),
+        typer.Option(help="Tasks of the simulator, comma-separated.", show_default="MT10, or all of the suite"),
     ] = None,
     episodes: Annotated[
-        str | None, typer.Option(help="Rollouts per task, or held-out episode ids of the dataset, as in 16:20.")
+        str | None,
+        typer.Option(
+            help="With --env: rollouts per task. With --dataset: held-out episode ids, such as 16:20.",
+            show_default="20 rollouts, or all episodes",
+        ),
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option(help="Of a policy of a mixture: the source that it is to act for.", show_default="by its name"),
+        typer.Option(
+            help="Source of the mixture whose robot the policy controls.",
+            show_default="the source with the dataset's name",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of initial states and of the policy's noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     max_steps: Annotated[
         int | None,
-        typer.Option(help="Steps after which a rollout has failed.", show_default="300, or as the suite says"),
+        typer.Option(help="Steps after which a rollout counts as failed.", show_default="300, or the suite's limit"),
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes that roll out.")] = 2,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results here.")] = None,
+    workers: Annotated[int, typer.Option(help="Number of worker processes.")] = 2,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
 ) -> None:
-    """Success rates with 95 % Wilson intervals in an environment, or held-out action error on a dataset.
+    """Measure success rates in a simulator, or action errors on held-out episodes.
+
+    With --env, policies are rolled out, and success rates are reported with 95 % Wilson intervals. With --dataset,
+    predicted actions are compared with recorded ones.
 
     Examples:
 
@@ -54,58 +62,84 @@ def evaluate(
     from hf_ptr.hub.repos import model_folder
     from hf_ptr.utils.atomic_files import write_json
 
-    console = Console()
     if (env is None) == (dataset is None):
-        raise InputError("pass one of --env NAME and --dataset FOLDER, to say where to evaluate")
-    names = {name: model_folder(place) for name, place in checkpoint_names(checkpoints).items()}
-    if env is not None:
-        from hf_ptr.envs.registry import get_simulator
-        from hf_ptr.evaluation.rollouts import evaluate_in
-
-        simulator = get_simulator(env, suite)
+        raise InputError("pass one of --env NAME and --dataset FOLDER, to choose where to evaluate")
+    folders = {name: model_folder(path) for name, path in checkpoint_names(checkpoints).items()}
+    if dataset is not None:
+        arms, settings = _on_dataset(folders, dataset, episodes, source=source, seed=seed)
+    else:
+        assert env is not None
         number = episodes or "20"
         if not number.isdigit():
-            raise InputError(f"--episodes {number!r} is no number; in an environment it is the rollouts per task")
-        wanted = None if tasks is None else [task.strip() for task in tasks.split(",") if task.strip()]
-        arms = {}
-        for name, folder in names.items():
-            result = evaluate_in(
-                simulator, folder, wanted, int(number), seed=seed, max_steps=max_steps, workers=workers, source=source
-            )
-            console.print(result.to_rich(title=name))
-            arms[name] = result.to_dict()
-        limits = {task: max_steps or simulator.steps(task) for task in simulator.tasks(wanted)}
-        same = len(set(limits.values())) == 1
-        how = {"environment": env, "seed": seed, "max_steps": next(iter(limits.values())) if same else limits}
-        if suite is not None:
-            how["suite"] = suite
-    else:
-        from hf_ptr.evaluation.offline import compare, evaluate_dataset
-        from hf_ptr.hub.datasets import load_dataset
-        from hf_ptr.runs.data_arguments import parse_episodes
-        from hf_ptr.runs.run import trained_episodes
-
-        assert dataset is not None
-        table = load_dataset(str(dataset), parse_episodes(episodes))
-        how = {"dataset": table.source, "revision": table.revision, "episode_ids": episodes, "seed": seed}
-        for name, folder in names.items():
-            seen = sorted(set(table.episode_index.tolist()) & trained_episodes(folder, table.source))
-            if seen:
-                console.print(
-                    f"{name} was trained on {len(seen)} of these episodes, such as {seen[0]}", style="yellow"
-                )
-        errors = {name: evaluate_dataset(folder, table, seed=seed, source=source) for name, folder in names.items()}
-        for name, measured in errors.items():
-            console.print(measured.to_rich(title=name))
-        if len(errors) > 1:
-            console.print(compare(errors))
-        arms = {name: measured.to_dict() for name, measured in errors.items()}
+            raise InputError(f"--episodes {number!r} is not a number; with --env it counts rollouts per task")
+        selected = None if tasks is None else [task.strip() for task in tasks.split(",") if task.strip()]
+        arms, settings = _in_simulator(
+            folders, env, suite, selected, int(number), seed=seed, max_steps=max_steps, workers=workers, source=source
+        )
     if json_file is not None:
-        write_json({"arms": arms, "evaluation": how}, json_file)
-        console.print(f"written to {json_file}")
+        write_json({"arms": arms, "evaluation": settings}, json_file)
+        Console().print(f"written to {json_file}")
+
+
+def _in_simulator(
+    folders: dict[str, Path],
+    env: str,
+    suite: str | None,
+    tasks: list[str] | None,
+    episodes: int,
+    *,
+    seed: int,
+    max_steps: int | None,
+    workers: int,
+    source: str | None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Print success rates; returns the results by checkpoint and the settings for the JSON file."""
+    from rich.console import Console
+
+    from hf_ptr.envs.registry import get_simulator
+    from hf_ptr.evaluation.rollouts import evaluate_in
+
+    simulator = get_simulator(env, suite)
+    arms = {}
+    for name, folder in folders.items():
+        result = evaluate_in(
+            simulator, folder, tasks, episodes, seed=seed, max_steps=max_steps, workers=workers, source=source
+        )
+        Console().print(result.to_rich(title=name))
+        arms[name] = result.to_dict()
+    limits = {task: max_steps or simulator.steps(task) for task in simulator.tasks(tasks)}
+    same = len(set(limits.values())) == 1
+    settings = {"environment": env, "seed": seed, "max_steps": next(iter(limits.values())) if same else limits}
+    return arms, settings if suite is None else {**settings, "suite": suite}
+
+
+def _on_dataset(
+    folders: dict[str, Path], dataset: Path, episodes: str | None, *, source: str | None, seed: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Print action errors; returns the results by checkpoint and the settings for the JSON file."""
+    from rich.console import Console
+
+    from hf_ptr.evaluation.offline import compare, evaluate_dataset
+    from hf_ptr.hub.datasets import load_dataset
+    from hf_ptr.runs.data_arguments import parse_episodes
+    from hf_ptr.runs.run import trained_episodes
+
+    console = Console()
+    table = load_dataset(str(dataset), parse_episodes(episodes))
+    for name, folder in folders.items():
+        seen = sorted(set(table.episode_index.tolist()) & trained_episodes(folder, table.source))
+        if seen:
+            console.print(f"{name} was trained on {len(seen)} of these episodes, such as {seen[0]}", style="yellow")
+    errors = {name: evaluate_dataset(folder, table, seed=seed, source=source) for name, folder in folders.items()}
+    for name, error in errors.items():
+        console.print(error.to_rich(title=name))
+    if len(errors) > 1:
+        console.print(compare(errors))
+    settings = {"dataset": table.source, "revision": table.revision, "episode_ids": episodes, "seed": seed}
+    return {name: error.to_dict() for name, error in errors.items()}, settings
 
 
 def checkpoint_names(checkpoints: list[Path]) -> dict[str, Path]:
-    """A short name for each checkpoint: its folder's, or its path where two folders are called the same."""
+    """Short name of each checkpoint: its folder name, or its full path if folder names coincide."""
     short = [folder.name for folder in checkpoints]
     return {(folder.name if short.count(folder.name) == 1 else str(folder)): folder for folder in checkpoints}

@@ -1,4 +1,4 @@
-"""`hf-ptr record`: demonstrations from simulated environments."""
+"""`hf-ptr record`: record demonstrations in a simulator."""
 
 from __future__ import annotations
 
@@ -26,26 +26,27 @@ def record() -> None:
 
 @app.command()
 def metaworld(
-    out: Annotated[Path, typer.Option(help="The dataset's folder; must not exist, or be empty.")],
+    out: Annotated[Path, typer.Option(help="Dataset folder to write; must be missing or empty.")],
     tasks: Annotated[
-        str, typer.Option(help="Tasks of Meta-World, comma-separated, '-v3' may be left out.")
+        str, typer.Option(help="Meta-World tasks, comma-separated, with or without -v3.")
     ] = DEFAULT_TASKS,
     episodes: Annotated[int, typer.Option(help="Successful demonstrations per task.")] = 40,
-    seed: Annotated[int, typer.Option(help="Initial states are drawn from it.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     pixels: Annotated[
-        int | None, typer.Option(help="Also record a video of this width and height.", show_default="no video")
+        int | None,
+        typer.Option(help="Also record a video of this width and height.", show_default="no video"),
     ] = None,
     operators: Annotated[
-        str, typer.Option(help="Who demonstrates, in turn, comma-separated: expert, slow, hesitant, clumsy.")
+        str, typer.Option(help="Simulated operators, in turn, comma-separated: expert, slow, hesitant, clumsy.")
     ] = "expert",
-    control: Annotated[
-        str, typer.Option(help="What the robot is told: hand (4 dimensions) or joints (8 dimensions).")
-    ] = "hand",
-    workers: Annotated[int | None, typer.Option(help="Processes.", show_default="one a core")] = None,
+    control: Annotated[str, typer.Option(help="Control mode: hand (4 dimensions) or joints (8 dimensions).")] = "hand",
+    workers: Annotated[
+        int | None, typer.Option(help="Number of worker processes.", show_default="one per core")
+    ] = None,
 ) -> None:
-    """Record the scripted experts of Meta-World's tabletop tasks (39-d observations, 80 Hz).
+    """Record Meta-World's scripted experts (39-dimensional observations, 80 Hz).
 
-    The same options give the same files, however many workers there are.
+    The same options produce the same files for any number of workers.
 
     Examples:
 
@@ -61,11 +62,21 @@ def metaworld(
 
     from hf_ptr.envs.recording import record_metaworld
 
-    names, people = ([name.strip() for name in text.split(",") if name.strip()] for text in (tasks, operators))
     folder = record_metaworld(
-        names, episodes, out, seed=seed, pixels=pixels, workers=workers, operators=people, control=control
+        _names(tasks),
+        episodes,
+        out,
+        seed=seed,
+        pixels=pixels,
+        workers=workers,
+        operators=_names(operators),
+        control=control,
     )
     info = json.loads((folder / "meta" / "info.json").read_text(encoding="utf-8"))
     typer.echo(
         f"{folder}: {info['total_episodes']} episodes, {info['total_frames']} frames, {info['total_tasks']} tasks"
     )
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
