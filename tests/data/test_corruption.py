@@ -227,7 +227,7 @@ def test_a_frozen_camera_shows_one_frame_for_a_share_of_the_episode(severity: fl
 
 
 def test_a_frozen_camera_is_not_written_without_its_pictures(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no pictures"):
+    with pytest.raises(InputError, match="has no images"):
         write_corrupted(*corrupt(with_clips(demonstrations()), "frozen-camera", 1), tmp_path / "copy")
     assert list(tmp_path.iterdir()) == []
 
@@ -318,11 +318,11 @@ def test_a_written_copy_holds_its_truth(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("episodes", "tasks", "recipe", "seed", "message"),
     [
-        (20, 2, "hrad", 0, r"no corruption recipe 'hrad'; there are: clean, .* Did you mean 'hard'\?"),
+        (20, 2, "hrad", 0, r"unknown corruption recipe 'hrad'; known: clean, .* Did you mean 'hard'\?"),
         (20, 2, "hard", -1, "seed is -1; it must not be negative"),
-        (20, 1, "ln", 0, "has no task but that of episode .*; exchanging instructions needs another"),
-        (20, 1, "hard", 0, "exchanging instructions needs another"),
-        (20, 1, "wrong-goal", 0, "names no dimension of an observation goal"),
+        (20, 1, "ln", 0, "has no task other than that of episode .*; swapping instructions needs a second task"),
+        (20, 1, "hard", 0, "swapping instructions needs a second task"),
+        (20, 1, "wrong-goal", 0, "has no observation dimension named goal"),
     ],
 )
 def test_wrong_input_is_one_line(episodes: int, tasks: int, recipe: str, seed: int, message: str) -> None:
@@ -343,7 +343,7 @@ def test_a_dataset_without_actions_cannot_be_corrupted() -> None:
     ["{", "[]", "{}", json.dumps({"recipe": "ani", "seed": 0, "episode_index": [0, 1], "faults": {"noise": [True]}})],
 )
 def test_a_damaged_truth_is_one_line(tmp_path: Path, content: Any) -> None:
-    with pytest.raises(InputError, match=r"holds no meta/corruption\.json"):
+    with pytest.raises(InputError, match=r"has no meta/corruption\.json"):
         CorruptionTruth.load(tmp_path)
     (tmp_path / "meta").mkdir()
     (tmp_path / "meta/corruption.json").write_text(content)

@@ -323,10 +323,13 @@ def test_a_table_whose_parts_do_not_fit_is_refused() -> None:
     good = coded_table([4, 5])
     parts = {field: getattr(good, field) for field in good.__dataclass_fields__}
     for change, message in (
-        ({"lengths": np.array([4, 4])}, "do not tile its 9 frames"),
-        ({"starts": np.array([0, 5])}, "do not tile its 9 frames"),
-        ({"frame_id": np.arange(8)}, "do not tile its 9 frames"),
-        ({"columns": {"action": np.zeros((8, 2))}}, r"feature 'action' of 'coded' has shape \(8, 2\), not \(9, d\)"),
+        ({"lengths": np.array([4, 4])}, "do not cover its 9 frames"),
+        ({"starts": np.array([0, 5])}, "do not cover its 9 frames"),
+        ({"frame_id": np.arange(8)}, "do not cover its 9 frames"),
+        (
+            {"columns": {"action": np.zeros((8, 2))}},
+            r"'action' of 'coded' has shape \(8, 2\), expected \(9, d\)",
+        ),
         ({"columns": {}, "task_index": np.zeros(0, np.int64)}, "has no frames"),
     ):
         with pytest.raises(InputError, match=message):

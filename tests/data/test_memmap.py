@@ -95,12 +95,12 @@ def test_no_room_is_found_out_before_anything_is_put_there(tmp_path: Path) -> No
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
     try:
-        with pytest.raises(InputError, match=r"cannot take the 4 MB that lie there while they are used: .*too large"):
+        with pytest.raises(InputError, match=r"cannot hold a temporary file of 4 MB: .*too large"):
             memory_mapped_array((1 << 20,), np.float32, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, ignored)
-    with pytest.raises(InputError, match="cannot take the 12 bytes"):
+    with pytest.raises(InputError, match="cannot hold a temporary file of 12 bytes"):
         memory_mapped_array((3,), np.float32, tmp_path / "not there")
 
 

@@ -316,14 +316,14 @@ def test_displacements_lead_as_far_at_any_rate(fps: float) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("data", "source 2 is 'data'; write a mapping"),
-        ({"dataset": "x"}, "source 2 names no embodiment; add 'embodiment"),
+        ("data", "source 2 is 'data'; it must be a mapping"),
+        ({"dataset": "x"}, "source 2 has no embodiment; add 'embodiment"),
         ({"dataset": "x", "embodiment": "fr3", "wieght": 2}, r"unknown key 'wieght'\. Did you mean 'weight'\?"),
         ({"dataset": "x", "embodiment": "fr3", "weight": 0}, "weight is 0; it must be positive"),
         ({"dataset": "x", "embodiment": "fr3", "weight": "much"}, "weight is 'much', not a number"),
         ({"dataset": "x", "embodiment": "fr3", "statistics": "mine"}, "must be one of own, joint"),
         ({"dataset": "x", "embodiment": "fr3", "actions": "speeds"}, "must be one of positions, displacements"),
-        ({"dataset": "x", "embodiment": "fr3", "features": ["a"]}, "write a mapping of names"),
+        ({"dataset": "x", "embodiment": "fr3", "features": ["a"]}, "it must map names"),
     ],
 )
 def test_a_wrong_source_is_one_line(content: Any, message: str) -> None:
@@ -333,12 +333,12 @@ def test_a_wrong_source_is_one_line(content: Any, message: str) -> None:
 
 
 def test_wrong_mixtures_are_one_line() -> None:
-    with pytest.raises(InputError, match="has 4 dimensions, the state of fr3 13; choose another embodiment"):
+    with pytest.raises(InputError, match="has 4 dimensions, but the state of fr3 has 13; choose another embodiment"):
         source_of(table_of([9], 4, "sawyer"), FR3)
     with pytest.raises(InputError, match="no embodiment 'fr4'"):
         source_of(table_of([9], 4, "sawyer"), "fr4")
     one = source_of(table_of([9], 4, "sawyer"), SAWYER)
-    with pytest.raises(InputError, match="two sources are called 'sawyer'"):
+    with pytest.raises(InputError, match="two sources are named 'sawyer'"):
         MixtureDataset([one, one], chunk_size=4)
     with pytest.raises(InputError, match="needs at least one source"):
         MixtureDataset([])
@@ -418,7 +418,7 @@ def test_faults_are_put_into_the_source_that_asks_for_them() -> None:
     raw = [source.robot.separate(_packed(source, "action")).numpy() for source in (clean, faulty)]
     differs = np.abs(raw[0] - raw[1]).max(axis=1) > 1e-3
     assert not differs[~changed].any() and differs[changed].mean() > 0.9
-    with pytest.raises(InputError, match=r"no corruption recipe 'foreing'.*Did you mean 'foreign'"):
+    with pytest.raises(InputError, match=r"unknown corruption recipe 'foreing'.*Did you mean 'foreign'"):
         source_of(table, SAWYER, corruption="foreing")
 
 
@@ -476,12 +476,12 @@ def test_a_robot_is_known_again_from_the_folder_of_a_run(tmp_path: Path) -> None
     assert robot_of(tmp_path, None, ("nothing", "fr3")).name == "fr3"  # type: ignore[union-attr]
     assert robot_of(tmp_path / "checkpoint-5" / "x", None) is None
     for name, message in (
-        (None, "name one with --source: s, fr3"),
+        (None, "choose one with --source: s, fr3"),
         ("fr4", "has no source 'fr4'. Did you mean 'fr3'"),
     ):
         with pytest.raises(InputError, match=message):
             robot_of(tmp_path, name)
-    with pytest.raises(InputError, match="is no run of a mixture, and has no source 's'; leave --source out"):
+    with pytest.raises(InputError, match="was not trained on a mixture and has no source 's'; remove --source"):
         robot_of(tmp_path / "checkpoint-5" / "x", "s")
     good = json.loads((tmp_path / "mixture.json").read_text())
     spoilt = (
@@ -503,5 +503,5 @@ def test_units_that_a_policy_knows_are_kept_for_the_very_robot_only(tmp_path: Pa
     raw = kept.robot.separate(_packed(kept, "action"))
     np.testing.assert_allclose(raw, table.columns["action"], rtol=1e-4, atol=1e-4)
     (tmp_path / "other.yaml").write_text("state: [right_hand, right_arm]\naction: [right_hand, right_arm]\n")
-    with pytest.raises(InputError, match="source arm: the policy knows it as a fr3; give another name"):
+    with pytest.raises(InputError, match="source arm: the policy knows it as a fr3; choose another name"):
         make_source(dataclasses.replace(spec, embodiment=str(tmp_path / "other.yaml")), table, "arm", known=known)

@@ -129,7 +129,7 @@ def trained(
     }
     trainer = make(dataset, folder, **settings)
     if case == WEIGHTS:
-        trainer.train_dataset = trainer.train_dataset.weighted(uneven(trainer.train_dataset.table.num_frames))
+        trainer.train_dataset = trainer.train_dataset.with_weights(uneven(trainer.train_dataset.table.num_frames))
     keep = Keep()
     trainer.add_callback(keep)
     with alike():

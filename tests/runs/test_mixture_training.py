@@ -158,7 +158,7 @@ def test_each_source_gets_calibrated_weights_of_its_own(tmp_path: Path, monkeypa
         pd.testing.assert_frame_equal(pd.read_parquet(made / file), offline)
         assert (made / "checkpoint-2" / file).read_bytes() == (made / file).read_bytes()
         weights.append(offline.weight.to_numpy())
-    assert np.array_equal(mixture.weighted(np.concatenate(weights)).weights.numpy(), np.concatenate(weights))
+    assert np.array_equal(mixture.with_weights(np.concatenate(weights)).weights.numpy(), np.concatenate(weights))
     assert mixture.weights is None
     given = [source | {"weights": str(made / file)} for source, file in zip(listed, files, strict=True)]
     plain = {"alpha": 0.0, **settings}
@@ -344,7 +344,7 @@ def test_a_mixtures_policy_is_evaluated_for_each_robot(generalist: Path, sources
         state = table.feature("observation.state")[:2]
         action = policy.select_action(**processor([table.tasks[0]] * 2, state, state))
         assert action.shape == (2, width) and bool(torch.isfinite(action).all())
-    with pytest.raises(InputError, match="acts for several robots; name one with --source: g1, arm"):
+    with pytest.raises(InputError, match="was trained for several robots; choose one with --source: g1, arm"):
         evaluate_dataset(generalist, read_dataset(folders[1]))
     with pytest.raises(InputError, match="was trained with 26; use data of the same robot"):
         evaluate_dataset(generalist, read_dataset(folders[1]), source="g1")
@@ -445,7 +445,7 @@ def test_slots_that_a_robot_does_not_have_are_never_read(generalist: Path) -> No
     ("change", "message"),
     [
         ({"eval_episodes": "0"}, r"episodes \[0\] are in episodes and in eval_episodes"),
-        ({"corruption": "anni"}, "no corruption recipe 'anni'"),
+        ({"corruption": "anni"}, "unknown corruption recipe 'anni'"),
         ({"weights": "nothing.parquet"}, "score file nothing.parquet does not exist"),
         ({"embodiment": "fr3"}, "has 26 dimensions, the state of fr3 13; choose another embodiment"),
         ({"episodes": "9"}, "has no episode 9"),

@@ -331,7 +331,7 @@ def test_the_chunk_that_is_no_number_is_named_and_nothing_bad_is_saved(
     trainer = make(metaworld_dataset, tmp_path, **{**RUN, "max_steps": 40, "logging_steps": 5, **SFT})
     dataset = trainer.train_dataset
     if what == "weight":
-        trainer.train_dataset = dataset = dataset.weighted(torch.ones(len(dataset)).numpy())
+        trainer.train_dataset = dataset = dataset.with_weights(torch.ones(len(dataset)).numpy())
         dataset.weights[200] = torch.nan
     else:
         dataset.action[200] = torch.inf

@@ -231,7 +231,7 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         """The instructions that `task_index` refers to."""
         return self.table.tasks
 
-    def weighted(self, weights: np.ndarray) -> ChunkDataset:
+    def with_weights(self, weights: np.ndarray) -> ChunkDataset:
         """The same chunks with other weights `(F,)`; all tensors but the weights are shared."""
         other = copy.copy(self)
         other.weights = _weights_of(self.table, weights)

@@ -1,4 +1,4 @@
-"""The table of episodes that everything else in `hf_ptr.data` reads, writes, cuts and corrupts."""
+"""The in-memory table of episodes that all of `hf_ptr.data` operates on."""
 
 from __future__ import annotations
 
@@ -20,33 +20,39 @@ from hf_ptr.errors import InputError, nearest
 class EpisodeTable:
     """The numeric columns of a robot dataset, episode after episode.
 
-    `F` frames, `E` episodes. Rows of one episode are adjacent and in the order of time; episodes follow each
-    other without gaps, so `starts` is the running sum of `lengths`.
+    With `F` frames and `E` episodes. Rows of an episode are adjacent and in temporal order. Episodes follow each other
+    without gaps, so `starts` is the exclusive cumulative sum of `lengths`.
+
+    ```python
+    table = read_dataset("demos")
+    actions = table.columns["action"][table.starts[0] : table.starts[0] + table.lengths[0]]  # of the first episode
+    ```
 
     Attributes:
         columns: every numeric vector feature by its LeRobot name, each `(F, d)` float32 in raw units. A feature of
             shape `[1]` is `(F, 1)`.
         task_index: `(F,)` int64, index into `tasks`.
-        tasks: the instructions, in natural language.
+        tasks: the instructions in natural language.
         starts: `(E,)` int64, first row of each episode.
-        lengths: `(E,)` int64, frames of each episode, all at least 1.
-        episode_index: `(E,)` int64, the episodes' ids in the dataset's files.
-        frame_id: `(F,)` int64, each frame's row in the whole dataset as stored in the files' `index` column. It
-            survives `select`, so that score files refer to frames of the dataset and not of a selection.
+        lengths: `(E,)` int64, number of frames of each episode, at least 1.
+        episode_index: `(E,)` int64, ids of the episodes in the dataset.
+        frame_id: `(F,)` int64, each frame's global index in the dataset, from the files' column `index`. It does not
+            change in `select`, so score files refer to frames of the dataset and not of a selection.
         fps: frames per second.
-        robot_type: the robot's name in the dataset, if it has one.
-        source: the dataset's name.
-        features: the features as in `meta/info.json`, images and videos included.
-        videos: by camera and episode id, where an episode's pictures lie, in a video or in the tables.
-        video_frame: `(F,)` int64, each row's frame within its episode's videos; left out, the row's frame within its
-            episode. It goes with the row, as `frame_id` does.
-        video_fps: frames per second of the videos; left out, `fps`.
-        revision: the commit of the dataset on the Hub, where it comes from there.
-        observed_id: `(F,)` int64, the `frame_id` of the recording that each row shows; left out, its own. Rows that
-            show one recorded frame again, as at a higher frame rate, have a `frame_id` each and this in common.
+        robot_type: the robot's name in the dataset, or None.
+        source: name of the dataset.
+        features: the features as in `meta/info.json`, including images and videos.
+        videos: location of each episode's images, in a video or in the tables, by camera and episode id.
+        video_frame: `(F,)` int64, each row's frame number in its episode's videos; by default `frame_index`. It stays
+            with its row, like `frame_id`.
+        video_fps: frames per second of the videos; by default `fps`.
+        revision: commit of the dataset on the Hub, or None.
+        observed_id: `(F,)` int64, the `frame_id` of the recorded frame that each row shows; by default its own. Rows
+            that repeat a recorded frame, for example at a higher frame rate, have different `frame_id` but equal
+            `observed_id`.
 
     Raises:
-        InputError: the arrays do not fit together.
+        InputError: the arrays are inconsistent.
     """
 
     columns: dict[str, np.ndarray]
@@ -69,17 +75,19 @@ class EpisodeTable:
     def __post_init__(self) -> None:
         frames, episodes = len(self.task_index), len(self.lengths)
         if episodes == 0 or frames == 0:
-            raise InputError(f"dataset {self.source!r} has no frames; nothing can be learned from it")
+            raise InputError(f"dataset {self.source!r} has no frames; record some episodes first")
         for name, column in self.columns.items():
             if column.ndim != 2 or len(column) != frames:
-                raise InputError(f"feature {name!r} of {self.source!r} has shape {column.shape}, not ({frames}, d)")
+                raise InputError(
+                    f"feature {name!r} of {self.source!r} has shape {column.shape}, expected ({frames}, d)"
+                )
         per_frame = len(self.frame_id) == frames
         per_episode = len(self.starts) == len(self.episode_index) == episodes
         expected = np.concatenate(([0], np.cumsum(self.lengths)))
         packed = per_episode and np.array_equal(self.starts, expected[:-1]) and int(expected[-1]) == frames
         if not (per_frame and packed and bool((np.asarray(self.lengths) > 0).all())):
             raise InputError(
-                f"episodes of {self.source!r} do not tile its {frames} frames: lengths sum to {expected[-1]}"
+                f"episodes of {self.source!r} do not cover its {frames} frames: lengths sum to {expected[-1]}"
             )
         if not len(self.video_frame):
             object.__setattr__(self, "video_frame", self.frame_index)
@@ -90,22 +98,22 @@ class EpisodeTable:
 
     @property
     def num_frames(self) -> int:
-        """`F`."""
+        """Number of frames, `F`."""
         return len(self.task_index)
 
     @property
     def num_episodes(self) -> int:
-        """`E`."""
+        """Number of episodes, `E`."""
         return len(self.lengths)
 
     @property
     def episode_of_row(self) -> np.ndarray:
-        """`(F,)` int64: position (not id) of the episode that each row belongs to."""
+        """`(F,)` int64: position (not id) of each row's episode."""
         return np.repeat(np.arange(self.num_episodes), self.lengths)
 
     @property
     def frame_index(self) -> np.ndarray:
-        """`(F,)` int64: each row's frame within its episode, from 0."""
+        """`(F,)` int64: each row's frame number in its episode, from 0."""
         index = np.arange(self.num_frames)
         index -= np.repeat(self.starts, self.lengths)
         return index
@@ -113,9 +121,9 @@ class EpisodeTable:
     def feature(self, name: str) -> np.ndarray:
         """The column of a feature, `(F, d)`.
 
-        `"NAME@-K"` is feature NAME as it was K frames before, so that a policy can read how fast things move; in the
-        first K frames of an episode it is that of its first frame. Only observations: an action's past would be the
-        very action to predict there.
+        `"NAME@-K"` is feature NAME from K frames earlier, which lets a policy infer velocities; in the first K frames
+        of an episode it is the value of the first frame. This works for observations only: past actions in the first
+        frames would be the action to predict.
 
         Raises:
             InputError: the table has no such numeric feature; the nearest name is suggested.
@@ -133,15 +141,15 @@ class EpisodeTable:
         return self.columns[name]
 
     def require_finite(self, names: Sequence[str]) -> None:
-        """Check that features hold neither NaN nor infinity.
+        """Check that features contain neither NaN nor infinity.
 
         Raises:
-            InputError: names the feature, the episode's id and the frame within it of the first bad value.
+            InputError: with the feature, episode id and frame of the first such value.
         """
         for name in names:
             column = self.feature(name)
-            # A sum costs no memory and is finite for nearly all good data; only when it is not (a bad value, or an
-            # overflow) is the mask built that finds the place.
+            # A sum needs no memory and is finite for nearly all valid data. The mask that locates a bad value is built
+            # only if the sum is not finite (a bad value, or an overflow).
             with np.errstate(invalid="ignore"):
                 total = sum(block.sum(dtype=np.float64) for block in row_blocks(column))
             if np.isfinite(total):
@@ -157,31 +165,33 @@ class EpisodeTable:
                 )
 
     def select(self, episodes: Sequence[int]) -> EpisodeTable:
-        """The table of some episodes, by id, in the order given, rows packed again.
+        """The table of the given episodes, by id, in the given order.
 
         Raises:
-            InputError: an id that the table does not have, an id given twice, or no id at all.
+            InputError: an id is unknown or repeated, or no id is given.
         """
         wanted = np.asarray(list(episodes), dtype=np.int64)
         if len(wanted) == 0:
-            raise InputError(f"no episodes were selected from {self.source!r}; name at least one")
+            raise InputError(f"no episodes were selected from {self.source!r}; select at least one")
         order = np.argsort(self.episode_index, kind="stable")
         found = np.searchsorted(self.episode_index, wanted, sorter=order)
         positions = order[np.minimum(found, self.num_episodes - 1)]
         unknown = wanted[self.episode_index[positions] != wanted]
         if len(unknown):
             low, high = self.episode_index.min(), self.episode_index.max()
-            raise InputError(f"dataset {self.source!r} has no episode {unknown[0]}; its episodes lie in {low}..{high}")
+            raise InputError(
+                f"dataset {self.source!r} has no episode {unknown[0]}; its episode ids are in {low}..{high}"
+            )
         if len(np.unique(wanted)) != len(wanted):
             repeated = wanted[np.argmax((wanted[:, None] == wanted[None, :]).sum(axis=1) > 1)]
-            raise InputError(f"episode {repeated} of {self.source!r} is selected twice; name each episode once")
+            raise InputError(f"episode {repeated} of {self.source!r} is selected twice; list each episode once")
         lengths = self.lengths[positions]
         return self.take_rows(_ranges(self.starts[positions], lengths), lengths, self.episode_index[positions])
 
     def take_rows(self, rows: np.ndarray, lengths: np.ndarray, episode_index: np.ndarray) -> EpisodeTable:
-        """The table made of `rows` (indices into this one), tiled by episodes of the given lengths and ids.
+        """The table of the given rows (indices into this table), divided into episodes of the given lengths and ids.
 
-        Columns are copied, never shared.
+        Columns are copied.
         """
         lengths = np.asarray(lengths, dtype=np.int64)
         return dataclasses.replace(
@@ -215,6 +225,6 @@ def data_digest(table: EpisodeTable) -> str:
 
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """`start, start + 1, …, start + length - 1` of every pair, joined: `(sum(lengths),)`."""
+    """`start, start + 1, …, start + length - 1` for every pair, concatenated: `(sum(lengths),)`."""
     offsets = np.cumsum(lengths) - lengths
     return np.arange(int(lengths.sum())) + np.repeat(starts - offsets, lengths)

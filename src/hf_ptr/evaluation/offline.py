@@ -100,7 +100,7 @@ def evaluate_dataset(
     policy, processor, robot = load_for_robot(str(checkpoint), source, (table.source, Path(table.source).name))
     config = policy.config
     if robot is not None:
-        table = robot.at_its_rate(table, config.action_feature)
+        table = robot.resample(table, config.action_feature)
     require_fits(config, table, str(checkpoint))
     pull_videos(table, config.cameras)
     comparable = config.state_dim == config.action_dim

@@ -71,7 +71,7 @@ def calibrated_chunks(
         weight = weight if fitted is None else fitted
     if ranks.count > 1:
         weight = broadcast(weight.float().to(accelerator.device)).cpu()
-    return chunks.weighted(weight.numpy())
+    return chunks.with_weights(weight.numpy())
 
 
 def parts_to_fit(chunks: Chunks) -> dict[str, ChunkDataset]:

@@ -1,1 +1,1 @@
-"""Several datasets trained on together."""
+"""Training on several datasets, possibly of different robots."""

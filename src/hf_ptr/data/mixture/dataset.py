@@ -1,4 +1,4 @@
-"""Datasets of several robots as one dataset of chunks, in the unified action space (PTR Sec. 11)."""
+"""Datasets of several robots combined into one dataset of chunks, in the unified action space (PTR Sec. 11)."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ from hf_ptr.data.statistics import CONSTANT_BELOW
 from hf_ptr.embodiment import UnifiedActionSpace
 from hf_ptr.errors import InputError
 
-# Ids of a source's frames and episodes are shifted by its number times this, beyond those of any dataset.
+# Frame and episode ids of a source are shifted by its number times this stride, which exceeds the ids of any dataset.
 SOURCE_STRIDE = 2**42
 
 
 class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
     """
-    The chunks of several sources, one source's after another's, as [`ChunkDataset`] gives them, and:
+    The chunks of several sources, concatenated. Items are those of [`ChunkDataset`] with these changes:
 
     | key | shape | |
     |---|---|---|
-    | `actions` | `(L, 200)` | unified, zeros in slots that the robot does not have |
+    | `actions` | `(L, 200)` | unified, zeros in slots without a dimension of the robot |
     | `action_dim_mask` | `(200,)` bool | the slots of its action |
     | `state` | `(200,)` | unified |
     | `state_dim_mask` | `(200,)` bool | the slots of its state |
     | `source_index` | int64 | into `source_names` |
-    | `weight` | float32 | only where a source brings weights; 1 for those of the others |
+    | `weight` | float32 | only if a source has weights; 1 for the other sources |
 
-    `observation` is what the cameras saw, or vectors that mean the same for every robot, or the unified state.
-    `index`, `target_index`, `previous_index` and `episode_index` are shifted so that those of two sources are never
-    the same; `task_index` counts `tasks`, which are those of all sources.
+    `observation` contains camera images, vectors with the same meaning for every robot, or the unified state. `index`,
+    `target_index`, `previous_index` and `episode_index` are shifted to be unique over all sources; `task_index` refers
+    to `tasks`, the instructions of all sources.
 
-    [`SegmentBatches`] draws an epoch of `len(self)` chunks, of each source as many as its weight says: of a source
-    that is too small all of it more than once, of one that is too large another part in every epoch.
+    [`SegmentBatches`] draws an epoch of `len(self)` chunks, with each source's share given by its weight. A source
+    that is too small is repeated; of a source that is too large, every epoch uses a different part.
 
     Args:
-        sources: at least one, with different names.
+        sources: at least one source; names must differ.
         chunk_size, segment_chunks, chunk_stride: as for [`ChunkDataset`].
-        target_offset: `Δ` of the sources that do not say another.
-        observation_features: cameras, or vectors of the same widths, that every source has; the state by default.
-        state_feature, action_feature: under the mixture's names.
-        image_size: of the pictures.
-        tasks: instructions that `task_index` is to count; those of all sources by default.
+        target_offset: `Δ` of sources without their own.
+        observation_features: cameras, or vectors of equal widths, available in every source; the state by default.
+        state_feature, action_feature: features under the mixture's names.
+        image_size: height and width to which images are scaled.
+        tasks: instructions that `task_index` refers to; those of all sources by default.
 
     Raises:
-        InputError: as [`ChunkDataset`], two sources have the same name, or what they observe differs in its width.
+        InputError: as for [`ChunkDataset`], or two sources have equal names or observations of different widths.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
         self.source_names = tuple(source.name for source in sources)
         repeated = [name for name in self.source_names if self.source_names.count(name) > 1]
         if repeated:
-            raise InputError(f"two sources are called {repeated[0]!r}; give one another name")
+            raise InputError(f"two sources are named {repeated[0]!r}; rename one")
         self.observation_features = tuple(observation_features) or (state_feature,)
         self._observes_state = observes_state(self.observation_features, state_feature)
         self.parts = [
@@ -99,11 +99,11 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
         self.chunk_size = chunk_size
         self.segment_chunks = segment_chunks
         self.chunk_stride = chunk_stride
-        # What one who scores a single dataset with the policy begins with.
+        # Default for scoring a single dataset with the policy.
         self.target_offset = self.parts[0].target_offset
         self.tasks = tuple(tasks or dict.fromkeys(task for source in sources for task in source.table.tasks))
-        place = {task: number for number, task in enumerate(self.tasks)}
-        self._task_places = [torch.tensor([place[task] for task in source.table.tasks]) for source in sources]
+        number_of = {task: number for number, task in enumerate(self.tasks)}
+        self._task_numbers = [torch.tensor([number_of[task] for task in source.table.tasks]) for source in sources]
         ends = np.cumsum([len(part) for part in self.parts])
         self._starts = torch.tensor([0, *ends[:-1].tolist()])
         self._space = UnifiedActionSpace()
@@ -114,17 +114,17 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
 
-    def weighted(self, weights: np.ndarray) -> MixtureDataset:
-        """The same chunks, sharing their memory, each counting as much as `weights (chunks,)` say."""
+    def with_weights(self, weights: np.ndarray) -> MixtureDataset:
+        """The same chunks with other weights `(chunks,)`; all tensors but the weights are shared."""
         other = copy.copy(self)
         own = np.split(weights, np.cumsum([len(part) for part in self.parts])[:-1])
-        other.parts = [part.weighted(mine) for part, mine in zip(self.parts, own, strict=True)]
+        other.parts = [part.with_weights(mine) for part, mine in zip(self.parts, own, strict=True)]
         other._weighted = True
         return other
 
     @property
     def weights(self) -> torch.Tensor | None:
-        """`(chunks,)`, how much each counts; None where all count alike."""
+        """`(chunks,)`, weight of each chunk; None if no source has weights."""
         if not self._weighted:
             return None
         return torch.cat([torch.ones(len(part)) if part.weights is None else part.weights for part in self.parts])
@@ -137,7 +137,7 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
 
     @property
     def epoch_chunks(self) -> list[int]:
-        """How many chunks of each source an epoch has; together `len(self)`."""
+        """Number of chunks of each source in an epoch; they sum to `len(self)`."""
         exact = self.shares * len(self)
         counts = np.floor(exact).astype(np.int64)
         rest = np.argsort(counts - exact, kind="stable")[: len(self) - int(counts.sum())]
@@ -149,7 +149,7 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
         First row and number of chunks of the segments of an epoch, each `(segments,)` int64.
 
         Args:
-            generator: of the draw; without one every segment once, source after source.
+            generator: random generator of the draw; without one, every segment once, source by source.
         """
         drawn = []
         for part, offset, wanted in zip(self.parts, self._starts.tolist(), self.epoch_chunks, strict=True):
@@ -159,7 +159,7 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
                 order = torch.cat(passes) if passes else torch.empty(0, dtype=torch.int64)
                 starts, counts = starts[order], counts[order]
                 before = torch.cumsum(counts, dim=0) - counts
-                # The last segment is cut, so that an epoch is always as long.
+                # The last segment is cut, so that all epochs have equal length.
                 counts = torch.minimum(counts, wanted - before).clamp(min=0)
                 starts, counts = starts[counts > 0], counts[counts > 0]
             drawn.append((starts + offset, counts))
@@ -191,19 +191,19 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
         number = torch.searchsorted(self._starts, rows, right=True) - 1
         batch: Batch = {}
         for source in torch.unique(number).tolist():
-            places = torch.nonzero(number == source).squeeze(1)
-            part = self._part(source, (rows[places] - self._starts[source]).tolist())
+            positions = torch.nonzero(number == source).squeeze(1)
+            part = self._part(source, (rows[positions] - self._starts[source]).tolist())
             for key, value in part.items():
                 if key not in batch:
                     batch[key] = value.new_zeros((len(rows), *value.shape[1:]))
-                batch[key][places] = value
+                batch[key][positions] = value
         batch["source_index"] = number
         for kind, masks in self._masks.items():
             batch[f"{kind}_dim_mask"] = masks[number]
         return batch
 
     def _part(self, number: int, rows: list[int]) -> Batch:
-        """The batch of one source's chunks, in what all sources have in common."""
+        """The batch of one source's chunks in the common format."""
         batch = self.parts[number].batch(rows)
         robot = self.sources[number].robot.embodiment
         batch["actions"] = self._space.unify(batch["actions"], robot, "action")
@@ -213,7 +213,7 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
                 batch[key] = self._space.unify(batch[key], robot, "state")
         if self._weighted:
             batch.setdefault("weight", torch.ones(len(rows)))
-        batch["task_index"] = self._task_places[number][batch["task_index"]]
+        batch["task_index"] = self._task_numbers[number][batch["task_index"]]
         shift = number * SOURCE_STRIDE
         batch["episode_index"] = batch["episode_index"] + shift
         for key in ("index", "target_index", "previous_index"):
@@ -222,14 +222,14 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
 
     def normalization(self, kind: str) -> dict[str, np.ndarray]:
         """
-        Mean and standard deviation of each slot over the sources that fill it, weighted by their shares.
+        Mean and standard deviation of each slot over the sources that use it, weighted by their shares.
 
         Args:
-            kind: `"state"`, `"action"` or, of vectors, `"observation"`.
+            kind: `"state"`, `"action"`, or `"observation"` if this is a vector.
 
         Returns:
-            `mean` and `std`, each `(200,)` float32, 0 and 1 in slots that no source fills; `(do,)` of an observation
-            that is not the state.
+            `mean` and `std`, each `(200,)` float32, with 0 and 1 in unused slots; each `(do,)` for an observation
+            other than the state.
         """
         if kind == "observation" and self._observes_state:
             kind = "state"
@@ -247,16 +247,16 @@ class MixtureDataset(Dataset[dict[str, torch.Tensor]]):
         return {"mean": mean.astype(np.float32), "std": std.astype(np.float32)}
 
     def to_dict(self) -> list[dict[str, Any]]:
-        """What is needed to act with a policy of the mixture, of each source, as JSON holds it."""
+        """The content of `mixture.json`: all that is needed to run a policy of the mixture, for each source."""
         return [source.to_dict() for source in self.sources]
 
 
-# What a run trains on: a dataset of chunks, or several.
+# A training set: one dataset of chunks, or several.
 Chunks = ChunkDataset | MixtureDataset
 
 
 def _require_same_widths(sources: Sequence[Source], names: Sequence[str]) -> None:
-    """A vector that means the same for every robot has as many dimensions for each."""
+    """Check that observation vectors, which have the same meaning for every robot, have the same widths."""
     first = sources[0]
     for source in sources[1:]:
         for name in names:
@@ -264,5 +264,5 @@ def _require_same_widths(sources: Sequence[Source], names: Sequence[str]) -> Non
             if len(set(widths)) > 1:
                 raise InputError(
                     f"{name!r} has {widths[0]} dimensions in source {first.name} and {widths[1]} in {source.name}; "
-                    "only what means the same for every robot can be observed by all"
+                    "an observation must have the same meaning for every robot"
                 )

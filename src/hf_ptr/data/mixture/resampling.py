@@ -1,4 +1,4 @@
-"""Episodes at another frame rate."""
+"""Resampling of episodes to another frame rate."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.fault_kinds import INSERTED
+from hf_ptr.data.faults import FIRST_INSERTED_ID
 from hf_ptr.errors import InputError
 
-KINDS = ("positions", "displacements")
+ACTION_KINDS = ("positions", "displacements")
 
 
 def resampled(
@@ -22,28 +22,27 @@ def resampled(
     summed: np.ndarray | None = None,
 ) -> EpisodeTable:
     """
-    The table as if it had been recorded with `fps` frames per second.
+    The table resampled to `fps` frames per second.
 
-    Frame `k` of an episode is the recorded frame nearest to the time `k / fps`; nothing is interpolated, so every
-    observation is one that was made. A frame that comes twice has a new `frame_id` the second time, and keeps its
-    `observed_id`.
+    Frame `k` of an episode is the recorded frame nearest to the time `k / fps`. Observations are not interpolated, so
+    each one was really recorded. A repeated frame gets a new `frame_id` and keeps its `observed_id`.
 
     Args:
         table: the episodes.
         fps: frames per second.
-        actions: `"positions"` are taken as they are at their frame; `"displacements"` are summed over the time to the
-            next frame, so that they lead as far.
+        actions: `"positions"` are taken at their frame; `"displacements"` are summed over the time until the next
+            frame, so that the total displacement is preserved.
         action_feature: the action.
-        summed: `(da,)` bool, which of the displacements add up; an effort or a grip does not, and is taken as it is at
-            its frame. All of them by default.
+        summed: `(da,)` bool, the dimensions to sum in the case of displacements; the others, such as an effort or a
+            gripper command, are taken at their frame. All dimensions by default.
 
     Raises:
-        InputError: fps is not positive, or the kind of actions is unknown.
+        InputError: `fps` is not positive, or `actions` is unknown.
     """
     if not (np.isfinite(fps) and fps > 0):
         raise InputError(f"fps is {fps}; it must be a positive number of frames per second")
-    if actions not in KINDS:
-        raise InputError(f"actions is {actions!r}; it must be one of {', '.join(KINDS)}")
+    if actions not in ACTION_KINDS:
+        raise InputError(f"actions is {actions!r}; it must be one of {', '.join(ACTION_KINDS)}")
     if fps == table.fps:
         return table
     step = table.fps / fps
@@ -62,13 +61,13 @@ def resampled(
         taken.columns[action_feature] = added if summed is None else np.where(summed, added, at_frame)
     frame_id = taken.frame_id.copy()
     again = np.concatenate(([False], rows[1:] == rows[:-1]))
-    # Behind those that a fault has inserted.
-    frame_id[again] = max(INSERTED, int(table.frame_id.max()) + 1) + np.arange(int(again.sum()))
+    # After the ids of frames inserted by a fault.
+    frame_id[again] = max(FIRST_INSERTED_ID, int(table.frame_id.max()) + 1) + np.arange(int(again.sum()))
     return dataclasses.replace(taken, fps=fps, frame_id=frame_id, video_fps=table.video_fps)
 
 
 def _running_sum(table: EpisodeTable, name: str) -> np.ndarray:
-    """`(F + E, d)`: of every episode, the sums of none, one, two … all of its rows."""
+    """`(F + E, d)`: for every episode, the sums of its first 0, 1, 2, … rows, up to all rows."""
     values = table.feature(name).astype(np.float64)
     sums = np.concatenate((np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)))
     ends = np.arange(table.num_frames + table.num_episodes)
@@ -77,7 +76,7 @@ def _running_sum(table: EpisodeTable, name: str) -> np.ndarray:
 
 
 def _between(values: np.ndarray, start: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """`values` of the rows that begin at `start (n,)`, `at (n,)` rows on, linear in between."""
+    """`values` at the fractional row `start + at`, linearly interpolated; `start` and `at` are `(n,)`."""
     whole = np.floor(at).astype(np.int64)
     share = (at - whole)[:, None]
     low = values[start + whole]

@@ -1,4 +1,4 @@
-"""How a policy of a mixture is spoken to for one of its robots: names, slots, units and frame rate."""
+"""The robots of a mixture: feature names, slots, units and frame rate of each, and their storage with a run."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.mixture.resampling import KINDS, resampled
+from hf_ptr.data.mixture.resampling import ACTION_KINDS, resampled
 from hf_ptr.embodiment import Embodiment, UnifiedActionSpace
 from hf_ptr.errors import InputError, nearest
 
-# In a run's folder, beside the policy.
+# File in a run's folder, next to the policy.
 MIXTURE_FILE = "mixture.json"
-# Ends of the names of parts whose action is an effort, a grip or a mode, and no displacement that adds up.
+# Ends of the names of action parts that are an effort, a grip or a mode; summing them as displacements is wrong.
 NOT_SUMMED = ("gripper", "hand", "control_mode")
 
 
@@ -28,13 +28,13 @@ class Robot:
     One robot of a mixture.
 
     Attributes:
-        name: of its source.
-        embodiment: which slots its dimensions fill.
-        fps: frames per second at which it is observed and acts.
-        features: what the mixture calls a feature, to what its dataset calls it; the others keep their names.
+        name: name of its source.
+        embodiment: the slots of its state and action dimensions.
+        fps: frames per second of observations and actions.
+        features: dataset's name by mixture's name, for features with different names.
         actions: `"positions"` or `"displacements"`, see [`resampled`].
-        scale: for `"state"` and `"action"`, `mean` and `std` of the raw values, each `(d,)` float32; 0 and 1 where the
-            values are left raw.
+        scale: for `"state"` and `"action"`, `mean` and `std` of the raw values, each `(d,)` float32; 0 and 1 if the
+            values are not normalised.
     """
 
     name: str
@@ -45,28 +45,28 @@ class Robot:
     scale: Mapping[str, Mapping[str, np.ndarray]]
 
     def unified(self, vector: torch.Tensor, kind: str) -> torch.Tensor:
-        """The robot's raw `"state"` or `"action"` `(…, d)` as a policy of the mixture knows it, `(…, 200)`."""
+        """Convert a raw `"state"` or `"action"` `(…, d)` to the mixture's normalised, unified vector `(…, 200)`."""
         mean, std = self._scale(kind)
         return UnifiedActionSpace().unify((vector - mean) / std, self.embodiment, kind)
 
     def separate(self, vector: torch.Tensor, kind: str = "action") -> torch.Tensor:
-        """The inverse of `unified`: what the robot is given of a policy's `(…, 200)`, `(…, d)` in raw units."""
+        """The inverse of `unified`: a policy's `(…, 200)` to the robot's vector `(…, d)` in raw units."""
         mean, std = self._scale(kind)
         return UnifiedActionSpace().separate(vector, self.embodiment, kind) * std + mean
 
     def mask(self, kind: str) -> torch.Tensor:
-        """`(200,)` bool, the slots that its `"state"` or `"action"` fills."""
+        """`(200,)` bool, the slots of its `"state"` or `"action"`."""
         return UnifiedActionSpace().mask(self.embodiment, kind)
 
-    def at_its_rate(self, table: EpisodeTable, action_feature: str) -> EpisodeTable:
-        """Episodes of the robot, in raw units, at its frame rate; `action_feature` is what the table calls it."""
+    def resample(self, table: EpisodeTable, action_feature: str) -> EpisodeTable:
+        """Resample episodes in raw units to the robot's frame rate; `action_feature` is the name in the table."""
         summed = np.zeros(self.embodiment.width("action"), dtype=bool)
         for part, columns in self.embodiment.parts("action").items():
             summed[columns.start : columns.stop] = not part.endswith(NOT_SUMMED)
         return resampled(table, self.fps, actions=self.actions, action_feature=action_feature, summed=summed)
 
     def to_dict(self) -> dict[str, Any]:
-        """As `mixture.json` holds it."""
+        """The robot as stored in `mixture.json`."""
         return {
             "name": self.name,
             "embodiment": self.embodiment.name,
@@ -83,7 +83,7 @@ class Robot:
         The inverse of `to_dict`.
 
         Raises:
-            ValueError, KeyError, TypeError: something else was given.
+            ValueError, KeyError, TypeError: the content is invalid.
         """
         parts = content["parts"]
         embodiment = Embodiment.of_parts(str(content["embodiment"]), parts["state"], parts["action"])
@@ -94,10 +94,10 @@ class Robot:
         for kind, values in scale.items():
             shaped = all(value.shape == (embodiment.width(kind),) for value in values.values())
             if not shaped or not (values["std"] > 0).all():
-                raise ValueError(f"{kind} has no mean and standard deviation of its parts")
+                raise ValueError(f"{kind} has no mean and standard deviation for its parts")
         features, actions = dict(content["features"]), content["actions"]
-        if actions not in KINDS or not all(isinstance(name, str) for name in features.values()):
-            raise ValueError("actions or features are none")
+        if actions not in ACTION_KINDS or not all(isinstance(name, str) for name in features.values()):
+            raise ValueError("actions or features are invalid")
         return cls(str(content["name"]), embodiment, float(content["fps"]), features, actions, scale)
 
     def _scale(self, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -106,33 +106,34 @@ class Robot:
 
 
 def observes_state(observation_features: Sequence[str], state_feature: str) -> bool:
-    """Whether what a mixture observes is the state, which every robot has in its own dimensions."""
+    """Whether the observation of a mixture is the state, whose dimensions differ between robots."""
     return list(observation_features) == [state_feature]
 
 
 def robot_of(folder: Path, name: str | None, hints: tuple[str, ...] = ()) -> Robot | None:
     """
-    The robot of a mixture's run that is meant.
+    Select a robot of a mixture's run.
 
     Args:
-        folder: of the run, or of a checkpoint in it.
-        name: of its source; by default the only one, or the one that is called as one of the `hints`.
+        folder: folder of the run, or of a checkpoint in it.
+        name: name of its source; by default the only source, or the first of `hints` that is a source.
+        hints: candidates for the name, in order of preference.
 
     Returns:
-        The robot; None where the run is of no mixture.
+        The robot; None if the run was not trained on a mixture.
 
     Raises:
-        InputError: the name is unknown (the nearest is suggested) or needed, or `mixture.json` is damaged.
+        InputError: the name is unknown (the nearest is suggested) or ambiguous, or `mixture.json` is damaged.
     """
     robots = robots_of(folder)
     if not robots:
         if name is not None:
-            raise InputError(f"{folder} is no run of a mixture, and has no source {name!r}; leave --source out")
+            raise InputError(f"{folder} was not trained on a mixture and has no source {name!r}; remove --source")
         return None
     if name is None:
         name = next((hint for hint in hints if hint in robots), next(iter(robots)) if len(robots) == 1 else None)
         if name is None:
-            raise InputError(f"{folder} acts for several robots; name one with --source: {', '.join(robots)}")
+            raise InputError(f"{folder} was trained for several robots; choose one with --source: {', '.join(robots)}")
     if name not in robots:
         raise InputError(f"{folder} has no source {name!r}.{nearest(name, robots)} It has: {', '.join(robots)}")
     return robots[name]
@@ -140,10 +141,10 @@ def robot_of(folder: Path, name: str | None, hints: tuple[str, ...] = ()) -> Rob
 
 def robots_of(folder: Path) -> dict[str, Robot]:
     """
-    The robots of a mixture's run by the names of their sources; none where the run is of no mixture.
+    The robots of a mixture's run by source name; empty if the run was not trained on a mixture.
 
     Args:
-        folder: of the run, or of a checkpoint in it.
+        folder: folder of the run, or of a checkpoint in it.
 
     Raises:
         InputError: `mixture.json` is damaged.

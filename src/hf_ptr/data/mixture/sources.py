@@ -1,4 +1,4 @@
-"""A source of a mixture: a dataset, whose robot it is, and how it is brought to what all sources have in common."""
+"""The sources of a mixture: a dataset each, with its robot, converted to the mixture's common format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from hf_ptr.data.corruption import CorruptionTruth, corrupt
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.videos import CameraClips
-from hf_ptr.data.mixture.resampling import KINDS
+from hf_ptr.data.mixture.resampling import ACTION_KINDS
 from hf_ptr.data.mixture.robots import Robot
 from hf_ptr.data.score_file import read_weights
 from hf_ptr.data.statistics import normalization
@@ -28,22 +28,22 @@ STATISTICS = ("own", "joint")
 @dataclass(frozen=True)
 class SourceSpec:
     """
-    A source as a recipe lists it.
+    A source as listed in a recipe.
 
     Attributes:
-        dataset: folder or Hub id of a LeRobotDataset.
-        embodiment: name of the robot, or a YAML file; says which slots its dimensions fill.
-        weight: its share of the chunks is its part in the sum of all weights.
-        name: of the source; by default the folder's.
+        dataset: path or repo id of a LeRobotDataset.
+        embodiment: name of the robot, or a YAML file with the slots of its dimensions.
+        weight: the share of the source's chunks is its weight divided by the sum of all weights.
+        name: name of the source; by default the folder's.
         episodes, skip_episodes, eval_episodes: ids, as in a recipe.
-        corruption, corruption_severity, corruption_seed: faults put into the episodes that are trained on.
-        weights: score file, or Hub id of one, whose weights the chunks count with; those of other sources count 1.
-        features: what the mixture calls a feature, to what the dataset calls it.
+        corruption, corruption_severity, corruption_seed: faults to plant in the training episodes.
+        weights: path or repo id of a score file with the weights of the chunks; without one, chunks have weight 1.
+        features: dataset's name by mixture's name, for features with different names.
         fps: frames per second to resample to; by default the dataset's own.
         actions: `"positions"` or `"displacements"`, see [`resampled`].
-        statistics: `"own"` gives state and action in units of this source's mean and standard deviation, `"joint"`
-            leaves them in raw units.
-        min_std: with `"own"`, the least standard deviation of the state, in its units, see [`normalization`].
+        statistics: `"own"` normalises state and action by mean and standard deviation of this source, `"joint"` keeps
+            raw units.
+        min_std: with `"own"`, lower bound on the standard deviation of the state, in its units, see [`normalization`].
         target_offset: `Δ` in frames (at `fps`); by default the recipe's.
     """
 
@@ -68,21 +68,25 @@ class SourceSpec:
     @classmethod
     def parse(cls, content: Any, number: int) -> SourceSpec:
         """
-        The source of a mapping.
+        Parse a mapping from a recipe.
+
+        Args:
+            content: the mapping.
+            number: position in the recipe, for messages.
 
         Raises:
-            InputError: an unknown key (the nearest is suggested), a missing one, or a value of another type.
+            InputError: an unknown key (the nearest is suggested), a missing key, or a value of the wrong type.
         """
         where = f"source {number}"
         if not isinstance(content, Mapping):
-            raise InputError(f"{where} is {content!r}; write a mapping with dataset and embodiment")
+            raise InputError(f"{where} is {content!r}; it must be a mapping with dataset and embodiment")
         known = {item.name: item for item in dataclasses.fields(cls)}
         for key in content:
             if key not in known:
                 raise InputError(f"{where} has an unknown key {key!r}.{nearest(str(key), known)}")
         for key in ("dataset", "embodiment"):
             if not isinstance(content.get(key), str):
-                raise InputError(f"{where} names no {key}; add '{key}: …'")
+                raise InputError(f"{where} has no {key}; add '{key}: …'")
         values = {key: value for key, value in content.items() if value is not None}
         wholes, numbers = ("corruption_seed", "target_offset"), ("weight", "fps", "corruption_severity", "min_std")
         for key, kind in {**dict.fromkeys(numbers, float), **dict.fromkeys(wholes, int)}.items():
@@ -90,12 +94,12 @@ class SourceSpec:
                 raise InputError(f"{where}: {key} is {values[key]!r}, not a number")
         if not 0 < values.get("weight", 1.0) < float("inf"):
             raise InputError(f"{where}: weight is {values['weight']}; it must be positive")
-        for key, choices in (("statistics", STATISTICS), ("actions", KINDS)):
+        for key, choices in (("statistics", STATISTICS), ("actions", ACTION_KINDS)):
             if values.get(key, choices[0]) not in choices:
                 raise InputError(f"{where}: {key} is {values[key]!r}; it must be one of {', '.join(choices)}")
         features = values.get("features", {})
         if not isinstance(features, Mapping) or not all(isinstance(name, str) for name in features.values()):
-            raise InputError(f"{where}: features is {features!r}; write a mapping of names to the dataset's names")
+            raise InputError(f"{where}: features is {features!r}; it must map names to the dataset's names")
         for key in ("name", "episodes", "skip_episodes", "eval_episodes", "corruption", "weights"):
             if key in values:
                 values[key] = str(values[key])
@@ -105,16 +109,16 @@ class SourceSpec:
 @dataclass(frozen=True, eq=False)
 class Source:
     """
-    A source that is read.
+    A source with its data, converted to the mixture's common format.
 
     Attributes:
-        spec: what the recipe says.
-        robot: whose it is, and how a policy of the mixture is spoken to for it.
-        table: the episodes to train on, with the faults that were put in, under the mixture's names, at the robot's
-            frame rate and in its units.
-        truth: those faults.
-        weights: `(F,)`, how much each chunk counts; None where all count 1.
-        held_out: episodes as they were recorded, brought to the same; None without.
+        spec: the entry of the recipe.
+        robot: the robot: slots, units and frame rate.
+        table: the training episodes, including planted faults, under the mixture's feature names, at the robot's frame
+            rate and in its units.
+        truth: the ground truth of the planted faults.
+        weights: `(F,)`, weight of each chunk; None if all weights are 1.
+        held_out: evaluation episodes without planted faults, in the same format; None without evaluation.
     """
 
     spec: SourceSpec
@@ -126,11 +130,11 @@ class Source:
 
     @property
     def name(self) -> str:
-        """Unlike that of any other source."""
+        """Name of the source, unique in the mixture."""
         return self.robot.name
 
     def to_dict(self) -> dict[str, Any]:
-        """What is needed to act with a policy of the mixture on this robot, as JSON holds it."""
+        """The entry of `mixture.json`: all that is needed to run a policy of the mixture on this robot."""
         return {**self.robot.to_dict(), "weight": self.spec.weight}
 
 
@@ -146,20 +150,20 @@ def make_source(
     known: Robot | None = None,
 ) -> Source:
     """
-    Brings a table to what a mixture's sources have in common.
+    Convert a dataset's episodes to the mixture's common format.
 
     Args:
-        spec: of the source.
-        table: its episodes to train on, as they were read.
-        name: of the source.
-        state_feature, action_feature: under the mixture's names.
-        held_out: episodes to evaluate on, as they were read.
-        weight_file: the score file that `spec.weights` names, pulled.
-        known: the robot as the policy that is trained on knows it already; its units are kept.
+        spec: the entry of the recipe.
+        table: the training episodes.
+        name: name of the source.
+        state_feature, action_feature: features under the mixture's names.
+        held_out: evaluation episodes.
+        weight_file: local path of the score file `spec.weights`.
+        known: the robot as known to the policy that training continues from; its units are kept.
 
     Raises:
-        InputError: a feature is missing, the embodiment or the faults are unknown, the robot's vectors have another
-            width or other parts than the policy knows, or the score file is of another dataset.
+        InputError: a feature is missing, the embodiment or the faults are unknown, widths or parts of the robot's
+            vectors differ from those known to the policy, or the score file belongs to another dataset.
     """
     table, truth = corrupt(
         _renamed(table, spec.features), spec.corruption, spec.corruption_seed, spec.corruption_severity
@@ -170,7 +174,7 @@ def make_source(
         width = table.feature(feature).shape[1]
         if width != embodiment.width(kind):
             raise InputError(
-                f"source {name}: {feature!r} has {width} dimensions, the {kind} of {embodiment.name} "
+                f"source {name}: {feature!r} has {width} dimensions, but the {kind} of {embodiment.name} has "
                 f"{embodiment.width(kind)}; choose another embodiment"
             )
     table.require_finite([state_feature, action_feature])
@@ -184,27 +188,27 @@ def make_source(
         for kind in named
     }
     robot = Robot(name, embodiment, table.fps if spec.fps is None else spec.fps, spec.features, spec.actions, raw)
-    table = robot.at_its_rate(table, action_feature)
+    table = robot.resample(table, action_feature)
     if weights is not None:
-        # A frame that is left out takes its weight with it, and one that comes twice has it twice.
+        # Dropped frames lose their weights, and repeated frames keep theirs.
         order = np.argsort(recorded, kind="stable")
         weights = weights[order][np.searchsorted(recorded[order], table.observed_id)]
     if known is not None:
         if any(known.embodiment.parts(kind) != embodiment.parts(kind) for kind in named):
-            raise InputError(f"source {name}: the policy knows it as a {known.embodiment.name}; give another name")
+            raise InputError(f"source {name}: the policy knows it as a {known.embodiment.name}; choose another name")
         robot = dataclasses.replace(robot, scale=known.scale)
     elif spec.statistics == "own":
-        floors = {"state": spec.min_std, "action": 0.0}
-        own = {kind: normalization(table, [feature], floor=floors[kind]) for kind, feature in named.items()}
+        min_std = {"state": spec.min_std, "action": 0.0}
+        own = {kind: normalization(table, [feature], min_std=min_std[kind]) for kind, feature in named.items()}
         robot = dataclasses.replace(robot, scale=own)
     if held_out is not None:
-        held_out = robot.at_its_rate(_renamed(held_out, spec.features), action_feature)
+        held_out = robot.resample(_renamed(held_out, spec.features), action_feature)
         held_out = _scaled(held_out, robot, named)
     return Source(spec, robot, _scaled(table, robot, named), truth, weights, held_out)
 
 
 def _scaled(table: EpisodeTable, robot: Robot, named: Mapping[str, str]) -> EpisodeTable:
-    """State and action in the robot's units."""
+    """The table with state and action in the robot's units."""
     columns = dict(table.columns)
     for kind, feature in named.items():
         scale = robot.scale[kind]
@@ -213,7 +217,7 @@ def _scaled(table: EpisodeTable, robot: Robot, named: Mapping[str, str]) -> Epis
 
 
 def _renamed(table: EpisodeTable, features: Mapping[str, str]) -> EpisodeTable:
-    """The table with features under other names, `{new: old}`; the others keep theirs."""
+    """The table with features renamed by `{new: old}`; other features keep their names."""
     known = (*table.columns, *table.videos)
     for old in features.values():
         if old not in known:
@@ -228,7 +232,7 @@ def _renamed(table: EpisodeTable, features: Mapping[str, str]) -> EpisodeTable:
         table,
         columns={new: table.columns[old] for new, old in names.items() if old in table.columns},
         features={new: table.features[old] for new, old in names.items() if old in table.features},
-        # Read when they are asked for, as those of the table.
+        # Read on first access, like those of the table.
         videos=CameraClips([new for new, old in names.items() if old in table.videos], partial(_clips, table, names)),
     )
 

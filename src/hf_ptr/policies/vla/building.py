@@ -94,11 +94,11 @@ def policy_from_dataset(
         if vision is not None:
             _take(policy.tower.model, used_parts(vision), str(vision_model))
     else:
-        statistics = normalization(table, observation_features, past_as_difference=True, floor=min_std)
+        statistics = normalization(table, observation_features, past_as_difference=True, min_std=min_std)
         policy.tower.normalizer.set(*_as_tensors(statistics))
     if text is not None:
         _take(policy.text_encoder, text, str(text_model))
-    policy.state_normalizer.set(*_as_tensors(normalization(table, [state_feature], floor=min_std)))
+    policy.state_normalizer.set(*_as_tensors(normalization(table, [state_feature], min_std=min_std)))
     if config.relative_actions:
         statistics = relative_normalization(table, action_feature, state_feature, config.chunk_size)
     else:

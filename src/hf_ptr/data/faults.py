@@ -1,4 +1,4 @@
-"""What each kind of fault does to the episodes that carry it."""
+"""The kinds of planted faults: each function alters the given episodes of a table and returns a new table."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
 
-# Parts that keep their command while a robot stands still, by what their names hold.
-HELD_DIMENSIONS = ("gripper", "finger", "hand")
-# Frames that no recording has get ids from here on, beyond those of any dataset.
-INSERTED = 2**40
+# A pause keeps the command of action dimensions with one of these words in their names.
+KEPT_DURING_PAUSE = ("gripper", "finger", "hand")
+# First id of inserted frames, larger than the frame ids of any dataset.
+FIRST_INSERTED_ID = 2**40
 
 
 def _noise(table: EpisodeTable, episodes: np.ndarray, sigma: float, rng: np.random.Generator) -> EpisodeTable:
-    """Gaussian noise on the actions, its standard deviation in the raw units of the action.
+    """Gaussian noise on the actions, with standard deviation `sigma` in the raw units of the action.
 
-    The paper's and the study's actions lie in [-1, 1], so 0.1 is a twentieth of their range; actions in other units
-    get the same number, not the same share. Noisy actions are not clipped to the range: clipping would mark exactly
-    the faulty samples by values at its bounds.
+    In the paper and in the benchmarks, actions lie in [-1, 1], so 0.1 is a twentieth of their range. For actions in
+    other units, `sigma` is not rescaled. Noisy actions are not clipped to the range, because values at its bounds
+    would identify exactly the faulty samples.
     """
     action = table.feature("action").copy()
     for episode in episodes:
@@ -32,13 +32,13 @@ def _noise(table: EpisodeTable, episodes: np.ndarray, sigma: float, rng: np.rand
 
 
 def _foreign_actions(table: EpisodeTable, episodes: np.ndarray, _: float, rng: np.random.Generator) -> EpisodeTable:
-    """The actions of another episode, of any task, at their own pace.
+    """The actions of another episode, of any task, with their timing unchanged.
 
-    A longer donor is cut, a shorter one starts again from its beginning, so every action is one that a robot executed
-    and nothing but its place is wrong. Donors give the actions that they had before this fault.
+    A longer donor is cut and a shorter one repeated from its start. Every action was therefore executed by a robot,
+    only in a different context. Donors contribute their actions from before this fault.
     """
     if len(episodes) and table.num_episodes < 2:
-        raise InputError(f"dataset {table.source!r} has one episode; the actions of another need a second one")
+        raise InputError(f"dataset {table.source!r} has one episode; swapping actions needs a second one")
     source = table.feature("action")
     action = source.copy()
     for episode in episodes:
@@ -50,7 +50,7 @@ def _foreign_actions(table: EpisodeTable, episodes: np.ndarray, _: float, rng: n
 
 
 def _misalignment(table: EpisodeTable, episodes: np.ndarray, steps: float, _: np.random.Generator) -> EpisodeTable:
-    """Actions recorded late: frame `t` gets the action of frame `t - steps`, the first frames the first action."""
+    """Actions recorded late: frame `t` has the action of frame `t - steps`, and the first frames the first action."""
     action = table.feature("action").copy()
     for episode in episodes:
         rows = _rows(table, episode)
@@ -60,7 +60,7 @@ def _misalignment(table: EpisodeTable, episodes: np.ndarray, steps: float, _: np
 
 
 def _truncation(table: EpisodeTable, episodes: np.ndarray, _: float, rng: np.random.Generator) -> EpisodeTable:
-    """Episodes cut to 40-70 % of their length, the start kept, never to less than a frame."""
+    """Episodes truncated to their first 40-70 %, at least one frame."""
     lengths = table.lengths.copy()
     shares = rng.uniform(0.4, 0.7, len(episodes))
     lengths[episodes] = np.maximum(1, np.round(shares * lengths[episodes]).astype(np.int64))
@@ -69,7 +69,7 @@ def _truncation(table: EpisodeTable, episodes: np.ndarray, _: float, rng: np.ran
 
 
 def _instruction(table: EpisodeTable, episodes: np.ndarray, _: float, rng: np.random.Generator) -> EpisodeTable:
-    """The instruction of another task, drawn from the tasks that the table's frames have."""
+    """The instruction of another task, drawn from the tasks that occur in the table."""
     present = np.unique(table.task_index)
     task_index = table.task_index.copy()
     for episode in episodes:
@@ -77,26 +77,28 @@ def _instruction(table: EpisodeTable, episodes: np.ndarray, _: float, rng: np.ra
         others = np.setdiff1d(present, table.task_index[rows])
         if len(others) == 0:
             raise InputError(
-                f"dataset {table.source!r} has no task but that of episode {table.episode_index[episode]}; "
-                f"exchanging instructions needs another, choose a recipe without it (ani, tt, misaligned)"
+                f"dataset {table.source!r} has no task other than that of episode {table.episode_index[episode]}; "
+                "swapping instructions needs a second task, choose a recipe without it (ani, tt, misaligned)"
             )
         task_index[rows] = rng.choice(others)
     return dataclasses.replace(table, task_index=task_index)
 
 
 def _wrong_goal(table: EpisodeTable, episodes: np.ndarray, _: float, rng: np.random.Generator) -> EpisodeTable:
-    """The observed goal of another episode of the same task: what was done is well done, and not what was asked.
+    """The observed goal of another episode of the same task: the behaviour is good but reaches a different goal.
 
-    A goal is every dimension of an observation whose name begins with `goal`, as it was in the donor's first frame.
+    The goal consists of all observation dimensions with names that start with `goal`, at the donor's first frame.
     """
     goals = {
         name: np.array([i for i, part in enumerate(_names(table.features.get(name))) if part.startswith("goal")], int)
         for name, column in table.columns.items()
     }
-    goals = {name: places for name, places in goals.items() if len(places) and name.startswith("observation.")}
+    goals = {
+        name: dimensions for name, dimensions in goals.items() if len(dimensions) and name.startswith("observation.")
+    }
     if not goals:
         raise InputError(
-            f"dataset {table.source!r} names no dimension of an observation goal…; a wrong goal needs one, choose "
+            f"dataset {table.source!r} has no observation dimension named goal…, which a wrong goal needs; choose "
             "another recipe"
         )
     task = table.task_index[table.starts]
@@ -106,19 +108,20 @@ def _wrong_goal(table: EpisodeTable, episodes: np.ndarray, _: float, rng: np.ran
         others = others[others != episode]
         if not len(others):
             raise InputError(
-                f"dataset {table.source!r} has one episode of task {table.tasks[task[episode]]!r}; the goal of "
-                "another needs a second one"
+                f"dataset {table.source!r} has one episode of task {table.tasks[task[episode]]!r}; swapping goals "
+                "needs a second one"
             )
         donor = int(rng.choice(others))
-        for name, places in goals.items():
-            columns[name][_rows(table, episode), places] = table.columns[name][table.starts[donor], places]
+        for name, dimensions in goals.items():
+            goal = table.columns[name][table.starts[donor], dimensions]
+            columns[name][_rows(table, episode), dimensions] = goal
     return dataclasses.replace(table, columns={**table.columns, **columns})
 
 
 def _frozen_camera(table: EpisodeTable, episodes: np.ndarray, share: float, rng: np.random.Generator) -> EpisodeTable:
-    """Pictures that stand still for a share of the episode, from a frame of chance on; the robot moves on."""
+    """Camera images frozen for a share of the episode, from a random frame onward, while the robot moves on."""
     if not table.videos:
-        raise InputError(f"dataset {table.source!r} has no camera; a frozen one needs videos, choose another recipe")
+        raise InputError(f"dataset {table.source!r} has no camera, which a frozen camera needs; choose another recipe")
     frames = table.video_frame.copy()
     for episode in episodes:
         rows = _rows(table, episode)
@@ -131,11 +134,11 @@ def _frozen_camera(table: EpisodeTable, episodes: np.ndarray, share: float, rng:
 
 def _hesitation(table: EpisodeTable, episodes: np.ndarray, pause: float, rng: np.random.Generator) -> EpisodeTable:
     """
-    A pause of so many frames, inserted at three frames of chance: what is observed stays, and the robot stands still.
+    Pauses of `pause` frames, inserted at three random frames: the observation repeats and the robot stands still.
 
-    An action that follows its dimension of the state, nearer to it than the state is to its own mean, is a position,
-    and held. The others are displacements, which become 0, but for the dimensions that are a gripper's or a hand's by
-    their names. Inserted frames have ids of their own, beyond those of any dataset, as if recorded.
+    An action dimension that is closer to its state dimension than the state is to its own mean (mean absolute
+    deviation) is a position command and repeats. The others are displacements and become 0, except for dimensions of a
+    gripper or hand according to their names. Inserted frames get new ids, as if they had been recorded.
     """
     length_of_pause = max(1, round(pause))
     repeats = np.ones(table.num_frames, dtype=np.int64)
@@ -148,20 +151,20 @@ def _hesitation(table: EpisodeTable, episodes: np.ndarray, pause: float, rng: np
     inserted = np.concatenate(([False], rows[1:] == rows[:-1]))
     paused = table.take_rows(rows, lengths, table.episode_index)
     action = paused.feature("action")
-    held = np.zeros(action.shape[1], dtype=bool)
-    for dimension, name in enumerate(_names(table.features.get("action"))[: len(held)]):
-        held[dimension] = any(word in name.lower() for word in HELD_DIMENSIONS)
+    kept = np.zeros(action.shape[1], dtype=bool)
+    for dimension, name in enumerate(_names(table.features.get("action"))[: len(kept)]):
+        kept[dimension] = any(word in name.lower() for word in KEPT_DURING_PAUSE)
     state = table.columns.get("observation.state")
     if state is not None and state.shape[1] == action.shape[1]:
-        held |= np.abs(table.feature("action") - state).mean(axis=0) <= np.abs(state - state.mean(axis=0)).mean(axis=0)
-    action[np.ix_(inserted, ~held)] = 0.0
+        kept |= np.abs(table.feature("action") - state).mean(axis=0) <= np.abs(state - state.mean(axis=0)).mean(axis=0)
+    action[np.ix_(inserted, ~kept)] = 0.0
     frame_id = paused.frame_id.copy()
-    frame_id[inserted] = INSERTED + np.arange(int(inserted.sum()))
+    frame_id[inserted] = FIRST_INSERTED_ID + np.arange(int(inserted.sum()))
     return dataclasses.replace(paused, frame_id=frame_id, observed_id=frame_id)
 
 
 def _names(feature: Any) -> list[str]:
-    """The names of a feature's dimensions: a list, or as LeRobot v2.1 also has it, a list in a list."""
+    """The names of a feature's dimensions, stored as a list or, in some v2.1 datasets, as a list in a list."""
     names = feature.get("names") if isinstance(feature, dict) else None
     listed = names[0] if isinstance(names, list) and len(names) == 1 and isinstance(names[0], list) else names
     return [str(name) for name in listed] if isinstance(listed, list) else []
