@@ -93,6 +93,6 @@ def test_a_video_that_is_not_there_is_one_line(hub: HubServer, there: str) -> No
     del repo.commits[repo.tags["v1"]][f"videos/chunk-000/{CAMERA}/episode_000002.mp4"]
     reader = FrameReader(CAMERA, table.videos[CAMERA], table.fps)
     assert np.asarray(reader.read([0], [3])).any()
-    with pytest.raises(InputError, match="lacks a file that is needed") as caught:
+    with pytest.raises(InputError, match="lacks a required file") as caught:
         reader.read([2], [0])
     assert "\n" not in str(caught.value)

@@ -86,7 +86,7 @@ def test_a_branch_is_made_and_main_left_alone(logged_in: HubServer, tmp_path: Pa
 def test_what_is_to_be_private_is_not_pushed_to_a_public_repository(logged_in: HubServer) -> None:
     for kind in ("model", "dataset"):
         ensure_repository("alice/open", kind)
-        with pytest.raises(InputError, match="alice/open is there and public, and private was asked for"):
+        with pytest.raises(InputError, match="alice/open exists and is public, but private was requested"):
             ensure_repository("alice/open", kind, private=True)
         assert ensure_repository("alice/open", kind, private=False) == "alice/open"
         for _ in range(2):
@@ -160,26 +160,26 @@ def test_two_pushes_at_once_come_one_after_the_other(logged_in: HubServer, tmp_p
 def test_who_may_not_write_is_told_in_one_line(
     hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(InputError, match="no token to write to the Hub with: log in with `hf auth login`"):
+    with pytest.raises(InputError, match="writing to the Hub needs a token: log in with `hf auth login`"):
         ensure_repository("alice/mine")
     assert hub.requests == []
     monkeypatch.setenv("HF_TOKEN", "hf_bob")
     for ask in (require_writable, ensure_repository):
-        with pytest.raises(InputError, match=r"is that of bob, who may not write to alice; use a token with write"):
+        with pytest.raises(InputError, match=r"belongs to bob, who may not write to alice; use a token with write"):
             ask("alice/mine")
     hub.roles["hf_bob"] = "read"
-    with pytest.raises(InputError, match=r"the token of bob may only read; log in with `hf auth login`"):
+    with pytest.raises(InputError, match=r"the token of bob is read-only; log in with `hf auth login`"):
         require_writable("bob/mine")
     # What a fine-grained token may do is told by the Hub alone, when it is asked to do it.
     hub.roles["hf_bob"] = "fineGrained"
     assert require_writable("alice/mine") == "alice/mine"
-    with pytest.raises(InputError, match=r"You don't have the rights.*use a token with write access, or a name of"):
+    with pytest.raises(InputError, match=r"You don't have the rights.*use a token with write access, or a name in"):
         ensure_repository("alice/mine")
     monkeypatch.setenv("HF_TOKEN", "hf_gone")
-    with pytest.raises(InputError, match="the Hub refuses the token"):
+    with pytest.raises(InputError, match="the Hub rejects the token"):
         ensure_repository("bob/mine")
     for name in ("bob/mine@v1", "bob/a/b", "bob/-mine", "bob/a--b", ""):
-        with pytest.raises(InputError, match="is no name for a repository; write user/name"):
+        with pytest.raises(InputError, match="is not a valid repo id; write user/name"):
             require_writable(name)
     assert hub.store.repos == {}
     monkeypatch.setenv("HF_TOKEN", "hf_alice")

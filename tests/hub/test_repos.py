@@ -15,6 +15,7 @@ from model_helpers import saved_text_encoder
 from transformers import AutoModel
 
 from hf_ptr.errors import InputError
+from hf_ptr.hub.datasets import pull_videos, score_file_path
 from hf_ptr.hub.repos import (
     HubRepo,
     checkpoint_folder,
@@ -23,8 +24,6 @@ from hf_ptr.hub.repos import (
     model_folder,
     origin,
     parse_hub_repo,
-    pull_videos,
-    score_file_path,
 )
 from hf_ptr.policies import policy_from_dataset
 
@@ -96,7 +95,7 @@ def test_only_what_is_read_is_pulled(hub: HubServer) -> None:
 
 
 def test_what_is_on_neither_side_is_told_without_asking(hub: HubServer) -> None:
-    with pytest.raises(InputError, match="nowhere is no folder here, and no name on the Hub; pass a run's folder, or"):
+    with pytest.raises(InputError, match="nowhere is neither a local folder nor a repo id; pass a run's folder, or"):
         model_folder("nowhere")
     assert hub.requests == []
 
@@ -110,9 +109,9 @@ def test_every_refusal_is_one_line(hub: HubServer, monkeypatch: pytest.MonkeyPat
     hub.store.repos["model", "alice/gated"].gated = True
     hub.store.repos["model", "alice/open"].tags["v1.0"] = hub.store.repos["model", "alice/open"].branches["main"]
     refused = {
-        "alice/secret": "no folder here and no model on the Hub; check the name, or it is private: log in",
-        "alice/missing": "no folder here and no model on the Hub",
-        "alice/gated": "is gated: ask for access at http://.*/alice/gated, then log in",
+        "alice/secret": "neither a local folder nor a model on the Hub; check the name, or if it is private, log in",
+        "alice/missing": "neither a local folder nor a model on the Hub",
+        "alice/gated": "is gated: request access at http://.*/alice/gated, then log in",
         "alice/open@v1.O": r"has no revision 'v1.O'. Did you mean 'v1.0'\? It has main, v1.0",
         "alice/pickled": "alice/pickled holds pytorch_model.bin, a pickle",
     }
@@ -122,20 +121,20 @@ def test_every_refusal_is_one_line(hub: HubServer, monkeypatch: pytest.MonkeyPat
     assert not any("pytorch_model.bin" in request for request in hub.requests)
     with pytest.raises(InputError, match=r"alice/data holds no scores\.parquet"):
         score_file_path("alice/data")
-    with pytest.raises(InputError, match="alice/open holds no checkpoint to go on from"):
+    with pytest.raises(InputError, match="alice/open holds no checkpoint to resume from"):
         checkpoint_folder("alice/open")
     for name in ("optimizer.pt", "rng_state.pth", "global_step5/mp_rank_00_model_states.pt"):
         put(hub, "alice/old", {f"checkpoint-5/{name}": b"0", "checkpoint-5/trainer_state.json": b"{}"})
-        with pytest.raises(InputError, match=f"alice/old holds checkpoint-5/{name}, a pickle, which hf-ptr no longer"):
+        with pytest.raises(InputError, match=f"alice/old holds checkpoint-5/{name}, a pickle, which hf-ptr neither"):
             checkpoint_folder("alice/old")
         hub.store.repos.pop(("model", "alice/old"))
     assert not any("optimizer.pt" in request for request in hub.requests)
     monkeypatch.setenv("HF_TOKEN", "hf_bob")
-    with pytest.raises(InputError, match="or your token may not read it"):
+    with pytest.raises(InputError, match="or use a token that may read it"):
         model_folder("alice/secret")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     with pytest.raises(
-        InputError, match="the Hub refuses the token; log in with `hf auth login`, or set HF_TOKEN anew"
+        InputError, match="the Hub rejects the token; log in with `hf auth login`, or set HF_TOKEN to a valid one"
     ):
         dataset_folder("alice/data")
     monkeypatch.setenv("HF_TOKEN", "hf_alice")
@@ -164,7 +163,7 @@ def test_pretrained_towers_are_pulled_at_a_revision(hub: HubServer, tmp_path: Pa
             assert torch.equal(tensor, kept[revision][name]), name
     for place, message in (
         ("alice/text@v3", r"has no revision 'v3'. It has main, v1, v2"),
-        ("alice/none", "no folder here and no model on the Hub"),
+        ("alice/none", "neither a local folder nor a model on the Hub"),
         ("alice/pickled", "alice/pickled holds pytorch_model.bin, a pickle"),
     ):
         with pytest.raises(InputError, match=message) as caught:

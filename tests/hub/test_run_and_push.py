@@ -223,13 +223,16 @@ print("TOLD" + json.dumps(told))
 
     online, lines = run("online")
     assert (online["private"], online["evaluate"]) == (2, 0) and len(lines.splitlines()) == 1
-    assert "alice/story is no folder here and no model on the Hub; check the name, or it is private: log in" in lines
+    assert (
+        "alice/story is neither a local folder nor a model on the Hub; check the name, or if it is private, log in"
+        in lines
+    )
     assert online["actions"] == expected
     offline, lines = run("offline", HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9", HF_TOKEN="hf_alice")
     assert offline["actions"] == expected
     assert (offline["missing"], offline["push"], offline["evaluate"]) == (2, 2, 0)
-    assert "the model alice/other is neither a folder here nor in the cache, and the Hub cannot be reached" in lines
-    assert "the Hub cannot be reached, and nothing of the push can be seen" in lines
+    assert "the model alice/other is neither a local folder nor in the cache, and the Hub cannot be reached" in lines
+    assert "the Hub cannot be reached, and nothing of this push is visible" in lines
     assert "run" not in {path.name for path in tmp_path.iterdir()} and len(lines.splitlines()) == 2
 
 
@@ -243,7 +246,7 @@ def test_training_goes_on_from_a_checkpoint_on_the_hub(told: tuple[Path, Store],
         mine, other = (load_file(folder / part / "model.safetensors") for folder in (out, tmp_path / "on"))
         assert mine.keys() == other.keys() and all(torch.equal(mine[name], other[name]) for name in mine), part
     wrong = train("alice/reach", tmp_path / "wrong", resume_from_checkpoint="alice/reach")
-    assert "alice/reach is no folder here and no model on the Hub" in the_line(wrong)
+    assert "alice/reach is neither a local folder nor a model on the Hub" in the_line(wrong)
     assert not (tmp_path / "wrong").exists()
 
 
@@ -347,9 +350,9 @@ def test_without_a_token_nothing_is_written(
     story: tuple[Path, Store], metaworld_dataset: Path, tmp_path: Path, hub: HubServer
 ) -> None:
     pushed = hf_ptr("push", story[0], "--repo-id", "alice/mine")
-    assert "no token to write to the Hub with: log in with `hf auth login`, or set HF_TOKEN" in the_line(pushed)
+    assert "writing to the Hub needs a token: log in with `hf auth login`, or set HF_TOKEN" in the_line(pushed)
     result = train(metaworld_dataset, tmp_path / "run", push_to_hub="true")
-    assert "no token to write to the Hub with" in the_line(result)
+    assert "writing to the Hub needs a token" in the_line(result)
     assert not (tmp_path / "run").exists() and hub.store.repos == {}
     result = train(metaworld_dataset, tmp_path / "run", hub_token="hf_alice")
     assert "hub_token stands on the command line, and a run's folder keeps its recipe" in the_line(result)
@@ -360,8 +363,8 @@ def test_the_hub_is_asked_before_the_data_are_read(tmp_path: Path, hub: HubServe
     wrong = {"hub_model_id": "no/such/name"}, {"hub_model_id": "alice/mine"}
     base = {"policy": tmp_path, "use_peft": "true"}
     for more, message in (
-        (wrong[0], "'no/such/name' is no name for a repository"),
-        (wrong[1], "no token to write to the Hub with"),
+        (wrong[0], "'no/such/name' is not a valid repo id"),
+        (wrong[1], "writing to the Hub needs a token"),
         (base, "which is not on the Hub; push it first"),
     ):
         with pytest.raises(InputError, match=message):
@@ -372,9 +375,9 @@ def test_the_hub_is_asked_before_the_data_are_read(tmp_path: Path, hub: HubServe
     bare = tmp_path / "recipe.yaml"
     bare.write_text("observation_features: [observation.state]\n")
     for more, message in (
-        ({"policy": "alice/gone"}, "alice/gone is no folder here and no model on the Hub"),
-        ({"weights": "alice/gone", "alpha": 0}, "alice/gone is no folder here and no dataset on the Hub"),
-        ({}, "alice/nothing is no folder here and no dataset on the Hub"),
+        ({"policy": "alice/gone"}, "alice/gone is neither a local folder nor a model on the Hub"),
+        ({"weights": "alice/gone", "alpha": 0}, "alice/gone is neither a local folder nor a dataset on the Hub"),
+        ({}, "alice/nothing is neither a local folder nor a dataset on the Hub"),
     ):
         with pytest.raises(InputError, match=message):
             settings = {**given, **more}

@@ -125,7 +125,7 @@ def _on_dataset(
     from hf_ptr.runs.run import trained_episodes
 
     console = Console()
-    table = load_dataset(str(dataset), parse_episodes(episodes))
+    table = load_dataset(dataset, parse_episodes(episodes), cameras=())
     for name, folder in folders.items():
         seen = sorted(set(table.episode_index.tolist()) & trained_episodes(folder, table.source))
         if seen:

@@ -62,10 +62,10 @@ def score(
     import shutil
 
     from hf_ptr.data.corruption import TRUTH_FILE, CorruptionTruth, corrupt
-    from hf_ptr.data.lerobot.reader import read_dataset
     from hf_ptr.data.score_file import write_scores
     from hf_ptr.errors import InputError
-    from hf_ptr.hub.repos import dataset_folder, model_folder, with_origin
+    from hf_ptr.hub.datasets import load_dataset
+    from hf_ptr.hub.repos import dataset_folder, model_folder
     from hf_ptr.report.summary import ScoreSummary, with_known_faults, worst_episodes
     from hf_ptr.utils.malloc import return_freed_memory
 
@@ -79,7 +79,7 @@ def score(
     keep = out.with_name(f".{out.stem}.parts")
     # The disk of the score file, whose folder may be still to be made.
     spill_dir = next(folder for folder in out.absolute().parents if folder.is_dir())
-    table = with_origin(read_dataset(home, spill_dir=spill_dir if fit else None), home)
+    table = load_dataset(home, spill_dir=spill_dir if fit else None)
     truth = CorruptionTruth.load(home) if (home / "meta" / TRUTH_FILE).is_file() else None
     if corruption != "clean":
         table, truth = corrupt(table, corruption, corruption_seed)

@@ -35,7 +35,7 @@ def validate(
     from hf_ptr.hub.repos import dataset_folder
     from hf_ptr.utils.progress import progress_bar
 
-    home = dataset_folder(dataset, ["*"])
+    home = dataset_folder(dataset, cameras=None)
     with progress_bar() as progress:
         found = validate_dataset(
             home, every_frame=every_frame, progress=lambda what, jobs: progress.track(jobs, description=what)

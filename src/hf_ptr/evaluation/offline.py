@@ -13,7 +13,7 @@ from rich.table import Table
 
 from hf_ptr.data.chunks import CameraImages
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.hub.repos import pull_videos
+from hf_ptr.hub.datasets import pull_videos
 from hf_ptr.metrics.statistics import action_mse, mean_interval
 from hf_ptr.policies import VLAProcessor, load_for_robot, require_fits
 

@@ -1,4 +1,4 @@
-"""Pushing: one commit that is there whole or not at all, and that takes away what an earlier one left behind."""
+"""Pushes: one atomic commit, which also deletes the stale files of earlier pushes and names no local path."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from hf_ptr.errors import InputError
 from hf_ptr.hub.repos import LAST_CHECKPOINT, LOGIN, HubRepo, explain_hub_errors
 from hf_ptr.utils.pickle_guard import refuse_pickles_in
 
-# What a run's folder holds for others: the model with its parts, what made it, and its card. No logs, no pickle.
+# Pushed from the folder of a run: the model with its parts, its settings and its card. No logs, no pickles.
 PUSHED = (".json", ".safetensors", ".yaml", ".md", ".txt", ".model", ".jinja", ".png")
-# Trainer's own checkpoint folders, and what begins so is hidden or half written.
+# Checkpoint folders of `Trainer`, and hidden or half-written files.
 LEFT_OUT = re.compile(r"checkpoint-\d+|[._].*")
-# Of these a new push replaces all: a run without a scorer must not leave the scorer of the one before.
+# Folders that a push replaces as a whole: a run without a scorer must not leave the scorer of an earlier run.
 PARTS = ("ptr", "scorer", "belief_tokenizer", "target_encoder")
 ROOT_WEIGHTS = re.compile(r"(model|adapter_model).*\.safetensors(\.index\.json)?|(adapter_)?config\.json")
 ATTEMPTS = 5
@@ -34,34 +34,34 @@ def require_writable(
     repo_id: str, kind: str = "model", *, private: bool | None = None, token: str | None = None
 ) -> str:
     """
-    Asks the Hub whether a repository can be pushed to, and makes none.
+    Checks that a repository can be written, and creates nothing.
 
     Args:
-        repo_id: `user/name`, or `name` for one of the token's owner.
+        repo_id: `user/name`, or `name` in the namespace of the token's owner.
         kind: `"model"` or `"dataset"`.
-        private: whether it is to be private.
-        token: to write with; None for the one of `hf auth login` or HF_TOKEN.
+        private: whether the repository must be private.
+        token: token to write with; None for that of `hf auth login` or HF_TOKEN.
 
     Returns:
         `user/name`.
 
     Raises:
-        InputError: without a token or a connection, where the token may not write, and where a private one is asked
-            for and a public one is there.
+        InputError: there is no token or no connection, the token may not write, or a private repository is requested
+            and a public one exists.
     """
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise InputError(f"{repo_id!r} is no name for a repository; write user/name") from error
+        raise InputError(f"{repo_id!r} is not a valid repo id; write user/name") from error
     api = HfApi(token=token)
     with explain_hub_errors(HubRepo(repo_id), kind, pushing=True):
-        # Without a token other requests are sent all the same, and only told that they are unauthorised.
+        # First, because other requests are sent without a token too, and fail with nothing but `unauthorised`.
         me = api.whoami()
         full = repo_id if "/" in repo_id else f"{me['name']}/{repo_id}"
         _require_role(me, full.partition("/")[0])
         if private and _is_public(api, full, kind):
             raise InputError(
-                f"{full} is there and public, and private was asked for: make it private in its settings on the Hub, "
+                f"{full} exists and is public, but private was requested; make it private in its settings on the Hub, "
                 "or choose another name"
             )
     return full
@@ -76,18 +76,18 @@ def ensure_repository(
     token: str | None = None,
 ) -> str:
     """
-    Makes a repository, and the branch that is pushed to, where they are not there yet.
+    Creates a repository, and the branch to push to, unless they exist.
 
     Args:
-        repo_id, kind, token: as of [`require_writable`].
-        private: whether a new one is private; None as the owner has set it.
-        revision: the branch; None for the main one.
+        repo_id, kind, token: see [`require_writable`].
+        private: whether a new repository is private; None for the owner's default.
+        revision: branch; None for the main branch.
 
     Returns:
         `user/name`.
 
     Raises:
-        InputError: as [`require_writable`].
+        InputError: see [`require_writable`].
     """
     full, api = require_writable(repo_id, kind, private=private, token=token), HfApi(token=token)
     with explain_hub_errors(HubRepo(full, revision), kind, pushing=True):
@@ -98,15 +98,15 @@ def ensure_repository(
 
 
 def _require_role(me: Mapping[str, Any], owner: str) -> None:
-    """Refuses a token that can be seen not to write there; what a fine-grained one may do, only the Hub knows."""
+    """Refuses a token that cannot write there. The rights of a fine-grained token are known to the Hub only."""
     role = me.get("auth", {}).get("accessToken", {}).get("role")
     if role == "read":
-        raise InputError(f"the token of {me['name']} may only read; {LOGIN} with one that may write")
+        raise InputError(f"the token of {me['name']} is read-only; {LOGIN} with write access")
     own = [me["name"], *(each["name"] for each in me.get("orgs") or () if each.get("roleInOrg") != "read")]
     if role == "write" and owner.lower() not in {name.lower() for name in own}:
         raise InputError(
-            f"the token is that of {me['name']}, who may not write to {owner}; use a token with write access, or a "
-            "name of your own"
+            f"the token belongs to {me['name']}, who may not write to {owner}; use a token with write access, or a "
+            "name in your own namespace"
         )
 
 
@@ -127,30 +127,30 @@ def push_files(
     token: str | None = None,
 ) -> str:
     """
-    Pushes files in one commit. What is already there is not sent again, so an interrupted push goes on when repeated.
+    Pushes files in one commit. Uploaded files are not sent again, so repeating an interrupted push resumes it.
 
-    Two pushes at once come one after the other: each commit holds the files of one of them, never of both.
+    Concurrent pushes are serialised: each commit holds the files of one push, never of two.
 
     Args:
-        files: by path in the repository.
-        repo_id: of a repository that is there.
+        files: local files by path in the repository.
+        repo_id: an existing repository.
         kind: `"model"` or `"dataset"`.
-        message: of the commit.
-        revision: the branch; None for the main one.
-        token: to write with; None for the one of `hf auth login` or HF_TOKEN.
+        message: commit message.
+        revision: branch; None for the main branch.
+        token: token to write with; None for that of `hf auth login` or HF_TOKEN.
 
     Returns:
-        The commit.
+        The hash of the commit.
 
     Raises:
-        InputError: when the connection breaks off, or the token may not write. Nothing of the push is visible then.
+        InputError: the connection is lost, or the token may not write. Nothing of the push is visible then.
     """
     api = HfApi(token=token)
     with explain_hub_errors(HubRepo(repo_id, revision), kind, pushing=True):
         for attempt in range(ATTEMPTS):
             head = api.repo_info(repo_id, repo_type=kind, revision=revision)
-            there = {file.rfilename for file in getattr(head, "siblings", None) or ()}
-            stale = [path for path in sorted(there - files.keys()) if _is_replaced(path, files)]
+            present = {file.rfilename for file in getattr(head, "siblings", None) or ()}
+            stale = [path for path in sorted(present - files.keys()) if _is_stale(path, files)]
             try:
                 commit = api.create_commit(
                     repo_id,
@@ -164,7 +164,7 @@ def push_files(
                     parent_commit=head.sha,
                 )
             except HfHubHTTPError as error:
-                # 412: another push came between. What to take away must be looked up anew.
+                # 412: another push has committed in between, so the stale files must be listed again.
                 if error.response.status_code != 412 or attempt == ATTEMPTS - 1:
                     raise
             else:
@@ -174,14 +174,14 @@ def push_files(
 
 def run_files(folder: str | Path) -> dict[str, Path]:
     """
-    What is pushed of a run's folder or of a saved component, by path in the repository.
+    The files to push from the folder of a run or of a saved component, by path in the repository.
 
     Raises:
-        InputError: when the folder holds no saved model, or a pickle.
+        InputError: the folder holds no saved model, or holds a pickle.
     """
     root = Path(folder)
     if not any((root / name).is_file() for name in ("config.json", "adapter_config.json")):
-        raise InputError(f"{root} holds no saved model (no config.json); pass the output_dir of a run that is trained")
+        raise InputError(f"{root} holds no saved model (no config.json); pass the output_dir of a finished run")
     refuse_pickles_in(root)
     files = {path.relative_to(root): path for path in sorted(root.rglob("*")) if path.is_file()}
     return {
@@ -192,7 +192,7 @@ def run_files(folder: str | Path) -> dict[str, Path]:
 
 
 def without_local_paths(content: Any) -> Any:
-    """The content of a JSON or YAML file, with the name in place of each absolute path."""
+    """The content of a JSON or YAML file, with each absolute path replaced by its last part."""
     if isinstance(content, dict):
         return {key: without_local_paths(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
@@ -204,17 +204,17 @@ def without_local_paths(content: Any) -> Any:
 
 def strip_local_paths(files: Mapping[str, Path], folder: Path) -> dict[str, Path]:
     """
-    Writes copies of those files that name absolute paths, without these.
+    Replaces JSON and YAML files that contain absolute paths by copies without them.
 
     Args:
-        files: by path in the repository.
-        folder: a new one, for the copies.
+        files: local files by path in the repository.
+        folder: a new folder for the copies.
 
     Returns:
-        The files to push, by path in the repository: copies, and whatever needs none as it is.
+        The files to push by path in the repository: the copies, and all other files unchanged.
 
     Raises:
-        InputError: when a JSON or YAML file is damaged.
+        InputError: a JSON or YAML file is damaged.
     """
     public = dict(files)
     for number, (name, path) in enumerate(files.items()):
@@ -224,20 +224,22 @@ def strip_local_paths(files: Mapping[str, Path], folder: Path) -> dict[str, Path
         try:
             content = (json.loads if kind == ".json" else yaml.safe_load)(path.read_text(encoding="utf-8"))
         except (ValueError, yaml.YAMLError) as error:
-            raise InputError(f"{name} is damaged ({type(error).__name__}), and is not pushed; train again") from error
-        told = without_local_paths(content)
-        if told == content:
+            raise InputError(
+                f"{name} is damaged ({type(error).__name__}) and cannot be pushed; train again"
+            ) from error
+        stripped = without_local_paths(content)
+        if stripped == content:
             continue
         folder.mkdir(parents=True, exist_ok=True)
         public[name] = folder / str(number)
         as_json = kind == ".json"
-        text = json.dumps(told, indent=2) + "\n" if as_json else yaml.safe_dump(told, allow_unicode=True)
+        text = json.dumps(stripped, indent=2) + "\n" if as_json else yaml.safe_dump(stripped, allow_unicode=True)
         public[name].write_text(text, encoding="utf-8")
     return public
 
 
-def _is_replaced(path: str, pushed: Iterable[str]) -> bool:
-    """Whether a file that is not pushed again is of an earlier model, or of an earlier checkpoint to go on from."""
+def _is_stale(path: str, pushed: Iterable[str]) -> bool:
+    """Whether a file that this push lacks belongs to an earlier model or an earlier checkpoint."""
     first, slash, _ = path.partition("/")
     if not slash:
         return ROOT_WEIGHTS.fullmatch(path) is not None

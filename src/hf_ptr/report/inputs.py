@@ -187,7 +187,7 @@ def _of_run(folder: Path) -> ReportInput:
 
 def _given_weights(place: str) -> Path:
     """The score file that a run was given, pulled where the Hub has it; a place without one where it is gone."""
-    from hf_ptr.hub.repos import score_file_path
+    from hf_ptr.hub.datasets import score_file_path
 
     try:
         return score_file_path(place)
@@ -246,7 +246,7 @@ def load_scored_table(evidence: ReportInput, dataset: Path | None) -> EpisodeTab
         # The client of the Hub takes a while to load.
         from hf_ptr.hub.repos import dataset_folder
 
-        dataset = dataset_folder(dataset, ["*"])
+        dataset = dataset_folder(dataset, cameras=None)
     made = evidence.recipe
     if evidence.settings:
         known = {item.name for item in dataclasses.fields(DataArguments)}

@@ -12,8 +12,7 @@ from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.lerobot.validation import require_usable, validate_dataset
 from hf_ptr.data.video.torchcodec import decoded_by
 from hf_ptr.errors import InputError
-from hf_ptr.hub.datasets import with_streamed_videos
-from hf_ptr.hub.repos import with_origin
+from hf_ptr.hub.datasets import with_origin, with_streamed_videos
 from hf_ptr.runs.data_arguments import DataArguments, parse_episodes
 
 

@@ -19,7 +19,8 @@ from hf_ptr.data.mixture.robots import Robot, observes_state, robots_of
 from hf_ptr.data.mixture.sources import Source, SourceSpec, make_source
 from hf_ptr.embodiment import WIDTH, UnifiedActionSpace
 from hf_ptr.errors import InputError
-from hf_ptr.hub.repos import dataset_folder, model_folder, parse_hub_repo, score_file_path
+from hf_ptr.hub.datasets import score_file_path
+from hf_ptr.hub.repos import dataset_folder, model_folder, parse_hub_repo
 from hf_ptr.policies import adapter_of, policy_from_dataset
 from hf_ptr.policies.acting import belief_lag
 from hf_ptr.runs.base_policy import given_policy, refuse_settings, teach

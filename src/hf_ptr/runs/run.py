@@ -22,7 +22,8 @@ from hf_ptr.data.mixture.dataset import MixtureDataset
 from hf_ptr.data.mixture.robots import MIXTURE_FILE
 from hf_ptr.data.score_file import read_weights
 from hf_ptr.errors import InputError, first_line
-from hf_ptr.hub.repos import checkpoint_folder, dataset_folder, pull_videos, score_file_path
+from hf_ptr.hub.datasets import pull_videos, score_file_path
+from hf_ptr.hub.repos import checkpoint_folder, dataset_folder
 from hf_ptr.policies import adapter_of, policy_from_dataset, require_fits
 from hf_ptr.policies.acting import belief_lag
 from hf_ptr.runs.base_policy import given_policy, pull_policy, refuse_settings, teach

@@ -23,7 +23,7 @@ from hf_ptr.data.episodes import EpisodeTable, data_digest
 from hf_ptr.data.samplers import SegmentBatches
 from hf_ptr.data.score_file import SCORES_FILE, score_file_keys
 from hf_ptr.errors import InputError
-from hf_ptr.hub.repos import pull_videos
+from hf_ptr.hub.datasets import pull_videos
 from hf_ptr.policies import VLAProcessor, require_fits
 from hf_ptr.ptr import BeliefCarry
 from hf_ptr.runs.run import chunks_for
