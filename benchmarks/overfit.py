@@ -30,8 +30,8 @@ from hf_ptr.data import ChunkDataset, read_dataset
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
 from hf_ptr.policies import adapter_of, policy_from_dataset
-from hf_ptr.policies.acting import belief_lag
-from hf_ptr.policies.pi0_processor import PI0TextProcessor
+from hf_ptr.policies.action_queue import belief_lag
+from hf_ptr.policies.pi0 import PI0TextProcessor
 from hf_ptr.training.batch import candidates_of, model_inputs
 from hf_ptr.training.collator import ChunkCollator
 from hf_ptr.training.objective import PTRObjective

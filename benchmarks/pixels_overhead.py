@@ -26,7 +26,7 @@ from transformers import set_seed
 
 from benchmarks.overhead import ROOT, side
 from hf_ptr.policies import VLAPolicy, VLAPolicyConfig
-from hf_ptr.policies.vla.sizes import size_settings, sized
+from hf_ptr.policies.vla.sizes import for_image_size, size_settings
 from hf_ptr.training.batch import candidates_of, model_inputs
 from hf_ptr.training.objective import PTRObjective
 from hf_ptr.training.ptr_config import PTRConfig
@@ -46,7 +46,7 @@ def stepper(arm: str, size: str, batch: int, cameras: int) -> Callable[[], None]
     """A function that makes one training step on pictures of noise; the same noise for every arm."""
     set_seed(0)
     settings = size_settings(size)
-    settings["vision_config"] = sized(settings["vision_config"], settings["image_size"])
+    settings["vision_config"] = for_image_size(settings["vision_config"], settings["image_size"])
     names = [f"observation.images.camera{number}" for number in range(cameras)]
     config = VLAPolicyConfig(
         observation_dim=0,

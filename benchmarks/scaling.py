@@ -187,7 +187,7 @@ def pool_against_policy(rounds: int) -> dict[str, Any]:
     query = torch.nn.functional.normalize(torch.randn(rows, width), dim=1).requires_grad_()
 
     def policy_step() -> None:
-        policy(**batch).loss.backward()
+        policy(batch).loss.backward()
         torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

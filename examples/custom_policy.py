@@ -1,12 +1,12 @@
 """
-A policy of your own, post-trained by PTR.
+Post-train a policy of your own with PTR.
 
     python examples/custom_policy.py DATASET
 
-`MyPolicy` is a plain transformers model that knows nothing of PTR: a network from state and instruction to a chunk of
-actions, trained by absolute error. `MyAdapter` keeps the contract for it (see `hf_ptr.policies.PostTrainable`): what
-the pass computes before and after the belief tokens, the loss of each chunk, the context and the action features, and
-the module that the target encoder follows.
+`MyPolicy` is a plain transformers model without any PTR code: a network from state and instruction to a chunk of
+actions, trained with an absolute error. `MyAdapter` implements the contract `hf_ptr.policies.PostTrainable` for it:
+one forward pass that returns the loss per chunk, the context and the action features, and the module that the target
+encoder follows.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from hf_ptr import PTRConfig, PTRTrainer
 from hf_ptr.data import ChunkDataset, read_dataset
 from hf_ptr.policies import PolicyOutput, VLAProcessor, register_adapter
-from hf_ptr.policies.acting import ChunkActing
-from hf_ptr.policies.contract import FeatureSizes
+from hf_ptr.policies.action_queue import ActionQueueMixin
+from hf_ptr.policies.contract import FeatureSizes, PolicyInputs
 from hf_ptr.policies.vla.processing_vla import instruction_tokenizer
 
 
 class MyConfig(PreTrainedConfig):
-    """Sizes of a [`MyPolicy`], and the features of the dataset that it reads."""
+    """Sizes of a [`MyPolicy`], and the dataset features that it reads."""
 
     model_type = "my_policy"
 
@@ -67,21 +67,21 @@ class MyPolicy(PreTrainedModel):
             nn.init.normal_(module.weight, std=0.1)
 
 
-class MyAdapter(ChunkActing):
-    """Keeps the contract for a [`MyPolicy`]."""
+class MyAdapter(ActionQueueMixin):
+    """Implements the contract for a [`MyPolicy`]."""
 
     model_class = MyPolicy
 
     def __init__(self, model: Any):
         self.model = model
         self.config = model.config
-        # What a policy sees through; this one reads vectors.
+        # The policy reads vectors, so it has no cameras.
         self.config.cameras, self.config.image_resolution = (), (1, 1)
         self.reset()
 
     @staticmethod
-    def load_processor(place: str) -> VLAProcessor:
-        return VLAProcessor.from_pretrained(place)
+    def load_processor(source: str) -> VLAProcessor:
+        return VLAProcessor.from_pretrained(source)
 
     def observation_tower(self) -> nn.Module:
         return self.model.see
@@ -92,59 +92,45 @@ class MyAdapter(ChunkActing):
     def feature_sizes(self) -> FeatureSizes:
         return FeatureSizes(context=self.config.width, action=self.config.width, observation=self.config.width)
 
-    def embed(
-        self,
-        observation,
-        state,
-        instruction_ids,
-        instruction_mask,
-        actions,
-        action_mask,
-        action_dim_mask=None,
-        for_scoring=False,
-    ) -> dict[str, torch.Tensor]:
-        """Whatever needs no belief tokens, once for all chunks of a batch."""
+    def forward(
+        self, batch: PolicyInputs, belief_tokens: torch.Tensor | None = None, *, for_scoring: bool = False
+    ) -> PolicyOutput:
+        """One training pass over N chunks, with the belief tokens in the context."""
+        actions, action_mask = batch["actions"], batch["action_mask"]
         mask = action_mask[..., None].expand_as(actions)
-        mask = mask if action_dim_mask is None else mask & action_dim_mask[:, None]
+        if "action_dim_mask" in batch:
+            mask = mask & batch["action_dim_mask"][:, None]
         clean = actions.masked_fill(~mask, 0.0)
-        # The action features say what was done, and never more than the recorded actions do.
-        recalled = self.model.recall(clean)
-        valid = action_mask[..., None].to(recalled.dtype)
-        return {
-            "seen": self.model.see(observation) + self.model.read(instruction_ids).mean(dim=1),
-            "actions": clean,
-            "mask": mask,
-            "recalled": recalled,
-            "features": (recalled * valid).sum(dim=1) / valid.sum(dim=1).clamp(min=1.0),
-        }
-
-    def step(self, embedded: dict[str, torch.Tensor], belief_tokens: torch.Tensor | None = None) -> PolicyOutput:
-        """The rest of the pass, with the belief tokens in the context."""
-        context, hidden = self._context(embedded["seen"], belief_tokens)
-        error = (self.model.act(hidden) - embedded["actions"]).abs()
-        mask = embedded["mask"].to(error.dtype)
-        loss = (error * mask).sum(dim=(1, 2)) / mask.sum(dim=(1, 2)).clamp(min=1.0)
+        # Action features must depend on nothing but the recorded actions.
+        embeddings = self.model.recall(clean)
+        context, hidden = self._encode(batch["observation"], batch["instruction_ids"], belief_tokens)
+        error = (self.model.act(hidden) - clean).abs()
+        counted, valid = mask.to(error.dtype), action_mask[..., None].to(error.dtype)
+        loss = (error * counted).sum(dim=(1, 2)) / counted.sum(dim=(1, 2)).clamp(min=1.0)
         return PolicyOutput(
             loss=loss.mean(),
             action_loss=loss,
             context=context,
-            action_features=embedded["features"],
+            action_features=(embeddings * valid).sum(dim=1) / valid.sum(dim=1).clamp(min=1.0),
             hidden_states=hidden,
-            action_embeddings=embedded["recalled"],
+            action_embeddings=embeddings,
         )
 
     @torch.no_grad()
     def predict_action_chunk(
         self, observation, state, instruction_ids, instruction_mask, action_dim_mask=None, generator=None
     ) -> torch.Tensor:
-        seen = self.model.see(observation) + self.model.read(instruction_ids).mean(dim=1)
-        _, hidden = self._context(seen, self._recalled(len(observation)))
+        _, hidden = self._encode(observation, instruction_ids, self._recall_belief(len(observation)))
         actions = self.model.act(hidden)
-        self._remember(hidden, self.model.recall(actions))
+        self._remember_belief(hidden, self.model.recall(actions))
         return actions if action_dim_mask is None else actions.masked_fill(~action_dim_mask[:, None], 0.0)
 
-    def _context(self, seen: torch.Tensor, belief: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        context = torch.tanh(self.model.mix(seen if belief is None else seen + belief.mean(dim=1)))
+    def _encode(
+        self, observation: torch.Tensor, instruction_ids: torch.Tensor, belief_tokens: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The context `(N, D)` and the hidden states `(N, L, F)` at the action positions."""
+        seen = self.model.see(observation) + self.model.read(instruction_ids).mean(dim=1)
+        context = torch.tanh(self.model.mix(seen if belief_tokens is None else seen + belief_tokens.mean(dim=1)))
         hidden = self.model.steps(context).unflatten(1, (self.config.chunk_size, self.config.width))
         return context, torch.tanh(hidden)
 
@@ -155,7 +141,7 @@ register_adapter("my_policy", MyAdapter)
 
 
 def main(dataset: str) -> None:
-    """Trains it for two hundred steps."""
+    """Trains the policy for 200 steps."""
     table = read_dataset(dataset)
     config = MyConfig(
         state_dim=table.feature("observation.state").shape[1],

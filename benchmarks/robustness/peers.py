@@ -6,7 +6,6 @@ judges whole episodes repeats its figure over their frames. One mapping turns th
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -127,7 +126,6 @@ def policy_loss(policy: Any, processor: Any, table: EpisodeTable, *, draws: int 
         raise InputError(f"draws is {draws}; it must be at least 1")
     dataset = chunks_for(policy.config, table, segment_chunks=1, target_offset=policy.config.chunk_size)
     collator = ChunkCollator(processor, dataset.tasks)
-    names = inspect.signature(policy.forward).parameters
     device = next(policy.parameters()).device
     goodness = np.zeros(table.num_frames)
     was_training = policy.training
@@ -137,9 +135,9 @@ def policy_loss(policy: Any, processor: Any, table: EpisodeTable, *, draws: int 
             torch.manual_seed(seed)
             for rows in np.array_split(np.arange(table.num_frames), table.num_frames // LOSS_BATCH + 1):
                 batch = collator(dataset.__getitems__(rows.tolist()))
-                inputs = {name: batch[name].to(device) for name in names if name in batch}
+                inputs = {name: value.to(device) for name, value in batch.items()}
                 for _ in range(draws):
-                    goodness[rows] -= policy(**inputs).action_loss.double().cpu().numpy() / draws
+                    goodness[rows] -= policy(inputs).action_loss.double().cpu().numpy() / draws
     finally:
         policy.train(was_training)
     return goodness

@@ -12,8 +12,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import PI0Config, PI0ForConditionalGeneration, PreTrainedTokenizerFast
 
 from hf_ptr.data.chunks import Batch
-from hf_ptr.policies.pi0 import PI0Adapter
-from hf_ptr.policies.pi0_processor import PI0TextProcessor
+from hf_ptr.policies.pi0 import PI0Adapter, PI0TextProcessor
 
 WORDS = ("push", "open", "close", "the", "cube", "drawer")
 IMAGE_TOKEN = 20

@@ -28,8 +28,11 @@ def assert_other_shapes_are_one_line(model: PTRModel, batch: Batch) -> None:
     wider = {**batch, "state": torch.cat((batch["state"], batch["state"]), dim=1)}
     other = {**batch, "observation": torch.cat((batch["observation"], batch["observation"][:, :1]), dim=1)}
     cameras = len(model.adapter.config.cameras)
-    seen = f"through {cameras} cameras" if cameras else "observation has .* same robot"
-    for given, message in ((wider, "state has .* dimensions and the policy's .* same robot"), (other, seen)):
+    seen = f"reads {cameras} cameras" if cameras else "observation has .* same robot"
+    for given, message in (
+        (wider, "state has .* dimensions and the policy was trained with .* same robot"),
+        (other, seen),
+    ):
         with pytest.raises(InputError, match=message):
             model(**model_inputs(given, None))
         with pytest.raises(InputError, match=message):
@@ -84,10 +87,8 @@ class PolicyContract(abc.ABC):
         model, batch = self.model(), self.batch()
         sizes = model.adapter.feature_sizes()
         rows, length = batch["action_mask"].shape
-        embedded = model.adapter.embed(
-            **{name: batch[name] for name in (*ACTING, "actions", "action_mask")}, for_scoring=True
-        )
-        passed = model.adapter.step(embedded, model.belief_tokenizer.initial_tokens(rows))
+        inputs = {name: batch[name] for name in (*ACTING, "actions", "action_mask")}
+        passed = model.adapter.forward(inputs, model.belief_tokenizer.initial_tokens(rows), for_scoring=True)
         assert passed.action_loss.shape == (rows,) and bool((passed.action_loss > 0).all())
         assert passed.context.shape == (rows, sizes.context)
         assert passed.action_features.shape == (rows, sizes.action)

@@ -65,7 +65,7 @@ def test_every_head_learns_to_give_the_actions_back(head: str) -> None:
     torch.manual_seed(0)
     losses = []
     for _ in range(500):
-        loss = policy(**wanted).loss
+        loss = policy(wanted).loss
         losses.append(loss.item())
         loss.backward()
         optimizer.step()
@@ -105,11 +105,14 @@ def test_an_adapter_that_lacks_something_is_named() -> None:
         def __init__(self, model: Any):
             self.model = model
 
-        def embed(self) -> None: ...
+        def forward(self) -> None: ...
 
     register_adapter("bert", Half)
     try:
-        with pytest.raises(InputError, match="the adapter of 'bert' lacks step, observation_tower, normalized_state"):
+        with pytest.raises(
+            InputError,
+            match="the adapter of 'bert' lacks observation_tower, normalized_state, feature_sizes, load_processor",
+        ):
             adapter_of(BertModel(text_config()))
     finally:
         del adapters.ADAPTERS["bert"]
@@ -121,15 +124,18 @@ def test_other_shapes_are_one_line() -> None:
 
 def test_a_loss_that_is_not_of_each_chunk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model()
-    step = type(model.policy).step
+    forward = type(model.policy).forward
 
-    def reduced(self: Any, embedded: Any, belief_tokens: Any = None) -> Any:
-        passed = step(self, embedded, belief_tokens)
-        passed.action_loss = passed.action_loss.mean()
-        return passed
+    def reduced(self: Any, *args: Any, **kwargs: Any) -> Any:
+        output = forward(self, *args, **kwargs)
+        output.action_loss = output.action_loss.mean()
+        return output
 
-    monkeypatch.setattr(type(model.policy), "step", reduced)
-    with pytest.raises(InputError, match=r"action loss of VLAPolicy must be one of each chunk, \(6,\), and is \(\)"):
+    monkeypatch.setattr(type(model.policy), "forward", reduced)
+    with pytest.raises(
+        InputError,
+        match=r"action loss of VLAPolicy must be of shape \(6,\), one value per chunk, and is of shape \(\);",
+    ):
         run(model, tiny_batch())
 
 
@@ -137,11 +143,14 @@ def test_a_token_head_gives_absent_dimensions_what_they_held_in_training() -> No
     policy = tiny_policy(action_head="tokens", num_bins=16)
     batch = tiny_batch()
     dims = torch.tensor([[True, False]]).expand(6, 2)
+    trained: list[torch.Tensor] = []
     with torch.no_grad():
-        embedded = policy.embed(**training_inputs(batch), action_dim_mask=dims)
+        hook = policy.head.decoder.embed_tokens.register_forward_pre_hook(lambda module, args: trained.append(args[0]))
+        policy({**training_inputs(batch), "action_dim_mask": dims})
+        hook.remove()
         context, state = torch.randn(6, policy.config.hidden_size), torch.randn(6, policy.config.hidden_size)
         chunk, _, _ = policy.head.sample(context, state, dims[:, None], torch.Generator().manual_seed(0))
-    assert torch.equal(policy.head.encode(chunk)[..., 1], embedded["bins"][..., 1])
+    assert torch.equal(policy.head.encode(chunk)[..., 1], trained[0][..., 1])
     assert len(policy.head.encode(chunk)[..., 0].unique()) > 2
 
 

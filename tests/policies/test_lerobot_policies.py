@@ -42,8 +42,7 @@ if HERE:
     from lerobot_helpers import SIZE, config_of, serve_paligemma, shrink_pi, tiny_lerobot, tiny_smolvlm, word_tokenizer
     from peft import LoraConfig
 
-    from hf_ptr.policies.lerobot.processor import LeRobotProcessor
-    from hf_ptr.policies.lerobot.state_prompt import with_words
+    from hf_ptr.policies.lerobot.processor import LeRobotProcessor, with_state_words
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +83,7 @@ class LeRobotContract(PolicyContract):
     def policy_folder(self, folder: Path) -> None:
         policy = self.policy()
         policy.save_pretrained(folder)
-        adapter_of(policy).save_beside(folder, adapted=False)
+        adapter_of(policy).save_extra_files(folder, adapted=False)
 
 
 class TestACT(LeRobotContract):
@@ -148,7 +147,7 @@ def test_the_loss_and_the_actions_are_lerobots(kind: str, smolvlm: Path, tmp_pat
     torch.manual_seed(3)
     loss = again.forward(before(as_recorded(batch, kind)), **({"reduction": "none"} if per_sample else {}))[0]
     torch.manual_seed(3)
-    passed = adapter.step(adapter.embed(**{name: batch[name] for name in (*ACTING, "actions", "action_mask")}))
+    passed = adapter.forward({name: batch[name] for name in (*ACTING, "actions", "action_mask")})
     mine = passed.action_loss if per_sample else passed.action_loss.mean()
     torch.testing.assert_close(mine, loss, rtol=1e-5, atol=1e-5)
 
@@ -172,7 +171,7 @@ def test_lerobot_loads_an_adapter(kind: str, smolvlm: Path, tmp_path: Path) -> N
 
     policy = tiny_lerobot(kind, smolvlm)
     policy.save_pretrained(tmp_path / "base")
-    adapter_of(policy).save_beside(tmp_path / "base", adapted=False)
+    adapter_of(policy).save_extra_files(tmp_path / "base", adapted=False)
     below = load_policy(str(tmp_path / "base"))[0].model
     targets = globals()[
         {"act": "TestACT", "diffusion": "TestDiffusion", "smolvla": "TestSmolVLA"}.get(kind, "TestPi0")
@@ -247,8 +246,8 @@ def test_a_recipe_trains_a_pretrained_smolvla(smolvlm: Path, tmp_path: Path) -> 
 
 @needs_lerobot
 def test_a_tokenizer_that_joins_numbers_is_refused_for_pi05() -> None:
-    with pytest.raises(InputError, match="writes a number differently"):
-        with_words(word_tokenizer(r"[0-9 ]+|[^0-9 ]+"), ["push"], 48)
+    with pytest.raises(InputError, match="encodes a number differently"):
+        with_state_words(word_tokenizer(r"[0-9 ]+|[^0-9 ]+"), ["push"], 48)
 
 
 def test_without_lerobot_there_is_one_line(tmp_path: Path) -> None:

@@ -22,10 +22,9 @@ from hf_ptr.envs.recording import record_metaworld
 from hf_ptr.errors import InputError
 from hf_ptr.evaluation.offline import evaluate_dataset
 from hf_ptr.policies import adapter_of, load_policy
-from hf_ptr.policies.loading import load_to_train
+from hf_ptr.policies.loading import load_for_training
 from hf_ptr.policies.lora import with_adapter
-from hf_ptr.policies.pi0 import PI0Adapter
-from hf_ptr.policies.pi0_processor import PI0TextProcessor
+from hf_ptr.policies.pi0 import PI0Adapter, PI0TextProcessor
 from hf_ptr.runs.run import run_recipe
 from hf_ptr.training.batch import model_inputs
 from hf_ptr.training.ptr_model import build_ptr_model
@@ -73,8 +72,7 @@ def test_the_loss_is_that_of_pi0() -> None:
     clean = (batch["actions"] - torch.tensor(config.action_mean)) / torch.tensor(config.action_std)
     clean = torch.nn.functional.pad(clean, (0, 4))
     torch.manual_seed(3)
-    embedded = adapter.embed(**{name: batch[name] for name in (*ACTING, "actions", "action_mask")})
-    passed = adapter.step(embedded)
+    passed = adapter.forward({name: batch[name] for name in (*ACTING, "actions", "action_mask")})
     torch.manual_seed(3)
     beta = torch.distributions.Beta(torch.tensor(1.5), torch.tensor(1.0))
     time = beta.sample((6,)) * 0.999 + 0.001
@@ -141,8 +139,8 @@ def test_a_round_trip_at_learning_rate_0_gives_the_very_outputs(tmp_path: Path) 
 def test_in_half_precision_it_trains_and_acts() -> None:
     model, batch = fitted().to(torch.bfloat16), batch_of()
     adapter = adapter_of(model)
-    embedded = adapter.embed(**{name: batch[name] for name in (*ACTING, "actions", "action_mask")}, for_scoring=True)
-    loss = adapter.step(embedded, torch.zeros(6, 2, 16)).action_loss
+    inputs = {name: batch[name] for name in (*ACTING, "actions", "action_mask")}
+    loss = adapter.forward(inputs, torch.zeros(6, 2, 16), for_scoring=True).action_loss
     assert loss.dtype == torch.float32 and bool(torch.isfinite(loss).all())
     acted = adapter.predict_action_chunk(**{name: batch[name] for name in ACTING})
     assert acted.dtype == torch.float32 and bool(torch.isfinite(acted).all())
@@ -155,7 +153,7 @@ def test_activations_of_the_vision_tower_can_be_recomputed() -> None:
     model(**model_inputs(batch_of(), None)).action_loss.sum().backward()
 
 
-def test_a_damaged_interface_is_one_line() -> None:
+def test_a_damaged_binding_is_one_line() -> None:
     for damage in ({"foo": 1}, {"state_std": [0.0] * 3}, {"state_mean": [0.0] * 99}):
         model = fitted()
         kept = {**model.config.hf_ptr, **damage} if "foo" not in damage else damage
@@ -168,11 +166,14 @@ def test_without_belief_tokens_pi0_is_pi0() -> None:
     """They lie at the end of the prefix; none, an empty row of them, and some."""
     model, batch = fitted(), batch_of()
     adapter = adapter_of(model)
-    torch.manual_seed(0)
-    embedded = adapter.embed(**{name: batch[name] for name in (*ACTING, "actions", "action_mask")})
-    none = adapter.step(embedded).action_loss
-    torch.testing.assert_close(adapter.step(embedded, torch.zeros(6, 0, 16)).action_loss, none, rtol=0, atol=1e-7)
-    some = adapter.step(embedded, torch.randn(6, 2, 16)).action_loss
+    inputs = {name: batch[name] for name in (*ACTING, "actions", "action_mask")}
+    some_tokens = torch.randn(6, 2, 16)
+    losses = []
+    for tokens in (None, torch.zeros(6, 0, 16), some_tokens):
+        torch.manual_seed(0)
+        losses.append(adapter.forward(inputs, tokens).action_loss)
+    none, empty, some = losses
+    torch.testing.assert_close(empty, none, rtol=0, atol=1e-7)
     assert (some - none).abs().max() > 1e-4
 
 
@@ -180,7 +181,7 @@ def test_an_adapter_on_a_pretrained_pi0_keeps_what_it_knows_of_the_dataset(tmp_p
     """A PI0 that was saved before it saw a dataset: peft saves no configuration, and ours must not be lost."""
     tiny_pi0().save_pretrained(tmp_path / "base")
     PI0TextProcessor(pi0_tokenizer()).save_pretrained(tmp_path / "base")
-    policy, actor, _ = load_to_train(str(tmp_path / "base"))
+    policy, actor, _ = load_for_training(str(tmp_path / "base"))
     assert actor.needs_dataset
     actor.fit_to(camera_table())
     assert actor.config.observation_features == CAMERAS and not actor.needs_dataset
@@ -201,7 +202,7 @@ def test_an_adapter_on_a_pretrained_pi0_keeps_what_it_knows_of_the_dataset(tmp_p
 def test_what_does_not_fit_is_one_line(tmp_path: Path) -> None:
     assert_other_shapes_are_one_line(build_ptr_model(fitted(), with_scorer=False, belief_tokens=0), batch_of())
     adapter = PI0Adapter(tiny_pi0())
-    with pytest.raises(InputError, match="knows no dataset yet"):
+    with pytest.raises(InputError, match="is not bound to a dataset yet"):
         _ = adapter.config
     with pytest.raises(InputError, match=r"no camera 'observation.images.frond'.*front"):
         adapter.fit_to(camera_table(), observation_features=["observation.images.frond"])

@@ -26,8 +26,8 @@ from hf_ptr.errors import InputError
 from hf_ptr.evaluation.offline import evaluate_dataset
 from hf_ptr.evaluation.rollouts import evaluate_in
 from hf_ptr.policies import policy_from_dataset
-from hf_ptr.policies.towers import as_tokens, first_layers, layers_of
-from hf_ptr.policies.vla.sizes import SIZES, sized
+from hf_ptr.policies.vision_towers import as_tokens, first_layers, layers_of
+from hf_ptr.policies.vla.sizes import SIZES, for_image_size
 from hf_ptr.policies.vla.vision import CameraTower
 from hf_ptr.training.batch import model_inputs
 from hf_ptr.training.ptr_model import build_ptr_model
@@ -121,7 +121,7 @@ def test_inference_does_not_read_what_came_after() -> None:
 
 def test_the_papers_tower_is_built() -> None:
     settings = {**SIZES["internvl"], "observation_features": CAMERAS}
-    settings["vision_config"] = sized(settings["vision_config"], settings["image_size"])
+    settings["vision_config"] = for_image_size(settings["vision_config"], settings["image_size"])
     with torch.device("meta"):
         policy = VLAPolicy(VLAPolicyConfig(observation_dim=0, **settings))
         tower = policy.observation_tower()

@@ -33,7 +33,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from hf_ptr import BeliefTokenizer, BeliefTokenizerConfig, InputError, VLAPolicy, VLAPolicyConfig, VLAProcessor
-from hf_ptr.policies.acting import belief_lag
+from hf_ptr.policies.action_queue import belief_lag
 from hf_ptr.policies.vla.building import policy_from_dataset
 from hf_ptr.policies.vla.layers import NORMALIZED_LIMIT, Normalizer
 from hf_ptr.policies.vla.processing_vla import instruction_tokenizer
@@ -76,7 +76,7 @@ def test_the_action_loss_is_equation_1() -> None:
     batch["action_mask"][1] = torch.tensor([True, False, True, False])
     torch.manual_seed(7)
     with watching(policy.head.embedding) as embedded, watching(policy.head.output) as velocity:
-        output = policy(**training_inputs(batch))
+        output = policy(training_inputs(batch))
     ((noised, sigma), _), (_, predicted) = embedded[0], velocity[0]
 
     torch.manual_seed(7)
@@ -101,7 +101,7 @@ def test_the_flow_s_times_are_beta_distributed() -> None:
     policy, batch = tiny_policy(), tiny_batch(rows=2000)
     torch.manual_seed(0)
     with watching(policy.head.embedding) as calls:
-        policy(**training_inputs(batch))
+        policy(training_inputs(batch))
     sigma = calls[0][0][1]
     assert sigma.shape == (2000,)
     assert kstest(sigma.numpy(), lambda x: x**1.5).pvalue > 0.01
@@ -121,19 +121,18 @@ def test_what_padded_steps_hold_does_not_matter(filler: float) -> None:
 def test_a_chunk_without_a_valid_step_costs_nothing() -> None:
     policy, batch = tiny_policy(), tiny_batch()
     batch["action_mask"][2] = False
-    loss = policy(**training_inputs(batch)).action_loss
+    loss = policy(training_inputs(batch)).action_loss
     assert loss[2] == 0.0 and (loss[[0, 1, 3, 4, 5]] > 0.0).all()
 
 
 def test_the_action_features_pool_the_valid_clean_actions_or_the_noised_ones() -> None:
     batch = tiny_batch()
-    arguments = training_inputs(batch)
     for kind in ("clean", "noised"):
         policy = tiny_policy(pooled_actions=kind)
         outputs = []
         for seed in (0, 1):
             torch.manual_seed(seed)
-            outputs.append(policy.step(policy.embed(**arguments, for_scoring=True)))
+            outputs.append(policy(training_inputs(batch), for_scoring=True))
         same = torch.equal(outputs[0].action_features, outputs[1].action_features)
         assert same == (kind == "clean"), "clean features know nothing of the noise"
         tokens = outputs[0].action_embeddings
@@ -169,7 +168,7 @@ def test_all_that_goes_in_and_out_is_in_raw_units() -> None:
     losses = []
     for policy, data in ((plain, batch), (changed, other)):
         torch.manual_seed(0)
-        losses.append(policy(**training_inputs(data)).action_loss)
+        losses.append(policy(training_inputs(data)).action_loss)
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-3, atol=1e-4)
 
 

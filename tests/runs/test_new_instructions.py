@@ -14,7 +14,7 @@ from hf_ptr.envs.recording import record_metaworld
 from hf_ptr.errors import InputError
 from hf_ptr.evaluation.rollouts import evaluate_in
 from hf_ptr.policies import policy_from_dataset
-from hf_ptr.policies.vla.instructions import learn_instructions
+from hf_ptr.policies.vla.building import learn_instructions
 from hf_ptr.runs.run import run_recipe
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -319,7 +319,10 @@ def test_a_quantised_tower_has_no_target(metaworld_dataset: Path, tmp_path: Path
 
 
 def test_a_model_that_is_no_policy_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="TransitionScorer cannot be post-trained: it lacks embed, step"):
+    with pytest.raises(
+        InputError,
+        match="TransitionScorer cannot be post-trained: it lacks observation_tower, normalized_state, feature_sizes",
+    ):
         PTRTrainer(
             AutoModel.from_config(TransitionScorer.config_class()),
             PTRConfig(output_dir=str(tmp_path), **SFT),

@@ -29,10 +29,10 @@ def matching_control(simulator: Simulator, checkpoint: Path, tasks: Sequence[str
     from transformers import AutoConfig
 
     from hf_ptr.policies import VLAProcessor
-    from hf_ptr.policies.loading import checkpoint_places
+    from hf_ptr.policies.loading import checkpoint_folders
     from hf_ptr.policies.robot_policy import RobotConfig
 
-    config: Any = AutoConfig.from_pretrained(checkpoint_places(str(checkpoint))[-1])
+    config: Any = AutoConfig.from_pretrained(checkpoint_folders(str(checkpoint))[-1])
     needed = (*RolloutConfig.__annotations__, "observation_dim", "state_dim", "action_dim")
     if not all(hasattr(config, name) for name in needed):
         raise InputError(

@@ -188,12 +188,12 @@ def _load(checkpoint: str, digest: str, source: str | None) -> tuple[Any, Any]:
 
 def _checkpoint_digest(checkpoint: Path) -> str:
     """Hash of the files that a policy is loaded from: weights, configurations and tokenizer."""
-    from hf_ptr.policies.loading import checkpoint_places
+    from hf_ptr.policies.loading import checkpoint_folders
 
     if not any((checkpoint / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise InputError(f"{checkpoint} is not a checkpoint: it has no config.json; pass the folder of a saved policy")
     digest = hashlib.sha256()
-    for folder in map(Path, checkpoint_places(str(checkpoint))):
+    for folder in map(Path, checkpoint_folders(str(checkpoint))):
         weights = sorted(folder.glob("*.safetensors"))
         if not weights:
             raise InputError(f"{folder} has no weights (*.safetensors); pass the folder of a saved policy")

@@ -1,27 +1,31 @@
-"""What a policy hands over so that PTR can post-train it."""
+"""The contract between a policy and [`PTRModel`]: one forward pass, and descriptions of its features."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 from transformers.utils import ModelOutput
 
-Embedded = dict[str, torch.Tensor]
+from hf_ptr.errors import InputError
+
+# The tensors of a batch by name, see `PostTrainable`.
+PolicyInputs = Mapping[str, torch.Tensor]
 
 
 @dataclass
 class PolicyOutput(ModelOutput):
     """
-    One pass of a policy over N chunks. L is the chunk length, D the width of the context, F that of the action head.
+    Outputs of one forward pass over N chunks. L is the chunk length, D the context width, F the action head's width.
 
     Args:
         loss: scalar, the mean of `action_loss`: uniform post-training (PTR Sec. 2).
         action_loss: `(N,)`, the action loss `ℓ_act` of each sample, over valid steps and active dimensions.
         context: `(N, D)`, the pooled context `h_t` of PTR Eq. (3).
-        action_features: `(N, F)`, the pooled action-channel tokens `e_t` of PTR Eq. (4).
+        action_features: `(N, F)`, the pooled action-channel tokens `e_t` of PTR Eq. (4); only `for_scoring`.
         hidden_states: `(N, L, F)`, `C_t`, the action head's hidden states at the action positions.
         action_embeddings: `(N, L, F)`, `A_t`, the action embeddings of the same pass.
     """
@@ -35,7 +39,7 @@ class PolicyOutput(ModelOutput):
 
 
 class FeatureSizes(NamedTuple):
-    """Widths of a policy's features: context tokens `D`, action head `F`, observation tower `d`."""
+    """Widths of a policy's features: context `D`, action head `F`, observation tower `d`."""
 
     context: int
     action: int
@@ -45,37 +49,98 @@ class FeatureSizes(NamedTuple):
 @runtime_checkable
 class PostTrainable(Protocol):
     """
-    The contract between a policy and [`PTRModel`].
+    What [`PTRModel`] needs from a policy, or from the adapter of a policy that does not provide it itself.
 
-    The pass is cut in two so that a segment of chunks pays for what does not depend on the belief tokens (encoders,
-    noise, action embeddings) once: `embed` runs over all chunks of a batch, `step` over those of one position in
-    their segments, with the belief tokens that the position before left behind.
+    The keys of a training batch, in raw units:
+
+    | key | tensor |
+    |---|---|
+    | `observation` | `(N, do)` float, or camera images `(N, C, height, width, 3)` uint8 |
+    | `state` | `(N, ds)` |
+    | `instruction_ids`, `instruction_mask` | `(N, K)` int64 and bool, from the processor |
+    | `actions` | `(N, L, da)` |
+    | `action_mask` | `(N, L)` bool, False for padded steps, whose values must not be read |
+    | `action_dim_mask` (optional) | `(N, da)` bool, the dimensions that each row's embodiment has; all by default |
+    | `state_dim_mask` (optional) | `(N, ds)` bool, likewise |
+
+    A policy ignores the keys that it does not use. An optional key is absent rather than None.
     """
 
-    def embed(self, **inputs: torch.Tensor) -> Embedded:
-        """Everything of the pass that needs no belief tokens, each tensor with the chunks as its first dimension."""
-        ...
+    def forward(
+        self, batch: PolicyInputs, belief_tokens: torch.Tensor | None = None, *, for_scoring: bool = False
+    ) -> PolicyOutput:
+        """
+        One pass over N chunks.
 
-    def step(self, embedded: Embedded, belief_tokens: torch.Tensor | None) -> PolicyOutput:
-        """The rest of the pass over N chunks, with belief tokens `(N, M, D)` appended to the context, or none."""
+        Args:
+            batch: the tensors listed above.
+            belief_tokens: `(N, M, D)`, appended to the context; None for a policy without belief tokens.
+            for_scoring: also return `action_features`.
+        """
         ...
 
     def observation_tower(self) -> nn.Module:
-        """The module `v` from raw observations `(N, …)` to pooled features `(N, d)` that the EMA target follows."""
+        """The module `v` from raw observations `(N, …)` to pooled features `(N, d)`, which the EMA target follows."""
         ...
 
     def normalized_state(self, state: torch.Tensor) -> torch.Tensor:
-        """Proprioception `(N, ds)` in normalised units."""
+        """Proprioceptive state `(N, ds)` in normalised units."""
         ...
 
     def feature_sizes(self) -> FeatureSizes:
-        """The widths that the PTR parts are built to."""
+        """The widths to which the scorer, the belief tokenizer and the target encoder are built."""
         ...
 
 
-CONTRACT = ("embed", "step", "observation_tower", "normalized_state", "feature_sizes")
+CONTRACT = ("forward", "observation_tower", "normalized_state", "feature_sizes")
 
 
-def lacking(policy: object) -> list[str]:
-    """What of the contract a policy does not hand over."""
+def missing_methods(policy: object) -> list[str]:
+    """The methods of [`PostTrainable`] that a policy does not have."""
     return [name for name in CONTRACT if not callable(getattr(policy, name, None))]
+
+
+def require_input_shapes(config: Any, observation: torch.Tensor, state: torch.Tensor) -> None:
+    """
+    Checks a batch against the policy's configuration.
+
+    Args:
+        config: the policy's configuration, with `cameras`, `state_dim`, and without cameras `observation_dim`.
+        observation: `(N, do)`, or camera images `(N, C, height, width, 3)`.
+        state: `(N, ds)`.
+
+    Raises:
+        InputError: the number of cameras or dimensions differs from the configuration.
+    """
+    if config.cameras:
+        found = observation.shape[1] if observation.dim() == 5 else 0
+        if found != len(config.cameras):
+            raise InputError(
+                f"the policy reads {len(config.cameras)} cameras ({', '.join(config.cameras)}), and the observation "
+                f"has shape {tuple(observation.shape)}; it must be (rows, cameras, height, width, 3)"
+            )
+    elif observation.shape[-1] != config.observation_dim:
+        raise InputError(
+            f"the observation has {observation.shape[-1]} dimensions and the policy was trained with "
+            f"{config.observation_dim}; use data of the same robot"
+        )
+    if state.shape[-1] != config.state_dim:
+        raise InputError(
+            f"the state has {state.shape[-1]} dimensions and the policy was trained with {config.state_dim}; use data "
+            "of the same robot"
+        )
+
+
+def require_loss_per_sample(loss: Any, rows: int, policy: object) -> None:
+    """
+    Checks that an action loss can be weighted per sample.
+
+    Raises:
+        InputError: the loss is not a tensor of shape `(N,)`.
+    """
+    if not isinstance(loss, torch.Tensor) or loss.shape != (rows,):
+        found = f"of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else f"a {type(loss).__name__}"
+        raise InputError(
+            f"the action loss of {type(policy).__name__} must be of shape ({rows},), one value per chunk, and is "
+            f"{found}; return it unreduced over the batch (reduction='none')"
+        )

@@ -1,4 +1,4 @@
-"""Saved policies: loading them, and whether they fit a dataset, with one line where they do not."""
+"""Saved policies: loading, merging of LoRA adapters, and the check that a policy fits a dataset."""
 
 from __future__ import annotations
 
@@ -16,122 +16,133 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError, nearest
 from hf_ptr.hub.repos import model_folder
 from hf_ptr.policies.adapters import adapter_of, load_model, load_processor
-from hf_ptr.policies.fitted import INTERFACE_FILE, INTERFACE_KEY
-from hf_ptr.policies.lora import below, has_adapter, is_adapted, load_adapted, merged
+from hf_ptr.policies.feature_binding import BINDING_FILE, BINDING_KEY
+from hf_ptr.policies.lora import base_model_source, has_adapter, is_adapted, load_adapted, merged
 from hf_ptr.ptr import BELIEF_FOLDER, BeliefTokenizer
 from hf_ptr.utils.pickle_guard import refuse_pickles_in
 
 LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
 
 
-def load_policy(place: str) -> tuple[Any, Any]:
+def load_policy(source: str) -> tuple[Any, Any]:
     """
-    A saved policy in evaluation mode, with its belief tokenizer if it has one, and its processor.
+    Loads a saved policy for acting, in evaluation mode, with its belief tokenizer if it has one.
 
     Args:
-        place: a folder, `user/name` or `user/name@revision`.
+        source: a folder, `user/name` or `user/name@revision`.
 
     Returns:
-        What keeps the contract [`PostTrainable`] and acts (`reset`, `select_action`): the policy, or its adapter.
+        The policy, or its adapter (it implements [`PostTrainable`], `reset` and `select_action`), and its processor.
 
     Raises:
-        InputError: when there is no policy, it is damaged or unsafe, or it is none that can be post-trained.
+        InputError: there is no policy, it is damaged or unsafe, or it cannot be post-trained.
+
+    Example:
+        ```python
+        policy, processor = load_policy("runs/ptr")
+        policy.reset()  # at the start of every episode
+        action = policy.select_action(**processor(instructions=["Reach the goal."], observation=o, state=s))
+        ```
     """
-    _, policy, processor = load_to_train(place)
+    _, policy, processor = load_for_training(source)
     if hasattr(policy, "attach_belief"):
-        policy.attach_belief(_belief_of(str(model_folder(place))))
+        policy.attach_belief(_saved_belief(str(model_folder(source))))
     return policy, processor
 
 
-def load_to_train(place: str) -> tuple[Any, Any, Any]:
+def load_for_training(source: str) -> tuple[Any, Any, Any]:
     """
-    A saved policy as a trainer takes it, what keeps the contract for it, and its processor, in evaluation mode.
+    Loads a saved policy for a trainer: the model, the object that implements [`PostTrainable`] for it, and its
+    processor, in evaluation mode.
 
     Raises:
         InputError: as [`load_policy`].
     """
-    place = str(model_folder(place))
-    refuse_pickles_in(place)
+    source = str(model_folder(source))
+    refuse_pickles_in(source)
     try:
-        policy = load_trainable(place).eval()
-        processor = load_processor(place, checkpoint_places(place)[-1])
+        policy = load_trainable_model(source).eval()
+        processor = load_processor(source, checkpoint_folders(source)[-1])
         return policy, adapter_of(policy), processor
     except InputError:
         raise
     except LOAD_ERRORS as error:
         raise InputError(
-            f"{place} is no saved policy, or damaged ({error}); pass a run's folder or a Hub id"
+            f"{source} is not a saved policy, or is damaged ({error}); pass a run's folder or a Hub id"
         ) from error
 
 
-def load_trainable(place: str, **kwargs: Any) -> Any:
+def load_trainable_model(source: str, **kwargs: Any) -> Any:
     """
-    The model of a folder, under the LoRA adapter that lies there if one does; in float32 unless `dtype` says so, since
-    half precision rounds an optimiser's steps away. For speed, training has `bf16`.
+    Loads the model in a folder, with its LoRA adapter if there is one.
+
+    Args:
+        source: the folder.
+        kwargs: for `from_pretrained`. `dtype` is float32 by default: half precision rounds an optimiser's small steps
+            away. For speed, train with `bf16`.
     """
     kwargs = {"dtype": torch.float32, **kwargs}
-    if has_adapter(place):
-        policy = load_adapted(place, partial(load_model, dtype=kwargs["dtype"]))
+    if has_adapter(source):
+        policy = load_adapted(source, partial(load_model, dtype=kwargs["dtype"]))
     else:
-        policy = load_model(place, **kwargs)
-    kept = cached_file(place, INTERFACE_FILE, _raise_exceptions_for_missing_entries=False)
-    if kept is not None:
+        policy = load_model(source, **kwargs)
+    binding = cached_file(source, BINDING_FILE, _raise_exceptions_for_missing_entries=False)
+    if binding is not None:
         inner = policy.get_base_model() if is_adapted(policy) else policy
-        setattr(inner.config, INTERFACE_KEY, json.loads(Path(kept).read_text(encoding="utf-8")))
+        setattr(inner.config, BINDING_KEY, json.loads(Path(binding).read_text(encoding="utf-8")))
     return policy
 
 
-def merge_adapter(place: str, out: str | Path) -> None:
+def merge_adapter(source: str, out: str | Path) -> None:
     """
-    Writes a policy with its LoRA adapter's weights added to its own, for deployment: no peft is needed to load it.
+    Merges a LoRA adapter into its base policy and saves the result, which loads without peft.
 
     Args:
-        place: folder or Hub id of a run under an adapter.
-        out: the folder to write, with the processor and the belief tokenizer, if there is one.
+        source: folder or Hub id of a LoRA run.
+        out: the folder to write: the policy, its processor, and its belief tokenizer if it has one.
 
     Raises:
-        InputError: when there is no adapter, as [`load_policy`], or when `out` is not empty.
+        InputError: there is no adapter, `out` is not empty, or as [`load_policy`].
     """
     if Path(out).exists() and any(Path(out).iterdir()):
         raise InputError(f"{out} is not empty; choose another folder")
-    policy, _, processor = load_to_train(place)
+    policy, _, processor = load_for_training(source)
     if not is_adapted(policy):
-        raise InputError(f"{place} has no adapter; it can be deployed as it is")
-    whole, belief = merged(policy), _belief_of(str(model_folder(place)))
+        raise InputError(f"{source} has no adapter; it can be deployed as it is")
+    whole, belief = merged(policy), _saved_belief(str(model_folder(source)))
     actor = adapter_of(whole)
     if hasattr(actor, "attach_belief"):
         actor.attach_belief(belief)
     whole.save_pretrained(out)
-    if hasattr(actor, "save_beside"):
-        actor.save_beside(Path(out), adapted=False)
+    if hasattr(actor, "save_extra_files"):
+        actor.save_extra_files(Path(out), adapted=False)
     processor.save_pretrained(out)
     if belief is not None:
         belief.save_pretrained(Path(out) / BELIEF_FOLDER)
 
 
-def _belief_of(place: str) -> BeliefTokenizer | None:
-    # By its own folder: with `subfolder` some versions of transformers look for the adapter of `place` in it.
-    folder = Path(place) / BELIEF_FOLDER
-    return BeliefTokenizer.from_pretrained(folder).eval() if (folder / "config.json").is_file() else None
+def checkpoint_folders(source: str) -> list[str]:
+    """The folders from which a policy is loaded: its own, and for a LoRA adapter that of its base model, in order."""
+    folders = [str(model_folder(source))]
+    while has_adapter(folders[-1]):
+        base = str(model_folder(base_model_source(folders[-1])))
+        if base in folders:
+            raise InputError(f"the adapter in {source} names itself as its base model; save it again")
+        folders.append(base)
+    return folders
 
 
-def checkpoint_places(place: str) -> list[str]:
-    """The folders that a policy is loaded from: its own, and under an adapter that of the policy below."""
-    places = [str(model_folder(place))]
-    while has_adapter(places[-1]):
-        base = str(model_folder(below(places[-1])))
-        if base in places:
-            raise InputError(f"the adapter in {place} names itself as the policy that it adapts; write it anew")
-        places.append(base)
-    return places
-
-
-def require_fits(config: Any, table: EpisodeTable, place: str) -> None:
+def require_fits(config: Any, table: EpisodeTable, source: str) -> None:
     """
-    Checks that a dataset has the features a policy was trained on, in their widths.
+    Checks that a dataset has the features that a policy was trained on, with the same widths.
+
+    Args:
+        config: the policy's configuration.
+        table: the dataset.
+        source: the policy's name in messages.
 
     Raises:
-        InputError: naming the feature that differs.
+        InputError: a feature is missing or has another width.
     """
     widths = {
         "state_dim": table.feature(config.state_feature).shape[1],
@@ -143,12 +154,18 @@ def require_fits(config: Any, table: EpisodeTable, place: str) -> None:
         if name not in table.videos:
             known = ", ".join(table.videos) or "none"
             raise InputError(
-                f"{place} sees through camera {name!r}, which {table.source!r} lacks (it has: {known})."
+                f"{source} reads camera {name!r}, which {table.source!r} lacks (it has: {known})."
                 f"{nearest(name, table.videos)}"
             )
     for name, width in widths.items():
         if width != getattr(config, name):
             raise InputError(
-                f"{name} of {table.source!r} is {width} and {place} was trained with {getattr(config, name)}; "
+                f"{name} of {table.source!r} is {width} and {source} was trained with {getattr(config, name)}; "
                 "use data of the same robot"
             )
+
+
+def _saved_belief(source: str) -> BeliefTokenizer | None:
+    # By its own folder: with `subfolder` some versions of transformers look there for the adapter of `source`.
+    folder = Path(source) / BELIEF_FOLDER
+    return BeliefTokenizer.from_pretrained(folder).eval() if (folder / "config.json").is_file() else None

@@ -1,4 +1,4 @@
-"""LoRA by peft: policies that are post-trained by an adapter, saved as one, and merged for deployment."""
+"""LoRA with peft: adding an adapter to a policy, loading one with its base model, and merging it."""
 
 from __future__ import annotations
 
@@ -17,105 +17,107 @@ from hf_ptr.utils.pickle_guard import refuse_pickles_in
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-# By which two adapters are told apart. Layers may be named by a pattern in one and one by one in the other.
+# The settings in which a requested adapter must equal the existing one. Target modules are not compared: one
+# configuration may list layers and another match them by a pattern.
 IDENTITY = ("peft_type", "r", "lora_alpha")
-# peft asks for a file that is not there with an error of the Hub's client; a damaged one is a ValueError.
+# peft raises the Hub client's errors for a missing file, and ValueError for a damaged one.
 LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
 
 
 def is_adapted(policy: object) -> bool:
-    """Whether a policy is trained by an adapter."""
+    """Whether a policy has a peft adapter."""
     return isinstance(policy, PeftModel)
 
 
-def adapted_place(policy: Any) -> str | None:
-    """Where the policy under an adapter lies; None for a policy without one."""
+def base_model_of(policy: Any) -> str | None:
+    """Path or repo id of the base model of a policy with an adapter; None for a policy without one."""
     return policy.peft_config["default"].base_model_name_or_path if is_adapted(policy) else None
 
 
-def has_adapter(place: str) -> bool:
-    """Whether a folder or Hub id holds an adapter."""
-    return cached_file(place, ADAPTER_CONFIG, _raise_exceptions_for_missing_entries=False) is not None
+def has_adapter(source: str) -> bool:
+    """Whether a folder or Hub repo holds a peft adapter."""
+    return cached_file(source, ADAPTER_CONFIG, _raise_exceptions_for_missing_entries=False) is not None
 
 
 def with_adapter(policy: Any, peft_config: PeftConfig) -> PeftModel:
     """
-    A policy whose own weights are frozen, under a new adapter; one that has an adapter goes on with it.
+    Freezes a policy and adds a new adapter; a policy that has an adapter continues with it.
 
     Args:
-        policy: as it was loaded. Only the adapter will be saved, so it must have been saved somewhere.
-        peft_config: of the adapter.
+        policy: loaded from a folder or Hub repo: a run saves only the adapter, and refers to the policy's source.
+        peft_config: configuration of the adapter.
 
     Raises:
-        InputError: when the policy comes from nowhere, when it has an adapter of another kind, or when peft refuses.
+        InputError: the policy was never saved, it has an adapter of another kind, or peft refuses the configuration.
     """
     if is_adapted(policy):
         _require_same(policy.peft_config["default"], peft_config)
         return policy
-    place = getattr(policy.config, "name_or_path", "") or ""
-    if not place:
+    source = getattr(policy.config, "name_or_path", "") or ""
+    if not source:
         raise InputError(
-            "peft_config adapts a policy that was saved before, and this one is new: only the adapter would be kept; "
+            "peft_config adapts a policy that was saved before, and this one is new: only the adapter would be saved; "
             "save the policy and pass its folder, or train it in full"
         )
     try:
         adapted = get_peft_model(policy, peft_config)
     except ValueError as error:
         raise InputError(f"peft_config does not fit {type(policy).__name__}: {error}") from error
-    # After peft, which writes the place as it was loaded from. An adapter is found again with the policy below it from
-    # wherever it is loaded, and by anybody who pulls it.
-    own, there = adapted.peft_config["default"], origin(place)
-    if there is not None:
-        own.base_model_name_or_path, own.revision = there.repo_id, there.revision
+    # After peft, which stores the path as it was loaded. An absolute path is found again from any working directory,
+    # and a Hub id by everyone who downloads the adapter.
+    config, repo = adapted.peft_config["default"], origin(source)
+    if repo is not None:
+        config.base_model_name_or_path, config.revision = repo.repo_id, repo.revision
     else:
-        own.base_model_name_or_path = os.path.abspath(place) if os.path.isdir(place) else place
+        config.base_model_name_or_path = os.path.abspath(source) if os.path.isdir(source) else source
     return adapted
 
 
-def below(place: str) -> str:
+def base_model_source(source: str) -> str:
     """
-    Where the policy lies that the adapter in a folder or Hub id adapts.
+    Path or `user/name@revision` of the base model of the adapter in a folder or Hub repo.
 
     Raises:
-        ValueError: when the adapter names none.
+        ValueError: the adapter does not name a base model.
     """
-    config = PeftConfig.from_pretrained(place)
+    config = PeftConfig.from_pretrained(source)
     if not config.base_model_name_or_path:
-        raise ValueError(f"{ADAPTER_CONFIG} in {place} names no policy as base_model_name_or_path")
+        raise ValueError(f"{ADAPTER_CONFIG} in {source} does not name a base model in base_model_name_or_path")
     revision = None if os.path.isdir(config.base_model_name_or_path) else config.revision
     return config.base_model_name_or_path + ("" if revision is None else f"@{revision}")
 
 
-def load_adapted(place: str, load: Callable[[str], Any]) -> PeftModel:
+def load_adapted(source: str, load: Callable[[str], Any]) -> PeftModel:
     """
-    A policy with the adapter that a folder or Hub id holds, which goes on training.
+    A policy with the adapter in a folder or Hub repo, ready for further training.
 
     Args:
-        place: of the adapter.
-        load: loads the policy below it, from where the adapter says.
+        source: the adapter's folder or Hub id.
+        load: loads the base model from the source that the adapter names.
 
     Raises:
-        InputError: when the adapter or the policy below it cannot be read, is damaged or unsafe.
+        InputError: the adapter or its base model cannot be read, is damaged or unsafe.
     """
-    refuse_pickles_in(place)
+    refuse_pickles_in(source)
     try:
-        adapted = PeftModel.from_pretrained(load(str(model_folder(below(place)))), place, is_trainable=True)
-        with safe_open(str(cached_file(place, ADAPTER_WEIGHTS)), "pt") as file:
+        base = load(str(model_folder(base_model_source(source))))
+        adapted = PeftModel.from_pretrained(base, source, is_trainable=True)
+        with safe_open(str(cached_file(source, ADAPTER_WEIGHTS)), "pt") as file:
             found = set(file.keys())
         wanted = set(get_peft_model_state_dict(adapted))
-        require_exact(found - wanted, wanted - found, (), place)
+        require_exact(found - wanted, wanted - found, (), source)
         return adapted
     except InputError:
         raise
     except LOAD_ERRORS as error:
         raise InputError(
-            f"the adapter in {place}, or the policy that it adapts, cannot be loaded ({error}); the policy must lie "
-            f"where {ADAPTER_CONFIG} says"
+            f"the adapter in {source} or its base model cannot be loaded ({error}); the base model must be at the "
+            f"path or Hub id in {ADAPTER_CONFIG}"
         ) from error
 
 
 def merged(policy: Any) -> Any:
-    """The policy with its adapter's weights added to its own, and no adapter; one without is returned as it is."""
+    """The base policy with the adapter merged into its weights; a policy without an adapter is returned unchanged."""
     return policy.merge_and_unload() if is_adapted(policy) else policy
 
 
@@ -125,5 +127,5 @@ def _require_same(found: PeftConfig, asked: PeftConfig) -> None:
         if has != wanted:
             raise InputError(
                 f"the policy has an adapter with {name} {has}, and peft_config asks for {wanted}; leave peft_config "
-                "out to go on with it, or merge it first"
+                "out to continue with it, or merge it first"
             )

@@ -12,7 +12,7 @@ import torch
 from hf_ptr.data.mixture.robots import Robot, observes_state, robot_of
 from hf_ptr.errors import InputError
 from hf_ptr.hub.repos import model_folder
-from hf_ptr.policies.acting import ChunkActing
+from hf_ptr.policies.action_queue import ActionQueueMixin
 from hf_ptr.policies.loading import load_policy
 
 
@@ -54,7 +54,7 @@ class RobotConfig:
         )
 
 
-class RobotPolicy(ChunkActing):
+class RobotPolicy(ActionQueueMixin):
     """
     A policy in the unified action space that reads and gives one robot's own vectors, in raw units.
 
@@ -78,7 +78,7 @@ class RobotPolicy(ChunkActing):
         self.reset()
 
     def reset(self) -> None:
-        """As [`ChunkActing.reset`]."""
+        """As [`ActionQueueMixin.reset`]."""
         super().reset()
         self.policy.reset()
 

@@ -10,8 +10,8 @@ from transformers.utils import logging
 from hf_ptr.errors import InputError
 from hf_ptr.hub.repos import model_folder
 from hf_ptr.policies import VLAPolicy
-from hf_ptr.policies.loading import load_to_train
-from hf_ptr.policies.vla.instructions import learn_instructions
+from hf_ptr.policies.loading import load_for_training
+from hf_ptr.policies.vla.building import learn_instructions
 from hf_ptr.runs.recipe import NEW_POLICY_FIELDS, Recipe
 
 logger = logging.get_logger(__name__)
@@ -22,10 +22,10 @@ def given_policy(recipe: Recipe) -> tuple[Any, Any, Any]:
     The policy that `policy` names, what keeps the contract for it, and its processor.
 
     Raises:
-        InputError: as [`load_to_train`], or the recipe sets what the policy brings.
+        InputError: as [`load_for_training`], or the recipe sets what the policy brings.
     """
     pull_policy(recipe)
-    return load_to_train(str(recipe.policy.policy))
+    return load_for_training(str(recipe.policy.policy))
 
 
 def pull_policy(recipe: Recipe) -> None:

@@ -22,7 +22,7 @@ from hf_ptr.errors import InputError
 from hf_ptr.hub.datasets import score_file_path
 from hf_ptr.hub.repos import dataset_folder, model_folder, parse_hub_repo
 from hf_ptr.policies import adapter_of, policy_from_dataset
-from hf_ptr.policies.acting import belief_lag
+from hf_ptr.policies.action_queue import belief_lag
 from hf_ptr.runs.base_policy import given_policy, refuse_settings, teach
 from hf_ptr.runs.data_arguments import DataArguments
 from hf_ptr.runs.episodes import seen_through, split_episodes

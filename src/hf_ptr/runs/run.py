@@ -25,7 +25,7 @@ from hf_ptr.errors import InputError, first_line
 from hf_ptr.hub.datasets import pull_videos, score_file_path
 from hf_ptr.hub.repos import checkpoint_folder, dataset_folder
 from hf_ptr.policies import adapter_of, policy_from_dataset, require_fits
-from hf_ptr.policies.acting import belief_lag
+from hf_ptr.policies.action_queue import belief_lag
 from hf_ptr.runs.base_policy import given_policy, pull_policy, refuse_settings, teach
 from hf_ptr.runs.data_arguments import parse_episodes
 from hf_ptr.runs.data_digest import require_same_data

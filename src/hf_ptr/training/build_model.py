@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from hf_ptr.errors import InputError
 from hf_ptr.hub.repos import model_folder
-from hf_ptr.policies.loading import load_trainable
+from hf_ptr.policies.loading import load_trainable_model
 from hf_ptr.policies.lora import with_adapter
 from hf_ptr.training.ptr_config import PTRConfig
 from hf_ptr.training.ptr_model import PTRModel, build_ptr_model, has_ptr_parts
@@ -28,7 +28,7 @@ def as_ptr_model(
     policy: Any = model
     if isinstance(model, str | os.PathLike):
         place = str(model_folder(model))
-        policy = PTRModel.from_pretrained(place) if has_ptr_parts(place) else load_trainable(place)
+        policy = PTRModel.from_pretrained(place) if has_ptr_parts(place) else load_trainable_model(place)
     if isinstance(policy, PTRModel):
         belief = policy.belief_tokenizer
         has = (policy.scorer is not None, 0 if belief is None else belief.config.num_tokens)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,10 @@ from transformers.utils import ModelOutput, cached_file
 
 from hf_ptr.errors import InputError
 from hf_ptr.hub.repos import model_folder
-from hf_ptr.policies.adapters import adapter_of, model_of
-from hf_ptr.policies.loading import load_trainable
+from hf_ptr.policies.adapters import adapter_of, new_model
+from hf_ptr.policies.contract import require_loss_per_sample
+from hf_ptr.policies.loading import load_trainable_model
 from hf_ptr.policies.lora import is_adapted
-from hf_ptr.policies.shapes import require_loss_of_each
 from hf_ptr.ptr import (
     BELIEF_FOLDER,
     BeliefTokenizer,
@@ -112,7 +111,7 @@ class PTRModel(PreTrainedModel):
 
     def __init__(self, config: PTRModelConfig, policy: Any | None = None):
         super().__init__(config)
-        self.set_policy(model_of(config.policy_config) if policy is None else policy)
+        self.set_policy(new_model(config.policy_config) if policy is None else policy)
         self.scorer = None if config.scorer_config is None else TransitionScorer(config.scorer_config)
         self.belief_tokenizer = None if config.belief_config is None else BeliefTokenizer(config.belief_config)
         self.target_encoder = (
@@ -131,7 +130,6 @@ class PTRModel(PreTrainedModel):
         self.policy: Any = policy
         # In a tuple, so that it is no module a second time.
         self._adapter = (adapter_of(policy),)
-        self._masks_state = "state_dim_mask" in inspect.signature(self.adapter.embed).parameters
 
     def _attach_belief(self) -> None:
         if hasattr(self.adapter, "attach_belief"):
@@ -161,31 +159,29 @@ class PTRModel(PreTrainedModel):
             carried_tokens: `(N, M, D)`, belief tokens left by each chunk's predecessor, see [`BeliefCarry`].
             carried: `(N,)` bool, which of them to use; the others begin a segment with `z_init`.
         """
-        given = {"action_dim_mask": action_dim_mask} if action_dim_mask is not None else {}
-        if state_dim_mask is not None and self._masks_state:
-            given["state_dim_mask"] = state_dim_mask
-        embedded = self.adapter.embed(
-            observation,
-            state,
-            instruction_ids,
-            instruction_mask,
-            actions,
-            action_mask,
-            **given,
-            **self._scoring_arguments(),
-        )
-        tokens = self._belief_tokens(len(observation), carried_tokens, carried)
-        passed = self.adapter.step(embedded, tokens)
-        require_loss_of_each(passed.action_loss, len(observation), self.policy)
-        output = PTROutput(action_loss=passed.action_loss)
+        batch = {
+            "observation": observation,
+            "state": state,
+            "instruction_ids": instruction_ids,
+            "instruction_mask": instruction_mask,
+            "actions": actions,
+            "action_mask": action_mask,
+        }
+        masks = {"action_dim_mask": action_dim_mask, "state_dim_mask": state_dim_mask}
+        batch.update({name: mask for name, mask in masks.items() if mask is not None})
+        belief_tokens = self._belief_tokens(len(observation), carried_tokens, carried)
+        # Not a call: an adapter is a plain object around the module.
+        policy = self.adapter.forward(batch, belief_tokens, for_scoring=self.scorer is not None)
+        require_loss_per_sample(policy.action_loss, len(observation), self.policy)
+        output = PTROutput(action_loss=policy.action_loss)
         if self.belief_tokenizer is not None:
-            read = self._auxiliary(passed.hidden_states, passed.action_embeddings)
+            read = self._auxiliary(policy.hidden_states, policy.action_embeddings)
             belief = self.belief_tokenizer(*read, reconstruct=False)
             # PTR Eq. (5): no gradient through time.
             output.belief_tokens = belief.tokens.detach()
             output.belief_loss, output.belief_entropy = belief.loss, belief.entropy.detach()
         if self.scorer is not None:
-            context, features = self._auxiliary(passed.context, passed.action_features)
+            context, features = self._auxiliary(policy.context, policy.action_features)
             output.query, output.permuted_query = self.scorer.with_permuted(context, features)
             if next_observation is not None:
                 assert self.target_encoder is not None
@@ -206,9 +202,6 @@ class PTRModel(PreTrainedModel):
     def _auxiliary(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Inputs of the scorer and the tokenizer: detached where their losses are not to shape the policy."""
         return tuple(tensor.detach() for tensor in tensors) if self.config.detach_scorer else tensors
-
-    def _scoring_arguments(self) -> dict[str, bool]:
-        return {"for_scoring": True} if self.scorer is not None else {}
 
     @torch.no_grad()
     def update_target(self) -> None:
@@ -261,8 +254,8 @@ class PTRModel(PreTrainedModel):
             card.unlink(missing_ok=True)
             if before is not None:
                 card.write_bytes(before)
-        if hasattr(self.adapter, "save_beside"):
-            self.adapter.save_beside(folder, adapted=is_adapted(self.policy))
+        if hasattr(self.adapter, "save_extra_files"):
+            self.adapter.save_extra_files(folder, adapted=is_adapted(self.policy))
         config = PTRModelConfig(**{**self.config.to_dict(), "policy_config": None})
         config.save_pretrained(folder / CONFIG_FOLDER)
         if self.belief_tokenizer is not None:
@@ -294,7 +287,7 @@ class PTRModel(PreTrainedModel):
                 f"{place} holds no PTR parts ({CONFIG_FOLDER}/config.json is missing); "
                 "load a plain policy with AutoModel.from_pretrained."
             ) from error
-        policy = load_trainable(place, **kwargs)
+        policy = load_trainable_model(place, **kwargs)
         config.policy_config = _config_of(policy)
         model = cls(config, policy=policy)
         if model.belief_tokenizer is not None:

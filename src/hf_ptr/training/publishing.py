@@ -19,7 +19,7 @@ from hf_ptr.data.mixture.robots import MIXTURE_FILE
 from hf_ptr.errors import InputError
 from hf_ptr.hub.push import ensure_repository, push_files, require_writable, run_files, strip_local_paths
 from hf_ptr.hub.repos import LAST_CHECKPOINT
-from hf_ptr.policies.lora import ADAPTER_CONFIG, adapted_place
+from hf_ptr.policies.lora import ADAPTER_CONFIG, base_model_of
 from hf_ptr.training.provenance import RECIPE_FILE
 from hf_ptr.training.ptr_config import PTRConfig
 from hf_ptr.training.run_card import CARD_FILE, read_json, read_results, results_of, write_card
@@ -117,7 +117,7 @@ def ensure_run_repository(args: PTRConfig, policy: Any, token: str | None, priva
     Raises:
         InputError: as in [`ensure_repository`]; also if the base policy of an adapter is not on the Hub.
     """
-    require_base_id_on_hub(adapted_place(policy))
+    require_base_id_on_hub(base_model_of(policy))
     return _ensured(args, token, private)
 
 

@@ -1,4 +1,4 @@
-"""Policies of LeRobot: post-trained as they are, and saved as LeRobot's again."""
+"""Adapters for LeRobot policies, which are trained and saved unchanged; needs LeRobot."""
 
 from hf_ptr.errors import InputError
 
@@ -8,8 +8,8 @@ try:
     from hf_ptr.policies.lerobot.flow import Pi0Adapter, Pi05Adapter, SmolVLAAdapter
 except ImportError as error:
     raise InputError(
-        f"a policy of LeRobot needs LeRobot beside this library ({error}); in an environment of Python 3.12 of its "
-        "own: pip install 'hf-ptr[lerobot]'"
+        f"a LeRobot policy needs LeRobot next to this library ({error}); in an environment of its own with Python "
+        "3.12: pip install 'hf-ptr[lerobot]'"
     ) from error
 from hf_ptr.policies.adapters import register_adapter
 

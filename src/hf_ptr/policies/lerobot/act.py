@@ -1,4 +1,4 @@
-"""The adapter of LeRobot's ACT: its own forward pass, with a loss of each sample and belief tokens in the encoder."""
+"""Adapter for LeRobot's ACT: its own forward pass, a loss per sample, and belief tokens in the encoder."""
 
 from __future__ import annotations
 
@@ -11,74 +11,54 @@ from lerobot.policies.act.modeling_act import ACTPolicy
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 from torch import nn
 
-from hf_ptr.policies.averages import masked_loss, masked_mean
-from hf_ptr.policies.contract import Embedded, FeatureSizes, PolicyOutput
+from hf_ptr.policies.action_loss import masked_loss, masked_mean
+from hf_ptr.policies.contract import FeatureSizes, PolicyInputs, PolicyOutput
 from hf_ptr.policies.lerobot.convolutional import ConvolutionalAdapter
 
 
 class ACTAdapter(ConvolutionalAdapter):
     """
-    Keeps the contract for ACT.
+    Implements [`PostTrainable`] for ACT.
 
-    Belief tokens are further tokens of the transformer encoder, whose mean output is the context `h_t`. ACT embeds no
-    actions that it predicts; the channel tokens are the actions through the weights of its last layer, read backwards.
-    The loss is LeRobot's, of each sample: absolute error, and in training the divergence of the latent.
+    Belief tokens are appended to the tokens of the transformer encoder, whose mean output is the context `h_t`. ACT
+    does not embed the actions that it predicts, so the action-channel tokens are the actions multiplied by the
+    transposed weights of its output layer. The loss is LeRobot's per sample: absolute error, and in training the KL
+    divergence of the latent.
     """
 
     model_class = ACTPolicy
 
     def backbones(self) -> list[nn.Module]:
-        """One, for all cameras."""
+        """One ResNet, shared by all cameras."""
         return [self.model.model.backbone]
 
     def feature_sizes(self) -> FeatureSizes:
-        """The transformer's width twice, and that of the vision features of all cameras."""
+        """The transformer's width twice, and the width of the vision features of all cameras."""
         width = self.model.config.dim_model
         return FeatureSizes(width, width, self.vision_size())
 
-    def embed(
-        self,
-        observation: torch.Tensor,
-        state: torch.Tensor,
-        instruction_ids: torch.Tensor,
-        instruction_mask: torch.Tensor,
-        actions: torch.Tensor,
-        action_mask: torch.Tensor,
-        action_dim_mask: torch.Tensor | None = None,
-        for_scoring: bool = False,
-    ) -> Embedded:
-        """Normalised actions and their tokens; ACT reads no instruction. Arguments as of [`VLAPolicy.embed`]."""
-        clean, mask = self.normalized_actions(actions, action_mask, action_dim_mask)
-        tokens = self._channel(clean)
-        embedded = {
-            "observation": observation,
-            "state": state,
-            "actions": clean,
-            "action_mask": action_mask,
-            "loss_mask": mask,
-            "action_embeddings": tokens,
-        }
-        if for_scoring:
-            embedded["action_features"] = masked_mean(tokens, action_mask)
-        return embedded
-
-    def step(self, embedded: Embedded, belief_tokens: torch.Tensor | None = None) -> PolicyOutput:
-        """ACT's pass; `ℓ_act` over valid steps and the robot's dimensions."""
-        batch = self._batch(embedded["observation"], embedded["state"])
-        batch.update({ACTION: embedded["actions"], "action_is_pad": ~embedded["action_mask"]})
-        with self._with_belief(belief_tokens) as tapped:
-            predicted, (mean, log_variance) = self.model.model(batch)
-        loss = masked_loss((predicted - embedded["actions"]).abs(), embedded["loss_mask"])
+    def forward(
+        self, batch: PolicyInputs, belief_tokens: torch.Tensor | None = None, *, for_scoring: bool = False
+    ) -> PolicyOutput:
+        """One training pass over N chunks; arguments as in [`PostTrainable`]. ACT reads no instruction."""
+        action_mask = batch["action_mask"]
+        clean, mask = self.normalized_actions(batch["actions"], action_mask, batch.get("action_dim_mask"))
+        tokens = self._action_tokens(clean)
+        inputs = self._inputs(batch["observation"], batch["state"])
+        inputs.update({ACTION: clean, "action_is_pad": ~action_mask})
+        with self._with_belief(belief_tokens) as captured:
+            predicted, (mean, log_variance) = self.model.model(inputs)
+        loss = masked_loss((predicted - clean).abs(), mask)
         if log_variance is not None:
             divergence = (-0.5 * (1 + log_variance - mean.square() - log_variance.exp())).sum(dim=-1)
             loss = loss + self.model.config.kl_weight * divergence
         return PolicyOutput(
             loss=loss.mean(),
             action_loss=loss,
-            context=tapped["context"],
-            action_features=embedded.get("action_features"),
-            hidden_states=tapped["hidden"],
-            action_embeddings=embedded["action_embeddings"],
+            context=captured["context"],
+            action_features=masked_mean(tokens, action_mask) if for_scoring else None,
+            hidden_states=captured["hidden"],
+            action_embeddings=tokens,
         )
 
     # ---- acting ----
@@ -93,56 +73,55 @@ class ACTAdapter(ConvolutionalAdapter):
         action_dim_mask: torch.Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> torch.Tensor:
-        """The next chunk `(B, L, da)` in raw units; nothing in it is drawn, so the generator is not used."""
-        with self._with_belief(self._recalled(len(state))) as tapped:
-            chunk = self.model.model(self._batch(observation, state))[0]
-        self._remember(tapped["hidden"], self._channel(chunk))
+        """The next chunk `(B, L, da)` in raw units. ACT draws no random numbers, so the generator is not used."""
+        with self._with_belief(self._recall_belief(len(state))) as captured:
+            chunk = self.model.model(self._inputs(observation, state))[0]
+        self._remember_belief(captured["hidden"], self._action_tokens(chunk))
         return self.raw_actions(chunk, action_dim_mask)
 
     # ---- inside ----
 
-    def _batch(self, observation: torch.Tensor, state: torch.Tensor) -> dict[str, Any]:
-        pictures = self.pictures(observation, state)
-        return {OBS_STATE: self.normalized_state(state), OBS_IMAGES: pictures}
+    def _inputs(self, observation: torch.Tensor, state: torch.Tensor) -> dict[str, Any]:
+        images = self.images(observation, state)
+        return {OBS_STATE: self.normalized_state(state), OBS_IMAGES: images}
 
-    def _channel(self, actions: torch.Tensor) -> torch.Tensor:
+    def _action_tokens(self, actions: torch.Tensor) -> torch.Tensor:
         """`(N, L, da)` to `(N, L, F)`."""
         return actions @ self.model.model.action_head.weight
 
     @contextmanager
     def _with_belief(self, belief_tokens: torch.Tensor | None) -> Iterator[dict[str, torch.Tensor]]:
-        """Hands the encoder further tokens, and taps its mean output and the decoder's."""
-        act, tapped = self.model.model, {}
+        """Appends belief tokens to the encoder's input, and captures its mean output and the decoder's output."""
+        act, captured = self.model.model, {}
         # LeRobot's transformer has time first.
         extra = None if belief_tokens is None else belief_tokens.transpose(0, 1)
 
-        def appended(module: nn.Module, given: Any, named: Any) -> Any:
+        def before_encoder(module: nn.Module, args: Any, kwargs: Any) -> Any:
             if extra is None:
-                return given, named
-            position = named["pos_embed"]
-            none = position.new_zeros(len(extra), *position.shape[1:])
-            return (torch.cat((given[0], extra.to(given[0].dtype))),), {
-                **named,
-                "pos_embed": torch.cat((position, none)),
-            }
+                return args, kwargs
+            tokens = torch.cat((args[0], extra.to(args[0].dtype)))
+            return (tokens,), {**kwargs, "pos_embed": extended(kwargs["pos_embed"])}
 
-        def attended(module: nn.Module, given: Any, named: Any) -> Any:
-            tapped["context"] = given[1].mean(dim=0)
+        def before_decoder(module: nn.Module, args: Any, kwargs: Any) -> Any:
+            captured["context"] = args[1].mean(dim=0)
             if extra is None:
-                return given, named
-            position = named["encoder_pos_embed"]
-            none = position.new_zeros(len(extra), *position.shape[1:])
-            return given, {**named, "encoder_pos_embed": torch.cat((position, none))}
+                return args, kwargs
+            return args, {**kwargs, "encoder_pos_embed": extended(kwargs["encoder_pos_embed"])}
+
+        def extended(position: torch.Tensor) -> torch.Tensor:
+            """Positions for all tokens; belief tokens have position 0."""
+            assert extra is not None
+            return torch.cat((position, position.new_zeros(len(extra), *position.shape[1:])))
 
         hooks = [
-            act.encoder.register_forward_pre_hook(appended, with_kwargs=True),
-            act.decoder.register_forward_pre_hook(attended, with_kwargs=True),
+            act.encoder.register_forward_pre_hook(before_encoder, with_kwargs=True),
+            act.decoder.register_forward_pre_hook(before_decoder, with_kwargs=True),
             act.decoder.register_forward_hook(
-                lambda module, given, output: tapped.update(hidden=output.transpose(0, 1))
+                lambda module, args, output: captured.update(hidden=output.transpose(0, 1))
             ),
         ]
         try:
-            yield tapped
+            yield captured
         finally:
             for hook in hooks:
                 hook.remove()

@@ -1,4 +1,4 @@
-"""What the adapters of LeRobot's ACT and Diffusion Policy share: made for their features, and seeing by ResNets."""
+"""Base of the ACT and Diffusion Policy adapters: fixed input and output features, and ResNet image encoders."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import nn
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
-from hf_ptr.policies.lerobot.base import COLOURS, LeRobotAdapter, coloured
+from hf_ptr.policies.lerobot.base import COLOURS, LeRobotAdapter, normalized_images
 
-# Of every ResNet.
+# Stages of every ResNet.
 STAGES = 4
 
 
 class ConvolutionalAdapter(LeRobotAdapter):
-    """The half that is the same for both."""
+    """Base class of the adapters for policies with ResNet image encoders, whose features are fixed when created."""
 
-    def most_dimensions(self) -> tuple[int, int]:
-        """Those that it was made for."""
+    def max_dimensions(self) -> tuple[int, int]:
+        """The dimensions that the policy was created with."""
         config = self.model.config
         return config.robot_state_feature.shape[0], config.action_feature.shape[0]
 
@@ -29,24 +29,24 @@ class ConvolutionalAdapter(LeRobotAdapter):
         return STAGES
 
     def checkpointable(self) -> list[Any]:
-        """Nothing."""
+        """No module can recompute activations."""
         return []
 
     def backbones(self) -> list[nn.Module]:
-        """The ResNet of each camera, or the one that all share."""
+        """The ResNet of each camera, or one that all cameras share."""
         raise NotImplementedError
 
     def resize(self) -> nn.Module | None:
-        """What scales pictures first, if anything."""
+        """The module that resizes images before the ResNet; None by default."""
         return None
 
     def observation_tower(self) -> nn.Module:
-        """`v`: pictures `(N, C, height, width, 3)` uint8 to the pooled output of a stage of the ResNets."""
+        """`v`: images `(N, C, height, width, 3)` uint8 to the pooled output of a ResNet stage, cameras joined."""
         trunks = [first_stages(backbone, self.config.target_layer) for backbone in self.backbones()]
         return ConvolutionalFeatures(trunks, self._mode("VISUAL"), self.resize())
 
     def vision_size(self) -> int:
-        """Width of what the tower gives, of all cameras."""
+        """Width of the tower's output for all cameras."""
         stages = first_stages(self.backbones()[0], self.config.target_layer)
         last = [module for module in stages.modules() if isinstance(module, nn.Conv2d)][-1]
         return last.out_channels * len(self.config.cameras)
@@ -54,9 +54,9 @@ class ConvolutionalAdapter(LeRobotAdapter):
     def _take_features(self, table: EpisodeTable) -> None:
         config: Any = self.model.config
         inputs, outputs = self._features_of(table)
-        for made, given in ((config.input_features, inputs), (config.output_features, outputs)):
-            for name in sorted({*made, *given}):
-                shapes = [tuple(side[name].shape) if name in side else None for side in (made, given)]
+        for created, found in ((config.input_features, inputs), (config.output_features, outputs)):
+            for name in sorted({*created, *found}):
+                shapes = [tuple(side[name].shape) if name in side else None for side in (created, found)]
                 if shapes[0] != shapes[1]:
                     raise InputError(
                         f"this {self.title} was made for {name!r} of shape {shapes[0]}, and the dataset has "
@@ -67,13 +67,13 @@ class ConvolutionalAdapter(LeRobotAdapter):
 
 class ConvolutionalFeatures(nn.Module):
     """
-    The pooled output of the first stages of a ResNet of torchvision: pictures `(N, C, height, width, 3)` uint8 to
-    `(N, C·width)`, the cameras side by side.
+    Pooled output of the first stages of a torchvision ResNet: images `(N, C, height, width, 3)` uint8 to
+    `(N, C·width)`, cameras concatenated.
 
     Args:
-        trunks: of each camera, or one that all of them share.
-        mode: LeRobot's mode of normalisation for pictures.
-        resize: what scales pictures first, if anything.
+        trunks: the stages for each camera, or one that all cameras share.
+        mode: LeRobot's normalisation mode for images.
+        resize: resizes images first; None to leave them as they are.
     """
 
     def __init__(self, trunks: Sequence[nn.Module], mode: str, resize: nn.Module | None = None):
@@ -82,16 +82,16 @@ class ConvolutionalFeatures(nn.Module):
         self.mode = mode
         self.resize = nn.Identity() if resize is None else resize
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        seen = []
-        for number, camera in enumerate(pictures.unbind(dim=1)):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = []
+        for number, camera in enumerate(images.unbind(dim=1)):
             trunk: Any = self.trunks[min(number, len(self.trunks) - 1)]
-            seen.append(trunk(self.resize(coloured(camera, *COLOURS[self.mode]))).mean(dim=(2, 3)))
-        return torch.cat(seen, dim=1)
+            features.append(trunk(self.resize(normalized_images(camera, *COLOURS[self.mode]))).mean(dim=(2, 3)))
+        return torch.cat(features, dim=1)
 
 
 def first_stages(resnet: nn.Module, count: int) -> nn.Sequential:
-    """The stem of a ResNet of torchvision and its first stages, whose weights it shares."""
+    """The stem and the first `count` stages of a torchvision ResNet, sharing its weights."""
     stages = [child for child in resnet.children() if isinstance(child, nn.Sequential)]
     parts = list(resnet.children())
     return nn.Sequential(*parts[: parts.index(stages[count - 1]) + 1])

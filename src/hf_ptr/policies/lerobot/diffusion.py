@@ -1,4 +1,4 @@
-"""The adapter of LeRobot's Diffusion Policy: its encoder, U-Net and scheduler, with a loss of each sample."""
+"""Adapter for LeRobot's Diffusion Policy: its own encoder, U-Net and scheduler, and a loss per sample."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from lerobot.utils.constants import OBS_IMAGES, OBS_STATE
 from torch import nn
 
 from hf_ptr.errors import InputError
-from hf_ptr.policies.averages import masked_loss, masked_mean
-from hf_ptr.policies.contract import Embedded, FeatureSizes, PolicyOutput
+from hf_ptr.policies.action_loss import masked_loss, masked_mean
+from hf_ptr.policies.contract import FeatureSizes, PolicyInputs, PolicyOutput
 from hf_ptr.policies.lerobot.convolutional import ConvolutionalAdapter
 
 
 class DiffusionAdapter(ConvolutionalAdapter):
     """
-    Keeps the contract for Diffusion Policy.
+    Implements [`PostTrainable`] for Diffusion Policy.
 
-    The vector that conditions the U-Net is the context `h_t`, and the mean of the belief tokens is added to it. The
-    channel tokens are actions through the weights of the U-Net's last layer, read backwards. Padded steps count
-    nothing, whatever `do_mask_loss_for_padding` says, and batch normalisation keeps its statistics: what a sample
-    costs must not depend on the rest of its batch.
+    The U-Net's conditioning vector plus the mean of the belief tokens is the context `h_t`. The action-channel tokens
+    are the actions multiplied by the transposed weights of the U-Net's output layer. Padded steps are never part of
+    the loss, whatever `do_mask_loss_for_padding` is, and batch normalisation stays in evaluation mode: the loss of a
+    sample must not depend on the rest of its batch.
 
     Raises:
-        InputError: a policy that reads more than the present frame.
+        InputError: the policy reads more than the present frame.
     """
 
     model_class = DiffusionPolicy
@@ -43,65 +43,45 @@ class DiffusionAdapter(ConvolutionalAdapter):
         return self.model.config.horizon, self.model.config.n_action_steps
 
     def backbones(self) -> list[nn.Module]:
-        """Of each camera, or the one that all share."""
+        """The ResNet of each camera, or one that all cameras share."""
         return [encoder.backbone for encoder in self._encoders()]
 
     def resize(self) -> nn.Module | None:
-        """As the encoders do, all alike."""
+        """The encoders' resize module, which is the same for all of them."""
         return self._encoders()[0].resize
 
     def feature_sizes(self) -> FeatureSizes:
-        """Of the conditioning vector, the U-Net's last layer, and the vision features of all cameras."""
+        """Widths of the conditioning vector, the U-Net's last layer, and the vision features of all cameras."""
         context = self.config.state_dim + self._encoders()[0].feature_dim * len(self.config.cameras)
         return FeatureSizes(context, self.model.config.down_dims[0], self.vision_size())
 
-    def embed(
-        self,
-        observation: torch.Tensor,
-        state: torch.Tensor,
-        instruction_ids: torch.Tensor,
-        instruction_mask: torch.Tensor,
-        actions: torch.Tensor,
-        action_mask: torch.Tensor,
-        action_dim_mask: torch.Tensor | None = None,
-        for_scoring: bool = False,
-    ) -> Embedded:
-        """The conditioning vector and the noised actions; arguments as those of [`VLAPolicy.embed`]."""
-        clean, mask = self.normalized_actions(actions, action_mask, action_dim_mask)
-        condition = self._condition(observation, state)
+    def forward(
+        self, batch: PolicyInputs, belief_tokens: torch.Tensor | None = None, *, for_scoring: bool = False
+    ) -> PolicyOutput:
+        """One training pass over N chunks; arguments as in [`PostTrainable`]."""
+        action_mask = batch["action_mask"]
+        clean, mask = self.normalized_actions(batch["actions"], action_mask, batch.get("action_dim_mask"))
+        condition = self._condition(batch["observation"], batch["state"])
         scheduler = self.model.diffusion.noise_scheduler
         noise = torch.randn_like(clean)
         time = torch.randint(scheduler.config.num_train_timesteps, (len(clean),), device=clean.device)
         noised = scheduler.add_noise(clean, noise, time)
-        embedded = {
-            "condition": condition,
-            "noised": noised,
-            "time": time,
-            "wanted": noise if self.model.config.prediction_type == "epsilon" else clean,
-            "loss_mask": mask,
-            "action_embeddings": self._channel(noised),
-        }
-        if for_scoring:
-            embedded["action_features"] = masked_mean(self._channel(clean), action_mask)
-        return embedded
-
-    def step(self, embedded: Embedded, belief_tokens: torch.Tensor | None = None) -> PolicyOutput:
-        """The U-Net's pass; `ℓ_act` over valid steps and the robot's dimensions."""
-        context = _with_belief(embedded["condition"], belief_tokens)
-        tapped: dict[str, torch.Tensor] = {}
-        hook = self._tap(tapped)
+        context = _with_belief(condition, belief_tokens)
+        captured: dict[str, torch.Tensor] = {}
+        hook = self._capture_hidden(captured)
         try:
-            predicted = self.model.diffusion.unet(embedded["noised"], embedded["time"], global_cond=context)
+            predicted = self.model.diffusion.unet(noised, time, global_cond=context)
         finally:
             hook.remove()
-        loss = masked_loss((predicted - embedded["wanted"]).square(), embedded["loss_mask"])
+        target = noise if self.model.config.prediction_type == "epsilon" else clean
+        loss = masked_loss((predicted - target).square(), mask)
         return PolicyOutput(
             loss=loss.mean(),
             action_loss=loss,
             context=context,
-            action_features=embedded.get("action_features"),
-            hidden_states=tapped["hidden"],
-            action_embeddings=embedded["action_embeddings"],
+            action_features=masked_mean(self._action_tokens(clean), action_mask) if for_scoring else None,
+            hidden_states=captured["hidden"],
+            action_embeddings=self._action_tokens(noised),
         )
 
     # ---- acting ----
@@ -116,45 +96,46 @@ class DiffusionAdapter(ConvolutionalAdapter):
         action_dim_mask: torch.Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> torch.Tensor:
-        """The next chunk `(B, L, da)` in raw units, the whole horizon, as LeRobot's sampler gives it."""
-        context = _with_belief(self._condition(observation, state), self._recalled(len(state)))
-        tapped: dict[str, torch.Tensor] = {}
+        """The next chunk `(B, L, da)` in raw units, the whole horizon, from LeRobot's sampler."""
+        context = _with_belief(self._condition(observation, state), self._recall_belief(len(state)))
+        captured: dict[str, torch.Tensor] = {}
         hooks = [
-            self._tap(tapped),
-            self.model.diffusion.unet.register_forward_pre_hook(lambda module, given: tapped.update(noised=given[0])),
+            self._capture_hidden(captured),
+            self.model.diffusion.unet.register_forward_pre_hook(lambda module, args: captured.update(noised=args[0])),
         ]
         try:
             chunk = self.model.diffusion.conditional_sample(len(state), global_cond=context, generator=generator)
         finally:
             for hook in hooks:
                 hook.remove()
-        self._remember(tapped["hidden"], self._channel(tapped["noised"]))
+        self._remember_belief(captured["hidden"], self._action_tokens(captured["noised"]))
         return self.raw_actions(chunk, action_dim_mask)
 
     # ---- inside ----
 
     def _encoders(self) -> list[Any]:
-        """Of each camera, or the one that all share."""
+        """The image encoder of each camera, or one that all cameras share."""
         found = self.model.diffusion.rgb_encoder
         return list(found) if isinstance(found, nn.ModuleList) else [found]
 
     def _condition(self, observation: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        """The conditioning vector `(N, D)` of the U-Net."""
         for module in self.model.diffusion.rgb_encoder.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
-        # LeRobot has a dimension for the frames of the past.
-        pictures = torch.stack(self.pictures(observation, state), dim=1)[:, None]
-        batch = {OBS_STATE: self.normalized_state(state)[:, None], OBS_IMAGES: pictures}
-        return self.model.diffusion._prepare_global_conditioning(batch)
+        # LeRobot has a dimension for past frames.
+        images = torch.stack(self.images(observation, state), dim=1)[:, None]
+        inputs = {OBS_STATE: self.normalized_state(state)[:, None], OBS_IMAGES: images}
+        return self.model.diffusion._prepare_global_conditioning(inputs)
 
-    def _channel(self, actions: torch.Tensor) -> torch.Tensor:
+    def _action_tokens(self, actions: torch.Tensor) -> torch.Tensor:
         """`(N, L, da)` to `(N, L, F)`."""
         return actions @ self.model.diffusion.unet.final_conv[-1].weight.squeeze(-1)
 
-    def _tap(self, tapped: dict[str, torch.Tensor]) -> Any:
-        """Keeps what the U-Net's last layer is given, with time before channels."""
+    def _capture_hidden(self, captured: dict[str, torch.Tensor]) -> Any:
+        """Hook that stores the input of the U-Net's last layer, with time before channels."""
         return self.model.diffusion.unet.final_conv[-1].register_forward_pre_hook(
-            lambda module, given: tapped.update(hidden=given[0].transpose(1, 2))
+            lambda module, args: captured.update(hidden=args[0].transpose(1, 2))
         )
 
 

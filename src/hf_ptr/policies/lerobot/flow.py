@@ -1,8 +1,8 @@
-"""The adapters of SmolVLA, π0 and π0.5 of LeRobot: a vision-language model's prefix and an action expert by flow."""
+"""Adapters for LeRobot's SmolVLA, π0 and π0.5: a vision-language prefix and an action expert by flow matching."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from lerobot.policies.common.flow_matching import euler_integrate
@@ -19,19 +19,36 @@ from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from torch import nn
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.policies.averages import masked_loss, masked_mean
-from hf_ptr.policies.contract import Embedded, FeatureSizes, PolicyOutput
-from hf_ptr.policies.lerobot.base import COLOURS, LeRobotAdapter, coloured
-from hf_ptr.policies.lerobot.state_prompt import prompt_of
-from hf_ptr.policies.towers import first_layers, last_layer_of, layers_of
+from hf_ptr.policies.action_loss import masked_loss, masked_mean
+from hf_ptr.policies.contract import FeatureSizes, PolicyInputs, PolicyOutput
+from hf_ptr.policies.lerobot.base import COLOURS, LeRobotAdapter, normalized_images
+from hf_ptr.policies.lerobot.processor import state_prompt
+from hf_ptr.policies.vision_towers import first_layers, last_layer_of, layers_of
+
+
+class Embeddings(NamedTuple):
+    """
+    A part of the sequence, as LeRobot's `embed_prefix` and `embed_suffix` return it.
+
+    Attributes:
+        tokens: `(N, P, D)`.
+        mask: `(N, P)` bool, True = a real token.
+        blocks: `(N, P)`, True where an attention block begins; earlier blocks do not attend to it.
+        condition: condition of the action expert's norms, or None.
+    """
+
+    tokens: torch.Tensor
+    mask: torch.Tensor
+    blocks: torch.Tensor
+    condition: Any = None
 
 
 class FlowAdapter(LeRobotAdapter):
     """
-    What SmolVLA, π0 and π0.5 have in common.
+    Implements [`PostTrainable`] for SmolVLA, π0 and π0.5, which differ in the methods of the first section.
 
-    Belief tokens are further embeddings at the end of the prefix, which the action expert attends to as to the rest.
-    The mean of the prefix' last hidden states is the context `h_t`. Time runs from 1, noise, to 0, the action.
+    Belief tokens are appended to the prefix embeddings, and the action expert attends to them as to the rest. The mean
+    last hidden state of the prefix is the context `h_t`. Time runs from 1, noise, to 0, the action.
     """
 
     @property
@@ -39,114 +56,108 @@ class FlowAdapter(LeRobotAdapter):
         """LeRobot's network inside the policy."""
         return self.model.model
 
-    # ---- what differs between the three ----
+    # ---- defined by each policy ----
 
     def vision_tower(self) -> Any:
         """SigLIP."""
         raise NotImplementedError
 
-    def fit_picture(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Pictures `(N, 3, height, width)` as the tower reads them."""
+    def resolution(self) -> tuple[int, int]:
+        """Height and width of the images that the tower reads."""
+        raise NotImplementedError
+
+    @staticmethod
+    def resized(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Images `(N, 3, …)` in [0, 1] resized and padded to a size, in [-1, 1]."""
         raise NotImplementedError
 
     def prefix(
         self, images: list, masks: list, ids: torch.Tensor, mask: torch.Tensor, state: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Embeddings `(N, P, D)`, which of them are there, and where a block begins that those before do not see."""
+        """Tokens, mask and blocks of the prefix, see [`Embeddings`]."""
         return self.flow.embed_prefix(images, masks, ids, mask)
 
     def suffix(self, state: torch.Tensor, noised: torch.Tensor, time: torch.Tensor) -> tuple[Any, ...]:
-        """The same of the action expert, and what its norms are conditioned by, if anything."""
+        """Tokens, mask, blocks and condition of the action expert's input, see [`Embeddings`]."""
         return self.flow.embed_suffix(noised, time)
 
-    def passed(
+    def transformer(
         self, embeddings: list, attended: torch.Tensor, positions: torch.Tensor, condition: Any, use_cache: bool
     ) -> tuple[list, Any]:
         """Last hidden states of prefix and suffix, and keys and values."""
         raise NotImplementedError
 
+    def context_size(self) -> int:
+        """The language model's width."""
+        raise NotImplementedError
+
     # ---- the dataset ----
 
-    def most_dimensions(self) -> tuple[int, int]:
-        """The widths that state and action are filled up to."""
+    def max_dimensions(self) -> tuple[int, int]:
+        """The widths to which state and action are padded."""
         return self.model.config.max_state_dim, self.model.config.max_action_dim
 
     def vision_layers(self) -> int:
-        """Of SigLIP."""
+        """Layers of SigLIP."""
         return len(layers_of(self.vision_tower())[1])
 
     def _take_features(self, table: EpisodeTable) -> None:
-        # Whatever they are, the weights are the same: vectors are filled up, and all cameras share a tower.
+        # The weights fit any features: vectors are padded, and all cameras share a tower.
         self.model.config.input_features, self.model.config.output_features = self._features_of(table)
         self.model.config.empty_cameras = 0
 
     # ---- the contract with PTRModel ----
 
     def observation_tower(self) -> nn.Module:
-        """`v`: pictures `(N, C, height, width, 3)` uint8 to the pooled output of a layer of SigLIP, cameras joined."""
+        """`v`: images `(N, C, height, width, 3)` uint8 to the pooled output of a SigLIP layer, cameras joined."""
         tower = first_layers(self.vision_tower(), self.config.target_layer)
-        return VisionFeatures(tower, type(self), tuple(self.resolution()))
-
-    def resolution(self) -> tuple[int, int]:
-        """Height and width of the pictures that the tower reads."""
-        raise NotImplementedError
+        return VisionFeatures(tower, type(self), self.resolution())
 
     def feature_sizes(self) -> FeatureSizes:
-        """The language model's width, the action expert's, and that of the vision features of all cameras."""
-        seen = self.vision_tower().config.hidden_size * len(self.config.cameras)
-        return FeatureSizes(self.context_size(), self.flow.action_in_proj.out_features, seen)
-
-    def context_size(self) -> int:
-        """The language model's width."""
-        raise NotImplementedError
+        """Widths of the language model, the action expert, and the vision features of all cameras."""
+        observation = self.vision_tower().config.hidden_size * len(self.config.cameras)
+        return FeatureSizes(self.context_size(), self.flow.action_in_proj.out_features, observation)
 
     def checkpointable(self) -> list[Any]:
-        """What can recompute its activations; the language model is walked through layer by layer."""
+        """The modules that can recompute activations: the vision tower. LeRobot calls the other layers one by one."""
         return [self.vision_tower()]
 
-    def embed(
-        self,
-        observation: torch.Tensor,
-        state: torch.Tensor,
-        instruction_ids: torch.Tensor,
-        instruction_mask: torch.Tensor,
-        actions: torch.Tensor,
-        action_mask: torch.Tensor,
-        action_dim_mask: torch.Tensor | None = None,
-        for_scoring: bool = False,
-    ) -> Embedded:
-        """The prefix, and the tokens of the noised actions; arguments as those of [`VLAPolicy.embed`]."""
-        embedded = self._embed_prefix(observation, state, instruction_ids, instruction_mask)
-        clean, mask = self.normalized_actions(actions, action_mask, action_dim_mask)
+    def forward(
+        self, batch: PolicyInputs, belief_tokens: torch.Tensor | None = None, *, for_scoring: bool = False
+    ) -> PolicyOutput:
+        """One training pass over N chunks; arguments as in [`PostTrainable`]."""
+        prefix, state = self._embed_prefix(
+            batch["observation"], batch["state"], batch["instruction_ids"], batch["instruction_mask"]
+        )
+        action_mask = batch["action_mask"]
+        clean, loss_mask = self.normalized_actions(batch["actions"], action_mask, batch.get("action_dim_mask"))
         clean = pad_vector(clean, self.model.config.max_action_dim)
         noise = self.flow.sample_noise(clean.shape, clean.device)
         time = self.flow.sample_time(len(clean), clean.device)
         share = time[:, None, None]
-        embedded |= self._embed_suffix(embedded["state"], share * noise + (1 - share) * clean, time)
-        embedded.update(velocity=noise - clean, loss_mask=mask)
+        suffix = Embeddings(*self.suffix(state, share * noise + (1 - share) * clean, time))
+        features = None
         if for_scoring:
-            quiet = self._embed_suffix(embedded["state"], clean, torch.zeros_like(time))["suffix"]
-            embedded["action_features"] = masked_mean(self._actions_in(quiet), action_mask)
-        return embedded
-
-    def step(self, embedded: Embedded, belief_tokens: torch.Tensor | None = None) -> PolicyOutput:
-        """The pass through language model and action expert; `ℓ_act` over valid steps and the robot's dimensions."""
-        prefix, mask, blocks = self._whole_prefix(embedded, belief_tokens)
-        suffix, there = embedded["suffix"].to(prefix.dtype), torch.cat((mask, embedded["suffix_mask"]), dim=1)
-        attended = make_att_2d_masks(there, torch.cat((blocks, embedded["suffix_blocks"].to(blocks.dtype)), dim=1))
-        condition = embedded.get("condition")
-        (seen, acting), _ = self.passed([prefix, suffix], attended, _positions(there), condition, use_cache=False)
-        hidden = self._actions_in(acting)
+            quiet = Embeddings(*self.suffix(state, clean, torch.zeros_like(time)))
+            features = masked_mean(self._action_positions(quiet.tokens), action_mask)
+        prefix = _with_belief(prefix, belief_tokens)
+        tokens = suffix.tokens.to(prefix.tokens.dtype)
+        mask = torch.cat((prefix.mask, suffix.mask), dim=1)
+        attended = make_att_2d_masks(mask, torch.cat((prefix.blocks, suffix.blocks.to(prefix.blocks.dtype)), dim=1))
+        (prefix_hidden, suffix_hidden), _ = self.transformer(
+            [prefix.tokens, tokens], attended, _positions(mask), suffix.condition, use_cache=False
+        )
+        hidden = self._action_positions(suffix_hidden)
         velocity = self.flow.action_out_proj(hidden.to(self.flow.action_out_proj.weight.dtype)).float()
-        error = (velocity - embedded["velocity"])[..., : self.config.action_dim].square()
-        loss = masked_loss(error, embedded["loss_mask"])
+        error = (velocity - (noise - clean))[..., : self.config.action_dim].square()
+        loss = masked_loss(error, loss_mask)
         return PolicyOutput(
             loss=loss.mean(),
             action_loss=loss,
-            context=masked_mean(seen, mask),
-            action_features=embedded.get("action_features"),
+            context=masked_mean(prefix_hidden, prefix.mask),
+            action_features=features,
             hidden_states=hidden,
-            action_embeddings=self._actions_in(suffix),
+            action_embeddings=self._action_positions(tokens),
         )
 
     # ---- acting ----
@@ -161,77 +172,58 @@ class FlowAdapter(LeRobotAdapter):
         action_dim_mask: torch.Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> torch.Tensor:
-        """The next chunk `(B, L, da)` in raw units, as LeRobot's `sample_actions` gives it; see [`VLAPolicy`]."""
-        embedded = self._embed_prefix(observation, state, instruction_ids, instruction_mask)
-        prefix, mask, blocks = self._whole_prefix(embedded, self._recalled(len(state)))
-        attended = make_att_2d_masks(mask, blocks)
-        _, cache = self.passed([prefix, None], attended, _positions(mask), None, use_cache=True)
+        """The next chunk `(B, L, da)` in raw units, as by LeRobot's `sample_actions`; see [`VLAPolicy`]."""
+        prefix, padded = self._embed_prefix(observation, state, instruction_ids, instruction_mask)
+        prefix = _with_belief(prefix, self._recall_belief(len(state)))
+        attended = make_att_2d_masks(prefix.mask, prefix.blocks)
+        _, cache = self.transformer([prefix.tokens, None], attended, _positions(prefix.mask), None, use_cache=True)
         config = self.model.config
         noise = torch.randn(
             (len(state), config.chunk_size, config.max_action_dim), generator=generator, device=state.device
         )
         last: dict[str, torch.Tensor] = {}
-        found = self.flow.action_out_proj.register_forward_pre_hook(lambda module, given: last.update(hidden=given[0]))
+        hook = self.flow.action_out_proj.register_forward_pre_hook(lambda module, args: last.update(hidden=args[0]))
 
         def velocity(chunk: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
             last.update(chunk=chunk, time=time)
-            return self.denoised(embedded["state"], mask, cache, chunk, time)
+            return self.denoise_step(padded, prefix.mask, cache, chunk, time)
 
         try:
             chunk = euler_integrate(velocity, noise, self.denoising_steps())
         finally:
-            found.remove()
-        tokens = self._embed_suffix(embedded["state"], last["chunk"], last["time"])["suffix"]
-        self._remember(last["hidden"], self._actions_in(tokens))
+            hook.remove()
+        suffix = Embeddings(*self.suffix(padded, last["chunk"], last["time"]))
+        self._remember_belief(last["hidden"], self._action_positions(suffix.tokens))
         return self.raw_actions(chunk[..., : self.config.action_dim], action_dim_mask)
 
-    def denoised(
+    def denoise_step(
         self, state: torch.Tensor, mask: torch.Tensor, cache: Any, chunk: torch.Tensor, time: torch.Tensor
     ) -> torch.Tensor:
         """The velocity of `chunk (N, L, da)` at `time (N,)`, by LeRobot's own step."""
         return self.flow.denoise_step(prefix_pad_masks=mask, past_key_values=cache, x_t=chunk, timestep=time)
 
     def denoising_steps(self) -> int:
-        """At inference."""
+        """Number of denoising steps at inference."""
         return self.model.config.num_inference_steps
 
     # ---- inside ----
 
     def _embed_prefix(
         self, observation: torch.Tensor, state: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor
-    ) -> Embedded:
-        images = [self.fit_picture(seen) for seen in self.pictures(observation, state)]
-        there = [torch.ones(len(state), dtype=torch.bool, device=state.device)] * len(images)
+    ) -> tuple[Embeddings, torch.Tensor]:
+        """The prefix without belief tokens, and the padded state."""
+        images = [self.resized(camera, self.resolution()) for camera in self.images(observation, state)]
+        present = [torch.ones(len(state), dtype=torch.bool, device=state.device)] * len(images)
         padded = pad_vector(self.normalized_state(state), self.model.config.max_state_dim)
-        prefix, present, blocks = self.prefix(images, there, ids, mask.bool(), padded)
-        return {"prefix": prefix, "prefix_mask": present, "prefix_blocks": blocks, "state": padded}
+        return Embeddings(*self.prefix(images, present, ids, mask.bool(), padded)), padded
 
-    def _embed_suffix(self, state: torch.Tensor, noised: torch.Tensor, time: torch.Tensor) -> Embedded:
-        tokens, there, blocks, *condition = self.suffix(state, noised, time)
-        given = {"suffix": tokens, "suffix_mask": there, "suffix_blocks": blocks}
-        return {**given, "condition": condition[0]} if condition and condition[0] is not None else given
-
-    def _whole_prefix(
-        self, embedded: Embedded, belief_tokens: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        prefix, mask, blocks = (embedded[name] for name in ("prefix", "prefix_mask", "prefix_blocks"))
-        if belief_tokens is None:
-            return prefix, mask, blocks
-        count = belief_tokens.shape[1]
-        # In the block of what stands before: nothing before that block sees them.
-        return (
-            torch.cat((prefix, belief_tokens.to(prefix.dtype)), dim=1),
-            nn.functional.pad(mask, (0, count), value=True),
-            nn.functional.pad(blocks, (0, count), value=False),
-        )
-
-    def _actions_in(self, suffix: torch.Tensor) -> torch.Tensor:
-        """The action positions of a suffix, which π0 begins with the state."""
+    def _action_positions(self, suffix: torch.Tensor) -> torch.Tensor:
+        """The action positions of a suffix; π0's suffix begins with the state."""
         return suffix[:, -self.config.chunk_size :]
 
 
 class SmolVLAAdapter(FlowAdapter):
-    """SmolVLA, whose prefix ends with the state; by default its vision-language model stays as it was pretrained."""
+    """SmolVLA: the prefix ends with the state. By default LeRobot freezes the vision-language model."""
 
     model_class = SmolVLAPolicy
 
@@ -240,25 +232,21 @@ class SmolVLAAdapter(FlowAdapter):
         return self.flow.vlm_with_expert.get_vlm_model().vision_model
 
     def resolution(self) -> tuple[int, int]:
-        """LeRobot keeps width before height."""
+        """Height and width; LeRobot's configuration has width before height."""
         width, height = self.model.config.resize_imgs_with_padding
         return height, width
 
-    def fit_picture(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Filled up at the left and above, in [-1, 1]."""
-        return self.fitted(pictures, self.resolution())
-
     @staticmethod
-    def fitted(pictures: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        """Pictures `(N, 3, …)` in [0, 1] filled up to a size, in [-1, 1]."""
-        return resize_with_pad(pictures, *size, pad_value=0) * 2.0 - 1.0
+    def resized(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """As [`FlowAdapter.resized`], padded at the left and the top."""
+        return resize_with_pad(images, *size, pad_value=0) * 2.0 - 1.0
 
     def prefix(self, images, masks, ids, mask, state):
-        """Pictures, instruction and state."""
+        """Images, instruction and state."""
         return self.flow.embed_prefix(images, masks, ids, mask, state=state)
 
-    def passed(self, embeddings, attended, positions, condition, use_cache):
-        """Through SmolVLM and the action expert, which reads some layers' keys and values across."""
+    def transformer(self, embeddings, attended, positions, condition, use_cache):
+        """SmolVLM and the action expert, which cross-attends to some layers."""
         return self.flow.vlm_with_expert.forward(
             attention_mask=attended,
             position_ids=positions,
@@ -272,7 +260,7 @@ class SmolVLAAdapter(FlowAdapter):
         return self.flow.vlm_with_expert.config.text_config.hidden_size
 
     def denoising_steps(self) -> int:
-        """At inference."""
+        """Number of denoising steps at inference."""
         return self.model.config.num_steps
 
 
@@ -286,29 +274,24 @@ class Pi05Adapter(FlowAdapter):
         return self.flow.paligemma_with_expert.paligemma.model.vision_tower
 
     def resolution(self) -> tuple[int, int]:
-        """Of PaliGemma."""
+        """Height and width that PaliGemma reads."""
         height, width = self.model.config.image_resolution
         return height, width
 
-    def fit_picture(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Filled up on both sides, in [-1, 1]."""
-        return self.fitted(pictures, self.resolution())
-
     @staticmethod
-    def fitted(pictures: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        """Pictures `(N, 3, …)` in [0, 1] filled up to a size, in [-1, 1]."""
-        return resize_with_pad_torch(pictures, *size) * 2.0 - 1.0
+    def resized(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """As [`FlowAdapter.resized`], padded on both sides."""
+        return resize_with_pad_torch(images, *size) * 2.0 - 1.0
 
     def prefix(self, images, masks, ids, mask, state):
-        """Pictures, and a prompt of instruction and state."""
-        there = state[:, : self.config.state_dim]
-        return self.flow.embed_prefix(images, masks, *prompt_of(ids, mask, there))
+        """Images, and a prompt of instruction and state."""
+        return self.flow.embed_prefix(images, masks, *state_prompt(ids, mask, state[:, : self.config.state_dim]))
 
-    def passed(self, embeddings, attended, positions, condition, use_cache):
-        """Through PaliGemma and the action expert, layer by layer side by side."""
-        own = self.flow.paligemma_with_expert
-        dtype = own.paligemma.model.language_model.layers[0].self_attn.q_proj.weight.dtype
-        return own.forward(
+    def transformer(self, embeddings, attended, positions, condition, use_cache):
+        """PaliGemma and the action expert, which share attention in every layer."""
+        model = self.flow.paligemma_with_expert
+        dtype = model.paligemma.model.language_model.layers[0].self_attn.q_proj.weight.dtype
+        return model.forward(
             attention_mask=prepare_attention_masks_4d(attended),
             position_ids=positions,
             past_key_values=None,
@@ -328,15 +311,15 @@ class Pi0Adapter(Pi05Adapter):
     model_class = PI0Policy
 
     def prefix(self, images, masks, ids, mask, state):
-        """Pictures and instruction."""
+        """Images and instruction."""
         return self.flow.embed_prefix(images, masks, ids, mask)
 
     def suffix(self, state, noised, time):
-        """The state before the actions."""
+        """The state, then the actions."""
         return self.flow.embed_suffix(state, noised, time)
 
-    def denoised(self, state, mask, cache, chunk, time):
-        """As [`FlowAdapter.denoised`], with the state."""
+    def denoise_step(self, state, mask, cache, chunk, time):
+        """As [`FlowAdapter.denoise_step`], with the state."""
         return self.flow.denoise_step(
             state=state, prefix_pad_masks=mask, past_key_values=cache, x_t=chunk, timestep=time
         )
@@ -344,24 +327,36 @@ class Pi0Adapter(Pi05Adapter):
 
 class VisionFeatures(nn.Module):
     """
-    The pooled output of a tower's last layer: pictures `(N, C, height, width, 3)` uint8 to `(N, C·width)`.
+    Pooled output of a tower's last layer: images `(N, C, height, width, 3)` uint8 to `(N, C·width)`.
 
     Args:
-        model: the tower, cut off after the layer.
-        policy: whose class knows how pictures are filled up.
+        model: the tower, truncated after the target layer.
+        adapter: the adapter class, whose `resized` prepares images.
         size: height and width that the tower reads.
     """
 
-    def __init__(self, model: nn.Module, policy: Any, size: tuple[int, ...]):
+    def __init__(self, model: nn.Module, adapter: type[FlowAdapter], size: tuple[int, int]):
         super().__init__()
         self.model = model
-        self.policy = policy
+        self.adapter = adapter
         self.size = size
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        seen = self.policy.fitted(coloured(pictures.flatten(0, 1), *COLOURS["IDENTITY"]), self.size)
-        return last_layer_of(self.model, seen).mean(dim=1).reshape(len(pictures), -1)
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        pixels = self.adapter.resized(normalized_images(images.flatten(0, 1), *COLOURS["IDENTITY"]), self.size)
+        return last_layer_of(self.model, pixels).mean(dim=1).reshape(len(images), -1)
 
 
-def _positions(there: torch.Tensor) -> torch.Tensor:
-    return there.cumsum(dim=1) - 1
+def _with_belief(prefix: Embeddings, belief_tokens: torch.Tensor | None) -> Embeddings:
+    if belief_tokens is None:
+        return prefix
+    count = belief_tokens.shape[1]
+    # They join the last block, so that earlier blocks do not attend to them.
+    return Embeddings(
+        torch.cat((prefix.tokens, belief_tokens.to(prefix.tokens.dtype)), dim=1),
+        nn.functional.pad(prefix.mask, (0, count), value=True),
+        nn.functional.pad(prefix.blocks, (0, count), value=False),
+    )
+
+
+def _positions(mask: torch.Tensor) -> torch.Tensor:
+    return mask.cumsum(dim=1) - 1

@@ -1,28 +1,23 @@
-"""A new native policy sized and normalised to a dataset."""
+"""New native policies for a dataset, and embeddings for instructions that an existing policy does not know."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import AutoModel, AutoTokenizer
-from transformers.utils import cached_file
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.statistics import normalization, relative_normalization
-from hf_ptr.errors import InputError
-from hf_ptr.hub.repos import name_and_revision
-from hf_ptr.policies.lora import LOAD_ERRORS
-from hf_ptr.policies.packaged import LITE0, PREFIX, load_lite0, place_of
-from hf_ptr.policies.towers import used_parts
+from hf_ptr.policies.vision_towers import without_unused_parts
 from hf_ptr.policies.vla.configuration_vla import VLAPolicyConfig
 from hf_ptr.policies.vla.modeling_vla import VLAPolicy
+from hf_ptr.policies.vla.pretrained import copy_weights, load_pretrained, pretrained_colours
 from hf_ptr.policies.vla.processing_vla import VLAProcessor, instruction_tokenizer
-from hf_ptr.policies.vla.sizes import size_settings, sized
+from hf_ptr.policies.vla.sizes import for_image_size, size_settings
 from hf_ptr.policies.vla.vision import CameraTower
 
 
@@ -39,42 +34,48 @@ def policy_from_dataset(
     **settings: Any,
 ) -> tuple[VLAPolicy, VLAProcessor]:
     """
-    A [`VLAPolicy`] with fresh weights and the dataset's statistics, and its processor.
+    A new [`VLAPolicy`] with random weights, sized and normalised to a dataset, and its processor.
 
     Args:
-        table: the episodes it will be trained on.
-        observation_features, state_feature, action_feature: which columns are `o`, `s` and `a`; or, for `o`, cameras.
-        size: one of [`SIZES`]; `settings` go before what it says.
+        table: the episodes to train on.
+        observation_features, state_feature, action_feature: the features used as `o`, `s` and `a`. `o` is either
+            vectors or cameras.
+        size: one of [`SIZES`]; `settings` override it. With cameras `"tiny"` by default.
         vision_model: folder or Hub id (`user/name`, `user/name@revision`) of a pretrained vision tower, or
             `package:NAME` for one inside a Python package.
-        text_model: the same of a pretrained text encoder; without, instructions have learned embeddings.
-        min_std: the least scale that observation and state are normalised by, in their units (see
-            [`normalization`]). Actions have none: it would drown small ones in the noise of the flow.
+        text_model: the same for a pretrained text encoder; without one, instructions have learned embeddings.
+        min_std: the smallest standard deviation by which observation and state are normalised, in their units (see
+            [`normalization`]). It does not apply to actions, since small ones would drown in the noise of the flow.
         settings: further fields of [`VLAPolicyConfig`].
 
     Raises:
-        InputError: when the dataset lacks one of the features, for a floor that is negative or not finite, an unknown
-            size, or a pretrained model that cannot be read.
+        InputError: the dataset lacks a feature, `min_std` is negative or not finite, the size is unknown, or a
+            pretrained model cannot be read.
+
+    Example:
+        ```python
+        policy, processor = policy_from_dataset(table, observation_features=["observation.images.front"], size="tiny")
+        ```
     """
     cameras = [name for name in observation_features if name in table.videos]
     if size is None and cameras:
         size = "tiny"
-    sized_for = {} if size is None else size_settings(size)
-    vision = None if vision_model is None else _pretrained(AutoModel, vision_model, use_safetensors=True)
+    defaults = {} if size is None else size_settings(size)
+    vision = None if vision_model is None else load_pretrained(AutoModel, vision_model, use_safetensors=True)
     if vision is not None:
-        # A pretrained tower brings its own pictures and layers, and keeps its normalisation.
+        # A pretrained tower has its own image size and layers, and keeps its batch normalisation.
         own = {"vision_config": vision.config, "target_layer": None, "group_norm": False}
         if getattr(vision.config, "image_size", None) is not None:
             own["image_size"] = vision.config.image_size
-        sized_for = {**sized_for, **own, **_colours(str(vision_model))}
-    settings = {**sized_for, **settings}
+        defaults = {**defaults, **own, **pretrained_colours(str(vision_model))}
+    settings = {**defaults, **settings}
     sizes = None
     if cameras:
-        settings["vision_config"] = sized(settings["vision_config"], settings["image_size"])
+        settings["vision_config"] = for_image_size(settings["vision_config"], settings["image_size"])
     else:
         settings["vision_config"] = None
         sizes = [table.feature(name).shape[1] for name in observation_features]
-    text = None if text_model is None else _pretrained(AutoModel, text_model, use_safetensors=True)
+    text = None if text_model is None else load_pretrained(AutoModel, text_model, use_safetensors=True)
     if text is None:
         settings["num_instructions"] = len(table.tasks)
     else:
@@ -92,56 +93,50 @@ def policy_from_dataset(
     policy = VLAPolicy(config)
     if isinstance(policy.tower, CameraTower):
         if vision is not None:
-            _take(policy.tower.model, used_parts(vision), str(vision_model))
+            copy_weights(policy.tower.model, without_unused_parts(vision), str(vision_model))
     else:
         statistics = normalization(table, observation_features, past_as_difference=True, min_std=min_std)
         policy.tower.normalizer.set(*_as_tensors(statistics))
     if text is not None:
-        _take(policy.text_encoder, text, str(text_model))
+        copy_weights(policy.text_encoder, text, str(text_model))
     policy.state_normalizer.set(*_as_tensors(normalization(table, [state_feature], min_std=min_std)))
     if config.relative_actions:
         statistics = relative_normalization(table, action_feature, state_feature, config.chunk_size)
     else:
         statistics = normalization(table, [action_feature])
     policy.action_normalizer.set(*_as_tensors(statistics))
-    tokenizer = instruction_tokenizer(table.tasks) if text_model is None else _pretrained(AutoTokenizer, text_model)
+    tokenizer = (
+        instruction_tokenizer(table.tasks) if text_model is None else load_pretrained(AutoTokenizer, text_model)
+    )
     return policy, VLAProcessor(tokenizer)
 
 
-def _pretrained(kind: Any, place: str, **kwargs: Any) -> Any:
-    try:
-        if place == PREFIX + LITE0:
-            return load_lite0()
-        name, revision = name_and_revision(place_of(place))
-        return kind.from_pretrained(name, revision=revision, **kwargs)
-    except InputError:
-        raise
-    except LOAD_ERRORS as error:
-        raise InputError(f"{place} is no pretrained model, or damaged ({error}); pass a folder or Hub id") from error
+def learn_instructions(policy: VLAPolicy, processor: VLAProcessor, tasks: Sequence[str]) -> list[str]:
+    """
+    Adds an embedding for every instruction that a policy does not know, in place. It starts as the mean of the known
+    ones. A policy with a text encoder reads any instruction and is not changed.
 
+    Args:
+        policy, processor: changed in place.
+        tasks: instructions.
 
-def _take(part: Any, pretrained: Any, place: str) -> None:
-    """The pretrained weights of all that `part` has; a pretrained pooler, which it has not, is left."""
-    wanted, given = part.state_dict(), pretrained.state_dict()
-    wrong = [name for name in wanted if name not in given or given[name].shape != wanted[name].shape]
-    if wrong:
-        raise InputError(
-            f"the weights of {place} do not fit: {wrong[0]} has another shape, or is missing; leave image_size out to "
-            "take the pictures that it was pretrained with"
-        )
-    part.load_state_dict({name: given[name] for name in wanted})
-
-
-def _colours(place: str) -> dict[str, Any]:
-    """What a tower was pretrained with, as its image processor says, if it lies there."""
-    if place == PREFIX + LITE0:
-        return {}
-    name, revision = name_and_revision(place_of(place))
-    file = cached_file(
-        name, "preprocessor_config.json", revision=revision, _raise_exceptions_for_missing_entries=False
+    Returns:
+        The new instructions.
+    """
+    if policy.config.text_config is not None:
+        return []
+    known = processor.known_instructions()
+    new = [text for text in dict.fromkeys(tasks) if text not in known]
+    if not new:
+        return []
+    before: torch.Tensor = policy.instruction_embedding.weight.data
+    mean = before[1:].mean(dim=0) if len(known) else before[0]
+    policy.instruction_embedding = nn.Embedding.from_pretrained(
+        torch.cat((before, mean.expand(len(new), -1))), freeze=False
     )
-    values = {} if file is None else json.loads(Path(file).read_text(encoding="utf-8"))
-    return {name: values[name] for name in ("image_mean", "image_std") if name in values}
+    policy.config.num_instructions += len(new)
+    processor.tokenizer = instruction_tokenizer([*known, *new])
+    return new
 
 
 def _as_tensors(statistics: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""The action heads: how a chunk is noised or cut into tokens, its loss, and how one is sampled."""
+"""Action heads: how a chunk is noised or tokenised, its prediction error, and sampling (PTR Sec. 2)."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaModel
 
 from hf_ptr.errors import InputError
-from hf_ptr.policies.contract import Embedded
-from hf_ptr.policies.flow_times import flow_times
+from hf_ptr.policies.action_loss import flow_times
 from hf_ptr.policies.vla.configuration_vla import VLAPolicyConfig
 from hf_ptr.policies.vla.layers import ActionEmbedding, ActionExpert, DenoisingOutput
 
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-# Normalised actions beyond this are cut off by the bins, in standard deviations.
+# Range of the bins in standard deviations; normalised actions outside are clipped.
 BIN_LIMIT = 4.0
 
 
 def build_head(config: VLAPolicyConfig) -> DenoisingHead | TokenHead:
-    """The head that a configuration names."""
+    """The head for `config.action_head`."""
     return TokenHead(config) if config.action_head == "tokens" else DenoisingHead(config)
 
 
 class NoisePath(Protocol):
     """
-    From noise to actions and back, in normalised units.
+    A path between noise and actions, in normalised units.
 
     Attributes:
         clean_time: the time of actions without noise.
@@ -37,11 +36,11 @@ class NoisePath(Protocol):
     clean_time: float
 
     def noised(self, clean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of `clean (N, L, da)` a noised version, its time `(N,)` in [0, 1], and what the head is to predict there."""
+        """A noised version of `clean (N, L, da)`, its time `(N,)` in [0, 1], and the prediction target there."""
         ...
 
     def sample(self, predict: Predict, noise: torch.Tensor) -> torch.Tensor:
-        """Chunks `(N, L, da)` from noise, asking `predict(x, time)` on the way."""
+        """Chunks `(N, L, da)` from noise; `predict(x, time)` is called at every step."""
         ...
 
 
@@ -58,8 +57,8 @@ class FlowPath:
         """`x_σ`, `σ`, and the velocity `a - ε`."""
         noise = torch.randn_like(clean)
         sigma = flow_times(*self.concentration, clean)
-        mixed = sigma[:, None, None]
-        return mixed * clean + (1.0 - mixed) * noise, sigma, clean - noise
+        share = sigma[:, None, None]
+        return share * clean + (1.0 - share) * noise, sigma, clean - noise
 
     def sample(self, predict: Predict, noise: torch.Tensor) -> torch.Tensor:
         """Integrates the velocity from σ = 0 to 1."""
@@ -72,7 +71,7 @@ class FlowPath:
 
 class DiffusionPath:
     """
-    Diffusion with the schedulers of diffusers: the noise is predicted (PTR Sec. 2), DDIM steps at inference.
+    Diffusion with the schedulers of diffusers: noise prediction (PTR Sec. 2), DDIM steps at inference.
 
     Raises:
         InputError: diffusers is not installed.
@@ -92,15 +91,15 @@ class DiffusionPath:
             "clip_sample": True,
             "clip_sample_range": BIN_LIMIT,
         }
-        # Their tensors are no part of a checkpoint, and must not be left empty while one is loaded.
+        # The schedulers' tensors are not part of a checkpoint: on the meta device, as during loading, they stay empty.
         with torch.device("cpu"):
-            # Any: diffusers has no type annotations that hold.
+            # Any: the type annotations of diffusers are wrong.
             self.scheduler: Any = DDPMScheduler(**settings)
             self.sampler: Any = DDIMScheduler(**settings, timestep_spacing="trailing")
             self.sampler.set_timesteps(config.num_denoising_steps)
 
     def noised(self, clean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The chunk after a number of steps drawn evenly, that number's share of all, and the noise."""
+        """The chunk after a uniformly drawn number of steps, that number as a share of all steps, and the noise."""
         noise = torch.randn_like(clean)
         total = self.scheduler.config.num_train_timesteps
         step = torch.randint(total, (len(clean),), device=clean.device)
@@ -116,7 +115,7 @@ class DiffusionPath:
 
 
 class DenoisingHead(nn.Module):
-    """The heads that predict from a noised chunk: flow matching and diffusion differ in their path alone."""
+    """Predicts from a noised chunk. Flow matching and diffusion differ only in their [`NoisePath`]."""
 
     def __init__(self, config: VLAPolicyConfig):
         super().__init__()
@@ -134,39 +133,42 @@ class DenoisingHead(nn.Module):
         )
         self.output = DenoisingOutput(config.action_dim, config.action_size)
 
-    def embed(self, clean: torch.Tensor, dims: torch.Tensor) -> Embedded:
-        """The noised chunk of `clean (N, L, da)`, its tokens `A_t`, and what is to be predicted; `dims (N, 1, da)`."""
-        noised, time, wanted = self.path.noised(clean)
-        # Of dimensions that an embodiment does not have, the head sees nothing, not even noise.
+    def forward(
+        self, clean: torch.Tensor, dims: torch.Tensor, context: torch.Tensor, state: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            clean: `(N, L, da)`, normalised actions.
+            dims: `(N, 1, da)` bool, or a scalar: the dimensions that each row's embodiment has.
+            context, state: `(N, D)`, the pooled context and the state token.
+
+        Returns:
+            The squared error `(N, L, da)`, and the hidden states `C_t` and action embeddings `A_t`, both `(N, L, F)`.
+        """
+        noised, time, target = self.path.noised(clean)
+        # Absent dimensions are 0, without noise.
         noised = noised.masked_fill(~dims, 0.0)
-        tokens = self.embedding(noised, time)
-        return {"noised": noised, "time": time, "wanted": wanted, "action_embeddings": tokens}
+        embeddings = self.embedding(noised, time)
+        hidden = self.expert(embeddings, context, state)
+        return (self.output(hidden, noised, time) - target).square(), hidden, embeddings
 
     def clean_features(self, clean: torch.Tensor) -> torch.Tensor:
         """Action-channel tokens `(N, L, F)` of the chunk without noise."""
         return self.embedding(clean, clean.new_full((len(clean),), self.path.clean_time))
 
-    def losses(
-        self, embedded: Embedded, context: torch.Tensor, state: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The squared error of every action dimension `(N, L, da)`, and the hidden states `C_t (N, L, F)`."""
-        hidden = self.expert(embedded["action_embeddings"], context, state)
-        predicted = self.output(hidden, embedded["noised"], embedded["time"])
-        return (predicted - embedded["wanted"]).square(), hidden
-
     def sample(
         self, context: torch.Tensor, state: torch.Tensor, dims: torch.Tensor, generator: torch.Generator | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Normalised chunks `(N, L, da)`, and `C_t` and `A_t` of the last step; `dims` as in `embed`."""
+        """Normalised chunks `(N, L, da)`, and `C_t` and `A_t` of the last step; arguments as in `forward`."""
         shape = (len(context), *self.shape)
         noise = torch.randn(shape, generator=generator, device=context.device, dtype=context.dtype)
         last: list[torch.Tensor] = []
 
         def predict(chunk: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
             chunk = chunk.masked_fill(~dims, 0.0)
-            tokens = self.embedding(chunk, time)
-            hidden = self.expert(tokens, context, state)
-            last[:] = (hidden, tokens)
+            embeddings = self.embedding(chunk, time)
+            hidden = self.expert(embeddings, context, state)
+            last[:] = (hidden, embeddings)
             return self.output(hidden, chunk, time)
 
         return self.path.sample(predict, noise), last[0], last[1]
@@ -174,11 +176,11 @@ class DenoisingHead(nn.Module):
 
 class TokenHead(nn.Module):
     """
-    Action tokens, one for each dimension of each step, each predicted from those before (PTR Sec. 2).
+    Autoregressive action tokens, one per dimension of each step (PTR Sec. 2).
 
-    Normalised actions are cut into equal bins. A small causal decoder of transformers reads context and state first.
-    Channel tokens and hidden states are means over the dimensions of a step, so that there are L of them, of the
-    decoder's width.
+    Normalised actions are cut into bins of equal width. A small causal decoder reads the context and the state before
+    the tokens. Action-channel tokens and hidden states are means over the dimensions of a step: L of them, as wide as
+    the decoder.
     """
 
     def __init__(self, config: VLAPolicyConfig):
@@ -204,48 +206,45 @@ class TokenHead(nn.Module):
         self.dimension = nn.Parameter(torch.zeros(config.action_dim, width))
         self.output = nn.Linear(width, self.bins)
 
-    def embed(self, clean: torch.Tensor, dims: torch.Tensor) -> Embedded:
-        """The bins of `clean (N, L, da)` and the tokens `A_t (N, L, F)`."""
+    def forward(
+        self, clean: torch.Tensor, dims: torch.Tensor, context: torch.Tensor, state: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """
+        As [`DenoisingHead.forward`], with the cross-entropy `(N, L, da)` of every token in nats as the error. Absent
+        dimensions need no mask: their normalised actions are 0, always the same token.
+        """
         bins = self.encode(clean)
-        return {"bins": bins, "action_embeddings": self._embedded(bins).mean(dim=2)}
-
-    def clean_features(self, clean: torch.Tensor) -> torch.Tensor:
-        """Action-channel tokens `(N, L, F)`; tokens have no noise."""
-        return self._embedded(self.encode(clean)).mean(dim=2)
-
-    def losses(
-        self, embedded: Embedded, context: torch.Tensor, state: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The cross-entropy of every token `(N, L, da)` in nats, and the hidden states `C_t (N, L, F)`."""
-        bins = embedded["bins"]
-        given = self._embedded(bins).flatten(1, 2)
-        sequence = torch.cat((self._prefix(context, state), given[:, :-1]), dim=1)
+        sequence = torch.cat((self._prefix(context, state), self._embed(bins).flatten(1, 2)[:, :-1]), dim=1)
         hidden = self.decoder(inputs_embeds=sequence, use_cache=False).last_hidden_state[:, 1:]
         logits = self.output(hidden)
         loss = F.cross_entropy(logits.flatten(0, 1).float(), bins.flatten(), reduction="none").view(bins.shape)
-        return loss, hidden.unflatten(1, self.shape).mean(dim=2)
+        return loss, hidden.unflatten(1, self.shape).mean(dim=2), self.clean_features(clean)
+
+    def clean_features(self, clean: torch.Tensor) -> torch.Tensor:
+        """Action-channel tokens `(N, L, F)`, which have no noise."""
+        return self._embed(self.encode(clean)).mean(dim=2)
 
     def sample(
         self, context: torch.Tensor, state: torch.Tensor, dims: torch.Tensor, generator: torch.Generator | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Normalised chunks `(N, L, da)` token by token, drawn as likely as they are, and `C_t`, `A_t` of them."""
+        """Normalised chunks `(N, L, da)`, sampled token by token, and their `C_t` and `A_t`."""
         rows, (length, width) = len(context), self.shape
-        there = dims.expand(rows, 1, width)[:, 0]
+        active = dims.expand(rows, 1, width)[:, 0]
         zero = self.encode(torch.zeros(rows, device=context.device))
-        given, cache = self._prefix(context, state), None
+        inputs, cache = self._prefix(context, state), None
         bins, hidden = [], []
-        for place in range(length * width):
-            passed = self.decoder(inputs_embeds=given, past_key_values=cache, use_cache=True)
-            cache, last = passed.past_key_values, passed.last_hidden_state[:, -1]
-            chances = self.output(last).float().softmax(dim=-1)
-            drawn = torch.multinomial(chances, 1, generator=generator).squeeze(1)
-            # A dimension that the embodiment lacks holds what it held in training.
-            bins.append(torch.where(there[:, place % width], drawn, zero))
+        for position in range(length * width):
+            output = self.decoder(inputs_embeds=inputs, past_key_values=cache, use_cache=True)
+            cache, last = output.past_key_values, output.last_hidden_state[:, -1]
+            probabilities = self.output(last).float().softmax(dim=-1)
+            drawn = torch.multinomial(probabilities, 1, generator=generator).squeeze(1)
+            # An absent dimension has the same token as in training.
+            bins.append(torch.where(active[:, position % width], drawn, zero))
             hidden.append(last)
-            given = (self.decoder.embed_tokens(bins[-1]) + self.dimension[place % width])[:, None]
+            inputs = (self.decoder.embed_tokens(bins[-1]) + self.dimension[position % width])[:, None]
         chunk = torch.stack(bins, dim=1).view(rows, length, width)
         states = torch.stack(hidden, dim=1).unflatten(1, self.shape).mean(dim=2)
-        return self.decode(chunk), states, self._embedded(chunk).mean(dim=2)
+        return self.decode(chunk), states, self._embed(chunk).mean(dim=2)
 
     def encode(self, actions: torch.Tensor) -> torch.Tensor:
         """Normalised actions to bins `0 .. num_bins - 1`."""
@@ -253,10 +252,10 @@ class TokenHead(nn.Module):
         return (share * self.bins).long().clamp(max=self.bins - 1)
 
     def decode(self, bins: torch.Tensor) -> torch.Tensor:
-        """Bins to the actions in their middle."""
+        """Bins to the actions at their centres."""
         return ((bins + 0.5) / self.bins * 2 - 1) * BIN_LIMIT
 
-    def _embedded(self, bins: torch.Tensor) -> torch.Tensor:
+    def _embed(self, bins: torch.Tensor) -> torch.Tensor:
         """`(N, L, da)` to `(N, L, da, F)`."""
         return self.decoder.embed_tokens(bins) + self.dimension
 

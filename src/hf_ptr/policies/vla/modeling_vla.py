@@ -13,20 +13,19 @@ from transformers import AutoModel, initialization
 from transformers.utils import cached_file
 
 from hf_ptr.data.statistics import present_of
-from hf_ptr.policies.acting import ChunkActing
-from hf_ptr.policies.averages import masked_loss, masked_mean
-from hf_ptr.policies.contract import Embedded, FeatureSizes, PolicyOutput
-from hf_ptr.policies.shapes import require_shapes
+from hf_ptr.policies.action_loss import masked_loss, masked_mean
+from hf_ptr.policies.action_queue import ActionQueueMixin
+from hf_ptr.policies.contract import FeatureSizes, PolicyInputs, PolicyOutput, require_input_shapes
 from hf_ptr.policies.vla.configuration_vla import VLAPolicyConfig
 from hf_ptr.policies.vla.heads import TokenHead, build_head
-from hf_ptr.policies.vla.language import InstructionReader, is_trained
 from hf_ptr.policies.vla.layers import ActionEmbedding, AttentionPool, ContextLayer, Normalizer, ObservationTower
+from hf_ptr.policies.vla.text import InstructionReader, is_trained
 from hf_ptr.policies.vla.vision import CameraTower
 from hf_ptr.ptr import BELIEF_FOLDER, BeliefTokenizer
 from hf_ptr.utils.components import Component
 
 
-class VLAPolicy(ChunkActing, Component):
+class VLAPolicy(ActionQueueMixin, Component):
     """
     A policy from (observation, state, instruction, belief tokens) to a chunk of actions.
 
@@ -60,7 +59,7 @@ class VLAPolicy(ChunkActing, Component):
                 self.text_encoder.pooler = None
             self.text_encoder.requires_grad_(not config.freeze_text)
             self.text_projection = nn.Linear(self.text_encoder.config.hidden_size, width)
-            self._read = InstructionReader()
+            self._read_instructions = InstructionReader()
         else:
             self.instruction_embedding = nn.Embedding(config.num_instructions + 1, width)
         self.context_layers = nn.ModuleList(
@@ -142,90 +141,62 @@ class VLAPolicy(ChunkActing, Component):
     # ---- the contract with PTRModel ----
 
     def observation_tower(self) -> nn.Module:
-        """`v`: raw observations `(N, do)`, or pictures, to features `(N, d)`."""
+        """`v`: raw observations `(N, do)`, or camera images, to features `(N, d)`."""
         return self.tower.features() if isinstance(self.tower, CameraTower) else self.tower
 
     def normalized_state(self, state: torch.Tensor) -> torch.Tensor:
-        """Proprioception `(N, ds)` in normalised units."""
+        """Proprioceptive state `(N, ds)` in normalised units."""
         return self.state_normalizer.clamped(state)
 
     def feature_sizes(self) -> FeatureSizes:
-        """The widths that the PTR parts are built to."""
+        """The widths to which the PTR components are built."""
         width = self.config.hidden_size
-        seen = self.tower.feature_size if isinstance(self.tower, CameraTower) else width
-        return FeatureSizes(context=width, action=self.head.feature_size, observation=seen)
+        observation = self.tower.feature_size if isinstance(self.tower, CameraTower) else width
+        return FeatureSizes(context=width, action=self.head.feature_size, observation=observation)
 
-    def embed(
-        self,
-        observation: torch.Tensor,
-        state: torch.Tensor,
-        instruction_ids: torch.Tensor,
-        instruction_mask: torch.Tensor,
-        actions: torch.Tensor,
-        action_mask: torch.Tensor,
-        action_dim_mask: torch.Tensor | None = None,
-        state_dim_mask: torch.Tensor | None = None,
-        for_scoring: bool = False,
-    ) -> Embedded:
+    def forward(
+        self, batch: PolicyInputs, belief_tokens: torch.Tensor | None = None, *, for_scoring: bool = False
+    ) -> PolicyOutput:
         """
-        What the pass computes once for all chunks: context tokens, noised actions and their embeddings.
+        One training pass over N chunks. `ℓ_act` is the head's prediction error, PTR Eq. (1), averaged over valid steps
+        and active action dimensions.
 
         Args:
-            observation: `(N, do)` raw, or what the cameras saw, `(N, C, height, width, 3)` uint8.
-            state: `(N, ds)` raw.
-            instruction_ids, instruction_mask: `(N, K)` from the processor.
-            actions: `(N, L, da)` raw.
-            action_mask: `(N, L)` bool, True = a real step; what the others hold is never read.
-            action_dim_mask, state_dim_mask: `(N, da)` and `(N, ds)` bool, the dimensions that each row's embodiment
-                has; all without.
-            for_scoring: also compute `e_t`, the pooled action embeddings (clean or noised, as configured). They are
-                the inputs of the action expert: a second pass through it for clean hidden states costs half a step.
+            batch: the tensors of [`PostTrainable`].
+            belief_tokens: `(N, M, D)`, appended to the context tokens.
+            for_scoring: also return `action_features`, the pooled action embeddings (clean or noised, see
+                `pooled_actions`). These are inputs of the action expert: clean hidden states would need a second pass
+                through the expert, half the cost of a step.
         """
-        embedded = self._embed_context(observation, state, instruction_ids, instruction_mask, state_dim_mask)
+        state, actions = batch["state"], batch["actions"]
+        context, state_token = self._encode_context(
+            batch["observation"],
+            state,
+            batch["instruction_ids"],
+            batch["instruction_mask"],
+            batch.get("state_dim_mask"),
+            belief_tokens,
+        )
         if self.config.relative_actions:
             actions = actions - state[:, None]
-        dims = actions.new_ones((), dtype=torch.bool) if action_dim_mask is None else action_dim_mask[:, None]
-        mask = (action_mask[..., None] & dims).expand_as(actions)
+        dim_mask = batch.get("action_dim_mask")
+        dims = actions.new_ones((), dtype=torch.bool) if dim_mask is None else dim_mask[:, None]
+        mask = (batch["action_mask"][..., None] & dims).expand_as(actions)
         clean = self.action_normalizer(actions).masked_fill(~mask, 0.0)
-        embedded.update(self.head.embed(clean, dims), loss_mask=mask)
+        error, hidden, embeddings = self.head(clean, dims, context, state_token)
+        action_loss = masked_loss(error, mask)
+        features = None
         if for_scoring:
-            noised = self.config.pooled_actions == "noised"
-            tokens = embedded["action_embeddings"] if noised else self.head.clean_features(clean)
-            embedded["action_features"] = masked_mean(tokens, action_mask)
-        return embedded
-
-    def step(self, embedded: Embedded, belief_tokens: torch.Tensor | None = None) -> PolicyOutput:
-        """
-        The pass over N chunks from what `embed` gave, with belief tokens `(N, M, D)` in the context.
-
-        `ℓ_act` is what the head predicts wrong, PTR Eq. (1), averaged over valid steps and active action dimensions.
-        """
-        context = self._encode_context(embedded, belief_tokens)
-        error, hidden = self.head.losses(embedded, context, embedded["state_token"])
-        action_loss = masked_loss(error, embedded["loss_mask"])
+            pooled = embeddings if self.config.pooled_actions == "noised" else self.head.clean_features(clean)
+            features = masked_mean(pooled, batch["action_mask"])
         return PolicyOutput(
             loss=action_loss.mean(),
             action_loss=action_loss,
             context=context,
-            action_features=embedded.get("action_features"),
+            action_features=features,
             hidden_states=hidden,
-            action_embeddings=embedded["action_embeddings"],
+            action_embeddings=embeddings,
         )
-
-    def forward(
-        self,
-        observation: torch.Tensor,
-        state: torch.Tensor,
-        instruction_ids: torch.Tensor,
-        instruction_mask: torch.Tensor,
-        actions: torch.Tensor,
-        action_mask: torch.Tensor,
-        action_dim_mask: torch.Tensor | None = None,
-        state_dim_mask: torch.Tensor | None = None,
-    ) -> PolicyOutput:
-        """Uniform post-training of N chunks without belief tokens; arguments as in `embed`."""
-        given = (observation, state, instruction_ids, instruction_mask, actions, action_mask)
-        return self.step(self.embed(*given, action_dim_mask, state_dim_mask))
 
     # ---- acting ----
 
@@ -241,50 +212,62 @@ class VLAPolicy(ChunkActing, Component):
         generator: torch.Generator | None = None,
     ) -> torch.Tensor:
         """
-        The next chunk `(B, L, da)` in raw action units, as the head samples it (PTR Sec. 2); 0 in dimensions that the
+        The next chunk `(B, L, da)` in raw action units, sampled by the head (PTR Sec. 2); 0 in dimensions that the
         embodiment does not have.
 
-        Carries the belief tokens forward by one chunk: call it once for every chunk that is executed. The rows of the
-        batch must stay the same between two calls of `reset`.
+        Each call carries the belief tokens forward by one chunk, so call it exactly once per executed chunk. The rows
+        of the batch must stay the same between two calls of `reset`.
+
+        Args:
+            observation, state, instruction_ids, instruction_mask, action_dim_mask, state_dim_mask: as in
+                [`PostTrainable`], with B rows.
+            generator: random generator for the noise.
         """
-        rows = observation.shape[0]
-        embedded = self._embed_context(observation, state, instruction_ids, instruction_mask, state_dim_mask)
-        context = self._encode_context(embedded, self._recalled(rows))
+        context, state_token = self._encode_context(
+            observation,
+            state,
+            instruction_ids,
+            instruction_mask,
+            state_dim_mask,
+            self._recall_belief(len(observation)),
+        )
         dims = state.new_ones((), dtype=torch.bool) if action_dim_mask is None else action_dim_mask[:, None]
-        chunk, hidden, action_tokens = self.head.sample(context, embedded["state_token"], dims, generator)
-        self._remember(hidden, action_tokens)
+        chunk, hidden, embeddings = self.head.sample(context, state_token, dims, generator)
+        self._remember_belief(hidden, embeddings)
         actions = self.action_normalizer.inverse(chunk)
         actions = actions + state[:, None] if self.config.relative_actions else actions
         return actions.masked_fill(~dims, 0.0)
 
     # ---- inside ----
 
-    def _embed_context(self, observation, state, instruction_ids, instruction_mask, state_dim_mask) -> Embedded:
-        require_shapes(self.config, observation, state)
+    def _encode_context(
+        self,
+        observation: torch.Tensor,
+        state: torch.Tensor,
+        instruction_ids: torch.Tensor,
+        instruction_mask: torch.Tensor,
+        state_dim_mask: torch.Tensor | None,
+        belief_tokens: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The pooled context `h_t` of PTR Eq. (3), which includes the belief tokens, and the state token: `(N, D)`."""
+        require_input_shapes(self.config, observation, state)
         state_token = self.state_embedding(self.state_normalizer.clamped(state, state_dim_mask))
         if self.config.text_config is not None:
-            instruction = self.text_projection(self._read(self.text_encoder, instruction_ids, instruction_mask))
+            instruction = self.text_projection(
+                self._read_instructions(self.text_encoder, instruction_ids, instruction_mask)
+            )
         else:
             instruction = self.instruction_embedding(instruction_ids)
         if self.config.observation_features == [self.config.state_feature]:
-            seen = self.tower(observation, state_dim_mask)
+            observed = self.tower(observation, state_dim_mask)
         else:
-            seen = self.tower(observation)
-        # A vector is one token, pictures are many.
-        seen = seen[:, None] if seen.dim() == 2 else seen
-        embedded = {
-            "state_token": state_token,
-            "context_tokens": torch.cat((seen, state_token[:, None], instruction), dim=1),
-        }
+            observed = self.tower(observation)
+        # A vector is one token, images are many.
+        observed = observed[:, None] if observed.dim() == 2 else observed
+        tokens = torch.cat((observed, state_token[:, None], instruction), dim=1)
+        mask = None
         if instruction_mask.shape[1] > 1:
-            before = seen.shape[1] + 1
-            embedded["context_mask"] = nn.functional.pad(instruction_mask.bool(), (before, 0), value=True)
-        return embedded
-
-    def _encode_context(self, embedded: Embedded, belief_tokens: torch.Tensor | None) -> torch.Tensor:
-        """The pooled context `h_t` `(N, D)` of PTR Eq. (3)."""
-        tokens = embedded["context_tokens"]
-        mask = embedded.get("context_mask")
+            mask = nn.functional.pad(instruction_mask.bool(), (observed.shape[1] + 1, 0), value=True)
         if belief_tokens is not None:
             tokens = torch.cat((tokens, belief_tokens), dim=1)
             if mask is not None:
@@ -292,7 +275,7 @@ class VLAPolicy(ChunkActing, Component):
         key_mask = None if mask is None else mask[:, None, None, :]
         for layer in self.context_layers:
             tokens = layer(tokens, key_mask)
-        return self.context_pool(tokens, mask)
+        return self.context_pool(tokens, mask), state_token
 
 
 def _tower(config: VLAPolicyConfig) -> ObservationTower | CameraTower:

@@ -87,7 +87,7 @@ def size_settings(name: str) -> dict[str, Any]:
     return copy.deepcopy(SIZES[name])
 
 
-def sized(vision_config: dict[str, Any] | PreTrainedConfig, image_size: Any) -> PreTrainedConfig:
+def for_image_size(vision_config: dict[str, Any] | PreTrainedConfig, image_size: Any) -> PreTrainedConfig:
     """The configuration of a tower for pictures of this size, where its weights depend on it."""
     values = vision_config.to_dict() if isinstance(vision_config, PreTrainedConfig) else dict(vision_config)
     config = AutoConfig.for_model(values.pop("model_type"), **values)

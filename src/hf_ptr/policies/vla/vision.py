@@ -9,14 +9,14 @@ import torch
 from torch import nn
 from transformers import AutoModel
 
-from hf_ptr.policies.towers import (
+from hf_ptr.policies.vision_towers import (
     CameraFeatures,
     as_tokens,
     first_layers,
     layers_of,
     normalized,
-    used_parts,
     with_group_norm,
+    without_unused_parts,
 )
 
 
@@ -53,7 +53,7 @@ class CameraTower(nn.Module):
         self.image_size = image_size
         # In the precision that the policy is built in, whatever the tower was saved in.
         tower = AutoModel.from_config(vision_config, dtype=torch.get_default_dtype())
-        self.model = with_group_norm(used_parts(tower)) if group_norm else used_parts(tower)
+        self.model = with_group_norm(without_unused_parts(tower)) if group_norm else without_unused_parts(tower)
         self.target_layer = -(-len(layers_of(self.model)[1]) // 2) if target_layer is None else target_layer
         self.register_buffer("mean", torch.zeros(3))
         self.register_buffer("std", torch.ones(3))

@@ -6,10 +6,19 @@ from typing import Any
 
 import pytest
 import torch
-from model_helpers import Batch, losses_of, text_config, text_processor, tiny_batch, tiny_model, tiny_policy
+from model_helpers import (
+    Batch,
+    losses_of,
+    text_config,
+    text_processor,
+    tiny_batch,
+    tiny_model,
+    tiny_policy,
+    training_inputs,
+)
 
 from hf_ptr import VLAPolicy
-from hf_ptr.policies.vla.language import InstructionReader
+from hf_ptr.policies.vla.text import InstructionReader
 
 
 def spoken_batch() -> Batch:
@@ -19,11 +28,8 @@ def spoken_batch() -> Batch:
     return {**batch, **{name: rows[batch["task_index"]] for name, rows in encoded.items()}}
 
 
-ACTING = ("observation", "state", "instruction_ids", "instruction_mask")
-
-
 def context(policy: VLAPolicy, batch: Batch) -> torch.Tensor:
-    return policy._embed_context(*(batch[name] for name in ACTING), None)["context_tokens"]
+    return policy(training_inputs(batch)).context
 
 
 def rows_read(policy: VLAPolicy, batch: Batch) -> list[int]:

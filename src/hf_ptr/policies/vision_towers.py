@@ -82,7 +82,7 @@ def as_tokens(output: Any) -> torch.Tensor:
     return hidden.flatten(2).transpose(1, 2) if hidden.dim() == 4 else hidden
 
 
-def used_parts(model: Any) -> Any:
+def without_unused_parts(model: Any) -> Any:
     """The tower without what only pretraining needs: weights that no loss reaches would stop distributed training."""
     if getattr(model, "use_head", False):
         model.use_head = False

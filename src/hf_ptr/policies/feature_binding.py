@@ -1,4 +1,4 @@
-"""Policies that are not ours, fitted to a dataset: its cameras, names and units, kept in their configuration."""
+"""Binding of pretrained policies to a dataset: its cameras, feature names and normalisation."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ import torch
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.statistics import normalization
 from hf_ptr.errors import InputError, nearest
-from hf_ptr.policies.acting import ChunkActing
+from hf_ptr.policies.action_queue import ActionQueueMixin
 from hf_ptr.utils.atomic_files import write_json
 
-# Where in the configuration of such a policy its interface lies, and the file beside one whose own format has no room.
-INTERFACE_KEY = "hf_ptr"
-INTERFACE_FILE = "policy_interface.json"
+# The key of the binding in the model's configuration, and the file for models whose saved configuration has no room.
+BINDING_KEY = "hf_ptr"
+BINDING_FILE = "feature_binding.json"
 
 
 @dataclass
-class Interface:
+class FeatureBinding:
     """
-    What a policy is given and gives, in the names and units of a dataset.
+    The inputs and outputs of a policy in the names and units of a dataset.
 
     Attributes:
         observation_features: cameras, in the policy's order.
-        state_feature, action_feature: of the dataset.
-        state_mean, state_std, action_mean, action_std: centre and scale that normalise them, `(ds,)` and `(da,)`.
-        image_resolution: height and width that the policy is handed pictures in.
-        chunk_size, n_action_steps: actions of a chunk, and how many of them are executed.
+        state_feature, action_feature: feature names in the dataset.
+        state_mean, state_std, action_mean, action_std: centre and scale of the normalisation, `(ds,)` and `(da,)`.
+        image_resolution: height and width of the images passed to the policy.
+        chunk_size, n_action_steps: actions per chunk, and how many of them are executed.
         target_layer: the vision layer that the target encoder reads (PTR Sec. 4).
-        belief_tokens: that the policy was trained with.
+        belief_tokens: number of belief tokens that the policy was trained with.
     """
 
     observation_features: list[str]
@@ -54,7 +54,7 @@ class Interface:
 
     @property
     def cameras(self) -> tuple[str, ...]:
-        """All that it observes."""
+        """The cameras: all observation features."""
         return tuple(self.observation_features)
 
     @property
@@ -68,44 +68,44 @@ class Interface:
         return len(self.action_mean)
 
 
-class FittedActing(ChunkActing):
+class DatasetBoundAdapter(ActionQueueMixin):
     """
-    The half of an adapter that knows the dataset, and acts in its units.
+    Base class of adapters for pretrained policies: knows the dataset's features and acts in its units.
 
     Args:
-        model: the policy. Its weights, and what it computes without belief tokens, are left as they are.
+        model: the policy. Its weights, and its outputs without belief tokens, are unchanged.
     """
 
-    # What messages call the policy.
+    # The policy's name in messages.
     title: str
 
     def __init__(self, model: Any):
         self.model = model
-        kept = getattr(model.config, INTERFACE_KEY, None)
-        self._interface = None if kept is None else _checked(kept, self.title, *self.most_dimensions())
-        if self._interface is not None:
+        saved = getattr(model.config, BINDING_KEY, None)
+        self._binding = None if saved is None else _checked(saved, self.title, *self.max_dimensions())
+        if self._binding is not None:
             self.reset()
 
-    # ---- what differs from policy to policy ----
+    # ---- defined by each policy ----
 
-    def most_dimensions(self) -> tuple[int, int]:
-        """How many dimensions of state and action the model has room for."""
+    def max_dimensions(self) -> tuple[int, int]:
+        """The largest state and action dimensions that the model accepts."""
         raise NotImplementedError
 
     def chunking(self) -> tuple[int, int]:
-        """Actions of a chunk, and how many of them are executed unless `fit_to` is told otherwise."""
+        """Actions per chunk, and the default number of executed actions."""
         raise NotImplementedError
 
     def image_resolution_for(self, height: int, width: int) -> tuple[int, int]:
-        """The size that a dataset's pictures are handed over in."""
+        """The height and width to which images of a dataset are scaled for the policy."""
         raise NotImplementedError
 
     def vision_layers(self) -> int:
-        """Layers of the vision tower, of which the target encoder reads the middle one."""
+        """Number of layers of the vision tower; the target encoder reads the middle one."""
         raise NotImplementedError
 
     def scale_of(self, table: EpisodeTable, feature: str, is_action: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Centre and scale, both `(d,)`, that a feature is normalised with: mean and standard deviation."""
+        """Centre and scale, both `(d,)`, that normalise a feature: mean and standard deviation by default."""
         found = normalization(table, [feature])
         return found["mean"], found["std"]
 
@@ -121,22 +121,27 @@ class FittedActing(ChunkActing):
         n_action_steps: int | None = None,
     ) -> None:
         """
-        Takes cameras (all of them by default), features and statistics of a dataset, and keeps them in the model's
-        configuration.
+        Binds the policy to a dataset. The binding is stored in the model's configuration; no weight changes.
+
+        Args:
+            table: the dataset.
+            observation_features: cameras; all of them by default.
+            state_feature, action_feature: feature names.
+            n_action_steps: executed actions per chunk; the policy's own number by default.
 
         Raises:
-            InputError: a camera or feature that is not there, or vectors wider than the model's.
+            InputError: a camera or feature is missing, or a vector is wider than the model accepts.
         """
         cameras, size = _cameras(table, observation_features, self.title)
         state, action = self.scale_of(table, state_feature, False), self.scale_of(table, action_feature, True)
-        most = self.most_dimensions()
-        for name, (mean, _), room in ((state_feature, state, most[0]), (action_feature, action, most[1])):
-            if len(mean) > room:
+        limits = self.max_dimensions()
+        for name, (mean, _), limit in ((state_feature, state, limits[0]), (action_feature, action, limits[1])):
+            if len(mean) > limit:
                 raise InputError(
-                    f"{name!r} of {table.source!r} has {len(mean)} dimensions, this {self.title} at most {room}"
+                    f"{name!r} of {table.source!r} has {len(mean)} dimensions, this {self.title} at most {limit}"
                 )
         chunk_size, executed = self.chunking()
-        self._interface = Interface(
+        self._binding = FeatureBinding(
             observation_features=cameras,
             state_feature=state_feature,
             action_feature=action_feature,
@@ -149,41 +154,41 @@ class FittedActing(ChunkActing):
             n_action_steps=n_action_steps or executed,
             target_layer=-(-self.vision_layers() // 2),
         )
-        self._keep()
+        self._store_binding()
         self.reset()
 
     @property
-    def config(self) -> Interface:
+    def config(self) -> FeatureBinding:
         """
-        What it is given and gives.
+        The binding.
 
         Raises:
-            InputError: it has not been fitted to a dataset yet.
+            InputError: the policy is not bound to a dataset yet.
         """
-        if self._interface is None:
+        if self._binding is None:
             raise InputError(
-                f"this {self.title} knows no dataset yet: call fit_to(table, …), or name observation_features"
+                f"this {self.title} is not bound to a dataset yet: call fit_to(table, …), or name observation_features"
             )
-        return self._interface
+        return self._binding
 
     @property
     def needs_dataset(self) -> bool:
-        """Whether it has not been fitted to a dataset yet, as a pretrained policy has not."""
-        return self._interface is None
+        """Whether `fit_to` has not been called yet, as for a pretrained policy."""
+        return self._binding is None
 
     def attach_belief(self, belief: Any) -> None:
-        """As [`ChunkActing.attach_belief`]; the number of tokens is kept in the model's configuration."""
+        """As [`ActionQueueMixin.attach_belief`]; the number of tokens is stored in the model's configuration."""
         super().attach_belief(belief)
-        self._keep()
+        self._store_binding()
 
     def normalized_state(self, state: torch.Tensor) -> torch.Tensor:
-        """Proprioception `(N, ds)` in units of the policy."""
+        """Proprioceptive state `(N, ds)` in normalised units."""
         return (state - state.new_tensor(self.config.state_mean)) / state.new_tensor(self.config.state_std)
 
     def normalized_actions(
         self, actions: torch.Tensor, action_mask: torch.Tensor, action_dim_mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Actions `(N, L, da)` in units of the policy, 0 where nothing counts, and where they count."""
+        """Normalised actions `(N, L, da)`, 0 at padded steps and absent dimensions, and the mask of all others."""
         clean = (actions - actions.new_tensor(self.config.action_mean)) / actions.new_tensor(self.config.action_std)
         mask = action_mask[..., None].expand_as(clean)
         if action_dim_mask is not None:
@@ -191,21 +196,25 @@ class FittedActing(ChunkActing):
         return clean.masked_fill(~mask, 0.0), mask
 
     def raw_actions(self, chunk: torch.Tensor, action_dim_mask: torch.Tensor | None) -> torch.Tensor:
-        """What the policy gives as actions `(B, L, da)` of the dataset; 0 in dimensions that are not there."""
+        """Normalised actions `(B, L, da)` in raw units; 0 in absent dimensions."""
         actions = chunk.float()
         actions = actions * actions.new_tensor(self.config.action_std) + actions.new_tensor(self.config.action_mean)
         return actions if action_dim_mask is None else actions.masked_fill(~action_dim_mask[:, None], 0.0)
 
-    def save_beside(self, folder: Path, adapted: bool) -> None:
+    def save_extra_files(self, folder: Path, adapted: bool) -> None:
         """
-        Writes what the model's own files do not hold. With a LoRA adapter peft saves no configuration, and so not the
-        interface in it.
-        """
-        if adapted and self._interface is not None:
-            write_json(self._as_json(), folder / INTERFACE_FILE)
+        Writes what the model's own `save_pretrained` does not.
 
-    def _keep(self) -> None:
-        setattr(self.model.config, INTERFACE_KEY, self._as_json())
+        Args:
+            folder: the folder of the saved model.
+            adapted: whether the model is saved as a LoRA adapter. peft saves no model configuration, and so no
+                binding.
+        """
+        if adapted and self._binding is not None:
+            write_json(self._as_json(), folder / BINDING_FILE)
+
+    def _store_binding(self) -> None:
+        setattr(self.model.config, BINDING_KEY, self._as_json())
 
     def _as_json(self) -> dict[str, Any]:
         return {**asdict(self.config), "image_resolution": list(self.config.image_resolution)}
@@ -213,41 +222,41 @@ class FittedActing(ChunkActing):
 
 def _cameras(table: EpisodeTable, names: Sequence[str], title: str) -> tuple[list[str], tuple[int, int]]:
     """
-    The cameras that a policy is fitted to, all by default, and the size of their pictures.
+    The cameras that a policy is bound to, all by default, and the height and width of the first one's images.
 
     Raises:
-        InputError: there is none, or none of a name, or they differ in their proportions.
+        InputError: the dataset has no cameras, lacks a named one, or their aspect ratios differ.
     """
     names = list(names) or sorted(table.videos)
     if not names:
-        raise InputError(f"{title} sees through cameras, and {table.source!r} has none; record with cameras")
+        raise InputError(f"{title} needs camera images, and {table.source!r} has no cameras; record with cameras")
     for name in names:
         if name not in table.videos:
             known = ", ".join(table.videos) or "none"
             raise InputError(
-                f"{title} sees through cameras, and {table.source!r} has no camera {name!r} (it has: {known})."
+                f"{title} needs camera images, and {table.source!r} has no camera {name!r} (it has: {known})."
                 f"{nearest(name, table.videos)}"
             )
     height, width = table.features[names[0]]["shape"][:2]
     for name in names:
         if table.features[name]["shape"][0] * width != height * table.features[name]["shape"][1]:
             raise InputError(
-                f"cameras {names[0]!r} and {name!r} give pictures of different proportions, and one would be "
-                "squeezed; name cameras of one proportion in observation_features"
+                f"cameras {names[0]!r} and {name!r} have images of different aspect ratios, and one would be "
+                "distorted; name cameras of one aspect ratio in observation_features"
             )
     return names, (int(height), int(width))
 
 
-def _checked(kept: Any, title: str, most_state: int, most_action: int) -> Interface:
-    """What was kept, checked: a configuration may come from anywhere."""
+def _checked(saved: Any, title: str, max_state: int, max_action: int) -> FeatureBinding:
+    """A saved binding, validated: a configuration may come from anywhere."""
     try:
-        found = Interface(**kept)
-        widths = [(found.state_mean, found.state_std, most_state), (found.action_mean, found.action_std, most_action)]
-        whole = all(len(mean) == len(std) <= most and min(std) > 0 for mean, std, most in widths)
+        found = FeatureBinding(**saved)
+        widths = [(found.state_mean, found.state_std, max_state), (found.action_mean, found.action_std, max_action)]
+        whole = all(len(mean) == len(std) <= limit and min(std) > 0 for mean, std, limit in widths)
         if not (whole and found.observation_features and 1 <= found.n_action_steps <= found.chunk_size):
-            raise ValueError("lengths or values that cannot be")
+            raise ValueError("invalid lengths or values")
     except (TypeError, ValueError, AttributeError, IndexError) as error:
         raise InputError(
-            f"{INTERFACE_KEY!r} in the configuration of this {title} is damaged ({error}); remove it and fit it again"
+            f"{BINDING_KEY!r} in the configuration of this {title} is damaged ({error}); remove it and fit it again"
         ) from error
     return found

@@ -1,0 +1,81 @@
+"""Acting: single actions from a queue of predicted chunks, and belief tokens carried between chunks (PTR Sec. 3)."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import torch
+
+from hf_ptr.ptr import BeliefTokenizer
+
+
+class ActionQueueMixin:
+    """
+    `reset` and `select_action` for classes that implement `predict_action_chunk` and have a `config` with `chunk_size`
+    and `n_action_steps`.
+
+    The belief tokenizer is not a submodule of the policy: [`PTRModel`] owns it, and it is saved next to the policy.
+    """
+
+    config: Any
+    # Whether `fit_to` must bind the policy to a dataset before training.
+    needs_dataset: bool = False
+    # In a tuple, so that a module does not register it as a submodule.
+    _belief: tuple[BeliefTokenizer, ...] = ()
+
+    def predict_action_chunk(self, **inputs: Any) -> torch.Tensor:
+        """The next chunk `(B, L, da)` in raw action units."""
+        raise NotImplementedError
+
+    def attach_belief(self, belief: BeliefTokenizer | None) -> None:
+        """Sets the tokenizer whose belief tokens are carried from chunk to chunk; None removes it."""
+        self._belief = () if belief is None else (belief,)
+        self.config.belief_tokens = 0 if belief is None else belief.config.num_tokens
+        self.reset()
+
+    def reset(self) -> None:
+        """Clears the action queue and the belief state. Call it at the start of every episode."""
+        self._queue: deque[torch.Tensor] = deque()
+        # Belief tokens of the chunks that may overlap the next one, oldest first.
+        self._tokens: deque[torch.Tensor] = deque(maxlen=belief_lag(self.config))
+        self._rows: int | None = None
+
+    def select_action(self, **inputs: Any) -> torch.Tensor:
+        """
+        The next action `(B, da)` in raw units. Predicts a new chunk once `n_action_steps` actions of the last one have
+        been returned.
+
+        Args:
+            inputs: the arguments of `predict_action_chunk`.
+        """
+        if not self._queue:
+            chunk = self.predict_action_chunk(**inputs)
+            self._queue.extend(chunk[:, : self.config.n_action_steps].unbind(dim=1))
+        return self._queue.popleft()
+
+    def _recall_belief(self, rows: int) -> torch.Tensor | None:
+        """The belief tokens `(B, M, D)` that the next chunk reads: `z_init` until an earlier chunk has ended."""
+        if self._rows not in (None, rows):
+            raise ValueError(f"the batch has {rows} rows and the episode began with {self._rows}: reset()")
+        self._rows = rows
+        if not self._belief:
+            return None
+        ended = len(self._tokens) == belief_lag(self.config)
+        return self._tokens[0] if ended else self._belief[0].initial_tokens(rows)
+
+    def _remember_belief(self, hidden: torch.Tensor, action_tokens: torch.Tensor) -> None:
+        """Stores the belief tokens of this chunk, made from its `C_t` and `A_t` `(B, L, F)`, for a later chunk."""
+        if self._belief:
+            self._tokens.append(self._belief[0](hidden, action_tokens, reconstruct=False).tokens)
+
+
+def belief_lag(config: Any) -> int:
+    """
+    The number of chunks between a chunk and the one whose belief tokens it reads.
+
+    A chunk that is replanned before its end overlaps the next one. Belief tokens made from it would contain recorded
+    actions that the next chunk has to predict, and the policy would learn to copy them. So the tokens come from the
+    last chunk that had ended when this one began.
+    """
+    return -(-config.chunk_size // config.n_action_steps)
