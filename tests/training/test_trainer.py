@@ -64,7 +64,7 @@ def test_sft_is_the_plain_trainer_step_for_step(metaworld_dataset: Path, tmp_pat
             seed=0,
         ),
         train_dataset=theirs.train_dataset,
-        data_collator=lambda chunks: {name: tensor for name, tensor in collator(chunks).items() if name in names},
+        data_collator=lambda chunks: {"batch": {n: value for n, value in collator(chunks).items() if n in names}},
     )
     set_seed(0)
     ours.train()
