@@ -19,7 +19,7 @@ from transformers import TrainerCallback
 
 from hf_ptr import PTRTrainer, TransitionScorer
 from hf_ptr.data.score_file import score_file_keys
-from hf_ptr.policies import flow_times
+from hf_ptr.policies import action_loss
 from hf_ptr.policies.vla import heads, modeling_vla
 from hf_ptr.training import calibrated_weights as calibrating
 
@@ -76,7 +76,7 @@ def alike() -> Iterator[None]:
         return scorer(context, action), scorer(context, rolled)
 
     with (
-        mock.patch.object(flow_times, "Beta", OfTheSample),
+        mock.patch.object(action_loss, "Beta", OfTheSample),
         mock.patch.object(heads.torch, "randn_like", lambda clean: (clean * 50.0 + 1.0).sin()),
         mock.patch.object(modeling_vla.VLAPolicy, "embed", spied),
         mock.patch.object(TransitionScorer, "with_permuted", blocks),
