@@ -31,7 +31,7 @@ from hf_ptr.cli.push import push
 from hf_ptr.data import ChunkDataset, read_dataset
 from hf_ptr.errors import InputError
 from hf_ptr.hub.repos import model_folder
-from hf_ptr.policies.lora import below
+from hf_ptr.policies.lora import base_model_source
 from hf_ptr.runs.recipe import NEW_POLICY_FIELDS
 from hf_ptr.runs.run import run_recipe
 from hf_ptr.training import calibrated_weights as calibrating
@@ -510,7 +510,7 @@ def test_an_adapter_names_the_policy_on_the_hub(
         "peft",
     )
     pulled = model_folder("alice/adapter")
-    assert below(str(pulled)) == f"alice/story@{commit}"
+    assert base_model_source(str(pulled)) == f"alice/story@{commit}"
     policies = (AutoModel.from_pretrained("alice/adapter").eval(), trainer.model.policy.eval())
     processor = AutoProcessor.from_pretrained("alice/adapter")
     first, second = (torch.tensor(actions_of(policy, processor)) for policy in policies)
