@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: one line that says what is wrong, where, and how to mend it."""
+"""Errors in the user's input: one line that states the error, its location and its fix."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """The input is wrong. The message is one line; the command line shows it and exits with code 2."""
+    """Invalid input. The message is one line; the command line prints it and exits with code 2."""
 
     def __init__(self, message: str) -> None:
-        # A quoted YAML or OS error may span lines; what the user reads is one line all the same.
+        # A quoted YAML or OS error may span several lines.
         super().__init__(" ".join(line.strip() for line in message.splitlines()))
 
 
@@ -21,6 +21,6 @@ def first_line(error: BaseException) -> str:
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:
-    """``" Did you mean 'x'?"`` for the candidate most like ``name``, or ``""`` when none is close."""
+    """``" Did you mean 'x'?"`` for the candidate nearest to ``name``, or ``""`` if none is close."""
     matches = difflib.get_close_matches(name, list(candidates), n=1)
     return f" Did you mean '{matches[0]}'?" if matches else ""

@@ -3,11 +3,11 @@
 B batch, K negatives, D embedding width, L chunk length, M belief tokens, n samples. Every function
 
 - takes tensors of any device and floating type and computes in float32 (float64 stays float64), also under autocast;
-- never reads what a mask leaves out: a NaN there reaches neither a value nor a gradient;
+- ignores masked elements: a NaN among them reaches neither a value nor a gradient;
 - raises ``ValueError`` naming the argument whose shape or values are wrong.
 
-Nothing is detached but the weight (PTR Eq. 21 and 27). The other stop-gradients of the method belong to whoever makes
-the tensor: the target encoder, the queue, the belief tokenizer.
+Only the weight is detached (PTR Eq. 21 and 27). The other stop-gradients of the method are applied where a tensor is
+computed: in the target encoder, the queue and the belief tokenizer.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _values_checked: ContextVar[bool] = ContextVar("hf_ptr_values_checked", default=
 
 @contextmanager
 def unchecked() -> Iterator[None]:
-    """Leave out the checks of tensor *values* inside the block; shapes, masks and numbers are still checked.
+    """Disable the checks of tensor *values* inside the block; shapes, masks and numbers are still checked.
 
-    To know whether a tensor is finite the host must wait for the accelerator, at every call. A training step calls
-    this module several times and learns of a NaN from its loss anyway, so it runs under this and never waits.
-    A context variable, so that the equations exist once and another thread's checks stay on.
+    Checking whether a tensor is finite makes the host wait for the accelerator. A training step calls this module
+    several times and detects a NaN by its loss anyway, so it runs under this context and never waits. The setting is a
+    context variable, so that the checks of other threads stay enabled.
     """
     token = _values_checked.set(False)
     try:
@@ -63,7 +63,7 @@ def identification_logits(
         temperature: above 0; a number, or a 0-d tensor when it is learned.
         negative_mask: ``(B, K)`` bool, True where the negative is usable; elsewhere the logit is ``-inf``.
         logit_clamp: bound of ``|cosine / temperature|``, above 0.
-        normalized: all three are finite and of unit norm already; then neither is done again here.
+        normalized: whether all three are finite and of unit norm; if so, neither is checked or computed again.
 
     Returns:
         ``(B, 1 + K)`` logits; column 0 is the match.
@@ -96,7 +96,7 @@ def identification_logits(
 
 
 def match_log_probability(logits: Tensor) -> Tensor:
-    """``log p(I=0)``, PTR Eq. (12): how surely the match is told from the candidates.
+    """``log p(I=0)``, PTR Eq. (12): log-probability of identifying the match among the candidates.
 
     Args:
         logits: ``(B, 1 + K)``, column 0 the match; ``-inf`` marks an unusable negative.
@@ -121,13 +121,13 @@ def identification_loss(logits: Tensor, valid: Tensor | None = None) -> Tensor:
 
     Args:
         logits: ``(B, 1 + K)``, column 0 the match; ``-inf`` marks an unusable negative.
-        valid: ``(B,)`` bool, True where the sample has a post-action observation; all when None.
+        valid: ``(B,)`` bool, True where the sample has a next observation; None for all.
 
     Returns:
-        Scalar, nats. Without a valid sample it is 0 and still part of the graph, with zero gradients.
+        Scalar, nats. Without a valid sample it is 0, still part of the graph, with zero gradients.
 
     Raises:
-        ValueError: as in :func:`match_log_probability`, or ``valid`` is mis-shaped.
+        ValueError: see :func:`match_log_probability`, or ``valid`` is mis-shaped.
     """
     batch, _ = _shape("logits", logits, "B", "1 + K")
     keep = _mask("valid", valid, batch, like="logits")
@@ -146,7 +146,7 @@ def ptr_score(logits: Tensor) -> Tensor:
         ``(B,)`` nats.
 
     Raises:
-        ValueError: as in :func:`match_log_probability`.
+        ValueError: see :func:`match_log_probability`.
     """
     log_probability = match_log_probability(logits)
     candidates = (logits > -math.inf).sum(1)
@@ -159,7 +159,7 @@ def action_ranking_loss(matched_logit: Tensor, permuted_logit: Tensor, valid: Te
     Args:
         matched_logit: ``(B,)``, logit of the target under the sample's own action.
         permuted_logit: ``(B,)``, logit of the same target under another sample's action.
-        valid: ``(B,)`` bool; all when None.
+        valid: ``(B,)`` bool; None for all.
 
     Returns:
         Scalar, nats; 0, still part of the graph, without a valid sample.
@@ -191,14 +191,14 @@ def conservative_weight(
 ) -> Tensor:
     """``w = 1 + alpha (clip(exp(T / beta), w_min, w_max) - 1)``, PTR Eq. (21), detached.
 
-    Detached because the method only ever uses ``sg(w)``: the policy must not learn to raise its own weight.
+    Detached because the method uses only ``sg(w)``: the policy must not learn to raise its own weight.
 
     Args:
         score: ``(B,)`` nats, see :func:`ptr_score`.
         beta: above 0; a number or a 0-d tensor.
         alpha: in [0, 1]; 0 is plain regression.
         w_min, w_max: ``0 <= w_min <= w_max``, both finite.
-        valid: ``(B,)`` bool; the others weigh 1, which is inside the bounds when ``w_min <= 1 <= w_max``.
+        valid: ``(B,)`` bool; other samples get weight 1, which is within the bounds if ``w_min <= 1 <= w_max``.
 
     Returns:
         ``(B,)`` weights within :func:`weight_bounds`.
@@ -225,7 +225,7 @@ def self_normalized_mean(loss: Tensor, weight: Tensor) -> Tensor:
     """``sum(sg(w) loss) / sum(sg(w))``, PTR Eq. (27).
 
     Args:
-        loss: ``(B,)``, one loss a sample.
+        loss: ``(B,)``, one loss per sample.
         weight: ``(B,)``, at least 0; no gradient flows into it.
 
     Returns:
@@ -266,16 +266,16 @@ def kl_bound(alpha: float, w_min: float, w_max: float) -> float:
     """``KL(q || p) <= log(high / low)`` in nats, PTR Eq. (26); ``log 16`` at the defaults, inf when ``low`` is 0.
 
     Raises:
-        ValueError: as in :func:`weight_bounds`.
+        ValueError: see :func:`weight_bounds`.
     """
     low, high = weight_bounds(alpha, w_min, w_max)
     return math.log(high / low) if low > 0.0 else math.inf
 
 
 def source_shift(weight: Tensor, source: Sequence[str]) -> dict[str, float]:
-    """How the weights change each source's share: ``q(m) / pi_m = E_m[w] / E[w]``, PTR Eq. (29-30).
+    """Ratio of each source's reweighted share to its share: ``q(m) / pi_m = E_m[w] / E[w]``, PTR Eq. (29-30).
 
-    A report, read on the host in float64.
+    For reports; computed on the host in float64.
 
     Args:
         weight: ``(n,)``, at least 0.
@@ -285,7 +285,7 @@ def source_shift(weight: Tensor, source: Sequence[str]) -> dict[str, float]:
         One ratio per source, in order of appearance, within ``[low/high, high/low]`` of :func:`weight_bounds`.
 
     Raises:
-        ValueError: the lengths differ, or a weight is negative or not finite, or all are 0.
+        ValueError: the lengths differ, a weight is negative or not finite, or all weights are 0.
     """
     weight = _weights(weight)
     if isinstance(source, str) or len(source) != len(weight):
@@ -299,7 +299,7 @@ def source_shift(weight: Tensor, source: Sequence[str]) -> dict[str, float]:
 
 
 def effective_sample_size(weight: Tensor) -> Tensor:
-    """``(sum w)^2 / sum w^2``: how many equally weighted samples these are worth.
+    """``(sum w)^2 / sum w^2``: the number of equally weighted samples with the same variance of the mean.
 
     Args:
         weight: ``(n,)``, at least 0, ``n >= 1``.
@@ -308,7 +308,7 @@ def effective_sample_size(weight: Tensor) -> Tensor:
         Scalar tensor between 1 and ``n``.
 
     Raises:
-        ValueError: ``weight`` is empty or mis-shaped, negative or not finite, or all 0.
+        ValueError: ``weight`` is empty, mis-shaped, negative, not finite, or all 0.
     """
     weight = _weights(weight)
     # Relative to the largest, so that squares neither overflow nor vanish; the clamp only removes rounding.
@@ -320,7 +320,7 @@ def effective_sample_size(weight: Tensor) -> Tensor:
 
 
 def soft_assignments(features: Tensor, projection: Tensor, temperature: float | Tensor) -> Tensor:
-    """How much each belief token takes from each step: ``softmax_i((W_a c_i)_m / tau_tok)``, PTR Eq. (7).
+    """Share of each step in each belief token: ``softmax_i((W_a c_i)_m / tau_tok)``, PTR Eq. (7).
 
     Args:
         features: ``(B, L, D)``, ``c`` of PTR Eq. (6), ``L >= 1``.
@@ -398,7 +398,7 @@ def _mean(values: Tensor, keep: Tensor | None) -> Tensor:
 
 
 def _shape(name: str, value: Tensor, *sizes: int | str, like: str = "") -> tuple[int, ...]:
-    """Check a shape: a number must be met, as ``like`` has it; a letter is any size, 0 only for B, K and D."""
+    """Check a shape: a number is the required size, that of ``like``; a letter allows any size, 0 only for B, K, D."""
     fits = isinstance(value, Tensor) and value.ndim == len(sizes)
     if not fits or any(
         got != size if isinstance(size, int) else got == 0 and size not in "BKD"
@@ -414,7 +414,7 @@ def _mask(name: str, mask: Tensor | None, *sizes: int, like: str) -> Tensor | No
     if mask is None:
         return None
     _shape(name, mask, *sizes, like=like)
-    # A floating mask is refused: by convention it may be additive, where 0 means "keep".
+    # A floating mask is refused: it may be an additive mask, in which 0 means "keep".
     if mask.is_floating_point():
         raise ValueError(f"{name} must be a bool tensor, got {mask.dtype}")
     return mask.to(torch.bool)

@@ -1,4 +1,4 @@
-"""`accelerate launch -m hf_ptr.score DATASET --scorer RUN`: the same scores as `hf-ptr score`, on several devices."""
+"""`accelerate launch -m hf_ptr.score DATASET …`: `hf-ptr score` on several devices, with the same scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`accelerate launch -m hf_ptr.train RECIPE [key=value …]`: the same run as `hf-ptr train`."""
+"""`accelerate launch -m hf_ptr.train RECIPE [key=value …]`: `hf-ptr train` on several devices."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The Hugging Face Hub: places that are folders here or repositories there, pushes, and cards."""
+"""The Hugging Face Hub: sources (path or repo id), datasets, pushes and cards."""

@@ -1,1 +1,1 @@
-"""Helpers that know nothing of robots or models: files, progress, lazy modules."""
+"""Helpers without a domain: atomic files, safetensors, strict loading, progress bars, lazy imports."""

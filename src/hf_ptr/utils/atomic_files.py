@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writes: a file or folder appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import Any
 
 from hf_ptr.errors import InputError
 
-# A full disk, a full quota and a file-size limit are the same thing to the user.
+# A full disk, a full quota and a file-size limit need the same fix.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def is_out_of_space(error: BaseException) -> bool:
-    """Whether something could not be written for want of space, whoever wrote it."""
-    # safetensors reports the operating system's error as text, and torch.save that its writer failed.
+    """Whether a write failed for lack of space, in any library."""
+    # safetensors reports the error of the operating system as text; torch.save reports that its writer failed.
     text = str(error)
     numbered = any(f"os error {number}" in text for number in NO_SPACE)
     by_torch = isinstance(error, RuntimeError) and ("PytorchStreamWriter" in text or "inline_container" in text)
@@ -31,8 +31,9 @@ def is_out_of_space(error: BaseException) -> bool:
 @contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """
-    A path beside `path` to write to, which takes its place when the block ends well; after an error or an interrupt
-    nothing has changed. Makes the folder it needs.
+    Yields a temporary path in the folder of `path`, which replaces `path` when the block succeeds.
+
+    After an error or an interrupt nothing has changed. Missing parent folders are created.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,25 +46,25 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_text(text: str, path: str | os.PathLike) -> None:
-    """Writes UTF-8 text, whole or not at all."""
+    """Writes UTF-8 text atomically."""
     with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def write_json(content: Any, path: str | os.PathLike) -> None:
-    """Writes indented JSON, whole or not at all. NaN is refused, as JSON has none."""
+    """Writes indented JSON atomically. NaN raises `ValueError`, since JSON has no NaN."""
     write_text(json.dumps(content, indent=4, ensure_ascii=False, allow_nan=False) + "\n", path)
 
 
 class StagedFolder:
     """
-    A new folder that appears whole or not at all: it is made hidden beside its place and renamed when all is written.
+    A new folder that appears complete or not at all: it is written under a hidden name and renamed at the end.
 
     Args:
-        out: its place; must not exist, or be an empty folder.
+        out: final path; must not exist, or must be an empty folder.
 
     Raises:
-        InputError: `out` holds something.
+        InputError: `out` is a file or a folder that is not empty.
     """
 
     def __init__(self, out: str | os.PathLike) -> None:
@@ -74,7 +75,7 @@ class StagedFolder:
         self._made_parents: list[Path] = []
 
     def path(self) -> Path:
-        """The hidden folder, made when it is first asked for."""
+        """The hidden folder, created on first use."""
         if self._root is None:
             self._made_parents = [parent for parent in self.out.parents if not parent.exists()]
             self.out.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +85,7 @@ class StagedFolder:
         return self._root
 
     def publish(self) -> None:
-        """Moves the folder to its place."""
+        """Renames the folder to its final path."""
         root = self.path()
         if self.out.exists():
             self.out.rmdir()
@@ -92,7 +93,7 @@ class StagedFolder:
         self._root = None
 
     def discard(self) -> None:
-        """Removes what was written, unless it is published, and the folders that were made for it."""
+        """Removes the hidden folder and the parent folders created for it; does nothing after `publish`."""
         if self._root is not None:
             shutil.rmtree(self._root, ignore_errors=True)
             self._root = None

@@ -1,4 +1,4 @@
-"""Memory that is freed goes back to the system at once."""
+"""Memory allocation: freed memory is returned to the system at once."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ LARGE = 1 << 20
 
 def return_freed_memory() -> None:
     """
-    From now on glibc gives every large block pages of its own, and the system has them back when it is freed.
+    Makes glibc allocate each block of at least 1 MB with mmap, so that freeing it returns its pages to the system.
 
-    Left alone it raises what counts as large to 32 MB as soon as blocks of that size are freed, and keeps those below.
-    It finds little of that to be of use for PyTorch's next, aligned tensors: passes that each free all they took let
-    the process grow by hundreds of megabytes. The price is some percent of time for pages asked for again and again,
-    so a process decides it for itself; other C libraries have no such setting and are left alone.
+    By default glibc raises this threshold up to 32 MB once larger blocks are freed, and keeps smaller freed blocks.
+    PyTorch's aligned tensors rarely fit into them, so a process whose passes free all their memory still grows by
+    hundreds of megabytes. The setting costs a few percent of time for repeated page faults, and applies to the whole
+    process, so commands opt in. It does nothing under other C libraries.
     """
     if sys.platform == "linux" and (set_option := getattr(ctypes.CDLL(None), "mallopt", None)):
         set_option(M_MMAP_THRESHOLD, LARGE)

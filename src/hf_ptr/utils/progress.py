@@ -1,4 +1,4 @@
-"""The bar of everything that takes longer than a moment: what is done, and the time that is left."""
+"""Progress bars: jobs done, elapsed time and remaining time."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-# The variable by which bars of other libraries, too, are kept away.
+# Also disables the bars of other libraries, which use tqdm.
 NO_BARS = "TQDM_DISABLE"
 
 
 def progress_bar(shown: bool = True) -> Progress:
     """
-    A bar of jobs done with the time left, on stderr, so that results on stdout can be piped.
+    A progress bar on stderr, so that results on stdout can be piped.
 
     Args:
-        shown: False draws nothing. Nor does anything where stderr is no terminal, or bars are not wanted.
+        shown: whether to draw it. It is never drawn if stderr is not a terminal, or inside `without_bars`.
     """
     console = Console(stderr=True)
     return Progress(
@@ -34,7 +34,7 @@ def progress_bar(shown: bool = True) -> Progress:
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """Within it no bar is drawn, ours or another library's."""
+    """Disables the progress bars of this library and of others inside the block."""
     before = os.environ.get(NO_BARS)
     os.environ[NO_BARS] = "1"
     try:

@@ -17,23 +17,25 @@ from hf_ptr.utils.atomic_files import atomic_write
 
 def read_tensors(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """
-    The header's own entries of a safetensors file, and its tensors, on the host.
+    The metadata and the tensors of a safetensors file, on the CPU.
 
     Raises:
-        OSError, SafetensorError: it is missing or damaged.
+        OSError, SafetensorError: the file is missing or damaged.
     """
     with safe_open(file, framework="pt") as opened:
-        # What is opened is no mapping: it has keys, but cannot be walked through.
+        # safe_open returns no mapping: it has keys() but cannot be iterated.
         return opened.metadata() or {}, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
 
 
 class PartCache:
     """
-    Tensors under the names of parts, each a safetensors file that is written whole or not at all.
+    Finished parts of a long computation, kept on disk so that an interrupted computation resumes.
+
+    Each part is a dictionary of tensors in one safetensors file, which is written atomically.
 
     Args:
-        folder: where they are kept, made when there is something to keep; None keeps nothing.
-        made_of: everything that the parts depend on. What another computation left in the folder is not taken up.
+        folder: folder of the files, created on the first `save`; None disables the cache.
+        made_of: all inputs of the computation. Parts that were computed from other inputs are ignored.
     """
 
     def __init__(self, folder: Path | None, made_of: Mapping[str, Any]):
@@ -41,7 +43,7 @@ class PartCache:
         self._key = hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
 
     def load(self, name: str) -> dict[str, Tensor] | None:
-        """A part that was finished before; None for one that was not, or is damaged."""
+        """A finished part; None if it is missing, damaged, or computed from other inputs."""
         if self.folder is None or not (file := self._file(name)).is_file():
             return None
         try:
@@ -51,7 +53,7 @@ class PartCache:
         return part if header.get("key") == self._key else None
 
     def save(self, name: str, part: Mapping[str, Tensor]) -> None:
-        """Keeps a part."""
+        """Stores a part."""
         if self.folder is not None:
             with atomic_write(self._file(name)) as partial:
                 save_file({key: value.contiguous() for key, value in part.items()}, partial, {"key": self._key})
