@@ -1,9 +1,8 @@
-"""The command line as users meet it: a process of its own, exit codes, one line for each mistake, nothing written."""
+"""The command line end to end: exit codes, one-line error messages, and no files written on invalid input."""
 
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -48,7 +47,7 @@ def run_folder(metaworld_dataset: Path, tmp_path_factory: pytest.TempPathFactory
     return out
 
 
-def test_train_leaves_a_run_that_says_what_made_it(metaworld_dataset: Path, run_folder: Path) -> None:
+def test_train_saves_policy_components_and_recipe(metaworld_dataset: Path, run_folder: Path) -> None:
     names = {path.name for path in run_folder.iterdir()}
     assert {"config.json", "model.safetensors", "scorer", "belief_tokenizer", "recipe.yaml"} <= names
     assert f"dataset: {metaworld_dataset}" in (run_folder / "recipe.yaml").read_text()
@@ -59,7 +58,7 @@ def test_train_leaves_a_run_that_says_what_made_it(metaworld_dataset: Path, run_
     assert "holds a run with another seed" in the_line(other)
 
 
-def test_accelerate_launch_is_the_same_run(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
+def test_accelerate_launch_gives_the_same_weights(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "launched"
     launch = [
         sys.executable,
@@ -77,7 +76,7 @@ def test_accelerate_launch_is_the_same_run(metaworld_dataset: Path, run_folder: 
     assert (out / "model.safetensors").read_bytes() == (run_folder / "model.safetensors").read_bytes()
 
 
-def test_an_interrupted_run_goes_on(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
     kill = (
         "import os, signal\nfrom transformers import TrainerCallback\n"
         "from hf_ptr.runs import run\n"
@@ -98,7 +97,7 @@ def test_an_interrupted_run_goes_on(metaworld_dataset: Path, run_folder: Path, t
     assert (out / "model.safetensors").read_bytes() == (run_folder / "model.safetensors").read_bytes()
 
 
-def test_evaluate_in_the_environment(run_folder: Path, tmp_path: Path) -> None:
+def test_evaluate_in_a_simulator(run_folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     result = hf_ptr(
         "evaluate", run_folder, "--env", "metaworld", "--tasks", "reach", "--episodes", 2, "--max-steps", 30,
@@ -118,10 +117,10 @@ def test_evaluate_on_a_dataset(metaworld_dataset: Path, run_folder: Path, tmp_pa
     assert arm["episodes"] == 2 and arm["action_mae"]["mean"] > 0
 
 
-def test_score_fits_scorers_where_there_is_no_policy(
+def test_score_fits_scorers_without_a_policy(
     metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    # A few steps are enough to see the way of the data; what many find is measured by the benchmark.
+    # A few steps suffice to test the data flow; the benchmark measures detection.
     monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 3)
     out = tmp_path / "scores.parquet"
     arguments = ["score", str(metaworld_dataset), "--fit", "--observation", "observation.environment_state"]
@@ -148,7 +147,7 @@ def test_score_needs_one_of_a_run_and_fit(arguments: list[str], metaworld_datase
     assert "--fit" in result.stderr and "\n" not in result.stderr.strip()
 
 
-def test_score_writes_a_row_a_frame(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
+def test_score_writes_one_row_per_frame(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
     files = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
     for file in files:
         result = hf_ptr("score", metaworld_dataset, "--scorer", run_folder, "--out", file)
@@ -165,7 +164,7 @@ def test_score_writes_a_row_a_frame(metaworld_dataset: Path, run_folder: Path, t
     assert scores.weight[scores.valid].std() > 0
 
 
-def test_a_score_by_a_run_goes_on_where_it_was_stopped(
+def test_a_score_by_a_run_resumes_after_an_interrupt(
     metaworld_dataset: Path, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "scores.parquet"
@@ -188,7 +187,7 @@ def test_a_score_by_a_run_goes_on_where_it_was_stopped(
     went_on = hf_ptr(*command)
     assert went_on.returncode == 0 and [path.name for path in tmp_path.iterdir()] == ["scores.parquet"]
     pd.testing.assert_frame_equal(pd.read_parquet(out), whole, check_exact=True)
-    # Some batches to fill the queue, then all; the last one before the interrupt was made again.
+    # Some batches fill the queue, then all are scored; only the batch before the interrupt is repeated.
     assert len(batches) < 2 * 20
 
 
@@ -197,7 +196,7 @@ def test_report_of_a_run(metaworld_dataset: Path, run_folder: Path, tmp_path: Pa
     result = hf_ptr("report", run_folder, "--compare", run_folder, "--out", out)
     assert result.returncode == 0, result.stderr
     page = out.read_text()
-    # The run keeps no weights; they are those of its scorer on what it trained on.
+    # The run stores no weights; the report computes them with the run's scorer on its training data.
     assert "identification accuracy: A from" in page and "State and action along the episode" in page
     assert "Early: the batches up to step 4" in page
     refused = hf_ptr("report", run_folder, "--dataset", tmp_path, "--out", tmp_path / "other.html")
@@ -206,7 +205,7 @@ def test_report_of_a_run(metaworld_dataset: Path, run_folder: Path, tmp_path: Pa
 
 
 def broken(dataset: Path, folder: Path, value: float) -> Path:
-    """A copy with one action that is no number."""
+    """A copy with one invalid action value."""
     copy = Path(shutil.copytree(dataset, folder / "broken"))
     file = next((copy / "data").rglob("*.parquet"))
     table = pq.read_table(file)
@@ -230,7 +229,7 @@ def broken(dataset: Path, folder: Path, value: float) -> Path:
         (["n_action_steps=17"], "n_action_steps is 17; it must lie in 1..16"),
     ],
 )
-def test_a_wrong_setting_is_one_line(
+def test_an_invalid_setting_is_reported_in_one_line(
     metaworld_dataset: Path, tmp_path: Path, overrides: list[str], message: str
 ) -> None:
     result = train(metaworld_dataset, tmp_path / "out", *overrides)
@@ -238,27 +237,27 @@ def test_a_wrong_setting_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_policy_that_is_there_brings_its_own_size(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
+def test_an_existing_policy_keeps_its_architecture(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
     refused = train(metaworld_dataset, tmp_path / "out", f"policy={run_folder}", "chunk_size=8")
     assert "cannot be set with policy" in the_line(refused) and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_actions_that_are_no_numbers(metaworld_dataset: Path, tmp_path: Path, value: float) -> None:
+def test_non_finite_actions_are_refused(metaworld_dataset: Path, tmp_path: Path, value: float) -> None:
     result = train(broken(metaworld_dataset, tmp_path, value), tmp_path / "out")
     line = the_line(result)
     assert "action" in line and "episode 0" in line and "frame 40" in line
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_is_no_dataset(tmp_path: Path) -> None:
+def test_a_folder_without_a_dataset_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "meta/info.json" in the_line(train(tmp_path / "empty", tmp_path / "out"))
     assert str(tmp_path / "nothing") in the_line(train(tmp_path / "nothing", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
-def test_an_output_folder_with_other_things_in_it(metaworld_dataset: Path, tmp_path: Path) -> None:
+def test_an_output_folder_with_other_files_is_refused(metaworld_dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("draft")
     assert "is not empty and no run of ours" in the_line(train(metaworld_dataset, tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
@@ -279,7 +278,7 @@ def test_unknown_tasks_commands_and_checkpoints(tmp_path: Path, run_folder: Path
 
 
 def test_no_space_left(metaworld_dataset: Path, tmp_path: Path) -> None:
-    # A real refusal by the operating system: files over 20 kB cannot be written in this process.
+    # The operating system refuses files over 20 kB in this process.
     limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
     limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
     recorded = hf_ptr(
@@ -293,11 +292,11 @@ def test_no_space_left(metaworld_dataset: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "train_results.json").exists()
 
 
-def test_a_dry_run_says_what_it_would_do_and_writes_nothing(metaworld_dataset: Path, tmp_path: Path) -> None:
+def test_a_dry_run_prints_the_plan_and_writes_nothing(metaworld_dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = hf_ptr("train", RECIPE, f"dataset={metaworld_dataset}", f"output_dir={out}", *SHORT, "--dry-run")
     assert result.returncode == 0 and not out.exists()
-    # The table folds what is wider than the terminal.
+    # The table wraps cells that are wider than the terminal.
     shown = "".join(result.stdout.split())
     for said in ("episodes8", "classVLAPolicy", "PTRaspublished", "KiBofvectors", f"folder{out}"):
         assert said in shown
@@ -305,7 +304,7 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(metaworld_dataset: P
     assert "Did you mean 'w_max'?" in the_line(wrong)
 
 
-def test_a_run_is_not_gone_on_with_on_other_data(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
+def test_a_run_does_not_resume_on_other_data(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
     began = json.loads((run_folder / "data.json").read_text())
     assert began["train"][0]["episodes"] == 8
     changed, out = Path(shutil.copytree(metaworld_dataset, tmp_path / "data")), tmp_path / "out"
@@ -321,27 +320,20 @@ def test_a_run_is_not_gone_on_with_on_other_data(metaworld_dataset: Path, run_fo
     assert "holds a run on other data" in the_line(train(changed, out, "max_steps=2"))
 
 
-def test_quiet_says_only_what_is_wrong(tmp_path: Path) -> None:
+def test_quiet_prints_errors_only(tmp_path: Path) -> None:
     quiet = hf_ptr("--quiet", "doctor")
     assert quiet.returncode == 0 and quiet.stdout == ""
     assert "meta/info.json" in the_line(hf_ptr("-q", "score", tmp_path, "--fit", "--out", tmp_path / "s.parquet"))
 
 
-def test_doctor_finds_what_the_tests_need() -> None:
+def test_doctor_finds_the_requirements_of_the_tests() -> None:
     found = json.loads(hf_ptr("doctor", "--json").stdout)
     assert found["packages"]["torch"] and found["devices"][-1] == "cpu"
     assert found["rendering"] in ("egl", "osmesa", "glfw", "cgl") and found["codecs"]["av1"]
     assert "video codecs" in hf_ptr("doctor").stdout
 
 
-def test_no_color_is_obeyed() -> None:
-    colored = "import os; os.environ |= {'FORCE_COLOR': '1', 'TERM': 'xterm'}"
-    plain = colored + "; os.environ['NO_COLOR'] = '1'"
-    assert "\x1b[1;36m" in hf_ptr("--help", before=colored).stdout
-    assert not re.search(r"\x1b\[[\d;]*3\dm", hf_ptr("--help", before=plain).stdout)
-
-
-def test_help_names_every_command() -> None:
+def test_help_lists_every_command() -> None:
     result = hf_ptr("--help", before="")
     assert result.returncode == 0
     assert all(name in result.stdout for name in ("record", "train", "evaluate", "score", "report", "doctor", "demo"))

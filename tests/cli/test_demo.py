@@ -1,4 +1,4 @@
-"""The demo, at a size of seconds: every stage really runs; recording, training and rollouts run once."""
+"""The demo at a size that takes seconds: every stage runs, and a second call skips finished stages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hf_ptr.report.inputs import read_scores
 TASKS = ("reach-v3", "drawer-close-v3")
 
 
-def test_the_demo_goes_all_the_way_and_only_once(
+def test_the_demo_runs_every_stage_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo_pipeline, "DEFAULT_TASKS", TASKS)

@@ -1,5 +1,5 @@
 """
-Rollouts in LIBERO itself, where `hf-libero` is installed (`make test-libero`); what is told where it is not, anywhere.
+Rollouts in LIBERO if `hf-libero` is installed (`make test-libero`); error messages without it in any environment.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def env(simulator: Libero) -> Iterator[LiberoEnv]:
     made.close()
 
 
-def test_suites_are_told() -> None:
+def test_missing_and_unknown_suites_are_refused() -> None:
     with pytest.raises(InputError, match="name one with --suite: libero_spatial, libero_object"):
         get_simulator("libero")
     with pytest.raises(InputError, match=r"no suite 'libero_gaol'\. Did you mean 'libero_goal'\?"):
@@ -48,7 +48,7 @@ def test_suites_are_told() -> None:
 
 
 @pytest.mark.skipif(HERE, reason="LIBERO is installed")
-def test_without_the_package_it_is_told_how_to_install_it(tmp_path: Path) -> None:
+def test_a_missing_package_is_reported_with_its_installation(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"^LIBERO is not installed; pip install 'hf-libero>=0\.1\.4,<0\.2' \(Linux\)$"
     ):
@@ -75,8 +75,8 @@ def test_other_versions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @with_libero
-def test_settings_that_are_not_written_yet_are_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Instead of LIBERO's question on a terminal that is not there."""
+def test_missing_settings_are_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """LIBERO would prompt on the terminal instead."""
     monkeypatch.setenv("LIBERO_CONFIG_PATH", str(tmp_path))
     with pytest.raises(InputError, match=r"LIBERO has no settings in .*config\.yaml; create them: echo N"):
         Libero(SUITE).identity()
@@ -92,7 +92,7 @@ def test_every_task_has_an_instruction_and_initial_states(suite: str) -> None:
     assert len(tasks) == (90 if suite == "libero_90" else 10)
     assert found.tasks(["1", tasks[0]]) == [tasks[1], tasks[0]]
     for task in tasks:
-        # Of the large suites, the scene stands before it.
+        # Names of the large suites start with the scene.
         assert task.endswith(found.instruction(task).replace(" ", "_"))
         states = _initial_states(Path(get_libero_path("init_states")) / suite / f"{task}.pruned_init")
         assert states.shape[0] == INITIAL_STATES and np.isfinite(states).all()
@@ -101,12 +101,12 @@ def test_every_task_has_an_instruction_and_initial_states(suite: str) -> None:
 
 
 @with_libero
-def test_an_episode_begins_in_its_state(simulator: Libero, env: LiberoEnv) -> None:
+def test_an_episode_starts_in_its_initial_state(simulator: Libero, env: LiberoEnv) -> None:
     first, again, other = (env.reset(simulator.episode_seed(0, STOVE, number))[STATE] for number in (3, 3, 4))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
     assert first.shape == (8,) and first.dtype == np.float32
-    # Fingers open, hand above the table and downwards; ten steps are over.
+    # The fingers are open, the hand points down above the table, and ten settling steps have passed.
     np.testing.assert_allclose(first[6:], [0.039, -0.039], atol=2e-3)
     assert env._env.env.timestep == 10 and env._env.sim.data.time == pytest.approx(env._states[4][0] + 0.5, abs=1e-6)
     raw = env._env.env._get_observations()
@@ -120,7 +120,7 @@ def test_an_episode_begins_in_its_state(simulator: Libero, env: LiberoEnv) -> No
 def test_actions_are_displacements_of_the_hand_and_the_gripper(simulator: Libero, env: LiberoEnv) -> None:
     before = env.reset(simulator.episode_seed(0, STOVE, 0))[STATE]
     for _ in range(10):
-        # Beyond 1 counts as 1.
+        # Values above 1 are clipped to 1.
         after = env.step(np.array([5.0, 0, 0, 0, 0, 0, 1.0]))[STATE]
     moved = after[:3] - before[:3]
     assert moved[0] > 0.05 and np.abs(moved[1:]).max() < 0.03
@@ -129,8 +129,8 @@ def test_actions_are_displacements_of_the_hand_and_the_gripper(simulator: Libero
 
 
 @with_libero
-def test_pictures_are_turned_by_half_a_turn(simulator: Libero, env: LiberoEnv) -> None:
-    """As LeRobot turns what LIBERO's own observations show, in the order of the policy's cameras."""
+def test_images_are_rotated_by_180_degrees(simulator: Libero, env: LiberoEnv) -> None:
+    """Images equal LIBERO's own observations as rotated by LeRobot, in the order of the policy's cameras."""
     from libero.libero import get_libero_path
     from libero.libero.envs import OffScreenRenderEnv
 
@@ -145,13 +145,13 @@ def test_pictures_are_turned_by_half_a_turn(simulator: Libero, env: LiberoEnv) -
     for _ in range(10):
         observed, *_ = own.step([0, 0, 0, 0, 0, 0, -1])
     own.close()
-    for picture, camera in zip(seen, ("agentview_image", "robot0_eye_in_hand_image"), strict=True):
-        assert np.abs(picture.astype(int) - observed[camera][::-1, ::-1]).mean() < 1.0
-        assert np.abs(picture.astype(int) - observed[camera][::-1]).mean() > 5.0
+    for image, camera in zip(seen, ("agentview_image", "robot0_eye_in_hand_image"), strict=True):
+        assert np.abs(image.astype(int) - observed[camera][::-1, ::-1]).mean() < 1.0
+        assert np.abs(image.astype(int) - observed[camera][::-1]).mean() > 5.0
 
 
 @with_libero
-def test_success_is_that_the_goal_holds_at_some_step(simulator: Libero, env: LiberoEnv) -> None:
+def test_success_requires_the_goal_at_any_step(simulator: Libero, env: LiberoEnv) -> None:
     env.reset(simulator.episode_seed(0, STOVE, 0))
     (knob,) = (
         name for name in env._env.sim.model.joint_names if name.startswith("flat_stove") and name.endswith("button")
@@ -171,8 +171,8 @@ def test_success_is_that_the_goal_holds_at_some_step(simulator: Libero, env: Lib
 
 @with_libero
 def test_a_checkpoint_is_evaluated(simulator: Libero, tmp_path: Path) -> None:
-    told = [simulator.instruction(task) for task in (STOVE, CHEESE)]
-    folder = save_policy(tmp_path / "policy", simulator.interfaces["hand"], told, tuple(CAMERAS))
+    instructions = [simulator.instruction(task) for task in (STOVE, CHEESE)]
+    folder = save_policy(tmp_path / "policy", simulator.interfaces["hand"], instructions, tuple(CAMERAS))
     settings = {"max_steps": 6, "workers": 1, "cache": tmp_path / "cache"}
     result = evaluate_in(simulator, folder, [STOVE], 2, **settings)
     assert list(result.tasks) == [STOVE] and result.overall.episodes == 2
@@ -180,6 +180,8 @@ def test_a_checkpoint_is_evaluated(simulator: Libero, tmp_path: Path) -> None:
     assert '"libero": "0.1' in kept.read_text() and f'"suite": "{SUITE}"' in kept.read_text()
     with pytest.raises(InputError, match="no embedding for the instruction 'put the bowl on the stove'"):
         evaluate_in(simulator, folder, ["put_the_bowl_on_the_stove"], 1, **settings)
-    strange = save_policy(tmp_path / "strange", simulator.interfaces["hand"], told, ["observation.images.front"])
+    strange = save_policy(
+        tmp_path / "strange", simulator.interfaces["hand"], instructions, ["observation.images.front"]
+    )
     with pytest.raises(InputError, match=r"LIBERO has only observation\.images\.image, observation\.images\.image2\."):
         evaluate_in(simulator, strange, [STOVE], 1, **settings)

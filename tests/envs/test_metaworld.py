@@ -1,4 +1,4 @@
-"""Tasks, seeds, physics and pictures of Meta-World, in the simulator itself."""
+"""Tasks, seeds, physics and images of Meta-World, tested in the simulator."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from hf_ptr.errors import InputError
 
 
 def expert_episode(env: MetaWorldEnv, seed: int, steps: int) -> np.ndarray:
-    """The observations of an expert's episode, `(n, 39)`, until it is solved."""
+    """Observations `(n, 39)` of an expert's episode until success."""
     observations = [env.reset(seed)[ENVIRONMENT_STATE]]
     while not env.success and env.steps < steps:
         observations.append(env.step(env.expert_action())[ENVIRONMENT_STATE])
     return np.stack(observations)
 
 
-def test_every_task_of_metaworld_has_one_instruction_of_its_own() -> None:
+def test_every_task_has_a_unique_instruction() -> None:
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
     assert set(INSTRUCTIONS) == set(ALL_V3_ENVIRONMENTS)
@@ -66,7 +66,7 @@ def test_task_names() -> None:
         task_names(["reach", "push", "reach-v3"])
 
 
-def test_seeds_of_recording_and_evaluation_never_meet() -> None:
+def test_recording_and_evaluation_seeds_are_disjoint() -> None:
     cases = [
         (base, task, number)
         for base in (0, 1, 2, 2**32 - 1)
@@ -78,7 +78,7 @@ def test_seeds_of_recording_and_evaluation_never_meet() -> None:
     assert all(seed % 2 == 0 for seed in recorded)
     assert all(seed % 2 == 1 for seed in evaluated)
     assert len({*recorded, *evaluated}) == 2 * len(cases)
-    # PyTorch's generators take no more.
+    # The limit of PyTorch's generators.
     assert max(evaluated) < 2**63
     with pytest.raises(InputError, match="seed is -1"):
         recording_seed(-1, "reach-v3", 0)
@@ -87,7 +87,7 @@ def test_seeds_of_recording_and_evaluation_never_meet() -> None:
 
 
 @pytest.mark.parametrize("task", INSTRUCTIONS)
-def test_an_episode_is_decided_by_its_seed(task: str) -> None:
+def test_an_episode_is_determined_by_its_seed(task: str) -> None:
     env = MetaWorldEnv(task)
     first = expert_episode(env, recording_seed(0, task, 0), steps=5)
     other = expert_episode(env, evaluation_seed(0, task, 0), steps=5)
@@ -95,7 +95,7 @@ def test_an_episode_is_decided_by_its_seed(task: str) -> None:
     assert first.dtype == np.float32
     assert first.shape == (6, 39)
     np.testing.assert_array_equal(first, again)
-    # Object or goal lie elsewhere; the hand begins in the same place.
+    # The object or goal position differs; the hand starts at the same position.
     assert np.abs(first[0, 4:] - other[0, 4:]).max() > 1e-3
     np.testing.assert_allclose(first[0, :3], other[0, :3], atol=1e-3)
 
@@ -108,8 +108,8 @@ def test_the_goal_can_be_observed() -> None:
 
 
 @pytest.mark.parametrize("task", ["reach-v3", "peg-insert-side-v3", "door-open-v3"])
-def test_physics_are_those_of_metaworld(task: str) -> None:
-    """Compiling a scene once and copying it changes nothing against Meta-World's own environment."""
+def test_physics_equal_those_of_metaworld(task: str) -> None:
+    """Copies of a scene compiled once behave exactly like Meta-World's own environment."""
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 
     official = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"{task}-goal-observable"](seed=0)
@@ -150,8 +150,8 @@ def test_actions_are_clipped_before_they_are_executed() -> None:
 
 
 @pytest.mark.parametrize("task", ["reach-v3", "door-open-v3", "peg-insert-side-v3"])
-def test_joints_are_another_way_to_say_the_same(task: str) -> None:
-    """An expert told in joint displacements goes where it goes in hand displacements, up to what float32 rounds."""
+def test_joint_and_hand_control_reach_the_same_states(task: str) -> None:
+    """An expert follows the same path in joint and hand displacements, up to float32 rounding."""
     hand, joints = MetaWorldEnv(task), MetaWorldEnv(task, control="joints")
     hand.reset(1)
     observed = joints.reset(1)
@@ -172,7 +172,7 @@ def test_an_unknown_control_is_refused() -> None:
         MetaWorldEnv("reach", control="joint")
 
 
-def test_success_is_remembered_until_reset() -> None:
+def test_success_persists_until_reset() -> None:
     env = MetaWorldEnv("reach")
     expert_episode(env, 0, MAX_STEPS)
     assert env.success
@@ -191,7 +191,7 @@ def test_features_are_described(control: str) -> None:
     assert dataset_features(96)["observation.images.corner2"]["shape"] == [96, 96, 3]
 
 
-def test_pictures_show_the_scene_upright() -> None:
+def test_images_are_upright() -> None:
     env = MetaWorldEnv("reach", pixels=64)
     env.reset(0)
     before = env.image()
@@ -202,7 +202,7 @@ def test_pictures_show_the_scene_upright() -> None:
     assert before.shape == (64, 64, 3)
     assert before.dtype == np.uint8
     assert np.abs(before.astype(int) - after).max() > 50
-    # Seen from this corner the red arm stands at the left, and comes down from above onto a brown table.
+    # From this corner, the red arm is on the left and reaches down to a brown table.
     red, green = before[..., 0].astype(int), before[..., 1].astype(int)
     rows, columns = np.nonzero((red > 100) & (green < 60))
     assert len(rows) > 100
@@ -210,7 +210,7 @@ def test_pictures_show_the_scene_upright() -> None:
     assert rows.mean() < 32
 
 
-def test_environments_of_a_scene_share_a_camera_and_each_sees_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environments_of_a_scene_share_a_camera(monkeypatch: pytest.MonkeyPatch) -> None:
     freed, free = [], rendering._free
     monkeypatch.setattr(rendering, "_free", lambda *held: (freed.append(held), free(*held)))
     before = set(environment._CAMERAS)
@@ -226,8 +226,8 @@ def test_environments_of_a_scene_share_a_camera_and_each_sees_itself(monkeypatch
     assert len(set(environment._CAMERAS) - before) == 2
     for env, seed in zip((*together, small), (0, 1, 0), strict=True):
         env.reset(seed)
-    for env, picture in zip(together, alone, strict=True):
-        np.testing.assert_array_equal(env.image(), picture)
+    for env, image in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(env.image(), image)
     assert small.image().shape == (32, 32, 3)
     together[0].close()
     small.close()
@@ -236,14 +236,14 @@ def test_environments_of_a_scene_share_a_camera_and_each_sees_itself(monkeypatch
     assert len(freed) == 4
 
 
-def test_an_environment_that_is_never_closed_ends_in_silence() -> None:
+def test_an_unclosed_environment_exits_without_output() -> None:
     code = "import torch, hf_ptr.training\nfrom hf_ptr.envs.metaworld.environment import MetaWorldEnv\n"
     code += "env = MetaWorldEnv('push', pixels=32)\nenv.reset(0)\nenv.image()"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-def test_threads_have_a_camera_each() -> None:
+def test_each_thread_has_its_own_camera() -> None:
     env = MetaWorldEnv("push", pixels=32)
     env.reset(0)
     seen = []
@@ -261,14 +261,14 @@ def test_threads_have_a_camera_each() -> None:
     env.close()
 
 
-def test_pictures_need_a_camera() -> None:
+def test_images_require_a_camera() -> None:
     env = MetaWorldEnv("reach")
     assert not env.has_camera
     with pytest.raises(RuntimeError, match="without pixels"):
         env.image()
 
 
-def test_a_backend_that_does_not_work_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_backend_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     rendering.select_backend.cache_clear()
     monkeypatch.setenv("MUJOCO_GL", "no-such-backend")
     with pytest.raises(InputError, match=r"MUJOCO_GL=no-such-backend; unset it, or install .* libegl1 and libgl1"):

@@ -1,4 +1,4 @@
-"""Operators of different skill: what they do is what is recorded, and the record says who did it."""
+"""Simulated operators of different skill, and the records of their actions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return record_metaworld(TASK, 8, out, seed=3, workers=1, operators=tuple(OPERATORS))
 
 
-def test_the_record_says_who_did_what(mixed: Path) -> None:
+def test_recordings_store_operators_and_incidents(mixed: Path) -> None:
     table = read_dataset(mixed)
     provenance = json.loads((mixed / "meta" / "recording.json").read_text())["episodes"]
     assert [episode["operator"] for episode in provenance] == [*OPERATORS] * 2
@@ -42,14 +42,14 @@ def test_the_record_says_who_did_what(mixed: Path) -> None:
                 assert (moves[first:last] == moves[first]).all()
 
 
-def test_a_slow_operator_takes_longer_and_an_expert_is_as_before(mixed: Path, tmp_path: Path) -> None:
+def test_a_slow_operator_takes_longer_and_the_expert_is_unchanged(mixed: Path, tmp_path: Path) -> None:
     table = read_dataset(mixed)
     alone = read_dataset(record_metaworld(TASK, 1, tmp_path / "alone", seed=3, workers=1))
     np.testing.assert_array_equal(table.feature("action")[: table.lengths[0]], alone.feature("action"))
     assert table.lengths[[1, 5]].min() > table.lengths[[0, 4]].max()
 
 
-def test_an_unknown_operator_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
+def test_an_unknown_operator_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no operator 'clumpsy'\. Did you mean 'clumsy'"):
         record_metaworld(TASK, 1, tmp_path / "out", operators=("expert", "clumpsy"))
     with pytest.raises(InputError, match="operators is empty"):
@@ -57,7 +57,7 @@ def test_an_unknown_operator_is_one_line_and_writes_nothing(tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
-def test_the_frames_of_slips_and_of_the_recovery_from_them_are_told_apart(mixed: Path) -> None:
+def test_frames_of_slips_and_recoveries_are_distinguished(mixed: Path) -> None:
     table = read_dataset(mixed)
     parts = parts_of(table, mixed)
     assert sum(parts[name].sum() for name in OPERATORS) == table.num_frames

@@ -1,4 +1,4 @@
-"""Recordings of scripted experts: what is in them, and that they depend on the seed alone."""
+"""Recordings of scripted experts: contents, reproducibility, errors and interrupts."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def files(root: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two episodes each of two tasks, recorded in this process."""
+    """Two episodes of each of two tasks, recorded in this process."""
     return record_metaworld(["reach", "push"], 2, tmp_path_factory.mktemp("recorded") / "one", workers=1)
 
 
-def test_a_recording_reads_as_a_dataset(recorded: Path) -> None:
+def test_a_recording_is_a_dataset(recorded: Path) -> None:
     table = read_dataset(recorded)
     assert table.fps == 80
     assert table.robot_type == "sawyer"
@@ -50,8 +50,8 @@ def test_a_recording_reads_as_a_dataset(recorded: Path) -> None:
     assert not (recorded / "videos").exists()
 
 
-def test_a_recording_can_be_played_back(recorded: Path) -> None:
-    """The recorded actions, executed from the recorded seed, lead through the recorded states, bit for bit."""
+def test_a_recording_can_be_replayed(recorded: Path) -> None:
+    """Recorded actions, executed from the recorded seed, reproduce the recorded states bit for bit."""
     table = read_dataset(recorded)
     provenance = json.loads((recorded / "meta" / "recording.json").read_text())
     for start, length, source in zip(table.starts, table.lengths, provenance["episodes"], strict=True):
@@ -66,7 +66,7 @@ def test_a_recording_can_be_played_back(recorded: Path) -> None:
         assert length <= MAX_STEPS + FRAMES_AFTER_SUCCESS
 
 
-def test_recording_uses_the_seeds_of_recordings(recorded: Path) -> None:
+def test_recordings_use_recording_seeds(recorded: Path) -> None:
     provenance = json.loads((recorded / "meta" / "recording.json").read_text())
     for number, source in enumerate(provenance["episodes"]):
         attempt = (number % 2) * recording.MAX_TRIES + source["redrawn"]
@@ -85,15 +85,15 @@ def test_another_seed_gives_other_episodes(recorded: Path, tmp_path: Path) -> No
     assert not np.array_equal(other.columns[ENVIRONMENT_STATE][0], table.columns[ENVIRONMENT_STATE][0])
 
 
-def test_a_longer_recording_begins_with_the_shorter(recorded: Path, tmp_path: Path) -> None:
+def test_a_longer_recording_starts_with_the_shorter_one(recorded: Path, tmp_path: Path) -> None:
     shorter = read_dataset(record_metaworld(["reach"], 1, tmp_path / "short", workers=1))
     np.testing.assert_array_equal(
         shorter.columns["action"], read_dataset(recorded).columns["action"][: shorter.num_frames]
     )
 
 
-def test_episodes_that_the_expert_fails_are_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pegs of this seed's third episode are first laid where the expert does not get hold of them."""
+def test_failed_episodes_are_redrawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first initial states of this seed's third episode are beyond the expert."""
     job = recording._Job("peg-insert-side-v3", 2, 0, None, "hand", "expert")
     seeds = [recording_seed(0, job.task, job.episode * recording.MAX_TRIES + attempt) for attempt in range(5)]
     env = MetaWorldEnv(job.task)
@@ -105,7 +105,7 @@ def test_episodes_that_the_expert_fails_are_drawn_again(tmp_path: Path, monkeypa
     demonstration = recording._record(job)
     assert demonstration.redrawn == solved.index(True)
     assert demonstration.seed == seeds[demonstration.redrawn]
-    # Nobody can insert a peg in five steps, so every try fails, and nothing is written.
+    # Inserting a peg takes more than five steps, so every attempt fails, and nothing is written.
     monkeypatch.setattr("hf_ptr.envs.recording.MAX_STEPS", 5)
     with pytest.raises(InputError, match="solved none of the 20 initial states of episode 0; choose another seed"):
         record_metaworld(["peg-insert-side"], 1, tmp_path / "out", workers=1)
@@ -123,7 +123,7 @@ def test_pixels_are_recorded_as_a_video(tmp_path: Path) -> None:
     episodes = pq.read_table(out / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
     ends = [episode["videos/observation.images.corner2/to_timestamp"] for episode in episodes]
     np.testing.assert_allclose(ends, np.cumsum(table.lengths) / 80)
-    # The video shows what the table says, and at that frame: the picture of the first state, but for compression.
+    # Up to compression, the video frame at each episode start shows the recorded initial state.
     env = MetaWorldEnv("reach", pixels=64)
     for start, source in zip(
         table.starts, json.loads((out / "meta/recording.json").read_text())["episodes"], strict=True
@@ -131,7 +131,7 @@ def test_pixels_are_recorded_as_a_video(tmp_path: Path) -> None:
         env.reset(source["seed"])
         assert np.abs(env.image().astype(int) - frames[start]).mean() < 6
     env.close()
-    # Pixels are rendered beside the physics and do not touch them.
+    # Rendering does not affect the physics.
     plain = record_metaworld(["reach"], 2, tmp_path / "plain", workers=1)
     np.testing.assert_array_equal(read_dataset(plain).columns[ENVIRONMENT_STATE], table.columns[ENVIRONMENT_STATE])
 
@@ -148,7 +148,7 @@ def test_pixels_are_recorded_as_a_video(tmp_path: Path) -> None:
         ({"seed": -1}, "seed is -1"),
     ],
 )
-def test_wrong_arguments_are_told_and_write_nothing(tmp_path: Path, arguments: dict, message: str) -> None:
+def test_invalid_arguments_are_refused_and_nothing_is_written(tmp_path: Path, arguments: dict, message: str) -> None:
     settings = {"tasks": ["reach"], "episodes": 1, "workers": 1, **arguments}
     with pytest.raises(InputError) as caught:
         record_metaworld(out=tmp_path / "sub" / "out", **settings)
@@ -164,7 +164,7 @@ def test_an_existing_dataset_is_not_overwritten(recorded: Path) -> None:
     assert files(recorded) == before
 
 
-def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupt_when_writing() -> None:
@@ -181,22 +181,22 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == []
 
 
-def endless_naps() -> Iterator[float]:
-    """A short nap, one that is impossible, and then ones that nobody wants to wait for."""
+def endless_sleeps() -> Iterator[float]:
+    """A short sleep, an invalid one, then sleeps too long to wait for."""
     yield from (0.01, -1.0)
     while True:
         yield 600.0
 
 
-def test_processes_end_with_the_first_error() -> None:
+def test_worker_processes_end_at_the_first_error() -> None:
     drawn = []
-    results = map_in_order(time.sleep, (drawn.append(nap) or nap for nap in endless_naps()), workers=2)
+    results = map_in_order(time.sleep, (drawn.append(nap) or nap for nap in endless_sleeps()), workers=2)
     assert next(results) is None
     began = time.monotonic()
     with pytest.raises(ValueError, match="non-negative"):
         next(results)
     assert time.monotonic() - began < 60
-    # Jobs are drawn as they are needed, never all of them.
+    # Jobs are drawn on demand.
     assert len(drawn) <= 6
 
 

@@ -1,6 +1,6 @@
 """
-Rollouts behind RoboCasa's wrapper. CI has no RoboCasa and uses a stand-in (see `robocasa_stand_in.py`); where the
-package is installed, the same tests run with it, its robot and robosuite's physics, in an empty room.
+Rollouts through RoboCasa's wrapper. CI has no RoboCasa and uses a stand-in (see `robocasa_stand_in.py`). With the
+package installed, the same tests run with its robot and robosuite's physics in an empty room.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ OPEN, CLOSE = 0.0, 1.0
 def simulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RoboCasa:
     robocasa._robocasa.cache_clear()
     stand_in.install(tmp_path / "package", monkeypatch)
-    # Rendering is most of what a step of the package takes.
+    # Rendering dominates the cost of a step.
     monkeypatch.setattr(robocasa, "PIXELS", 32)
     return RoboCasa(SUITE)
 
 
-def test_suites_are_told() -> None:
+def test_missing_and_unknown_suites_are_refused() -> None:
     with pytest.raises(InputError, match="name one with --suite: atomic_seen, composite_seen"):
         get_simulator("robocasa")
     with pytest.raises(InputError, match=r"no suite 'atomic_unseen'\. Did you mean 'atomic_seen'\?"):
@@ -41,12 +41,12 @@ def test_suites_are_told() -> None:
 
 
 @pytest.mark.skipif(stand_in.INSTALLED, reason="RoboCasa is installed")
-def test_without_the_package_it_is_told_where_to_look(tmp_path: Path) -> None:
+def test_a_missing_package_is_reported_with_its_installation(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^RoboCasa is not installed; install it from source, see docs/"):
         evaluate_in(RoboCasa(SUITE), tmp_path, None, 1)
 
 
-def test_tasks_and_their_lengths_are_the_packages(simulator: RoboCasa) -> None:
+def test_tasks_and_step_limits_come_from_the_package(simulator: RoboCasa) -> None:
     assert simulator.tasks(None) == simulator.tasks(["0"]) == [TASK]
     assert simulator.steps(TASK) == HORIZON
     assert simulator.identity() == {"robocasa": "1.0.1", "robosuite": "1.5.2", "suite": SUITE}
@@ -65,7 +65,7 @@ def test_other_versions_and_missing_kitchens_are_refused(
         simulator.identity()
 
 
-def test_state_and_pictures_are_in_the_order_of_the_datasets(simulator: RoboCasa) -> None:
+def test_state_and_images_follow_the_order_of_the_datasets(simulator: RoboCasa) -> None:
     left, wrist = (f"observation.images.robot0_{name}" for name in ("agentview_left", "eye_in_hand"))
     env = simulator.environment(TASK, "whole", (wrist, left), 16)
     state = env.reset(simulator.episode_seed(0, TASK, 3))[STATE]
@@ -83,20 +83,20 @@ def test_state_and_pictures_are_in_the_order_of_the_datasets(simulator: RoboCasa
     env.close()
 
 
-def test_an_episode_is_that_of_its_seed(simulator: RoboCasa) -> None:
+def test_an_episode_is_determined_by_its_seed(simulator: RoboCasa) -> None:
     env = simulator.environment(TASK, "whole", (), 0)
-    told, states = [], []
+    instructions, states = [], []
     for number in (0, 1, 2, 3, 4, 5, 0):
         states.append(env.reset(simulator.episode_seed(7, TASK, number))[STATE])
-        told.append(env.instruction)
+        instructions.append(env.instruction)
     np.testing.assert_array_equal(states[0], states[-1])
-    assert told[0] == told[-1] and set(told) == set(INSTRUCTIONS)
+    assert instructions[0] == instructions[-1] and set(instructions) == set(INSTRUCTIONS)
     assert not np.array_equal(states[0], states[1])
     env.close()
 
 
 @pytest.mark.parametrize("control", ["whole", "arm"])
-def test_actions_move_what_they_name(simulator: RoboCasa, control: str) -> None:
+def test_actions_move_the_named_parts(simulator: RoboCasa, control: str) -> None:
     env = RoboCasaEnv(TASK, "target", control)
     before = env.reset(0)[STATE]
     still = [] if control == "arm" else [0.0] * 5
@@ -111,7 +111,7 @@ def test_actions_move_what_they_name(simulator: RoboCasa, control: str) -> None:
         assert np.linalg.norm(driven[:2] - after[:2]) > 0.02
     for gripper in [CLOSE] * 12 + [OPEN] * 6:
         env.step(np.array([*still, 0, 0, 0, 0, 0, 0, gripper]))
-    # Solved once is solved, until the next episode.
+    # Success persists until the next episode.
     assert env.success and env._observed["state.gripper_qpos"][0] > stand_in.GRIPPED
     env.reset(1)
     assert not env.success
@@ -119,7 +119,7 @@ def test_actions_move_what_they_name(simulator: RoboCasa, control: str) -> None:
 
 
 @pytest.mark.parametrize("control", ["whole", "arm"])
-def test_a_checkpoint_is_evaluated_by_the_interface_that_fits_it(
+def test_a_checkpoint_is_evaluated_with_the_matching_interface(
     simulator: RoboCasa, tmp_path: Path, control: str
 ) -> None:
     interface = simulator.interfaces[control]

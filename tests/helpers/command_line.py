@@ -1,4 +1,4 @@
-"""Shared by the tests: command line."""
+"""Running the command line in tests."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def hf_ptr(*arguments: object, before: str | None = None) -> subprocess.CompletedProcess[str]:
-    """The command line; in a process of its own where `before`, Python that runs first, is given.
+    """Run the command line in this process, or in a new one if `before`, Python code to run first, is given.
 
-    The others share this process: importing the library anew for each would take most of the tests' time.
+    Sharing this process saves importing the library for every call, which would dominate the tests' time.
     """
     if before is None:
         stdout, stderr = io.StringIO(), io.StringIO()
@@ -32,7 +32,7 @@ def hf_ptr(*arguments: object, before: str | None = None) -> subprocess.Complete
 
 
 def the_line(result: subprocess.CompletedProcess[str]) -> str:
-    """The one line that a mistake is answered with."""
+    """The one-line error message of a command with invalid input."""
     assert result.returncode == 2, result.stderr
     assert "Traceback" not in result.stderr
     lines = [line for line in result.stderr.splitlines() if line.startswith("hf-ptr: ")]

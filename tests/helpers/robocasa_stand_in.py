@@ -1,8 +1,8 @@
 """
-RoboCasa for tests: the package itself with a task in an empty room where it is installed, else a stand-in.
+RoboCasa for tests: the installed package with a task in an empty room, or a stand-in.
 
-The stand-in has the names, signatures, shapes and thresholds of `robocasa` 1.0.1 that the adapter uses, and a robot
-that is two points. It is not RoboCasa: what it cannot show (physics, cameras, kitchens) it does not.
+The stand-in implements the names, signatures, shapes and thresholds of `robocasa` 1.0.1 that the adapter uses. Its
+robot consists of two points. It does not model physics, cameras or kitchens.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import pytest
 INSTALLED = importlib.util.find_spec("robocasa") is not None
 TASK, SUITE, HORIZON = "CloseGripper", "atomic_seen", 12
 INSTRUCTIONS = ("close the gripper", "close the gripper now")
-# Metres that a finger is from the middle; those of the robot begin at 0.021.
+# Distance in metres of a finger from the centre below which the gripper counts as closed; it starts at 0.021.
 GRIPPED = 0.015
 CAMERAS = ("robot0_agentview_left", "robot0_agentview_right", "robot0_eye_in_hand")
 
 
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have `robocasa` in this process, with one task, [`TASK`], in [`SUITE`], and assets of no content in `folder`."""
+    """Provide `robocasa` in this process with the task [`TASK`] in [`SUITE`] and empty assets in `folder`."""
     for name in ("textures", "fixtures", "objects"):
         (folder / "assets" / name).mkdir(parents=True)
     if INSTALLED:
@@ -39,8 +39,8 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _register_task() -> None:
-    """A task of robosuite whose goal is a closed gripper, with what RoboCasa's kitchens take and give."""
-    import robocasa  # noqa: F401 (its robots must be known)
+    """Register a robosuite task with a closed gripper as its goal and the interface of RoboCasa's kitchens."""
+    import robocasa  # noqa: F401 (registers its robots)
     from robosuite.environments.base import REGISTERED_ENVS
     from robosuite.environments.manipulation.lift import Lift
     from robosuite.utils.mjcf_utils import new_element
@@ -60,22 +60,22 @@ def _register_task() -> None:
         def _load_model(self) -> None:
             super()._load_model()
             for camera in CAMERAS[:2]:
-                place = {"pos": "0.6 0.2 1.6", "quat": "0.65 0.27 0.27 0.65"}
-                self.model.worldbody.append(new_element("camera", camera, **place))
+                pose = {"pos": "0.6 0.2 1.6", "quat": "0.65 0.27 0.27 0.65"}
+                self.model.worldbody.append(new_element("camera", camera, **pose))
 
         def _reset_internal(self) -> None:
             super()._reset_internal()
-            self.told = INSTRUCTIONS[int(self.rng.integers(2))]
+            self.instruction = INSTRUCTIONS[int(self.rng.integers(2))]
 
         def get_ep_meta(self) -> dict[str, Any]:
-            return {**super().get_ep_meta(), "lang": self.told}
+            return {**super().get_ep_meta(), "lang": self.instruction}
 
         def _check_success(self) -> bool:
             return bool(abs(self._get_observations()["robot0_gripper_qpos"][0]) < GRIPPED)
 
 
 class StandInGymEnv:
-    """As `robocasa.wrappers.gym_wrapper.RoboCasaGymEnv`."""
+    """Stand-in for `robocasa.wrappers.gym_wrapper.RoboCasaGymEnv`."""
 
     def __init__(
         self,
@@ -95,16 +95,16 @@ class StandInGymEnv:
     def reset(self, seed: int | None = None, options: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
         random = np.random.default_rng(seed)
         self.base, self.hand = random.normal(size=3), random.normal(size=3)
-        self.opening, self.told = 0.04, INSTRUCTIONS[int(random.integers(2))]
+        self.opening, self.instruction = 0.04, INSTRUCTIONS[int(random.integers(2))]
         return self._observed(), {"success": False}
 
     def step(self, action_dict: dict[str, np.ndarray]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        told = dict(action_dict)
-        gripper, mode = (told.pop(f"action.{name}").item() for name in ("gripper_close", "control_mode"))
-        motion, turn = told.pop("action.base_motion"), told.pop("action.end_effector_rotation")
-        moved = told.pop("action.end_effector_position")
+        parts = dict(action_dict)
+        gripper, mode = (parts.pop(f"action.{name}").item() for name in ("gripper_close", "control_mode"))
+        motion, turn = parts.pop("action.base_motion"), parts.pop("action.end_effector_rotation")
+        moved = parts.pop("action.end_effector_position")
         assert (motion.shape, turn.shape, moved.shape) == ((4,), (3,), (3,))
-        assert not told, f"Unprocessed actions: {told}"
+        assert not parts, f"Unprocessed actions: {parts}"
         if mode < 0.5:
             self.hand = self.hand + 0.05 * moved
         else:
@@ -125,9 +125,9 @@ class StandInGymEnv:
             "end_effector_position_relative": self.hand,
             "end_effector_rotation_relative": turned,
         }
-        seen = {f"video.{name}": np.full(self.size, 60 * place, np.uint8) for place, name in enumerate(CAMERAS)}
+        seen = {f"video.{name}": np.full(self.size, 60 * number, np.uint8) for number, name in enumerate(CAMERAS)}
         vectors = {f"state.{name}": values.astype(np.float32) for name, values in state.items()}
-        return {**vectors, **seen, "annotation.human.task_description": self.told}
+        return {**vectors, **seen, "annotation.human.task_description": self.instruction}
 
 
 def _stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

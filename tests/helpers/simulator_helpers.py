@@ -1,4 +1,4 @@
-"""Untrained policies with the features of a simulator's robot."""
+"""Untrained policies that match a simulator's robot."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def save_policy(
     cameras: Sequence[str] = (),
     action: Sequence[float] | None = None,
 ) -> Path:
-    """A policy that sees through `cameras` (16 by 16), or the state alone, and tells about `action` at all times."""
+    """An untrained policy that observes `cameras` (16 x 16 images) or the state, and always outputs about `action`."""
     features = {**interface.observations, "action": interface.action_dim}
     random, rows = np.random.default_rng(0), 8 * len(instructions)
     table = EpisodeTable(

@@ -1,4 +1,4 @@
-"""The `evaluate` modules: loaded from the package's folder without a network, and the same figures as everywhere."""
+"""The `evaluate` modules: loaded without network, and equal to the statistics of trainer and command line."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def compute(name: str, **given: Any) -> dict[str, Any]:
     return evaluate.load(metric_folder(name)).compute(**given)
 
 
-def test_every_metric_is_loaded_without_asking_the_hub(hub: HubServer) -> None:
+def test_every_metric_loads_without_a_hub_request(hub: HubServer) -> None:
     for name in METRICS:
         metric = evaluate.load(metric_folder(name))
         assert metric.name == name and metric.description and metric.inputs_description
     assert hub.requests == []
 
 
-def test_a_wrong_name_is_answered_with_the_nearest() -> None:
+def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(InputError, match="Did you mean 'auroc'"):
         metric_folder("auroc_")
 
 
-def test_identification_accuracy_is_what_the_trainer_logs() -> None:
+def test_identification_accuracy_equals_the_logged_metric() -> None:
     model, batch, goal = tiny_model(), tiny_batch(24), objective()
     output = run(model, batch)
     found = candidates(model, batch, output)
@@ -45,26 +45,26 @@ def test_identification_accuracy_is_what_the_trainer_logs() -> None:
     torch.manual_seed(0)
     logits, _ = goal.logits(output, found)
     logits = logits[found.valid].detach()
-    told = compute("identification_accuracy", predictions=logits.numpy(), references=[0] * len(logits))
-    assert told["identification_accuracy"] == pytest.approx(float(logged)) and 0 < float(logged) < 1
-    assert told["chance"] == 1 / logits.shape[1]
+    result = compute("identification_accuracy", predictions=logits.numpy(), references=[0] * len(logits))
+    assert result["identification_accuracy"] == pytest.approx(float(logged)) and 0 < float(logged) < 1
+    assert result["chance"] == 1 / logits.shape[1]
 
 
-def test_the_match_may_stand_anywhere() -> None:
+def test_the_match_may_be_in_any_column() -> None:
     logits = [[1.0, 2.0, 0.0], [3.0, 2.0, 1.0], [0.0, 1.0, 5.0], [2.0, 2.0, 1.0]]
-    told = compute("identification_accuracy", predictions=logits, references=[1, 0, 0, 0])
-    assert told["identification_accuracy"] == 0.5
+    result = compute("identification_accuracy", predictions=logits, references=[1, 0, 0, 0])
+    assert result["identification_accuracy"] == 0.5
 
 
-def test_success_rate_is_that_of_the_command_line() -> None:
+def test_success_rate_equals_that_of_the_command_line() -> None:
     solved = [True] * 43 + [False] * 57
-    told = compute("success_rate", predictions=solved)
-    assert told == SuccessRate(43, 100).to_dict() and told["interval"][0] == pytest.approx(0.3373, abs=1e-3)
+    result = compute("success_rate", predictions=solved)
+    assert result == SuccessRate(43, 100).to_dict() and result["interval"][0] == pytest.approx(0.3373, abs=1e-3)
 
 
 def test_effective_sample_size() -> None:
-    told = compute("effective_sample_size", predictions=[1.0, 1.0, 2.0, 0.0])
-    assert told == {"effective_sample_size": pytest.approx(16 / 6), "share": pytest.approx(4 / 6)}
+    result = compute("effective_sample_size", predictions=[1.0, 1.0, 2.0, 0.0])
+    assert result == {"effective_sample_size": pytest.approx(16 / 6), "share": pytest.approx(4 / 6)}
     assert float(F.effective_sample_size(torch.tensor([1.0, 1.0, 2.0, 0.0]))) == pytest.approx(16 / 6)
 
 
@@ -76,7 +76,7 @@ def test_auroc() -> None:
 def test_action_mse() -> None:
     rng = np.random.default_rng(0)
     actions, recorded = rng.normal(size=(5, 3)), rng.normal(size=(5, 3))
-    told = compute("action_mse", predictions=actions, references=recorded)["action_mse"]
-    assert told == pytest.approx(np.square(actions - recorded).mean(), rel=1e-6)
+    result = compute("action_mse", predictions=actions, references=recorded)["action_mse"]
+    assert result == pytest.approx(np.square(actions - recorded).mean(), rel=1e-6)
     with pytest.raises(ValueError, match="must have equal shapes"):
         compute("action_mse", predictions=[[1.0, 2.0]], references=[[1.0]])

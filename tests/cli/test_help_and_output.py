@@ -1,4 +1,4 @@
-"""Comfort of the command line: examples in every help, completion, no colours where none are wanted, quiet, JSON."""
+"""Help with examples, shell completion, colours, quiet mode and JSON output of the command line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hf_ptr.scoring import fit as fitting
 
 
 def commands(command: Any, words: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """Every command, groups of them included."""
+    """All commands, including those of command groups."""
     found = [words] if words else []
     for name, inner in getattr(command, "commands", {}).items():
         found += commands(inner, (*words, name))
@@ -30,11 +30,11 @@ def commands(command: Any, words: tuple[str, ...] = ()) -> list[tuple[str, ...]]
 
 
 def run(*arguments: str, **environment: str) -> str:
-    """What a new process prints; as in a terminal of its own, not in that of the tests."""
-    apart = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "TERM")}
+    """Standard output of a new process, independent of the terminal that runs the tests."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "TERM")}
     script = f"from hf_ptr.cli import main\nmain({list(arguments)!r})"
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env={**apart, **environment}
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env={**inherited, **environment}
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -60,8 +60,8 @@ def test_a_shell_completes_commands_and_options(typed: str, completed: set[str])
     assert set(done.stdout.split()) == completed, done.stderr
 
 
-def test_the_script_for_the_shell_is_there() -> None:
-    # What --install-completion and --show-completion do, which look for the shell that they were started from.
+def test_a_completion_script_is_printed() -> None:
+    # The output of --show-completion, which detects the shell that started it.
     assert "_HF_PTR_COMPLETE=complete_bash" in run(_HF_PTR_COMPLETE="source_bash")
 
 
@@ -90,11 +90,11 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 CHUNKS = ("--chunk-size", 8, "--target-offset", 8)
 
 
-def test_scores_as_json_and_quietly(data: Path, tmp_path: Path, few_steps: None) -> None:
+def test_scores_as_json_and_in_quiet_mode(data: Path, tmp_path: Path, few_steps: None) -> None:
     out = tmp_path / "scores.parquet"
-    told = hf_ptr("score", data, "--fit", *CHUNKS, "--corruption", "foreign", "--json", "--out", out)
-    assert told.returncode == 0 and told.stderr == "", told.stderr
-    found = json.loads(told.stdout)
+    shown = hf_ptr("score", data, "--fit", *CHUNKS, "--corruption", "foreign", "--json", "--out", out)
+    assert shown.returncode == 0 and shown.stderr == "", shown.stderr
+    found = json.loads(shown.stdout)
     assert found["frames"] == 8 * LENGTH and found["with_target"] == 8 * (LENGTH - 8) and found["scores"] == str(out)
     assert sorted(one["episode"] for one in found["episodes"]) == list(range(8))
     weights = [one["weight"] for one in found["episodes"]]
@@ -113,7 +113,7 @@ def test_a_plan_as_json(metaworld_dataset: Path, tmp_path: Path) -> None:
     assert "--json goes with --dry-run" in the_line(hf_ptr("train", recipe, *given, "--json"))
 
 
-def test_a_device_that_is_not_here_and_several_processes(
+def test_unavailable_devices_and_several_processes_are_refused(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "scores.parquet"

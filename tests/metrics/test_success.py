@@ -1,0 +1,51 @@
+"""Success rates with Wilson intervals, and t-intervals of means."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy import stats
+
+from hf_ptr.metrics.statistics import mean_interval
+from hf_ptr.metrics.success import SuccessRate, SuccessTable
+
+
+@pytest.mark.parametrize(("successes", "episodes"), [(0, 20), (20, 20), (7, 20), (81, 150)])
+def test_wilson_intervals(successes: int, episodes: int) -> None:
+    z, rate = 1.959963984540054, successes / episodes
+    centre = (rate + z * z / (2 * episodes)) / (1 + z * z / episodes)
+    half = z / (1 + z * z / episodes) * math.sqrt(rate * (1 - rate) / episodes + z * z / (4 * episodes**2))
+    low, high = SuccessRate(successes, episodes).interval
+    assert low == pytest.approx(max(0.0, centre - half), abs=1e-12)
+    assert high == pytest.approx(min(1.0, centre + half), abs=1e-12)
+
+
+def test_success_table() -> None:
+    table = SuccessTable.from_episodes({"reach-v3": [True, True, False], "push-v3": [False]})
+    result = json.loads(json.dumps(table.to_dict()))
+    assert result["success"] == 0.5
+    assert (result["successes"], result["episodes"]) == (2, 4)
+    assert result["interval"] == list(SuccessRate(2, 4).interval)
+    assert list(result["tasks"]) == ["reach-v3", "push-v3"]
+    assert result["tasks"]["push-v3"]["successes"] == 0
+    assert set(result["tasks"]["reach-v3"]) == {"success", "interval", "successes", "episodes"}
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(table.to_rich("policy"))
+    assert "reach-v3" in capture.get()
+    assert "50.0%" in capture.get()
+    for successes, episodes in ((0, 0), (3, 2), (-1, 2)):
+        with pytest.raises(ValueError, match="is not a rate"):
+            SuccessRate(successes, episodes)
+
+
+def test_t_intervals() -> None:
+    values = np.array([0.2, 0.5, 0.9, 0.4])
+    result = mean_interval(values)
+    low, high = stats.t.interval(0.95, 3, loc=values.mean(), scale=stats.sem(values))
+    assert result == {"mean": pytest.approx(0.5), "interval": [pytest.approx(low), pytest.approx(high)]}
+    assert mean_interval(values[:1]) == {"mean": 0.2, "interval": None}
