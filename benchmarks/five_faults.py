@@ -19,8 +19,8 @@ from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.metrics.statistics import auroc
-from hf_ptr.report.findings import likely_cause, summarise_episodes
-from hf_ptr.report.inputs import ReportInput
+from hf_ptr.report.statistics import summarise_episodes
+from hf_ptr.report.wording import likely_cause
 from hf_ptr.scoring.config import W_MAX, W_MIN
 from hf_ptr.scoring.fit import fit_scores
 from hf_ptr.utils.atomic_files import write_json
@@ -61,7 +61,7 @@ def main() -> None:
     lines = []
     for seed in range(options.seeds):
         scores = fit_scores(ChunkDataset(table), seed=seed).frame()
-        episodes = summarise_episodes(ReportInput("five", scores, (W_MIN, W_MAX))).sort_values("weight")
+        episodes = summarise_episodes(scores, (W_MIN, W_MAX)).sort_values("weight")
         bad = episodes.index.isin(list(faults))
         lines.append(
             {

@@ -132,7 +132,7 @@ def test_score_fits_scorers_without_a_policy(
     assert scores["index"].tolist() == table.frame_id.tolist()
     assert read_weights(out, table) == pytest.approx(scores.weight.to_numpy())
     printed = capsys.readouterr().out
-    assert "episodes of least weight" in printed and "weights=" in printed
+    assert "episodes with the lowest weight" in printed and "weights=" in printed
     assert "known fault noise: 2 episodes, AUROC" in printed
     reported = hf_ptr("report", out)
     assert reported.returncode == 0, reported.stderr
@@ -198,7 +198,7 @@ def test_report_of_a_run(metaworld_dataset: Path, run_folder: Path, tmp_path: Pa
     page = out.read_text()
     # The run stores no weights; the report computes them with the run's scorer on its training data.
     assert "identification accuracy: A from" in page and "State and action along the episode" in page
-    assert "Early: the batches up to step 4" in page
+    assert "Early: batches up to step 4" in page
     refused = hf_ptr("report", run_folder, "--dataset", tmp_path, "--out", tmp_path / "other.html")
     assert "meta/info.json" in the_line(refused) and not (tmp_path / "other.html").exists()
     assert "end it in .html" in the_line(hf_ptr("report", run_folder, "--out", tmp_path))

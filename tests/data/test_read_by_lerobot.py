@@ -22,7 +22,6 @@ from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.lerobot.validation import validate_dataset
 from hf_ptr.data.lerobot.writer import DatasetWriter
 from hf_ptr.data.video.decoding import FrameReader
-from hf_ptr.report.inputs import read_report_input
 from hf_ptr.report.page import write_report
 
 PYTHON = os.environ.get("HF_PTR_LEROBOT_PYTHON")
@@ -131,11 +130,11 @@ def test_what_lerobot_records_is_read_as_lerobot_reads_it(tmp_path: Path, videos
 
 
 @pytest.mark.parametrize("make", [recorded, converted])
-def test_the_reports_command_leaves_the_doubtful_episodes_out(make: Callable[[Path], Path], tmp_path: Path) -> None:
+def test_the_reports_command_leaves_the_flagged_episodes_out(make: Callable[[Path], Path], tmp_path: Path) -> None:
     root = make(tmp_path)
     table = read_dataset(root)
-    evidence = read_report_input(written(scores_of(table, {1: 0.1}), tmp_path))
-    page = write_report(evidence, tmp_path / "r.html", table=table, dataset=str(root)).read_text()
+    scores = written(scores_of(table, {1: 0.1}), tmp_path)
+    page = write_report(scores, tmp_path / "r.html", dataset=root).read_text()
     command = html.unescape(re.findall(r'<textarea id="command"[^>]*>(.*?)</textarea>', page, re.DOTALL)[0])
     assert command.startswith("lerobot-edit-dataset ") and command.endswith('"[1]"')
     tools = {"PATH": f"{Path(str(PYTHON)).parent}:{os.environ['PATH']}", "PYTHONPATH": ""}

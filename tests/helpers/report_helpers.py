@@ -1,4 +1,4 @@
-"""Shared by the tests: report."""
+"""Helpers of the report tests."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.score_file import score_file_keys, write_scores
 
 
-def scores_of(table: EpisodeTable, distance: dict[int, float]) -> pd.DataFrame:
-    """Scores as a fit gives them, each episode's distance as said (1 otherwise)."""
-    z = np.array([distance.get(number, 1.0) for number in np.repeat(table.episode_index, table.lengths)])
+def scores_of(table: EpisodeTable, score: dict[int, float]) -> pd.DataFrame:
+    """Scores as from `fit_scores`, with the given score of each episode (1 by default)."""
+    z = np.array([score.get(number, 1.0) for number in np.repeat(table.episode_index, table.lengths)])
     return pd.DataFrame(
         {
             **score_file_keys(table),
@@ -43,7 +43,7 @@ def written(scores: pd.DataFrame, folder: Path) -> Path:
 
 
 def run_folder(folder: Path, **settings: object) -> Path:
-    """A run as it leaves its folder, small."""
+    """The folder of a small finished run."""
     folder.mkdir()
     log = [
         {"step": s, "loss_action": 2 / s, "nce_acc": 0.5, "ptr_score": 3.0, "weight_clip_high": 0.99, "ess": 1.0,

@@ -1,4 +1,4 @@
-"""What a report says of scores and runs: the figures, the words, the pictures, and what it refuses."""
+"""Content of a report on scores and runs: statistics, sentences, plots and refusals."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.errors import InputError
 from hf_ptr.functional import source_shift
 from hf_ptr.hub.push import ensure_repository, push_files
-from hf_ptr.report import findings
-from hf_ptr.report.findings import say_log
-from hf_ptr.report.inputs import ReportInput, load_scored_table, read_report_input
+from hf_ptr.report.inputs import load_scored_table, read_report_input
 from hf_ptr.report.page import delete_command, write_report
+from hf_ptr.report.statistics import measure_known_faults, share_shifts, summarise_episodes
+from hf_ptr.report.wording import explain_log, explain_scores
 from hf_ptr.runs.recipe import load_recipe
 from hf_ptr.runs.run import build_trainer
 from hf_ptr.training.weight_histograms import append_histogram, forget_histograms_after, read_histograms
@@ -48,26 +48,30 @@ def test_a_score_file_is_read_as_it_was_written(table: EpisodeTable, tmp_path: P
     assert evidence.scores.score_instruction.isna().all() and evidence.bounds == (0.25, 4.0)
 
 
-def test_the_doubtful_are_named_with_what_fails(table: EpisodeTable, tmp_path: Path) -> None:
+def test_flagged_episodes_are_listed_with_the_failed_element(table: EpisodeTable, tmp_path: Path) -> None:
     evidence = read_report_input(written(scores_of(table, {3: 0.1, 7: 0.2}), tmp_path))
-    episodes = findings.summarise_episodes(evidence)
+    episodes = summarise_episodes(evidence.scores, evidence.bounds)
     assert episodes.index[episodes.flagged].tolist() == [3, 7]
     assert episodes.failed[episodes.flagged].tolist() == ["action", "action"]
-    page = text_of(write_report(evidence, tmp_path / "r.html", table=table).read_text())
+    page = text_of(write_report(evidence, tmp_path / "r.html", dataset=table).read_text())
     assert "2 of 10 episodes are flagged (mean weight below 2.12): 3, 7." in page
-    assert "In all of them the actions do not go with what was observed" in page
-    assert page.index("Episode 3 ") < page.index("Episode 7 ") < page.index("The best episodes")
+    assert "In these episodes, the actions do not fit the observations before and after them" in page
+    assert (
+        page.index("Episode 3 ")
+        < page.index("Episode 7 ")
+        < page.index("Episodes with the highest weight For comparison.")
+    )
 
 
 @pytest.mark.parametrize(
     ("component", "shift", "words"),
     [
-        ("action/shift", 6, "the actions of 6 frames later fit better, as if they had been recorded too late"),
-        ("action/shift", -4, "4 frames earlier fit better, as if they had been recorded too early"),
-        ("action/noise", 6, "its actions tremble from frame to frame, as with noise on them"),
+        ("action/shift", 6, "the actions recorded 6 frames later fit better, as if the actions were 6 frames late"),
+        ("action/shift", -4, "4 frames earlier fit better, as if the actions were 4 frames early"),
+        ("action/noise", 6, "the actions jump from frame to frame, as if noise had been added"),
     ],
 )
-def test_a_doubtful_episode_says_what_it_is_taken_for(
+def test_a_flagged_episode_has_its_likely_cause(
     component: str, shift: int, words: str, table: EpisodeTable, tmp_path: Path
 ) -> None:
     scores = scores_of(table, {3: 0.1})
@@ -76,25 +80,29 @@ def test_a_doubtful_episode_says_what_it_is_taken_for(
     assert page.count(words) == 1
 
 
-def test_weights_that_change_nothing_are_called_so(table: EpisodeTable, tmp_path: Path) -> None:
+def test_weights_without_effect_are_reported(table: EpisodeTable, tmp_path: Path) -> None:
     evidence = read_report_input(written(scores_of(table, {}), tmp_path))
-    page = text_of(write_report(evidence, tmp_path / "r.html", table=table).read_text())
-    assert "The weights change next to nothing" in page and "No episode is flagged" in page
+    page = text_of(write_report(evidence, tmp_path / "r.html", dataset=table).read_text())
+    assert (
+        "The weights have almost no effect" in page
+        and "No episode is flagged" in page
+        and "no fault of the kinds that it can find" in page
+    )
 
 
-def test_few_episodes_have_no_scale(tmp_path: Path) -> None:
+def test_too_few_episodes_are_reported(tmp_path: Path) -> None:
     few = coded_table([30, 20, 25])
     evidence = read_report_input(written(scores_of(few, {}), tmp_path))
     assert (
-        "3 episodes are too few for a scale"
-        in findings.say_scores(evidence, findings.summarise_episodes(evidence), [])[0]
+        "3 episodes are too few to calibrate the score"
+        in explain_scores(evidence, summarise_episodes(evidence.scores, evidence.bounds), [])[0]
     )
 
 
 def test_shares_are_those_of_the_equation(table: EpisodeTable) -> None:
     scores = scores_of(table, {0: 0.1, 3: 0.1})
     names = [f"task {number}" for number in scores.task_index]
-    found = findings.shifts(scores, names)
+    found = share_shifts(scores, names)
     expected = source_shift(torch.tensor(scores.weight.to_numpy()), names)
     assert {shift.name: pytest.approx(shift.ratio) for shift in found} == expected
     assert found[0].name == "task 0" and found[0].episodes == 4
@@ -105,12 +113,12 @@ def test_known_faults_are_measured_against_fault_free_episodes(table: EpisodeTab
     scores = scores_of(table, {0: 0.1, 1: 0.9, 2: 0.95})
     faults = {0: "noise", 1: "noise+instruction", 2: "instruction"}
     scores["fault"] = [faults.get(number, "") for number in scores.episode_index]
-    episodes = findings.summarise_episodes(ReportInput("x", scores, (0.25, 4.0)))
-    found = {fault.name: fault for fault in findings.measure_known_faults(episodes)}
+    episodes = summarise_episodes(scores, (0.25, 4.0))
+    found = {fault.name: fault for fault in measure_known_faults(episodes)}
     assert {name: fault.episodes for name, fault in found.items()} == {"instruction": 2, "noise": 2, "any": 3}
-    assert found["noise"].auroc == 1.0 and found["noise"].named == {"action": 1}
+    assert found["noise"].auroc == 1.0 and found["noise"].flagged == {"action": 1}
     scores["score"] = 1.0
-    blind = findings.measure_known_faults(findings.summarise_episodes(ReportInput("x", scores, (0.25, 4.0))))
+    blind = measure_known_faults(summarise_episodes(scores, (0.25, 4.0)))
     assert {fault.auroc for fault in blind} == {0.5}
 
 
@@ -126,13 +134,18 @@ def test_known_faults_are_measured_against_fault_free_episodes(table: EpisodeTab
         (lambda s: s[:0], "has no rows"),
     ],
 )
-def test_a_wrong_score_file_is_one_line(change, message: str, table: EpisodeTable, tmp_path: Path) -> None:
+def test_a_damaged_score_file_is_reported_in_one_line(
+    change, message: str, table: EpisodeTable, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         read_report_input(written(change(scores_of(table, {})), tmp_path))
 
 
-def test_what_is_neither_run_nor_scores(tmp_path: Path) -> None:
-    for place, message in ((tmp_path, "holds no finished run"), (tmp_path / "x.txt", "neither the folder of a run")):
+def test_a_source_that_is_neither_run_nor_scores_is_refused(tmp_path: Path) -> None:
+    for place, message in (
+        (tmp_path, "contains no finished run"),
+        (tmp_path / "x.txt", "neither the folder of a run"),
+    ):
         with pytest.raises(InputError, match=message):
             read_report_input(place)
 
@@ -140,15 +153,15 @@ def test_what_is_neither_run_nor_scores(tmp_path: Path) -> None:
 def test_scores_of_another_dataset_are_refused(table: EpisodeTable, tmp_path: Path) -> None:
     evidence = read_report_input(written(scores_of(table, {}), tmp_path))
     other = coded_table([20, 30, 25, 40, 30, 20, 22, 27, 31, 30])
-    with pytest.raises(InputError, match="of another dataset than 'coded'"):
-        write_report(evidence, tmp_path / "r.html", table=other)
+    with pytest.raises(InputError, match="belong to another dataset than 'coded'"):
+        write_report(evidence, tmp_path / "r.html", dataset=other)
     assert not (tmp_path / "r.html").exists()
 
 
-def test_film_strips_show_the_frames_that_they_say(dataset: Path, tmp_path: Path) -> None:
+def test_film_strips_show_the_frames_at_their_times(dataset: Path, tmp_path: Path) -> None:
     table = read_dataset(dataset)
     evidence = read_report_input(written(scores_of(table, {1: 0.1}), tmp_path))
-    page = write_report(evidence, tmp_path / "r.html", table=table).read_text()
+    page = write_report(evidence, tmp_path / "r.html", dataset=table).read_text()
     shown = re.findall(rf'<img src="data:image/jpeg;base64,([^"]+)" alt="{CAMERA} at ([\d.]+) s"', page)
     frames = [np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) for data, _ in shown]
     assert frame_of(np.stack(frames)) == [round(float(seconds) * table.fps) for _, seconds in shown]
@@ -156,9 +169,9 @@ def test_film_strips_show_the_frames_that_they_say(dataset: Path, tmp_path: Path
     assert all(frame.shape == (120, 180, 3) for frame in frames)
 
 
-def test_a_plot_of_state_and_action_stands_where_there_are_no_pixels(table: EpisodeTable, tmp_path: Path) -> None:
+def test_state_and_action_are_plotted_without_cameras(table: EpisodeTable, tmp_path: Path) -> None:
     evidence = read_report_input(written(scores_of(table, {1: 0.1}), tmp_path))
-    page = write_report(evidence, tmp_path / "r.html", table=table).read_text()
+    page = write_report(evidence, tmp_path / "r.html", dataset=table).read_text()
     assert page.count("State and action along the episode") == 8
     without = write_report(evidence, tmp_path / "s.html").read_text()
     assert "State and action" not in without and "task 2" in without
@@ -167,9 +180,10 @@ def test_a_plot_of_state_and_action_stands_where_there_are_no_pixels(table: Epis
 def test_names_and_instructions_are_escaped(table: EpisodeTable, tmp_path: Path) -> None:
     hostile = "</script><img src=x onerror=alert(1)>"
     scores = scores_of(table, {1: 0.1}).assign(failed_element=hostile, source=hostile, fault=hostile)
+    scores.attrs = {"dataset": f"data/'{hostile}"}
     evidence = read_report_input(written(scores, tmp_path))
     evil = EpisodeTable(**{**vars(table), "tasks": (hostile,) * 3, "source": hostile})
-    page = write_report(evidence, tmp_path / "r.html", table=evil, dataset=f"data/'{hostile}").read_text()
+    page = write_report(evidence, tmp_path / "r.html", dataset=evil).read_text()
     assert "<img src=x" not in page and page.count("</script>") == 2
     assert "onerror=alert(1)" in text_of(page)
 
@@ -185,7 +199,7 @@ def test_the_command_of_a_dataset_on_the_hub_names_no_folder() -> None:
     assert before.startswith("lerobot-edit-dataset --repo_id alice/bottle --new_repo_id alice/bottle_kept --operation")
 
 
-def test_a_dataset_on_the_hub_is_pulled_for_its_film_strips(
+def test_a_dataset_on_the_hub_is_downloaded_for_its_film_strips(
     dataset: Path,
     tmp_path: Path,
     logged_in: HubServer,
@@ -194,8 +208,7 @@ def test_a_dataset_on_the_hub_is_pulled_for_its_film_strips(
     files = {path.relative_to(dataset).as_posix(): path for path in dataset.rglob("*") if path.is_file()}
     push_files(files, full, "dataset", message="data")
     evidence = read_report_input(written(scores_of(read_dataset(dataset), {1: 0.1}), tmp_path))
-    table = load_scored_table(evidence, Path(full))
-    page = write_report(evidence, tmp_path / "r.html", table=table, dataset=full).read_text()
+    page = write_report(evidence, tmp_path / "r.html", dataset=full).read_text()
     assert f"{CAMERA} at 0.0 s" in page
     assert load_scored_table(evidence, None) is None
     with pytest.raises(InputError, match="alice/nothing"):
@@ -208,32 +221,32 @@ def test_a_run_is_reported_from_its_log(tmp_path: Path) -> None:
         append_histogram(folder, step, [0.0, 1.0, 2.0, 3.0, 4.0], [10 * (place == bin) for bin in range(4)])
     page = write_report(read_report_input(folder), tmp_path / "r.html").read_text()
     words = text_of(page)
-    assert "Over 8 steps the action loss went from 2 to 0.25." in words
-    assert "99% of the weights stand at the upper bound" in words
-    assert "driven the temperature to its bound, 0.03" in words
-    assert "Early: the batches up to step 4. Late: up to step 8." in words
+    assert "The action loss changed from 2 to 0.25 over 8 steps." in words
+    assert "99% of the weights are at the upper bound" in words
+    assert "moved the temperature to its bound, 0.03" in words
+    assert "Early: batches up to step 4. Late: batches up to step 8." in words
     for title in ("identification accuracy", "temperature τ", "scale β", "effective sample size / n"):
         assert f"{title}: A from" in page
 
 
-def test_a_run_with_given_weights_is_not_said_to_weigh_alike(
+def test_a_run_with_given_weights_is_not_described_as_unweighted(
     table: EpisodeTable, tmp_path: Path, logged_in: HubServer
 ) -> None:
     folder = run_folder(tmp_path / "run", alpha=0.0)
-    alike = "every chunk counts alike"
-    assert alike in " ".join(say_log(read_report_input(folder)))
+    alike = "all chunks have the same weight"
+    assert alike in " ".join(explain_log(read_report_input(folder)))
     (folder / "recipe.yaml").write_text("weights: alice/given-weights\n")
-    said = " ".join(say_log(read_report_input(folder)))
-    assert alike not in said and "the score file alice/given-weights says, which cannot be found from here" in said
+    said = " ".join(explain_log(read_report_input(folder)))
+    assert alike not in said and "the score file alice/given-weights, which was not found" in said
     file = written(scores_of(table, {}), tmp_path)
     full = ensure_repository("alice/given-weights", "dataset")
     push_files({"scores.parquet": file}, full, "dataset", message="scores")
     evidence = read_report_input(folder)
     assert evidence.scores is not None and len(evidence.scores) == table.num_frames
-    assert alike not in " ".join(say_log(evidence))
+    assert alike not in " ".join(explain_log(evidence))
 
 
-def test_a_run_is_reported_on_the_very_episodes_that_it_trained_on(metaworld_dataset: Path, tmp_path: Path) -> None:
+def test_a_run_is_reported_on_the_episodes_of_its_training(metaworld_dataset: Path, tmp_path: Path) -> None:
     given = {"dataset": str(metaworld_dataset), "output_dir": str(tmp_path / "out"), "eval_episodes": "6:8"}
     given |= {"skip_episodes": "1,3", "corruption": "hard", "corruption_seed": 2, "corruption_severity": 0.5}
     folder = run_folder(tmp_path / "run")
@@ -246,14 +259,14 @@ def test_a_run_is_reported_on_the_very_episodes_that_it_trained_on(metaworld_dat
         assert np.array_equal(found.columns[name], values), name
 
 
-def test_two_runs_stand_side_by_side(tmp_path: Path) -> None:
+def test_two_runs_are_compared(tmp_path: Path) -> None:
     first, second = (read_report_input(run_folder(tmp_path / name)) for name in ("one", "two"))
     second.recipe["seed"] = 4
-    page = text_of(write_report(first, tmp_path / "r.html", compared=second).read_text())
+    page = text_of(write_report(first, tmp_path / "r.html", compare=second).read_text())
     assert "A: one B: two" in page and "seed 3 4" in page and "action loss, at the end 0.25 0.25" in page
 
 
-def test_histograms_of_a_run_that_goes_on(tmp_path: Path) -> None:
+def test_histograms_of_a_resumed_run(tmp_path: Path) -> None:
     for step in (2, 4, 6):
         append_histogram(tmp_path, step, [0.0, 1.0], [step])
     forget_histograms_after(tmp_path, 4)

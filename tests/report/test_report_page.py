@@ -1,4 +1,4 @@
-"""The report in a real browser: it loads nothing, complains of nothing, is fast, and can be used without a mouse."""
+"""The report in a real browser: no requests, no errors, fast, and usable without a mouse."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def write(folder: Path, episodes: int) -> Path:
     log = [{"step": step, "loss_action": 1.0 / step, "ess": 0.9} for step in range(1, 40)]
     evidence = ReportInput(HOSTILE, scores_of(episodes), (0.25, 4.0), log=log, recipe={"dataset": HOSTILE, "seed": 0})
     other = ReportInput("b", scores_of(episodes, seed=1), (0.25, 4.0), log=log, recipe={"seed": 1})
-    return write_report(evidence, folder / f"{episodes}.html", dataset=HOSTILE, compared=other)
+    return write_report(evidence, folder / f"{episodes}.html", compare=other)
 
 
 @pytest.fixture(scope="module")
@@ -76,20 +76,20 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def small_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every section, and few enough episodes for axe, which looks at each point of a picture."""
+    """Every section, and few enough episodes for axe, which checks each point of a plot."""
     return write(tmp_path_factory.mktemp("report"), FEW)
 
 
 class Opened:
-    """A page and everything that it asked for or complained of."""
+    """A page with its requests and errors."""
 
     def __init__(self, browser: Browser, file: Path, **settings: Any):
         self.requests: list[str] = []
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
         self.page: Page = browser.new_page(**settings)
         self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", lambda message: self.errors.append(message.text))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.goto(file.as_uri())
 
     @property
@@ -105,9 +105,7 @@ SCREENS = {
 
 
 @pytest.mark.parametrize("screen", SCREENS)
-def test_it_loads_nothing_complains_of_nothing_and_is_accessible(
-    browser: Browser, small_report: Path, screen: str
-) -> None:
+def test_no_requests_no_errors_and_accessible(browser: Browser, small_report: Path, screen: str) -> None:
     opened = Opened(browser, small_report, **SCREENS[screen])
     page = opened.page
     assert page.locator("#episodes tbody tr").count() == 50
@@ -115,11 +113,11 @@ def test_it_loads_nothing_complains_of_nothing_and_is_accessible(
     found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
     grave = [rule["id"] for rule in found if rule["impact"] in ("serious", "critical")]
     assert grave == []
-    assert opened.outside == [] and opened.complaints == []
+    assert opened.outside == [] and opened.errors == []
     page.close()
 
 
-def test_thousands_of_episodes_open_at_once(browser: Browser, report: Path) -> None:
+def test_a_page_of_thousands_of_episodes_opens_quickly(browser: Browser, report: Path) -> None:
     opened = Opened(browser, report)
     timing = opened.page.evaluate(
         "performance.getEntriesByType('navigation').map(e => [e.domInteractive, e.loadEventEnd])[0]"
@@ -129,14 +127,14 @@ def test_thousands_of_episodes_open_at_once(browser: Browser, report: Path) -> N
     opened.page.close()
 
 
-def test_what_the_data_say_is_text(browser: Browser, report: Path) -> None:
+def test_text_from_the_data_is_not_markup(browser: Browser, report: Path) -> None:
     opened = Opened(browser, report)
     page = opened.page
     assert page.title().startswith("<script>document.title")
     assert page.locator("img[src=x]").count() == 0
     page.locator("#find").fill("onerror")
     assert "of 200 episodes" in page.locator("#shown").inner_text()
-    assert page.title().startswith("<script>") and opened.outside == [] and opened.complaints == []
+    assert page.title().startswith("<script>") and opened.outside == [] and opened.errors == []
     page.close()
 
 

@@ -107,7 +107,7 @@ def run_demo(
     sft, calibrated = (read_report_input(runs[arm]) for arm in ("sft", "calibrated"))
     assert calibrated.scores is not None
     calibrated = dataclasses.replace(calibrated, scores=with_known_faults(calibrated.scores, truth))
-    written.append(write_report(calibrated, out / "report.html", table=table, dataset=str(hard), compared=sft))
+    written.append(write_report(calibrated, out / "report.html", dataset=table, compare=sft))
     weights = {"ptr": _weights(published), "calibrated": _weights(calibrated.scores)}
     summary = out / "summary.json"
     write_json(

@@ -16,8 +16,8 @@ from hf_ptr.hub.cards import CardFacts, score_card
 from hf_ptr.hub.plots import HISTOGRAM_FILE, save_weight_histogram
 from hf_ptr.hub.push import push_files, without_local_paths
 from hf_ptr.hub.repos import HUB_ID
-from hf_ptr.report.findings import sample_share, shifts
 from hf_ptr.report.inputs import is_calibrated, read_scores
+from hf_ptr.report.statistics import ess_ratio, share_shifts
 from hf_ptr.utils.atomic_files import write_text
 
 COLUMNS = ("index", "episode_index", "frame_index", "task_index", "source", "score", "weight", "valid", "scorer")
@@ -70,6 +70,7 @@ def push_scores(
     weight = counted["weight"].to_numpy(dtype=np.float64)
     low, high = float(weight.min()), float(weight.max())
     source = str(scores["source"].iloc[0])
+    by_source = share_shifts(counted, list(counted["source"]))
     with tempfile.TemporaryDirectory() as made:
         counts, edges = np.histogram(weight, BINS, (low, high if high > low else low + 1.0))
         histogram = save_weight_histogram(edges, counts, Path(made) / HISTOGRAM_FILE)
@@ -81,8 +82,8 @@ def push_scores(
                 "episodes": scores["episode_index"].nunique(),
                 "frames": len(scores),
             },
-            weights={"mean": weight.mean(), "ess": sample_share(weight), "low": low, "high": high},
-            sources=[(shift.name, shift.share, shift.weighted) for shift in shifts(counted, list(counted["source"]))],
+            weights={"mean": weight.mean(), "ess": ess_ratio(weight), "low": low, "high": high},
+            sources=[(shift.name, shift.share, shift.weighted) for shift in by_source],
             versions={"hf-ptr": __version__, "pandas": pd.__version__, "pyarrow": metadata.version("pyarrow")},
             license=license,
             histogram=HISTOGRAM_FILE,

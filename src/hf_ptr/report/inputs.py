@@ -1,9 +1,10 @@
-"""What there is to report on: a score file, or the folder of a run with its log, its settings and its weights."""
+"""The input of a report: a score file or the folder of a run, and the episodes that were scored."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ from hf_ptr.runs.episodes import select_episodes
 from hf_ptr.scoring.config import ELEMENTS, W_MAX, W_MIN
 from hf_ptr.training.weight_histograms import read_histograms
 
+logger = logging.getLogger(__name__)
+# Columns of the scores of single elements.
 SCORE_PREFIX = "score_"
 NAMES = ("source", "scorer", "failed_element", "failed_check", "fault")
 OPTIONAL_IDS = ("frame_index", "task_index", "estimated_lag")
@@ -33,16 +36,17 @@ OPTIONAL_IDS = ("frame_index", "task_index", "estimated_lag")
 @dataclass(frozen=True)
 class ReportInput:
     """
-    What is known of a run or a score file.
+    The content of a score file or of the folder of a run.
 
     Attributes:
-        name: how it is called in the report.
-        scores: a row a frame, as in a score file; None for a run that left none.
-        bounds: the least and the greatest weight that the settings allow.
-        log: `trainer_state.json`'s history; empty for a score file.
-        settings: of `training_args.json`; empty for a score file.
-        recipe: what the run was made from, or what the score file says made it.
-        histograms: of the weights while the run trained, as [`read_histograms`] gives them.
+        name: the name in the report.
+        scores: one row per frame, as in a score file; None for a run without saved scores.
+        bounds: the lowest and highest weight that the settings allow.
+        log: the log history in `trainer_state.json`; empty for a score file.
+        settings: the settings in `training_args.json`; empty for a score file.
+        recipe: the recipe of the run, or the metadata of the score file.
+        histograms: the weights during training, from [`read_histograms`].
+        path: the score file or folder; None if the input was built in memory.
     """
 
     name: str
@@ -52,16 +56,17 @@ class ReportInput:
     settings: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
     histograms: list[dict[str, Any]] = field(default_factory=list)
+    path: Path | None = None
 
     @property
     def dataset(self) -> str | None:
-        """The folder of the dataset that it was made from, as far as it says."""
-        place = self.recipe.get("dataset")
-        return place if isinstance(place, str) else None
+        """The path or repo id of the dataset that was scored or trained on; None if it is not recorded."""
+        dataset = self.recipe.get("dataset")
+        return dataset if isinstance(dataset, str) else None
 
     @property
     def held_out(self) -> bool:
-        """Whether each episode was scored by heads that have not seen it."""
+        """Whether each episode was scored by heads that were fitted on other episodes."""
         return self.scores is not None and is_calibrated(self.scores)
 
 
@@ -70,33 +75,34 @@ def is_calibrated(scores: pd.DataFrame) -> bool:
     return any(name.startswith(SCORE_PREFIX) for name in scores)
 
 
-def read_report_input(place: str | Path) -> ReportInput:
+def read_report_input(path: str | Path) -> ReportInput:
     """
-    Reads a score file, or the folder of a run.
+    Reads a score file or the folder of a run.
 
     Raises:
-        InputError: it is neither, or damaged.
+        InputError: the path is neither, or its content is damaged.
     """
-    place = Path(place)
-    if place.is_dir():
-        return _of_run(place)
-    if place.suffix != ".parquet":
-        raise InputError(
-            f"{place} is neither the folder of a run nor a score file (.parquet); write one: hf-ptr score"
-        )
-    scores, made = read_scores(place)
+    path = Path(path)
+    if path.is_dir():
+        return _read_run(path)
+    if path.suffix != ".parquet":
+        raise InputError(f"{path} is neither the folder of a run nor a score file (.parquet); write one: hf-ptr score")
+    scores, made = read_scores(path)
     weight = scores.weight.to_numpy()
     inside = weight.min() >= W_MIN - 1e-6 and weight.max() <= W_MAX + 1e-6
     bounds = (W_MIN, W_MAX) if inside else (float(weight.min()), float(weight.max()))
-    return ReportInput(name=place.name, scores=scores, bounds=bounds, recipe=made)
+    return ReportInput(name=path.name, scores=scores, bounds=bounds, recipe=made, path=path)
 
 
 def read_scores(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """
-    A score file, checked, and what it says made it (`dataset`, `corruption` …; empty where it says nothing).
+    Reads and checks a score file.
+
+    Returns:
+        The scores, sorted by episode and frame, and the metadata (`dataset`, `corruption` …; empty if there are none).
 
     Raises:
-        InputError: it is missing or damaged, lacks a column, or a weight is negative or not finite.
+        InputError: the file is missing or damaged, lacks a column, or has a weight that is negative or not finite.
     """
     if not path.is_file():
         raise InputError(f"score file {path} does not exist; write one with hf-ptr score")
@@ -121,7 +127,7 @@ def read_scores(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         raise InputError(f"{path}: every weight is 0; score the data again")
     if "frame_index" not in scores:
         scores["frame_index"] = scores.groupby("episode_index").cumcount()
-    # Nearly every file is in order, and sorting would hold it twice.
+    # Nearly all files are sorted already, and sorting needs the memory twice.
     episode, frame = np.diff(scores.episode_index), np.diff(scores.frame_index)
     if not ((episode > 0) | ((episode == 0) & (frame >= 0))).all():
         scores = scores.sort_values(["episode_index", "frame_index"], kind="stable", ignore_index=True)
@@ -129,7 +135,7 @@ def read_scores(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 
 def _distances(file: ColumnFile, name: str) -> np.ndarray:
-    """A view's column; a view that was left out has no values, which is no damage."""
+    """The scores of one element; the column of an element that was not scored is empty, which is valid."""
     column = file.column(name)
     if not (pa.types.is_floating(column.type) or pa.types.is_null(column.type)):
         raise InputError(f"{file.path}: column {name!r} is {column.type}, not numbers")
@@ -137,7 +143,7 @@ def _distances(file: ColumnFile, name: str) -> np.ndarray:
 
 
 def _texts(file: ColumnFile, name: str) -> pd.Series:
-    """A column of texts, "" where there is none; not as a list, which is a Python object of its own for every row."""
+    """A column of text, with "" for null. Not a list, which would need one Python object per row."""
     column = file.column(name)
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         raise InputError(f"{file.path}: column {name!r} is {column.type}, not text")
@@ -149,7 +155,7 @@ def _texts(file: ColumnFile, name: str) -> pd.Series:
 
 
 def _made(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
-    """What pandas keeps of a frame's `attrs`; whatever else stands there is none of ours."""
+    """The `attrs` that pandas saved with a data frame; empty if there are none."""
     try:
         made = json.loads(metadata.get(b"PANDAS_ATTRS", b"{}"))
     except ValueError:
@@ -157,14 +163,14 @@ def _made(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
     return made if isinstance(made, dict) else {}
 
 
-def _of_run(folder: Path) -> ReportInput:
+def _read_run(folder: Path) -> ReportInput:
     settings = _json(folder / "training_args.json", folder)
     state = _json(folder / "trainer_state.json", folder)
     log = state.get("log_history")
     if not isinstance(log, list) or not all(isinstance(entry, dict) for entry in log):
         raise InputError(f"{folder / 'trainer_state.json'} is damaged; train the run again")
     try:
-        # PTR Eq. (22). Not from `hf_ptr.functional`: PyTorch takes seconds to load, and a report needs none of it.
+        # PTR Eq. (22). Not from `hf_ptr.functional`: PyTorch takes seconds to load, and a report does not need it.
         alpha, *ends = (float(settings[name]) for name in ("alpha", "w_min", "w_max"))
         low, high = (1.0 + alpha * (end - 1.0) for end in ends)
         made = folder / "recipe.yaml"
@@ -182,17 +188,17 @@ def _of_run(folder: Path) -> ReportInput:
     if scores is not None and given:
         bounds = (float(scores.weight.min()), float(scores.weight.max()))
     name = folder.name or folder.resolve().name
-    return ReportInput(name, scores, bounds, log, settings, recipe, read_histograms(folder))
+    return ReportInput(name, scores, bounds, log, settings, recipe, read_histograms(folder), folder)
 
 
-def _given_weights(place: str) -> Path:
-    """The score file that a run was given, pulled where the Hub has it; a place without one where it is gone."""
+def _given_weights(source: str) -> Path:
+    """The score file that a run was trained with, downloaded if it is on the Hub. It may no longer exist."""
     from hf_ptr.hub.datasets import score_file_path
 
     try:
-        return score_file_path(place)
+        return score_file_path(source)
     except InputError:
-        return Path(place)
+        return Path(source)
 
 
 def _json(file: Path, folder: Path) -> dict[str, Any]:
@@ -200,7 +206,7 @@ def _json(file: Path, folder: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{folder} holds no finished run ({file.name}: {error}); pass a run or a score file"
+            f"{folder} contains no finished run ({file.name}: {error}); pass the folder of a run, or a score file"
         ) from error
     if not isinstance(content, dict):
         raise InputError(f"{file} is damaged; train the run again")
@@ -208,62 +214,81 @@ def _json(file: Path, folder: Path) -> dict[str, Any]:
 
 
 def require_rows_of(scores: pd.DataFrame, table: EpisodeTable) -> None:
-    """Check that every row of the scores is a frame of the table, at the place that it says.
+    """
+    Checks that every row of the scores is a frame of the table, with the same episode and frame number.
 
     Raises:
-        InputError: it is not; the scores are of another dataset.
+        InputError: a row is not; the scores belong to another dataset.
     """
-    place = np.searchsorted(table.frame_id, scores["index"], sorter=(order := np.argsort(table.frame_id)))
-    rows = order[np.minimum(place, table.num_frames - 1)]
+    position = np.searchsorted(table.frame_id, scores["index"], sorter=(order := np.argsort(table.frame_id)))
+    rows = order[np.minimum(position, table.num_frames - 1)]
     episode = np.repeat(table.episode_index, table.lengths)[rows]
     other = (table.frame_id[rows] != scores["index"]) | (episode != scores.episode_index)
     other |= table.frame_index[rows] != scores.frame_index
     if other.any():
         row = int(np.asarray(other).argmax())
         raise InputError(
-            f"the scores are of another dataset than {table.source!r}: it has no frame {scores['index'][row]} as "
-            f"frame {scores.frame_index[row]} of episode {scores.episode_index[row]}; pass the dataset that was scored"
+            f"the scores belong to another dataset than {table.source!r}, which has no frame {scores['index'][row]} "
+            f"as frame {scores.frame_index[row]} of episode {scores.episode_index[row]}; pass the scored dataset"
         )
 
 
-def load_scored_table(evidence: ReportInput, dataset: Path | None) -> EpisodeTable | None:
+def load_scored_table(report: ReportInput, dataset: str | Path | None = None) -> EpisodeTable | None:
     """
-    The episodes that were scored or trained on, with the faults that were put in; None where no dataset is known.
+    Loads the episodes that were scored or trained on, with the faults that were planted in them.
 
     Args:
-        evidence: of the run or score file.
-        dataset: its folder, or Hub id; by default the folder that the evidence names, where it is still there.
+        report: the content of the score file or run.
+        dataset: the path or repo id of the dataset; default: the folder that the run or score file names, if it still
+            exists.
+
+    Returns:
+        The episodes, or None if no dataset is known.
 
     Raises:
-        InputError: there is no such dataset, or it lacks an episode that was scored.
+        InputError: the dataset does not exist, or lacks an episode that was scored.
     """
-    if dataset is None:
-        named = None if evidence.dataset is None else Path(evidence.dataset)
-        if named is None or not (named / "meta" / "info.json").is_file():
-            return None
-        dataset = named
-    elif not dataset.exists():
-        # The client of the Hub takes a while to load.
-        from hf_ptr.hub.repos import dataset_folder
-
-        dataset = dataset_folder(dataset, cameras=None)
-    made = evidence.recipe
-    if evidence.settings:
+    folder = _dataset_folder(report, dataset)
+    if folder is None:
+        return None
+    made = report.recipe
+    if report.settings:
         known = {item.name for item in dataclasses.fields(DataArguments)}
-        return select_episodes(dataset, DataArguments(**{k: v for k, v in made.items() if k in known})).train
-    table = read_dataset(dataset)
-    if evidence.scores is not None:
-        table = table.select(evidence.scores.episode_index.unique().tolist())
+        return select_episodes(folder, DataArguments(**{k: v for k, v in made.items() if k in known})).train
+    table = read_dataset(folder)
+    if report.scores is not None:
+        table = table.select(report.scores.episode_index.unique().tolist())
     corruption, seed = made.get("corruption"), made.get("corruption_seed", 0)
     if isinstance(corruption, str) and isinstance(seed, int):
         table, _ = corrupt(table, corruption, seed)
     return table
 
 
-def with_scores(evidence: ReportInput, table: EpisodeTable, place: Path) -> ReportInput:
-    """The evidence with the scores of the run's own scorer, where it has one and kept none."""
-    if evidence.scores is not None or not (place / "scorer").is_dir():
-        return evidence
+def _dataset_folder(report: ReportInput, dataset: str | Path | None) -> Path | None:
+    """The folder of a dataset, downloaded if it is on the Hub; default: the recorded folder, if it still exists."""
+    if dataset is None:
+        recorded = None if report.dataset is None else Path(report.dataset)
+        return recorded if recorded is not None and (recorded / "meta" / "info.json").is_file() else None
+    if Path(dataset).exists():
+        return Path(dataset)
+    # Imported here: the Hub client takes a second to load.
+    from hf_ptr.hub.repos import dataset_folder
+
+    return dataset_folder(dataset, cameras=None)
+
+
+def add_run_scores(report: ReportInput, table: EpisodeTable) -> ReportInput:
+    """
+    Adds the scores of a run that saved none, computed with its scorer. If that fails, the input stays unchanged and a
+    warning is logged: the log of the run is still worth a report.
+    """
+    if report.scores is not None or report.path is None or not (report.path / "scorer").is_dir():
+        return report
+    # Imported here: PyTorch takes seconds to load, and other reports do not need it.
     from hf_ptr.runs.score_dataset import score_dataset
 
-    return dataclasses.replace(evidence, scores=score_dataset(place, table))
+    try:
+        return dataclasses.replace(report, scores=score_dataset(report.path, table))
+    except InputError as error:
+        logger.warning("No weights in the report, because the scorer of the run cannot be used: %s", error)
+        return report

@@ -1,4 +1,4 @@
-"""Pictures of a report: SVG that takes its colours from the page, and frames of videos as small JPEGs."""
+"""Plots of a report as SVG in the colours of the page, and video frames as small JPEGs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.hub.plots import draw_weights
 from hf_ptr.report.inputs import SCORE_PREFIX
 
-# Stand-ins that no other colour of a picture equals; the page's own colours take their place, light or dark.
+# Placeholder colours, unique within a plot. The SVG refers to the colours of the page instead, light or dark.
 INK, MUTED, FIRST, SECOND, THIRD = "#010203", "#010204", "#010205", "#010206", "#010207"
 PAGE_COLORS = {INK: "--ink", MUTED: "--muted", FIRST: "--first", SECOND: "--second", THIRD: "--third"}
 STYLE: Any = {
@@ -41,7 +41,7 @@ STYLE: Any = {
     "axes.facecolor": "none",
 }
 ELEMENT_COLORS = {"action": FIRST, "next_observation": SECOND, "instruction": THIRD}
-# Dimensions of a vector that a plot shows: those that move most.
+# The number of dimensions of a vector in a plot, those that vary most.
 MOST_LINES = 8
 JPEG_QUALITY = 72
 
@@ -50,11 +50,11 @@ def weight_histogram(
     late: tuple[np.ndarray, np.ndarray], early: tuple[np.ndarray, np.ndarray] | None, bounds: tuple[float, float]
 ) -> str:
     """
-    How the weights are distributed, at the end and, where it is known, early.
+    The histogram of the weights at the end and, if known, early in training.
 
     Args:
         late, early: edges `(B + 1,)` and counts `(B,)`.
-        bounds: the least and greatest weight possible.
+        bounds: the lowest and highest possible weight.
     """
     with matplotlib.rc_context(STYLE):
         figure, (axis,) = _axes(5.2, 2.3)
@@ -65,7 +65,7 @@ def weight_histogram(
 
 
 def curve(lines: Sequence[tuple[str, Sequence[tuple[int, float]]]], title: str) -> str:
-    """One logged metric over the steps, of one run or of two side by side."""
+    """One logged metric over the steps, of one run or of two."""
     with matplotlib.rc_context(STYLE):
         figure, (axis,) = _axes(3.6, 2.0)
         for color, (name, points) in zip((FIRST, SECOND), lines, strict=False):
@@ -84,25 +84,35 @@ def curve(lines: Sequence[tuple[str, Sequence[tuple[int, float]]]], title: str) 
 
 
 def episode_lines(
-    weight: np.ndarray, views: dict[str, np.ndarray], seconds: np.ndarray, bounds: tuple[float, float], unit: str
+    weight: np.ndarray, elements: dict[str, np.ndarray], time: np.ndarray, bounds: tuple[float, float], unit: str
 ) -> str:
-    """The weight of every chunk along an episode, and below it the distance of every view where there are views."""
-    shown = {name: values for name, values in views.items() if np.isfinite(values).any()}
+    """
+    The weight of each chunk along an episode and, below it, the scores of the elements if there are any.
+
+    Args:
+        weight: `(n,)`.
+        elements: the scores of each element, `(n,)`, by their column in the score file.
+        time: `(n,)`, in `unit`.
+        bounds: the lowest and highest possible weight.
+        unit: the label of the time axis.
+    """
+    shown = {name: values for name, values in elements.items() if np.isfinite(values).any()}
     with matplotlib.rc_context(STYLE):
         figure, axes = _axes(5.2, 2.6 if shown else 1.5, 2 if shown else 1)
         top = axes[0]
-        top.plot(seconds, weight, color=FIRST, linewidth=1.6)
-        top.fill_between(seconds, bounds[0], weight, color=FIRST, alpha=0.15, linewidth=0)
+        top.plot(time, weight, color=FIRST, linewidth=1.6)
+        top.fill_between(time, bounds[0], weight, color=FIRST, alpha=0.15, linewidth=0)
         margin = 0.05 * max(bounds[1] - bounds[0], 1e-3)
         top.set(ylabel="weight", ylim=(bounds[0] - margin, bounds[1] + margin))
         if shown:
             below = axes[1]
             for name, values in shown.items():
-                short = name.removeprefix(SCORE_PREFIX)
-                below.plot(seconds, values, color=ELEMENT_COLORS.get(short, INK), label=short, linewidth=1.4)
+                element = name.removeprefix(SCORE_PREFIX)
+                color, label = ELEMENT_COLORS.get(element, INK), element.replace("_", " ")
+                below.plot(time, values, color=color, label=label, linewidth=1.4)
             below.axhline(0.5, color=MUTED, linewidth=1, linestyle=":")
             values = np.concatenate([*shown.values(), [0.0, 1.0]])
-            below.set(ylabel="distance", ylim=(np.nanmin(values) - 0.08, np.nanmax(values) + 0.08))
+            below.set(ylabel="score", ylim=(np.nanmin(values) - 0.08, np.nanmax(values) + 0.08))
             below.legend(loc="lower left", bbox_to_anchor=(0.0, 0.98), ncols=3, borderaxespad=0.0)
         axes[-1].set(xlabel=unit)
         spoken = f"Weight along the episode: mean {weight.mean():.2f}, from {weight.min():.2f} to {weight.max():.2f}"
@@ -113,7 +123,7 @@ def episode_lines(
 
 
 def state_and_action(table: EpisodeTable, position: int, features: Sequence[str], unit: str) -> str:
-    """The dimensions of state and action that move most, along one episode; each in its own standard deviations."""
+    """The dimensions of state and action that vary most, along one episode, in standard deviations of the dataset."""
     rows = slice(int(table.starts[position]), int(table.starts[position] + table.lengths[position]))
     seconds = np.arange(rows.stop - rows.start) / table.fps
     with matplotlib.rc_context(STYLE):
@@ -127,31 +137,31 @@ def state_and_action(table: EpisodeTable, position: int, features: Sequence[str]
                 axis.plot(seconds, values[:, dimension], color=INK, alpha=0.9 - 0.09 * number, linewidth=0.9)
             axis.set(ylabel="action" if name == "action" else "state")
         axes[-1].set(xlabel=unit)
-        return _svg(figure, f"State and action along the episode, the {MOST_LINES} dimensions that move most")
+        return _svg(figure, f"State and action along the episode, the {MOST_LINES} dimensions that vary most")
 
 
 def agreement(first: np.ndarray, second: np.ndarray, names: tuple[str, str]) -> str:
-    """Mean weights of the same episodes by two score files or runs."""
+    """Mean weights of the same episodes in two score files or runs."""
     with matplotlib.rc_context(STYLE):
         figure, (axis,) = _axes(3.6, 3.2)
         axis.scatter(first, second, s=12, color=FIRST, alpha=0.6, linewidths=0)
         ends = (min(first.min(), second.min()), max(first.max(), second.max()))
         axis.plot(ends, ends, color=MUTED, linewidth=1, linestyle=":")
         axis.set(xlabel=f"mean weight, {names[0]}", ylabel=f"mean weight, {names[1]}")
-        return _svg(figure, f"Mean weights of {len(first)} episodes by both, a point each")
+        return _svg(figure, f"Mean weights of {len(first)} episodes in A and B, one point per episode")
 
 
-def jpeg(picture: np.ndarray) -> str:
+def jpeg_uri(frame: np.ndarray) -> str:
     """A frame `(height, width, 3)` uint8 as a data URI."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    Image.fromarray(frame).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _axes(width: float, height: float, rows: int = 1) -> tuple[Any, Any]:
-    """A figure of panels one above the other, and the panels; the margins, in inches, hold ticks and labels."""
-    # Not a layout that measures all text anew: it takes longer than everything else together.
-    # And not pyplot, which takes as long to load as all the rest, for windows that nobody opens.
+    """A figure with panels in one column, and the panels. The margins, in inches, hold ticks and labels."""
+    # Fixed margins: a layout engine that measures all text takes longer than the rest of the report. No pyplot: it
+    # doubles the time to load, for windows that are not used.
     figure = Figure(figsize=(width, height))
     axes = figure.subplots(rows, 1, sharex=True, squeeze=False)
     left, right, bottom, top = 0.55, 0.1, 0.42, 0.08
@@ -161,15 +171,15 @@ def _axes(width: float, height: float, rows: int = 1) -> tuple[Any, Any]:
 
 def _svg(figure: Any, spoken: str) -> str:
     """
-    The figure as an `<svg>` for the page, read aloud as `spoken`. No text of the data may be in either: it would go
-    past the template that escapes.
+    The figure as an `<svg>` for the page, with `spoken` for screen readers. Neither may contain text from the data,
+    because the template does not escape the result.
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # As wide as its column instead of so many points; the view box keeps the shape.
+    # Without a fixed size the SVG is as wide as its column; the view box keeps the aspect ratio.
     head, rest = text.split(">", 1)
     head = re.sub(r' (width|height)="[^"]*"', "", head)
     text = head.replace("<svg", f'<svg role="img" aria-label="{html.escape(spoken)}"', 1) + ">" + rest

@@ -1,4 +1,4 @@
-"""Scores in short, for the terminal and for other programs."""
+"""Summary of scores for the terminal and for other programs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from hf_ptr.data.corruption import CorruptionTruth
-from hf_ptr.report.findings import measure_known_faults, summarise_episodes
-from hf_ptr.report.inputs import ReportInput
+from hf_ptr.report.statistics import measure_known_faults, summarise_episodes
 from hf_ptr.scoring.config import W_MAX, W_MIN
 
 
 def with_known_faults(scores: pd.DataFrame, truth: CorruptionTruth) -> pd.DataFrame:
-    """The scores with a column `fault`: the faults that each row's episode is known to carry, joined by `+`."""
+    """Adds the column `fault` to the scores: the known faults of the episode of each row, joined by `+`."""
     episodes, of_row = np.unique(scores.episode_index, return_inverse=True)
     carried = [
         "+".join(name for name, carries in truth.faults.items() if position >= 0 and carries[position])
@@ -29,18 +28,18 @@ def with_known_faults(scores: pd.DataFrame, truth: CorruptionTruth) -> pd.DataFr
 
 def worst_episodes(episodes: Sequence[Mapping[str, Any]], tasks: Sequence[str], count: int = 10) -> Table:
     """
-    The episodes of least mean weight, and the view that lowers it, for the terminal.
+    A table for the terminal of the episodes with the lowest mean weight, and the element that fails in each.
 
     Args:
-        episodes: as [`ScoreSummary.to_dict`] gives them.
-        tasks: the instructions that `task_index` points into.
-        count: how many are shown.
+        episodes: `episodes` of [`ScoreSummary.to_dict`].
+        tasks: the instructions, indexed by `task_index`.
+        count: the number of episodes in the table.
     """
-    shown = Table(title=f"episodes of least weight, of {len(episodes)}")
+    shown = Table(title=f"episodes with the lowest weight (of {len(episodes)})")
     shown.add_column("episode", justify="right")
     shown.add_column("mean weight", justify="right")
     shown.add_column("mean score", justify="right")
-    shown.add_column("what does not fit")
+    shown.add_column("failed element")
     shown.add_column("task")
     for row in episodes[:count]:
         figures = (f"{row['weight']:.2f}", f"{row['score']:.2f}")
@@ -49,7 +48,7 @@ def worst_episodes(episodes: Sequence[Mapping[str, Any]], tasks: Sequence[str], 
 
 
 class ScoreSummary:
-    """What scores say, gathered while they go by, in values that JSON has."""
+    """Collects statistics of scores while they are written, in types that JSON has."""
 
     def __init__(self) -> None:
         self._frames = self._scored = 0
@@ -57,7 +56,7 @@ class ScoreSummary:
         self._episodes: list[pd.DataFrame] = []
 
     def collect(self, parts: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        """The same parts, of whole episodes each, and each gathered when it is asked for."""
+        """Yields the parts, each of whole episodes, and includes each in the statistics as it passes."""
         for part in parts:
             weight, counted = part.weight.to_numpy(np.float64), part.score[part.valid].to_numpy(np.float64)
             self._frames += len(part)
@@ -65,22 +64,22 @@ class ScoreSummary:
             self._score += float(counted.sum())
             self._weight += float(weight.sum())
             self._squares += float(np.square(weight).sum())
-            # Single precision would do for the frames, and not for their means.
+            # The mean of an episode in single precision would lose digits.
             exact = part.astype({name: np.float64 for name in part if part[name].dtype == np.float32})
-            self._episodes.append(summarise_episodes(ReportInput("", exact, (W_MIN, W_MAX))))
+            self._episodes.append(summarise_episodes(exact, (W_MIN, W_MAX)))
             yield part
 
     def to_dict(self, path: Path) -> dict[str, Any]:
         """
-        What has been gathered.
+        The collected statistics.
 
         Args:
-            path: of the score file.
+            path: the score file.
 
         Returns:
             `scores` (the file), `frames`, `with_target`, `mean_score`, `mean_weight`, `ess` (effective sample size
-            over n), `episodes` (each with `episode task_index weight score failed flagged`, least weight first), and
-            `faults`, where some are known (each with `fault episodes auroc`).
+            over n), `episodes` (each with `episode task_index weight score failed flagged`, lowest weight first), and
+            `faults`, empty if none is known (each with `fault episodes auroc`).
         """
         episodes = pd.concat(self._episodes)
         return {

@@ -78,7 +78,7 @@
       return line;
     }));
     find("shown").textContent = all.length
-      ? `${from + 1} to ${from + part.length} of ${all.length} episodes` : "no episode is like that";
+      ? `${from + 1} to ${from + part.length} of ${all.length} episodes` : "no matching episodes";
     find("before").disabled = state.page === 0;
     find("after").disabled = state.page >= pages - 1;
   }
@@ -122,7 +122,7 @@
         area.select();
         document.execCommand("copy");
       }
-      find("said").textContent = "Copied.";
+      find("status").textContent = "Copied.";
     });
   }
   find("download").addEventListener("click", () => {
@@ -132,7 +132,7 @@
     link.download = "episodes-to-drop.txt";
     link.click();
     URL.revokeObjectURL(link.href);
-    find("said").textContent = "Downloaded.";
+    find("status").textContent = "Downloaded.";
   });
   for (const id of ["controls", "episodes", "pages", "cut", "list-buttons", "command-buttons"]) find(id).hidden = false;
   show();

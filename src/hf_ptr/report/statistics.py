@@ -1,0 +1,158 @@
+"""Statistics of a report: one row per episode, shares of tasks and sources, and how well known faults are found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hf_ptr.metrics.statistics import auroc
+from hf_ptr.report.inputs import SCORE_PREFIX, is_calibrated
+
+
+@dataclass(frozen=True)
+class ShareShift:
+    """
+    The change of the share of one source or task by the weights.
+
+    Attributes:
+        name: the source or task.
+        episodes: the number of its episodes.
+        share: π, its share of the frames.
+        weighted: q, its share of the weight.
+        ratio: q/π, PTR Eq. (29).
+    """
+
+    name: str
+    episodes: int
+    share: float
+    weighted: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class KnownFault:
+    """
+    How well the score finds a fault whose episodes are known.
+
+    Attributes:
+        name: the fault.
+        episodes: the number of episodes that carry it.
+        auroc: the probability that an episode without any fault has a higher mean score than an episode with this
+            fault; None if there are no episodes of one of the two kinds.
+        flagged: the number of flagged episodes among them, by failed element.
+    """
+
+    name: str
+    episodes: int
+    auroc: float | None
+    flagged: dict[str, int]
+
+
+def flag_threshold(scores: pd.DataFrame, bounds: tuple[float, float]) -> float:
+    """
+    The mean weight below which an episode is flagged.
+
+    Label-free score: the middle of the bounds, which corresponds to a score of one half. PTR score of a run: 1, the
+    weight of plain training.
+    """
+    return (bounds[0] + bounds[1]) / 2 if is_calibrated(scores) else 1.0
+
+
+def summarise_episodes(scores: pd.DataFrame, bounds: tuple[float, float]) -> pd.DataFrame:
+    """
+    Summarises the scores of each episode.
+
+    Args:
+        scores: one row per frame, as in a score file.
+        bounds: the lowest and highest possible weight.
+
+    Returns:
+        One row per episode, indexed by its id: `frames`, `weight`, `score` and each `score_*` (means), `least` (the
+        lowest weight), `task_index`, `source`, `estimated_lag` (frames), `fault`, `flagged`, `failed` and `check`.
+        `failed` is the element that fails most often in the episode; for a flagged episode in which no chunk fails,
+        the element with the lowest mean score; "" if no element fails. `check` is the check that fails most often.
+    """
+    elements = [name for name in scores if name.startswith(SCORE_PREFIX)]
+    groups = scores.groupby("episode_index", sort=True)
+    table = groups.agg(
+        frames=("weight", "size"),
+        weight=("weight", "mean"),
+        score=("score", "mean"),
+        least=("weight", "min"),
+        **{element: (element, "mean") for element in elements},
+    )
+    for name, default in (("task_index", 0), ("source", ""), ("fault", ""), ("estimated_lag", 0)):
+        table[name] = groups[name].first() if name in scores else default
+    table["flagged"] = table.weight < flag_threshold(scores, bounds)
+    table["failed"] = ""
+    table["check"] = ""
+    for column, into in (("failed_element", "failed"), ("failed_check", "check")):
+        if column in scores:
+            failed = scores[scores[column] != ""].groupby("episode_index")[column]
+            most_often = failed.agg(lambda names: names.mode()[0])
+            table.loc[most_often.index, into] = most_often
+    if elements:
+        unexplained = table.flagged & (table.failed == "")
+        lowest = table.loc[unexplained, elements].dropna(axis=1, how="all")
+        if len(lowest) and lowest.shape[1]:
+            table.loc[unexplained, "failed"] = [name.removeprefix(SCORE_PREFIX) for name in lowest.idxmin(axis=1)]
+    return table
+
+
+def share_shifts(scores: pd.DataFrame, names: Sequence[str]) -> list[ShareShift]:
+    """
+    The change of the share of each source or task, largest decrease first.
+
+    Args:
+        scores: one row per frame.
+        names: the source or task of each row.
+    """
+    weight = scores.weight.to_numpy(dtype=np.float64)
+    groups = pd.DataFrame({"weight": weight, "episode": scores.episode_index.to_numpy()}).groupby(list(names))
+    share = groups.weight.size() / len(weight)
+    weighted = groups.weight.sum() / weight.sum()
+    episodes = groups.episode.nunique()
+    shifts = [
+        ShareShift(str(name), int(episodes[name]), part, weighted[name], weighted[name] / part)
+        for name, part in share.items()
+    ]
+    return sorted(shifts, key=lambda shift: shift.ratio)
+
+
+def measure_known_faults(episodes: pd.DataFrame) -> list[KnownFault]:
+    """
+    Measures how well each known fault is found; empty if no fault is known.
+
+    Args:
+        episodes: from [`summarise_episodes`]; `fault` contains the faults of an episode, joined by `+`.
+    """
+    carried = episodes.fault.map(lambda text: set(filter(None, text.split("+"))))
+    names = sorted(set().union(*carried))
+    clean = episodes.score[carried.map(len) == 0].to_numpy()
+    faults = []
+    for name in [*names, *(["any"] if len(names) > 1 else [])]:
+        carriers = carried.map(len) > 0 if name == "any" else carried.map(lambda faults, name=name: name in faults)
+        flagged = episodes.failed[carriers & episodes.flagged].value_counts().to_dict()
+        found = auroc(clean, episodes.score[carriers].to_numpy())
+        faults.append(KnownFault(name, int(carriers.sum()), found, flagged))
+    return faults
+
+
+def ess_ratio(weight: np.ndarray) -> float:
+    """Effective sample size over n, `(Σw)² / (n Σw²)`."""
+    weight = np.asarray(weight, dtype=np.float64)
+    return float(weight.sum() ** 2 / (len(weight) * np.square(weight).sum()))
+
+
+def logged_series(log: Sequence[Mapping[str, Any]], metric: str) -> list[tuple[int, float]]:
+    """`(step, value)` of a logged metric, without entries that are not finite numbers."""
+    points = []
+    for entry in log:
+        step, value = entry.get("step"), entry.get(metric)
+        if isinstance(step, int) and isinstance(value, int | float) and np.isfinite(value):
+            points.append((step, float(value)))
+    return points
