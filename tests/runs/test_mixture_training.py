@@ -277,7 +277,7 @@ def test_a_resumed_run_is_the_run(sources: list[dict[str, Any]], tmp_path: Path)
             {"observation_features": ["observation.images.front", "observation.images.left"]},
             "source g1 has no .observation.images.left",
         ),
-        ({"sources": [{"dataset": "x"}]}, "source 0 names no embodiment"),
+        ({"sources": [{"dataset": "x"}]}, "source 0 has no embodiment"),
         ({"sources": ["x"]}, "source 0"),
     ],
 )
@@ -387,7 +387,7 @@ def test_a_mixtures_policy_is_gone_on_with(
         build_trainer(load_recipe(written(tmp_path / "a", content)))
     del content["observation_features"]
     content["sources"][0]["embodiment"] = "adam_u"
-    with pytest.raises(InputError, match=r"has 26 dimensions, the state of adam_u 31"):
+    with pytest.raises(InputError, match=r"has 26 dimensions, but the state of adam_u has 31"):
         build_trainer(load_recipe(written(tmp_path / "b", content)))
 
 
@@ -447,7 +447,7 @@ def test_slots_that_a_robot_does_not_have_are_never_read(generalist: Path) -> No
         ({"eval_episodes": "0"}, r"episodes \[0\] are in episodes and in eval_episodes"),
         ({"corruption": "anni"}, "unknown corruption recipe 'anni'"),
         ({"weights": "nothing.parquet"}, "score file nothing.parquet does not exist"),
-        ({"embodiment": "fr3"}, "has 26 dimensions, the state of fr3 13; choose another embodiment"),
+        ({"embodiment": "fr3"}, "has 26 dimensions, but the state of fr3 has 13; choose another embodiment"),
         ({"episodes": "9"}, "has no episode 9"),
     ],
 )
