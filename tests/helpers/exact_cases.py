@@ -56,7 +56,7 @@ class Fitted:
 @contextlib.contextmanager
 def alike() -> Iterator[None]:
     """Noise and mismatched actions are those of the sample, in whatever micro-batch it comes."""
-    embed, content = modeling_vla.VLAPolicy.embed, []
+    forward, content = modeling_vla.VLAPolicy.forward, []
 
     class OfTheSample:
         def __init__(self, *_: Any, **__: Any):
@@ -66,10 +66,9 @@ def alike() -> Iterator[None]:
             assert shape == content[0].shape
             return 0.5 + 0.4 * content[0].sin()
 
-    def spied(policy: Any, *args: Any, **kwargs: Any) -> Any:
-        state = kwargs["state"] if "state" in kwargs else args[1]
-        content[:] = [(state * 1e3).sum(dim=1)]
-        return embed(policy, *args, **kwargs)
+    def spied(policy: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        content[:] = [(batch["state"] * 1e3).sum(dim=1)]
+        return forward(policy, batch, *args, **kwargs)
 
     def blocks(scorer: TransitionScorer, context: torch.Tensor, action: torch.Tensor) -> tuple[torch.Tensor, ...]:
         rolled = torch.cat([block.roll(1, dims=0) for block in action.split(BLOCK)])
@@ -78,7 +77,7 @@ def alike() -> Iterator[None]:
     with (
         mock.patch.object(action_loss, "Beta", OfTheSample),
         mock.patch.object(heads.torch, "randn_like", lambda clean: (clean * 50.0 + 1.0).sin()),
-        mock.patch.object(modeling_vla.VLAPolicy, "embed", spied),
+        mock.patch.object(modeling_vla.VLAPolicy, "forward", spied),
         mock.patch.object(TransitionScorer, "with_permuted", blocks),
         mock.patch.object(calibrating, "fit_scores", Fitted),
     ):
