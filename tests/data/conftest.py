@@ -1,4 +1,4 @@
-"""Fixtures of the reader, of videos in particular."""
+"""Fixtures for tests of videos."""
 
 from video_helpers import dataset
 

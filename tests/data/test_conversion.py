@@ -1,4 +1,4 @@
-"""Datasets of other formats as v3.0: every value and frame where it was."""
+"""Conversion of other formats to v3.0 preserves every value and frame."""
 
 from __future__ import annotations
 
@@ -44,29 +44,29 @@ LENGTHS = [9, 5, 12]
 DATA_1 = "data/chunk-000/episode_000001.parquet"
 VIDEO_1 = f"videos/chunk-000/{CAMERA}/episode_000001.mp4"
 DATA_V3 = "data/chunk-000/file-000.parquet"
-# The real robot's data where they lie beside the checkout, and always a folder of the same layout built here.
+# Real robot data if they are available next to the checkout, and always a synthetic folder of the same layout.
 V21_SOURCES = ["built", *(["g1_bottle"] if (REAL_V21 / "meta/info.json").is_file() else [])]
 
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three episodes as v2.1, with videos of few key frames."""
+    """Three episodes as v2.1, with videos with few key frames."""
     return write_v21(with_camera(coded_table(LENGTHS), CAMERA), tmp_path_factory.mktemp("conversion") / "v21")
 
 
 @pytest.fixture(scope="session", params=V21_SOURCES)
 def pair(request: pytest.FixtureRequest, built: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A dataset as v2.1 and converted."""
+    """A v2.1 dataset and its conversion."""
     v21 = REAL_V21 if request.param == "g1_bottle" else built
     return v21, convert_lerobot(v21, tmp_path_factory.mktemp("converted") / "v30")
 
 
-def test_a_converted_table_is_equal_to_the_bit(pair: tuple[Path, Path]) -> None:
+def test_a_converted_table_is_bit_identical(pair: tuple[Path, Path]) -> None:
     v21, v30 = pair
     table = read_dataset(v30)
     assert_same_table(table, read_dataset(v21))
     assert validate_dataset(v30).problems == []
-    # Not only what is read as a vector: every column, in its own type.
+    # Every column in its own type, not only vectors.
     stored = pq.read_table(v30 / DATA_V3)
     parts = [pq.ParquetFile(path).read() for path in sorted((v21 / "data/chunk-000").iterdir())]
     assert stored.equals(pa.concat_tables(parts))
@@ -78,12 +78,12 @@ def test_both_versions_give_the_same_batches(pair: tuple[Path, Path]) -> None:
         table = read_dataset(root, [0, 2])
         camera = next(iter(table.videos))
         chunks = ChunkDataset(table, chunk_size=4, target_offset=3, observation_features=[camera], image_size=24)
-        # The first and last frames of both episodes, and some between: where a frame can be one off.
+        # First and last frames of episodes and some in between, to detect shifts by one frame.
         ends = [0, 1, table.lengths[0] - 4, table.lengths[0] - 3, table.lengths[0] - 1, table.lengths[0]]
         batches.append(chunks.batch([*map(int, ends), len(chunks) - 4, len(chunks) - 1]))
     for key, value in batches[0].items():
         assert value.equal(batches[1][key]), key
-    # The observation after the end is invalid, and not the last one again.
+    # There is no target after the end of an episode.
     assert batches[0]["has_target"].tolist() == [True, True, True, False, False, True, True, False]
     assert not batches[0]["next_observation"][~batches[0]["has_target"]].any()
 
@@ -98,19 +98,19 @@ def test_videos_are_copied_and_found_at_every_frame(built: Path, pair: tuple[Pat
     readers = [FrameReader(CAMERA, read_dataset(root).videos[CAMERA], 20.0, cache_bytes=0) for root in pair]
     places = [(episode, frame) for episode, length in enumerate(LENGTHS) for frame in range(length)]
     for order in (places, places[::-1]):
-        pictures = [reader.read(*zip(*order, strict=True)) for reader in readers]
-        # Copied, not encoded again: the pictures are the same to the bit.
-        np.testing.assert_array_equal(*pictures)
-        for (episode, frame), picture in zip(order, pictures[1], strict=True):
-            assert np.abs(picture.mean(axis=(0, 1)) - coded_image(episode, frame, (1, 1))[0, 0]).max() < 4
+        images = [reader.read(*zip(*order, strict=True)) for reader in readers]
+        # Copied without re-encoding: the images are bit-identical.
+        np.testing.assert_array_equal(*images)
+        for (episode, frame), image in zip(order, images[1], strict=True):
+            assert np.abs(image.mean(axis=(0, 1)) - coded_image(episode, frame, (1, 1))[0, 0]).max() < 4
     assert len(list(v30.rglob("*.mp4"))) == 1
 
 
 def test_another_encoding_begins_another_file(built: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(built, tmp_path / "v21"))
-    # One key frame in three instead of in six is another header.
+    # Another key frame interval changes the header.
     write_video(root / VIDEO_1, [coded_image(1, frame, (32, 48)) for frame in range(5)], 20, key_frames=3)
-    # The longer video of the first episode leaves frames between the two.
+    # The video of the first episode is longer than its table.
     first = f"videos/chunk-000/{CAMERA}/episode_000000.mp4"
     write_video(root / first, [coded_image(0, frame, (32, 48)) for frame in range(13)], 20)
     out = convert_lerobot(root, tmp_path / "v30")
@@ -121,7 +121,7 @@ def test_another_encoding_begins_another_file(built: Path, tmp_path: Path) -> No
     )
 
 
-def test_statistics_are_kept_where_there_are_some_and_counted_where_not(built: Path, tmp_path: Path) -> None:
+def test_stored_statistics_are_kept_and_missing_ones_are_computed(built: Path, tmp_path: Path) -> None:
     out = convert_lerobot(built, tmp_path / "counted")
     stats = json.loads((out / "meta/stats.json").read_text())
     for key, value in feature_statistics(read_dataset(out).feature("action")).items():
@@ -137,14 +137,14 @@ def test_statistics_are_kept_where_there_are_some_and_counted_where_not(built: P
     assert kept[CAMERA]["mean"] == one["mean"] and kept[CAMERA]["count"] == [12]
 
 
-def test_joined_statistics_are_those_of_all() -> None:
+def test_pooled_statistics_are_those_of_all_frames() -> None:
     random = np.random.default_rng(0)
     recordings = [random.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8) for n in (3, 7)]
     parts, whole = [ImageStatistics(), ImageStatistics()], ImageStatistics()
     for part, recording in zip(parts, recordings, strict=True):
-        for picture in recording:
-            part.add(picture)
-            whole.add(picture)
+        for image in recording:
+            part.add(image)
+            whole.add(image)
     joined = joined_statistics([part.statistics() for part in parts])
     for key in ("min", "max", "mean", "std", "count"):
         np.testing.assert_allclose(joined[key], whole.statistics()[key], rtol=1e-9)
@@ -175,7 +175,7 @@ def test_what_cannot_be_converted_is_one_line_and_leaves_nothing(
 
 @pytest.mark.parametrize("name", ["../../evil", "a/b", "..", "a\\b"])
 def test_no_camera_is_written_out_of_the_folder(built: Path, tmp_path: Path, name: str) -> None:
-    """A template that leaves the camera out makes its name harmless to read, and not to write."""
+    """With a template without the camera, an unsafe name is harmless for reading, but not for writing."""
     root = Path(shutil.copytree(built, tmp_path / "v21"))
     info = json.loads((root / "meta/info.json").read_text())
     info["features"][name] = info["features"].pop(CAMERA)
@@ -194,8 +194,8 @@ def test_no_camera_is_written_out_of_the_folder(built: Path, tmp_path: Path, nam
 # --- robomimic ---
 
 
-def test_robomimic_comes_over_with_its_pictures(tmp_path: Path) -> None:
-    # Ten comes after two, and not after one.
+def test_robomimic_is_converted_with_its_images(tmp_path: Path) -> None:
+    # Demonstration 10 follows 2: numbers are not sorted as text.
     lengths = {"demo_10": 6, "demo_2": 9, "demo_0": 4}
     file = write_robomimic(tmp_path / "can.hdf5", lengths)
     out = convert_robomimic(file, tmp_path / "out")
@@ -213,11 +213,11 @@ def test_robomimic_comes_over_with_its_pictures(tmp_path: Path) -> None:
             table.feature("observation.object")[rows], source["obs/object"].astype(np.float32)
         )
     assert list(table.videos) == ["observation.images.agentview"]
-    pictures = FrameReader("agentview", table.videos["observation.images.agentview"], 20.0).read([1, 2], [8, 5])
-    assert pictures[:, 5, 5, 1].tolist() == pytest.approx([20 + 15 * 8, 20 + 15 * 5], abs=4)
+    images = FrameReader("agentview", table.videos["observation.images.agentview"], 20.0).read([1, 2], [8, 5])
+    assert images[:, 5, 5, 1].tolist() == pytest.approx([20 + 15 * 8, 20 + 15 * 5], abs=4)
 
 
-def test_the_task_is_the_files_the_demonstrations_or_the_users(tmp_path: Path) -> None:
+def test_the_task_comes_from_the_file_the_demonstration_or_the_user(tmp_path: Path) -> None:
     problem = json.dumps({"language_instruction": "open the drawer"})
     file = write_robomimic(tmp_path / "libero.hdf5", {"demo_0": 4, "demo_1": 4}, problem_info=problem)
     with h5py.File(file, "r+") as opened:

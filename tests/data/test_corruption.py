@@ -1,4 +1,4 @@
-"""Faults are where the truth says, nowhere else, and the good data stay as they were."""
+"""Planted faults match the ground truth, and good data do not change."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.video.decoding import VideoClip
 from hf_ptr.errors import InputError
 
-# A wrong goal needs observations that name one, a frozen camera needs one, and pauses are new frames.
+# A wrong goal needs named goal dimensions, a frozen camera needs a camera, and pauses insert frames.
 OF_ANY_TABLE = [recipe for recipe in RECIPES if recipe not in ("wrong-goal", "frozen-camera", "hesitation")]
 
 
 def demonstrations(episodes: int = 60, tasks: int = 4) -> EpisodeTable:
-    """Actions in which every value occurs once, so that each can be traced to its episode."""
+    """Actions with unique values, which can be traced to their episodes."""
     table = coded_table(np.random.default_rng(1).integers(20, 40, episodes).tolist(), tasks=tasks)
     action = np.random.default_rng(2).permutation(table.num_frames * 4).reshape(-1, 4) / (table.num_frames * 4)
     table.columns["action"][:] = action
@@ -51,7 +51,7 @@ def test_the_original_is_untouched_and_other_columns_are_kept(recipe: str) -> No
     corrupted, _ = corrupt(table, recipe, 3)
     assert_same_table(table, demonstrations())
     np.testing.assert_array_equal(corrupted.episode_index, table.episode_index)
-    # A frame keeps its id and, but for action and instruction, what was recorded.
+    # A frame keeps its id and all columns except action and instruction.
     rows = np.searchsorted(table.frame_id, corrupted.frame_id)
     np.testing.assert_array_equal(table.frame_id[rows], corrupted.frame_id)
     state = corrupted.columns["observation.state"]
@@ -111,7 +111,7 @@ def test_which_episodes_a_fault_hits_does_not_depend_on_the_others() -> None:
     np.testing.assert_array_equal(alone.faults["noise"], hard.faults["noise"])
 
 
-def test_two_thirds_of_hard_carry_a_fault() -> None:
+def test_two_thirds_of_the_episodes_of_hard_have_a_fault() -> None:
     table = demonstrations(episodes=400)
     shares = [corrupt(table, "hard", seed)[1].any.mean() for seed in range(5)]
     assert np.mean(shares) == pytest.approx(1 - 0.7**3, abs=0.03)
@@ -150,7 +150,7 @@ def test_foreign_actions_are_those_of_one_other_episode() -> None:
         found = [origin[tuple(action)] for action in actions(corrupted, episode).tolist()]
         (donor,) = {number for number, _ in found}
         assert donor != episode
-        # In order from the donor's first frame, and again from there if the donor is shorter.
+        # In order from the donor's first frame; a shorter donor is repeated.
         assert [frame for _, frame in found] == [i % table.lengths[donor] for i in range(len(found))]
         lengths.append((table.lengths[episode], table.lengths[donor]))
     assert any(own > other for own, other in lengths) and any(own < other for own, other in lengths)
@@ -189,7 +189,7 @@ def test_a_wrong_goal_is_that_of_another_episode_of_the_task() -> None:
         corrupt(table.select(range(4)), "wrong-goal", 0)
 
 
-def test_an_exchanged_instruction_is_one_of_the_tables() -> None:
+def test_a_swapped_instruction_is_one_of_the_table() -> None:
     table = demonstrations(tasks=4).select(range(0, 60, 2))
     corrupted, truth = corrupt(table, "ln", 0)
     # Even episodes have tasks 0 and 2 only.
@@ -199,7 +199,7 @@ def test_an_exchanged_instruction_is_one_of_the_tables() -> None:
 
 
 def with_clips(table: EpisodeTable) -> EpisodeTable:
-    """The table with a camera, whose file nobody opens here."""
+    """The table with a camera; its file is never opened."""
     clips = {i: VideoClip(Path("none.mp4"), 0.0, int(length)) for i, length in enumerate(table.lengths)}
     return dataclasses.replace(table, videos={"observation.images.top": clips})
 
@@ -226,7 +226,7 @@ def test_a_frozen_camera_shows_one_frame_for_a_share_of_the_episode(severity: fl
         corrupt(demonstrations(), "frozen-camera", 1)
 
 
-def test_a_frozen_camera_is_not_written_without_its_pictures(tmp_path: Path) -> None:
+def test_a_frozen_camera_is_not_written_without_images(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no images"):
         write_corrupted(*corrupt(with_clips(demonstrations()), "frozen-camera", 1), tmp_path / "copy")
     assert list(tmp_path.iterdir()) == []
@@ -239,7 +239,7 @@ def test_hesitation_inserts_pauses_in_which_the_robot_stands_still() -> None:
     corrupted, truth = corrupt(table, "hesitation", 3, 0.5)
     carries = truth.faults["hesitation"]
     assert carries.sum() == 18
-    # Half as severe as twelve frames, three times.
+    # Half the severity of three pauses of twelve frames.
     np.testing.assert_array_equal(corrupted.lengths - table.lengths, np.where(carries, 18, 0))
     new = corrupted.frame_id >= table.num_frames
     assert len(np.unique(corrupted.frame_id)) == corrupted.num_frames
@@ -303,7 +303,7 @@ def test_a_written_copy_holds_its_truth(tmp_path: Path) -> None:
     loaded = CorruptionTruth.load(out)
     assert (loaded.recipe, loaded.seed) == ("combined", 2)
     copy = read_dataset(out)
-    # The copy numbers its episodes anew, and so does its truth.
+    # The copy and its ground truth have renumbered episodes.
     np.testing.assert_array_equal(loaded.episode_index, copy.episode_index)
     np.testing.assert_array_equal(truth.episode_index, table.episode_index)
     for name, carries in truth.faults.items():

@@ -1,4 +1,4 @@
-"""Chunks whose observation is what cameras saw."""
+"""Chunks with camera images as observation."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ LENGTHS = (9, 14, 6)
 
 
 def shade(camera: str, episode: int, frame: int) -> int:
-    """One grey value for each picture, far enough apart for a codec."""
+    """A unique grey value for each image, with distances robust to a codec."""
     value = 20 + 70 * episode + 5 * frame
     return 250 - value if camera == WRIST else value
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("pictures") / "data"
+    out = tmp_path_factory.mktemp("images") / "data"
     sizes = {FRONT: (24, 32), WRIST: (32, 32)}
     features = {
         "observation.state": vector(2),
@@ -55,9 +55,9 @@ def chunks_of(dataset: Path, cameras: tuple[str, ...] = (FRONT, WRIST), **settin
     return ChunkDataset(table, observation_features=cameras, image_size=16, **sizes)
 
 
-def shades(pictures: torch.Tensor) -> torch.Tensor:
-    """`(N, cameras)`, the mean of every picture."""
-    return pictures.float().mean(dim=(2, 3, 4))
+def shades(images: torch.Tensor) -> torch.Tensor:
+    """`(N, cameras)`, the mean of every image."""
+    return images.float().mean(dim=(2, 3, 4))
 
 
 def test_a_chunk_sees_its_first_frame_and_the_one_after_it(dataset: Path) -> None:
@@ -84,8 +84,8 @@ def test_the_order_asked_for_and_copies_in_other_processes_change_nothing(datase
             assert torch.equal(shuffled[key], whole[key][rows])
 
 
-def test_pictures_go_with_their_rows(dataset: Path) -> None:
-    """A table of the last frames of two episodes, in another order, still shows what those frames saw."""
+def test_images_stay_with_their_rows(dataset: Path) -> None:
+    """A table of the last frames of two episodes, reordered, has the images of those frames."""
     table = read_dataset(dataset)
     ends = table.starts + table.lengths
     rows = np.concatenate([np.arange(ends[2] - 5, ends[2]), np.arange(ends[0] - 5, ends[0])])

@@ -1,4 +1,4 @@
-"""Reading LeRobotDataset v3.0 and v2.1, and the one line that every malformed folder gets."""
+"""Reading LeRobotDatasets v3.0 and v2.1, and the one-line error for every malformed folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DATA_V3 = "data/chunk-000/file-000.parquet"
 DATA_V21 = "data/chunk-000/episode_000001.parquet"
 EPISODES_V3 = "meta/episodes/chunk-000/file-000.parquet"
 
-# The real robot data where they lie beside the checkout, and always a folder of the same layout built here.
+# Real robot data if they are available next to the checkout, and always a synthetic folder of the same layout.
 V21_SOURCES = ["built", *(["g1_bottle"] if (REAL_V21 / "meta/info.json").is_file() else [])]
 
 
@@ -72,7 +72,7 @@ def test_v21_is_read_as_its_files_say(v21_folder: Path, tmp_path: Path) -> None:
         for name in ("observation.state", "action"):
             np.testing.assert_array_equal(table.columns[name][rows], np.array(stored[name].to_pylist(), np.float32))
         assert table.frame_id[rows].tolist() == stored["index"].to_pylist()
-    # Converted to v3.0 and read again, nothing has changed.
+    # Writing as v3.0 and reading again changes nothing.
     assert_same_table(read_dataset(write_table(table, tmp_path / "out")), table)
     chosen = [table.num_episodes - 1, 0]
     assert_same_table(read_dataset(v21_folder, chosen), table.select(chosen))
@@ -91,7 +91,7 @@ def test_task_numbers_need_not_start_at_zero(folders: dict[str, Path], tmp_path:
     assert table.tasks == ("a", "b", "c") and sorted(set(table.task_index.tolist())) == [0, 1]
 
 
-def test_scalars_become_columns_and_pictures_are_left_out(tmp_path: Path) -> None:
+def test_scalars_become_columns_and_images_are_left_out(tmp_path: Path) -> None:
     table = coded_table([4, 5])
     table.columns["next.reward"] = np.arange(9, dtype=np.float32)[:, None]
     table.features.update(
@@ -102,7 +102,7 @@ def test_scalars_become_columns_and_pictures_are_left_out(tmp_path: Path) -> Non
         }
     )
     write_v21(table, tmp_path / "v21")
-    # Written by hand with lists of one; pandas and older tools write single numbers.
+    # Lists of length one here; pandas and older tools write scalars.
     read = read_dataset(tmp_path / "v21")
     assert list(read.columns) == ["observation.state", "action", "next.reward"]
     np.testing.assert_array_equal(read.columns["next.reward"], np.arange(9)[:, None])
@@ -120,7 +120,7 @@ def test_variable_lists_and_other_number_types_are_read(folders: dict[str, Path]
     assert_same_table(read_dataset(copy), coded_table(LENGTHS))
 
 
-# --- malformed folders: name of the version, what is done to it, what the line says ---
+# --- malformed folders: version, damage, expected message ---
 
 
 def no_episodes(root: Path) -> None:
@@ -279,7 +279,7 @@ def test_links_within_the_folder_and_of_the_whole_folder_are_followed(
     (tmp_path / "named").symlink_to(root)
     for path in (root, tmp_path / "named"):
         assert_same_table(read_dataset(path), coded_table(LENGTHS))
-    # As the Hub's cache lays them out: links to a store beside the snapshots, and to nowhere else.
+    # The layout of the Hub's cache: links to a blob store next to the snapshots; other links are refused.
     snapshot_of = tmp_path / "datasets--user--name" / "snapshots" / ("0" * 40)
     shutil.copytree(folders["v3.0"], snapshot_of)
     blobs = snapshot_of.parents[1] / "blobs"
@@ -294,7 +294,7 @@ def test_links_within_the_folder_and_of_the_whole_folder_are_followed(
         read_dataset(snapshot_of)
 
 
-def test_a_path_that_is_no_folder(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path, message in (
         ("none", "does not exist; pass the folder"),
@@ -319,7 +319,7 @@ def test_wrong_selections(folders: dict[str, Path], episodes: list[int], message
             select()
 
 
-def test_a_table_whose_parts_do_not_fit_is_refused() -> None:
+def test_an_inconsistent_table_is_refused() -> None:
     good = coded_table([4, 5])
     parts = {field: getattr(good, field) for field in good.__dataclass_fields__}
     for change, message in (
@@ -346,7 +346,7 @@ FUZZED = ["meta/info.json", "meta/tasks.parquet", EPISODES_V3, DATA_V3]
     junk=st.binary(min_size=1, max_size=12),
     cut=st.booleans(),
 )
-# A damaged page header once gave a column of three rows out of eleven.
+# Regression: a damaged page header gave a column of three rows instead of eleven.
 @example(name=DATA_V3, place=0.010962515891996372, junk=b"\x01", cut=False)
 def test_damaged_bytes_never_give_a_traceback(
     folders: dict[str, Path], tmp_path: Path, name: str, place: float, junk: bytes, cut: bool

@@ -1,4 +1,4 @@
-"""LeRobotDataset v3.0 folders: what is in them, and that they are written all or not at all."""
+"""Written LeRobotDataset v3.0 folders: content, and atomicity."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def episode(length: int, seed: int = 0) -> dict[str, np.ndarray]:
     return {name: rng.normal(size=(length, f["shape"][0])).astype(np.float32) for name, f in FEATURES.items()}
 
 
-def picture(number: int, frame: int) -> np.ndarray:
-    """A smooth picture that depends on both numbers, as a codec of half the colour resolution can hold."""
+def image(number: int, frame: int) -> np.ndarray:
+    """A smooth image that depends on both numbers, preserved by a codec with subsampled colours."""
     y, x = np.mgrid[0:SIDE, 0:SIDE]
     return np.stack([4 * x + 2 * frame, 4 * y + 40 * number, 0 * x + 60], axis=-1).clip(0, 255).astype(np.uint8)
 
 
-def pictures(number: int, length: int) -> Iterator[np.ndarray]:
-    return (picture(number, frame) for frame in range(length))
+def images(number: int, length: int) -> Iterator[np.ndarray]:
+    return (image(number, frame) for frame in range(length))
 
 
 def grain(number: int, frame: int) -> np.ndarray:
-    """Grey noise: large in the file, and with no colour to lose."""
+    """Grey noise: large in the file, and not affected by colour subsampling."""
     grey = np.random.default_rng([number, frame]).integers(0, 256, (SIDE, SIDE, 1), dtype=np.uint8)
     return grey.repeat(3, axis=2)
 
@@ -58,7 +58,7 @@ def decode(path: Path) -> tuple[list[float], list[np.ndarray]]:
     return [frame.time for frame in frames], [frame.to_ndarray(format="rgb24") for frame in frames]
 
 
-def test_a_table_comes_back_equal_to_the_bit(tmp_path: Path) -> None:
+def test_a_table_is_read_back_bit_identical(tmp_path: Path) -> None:
     table = coded_table([7, 1, 12, 5])
     assert write_table(table, tmp_path / "out") == tmp_path / "out"
     assert_same_table(read_dataset(tmp_path / "out"), table)
@@ -74,7 +74,7 @@ def test_the_same_episodes_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         with DatasetWriter(tmp_path / name, fps=25, features={**FEATURES, **VIDEO}) as writer:
             for number in range(3):
-                writer.add_episode(episode(9, number), f"task {number % 2}", {CAMERA: pictures(number, 9)})
+                writer.add_episode(episode(9, number), f"task {number % 2}", {CAMERA: images(number, 9)})
     first, second = snapshot(tmp_path / "a"), snapshot(tmp_path / "b")
     assert first == second and len([c for c in first.values() if c is not None]) == 6
 
@@ -83,7 +83,7 @@ def test_metadata_of_v30(tmp_path: Path) -> None:
     lengths = [9, 4, 6]
     with DatasetWriter(tmp_path / "out", fps=80, features={**FEATURES, **VIDEO}, robot_type="sawyer") as writer:
         for number, (length, task) in enumerate(zip(lengths, ["open", "close", "open"], strict=True)):
-            writer.add_episode(episode(length, number), task, {CAMERA: pictures(0, length)})
+            writer.add_episode(episode(length, number), task, {CAMERA: images(0, length)})
     info = json.loads((tmp_path / "out/meta/info.json").read_text())
     assert info["codebase_version"] == "v3.0"
     assert (info["total_episodes"], info["total_frames"], info["total_tasks"]) == (3, 19, 2)
@@ -122,13 +122,13 @@ def test_statistics_are_those_of_all_frames(tmp_path: Path) -> None:
     with DatasetWriter(tmp_path / "out", fps=10, features={**FEATURES, **VIDEO}) as writer:
         for number, columns in enumerate(episodes):
             length = len(columns["action"])
-            writer.add_episode(columns, "go", {CAMERA: pictures(number, length)})
+            writer.add_episode(columns, "go", {CAMERA: images(number, length)})
     stats = json.loads((tmp_path / "out/meta/stats.json").read_text())
     for name in FEATURES:
         everything = np.concatenate([columns[name] for columns in episodes])
         for key, value in feature_statistics(everything).items():
             np.testing.assert_allclose(stats[name][key], value, rtol=1e-12)
-    pixels = np.concatenate([np.stack(list(pictures(i, n))) for i, n in enumerate((9, 4, 6))]) / 255
+    pixels = np.concatenate([np.stack(list(images(i, n))) for i, n in enumerate((9, 4, 6))]) / 255
     assert np.shape(stats[CAMERA]["std"]) == (3, 1, 1)
     for key, reduce in (("mean", np.mean), ("std", np.std), ("max", np.max)):
         np.testing.assert_allclose(np.ravel(stats[CAMERA][key]), reduce(pixels, axis=(0, 1, 2)), atol=1e-9)
@@ -170,7 +170,7 @@ def test_large_datasets_go_into_several_files(tmp_path: Path) -> None:
         np.testing.assert_array_equal(table.columns[name], np.concatenate([columns[name] for columns in episodes]))
     stats = json.loads((tmp_path / "out/meta/stats.json").read_text())
     assert stats["action"]["count"] == [320]
-    # Every episode's span lies in its own file, and the file's frames there are the episode's.
+    # The frames at every episode's span in its file are those of the episode.
     for number, row in enumerate(rows):
         file = row[f"videos/{CAMERA}/file_index"]
         times, frames = decode(tmp_path / f"out/videos/{CAMERA}/chunk-000/file-{file:03d}.mp4")
@@ -180,23 +180,23 @@ def test_large_datasets_go_into_several_files(tmp_path: Path) -> None:
         assert np.abs(frames[begin + 39].astype(int) - grain(number, 39)).mean() < 12
 
 
-def test_video_frames_come_back_close(tmp_path: Path) -> None:
+def test_video_frames_are_read_back_approximately(tmp_path: Path) -> None:
     with DatasetWriter(tmp_path / "out", fps=80, features={**FEATURES, **VIDEO}) as writer:
         for number in range(2):
-            writer.add_episode(episode(15), "go", {CAMERA: pictures(number, 15)})
+            writer.add_episode(episode(15), "go", {CAMERA: images(number, 15)})
     times, frames = decode(tmp_path / f"out/videos/{CAMERA}/chunk-000/file-000.mp4")
     np.testing.assert_allclose(times, np.arange(30) / 80, atol=1e-6)
     for position, frame in enumerate(frames):
         number, index = divmod(position, 15)
-        error = np.abs(frame.astype(int) - picture(number, index))
+        error = np.abs(frame.astype(int) - image(number, index))
         assert error.mean() < 6
-        assert error.mean() < np.abs(frame.astype(int) - picture(1 - number, index)).mean()
+        assert error.mean() < np.abs(frame.astype(int) - image(1 - number, index)).mean()
     with av.open(str(tmp_path / f"out/videos/{CAMERA}/chunk-000/file-000.mp4")) as container:
         keys = [packet.is_keyframe for packet in container.demux(video=0) if packet.size]
     assert all(a or b for a, b in itertools.pairwise(keys))
 
 
-def test_frames_are_encoded_as_they_come(tmp_path: Path) -> None:
+def test_frames_are_encoded_immediately(tmp_path: Path) -> None:
     alive = most = 0
 
     def gone() -> None:
@@ -206,7 +206,7 @@ def test_frames_are_encoded_as_they_come(tmp_path: Path) -> None:
     def stream(length: int) -> Iterator[np.ndarray]:
         nonlocal alive, most
         for index in range(length):
-            frame = picture(0, index)
+            frame = image(0, index)
             weakref.finalize(frame, gone)
             alive += 1
             most = max(most, alive)
@@ -342,16 +342,16 @@ def test_a_dataset_needs_an_episode(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, error: type[BaseException]) -> None:
     def interrupted() -> Iterator[np.ndarray]:
-        yield picture(0, 0)
+        yield image(0, 0)
         raise error
 
     writer = DatasetWriter(tmp_path / "deep/er/out", fps=10, features={**FEATURES, **VIDEO})
     with pytest.raises(error), writer:
-        writer.add_episode(episode(5), "go", {CAMERA: pictures(0, 5)})
+        writer.add_episode(episode(5), "go", {CAMERA: images(0, 5)})
         writer.add_episode(episode(5), "go", {CAMERA: interrupted()})
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(RuntimeError, match="the writer is closed"):
-        writer.add_episode(episode(5), "go", {CAMERA: pictures(0, 5)})
+        writer.add_episode(episode(5), "go", {CAMERA: images(0, 5)})
 
 
 @pytest.mark.parametrize("when", ["add_episode", "finish"])
@@ -373,8 +373,8 @@ def test_no_space_left_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("with_video", [False, True])
-def test_a_real_refusal_of_the_file_system_is_one_line(tmp_path: Path, with_video: bool) -> None:
-    """The operating system is told to refuse files above a size: as a full disk, it fails in the middle."""
+def test_a_real_error_of_the_file_system_is_one_line(tmp_path: Path, with_video: bool) -> None:
+    """The operating system limits the file size, so writing fails halfway, as with a full disk."""
     features = {**FEATURES, **VIDEO} if with_video else FEATURES
     noise = np.random.default_rng(0).integers(0, 256, (300, SIDE, SIDE, 3), dtype=np.uint8)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)

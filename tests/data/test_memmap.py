@@ -1,4 +1,4 @@
-"""What does not fit into memory: features in a file, and scores that go by in parts."""
+"""Datasets larger than memory: memory-mapped features, and score files written in parts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from hf_ptr.scoring.transitions import Features
 
 
 def resident(array: np.ndarray) -> int:
-    """The pages of the process that an array lies in, by what the system says of its memory."""
+    """Resident bytes of an array, from the process's memory map."""
     address = array.__array_interface__["data"][0]
     found, inside = 0, False
     for line in Path("/proc/self/smaps").read_text().splitlines():
@@ -43,7 +43,7 @@ def resident(array: np.ndarray) -> int:
     return found
 
 
-def test_an_array_in_a_file_is_an_array_that_can_be_forgotten(tmp_path: Path) -> None:
+def test_the_pages_of_a_memory_mapped_array_can_be_released(tmp_path: Path) -> None:
     gc.collect()
     open_before = len(os.listdir("/proc/self/fd"))
     array = memory_mapped_array((100_000, 4), np.float32, tmp_path)
@@ -56,7 +56,7 @@ def test_an_array_in_a_file_is_an_array_that_can_be_forgotten(tmp_path: Path) ->
     assert memory_mapped_array((0, 4), np.float32, tmp_path).shape == (0, 4)
     blocks = np.concatenate([block.copy() for block in row_blocks(array)])
     assert np.array_equal(blocks, array)
-    # A tensor shares it, and what is gone is gone.
+    # A tensor shares the array; after both are deleted, the file is closed.
     tensor = torch.from_numpy(array)
     del array, blocks
     assert tensor[7, 3] == 31
@@ -75,22 +75,22 @@ def test_features_in_a_file_do_not_stay_in_memory(tmp_path: Path) -> None:
         assert resident(array) == 0
 
 
-def test_a_dataset_read_aside_is_the_same_dataset(tmp_path: Path) -> None:
+def test_a_memory_mapped_dataset_is_the_same_dataset(tmp_path: Path) -> None:
     folder = write_table(drifting_table([40, 9, 25]), tmp_path / "data")
-    held, lying = read_dataset(folder), read_dataset(folder, spill_dir=tmp_path)
-    assert data_digest(held) == data_digest(lying)
-    for name, column in held.columns.items():
-        assert np.array_equal(column, lying.columns[name])
-        for key, of_held in normalization(held, [name]).items():
-            assert np.array_equal(of_held, normalization(lying, [name])[key])
-    rows = list(range(held.num_frames))
-    pair = [ChunkDataset(table, chunk_size=6, target_offset=4).batch(rows) for table in (held, lying)]
+    in_memory, mapped = read_dataset(folder), read_dataset(folder, spill_dir=tmp_path)
+    assert data_digest(in_memory) == data_digest(mapped)
+    for name, column in in_memory.columns.items():
+        assert np.array_equal(column, mapped.columns[name])
+        for key, expected in normalization(in_memory, [name]).items():
+            assert np.array_equal(expected, normalization(mapped, [name])[key])
+    rows = list(range(in_memory.num_frames))
+    pair = [ChunkDataset(table, chunk_size=6, target_offset=4).batch(rows) for table in (in_memory, mapped)]
     for name, values in pair[0].items():
         assert torch.equal(values, pair[1][name]), name
 
 
-def test_no_room_is_found_out_before_anything_is_put_there(tmp_path: Path) -> None:
-    """The real limit of the process on the size of a file; a full disk says the same with another number."""
+def test_a_full_disk_is_detected_at_allocation(tmp_path: Path) -> None:
+    """A limit of the process on file sizes; a full disk gives the same error with another number."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
@@ -106,7 +106,7 @@ def test_no_room_is_found_out_before_anything_is_put_there(tmp_path: Path) -> No
 
 @pytest.fixture(scope="module")
 def fitted() -> tuple[EpisodeTable, FittedScores]:
-    # The second and the last have no sample.
+    # The second and the last episode have no sample.
     table = drifting_table([40, 5, 30, 33, 41, 28, 35, 6])
     chunks = ChunkDataset(table, chunk_size=8, target_offset=8)
     return table, fit_scores(chunks, steps=2, progress=False)
@@ -120,7 +120,7 @@ def test_parts_are_the_whole(
     monkeypatch.setattr(fitting, "BLOCK_ROWS", 50)
     parts = list(scores.blocks())
     assert len(parts) > 3
-    # Whole episodes each.
+    # Each part has whole episodes.
     assert sum(part.episode_index.nunique() for part in parts) == table.num_episodes
     pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), whole, check_exact=True)
     one = write_scores(whole, tmp_path / "one.parquet", seed=3)

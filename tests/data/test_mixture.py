@@ -1,4 +1,4 @@
-"""Several robots in one dataset of chunks: each in its slots, as often as its weight says, from its own files."""
+"""Mixtures of several robots: slots, shares, units, frame rates and ids."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SAWYER_SLOTS = [*SLOTS["right_eef_position"], *SLOTS["right_gripper"]]
 
 
 def table_of(lengths: list[int], width: int, source: str, tasks: int = 2, fps: float = 20.0) -> EpisodeTable:
-    """State and action of a width, every value once; the first dimension names episode and frame."""
+    """Random state and action of a given width; the first dimension encodes episode and frame."""
     base = coded_table(lengths, tasks=tasks, source=source)
     random = np.random.default_rng(width)
     columns = {
@@ -89,7 +89,7 @@ def test_every_chunk_is_the_sources_own_in_its_slots() -> None:
     assert mixed.tasks == ("do task 0", "do task 1", "do task 2")
 
 
-def test_delta_is_the_sources_own_and_invalid_after_the_end() -> None:
+def test_the_target_offset_is_the_sources_own_and_has_no_target_after_the_end() -> None:
     mixed = mixture()
     batch = mixed.batch(range(len(mixed)))
     assert batch["target_offset"].tolist() == [3] * 29 + [2] * 25
@@ -128,7 +128,7 @@ def test_an_epoch_holds_the_sources_by_their_weights(weights: tuple[float, float
     assert len(rows) == len(mixed) and len(list(batches)) == len(batches)
     drawn = [sum(row < 29 for row in rows), sum(row >= 29 for row in rows)]
     assert drawn == counts
-    # No chunk comes a third time before every other came once.
+    # No chunk occurs three times before all others occur once.
     for part, low in ((0, 0), (1, 29)):
         times = np.bincount([row - low for row in rows if (row >= 29) == part], minlength=len(mixed.parts[part]))
         if counts[part] >= len(mixed.parts[part]):
@@ -136,7 +136,7 @@ def test_an_epoch_holds_the_sources_by_their_weights(weights: tuple[float, float
         assert times.max() <= -(-counts[part] // len(mixed.parts[part]))
 
 
-def test_the_order_is_that_of_seed_and_epoch_and_can_be_taken_up_anywhere() -> None:
+def test_the_order_depends_on_seed_and_epoch_and_can_be_resumed_anywhere() -> None:
     mixed = mixture((2, 1))
 
     def order(seed: int, epoch: int) -> list[list[int]]:
@@ -150,12 +150,12 @@ def test_the_order_is_that_of_seed_and_epoch_and_can_be_taken_up_anywhere() -> N
     walked = [list(rank) for rank in ranks]
     assert len(walked[0]) == len(walked[1]) == len(ranks[0])
     rows = [row for rank in walked for batch in rank for row in batch]
-    # An epoch of the whole, shared out: each rank has others.
+    # One epoch divided among ranks without overlap.
     everything = [row for batch in SegmentBatches(mixed, 10, seed=1) for row in batch]
     assert sorted(rows) == sorted(everything[: len(rows)])
 
 
-def test_a_segment_goes_on_from_batch_to_batch() -> None:
+def test_a_segment_continues_from_batch_to_batch() -> None:
     mixed = mixture()
     followed = 0
     before: dict[int, int] = {}
@@ -168,7 +168,7 @@ def test_a_segment_goes_on_from_batch_to_batch() -> None:
                 followed += 1
             before[line] = index
     second = int((mixed.batch(range(54))["previous_index"] >= 0).sum())
-    # Those that the fold or the weights cut begin anew.
+    # Segments cut by the fold or by the weights start anew.
     assert followed >= second * 0.7
 
 
@@ -248,7 +248,7 @@ def test_vectors_that_all_robots_observe_are_given_as_they_are() -> None:
 # --- names and frame rates ---
 
 
-def test_features_have_the_names_of_the_mixture_and_pictures_come_from_their_own_files(tmp_path: Path) -> None:
+def test_features_have_the_names_of_the_mixture_and_images_come_from_their_own_files(tmp_path: Path) -> None:
     lengths = [9, 12]
     sources = []
     for camera, state in (
@@ -294,7 +294,7 @@ def test_a_faster_rate_shows_frames_again_under_ids_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("fps", [5.0, 10.0, 30.0, 80.0])
-def test_displacements_lead_as_far_at_any_rate(fps: float) -> None:
+def test_displacements_are_preserved_at_any_rate(fps: float) -> None:
     table = table_of([40, 20], 4, "sawyer", fps=20.0)
     table.columns["action"][:] = 0.5
     other = resampled(table, fps, actions="displacements")
@@ -346,15 +346,15 @@ def test_wrong_mixtures_are_one_line() -> None:
         resampled(one.table, 0)
 
 
-# --- a frame that is shown twice ---
+# --- repeated frames ---
 
 
-def test_a_frame_that_comes_twice_is_no_negative_of_itself() -> None:
+def test_a_repeated_frame_is_not_a_negative_of_itself() -> None:
     fast = resampled(table_of([6, 4], 4, "sawyer", fps=20.0), 50.0)
     chunks = ChunkDataset(fast, chunk_size=2, chunk_stride=2, target_offset=1)
     batch = chunks.batch(range(len(chunks)))
     valid = batch["has_target"]
-    # The first dimension names the recorded frame.
+    # The first dimension encodes the recorded frame.
     shown = batch["next_observation"][:, 0]
     assert torch.equal(
         (batch["target_index"][:, None] == batch["target_index"])[valid][:, valid],
@@ -384,7 +384,7 @@ def test_a_pause_is_frames_of_its_own_at_any_rate() -> None:
 
 
 @pytest.mark.parametrize("fps", [7.0, 10.0, 20.0, 50.0])
-def test_pictures_are_those_of_the_resampled_frames(tmp_path: Path, fps: float) -> None:
+def test_images_are_those_of_the_resampled_frames(tmp_path: Path, fps: float) -> None:
     folder = write_v21(with_camera(table_of([9, 14], 4, "sawyer"), CAMERA), tmp_path / "v21")
     table = resampled(read_dataset(folder), fps)
     chunks = ChunkDataset(table, chunk_size=1, target_offset=1, observation_features=[CAMERA], image_size=16)
@@ -400,7 +400,7 @@ def test_pictures_are_those_of_the_resampled_frames(tmp_path: Path, fps: float) 
 
 
 @pytest.mark.parametrize("settings", [{"fps": 0}, {"fps": -5.0}, {"target_offset": 0}, {"min_std": -1.0}])
-def test_a_number_of_a_source_that_makes_no_sense_is_refused(settings: dict[str, Any]) -> None:
+def test_an_invalid_number_of_a_source_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"fps is|target_offset is 0|min_std is -1"):
         MixtureDataset([source_of(table_of([9], 4, "s"), SAWYER, **{"statistics": "own", **settings})], chunk_size=2)
 
@@ -408,7 +408,7 @@ def test_a_number_of_a_source_that_makes_no_sense_is_refused(settings: dict[str,
 # --- faults, held-out episodes and score files of a source ---
 
 
-def test_faults_are_put_into_the_source_that_asks_for_them() -> None:
+def test_faults_are_planted_in_the_source_that_sets_them() -> None:
     table = table_of([20] * 10, 4, "sawyer")
     clean, faulty = (
         source_of(table, SAWYER, corruption=name, corruption_seed=3, statistics="own") for name in ("clean", "foreign")
@@ -439,10 +439,10 @@ def test_held_out_episodes_are_as_recorded_and_in_the_units_of_the_others() -> N
     )
 
 
-def test_a_weight_goes_with_its_frame_at_any_rate(tmp_path: Path) -> None:
+def test_a_weight_stays_with_its_frame_at_any_rate(tmp_path: Path) -> None:
     table = table_of([6, 5], 4, "sawyer", fps=20.0)
     weight = np.linspace(0.5, 3.0, 11)
-    # In another order than the frames, as a file may be.
+    # The order of a score file may differ from that of the frames.
     shuffled = np.random.default_rng(0).permutation(11)
     write_scores(pd.DataFrame({"index": shuffled, "weight": weight[shuffled]}), tmp_path / "scores.parquet")
     spec = {"dataset": "x", "embodiment": SAWYER, "statistics": "joint"}
@@ -464,7 +464,7 @@ def test_a_weight_goes_with_its_frame_at_any_rate(tmp_path: Path) -> None:
     assert "weight" not in mixture().batch([0])
 
 
-def test_a_robot_is_known_again_from_the_folder_of_a_run(tmp_path: Path) -> None:
+def test_a_robot_is_restored_from_the_folder_of_a_run(tmp_path: Path) -> None:
     sources = [source_of(table_of([9, 7], 4, "s"), SAWYER, statistics="own", fps=10.0, actions="displacements"),
                source_of(table_of([9], 13, "fr3"), FR3)]  # fmt: skip
     write_json([source.to_dict() for source in sources], tmp_path / "mixture.json")
@@ -493,7 +493,7 @@ def test_a_robot_is_known_again_from_the_folder_of_a_run(tmp_path: Path) -> None
             robot_of(tmp_path, "s")
 
 
-def test_units_that_a_policy_knows_are_kept_for_the_very_robot_only(tmp_path: Path) -> None:
+def test_units_known_to_a_policy_are_kept_for_the_same_robot_only(tmp_path: Path) -> None:
     known = source_of(table_of([9], 13, "arm"), FR3, statistics="own").robot
     table = table_of([14], 13, "arm")
     table.columns["action"] += 5.0

@@ -1,4 +1,4 @@
-"""What is written is read back equal by LeRobot itself, in an environment of its own (`make test-lerobot`)."""
+"""LeRobot reads written datasets with equal values, in its own environment (`make test-lerobot`)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CAMERAS = ("observation.images.front", "observation.images.wrist")
 
 
 def recorded(folder: Path) -> Path:
-    """Two cameras, files so small that episodes are spread over several."""
+    """Two cameras, with episodes spread over several small files."""
     sizes = {CAMERAS[0]: (48, 64), CAMERAS[1]: (32, 32)}
     videos = {
         name: {"dtype": "video", "shape": [*size, 3], "names": ["height", "width", "channels"]}
@@ -45,8 +45,8 @@ def recorded(folder: Path) -> Path:
     ) as writer:  # fmt: skip
         for episode, length in enumerate((9, 4, 14)):
             columns = {n: random.normal(size=(length, features[n]["shape"][0])) for n in list(features)[:3]}
-            pictures = {n: [coded_image(episode, f, size) for f in range(length)] for n, size in sizes.items()}
-            writer.add_episode(columns, f"task {episode % 2}", pictures)
+            images = {n: [coded_image(episode, f, size) for f in range(length)] for n, size in sizes.items()}
+            writer.add_episode(columns, f"task {episode % 2}", images)
     return folder / "out"
 
 
@@ -63,15 +63,15 @@ def real_robot(folder: Path) -> Path:
     return convert_lerobot(REAL_V21, folder / "v30")
 
 
-def pictures(folder: Path) -> Path:
+def stored_images(folder: Path) -> Path:
     return images_v30(folder / "v30")
 
 
-def converted_pictures(folder: Path) -> Path:
+def converted_stored_images(folder: Path) -> Path:
     return convert_lerobot(images_v21(folder / "v21", in_files=True), folder / "v30")
 
 
-SOURCES: list[Callable[[Path], Path]] = [recorded, converted, robomimic, pictures, converted_pictures]
+SOURCES: list[Callable[[Path], Path]] = [recorded, converted, robomimic, stored_images, converted_stored_images]
 if (REAL_V21 / "meta/info.json").is_file():
     SOURCES.append(real_robot)
 
@@ -89,7 +89,7 @@ def lerobot(script: Path, *arguments: object) -> None:
 def test_lerobot_reads_it_back_equal(make: Callable[[Path], Path], tmp_path: Path) -> None:
     root = make(tmp_path)
     table = read_dataset(root)
-    # All frames, and of a long recording those on both sides of every boundary.
+    # All frames, or those at episode boundaries of a long recording.
     ends = {row for start in table.starts.tolist() for row in (start - 1, start, start + 1) if row >= 0}
     rows = sorted({*ends, table.num_frames - 1}) if table.num_frames > 100 else list(range(table.num_frames))
     lerobot(READER, root, tmp_path / "seen.npz", "pyav", *rows)
@@ -106,7 +106,7 @@ def test_lerobot_reads_it_back_equal(make: Callable[[Path], Path], tmp_path: Pat
     for camera in table.videos:
         ours = FrameReader(camera, table.videos[camera], table.fps).read(episode, table.frame_index[rows])
         theirs = np.round(seen[camera].transpose(0, 2, 3, 1) * 255)
-        # The same frame of the same file, by two decoders' conversions of its colours.
+        # The same frame, with the colour conversions of two decoders.
         assert np.abs(theirs - ours).max() <= 3
         assert f"stats/{camera}/mean" in seen
 
@@ -146,7 +146,7 @@ def test_the_reports_command_leaves_the_flagged_episodes_out(make: Callable[[Pat
     assert done.returncode == 0, done.stderr[-3000:]
     kept = read_dataset(Path(f"{root}_kept"))
     expected = table.select([0, 2])
-    # LeRobot numbers what is left anew.
+    # LeRobot renumbers the remaining episodes.
     assert kept.episode_index.tolist() == [0, 1] and kept.lengths.tolist() == expected.lengths.tolist()
     assert [kept.tasks[i] for i in kept.task_index] == [table.tasks[i] for i in expected.task_index]
     for name, column in expected.columns.items():
@@ -154,6 +154,6 @@ def test_the_reports_command_leaves_the_flagged_episodes_out(make: Callable[[Pat
     for camera in table.videos:
         ours = FrameReader(camera, table.videos[camera], table.fps).read([2, 2], [0, 3])
         theirs = FrameReader(camera, kept.videos[camera], kept.fps).read([1, 1], [0, 3])
-        # LeRobot may encode what is left once more.
+        # LeRobot may re-encode the remaining videos.
         assert np.abs(ours.astype(int) - theirs.astype(int)).mean() < 12
     assert read_dataset(root).num_episodes == 3

@@ -1,4 +1,4 @@
-"""Chunks and segments: no frame of one episode in another's chunk or target, and nothing lost at any boundary."""
+"""Chunks, targets and segments stay within their episodes, and cover every frame."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hf_ptr.errors import InputError
 
 @st.composite
 def cuts(draw: st.DrawFn) -> tuple[list[int], dict[str, Any]]:
-    """Episode lengths and the four sizes, chunks no longer than the longest episode."""
+    """Episode lengths and the four sizes, with chunks no longer than the longest episode."""
     lengths = draw(st.lists(st.integers(1, 30), min_size=1, max_size=5))
     sizes = {
         "chunk_size": draw(st.integers(1, max(lengths))),
@@ -33,7 +33,7 @@ def cuts(draw: st.DrawFn) -> tuple[list[int], dict[str, Any]]:
 
 
 def expected_segments(lengths: list[int], sizes: dict[str, Any]) -> set[tuple[tuple[int, int], ...]]:
-    """The definition, in plain loops: the (episode, frame) at which every chunk of every segment starts."""
+    """The definition in plain loops: (episode, frame) of the start of every chunk, by segment."""
     segments = set()
     for episode, length in enumerate(lengths):
         for phase in range(sizes["chunk_stride"]):
@@ -44,7 +44,7 @@ def expected_segments(lengths: list[int], sizes: dict[str, Any]) -> set[tuple[tu
 
 
 def starts_of(batch: dict[str, Any]) -> list[tuple[int, int]]:
-    """(episode, frame) at which every chunk of a batch starts, as its observations say."""
+    """(episode, frame) of the start of every chunk of a batch, decoded from its observations."""
     return [(int(observation[0]) - 1, int(observation[1])) for observation in batch["observation"]]
 
 
@@ -110,7 +110,7 @@ def test_chunks_and_targets_stay_in_their_episode(cut: tuple[list[int], dict[str
     shuffle=st.booleans(),
     epoch=st.integers(0, 3),
 )
-def test_every_row_goes_on_where_the_batch_before_left_it(
+def test_every_row_continues_its_segment_from_the_previous_batch(
     cut: tuple[list[int], dict[str, Any]], batch_size: int, ranks: int, shuffle: bool, epoch: int
 ) -> None:
     lengths, sizes = cut
@@ -123,7 +123,7 @@ def test_every_row_goes_on_where_the_batch_before_left_it(
         walk.set_epoch(epoch)
         batches = list(walk)
         assert len(batches) == len(walk)
-        # All ranks make the same number of batches, all full but the last of a single rank.
+        # All ranks have the same number of batches, all full except the last one of a single rank.
         full = [len(rows) == batch_size for rows in batches]
         assert all(full[: -1 if ranks == 1 else None])
         assert len(batches) == sum(lengths) // (batch_size * ranks) + (ranks == 1 and sum(lengths) % batch_size > 0)
@@ -133,7 +133,7 @@ def test_every_row_goes_on_where_the_batch_before_left_it(
                 assert previous[continued] == -1 or continued == row + sizes["chunk_stride"]
         cuts_by_folding += sum(previous[row] >= 0 for row in (batches[0] if batches else []))
         seen += [row for rows in batches for row in rows]
-    # No chunk comes twice in an epoch; none is missing, but for the rest that several ranks cannot share evenly.
+    # Every chunk occurs once per epoch, except for a remainder that several ranks cannot share evenly.
     assert len(seen) == len(set(seen))
     missing = sum(lengths) - len(seen)
     assert missing == 0 if ranks == 1 else missing < batch_size * ranks
@@ -141,13 +141,13 @@ def test_every_row_goes_on_where_the_batch_before_left_it(
 
 
 @pytest.mark.parametrize("length", [1, 5, 12, 13, 23, 24])
-def test_ranks_walk_all_of_an_evaluation(length: int) -> None:
+def test_ranks_cover_all_chunks_of_an_evaluation(length: int) -> None:
     dataset = ChunkDataset(coded_table([length]), chunk_size=1, segment_chunks=2, chunk_stride=1, target_offset=1)
     ranks = [list(SegmentBatches(dataset, 4, shuffle=False, rank=rank, ranks=3, whole=True)) for rank in range(3)]
     walk = SegmentBatches(dataset, 4, shuffle=False, ranks=3, whole=True)
     assert {len(batches) for batches in ranks} == {len(walk)}
     gathered = [row for batches in zip(*ranks, strict=True) for batch in batches for row in batch]
-    # As accelerate cuts what it gathers: the filling comes last, and each chunk is there once.
+    # accelerate truncates gathered results: padding comes last, and each chunk occurs once.
     assert len(gathered) == len(walk) * walk.batch_size * walk.num_processes
     assert sorted(gathered[:length]) == list(range(length))
 

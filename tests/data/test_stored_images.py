@@ -1,4 +1,4 @@
-"""Pictures that lie in the table files: written, read, validated and converted as videos are, but to the bit."""
+"""Images stored in tables: writing, reading, validation and conversion, bit-identical."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data_helpers import coded_table, snapshot
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from spoiling import edit_rows, set_row
-from stored_image_helpers import CAMERA, LENGTHS, images_v21, images_v30, picture
+from stored_image_helpers import CAMERA, LENGTHS, image, images_v21, images_v30
 from typer.testing import CliRunner
 
 from hf_ptr.cli import app
@@ -38,7 +38,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("name", ["v3.0", "v2.1", "files", "v2.1 converted", "files converted"])
-def test_pictures_are_equal_to_the_bit(folders: dict[str, Path], name: str) -> None:
+def test_images_are_bit_identical(folders: dict[str, Path], name: str) -> None:
     root = folders[name]
     assert validate_dataset(root, every_frame=True).problems == []
     table = read_dataset(root)
@@ -47,7 +47,7 @@ def test_pictures_are_equal_to_the_bit(folders: dict[str, Path], name: str) -> N
     order = [places[i] for i in np.random.default_rng(0).permutation(len(places))]
     reader = FrameReader(CAMERA, table.videos[CAMERA], table.fps, cache_bytes=5 * 18 * 22 * 3)
     seen = reader.read(*zip(*order, strict=True))
-    np.testing.assert_array_equal(seen, np.stack([picture(*place) for place in order]))
+    np.testing.assert_array_equal(seen, np.stack([image(*place) for place in order]))
     assert reader.decoded == len(places)
     for name_of_feature, column in coded_table(LENGTHS).columns.items():
         np.testing.assert_array_equal(table.columns[name_of_feature], column)
@@ -65,12 +65,12 @@ def test_all_ways_give_the_same_batches(folders: dict[str, Path]) -> None:
     for other in batches[1:]:
         for key, value in batches[0].items():
             assert value.equal(other[key]), key
-    area = picture(2, 0).reshape(9, 2, 11, 2, 3).mean(axis=(1, 3))
+    area = image(2, 0).reshape(9, 2, 11, 2, 3).mean(axis=(1, 3))
     assert np.abs(batches[0]["observation"][0, 0].numpy() - area).max() <= 1
 
 
-def test_statistics_of_pictures_are_exact(folders: dict[str, Path]) -> None:
-    pixels = np.concatenate([picture(e, f).reshape(-1, 3) for e, n in enumerate(LENGTHS) for f in range(n)]) / 255
+def test_image_statistics_are_exact(folders: dict[str, Path]) -> None:
+    pixels = np.concatenate([image(e, f).reshape(-1, 3) for e, n in enumerate(LENGTHS) for f in range(n)]) / 255
     for name in ("v3.0", "v2.1 converted"):
         stats = json.loads((folders[name] / "meta/stats.json").read_text())[CAMERA]
         np.testing.assert_allclose(np.ravel(stats["mean"]), pixels.mean(axis=0), rtol=1e-9)
@@ -93,7 +93,7 @@ Cell = Callable[[dict[str, Any]], Any]
         (lambda cell: {"bytes": None, "path": "images/none.png"}, r"images/none\.png cannot be read"),
     ],
 )
-def test_a_wrong_picture_is_one_line(folders: dict[str, Path], tmp_path: Path, change: Cell, message: str) -> None:
+def test_a_wrong_image_is_one_line(folders: dict[str, Path], tmp_path: Path, change: Cell, message: str) -> None:
     root = Path(shutil.copytree(folders["v2.1"], tmp_path / "v21"))
     edit_rows(DATA_1, CAMERA, lambda cells: [*cells[:3], change(cells[3])])(root)
     before = snapshot(tmp_path)
@@ -108,9 +108,9 @@ def test_a_wrong_picture_is_one_line(folders: dict[str, Path], tmp_path: Path, c
     assert snapshot(tmp_path) == before
 
 
-def test_only_a_thorough_look_finds_damage_between_the_ends(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_only_every_frame_finds_damage_between_the_ends(folders: dict[str, Path], tmp_path: Path) -> None:
     root = Path(shutil.copytree(folders["v3.0"], tmp_path / "v30"))
-    edit_rows(DATA, CAMERA, set_row(9, {"bytes": b"no picture", "path": None}))(root)
+    edit_rows(DATA, CAMERA, set_row(9, {"bytes": b"no image", "path": None}))(root)
     assert validate_dataset(root).problems == []
     run = CliRunner().invoke
     assert run(app, ["validate", str(root)]).exit_code == 0
@@ -118,24 +118,24 @@ def test_only_a_thorough_look_finds_damage_between_the_ends(folders: dict[str, P
     assert thorough.exit_code == 2 and "error: episode 1, frame 2: " in thorough.stdout
 
 
-def test_a_table_without_its_pictures_is_listed(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_table_without_its_images_is_listed(folders: dict[str, Path], tmp_path: Path) -> None:
     root = Path(shutil.copytree(folders["v3.0"], tmp_path / "v30"))
     edit_rows(DATA, CAMERA, lambda _: None)(root)
     found = [str(problem) for problem in validate_dataset(root).problems]
     assert found == [f"error: episode {n}: {DATA} lacks the column '{CAMERA}'" for n in range(3)]
-    # A run on vectors does not need them.
+    # A run on vectors does not need the images.
     assert read_dataset(root).num_frames == sum(LENGTHS)
 
 
 @settings(max_examples=40, deadline=10_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), junk=st.binary(min_size=1, max_size=12), cut=st.booleans())
-def test_damaged_bytes_of_pictures_never_give_a_traceback(
+def test_damaged_image_bytes_never_give_a_traceback(
     folders: dict[str, Path], tmp_path: Path, place: float, junk: bytes, cut: bool
 ) -> None:
     root = tmp_path / "v21"
     if not root.exists():
         shutil.copytree(folders["v2.1"], root)
-    encoded = png(picture(1, 3))
+    encoded = png(image(1, 3))
     start = int(place * len(encoded))
     spoilt = encoded[:start] + junk + (b"" if cut else encoded[start + len(junk) :])
     shutil.copy(folders["v2.1"] / DATA_1, root / DATA_1)

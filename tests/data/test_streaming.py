@@ -1,4 +1,4 @@
-"""A dataset on the Hub that is trained on before all of it is here."""
+"""Streaming a dataset from the Hub: training starts before all videos are downloaded."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ CAMERA = "observation.images.top"
 
 @pytest.fixture
 def there(hub: HubServer, tmp_path: Path) -> str:
-    """Four episodes with a video each, in the revision `v1` of a repository."""
+    """Four episodes with one video each, at revision `v1` of a repository."""
     folder = write_v21(with_camera(coded_table([9, 5, 12, 6]), CAMERA), tmp_path / "v21")
-    # A name of its own, or it would be in the cache from the test before.
+    # A unique name, since the cache holds the repository of the previous test.
     repo_id = f"alice/{tmp_path.name}"
     hub.store.create("dataset", repo_id, False)
     repo = hub.store.repos["dataset", repo_id]
@@ -36,17 +36,17 @@ def there(hub: HubServer, tmp_path: Path) -> str:
         if path.is_file()
     }
     repo.tags["v1"] = hub.store.commit(repo, "main", stored, [], None, "record")
-    # The main branch goes on, and says something else.
+    # The main branch has different content.
     hub.store.commit(repo, "main", {}, ["meta"], None, "break")
     return f"{repo_id}@v1"
 
 
 def pulled(hub: HubServer) -> set[str]:
-    """The videos that were asked for."""
+    """The videos that were requested."""
     return {request.rpartition("/")[2] for request in hub.requests if request.endswith(".mp4")}
 
 
-def test_a_video_is_pulled_when_its_first_picture_is_needed(hub: HubServer, there: str, tmp_path: Path) -> None:
+def test_a_video_is_downloaded_when_its_first_frame_is_needed(hub: HubServer, there: str, tmp_path: Path) -> None:
     table = load_dataset(there, streaming=True)
     assert table.source == there.removesuffix("@v1") and table.revision is not None and pulled(hub) == set()
     here = load_dataset(str(tmp_path / "v21"))
@@ -56,11 +56,11 @@ def test_a_video_is_pulled_when_its_first_picture_is_needed(hub: HubServer, ther
     for key, value in near.batch(rows).items():
         assert value.equal(far.batch(rows)[key]), key
     assert pulled(hub) == {"episode_000000.mp4", "episode_000002.mp4"}
-    # Each of them once.
+    # Each video was requested once.
     asked = len(hub.requests)
     ChunkDataset(table, observation_features=[CAMERA], **cut).batch(rows)
     assert len(hub.requests) == asked
-    # All of them, by workers that pull for themselves, in the very order of a dataset that is here.
+    # Workers download the other videos; the order is that of a local dataset.
     batches = SegmentBatches(far, 4, seed=1)
     loader = DataLoader(far, batch_sampler=batches, num_workers=2)
     for batch, wanted in zip(loader, batches, strict=True):
@@ -68,7 +68,7 @@ def test_a_video_is_pulled_when_its_first_picture_is_needed(hub: HubServer, ther
     assert len(pulled(hub)) == 4
 
 
-def test_all_is_pulled_before_where_it_is_not_streamed(hub: HubServer, there: str) -> None:
+def test_without_streaming_all_videos_are_downloaded_first(hub: HubServer, there: str) -> None:
     load_dataset(there, cameras=[CAMERA])
     assert len(pulled(hub)) == 4
 
@@ -87,7 +87,7 @@ def test_a_recipe_trains_from_the_hub(hub: HubServer, there: str, tmp_path: Path
     assert pulled(hub) == {"episode_000001.mp4", "episode_000003.mp4"}
 
 
-def test_a_video_that_is_not_there_is_one_line(hub: HubServer, there: str) -> None:
+def test_a_missing_video_is_one_line(hub: HubServer, there: str) -> None:
     table = load_dataset(there, streaming=True)
     repo = hub.store.repos["dataset", there.removesuffix("@v1")]
     del repo.commits[repo.tags["v1"]][f"videos/chunk-000/{CAMERA}/episode_000002.mp4"]

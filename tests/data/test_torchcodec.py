@@ -1,4 +1,4 @@
-"""torchcodec, where it is installed, finds the very frames that PyAV does."""
+"""torchcodec, if installed, finds the same frames as PyAV."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ needed = pytest.mark.skipif(not _loaded(), reason="torchcodec, or FFmpeg's share
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three episodes in one file, with few key frames and frames that refer to later ones."""
+    """Three episodes in one file, with few key frames and with B-frames."""
     root = tmp_path_factory.mktemp("torchcodec")
     return convert_lerobot(write_v21(with_camera(coded_table(LENGTHS), CAMERA, (48, 64)), root / "a"), root / "b")
 
@@ -59,7 +59,7 @@ def test_both_decoders_give_the_same_frames(folder: Path, real: bool) -> None:
 
 
 @needed
-def test_what_is_not_there_is_one_line(folder: Path, tmp_path: Path) -> None:
+def test_missing_frames_are_one_line(folder: Path, tmp_path: Path) -> None:
     clips = decoded_by(read_dataset(folder), "torchcodec").videos[CAMERA]
     path = clips[0].path
     whole = path.read_bytes()
@@ -73,7 +73,7 @@ def test_what_is_not_there_is_one_line(folder: Path, tmp_path: Path) -> None:
         path.write_bytes(whole)
 
 
-def test_a_decoder_that_cannot_be_had_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_decoder_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = read_dataset(folder)
     with pytest.raises(InputError, match=r"unknown video_decoder 'torchcodek'\. Did you mean 'torchcodec'\?"):
         decoded_by(table, "torchcodek")

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a dataset is listed, with its place, and training on it is refused."""
+"""Validation lists all problems with their location, and training on unusable data is refused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NAN = float("nan")
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same episodes as v2.1 and as v3.0, with a video."""
+    """The same episodes as v2.1 and v3.0, with a video."""
     root = tmp_path_factory.mktemp("validation")
     v21 = write_v21(with_camera(coded_table(LENGTHS), CAMERA), root / "v21")
     return {"v2.1": v21, "v3.0": convert_lerobot(v21, root / "v30")}
@@ -69,8 +69,8 @@ def times(file: str, change: Callable[[np.ndarray], np.ndarray]) -> Spoil:
 
 
 def video(length: int, fps: int = 20, size: tuple[int, int] = (32, 48), episode: int = 1) -> Spoil:
-    pictures = [coded_image(episode, frame, size) for frame in range(length)]
-    return lambda root: write_video(root / VIDEO_1, pictures, fps)
+    images = [coded_image(episode, frame, size) for frame in range(length)]
+    return lambda root: write_video(root / VIDEO_1, images, fps)
 
 
 def constant(values: list[Any]) -> list[Any]:
@@ -89,11 +89,11 @@ def listed_twice(root: Path) -> None:
 
 
 def stray(root: Path) -> None:
-    """A v3.0 row of episode 2 that claims to be of episode 0."""
+    """A v3.0 row of episode 2 labelled as episode 0."""
     edit_rows(DATA, "episode_index", set_row(20, 0))(root)
 
 
-# The version, what is done to it, and the lines, each a regular expression's worth of text, in their order.
+# Version, damage, and the expected lines in order, each a regular expression.
 MALFORMED: list[tuple[str, Spoil, list[str]]] = [
     ("v2.1", remove("meta/info.json"), ["error: .*is not a LeRobotDataset: meta/info.json is missing"]),
     ("v2.1", write("meta/info.json", "{"), ["error: meta/info.json is not valid JSON"]),
@@ -169,7 +169,7 @@ MALFORMED: list[tuple[str, Spoil, list[str]]] = [
     ("v3.0", edit_rows(EPISODES, "length", lambda _: [8, 0, 11]), ["episode 1: .*has no frames", "total_frames 24"]),
     ("v3.0", stray, [
         "episode 0: .*the rows of episode 0 are not adjacent", "episode 2: .*2 are not adjacent",
-        # Of the one episode that is left.
+        # For the only remaining episode.
         "warning: feature 'observation.state' never changes in dimension 0", "warning: feature 'action' .* 0$",
     ]),
     ("v3.0", edit_rows(EPISODES, f"videos/{CAMERA}/from_timestamp", lambda _: None), [
@@ -217,7 +217,7 @@ def test_a_video_that_is_too_short_is_found_in_each_camera(tmp_path: Path, versi
     root = write_v21(table, tmp_path / "v21")
     if version == "v3.0":
         root = convert_lerobot(root, tmp_path / "v30")
-        # Of a file in which episodes follow each other, only the last one can be short.
+        # In a file with several episodes, only the last one can be too short.
         places = {name: f"videos/{name}/chunk-000/file-000.mp4" for name in (front, wrist)}
         expected = [(front, 2, LENGTHS[2] - 2), (wrist, 2, LENGTHS[2] - 1)]
     else:
@@ -237,7 +237,7 @@ def test_a_video_that_is_too_short_is_found_in_each_camera(tmp_path: Path, versi
         assert re.search(rf"{name}/.* is shorter than the table", problem.message)
 
 
-# --- what training makes of it ---
+# --- training ---
 
 
 def test_training_is_refused_with_the_episodes_to_skip(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_training_is_refused_with_the_episodes_to_skip(folders: dict[str, Path],
         read_dataset(root, skip=[7])
 
 
-def test_an_episode_is_skipped_whatever_is_wrong_with_it(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_skipped_episode_may_have_any_damage(folders: dict[str, Path], tmp_path: Path) -> None:
     spoils = {
         "v2.1": [remove(DATA_1), damage(DATA_1, 300), listed_twice, edit_rows(DATA_1, "action", lambda _: None)],
         "v3.0": [
@@ -290,7 +290,7 @@ def test_damaged_videos_do_not_stop_a_run_on_vectors(folders: dict[str, Path], t
         assert validate_dataset(root, cameras=()).usable
 
 
-def test_a_recipe_trains_on_what_is_left(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_recipe_trains_on_the_remaining_episodes(folders: dict[str, Path], tmp_path: Path) -> None:
     root = Path(shutil.copytree(folders["v2.1"], tmp_path / "spoilt"))
     remove(DATA_1)(root)
     recipe = Path(__file__).resolve().parents[2] / "recipes" / "vla" / "metaworld_state" / "sft.yaml"
@@ -343,7 +343,7 @@ FUZZED = {
     junk=st.binary(min_size=1, max_size=12),
     cut=st.booleans(),
 )
-# A text of bytes that are none.
+# Bytes that are not valid UTF-8.
 @example(which=("v3.0", "meta/tasks.parquet"), place=0.078125, junk=b"\x80", cut=False)
 def test_damaged_bytes_are_listed_and_never_a_traceback(
     folders: dict[str, Path], tmp_path: Path, which: tuple[str, str], place: float, junk: bytes, cut: bool

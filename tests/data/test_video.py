@@ -1,4 +1,4 @@
-"""Single frames out of real videos: the right one, from anywhere, whatever was read before."""
+"""Random access to frames of real videos, independent of earlier reads."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from hf_ptr.data.video.decoding import FrameReader, VideoClip
 from hf_ptr.errors import InputError
 
 REAL_CAMERA = "observation.images.cam_high"
-# The real robot's data where they lie beside the checkout, and always a folder of the same layout built here.
+# Real robot data if they are available next to the checkout, and always a synthetic folder of the same layout.
 V21_SOURCES = ["built", *(["g1_bottle"] if (REAL_V21 / "meta/info.json").is_file() else [])]
 
 
-def episode_of(pictures: np.ndarray) -> list[int]:
-    return np.round(pictures[..., 0].mean(axis=(1, 2)) / 60).astype(int).tolist()
+def episode_of(images: np.ndarray) -> list[int]:
+    return np.round(images[..., 0].mean(axis=(1, 2)) / 60).astype(int).tolist()
 
 
 def reader(dataset: Path, **settings: int) -> FrameReader:
@@ -40,25 +40,25 @@ def test_every_frame_is_found_in_any_order(dataset: Path) -> None:
     for seed in range(3):
         order = np.random.default_rng(seed).permutation(len(places))
         episodes, frames = zip(*(places[i] for i in order), strict=True)
-        pictures = reader(dataset, cache_bytes=0).read(episodes, frames)
-        assert pictures.shape == (sum(LENGTHS), 32, 48, 3) and pictures.dtype == np.uint8
-        assert frame_of(pictures) == list(frames) and episode_of(pictures) == list(episodes)
+        images = reader(dataset, cache_bytes=0).read(episodes, frames)
+        assert images.shape == (sum(LENGTHS), 32, 48, 3) and images.dtype == np.uint8
+        assert frame_of(images) == list(frames) and episode_of(images) == list(episodes)
 
 
 @settings(deadline=None, max_examples=20)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4)), min_size=1, max_size=12), st.integers(0, 20_000))
-def test_what_was_read_before_does_not_matter(dataset: Path, places: list[tuple[int, int]], cache: int) -> None:
+def test_earlier_reads_do_not_matter(dataset: Path, places: list[tuple[int, int]], cache: int) -> None:
     frames = reader(dataset, cache_bytes=cache)
     for part in (places[: len(places) // 2], places):
         if part:
-            pictures = frames.read(*zip(*part, strict=True))
-            assert list(zip(episode_of(pictures), frame_of(pictures), strict=True)) == part
+            images = frames.read(*zip(*part, strict=True))
+            assert list(zip(episode_of(images), frame_of(images), strict=True)) == part
     assert frames._cached_bytes <= max(cache, 32 * 48 * 3)
 
 
 @pytest.fixture(scope="module", params=V21_SOURCES)
 def v21(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A video an episode, with few key frames and frames that refer to later ones."""
+    """One video per episode, with few key frames and with B-frames."""
     if request.param == "g1_bottle":
         return REAL_V21
     table = with_camera(coded_table([20, 9, 9, 90, 64]), REAL_CAMERA, (48, 64))
@@ -72,8 +72,8 @@ def test_frames_are_those_of_a_whole_decode(v21: Path) -> None:
         whole = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert len(whole) == table.num_frames
     wanted = [table.num_frames - 1, 0, 17, 18, 80, 79]
-    pictures = FrameReader(REAL_CAMERA, table.videos[REAL_CAMERA], table.fps).read([3] * 6, wanted)
-    np.testing.assert_array_equal(pictures, np.stack([whole[frame] for frame in wanted]))
+    images = FrameReader(REAL_CAMERA, table.videos[REAL_CAMERA], table.fps).read([3] * 6, wanted)
+    np.testing.assert_array_equal(images, np.stack([whole[frame] for frame in wanted]))
     height, width = whole[17].shape[0] // 4, whole[17].shape[1] // 4
     small = FrameReader(REAL_CAMERA, table.videos[REAL_CAMERA], table.fps, size=(height, width)).read([3], [17])
     assert small.shape == (1, height, width, 3)
@@ -81,7 +81,7 @@ def test_frames_are_those_of_a_whole_decode(v21: Path) -> None:
     assert np.abs(small[0] - blocks).mean() < 4
 
 
-def test_a_frame_is_found_again_where_the_decoder_stands(v21: Path) -> None:
+def test_a_frame_is_found_again_at_the_decoder_position(v21: Path) -> None:
     table = read_dataset(v21, episodes=[3, 4])
     frames = FrameReader(REAL_CAMERA, table.videos[REAL_CAMERA], table.fps, size=(24, 32), cache_bytes=0)
     for frame in range(1, 60):
@@ -92,8 +92,8 @@ def test_a_frame_is_found_again_where_the_decoder_stands(v21: Path) -> None:
 
 def test_a_selection_keeps_the_videos_of_its_episodes(dataset: Path) -> None:
     table = read_dataset(dataset).select([2, 0])
-    pictures = FrameReader(CAMERA, table.videos[CAMERA], table.fps).read(table.episode_index, [11, 3])
-    assert episode_of(pictures) == [2, 0] and frame_of(pictures) == [11, 3]
+    images = FrameReader(CAMERA, table.videos[CAMERA], table.fps).read(table.episode_index, [11, 3])
+    assert episode_of(images) == [2, 0] and frame_of(images) == [11, 3]
 
 
 def _read_in_a_worker(frames: FrameReader, queue: Any) -> None:
@@ -103,7 +103,7 @@ def _read_in_a_worker(frames: FrameReader, queue: Any) -> None:
 def test_a_reader_serves_other_processes(dataset: Path) -> None:
     frames = reader(dataset)
     frames.read([0], [3])
-    # What a DataLoader does with a dataset that its spawned workers get; no file of ours is a pickle.
+    # A DataLoader pickles the dataset for spawned workers; hf-ptr itself writes no pickle.
     assert frame_of(pickle.loads(pickle.dumps(frames)).read([0], [5])) == [5]
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
@@ -118,7 +118,7 @@ def test_wrong_videos_are_one_line(dataset: Path, tmp_path: Path) -> None:
     frames = reader(dataset)
     with pytest.raises(InputError, match="episode 7 has no video of"):
         frames.read([7], [0])
-    # The file goes on with the next episode.
+    # Frames of the next episode follow in the file.
     for episode, frame in ((0, 9), (1, -1), (2, 12)):
         with pytest.raises(
             InputError, match=f"episode {episode} has {LENGTHS[episode]} frames; frame {frame} does not exist"
@@ -146,7 +146,7 @@ def test_a_video_cut_off_is_one_line(dataset: Path, tmp_path: Path) -> None:
             FrameReader(CAMERA, {0: VideoClip(path, 0.0, 8)}, 10.0).read([0] * 8, range(8))
 
 
-def test_a_path_out_of_the_dataset_is_refused(dataset: Path, tmp_path: Path) -> None:
+def test_a_path_outside_the_dataset_is_refused(dataset: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(dataset, copy)
     info = copy / "meta" / "info.json"

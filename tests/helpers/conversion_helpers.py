@@ -1,4 +1,4 @@
-"""Shared by the tests: conversion."""
+"""Datasets of other formats for the conversion tests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def demonstration(length: int, seed: int) -> dict[str, np.ndarray]:
 
 
 def write_robomimic(path: Path, lengths: dict[str, int], **attributes: Any) -> Path:
-    """As robomimic's dataset_states_to_obs writes it: attributes in JSON, filter keys under `mask`."""
+    """A file as written by robomimic's dataset_states_to_obs: attributes in JSON, filter keys under `mask`."""
     environment = {"env_name": "PickPlaceCan", "type": 1, "env_kwargs": {"control_freq": 20, "robots": ["Panda"]}}
     with h5py.File(path, "w") as file:
         data = file.create_group("data")

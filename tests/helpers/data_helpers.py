@@ -1,4 +1,4 @@
-"""Small datasets: some whose values say which episode and frame they come from, some that one can see through."""
+"""Small synthetic datasets: with values that encode episode and frame, or with simple known dynamics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hf_ptr.data.episodes import EpisodeTable
 
 STATE_WIDTH = 3
 ACTION_WIDTH = 4
-# Frames of the usual drifting episode.
+# Frames of a default drifting episode.
 LENGTH = 40
 REAL_V21 = Path(__file__).resolve().parents[3] / "shared" / "data" / "g1_bottle"
 
@@ -27,7 +27,7 @@ def vector(width: int, dtype: str = "float32") -> dict[str, Any]:
 
 
 def coded_table(lengths: Sequence[int], tasks: int = 3, source: str = "coded") -> EpisodeTable:
-    """Every value names its episode (first dimension, from 1, so that padding shows) and frame (second)."""
+    """Every vector encodes its episode (first dimension, from 1, to differ from padding) and frame (second)."""
     lengths_array = np.asarray(lengths, dtype=np.int64)
     episode = np.repeat(np.arange(len(lengths)), lengths)
     starts = np.cumsum(lengths_array) - lengths_array
@@ -90,34 +90,34 @@ def drifting_table(lengths: list[int], tasks: int = 2, wrong: tuple[int, ...] = 
 
 
 def with_camera(table: EpisodeTable, camera: str, size: tuple[int, int] = (32, 48)) -> EpisodeTable:
-    """The table with a video among its features, for `write_v21` to write."""
+    """The table with a video feature, for `write_v21`."""
     feature = {"dtype": "video", "shape": [*size, 3], "names": ["height", "width", "channels"]}
     numeric = {name: value for name, value in table.features.items() if value["dtype"] != "video"}
     return replace(table, features={**numeric, camera: feature})
 
 
 def coded_image(episode: int, frame: int, size: tuple[int, int]) -> np.ndarray:
-    """Brightness says which frame it is (up to 15), and red which episode, coarsely enough for any codec."""
+    """An image that encodes the frame (brightness, up to 15) and the episode (red), robust to any codec."""
     shade = np.full((*size, 3), 20 + 15 * (frame % 16), dtype=np.uint8)
     shade[:, :, 0] = 60 * episode
     return shade
 
 
-def write_video(path: Path, pictures: Sequence[np.ndarray], fps: int, key_frames: int = 6) -> None:
-    """An mp4 with a key frame only now and then and frames that refer to later ones, as recorders write it."""
+def write_video(path: Path, images: Sequence[np.ndarray], fps: int, key_frames: int = 6) -> None:
+    """An mp4 with few key frames and with B-frames, as written by recorders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         options = {"g": str(key_frames), "crf": "12", "threads": "1"}
         stream = container.add_stream("libx264", rate=fps, options=options)
-        stream.height, stream.width = pictures[0].shape[:2]
+        stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt = "yuv420p"
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
 
 
 def write_v21(table: EpisodeTable, root: Path) -> Path:
-    """A LeRobotDataset v2.1 folder, written by hand: a parquet and videos an episode, JSON lines, no statistics."""
+    """A LeRobotDataset v2.1 folder: one parquet and video file per episode, JSON Lines metadata, no statistics."""
     (root / "meta").mkdir(parents=True)
     index_features = {name: vector(1, "int64") for name in ("frame_index", "episode_index", "index", "task_index")}
     info = {
@@ -169,12 +169,12 @@ def write_lines(path: Path, records: Sequence[Any]) -> None:
 
 
 def snapshot(root: Path) -> dict[str, bytes | None]:
-    """Every path under `root` with its content, to show that nothing was written."""
+    """Every path under `root` with its content, to check that nothing was written."""
     return {str(path.relative_to(root)): path.read_bytes() if path.is_file() else None for path in root.rglob("*")}
 
 
 def assert_same_table(left: EpisodeTable, right: EpisodeTable) -> None:
-    """Equal to the bit, but for the source's name and the features' description."""
+    """Check that two tables are bit-identical, except for source name and feature descriptions."""
     assert left.columns.keys() == right.columns.keys()
     for name, column in left.columns.items():
         assert column.dtype == right.columns[name].dtype == np.float32

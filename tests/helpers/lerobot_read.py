@@ -1,4 +1,4 @@
-"""Run by LeRobot's own environment: reads a dataset and writes what it saw (tests/data/test_read_by_lerobot.py)."""
+"""Reads a dataset with LeRobot and writes its content, in LeRobot's environment (test_read_by_lerobot.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run by LeRobot's own environment: records a dataset with LeRobot, for tests/data/test_read_by_lerobot.py."""
+"""Records a dataset with LeRobot, in LeRobot's environment (test_read_by_lerobot.py)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 SIZE = (48, 64)
 
 
-def picture(episode: int, frame: int) -> np.ndarray:
-    """Smooth, so that a codec keeps it, and each unlike the others."""
+def image(episode: int, frame: int) -> np.ndarray:
+    """A smooth image, which a codec preserves, different for every frame."""
     y, x = np.mgrid[0 : SIZE[0], 0 : SIZE[1]]
     channels = [(3 * y + 20 * frame) % 256, (2 * x + 60 * episode) % 256, (x + y + 9 * frame) % 256]
     return np.stack(channels, axis=2).astype(np.uint8)
@@ -35,7 +35,7 @@ def main(root: str, videos: str, *lengths: str) -> None:
                 {
                     "observation.state": values,
                     "action": -values,
-                    "observation.images.front": picture(episode, frame),
+                    "observation.images.front": image(episode, frame),
                     "task": f"task {episode % 2}",
                 }
             )

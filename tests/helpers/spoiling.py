@@ -1,4 +1,4 @@
-"""Ways to spoil a dataset's folder, each a function of the folder."""
+"""Functions that damage a dataset's folder, each in one way."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def remove(name: str) -> Spoil:
 
 
 def link(name: str) -> Spoil:
-    """The file or folder lies beside the dataset, where a link leads to it."""
+    """Move a file or folder next to the dataset and replace it by a link."""
 
     def edit(root: Path) -> None:
         path, outside = root / name, root.parent / "outside"

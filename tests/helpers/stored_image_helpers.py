@@ -1,4 +1,4 @@
-"""Shared by the tests: stored image."""
+"""Datasets with images stored in the tables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LENGTHS = [7, 4, 9]
 IMAGE = {"dtype": "image", "shape": [*SIZE, 3], "names": ["height", "width", "channels"]}
 
 
-def picture(episode: int, frame: int) -> np.ndarray:
+def image(episode: int, frame: int) -> np.ndarray:
     return np.random.default_rng([episode, frame]).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
 
 
@@ -36,13 +36,13 @@ def images_v30(out: Path) -> Path:
         for episode, (start, length) in enumerate(zip(table.starts, table.lengths, strict=True)):
             rows = slice(start, start + length)
             tasks = [table.tasks[number] for number in table.task_index[rows]]
-            pictures = (picture(episode, frame) for frame in range(length))
-            writer.add_episode({n: c[rows] for n, c in table.columns.items()}, tasks, {CAMERA: pictures})
+            images = (image(episode, frame) for frame in range(length))
+            writer.add_episode({n: c[rows] for n, c in table.columns.items()}, tasks, {CAMERA: images})
     return out
 
 
 def images_v21(out: Path, in_files: bool = False) -> Path:
-    """As LeRobot writes it without videos: in the tables, or only the names of files in them."""
+    """A v2.1 dataset as written by LeRobot without videos: images in the tables, or in files named in them."""
     write_v21(coded_table(LENGTHS), out)
     info = json.loads((out / "meta/info.json").read_text())
     del info["features"]["observation.images.front"]
@@ -53,7 +53,7 @@ def images_v21(out: Path, in_files: bool = False) -> Path:
         cells = []
         for frame in range(length):
             name = f"images/{CAMERA}/episode_{episode:06d}/frame_{frame:06d}.png"
-            encoded: bytes | None = png(picture(episode, frame))
+            encoded: bytes | None = png(image(episode, frame))
             if in_files:
                 (out / name).parent.mkdir(parents=True, exist_ok=True)
                 (out / name).write_bytes(encoded or b"")

@@ -1,4 +1,4 @@
-"""Shared by the tests: video."""
+"""A dataset with one camera whose frames can be identified."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ CAMERA = "observation.images.top"
 LENGTHS = (9, 5, 12)
 
 
-def picture(episode: int, frame: int) -> np.ndarray:
-    """Its brightness says which frame it is, coarsely enough for any codec."""
+def image(episode: int, frame: int) -> np.ndarray:
+    """An image with a brightness that encodes the frame, robust to any codec."""
     shade = np.full((32, 48, 3), 20 + 15 * frame, dtype=np.uint8)
     shade[:, :, 0] = 60 * episode
     return shade
 
 
-def frame_of(pictures: np.ndarray) -> list[int]:
-    return np.round((pictures[..., 1].mean(axis=(1, 2)) - 20) / 15).astype(int).tolist()
+def frame_of(images: np.ndarray) -> list[int]:
+    return np.round((images[..., 1].mean(axis=(1, 2)) - 20) / 15).astype(int).tolist()
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,6 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with DatasetWriter(out, fps=10, features=features, robot_type="none", tasks=["count"]) as writer:
         for episode, length in enumerate(LENGTHS):
             column = np.arange(length, dtype=np.float32)[:, None]
-            pictures = np.stack([picture(episode, frame) for frame in range(length)])
-            writer.add_episode({"observation.state": column, "action": column}, "count", {CAMERA: pictures})
+            images = np.stack([image(episode, frame) for frame in range(length)])
+            writer.add_episode({"observation.state": column, "action": column}, "count", {CAMERA: images})
     return out

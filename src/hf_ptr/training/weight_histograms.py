@@ -1,4 +1,4 @@
-"""Histograms of the weights while a run trains: one line of JSON for each log, beside the run's other files."""
+"""Histograms of the sample weights during training: one line of JSON per logging step, in the run's folder."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ HISTOGRAMS_FILE = "weight_histograms.jsonl"
 
 def append_histogram(folder: Path, step: int, edges: Sequence[float], counts: Sequence[int]) -> None:
     """
-    Adds the weights of the batches since the log before.
+    Append the histogram of the weights since the previous logging step.
 
     Args:
-        folder: of the run.
-        step: the optimiser step of the log.
-        edges: `B + 1` ascending bounds of the bins.
-        counts: `B`, weights in each; the last bin has its upper bound.
+        folder: folder of the run.
+        step: optimiser step of the log.
+        edges: `B + 1` ascending bin edges.
+        counts: `B` counts of weights; the last bin includes its upper edge.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / HISTOGRAMS_FILE).open("a", encoding="utf-8") as file:
@@ -29,14 +29,14 @@ def append_histogram(folder: Path, step: int, edges: Sequence[float], counts: Se
 
 
 def forget_histograms_after(folder: Path, step: int) -> None:
-    """Takes out what was written after `step`: a run that goes on from a checkpoint comes there again."""
+    """Remove the histograms after `step`, which a run resumed from a checkpoint writes again."""
     if (folder / HISTOGRAMS_FILE).is_file():
         kept = [line for line in read_histograms(folder) if line["step"] <= step]
         write_text("".join(f"{json.dumps(line)}\n" for line in kept), folder / HISTOGRAMS_FILE)
 
 
 def read_histograms(folder: Path) -> list[dict[str, Any]]:
-    """`{step, edges, counts}` of each log in the order of the steps; lines that are none are passed over."""
+    """`{step, edges, counts}` of each logging step, sorted by step; invalid lines are ignored."""
     file = folder / HISTOGRAMS_FILE
     if not file.is_file():
         return []
