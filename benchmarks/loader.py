@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 import torch
 from torch.utils.data import DataLoader
 
-from benchmarks.overhead import side
+from benchmarks.measurement import summary
 from hf_ptr.data.chunks import ChunkBatch, ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.convert import convert_lerobot
@@ -342,19 +342,19 @@ def main() -> None:
             "codec": "h264, g=2",
         },
         "machine": {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "python": platform.python_version()},
-        "samples_per_second": {"hf_ptr": side(mine), "lerobot 0.6.1": side(theirs)},
+        "samples_per_second": {"hf_ptr": summary(mine), "lerobot 0.6.1": summary(theirs)},
         "decoding": {
             "frames": limits[0][2],
-            "seconds, one process": side([mine for mine, _, _ in limits]),
-            "seconds, PyAV alone": side([limit for _, limit, _ in limits]),
+            "seconds, one process": summary([mine for mine, _, _ in limits]),
+            "seconds, PyAV alone": summary([limit for _, limit, _ in limits]),
         },
         "ratios": {
-            "hf_ptr/lerobot": side([a / b for a, b in zip(mine, theirs, strict=True)]),
-            "share of the decode limit": side([limit / own for own, limit, _ in limits]),
+            "hf_ptr/lerobot": summary([a / b for a, b in zip(mine, theirs, strict=True)]),
+            "share of the decode limit": summary([limit / own for own, limit, _ in limits]),
         },
         "memory after each epoch, MB": [round(value, 1) for value in held],
         "memory growth from epoch 3 to 10": held[-1] / held[2] - 1,
-        "a table of 1,000,000 frames": {name: side(values) for name, values in opened.items()},
+        "a table of 1,000,000 frames": {name: summary(values) for name, values in opened.items()},
     }
     RESULTS.write_text(json.dumps(result, indent=2) + "\n")
     for name, ratio in result["ratios"].items():

@@ -1,67 +1,74 @@
-"""What a training step of PTR costs against one of SFT, on the demo's policy, data and trainer, in one run.
+"""Cost of a training step of PTR relative to SFT, with the policy, data and trainer of the demo, in one run.
 
     python -m benchmarks.overhead [--rounds 9] [--steps 60]
 
-The arms take turns, so that a machine whose speed drifts slows both; the ratio is formed within each turn. The
-stock `transformers.Trainer` on the same policy is a further side: what is between it and SFT is the library's price.
-Calibrated weights cost nothing in a step, and the time to fit them once: their ratio is that of whole runs of the
-recipe's length on the demo's 400 demonstrations, fitting included.
+The arms alternate, so that a drift in the machine's speed affects all of them, and ratios are formed within each
+round. A further arm is the stock `transformers.Trainer` with the same policy: its distance to SFT is the cost of this
+library. Calibrated weights add nothing to a step, but are fitted once before the first. Their ratio is therefore that
+of whole runs of the recipe's length on the demo's 400 demonstrations, including the fit.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
-import statistics
+import inspect
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
+from benchmarks.measurement import (
+    ROOT,
+    StepClock,
+    command_parser,
+    machine,
+    ratio,
+    ratio_text,
+    results_file,
+    run,
+    summary,
+    write_results,
+)
 from hf_ptr.envs.metaworld.tasks import DEFAULT_TASKS
 from hf_ptr.envs.recording import record_metaworld
 from hf_ptr.ptr.controller import HARD_RATIO_RANGE
 from hf_ptr.runs.recipe import load_recipe
 from hf_ptr.runs.run import build_trainer
-from hf_ptr.training.batch import MODEL_INPUTS
-from hf_ptr.training.calibrated_weights import calibrated_chunks
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "overhead.json"
 RECIPES = ROOT / "recipes" / "vla" / "metaworld_state"
 ARMS = ("sft", "sft_belief", "ptr", "calibrated")
 DEMONSTRATIONS = 40
 WARM_UP = 10
-
-
-class StepClock(TrainerCallback):
-    """Seconds per optimiser step after the warm-up, data loading included."""
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == WARM_UP:
-            self.start = time.perf_counter()
-        if state.global_step == args.max_steps:
-            self.seconds = (time.perf_counter() - self.start) / (args.max_steps - WARM_UP)
+# Settings that the stock trainer shares with the recipe.
+STOCK_SETTINGS = (
+    "per_device_train_batch_size",
+    "learning_rate",
+    "weight_decay",
+    "warmup_steps",
+    "lr_scheduler_type",
+    "max_steps",
+    "logging_steps",
+    "save_strategy",
+    "disable_tqdm",
+    "report_to",
+    "seed",
+    "remove_unused_columns",
+)
 
 
 class PolicyCollator:
-    """What the policy alone takes of a batch: the stock Trainer hands on whatever the collator makes."""
+    """A collator for the stock trainer, which passes everything in a batch to the policy."""
 
-    def __init__(self, collator: Any):
+    def __init__(self, collator: Any, policy: Any):
         self.collator = collator
+        self.names = set(inspect.signature(policy.forward).parameters)
 
     def __call__(self, chunks: Any) -> dict[str, Any]:
-        batch = self.collator(chunks)
-        return {name: batch[name] for name in MODEL_INPUTS if name in batch and name != "next_observation"}
+        return {name: value for name, value in self.collator(chunks).items() if name in self.names}
 
 
-def measure(arm: str, dataset: Path, steps: int, folder: Path) -> tuple[float, float]:
-    """Seconds per step of one arm, from a fresh policy, and those before the first step to fit weights."""
+def measure(arm: str, dataset: Path, steps: int, folder: Path, warm_up: int = WARM_UP) -> StepClock:
+    """Trains one arm from a fresh policy; returns the clock of its run. `steps` includes the warm-up."""
     overrides = [
         f"dataset={dataset}",
         f"output_dir={folder}",
@@ -73,70 +80,45 @@ def measure(arm: str, dataset: Path, steps: int, folder: Path) -> tuple[float, f
         "logging_steps=25",
     ]
     recipe = load_recipe(RECIPES / f"{'sft' if arm == 'stock' else arm}.yaml", overrides)
+    clock = StepClock(warm_up)
     trainer = build_trainer(recipe)
-    # Where the controller ends up in a long run, and what costs most.
+    # The value that the controller reaches in a long run, and the most expensive one.
     trainer.objective.controller.hard_negative_ratio = HARD_RATIO_RANGE[1]
-    clock = StepClock()
     if arm == "stock":
-        names = [
-            "per_device_train_batch_size",
-            "learning_rate",
-            "weight_decay",
-            "warmup_steps",
-            "lr_scheduler_type",
-            "max_steps",
-            "logging_steps",
-            "save_strategy",
-            "disable_tqdm",
-            "report_to",
-            "seed",
-            "remove_unused_columns",
-        ]
-        arguments = TrainingArguments(
-            output_dir=str(folder), **{name: getattr(recipe.training, name) for name in names}
-        )
+        settings = {name: getattr(recipe.training, name) for name in STOCK_SETTINGS}
+        policy = trainer.model.policy
         trainer = Trainer(
-            trainer.model.policy,
-            arguments,
+            policy,
+            TrainingArguments(output_dir=str(folder), **settings),
             train_dataset=trainer.train_dataset,
-            data_collator=PolicyCollator(trainer.data_collator),
+            data_collator=PolicyCollator(trainer.data_collator, policy),
         )
     trainer.add_callback(clock)
-    fitting = 0.0
-    if arm == "calibrated":
-        start = time.perf_counter()
-        trainer.train_dataset = calibrated_chunks(trainer.train_dataset, trainer.args, trainer.accelerator)
-        fitting = time.perf_counter() - start
-        trainer.args.scoring, trainer.args.alpha = "paper", 0.0
     trainer.train()
-    return clock.seconds, fitting
-
-
-def side(values: list[float]) -> dict[str, float | int]:
-    """One side of a comparison."""
-    return {"n": len(values), "median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def _ratio(mine: list[float], others: list[float]) -> dict[str, float | int]:
-    return side([one / other for one, other in zip(mine, others, strict=True)])
+    return clock
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_parser("overhead", __doc__)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=60, help=f"steps of each run, of which {WARM_UP} are warm-up")
     options = parser.parse_args()
+    tasks, demonstrations, warm_up = DEFAULT_TASKS, DEMONSTRATIONS, WARM_UP
+    if options.small:
+        tasks, demonstrations, warm_up, options.rounds, options.steps = DEFAULT_TASKS[:1], 4, 1, 1, 2
     seconds: dict[str, list[float]] = {arm: [] for arm in ("stock", *ARMS)}
     fitting: list[float] = []
     length = load_recipe(RECIPES / "ptr.yaml", ["dataset=none"]).training.max_steps
     with tempfile.TemporaryDirectory() as scratch:
-        dataset = record_metaworld(DEFAULT_TASKS, DEMONSTRATIONS, Path(scratch) / "data", seed=0)
+        dataset = record_metaworld(tasks, demonstrations, Path(scratch) / "data", seed=0)
         for turn in range(options.rounds):
-            for arm in seconds:
-                a_step, before = measure(arm, dataset, options.steps, Path(scratch) / f"{arm}-{turn}")
-                seconds[arm].append(a_step)
-                if arm == "calibrated":
-                    fitting.append(before)
+            clocks = {
+                arm: measure(arm, dataset, options.steps, Path(scratch) / f"{arm}-{turn}", warm_up) for arm in seconds
+            }
+            for arm, clock in clocks.items():
+                seconds[arm].append(clock.seconds)
+            # Both build the same trainer; one of them fits weights, too.
+            fitting.append(max(0.0, clocks["calibrated"].before_first_step - clocks["sft"].before_first_step))
             print(turn, {arm: f"{values[-1] * 1e3:.1f} ms" for arm, values in seconds.items()}, flush=True)
     pairs = {
         "ptr/sft": ("ptr", "sft"),
@@ -145,25 +127,23 @@ def main() -> None:
         "sft/stock_trainer": ("sft", "stock"),
     }
     runs = {arm: [length * a_step for a_step in values] for arm, values in seconds.items()}
-    runs["calibrated"] = [run + once for run, once in zip(runs["calibrated"], fitting, strict=True)]
+    runs["calibrated"] = [steps + fit for steps, fit in zip(runs["calibrated"], fitting, strict=True)]
     result = {
         "what": "seconds of a step on the demo's policy (of fitting: once a run), and ratios within each turn",
         "command": f"python -m benchmarks.overhead --rounds {options.rounds} --steps {options.steps}",
-        "machine": {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "python": platform.python_version()},
-        "seconds": {arm: side(values) for arm, values in seconds.items()},
-        "fitting": side(fitting),
+        "machine": machine(),
+        "seconds": {arm: summary(values) for arm, values in seconds.items()},
+        "fitting": summary(fitting),
         "ratios": {
-            **{name: _ratio(seconds[a], seconds[b]) for name, (a, b) in pairs.items()},
-            f"calibrated/ptr, runs of {length} steps": _ratio(runs["calibrated"], runs["ptr"]),
-            f"calibrated/sft, runs of {length} steps": _ratio(runs["calibrated"], runs["sft"]),
+            **{name: ratio(seconds[a], seconds[b]) for name, (a, b) in pairs.items()},
+            f"calibrated/ptr, runs of {length} steps": ratio(runs["calibrated"], runs["ptr"]),
+            f"calibrated/sft, runs of {length} steps": ratio(runs["calibrated"], runs["sft"]),
         },
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
-    for name, ratio in result["ratios"].items():
-        print(f"{name}: {ratio['median']:.3f} ({ratio['min']:.3f} to {ratio['max']:.3f}, n = {ratio['n']})")
-    print(f"written to {RESULTS.relative_to(ROOT)}")
+    for name, each in result["ratios"].items():
+        print(f"{name}: {ratio_text(each)}")
+    write_results(result, results_file("overhead", options.small))
 
 
 if __name__ == "__main__":
-    main()
+    run("benchmarks.overhead", main)

@@ -1,20 +1,18 @@
-"""How the cost of a training step grows, and what the scoring pool costs beside a policy of 20 M parameters.
+"""Growth of the cost of a training step, and cost of the candidate pool next to a policy of 20 M parameters.
 
     python -m benchmarks.scaling [--rounds 5] [--steps 12]
 
-One knob is turned at a time: batch, queue, candidates a sample, chunk length, chunks of a segment, and processes
-(gloo, one thread each). For each value the seconds of an optimiser step, in rounds in which the values take turns, and
-the most memory that its process held, which is one forked for it. `grows` is the slope of the logarithm of the seconds
-over that of the knob: 0 is free, 1 is in proportion.
+One setting varies at a time: batch size, queue size, candidates per sample, chunk length, chunks per segment, and
+processes (gloo, one thread each). Each value is measured in a process of its own: seconds per optimiser step, in
+rounds in which the values alternate, and peak memory. `grows` is the slope of log seconds over log value: 0 is
+constant, 1 is proportional.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
-import platform
 import resource
 import statistics
 import tempfile
@@ -27,8 +25,18 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing import spawn
 
-from benchmarks.overhead import RESULTS as OVERHEAD
-from benchmarks.overhead import ROOT, StepClock, side
+from benchmarks.measurement import (
+    ROOT,
+    StepClock,
+    command_parser,
+    machine,
+    ratio,
+    ratio_text,
+    results_file,
+    run,
+    summary,
+    write_results,
+)
 from hf_ptr import functional as F
 from hf_ptr.envs.recording import record_metaworld
 from hf_ptr.policies.vla import VLAPolicy, VLAPolicyConfig
@@ -36,7 +44,6 @@ from hf_ptr.ptr import CandidatePool, Candidates
 from hf_ptr.runs.recipe import load_recipe
 from hf_ptr.runs.run import build_trainer
 
-RESULTS = OVERHEAD.with_name("scaling.json")
 RECIPE = ROOT / "recipes" / "vla" / "metaworld_state" / "ptr.yaml"
 WARM_UP = 10
 BASE = {
@@ -55,12 +62,13 @@ KNOBS: dict[str, tuple[int, ...]] = {
     "gradient_accumulation_steps": (1, 2, 4),
 }
 PROCESSES = (1, 2)
-# The line of the specification: samples, queue negatives, embedding width, parameters of the policy, its share.
+# The requirement: samples, queue negatives, embedding width, parameters of the policy, and the largest share of its
+# step that the pool may take.
 POOL = {"batch": 1024, "queue_negatives": 64, "width": 256, "parameters": 20e6, "limit": 0.03}
 
 
-def seconds_a_step(dataset: Path, folder: Path, steps: int, **settings: Any) -> float:
-    """Of one run, after a warm-up that fills the queue."""
+def seconds_per_step(dataset: Path, folder: Path, steps: int, **settings: Any) -> float:
+    """Seconds per optimiser step of one run, after a warm-up that fills the queue."""
     overrides = {
         "dataset": dataset,
         "output_dir": folder,
@@ -74,14 +82,14 @@ def seconds_a_step(dataset: Path, folder: Path, steps: int, **settings: Any) -> 
         **settings,
     }
     trainer = build_trainer(load_recipe(RECIPE, [f"{name}={value}" for name, value in overrides.items()]))
-    clock = StepClock()
+    clock = StepClock(WARM_UP)
     trainer.add_callback(clock)
     trainer.train()
     return clock.seconds
 
 
 def forked(work: Callable[[], float]) -> tuple[float, float]:
-    """What `work` gives in a process of its own, and the most memory in MiB that it held beyond what it began with."""
+    """The result of `work` in a process of its own, and the growth of its memory in MiB from start to peak."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -98,10 +106,10 @@ def forked(work: Callable[[], float]) -> tuple[float, float]:
             os._exit(code)
     os.close(write)
     with os.fdopen(read) as pipe:
-        said = pipe.read()
+        written = pipe.read()
     if os.waitpid(child, 0)[1]:
         raise SystemExit("a measurement failed; see its message above")
-    result, memory = json.loads(said)
+    result, memory = json.loads(written)
     return result, memory
 
 
@@ -118,9 +126,9 @@ def _rank(rank: int, port: int, count: int, dataset: Path, folder: Path, steps: 
         "WORLD_SIZE": str(count),
     }
     torch.set_num_threads(1)
-    # Twice the processes share the same global batch.
+    # The processes share the same global batch.
     size = BASE["per_device_train_batch_size"] // count
-    found = seconds_a_step(dataset, folder, steps, per_device_train_batch_size=size)
+    found = seconds_per_step(dataset, folder, steps, per_device_train_batch_size=size)
     if rank == 0:
         (folder / "seconds").write_text(str(found))
     if count > 1:
@@ -128,7 +136,7 @@ def _rank(rank: int, port: int, count: int, dataset: Path, folder: Path, steps: 
 
 
 def with_processes(count: int, dataset: Path, folder: Path, steps: int) -> float:
-    """Seconds of a step of the same global batch on so many processes of one thread."""
+    """Seconds per step with the same global batch on `count` processes of one thread each."""
     folder.mkdir()
     port = 29600 + os.getpid() % 300
     spawn(_rank, args=(port, count, dataset, folder, steps), nprocs=count)
@@ -143,11 +151,11 @@ def growth(values: dict[int, list[float]]) -> float:
     return above / sum((x - mean[0]) ** 2 for x, _ in points)
 
 
-# ---- the scoring pool beside a policy of 20 M parameters
+# ---- the candidate pool next to a policy of 20 M parameters
 
 
 def policy_of(parameters: float, width: int) -> VLAPolicy:
-    """A native policy of about that many parameters, whose observation features have that width."""
+    """The smallest native policy with at least that many parameters and the given width of observation features."""
     for size in range(256, 8192, 64):
         config = VLAPolicyConfig(
             observation_dim=39,
@@ -166,11 +174,11 @@ def policy_of(parameters: float, width: int) -> VLAPolicy:
     raise SystemExit(f"no policy of {parameters:g} parameters was found")
 
 
-def pool_against_policy(rounds: int) -> dict[str, Any]:
-    """Seconds of everything that the pool does in a step, and of the policy's own step, taking turns."""
+def pool_against_policy(rounds: int, parameters: float) -> dict[str, Any]:
+    """Seconds of the pool's work in a step and of the policy's own step, alternating."""
     rows, width = int(POOL["batch"]), int(POOL["width"])
     torch.manual_seed(0)
-    policy = policy_of(POOL["parameters"], width)
+    policy = policy_of(parameters, width)
     config = policy.config
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-4)
     batch = {
@@ -217,15 +225,12 @@ def pool_against_policy(rounds: int) -> dict[str, Any]:
             step()
             if turn:
                 seconds[name].append(time.perf_counter() - start)
-    ratios = {
-        f"{name} / policy": [a / b for a, b in zip(seconds[name], seconds["policy"], strict=True)]
-        for name in list(seconds)[1:]
-    }
+    ratios = {f"{name} / policy": ratio(seconds[name], seconds["policy"]) for name in list(seconds)[1:]}
     return {
         **POOL,
         "parameters": sum(parameter.numel() for parameter in policy.parameters()),
-        "seconds": {name: side(values) for name, values in seconds.items()},
-        "ratios": {name: side(values) for name, values in ratios.items()},
+        "seconds": {name: summary(values) for name, values in seconds.items()},
+        "ratios": ratios,
     }
 
 
@@ -240,21 +245,27 @@ def _candidates(rows: int, width: int) -> Candidates:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_parser("scaling", __doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=12, help=f"measured steps of each run, after {WARM_UP}")
     options = parser.parse_args()
-    seconds: dict[str, dict[int, list[float]]] = {knob: {value: [] for value in KNOBS[knob]} for knob in KNOBS}
-    memory: dict[str, dict[int, list[float]]] = {knob: {value: [] for value in KNOBS[knob]} for knob in KNOBS}
+    knobs, parameters, demonstrations = KNOBS, POOL["parameters"], 12
+    if options.small:
+        # Two values of one setting are enough for a slope.
+        knobs, parameters, demonstrations = {"per_device_train_batch_size": (8, 16)}, 1e6, 2
+        options.rounds, options.steps = 1, 1
+    seconds: dict[str, dict[int, list[float]]] = {knob: {value: [] for value in knobs[knob]} for knob in knobs}
+    memory: dict[str, dict[int, list[float]]] = {knob: {value: [] for value in knobs[knob]} for knob in knobs}
     processes: dict[int, list[float]] = {count: [] for count in PROCESSES}
     with tempfile.TemporaryDirectory() as scratch:
-        dataset = record_metaworld(("reach-v3", "button-press-topdown-v3"), 12, Path(scratch) / "data", seed=0)
+        tasks = ("reach-v3", "button-press-topdown-v3")
+        dataset = record_metaworld(tasks, demonstrations, Path(scratch) / "data", seed=0)
         for turn in range(options.rounds):
-            for knob, values in KNOBS.items():
+            for knob, values in knobs.items():
                 for value in values:
                     folder = Path(scratch) / f"{knob}-{value}-{turn}"
                     found, most = forked(
-                        lambda folder=folder, knob=knob, value=value: seconds_a_step(
+                        lambda folder=folder, knob=knob, value=value: seconds_per_step(
                             dataset, folder, options.steps, **{knob: value}
                         )
                     )
@@ -264,47 +275,41 @@ def main() -> None:
                 folder = Path(scratch) / f"processes-{count}-{turn}"
                 processes[count].append(with_processes(count, dataset, folder, options.steps))
             print(f"round {turn + 1} of {options.rounds}", flush=True)
-    against = pool_against_policy(max(options.rounds, 5))
+    against = pool_against_policy(1 if options.small else max(options.rounds, 5), parameters)
     result = {
         "what": "seconds and memory of a training step of PTR as one knob is turned, and the pool beside a policy",
         "command": f"python -m benchmarks.scaling --rounds {options.rounds} --steps {options.steps}",
-        "machine": {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "python": platform.python_version()},
+        "machine": machine(),
         "base": BASE,
         "knobs": {
             knob: {
                 "grows": round(growth(seconds[knob]), 3),
-                "seconds": {str(value): side(times) for value, times in seconds[knob].items()},
-                "mebibytes": {str(value): side(sizes) for value, sizes in memory[knob].items()},
+                "seconds": {str(value): summary(times) for value, times in seconds[knob].items()},
+                "mebibytes": {str(value): summary(sizes) for value, sizes in memory[knob].items()},
             }
-            for knob in KNOBS
+            for knob in knobs
         },
         "processes": {
-            "seconds": {str(count): side(times) for count, times in processes.items()},
-            "ratios": {"2/1": side([b / a for a, b in zip(processes[1], processes[2], strict=True)])},
+            "seconds": {str(count): summary(times) for count, times in processes.items()},
+            "ratios": {"2/1": ratio(processes[2], processes[1])},
         },
         "pool": against,
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
     report(result)
-    print(f"written to {RESULTS.relative_to(ROOT)}")
+    write_results(result, results_file("scaling", options.small))
 
 
 def report(result: dict[str, Any]) -> None:
-    """How each cost grows, a line a knob."""
+    """Prints one line per setting, and the ratios."""
     for knob, found in result["knobs"].items():
         times = ", ".join(f"{value}: {each['median'] * 1e3:.1f} ms" for value, each in found["seconds"].items())
         most = ", ".join(f"{each['median']:.0f}" for each in found["mebibytes"].values())
         print(f"{knob}: {times}; grows as its power {found['grows']:.2f}; {most} MiB")
-    ratio = result["processes"]["ratios"]["2/1"]
-    print(f"two processes / one, same global batch: {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})")
+    print(f"two processes / one, same global batch: {ratio_text(result['processes']['ratios']['2/1'], '.2f')}")
     pool = result["pool"]
     for name, each in pool["ratios"].items():
-        print(
-            f"{name} of {pool['parameters'] / 1e6:.1f} M parameters, B = {pool['batch']}: "
-            f"{each['median']:.2%} ({each['min']:.2%} to {each['max']:.2%}, n = {each['n']})"
-        )
+        print(f"{name} of {pool['parameters'] / 1e6:.1f} M parameters, B = {pool['batch']}: {ratio_text(each, '.2%')}")
 
 
 if __name__ == "__main__":
-    main()
+    run("benchmarks.scaling", main)

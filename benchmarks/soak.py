@@ -1,16 +1,15 @@
-"""One training run, killed with SIGKILL again and again, against the same run left alone.
+"""One training run killed by SIGKILL again and again, compared with the same run left alone.
 
     python -m benchmarks.soak [--kills 30] [--seed 0]
 
-Every attempt is a process of its own that runs the recipe as `hf-ptr train` does, and goes on from the newest complete
-checkpoint that it finds. It is killed at a random moment: of starting, of a step, or of a save. At the end every file
-of the last checkpoint, optimiser, queue, random numbers and log among them, must be the one of the undisturbed run.
-The library is imported once, and each process forked from there before anything is computed.
+Each attempt is a process that runs the recipe as `hf-ptr train` does, resuming from the newest complete checkpoint. It
+is killed at a random moment: during start-up, a step or a save. At the end, every file of the last checkpoint
+(optimiser, queue, random numbers and log included) must equal that of the undisturbed run. The library is imported
+once; attempts are forked before anything is computed.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
@@ -24,17 +23,16 @@ from pathlib import Path
 import torch
 import yaml
 
-from benchmarks.overhead import RESULTS as OVERHEAD
-from benchmarks.overhead import ROOT, side
+from benchmarks.measurement import command_parser, results_file, run, summary, write_results
 from hf_ptr.envs.recording import record_metaworld
 from hf_ptr.runs.run import DONE_FILE, run_recipe
 from hf_ptr.training.checkpointing import STAGING_FOLDER, last_complete_checkpoint
 from hf_ptr.utils.safetensors_io import read_tensors
 
-RESULTS = OVERHEAD.with_name("soak.json")
+TASKS = ("reach-v3", "button-press-topdown-v3")
 STEPS = 600
 SAVE_STEPS = 4
-# The share of the run that all attempts together get done.
+# The share of the run that the killed attempts complete together.
 SHARE = 0.6
 RECIPE = {
     "observation_features": ["observation.environment_state"],
@@ -43,7 +41,6 @@ RECIPE = {
     "encoder_size": 16,
     "expert_size": 32,
     "num_expert_layers": 1,
-    "max_steps": STEPS,
     "save_steps": SAVE_STEPS,
     "save_total_limit": 1,
     "logging_steps": 7,
@@ -60,16 +57,18 @@ RECIPE = {
 
 def attempt(recipe: Path, folder: Path, log: Path, seconds: float | None = None) -> tuple[bool, float]:
     """
-    Runs the recipe in a process of its own, and kills it after some seconds. Returns whether it came to its end, and
-    after how many seconds it had saved its first checkpoint.
+    Runs the recipe in a process of its own and kills it after some seconds.
+
+    Returns:
+        Whether the run finished, and the seconds until it had saved its first checkpoint.
     """
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            with log.open("a") as said:
-                os.dup2(said.fileno(), 1)
-                os.dup2(said.fileno(), 2)
+            with log.open("a") as output:
+                os.dup2(output.fileno(), 1)
+                os.dup2(output.fileno(), 2)
                 run_recipe(recipe, [f"output_dir={folder}"])
                 code = 0
         finally:
@@ -93,13 +92,13 @@ def attempt(recipe: Path, folder: Path, log: Path, seconds: float | None = None)
 
 
 def step_of(folder: Path) -> int:
-    """How far the newest complete checkpoint is."""
+    """The step of the newest complete checkpoint, 0 without one."""
     found = last_complete_checkpoint(folder)
     return 0 if found is None else int(found.rpartition("-")[2])
 
 
 def differences(left: Path, right: Path) -> list[str]:
-    """The files of two checkpoints that do not hold the same, settings that name the folder aside."""
+    """The files that differ between two checkpoints, except the settings, which name the folder."""
     names = sorted(
         {str(path.relative_to(root)) for root in (left, right) for path in root.rglob("*") if path.is_file()}
     )
@@ -115,58 +114,61 @@ def _same(left: Path, right: Path) -> bool:
         logs = [json.loads(path.read_text())["log_history"] for path in (left, right)]
         return logs[0] == logs[1]
     if left.suffix == ".safetensors":
-        (told, tensors), (other_told, others) = (read_tensors(path) for path in (left, right))
+        (metadata, tensors), (other_metadata, others) = (read_tensors(path) for path in (left, right))
         same = tensors.keys() == others.keys() and all(torch.equal(tensors[name], others[name]) for name in tensors)
-        return same and told == other_told
+        return same and metadata == other_metadata
     return left.read_bytes() == right.read_bytes()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_parser("soak", __doc__)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    steps, demonstrations = STEPS, 4
+    if options.small:
+        steps, demonstrations, options.kills = 40, 1, 1
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as scratch:
-        place = Path(scratch)
-        dataset = record_metaworld(("reach-v3", "button-press-topdown-v3"), 4, place / "data", seed=0, workers=1)
-        recipe = place / "recipe.yaml"
-        recipe.write_text(yaml.safe_dump({**RECIPE, "dataset": str(dataset)}))
+        folder = Path(scratch)
+        dataset = record_metaworld(
+            ("reach-v3", "button-press-topdown-v3"), demonstrations, folder / "data", seed=0, workers=1
+        )
+        recipe = folder / "recipe.yaml"
+        recipe.write_text(yaml.safe_dump({**RECIPE, "max_steps": steps, "dataset": str(dataset)}))
         start = time.monotonic()
-        _, starting = attempt(recipe, place / "straight", place / "straight.log")
+        _, starting = attempt(recipe, folder / "straight", folder / "straight.log")
         alone = time.monotonic() - start
         longest = starting + 2 * SHARE * (alone - starting) / options.kills
-        broken, where, gained = place / "broken", {"starting": 0, "a step": 0, "a save": 0}, []
+        broken, where, gained = folder / "broken", {"starting": 0, "a step": 0, "a save": 0}, []
         start = time.monotonic()
         while sum(where.values()) < options.kills:
             before = step_of(broken)
-            if attempt(recipe, broken, place / "broken.log", chance.uniform(0.0, longest))[0]:
+            if attempt(recipe, broken, folder / "broken.log", chance.uniform(0.0, longest))[0]:
                 sys.exit(f"the run ended after {sum(where.values())} kills; give it more STEPS")
             saving = (broken / STAGING_FOLDER).exists()
             after = step_of(broken)
             where["a save" if saving else "a step" if after > before else "starting"] += 1
             gained.append(float(after - before))
             print(f"kill {sum(where.values())}: {'in a save, ' if saving else ''}at step {after}", flush=True)
-        attempt(recipe, broken, place / "broken.log")
-        checkpoints = [folder / f"checkpoint-{STEPS}" for folder in (place / "straight", broken)]
+        attempt(recipe, broken, folder / "broken.log")
+        checkpoints = [each / f"checkpoint-{steps}" for each in (folder / "straight", broken)]
         differing = differences(*checkpoints)
         compared = sum(1 for path in checkpoints[0].rglob("*") if path.is_file())
         result = {
             "what": "one run killed by SIGKILL at random moments, against the same run left alone",
             "command": f"python -m benchmarks.soak --kills {options.kills} --seed {options.seed}",
             "kills": {"n": sum(where.values()), "in": where},
-            "steps": {"n": STEPS, "between_saves": SAVE_STEPS, "gained_by_an_attempt": side(gained)},
+            "steps": {"n": steps, "between_saves": SAVE_STEPS, "gained_by_an_attempt": summary(gained)},
             "identical": not differing and (broken / DONE_FILE).exists(),
             "files": {"n": compared, "differing": differing},
             "seconds": {"undisturbed": round(alone, 1), "with_kills": round(time.monotonic() - start, 1)},
         }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
-    print(f"written to {RESULTS.relative_to(ROOT)}")
+    write_results(result, results_file("soak", options.small))
     if not result["identical"]:
         sys.exit(1)
 
 
 if __name__ == "__main__":
-    main()
+    run("benchmarks.soak", main)

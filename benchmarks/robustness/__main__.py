@@ -24,7 +24,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from benchmarks.command import run
+from benchmarks.measurement import run
 from benchmarks.robustness.results import append, cell_of, checkout, corruption_name, read_lines, results_file
 from benchmarks.robustness.running import (
     Cell,
