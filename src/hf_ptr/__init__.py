@@ -12,7 +12,7 @@ from hf_ptr.utils.lazy_modules import lazy_attributes
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from hf_ptr.data import ChunkDataset, EpisodeTable
+    from hf_ptr.data import ChunkDataset, EpisodeTable, WeightedChunkSampler
     from hf_ptr.data.score_file import read_weights, write_scores
     from hf_ptr.embodiment import UnifiedActionSpace
     from hf_ptr.hub.datasets import load_dataset
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # Public names by the module that defines them. A module is imported when one of its names is first used.
 _HOMES = {
-    "data": ("ChunkDataset", "EpisodeTable"),
+    "data": ("ChunkDataset", "EpisodeTable", "WeightedChunkSampler"),
     "data.score_file": ("read_weights", "write_scores"),
     "embodiment": ("UnifiedActionSpace",),
     "hub.datasets": ("load_dataset",),
@@ -89,6 +89,7 @@ __all__ = [
     "VLAPolicy",
     "VLAPolicyConfig",
     "VLAProcessor",
+    "WeightedChunkSampler",
     "__version__",
     "fit_scores",
     "load_dataset",

@@ -1,4 +1,4 @@
-"""The first import: registered components, public names, and a command line that starts without torch."""
+"""The first import: registered components, and a command line that starts without torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from data_helpers import coded_table
 from model_helpers import text_processor, tiny_policy
 from report_helpers import run_folder, scores_of, written
 
-import hf_ptr
 from hf_ptr.data.lerobot.writer import write_table
 
 HEAVY = ("torch", "transformers", "pandas", "scipy", "matplotlib", "mujoco", "datasets")
@@ -21,15 +20,6 @@ COMPONENTS = {
     "ptr_vla": "VLAPolicyConfig",
     "ptr_efficientnet_lite": "EfficientNetLiteConfig",
     "ptr": "PTRModelConfig",
-}
-PUBLIC = {
-    *("load_dataset", "ChunkDataset", "EpisodeTable"),
-    *("fit_scores", "read_weights", "write_scores", "write_report"),
-    *("policy_from_dataset", "load_policy", "PTRConfig", "PTRTrainer"),
-    *("PTRModel", "PTRModelConfig", "VLAPolicy", "VLAPolicyConfig", "VLAProcessor"),
-    *("BeliefTokenizer", "BeliefTokenizerConfig", "TransitionScorer", "TransitionScorerConfig"),
-    *("CandidatePool", "TargetEncoder", "AdaptiveScaleController", "UnifiedActionSpace"),
-    *("InputError", "__version__"),
 }
 
 
@@ -84,16 +74,6 @@ policy, processor = hf_ptr.load_policy({str(tmp_path / "policy")!r})
 print(type(policy).__name__, type(processor).__name__)
 """)
     assert python(str(script)).split() == ["VLAPolicy", "VLAProcessor"]
-
-
-def test_dir_lists_exactly_the_public_names() -> None:
-    assert set(hf_ptr.__all__) == PUBLIC and len(hf_ptr.__all__) == len(PUBLIC)
-    listed = set(dir(hf_ptr))
-    assert listed >= PUBLIC
-    assert {name for name in listed if not name.startswith("__")} == PUBLIC - {"__version__"}
-    assert all(hasattr(hf_ptr, name) for name in hf_ptr.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'PTRTrainr'"):
-        hf_ptr.PTRTrainr  # noqa: B018 - the attribute access is what is tested
 
 
 @pytest.mark.parametrize("order", ["hf_ptr, transformers", "transformers, hf_ptr", "hf_ptr.cli"])
