@@ -21,7 +21,7 @@ from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.metrics.statistics import auroc
 from hf_ptr.report.statistics import summarise_episodes
 from hf_ptr.report.wording import likely_cause
-from hf_ptr.scoring.config import W_MAX, W_MIN
+from hf_ptr.scoring.config import ScoreConfig
 from hf_ptr.scoring.fit import fit_scores
 from hf_ptr.utils.atomic_files import write_json
 
@@ -60,8 +60,8 @@ def main() -> None:
     table, faults = with_faults(read_dataset(options.dataset))
     lines = []
     for seed in range(options.seeds):
-        scores = fit_scores(ChunkDataset(table), seed=seed).frame()
-        episodes = summarise_episodes(scores, (W_MIN, W_MAX)).sort_values("weight")
+        scores = fit_scores(ChunkDataset(table), ScoreConfig(seed=seed)).frame()
+        episodes = summarise_episodes(scores, (ScoreConfig.w_min, ScoreConfig.w_max)).sort_values("weight")
         bad = episodes.index.isin(list(faults))
         lines.append(
             {

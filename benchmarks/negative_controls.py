@@ -23,6 +23,7 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.envs.metaworld.tasks import DEFAULT_TASKS
 from hf_ptr.envs.recording import record_metaworld
+from hf_ptr.scoring.config import ScoreConfig
 from hf_ptr.scoring.fit import fit_scores
 from hf_ptr.utils.atomic_files import write_json
 
@@ -49,7 +50,7 @@ def recorded(name: str, seed: int) -> Path:
 
 def weights_of(table: EpisodeTable, observation: str, seed: int) -> np.ndarray:
     """The calibrated weight of every frame."""
-    scores = fit_scores(ChunkDataset(table, observation_features=[observation]), seed=seed).frame()
+    scores = fit_scores(ChunkDataset(table, observation_features=[observation]), ScoreConfig(seed=seed)).frame()
     return scores["weight"].to_numpy()
 
 

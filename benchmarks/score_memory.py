@@ -1,4 +1,4 @@
-"""Peak memory and time of `hf-ptr score --fit` against the number of episodes, and against the length of chunks.
+"""Peak memory and time of `hf-ptr score` against the number of episodes, and against the length of chunks.
 
     python -m benchmarks.score_memory [--episodes 40 200 800 3200]
 
@@ -31,16 +31,15 @@ from hf_ptr.utils.process_pool import process_pool
 RESULTS = ROOT / "benchmarks" / "results" / "score_memory.json"
 WIDTH, FRAMES, TASKS = 26, 120, 4
 STEPS, ROUNDS = 4, 1
+SHORT = (f"steps={STEPS}", f"rounds={ROUNDS}")
 CHUNK, LONG_CHUNK = 16, 64
 # Of the size whose memory is looked at with long chunks, too.
 LONG_CHUNK_EPISODES = 200
 MEASURED = """
 import resource, sys
 from hf_ptr.cli import main
-from hf_ptr.scoring.fit import fit_scores
-fit_scores.__kwdefaults__.update(steps=int(sys.argv[1]), rounds=int(sys.argv[2]))
 try:
-    main(sys.argv[3:])
+    main(sys.argv[1:])
 except SystemExit as stop:
     assert not stop.code, stop.code
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
@@ -74,7 +73,7 @@ def demonstrations(episodes: int, folder: Path) -> Path:
 def measure(*command: str) -> dict[str, float]:
     """Peak memory in MB and wall seconds of a command line of ours, in a process of its own."""
     start = time.monotonic()
-    run = [sys.executable, "-c", MEASURED, str(STEPS), str(ROUNDS), *command]
+    run = [sys.executable, "-c", MEASURED, *command]
     done = subprocess.run(run, capture_output=True, text=True, check=True)
     unit = 1.0 if sys.platform == "darwin" else 1024.0
     peak = float(done.stderr.splitlines()[-1]) * unit
@@ -112,7 +111,7 @@ def main() -> None:
                 folder = pool.submit(demonstrations, episodes, Path(aside) / str(episodes)).result()
             for chunk_size in (CHUNK, LONG_CHUNK) if episodes == LONG_CHUNK_EPISODES else (CHUNK,):
                 out = Path(aside) / f"{episodes}.parquet"
-                found = measure("score", str(folder), "--fit", "--chunk-size", str(chunk_size), "--out", str(out))
+                found = measure("score", str(folder), *SHORT, "--chunk-size", str(chunk_size), "--out", str(out))
                 table_mb = 2 * WIDTH * 4 * episodes * FRAMES / 1e6
                 lines.append({"episodes": episodes, "chunk_size": chunk_size, "table_mb": table_mb, **found})
                 print(lines[-1], flush=True)

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-import torch
 from data_helpers import coded_table
 
 from benchmarks import fits
@@ -24,16 +23,12 @@ from benchmarks.robustness.arms import ABLATIONS, RECIPES, WEIGHTINGS, arm_of
 from benchmarks.robustness.figures import score_figures
 from benchmarks.robustness.running import Cell
 from benchmarks.robustness.suites import PLANS, SUITES
-from benchmarks.score_ablations import with_neighbours
-from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.corruption import RECIPES as CORRUPTIONS
 from hf_ptr.data.corruption import CorruptionTruth
 from hf_ptr.data.lerobot.writer import write_table
 from hf_ptr.data.mixture.sources import SourceSpec
 from hf_ptr.errors import InputError
 from hf_ptr.runs.recipe import load_recipe
-from hf_ptr.scoring.cross_fitting import batch_of
-from hf_ptr.scoring.transitions import cut_transitions
 
 NOW = {"recipe_hash": "r", "data_hash": "d", "behaviour": {"sft": 1}}
 
@@ -256,24 +251,6 @@ def test_a_fit_is_made_again_where_code_or_data_are_others(tmp_path: Path, monke
     write_table(coded_table([5, 3]), data)
     assert fill(keep=True) == ["hard", "clean"]
     running.data_hash.cache_clear()
-
-
-def test_a_neighbour_is_the_nearest_of_another_episode() -> None:
-    cut = cut_transitions(ChunkDataset(coded_table([30] * 6), chunk_size=4, target_offset=4))
-    episodes = torch.tensor([4, 0, 2])
-    rows = with_neighbours(cut, episodes, 4, torch.Generator().manual_seed(0)).view(3, 8)
-    own = cut.episode[rows] == episodes[:, None]
-    assert own.tolist() == [[True] * 4 + [False, True] * 2] * 3
-    # The same draws, and of each anchor every distance.
-    again = torch.Generator().manual_seed(0)
-    anchors = batch_of(cut, episodes, 4, again).view(3, 8)[:, :4:2].flatten()
-    time = (torch.rand(3, 16, generator=again) * cut.count[episodes, None]).long()
-    others = (cut.first[episodes, None] + time).flatten()
-    for anchor, near in zip(anchors.tolist(), rows[:, 4::2].flatten().tolist(), strict=True):
-        apart = others[cut.episode[others] != cut.episode[anchor]]
-        away = (cut.contexts(apart) - cut.contexts(torch.tensor([anchor]))).norm(dim=1)
-        found = (cut.contexts(torch.tensor([near])) - cut.contexts(torch.tensor([anchor]))).norm()
-        assert float(found) == pytest.approx(float(away.min()), abs=1e-4)
 
 
 def test_the_figures_of_a_score_are_per_fault_against_fault_free_episodes() -> None:

@@ -19,7 +19,6 @@ from hf_ptr.cli import main
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.score_file import read_weights
 from hf_ptr.runs import score_dataset as scores_module
-from hf_ptr.scoring import fit as fitting
 from hf_ptr.training.weight_histograms import read_histograms
 
 RECIPE = ROOT / "recipes" / "vla" / "metaworld_state" / "ptr.yaml"
@@ -121,9 +120,8 @@ def test_score_fits_scorers_without_a_policy(
     metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     # A few steps suffice to test the data flow; the benchmark measures detection.
-    monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 3)
     out = tmp_path / "scores.parquet"
-    arguments = ["score", str(metaworld_dataset), "--fit", "--observation", "observation.environment_state"]
+    arguments = ["score", str(metaworld_dataset), "steps=3", "--observation", "observation.environment_state"]
     arguments += ["--corruption", "ani-severe"]
     with pytest.raises(SystemExit) as done:
         main([*arguments, "--out", str(out)])
@@ -140,17 +138,32 @@ def test_score_fits_scorers_without_a_policy(
     assert "State and action along the episode" in page and "known fault: noise" in page
 
 
-@pytest.mark.parametrize("arguments", [[], ["--fit", "--scorer", "run"]])
-def test_score_needs_one_of_a_run_and_fit(arguments: list[str], metaworld_dataset: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--method", "paper"], "--method paper needs --run RUN"),
+        (["--run", "run"], "--run is for the paper's score; add --method paper"),
+        (["--run", "run"], "--run is for the paper's score; add --method paper"),
+        (["--fit", "--method", "paper", "--run", "run"], "--fit is the calibrated score"),
+        (["rounds=1", "--method", "paper", "--run", "run"], "'rounds=1' configures the calibrated score"),
+        (["rounds"], "'rounds' is not a setting; write key=value"),
+        (["round=1"], "unknown setting 'round' of the score. Did you mean 'rounds'?"),
+        (["rounds=0"], "rounds is 0; it must be at least 1"),
+        (["rounds=[1"], "is not valid YAML"),
+    ],
+)
+def test_score_refuses_arguments_that_do_not_go_together(
+    arguments: list[str], complaint: str, metaworld_dataset: Path, tmp_path: Path
+) -> None:
     result = hf_ptr("score", metaworld_dataset, *arguments, "--out", tmp_path / "scores.parquet")
-    assert result.returncode == 2
-    assert "--fit" in result.stderr and "\n" not in result.stderr.strip()
+    assert complaint in the_line(result)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_score_writes_one_row_per_frame(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
     files = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
     for file in files:
-        result = hf_ptr("score", metaworld_dataset, "--scorer", run_folder, "--out", file)
+        result = hf_ptr("score", metaworld_dataset, "--method", "paper", "--run", run_folder, "--out", file)
         assert result.returncode == 0, result.stderr
     scores = pd.read_parquet(files[0])
     pd.testing.assert_frame_equal(scores, pd.read_parquet(files[1]))
@@ -168,7 +181,7 @@ def test_a_score_by_a_run_resumes_after_an_interrupt(
     metaworld_dataset: Path, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "scores.parquet"
-    command = ["score", metaworld_dataset, "--scorer", run_folder, "--out", out]
+    command = ["score", metaworld_dataset, "--method", "paper", "--run", run_folder, "--out", out]
     monkeypatch.setattr(scores_module, "CHUNKS_A_BATCH", 64)
     assert hf_ptr(*command).returncode == 0
     whole = pd.read_parquet(out)
@@ -323,7 +336,7 @@ def test_a_run_does_not_resume_on_other_data(metaworld_dataset: Path, run_folder
 def test_quiet_prints_errors_only(tmp_path: Path) -> None:
     quiet = hf_ptr("--quiet", "doctor")
     assert quiet.returncode == 0 and quiet.stdout == ""
-    assert "meta/info.json" in the_line(hf_ptr("-q", "score", tmp_path, "--fit", "--out", tmp_path / "s.parquet"))
+    assert "meta/info.json" in the_line(hf_ptr("-q", "score", tmp_path, "--out", tmp_path / "s.parquet"))
 
 
 def test_doctor_finds_the_requirements_of_the_tests() -> None:

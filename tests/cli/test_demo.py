@@ -10,8 +10,8 @@ import pytest
 
 from hf_ptr.cli import demo_pipeline
 from hf_ptr.cli.demo_pipeline import ARMS, run_demo
+from hf_ptr.data.score_file import read_scores
 from hf_ptr.errors import InputError
-from hf_ptr.report.inputs import read_scores
 
 TASKS = ("reach-v3", "drawer-close-v3")
 
@@ -24,7 +24,7 @@ def test_the_demo_runs_every_stage_once(
     summary = json.loads(run_demo(out, **sizes).read_text())
     assert tuple(summary["arms"]) == ARMS == ("sft", "ptr", "calibrated")
     assert all(arm["episodes"] == len(TASKS) for arm in summary["arms"].values())
-    scores, _ = read_scores(out / "ptr_weights.parquet")
+    scores = read_scores(out / "ptr_weights.parquet")
     assert scores.episode_index.nunique() == 6 * len(TASKS) and set(scores.fault.unique()) > {""}
     page = (out / "report.html").read_text()
     assert "calibrated" in page and "foreign_actions" in page

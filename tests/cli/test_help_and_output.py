@@ -18,7 +18,6 @@ from data_helpers import LENGTH, drifting_table
 import hf_ptr as hf_ptr_package
 from hf_ptr.cli import app
 from hf_ptr.data.lerobot.writer import write_table
-from hf_ptr.scoring import fit as fitting
 
 
 def commands(command: Any, words: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -48,7 +47,7 @@ def test_every_help_has_examples(words: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "completed"), [("tr", {"train"}), ("re", {"record", "report"}), ("score --f", {"--fit"})]
+    ("typed", "completed"), [("tr", {"train"}), ("re", {"record", "report"}), ("score --me", {"--method"})]
 )
 def test_a_shell_completes_commands_and_options(typed: str, completed: set[str]) -> None:
     line = f"hf-ptr {typed}"
@@ -81,18 +80,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_table(drifting_table([LENGTH] * 8), tmp_path_factory.mktemp("comfort") / "data")
 
 
-@pytest.fixture
-def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 2)
-    monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "rounds", 1)
-
-
 CHUNKS = ("--chunk-size", 8, "--target-offset", 8)
+SHORT = ("steps=2", "rounds=1")
 
 
-def test_scores_as_json_and_in_quiet_mode(data: Path, tmp_path: Path, few_steps: None) -> None:
+def test_scores_as_json_and_in_quiet_mode(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "scores.parquet"
-    shown = hf_ptr("score", data, "--fit", *CHUNKS, "--corruption", "foreign", "--json", "--out", out)
+    shown = hf_ptr("score", data, *SHORT, *CHUNKS, "--corruption", "foreign", "--json", "--out", out)
     assert shown.returncode == 0 and shown.stderr == "", shown.stderr
     found = json.loads(shown.stdout)
     assert found["frames"] == 8 * LENGTH and found["with_target"] == 8 * (LENGTH - 8) and found["scores"] == str(out)
@@ -100,7 +94,7 @@ def test_scores_as_json_and_in_quiet_mode(data: Path, tmp_path: Path, few_steps:
     weights = [one["weight"] for one in found["episodes"]]
     assert weights == sorted(weights) and 0 < found["ess"] <= 1
     assert found["faults"][0]["fault"] == "foreign_actions" and 0 <= found["faults"][0]["auroc"] <= 1
-    quiet = hf_ptr("--quiet", "score", data, "--fit", *CHUNKS, "--out", out)
+    quiet = hf_ptr("--quiet", "score", data, *SHORT, *CHUNKS, "--out", out)
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
     assert "TQDM_DISABLE" not in os.environ
 
@@ -118,8 +112,8 @@ def test_unavailable_devices_and_several_processes_are_refused(
 ) -> None:
     out = tmp_path / "scores.parquet"
     for device in ("cuda:7", "gpu"):
-        refused = hf_ptr("score", data, "--fit", *CHUNKS, "--device", device, "--out", out)
+        refused = hf_ptr("score", data, *CHUNKS, "--device", device, "--out", out)
         assert f"--device {device} cannot be used here" in the_line(refused)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "--fit works in one process" in the_line(hf_ptr("score", data, "--fit", *CHUNKS, "--out", out))
+    assert "--method calibrated runs in one process" in the_line(hf_ptr("score", data, *CHUNKS, "--out", out))
     assert list(tmp_path.iterdir()) == []

@@ -25,7 +25,8 @@ from hf_ptr.data.score_file import write_scores
 from hf_ptr.data.statistics import normalization
 from hf_ptr.errors import InputError
 from hf_ptr.report.summary import ScoreSummary, with_known_faults
-from hf_ptr.scoring import fit as fitting
+from hf_ptr.scoring import fitted_scores
+from hf_ptr.scoring.config import ScoreConfig
 from hf_ptr.scoring.fit import FittedScores, fit_scores
 from hf_ptr.scoring.transitions import Features
 
@@ -109,7 +110,7 @@ def fitted() -> tuple[EpisodeTable, FittedScores]:
     # The second and the last episode have no sample.
     table = drifting_table([40, 5, 30, 33, 41, 28, 35, 6])
     chunks = ChunkDataset(table, chunk_size=8, target_offset=8)
-    return table, fit_scores(chunks, steps=2, progress=False)
+    return table, fit_scores(chunks, ScoreConfig(steps=2), progress=False)
 
 
 def test_parts_are_the_whole(
@@ -117,7 +118,7 @@ def test_parts_are_the_whole(
 ) -> None:
     table, scores = fitted
     whole = scores.frame()
-    monkeypatch.setattr(fitting, "BLOCK_ROWS", 50)
+    monkeypatch.setattr(fitted_scores, "BLOCK_ROWS", 50)
     parts = list(scores.blocks())
     assert len(parts) > 3
     # Each part has whole episodes.
@@ -151,7 +152,7 @@ def test_what_is_said_of_scores_does_not_depend_on_their_parts(
     truth = CorruptionTruth("two faults", 0, table.episode_index, faults)
     said = []
     for rows in (10_000, 50):
-        monkeypatch.setattr(fitting, "BLOCK_ROWS", rows)
+        monkeypatch.setattr(fitted_scores, "BLOCK_ROWS", rows)
         summary = ScoreSummary()
         parts = list(summary.collect(with_known_faults(part, truth) for part in scores.blocks()))
         said.append(summary.to_dict(Path("scores.parquet")))

@@ -14,7 +14,8 @@ import typer.main
 
 from hf_ptr.cli import app
 from hf_ptr.data.corruption import RECIPES
-from hf_ptr.scoring import fit as fitting
+from hf_ptr.scoring.config import ScoreConfig
+from hf_ptr.scoring.fit import fit_scores
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "recipes" / "README.md"])
@@ -61,7 +62,7 @@ def test_commands_and_options_exist(page: Path) -> None:
 def test_the_python_of_the_pages_runs(
     metaworld_dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 2)
+    monkeypatch.setattr(fit_scores, "__defaults__", (ScoreConfig(steps=2),))
     (example,) = blocks(ROOT / "docs" / "index.md", "python")
     exec(compile(example.replace("data/g1_bottle", str(metaworld_dataset)), "index.md", "exec"), {})
     assert "episode_index" in capsys.readouterr().out
@@ -74,7 +75,7 @@ def test_the_notebook_of_the_first_hour_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """Cell after cell, with less of everything; `make docs` runs it as it stands."""
-    monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 2)
+    monkeypatch.setattr(fit_scores, "__defaults__", (ScoreConfig(steps=2),))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     matplotlib.use("agg")
     notebook = json.loads((ROOT / "docs" / "first_hour.ipynb").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Fits of calibrated scores that are stopped on the way."""
+"""Interrupted fits of the label-free score."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from hf_ptr.scoring import cross_fitting as crossfitting
+from hf_ptr.scoring import cross_fitting
 
 
 def stopped_at(fold: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Ctrl-C, once, as that fold's heads begin, counted from 1; grows by one with each that is begun."""
+    """Interrupts the fit once, when the heads of that fold (counted from 1) begin; the list grows with each fold."""
     begun: list[int] = []
-    train = crossfitting.train_heads
+    train = cross_fitting.train_heads
 
     def stopped(*args: Any) -> Any:
         begun.append(1)
@@ -20,5 +20,5 @@ def stopped_at(fold: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
             raise KeyboardInterrupt
         return train(*args)
 
-    monkeypatch.setattr(crossfitting, "train_heads", stopped)
+    monkeypatch.setattr(cross_fitting, "train_heads", stopped)
     return begun

@@ -28,7 +28,6 @@ from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.errors import InputError
 from hf_ptr.runs import score_dataset as scores_module
 from hf_ptr.runs.score_dataset import score_dataset
-from hf_ptr.scoring import fit as fitting
 from hf_ptr.training import calibrated_weights as calibrating
 from hf_ptr.training.checkpointing import last_complete_checkpoint
 from hf_ptr.training.objective import PTRObjective
@@ -279,9 +278,9 @@ def main() -> None:
     for kind in UNEVEN:
         result["uneven"][kind], uneven = uneven_step(kind, trainer, trainer.model_wrapped, (rank,))
         save_file(uneven, folder / f"{kind}{rank}.safetensors")
-    with mock.patch.dict(fitting.fit_scores.__kwdefaults__, {"steps": 30}):
-        calibrated = make(dataset, folder / "fitted", use_cpu=True, scoring="calibrated", belief_tokens=0)
-        calibrated.train()
+    fast = {"scoring": "calibrated", "score_settings": ["steps=30"], "belief_tokens": 0}
+    calibrated = make(dataset, folder / "fitted", use_cpu=True, **fast)
+    calibrated.train()
     result |= {
         "weights": calibrated.train_dataset.weights.tolist(),
         "calibrated_losses": history(calibrated, "loss"),

@@ -271,7 +271,7 @@ def test_calibrated_weights_go_with_the_checkpoint(
 def test_scores_are_a_dataset_that_a_recipe_names(told: tuple[Path, Store], tmp_path: Path) -> None:
     _, store = told
     file = tmp_path / "scores.parquet"
-    scored = hf_ptr("score", "alice/reach", "--scorer", "alice/story", "--out", file)
+    scored = hf_ptr("score", "alice/reach", "--method", "paper", "--run", "alice/story", "--out", file)
     assert scored.returncode == 0, scored.stderr
     pushed = hf_ptr("push", "scores", file, "--repo-id", "alice/scores", "--license", "cc-by-4.0")
     assert pushed.returncode == 0, pushed.stderr

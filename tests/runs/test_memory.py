@@ -21,8 +21,8 @@ from vision_helpers import pictures_batch, seeing
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.runs.memory import BYTES_TRAINED, activation_bytes, state_bytes
-from hf_ptr.scoring import action_noise, novelty, transitions
-from hf_ptr.scoring import cross_fitting as crossfitting
+from hf_ptr.scoring import action_noise, cross_fitting, novelty, transitions
+from hf_ptr.scoring.config import ScoreConfig
 from hf_ptr.scoring.fit import fit_scores
 from hf_ptr.training.batch import model_inputs
 from hf_ptr.training.ptr_model import build_ptr_model
@@ -99,10 +99,10 @@ def test_a_step_takes_what_was_foretold(metaworld_dataset: Path, tmp_path: Path)
 
 def test_a_fit_of_scores_holds_few_numbers_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     # A pass is a fold of the fewer episodes.
-    for module in (crossfitting, action_noise, novelty, transitions):
-        monkeypatch.setattr(module, "ROWS_A_PASS", 128)
-    monkeypatch.setattr(novelty, "SEARCHED", 256)
+    for module in (cross_fitting, action_noise, novelty, transitions):
+        monkeypatch.setattr(module, "ROWS_PER_PASS", 128)
     monkeypatch.setattr(action_noise, "MAX_VALUES_PER_MEDIAN", 1024)
+    config = ScoreConfig(steps=1, rounds=1, novelty_contexts=256)
     sizes, tensors, arrays = (20, 60), [], []
     # The first is not counted: what is made once, whatever the size, is made there.
     for episodes in (sizes[0], *sizes):
@@ -112,7 +112,7 @@ def test_a_fit_of_scores_holds_few_numbers_a_frame(monkeypatch: pytest.MonkeyPat
         chunks = ChunkDataset(dataclasses.replace(table, columns=wide), chunk_size=8, target_offset=8)
         tracemalloc.start()
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            fit_scores(chunks, steps=1, rounds=1, progress=False)
+            fit_scores(chunks, config, progress=False)
             arrays.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
         tensors.append(peak_of(profiler))

@@ -34,7 +34,8 @@ from hf_ptr.policies import load_for_robot, policy_from_dataset
 from hf_ptr.runs.dry_run import plan_recipe
 from hf_ptr.runs.recipe import NEW_POLICY_FIELDS, load_recipe
 from hf_ptr.runs.run import build_trainer, evaluation_command, run_recipe
-from hf_ptr.scoring import fit as fitting
+from hf_ptr.scoring.config import ScoreConfig
+from hf_ptr.scoring.fit import fit_scores
 from hf_ptr.training import calibrated_weights as calibrating
 from hf_ptr.training.batch import candidates_of
 from hf_ptr.training.check_arguments import refuse
@@ -142,19 +143,17 @@ def two_of_chance(folder: Path) -> list[dict[str, Any]]:
     return listed
 
 
-def test_each_source_gets_calibrated_weights_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 20)
+def test_each_source_gets_calibrated_weights_of_its_own(tmp_path: Path) -> None:
     listed = two_of_chance(tmp_path)
     settings = {"belief_tokens": 0, "save_steps": 2, "save_strategy": "steps"}
-    made = run_recipe(
-        recipe(tmp_path, listed, output_dir=str(tmp_path / "made"), scoring="calibrated", alpha=1.0, **settings)
-    )
+    calibrated = {"scoring": "calibrated", "score_settings": ["steps=20"], "alpha": 1.0}
+    made = run_recipe(recipe(tmp_path, listed, output_dir=str(tmp_path / "made"), **calibrated, **settings))
     files = ["scores-g1.parquet", "scores-source-1.parquet"]
     assert sorted(file.name for file in made.glob("**/scores*")) == sorted(3 * files)
     mixture = build_trainer(load_recipe(recipe(tmp_path, listed, **settings))).train_dataset
-    weights = []
+    weights, config = [], ScoreConfig(seed=PTRConfig(output_dir=str(tmp_path)).seed, steps=20)
     for file, part in zip(files, mixture.parts, strict=True):
-        offline = fitting.fit_scores(part, seed=PTRConfig(output_dir=str(tmp_path)).seed, progress=False).frame()
+        offline = fit_scores(part, config, progress=False).frame()
         pd.testing.assert_frame_equal(pd.read_parquet(made / file), offline)
         assert (made / "checkpoint-2" / file).read_bytes() == (made / file).read_bytes()
         weights.append(offline.weight.to_numpy())
@@ -187,8 +186,7 @@ def test_a_killed_fit_of_two_sources_does_not_begin_the_first_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained = stopped_at(13, monkeypatch)
-    monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 2)
-    path = recipe(tmp_path, two_of_chance(tmp_path), scoring="calibrated", belief_tokens=0)
+    path = recipe(tmp_path, two_of_chance(tmp_path), scoring="calibrated", score_settings=["steps=2"], belief_tokens=0)
     with pytest.raises(KeyboardInterrupt):
         run_recipe(path)
     made = run_recipe(path)

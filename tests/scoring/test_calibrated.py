@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from data_helpers import LENGTH, drifting_table
+from data_helpers import LENGTH, coded_table, drifting_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,20 +18,22 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
 from hf_ptr.functional import effective_sample_size
 from hf_ptr.scoring import calibration as C
-from hf_ptr.scoring import cross_fitting as crossfitting
-from hf_ptr.scoring.action_noise import ACTION_NOISE
-from hf_ptr.scoring.fit import FittedScores, fit_scores
-from hf_ptr.scoring.identification_heads import GUARD, IdentificationHeads
-from hf_ptr.scoring.novelty import context_novelty, owed_to_novelty
-from hf_ptr.scoring.transitions import Transitions, cut_transitions
+from hf_ptr.scoring import cross_fitting
+from hf_ptr.scoring.config import ACTION_NOISE, ScoreConfig
+from hf_ptr.scoring.fit import fit_scores
+from hf_ptr.scoring.fitted_scores import FittedScores
+from hf_ptr.scoring.identification_heads import IdentificationHeads
+from hf_ptr.scoring.novelty import context_novelty, novelty_correction
+from hf_ptr.scoring.transitions import Transitions, lazy_transitions
 
 COLUMNS = ["index", "episode_index", "frame_index", "task_index", "source", "score", "weight", "valid", "scorer"]
+CONFIG = ScoreConfig()
 ELEMENT_COLUMNS = ["score_next_observation", "score_action", "score_instruction", "failed_element"]
 
 
 def fit(table: EpisodeTable, **changes: Any) -> pd.DataFrame:
-    chunks = ChunkDataset(table, chunk_size=8, target_offset=changes.pop("target_offset", 8))
-    return fit_scores(chunks, **{"steps": 12, "progress": False, **changes}).frame()
+    chunks = ChunkDataset(table, chunk_size=8, target_offset=8)
+    return fit_scores(chunks, ScoreConfig(**{"steps": 12, **changes}), progress=False).frame()
 
 
 # ---- the scale
@@ -40,18 +42,18 @@ def fit(table: EpisodeTable, **changes: Any) -> pd.DataFrame:
 @given(st.lists(st.floats(-50, 50), min_size=2, max_size=50))
 @settings(deadline=None, max_examples=50)
 def test_weights_stay_in_bounds_and_rise_with_the_distance(distances: list[float]) -> None:
-    weight = C.calibrated_weight(torch.tensor(sorted(distances)))
-    assert bool((weight >= C.W_MIN).all()) and bool((weight <= C.W_MAX).all())
+    weight = C.calibrated_weight(torch.tensor(sorted(distances)), CONFIG)
+    assert bool((weight >= CONFIG.w_min).all()) and bool((weight <= CONFIG.w_max).all())
     assert bool((weight.diff() >= 0).all())
     kept = C.keep_sample_size(weight)
-    assert bool((kept >= C.W_MIN - 1e-5).all()) and bool((kept <= C.W_MAX + 1e-5).all())
+    assert bool((kept >= CONFIG.w_min - 1e-5).all()) and bool((kept <= CONFIG.w_max + 1e-5).all())
     assert bool((kept.diff() >= -1e-6).all())
 
 
 def test_a_fault_gets_the_least_weight_and_a_good_sample_the_most() -> None:
-    low, middle, high = C.calibrated_weight(torch.tensor([0.0, 0.5, 1.0])).tolist()
+    low, middle, high = C.calibrated_weight(torch.tensor([0.0, 0.5, 1.0]), CONFIG).tolist()
     assert low < 0.3 and high > 3.95
-    assert middle == pytest.approx((C.W_MIN + C.W_MAX) / 2)
+    assert middle == pytest.approx((CONFIG.w_min + CONFIG.w_max) / 2)
 
 
 def share_worth(weight: torch.Tensor) -> float:
@@ -60,48 +62,48 @@ def share_worth(weight: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("share", [0.1, 0.6, 0.9, 0.99])
 def test_the_sample_size_never_falls_below_its_floor(share: float) -> None:
-    weight = torch.full((1000,), C.W_MAX)
-    weight[: int(1000 * share)] = C.W_MIN
+    weight = torch.full((1000,), CONFIG.w_max)
+    weight[: int(1000 * share)] = CONFIG.w_min
     kept = C.keep_sample_size(weight)
     before, after = share_worth(weight), share_worth(kept)
-    assert after >= C.MIN_SAMPLE_SIZE - 1e-4
+    assert after >= CONFIG.min_sample_size - 1e-4
     assert kept.mean().item() == pytest.approx(weight.mean().item(), rel=1e-4)
-    if before >= C.MIN_SAMPLE_SIZE:
+    if before >= CONFIG.min_sample_size:
         torch.testing.assert_close(kept, weight)
 
 
 def test_the_floor_is_paid_by_the_mildest_fault_first() -> None:
     """As on `hard`: a third good, some who only tremble, and half with worse faults."""
-    weight = torch.full((1000,), C.W_MIN)
-    weight[:350] = C.W_MAX
+    weight = torch.full((1000,), CONFIG.w_min)
+    weight[:350] = CONFIG.w_max
     trembles = slice(350, 500)
     milder = weight.clone()
     milder[trembles] = 2.0
     kept = C.keep_sample_size(weight, milder)
-    assert share_worth(kept) == pytest.approx(C.MIN_SAMPLE_SIZE, abs=1e-5)
+    assert share_worth(kept) == pytest.approx(CONFIG.min_sample_size, abs=1e-5)
     torch.testing.assert_close(kept[:350], weight[:350])
     torch.testing.assert_close(kept[500:], weight[500:])
-    assert C.W_MIN < kept[350] < 2.0
+    assert CONFIG.w_min < kept[350] < 2.0
     # As little as will do.
     less = weight + 0.99 * (kept - weight)
-    assert share_worth(less) < C.MIN_SAMPLE_SIZE
+    assert share_worth(less) < CONFIG.min_sample_size
 
 
 @pytest.mark.parametrize("mild", [0.01, 0.02, 0.05, 0.1, 0.2])
 def test_where_the_mildest_fault_is_not_enough_it_gives_what_it_can_before_all_are_drawn_together(mild: float) -> None:
     good, trembling = 50, int(1000 * mild)
-    weight = torch.full((1000,), C.W_MIN)
-    weight[:good] = C.W_MAX
+    weight = torch.full((1000,), CONFIG.w_min)
+    weight[:good] = CONFIG.w_max
     milder = weight.clone()
     milder[good : good + trembling] = 2.0
     steps = torch.linspace(0, 1, 201)
     best = max(steps.tolist(), key=lambda s: share_worth(weight + s * (milder - weight)))
-    assert share_worth(weight + best * (milder - weight)) < C.MIN_SAMPLE_SIZE
-    given = C._least_step(weight.double(), (milder - weight).double())
+    assert share_worth(weight + best * (milder - weight)) < CONFIG.min_sample_size
+    given = C._least_step(weight.double(), (milder - weight).double(), CONFIG.min_sample_size)
     assert given == pytest.approx(best, abs=0.006)
     kept = C.keep_sample_size(weight, milder)
-    assert share_worth(kept) == pytest.approx(C.MIN_SAMPLE_SIZE, abs=1e-5)
-    assert kept[999] > C.W_MIN and kept[0] < C.W_MAX
+    assert share_worth(kept) == pytest.approx(CONFIG.min_sample_size, abs=1e-5)
+    assert kept[999] > CONFIG.w_min and kept[0] < CONFIG.w_max
     assert kept[0] > kept[good] > kept[999]
 
 
@@ -109,11 +111,11 @@ def test_where_the_mildest_fault_is_not_enough_it_gives_what_it_can_before_all_a
 @settings(deadline=None, max_examples=100)
 def test_the_floor_holds_whatever_is_milder(pairs: list[tuple[float, float]]) -> None:
     weight = torch.tensor([w for w, _ in pairs])
-    milder = weight + torch.tensor([part for _, part in pairs]) * (C.W_MAX - weight)
+    milder = weight + torch.tensor([part for _, part in pairs]) * (CONFIG.w_max - weight)
     kept = C.keep_sample_size(weight, milder)
-    assert share_worth(kept) >= C.MIN_SAMPLE_SIZE - 1e-4
-    assert bool((kept >= C.W_MIN - 1e-5).all()) and bool((kept <= C.W_MAX + 1e-5).all())
-    if share_worth(weight) >= C.MIN_SAMPLE_SIZE + 1e-4:
+    assert share_worth(kept) >= CONFIG.min_sample_size - 1e-4
+    assert bool((kept >= CONFIG.w_min - 1e-5).all()) and bool((kept <= CONFIG.w_max + 1e-5).all())
+    if share_worth(weight) >= CONFIG.min_sample_size + 1e-4:
         torch.testing.assert_close(kept, weight)
 
 
@@ -121,7 +123,7 @@ def test_one_failing_view_suffices() -> None:
     z, which = C.least({"next_observation": torch.tensor([1.0, 1.0]), "instruction": torch.tensor([1.1, -0.1])})
     torch.testing.assert_close(z, torch.tensor([1.0, -0.1]))
     assert which.tolist() == [0, 1]
-    good, bad = C.calibrated_weight(z).tolist()
+    good, bad = C.calibrated_weight(z, CONFIG).tolist()
     assert good > 3.9 and bad < 0.3
 
 
@@ -130,16 +132,16 @@ def episodes_of(means: torch.Tensor, samples: int = 20, noise: float = 0.3) -> t
     return means[episode] + noise * torch.randn(len(episode), generator=torch.Generator().manual_seed(1)), episode
 
 
-def distance(real: torch.Tensor, faulted: torch.Tensor, episode: torch.Tensor) -> torch.Tensor:
+def calibrated(real: torch.Tensor, faulted: torch.Tensor, episode: torch.Tensor) -> torch.Tensor:
     episodes = int(episode.max()) + 1
     group = torch.zeros(episodes, dtype=torch.int64)
-    means = [C.episode_mean(score, episode, episodes, C.SHRINKAGE) for score in (real, faulted)]
-    return C.fit_scale(*means, group, 1).distance(real, episode, group)
+    means = [C.episode_mean(score, episode, episodes, CONFIG.episode_shrinkage) for score in (real, faulted)]
+    return C.fit_scale(*means, group, 1, CONFIG).score(real, episode, group)
 
 
 def test_clean_data_are_left_alone() -> None:
     real, episode = episodes_of(3.0 + 0.3 * torch.randn(100, generator=torch.Generator().manual_seed(0)))
-    weight = C.calibrated_weight(distance(real, real - 5.0, episode))
+    weight = C.calibrated_weight(calibrated(real, real - 5.0, episode), CONFIG)
     assert weight.mean() > 3.9 and weight.min() > 3.0
     assert share_worth(weight) > 0.99
 
@@ -148,7 +150,7 @@ def test_faulty_episodes_lie_where_the_made_faults_do() -> None:
     means = torch.full((100,), 3.0)
     means[:30] = -2.0
     real, episode = episodes_of(means)
-    weight = C.calibrated_weight(distance(real, torch.full_like(real, -2.0), episode))
+    weight = C.calibrated_weight(calibrated(real, torch.full_like(real, -2.0), episode), CONFIG)
     bad = episode < 30
     assert weight[bad].max() < 0.6 and weight[~bad].min() > 3.5
 
@@ -156,9 +158,9 @@ def test_faulty_episodes_lie_where_the_made_faults_do() -> None:
 def test_a_view_that_cannot_see_its_own_fault_proves_nothing() -> None:
     real, episode = episodes_of(torch.randn(100, generator=torch.Generator().manual_seed(0)))
     other, _ = episodes_of(torch.randn(100, generator=torch.Generator().manual_seed(5)))
-    assert distance(real, other, episode).tolist() == [1.0] * len(real)
+    assert calibrated(real, other, episode).tolist() == [1.0] * len(real)
     # All episodes faulty: nothing in the data is better than what was made faulty.
-    assert distance(real, real.clone(), episode).tolist() == [1.0] * len(real)
+    assert calibrated(real, real.clone(), episode).tolist() == [1.0] * len(real)
 
 
 @pytest.mark.parametrize(
@@ -168,19 +170,19 @@ def test_a_view_is_trusted_as_far_as_it_sees_its_own_fault(below: int, reliabili
     real = torch.linspace(-1.0, 1.0, 1000)
     faulted = torch.where(torch.arange(1000) < below, -0.5, 0.5)
     group = torch.zeros(1000, dtype=torch.int64)
-    scale = C.fit_scale(real, faulted, group, 1)
+    scale = C.fit_scale(real, faulted, group, 1, CONFIG)
     assert scale.reliability.item() == pytest.approx(reliability, abs=0.01)
-    z = scale.distance(torch.linspace(-90.0, 90.0, 1000), torch.arange(1000), group)
+    z = scale.score(torch.linspace(-90.0, 90.0, 1000), torch.arange(1000), group)
     assert bool((z.diff() >= 0).all())
     # One that is trusted in part says at most that a sample is like a fault.
-    assert z.min().item() == pytest.approx(-C.DISTANCE_LIMIT if reliability == 1.0 else 1.0 - reliability, abs=0.01)
+    assert z.min().item() == pytest.approx(-CONFIG.score_limit if reliability == 1.0 else 1.0 - reliability, abs=0.01)
 
 
 def test_a_missing_score_is_no_evidence() -> None:
     real, episode = episodes_of(torch.full((20,), 3.0))
     faulted = real - 5.0
     real[episode == 4] = torch.nan
-    z = distance(real, faulted, episode)
+    z = calibrated(real, faulted, episode)
     assert bool(torch.isfinite(z).all())
     assert z[episode == 4].tolist() == [1.0] * 20
 
@@ -188,10 +190,10 @@ def test_a_missing_score_is_no_evidence() -> None:
 def test_a_group_with_enough_episodes_has_its_own_scale() -> None:
     group = torch.arange(60) % 2
     real = torch.where(group == 0, 1.0, 5.0)
-    scale = C.fit_scale(real, real - 1.0, group, 2)
+    scale = C.fit_scale(real, real - 1.0, group, 2, CONFIG)
     assert scale.reliability.tolist() == [1.0, 1.0]
     assert scale.good[0] < scale.good[1] and scale.fault[0] < scale.fault[1]
-    one = C.fit_scale(real[:10], real[:10] - 6.0, group[:10], 2)
+    one = C.fit_scale(real[:10], real[:10] - 6.0, group[:10], 2, CONFIG)
     assert one.good[0] == one.good[1]
 
 
@@ -201,25 +203,26 @@ def test_a_shift_that_runs_through_an_episode_is_seen_where_no_chunk_shows_it() 
     episode = torch.arange(200) // 100
     margins[episode == 1, 2] -= 1.0
     margins[::7, 0] = torch.nan
-    margin, shift = C.consistent_margin(margins, episode, 2)
+    margin, shift = C.consistent_margin(margins, episode, 2, CONFIG)
     means = C.episode_mean(margin, episode, 2)
     assert means[0] > 0.2 and means[1] == pytest.approx(margins[episode == 1, 2].mean().item(), abs=0.05)
     assert shift[1] == 2
-    nothing, none = C.consistent_margin(margins[:2], episode[:2], 2)
+    nothing, none = C.consistent_margin(margins[:2], episode[:2], 2, CONFIG)
     assert bool(nothing.isnan().all()) and none.tolist() == [-1, -1]
 
 
 # ---- the views
 
 
-def transitions(count: int, instructions: int = 3) -> Transitions:
+def some_transitions(count: int, instructions: int = 3) -> Transitions:
     generator = torch.Generator().manual_seed(0)
 
     def some(width: int) -> torch.Tensor:
         return torch.randn(count, width, generator=generator)
 
     number = torch.arange(count)
-    return Transitions(some(5), some(6), some(4), some(4), number % instructions, number // 4, number % 4 * GUARD)
+    time = number % 4 * CONFIG.guard
+    return Transitions(some(5), some(6), some(4), some(4), number % instructions, number // 4, time)
 
 
 def scores(heads: IdentificationHeads, samples: Transitions, known: list[bool]) -> dict[str, torch.Tensor]:
@@ -230,7 +233,7 @@ def scores(heads: IdentificationHeads, samples: Transitions, known: list[bool]) 
 
 
 def test_what_a_view_is_given_does_not_hold_what_it_identifies() -> None:
-    heads, samples = IdentificationHeads(5, 6, 4, 3), transitions(12)
+    heads, samples = IdentificationHeads(5, 6, 4, 3, CONFIG), some_transitions(12)
     before = heads.queries(samples)
     after = heads.queries(dataclasses.replace(samples, action=samples.action + 1.0))
     torch.testing.assert_close(after["action"], before["action"])
@@ -245,7 +248,7 @@ def test_what_a_view_is_given_does_not_hold_what_it_identifies() -> None:
 
 def test_scores_are_missing_where_there_is_nothing_to_tell_apart() -> None:
     torch.manual_seed(0)
-    heads, samples = IdentificationHeads(5, 6, 4, 3), transitions(12)
+    heads, samples = IdentificationHeads(5, 6, 4, 3, CONFIG), some_transitions(12)
     found = scores(heads, samples, [True, True, False])
     assert bool(found["action/shift"][0].isnan().all()) and bool(found["action/shift"][1:].isfinite().all())
     assert found["instruction/pool"].isnan().tolist() == (samples.instruction == 2).tolist()
@@ -253,12 +256,12 @@ def test_scores_are_missing_where_there_is_nothing_to_tell_apart() -> None:
     # One episode alone has no other to be told from.
     alone = scores(heads, samples.take(torch.arange(4)), [True, True, True])
     assert bool(alone["action/pool"].isnan().all())
-    assert "instruction" not in IdentificationHeads(5, 6, 4, 1).views
+    assert "instruction" not in IdentificationHeads(5, 6, 4, 1, CONFIG).elements
 
 
 def test_a_near_time_of_the_same_episode_is_no_negative() -> None:
     torch.manual_seed(0)
-    heads, samples = IdentificationHeads(5, 6, 4, 1), transitions(4)
+    heads, samples = IdentificationHeads(5, 6, 4, 1, CONFIG), some_transitions(4)
     near = dataclasses.replace(samples, time=torch.zeros_like(samples.time))
     assert heads.losses(near)["action"].item() == 0.0
     assert heads.losses(samples)["action"].item() > 0.0
@@ -269,10 +272,10 @@ def test_a_near_time_of_the_same_episode_is_no_negative() -> None:
 
 def test_folds_split_the_episodes_by_their_id_alone() -> None:
     ids = np.arange(100)
-    fold = crossfitting.folds_of(ids, 4)
+    fold = cross_fitting.assign_folds(ids, 4)
     assert torch.bincount(fold).tolist() == [25, 25, 25, 25]
     order = np.random.default_rng(0).permutation(100)
-    torch.testing.assert_close(crossfitting.folds_of(ids[order], 4), fold[order])
+    torch.testing.assert_close(cross_fitting.assign_folds(ids[order], 4), fold[order])
 
 
 def test_no_episode_is_scored_by_heads_that_have_trained_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +292,7 @@ def test_no_episode_is_scored_by_heads_that_have_trained_on_it(monkeypatch: pyte
         scored.append((seen[id(self)], {*samples.episode.tolist(), *pool.episode.tolist()}))
         return score(self, samples, pool, **kwargs)
 
-    train = crossfitting.train_heads
+    train = cross_fitting.train_heads
 
     def fresh(*args: Any) -> IdentificationHeads:
         seen.clear()
@@ -297,7 +300,7 @@ def test_no_episode_is_scored_by_heads_that_have_trained_on_it(monkeypatch: pyte
 
     monkeypatch.setattr(IdentificationHeads, "losses", spy_losses)
     monkeypatch.setattr(IdentificationHeads, "scores", spy_scores)
-    monkeypatch.setattr(crossfitting, "train_heads", fresh)
+    monkeypatch.setattr(cross_fitting, "train_heads", fresh)
     fit(drifting_table([LENGTH] * 12), steps=4)
     assert scored and all(trained and not trained & held_out for trained, held_out in scored)
     assert set.union(*(held_out for _, held_out in scored)) == set(range(12))
@@ -310,26 +313,27 @@ def test_the_frame_is_a_score_file_and_depends_on_the_seed_alone() -> None:
     pd.testing.assert_frame_equal(first, fit(table))
     assert not np.array_equal(first["score"], other["score"]) and first["scorer"][0] != other["scorer"][0]
     assert list(first.columns) == [*COLUMNS, *ELEMENT_COLUMNS, "failed_check", "estimated_lag"]
-    assert set(first["estimated_lag"]) <= set(crossfitting.SHIFTS)
+    assert set(first["estimated_lag"]) <= set(CONFIG.shifts)
     np.testing.assert_array_equal(first["index"], table.frame_id)
     np.testing.assert_array_equal(first["valid"], first["frame_index"] < LENGTH - 8)
     numbers = first[["score", "weight", *ELEMENT_COLUMNS[:3]]].to_numpy()
     assert np.isfinite(numbers).all()
-    assert first["weight"].between(C.W_MIN - 1e-5, C.W_MAX + 1e-5).all()
+    assert first["weight"].between(CONFIG.w_min - 1e-5, CONFIG.w_max + 1e-5).all()
 
 
 def test_an_episode_in_a_place_of_its_own_is_novel() -> None:
     table = drifting_table([LENGTH] * 20, tasks=1)
     table.columns["observation.state"][3 * LENGTH : 4 * LENGTH] += 30.0
-    cut = cut_transitions(ChunkDataset(table, chunk_size=8, target_offset=8))
-    fold = crossfitting.folds_of(table.episode_index, 5)
-    novelty = context_novelty(cut, fold, torch.Generator().manual_seed(0))
+    transitions = lazy_transitions(ChunkDataset(table, chunk_size=8, target_offset=8), CONFIG)
+    fold = cross_fitting.assign_folds(table.episode_index, 5)
+    novelty = context_novelty(transitions, fold, CONFIG, torch.Generator().manual_seed(0))
     assert novelty.shape == (20,) and novelty.argmax() == 3
     # Its actions say nothing about where it is.
     table.columns["action"][:] *= -1
     again = context_novelty(
-        cut_transitions(ChunkDataset(table, chunk_size=8, target_offset=8)),
+        lazy_transitions(ChunkDataset(table, chunk_size=8, target_offset=8), CONFIG),
         fold,
+        CONFIG,
         torch.Generator().manual_seed(0),
     )
     torch.testing.assert_close(again, novelty)
@@ -343,10 +347,10 @@ def test_a_fall_with_novelty_is_owed_to_it_and_a_rise_is_not(slope: float) -> No
     faulty = torch.arange(300) % 5 < 3
     mean[faulty] -= 3.0
     mean[7] = torch.nan
-    owed = owed_to_novelty(mean, novelty, C.GOOD_QUANTILE)
+    owed = novelty_correction(mean, novelty, CONFIG)
     expected = -min(slope, 0.0) * (novelty - novelty[torch.arange(300) != 7].median())
     assert float((owed - expected).abs().max()) < 0.25
-    assert torch.equal(owed_to_novelty(mean, torch.ones(300), C.GOOD_QUANTILE), torch.zeros(300))
+    assert torch.equal(novelty_correction(mean, torch.ones(300), CONFIG), torch.zeros(300))
 
 
 def test_wrong_actions_get_less_weight() -> None:
@@ -378,29 +382,29 @@ def test_instructions_that_occur_once_prove_nothing() -> None:
 def test_the_floor_is_paid_by_chunks_whose_one_fault_is_a_tremor() -> None:
     """A quarter good, as many that tremble, and half with another fault; half of those tremble, too."""
     table = drifting_table([LENGTH] * 12)
-    cut = cut_transitions(ChunkDataset(table, chunk_size=8, target_offset=8))
-    good, wrong = cut.episode < 3, cut.episode >= 6
-    trembles = ~good & (cut.episode < 9)
-    distances = {"action/pool": torch.where(wrong, 0.0, 1.0), ACTION_NOISE: torch.where(trembles, 0.0, 1.0)}
+    transitions = lazy_transitions(ChunkDataset(table, chunk_size=8, target_offset=8), CONFIG)
+    good, wrong = transitions.episode < 3, transitions.episode >= 6
+    trembles = ~good & (transitions.episode < 9)
+    scores = {"action/pool": torch.where(wrong, 0.0, 1.0), ACTION_NOISE: torch.where(trembles, 0.0, 1.0)}
     shift = torch.zeros(12, dtype=torch.int64)
-    found = FittedScores(table, cut, distances, shift, "none", C.W_MIN, C.W_MAX).frame()
+    found = FittedScores(table, transitions, scores, shift, "none", CONFIG).frame()
     weight = torch.tensor(found.weight[found.valid].to_numpy())
-    plain = C.calibrated_weight(torch.minimum(*distances.values()))
-    assert share_worth(plain) < 0.4 and share_worth(weight) == pytest.approx(C.MIN_SAMPLE_SIZE, abs=0.01)
+    plain = C.calibrated_weight(torch.minimum(*scores.values()), CONFIG)
+    assert share_worth(plain) < 0.4 and share_worth(weight) == pytest.approx(CONFIG.min_sample_size, abs=0.01)
     torch.testing.assert_close(weight[good | wrong], plain[good | wrong])
     paying = weight[trembles & ~wrong]
-    assert plain[trembles].max() + 0.5 < paying.min() <= paying.max() <= (C.W_MIN + C.W_MAX) / 2
+    assert plain[trembles].max() + 0.5 < paying.min() <= paying.max() <= (CONFIG.w_min + CONFIG.w_max) / 2
 
 
 def test_frames_without_a_target_do_not_take_the_samples_below_their_floor() -> None:
     table = drifting_table([LENGTH] * 8 + [8] * 8)
-    cut = cut_transitions(ChunkDataset(table, chunk_size=8, target_offset=8))
-    distances = {"action/pool": torch.where(cut.episode < 1, 2.0, -2.0)}
-    scores = FittedScores(table, cut, distances, torch.zeros(16, dtype=torch.int64), "none", C.W_MIN, C.W_MAX).frame()
+    transitions = lazy_transitions(ChunkDataset(table, chunk_size=8, target_offset=8), CONFIG)
+    scores = {"action/pool": torch.where(transitions.episode < 1, 2.0, -2.0)}
+    scores = FittedScores(table, transitions, scores, torch.zeros(16, dtype=torch.int64), "none", CONFIG).frame()
     told = scores["episode_index"].isin(scores.loc[scores.valid, "episode_index"].unique())
     weight = torch.tensor(scores.weight.to_numpy(), dtype=torch.float64)
-    assert share_worth(weight[torch.tensor(told.to_numpy())]) == pytest.approx(C.MIN_SAMPLE_SIZE, abs=1e-4)
-    assert share_worth(weight) > C.MIN_SAMPLE_SIZE
+    assert share_worth(weight[torch.tensor(told.to_numpy())]) == pytest.approx(CONFIG.min_sample_size, abs=1e-4)
+    assert share_worth(weight) > CONFIG.min_sample_size
     assert scores.loc[~told, "weight"].to_numpy() == pytest.approx(scores.loc[told, "weight"].mean(), rel=1e-5)
 
 
@@ -434,3 +438,53 @@ def test_too_little_data_is_the_users_to_mend() -> None:
         fit(drifting_table([LENGTH, LENGTH, LENGTH, 8]))
     with pytest.raises(InputError, match="rounds is 0"):
         fit(drifting_table([LENGTH] * 4), rounds=0)
+
+
+# ---- ablations
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cross_fit": False},
+        {"centre_on_median": True},
+        {"near_state_candidates": 16},
+        {"episode_evidence": False},
+        {"correct_novelty": False},
+        {"checks": ("action/pool", "action/noise")},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_every_ablation_changes_the_scores_and_keeps_the_bounds(changes: dict[str, Any]) -> None:
+    table = drifting_table([LENGTH] * 20, wrong=(3, 8))
+    whole, ablated = fit(table, steps=4), fit(table, steps=4, **changes)
+    assert not np.array_equal(whole["score"], ablated["score"]) and whole["scorer"][0] != ablated["scorer"][0]
+    assert ablated["weight"].between(CONFIG.w_min - 1e-5, CONFIG.w_max + 1e-5).all()
+    if "checks" in changes:
+        assert ablated[["score_next_observation", "score_instruction"]].isna().all(axis=None)
+
+
+def test_checks_that_do_not_apply_are_refused() -> None:
+    with pytest.raises(InputError, match="none of the checks instruction/pool applies"):
+        fit(drifting_table([LENGTH] * 8, tasks=1), steps=1, checks=("instruction/pool",))
+
+
+def test_a_near_state_candidate_is_the_nearest_of_another_episode() -> None:
+    chunks = ChunkDataset(coded_table([30] * 6), chunk_size=4, target_offset=4)
+    near_config = ScoreConfig(near_state_candidates=16)
+    transitions, episodes = lazy_transitions(chunks, near_config), torch.tensor([4, 0, 2])
+    drawn = cross_fitting.draw_batch(transitions, episodes, 4, near_config, torch.Generator().manual_seed(0))
+    rows = drawn.view(3, 8)
+    own = transitions.episode[rows] == episodes[:, None]
+    assert own.tolist() == [[True] * 4 + [False, True] * 2] * 3
+    # The same draws, and every distance of each anchor.
+    again = torch.Generator().manual_seed(0)
+    anchors = cross_fitting.draw_batch(transitions, episodes, 4, CONFIG, again).view(3, 8)[:, :4:2].flatten()
+    time = (torch.rand(3, 16, generator=again) * transitions.count[episodes, None]).long()
+    others = (transitions.first[episodes, None] + time).flatten()
+    for anchor, near in zip(anchors.tolist(), rows[:, 4::2].flatten().tolist(), strict=True):
+        apart = others[transitions.episode[others] != transitions.episode[anchor]]
+        at = transitions.contexts(torch.tensor([anchor]))
+        away = (transitions.contexts(apart) - at).norm(dim=1)
+        found = (transitions.contexts(torch.tensor([near])) - at).norm()
+        assert float(found) == pytest.approx(float(away.min()), abs=1e-4)

@@ -1,4 +1,4 @@
-"""A score that was killed goes on where it was, to the bit; what another fit left behind is not taken up."""
+"""Interrupted fits resume to the bit, and do not use the parts of another fit; transitions are not stored."""
 
 from __future__ import annotations
 
@@ -17,37 +17,38 @@ from safetensors.torch import load_file, save_file
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.lerobot.writer import write_table
-from hf_ptr.scoring import cross_fitting as crossfitting
+from hf_ptr.scoring import cross_fitting
 from hf_ptr.scoring import fit as fitting
+from hf_ptr.scoring.config import ScoreConfig
 from hf_ptr.scoring.fit import fit_scores
-from hf_ptr.scoring.transitions import Cut, cut_transitions
+from hf_ptr.scoring.transitions import lazy_transitions, plant_faults
 from hf_ptr.utils.safetensors_io import PartCache
 
 FOLDS = 5
 
 
-def fit(keep: Path | None, seed: int = 0, wrong: tuple[int, ...] = (), rounds: int = 2) -> pd.DataFrame:
+def fit(keep: Path | None, wrong: tuple[int, ...] = (), **changes: Any) -> pd.DataFrame:
     chunks = ChunkDataset(drifting_table([LENGTH] * 10, wrong=wrong), chunk_size=8, target_offset=8)
-    return fit_scores(chunks, steps=2, rounds=rounds, seed=seed, keep=keep, progress=False).frame()
+    return fit_scores(chunks, ScoreConfig(steps=2, **changes), keep=keep, progress=False).frame()
 
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by one with each fold that is trained."""
+    """A list that grows with each trained fold."""
     found: list[int] = []
-    train = crossfitting.train_heads
+    train = cross_fitting.train_heads
 
     def counted(*args: Any) -> Any:
         found.append(1)
         return train(*args)
 
-    monkeypatch.setattr(crossfitting, "train_heads", counted)
+    monkeypatch.setattr(cross_fitting, "train_heads", counted)
     return found
 
 
 @pytest.fixture
 def one_thread() -> Any:
-    """A forked process must not wait for threads that only its parent has."""
+    """A forked process must not wait for threads of its parent."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -55,10 +56,10 @@ def one_thread() -> Any:
 
 
 def killed_at(fold: int, keep: Path) -> int:
-    """Fits in a process that kills itself as that fold begins, and returns the signal that ended it."""
+    """Fits in a process that kills itself when that fold begins; returns the signal that ended it."""
     child = os.fork()
     if child == 0:
-        train, begun = crossfitting.train_heads, []
+        train, begun = cross_fitting.train_heads, []
 
         def deadly(*args: Any) -> Any:
             begun.append(1)
@@ -66,32 +67,30 @@ def killed_at(fold: int, keep: Path) -> int:
                 os.kill(os.getpid(), signal.SIGKILL)
             return train(*args)
 
-        crossfitting.train_heads = deadly  # type: ignore[assignment]
+        cross_fitting.train_heads = deadly  # type: ignore[assignment]
         fit(keep)
         os._exit(0)
     return os.WTERMSIG(os.waitpid(child, 0)[1])
 
 
-def test_a_killed_fit_goes_on_fold_by_fold(tmp_path: Path, one_thread: Any, trained: list[int]) -> None:
+def test_a_killed_fit_resumes_fold_by_fold(tmp_path: Path, one_thread: Any, trained: list[int]) -> None:
     keep, fold = tmp_path / ".parts", 7
     assert killed_at(fold, keep) == signal.SIGKILL
     assert len(list(keep.iterdir())) == fold
-    went_on = fit(keep)
+    resumed = fit(keep)
     assert len(trained) == 2 * FOLDS - fold
-    pd.testing.assert_frame_equal(went_on, fit(None), check_exact=True)
+    pd.testing.assert_frame_equal(resumed, fit(None), check_exact=True)
 
 
-def test_what_another_fit_left_is_not_taken_up(tmp_path: Path, trained: list[int]) -> None:
+def test_parts_of_another_fit_are_not_used(tmp_path: Path, trained: list[int]) -> None:
     fit(tmp_path, rounds=1)
-    for changes in ({}, {"seed": 1}, {"wrong": (2,)}):
+    for changes in ({}, {"seed": 1}, {"wrong": (2,)}, {"planted_noise": 0.2}):
         trained.clear()
         fit(tmp_path, rounds=1, **changes)
         assert len(trained) == (FOLDS if changes else 0)
 
 
-def test_what_other_code_left_is_not_taken_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: list[int]
-) -> None:
+def test_parts_of_other_code_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: list[int]) -> None:
     source = tmp_path / "source"
     shutil.copytree(Path(fitting.__file__).parent, source, ignore=shutil.ignore_patterns("__pycache__"))
     digest = fitting.code_digest
@@ -103,7 +102,7 @@ def test_what_other_code_left_is_not_taken_up(
         assert len(trained) == folds
 
 
-def test_a_part_that_is_damaged_is_made_again(tmp_path: Path) -> None:
+def test_a_damaged_part_is_computed_again(tmp_path: Path) -> None:
     parts = PartCache(tmp_path / "parts", {"seed": 0})
     parts.save("one", {"x": torch.arange(3)})
     assert torch.equal(parts.load("one")["x"], torch.arange(3))  # type: ignore[index]
@@ -130,57 +129,56 @@ def bytes_of(value: Any, seen: dict[int, int]) -> int:
 
 
 @pytest.mark.parametrize("chunk_size", [8, 32])
-def test_neither_chunks_nor_their_faults_are_held(chunk_size: int) -> None:
+def test_neither_chunks_nor_planted_faults_are_stored(chunk_size: int) -> None:
     table = drifting_table([200] * 10)
-    cut = cut_transitions(ChunkDataset(table, chunk_size=chunk_size, target_offset=8))
+    transitions = lazy_transitions(ChunkDataset(table, chunk_size=chunk_size, target_offset=8), ScoreConfig())
     columns = sum(column.nbytes for column in table.columns.values())
-    # Of a sample, which episode it lies in; of a frame, its instruction.
-    assert bytes_of(cut, {}) <= columns + 16 * table.num_frames + 64 * table.num_episodes
-    faults = crossfitting.make_faults(
-        cut, torch.arange(10), torch.tensor([True, True]), torch.Generator().manual_seed(0)
+    # The episode of each transition, and the instruction of each frame.
+    assert bytes_of(transitions, {}) <= columns + 16 * table.num_frames + 64 * table.num_episodes
+    faults = plant_faults(
+        transitions, torch.arange(10), torch.tensor([True, True]), (4, 8), torch.Generator().manual_seed(0)
     )
-    # Of an episode, which other's it takes.
+    # The donor of each episode.
     assert bytes_of(list(faults.values()), {}) <= columns + 16 * table.num_frames + 256 * table.num_episodes
 
 
-def test_samples_are_what_their_frames_hold() -> None:
+def test_transitions_are_the_values_of_their_frames() -> None:
     table = drifting_table([30, 9, 25])
     chunks = ChunkDataset(table, chunk_size=6, target_offset=8)
-    cut: Cut = cut_transitions(chunks)
-    whole = cut.take(torch.arange(len(cut)))
+    transitions = lazy_transitions(chunks, ScoreConfig())
+    whole = transitions.take(torch.arange(len(transitions)))
     assert len(whole) == 22 + 1 + 17 and whole.action.shape == (40, 12)
     some = torch.tensor([39, 0, 22])
-    for name, values in vars(cut.take(some)).items():
+    for name, values in vars(transitions.take(some)).items():
         assert torch.equal(values, getattr(whole, name)[some]), name
-    batch = chunks.batch(cut.frames(torch.arange(len(cut))).tolist())
+    batch = chunks.batch(transitions.frames(torch.arange(len(transitions))).tolist())
     assert torch.equal(batch["episode_index"] - 7, whole.episode)
-    # The last chunk of an episode is cut off by its end, and filled up with zeros.
+    # The last chunk of an episode is cut at its end and padded with zeros.
     assert not batch["action_mask"].all() or bool(whole.action.isfinite().all())
-    observed = cut.observed[0].scale_(batch["next_observation"])
+    observed = transitions.observations[0].scale_(batch["next_observation"])
     assert torch.equal(observed, whole.next_observation)
 
 
-def test_the_command_goes_on_and_leaves_nothing_but_the_scores(
+def test_the_command_resumes_and_leaves_only_the_scores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: list[int]
 ) -> None:
     from command_line import hf_ptr
 
-    monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 2)
     data = write_table(drifting_table([LENGTH] * 8), tmp_path / "data")
-    command = ["score", data, "--fit", "--chunk-size", 8, "--target-offset", 8, "--out", tmp_path / "s.parquet"]
-    train = crossfitting.train_heads
+    command = ["score", data, "steps=2", "--chunk-size", 8, "--target-offset", 8, "--out", tmp_path / "s.parquet"]
+    train = cross_fitting.train_heads
 
     def interrupted(*args: Any) -> Any:
         if len(trained) == 2:
             raise KeyboardInterrupt
         return train(*args)
 
-    monkeypatch.setattr(crossfitting, "train_heads", interrupted)
+    monkeypatch.setattr(cross_fitting, "train_heads", interrupted)
     stopped = hf_ptr(*command)
     assert stopped.returncode == 130 and "score" in stopped.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"data", ".s.parts"}
-    monkeypatch.setattr(crossfitting, "train_heads", train)
+    monkeypatch.setattr(cross_fitting, "train_heads", train)
     assert hf_ptr(*command).returncode == 0
-    # Of eight episodes there are four folds.
+    # Eight episodes make four folds.
     assert len(trained) == 8
     assert {path.name for path in tmp_path.iterdir()} == {"data", "s.parquet"}

@@ -21,17 +21,13 @@ from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.errors import InputError
 from hf_ptr.functional import weight_bounds
 from hf_ptr.runs.run import run_recipe
-from hf_ptr.scoring import fit as fitting
+from hf_ptr.scoring.fit import fit_scores
 from hf_ptr.training import calibrated_weights as calibrating
 from hf_ptr.training.ptr_config import PTRConfig
 
-CALIBRATED = {"scoring": "calibrated", "alpha": 1.0}
-
-
-@pytest.fixture(autouse=True)
-def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The scorers are fitted in seconds, and badly; how well is measured elsewhere."""
-    monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 30)
+# Fitted in seconds, and badly; how well is measured elsewhere.
+SHORT = {"score_settings": ["steps=30"]}
+CALIBRATED = {"scoring": "calibrated", "alpha": 1.0, **SHORT}
 
 
 def losses_of(folder: Path) -> list[float]:
@@ -45,7 +41,7 @@ def test_a_run_fits_what_the_score_command_fits_and_trains_with_it(metaworld_dat
     chunks = ChunkDataset(
         read_dataset(metaworld_dataset), chunk_size=16, observation_features=["observation.environment_state"]
     )
-    offline = fitting.fit_scores(chunks, seed=PTRConfig(output_dir=str(tmp_path)).seed, progress=False).frame()
+    offline = fit_scores(chunks, PTRConfig(output_dir=str(tmp_path), **SHORT).score_config(), progress=False).frame()
     pd.testing.assert_frame_equal(found, offline)
     assert found.weight.nunique() > 2
     given = run_recipe(
@@ -61,7 +57,9 @@ def test_alpha_and_the_bounds_are_those_of_the_settings(metaworld_dataset: Path,
     for alpha in (0.5, 1.0):
         folder = tmp_path / str(alpha)
         run_recipe(
-            recipe(tmp_path, metaworld_dataset, output_dir=folder, scoring="calibrated", alpha=alpha, **settings)
+            recipe(
+                tmp_path, metaworld_dataset, output_dir=folder, scoring="calibrated", **SHORT, alpha=alpha, **settings
+            )
         )
         weights[alpha] = pd.read_parquet(folder / calibrating.SCORES_FILE).weight.to_numpy()
         low, high = weight_bounds(alpha, **settings)
@@ -111,7 +109,6 @@ def test_weights_of_other_settings_are_not_taken_for_those_of_the_run(
 def test_a_run_that_is_killed_while_it_fits_goes_on_there(
     metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(fitting.fit_scores.__kwdefaults__, "steps", 2)
     path = recipe(tmp_path, metaworld_dataset, output_dir=tmp_path / "run", **CALIBRATED)
     folds = stopped_at(3, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
@@ -123,7 +120,7 @@ def test_a_run_that_is_killed_while_it_fits_goes_on_there(
 
 
 def test_the_callers_dataset_and_random_numbers_are_left_alone(metaworld_dataset: Path, tmp_path: Path) -> None:
-    trainer = make(metaworld_dataset, tmp_path, scoring="calibrated", belief_tokens=0, max_steps=1)
+    trainer = make(metaworld_dataset, tmp_path, scoring="calibrated", **SHORT, belief_tokens=0, max_steps=1)
     chunks = trainer.train_dataset
     torch.manual_seed(3)
     expected = torch.rand(2)
@@ -157,7 +154,7 @@ def test_what_cannot_be_calibrated_is_one_line_and_writes_nothing(
 
 
 def test_weights_are_fitted_on_chunks_alone(metaworld_dataset: Path, tmp_path: Path) -> None:
-    trainer = make(metaworld_dataset, tmp_path, scoring="calibrated", belief_tokens=0)
+    trainer = make(metaworld_dataset, tmp_path, scoring="calibrated", **SHORT, belief_tokens=0)
     with pytest.raises(InputError, match="train_dataset is a list: calibrated weights are fitted on a ChunkDataset"):
         type(trainer)(
             trainer.model.policy,

@@ -1,63 +1,81 @@
-"""`hf-ptr score`: the weight of every chunk of a dataset."""
+"""`hf-ptr score`: score and weight of every chunk of a dataset."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 
+class Method(StrEnum):
+    """The score to compute."""
+
+    CALIBRATED = "calibrated"
+    PAPER = "paper"
+
+
 def score(
     dataset: Annotated[Path, typer.Argument(help="Folder or Hub id of a LeRobotDataset.")],
-    scorer: Annotated[Path | None, typer.Option(help="Folder or Hub id of a PTR run, whose scorer is used.")] = None,
-    fit: Annotated[
-        bool, typer.Option("--fit", help="Fit light scorers on the dataset itself; no policy needed.")
-    ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(help="Constants of the calibrated score as key=value, for example rounds=1; see ScoreConfig."),
+    ] = None,
+    method: Annotated[
+        Method,
+        typer.Option(
+            help="calibrated: label-free score, fitted on the dataset itself, no policy needed. "
+            "paper: PTR's score, from the scorer of a trained run (--run)."
+        ),
+    ] = Method.CALIBRATED,
+    run: Annotated[
+        Path | None, typer.Option(help="Folder or Hub id of the PTR run; required by --method paper.")
+    ] = None,
+    fit: Annotated[bool, typer.Option("--fit", hidden=True)] = False,
     observation: Annotated[
         str | None,
-        typer.Option(
-            help="With --fit: what is observed, comma-separated features.",
-            show_default="the state",
-        ),
+        typer.Option(help="Observed features, separated by commas (calibrated).", show_default="the state"),
     ] = None,
-    state: Annotated[str, typer.Option(help="With --fit: the proprioceptive state.")] = "observation.state",
-    action: Annotated[str, typer.Option(help="With --fit: the action.")] = "action",
-    chunk_size: Annotated[int, typer.Option(help="With --fit: actions of a chunk.")] = 16,
-    target_offset: Annotated[int, typer.Option(help="With --fit: frames to the observation that followed.")] = 16,
+    state: Annotated[str, typer.Option(help="Feature of the robot's state (calibrated).")] = "observation.state",
+    action: Annotated[str, typer.Option(help="Feature of the action (calibrated).")] = "action",
+    chunk_size: Annotated[int, typer.Option(help="Actions per chunk (calibrated).")] = 16,
+    target_offset: Annotated[int, typer.Option(help="Frames to the next observation (calibrated).")] = 16,
     corruption: Annotated[
-        str, typer.Option(help="Put these faults in first, by name, to see whether they are found.")
+        str, typer.Option(help="Add the faults of this corruption first, to see whether they are found.")
     ] = "clean",
-    corruption_seed: Annotated[int, typer.Option(help="Which episodes the faults fall on.")] = 0,
-    out: Annotated[Path, typer.Option(help="The score file to write, a parquet.")] = Path("scores.parquet"),
-    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
+    corruption_seed: Annotated[int, typer.Option(help="Random seed of the corruption.")] = 0,
+    out: Annotated[Path, typer.Option(help="Score file to write, a parquet.")] = Path("scores.parquet"),
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     device: Annotated[
         str | None,
         typer.Option(
-            help="Where to compute: cpu, cuda, cuda:1, mps.", show_default="cpu with --fit, else the best there is"
+            help="Device: cpu, cuda, cuda:1 or mps.", show_default="cpu if calibrated, else the best available"
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print what was found as JSON, and nothing else, on standard output.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON, and nothing else.")] = False,
 ) -> None:
-    """Write the score and weight of every chunk of a dataset, one row a frame.
+    """Find bad recordings: score and weight of every chunk of a dataset, one row a frame.
 
-    With --fit the scorers are fitted on the dataset, each episode scored by one that has not seen it, and the worst
-    episodes are shown. With --scorer, as the run scored the chunks while it trained; several devices share the work
-    when it is started by accelerate launch. Interrupted and started again, it goes on where it was.
+    The calibrated score needs no policy and no label. Small models are fitted on the dataset; each episode is scored
+    by models that have not seen it, and the worst episodes are listed with the element that does not fit. The paper's
+    score uses the scorer of a trained PTR run; accelerate launch shares it between devices.
+
+    Rerun an interrupted command to resume it.
 
     Examples:
 
-        hf-ptr score data/mt10 --fit --observation observation.environment_state
+        hf-ptr score data/g1_bottle
 
-        hf-ptr score data/g1_bottle --fit --corruption misaligned --out misaligned.parquet
+        hf-ptr score data/mt10 --observation observation.environment_state --out scores.parquet
 
-        hf-ptr score data/g1_bottle --fit --json > found.json
+        hf-ptr score data/g1_bottle --corruption misaligned --out misaligned.parquet
 
-        hf-ptr score data/mt10 --scorer runs/ptr --out scores.parquet
+        hf-ptr score data/g1_bottle --json > found.json
 
-        accelerate launch --multi_gpu -m hf_ptr.score data/mt10 --scorer runs/ptr
+        hf-ptr score data/mt10 --method paper --run runs/ptr
+
+        accelerate launch --multi_gpu -m hf_ptr.score data/mt10 --method paper --run runs/ptr
     """
     import shutil
 
@@ -67,59 +85,64 @@ def score(
     from hf_ptr.hub.datasets import load_dataset
     from hf_ptr.hub.repos import dataset_folder, model_folder
     from hf_ptr.report.summary import ScoreSummary, with_known_faults, worst_episodes
+    from hf_ptr.scoring.config import ScoreConfig, parse_settings
     from hf_ptr.utils.malloc import return_freed_memory
 
-    if fit == (scorer is not None):
-        raise InputError("pass either --fit, or --scorer RUN for the scorer of a finished PTR run")
+    paper = method is Method.PAPER
+    if paper and fit:
+        raise InputError("--fit is the calibrated score; leave it out, or leave out --method paper")
+    if paper and run is None:
+        raise InputError("--method paper needs --run RUN, the run whose scorer is used")
+    if run is not None and not paper:
+        raise InputError("--run is for the paper's score; add --method paper, or leave --run out")
+    if paper and settings:
+        raise InputError(f"{settings[0]!r} configures the calibrated score; leave it out with --method paper")
     if out.is_dir() or out.suffix != ".parquet":
-        raise InputError(f"--out {out} is no name for a score file; end it in .parquet")
-    where = _device(device)
+        raise InputError(f"--out {out} is not the name of a score file; end it in .parquet")
+    config = ScoreConfig(**{"seed": seed, **parse_settings(settings or [])})
+    where = _checked_device(device)
     return_freed_memory()
-    home = dataset_folder(dataset, (observation or state).split(","))
+    features = [name.strip() for name in (observation or state).split(",")]
+    folder = dataset_folder(dataset, features)
     keep = out.with_name(f".{out.stem}.parts")
-    # The disk of the score file, whose folder may be still to be made.
-    spill_dir = next(folder for folder in out.absolute().parents if folder.is_dir())
-    table = load_dataset(home, spill_dir=spill_dir if fit else None)
-    truth = CorruptionTruth.load(home) if (home / "meta" / TRUTH_FILE).is_file() else None
+    # The disk of the score file, whose folder may not exist yet.
+    spill_dir = next(parent for parent in out.absolute().parents if parent.is_dir())
+    table = load_dataset(folder, spill_dir=None if paper else spill_dir)
+    truth = CorruptionTruth.load(folder) if (folder / "meta" / TRUTH_FILE).is_file() else None
     if corruption != "clean":
         table, truth = corrupt(table, corruption, corruption_seed)
-    first = True
-    if scorer is not None:
+    writes = True
+    if run is not None:
         from accelerate import PartialState
 
         from hf_ptr.runs.score_dataset import score_dataset
 
-        parts = iter([score_dataset(model_folder(scorer), table, seed=seed, device=where, keep=keep)])
+        parts = iter([score_dataset(model_folder(run), table, seed=seed, device=where, keep=keep)])
         PartialState().wait_for_everyone()
-        first = PartialState().is_main_process
+        writes = PartialState().is_main_process
     else:
         from hf_ptr.data.chunks import ChunkDataset
         from hf_ptr.scoring.fit import fit_scores
 
         _require_one_process()
-        fitted = fit_scores(
-            ChunkDataset(
-                table,
-                chunk_size=chunk_size,
-                target_offset=target_offset,
-                observation_features=[name.strip() for name in (observation or state).split(",")],
-                state_feature=state,
-                action_feature=action,
-            ),
-            seed=seed,
-            device=where or "cpu",
-            keep=keep,
+        chunks = ChunkDataset(
+            table,
+            chunk_size=chunk_size,
+            target_offset=target_offset,
+            observation_features=features,
+            state_feature=state,
+            action_feature=action,
         )
-        parts = fitted.blocks()
-    if not first:
+        parts = fit_scores(chunks, config, device=where or "cpu", keep=keep).blocks()
+    if not writes:
         return
     if truth is not None:
         parts = (with_known_faults(part, truth) for part in parts)
-    gathered = ScoreSummary()
-    made = {"dataset": str(dataset), "corruption": corruption, "corruption_seed": corruption_seed, "seed": seed}
-    write_scores(gathered.collect(parts), out, **made)
+    summary = ScoreSummary()
+    meta = {"dataset": str(dataset), "corruption": corruption, "corruption_seed": corruption_seed, "seed": config.seed}
+    write_scores(summary.collect(parts), out, **meta)
     shutil.rmtree(keep, ignore_errors=True)
-    found = gathered.to_dict(out)
+    found = summary.to_dict(out)
     if as_json:
         import json
 
@@ -127,21 +150,21 @@ def score(
         return
     typer.echo(
         f"{out}: {found['frames']} frames, {found['with_target']} with a target; mean score "
-        f"{_or_dash(found['mean_score'])}, mean weight {found['mean_weight']:.2f}"
+        f"{_number(found['mean_score'])}, mean weight {found['mean_weight']:.2f}"
     )
-    if fit:
+    if not paper:
         from rich.console import Console
 
         Console().print(worst_episodes(found["episodes"], table.tasks))
     for fault in found["faults"]:
-        typer.echo(f"known fault {fault['fault']}: {fault['episodes']} episodes, AUROC {_or_dash(fault['auroc'])}")
+        typer.echo(f"known fault {fault['fault']}: {fault['episodes']} episodes, AUROC {_number(fault['auroc'])}")
     typer.echo(f"Look at it: hf-ptr report {out}")
-    if fit:
+    if not paper:
         typer.echo(f"Train with it: hf-ptr train RECIPE dataset={dataset} weights={out} alpha=0")
 
 
-def _device(name: str | None) -> str | None:
-    """The device of that name, if it is here."""
+def _checked_device(name: str | None) -> str | None:
+    """The name of a device, if it can be used here."""
     if name is None:
         return None
     import torch
@@ -161,8 +184,8 @@ def _require_one_process() -> None:
     from hf_ptr.errors import InputError
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("--fit works in one process; start it with hf-ptr score, without accelerate launch")
+        raise InputError("--method calibrated runs in one process; start it without accelerate launch")
 
 
-def _or_dash(value: float | None) -> str:
+def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"

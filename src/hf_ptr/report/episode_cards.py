@@ -11,9 +11,9 @@ import pandas as pd
 from markupsafe import Markup
 
 from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.score_file import ELEMENT_PREFIX
 from hf_ptr.data.video.decoding import FrameReader
 from hf_ptr.report import plots
-from hf_ptr.report.inputs import SCORE_PREFIX
 from hf_ptr.report.wording import explain_episode
 
 # The number of frames in a film strip, and their height in pixels.
@@ -64,7 +64,7 @@ def episode_card(
     """
     episode, fps = int(row.name), None if table is None else table.fps
     unit = "frame" if fps is None else "seconds"
-    elements = {name: frames[name].to_numpy() for name in frames if name.startswith(SCORE_PREFIX)}
+    elements = {name: frames[name].to_numpy() for name in frames if name.startswith(ELEMENT_PREFIX)}
     time = frames.frame_index.to_numpy() / (1.0 if fps is None else fps)
     strips = [] if table is None else _film_strips(table, episode, int(frames.frame_index.max()) + 1)
     motion = None

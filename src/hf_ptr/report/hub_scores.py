@@ -11,16 +11,15 @@ import pandas as pd
 
 from hf_ptr import __version__
 from hf_ptr.data.lerobot.columns import open_columns
-from hf_ptr.data.score_file import SCORES_FILE
+from hf_ptr.data.score_file import BASE_COLUMNS, SCORES_FILE, read_scores
 from hf_ptr.hub.cards import CardFacts, score_card
 from hf_ptr.hub.plots import HISTOGRAM_FILE, save_weight_histogram
 from hf_ptr.hub.push import push_files, without_local_paths
 from hf_ptr.hub.repos import HUB_ID
-from hf_ptr.report.inputs import is_calibrated, read_scores
+from hf_ptr.report.inputs import is_calibrated
 from hf_ptr.report.statistics import ess_ratio, share_shifts
 from hf_ptr.utils.atomic_files import write_text
 
-COLUMNS = ("index", "episode_index", "frame_index", "task_index", "source", "score", "weight", "valid", "scorer")
 CARD_FILE = "README.md"
 BINS = 40
 
@@ -32,9 +31,9 @@ def read_for_push(path: Path) -> pd.DataFrame:
     Raises:
         InputError: as in [`read_scores`]; also if a column is missing.
     """
-    scores, _ = read_scores(path)
+    scores = read_scores(path)
     with open_columns(path) as file:
-        file.require(COLUMNS)
+        file.require(BASE_COLUMNS)
     return scores
 
 
@@ -89,7 +88,7 @@ def push_scores(
             histogram=HISTOGRAM_FILE,
         )
         with open_columns(path) as file:
-            extra = [name for name in file.names if name not in COLUMNS]
+            extra = [name for name in file.names if name not in BASE_COLUMNS]
         scorers = ", ".join(sorted(set(scores["scorer"].astype(str))))
         card = score_card(facts, scorers, calibrated=is_calibrated(scores), extra=extra)
         readme = Path(made) / CARD_FILE

@@ -5,32 +5,26 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import yaml
 
 from hf_ptr.data.corruption import corrupt
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot.columns import ColumnFile, open_columns
 from hf_ptr.data.lerobot.reader import read_dataset
-from hf_ptr.data.score_file import SCORES_FILE
-from hf_ptr.errors import InputError, first_line
+from hf_ptr.data.score_file import ELEMENT_PREFIX, SCORES_FILE, read_scores
+from hf_ptr.errors import InputError
 from hf_ptr.runs.data_arguments import DataArguments
 from hf_ptr.runs.episodes import select_episodes
-from hf_ptr.scoring.config import ELEMENTS, W_MAX, W_MIN
+from hf_ptr.scoring.config import ScoreConfig
 from hf_ptr.training.weight_histograms import read_histograms
 
 logger = logging.getLogger(__name__)
 # Columns of the scores of single elements.
-SCORE_PREFIX = "score_"
-NAMES = ("source", "scorer", "failed_element", "failed_check", "fault")
-OPTIONAL_IDS = ("frame_index", "task_index", "estimated_lag")
 
 
 @dataclass(frozen=True)
@@ -72,7 +66,7 @@ class ReportInput:
 
 def is_calibrated(scores: pd.DataFrame) -> bool:
     """Whether the scores are label-free scores, which have one score per element, and not the PTR scores of a run."""
-    return any(name.startswith(SCORE_PREFIX) for name in scores)
+    return any(name.startswith(ELEMENT_PREFIX) for name in scores)
 
 
 def read_report_input(path: str | Path) -> ReportInput:
@@ -87,80 +81,11 @@ def read_report_input(path: str | Path) -> ReportInput:
         return _read_run(path)
     if path.suffix != ".parquet":
         raise InputError(f"{path} is neither the folder of a run nor a score file (.parquet); write one: hf-ptr score")
-    scores, made = read_scores(path)
+    scores = read_scores(path)
     weight = scores.weight.to_numpy()
-    inside = weight.min() >= W_MIN - 1e-6 and weight.max() <= W_MAX + 1e-6
-    bounds = (W_MIN, W_MAX) if inside else (float(weight.min()), float(weight.max()))
-    return ReportInput(name=path.name, scores=scores, bounds=bounds, recipe=made, path=path)
-
-
-def read_scores(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """
-    Reads and checks a score file.
-
-    Returns:
-        The scores, sorted by episode and frame, and the metadata (`dataset`, `corruption` …; empty if there are none).
-
-    Raises:
-        InputError: the file is missing or damaged, lacks a column, or has a weight that is negative or not finite.
-    """
-    if not path.is_file():
-        raise InputError(f"score file {path} does not exist; write one with hf-ptr score")
-    with open_columns(path) as file:
-        columns: dict[str, Any] = {name: file.integers(name) for name in ("index", "episode_index")}
-        columns |= {name: file.integers(name) for name in OPTIONAL_IDS if name in file.names}
-        columns |= {name: file.numbers(name, 1)[:, 0].astype(np.float64) for name in ("score", "weight")}
-        views = [f"{SCORE_PREFIX}{view}" for view in ELEMENTS if f"{SCORE_PREFIX}{view}" in file.names]
-        columns |= {name: _distances(file, name) for name in views}
-        columns["valid"] = file.numbers("valid", 1)[:, 0].astype(bool)
-        columns |= {name: _texts(file, name) for name in NAMES if name in file.names}
-        made = _made(file.metadata)
-    scores = pd.DataFrame(columns, copy=False)
-    if not len(scores):
-        raise InputError(f"{path} has no rows; score a dataset with episodes")
-    weight = scores.weight.to_numpy()
-    wrong = ~(np.isfinite(weight) & (weight >= 0))
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise InputError(f"{path}: the weight of frame {scores['index'][row]} is {weight[row]}; score the data again")
-    if not weight.any():
-        raise InputError(f"{path}: every weight is 0; score the data again")
-    if "frame_index" not in scores:
-        scores["frame_index"] = scores.groupby("episode_index").cumcount()
-    # Nearly all files are sorted already, and sorting needs the memory twice.
-    episode, frame = np.diff(scores.episode_index), np.diff(scores.frame_index)
-    if not ((episode > 0) | ((episode == 0) & (frame >= 0))).all():
-        scores = scores.sort_values(["episode_index", "frame_index"], kind="stable", ignore_index=True)
-    return scores, made
-
-
-def _distances(file: ColumnFile, name: str) -> np.ndarray:
-    """The scores of one element; the column of an element that was not scored is empty, which is valid."""
-    column = file.column(name)
-    if not (pa.types.is_floating(column.type) or pa.types.is_null(column.type)):
-        raise InputError(f"{file.path}: column {name!r} is {column.type}, not numbers")
-    return column.to_numpy().astype(np.float64)
-
-
-def _texts(file: ColumnFile, name: str) -> pd.Series:
-    """A column of text, with "" for null. Not a list, which would need one Python object per row."""
-    column = file.column(name)
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        raise InputError(f"{file.path}: column {name!r} is {column.type}, not text")
-    try:
-        column.validate(full=True)
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{file.path} is damaged: {first_line(error)}") from error
-    return column.fill_null("").to_pandas()
-
-
-def _made(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
-    """The `attrs` that pandas saved with a data frame; empty if there are none."""
-    try:
-        made = json.loads(metadata.get(b"PANDAS_ATTRS", b"{}"))
-    except ValueError:
-        return {}
-    return made if isinstance(made, dict) else {}
+    inside = weight.min() >= ScoreConfig.w_min - 1e-6 and weight.max() <= ScoreConfig.w_max + 1e-6
+    bounds = (ScoreConfig.w_min, ScoreConfig.w_max) if inside else (float(weight.min()), float(weight.max()))
+    return ReportInput(name=path.name, scores=scores, bounds=bounds, recipe=scores.attrs, path=path)
 
 
 def _read_run(folder: Path) -> ReportInput:
@@ -184,7 +109,7 @@ def _read_run(folder: Path) -> ReportInput:
     if not file.is_file() and isinstance(given, str):
         file = _given_weights(given)
     if file.is_file():
-        scores, _ = read_scores(file)
+        scores = read_scores(file)
     if scores is not None and given:
         bounds = (float(scores.weight.min()), float(scores.weight.max()))
     name = folder.name or folder.resolve().name

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.score_file import ELEMENT_PREFIX
 from hf_ptr.hub.plots import draw_weights
-from hf_ptr.report.inputs import SCORE_PREFIX
 
 # Placeholder colours, unique within a plot. The SVG refers to the colours of the page instead, light or dark.
 INK, MUTED, FIRST, SECOND, THIRD = "#010203", "#010204", "#010205", "#010206", "#010207"
@@ -107,7 +107,7 @@ def episode_lines(
         if shown:
             below = axes[1]
             for name, values in shown.items():
-                element = name.removeprefix(SCORE_PREFIX)
+                element = name.removeprefix(ELEMENT_PREFIX)
                 color, label = ELEMENT_COLORS.get(element, INK), element.replace("_", " ")
                 below.plot(time, values, color=color, label=label, linewidth=1.4)
             below.axhline(0.5, color=MUTED, linewidth=1, linestyle=":")
@@ -117,7 +117,7 @@ def episode_lines(
         axes[-1].set(xlabel=unit)
         spoken = f"Weight along the episode: mean {weight.mean():.2f}, from {weight.min():.2f} to {weight.max():.2f}"
         spoken += "".join(
-            f"; {name.removeprefix(SCORE_PREFIX)} score {np.nanmean(v):.2f}" for name, v in shown.items()
+            f"; {name.removeprefix(ELEMENT_PREFIX)} score {np.nanmean(v):.2f}" for name, v in shown.items()
         )
         return _svg(figure, spoken)
 

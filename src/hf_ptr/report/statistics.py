@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hf_ptr.data.score_file import ELEMENT_PREFIX
 from hf_ptr.metrics.statistics import auroc
-from hf_ptr.report.inputs import SCORE_PREFIX, is_calibrated
+from hf_ptr.report.inputs import is_calibrated
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def summarise_episodes(scores: pd.DataFrame, bounds: tuple[float, float]) -> pd.
         `failed` is the element that fails most often in the episode; for a flagged episode in which no chunk fails,
         the element with the lowest mean score; "" if no element fails. `check` is the check that fails most often.
     """
-    elements = [name for name in scores if name.startswith(SCORE_PREFIX)]
+    elements = [name for name in scores if name.startswith(ELEMENT_PREFIX)]
     groups = scores.groupby("episode_index", sort=True)
     table = groups.agg(
         frames=("weight", "size"),
@@ -99,7 +100,7 @@ def summarise_episodes(scores: pd.DataFrame, bounds: tuple[float, float]) -> pd.
         unexplained = table.flagged & (table.failed == "")
         lowest = table.loc[unexplained, elements].dropna(axis=1, how="all")
         if len(lowest) and lowest.shape[1]:
-            table.loc[unexplained, "failed"] = [name.removeprefix(SCORE_PREFIX) for name in lowest.idxmin(axis=1)]
+            table.loc[unexplained, "failed"] = [name.removeprefix(ELEMENT_PREFIX) for name in lowest.idxmin(axis=1)]
     return table
 
 

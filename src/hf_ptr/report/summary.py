@@ -13,7 +13,7 @@ from rich.table import Table
 
 from hf_ptr.data.corruption import CorruptionTruth
 from hf_ptr.report.statistics import measure_known_faults, summarise_episodes
-from hf_ptr.scoring.config import W_MAX, W_MIN
+from hf_ptr.scoring.config import ScoreConfig
 
 
 def with_known_faults(scores: pd.DataFrame, truth: CorruptionTruth) -> pd.DataFrame:
@@ -66,7 +66,7 @@ class ScoreSummary:
             self._squares += float(np.square(weight).sum())
             # The mean of an episode in single precision would lose digits.
             exact = part.astype({name: np.float64 for name in part if part[name].dtype == np.float32})
-            self._episodes.append(summarise_episodes(exact, (W_MIN, W_MAX)))
+            self._episodes.append(summarise_episodes(exact, (ScoreConfig.w_min, ScoreConfig.w_max)))
             yield part
 
     def to_dict(self, path: Path) -> dict[str, Any]:

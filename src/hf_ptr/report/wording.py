@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from hf_ptr.report.inputs import SCORE_PREFIX, ReportInput
+from hf_ptr.data.score_file import ELEMENT_PREFIX
+from hf_ptr.report.inputs import ReportInput
 from hf_ptr.report.statistics import ShareShift, ess_ratio, flag_threshold, logged_series, measure_known_faults
-from hf_ptr.scoring.config import FAILED, MIN_GROUP
+from hf_ptr.scoring.config import ScoreConfig
 
 # What is wrong with an episode in which an element of the transition fails.
 ELEMENT_FAILS = {
@@ -39,7 +40,7 @@ def explain_scores(report: ReportInput, episodes: pd.DataFrame, by_task: Sequenc
     assert scores is not None
     threshold = flag_threshold(scores, report.bounds)
     flagged = episodes[episodes.flagged].sort_values("weight")
-    few = report.held_out and len(episodes) < MIN_GROUP
+    few = report.held_out and len(episodes) < ScoreConfig.min_group_episodes
     sentences = _effect_of_weights(report, scores, len(episodes), len(flagged))
     if len(flagged):
         be = "is" if len(flagged) == 1 else "are"
@@ -80,9 +81,10 @@ def explain_scores(report: ReportInput, episodes: pd.DataFrame, by_task: Sequenc
 
 def _effect_of_weights(report: ReportInput, scores: pd.DataFrame, episodes: int, flagged: int) -> list[str]:
     """A warning where the weights cannot have an effect, or have none."""
-    if report.held_out and episodes < MIN_GROUP:
+    if report.held_out and episodes < ScoreConfig.min_group_episodes:
         return [
-            f"{episodes} episodes are too few to calibrate the score (at least {MIN_GROUP} are necessary): all "
+            f"{episodes} episodes are too few to calibrate the score (at least "
+            f"{ScoreConfig.min_group_episodes} are necessary): all "
             "weights are at their upper bound and contain no information."
         ]
     high = report.bounds[1]
@@ -142,7 +144,8 @@ def explain_limits(report: ReportInput) -> list[str]:
         return []
     meaning = (
         "Each episode was scored by models that were fitted on other episodes only. A score of 0 is typical of "
-        f"episodes with a planted fault, a score of 1 is typical of good episodes. An element fails below {FAILED:g}."
+        f"episodes with a planted fault, a score of 1 is typical of good episodes. An element fails below "
+        f"{ScoreConfig.threshold:g}."
         if report.held_out
         else "The scorer may have been trained on the episodes that it scores. It can then have learned their faults."
     )
@@ -180,9 +183,9 @@ def explain_episode(row: pd.Series, frames: pd.DataFrame, fps: float | None) -> 
         sentences.append("Low weight. The score file does not contain the reason.")
     else:
         sentences.append("No fault found of the kinds that the score can find.")
-    elements = [name for name in frames if name.startswith(SCORE_PREFIX) and np.isfinite(row[name])]
+    elements = [name for name in frames if name.startswith(ELEMENT_PREFIX) and np.isfinite(row[name])]
     if elements:
-        values = ", ".join(f"{name.removeprefix(SCORE_PREFIX)} {row[name]:.2f}" for name in elements)
+        values = ", ".join(f"{name.removeprefix(ELEMENT_PREFIX)} {row[name]:.2f}" for name in elements)
         sentences.append(f"Mean scores: {values} (0 as with a planted fault, 1 as a good episode).")
     if frames.weight.max() - frames.weight.min() > 0.05:
         lowest = frames.loc[frames.weight.idxmin()]

@@ -1,4 +1,4 @@
-"""Score files: the weight that a trained scorer gives every chunk of a dataset."""
+"""The paper's score of a dataset: score and weight of every chunk, by the scorer of a trained run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hf_ptr import functional as F
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable, data_digest
 from hf_ptr.data.samplers import SegmentBatches
-from hf_ptr.data.score_file import SCORES_FILE, score_file_keys
+from hf_ptr.data.score_file import SCORES_FILE, score_frame
 from hf_ptr.errors import InputError
 from hf_ptr.hub.datasets import pull_videos
 from hf_ptr.policies import VLAProcessor, require_fits
@@ -36,9 +36,9 @@ from hf_ptr.training.ptr_state import load_objective_state
 from hf_ptr.utils.progress import progress_bar
 from hf_ptr.utils.safetensors_io import PartCache
 
-CHUNKS_A_BATCH = 256
-# How often what is scored is kept, in seconds.
-KEEP_EVERY = 30.0
+CHUNKS_PER_BATCH = 256
+# Seconds between two saves of the progress.
+SAVE_EVERY = 30.0
 
 
 @torch.no_grad()
@@ -51,34 +51,33 @@ def score_dataset(
     keep: Path | None = None,
 ) -> pd.DataFrame:
     """
-    Scores and weights of every chunk of a dataset by the scorer of a finished run, as that run scored them.
+    Score (PTR Eq. (14)) and weight (Eq. (21)) of every chunk of a dataset, by the scorer of a finished run.
 
-    The negatives come from the dataset itself: the other chunks of a batch and the queue, as in training. The first
-    batches are walked twice, so that the queue is full when they are scored. In-sample: the scorer has trained on
-    these chunks if the run did. Started by `accelerate launch`, the processes share the chunks, and the negatives are
-    those of all of them; each returns all scores.
+    The negatives come from the dataset itself, as in training: the other chunks of a batch, and the queue. The first
+    batches are computed twice, so that the queue is full when they are scored. The scores are in-sample if the run
+    trained on these chunks. Under `accelerate launch` the processes share the chunks and each other's negatives; each
+    returns all scores.
 
     Args:
-        run: the folder of a PTR run.
+        run: folder of a PTR run.
         table: the episodes.
         seed: of the order of the segments, the draws and the policy's noise.
-        device: where the model runs; by default this process's own.
-        keep: a folder for what is scored so far: where it was killed it goes on, several processes where all have kept
-            as much. Whoever has written the scores removes it.
+        device: where the model runs; by default this process's device.
+        keep: a folder for the progress, from which the same call resumes after an interruption; several processes
+            resume where all have saved the same number of batches. The caller removes it once the scores are written.
 
     Returns:
-        One row a frame, in the order of the dataset: `index episode_index frame_index task_index source score weight
-        valid scorer`.
+        One row a frame, in the order of the dataset, with the `BASE_COLUMNS` of `hf_ptr.data.score_file`.
 
     Raises:
-        InputError: when the run has no scorer, or does not know the dataset's instructions.
+        InputError: the run has no scorer, or does not know the dataset's instructions.
     """
     folder = Path(run)
     model = PTRModel.from_pretrained(folder).eval()
     if model.scorer is None:
         raise InputError(
-            f"{folder} has no scorer: it was trained with alpha 0, or with calibrated weights, which then lie in "
-            f"{SCORES_FILE}; score with a run of scoring paper, or with --fit"
+            f"{folder} has no scorer: it was trained with alpha 0, or with calibrated weights, which are in its "
+            f"{SCORES_FILE}; pass a run with scoring paper, or use --method calibrated"
         )
     args = PTRConfig.from_run(folder)
     ranks = PartialState()
@@ -95,17 +94,17 @@ def score_dataset(
     collator = ChunkCollator(VLAProcessor.from_pretrained(folder), dataset.tasks)
     model.to(device)
     walk = SegmentBatches(
-        dataset, CHUNKS_A_BATCH, seed=seed, rank=ranks.process_index, ranks=ranks.num_processes, whole=True
+        dataset, CHUNKS_PER_BATCH, seed=seed, rank=ranks.process_index, ranks=ranks.num_processes, whole=True
     )
-    made_of = {"data": data_digest(table), "run": _described(folder), "seed": seed, "device": device.type}
-    parts = PartCache(keep, made_of | {"version": __version__, "ranks": ranks.num_processes})
-    so_far = _SoFar(len(table.frame_id), objective, device, parts, f"rank-{ranks.process_index}")
+    cache_key = {"data": data_digest(table), "run": _file_stamps(folder), "seed": seed, "device": device.type}
+    parts = PartCache(keep, cache_key | {"version": __version__, "ranks": ranks.num_processes})
+    so_far = _ScoringProgress(len(table.frame_id), objective, device, parts, f"rank-{ranks.process_index}")
     order = np.argsort(table.frame_id)
-    # The caller's random state is none of ours to move.
+    # The caller's random state stays as it is.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        # Each counts its own lines; all must gather the same batches.
-        filling = max(_of_all(_filling(dataset, walk, args.queue_size), device))
+        # Processes may need different numbers of batches, but must gather the same.
+        filling = max(_gather_numbers(_batches_to_fill(dataset, walk, args.queue_size), device))
         begun = so_far.restore()
         with progress_bar(ranks.is_local_main_process) as progress:
             bar = progress.add_task("scoring", total=filling + len(walk), completed=begun)
@@ -128,18 +127,13 @@ def score_dataset(
                     index, *values = (gather(value).cpu() if several else value.cpu() for value in found)
                     so_far.put(order[np.searchsorted(table.frame_id, index.numpy(), sorter=order)], values)
                 progress.update(bar, completed=number + 1)
-                so_far.keep(number + 1)
-    return pd.DataFrame(
-        {
-            **score_file_keys(table),
-            **{name: values.numpy() for name, values in so_far.columns.items()},
-            "scorer": _digest(folder / "scorer" / "model.safetensors"),
-        }
-    )
+                so_far.save(number + 1)
+    columns = {name: values.numpy() for name, values in so_far.columns.items()}
+    return score_frame(table, **columns, scorer=_digest(folder / "scorer" / "model.safetensors"))
 
 
-class _SoFar:
-    """What is scored so far, and all that decides how it goes on; kept every `KEEP_EVERY` seconds."""
+class _ScoringProgress:
+    """The scores so far and everything that decides the next ones, saved every `SAVE_EVERY` seconds."""
 
     def __init__(self, frames: int, objective: PTRObjective, device: torch.device, parts: PartCache, name: str):
         self.columns = {
@@ -149,18 +143,18 @@ class _SoFar:
         }
         self.carry = BeliefCarry()
         self._objective, self._device, self._parts, self._name = objective, device, parts, name
-        self._kept = time.monotonic()
+        self._saved = time.monotonic()
 
     def put(self, rows: np.ndarray, values: Sequence[Tensor]) -> None:
-        """Takes in a batch: rows of the table, and the values of each column."""
+        """Stores a batch: rows of the table, and the values of each column."""
         for column, found in zip(self.columns.values(), values, strict=True):
             column[torch.from_numpy(rows)] = found.to(column.dtype)
 
-    def keep(self, batches: int) -> None:
-        """Keeps all, after so many batches; of several processes all at once, when the first one's time has come."""
+    def save(self, batches: int) -> None:
+        """Saves the progress after this number of batches; all processes save at once, when the first one is due."""
         if (
             self._parts.folder is None
-            or not _of_all(int(time.monotonic() - self._kept >= KEEP_EVERY), self._device)[0]
+            or not _gather_numbers(int(time.monotonic() - self._saved >= SAVE_EVERY), self._device)[0]
         ):
             return
         part = {f"column.{name}": values for name, values in self.columns.items()}
@@ -168,13 +162,13 @@ class _SoFar:
         part |= {f"carry.{name}": value for name, value in self.carry.state_dict().items()}
         part |= {f"random.{name}": state for name, state in _random_states(self._device).items()}
         self._parts.save(self._name, {**part, "batches": torch.tensor(batches)})
-        self._kept = time.monotonic()
+        self._saved = time.monotonic()
 
     def restore(self) -> int:
-        """Takes up what was kept, if all processes have kept as much, and returns after how many batches."""
+        """Restores saved progress, if all processes have the same, and returns the number of batches done."""
         part = self._parts.load(self._name)
         begun = 0 if part is None else int(part["batches"])
-        alike = set(_of_all(begun, self._device)) == {begun}
+        alike = set(_gather_numbers(begun, self._device)) == {begun}
         if part is None or not alike:
             return 0
         self.columns = {name: part[f"column.{name}"] for name in self.columns}
@@ -187,8 +181,8 @@ class _SoFar:
         return begun
 
 
-def _of_all(number: int, device: torch.device) -> list[int]:
-    """The number of each process."""
+def _gather_numbers(number: int, device: torch.device) -> list[int]:
+    """The numbers of all processes."""
     return gather(torch.tensor([number], device=device)).tolist() if PartialState().num_processes > 1 else [number]
 
 
@@ -198,8 +192,8 @@ def _random_states(device: torch.device) -> dict[str, Tensor]:
     return states if device.type != "cuda" else {**states, "cuda": torch.cuda.get_rng_state(device)}
 
 
-def _filling(dataset: ChunkDataset, walk: SegmentBatches, size: int) -> int:
-    """How many of the first batches together hold `size` targets; all of them if they hold fewer."""
+def _batches_to_fill(dataset: ChunkDataset, walk: SegmentBatches, size: int) -> int:
+    """Number of batches that together hold `size` targets; all of them if they hold fewer."""
     held = 0
     for number, chunks in enumerate(walk):
         if held >= size:
@@ -208,8 +202,8 @@ def _filling(dataset: ChunkDataset, walk: SegmentBatches, size: int) -> int:
     return len(walk)
 
 
-def _described(folder: Path) -> list[Any]:
-    """Which weights and settings a run has, without reading them all."""
+def _file_stamps(folder: Path) -> list[Any]:
+    """Identifies the weights and settings of a run by size and time of its files, without reading them."""
     files = sorted(file for file in folder.rglob("*") if file.suffix in (".safetensors", ".json"))
     return [[file.relative_to(folder).as_posix(), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 

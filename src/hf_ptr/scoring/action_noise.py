@@ -1,9 +1,8 @@
-"""How much actions tremble: noise on them needs no scorer to be seen.
+"""The check `action/noise`: noise on actions, measured without a head.
 
-What identifies an action among others is far coarser than noise of a tenth of a standard deviation, and heads look
-through it. From frame to frame it is plain: a movement has small second differences, white noise has those of `√6`
-times its own deviation. Their median along a chunk is that of most frames, so that a start, a stop or a slip is no
-tremor.
+Identifying an action among others is a coarser question than noise of a tenth of a standard deviation. From frame to
+frame such noise is plain: independent noise dominates the second differences of a smooth movement. Their median over a
+chunk ignores a start, a stop or a slip, which take few frames.
 """
 
 from __future__ import annotations
@@ -11,22 +10,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hf_ptr.scoring.calibration import SHRINKAGE, episode_mean, fit_scale
-from hf_ptr.scoring.transitions import FAULT_STRIDE, ROWS_A_PASS, Cut
+from hf_ptr.scoring.calibration import episode_mean, fit_scale
+from hf_ptr.scoring.config import ACTION_NOISE, ScoreConfig
+from hf_ptr.scoring.transitions import ROWS_PER_PASS, LazyTransitions
 
-ACTION_NOISE = "action/noise"
-# The noise made on purpose, in root mean square deviations of an action dimension around its chunk's mean: that is the
-# size of the movement, whether actions are displacements or positions. Where hands tremble anyway it is more.
-PLANTED_NOISE = 0.3
-# The median size of second differences of white noise, in deviations of the noise.
-OF_WHITE_NOISE = 6**0.5 * 0.6745
-# Values that are held to take their medians.
+# Median absolute second difference of white noise, in standard deviations of the noise: second differences have the
+# variance 1 + 4 + 1, and the median of |x| of a standard normal number is 0.6745.
+WHITE_NOISE_MEDIAN = 6**0.5 * 0.6745
+# Values held at a time to take their medians; bounds the memory and changes no result.
 MAX_VALUES_PER_MEDIAN = 4_000_000
 
 
-def tremor(action: Tensor) -> Tensor:
+def second_difference(action: Tensor) -> Tensor:
     """
-    The median size of the second differences of each action dimension, `(N, da)`.
+    The median absolute second difference of each action dimension, `(N, da)`.
 
     Args:
         action: `(N, L, da)` with L at least 3.
@@ -34,48 +31,54 @@ def tremor(action: Tensor) -> Tensor:
     return action.diff(n=2, dim=1).abs().median(dim=1).values
 
 
-def action_noise_scores(cut: Cut, task: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+def action_noise_score(
+    transitions: LazyTransitions, task: Tensor, config: ScoreConfig, generator: torch.Generator
+) -> dict[str, Tensor]:
     """
-    The distance `z` of every sample by its tremor alone, `(N,)`, under its name; nothing where chunks are too short.
+    The calibrated score of every transition on `action/noise`, `(N,)`, by the name of the check; empty where chunks
+    have fewer than three actions.
 
-    Of chunks that run past the end of their episode nothing is taken: what fills them up does not tremble.
+    Chunks that run past the end of their episode are left out, because their padding has no noise.
 
-    The scale is that of `hf_ptr.scoring.calibration`, linear in the tremor: who trembles half as much as with the
-    noise made on purpose lies in the middle. That noise is at least as much as the data have.
+    The scale is that of `hf_ptr.scoring.calibration`, linear in the second difference. The planted noise is
+    `planted_noise` times the movement, plus as much noise as the data already have (added in squares).
 
     Args:
-        cut: the samples.
+        transitions: N transitions of E episodes.
         task: `(E,)` int64.
-        generator: of the noise.
+        config: of the score.
+        generator: of the planted noise.
     """
-    every = torch.arange(len(cut))
-    every = every[cut.frames(every) + cut.chunk_size <= cut.end[cut.episode]]
-    if cut.chunk_size < 3 or not len(every):
+    whole = torch.arange(len(transitions))
+    whole = whole[transitions.frames(whole) + transitions.chunk_size <= transitions.end[transitions.episode]]
+    if transitions.chunk_size < 3 or not len(whole):
         return {}
 
     def chunks(rows: Tensor) -> Tensor:
-        return cut.actions(rows).unflatten(1, (cut.chunk_size, -1))
+        return transitions.actions(rows).unflatten(1, (transitions.chunk_size, -1))
 
-    moved, real = [], torch.full((len(cut),), torch.nan)
-    for rows in every.split(ROWS_A_PASS):
-        steady = chunks(rows)
-        moved.append(steady.var(dim=1, correction=0).sum(dim=0))
-        real[rows] = -tremor(steady).mean(dim=1)
-    movement, usual = torch.stack(moved).sum(dim=0), torch.empty(cut.acted.width)
-    # A median wants all samples at once: a few dimensions at a time.
-    for some in torch.arange(cut.acted.width).split(max(1, MAX_VALUES_PER_MEDIAN // len(every))):
-        trembled = torch.empty(len(every), len(some))
-        for place in torch.arange(len(every)).split(ROWS_A_PASS):
-            trembled[place] = tremor(chunks(every[place])[..., some])
-        usual[some] = trembled.median(dim=0).values / OF_WHITE_NOISE
-    deviation = (PLANTED_NOISE**2 * movement / len(every) + usual.square()).sqrt()
-    again = every[::FAULT_STRIDE]
-    noisy = torch.empty(len(again))
-    for place in torch.arange(len(again)).split(ROWS_A_PASS):
-        steady = chunks(again[place])
-        noisy[place] = -tremor(steady + deviation * torch.randn(steady.shape, generator=generator)).mean(dim=1)
-    total = len(cut.count)
-    good = episode_mean(real, cut.episode, total, SHRINKAGE)
-    bad = episode_mean(noisy, cut.episode[again], total, SHRINKAGE)
-    scale = fit_scale(good, bad, task, int(task.max()) + 1)
-    return {ACTION_NOISE: scale.distance(real, cut.episode, task)}
+    variance, real = [], torch.full((len(transitions),), torch.nan)
+    for rows in whole.split(ROWS_PER_PASS):
+        action = chunks(rows)
+        variance.append(action.var(dim=1, correction=0).sum(dim=0))
+        real[rows] = -second_difference(action).mean(dim=1)
+    width = transitions.actions_by_step.width
+    movement, usual = torch.stack(variance).sum(dim=0), torch.empty(width)
+    # A median needs all transitions at once: a few dimensions at a time.
+    for dimensions in torch.arange(width).split(max(1, MAX_VALUES_PER_MEDIAN // len(whole))):
+        differences = torch.empty(len(whole), len(dimensions))
+        for rows in torch.arange(len(whole)).split(ROWS_PER_PASS):
+            differences[rows] = second_difference(chunks(whole[rows])[..., dimensions])
+        usual[dimensions] = differences.median(dim=0).values / WHITE_NOISE_MEDIAN
+    deviation = (config.planted_noise**2 * movement / len(whole) + usual.square()).sqrt()
+    again = whole[:: config.planted_stride]
+    planted = torch.empty(len(again))
+    for rows in torch.arange(len(again)).split(ROWS_PER_PASS):
+        action = chunks(again[rows])
+        noisy = action + deviation * torch.randn(action.shape, generator=generator)
+        planted[rows] = -second_difference(noisy).mean(dim=1)
+    total, episode = len(transitions.count), transitions.episode
+    good = episode_mean(real, episode, total, config.episode_shrinkage)
+    bad = episode_mean(planted, episode[again], total, config.episode_shrinkage)
+    scale = fit_scale(good, bad, task, int(task.max()) + 1, config)
+    return {ACTION_NOISE: scale.score(real, episode, task)}

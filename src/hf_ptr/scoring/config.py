@@ -1,13 +1,230 @@
-"""What a calibrated score file means, for those who write it and for those who read it, who need nothing heavy."""
+"""Configuration of the label-free score. Imports nothing heavy, so the command line and the report can read it."""
 
 from __future__ import annotations
 
-# Bounds of the weight.
-W_MIN = 0.25
-W_MAX = 4.0
-# The elements of a transition that are identified, each with a column of its own.
-ELEMENTS = ("next_observation", "action", "instruction")
-# The distance at and below which a view counts as failed.
-FAILED = 0.5
-# Episodes, real and faulted, without which there is no scale, of a group or at all.
-MIN_GROUP = 8
+import dataclasses
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from hf_ptr.errors import InputError, nearest
+
+# The checks that a head answers, and the planted fault that calibrates each (`hf_ptr.scoring.transitions`).
+ACTION_SHIFT = "action/shift"
+PLANTED_FAULTS = {
+    "next_observation/pool": "next_observation",
+    "action/pool": "swapped",
+    ACTION_SHIFT: "shifted",
+    "instruction/pool": "instruction",
+}
+# The check that needs no head (`hf_ptr.scoring.action_noise`).
+ACTION_NOISE = "action/noise"
+CHECKS = (*PLANTED_FAULTS, ACTION_NOISE)
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """
+    Every constant of the label-free score, with its meaning, its unit and its origin.
+
+    Origins: *paper* is PTR (arXiv 2603.16542). *Tuned*: changed by hand on the tuning data, Meta-World demonstrations
+    of the seeds 10 to 13 (`hard`, `misaligned`, `misaligned-severe`, `ani`, `clean`) and the 20 real G1 demonstrations
+    as clean data; the published results use other seeds. *Initial*: from the first version, which was developed on the
+    same data, and unchanged since. `docs/calibrated.md` has the equations, and the ablations of the fields marked
+    *ablation*.
+
+    Raises:
+        InputError: a value is out of range, or a check is unknown.
+    """
+
+    # --- Result ---
+
+    # Random seed of every draw. The same seed gives the same scores on the same device.
+    seed: int = 0
+    # Bounds of the weight. Paper, Table 6.
+    w_min: float = 0.25
+    w_max: float = 4.0
+    # Least effective sample size of the weighted chunks, as a share of their number. Initial: at least half of the
+    # data must keep counting. Its cost is measured by the arms `oracle-floor` and `oracle-mild`.
+    min_sample_size: float = 0.5
+    # Episodes longer than `target_offset` without which nothing is fitted. Initial: two folds of two episodes.
+    min_episodes: int = 4
+    # Checks that count as evidence. Ablation: leave one out.
+    checks: tuple[str, ...] = CHECKS
+
+    # --- Heads and cross-fitting ---
+
+    # Number of fits, each with episodes drawn by the weights of the one before. Initial; ablation.
+    rounds: int = 2
+    # Folds of episodes; every fold has at least two episodes. Tuned: heads should train on most of a small dataset.
+    folds: int = 5
+    # Train the heads on the other folds only. Ablation: False also trains them on the episodes that they score.
+    cross_fit: bool = True
+    # Training steps per fold and round. Tuned: with more, heads learn the faults that training episodes share, and
+    # memorise the episodes of small datasets.
+    steps: int = 120
+    # Different episodes in a batch, and chunks of each; with fewer episodes each gives more chunks. Initial.
+    batch_episodes: int = 64
+    chunks_per_episode: int = 4
+    # AdamW with linear decay to `final_learning_rate` times the first rate. Initial.
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 0.02
+    weight_decay: float = 0.05
+    # Units of the two hidden layers of each encoder (tuned), and of its output (initial).
+    hidden_size: int = 128
+    embedding_size: int = 64
+    # First value and lower bound of the learned temperatures. Initial; the paper's lower bound is 0.03.
+    initial_temperature: float = 0.1
+    min_temperature: float = 0.02
+    # Frames below which two times of one episode are not negatives of each other. Initial: such frames are almost the
+    # same transition.
+    guard: int = 4
+    # Candidates drawn from the held-out fold for the `pool` checks. Initial.
+    pool_size: int = 512
+    # Frames by which `action/shift` moves a chunk. Initial: none is nearer than `guard`, the farthest is one chunk.
+    shifts: tuple[int, ...] = (-16, -12, -10, -8, -6, -4, 4, 6, 8, 10, 12, 16)
+    # Training episodes without which an instruction is neither scored nor a candidate. Initial: from one episode, a
+    # head cannot separate the instruction from the episode.
+    min_instruction_episodes: int = 2
+    # Ablation: replace half of the shifted chunks of a batch by the nearest in state of that many chunks of each other
+    # episode of the batch. 0 is off; measured without effect.
+    near_state_candidates: int = 0
+
+    # --- Planted faults ---
+
+    # Every how many chunks one is scored again with its planted fault. Initial: an episode's mean needs no more.
+    planted_stride: int = 4
+    # Frames, least and most, by which an episode's actions are planted early or late. Initial.
+    planted_shift: tuple[int, int] = (4, 8)
+    # Planted action noise, RMS, in standard deviations of an action dimension around its mean in the chunk. Tuned.
+    planted_noise: float = 0.3
+
+    # --- Calibration: from scores in nats to 0 (planted fault) and 1 (good episode) ---
+
+    # Episodes, real and planted, without which there is no scale, for one task or for all. Initial.
+    min_group_episodes: int = 8
+    # Quantile of the episodes' means that stands for a good episode. Initial: it moves only where more than 80 % of
+    # the episodes are faulty.
+    good_quantile: float = 0.8
+    # Share of planted episodes below the real median at which a check starts to count, and from which it counts in
+    # full. Tuned: 0.5 is chance; a single step at 0.75 made all evidence depend on one episode.
+    no_separation: float = 0.6
+    full_separation: float = 0.75
+    # Pseudo-counts: chunks at the median of all for an episode's mean, and episodes of all tasks for a task's scale.
+    # Initial.
+    episode_shrinkage: float = 4.0
+    group_shrinkage: float = 8.0
+    # Share of a chunk's own deviation from its episode where chunks are not noisy. Initial.
+    own_share: float = 0.2
+    # Score the episode as a whole. Ablation: False scores each chunk by itself.
+    episode_evidence: bool = True
+    # Calibrated scores are cut at plus and minus this value. Initial.
+    score_limit: float = 2.0
+    # Calibrated score below which a check fails, and where the weight is in the middle of its bounds. Initial.
+    threshold: float = 0.5
+    # Width of the sigmoid from score to weight. Initial.
+    width: float = 0.08
+    # Nats at which the margin of one chunk over a shift is cut, and chunks without which a shift has no evidence.
+    # Initial.
+    margin_limit: float = 4.0
+    min_margins: int = 3
+    # Slope of `action/shift` above the threshold, up to a score of 1. Tuned: how well an episode is aligned beyond the
+    # threshold differs between tasks, and is not evidence of a fault.
+    aligned_gain: float = 1.5
+    # Ablation: centre the scale on the median of the data instead of using planted faults.
+    centre_on_median: bool = False
+
+    # --- Novelty ---
+
+    # Correct a low score for the novelty of its episode. Ablation.
+    correct_novelty: bool = True
+    # Nearest contexts of other folds that measure novelty, and contexts searched (drawn at random from more). Initial.
+    novelty_neighbours: int = 5
+    novelty_contexts: int = 4096
+    # Grid of the quantile regression: number of slopes, and the steepest in ratios of the standard deviations.
+    # Initial.
+    novelty_slopes: int = 201
+    novelty_steepest: float = 3.0
+
+    # --- Features ---
+
+    # Standard deviations at which a feature is cut, so that one wild value does not decide. Initial.
+    feature_limit: float = 10.0
+    # Side of the images in pixels, and their principal components per camera. Initial: a gripper that is 10 of 96
+    # pixels wide still covers a pixel.
+    image_side: int = 16
+    image_components: int = 64
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            name, value, kind = field.name, getattr(self, field.name), hints[field.name]
+            if kind in (int, float):
+                if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
+                    raise InputError(f"{name} is {value!r}; it must be a {'whole ' if kind is int else ''}number")
+                least = "at least 0" if name in _MAY_BE_ZERO else "at least 1" if kind is int else "above 0"
+                if not (value >= 0 if name in _MAY_BE_ZERO else value > 0):
+                    raise InputError(f"{name} is {value}; it must be {least}")
+                if name in _SHARES and value > 1:
+                    raise InputError(f"{name} is {value}; it must be at most 1")
+            elif kind is bool:
+                if not isinstance(value, bool):
+                    raise InputError(f"{name} is {value!r}; it must be true or false")
+            else:
+                if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+                    raise InputError(f"{name} is {value!r}; it must be a list, for example {list(field.default)}")
+                object.__setattr__(self, name, tuple(value))
+        if self.w_min > self.w_max:
+            raise InputError(f"w_min {self.w_min} is above w_max {self.w_max}; swap them")
+        if self.no_separation >= self.full_separation:
+            raise InputError(
+                f"no_separation {self.no_separation} must be below full_separation, {self.full_separation}"
+            )
+        for name in self.checks:
+            if name not in CHECKS:
+                raise InputError(f"checks: {name!r} is not a check; choose from {', '.join(CHECKS)}")
+        if len(self.planted_shift) != 2 or not 0 < self.planted_shift[0] <= self.planted_shift[1]:
+            raise InputError(f"planted_shift is {list(self.planted_shift)}; write the least and the most frames")
+        if 0 in self.shifts:
+            raise InputError(f"shifts is {list(self.shifts)}; leave out 0, which moves nothing")
+
+
+_MAY_BE_ZERO = {
+    "episode_shrinkage",
+    "final_learning_rate",
+    "group_shrinkage",
+    "guard",
+    "near_state_candidates",
+    "novelty_steepest",
+    "own_share",
+    "planted_noise",
+    "seed",
+    "w_min",
+    "weight_decay",
+}
+_SHARES = {"full_separation", "good_quantile", "min_sample_size", "no_separation", "own_share", "threshold"}
+
+
+def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
+    """
+    The fields of [`ScoreConfig`] in `key=value` texts, each value in YAML, for example `rounds=1`.
+
+    Raises:
+        InputError: a text is not `key=value`, or the key is unknown.
+    """
+    known = [field.name for field in dataclasses.fields(ScoreConfig)]
+    settings = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"{text!r} is not a setting; write key=value, for example rounds=1")
+        if key not in known:
+            raise InputError(f"unknown setting {key!r} of the score.{nearest(key, known)}")
+        try:
+            settings[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"the value of {text!r} is not valid YAML; quote it") from error
+    return settings

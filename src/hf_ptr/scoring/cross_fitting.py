@@ -1,4 +1,4 @@
-"""Heads across folds of episodes: each fold is scored by heads that have trained on the other folds only."""
+"""Cross-fitting over folds of episodes: each fold is scored by heads that have trained on the other folds only."""
 
 from __future__ import annotations
 
@@ -12,260 +12,271 @@ from torch import Tensor
 
 from hf_ptr import functional as F
 from hf_ptr.scoring.calibration import consistent_margin
-from hf_ptr.scoring.identification_heads import ACTION_SHIFT, COMPONENTS, IdentificationHeads, mean_losses
-from hf_ptr.scoring.transitions import FAULT_STRIDE, ROWS_A_PASS, Cut, Transitions, make_faults
+from hf_ptr.scoring.config import ACTION_SHIFT, PLANTED_FAULTS, ScoreConfig
+from hf_ptr.scoring.identification_heads import IdentificationHeads, sum_losses
+from hf_ptr.scoring.transitions import ROWS_PER_PASS, LazyTransitions, Transitions, plant_faults
 from hf_ptr.utils.safetensors_io import PartCache
-
-# Of few episodes, heads should see most; each fold has two episodes or more.
-FOLDS = 5
-BATCH_EPISODES = 64
-BATCH_TIMES = 4
-LEARNING_RATE = 1e-3
-WEIGHT_DECAY = 0.05
-POOL_SIZE = 512
-# Frames by which an action chunk is taken earlier or later; none is nearer than the guard of the views.
-SHIFTS = (-16, -12, -10, -8, -6, -4, 4, 6, 8, 10, 12, 16)
-# An instruction that fewer training episodes have is not one that the heads know.
-MIN_INSTRUCTION_EPISODES = 2
 
 
 @dataclass(frozen=True)
-class Scored:
+class RoundScores:
     """
-    The scores of each component, and of those among the samples that were scored again, the scores with its fault.
+    The scores of one round, in nats.
 
     Attributes:
-        real: `(N,)`; NaN where none was taken.
-        again: `(n,)` int64, the samples that were scored again.
-        faulted: `(n,)`.
-        shift: `(E,)` int64, which of `SHIFTS` explains each episode best; -1 where nothing says.
+        real: by check, `(N,)`; NaN where there is none.
+        again: `(n,)` int64, the transitions scored again with planted faults.
+        planted: by check, `(n,)`.
+        shift: `(E,)` int64, position in `shifts` of the one that fits each episode best; -1 without evidence.
     """
 
     real: dict[str, Tensor]
     again: Tensor
-    faulted: dict[str, Tensor]
+    planted: dict[str, Tensor]
     shift: Tensor
 
 
-def folds_of(episode_index: np.ndarray, folds: int) -> Tensor:
-    """Fold of each episode, `(E,)` int64 in `0 .. folds - 1`: by the rank of a hash of its id, so folds are equal."""
+@dataclass(frozen=True)
+class FoldContext:
+    """
+    The arguments that training and scoring of all folds share.
+
+    Attributes:
+        transitions: N transitions of E episodes.
+        config: of the score.
+        instructions: number of instructions of the dataset.
+        generator: of every draw.
+        device: of the heads.
+        advance: called with the number of finished steps and passes.
+    """
+
+    transitions: LazyTransitions
+    config: ScoreConfig
+    instructions: int
+    generator: torch.Generator
+    device: torch.device
+    advance: Callable[[int], None]
+
+
+def assign_folds(episode_index: np.ndarray, folds: int) -> Tensor:
+    """Fold of each episode, `(E,)` int64 in `0 .. folds - 1`: rank of a hash of its id, so that folds are equal."""
     hashes = [int.from_bytes(hashlib.blake2b(str(int(i)).encode(), digest_size=8).digest()) for i in episode_index]
     rank = np.argsort(np.argsort(np.array(hashes, dtype=np.uint64), kind="stable"), kind="stable")
     return torch.from_numpy(rank % folds)
 
 
 def score_round(
-    cut: Cut,
-    fold: Tensor,
-    weight: Tensor,
-    instructions: int,
-    steps: int,
-    generator: torch.Generator,
-    *,
-    device: torch.device,
-    parts: PartCache,
-    name: str,
-    advance: Callable[[int], None],
-) -> tuple[Scored, str]:
+    context: FoldContext, fold: Tensor, weight: Tensor, *, parts: PartCache, name: str
+) -> tuple[RoundScores, str]:
     """
-    Scores of all samples, real and with each component's fault, by heads that have not trained on their episodes.
+    Scores of all transitions, real and with each planted fault, by heads that have not trained on their episodes.
 
     Args:
-        cut: the samples.
+        context: shared by all folds.
         fold: `(E,)` int64.
-        weight: `(E,)`, how often an episode is drawn, in training and for the pool of negatives.
-        instructions: how many the dataset has.
-        steps: of training.
-        generator: of every draw.
-        device: of the heads.
-        parts: where each fold is kept as soon as it is finished, and found again.
-        name: of the round, for them.
-        advance: called with the steps and passes that are done.
+        weight: `(E,)`, relative frequency of an episode in training and among the candidates.
+        parts: cache of finished folds.
+        name: of the round, in the cache.
 
     Returns:
-        The scores, and a hash of the folds' heads.
+        The scores, and a hash of the heads of all folds.
     """
+    transitions, config = context.transitions, context.config
     real: dict[str, Tensor] = {}
-    again, faulted = [], []
-    shift = torch.full_like(cut.count, -1)
+    again, planted = [], []
+    shift = torch.full_like(transitions.count, -1)
     digest = hashlib.sha256()
     for held_out in range(int(fold.max()) + 1):
-        test = torch.nonzero((fold == held_out) & (cut.count > 0)).squeeze(1)
-        train = torch.nonzero((fold != held_out) & (cut.count > 0)).squeeze(1)
+        test = torch.nonzero((fold == held_out) & (transitions.count > 0)).squeeze(1)
+        train = torch.nonzero((fold != held_out) & (transitions.count > 0)).squeeze(1)
         if min(len(train), len(test)) == 0:
             continue
-        row = torch.nonzero(fold[cut.episode] == held_out).squeeze(1)
-        done = f"{name}-fold-{held_out}"
-        part = parts.load(done)
+        row = torch.nonzero(fold[transitions.episode] == held_out).squeeze(1)
+        part_name = f"{name}-fold-{held_out}"
+        part = parts.load(part_name)
         if part is None:
-            heads = train_heads(cut, train, weight[train], instructions, steps, generator, device, advance)
-            part = score_fold(heads, cut, train, test, weight, row, instructions, generator, advance)
+            heads = train_heads(context, *_training_episodes(transitions, train, weight, config))
+            part = score_fold(context, heads, train, test, weight, row)
             part["heads"] = torch.cat([value.detach().cpu().flatten() for value in heads.state_dict().values()])
-            parts.save(done, {**part, "generator": generator.get_state()})
+            parts.save(part_name, {**part, "generator": context.generator.get_state()})
         else:
-            generator.set_state(part["generator"])
-            advance(steps + len(row) // ROWS_A_PASS)
-        again.append(row[::FAULT_STRIDE].contiguous())
-        faulted.append(_under(part, "faulted."))
-        for component, score in _under(part, "real.").items():
-            real.setdefault(component, score.new_full((len(cut),), torch.nan))[row] = score
+            context.generator.set_state(part["generator"])
+            context.advance(config.steps + len(row) // ROWS_PER_PASS)
+        again.append(row[:: config.planted_stride].contiguous())
+        planted.append(_with_prefix(part, "planted."))
+        for check, score in _with_prefix(part, "real.").items():
+            real.setdefault(check, score.new_full((len(transitions),), torch.nan))[row] = score
         shift = torch.where(fold == held_out, part["shift"], shift)
         digest.update(part["heads"].numpy().tobytes())
-    return Scored(real, torch.cat(again), _below_each_other(faulted, again), shift), digest.hexdigest()
+    return RoundScores(real, torch.cat(again), _concatenate_folds(planted, again), shift), digest.hexdigest()
+
+
+def _training_episodes(
+    transitions: LazyTransitions, train: Tensor, weight: Tensor, config: ScoreConfig
+) -> tuple[Tensor, Tensor]:
+    """The episodes to train on, and their weights."""
+    if config.cross_fit:
+        return train, weight[train]
+    # Held-out episodes are drawn like an average training episode.
+    usable = torch.nonzero(transitions.count > 0).squeeze(1)
+    every = torch.full((len(transitions.count),), float(weight[train].mean())).index_copy(0, train, weight[train])
+    return usable, every[usable]
 
 
 def score_fold(
-    heads: IdentificationHeads,
-    cut: Cut,
-    train: Tensor,
-    test: Tensor,
-    weight: Tensor,
-    row: Tensor,
-    instructions: int,
-    generator: torch.Generator,
-    advance: Callable[[int], None],
+    context: FoldContext, heads: IdentificationHeads, train: Tensor, test: Tensor, weight: Tensor, row: Tensor
 ) -> dict[str, Tensor]:
     """
-    Scores of one fold by its heads: `real.COMPONENT` of every sample, `faulted.COMPONENT` of every `FAULT_STRIDE`-th,
-    and `shift`, the shift that explains each of its episodes best, `(E,)` int64.
+    Scores of one fold by its heads: `real.CHECK` of every transition, `planted.CHECK` of every `planted_stride`-th,
+    and `shift`, the position of the shift that fits each of its episodes best, `(E,)` int64.
 
-    Margins over all shifts are a dozen numbers a sample; what they say is taken here, fold by fold.
+    The margins over all shifts are a dozen numbers per transition; they are reduced here, fold by fold.
 
     Args:
+        context: shared by all folds.
         heads: fitted on the episodes `train`.
-        cut: the samples.
         train, test: positions of episodes.
-        weight: `(E,)`, how often an episode stands in the pool of negatives.
-        row: `(n,)` int64, the fold's samples.
-        instructions, generator, advance: as [`score_round`].
+        weight: `(E,)`, relative frequency of an episode among the candidates.
+        row: `(n,)` int64, the transitions of the fold.
     """
-    known = torch.bincount(cut.instructions(cut.first[train]), minlength=instructions) >= MIN_INSTRUCTION_EPISODES
-    pool = cut.take(_draw(cut, test, weight[test], POOL_SIZE, generator))
-    scores = score_rows(heads, cut, row, pool, known, generator, advance)
-    scores[ACTION_SHIFT], shift = consistent_margin(scores[ACTION_SHIFT], cut.episode[row], len(cut.count))
-    part = {"shift": shift, **{f"real.{component}": score for component, score in scores.items()}}
-    again = row[::FAULT_STRIDE].contiguous()
-    faults = make_faults(cut, test, known, generator)
-    for component, fault in COMPONENTS.items():
-        if component in heads.components and fault in faults:
-            made = score_rows(heads, faults[fault], again, pool, known, generator, advance, [component])[component]
-            if component == ACTION_SHIFT:
-                made, _ = consistent_margin(made, cut.episode[again], len(cut.count))
-            part[f"faulted.{component}"] = made
+    transitions, config, generator = context.transitions, context.config, context.generator
+    instruction = transitions.instructions(transitions.first[train])
+    known = torch.bincount(instruction, minlength=context.instructions) >= config.min_instruction_episodes
+    pool = transitions.take(_draw(transitions, test, weight[test], config.pool_size, generator))
+    episodes = len(transitions.count)
+    scores = score_rows(context, heads, transitions, row, pool, known)
+    scores[ACTION_SHIFT], shift = consistent_margin(scores[ACTION_SHIFT], transitions.episode[row], episodes, config)
+    part = {"shift": shift, **{f"real.{check}": score for check, score in scores.items()}}
+    again = row[:: config.planted_stride].contiguous()
+    faults = plant_faults(transitions, test, known, config.planted_shift, generator)
+    for check, fault in PLANTED_FAULTS.items():
+        if check in heads.checks and fault in faults:
+            score = score_rows(context, heads, faults[fault], again, pool, known, [check])[check]
+            if check == ACTION_SHIFT:
+                score, _ = consistent_margin(score, transitions.episode[again], episodes, config)
+            part[f"planted.{check}"] = score
     return part
 
 
-def train_heads(
-    cut: Cut,
-    episodes: Tensor,
-    weight: Tensor,
-    instructions: int,
-    steps: int,
-    generator: torch.Generator,
-    device: torch.device,
-    advance: Callable[[int], None],
-) -> IdentificationHeads:
+def train_heads(context: FoldContext, episodes: Tensor, weight: Tensor) -> IdentificationHeads:
     """
-    Heads fitted to episodes drawn in proportion to `weight`; half of a batch's times lie a shift from the others.
+    Heads fitted to episodes drawn in proportion to `weight`.
 
     Args:
-        cut: the samples.
-        episodes: positions of those to train on, each with a sample.
+        context: shared by all folds.
+        episodes: positions of the training episodes, each with a transition.
         weight: one for each of them.
-        instructions, steps, generator, device, advance: as [`score_round`].
     """
+    transitions, config, generator = context.transitions, context.config, context.generator
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-        heads = IdentificationHeads(*cut.sizes, instructions).to(device)
-    optimizer = torch.optim.AdamW(heads.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, steps)
-    drawn = min(BATCH_EPISODES, len(episodes))
-    anchors = BATCH_EPISODES * BATCH_TIMES // drawn // 2
-    for _ in range(steps):
+        heads = IdentificationHeads(*transitions.sizes, context.instructions, config).to(context.device)
+    optimizer = torch.optim.AdamW(heads.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, config.final_learning_rate, config.steps)
+    drawn = min(config.batch_episodes, len(episodes))
+    anchors = config.batch_episodes * config.chunks_per_episode // drawn // 2
+    for _ in range(config.steps):
         chosen = episodes[torch.multinomial(weight, drawn, generator=generator)]
-        batch = cut.take(batch_of(cut, chosen, anchors, generator))
+        batch = transitions.take(draw_batch(transitions, chosen, anchors, config, generator))
         with F.unchecked():
-            loss = mean_losses(heads.losses(batch.to(device)))
+            loss = sum_losses(heads.losses(batch.to(context.device)))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-        advance(1)
+        context.advance(1)
     return heads.eval()
 
 
-def batch_of(cut: Cut, episodes: Tensor, anchors: int, generator: torch.Generator) -> Tensor:
-    """Of each episode some samples at any time, and as many a shift from those: `(2 * episodes * anchors,)`."""
-    last = cut.count[episodes, None] - 1
+def draw_batch(
+    transitions: LazyTransitions, episodes: Tensor, anchors: int, config: ScoreConfig, generator: torch.Generator
+) -> Tensor:
+    """Transitions at random times of each episode, and as many shifted from those: `(2 * episodes * anchors,)`."""
+    last = transitions.count[episodes, None] - 1
     time = (torch.rand(len(episodes), anchors, generator=generator) * (last + 1)).long().clamp(max=last)
-    shift = torch.tensor(SHIFTS)[torch.randint(len(SHIFTS), time.shape, generator=generator)]
-    rows = torch.cat((time, (time + shift).clamp(min=0).minimum(last)), dim=1)
-    return (cut.first[episodes, None] + rows).flatten()
+    shift = torch.tensor(config.shifts)[torch.randint(len(config.shifts), time.shape, generator=generator)]
+    rows = transitions.first[episodes, None] + torch.cat((time, (time + shift).clamp(min=0).minimum(last)), dim=1)
+    if config.near_state_candidates:
+        near = rows[:, :anchors:2].flatten()
+        rows[:, anchors::2] = _nearest(transitions, episodes, near, config, generator).view(len(episodes), -1)
+    return rows.flatten()
+
+
+def _nearest(
+    transitions: LazyTransitions, episodes: Tensor, rows: Tensor, config: ScoreConfig, generator: torch.Generator
+) -> Tensor:
+    """Of each transition `(n,)` the nearest in context among some of the other episodes: `(n,)`."""
+    drawn = torch.rand(len(episodes), config.near_state_candidates, generator=generator)
+    time = (drawn * transitions.count[episodes, None]).long()
+    others = (transitions.first[episodes, None] + time).flatten()
+    distance = torch.cdist(transitions.contexts(rows), transitions.contexts(others))
+    distance.masked_fill_(transitions.episode[rows][:, None] == transitions.episode[others], torch.inf)
+    return others[distance.argmin(dim=1)]
 
 
 def score_rows(
+    context: FoldContext,
     heads: IdentificationHeads,
-    cut: Cut,
+    transitions: LazyTransitions,
     row: Tensor,
     pool: Transitions,
     known: Tensor,
-    generator: torch.Generator,
-    advance: Callable[[int], None],
-    components: Sequence[str] = tuple(COMPONENTS),
+    checks: Sequence[str] = tuple(PLANTED_FAULTS),
 ) -> dict[str, Tensor]:
-    """The scores of some samples `(n,)`, of data as they are or with a fault: `(n,)`, of `action/shift` `(n, S)`."""
-    shifts = torch.tensor(SHIFTS)
-    # Made before the first pass: what is kept of each pass would lie between the large tensors of the next ones, and
-    # the process could give none of their memory back.
+    """The scores of transitions `(n,)`, real or with a planted fault: `(n,)`, of `action/shift` `(n, S)`."""
+    shifts = torch.tensor(context.config.shifts)
+    # Allocated before the first pass: results of each pass would lie between the large tensors of the next ones, and
+    # the process could return none of that memory.
     found = {
-        component: torch.empty(len(row), *shifts.shape[: component == ACTION_SHIFT])
-        for component in heads.components
-        if component in components
+        check: torch.empty(len(row), *shifts.shape[: check == ACTION_SHIFT])
+        for check in heads.checks
+        if check in checks
     }
-    device = next(heads.parameters()).device
-    pool, known = pool.to(device), known.to(device)
-    for begin in range(0, len(row), ROWS_A_PASS):
-        done = slice(begin, begin + ROWS_A_PASS)
+    pool, known = pool.to(context.device), known.to(context.device)
+    for begin in range(0, len(row), ROWS_PER_PASS):
+        done = slice(begin, begin + ROWS_PER_PASS)
         part = row[done]
-        first = cut.first[cut.episode[part], None]
+        first = transitions.first[transitions.episode[part], None]
         moved = part[:, None] + shifts
-        inside = (moved >= first) & (moved < first + cut.count[cut.episode[part], None])
+        inside = (moved >= first) & (moved < first + transitions.count[transitions.episode[part], None])
         near = torch.where(inside, moved, part[:, None])
         with F.unchecked():
             scores = heads.scores(
-                cut.take(part).to(device),
+                transitions.take(part).to(context.device),
                 pool,
-                shifted=(cut.actions(rows).to(device) for rows in near.unbind(dim=1)),
-                usable_shifts=inside.to(device),
+                shifted=(transitions.actions(rows).to(context.device) for rows in near.unbind(dim=1)),
+                usable_shifts=inside.to(context.device),
                 known=known,
-                components=components,
+                checks=checks,
             )
-        for component, score in scores.items():
-            found[component][done] = score.cpu()
-        advance(1)
+        for check, score in scores.items():
+            found[check][done] = score.cpu()
+        context.advance(1)
     return found
 
 
-def passes_of(cut: Cut) -> int:
-    """How many passes a round makes over the samples, at most; each takes about as long as a step of training."""
-    again = len(COMPONENTS) / FAULT_STRIDE
-    return int(len(cut) / ROWS_A_PASS * (1.0 + again)) + FOLDS * (1 + len(COMPONENTS))
+def passes_per_round(transitions: LazyTransitions, config: ScoreConfig) -> int:
+    """An upper bound of the passes of a round; each takes about as long as a training step."""
+    planted = len(PLANTED_FAULTS) / config.planted_stride
+    return int(len(transitions) / ROWS_PER_PASS * (1.0 + planted)) + config.folds * (1 + len(PLANTED_FAULTS))
 
 
-def _draw(cut: Cut, episodes: Tensor, weight: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Samples of episodes drawn in proportion to `weight`, at any time of them: `(count,)`."""
+def _draw(
+    transitions: LazyTransitions, episodes: Tensor, weight: Tensor, count: int, generator: torch.Generator
+) -> Tensor:
+    """Transitions at random times of episodes drawn in proportion to `weight`: `(count,)`."""
     chosen = episodes[torch.multinomial(weight, count, replacement=True, generator=generator)]
-    time = (torch.rand(count, generator=generator) * cut.count[chosen]).long()
-    return cut.first[chosen] + time.minimum(cut.count[chosen] - 1)
+    time = (torch.rand(count, generator=generator) * transitions.count[chosen]).long()
+    return transitions.first[chosen] + time.minimum(transitions.count[chosen] - 1)
 
 
-def _under(part: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _with_prefix(part: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in part.items() if key.startswith(prefix)}
 
 
-def _below_each_other(folds: Sequence[Mapping[str, Tensor]], rows: Sequence[Tensor]) -> dict[str, Tensor]:
-    """The scores of all folds; NaN where a fold has none of a component."""
-    names = dict.fromkeys(component for fold in folds for component in fold)
+def _concatenate_folds(folds: Sequence[Mapping[str, Tensor]], rows: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The scores of all folds; NaN where a fold has none of a check."""
+    names = dict.fromkeys(check for fold in folds for check in fold)
     return {
         name: torch.cat(
             [fold.get(name, torch.full((len(row),), torch.nan)) for fold, row in zip(folds, rows, strict=True)]

@@ -1,64 +1,41 @@
-"""The calibrated score without a policy: light heads fitted on the dataset that they score, across folds of episodes.
+"""Fitting the label-free score: small heads fitted on the dataset that they score, across folds of episodes.
 
-No label of quality, no reward, no rollout. In each round every fold's episodes are scored by heads that have trained
-on the other folds only; the first round's weights say how often an episode is drawn in the second.
+No quality label, no reward, no rollout, no policy. In each round the episodes of every fold are scored by heads that
+have trained on the other folds only; the weights of one round set how often an episode is drawn in the next.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import json
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from hf_ptr import __version__
 from hf_ptr.data.chunks import ChunkDataset
-from hf_ptr.data.episodes import EpisodeTable, data_digest
-from hf_ptr.data.memmap import BLOCK_ROWS
-from hf_ptr.data.score_file import score_file_keys
+from hf_ptr.data.episodes import data_digest
 from hf_ptr.errors import InputError
-from hf_ptr.scoring.action_noise import ACTION_NOISE, action_noise_scores
-from hf_ptr.scoring.calibration import (
-    GOOD_QUANTILE,
-    SHRINKAGE,
-    calibrated_weight,
-    episode_mean,
-    fit_scale,
-    keep_sample_size,
-    least,
-)
-from hf_ptr.scoring.config import ELEMENTS, FAILED, W_MAX, W_MIN
-from hf_ptr.scoring.cross_fitting import FOLDS, SHIFTS, Scored, folds_of, passes_of, score_round
-from hf_ptr.scoring.identification_heads import ACTION_SHIFT, element_of
-from hf_ptr.scoring.image_features import picture_features
-from hf_ptr.scoring.novelty import context_novelty, owed_to_novelty
-from hf_ptr.scoring.transitions import Cut, cut_transitions
+from hf_ptr.scoring.action_noise import action_noise_score
+from hf_ptr.scoring.calibration import calibrated_weight, episode_mean, fit_scale, keep_sample_size
+from hf_ptr.scoring.config import ACTION_NOISE, ACTION_SHIFT, ScoreConfig
+from hf_ptr.scoring.cross_fitting import FoldContext, RoundScores, assign_folds, passes_per_round, score_round
+from hf_ptr.scoring.fitted_scores import FittedScores
+from hf_ptr.scoring.image_features import image_features
+from hf_ptr.scoring.novelty import context_novelty, novelty_correction
+from hf_ptr.scoring.transitions import LazyTransitions, lazy_transitions
 from hf_ptr.utils.progress import progress_bar
 from hf_ptr.utils.safetensors_io import PartCache
-
-MIN_EPISODES = 4
-ROUNDS = 2
-# More make the heads learn the faults of the data they train on, and of small datasets every episode by heart.
-STEPS = 120
-# How well aligned an episode is says nothing beyond that it is: margins differ between tasks. Above one half the
-# distance counts this many times, up to 1.
-ALIGNED_GAIN = 1.5
 
 
 def fit_scores(
     chunks: ChunkDataset,
+    config: ScoreConfig = ScoreConfig(),
     *,
-    w_min: float = W_MIN,
-    w_max: float = W_MAX,
-    rounds: int = ROUNDS,
-    steps: int = STEPS,
-    seed: int = 0,
     device: str | torch.device = "cpu",
     keep: Path | None = None,
     progress: bool = True,
@@ -66,279 +43,170 @@ def fit_scores(
     """
     Calibrated score and weight of every chunk of a dataset, from the dataset alone.
 
+    Example:
+        ```python
+        from hf_ptr.data import read_dataset
+        from hf_ptr.data.chunks import ChunkDataset
+
+        scores = fit_scores(ChunkDataset(read_dataset("data/g1_bottle")), ScoreConfig(seed=1)).frame()
+        ```
+
     Args:
-        chunks: of the episodes; what they are made of is what is read, pictures as `picture_features` has them.
-        w_min, w_max: bounds of the weight.
-        rounds: how often all is fitted, each time with the weights of the time before.
-        steps: training steps for each fold and round.
-        seed: the same seed gives the same scores, on the same device.
-        device: where the heads are fitted. All draws are the processor's, so that devices differ by rounding alone.
-        keep: a folder for what is finished, fold by fold: a fit that was killed goes on there. Whoever has written
-            the scores removes it.
+        chunks: of the episodes. Camera observations are scored by their `image_features`.
+        config: all constants, including the seed.
+        device: where the heads are fitted. All draws are made on the CPU, so that devices differ by rounding alone.
+        keep: a folder for finished folds, from which the same fit resumes after an interruption. The caller removes
+            it once the scores are written.
         progress: show a bar.
 
     Returns:
-        What has been found, a row a frame in its `frame()`.
+        The scores; their `frame()` has one row a frame.
 
     Raises:
-        InputError: too few episodes that are longer than the chunks' `target_offset`.
+        InputError: fewer than `min_episodes` episodes are longer than the chunks' `target_offset`.
     """
-    for name, value in {"rounds": rounds, "steps": steps}.items():
-        if value < 1:
-            raise InputError(f"{name} is {value}; it must be at least 1")
-    require_fittable(chunks)
-    settings = {"bounds": [w_min, w_max], "rounds": rounds, "steps": steps, "seed": seed, "device": str(device)}
-    parts = PartCache(keep, {} if keep is None else _made_of(chunks, settings))
-    cut = cut_transitions(chunks, _pictures(chunks, parts, progress) if chunks.cameras else None)
-    usable = torch.nonzero(cut.count > 0).squeeze(1)
-    folds = min(FOLDS, len(usable) // 2)
-    table = chunks.table
-    # Of the episodes that can be scored, each fold has its share, however many others there are.
-    fold = torch.zeros(table.num_episodes, dtype=torch.int64)
-    fold[usable] = folds_of(table.episode_index[usable.numpy()], folds)
-    generator = torch.Generator().manual_seed(seed)
-    novelty = context_novelty(cut, fold, generator)
-    task_of = tasks_of(cut)
-    trembling = action_noise_scores(cut, task_of, generator)
-    weight = torch.ones(table.num_episodes)
+    require_fittable(chunks, config)
+    parts = PartCache(keep, {} if keep is None else _cache_key(chunks, config, device))
+    transitions = lazy_transitions(chunks, config, _image_features(chunks, config, parts, progress))
+    table, episodes = chunks.table, chunks.table.num_episodes
+    fold, folds = _folds(transitions, table.episode_index, config)
+    generator = torch.Generator().manual_seed(config.seed)
+    novelty = context_novelty(transitions, fold, config, generator)
+    task = tasks_of(transitions)
+    noise = action_noise_score(transitions, task, config, generator) if ACTION_NOISE in config.checks else {}
+    weight = torch.ones(episodes)
     with progress_bar(progress) as bar:
-        task = bar.add_task("fitting scores", total=rounds * (folds * steps + passes_of(cut)))
-
-        for number in range(rounds):
-            scored, digest = score_round(
-                cut,
-                fold,
-                weight,
-                len(table.tasks),
-                steps,
-                generator,
-                device=torch.device(device),
-                parts=parts,
-                name=f"round-{number}",
-                advance=lambda done: bar.advance(task, done),
-            )
-            distances = {**distances_of(cut, scored, novelty, task_of), **trembling}
-            shift = torch.where(scored.shift < 0, 0, torch.tensor(SHIFTS)[scored.shift])
+        total = config.rounds * (folds * config.steps + passes_per_round(transitions, config))
+        bar_task = bar.add_task("fitting scores", total=total)
+        context = FoldContext(
+            transitions,
+            config,
+            len(table.tasks),
+            generator,
+            torch.device(device),
+            lambda done: bar.advance(bar_task, done),
+        )
+        for number in range(config.rounds):
+            scored, digest = score_round(context, fold, weight, parts=parts, name=f"round-{number}")
+            scores = {**calibrated_scores(transitions, scored, novelty, task, config), **noise}
+            lag = torch.where(scored.shift < 0, 0, torch.tensor(config.shifts)[scored.shift])
             del scored
-            if number + 1 < rounds:
-                z = reduce(torch.minimum, distances.values())
-                # Tremor is not forgiven here: heads learn best from what is right in every respect.
-                chunk_weight = keep_sample_size(calibrated_weight(z, w_min=w_min, w_max=w_max))
-                weight = episode_mean(chunk_weight, cut.episode, table.num_episodes).nan_to_num(0.0)
-                # Nothing of a round is held in the next but how often an episode is drawn.
-                del z, chunk_weight, distances
-        bar.update(task, completed=bar.tasks[task].total)
-    return FittedScores(table, cut, distances, shift, digest[:16], w_min, w_max)
+            if not scores:
+                raise InputError(
+                    f"none of the checks {', '.join(config.checks)} applies to {table.source!r}; the instruction "
+                    "needs two tasks, action noise chunks of three actions or more"
+                )
+            if number + 1 < config.rounds:
+                z = reduce(torch.minimum, scores.values())
+                # Action noise is not excused here: heads learn best from episodes that are right in every respect.
+                chunk_weight = keep_sample_size(calibrated_weight(z, config), min_share=config.min_sample_size)
+                weight = episode_mean(chunk_weight, transitions.episode, episodes).nan_to_num(0.0)
+                # The next round needs nothing but the weights of the episodes.
+                del z, chunk_weight, scores
+        bar.update(bar_task, completed=bar.tasks[bar_task].total)
+    return FittedScores(table, transitions, scores, lag, _scorer_id(digest, config), config)
 
 
-def require_fittable(chunks: ChunkDataset) -> None:
-    """Check that there is enough to fit scores on.
+def require_fittable(chunks: ChunkDataset, config: ScoreConfig = ScoreConfig()) -> None:
+    """Check that there are enough episodes to fit scores on.
 
     Raises:
-        InputError: too few episodes that are longer than the chunks' `target_offset`.
+        InputError: fewer than `min_episodes` are longer than the chunks' `target_offset`.
     """
     usable = int((chunks.table.lengths > chunks.target_offset).sum())
-    if usable < MIN_EPISODES:
+    if usable < config.min_episodes:
         raise InputError(
             f"{chunks.table.source!r} has {usable} episodes longer than target_offset {chunks.target_offset}; fitting "
-            f"scores needs at least {MIN_EPISODES}, so record more or lower target_offset"
+            f"scores needs at least {config.min_episodes}, so record more or lower target_offset"
         )
 
 
-def _made_of(chunks: ChunkDataset, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What the parts of a fit depend on: data, code and settings."""
+def _cache_key(chunks: ChunkDataset, config: ScoreConfig, device: str | torch.device) -> dict[str, Any]:
+    """Everything that a finished fold depends on: data, code and settings."""
     names = ("chunk_size", "target_offset", "observation_features", "state_feature", "action_feature")
     return {
         "data": data_digest(chunks.table),
         "chunks": {name: getattr(chunks, name) for name in names},
         "versions": {"hf_ptr": __version__, "torch": torch.__version__},
         "code": code_digest(Path(__file__).parent),
-        **settings,
+        "config": dataclasses.asdict(config),
+        "device": str(device),
     }
 
 
 def code_digest(folder: Path) -> str:
-    """A hash of a package's source: who changes the scoring has no other version yet, and needs no old parts."""
+    """A hash of a package's source, because a change of the code between releases does not change the version."""
     digest = hashlib.sha256()
     for file in sorted(folder.glob("*.py")):
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
 
 
-def _pictures(chunks: ChunkDataset, parts: PartCache, progress: bool) -> Tensor:
-    """The features of the pictures; those that were read before, where a fit goes on."""
-    part = parts.load("pictures")
+def _scorer_id(heads: str, config: ScoreConfig) -> str:
+    """A short hash of the fitted heads and the configuration."""
+    text = json.dumps([heads, dataclasses.asdict(config)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _image_features(chunks: ChunkDataset, config: ScoreConfig, parts: PartCache, progress: bool) -> Tensor | None:
+    """The image features, or those of an interrupted fit; None where the observation is not cameras."""
+    if not chunks.cameras:
+        return None
+    part = parts.load("images")
     if part is None:
-        part = {"features": picture_features(chunks, progress)}
-        parts.save("pictures", part)
+        part = {"features": image_features(chunks, config, progress)}
+        parts.save("images", part)
     return part["features"]
 
 
-def tasks_of(cut: Cut) -> Tensor:
-    """Each episode's task, that of its first sample, `(E,)` int64; 0 where it has none."""
-    task = torch.zeros(len(cut.count), dtype=torch.int64)
-    task[cut.count > 0] = cut.instructions(cut.first[cut.count > 0])
+def _folds(transitions: LazyTransitions, episode_index: Any, config: ScoreConfig) -> tuple[Tensor, int]:
+    """The fold of each episode, `(E,)` int64, and the number of folds; usable episodes are shared out evenly."""
+    usable = torch.nonzero(transitions.count > 0).squeeze(1)
+    folds = min(config.folds, len(usable) // 2)
+    fold = torch.zeros(len(transitions.count), dtype=torch.int64)
+    fold[usable] = assign_folds(episode_index[usable.numpy()], folds)
+    return fold, folds
+
+
+def tasks_of(transitions: LazyTransitions) -> Tensor:
+    """Each episode's task, that of its first transition, `(E,)` int64; 0 for an episode without one."""
+    task = torch.zeros(len(transitions.count), dtype=torch.int64)
+    usable = transitions.count > 0
+    task[usable] = transitions.instructions(transitions.first[usable])
     return task
 
 
-def distances_of(cut: Cut, scored: Scored, novelty: Tensor, task: Tensor) -> dict[str, Tensor]:
+def calibrated_scores(
+    transitions: LazyTransitions, scored: RoundScores, novelty: Tensor, task: Tensor, config: ScoreConfig
+) -> dict[str, Tensor]:
     """
-    The distance `z` of every sample on every component, `(N,)`; one without a fault to compare with is left out.
+    The calibrated score `z` of every transition on every check, `(N,)`; a check without planted scores is left out.
 
     Args:
-        cut: the samples.
-        scored: as [`score_round`] gives it.
-        novelty: `(E,)`, what a low score may be owed to; of an episode, beside its task's.
+        transitions: N transitions of E episodes.
+        scored: scores in nats.
+        novelty: `(E,)`; what counts is its difference from the median of the episode's task.
         task: `(E,)` int64.
+        config: of the score.
     """
-    episode, total = cut.episode, len(cut.count)
+    episode, total, tasks = transitions.episode, len(transitions.count), int(task.max()) + 1
     again = episode[scored.again]
-    usual = torch.stack([novelty[(task == one) & (cut.count > 0)].median() for one in range(int(task.max()) + 1)])
+    usual = torch.stack([novelty[(task == one) & (transitions.count > 0)].median() for one in range(tasks)])
     novelty = novelty - usual[task]
-    distances = {}
-    for component, score in scored.real.items():
-        if component not in scored.faulted:
+    scores = {}
+    for check, score in scored.real.items():
+        if check not in scored.planted or check not in config.checks:
             continue
-        made = scored.faulted[component]
-        # The margin over a shift is a likelihood ratio, of one meaning in every task; other scores depend on the task.
-        group, groups = task, int(task.max()) + 1
-        if component == ACTION_SHIFT:
-            group, groups = torch.zeros_like(task), 1
-        mean = episode_mean(score, episode, total, SHRINKAGE)
-        score = score + owed_to_novelty(mean, novelty, GOOD_QUANTILE)[episode]
-        good, bad = episode_mean(score, episode, total, SHRINKAGE), episode_mean(made, again, total, SHRINKAGE)
-        distances[component] = fit_scale(good, bad, group, groups).distance(score, episode, group)
-        if component == ACTION_SHIFT:
-            z = distances[component]
-            distances[component] = torch.where(z > FAILED, FAILED + ALIGNED_GAIN * (z - FAILED), z).clamp(max=1.0)
-    return distances
-
-
-class FittedScores:
-    """
-    Score and weight of every chunk of a dataset, and why.
-
-    Args:
-        table: E episodes of F frames.
-        cut: their N samples.
-        distances: of every component, `(N,)`.
-        shift: `(E,)` int64, the frames by which each episode's actions would have to be late; 0 where nothing says.
-        scorer: the name of the heads in the file.
-        w_min, w_max: bounds of the weight.
-    """
-
-    def __init__(
-        self,
-        table: EpisodeTable,
-        cut: Cut,
-        distances: dict[str, Tensor],
-        shift: Tensor,
-        scorer: str,
-        w_min: float,
-        w_max: float,
-    ):
-        self._table, self._cut, self._distances, self._shift, self._scorer = table, cut, distances, shift, scorer
-        self._components = {view: [name for name in distances if element_of(name) == view] for view in ELEMENTS}
-        self._usual = {view: self._usual_of(own) for view, own in self._components.items() if own}
-        sampled = self._rows_of(slice(None))
-        self._score = self._of_all_frames(list(distances), sampled)
-        weight = calibrated_weight(self._score, w_min=w_min, w_max=w_max)
-        milder = calibrated_weight(self._forgiving_tremor(sampled), w_min=w_min, w_max=w_max)
-        told = (cut.count > 0).repeat_interleave(torch.from_numpy(table.lengths))
-        kept = keep_sample_size(weight[told], milder[told])
-        # The others have the average, which makes the samples worth no less.
-        self._weight = torch.full_like(weight, float(kept.mean())).masked_scatter_(told, kept)
-
-    def frame(self) -> pd.DataFrame:
-        """
-        One row a frame, in the order of the dataset: the columns of a score file, and more.
-
-        `score` is the distance `z` of `hf_ptr.scoring.calibration` (0 as a faulty sample, 1 as a good one), `score_*`
-        the same of each view (NaN for one that was left out), `failed_element` the view that lowers the weight, or "",
-        `failed_check` the part of it, and `estimated_lag` by how many frames its actions would have to be late
-        (early, negative) to explain a failed `action/shift`, 0 where nothing says. Frames without a valid `o_{t+Δ}`
-        have `valid` False and their episode's evidence; those of an episode without any have the average.
-        """
-        return pd.concat(self.blocks(), ignore_index=True)
-
-    def blocks(self) -> Iterator[pd.DataFrame]:
-        """The same in parts of whole episodes, some ten thousand rows or one episode each."""
-        first, starts = 0, self._table.starts
-        while first < len(starts):
-            last = max(first + 1, int(np.searchsorted(starts, starts[first] + BLOCK_ROWS)))
-            yield self._block(slice(first, last))
-            first = last
-
-    def _block(self, episodes: slice) -> pd.DataFrame:
-        keys = score_file_keys(self._table, episodes)
-        begin = int(self._table.starts[episodes.start])
-        rows = slice(begin, begin + len(keys["index"]))
-        sampled = self._rows_of(episodes)
-        nothing = torch.full((len(keys["index"]),), torch.nan)
-        views = {
-            view: self._everywhere(own, self._usual[view], episodes, sampled) if own else nothing
-            for view, own in self._components.items()
-        }
-        valid = torch.zeros(len(nothing), dtype=torch.bool).index_fill_(0, sampled, True)
-        failing = _failing({name: distance[self._samples_of(episodes)] for name, distance in self._distances.items()})
-        component = torch.full((len(nothing),), -1, dtype=torch.int8).index_copy_(0, sampled, failing)
-        lengths = torch.from_numpy(self._table.lengths[episodes])
-        columns = {
-            **keys,
-            "score": self._score[rows].numpy(),
-            "weight": self._weight[rows].numpy(),
-            "valid": valid.numpy(),
-            "scorer": self._scorer,
-            **{f"score_{view}": values.numpy() for view, values in views.items()},
-            "failed_element": _named(ELEMENTS, _failing(views)),
-            "failed_check": _named(tuple(self._distances), component),
-            "estimated_lag": self._shift[episodes].repeat_interleave(lengths).numpy(),
-        }
-        return pd.DataFrame(columns)
-
-    def _samples_of(self, episodes: slice) -> slice:
-        """The samples of some episodes, which are adjacent."""
-        first, count = self._cut.first[episodes], self._cut.count[episodes]
-        return slice(int(first[0]), int(first[-1] + count[-1]))
-
-    def _rows_of(self, episodes: slice) -> Tensor:
-        """The place of each of their samples among their frames."""
-        samples = self._samples_of(episodes)
-        frames = self._cut.frames(torch.arange(samples.start, samples.stop))
-        return frames.sub_(int(self._cut.begin[episodes][0]))
-
-    def _forgiving_tremor(self, sampled: Tensor) -> Tensor:
-        """The score of who half forgives a tremor: of the faults it alone lies about the right action."""
-        others = [name for name in self._distances if name != ACTION_NOISE]
-        if not others:
-            return self._score
-        return torch.maximum(self._score, self._of_all_frames(others, sampled).clamp(max=FAILED))
-
-    def _least(self, components: Sequence[str], samples: slice) -> Tensor:
-        return reduce(torch.minimum, (self._distances[name][samples] for name in components))
-
-    def _usual_of(self, components: Sequence[str]) -> Tensor:
-        """What stands for the frames of each episode that have none of their own: its mean, or the mean of all."""
-        values = self._least(components, slice(None))
-        mean = episode_mean(values, self._cut.episode, len(self._cut.count))
-        return torch.where(mean.isnan(), values.mean(), mean)
-
-    def _of_all_frames(self, components: Sequence[str], sampled: Tensor) -> Tensor:
-        """The least of the components, of every frame there is."""
-        return self._everywhere(components, self._usual_of(components), slice(None), sampled)
-
-    def _everywhere(self, components: Sequence[str], usual: Tensor, episodes: slice, sampled: Tensor) -> Tensor:
-        """The least of the components, of every frame of some episodes; `sampled` are the rows that have their own."""
-        frames = usual[episodes].repeat_interleave(torch.from_numpy(self._table.lengths[episodes]))
-        return frames.index_copy_(0, sampled, self._least(components, self._samples_of(episodes)))
-
-
-def _failing(distances: Mapping[str, Tensor]) -> Tensor:
-    """Which of the distances is least, where that has failed, and -1 elsewhere; NaN is no evidence. Int8."""
-    z, whose = least({name: values.nan_to_num(torch.inf) for name, values in distances.items()})
-    return torch.where(z < FAILED, whose, -1).to(torch.int8)
-
-
-def _named(names: Sequence[str], which: Tensor) -> np.ndarray:
-    """The name of each number, "" of -1; objects, since numpy's own texts take as much as the longest in every row."""
-    return np.array([*names, ""], dtype=object)[which.numpy()]
+        # The margin over a shift is a likelihood ratio, with one meaning for all tasks; other scores depend on it.
+        group, groups = (torch.zeros_like(task), 1) if check == ACTION_SHIFT else (task, tasks)
+        if config.correct_novelty:
+            mean = episode_mean(score, episode, total, config.episode_shrinkage)
+            score = score + novelty_correction(mean, novelty, config)[episode]
+        good = episode_mean(score, episode, total, config.episode_shrinkage)
+        bad = episode_mean(scored.planted[check], again, total, config.episode_shrinkage)
+        z = fit_scale(good, bad, group, groups, config).score(score, episode, group)
+        if check == ACTION_SHIFT:
+            aligned = config.threshold + config.aligned_gain * (z - config.threshold)
+            z = torch.where(z > config.threshold, aligned, z).clamp(max=1.0)
+        scores[check] = z
+    return scores

@@ -1,18 +1,19 @@
-"""Three views of one transition, each an identification with a small head of its own.
+"""Identification heads: each element of a transition identified from the others, by a small head of its own.
 
-A transition is `(o_t, l, a_{t:t+L-1}, o_{t+Δ})` (PTR Sec. 2). The paper identifies the consequence from context and
-action; a fault in another element can leave that one easy. So each element in turn is what has to be identified, and
-the action among two kinds of alternatives, each of which makes another of its faults visible:
+A transition is `(o_t, l, a_{t:t+L-1}, o_{t+Δ})` (PTR Sec. 2). The paper identifies the next observation from context
+and action; a fault in another element can leave that question easy. So each element in turn is to be identified, and
+the action among two kinds of candidates, each of which reveals another of its faults:
 
-| component | given | identified | among |
+| check | given | identified | among |
 |---|---|---|---|
-| `next_observation/pool` | `o_t, a` | `o_{t+Δ}` | other samples |
-| `action/pool` | `o_t, o_{t+Δ}` | `a` | other samples |
+| `next_observation/pool` | `o_t, a` | `o_{t+Δ}` | other transitions |
+| `action/pool` | `o_t, o_{t+Δ}` | `a` | other transitions |
 | `action/shift` | `o_t, o_{t+Δ}` | `a` | the same episode's chunks a few frames earlier and later |
 | `instruction/pool` | `o_t, a, o_{t+Δ}` | `l` | the other instructions |
 
 Every one is PTR Eq. (12), (14) and (31) with another query and key. Negatives are never chosen by a label, which may
-be wrong. Pure tensors in, tensors out: N samples, C candidates, D embedding width; the caller chooses rows and draws.
+be wrong. Pure tensors in, tensors out: N transitions, C candidates, D embedding width; the caller chooses rows and
+draws.
 """
 
 from __future__ import annotations
@@ -23,40 +24,24 @@ import torch
 from torch import Tensor, nn
 
 from hf_ptr import functional as F
-from hf_ptr.scoring.config import ELEMENTS
+from hf_ptr.data.score_file import ELEMENTS
+from hf_ptr.scoring.config import PLANTED_FAULTS, ScoreConfig
 from hf_ptr.scoring.transitions import Transitions
 
-# The component whose alternatives are a sample's own chunk some frames earlier and later.
-ACTION_SHIFT = "action/shift"
-# Each component, and the fault made on purpose that shows where a faulty sample lies on it.
-COMPONENTS = {
-    "next_observation/pool": "next_observation",
-    "action/pool": "swapped",
-    ACTION_SHIFT: "shifted",
-    "instruction/pool": "instruction",
-}
-# Frames: nearer times of one episode are nearly the same transition, and no mismatch of each other.
-GUARD = 4
-INITIAL_TEMPERATURE = 0.1
-MIN_TEMPERATURE = 0.02
-HIDDEN_SIZE = 128
-EMBEDDING_SIZE = 64
 
-
-def element_of(component: str) -> str:
-    """The view that a component belongs to."""
-    return component.split("/")[0]
+def element_of(check: str) -> str:
+    """The element of a transition that a check examines."""
+    return check.split("/")[0]
 
 
 class IdentificationHeads(nn.Module):
     """
-    The heads: for each view an encoder of what is given and one of what is identified, and a learned temperature.
+    The heads: for each element an encoder of the query, one of the key, and a learned temperature.
 
     Args:
         context_size, action_size, next_observation_size: widths `Dc`, `Da`, `Do`.
-        instructions: how many instructions there are; with fewer than two their view is left out.
-        hidden_size: width of the two hidden layers.
-        embedding_size: `D`.
+        instructions: number of instructions; with fewer than two, that element is left out.
+        config: of the score.
     """
 
     def __init__(
@@ -65,21 +50,20 @@ class IdentificationHeads(nn.Module):
         action_size: int,
         next_observation_size: int,
         instructions: int,
-        *,
-        hidden_size: int = HIDDEN_SIZE,
-        embedding_size: int = EMBEDDING_SIZE,
+        config: ScoreConfig,
     ):
         super().__init__()
+        hidden, width = config.hidden_size, config.embedding_size
 
         def encoder(size: int) -> nn.Module:
             return nn.Sequential(
-                nn.Linear(size, hidden_size),
-                nn.LayerNorm(hidden_size),
+                nn.Linear(size, hidden),
+                nn.LayerNorm(hidden),
                 nn.GELU(),
-                nn.Linear(hidden_size, hidden_size),
-                nn.LayerNorm(hidden_size),
+                nn.Linear(hidden, hidden),
+                nn.LayerNorm(hidden),
                 nn.GELU(),
-                nn.Linear(hidden_size, embedding_size),
+                nn.Linear(hidden, width),
             )
 
         after = 2 * next_observation_size
@@ -92,57 +76,59 @@ class IdentificationHeads(nn.Module):
         self.key_encoders = nn.ModuleDict(
             {"next_observation": encoder(next_observation_size), "action": encoder(action_size)}
         )
-        self.views = ELEMENTS if instructions > 1 else ELEMENTS[:2]
+        self.elements = ELEMENTS if instructions > 1 else ELEMENTS[:2]
         if instructions > 1:
             self.query_encoders["instruction"] = encoder(context_size + action_size + after)
-            self.key_encoders["instruction"] = nn.Embedding(instructions, embedding_size)
-        start = torch.tensor(INITIAL_TEMPERATURE).log()
-        self.log_temperature = nn.ParameterDict({view: nn.Parameter(start.clone()) for view in self.views})
+            self.key_encoders["instruction"] = nn.Embedding(instructions, width)
+        start = torch.tensor(config.initial_temperature).log()
+        self.log_temperature = nn.ParameterDict({element: nn.Parameter(start.clone()) for element in self.elements})
+        self._min_temperature, self._guard = config.min_temperature, config.guard
 
     @property
-    def components(self) -> tuple[str, ...]:
-        """The components that these heads score."""
-        return tuple(component for component in COMPONENTS if element_of(component) in self.views)
+    def checks(self) -> tuple[str, ...]:
+        """The checks that these heads answer."""
+        return tuple(check for check in PLANTED_FAULTS if element_of(check) in self.elements)
 
-    def temperature(self, view: str) -> Tensor:
-        """A view's temperature, a scalar of at least `MIN_TEMPERATURE`."""
-        return self.log_temperature[view].exp().clamp(min=MIN_TEMPERATURE)
+    def temperature(self, element: str) -> Tensor:
+        """The temperature of an element, a scalar of at least `min_temperature`."""
+        return self.log_temperature[element].exp().clamp(min=self._min_temperature)
 
-    def queries(self, samples: Transitions, views: Collection[str] = ELEMENTS) -> dict[str, Tensor]:
-        """What each view knows, `(N, D)` of unit norm."""
+    def queries(self, samples: Transitions, elements: Collection[str] = ELEMENTS) -> dict[str, Tensor]:
+        """The query of each element, `(N, D)` of unit norm."""
         after = (samples.next_observation, samples.change)
         given = {
             "next_observation": (samples.context, samples.action),
             "action": (samples.context, *after),
             "instruction": (samples.context, samples.action, *after),
         }
-        return {view: _unit(self.query_encoders[view](torch.cat(given[view], dim=1))) for view in self._of(views)}
+        return {name: _unit(self.query_encoders[name](torch.cat(given[name], dim=1))) for name in self._of(elements)}
 
-    def keys(self, samples: Transitions, views: Collection[str] = ELEMENTS) -> dict[str, Tensor]:
-        """What each view has to identify, `(N, D)` of unit norm."""
-        return {view: _unit(self.key_encoders[view](getattr(samples, view))) for view in self._of(views)}
+    def keys(self, samples: Transitions, elements: Collection[str] = ELEMENTS) -> dict[str, Tensor]:
+        """The key of each element, `(N, D)` of unit norm."""
+        return {name: _unit(self.key_encoders[name](getattr(samples, name))) for name in self._of(elements)}
 
-    def _of(self, views: Collection[str]) -> list[str]:
-        return [view for view in self.views if view in views]
+    def _of(self, elements: Collection[str]) -> list[str]:
+        return [element for element in self.elements if element in elements]
 
-    def losses(self, samples: Transitions, guard: int = GUARD) -> dict[str, Tensor]:
+    def losses(self, samples: Transitions) -> dict[str, Tensor]:
         """
-        `L_id` of each view, PTR Eq. (31), a scalar in nats; the negatives are the rest of the batch.
+        `L_id` of each element, PTR Eq. (31), a scalar in nats; the negatives are the rest of the batch.
 
-        Other samples of the batch stand as negatives unless they are nearer than `guard` frames in the same episode.
+        Other transitions of the batch are negatives unless they are fewer than `guard` frames away in one episode.
 
         Args:
             samples: N transitions.
-            guard: frames.
         """
         queries, keys = self.queries(samples), self.keys(samples)
-        apart = (samples.episode[:, None] != samples.episode) | ((samples.time[:, None] - samples.time).abs() >= guard)
+        distance = (samples.time[:, None] - samples.time).abs()
+        apart = (samples.episode[:, None] != samples.episode) | (distance >= self._guard)
         losses = {}
-        for view in self.views:
-            negatives, usable = keys[view], apart
-            if view == "instruction":
+        for element in self.elements:
+            negatives, usable = keys[element], apart
+            if element == "instruction":
                 negatives, usable = self._instructions(samples.instruction)
-            losses[view] = F.identification_loss(self._logits(view, queries[view], keys[view], negatives, usable))
+            logits = self._logits(element, queries[element], keys[element], negatives, usable)
+            losses[element] = F.identification_loss(logits)
         return losses
 
     @torch.no_grad()
@@ -154,51 +140,51 @@ class IdentificationHeads(nn.Module):
         shifted: Iterable[Tensor],
         usable_shifts: Tensor,
         known: Tensor,
-        components: Collection[str] = tuple(COMPONENTS),
+        checks: Collection[str] = tuple(PLANTED_FAULTS),
     ) -> dict[str, Tensor]:
         """
-        The score of every component, nats; NaN where there is nothing to tell apart.
+        The score of every check, nats; NaN where there is no usable candidate.
 
-        `(N,)`, PTR Eq. (14); of `action/shift` `(N, S)`, the logit of PTR Eq. (12) of the match minus that of each
-        shift, because one shift runs through an episode: which one is only seen there
+        `(N,)`, PTR Eq. (14). For `action/shift` `(N, S)`, the logit of PTR Eq. (12) of the match minus that of each
+        shift: one shift runs through an episode, and only the episode shows which
         (`hf_ptr.scoring.calibration.consistent_margin`).
 
         Args:
             samples: N transitions.
-            pool: C reference transitions; those of a sample's own episode are masked.
-            shifted: the samples' action chunks taken earlier or later, S times `(N, Da)`; asked for one after the
-                other, for `action/shift` alone.
+            pool: C reference transitions; those of a transition's own episode are masked.
+            shifted: the action chunks taken earlier or later, S times `(N, Da)`; iterated for `action/shift` only.
             usable_shifts: `(N, S)` bool.
-            known: `(instructions,)` bool, the instructions that the heads have met; the others are no candidates.
-            components: those wanted.
+            known: `(instructions,)` bool, the instructions seen in training; the others are not candidates.
+            checks: the checks to score.
         """
-        wanted = [component for component in self.components if component in components]
-        views = {element_of(component) for component in wanted}
-        queries, own, pooled = self.queries(samples, views), self.keys(samples, views), self.keys(pool, views)
+        wanted = [check for check in self.checks if check in checks]
+        elements = {element_of(check) for check in wanted}
+        queries, own = self.queries(samples, elements), self.keys(samples, elements)
+        pooled = self.keys(pool, elements)
         elsewhere = samples.episode[:, None] != pool.episode
         found = {}
-        for component in wanted:
-            view, kind = component.split("/")
+        for check in wanted:
+            element, kind = check.split("/")
             usable = elsewhere
-            if view == "instruction":
+            if element == "instruction":
                 negatives, others = self._instructions(samples.instruction)
                 usable = others & known
             elif kind == "pool":
-                negatives = pooled[view]
+                negatives = pooled[element]
             else:
-                keys = [_unit(self.key_encoders[view](chunks)) for chunks in shifted]
+                keys = [_unit(self.key_encoders[element](chunks)) for chunks in shifted]
                 negatives, usable = torch.stack(keys, dim=1), usable_shifts
-            logits = self._logits(view, queries[view], own[view], negatives, usable)
+            logits = self._logits(element, queries[element], own[element], negatives, usable)
             if kind == "shift":
-                found[component] = (logits[:, :1] - logits[:, 1:]).masked_fill(~usable, torch.nan)
+                found[check] = (logits[:, :1] - logits[:, 1:]).masked_fill(~usable, torch.nan)
             else:
-                found[component] = F.ptr_score(logits).masked_fill(~usable.any(dim=1), torch.nan)
-            if view == "instruction":
-                found[component] = found[component].masked_fill(~known[samples.instruction], torch.nan)
+                found[check] = F.ptr_score(logits).masked_fill(~usable.any(dim=1), torch.nan)
+            if element == "instruction":
+                found[check] = found[check].masked_fill(~known[samples.instruction], torch.nan)
         return found
 
-    def _logits(self, view: str, query: Tensor, key: Tensor, negatives: Tensor, usable: Tensor | None) -> Tensor:
-        temperature = self.temperature(view)
+    def _logits(self, element: str, query: Tensor, key: Tensor, negatives: Tensor, usable: Tensor | None) -> Tensor:
+        temperature = self.temperature(element)
         return F.identification_logits(
             query, key, negatives, temperature=temperature, negative_mask=usable, normalized=True
         )
@@ -214,6 +200,6 @@ def _unit(embedding: Tensor) -> Tensor:
     return nn.functional.normalize(embedding.float(), dim=-1, eps=F.NORM_EPS)
 
 
-def mean_losses(losses: Mapping[str, Tensor]) -> Tensor:
-    """The sum of the views' losses: they share no parameter, so none outweighs another."""
+def sum_losses(losses: Mapping[str, Tensor]) -> Tensor:
+    """The sum of the elements' losses; they share no parameter, so that none outweighs another."""
     return torch.stack(tuple(losses.values())).sum()

@@ -29,7 +29,7 @@ from hf_ptr.training.ptr_config import PTRConfig
 from hf_ptr.utils.atomic_files import atomic_write
 
 # What the weights depend on, beside the data.
-FITTED_WITH = ("alpha", "w_min", "w_max", "seed")
+FITTED_WITH = ("alpha", "w_min", "w_max", "seed", "score_settings")
 
 
 def calibrated_chunks(
@@ -110,9 +110,7 @@ def _parts_folder(file: Path) -> Path:
 def _fit(chunks: ChunkDataset, args: PTRConfig, file: Path) -> torch.Tensor:
     fitted = fit_scores(
         chunks,
-        w_min=args.w_min,
-        w_max=args.w_max,
-        seed=args.seed,
+        args.score_config(),
         keep=_parts_folder(file),
         progress=not bool(args.disable_tqdm),
     )

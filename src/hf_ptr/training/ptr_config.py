@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 
 from hf_ptr.errors import InputError
 from hf_ptr.ptr.candidate_pool import HARD_NEGATIVES
+from hf_ptr.scoring.config import ScoreConfig, parse_settings
 from hf_ptr.training.launch_checks import refuse_launch
 
 SCORINGS = ("paper", "calibrated")
@@ -30,6 +31,8 @@ class PTRConfig(TrainingArguments):
     scoring (`str`): `"paper"`, the published score, or `"calibrated"`: before the first step, light scorers are fitted
         on the dataset, and the weights stay as they give them (`docs/calibrated.md`). Of what follows it uses α,
         `w_min` and `w_max`; it trains no scorer beside the policy, and needs no warm-up.
+    score_settings (`list[str]`): constants of the calibrated score as `key=value`, for example `rounds=1`
+        (`hf_ptr.scoring.config.ScoreConfig`).
     alpha (`float`): α in [0, 1], how much of the weight is applied; 0 is plain supervised post-training.
     beta (`float`): β_0, the temperature of `exp(T/β)`.
     w_min (`float`), w_max (`float`): the clip of `exp(T/β)`.
@@ -85,6 +88,9 @@ class PTRConfig(TrainingArguments):
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Keep False: see the class."})
 
     scoring: str = field(default="paper", metadata={"help": "Which score: paper or calibrated."})
+    score_settings: list[str] = field(
+        default_factory=list, metadata={"help": "Constants of the calibrated score as key=value, see ScoreConfig."}
+    )
     alpha: float = field(default=1.0, metadata={"help": "Strength of the weight, PTR Eq. (21); 0 is plain SFT."})
     beta: float = field(default=1.5, metadata={"help": "Initial scale of the weight, PTR Eq. (21)."})
     w_min: float = field(default=0.25, metadata={"help": "Lower clip of the weight."})
@@ -138,6 +144,7 @@ class PTRConfig(TrainingArguments):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
         if self.w_max < 1.0:
             raise ValueError(f"w_max is {self.w_max}; the neutral weight 1 must lie in [w_min, w_max]")
+        self.score_config()
         for name, known in (("scoring", SCORINGS), ("hard_negatives", HARD_NEGATIVES)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; known: {', '.join(known)}")
@@ -160,6 +167,16 @@ class PTRConfig(TrainingArguments):
             raise InputError(f"{folder} holds no training run ({error}); pass the output_dir of a run") from error
         own = {item.name for item in fields(cls)} - {item.name for item in fields(TrainingArguments)}
         return cls(output_dir=str(folder), **{name: saved[name] for name in own & set(saved)})
+
+    def score_config(self) -> ScoreConfig:
+        """
+        The configuration of the label-free score in this run.
+
+        Raises:
+            InputError: `score_settings` has an unknown constant, or a value out of range.
+        """
+        given = {"w_min": self.w_min, "w_max": self.w_max, "seed": self.seed}
+        return ScoreConfig(**{**given, **parse_settings(self.score_settings)})
 
     @property
     def with_scorer(self) -> bool:

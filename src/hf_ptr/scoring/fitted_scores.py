@@ -1,0 +1,144 @@
+"""The result of a fit: score and weight of every chunk, and the check that each fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.memmap import BLOCK_ROWS
+from hf_ptr.data.score_file import ELEMENT_PREFIX, ELEMENTS, score_frame
+from hf_ptr.scoring.calibration import calibrated_weight, episode_mean, keep_sample_size, least
+from hf_ptr.scoring.config import ACTION_NOISE, ScoreConfig
+from hf_ptr.scoring.identification_heads import element_of
+from hf_ptr.scoring.transitions import LazyTransitions
+
+
+class FittedScores:
+    """
+    Score and weight of every chunk of a dataset, and the reasons.
+
+    Args:
+        table: E episodes of F frames.
+        transitions: their N transitions.
+        scores: calibrated, by check, `(N,)`.
+        lag: `(E,)` int64, frames by which each episode's actions fit best when taken later; 0 without evidence.
+        scorer: identifies heads and configuration in the file.
+        config: of the score.
+    """
+
+    def __init__(
+        self,
+        table: EpisodeTable,
+        transitions: LazyTransitions,
+        scores: dict[str, Tensor],
+        lag: Tensor,
+        scorer: str,
+        config: ScoreConfig,
+    ):
+        self._table, self._transitions, self._scores, self._lag = table, transitions, scores, lag
+        self._scorer, self._config = scorer, config
+        self._checks = {element: [check for check in scores if element_of(check) == element] for element in ELEMENTS}
+        self._default = {element: self._default_of(checks) for element, checks in self._checks.items() if checks}
+        rows = self._rows_of(slice(None))
+        self._score = self._all_frames(list(scores), rows)
+        weight = calibrated_weight(self._score, config)
+        milder = calibrated_weight(self._excusing_noise(rows), config)
+        usable = (transitions.count > 0).repeat_interleave(torch.from_numpy(table.lengths))
+        raised = keep_sample_size(weight[usable], milder[usable], min_share=config.min_sample_size)
+        # Episodes without a transition get the average, which does not lower the effective sample size.
+        self._weight = torch.full_like(weight, float(raised.mean())).masked_scatter_(usable, raised)
+
+    def frame(self) -> pd.DataFrame:
+        """
+        One row a frame, in the order of the dataset, with the columns of `hf_ptr.data.score_file.COLUMNS`.
+
+        `score` is `z` of `hf_ptr.scoring.calibration`: 0 like a transition with a planted fault, 1 like a good one.
+        Frames without an observation `target_offset` frames later have `valid` False and the mean score of their
+        episode; those of an episode without any transition have the average of the dataset.
+        """
+        return pd.concat(self.blocks(), ignore_index=True)
+
+    def blocks(self) -> Iterator[pd.DataFrame]:
+        """The same rows in parts of whole episodes, each of some ten thousand rows or one episode."""
+        first, starts = 0, self._table.starts
+        while first < len(starts):
+            last = max(first + 1, int(np.searchsorted(starts, starts[first] + BLOCK_ROWS)))
+            yield self._block(slice(first, last))
+            first = last
+
+    def _block(self, episodes: slice) -> pd.DataFrame:
+        lengths = torch.from_numpy(self._table.lengths[episodes])
+        begin, size = int(self._table.starts[episodes.start]), int(lengths.sum())
+        rows = self._rows_of(episodes)
+        missing = torch.full((size,), torch.nan)
+        scores = {
+            element: self._frames_of(checks, self._default[element], episodes, rows) if checks else missing
+            for element, checks in self._checks.items()
+        }
+        samples = self._samples_of(episodes)
+        failing = self._failing({check: score[samples] for check, score in self._scores.items()})
+        check = torch.full((size,), -1, dtype=torch.int8).index_copy_(0, rows, failing)
+        return score_frame(
+            self._table,
+            episodes,
+            score=self._score[begin : begin + size].numpy(),
+            weight=self._weight[begin : begin + size].numpy(),
+            valid=torch.zeros(size, dtype=torch.bool).index_fill_(0, rows, True).numpy(),
+            scorer=self._scorer,
+            **{f"{ELEMENT_PREFIX}{element}": values.numpy() for element, values in scores.items()},
+            failed_element=_names_of(ELEMENTS, self._failing(scores)),
+            failed_check=_names_of(tuple(self._scores), check),
+            estimated_lag=self._lag[episodes].repeat_interleave(lengths).numpy(),
+        )
+
+    def _samples_of(self, episodes: slice) -> slice:
+        """The transitions of some episodes, which are adjacent."""
+        first, count = self._transitions.first[episodes], self._transitions.count[episodes]
+        return slice(int(first[0]), int(first[-1] + count[-1]))
+
+    def _rows_of(self, episodes: slice) -> Tensor:
+        """The row of each of their transitions among their frames."""
+        samples = self._samples_of(episodes)
+        frames = self._transitions.frames(torch.arange(samples.start, samples.stop))
+        return frames.sub_(int(self._transitions.begin[episodes][0]))
+
+    def _excusing_noise(self, rows: Tensor) -> Tensor:
+        """The score with action noise half excused: of all faults, noise alone has the right action as its mean."""
+        others = [check for check in self._scores if check != ACTION_NOISE]
+        if not others:
+            return self._score
+        return torch.maximum(self._score, self._all_frames(others, rows).clamp(max=self._config.threshold))
+
+    def _least(self, checks: Sequence[str], samples: slice) -> Tensor:
+        return reduce(torch.minimum, (self._scores[check][samples] for check in checks))
+
+    def _default_of(self, checks: Sequence[str]) -> Tensor:
+        """The score of each episode's frames without a transition: the episode's mean, or the mean of all."""
+        values = self._least(checks, slice(None))
+        mean = episode_mean(values, self._transitions.episode, len(self._transitions.count))
+        return torch.where(mean.isnan(), values.mean(), mean)
+
+    def _all_frames(self, checks: Sequence[str], rows: Tensor) -> Tensor:
+        """The least of the checks, for all frames."""
+        return self._frames_of(checks, self._default_of(checks), slice(None), rows)
+
+    def _frames_of(self, checks: Sequence[str], default: Tensor, episodes: slice, rows: Tensor) -> Tensor:
+        """The least of the checks, for all frames of some episodes; `rows` are those with a transition."""
+        frames = default[episodes].repeat_interleave(torch.from_numpy(self._table.lengths[episodes]))
+        return frames.index_copy_(0, rows, self._least(checks, self._samples_of(episodes)))
+
+    def _failing(self, scores: Mapping[str, Tensor]) -> Tensor:
+        """Position of the least score where it is below the threshold, and -1 elsewhere; NaN never fails. Int8."""
+        z, position = least({name: values.nan_to_num(torch.inf) for name, values in scores.items()})
+        return torch.where(z < self._config.threshold, position, -1).to(torch.int8)
+
+
+def _names_of(names: Sequence[str], position: Tensor) -> np.ndarray:
+    """The name at each position, "" at -1; as objects, since numpy's strings take the longest length in every row."""
+    return np.array([*names, ""], dtype=object)[position.numpy()]
