@@ -143,7 +143,7 @@ def test_score_fits_scorers_without_a_policy(
     [
         (["--method", "paper"], "--method paper needs --run RUN"),
         (["--run", "run"], "--run is for the paper's score; add --method paper"),
-        (["--run", "run"], "--run is for the paper's score; add --method paper"),
+        (["--fit", "--run", "run"], "--run is for the paper's score; add --method paper"),
         (["--fit", "--method", "paper", "--run", "run"], "--fit is the calibrated score"),
         (["rounds=1", "--method", "paper", "--run", "run"], "'rounds=1' configures the calibrated score"),
         (["rounds"], "'rounds' is not a setting; write key=value"),
