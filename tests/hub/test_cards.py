@@ -13,8 +13,8 @@ from hub_store import card_complaints
 from huggingface_hub import DatasetCard, ModelCard, ModelCardData
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
+from hf_ptr.data.score_file import BASE_COLUMNS
 from hf_ptr.hub.cards import CardFacts, Result, component_card, plain, policy_card, score_card, templates
-from hf_ptr.report.hub_scores import COLUMNS
 from hf_ptr.training.weight_record import BINS, WeightRecord
 
 SUCCESS = Result("success_rate", 0.43, (0.36, 0.5), 200, "Meta-World", "metaworld", {"seed": 0, "max_steps": 300})
@@ -142,7 +142,7 @@ def test_the_card_of_a_score_file_states_the_scale_of_its_score() -> None:
     assert "PTR score in nats over chance" in published and "`score` is 0 and `weight` is 1" in published
     for text in (label_free, published):
         columns = [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")]
-        assert [name for name in columns if name in COLUMNS] == [name for name in COLUMNS if name in columns]
+        assert [name for name in columns if name in BASE_COLUMNS] == [name for name in BASE_COLUMNS if name in columns]
         assert {"index", "score", "weight", "valid", "scorer"} <= set(columns)
 
 
