@@ -21,9 +21,9 @@ from hf_ptr.cli import app
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.lerobot.convert import convert_lerobot
 from hf_ptr.data.lerobot.reader import read_dataset
+from hf_ptr.data.lerobot.stored_images import png
 from hf_ptr.data.lerobot.validation import validate_dataset
 from hf_ptr.data.video.decoding import FrameReader
-from hf_ptr.data.video.stored_images import png
 from hf_ptr.errors import InputError
 
 DATA = "data/chunk-000/file-000.parquet"

@@ -11,8 +11,8 @@ from data_helpers import REAL_V21, coded_table, with_camera, write_v21
 
 from hf_ptr.data.lerobot.convert import convert_lerobot
 from hf_ptr.data.lerobot.reader import read_dataset
+from hf_ptr.data.lerobot.videos import with_video_decoder
 from hf_ptr.data.video.decoding import FrameReader
-from hf_ptr.data.video.torchcodec import decoded_by
 from hf_ptr.errors import InputError
 
 CAMERA = "observation.images.cam_high"
@@ -46,13 +46,15 @@ def test_both_decoders_give_the_same_frames(folder: Path, real: bool) -> None:
         places = [(episode, frame) for episode, length in enumerate(LENGTHS) for frame in range(length)]
     order = [places[i] for i in np.random.default_rng(1).permutation(len(places))]
     pyav, torchcodec = (
-        FrameReader(CAMERA, decoded_by(table, name).videos[CAMERA], table.fps).read(*zip(*order, strict=True))
+        FrameReader(CAMERA, with_video_decoder(table, name).videos[CAMERA], table.fps).read(*zip(*order, strict=True))
         for name in ("pyav", "torchcodec")
     )
     np.testing.assert_array_equal(pyav, torchcodec)
     size = (pyav.shape[1] // 4, pyav.shape[2] // 4)
     small, other = (
-        FrameReader(CAMERA, decoded_by(table, name).videos[CAMERA], table.fps, size).read(*zip(*order, strict=True))
+        FrameReader(CAMERA, with_video_decoder(table, name).videos[CAMERA], table.fps, size).read(
+            *zip(*order, strict=True)
+        )
         for name in ("pyav", "torchcodec")
     )
     assert small.shape == other.shape and np.abs(small.astype(int) - other.astype(int)).mean() < 3
@@ -60,7 +62,7 @@ def test_both_decoders_give_the_same_frames(folder: Path, real: bool) -> None:
 
 @needed
 def test_missing_frames_are_one_line(folder: Path, tmp_path: Path) -> None:
-    clips = decoded_by(read_dataset(folder), "torchcodec").videos[CAMERA]
+    clips = with_video_decoder(read_dataset(folder), "torchcodec").videos[CAMERA]
     path = clips[0].path
     whole = path.read_bytes()
     try:
@@ -76,7 +78,7 @@ def test_missing_frames_are_one_line(folder: Path, tmp_path: Path) -> None:
 def test_an_unavailable_decoder_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = read_dataset(folder)
     with pytest.raises(InputError, match=r"unknown video_decoder 'torchcodek'\. Did you mean 'torchcodec'\?"):
-        decoded_by(table, "torchcodek")
+        with_video_decoder(table, "torchcodek")
     monkeypatch.setitem(sys.modules, "torchcodec", None)
     with pytest.raises(InputError, match=r"video_decoder torchcodec cannot be loaded .* or remove video_decoder"):
-        decoded_by(table, "torchcodec")
+        with_video_decoder(table, "torchcodec")

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from data_helpers import ACTION_WIDTH, STATE_WIDTH, coded_table, vector, write_v21
 
+from hf_ptr.data.lerobot.stored_images import png
 from hf_ptr.data.lerobot.writer import DatasetWriter
-from hf_ptr.data.video.stored_images import png
 
 CAMERA = "observation.images.top"
 

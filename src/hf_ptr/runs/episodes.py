@@ -10,7 +10,7 @@ from hf_ptr.data.corruption import CorruptionTruth, corrupt
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.lerobot.validation import require_usable, validate_dataset
-from hf_ptr.data.video.torchcodec import decoded_by
+from hf_ptr.data.lerobot.videos import with_video_decoder
 from hf_ptr.errors import InputError
 from hf_ptr.hub.datasets import with_origin, with_streamed_videos
 from hf_ptr.runs.data_arguments import DataArguments, parse_episodes
@@ -104,7 +104,7 @@ def split_episodes(dataset: Path, data: Episodes) -> Split:
 
 def seen_through(table: EpisodeTable, dataset: Path, data: DataArguments) -> EpisodeTable:
     """The table with its videos decoded, and pulled, as a recipe says."""
-    table = decoded_by(table, data.video_decoder)
+    table = with_video_decoder(table, data.video_decoder)
     return with_streamed_videos(table, dataset) if data.streaming else table
 
 

@@ -18,11 +18,11 @@ from hf_ptr.data.lerobot.metadata import Metadata, read_metadata
 from hf_ptr.data.lerobot.paths import within
 from hf_ptr.data.lerobot.reader import INDEX_COLUMNS, vector_widths
 from hf_ptr.data.lerobot.remux import RemuxedFiles
+from hf_ptr.data.lerobot.stored_images import encoded_image
 from hf_ptr.data.lerobot.validation import Progress, no_progress, require_usable, validate_dataset
 from hf_ptr.data.lerobot.videos import cameras_of
 from hf_ptr.data.statistics import ImageStatistics, feature_statistics, joined_statistics
 from hf_ptr.data.video.decoding import FrameReader
-from hf_ptr.data.video.stored_images import encoded_image
 from hf_ptr.errors import InputError, first_line
 from hf_ptr.utils.atomic_files import StagedFolder
 

@@ -1,7 +1,8 @@
-"""Location of each camera's frames, read when a camera is first accessed."""
+"""Location of each camera's frames, read when a camera is first accessed, and the choice of the video decoder."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,16 +10,20 @@ from typing import Any
 
 import numpy as np
 
+from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.columns import open_columns
 from hf_ptr.data.lerobot.paths import filled
+from hf_ptr.data.lerobot.stored_images import StoredImageClips
 from hf_ptr.data.video.decoding import Clip, VideoClip
-from hf_ptr.data.video.stored_images import StoredImageClips
-from hf_ptr.errors import InputError
+from hf_ptr.data.video.torchcodec import TorchcodecClip, load_torchcodec
+from hf_ptr.errors import InputError, nearest
 
 # One year: no video is longer, so a larger start is damage.
 MAX_SECONDS = 3.2e7
 
 Clips = Mapping[int, Clip]
+
+VIDEO_DECODERS = ("pyav", "torchcodec")
 
 
 class CameraClips(Mapping[str, Clips]):
@@ -133,3 +138,34 @@ def _clips_v21(
         values = {"video_key": camera, "episode_chunk": episode // info["chunks_size"], "episode_index": episode}
         clips[episode] = VideoClip(root / filled(info, "video_path", values, root), 0.0, length)
     return clips
+
+
+def with_video_decoder(table: EpisodeTable, decoder: str) -> EpisodeTable:
+    """
+    The table with its videos decoded by the given decoder.
+
+    The decoder is never chosen by what is installed: scaled images differ between decoders by rounding, so a run would
+    depend on the environment.
+
+    Args:
+        table: the episodes.
+        decoder: `"pyav"` or `"torchcodec"`.
+
+    Raises:
+        InputError: an unknown decoder (the nearest name is suggested), or torchcodec cannot be loaded.
+    """
+    if decoder not in VIDEO_DECODERS:
+        raise InputError(
+            f"unknown video_decoder {decoder!r}.{nearest(decoder, VIDEO_DECODERS)} Known: {', '.join(VIDEO_DECODERS)}"
+        )
+    if decoder == "pyav":
+        return table
+    load_torchcodec()
+    return dataclasses.replace(table, videos=CameraClips(list(table.videos), partial(_with_torchcodec, table.videos)))
+
+
+def _with_torchcodec(videos: Mapping[str, Mapping[int, Clip]], camera: str) -> Mapping[int, Clip]:
+    clips = videos[camera]
+    if isinstance(clips, StoredImageClips):
+        return clips
+    return {episode: TorchcodecClip(clip.path, clip.position(0, 1.0), clip.frames) for episode, clip in clips.items()}

@@ -21,8 +21,8 @@ from hf_ptr.data.lerobot.files import (
     writable,
     write_metadata,
 )
+from hf_ptr.data.lerobot.stored_images import png
 from hf_ptr.data.statistics import ImageStatistics, feature_statistics
-from hf_ptr.data.video.stored_images import png
 from hf_ptr.errors import InputError, nearest
 from hf_ptr.utils.atomic_files import StagedFolder, write_json
 

@@ -2,47 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot.videos import CameraClips
-from hf_ptr.data.video.decoding import Clip, OpenedFile, VideoClip
-from hf_ptr.data.video.stored_images import StoredImageClips
-from hf_ptr.errors import InputError, first_line, nearest
-
-DECODERS = ("pyav", "torchcodec")
-
-
-def decoded_by(table: EpisodeTable, decoder: str) -> EpisodeTable:
-    """
-    The table with its videos decoded by the given decoder.
-
-    The decoder is never chosen by what is installed: scaled images differ between decoders by rounding, so a run would
-    depend on the environment.
-
-    Args:
-        table: the episodes.
-        decoder: `"pyav"` or `"torchcodec"`.
-
-    Raises:
-        InputError: an unknown decoder (the nearest name is suggested), or torchcodec cannot be loaded.
-    """
-    if decoder not in DECODERS:
-        raise InputError(
-            f"unknown video_decoder {decoder!r}.{nearest(decoder, DECODERS)} Known: {', '.join(DECODERS)}"
-        )
-    if decoder == "pyav":
-        return table
-    _torchcodec()
-    return dataclasses.replace(table, videos=CameraClips(list(table.videos), partial(_decoded, table.videos)))
+from hf_ptr.data.video.decoding import OpenedFile, VideoClip
+from hf_ptr.errors import InputError, first_line
 
 
 @dataclass(frozen=True)
@@ -52,13 +20,6 @@ class TorchcodecClip(VideoClip):
     def open(self, fps: float, size: tuple[int, int] | None) -> OpenedFile:
         """Open the video; its frames are scaled to `size` (height, width)."""
         return TorchcodecVideo(self.path, fps, size)
-
-
-def _decoded(videos: Mapping[str, Mapping[int, Clip]], camera: str) -> Mapping[int, Clip]:
-    clips = videos[camera]
-    if isinstance(clips, StoredImageClips):
-        return clips
-    return {episode: TorchcodecClip(clip.path, clip.position(0, 1.0), clip.frames) for episode, clip in clips.items()}
 
 
 class TorchcodecVideo:
@@ -75,7 +36,7 @@ class TorchcodecVideo:
         self._path, self._fps, self._size = path, fps, size
         try:
             # One thread, as with PyAV: the DataLoader workers already decode in parallel.
-            self._decoder = _torchcodec().VideoDecoder(str(path), seek_mode="approximate", num_ffmpeg_threads=1)
+            self._decoder = load_torchcodec().VideoDecoder(str(path), seek_mode="approximate", num_ffmpeg_threads=1)
         except InputError:
             raise
         except (RuntimeError, ValueError) as error:
@@ -107,7 +68,12 @@ class TorchcodecVideo:
         del self._decoder
 
 
-def _torchcodec() -> Any:
+def load_torchcodec() -> Any:
+    """The module `torchcodec.decoders`.
+
+    Raises:
+        InputError: torchcodec is not installed, or does not match torch or FFmpeg.
+    """
     try:
         from torchcodec import decoders
     except (ImportError, OSError, RuntimeError) as error:
