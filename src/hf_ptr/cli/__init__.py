@@ -61,16 +61,17 @@ def global_options(
         context.with_resource(redirect_stdout(nowhere))
 
 
-app.add_typer(record.app, name="record")
-app.add_typer(convert.app, name="convert")
-app.command("validate")(validate.validate)
-app.command("train")(train.train)
-app.command("evaluate")(evaluate.evaluate)
+# In the order of the help page.
 app.command("score")(score.score)
 app.command("report")(report.report)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
 app.command("push")(push.push)
+app.command("validate")(validate.validate)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
+app.add_typer(record.app, name="record")
+app.add_typer(convert.app, name="convert")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

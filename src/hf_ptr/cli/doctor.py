@@ -100,7 +100,7 @@ def _show(found: dict[str, Any]) -> None:
     table.add_row("rendering", escape(found["rendering"]))
     table.add_row("video codecs", ", ".join(name for name, there in found["codecs"].items() if there) or "none")
     hub = found["hub"]
-    login = "a token is stored" if hub["token"] else "no token; hf auth login, to push"
+    login = "a token is stored" if hub["token"] else "no token; run hf auth login to push"
     table.add_row("Hub", f"{hub['endpoint']}, {login}" + (", offline" if hub["offline"] else ""))
     Console().print(table)
 

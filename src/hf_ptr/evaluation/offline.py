@@ -134,8 +134,8 @@ def _episode_error(
     if not config.cameras:
         observation = np.concatenate([table.feature(name)[rows] for name in config.observation_features], axis=1)
     else:
-        pictures = CameraImages(table, config.observation_features, config.image_resolution)
-        observation = pictures[torch.arange(rows.start, rows.stop)].numpy()
+        images = CameraImages(table, config.observation_features, config.image_resolution)
+        observation = images[torch.arange(rows.start, rows.stop)].numpy()
     state, action = table.feature(config.state_feature)[rows], table.feature(config.action_feature)[rows]
     task = table.tasks[int(table.task_index[rows.start])]
     policy.reset()
