@@ -9,10 +9,10 @@ import typer
 
 
 def evaluate(
-    checkpoints: Annotated[list[Path], typer.Argument(help="Folders or Hub ids of saved policies.")],
+    checkpoints: Annotated[list[Path], typer.Argument(help="Paths or repo ids of saved policies.")],
     env: Annotated[str | None, typer.Option(help="Simulator for rollouts: metaworld, libero or robocasa.")] = None,
     dataset: Annotated[
-        Path | None, typer.Option(help="Folder or Hub id of a LeRobotDataset to measure the action error on.")
+        Path | None, typer.Option(help="Path or repo id of a LeRobotDataset to measure the action error on.")
     ] = None,
     suite: Annotated[str | None, typer.Option(help="Suite of LIBERO or RoboCasa, such as libero_spatial.")] = None,
     tasks: Annotated[

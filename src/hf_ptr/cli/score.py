@@ -17,7 +17,7 @@ class Method(StrEnum):
 
 
 def score(
-    dataset: Annotated[Path, typer.Argument(help="Folder or Hub id of a LeRobotDataset.")],
+    dataset: Annotated[Path, typer.Argument(help="Path or repo id of a LeRobotDataset.")],
     settings: Annotated[
         list[str] | None,
         typer.Argument(help="Constants of the calibrated score as key=value, for example rounds=1; see ScoreConfig."),
@@ -30,12 +30,12 @@ def score(
         ),
     ] = Method.CALIBRATED,
     run: Annotated[
-        Path | None, typer.Option(help="Folder or Hub id of the PTR run; required by --method paper.")
+        Path | None, typer.Option(help="Path or repo id of the PTR run; required by --method paper.")
     ] = None,
     fit: Annotated[bool, typer.Option("--fit", hidden=True)] = False,
     observation: Annotated[
         str | None,
-        typer.Option(help="Observed features, separated by commas (calibrated).", show_default="the state"),
+        typer.Option(help="Observed features, comma-separated (calibrated).", show_default="the state"),
     ] = None,
     state: Annotated[str, typer.Option(help="Feature of the robot's state (calibrated).")] = "observation.state",
     action: Annotated[str, typer.Option(help="Feature of the action (calibrated).")] = "action",

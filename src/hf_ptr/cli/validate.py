@@ -9,7 +9,7 @@ import typer
 
 
 def validate(
-    dataset: Annotated[Path, typer.Argument(help="Folder or Hub id of a LeRobotDataset, v2.1 or v3.0.")],
+    dataset: Annotated[Path, typer.Argument(help="Path or repo id of a LeRobotDataset, v2.1 or v3.0.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
     every_frame: Annotated[
         bool, typer.Option("--every-frame", help="Decode all pictures, and not only the first and last of an episode.")
