@@ -31,7 +31,8 @@ def commands(command: Any, words: tuple[str, ...] = ()) -> list[tuple[str, ...]]
 def run(*arguments: str, **environment: str) -> str:
     """Standard output of a new process, independent of the terminal that runs the tests."""
     inherited = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "TERM")}
-    script = f"from hf_ptr.cli import main\nmain({list(arguments)!r})"
+    # Under the name of the console script, hf_ptr does not load transformers.
+    script = f"import sys\nsys.argv = ['hf-ptr']\nfrom hf_ptr.cli import main\nmain({list(arguments)!r})"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env={**inherited, **environment}
     )
@@ -52,7 +53,7 @@ def test_every_help_has_examples(words: tuple[str, ...]) -> None:
 def test_a_shell_completes_commands_and_options(typed: str, completed: set[str]) -> None:
     line = f"hf-ptr {typed}"
     asked = {"_HF_PTR_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
-    script = "import sys\nfrom hf_ptr.cli import main\nsys.argv = ['hf-ptr']\nmain()"
+    script = "import sys\nsys.argv = ['hf-ptr']\nfrom hf_ptr.cli import main\nmain()"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env={**os.environ, **asked}
     )

@@ -61,34 +61,37 @@ def test_a_report_of_a_score_file_and_of_a_run_loads_neither_torch_nor_transform
     assert "State and action along the episode" in (run / "report.html").read_text()
 
 
-@pytest.mark.parametrize("command", ["hf-ptr", "hf-ptr.exe", "hf-ptr-script.py"])
-def test_the_command_loads_its_models_without_the_eager_registration(command: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("script", "registered"),
+    [("hf-ptr", False), ("hf-ptr.exe", False), ("hf-ptr-script.py", False), ("hf-ptr-demo", True)],
+)
+def test_only_the_command_skips_the_eager_registration(script: str, registered: bool, tmp_path: Path) -> None:
+    (tmp_path / script).write_text("import sys, hf_ptr\nprint('transformers' in sys.modules)")
+    assert python(str(tmp_path / script)).strip() == str(registered)
+
+
+def test_the_command_loads_policies_without_the_eager_registration(tmp_path: Path) -> None:
     tiny_policy().save_pretrained(tmp_path / "policy")
     text_processor().save_pretrained(tmp_path / "policy")
-    script = tmp_path / command
+    script = tmp_path / "hf-ptr"
     script.write_text(f"""
-import sys
 import hf_ptr
-assert "transformers" not in sys.modules
+from transformers import AutoConfig
 policy, processor = hf_ptr.load_policy({str(tmp_path / "policy")!r})
-print(type(policy).__name__, type(processor).__name__)
+print(type(policy).__name__, type(processor).__name__, AutoConfig.for_model("ptr_efficientnet_lite").model_type)
 """)
-    assert python(str(script)).split() == ["VLAPolicy", "VLAProcessor"]
-
-
-@pytest.mark.parametrize("order", ["hf_ptr, transformers", "transformers, hf_ptr", "hf_ptr.cli"])
-def test_no_finder_of_ours_is_on_the_meta_path(order: str) -> None:
-    finders = python("-c", f"import sys, {order}\nfor finder in sys.meta_path: print(finder.__module__)").split()
-    assert "_frozen_importlib_external" in finders
-    assert not [name for name in finders if name.startswith("hf_ptr")]
+    assert python(str(script)).split() == ["VLAPolicy", "VLAProcessor", "ptr_efficientnet_lite"]
 
 
 @pytest.mark.parametrize("first", ["import hf_ptr", "from transformers import AutoConfig; import hf_ptr"])
-def test_saved_components_are_found_by_the_auto_classes(first: str, tmp_path: Path) -> None:
+def test_auto_classes_load_saved_components_without_an_import_hook(first: str, tmp_path: Path) -> None:
     tiny_policy().save_pretrained(tmp_path)
     text_processor().save_pretrained(tmp_path)
     script = f"""
+import sys
 {first}
+finders = [finder.__module__ for finder in sys.meta_path]
+assert "_frozen_importlib_external" in finders and not any(name.startswith("hf_ptr") for name in finders)
 from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.models.auto import configuration_auto as auto
 print(type(AutoProcessor.from_pretrained({str(tmp_path)!r})).__name__)
