@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from hf_ptr.data import ChunkDataset, EpisodeTable, WeightedChunkSampler
-    from hf_ptr.data.score_file import read_weights, write_scores
+    from hf_ptr.data.score_file import read_scores, read_weights, weight_lookup, write_scores
     from hf_ptr.embodiment import UnifiedActionSpace
     from hf_ptr.hub.datasets import load_dataset
     from hf_ptr.policies import VLAPolicy, VLAPolicyConfig, VLAProcessor, load_policy, policy_from_dataset
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
         TransitionScorerConfig,
     )
     from hf_ptr.report.page import write_report
+    from hf_ptr.scoring.config import ScoreConfig
     from hf_ptr.scoring.fit import fit_scores
     from hf_ptr.training import PTRConfig, PTRModel, PTRModelConfig, PTRTrainer
 
 # Public names by the module that defines them. A module is imported when one of its names is first used.
 _HOMES = {
     "data": ("ChunkDataset", "EpisodeTable", "WeightedChunkSampler"),
-    "data.score_file": ("read_weights", "write_scores"),
+    "data.score_file": ("read_scores", "read_weights", "weight_lookup", "write_scores"),
     "embodiment": ("UnifiedActionSpace",),
     "hub.datasets": ("load_dataset",),
     "policies": ("VLAPolicy", "VLAPolicyConfig", "VLAProcessor", "load_policy", "policy_from_dataset"),
@@ -47,6 +48,7 @@ _HOMES = {
         "TransitionScorerConfig",
     ),
     "report.page": ("write_report",),
+    "scoring.config": ("ScoreConfig",),
     "scoring.fit": ("fit_scores",),
     "training": ("PTRConfig", "PTRModel", "PTRModelConfig", "PTRTrainer"),
 }
@@ -82,6 +84,7 @@ __all__ = [
     "PTRModel",
     "PTRModelConfig",
     "PTRTrainer",
+    "ScoreConfig",
     "TargetEncoder",
     "TransitionScorer",
     "TransitionScorerConfig",
@@ -95,7 +98,9 @@ __all__ = [
     "load_dataset",
     "load_policy",
     "policy_from_dataset",
+    "read_scores",
     "read_weights",
+    "weight_lookup",
     "write_report",
     "write_scores",
 ]

@@ -15,7 +15,8 @@ from hf_ptr.data.lerobot.writer import write_table
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "api.md"
 PUBLIC = {
     *("load_dataset", "ChunkDataset", "EpisodeTable"),
-    *("fit_scores", "write_scores", "write_report", "read_weights", "WeightedChunkSampler"),
+    *("fit_scores", "ScoreConfig", "read_scores", "write_scores", "write_report"),
+    *("read_weights", "weight_lookup", "WeightedChunkSampler"),
     *("policy_from_dataset", "load_policy", "PTRConfig", "PTRTrainer"),
     *("PTRModel", "PTRModelConfig", "VLAPolicy", "VLAPolicyConfig", "VLAProcessor"),
     *("BeliefTokenizer", "BeliefTokenizerConfig", "TransitionScorer", "TransitionScorerConfig"),
@@ -54,11 +55,11 @@ def test_the_example_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     data = write_table(drifting_table([40, 30, 33, 41, 28, 35]), tmp_path / "data")
     for text, shorter in {
         '"data/g1_bottle"': repr(str(data)),
-        "fit_scores(chunks)": "fit_scores(chunks, steps=2)",
+        "fit_scores(chunks)": "fit_scores(chunks, hf_ptr.ScoreConfig(steps=2))",
         "max_steps=1000": "max_steps=2, use_cpu=True, report_to='none'",
     }.items():
         assert text in example
         example = example.replace(text, shorter)
-    exec(compile(example, "api.md", "exec"), {})
+    exec(compile(example, "api.md", "exec"), {"hf_ptr": hf_ptr})
     assert (tmp_path / "scores.parquet").is_file()
     assert (tmp_path / "runs" / "weighted" / "config.json").is_file()
