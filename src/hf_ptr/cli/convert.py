@@ -1,4 +1,4 @@
-"""`hf-ptr convert`: datasets of other formats as LeRobotDataset v3.0."""
+"""`hf-ptr convert`: convert datasets of other formats to LeRobotDataset v3.0."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 app = typer.Typer(no_args_is_help=True)
 
-Out = Annotated[Path, typer.Argument(help="The new folder; must not exist, or be empty.")]
+Out = Annotated[Path, typer.Argument(help="New folder. It must not exist or must be empty.")]
 
 
 @app.callback()
@@ -27,7 +27,7 @@ def lerobot(
     folder: Annotated[Path, typer.Argument(help="Folder of a LeRobotDataset v2.1.")],
     out: Out,
 ) -> None:
-    """Convert a LeRobotDataset v2.1: tables equal to the bit, videos copied without encoding them anew.
+    """Convert a LeRobotDataset v2.1. All values stay bit-identical, and videos are copied without re-encoding.
 
     Examples:
 
@@ -43,18 +43,18 @@ def lerobot(
 
 @app.command()
 def robomimic(
-    file: Annotated[Path, typer.Argument(help="A robomimic HDF5 file with observations.")],
+    file: Annotated[Path, typer.Argument(help="robomimic HDF5 file with observations.")],
     out: Out,
     state: Annotated[
         str | None,
         typer.Option(
-            help="Vectors that make up the state, comma-separated.", show_default="robosuite's hand and fingers"
+            help="Vectors that form the state, comma-separated.", show_default="robosuite's end effector and gripper"
         ),
     ] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames per second.", show_default="as the file says")] = None,
-    task: Annotated[str | None, typer.Option(help="The instruction.", show_default="as the file says")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames per second.", show_default="from the file")] = None,
+    task: Annotated[str | None, typer.Option(help="Instruction.", show_default="from the file")] = None,
 ) -> None:
-    """Convert a robomimic HDF5 file; its pictures become videos.
+    """Convert a robomimic HDF5 file. Its images are encoded as videos.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""`hf-ptr push`: a run, one of its components, or a score file to the Hub."""
+"""`hf-ptr push`: push a run, one of its components, or a score file to the Hub."""
 
 from __future__ import annotations
 
@@ -10,28 +10,32 @@ import typer
 
 def push(
     what: Annotated[
-        list[str], typer.Argument(help="Folder of a run or component, or the word scores and a score file.")
+        list[str],
+        typer.Argument(help="Folder of a run or component, or: scores FILE.", metavar="FOLDER | scores FILE"),
     ],
-    repo_id: Annotated[str, typer.Option(help="Where to push to: user/name; made where it is not there yet.")],
+    repo_id: Annotated[str, typer.Option(help="Repository to push to, user/name. Created if it does not exist.")],
     private: Annotated[
-        bool | None, typer.Option("--private/--public", help="Of a new repository.", show_default="your own default")
+        bool | None,
+        typer.Option("--private/--public", help="Visibility of a new repository.", show_default="your Hub setting"),
     ] = None,
     revision: Annotated[
-        str | None, typer.Option(help="Branch to push to; made where it is not there yet.", show_default="main")
+        str | None, typer.Option(help="Branch to push to. Created if it does not exist.", show_default="main")
     ] = None,
-    message: Annotated[str | None, typer.Option(help="Of the commit.", show_default="what is pushed")] = None,
-    license: Annotated[str | None, typer.Option(help="Licence for the card, as apache-2.0.")] = None,
+    message: Annotated[str | None, typer.Option(help="Commit message.", show_default="Push NAME, or Scores")] = None,
+    license: Annotated[str | None, typer.Option(help="Licence for the card, for example apache-2.0.")] = None,
     results: Annotated[
         Path | None,
-        typer.Option(help="What evaluate --json wrote, for the card.", show_default="evaluation.json of the run"),
+        typer.Option(
+            help="Results for the card, from evaluate --json FILE.", show_default="evaluation.json in the run"
+        ),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="Of scores: Hub id of the dataset that was scored, for the card.")
+        str | None, typer.Option(help="For scores: Hub id of the dataset that was scored, for the card.")
     ] = None,
 ) -> None:
-    """Push a trained policy with its parts and its card, or a score file as a dataset, in one commit.
+    """Push a trained policy with its components and card, or a score file as a dataset, in one commit.
 
-    Interrupted and started again, it sends only what is not there yet; nothing half sent can be seen. Log in with
+    Rerun an interrupted push to send only the missing files. No part of an unfinished push is visible. Log in with
     `hf auth login`, or set HF_TOKEN.
 
     Examples:
@@ -47,7 +51,7 @@ def push(
 
     scores = what[0] == "scores" and len(what) == 2
     if len(what) > 1 and not scores:
-        raise InputError(f"{' '.join(what)}: pass one folder, or the word scores and one score file")
+        raise InputError(f"{' '.join(what)}: too many arguments; pass one folder, or scores FILE")
     path = Path(what[-1])
     if scores or path.suffix == ".parquet":
         from hf_ptr.report.hub_scores import push_scores, read_for_push
@@ -57,12 +61,12 @@ def push(
         commit = push_scores(
             path, frame, full, dataset=dataset, message=message or "Scores", revision=revision, license=license
         )
-        typer.echo(f"{full} holds the scores (commit {commit}). Train with them: weights={full} alpha=0")
+        typer.echo(f"Pushed the scores to {full} (commit {commit}). Train with them: weights={full} alpha=0")
         return
     from hf_ptr.training.publishing import push_run, require_pushable
 
     if dataset is not None:
-        raise InputError("--dataset goes with scores; a run says itself what it was trained on")
+        raise InputError("--dataset is only for scores; remove it, a run records its own training data")
     require_pushable(path, results)
     full = ensure_repository(repo_id, private=private, revision=revision)
     commit = push_run(
@@ -73,4 +77,4 @@ def push(
         metadata={"license": license},
         results=results,
     )
-    typer.echo(f'{full} holds {path} (commit {commit}). Load it: AutoModel.from_pretrained("{full}")')
+    typer.echo(f'Pushed {path} to {full} (commit {commit}). Load it: AutoModel.from_pretrained("{full}")')

@@ -1,4 +1,4 @@
-"""`hf-ptr validate`: what is wrong with a dataset."""
+"""`hf-ptr validate`: check a dataset for errors."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import typer
 
 def validate(
     dataset: Annotated[Path, typer.Argument(help="Path or repo id of a LeRobotDataset, v2.1 or v3.0.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     every_frame: Annotated[
-        bool, typer.Option("--every-frame", help="Decode all pictures, and not only the first and last of an episode.")
+        bool, typer.Option("--every-frame", help="Decode all frames, not only the first and last of each episode.")
     ] = False,
 ) -> None:
-    """List everything that is wrong with a dataset, each with its episode and frame, and write nothing.
+    """List all errors of a dataset with their episode and frame. Writes nothing.
 
-    Looks for missing and damaged files, lengths that disagree, NaN, timestamps out of order or of another frame rate,
-    videos shorter than the table, unknown tasks, and (a warning) dimensions that never change. Ends with exit code 2
-    if the dataset cannot be trained on, and says which episodes to skip so that the rest can.
+    Checks for missing and damaged files, inconsistent lengths, NaN, timestamps that are out of order or do not match
+    the frame rate, videos shorter than the table, unknown tasks, and constant dimensions (a warning). The exit code is
+    2 if the dataset cannot be used for training. If only some episodes are unusable, the output lists them.
 
     Examples:
 
@@ -52,6 +52,6 @@ def validate(
         )
         if not found.usable and found.skippable is not None:
             episodes = ",".join(map(str, found.skippable))
-            typer.echo(f'The rest can be trained on with skip_episodes: "{episodes}" in the recipe.')
+            typer.echo(f'To train on the other episodes, set skip_episodes: "{episodes}" in the recipe.')
     if not found.usable:
         raise typer.Exit(2)
