@@ -54,7 +54,7 @@ def test_flagged_episodes_are_listed_with_the_failed_element(table: EpisodeTable
     assert episodes.index[episodes.flagged].tolist() == [3, 7]
     assert episodes.failed[episodes.flagged].tolist() == ["action", "action"]
     page = text_of(write_report(evidence, tmp_path / "r.html", dataset=table).read_text())
-    assert "2 of 10 episodes are flagged (mean weight below 2.12): 3, 7." in page
+    assert "2 of 10 episodes are flagged (mean weight below 2.12): episodes 3, 7." in page
     assert "In these episodes, the actions do not fit the observations before and after them" in page
     assert (
         page.index("Episode 3 ")

@@ -151,6 +151,7 @@ def _contents(
     titles = {metric: title for metric, (title, _) in METRICS.items()}
     contents: dict[str, Any] = {
         "name": report.name,
+        "dataset": None if report.dataset is None else Path(report.dataset).name,
         "compared": None if compared is None else compared.name,
         "figures": [],
         "findings": wording.explain_log(report),
@@ -225,7 +226,7 @@ def _key_figures(scores: pd.DataFrame, episodes: pd.DataFrame) -> list[tuple[str
         ("episodes", str(len(episodes))),
         ("flagged", str(int(episodes.flagged.sum()))),
         ("mean weight", f"{scores.weight.mean():.2f}"),
-        ("effective sample size / n", f"{ess_ratio(scores.weight.to_numpy()):.0%}"),
+        ("effective sample size", f"{ess_ratio(scores.weight.to_numpy()):.0%}"),
     ]
 
 

@@ -43,10 +43,10 @@ def explain_scores(report: ReportInput, episodes: pd.DataFrame, by_task: Sequenc
     few = report.held_out and len(episodes) < ScoreConfig.min_group_episodes
     sentences = _effect_of_weights(report, scores, len(episodes), len(flagged))
     if len(flagged):
-        be = "is" if len(flagged) == 1 else "are"
+        be, noun = ("is", "episode") if len(flagged) == 1 else ("are", "episodes")
         sentences.append(
             f"{len(flagged)} of {len(episodes)} episodes {be} flagged (mean weight below {threshold:.2f}): "
-            f"{_listed(flagged.index)}."
+            f"{noun} {_listed(flagged.index)}."
         )
         for element, count in flagged.failed[flagged.failed != ""].value_counts().items():
             which = "these episodes" if count == len(flagged) else f"{count} of these episodes"
