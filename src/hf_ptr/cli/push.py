@@ -30,7 +30,7 @@ def push(
         ),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="For scores: Hub id of the dataset that was scored, for the card.")
+        str | None, typer.Option(help="For scores: repo id of the dataset that was scored, for the card.")
     ] = None,
 ) -> None:
     """Push a trained policy with its components and card, or a score file as a dataset, in one commit.

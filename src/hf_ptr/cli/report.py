@@ -13,7 +13,7 @@ def report(
     dataset: Annotated[
         Path | None,
         typer.Option(
-            help="Folder or Hub id of the dataset that was scored.", show_default="recorded in the run or score file"
+            help="Path or repo id of the dataset that was scored.", show_default="recorded in the run or score file"
         ),
     ] = None,
     compare: Annotated[Path | None, typer.Option(help="Second run or score file, to compare with.")] = None,
