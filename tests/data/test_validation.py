@@ -102,7 +102,7 @@ MALFORMED: list[tuple[str, Spoil, list[str]]] = [
     ("v2.1", edit_info(data_path="../{episode_index}"), ["'../{episode_index}' leaves the dataset's folder"]),
     ("v2.1", edit_info(video_path="/tmp/{video_key}"), ["video_path '/tmp/{video_key}' leaves the dataset's folder"]),
     ("v2.1", edit_info(video_path=None), ["camera 'observation.images.top': .*video_path None is not a template"]),
-    ("v2.1", edit_info(total_frames=99), ["meta/info.json gives total_frames 99, the episodes' metadata 24"]),
+    ("v2.1", edit_info(total_frames=99), ["meta/info.json has total_frames 99, the episodes' metadata 24"]),
     (
         "v2.1",
         edit_info(total_frames=99, total_episodes=2),

@@ -99,9 +99,9 @@ class CameraImages:
 class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
     """A dataset with one action chunk for every frame: observation, actions, and the observation that followed.
 
-    The chunk of frame `f` holds the actions of frames `f .. f + chunk_size - 1`. Steps past the end of the episode are
-    padded and masked. The target is the observation `target_offset` frames after `f` (`o_{t+Δ}`, PTR Sec. 2). If the
-    episode ends earlier, the chunk has no target; the last frame is never used instead.
+    The chunk of frame `f` contains the actions of frames `f .. f + chunk_size - 1`. Steps past the end of the episode
+    are padded and masked. The target is the observation `target_offset` frames after `f` (`o_{t+Δ}`, PTR Sec. 2). If
+    the episode ends earlier, the chunk has no target; the last frame is never used instead.
 
     Consecutive chunks of a *segment* start `chunk_stride` frames apart (PTR Sec. 3): each phase `0 .. chunk_stride-1`
     of an episode is one chain of chunks, cut into segments of `segment_chunks`, so that every frame starts exactly
@@ -122,9 +122,9 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
     | `observation` | `(do,)` | the observation features concatenated, in raw units; for cameras see (*) |
     | `state` | `(ds,)` | proprioception |
     | `actions` | `(L, da)` | zeros where padded |
-    | `action_mask` | `(L,)` bool | True where the step lies in the episode |
+    | `action_mask` | `(L,)` bool | True for steps within the episode |
     | `next_observation` | as `observation` | the observation at `t + Δ`, zeros without a target |
-    | `has_target` | bool | `t + Δ` lies in the episode |
+    | `has_target` | bool | whether `t + Δ` is within the episode |
     | `target_offset` | int64 | `Δ` in frames |
     | `task_index`, `episode_index` | int64 | index into `tasks`; the episode's id in the dataset |
     | `index` | int64 | `frame_id` of the chunk's first frame |
@@ -132,7 +132,7 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
     | `previous_index` | int64 | `index` of the previous chunk of the segment (-1: first chunk) |
     | `weight` | float32 | weight of the chunk; only if `weights` were given |
 
-    (*) `(cameras, height, width, 3)` uint8 RGB. A batch holds the same keys with the chunks as first dimension N.
+    (*) `(cameras, height, width, 3)` uint8 RGB. A batch has the same keys with the chunks as first dimension N.
 
     Args:
         table: the episodes.

@@ -20,7 +20,7 @@ FIRST_INSERTED_ID = 2**40
 def _noise(table: EpisodeTable, episodes: np.ndarray, sigma: float, rng: np.random.Generator) -> EpisodeTable:
     """Gaussian noise on the actions, with standard deviation `sigma` in the raw units of the action.
 
-    In the paper and in the benchmarks, actions lie in [-1, 1], so 0.1 is a twentieth of their range. For actions in
+    In the paper and in the benchmarks, actions are in [-1, 1], so 0.1 is a twentieth of their range. For actions in
     other units, `sigma` is not rescaled. Noisy actions are not clipped to the range, because values at its bounds
     would identify exactly the faulty samples.
     """
@@ -134,7 +134,7 @@ def _frozen_camera(table: EpisodeTable, episodes: np.ndarray, share: float, rng:
 
 def _hesitation(table: EpisodeTable, episodes: np.ndarray, pause: float, rng: np.random.Generator) -> EpisodeTable:
     """
-    Pauses of `pause` frames, inserted at three random frames: the observation repeats and the robot stands still.
+    Pauses of `pause` frames, inserted at three random frames: the observation repeats and the robot does not move.
 
     An action dimension that is closer to its state dimension than the state is to its own mean (mean absolute
     deviation) is a position command and repeats. The others are displacements and become 0, except for dimensions of a

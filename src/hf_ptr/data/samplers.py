@@ -19,8 +19,9 @@ class SegmentBatches(Sampler[list[int]]):
     All segments, shuffled, are concatenated, and this sequence of chunks is folded into `batch_size` lines of equal
     length; a batch is one column. Every batch is therefore full and mixes first, second, … chunks of as many segments
     as it has rows, every chunk occurs once per epoch, and the belief tokens of a chunk are those that its predecessor
-    produced one training step earlier. A segment that the fold cuts in two starts anew. The micro-batches of a step
-    and the ranks share one column, so the chunks of a step do not depend on how they are distributed.
+    produced one training step earlier. A segment cut by the fold is restarted with initial belief tokens. The
+    micro-batches of a step and the ranks share one column, so the chunks of a step do not depend on how they are
+    distributed.
 
     Args:
         dataset: the chunks.
@@ -161,7 +162,7 @@ class WeightedChunkSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = _epoch_generator(self.seed, self.epoch)
         drawn = torch.rand(self.num_samples, generator=generator, dtype=torch.float64) * self._cumulative[-1]
-        # Rounding may bring a draw up to the total, which lies behind the last chunk.
+        # Rounding may bring a draw up to the total, which is past the last chunk.
         rows = torch.searchsorted(self._cumulative, drawn, right=True).clamp(max=self._last)
         return iter(rows.tolist())
 

@@ -181,7 +181,7 @@ def _sound_episodes(
         report(f"{root}: episode {episode} has no frames in the metadata", episode)
     for key, found in (("total_episodes", len(episodes)), ("total_frames", sum(lengths.tolist()))):
         if key in info and info[key] != found:
-            report(f"{root}: meta/info.json gives {key} {info[key]!r}, the episodes' metadata {found}", None)
+            report(f"{root}: meta/info.json has {key} {info[key]!r}, the episodes' metadata {found}", None)
     return order[~(repeated | empty)]
 
 

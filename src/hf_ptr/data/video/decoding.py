@@ -246,7 +246,7 @@ class _OpenVideo:
             self.stream = self.container.streams.video[0]
         except (*DECODE_ERRORS, IndexError) as error:
             raise InputError(f"{path} cannot be read as a video: {error}") from error
-        # Frames are decoded one at a time and on demand; decoder threads would read ahead in vain.
+        # Frames are decoded one at a time and on demand; decoder threads would read ahead unnecessarily.
         self.stream.thread_type = "NONE"
         if self.stream.time_base is None:
             raise InputError(f"{path} has no time base; re-encode the video")
