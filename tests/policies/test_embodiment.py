@@ -96,7 +96,7 @@ def test_ones_own_robot_is_a_file(tmp_path: Path) -> None:
         ("state: [right_arm]\naction: [waist, waist]\n", "names waist twice"),
         ("state: [right_arm]\naction: 3\n", "must be a list of parts"),
         ("state: [right_arm]\naction: [left_mano_shape]\n", "part of a state only"),
-        ("state: [right_arm\n", "no valid YAML"),
+        ("state: [right_arm\n", "is not valid YAML"),
     ],
 )
 def test_a_wrong_description_is_one_line(text: str, complaint: str, tmp_path: Path) -> None:

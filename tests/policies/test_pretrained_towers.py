@@ -77,8 +77,8 @@ def test_efficientnet_lite0_is_a_vision_tower(tmp_path: Path, monkeypatch: pytes
     assert torch.equal(again.tower.model.conv_stem.weight, weights["conv_stem.weight"])
 
 
-def test_a_pickle_that_holds_more_than_weights_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_that_holds_more_than_weights_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lite0_package(tmp_path, code=Path("x"))
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(InputError, match="holds more than weights, and is not opened"):
+    with pytest.raises(InputError, match="holds more than weights, and is not loaded"):
         policy_from_dataset(camera_table(), observation_features=CAMERAS, vision_model=f"package:{LITE0}")

@@ -134,7 +134,7 @@ def test_what_cannot_be_seen_is_named() -> None:
     assert_other_shapes_are_one_line(model, pictures_batch())
     with pytest.raises(ValueError, match=r"target_layer is 4; SiglipVisionModel has layers 1\.\.3"):
         seeing(target_layer=4)
-    with pytest.raises(StrictDataclassError, match="is no picture"):
+    with pytest.raises(StrictDataclassError, match="cameras has no pixels"):
         seeing(image_size=0)
 
 

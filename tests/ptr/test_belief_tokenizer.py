@@ -121,7 +121,7 @@ def test_wrong_shapes_are_named() -> None:
         tokenizer(torch.zeros(2, 3, 4), torch.zeros(2, 5, 4))
     with pytest.raises(ValueError, match=r"\(B, L, F\)"):
         tokenizer(torch.zeros(3, 4), torch.zeros(3, 4))
-    with pytest.raises(ValueError, match=r"context_tokens have width 6; .*4"):
+    with pytest.raises(ValueError, match=r"context_tokens have width 6, not 4"):
         tokenizer(torch.zeros(2, 3, 6), torch.zeros(2, 3, 6))
 
 

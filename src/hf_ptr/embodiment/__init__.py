@@ -1,4 +1,4 @@
-"""What the dimensions of robots' states and actions mean, and one vector that holds them all (PTR Sec. 11)."""
+"""Embodiments: the parts of a robot's state and action, and the unified action space (PTR Sec. 11)."""
 
 from hf_ptr.embodiment.description import Embodiment, embodiment_names, load_embodiment
 from hf_ptr.embodiment.unified import SLOTS, WIDTH, UnifiedActionSpace

@@ -1,4 +1,4 @@
-"""Embodiments: which columns of a robot's state and action are which part of it, from small YAML files."""
+"""Embodiments: the columns of each part in a robot's state and action vectors, from small YAML files."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Embodiment:
     A robot's parts.
 
     Attributes:
-        name: of the robot, and of its file.
+        name: name of the robot and of its file.
         description: one line.
-        state, action: the columns of each part in the robot's own vector; together they are the whole of it.
+        state, action: the columns of each part in the robot's own vector; together they cover it.
     """
 
     name: str
@@ -35,12 +35,12 @@ class Embodiment:
     @classmethod
     def of_parts(cls, name: str, state: Any, action: Any, description: str = "", where: str = "") -> Embodiment:
         """
-        The embodiment whose state and action are these lists of parts, each in the order of the robot's vector.
+        An embodiment from lists of parts, each in the order of the robot's vector.
 
         Args:
-            name, description: of the robot.
-            state, action: the parts; anything else is refused.
-            where: what messages call it; its name by default.
+            name, description: name and description of the robot.
+            state, action: lists of part names.
+            where: the source in messages; the name by default.
 
         Raises:
             InputError: as [`load_embodiment`].
@@ -60,48 +60,48 @@ class Embodiment:
 
 
 def embodiment_names() -> list[str]:
-    """The embodiments that come with the package."""
+    """Names of the embodiments in this package."""
     files = resources.files(__package__).joinpath("descriptions").iterdir()
     return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
 
 
 @cache
-def load_embodiment(place: str) -> Embodiment:
+def load_embodiment(source: str) -> Embodiment:
     """
-    The embodiment of a name, or of the path of a YAML file.
+    An embodiment by name, or from the path of a YAML file.
 
     Raises:
-        InputError: there is none (the nearest name is suggested), the file is damaged, or its parts are unknown, do
-            not have the width of their slots, or leave gaps in the robot's vector.
+        InputError: the name is unknown (the nearest one is suggested), the file is damaged, or a part is unknown,
+            repeated, or not allowed in an action.
     """
-    path = Path(place)
+    path = Path(source)
     if path.suffix in (".yaml", ".yml"):
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"embodiment {place} cannot be read ({error})") from error
+            raise InputError(f"embodiment {source} cannot be read ({error})") from error
         return _parse(text, path.stem, str(path))
     known = embodiment_names()
-    if place not in known:
+    if source not in known:
         raise InputError(
-            f"no embodiment {place!r}.{nearest(place, known)} There are: {', '.join(known)}; or pass a YAML file"
+            f"no embodiment {source!r}.{nearest(source, known)} There are: {', '.join(known)}; or pass a YAML file"
         )
-    file = resources.files(__package__).joinpath("descriptions", f"{place}.yaml")
-    return _parse(file.read_text(encoding="utf-8"), place, place)
+    file = resources.files(__package__).joinpath("descriptions", f"{source}.yaml")
+    return _parse(file.read_text(encoding="utf-8"), source, source)
 
 
 def _parse(text: str, name: str, where: str) -> Embodiment:
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InputError(f"embodiment {where} is no valid YAML: {getattr(error, 'problem', error)}") from error
+        raise InputError(f"embodiment {where} is not valid YAML: {getattr(error, 'problem', error)}") from error
     if not isinstance(content, dict) or not set(KINDS) <= set(content) <= {"description", *KINDS}:
         raise InputError(f"embodiment {where} must hold the keys state and action, and may hold a description")
     return Embodiment.of_parts(name, content["state"], content["action"], str(content.get("description", "")), where)
 
 
 def _columns(parts: Any, kind: str, where: str) -> dict[str, range]:
-    """The columns of parts, which a file lists in the order of the robot's vector."""
+    """The columns of parts that are listed in the order of the robot's vector."""
     if not isinstance(parts, list) or not parts or not all(isinstance(part, str) for part in parts):
         raise InputError(f"embodiment {where}: {kind} must be a list of parts, in the order of the robot's vector")
     columns: dict[str, range] = {}

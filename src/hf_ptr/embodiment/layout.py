@@ -1,4 +1,4 @@
-"""The slots of the unified vector (PTR Sec. 11, the layout of Being-H0.5), end-exclusive."""
+"""Slots of the unified vector, end-exclusive (PTR Sec. 11; the layout of Being-H0.5)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SLOTS: dict[str, range] = {
     "right_mano_pose": range(110, 155),
     "left_mano_pose": range(155, 200),
 }
-# A hand's shape is what it is, not what it does.
+# A hand's shape can be observed, not commanded.
 STATE_ONLY = ("right_mano_shape", "left_mano_shape")
 
 
@@ -36,7 +36,7 @@ def slots_of(part: str) -> range:
     The slots of a part.
 
     Raises:
-        InputError: there is none of that name; the nearest is suggested.
+        InputError: the part is unknown; the nearest name is suggested.
     """
     if part not in SLOTS:
         raise InputError(f"no part {part!r}.{nearest(part, SLOTS)} There are: {', '.join(SLOTS)}")

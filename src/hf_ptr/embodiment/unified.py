@@ -1,4 +1,4 @@
-"""The unified action space: one vector of 200 dimensions, in which a slot means the same on every robot."""
+"""The unified action space: a vector of 200 dimensions whose slots have the same meaning on every robot."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["SLOTS", "WIDTH", "UnifiedActionSpace"]
 
 class UnifiedActionSpace:
     """
-    Packs the named parts of a robot's state or action into the unified vector, and takes them out again.
+    Packs named parts of a robot's state or action into the unified vector, and unpacks them.
 
-    Slots of parts that a robot does not have are zero, and `mask` says which those are: they are no part of the loss,
-    and what a policy predicts there is not executed.
+    Slots of parts that a robot does not have are zero. `mask` is False there: they are excluded from the loss, and
+    predictions for them are not executed.
 
     Example:
         ```python
@@ -35,7 +35,7 @@ class UnifiedActionSpace:
         Named parts, each `(…, width of its slots)`, to the unified vector `(…, 200)`.
 
         Raises:
-            InputError: an unknown part (the nearest is suggested), one of another width, or none.
+            InputError: a part is unknown (the nearest name is suggested) or has another width, or there are none.
         """
         if not parts:
             raise InputError(f"there is no part to pack; name some of {', '.join(SLOTS)}")
@@ -55,10 +55,10 @@ class UnifiedActionSpace:
 
     def unpack(self, vector: Tensor, embodiment: str | Embodiment, kind: str = "action") -> dict[str, Tensor]:
         """
-        The parts `{name: (…, width)}` that a robot has of the unified vector `(…, 200)`.
+        The robot's parts of a unified vector: `{name: (…, width)}`.
 
         Args:
-            vector: unified.
+            vector: `(…, 200)`.
             embodiment: the robot, or its name.
             kind: `"action"` or `"state"`.
         """
@@ -79,7 +79,7 @@ class UnifiedActionSpace:
         A robot's own vector `(…, d)` as the unified one `(…, 200)`.
 
         Raises:
-            InputError: it has not the robot's number of dimensions.
+            InputError: the number of dimensions is not the robot's.
         """
         robot = _of(embodiment)
         parts, width = robot.parts(kind), robot.width(kind)
@@ -88,7 +88,7 @@ class UnifiedActionSpace:
         return self.pack({name: vector[..., columns.start : columns.stop] for name, columns in parts.items()})
 
     def separate(self, vector: Tensor, embodiment: str | Embodiment, kind: str = "action") -> Tensor:
-        """The robot's own vector `(…, d)` of a unified one: the inverse of `unify`."""
+        """The robot's own vector `(…, d)` from a unified one; inverse of `unify`."""
         robot = _of(embodiment)
         own = vector.new_zeros((*vector.shape[:-1], robot.width(kind)))
         for name, values in self.unpack(vector, robot, kind).items():

@@ -1,4 +1,4 @@
-"""What is post-trained: the contract with PTR, and the native policy."""
+"""Policies: the contract with PTR, the native policy, adapters for other libraries, loading and LoRA."""
 
 from hf_ptr.policies.adapters import adapter_of, register_adapter
 from hf_ptr.policies.contract import PolicyOutput, PostTrainable

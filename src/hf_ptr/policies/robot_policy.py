@@ -1,4 +1,4 @@
-"""A policy of a mixture as one of its robots knows it: own features, own vectors, own units."""
+"""A policy trained on a mixture of robots, in one robot's own features, vectors and units."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hf_ptr.policies.loading import load_policy
 
 @dataclass(frozen=True)
 class RobotConfig:
-    """What is asked of a policy's configuration, in the robot's own terms."""
+    """The policy's configuration in the robot's own feature names and dimensions."""
 
     observation_features: list[str]
     cameras: tuple[str, ...]
@@ -33,7 +33,7 @@ class RobotConfig:
 
     @classmethod
     def of(cls, config: Any, robot: Robot) -> RobotConfig:
-        """Of a mixture's policy for a robot."""
+        """From the configuration of a mixture's policy."""
 
         def own(name: str) -> str:
             return robot.features.get(name, name)
@@ -56,17 +56,17 @@ class RobotConfig:
 
 class RobotPolicy(ActionQueueMixin):
     """
-    A policy in the unified action space that reads and gives one robot's own vectors, in raw units.
+    A policy in the unified action space that reads and returns one robot's own vectors, in raw units.
 
     Args:
-        policy: of a mixture.
-        robot: one of it.
+        policy: a policy trained on a mixture.
+        robot: one of the mixture's robots.
 
     Example:
         ```python
         policy, processor, robot = load_for_robot("runs/mixture/ptr", "g1_bottle")
         policy.reset()  # at the start of every episode
-        action = policy.select_action(**processor(instructions=[task], observation=picture, state=joints))  # (1, 26)
+        action = policy.select_action(**processor(instructions=[task], observation=image, state=joints))  # (1, 26)
         ```
     """
 
@@ -90,41 +90,45 @@ class RobotPolicy(ActionQueueMixin):
         The next chunk `(B, L, da)`, at the robot's frame rate.
 
         Args:
-            observation: what the cameras saw, vectors, or the state, as the policy's features are.
+            observation: camera images, vectors, or the state, depending on the policy's features.
             state: `(B, ds)`.
-            generator: of the noise.
-            inputs: the instruction, as the processor gives it.
+            generator: random generator for the noise.
+            inputs: the instruction, from the processor.
         """
         device = self.policy.device
         unified = self.robot.unified(state.cpu(), "state").to(device)
-        known = self.policy.config
-        sees_state = observes_state(known.observation_features, known.state_feature)
-        seen = unified if sees_state else observation.to(device)
+        config = self.policy.config
+        sees_state = observes_state(config.observation_features, config.state_feature)
+        observed = unified if sees_state else observation.to(device)
         masks = {name: mask.to(device).expand(len(unified), -1) for name, mask in self._masks.items()}
         given = {name: tensor.to(device) for name, tensor in inputs.items()}
         chunk = self.policy.predict_action_chunk(
-            observation=seen, state=unified, generator=generator, **given, **masks
+            observation=observed, state=unified, generator=generator, **given, **masks
         )
         return self.robot.separate(chunk.cpu())
 
 
-def load_for_robot(place: str, source: str | None = None, hints: Sequence[str] = ()) -> tuple[Any, Any, Robot | None]:
+def load_for_robot(
+    checkpoint: str, source: str | None = None, hints: Sequence[str] = ()
+) -> tuple[Any, Any, Robot | None]:
     """
-    A saved policy that acts, its processor, and for the policy of a mixture the robot that it acts for.
+    Loads a saved policy for acting, its processor, and for the policy of a mixture the robot that it acts for.
 
     Args:
-        place: a folder, `user/name` or `user/name@revision`.
-        source: the name of a mixture's source; by default the only one, or one that is called as one of the `hints`.
+        checkpoint: a folder, `user/name` or `user/name@revision`.
+        source: name of a source of the mixture; by default the only one, or the one named in `hints`.
         hints: further names by which a source may be found.
 
     Raises:
-        InputError: as [`load_policy`], or when the source is unknown, or needed.
+        InputError: the source is unknown or ambiguous, or as [`load_policy`].
     """
-    folder = model_folder(place)
+    folder = model_folder(checkpoint)
     robot = robot_of(Path(folder), source, tuple(hints))
     policy, processor = load_policy(str(folder))
     if robot is None:
         return policy, processor, None
     if policy.config.state_dim != len(robot.mask("state")):
-        raise InputError(f"{place} is no policy in the unified action space, as its mixture.json says; train again")
+        raise InputError(
+            f"{checkpoint} is not a policy in the unified action space, although it has a mixture.json; train again"
+        )
     return RobotPolicy(policy, robot), processor, robot

@@ -1,4 +1,4 @@
-"""What policies of any kind make of pictures, and the layers of a vision tower that the target encoder follows."""
+"""Vision towers of any kind: image normalisation, pooled features of a layer, and truncated copies for the target."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch.nn import functional as F
 
 class CameraFeatures(nn.Module):
     """
-    The pooled output of a tower's last layer, before its final norm: pictures `(N, C, height, width, 3)` uint8 to
-    `(N, C·width)`, the cameras side by side.
+    Pooled output of a tower's last layer, before its final norm: images `(N, C, height, width, 3)` uint8 to
+    `(N, C·width)`, cameras concatenated.
 
     Args:
-        model: the tower, cut off after the layer.
-        mean, std: of the three colours in [0, 1].
-        image_size: height and width that pictures are scaled to.
-        canvas: height and width that they are then filled up to, at the right and below.
+        model: the tower, truncated after the target layer.
+        mean, std: mean and standard deviation of the three colours in [0, 1].
+        image_size: height and width to which images are scaled.
+        canvas: height and width to which they are then padded, at the right and the bottom.
     """
 
     mean: torch.Tensor
@@ -40,15 +40,15 @@ class CameraFeatures(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        pixels = normalized(pictures, self.mean, self.std, self.image_size, self.canvas)
-        return last_layer_of(self.model, pixels).mean(dim=1).reshape(len(pictures), -1)
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        pixels = normalized(images, self.mean, self.std, self.image_size, self.canvas)
+        return last_layer_of(self.model, pixels).mean(dim=1).reshape(len(images), -1)
 
 
 def last_layer_of(tower: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
-    """What the last layer of a tower makes of `pixels (N, 3, …)`, before its final norm: `(N, P, width)`."""
+    """Output of a tower's last layer for `pixels (N, 3, …)`, before the final norm: `(N, P, width)`."""
     found: list[Any] = []
-    hook = layers_of(tower)[1][-1].register_forward_hook(lambda module, given, output: found.append(output))
+    hook = layers_of(tower)[1][-1].register_forward_hook(lambda module, args, output: found.append(output))
     try:
         tower(pixels)
     finally:
@@ -57,17 +57,17 @@ def last_layer_of(tower: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def normalized(
-    pictures: torch.Tensor,
+    images: torch.Tensor,
     mean: torch.Tensor,
     std: torch.Tensor,
     size: tuple[int, int],
     canvas: tuple[int, int] | None = None,
 ) -> torch.Tensor:
     """
-    `(N, C, height, width, 3)` uint8 as `(N·C, 3, *size)` in the units that a tower reads; with `canvas`, zeros at the
-    right and below fill it up to that size.
+    Images `(N, C, height, width, 3)` uint8 as normalised pixels `(N·C, 3, *size)`; with `canvas`, padded with zeros at
+    the right and the bottom to that size.
     """
-    flat = pictures.flatten(0, 1).permute(0, 3, 1, 2).to(mean.dtype) / 255.0
+    flat = images.flatten(0, 1).permute(0, 3, 1, 2).to(mean.dtype) / 255.0
     if flat.shape[-2:] != size:
         flat = F.interpolate(flat, size=size, mode="area")
     flat = (flat - mean[:, None, None]) / std[:, None, None]
@@ -77,13 +77,16 @@ def normalized(
 
 
 def as_tokens(output: Any) -> torch.Tensor:
-    """What a tower or one of its layers gives, as `(N, P, width)`; a feature map `(N, width, h, w)` has P = h·w."""
+    """Output of a tower or one of its layers as `(N, P, width)`; a feature map `(N, width, h, w)` has P = h·w."""
     hidden = output if isinstance(output, torch.Tensor) else output[0]
     return hidden.flatten(2).transpose(1, 2) if hidden.dim() == 4 else hidden
 
 
 def without_unused_parts(model: Any) -> Any:
-    """The tower without what only pretraining needs: weights that no loss reaches would stop distributed training."""
+    """
+    Removes in place the parts of a tower that only pretraining uses. Weights without a gradient would stop distributed
+    training.
+    """
     if getattr(model, "use_head", False):
         model.use_head = False
         del model.head
@@ -98,8 +101,8 @@ def without_unused_parts(model: Any) -> Any:
 
 def with_group_norm(model: nn.Module) -> nn.Module:
     """
-    The tower with group in place of batch normalisation: what a sample costs then depends on no other sample of its
-    batch, as exact self-normalisation over micro-batches and devices needs.
+    Replaces batch by group normalisation in place. A sample's loss then depends on no other sample of its batch, which
+    exact self-normalisation over micro-batches and devices needs.
     """
     for name, child in model.named_children():
         if isinstance(child, nn.BatchNorm2d):
@@ -112,10 +115,10 @@ def with_group_norm(model: nn.Module) -> nn.Module:
 
 def layers_of(model: nn.Module) -> tuple[list[str], nn.ModuleList]:
     """
-    The layers of a tower and the names that lead to them: the outermost list of modules.
+    The layers of a tower, its outermost `ModuleList`, and the attribute path that leads to them.
 
     Raises:
-        ValueError: the tower has none.
+        ValueError: the tower has no `ModuleList`.
     """
     lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
     if not lists:
@@ -125,21 +128,21 @@ def layers_of(model: nn.Module) -> tuple[list[str], nn.ModuleList]:
 
 
 def first_layers(model: nn.Module, count: int) -> nn.Module:
-    """The tower with its first layers alone, which it shares with the whole one."""
+    """The tower truncated after its first `count` layers, sharing weights with the whole one."""
     path, layers = layers_of(model)
     if not 1 <= count <= len(layers):
         raise ValueError(f"target_layer is {count}; {type(model).__name__} has layers 1..{len(layers)}")
-    short = inner = _shallow(model)
+    short = inner = _shallow_copy(model)
     for name in path[:-1]:
-        child = _shallow(getattr(inner, name))
+        child = _shallow_copy(getattr(inner, name))
         inner._modules[name] = child
         inner = child
     inner._modules[path[-1]] = nn.ModuleList(layers[:count])
     return short
 
 
-def _shallow(module: nn.Module) -> nn.Module:
-    """Another module of the same parameters, buffers and children, whose children can be exchanged."""
+def _shallow_copy(module: nn.Module) -> nn.Module:
+    """A module with the same parameters, buffers and children, whose children can be replaced independently."""
     other = copy.copy(module)
     other._modules = dict(module._modules)
     return other

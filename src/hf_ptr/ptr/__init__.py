@@ -1,13 +1,13 @@
-"""The published method's parts: belief tokens, scorer, target encoder, candidates, controller (PTR Sec. 3, 4, 7)."""
+"""Components of PTR: belief tokens, scorer, target encoder, candidate pool, controller (PTR Sec. 3, 4 and 7)."""
 
 from typing import TYPE_CHECKING
 
 from hf_ptr.utils.lazy_modules import lazy_attributes
 
 if TYPE_CHECKING:
-    from hf_ptr.ptr.belief_carry import BeliefCarry
     from hf_ptr.ptr.belief_tokenizer import (
         BELIEF_FOLDER,
+        BeliefCarry,
         BeliefTokenizer,
         BeliefTokenizerConfig,
         BeliefTokenizerOutput,
@@ -18,8 +18,13 @@ if TYPE_CHECKING:
     from hf_ptr.ptr.target_encoder import TargetEncoder
 
 _HOMES = {
-    "belief_carry": ("BeliefCarry",),
-    "belief_tokenizer": ("BELIEF_FOLDER", "BeliefTokenizer", "BeliefTokenizerConfig", "BeliefTokenizerOutput"),
+    "belief_tokenizer": (
+        "BELIEF_FOLDER",
+        "BeliefCarry",
+        "BeliefTokenizer",
+        "BeliefTokenizerConfig",
+        "BeliefTokenizerOutput",
+    ),
     "candidate_pool": ("CandidatePool", "Candidates"),
     "controller": ("AdaptiveScaleController",),
     "scorer": ("TransitionScorer", "TransitionScorerConfig"),

@@ -1,4 +1,4 @@
-"""The belief tokenizer: soft causal tokenisation of one chunk into M context tokens for the next (PTR Sec. 3)."""
+"""Belief tokens: M context tokens that summarise one chunk for the next (PTR Sec. 3)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput
 from hf_ptr.functional import slot_diversity, slot_entropy, soft_assignments
 from hf_ptr.utils.components import Component, ComponentConfig, register_component
 
-# Where a saved run keeps it, beside the policy.
+# Sub-folder of a saved run, next to the policy.
 BELIEF_FOLDER = "belief_tokenizer"
 
 
@@ -26,7 +26,7 @@ class BeliefTokenizerConfig(ComponentConfig):
         hidden_size (`int`, defaults to 64):
             Width `D` of the policy's context tokens, and of the belief tokens.
         feature_size (`int`, *optional*):
-            Width of the hidden states and action embeddings that are read; `hidden_size` when left out.
+            Width of the input hidden states and action embeddings; `hidden_size` by default.
         num_tokens (`int`, defaults to 4):
             Number `M` of belief proxy tokens (PTR Sec. 3).
         temperature (`float`, defaults to 1.0):
@@ -52,7 +52,7 @@ class BeliefTokenizerConfig(ComponentConfig):
             self.feature_size = self.hidden_size
 
     def validate_architecture(self):
-        """Called by `@strict` when a configuration is made or changed."""
+        """Called by `@strict` when a configuration is created or changed."""
         if self.num_tokens < 1:
             raise ValueError(f"num_tokens is {self.num_tokens}; a belief tokenizer has at least one token")
         if self.temperature <= 0:
@@ -62,7 +62,7 @@ class BeliefTokenizerConfig(ComponentConfig):
 @dataclass
 class BeliefTokenizerOutput(ModelOutput):
     """
-    What a [`BeliefTokenizer`] makes of a batch of chunks.
+    Output of a [`BeliefTokenizer`] for a batch of chunks.
 
     Args:
         tokens: `(B, M, D)`, the belief tokens `z_{t+1}` of PTR Eq. (8).
@@ -83,9 +83,9 @@ class BeliefTokenizerOutput(ModelOutput):
 
 class BeliefTokenizer(Component):
     """
-    Compresses what the policy saw and did during one chunk into `M` tokens that it reads before the next one.
+    Compresses the policy's hidden states and action embeddings of one chunk into `M` tokens for the next chunk.
 
-    Source: PTR Sec. 3, Eq. (5)-(11). The caller cuts the gradient of `.tokens` between chunks (`sg` of Eq. (5)).
+    Source: PTR Sec. 3, Eq. (5)-(11). The caller detaches `.tokens` between chunks (`sg` in Eq. (5)).
     """
 
     config: BeliefTokenizerConfig
@@ -119,10 +119,10 @@ class BeliefTokenizer(Component):
         Args:
             context_tokens: `C_t` `(B, L, F)`, the policy's hidden states at the action positions.
             action_tokens: `A_t` `(B, L, F)`, the action embeddings of the same forward pass.
-            reconstruct: also make `.reconstruction`, which no loss of the method reads.
+            reconstruct: also return `.reconstruction`, which is not part of any loss.
 
         Raises:
-            ValueError: when the two do not have the same `(B, L, F)` shape, or F is not the configured width.
+            ValueError: the shapes are not equal and `(B, L, F)`, or F is not the configured width.
         """
         if context_tokens.shape != action_tokens.shape or context_tokens.dim() != 3:
             raise ValueError(
@@ -130,7 +130,7 @@ class BeliefTokenizer(Component):
                 "must both be (B, L, F)"
             )
         if context_tokens.shape[-1] != self.config.feature_size:
-            raise ValueError(f"context_tokens have width {context_tokens.shape[-1]}; not {self.config.feature_size}")
+            raise ValueError(f"context_tokens have width {context_tokens.shape[-1]}, not {self.config.feature_size}")
         features = torch.tanh(self.fuse(torch.cat((context_tokens, action_tokens), dim=-1)))
         assignments = soft_assignments(features, self.assign.weight, self.config.temperature)
         assignments = assignments.to(features.dtype)
@@ -145,6 +145,55 @@ class BeliefTokenizer(Component):
             diversity=diversity,
             loss=self.config.entropy_weight * entropy + self.config.diversity_weight * diversity,
         )
+
+
+class BeliefCarry:
+    """
+    Belief tokens of the last training step, looked up by the frame at which their chunk started.
+
+    A chunk looks up its predecessor's tokens by `previous_index`. If the last step did not contain the predecessor,
+    the chunk begins a segment. So any order of the data is safe, and tokens are carried only if consecutive steps
+    follow the segments. A step may have several micro-batches; none of them reads tokens of the same step.
+    """
+
+    def __init__(self) -> None:
+        self._index: torch.Tensor | None = None
+        self._tokens: torch.Tensor | None = None
+        self._pending: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def recall(self, previous_index: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """
+        Args:
+            previous_index: `(N,)` int64, `index` of each chunk's predecessor, -1 for none.
+
+        Returns:
+            `tokens (N, M, D)` and `found (N,)` bool; rows that were not found hold another chunk's tokens. Both are
+            None before the first batch.
+        """
+        if self._index is None or self._tokens is None:
+            return None, None
+        same = (self._index == previous_index[:, None]) & (previous_index >= 0)[:, None]
+        return self._tokens[same.int().argmax(dim=1)], same.any(dim=1)
+
+    def remember(self, index: torch.Tensor, tokens: torch.Tensor, *, last: bool = True) -> None:
+        """
+        Stores the detached tokens `(N, M, D)` of the chunks that started at `index (N,)`. They can be recalled after
+        the `last` micro-batch of the step.
+        """
+        self._pending.append((index, tokens))
+        if last:
+            self._index, self._tokens = (torch.cat(parts) for parts in zip(*self._pending, strict=True))
+            self._pending = []
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The stored tokens and their indices; empty before the first batch."""
+        if self._index is None or self._tokens is None:
+            return {}
+        return {"index": self._index, "tokens": self._tokens}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Restores the result of [`~BeliefCarry.state_dict`]."""
+        self._index, self._tokens = state.get("index"), state.get("tokens")
 
 
 register_component(BeliefTokenizerConfig, BeliefTokenizer)

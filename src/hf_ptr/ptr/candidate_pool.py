@@ -1,4 +1,4 @@
-"""The candidate pool: where the mismatched alternatives of the identification come from (PTR Sec. 4)."""
+"""The candidate pool: negatives for the identification, from the minibatch and a queue (PTR Sec. 4)."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 import torch
 
 HARD_NEGATIVES = ("task", "state")
-# Similar samples are looked for among this many times as many as are wanted.
+# Hard negatives are chosen among this many times as many candidates.
 HARD_REACH = 8
 
 
 @dataclass(frozen=True)
 class Candidates:
     """
-    Targets of samples, with what is needed to tell which of them may stand as whose negatives.
+    Targets of samples, and the fields that decide which samples may use them as negatives.
 
     Args:
         target: `(N, D)`, constants of unit norm.
-        target_id: `(N,)` int64, one number for each observed frame: equal ids are the same target.
+        target_id: `(N,)` int64, one id per observed frame; equal ids are the same target.
         task: `(N,)` int64.
         state: `(N, ds)`, normalised proprioception.
-        valid: `(N,)` bool, whether the sample has a target at all.
+        valid: `(N,)` bool, whether the sample has a target.
     """
 
     target: torch.Tensor
@@ -39,7 +39,7 @@ class Candidates:
 
     @classmethod
     def joined(cls, parts: Sequence[Candidates]) -> Candidates:
-        """Those of several batches below each other."""
+        """The concatenation of several batches."""
         return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in cls.FIELDS})
 
 
@@ -47,13 +47,13 @@ class CandidatePool:
     """
     Negatives from the same (gathered) minibatch and from a FIFO queue of earlier targets, PTR Sec. 4.
 
-    A sample's own target never stands among its negatives: candidates with its `target_id` are masked wherever they
-    come from. Nothing here waits for the device: validity is a mask and the write position is a tensor.
+    A sample's own target is never among its negatives: candidates with its `target_id` are masked, in minibatch and
+    queue. No operation synchronises with the device: validity is a mask, and the write position is a tensor.
 
     Args:
-        queue_size: targets remembered (1024); 0 keeps none.
-        queue_negatives: how many of them are drawn for each sample at most (64).
-        hard_negatives: what the hard ratio draws first: `"task"`, samples of the same task, or `"state"`, the nearest
+        queue_size: capacity of the queue (1024); 0 for no queue.
+        queue_negatives: maximal number of queue targets drawn per sample (64).
+        hard_negatives: definition of hard negatives: `"task"`, samples of the same task, or `"state"`, the nearest
             ones in normalised proprioception.
     """
 
@@ -69,7 +69,7 @@ class CandidatePool:
         self._position: torch.Tensor | None = None
 
     def __len__(self) -> int:
-        """Number of targets in the queue (waits for the device)."""
+        """Number of targets in the queue. Synchronises with the device."""
         return int(self._memory["valid"].sum()) if self._memory else 0
 
     @torch.no_grad()
@@ -81,17 +81,17 @@ class CandidatePool:
         generator: torch.Generator | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        The negatives that a batch shares, and who may use which.
+        The negatives of a batch, and a mask of which sample may use which of them.
 
         Args:
-            batch: the samples that ask, `(N, …)`.
-            gathered: the minibatch they may draw from, `(G, …)`: `batch` itself, or that of all ranks.
-            hard_negative_ratio: share of the draws that goes to similar samples, in [0, 1].
-            generator: of the draws; ranks that pass one in the same state draw from the same part of the queue.
+            batch: the samples that need negatives, `(N, …)`.
+            gathered: the minibatch to draw from, `(G, …)`: `batch` itself, or the batches of all ranks.
+            hard_negative_ratio: share of hard negatives among the queue draws, in [0, 1].
+            generator: random generator; ranks with equal generator states draw from the same part of the queue.
 
         Returns:
-            `negatives (K, D)`, and `mask (N, K)` bool, True = usable: the whole minibatch but a sample's own target,
-            and at most `queue_negatives` of the queue.
+            `negatives (K, D)`, and `mask (N, K)` bool, True = usable: the whole minibatch except the sample's own
+            target, and at most `queue_negatives` of the queue.
         """
         usable = gathered.valid & (gathered.target_id != batch.target_id[:, None])
         if not self._memory or self.queue_negatives == 0:
@@ -103,10 +103,11 @@ class CandidatePool:
         self, batch: Candidates, hard: int, generator: torch.Generator | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Slots `(R,)` of the queue and who draws which `(N, R)`: chance ones, and `hard` similar ones for each sample.
+        Queue slots `(R,)` and the mask `(N, R)` of which sample draws which: uniform draws, and `hard` hard negatives
+        per sample.
 
-        The batch draws from one random part of the queue: a product with few candidates that all share is several
-        times cheaper than one with different candidates for each, and every sample's set is as random.
+        The whole batch draws from one random part of the queue: logits for a few shared candidates cost several times
+        less than logits for different candidates per sample, and the marginal distribution of each draw is the same.
         """
         queue = self._memory
         chance = self.queue_negatives - hard
@@ -127,7 +128,7 @@ class CandidatePool:
 
     @torch.no_grad()
     def push(self, seen: Candidates) -> None:
-        """Remembers the valid targets of a step, oldest out first. Invalid ones take no place."""
+        """Adds the valid targets of a step to the queue; the oldest are dropped first."""
         if self.queue_size == 0:
             return
         if not self._memory:
@@ -136,12 +137,12 @@ class CandidatePool:
         order = torch.cumsum(seen.valid.long(), dim=0)
         total = order[-1]
         slot = (self._position + order - 1) % self.queue_size
-        # Rows without a target, or that the same push would overwrite, go to a spare last place that nobody draws.
+        # Rows without a target, or overwritten by the same push, go to a spare last slot that is never drawn.
         kept = seen.valid & (order > total - self.queue_size)
         slot = torch.where(kept, slot, torch.full_like(slot, self.queue_size))
         for name, memory in self._memory.items():
             memory[slot] = getattr(seen, name).detach().to(memory.dtype)
-        # Not `= False`: to take a number of the host, the device would be waited for.
+        # Not `= False`: copying a host scalar would synchronise with the device.
         self._memory["valid"][self.queue_size].zero_()
         self._position = (self._position + total) % self.queue_size
 
@@ -159,10 +160,11 @@ class CandidatePool:
         return {**queue, "position": self._position.clone()}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Restores what [`~CandidatePool.state_dict`] gave.
+        """
+        Restores the result of [`~CandidatePool.state_dict`].
 
         Raises:
-            ValueError: when the queue had another size.
+            ValueError: the saved queue has another size.
         """
         if not state:
             self._memory, self._position = {}, None

@@ -12,17 +12,17 @@ HARD_ACCURACY_RANGE = (0.10, 0.50)
 
 class AdaptiveScaleController:
     """
-    Adapts the score temperature τ, the weight scale β and the hard-negative ratio to how well transitions are told
-    apart. It is updated at logging steps only, on the host, so that a training step never waits for it.
+    Adapts the score temperature τ, the weight scale β and the hard-negative ratio to the accuracy of the
+    identification. It is updated on the host, at logging steps only, so that a training step never waits for it.
 
     Args:
         temperature: `τ_0`.
         beta: `β_0`.
-        decay: of the moving averages (0.98).
-        adaptive: False keeps τ and β where they are and draws no hard negatives (the paper's "no controller").
+        decay: decay of the moving averages (0.98).
+        adaptive: False keeps τ and β constant and uses no hard negatives (the paper's "no controller" ablation).
 
     Attributes:
-        temperature, beta, hard_negative_ratio: what is in force.
+        temperature, beta, hard_negative_ratio: the current values.
     """
 
     def __init__(self, temperature: float = 0.12, beta: float = 1.5, decay: float = 0.98, adaptive: bool = True):
@@ -35,17 +35,17 @@ class AdaptiveScaleController:
 
     def update(self, *, accuracy: float, margin: float, score: float, valid_ratio: float) -> None:
         """
-        One step of PTR Sec. 7 from the figures of the last logging window.
+        One update (PTR Sec. 7) from the metrics of the last logging window.
 
         Args:
-            accuracy: `nce_acc` in [0, 1], how often the matched target has the highest logit.
-            margin: `nce_margin`, matched minus best mismatched logit.
-            score: `nce_adv`, the mean PTR score in nats.
+            accuracy: `nce_acc` in [0, 1], the share of samples whose matched target has the highest logit.
+            margin: `nce_margin`, matched minus highest mismatched logit.
+            score: `ptr_score`, the mean PTR score in nats.
             valid_ratio: share of samples with a valid target, in [0, 1].
         """
         seen = {"accuracy": accuracy, "margin": margin, "score": score, "valid_ratio": valid_ratio}
         for name, value in seen.items():
-            # The first window starts the average: from zero, 0.98 would hold the accuracy under 0.05 for long.
+            # The first window initialises the average: from zero, 0.98 would hold the accuracy under 0.05 for long.
             previous = self.averages.get(name, value)
             self.averages[name] = self.decay * previous + (1.0 - self.decay) * value
         if not self.adaptive:
@@ -63,13 +63,13 @@ class AdaptiveScaleController:
         self.hard_negative_ratio = HARD_RATIO_RANGE[0] + share * (HARD_RATIO_RANGE[1] - HARD_RATIO_RANGE[0])
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Everything that a resumed run needs, as float64 scalars."""
+        """All state as float64 scalars."""
         values = {"temperature": self.temperature, "beta": self.beta, "hard_negative_ratio": self.hard_negative_ratio}
         values.update({f"average.{name}": value for name, value in self.averages.items()})
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Restores what [`~AdaptiveScaleController.state_dict`] gave."""
+        """Restores the result of [`~AdaptiveScaleController.state_dict`]."""
         self.temperature = state["temperature"].item()
         self.beta = state["beta"].item()
         self.hard_negative_ratio = state["hard_negative_ratio"].item()

@@ -1,4 +1,4 @@
-"""The transition scorer: from (context, action) to the query that identifies what followed (PTR Sec. 4)."""
+"""The transition scorer: a query from context and action that identifies the next observation (PTR Sec. 4)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TransitionScorerConfig(ComponentConfig):
         hidden_size (`int`, defaults to 64):
             Width of the joint hidden layer.
         embedding_size (`int`, defaults to 64):
-            Width `D` of the query; that of the target encoder's features.
+            Width `D` of the query and of the target encoder's features.
     """
 
     model_type = "ptr_transition_scorer"
@@ -39,8 +39,8 @@ class TransitionScorer(Component):
     """
     The query `u = f(h, e)` of PTR Sec. 4, a light projection head.
 
-    The action path is a two-layer MLP, Xavier-initialised on both layers as the paper does; it meets the projected
-    context before the last projection, so that the same action can mean different things in different contexts.
+    The action branch is a two-layer MLP with Xavier initialisation on both layers, as in the paper. Its output is
+    added to the projected context before a nonlinearity and the last projection, so that action and context interact.
     """
 
     config: TransitionScorerConfig
@@ -75,7 +75,7 @@ class TransitionScorer(Component):
             The query `u` `(B, D)`, of unit norm.
 
         Raises:
-            ValueError: when the two disagree in B, or in width with the configuration.
+            ValueError: the batch sizes differ, or a width is not the configured one.
         """
         expected = (self.config.context_size, self.config.action_size)
         if context.dim() != 2 or action.dim() != 2 or (context.shape[-1], action.shape[-1]) != expected:
@@ -88,9 +88,10 @@ class TransitionScorer(Component):
         return self._head(self.context(context), action)
 
     def with_permuted(self, context: torch.Tensor, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """`forward`, and the query with the action features of another sample, `f(h, ẽ)` of PTR Eq. (13).
+        """
+        `forward`, and the query with another sample's action features, `f(h, ẽ)` of PTR Eq. (13): both `(B, D)`.
 
-        The minibatch is shifted by one: a permutation in which no sample keeps its own action.
+        The permutation shifts the minibatch by one, so that no sample keeps its own action.
         """
         projected = self.context(context)
         both = self._head(torch.cat((projected, projected)), torch.cat((action, action.roll(1, dims=0))))

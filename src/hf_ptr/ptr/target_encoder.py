@@ -1,4 +1,4 @@
-"""The target encoder: an EMA copy of the policy's own observation tower (PTR Sec. 4)."""
+"""The target encoder: an EMA copy of the policy's observation tower (PTR Sec. 4)."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ class TargetEncoder(nn.Module):
     """
     `g`, the exponential moving average of the policy's observation tower: `g ← μ g + (1-μ) v` (PTR Sec. 4).
 
-    Its output is a constant for everything that is trained: no parameter requires a gradient and the forward pass
-    records none.
+    Its output is a constant in training: no parameter requires a gradient, and the forward pass records none.
 
     Args:
         tower: the policy's tower `v`, a module from observations `(B, …)` to pooled features `(B, D)`. It is copied,
-            in float32 whatever the policy's precision: in bfloat16 a step of `1-μ` is lost to rounding.
+            in float32 whatever the policy's dtype: in bfloat16 a step of `1-μ` is lost to rounding.
         decay: `μ` in [0, 1]; 1 freezes the encoder (the paper's "frozen target encoder" ablation).
 
-    A tower under LoRA is followed by its effective weights, the adapter's added: the copy has no adapter.
+    For a tower with LoRA the average is over the effective weights, adapter included. The copy has no adapter.
 
     Raises:
-        ValueError: for a decay out of range.
-        InputError: for quantised weights, of which there is no average, and for adapters that are not plain LoRA.
+        ValueError: the decay is out of range.
+        InputError: the weights are quantised, so that there is no average, or an adapter is not plain LoRA.
     """
 
     def __init__(self, tower: nn.Module, decay: float = 0.999):
@@ -51,7 +50,7 @@ class TargetEncoder(nn.Module):
         self.tower = own.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> TargetEncoder:
-        """Stays in evaluation mode: dropout would make the targets random."""
+        """Always sets evaluation mode: dropout would make the targets random."""
         return super().train(False)
 
     @torch.no_grad()
@@ -62,7 +61,7 @@ class TargetEncoder(nn.Module):
 
     @torch.no_grad()
     def update(self, tower: nn.Module) -> None:
-        """One EMA step towards the policy's tower, after an optimiser step. Buffers are copied as they are."""
+        """One EMA step towards the policy's tower, after an optimiser step. Buffers are copied."""
         parameters: list[torch.Tensor] = []
         buffers: list[torch.Tensor] = []
         for module, adapter in _layers(tower):
@@ -80,7 +79,7 @@ class TargetEncoder(nn.Module):
 
 
 def _layers(tower: nn.Module) -> Iterator[tuple[nn.Module, Any]]:
-    """Every module as if peft had wrapped none, in the order of `modules()`, and the adapter that is on it, if any."""
+    """Every module without peft's wrappers, in the order of `modules()`, and the adapter on it or None."""
     own: Any = _trained(tower)
     adapter = own if _is_adapted(own) else None
     own = own if adapter is None else adapter.get_base_layer()
@@ -90,7 +89,7 @@ def _layers(tower: nn.Module) -> Iterator[tuple[nn.Module, Any]]:
 
 
 def _without_adapters(tower: nn.Module) -> nn.Module:
-    """The tower itself, its adapters merged and peft's wrappers taken out."""
+    """The tower, changed in place: adapters merged and peft's wrappers removed."""
     own: Any = _trained(tower)
     if _is_adapted(own):
         own.merge()
@@ -101,23 +100,23 @@ def _without_adapters(tower: nn.Module) -> nn.Module:
 
 
 def _is_adapted(module: nn.Module) -> bool:
-    """A layer that peft has wrapped."""
+    """Whether a layer is wrapped by peft."""
     return hasattr(module, "get_delta_weight") and hasattr(module, "get_base_layer")
 
 
 def _is_additive(adapter: Any) -> bool:
-    """Whether a layer's effective weight is its own plus `get_delta_weight`, and its bias its own: plain LoRA."""
+    """Whether the effective weight is the base weight plus `get_delta_weight` and the bias unchanged: plain LoRA."""
     extras = (*getattr(adapter, "use_dora", {}).values(), *getattr(adapter, "lora_bias", {}).values())
     return hasattr(adapter, "lora_A") and not any(extras)
 
 
 def _trained(module: Any) -> nn.Module:
-    """Of a module that peft trains in full, the copy that it trains."""
+    """The trained copy of a module in `modules_to_save`; any other module unchanged."""
     if hasattr(module, "modules_to_save") and hasattr(module, "original_module"):
         return module.modules_to_save[module.active_adapters[0]]
     return module
 
 
 def _at_least_single(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor of half precision as float32; any other as it is."""
+    """A half-precision tensor as float32; any other unchanged."""
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor

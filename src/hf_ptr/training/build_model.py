@@ -1,4 +1,4 @@
-"""The module that a run trains, from whatever names it: a policy, a run of ours, a place of either, a checkpoint."""
+"""The [`PTRModel`] of a run: from a policy, a saved policy, a saved run or a checkpoint."""
 
 from __future__ import annotations
 
@@ -22,13 +22,22 @@ def as_ptr_model(
     model: str | os.PathLike | PreTrainedModel, args: PTRConfig, peft_config: PeftConfig | None = None
 ) -> PTRModel:
     """
-    The module to train. A [`PTRModel`], or a run's folder, with the parts that `args` ask for goes on with them;
-    another run's folder gives its policy, and the parts are new. With `peft_config` an adapter trains the policy.
+    The module to train.
+
+    Args:
+        model: a policy, a [`PTRModel`], or the path or repo id of a saved policy or run. A [`PTRModel`] or run with
+            the scorer and belief tokens that `args` require continues with them; of any other run only the policy is
+            used, with new PTR components.
+        args: the training configuration.
+        peft_config: adds a LoRA adapter, which is trained instead of the policy's own weights.
+
+    Raises:
+        InputError: a [`PTRModel`] whose scorer or belief tokens are not those that `args` require.
     """
     policy: Any = model
     if isinstance(model, str | os.PathLike):
-        place = str(model_folder(model))
-        policy = PTRModel.from_pretrained(place) if has_ptr_parts(place) else load_trainable_model(place)
+        folder = str(model_folder(model))
+        policy = PTRModel.from_pretrained(folder) if has_ptr_parts(folder) else load_trainable_model(folder)
     if isinstance(policy, PTRModel):
         belief = policy.belief_tokenizer
         has = (policy.scorer is not None, 0 if belief is None else belief.config.num_tokens)
@@ -58,12 +67,12 @@ def as_ptr_model(
 
 def load_weights(model: torch.nn.Module, checkpoint: str, sharded: bool) -> None:
     """
-    Takes the weights of a checkpoint.
+    Loads the weights of a checkpoint.
 
     Args:
-        model: as it is wrapped.
-        checkpoint: its folder.
-        sharded: whether FSDP2 has shared the model out: each rank takes its part of the whole weights then.
+        model: the model, wrapped for distributed training.
+        checkpoint: the checkpoint's folder.
+        sharded: whether FSDP2 shards the model; each rank then takes its shard of the full weights.
     """
     saved = PTRModel.from_pretrained(checkpoint).state_dict()
     if sharded:

@@ -1,4 +1,4 @@
-"""PTRModel: the policy and every PTR part in the one module that is trained (PTR Sec. 3, 4 and 8)."""
+"""PTRModel: policy, scorer, belief tokenizer and target encoder as one module (PTR Sec. 3, 4 and 8)."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ TARGET_FILE = "target_encoder/model.safetensors"
 @strict
 class PTRModelConfig(ComponentConfig):
     r"""
-    Configuration of a [`PTRModel`]: the parts it is made of. A part that is None does not exist.
+    Configuration of a [`PTRModel`]. A component whose configuration is None does not exist.
 
     Args:
-        policy_config (`dict`, *optional*): configuration of the policy, with its `model_type`; None for one that is
-            none of transformers'.
-        scorer_config (`dict`, *optional*): configuration of the scorer; with it comes the target encoder.
+        policy_config (`dict`, *optional*): configuration of the policy, with its `model_type`; None for a policy that
+            is not a transformers model.
+        scorer_config (`dict`, *optional*): configuration of the scorer; the target encoder exists with it.
         belief_config (`dict`, *optional*): configuration of the belief tokenizer.
         target_decay (`float`, defaults to 0.999): `μ` of the target encoder.
         detach_scorer (`bool`, defaults to `False`): stop the gradients of L_id, L_rank and L_tok before the policy,
             which is then trained by the weighted regression alone. False is the paper's joint objective.
-        target_offset (`int`, defaults to 16): Δ in frames that the scorer was trained on, for scoring later.
-        segment_chunks (`int`, defaults to 4): chunks of a segment that the belief tokens were trained on.
+        target_offset (`int`, defaults to 16): Δ in frames in training, needed for scoring.
+        segment_chunks (`int`, defaults to 4): chunks per segment in training, needed for scoring.
     """
 
     model_type = "ptr"
@@ -75,14 +75,14 @@ class PTRModelConfig(ComponentConfig):
 @dataclass
 class PTROutput(ModelOutput):
     """
-    One pass over N chunks. Constants (targets) carry no gradient.
+    Outputs of one forward pass over N chunks. M is the number of belief tokens, D a width.
 
     Args:
         action_loss: `(N,)`, `ℓ_act`.
-        query: `(N, D)` unit norm, `u = f(h, e)`; None without a scorer, as all that follow but the belief figures.
-        permuted_query: `(N, D)`, `f(h, ẽ)` with the action features of another sample of the minibatch.
-        target: `(N, D)` unit norm, `y⁺`.
-        belief_tokens: `(N, M, D)`, what the chunks leave to their successors; None without belief tokens.
+        query: `(N, D)` unit norm, `u = f(h, e)`; None without a scorer.
+        permuted_query: `(N, D)`, `f(h, ẽ)` with another sample's action features; None without a scorer.
+        target: `(N, D)` unit norm, `y⁺`, no gradient; None without a scorer or `next_observation`.
+        belief_tokens: `(N, M, D)`, the tokens for each chunk's successor, no gradient; None without belief tokens.
         belief_loss: scalar `L_tok`.
         belief_entropy: scalar `H_tok`, no gradient.
     """
@@ -98,10 +98,10 @@ class PTROutput(ModelOutput):
 
 class PTRModel(PreTrainedModel):
     """
-    Policy, scorer, belief tokenizer and target encoder as one module, whose `forward` does all parameter-using
-    compute of a training step. What only uses its outputs (pool, weights, losses) is in [`PTRObjective`].
+    Policy, scorer, belief tokenizer and target encoder as one module. Its `forward` uses every trained parameter of a
+    step, as distributed wrappers need; candidates, weights and losses are computed from its outputs.
 
-    A saved directory holds the policy at its root and the other parts in sub-folders.
+    A saved folder holds the policy at its root, loadable without PTR, and the other components in sub-folders.
     """
 
     config: PTRModelConfig
@@ -121,14 +121,14 @@ class PTRModel(PreTrainedModel):
 
     @property
     def adapter(self) -> Any:
-        """What keeps the contract [`PostTrainable`] for the policy: the policy itself, or an adapter around it."""
+        """The object that implements [`PostTrainable`]: the policy itself, or an adapter around it."""
         return self._adapter[0]
 
     def set_policy(self, policy: Any) -> None:
-        """Takes another policy, as one under LoRA in place of the bare one."""
-        # Any: what is called is the contract, which no class of transformers declares.
+        """Replaces the policy, for example by the same one with a LoRA adapter."""
+        # Any: the contract is structural, and no transformers class declares it.
         self.policy: Any = policy
-        # In a tuple, so that it is no module a second time.
+        # In a tuple, so that the policy is not registered as a submodule twice.
         self._adapter = (adapter_of(policy),)
 
     def _attach_belief(self) -> None:
@@ -154,10 +154,10 @@ class PTRModel(PreTrainedModel):
 
         Args:
             observation, state, instruction_ids, instruction_mask, actions, action_mask, action_dim_mask,
-                state_dim_mask: as the policy takes them; the last only where it takes it.
-            next_observation: `(N, do)` raw, `o_{t+Δ}`; read by the target encoder alone.
-            carried_tokens: `(N, M, D)`, belief tokens left by each chunk's predecessor, see [`BeliefCarry`].
-            carried: `(N,)` bool, which of them to use; the others begin a segment with `z_init`.
+                state_dim_mask: the policy's batch, see [`PostTrainable`].
+            next_observation: raw, `o_{t+Δ}`, like `observation`; read by the target encoder only.
+            carried_tokens: `(N, M, D)`, belief tokens of each chunk's predecessor, see [`BeliefCarry`].
+            carried: `(N,)` bool, the rows that use them; the other rows begin a segment with `z_init`.
         """
         batch = {
             "observation": observation,
@@ -170,13 +170,13 @@ class PTRModel(PreTrainedModel):
         masks = {"action_dim_mask": action_dim_mask, "state_dim_mask": state_dim_mask}
         batch.update({name: mask for name, mask in masks.items() if mask is not None})
         belief_tokens = self._belief_tokens(len(observation), carried_tokens, carried)
-        # Not a call: an adapter is a plain object around the module.
+        # `forward`, not a call: an adapter is a plain object around the module.
         policy = self.adapter.forward(batch, belief_tokens, for_scoring=self.scorer is not None)
         require_loss_per_sample(policy.action_loss, len(observation), self.policy)
         output = PTROutput(action_loss=policy.action_loss)
         if self.belief_tokenizer is not None:
-            read = self._auxiliary(policy.hidden_states, policy.action_embeddings)
-            belief = self.belief_tokenizer(*read, reconstruct=False)
+            hidden_states, embeddings = self._auxiliary(policy.hidden_states, policy.action_embeddings)
+            belief = self.belief_tokenizer(hidden_states, embeddings, reconstruct=False)
             # PTR Eq. (5): no gradient through time.
             output.belief_tokens = belief.tokens.detach()
             output.belief_loss, output.belief_entropy = belief.loss, belief.entropy.detach()
@@ -191,7 +191,7 @@ class PTRModel(PreTrainedModel):
     def _belief_tokens(
         self, rows: int, carried_tokens: torch.Tensor | None, carried: torch.Tensor | None
     ) -> torch.Tensor | None:
-        """`z_t` of PTR Eq. (3): what the predecessor left, or `z_init` at the start of a segment."""
+        """`z_t` of PTR Eq. (3): the predecessor's tokens, or `z_init` at the start of a segment."""
         if self.belief_tokenizer is None:
             return None
         initial = self.belief_tokenizer.initial_tokens(rows)
@@ -200,12 +200,12 @@ class PTRModel(PreTrainedModel):
         return torch.where(carried[:, None, None], carried_tokens, initial)
 
     def _auxiliary(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Inputs of the scorer and the tokenizer: detached where their losses are not to shape the policy."""
+        """Inputs of scorer and tokenizer, detached if `detach_scorer`."""
         return tuple(tensor.detach() for tensor in tensors) if self.config.detach_scorer else tensors
 
     @torch.no_grad()
     def update_target(self) -> None:
-        """One EMA step of the target encoder, after an optimiser step."""
+        """One EMA step of the target encoder; call it after every optimiser step."""
         if self.target_encoder is not None:
             self.target_encoder.update(self.adapter.observation_tower())
 
@@ -213,11 +213,12 @@ class PTRModel(PreTrainedModel):
         self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
         """
-        As of [`PreTrainedModel`], on the backbones of the policy that support it, and without re-entrance, which does
-        not go with parameters that a micro-batch leaves out. The target encoder keeps no activations anyway.
+        As [`PreTrainedModel.activation_checkpointing_enable`], for the backbones of the policy that support it. Always
+        non-reentrant: the re-entrant form fails for parameters that a micro-batch does not use. The target encoder
+        keeps no activations.
 
         Raises:
-            InputError: when none does.
+            InputError: no backbone supports it.
         """
         if hasattr(self.adapter, "checkpointable"):
             parts = self.adapter.checkpointable()
@@ -235,13 +236,13 @@ class PTRModel(PreTrainedModel):
             )
 
     def get_input_embeddings(self) -> None:
-        """None: the module is no language model. FSDP2 asks, to shard word embeddings by themselves."""
+        """None: FSDP2 calls this to shard word embeddings separately, and this is not a language model."""
         return None
 
     # ---- on disk ----
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Writes the policy at the root and the PTR parts in sub-folders, safetensors only."""
+        """Saves the policy at the root and the other components in sub-folders, as safetensors only."""
         if not kwargs.get("is_main_process", True):
             return
         folder = Path(save_directory)
@@ -250,7 +251,7 @@ class PTRModel(PreTrainedModel):
         before = card.read_bytes() if card.is_file() else None
         self.policy.save_pretrained(folder, state_dict=tensors_under(state, "policy."), **kwargs)
         if is_adapted(self.policy):
-            # peft writes a card of its own, a form to be filled in, over what stands there.
+            # peft overwrites the model card with an empty template.
             card.unlink(missing_ok=True)
             if before is not None:
                 card.write_bytes(before)
@@ -271,33 +272,33 @@ class PTRModel(PreTrainedModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> PTRModel:
         """
-        Loads what [`~PTRModel.save_pretrained`] wrote, from a folder or a Hub id.
+        Loads a model saved by [`~PTRModel.save_pretrained`], from a folder or Hub repo.
 
         Raises:
-            InputError: when the place holds no PTR parts, or they are damaged (see [`Component`]).
+            InputError: there are no PTR components, or they are damaged (see [`Component`]).
         """
-        # One snapshot for all the parts.
+        # One snapshot for all components.
         revision = kwargs.pop("revision", None)
         named = str(pretrained_model_name_or_path)
-        place = str(model_folder(named if revision is None else f"{named}@{revision}"))
+        folder = str(model_folder(named if revision is None else f"{named}@{revision}"))
         try:
-            config = PTRModelConfig.from_pretrained(place, subfolder=CONFIG_FOLDER, **kwargs)
+            config = PTRModelConfig.from_pretrained(folder, subfolder=CONFIG_FOLDER, **kwargs)
         except OSError as error:
             raise InputError(
-                f"{place} holds no PTR parts ({CONFIG_FOLDER}/config.json is missing); "
+                f"{folder} holds no PTR parts ({CONFIG_FOLDER}/config.json is missing); "
                 "load a plain policy with AutoModel.from_pretrained."
             ) from error
-        policy = load_trainable_model(place, **kwargs)
+        policy = load_trainable_model(folder, **kwargs)
         config.policy_config = _config_of(policy)
         model = cls(config, policy=policy)
         if model.belief_tokenizer is not None:
-            model.belief_tokenizer = BeliefTokenizer.from_pretrained(f"{place}/{BELIEF_FOLDER}", **kwargs)
+            model.belief_tokenizer = BeliefTokenizer.from_pretrained(f"{folder}/{BELIEF_FOLDER}", **kwargs)
             model._attach_belief()
         if model.scorer is not None:
-            model.scorer = TransitionScorer.from_pretrained(f"{place}/{SCORER_FOLDER}", **kwargs)
+            model.scorer = TransitionScorer.from_pretrained(f"{folder}/{SCORER_FOLDER}", **kwargs)
             assert model.target_encoder is not None
-            target = load_file(str(cached_file(place, TARGET_FILE, **kwargs)))
-            load_exactly(model.target_encoder, target, f"{place}/{TARGET_FILE}")
+            target = load_file(str(cached_file(folder, TARGET_FILE, **kwargs)))
+            load_exactly(model.target_encoder, target, f"{folder}/{TARGET_FILE}")
         return model
 
 
@@ -313,12 +314,14 @@ def build_ptr_model(
     detach_scorer: bool = False,
 ) -> PTRModel:
     """
-    A [`PTRModel`] around a policy, with new PTR parts sized to it.
+    A [`PTRModel`] around a policy, with new PTR components sized to it.
 
     Args:
-        policy: what is post-trained.
-        with_scorer: False for the SFT and SFT+Belief arms, which have neither scorer nor target encoder.
+        policy: the policy to post-train.
+        with_scorer: False for runs without scorer and target encoder (SFT, SFT with belief tokens).
         belief_tokens: `M`; 0 for none.
+        target_decay, detach_scorer: see [`PTRModelConfig`].
+        belief_temperature, belief_entropy_weight, belief_diversity_weight: see [`BeliefTokenizerConfig`].
     """
     sizes = adapter_of(policy).feature_sizes()
     scorer = TransitionScorerConfig(
@@ -345,17 +348,17 @@ def build_ptr_model(
 
 
 def _config_of(policy: Any) -> PreTrainedConfig | None:
-    """None for a policy that is none of transformers', whose configuration is no part of one of transformers'."""
+    """None for a policy that is not a transformers model: its configuration cannot be nested in a transformers one."""
     return policy.config if isinstance(policy.config, PreTrainedConfig) else None
 
 
-def has_ptr_parts(place: str) -> bool:
-    """Whether a folder or Hub id holds what [`~PTRModel.save_pretrained`] wrote."""
-    return cached_file(place, f"{CONFIG_FOLDER}/config.json", _raise_exceptions_for_missing_entries=False) is not None
+def has_ptr_parts(source: str) -> bool:
+    """Whether a folder or Hub repo holds a saved [`PTRModel`], not only a policy."""
+    return cached_file(source, f"{CONFIG_FOLDER}/config.json", _raise_exceptions_for_missing_entries=False) is not None
 
 
 def tensors_under(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    """The entries of a state whose names begin with `prefix`, without it."""
+    """The entries of a state dict whose names begin with `prefix`, without the prefix."""
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 

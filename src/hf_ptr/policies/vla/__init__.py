@@ -1,4 +1,4 @@
-"""The native policy, a folder as in LeRobot: configuration, modeling, processing."""
+"""The native policy: configuration, modeling, processing and construction for a dataset."""
 
 from hf_ptr.policies.vla.building import policy_from_dataset
 from hf_ptr.policies.vla.configuration_vla import VLAPolicyConfig

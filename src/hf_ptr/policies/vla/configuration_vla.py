@@ -24,39 +24,40 @@ class VLAPolicyConfig(ComponentConfig):
         state_dim (`int`, defaults to 4): length `d_s` of the proprioceptive state `s`.
         action_dim (`int`, defaults to 4): length `d_a` of one action.
         chunk_size (`int`, defaults to 16): `L`, actions predicted at once.
-        n_action_steps (`int`, defaults to 8): how many of them are executed before the next chunk is predicted.
+        n_action_steps (`int`, defaults to 8): actions executed before the next chunk is predicted.
         observation_features (`list[str]`): dataset features that are concatenated into `o`; or, with `vision_config`,
             the cameras.
-        observation_sizes (`list[int]`, *optional*): their widths. With them the policy reads a feature `NAME@-K`,
-            what `NAME` was K frames before, as its difference from `NAME`, where that is in `o` too.
+        observation_sizes (`list[int]`, *optional*): their widths. With them the policy replaces a feature `NAME@-K`,
+            the value of `NAME` K frames earlier, by its difference from `NAME`, if `o` contains `NAME` too.
         state_feature (`str`), action_feature (`str`): dataset features of `s` and `a`.
         num_instructions (`int`, defaults to 0): instructions with a learned embedding each; 0 with a text encoder.
         text_config (`dict`, *optional*): configuration of a transformers text encoder for instructions.
-        freeze_text (`bool`, defaults to `False`): whether the text encoder stays as it was pretrained.
-        vision_config (`dict`, *optional*): configuration of a transformers vision tower, which all cameras share.
-        image_size (`int` or `list[int]`, defaults to 96): height and width that it reads.
-        image_mean (`list[float]`), image_std (`list[float]`): of the three colours in [0, 1], defaults to 0.5.
+        freeze_text (`bool`, defaults to `False`): whether the text encoder is not trained.
+        vision_config (`dict`, *optional*): configuration of a transformers vision tower, shared by all cameras.
+        image_size (`int` or `list[int]`, defaults to 96): height and width of its input images.
+        image_mean (`list[float]`), image_std (`list[float]`): mean and standard deviation of the three colours in
+            [0, 1], defaults to 0.5.
         target_layer (`int`, *optional*): layer of the tower that the target encoder reads (PTR Sec. 4); the middle one
             by default.
-        group_norm (`bool`, defaults to `False`): whether the tower has group in place of batch normalisation.
+        group_norm (`bool`, defaults to `False`): whether group replaces batch normalisation in the tower.
         hidden_size (`int`, defaults to 64): width `D` of the context tokens.
         action_size (`int`, defaults to 32): width `F` of the action tokens, an even number.
         encoder_size (`int`, defaults to 256): hidden width of the observation encoder.
         num_context_layers (`int`, defaults to 0): transformer layers over the context tokens before they are pooled
             by attention.
-        num_attention_heads (`int`, defaults to 4): of these layers and of the pooling.
+        num_attention_heads (`int`, defaults to 4): attention heads of these layers and of the pooling.
         expert_size (`int`, defaults to 256), num_expert_layers (`int`, defaults to 2): residual action expert.
-        dropout (`float`, defaults to 0.0): in the observation encoder and the action expert.
-        action_head (`str`, defaults to `"flow"`): `flow` (matching), `diffusion` (by the schedulers of diffusers), or
-            `tokens` (autoregressive, binned; its tokens are as wide as the expert).
+        dropout (`float`, defaults to 0.0): dropout in the observation encoder and the action expert.
+        action_head (`str`, defaults to `"flow"`): `flow` (flow matching), `diffusion` (schedulers of diffusers), or
+            `tokens` (autoregressive binned tokens, as wide as the expert).
         num_denoising_steps (`int`, defaults to 4): Euler or DDIM steps at inference (PTR Sec. 2).
-        diffusion_steps (`int`, defaults to 100): steps of the diffusion in training.
-        num_bins (`int`, defaults to 256): of each normalised action dimension, for action tokens.
+        diffusion_steps (`int`, defaults to 100): diffusion steps in training.
+        num_bins (`int`, defaults to 256): bins of each normalised action dimension, for action tokens.
         flow_alpha (`float`, defaults to 1.5), flow_beta (`float`, defaults to 1.0): `σ ~ Beta(α, β)`, PTR Eq. (1).
         pooled_actions (`str`, defaults to `"clean"`): whether `e_t` pools the clean or the noised action tokens.
         relative_actions (`bool`, defaults to `False`): the policy works on actions minus the state at a chunk's
             start, for robots whose actions are target positions of their state; inputs and outputs stay absolute.
-        belief_tokens (`int`, defaults to 0): belief tokens that the policy was trained with; 0 for none.
+        belief_tokens (`int`, defaults to 0): number of belief tokens in training; 0 for none.
     """
 
     model_type = "ptr_vla"
@@ -104,17 +105,17 @@ class VLAPolicyConfig(ComponentConfig):
 
     @property
     def image_resolution(self) -> tuple[int, int]:
-        """Height and width of the pictures that the vision tower reads."""
+        """Height and width of the vision tower's input images, from `image_size`."""
         size = self.image_size
         return (size, size) if isinstance(size, int) else (size[0], size[1])
 
     @property
     def cameras(self) -> tuple[str, ...]:
-        """The cameras that the policy sees through; none for one that reads vectors."""
+        """The cameras that the policy reads; empty for a policy that reads vectors."""
         return () if self.vision_config is None else tuple(self.observation_features)
 
     def validate_architecture(self):
-        """Called by `@strict` when a configuration is made or changed."""
+        """Called by `@strict` when a configuration is created or changed."""
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
@@ -126,7 +127,10 @@ class VLAPolicyConfig(ComponentConfig):
                 f"observation_features that make up observation_dim {self.observation_dim}"
             )
         if self.vision_config is not None and min(*self.image_resolution, len(self.observation_features)) < 1:
-            raise ValueError(f"image_size {self.image_size} of {len(self.observation_features)} cameras is no picture")
+            raise ValueError(
+                f"image_size {self.image_size} with {len(self.observation_features)} cameras has no pixels; both must "
+                "be at least 1"
+            )
         if self.relative_actions and self.state_dim != self.action_dim:
             raise ValueError(
                 f"relative_actions need as many action ({self.action_dim}) as state dimensions ({self.state_dim})"

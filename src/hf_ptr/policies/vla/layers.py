@@ -1,4 +1,4 @@
-"""The building blocks of the native policy: normalisation, encoders and the action expert."""
+"""Building blocks of the native policy: normalisation, encoders and the action expert."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-# Normalised inputs beyond this are a sensor that left its recorded range; the encoder has never seen such values.
+# Normalised inputs beyond this come from a sensor outside its recorded range; the encoder never saw such values.
 NORMALIZED_LIMIT = 10.0
 
 
@@ -25,7 +25,7 @@ class Normalizer(nn.Module):
         self.register_buffer("std", torch.ones(size))
 
     def set(self, mean: torch.Tensor, std: torch.Tensor) -> None:
-        """Takes statistics `(size,)` in raw units; `std` must be above 0."""
+        """Sets the statistics `(size,)`, in raw units; `std` must be above 0."""
         self.mean.copy_(mean)
         self.std.copy_(std)
 
@@ -35,8 +35,8 @@ class Normalizer(nn.Module):
 
     def clamped(self, raw: torch.Tensor, dims: torch.Tensor | None = None) -> torch.Tensor:
         """
-        `forward` for what the policy reads, kept within what an encoder can have seen, and 0 in dimensions that `dims`
-        `(…, size)` bool does not have.
+        `forward` for encoder inputs: clamped to the range that an encoder can have seen, and 0 in dimensions where
+        `dims (…, size)` is False.
         """
         values = self(raw).clamp(-NORMALIZED_LIMIT, NORMALIZED_LIMIT)
         return values if dims is None else values.masked_fill(~dims, 0.0)
@@ -50,15 +50,15 @@ class ObservationTower(nn.Module):
     """
     The observation encoder of a state policy, the `v` of PTR Sec. 4: raw `(N, do)` to features `(N, D)`.
 
-    What is the past of another part of the observation is read as its difference from it. A state and the one a tenth
-    of a second before are all but equal: of two copies the encoder would have to find the motion in their last digits.
+    A past value of a feature is replaced by its difference from the present value. Values a tenth of a second apart
+    are nearly equal, and the encoder would have to find the motion in their last digits.
 
     Args:
         observation_dim: `do`.
         encoder_size: hidden width.
         hidden_size: `D`.
-        dropout: after the hidden layer.
-        pasts: `(start of a past, start of its present, width)` in dimensions of the observation, for each past.
+        dropout: dropout after the hidden layer.
+        pasts: `(start of the past value, start of the present value, width)` in dimensions of the observation.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class ObservationTower(nn.Module):
         )
 
     def forward(self, observation: torch.Tensor, dims: torch.Tensor | None = None) -> torch.Tensor:
-        """`dims (N, do)` bool: what is observed of each row; all without."""
+        """`dims (N, do)` bool: the observed dimensions of each row; all by default."""
         return self.layers(self.normalizer.clamped(self.differences(observation), dims))
 
     def differences(self, observation: torch.Tensor) -> torch.Tensor:
-        """The observation `(…, do)` with every past minus its present, in raw units."""
+        """The observation `(…, do)` with every past value minus its present value, in raw units."""
         if not self.pasts:
             return observation
         result = observation.clone()
@@ -94,7 +94,7 @@ class ObservationTower(nn.Module):
 
 
 class ContextLayer(nn.Module):
-    """A pre-norm transformer layer over context tokens, every token attending to every real one."""
+    """A pre-norm transformer layer over context tokens, in which every token attends to all real tokens."""
 
     def __init__(self, hidden_size: int, num_heads: int):
         super().__init__()
@@ -121,8 +121,8 @@ class AttentionPool(nn.Module):
     """
     The pooled context `h_t` of PTR Eq. (3): one learned query reads all context tokens.
 
-    Only the query passes through the output projection and the MLP, so a further context token costs no more than its
-    key and value.
+    Only the query passes through the output projection and the MLP, so an additional context token costs no more than
+    its key and value.
     """
 
     def __init__(self, hidden_size: int, num_heads: int):
@@ -143,7 +143,7 @@ class AttentionPool(nn.Module):
         rows, length, width = tokens.shape
         heads, part = self.num_heads, width // self.num_heads
         key, value = self.key_value(self.token_norm(tokens)).view(rows, length, 2, heads, part).unbind(dim=2)
-        # With a single query the products are sums over few elements: cheaper than a batch of tiny matrix products.
+        # With a single query, sums over few elements are cheaper than a batch of tiny matrix products.
         scores = (key * self.query.view(heads, part)).sum(dim=-1) / math.sqrt(part)
         if mask is not None:
             scores = scores.masked_fill(~mask[:, :, None], -torch.inf)
@@ -153,7 +153,7 @@ class AttentionPool(nn.Module):
 
 
 class ActionEmbedding(nn.Module):
-    """The action-channel tokens: one per action of the chunk, from the action, the flow time and its position."""
+    """Action-channel tokens: one per action of the chunk, from the action, the noise time and the position."""
 
     def __init__(self, action_dim: int, chunk_size: int, action_size: int):
         super().__init__()
@@ -173,11 +173,11 @@ class ActionEmbedding(nn.Module):
 
 class DenoisingOutput(nn.Module):
     """
-    What a noised chunk is denoised by, at each action: the velocity `v_φ` of PTR Eq. (1), or the noise of a diffusion.
-    It comes from the hidden states, and straight from the noised actions.
+    Prediction for each action of a noised chunk: the velocity `v_φ` of PTR Eq. (1), or the noise of a diffusion. It is
+    a function of the hidden states plus a gain on the noised actions.
 
-    Most of it is the noise itself, which the hidden states would else have to carry through a trunk that is
-    narrower than the chunk: with 26 action dimensions that floor of error was larger than what there is to learn.
+    Most of the prediction target is the noise itself. Without the direct path the hidden states would have to carry it
+    through a trunk that is narrower than the chunk: with 26 action dimensions that error floor exceeded the signal.
     """
 
     def __init__(self, action_dim: int, action_size: int):

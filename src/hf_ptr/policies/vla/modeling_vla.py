@@ -1,4 +1,4 @@
-"""The native policy: context encoder, belief tokens, and one of three action heads."""
+"""The native policy: context encoder with belief tokens, and one of three action heads."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ from hf_ptr.utils.components import Component
 
 class VLAPolicy(ActionQueueMixin, Component):
     """
-    A policy from (observation, state, instruction, belief tokens) to a chunk of actions.
+    Maps observation, state, instruction and belief tokens to a chunk of actions.
 
-    Sources: PTR Sec. 2 (loss and sampling), Sec. 3 (belief tokens in the context). All inputs and outputs are in raw
-    units; the statistics that normalise them are buffers of the policy.
+    Source: PTR Sec. 2 (loss and sampling), Sec. 3 (belief tokens in the context). All inputs and outputs are in raw
+    units; the normalisation statistics are buffers of the policy. [`policy_from_dataset`] creates a new one,
+    [`load_policy`] loads a saved one.
 
     Example:
         ```python
@@ -54,7 +55,7 @@ class VLAPolicy(ActionQueueMixin, Component):
         self.state_embedding = nn.Linear(config.state_dim, width)
         if config.text_config is not None:
             self.text_encoder = AutoModel.from_config(config.text_config, dtype=torch.get_default_dtype())
-            # Its tokens are read, not its pooled output: weights that no loss reaches would stop distributed training.
+            # Only its tokens are used: pooler weights without a gradient would stop distributed training.
             if hasattr(self.text_encoder, "pooler"):
                 self.text_encoder.pooler = None
             self.text_encoder.requires_grad_(not config.freeze_text)
@@ -95,17 +96,25 @@ class VLAPolicy(ActionQueueMixin, Component):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """As [`PreTrainedModel.from_pretrained`]; the belief tokenizer beside the policy, if any, comes along."""
+        """As [`PreTrainedModel.from_pretrained`]; also loads the belief tokenizer saved next to the policy, if any."""
         policy = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = policy[0] if isinstance(policy, tuple) else policy
-        places = ("cache_dir", "force_download", "local_files_only", "token", "revision", "torch_dtype", "dtype")
-        known = {name: kwargs[name] for name in places if name in kwargs}
+        hub_arguments = (
+            "cache_dir",
+            "force_download",
+            "local_files_only",
+            "token",
+            "revision",
+            "torch_dtype",
+            "dtype",
+        )
+        known = {name: kwargs[name] for name in hub_arguments if name in kwargs}
         home, has_belief = pretrained_model_name_or_path, bool(model.config.belief_tokens)
-        # AutoModel loads an adapter's folder from the policy below it; the belief tokens are the adapter's.
+        # For an adapter's folder AutoModel loads the base model; the belief tokenizer is in the adapter's folder.
         adapter_kwargs = kwargs.get("adapter_kwargs") or {}
         adapter = adapter_kwargs.get("_adapter_model_path")
         if adapter is not None:
-            # The other revision is that of the policy below.
+            # `revision` in kwargs is that of the base model.
             known["revision"] = adapter_kwargs.get("revision")
             found = cached_file(
                 adapter, f"{BELIEF_FOLDER}/config.json", _raise_exceptions_for_missing_entries=False, **known
@@ -118,21 +127,21 @@ class VLAPolicy(ActionQueueMixin, Component):
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """
-        As [`PreTrainedModel.save_pretrained`]; the belief tokenizer, if any, is written beside the policy. Not with a
-        `state_dict`, which is of the policy alone: who gathered it, as from shards, has the tokenizer's too.
+        As [`PreTrainedModel.save_pretrained`]; the belief tokenizer, if any, is saved next to the policy. Not with a
+        `state_dict`, which holds only the policy's weights: the caller gathered it, and saves the tokenizer itself.
         """
         super().save_pretrained(save_directory, **kwargs)
         if self._belief and kwargs.get("is_main_process", True) and kwargs.get("state_dict") is None:
             self._belief[0].save_pretrained(Path(save_directory) / BELIEF_FOLDER)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> VLAPolicy:
-        # `to`, `half` and the like: the tokenizer is no submodule, and must not stay behind.
+        # `to`, `half` and the like must move the tokenizer too, which is not a submodule.
         for belief in self._belief:
             belief._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
     def train(self, mode: bool = True) -> VLAPolicy:
-        """A text encoder that is not trained stays in evaluation mode: its dropout would be noise and nothing else."""
+        """A frozen text encoder stays in evaluation mode: its dropout would only add noise."""
         super().train(mode)
         if self.config.text_config is not None and not is_trained(self.text_encoder):
             self.text_encoder.eval()
@@ -296,9 +305,9 @@ def _tower(config: VLAPolicyConfig) -> ObservationTower | CameraTower:
 
 
 def _pasts(config: VLAPolicyConfig) -> list[tuple[int, int, int]]:
-    """Where the pasts and their presents lie in the observation, for [`ObservationTower`]."""
+    """Positions of past and present values in the observation, for [`ObservationTower`]."""
     if config.observation_sizes is None:
         return []
     starts = [sum(config.observation_sizes[:position]) for position in range(len(config.observation_sizes))]
-    places = zip(starts, present_of(config.observation_features), config.observation_sizes, strict=True)
-    return [(start, starts[present], width) for start, present, width in places if present is not None]
+    found = zip(starts, present_of(config.observation_features), config.observation_sizes, strict=True)
+    return [(start, starts[present], width) for start, present, width in found if present is not None]

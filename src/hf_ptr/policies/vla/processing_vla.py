@@ -1,4 +1,4 @@
-"""The processor of the native policy: instructions and arrays to the policy's tensors."""
+"""Processor of the native policy: instructions and arrays to input tensors."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class VLAProcessor(ProcessorMixin):
     Turns instructions into ids, and arrays into tensors.
 
     Args:
-        tokenizer: of the policy's text encoder, or an [`instruction_tokenizer`] where instructions have learned
-            embeddings.
+        tokenizer: the tokenizer of the policy's text encoder, or an [`instruction_tokenizer`] for a policy with
+            learned instruction embeddings.
     """
 
     tokenizer_class = "AutoTokenizer"
@@ -34,7 +34,7 @@ class VLAProcessor(ProcessorMixin):
         `instruction_ids` int64 and `instruction_mask` bool, both `(B, K)`; K is 1 with learned embeddings.
 
         Raises:
-            InputError: for an instruction without a learned embedding.
+            InputError: an instruction has no learned embedding.
         """
         if self.tokenizer.unk_token == UNKNOWN:
             return self._whole_instructions(instructions)
@@ -43,8 +43,8 @@ class VLAProcessor(ProcessorMixin):
         return {"instruction_ids": encoded["input_ids"], "instruction_mask": encoded["attention_mask"].bool()}
 
     def known_instructions(self) -> dict[str, int]:
-        """The instructions with a learned embedding, and the id of each, in the order of the ids."""
-        # From the vocabulary itself: a tokenizer makes no token of an empty instruction, which datasets do hold.
+        """The instructions with a learned embedding and their ids, in the order of the ids."""
+        # From the vocabulary: a tokenizer makes no token for an empty instruction, which occurs in datasets.
         known = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
         return {text: number for text, number in known if text != UNKNOWN}
 
@@ -67,26 +67,30 @@ class VLAProcessor(ProcessorMixin):
         state: np.ndarray | torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """
-        `instructions` of length B, `observation (B, do)` and `state (B, ds)` in raw units, to policy inputs; one
-        instruction, `(do,)` and `(ds,)` are a batch of one. Of C cameras, `observation` is `(B, C, height, width, 3)`
-        uint8 RGB, or that of one.
+        Policy inputs for acting, in raw units.
+
+        Args:
+            instructions: B instructions, or one.
+            observation: `(B, do)`, or `(B, C, height, width, 3)` uint8 RGB for C cameras. The batch dimension may be
+                left out for a batch of one.
+            state: `(B, ds)`, or `(ds,)`.
         """
         instructions = [instructions] if isinstance(instructions, str) else instructions
         return {**as_inputs(observation, state), **self.encode_instructions(instructions)}
 
 
 def as_inputs(observation: np.ndarray | torch.Tensor, state: np.ndarray | torch.Tensor) -> dict[str, torch.Tensor]:
-    """Observations and states, of a batch or one of them, as the tensors that policies take."""
-    seen, now = torch.as_tensor(observation), torch.as_tensor(state, dtype=torch.float32)
-    if seen.dtype != torch.uint8:
-        seen = torch.atleast_2d(seen.float())
-    elif seen.dim() == 4:
-        seen = seen[None]
-    return {"observation": seen, "state": torch.atleast_2d(now)}
+    """Observations and states, with or without the batch dimension, as policy inputs."""
+    observed, proprioception = torch.as_tensor(observation), torch.as_tensor(state, dtype=torch.float32)
+    if observed.dtype != torch.uint8:
+        observed = torch.atleast_2d(observed.float())
+    elif observed.dim() == 4:
+        observed = observed[None]
+    return {"observation": observed, "state": torch.atleast_2d(proprioception)}
 
 
 def instruction_tokenizer(instructions: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer whose words are whole instructions: number n of `instructions` becomes the one id n + 1."""
+    """A tokenizer whose words are whole instructions: `instructions[n]` has the single id n + 1."""
     vocabulary = {UNKNOWN: 0} | {text: number for number, text in enumerate(instructions, start=1)}
     model = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
     return PreTrainedTokenizerFast(tokenizer_object=model, unk_token=UNKNOWN)

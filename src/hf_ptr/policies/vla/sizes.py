@@ -1,4 +1,4 @@
-"""Sizes of the native policy that reads pictures, by name."""
+"""Named sizes of the native policy for camera images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from hf_ptr.errors import InputError, nearest
 
 SIZES: dict[str, dict[str, Any]] = {
-    # Trains on a CPU in minutes: a small residual network, whose 6 x 6 places of a 96-pixel picture are the tokens.
+    # Trains on a CPU in minutes: a small residual network, 6 x 6 tokens for an image of 96 pixels.
     "tiny": {
         "vision_config": {
             "model_type": "resnet",
@@ -28,7 +28,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "num_expert_layers": 2,
         "num_context_layers": 1,
     },
-    # For one GPU: a vision transformer of 22 million weights.
+    # For one GPU: a vision transformer with 22 million weights.
     "small": {
         "vision_config": {
             "model_type": "siglip_vision_model",
@@ -39,7 +39,7 @@ SIZES: dict[str, dict[str, Any]] = {
             "patch_size": 16,
         },
         "image_size": 128,
-        # Each layer that the target passes through costs a step more: with a third of them PTR stays near a tenth.
+        # Every target layer adds to the cost of a step: with a third of the layers PTR adds about a tenth.
         "target_layer": 4,
         "hidden_size": 384,
         "action_size": 64,
@@ -48,7 +48,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "num_context_layers": 4,
         "num_attention_heads": 6,
     },
-    # The paper's tower, InternViT-300M-448, whose layer 12 of 24 is the target (PTR Sec. 4).
+    # The paper's tower, InternViT-300M-448; the target is layer 12 of 24 (PTR Sec. 4).
     "internvl": {
         "vision_config": {
             "model_type": "internvl_vision",
@@ -80,7 +80,7 @@ def size_settings(name: str) -> dict[str, Any]:
     The fields of [`VLAPolicyConfig`] that a size sets.
 
     Raises:
-        InputError: there is no such size; the nearest name is suggested.
+        InputError: the size is unknown; the nearest name is suggested.
     """
     if name not in SIZES:
         raise InputError(f"no policy size {name!r}.{nearest(name, SIZES)} There are: {', '.join(SIZES)}")
@@ -88,7 +88,7 @@ def size_settings(name: str) -> dict[str, Any]:
 
 
 def for_image_size(vision_config: dict[str, Any] | PreTrainedConfig, image_size: Any) -> PreTrainedConfig:
-    """The configuration of a tower for pictures of this size, where its weights depend on it."""
+    """A tower configuration whose `image_size`, if it has one, is this size: some weights depend on it."""
     values = vision_config.to_dict() if isinstance(vision_config, PreTrainedConfig) else dict(vision_config)
     config = AutoConfig.for_model(values.pop("model_type"), **values)
     if getattr(config, "image_size", None) is not None:

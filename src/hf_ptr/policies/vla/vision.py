@@ -1,4 +1,4 @@
-"""What the native policy makes of pictures: context tokens, by a vision tower of transformers."""
+"""The vision tower of the native policy: camera images to context tokens."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from hf_ptr.policies.vision_towers import (
 
 class CameraTower(nn.Module):
     """
-    Pictures of one or several cameras to context tokens, by a vision tower of transformers.
+    A transformers vision tower that maps images of one or several cameras to context tokens.
 
     Args:
-        vision_config: of the tower; a transformer over patches or a convolutional network.
+        vision_config: configuration of the tower, a vision transformer or a convolutional network.
         num_cameras: `C`; all cameras share the tower.
-        image_size: height and width that the tower reads; pictures of another size are scaled to it.
+        image_size: height and width of the tower's input; images of another size are scaled to it.
         hidden_size: `D`.
         target_layer: the layer of the tower that the target encoder reads (PTR Sec. 4); None for the middle one.
-        mean, std: of the three colours in [0, 1], as the tower was pretrained with.
-        group_norm: put group in place of batch normalisation. Without, batch normalisation keeps the statistics that
-            it was pretrained with.
+        mean, std: mean and standard deviation of the three colours in [0, 1], as in pretraining.
+        group_norm: replace batch by group normalisation. Otherwise batch normalisation keeps its pretrained
+            statistics.
     """
 
     mean: torch.Tensor
@@ -51,7 +51,7 @@ class CameraTower(nn.Module):
     ):
         super().__init__()
         self.image_size = image_size
-        # In the precision that the policy is built in, whatever the tower was saved in.
+        # In the dtype that the policy is built in, not the one that the tower was saved in.
         tower = AutoModel.from_config(vision_config, dtype=torch.get_default_dtype())
         self.model = with_group_norm(without_unused_parts(tower)) if group_norm else without_unused_parts(tower)
         self.target_layer = -(-len(layers_of(self.model)[1]) // 2) if target_layer is None else target_layer
@@ -60,7 +60,7 @@ class CameraTower(nn.Module):
         self.colours = (tuple(mean), tuple(std))
         patches, width, self.feature_size = self._sizes(num_cameras)
         self.projection = nn.Linear(width, hidden_size)
-        # Of every place and camera: a convolutional network's features do not say where they come from.
+        # For every position and camera: features of a convolutional network do not encode their position.
         self.position = nn.Parameter(torch.zeros(num_cameras * patches, hidden_size))
 
     def train(self, mode: bool = True) -> CameraTower:
@@ -73,26 +73,26 @@ class CameraTower(nn.Module):
 
     @torch.no_grad()
     def reset_colours(self) -> None:
-        """Sets the buffers to what the configuration says."""
+        """Sets the buffers to the configured mean and standard deviation."""
         for buffer, values in zip((self.mean, self.std), self.colours, strict=True):
             buffer.copy_(torch.tensor(values))
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """`(N, C, height, width, 3)` uint8 to tokens `(N, C·P, D)`, P a picture."""
-        seen = as_tokens(self.model(normalized(pictures, self.mean, self.std, self.image_size)))
-        tokens = self.projection(seen.reshape(len(pictures), -1, seen.shape[-1]))
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images `(N, C, height, width, 3)` uint8 to tokens `(N, C·P, D)`, P per image."""
+        patches = as_tokens(self.model(normalized(images, self.mean, self.std, self.image_size)))
+        tokens = self.projection(patches.reshape(len(images), -1, patches.shape[-1]))
         return tokens + self.position
 
     def features(self) -> CameraFeatures:
-        """`v` of PTR Sec. 4: pictures to the pooled output of the target layer. It shares the tower's weights."""
+        """`v` of PTR Sec. 4: images to the pooled output of the target layer. It shares the tower's weights."""
         return CameraFeatures(first_layers(self.model, self.target_layer), self.mean, self.std, self.image_size)
 
     @torch.no_grad()
     def _sizes(self, num_cameras: int) -> tuple[int, int, int]:
-        """Patches of a picture, their width, and that of the features of all cameras."""
+        """Patches per image, their width, and the width of the features of all cameras."""
         self.eval()
-        pictures = torch.zeros((1, num_cameras, *self.image_size, 3), dtype=torch.uint8)
-        tokens = as_tokens(self.model(normalized(pictures, self.mean, self.std, self.image_size)))
-        features = self.features()(pictures)
+        images = torch.zeros((1, num_cameras, *self.image_size, 3), dtype=torch.uint8)
+        tokens = as_tokens(self.model(normalized(images, self.mean, self.std, self.image_size)))
+        features = self.features()(images)
         self.train()
         return tokens.shape[1], tokens.shape[2], features.shape[1]
