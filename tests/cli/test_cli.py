@@ -182,11 +182,11 @@ def test_a_score_by_a_run_resumes_after_an_interrupt(
 ) -> None:
     out = tmp_path / "scores.parquet"
     command = ["score", metaworld_dataset, "--method", "paper", "--run", run_folder, "--out", out]
-    monkeypatch.setattr(scores_module, "CHUNKS_A_BATCH", 64)
+    monkeypatch.setattr(scores_module, "CHUNKS_PER_BATCH", 64)
     assert hf_ptr(*command).returncode == 0
     whole = pd.read_parquet(out)
     out.unlink()
-    monkeypatch.setattr(scores_module, "KEEP_EVERY", 0.0)
+    monkeypatch.setattr(scores_module, "SAVE_EVERY", 0.0)
     remember, batches = scores_module.PTRObjective.remember, []
 
     def interrupted(self: object) -> None:

@@ -241,7 +241,7 @@ def scored_by_both(dataset: Path, folder: Path, rank: int) -> None:
     trainer.train()
     trainer.save_model()
     torch.distributed.barrier()
-    half = mock.patch.object(scores_module, "CHUNKS_A_BATCH", scores_module.CHUNKS_A_BATCH // 2)
+    half = mock.patch.object(scores_module, "CHUNKS_PER_BATCH", scores_module.CHUNKS_PER_BATCH // 2)
     # As `accelerate launch --cpu` says it; without, each process would take itself for the only one.
     with cases.alike(), half, mock.patch.dict(os.environ, {"ACCELERATE_USE_CPU": "true"}):
         scores = score_dataset(folder / "scored", read_dataset(dataset))
@@ -249,7 +249,7 @@ def scored_by_both(dataset: Path, folder: Path, rank: int) -> None:
         # Of what both have kept, and of what one has lost, the same comes again; where their lines fill the queue at
         # different batches they wait for the later.
         kept, again = folder / "kept", []
-        with mock.patch.object(scores_module, "KEEP_EVERY", 0.0):
+        with mock.patch.object(scores_module, "SAVE_EVERY", 0.0):
             with interrupted(3):
                 score_dataset(folder / "scored", read_dataset(dataset), keep=kept)
             for lost in (None, None, kept / "rank-1.safetensors"):
