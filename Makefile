@@ -33,8 +33,11 @@ docs: install  ## The documentation as a site, in build/site; runs the notebook 
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/mkdocs build --strict --site-dir build/site
 
-docs-images: install  ## Draw the pictures of the documentation again, into docs/images
-	$(BIN)/python docs/make_images.py
+DATA := data/g1_bottle
+docs-images: install  ## Draw the images of the documentation again (DATA=data/g1_bottle; needs Chromium)
+	$(BIN)/python docs/make_idea_image.py
+	$(BIN)/hf-ptr score $(DATA) --out build/scores.parquet
+	$(BIN)/python docs/make_report_image.py build/scores.parquet
 
 lint: install  ## Style and types
 	$(BIN)/ruff check .

@@ -1,8 +1,8 @@
 #!/bin/bash
 # sbatch recipes/accelerate/slurm.sh RECIPE [key=value …]
 #
-# Two minutes before its time is over, or when it is preempted, the job gets SIGTERM: the run saves a checkpoint at the
-# end of its step, and the job is queued again and goes on from there. A run that ends by itself, well or not, is not.
+# The job receives SIGTERM two minutes before its time limit and on preemption. The run then saves a checkpoint at the end
+# of its step, and the job is requeued and resumes. A job that ends by itself, with or without an error, is not requeued.
 #SBATCH --job-name=hf-ptr
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -23,7 +23,7 @@ srun bash -c 'exec accelerate launch \
 RUN=$!
 STOPPED=0
 trap 'STOPPED=1; kill -TERM "$RUN"' TERM
-# A trap ends the first wait before the run has ended.
+# The trap interrupts the first wait before the run has ended.
 wait "$RUN" || wait "$RUN"
 CODE=$?
 [ "$STOPPED" -eq 1 ] && scontrol requeue "$SLURM_JOB_ID"

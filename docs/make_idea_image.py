@@ -1,9 +1,7 @@
 """
-Draws the pictures of the documentation into docs/images.
+Draws docs/images/idea.png, a schematic of the method: its curves and weights are drawn, not measured.
 
-    python docs/make_images.py            # or make docs-images
-
-`idea.png` is a schematic: its curves and weights are drawn, not measured.
+    python docs/make_idea_image.py            # or make docs-images, which also makes the image of a report
 """
 
 from __future__ import annotations
