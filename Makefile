@@ -91,22 +91,24 @@ test-deepspeed: install  ## DeepSpeed ZeRO 2 on two CPU processes; installs Deep
 demo: install  ## Record, corrupt, train SFT, PTR and calibrated weights, evaluate: about ten minutes on two cores
 	$(BIN)/hf-ptr demo --out runs/demo
 
+# `make bench SMALL=--small` (likewise soak, bench-scaling) checks in seconds that a benchmark runs.
+SMALL :=
 bench: install  ## Cost of a PTR step against an SFT step, in one run
-	$(ONE_THREAD) $(BIN)/python -m benchmarks.overhead
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.overhead $(SMALL)
 
 bench-clean: install  ## PTR against SFT on clean demonstrations, five seeds: about half an hour
 	$(BIN)/python -m benchmarks.robustness clean
 	$(BIN)/python -m benchmarks.robustness.report
 
 # By itself glibc gives the memory of large tensors back after each use, and the kernel clears it again for the next, which
-# takes time where they are large: on pictures.
+# takes time where they are large: on images.
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456
 PLAN := main
-bench-robustness: install  ## A table of the robustness benchmark (PLAN=main); many hours, goes on where it was
+bench-robustness: install  ## A table of the robustness benchmark (PLAN=main); many hours; rerun to resume
 	$(KEEP_MEMORY) $(BIN)/python -m benchmarks.robustness $(PLAN)
 	$(BIN)/python -m benchmarks.robustness.report
 
-bench-score: install  ## Which faults the calibrated score finds, and what it keeps: about an hour and a half
+bench-score: install  ## Faults that the calibrated score finds, and negative controls: about an hour and a half
 	$(BIN)/python -m benchmarks.detection
 	$(BIN)/python -m benchmarks.negative_controls
 	$(BIN)/python -m benchmarks.robustness.report
@@ -121,10 +123,10 @@ bench-smoke: install  ## One small cell of every kind of run of the robustness b
 	$(BIN)/python -m benchmarks.robustness smoke --fresh
 
 soak: install  ## One training run killed 30 times, against the same run left alone: some minutes
-	$(ONE_THREAD) $(BIN)/python -m benchmarks.soak
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.soak $(SMALL)
 
 bench-scaling: install  ## How the cost of a step grows with batch, queue, candidates, chunks, segments and processes
-	$(ONE_THREAD) $(BIN)/python -m benchmarks.scaling
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.scaling $(SMALL)
 
 clean:  ## Remove what was built
 	rm -rf $(VENV) $(LEROBOT) $(LIBERO) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

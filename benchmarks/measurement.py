@@ -51,7 +51,7 @@ def write_results(result: dict[str, Any], file: Path) -> None:
     """Writes the results and prints where."""
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(result, file)
-    print(f"written to {file.relative_to(ROOT)}")
+    print(f"written to {file}")
 
 
 def summary(values: Sequence[float]) -> dict[str, float | int]:

@@ -10,7 +10,6 @@ of whole runs of the recipe's length on the demo's 400 demonstrations, including
 
 from __future__ import annotations
 
-import inspect
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -57,14 +56,13 @@ STOCK_SETTINGS = (
 
 
 class PolicyCollator:
-    """A collator for the stock trainer, which passes everything in a batch to the policy."""
+    """A collator for the stock trainer, which passes the items of a batch to the policy as arguments."""
 
-    def __init__(self, collator: Any, policy: Any):
+    def __init__(self, collator: Any):
         self.collator = collator
-        self.names = set(inspect.signature(policy.forward).parameters)
 
     def __call__(self, chunks: Any) -> dict[str, Any]:
-        return {name: value for name, value in self.collator(chunks).items() if name in self.names}
+        return {"batch": self.collator(chunks)}
 
 
 def measure(arm: str, dataset: Path, steps: int, folder: Path, warm_up: int = WARM_UP) -> StepClock:
@@ -86,12 +84,11 @@ def measure(arm: str, dataset: Path, steps: int, folder: Path, warm_up: int = WA
     trainer.objective.controller.hard_negative_ratio = HARD_RATIO_RANGE[1]
     if arm == "stock":
         settings = {name: getattr(recipe.training, name) for name in STOCK_SETTINGS}
-        policy = trainer.model.policy
         trainer = Trainer(
-            policy,
+            trainer.model.policy,
             TrainingArguments(output_dir=str(folder), **settings),
             train_dataset=trainer.train_dataset,
-            data_collator=PolicyCollator(trainer.data_collator, policy),
+            data_collator=PolicyCollator(trainer.data_collator),
         )
     trainer.add_callback(clock)
     trainer.train()

@@ -1,0 +1,187 @@
+"""Every command of the benchmarks runs, at a size that takes seconds."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import math
+import re
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from data_helpers import coded_table
+
+from benchmarks import fits, measurement
+from benchmarks.robustness import report, running, suites
+from benchmarks.robustness.running import Cell
+from hf_ptr.data.lerobot.writer import write_table
+from hf_ptr.envs.recording import record_metaworld
+
+ROOT = Path(__file__).resolve().parents[2]
+TASKS = ("reach-v3", "drawer-close-v3")
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four demonstrations with a camera."""
+    folder = tmp_path_factory.mktemp("recorded") / "data"
+    return record_metaworld(TASKS, 2, folder, seed=0, workers=1, pixels=64)
+
+
+@pytest.fixture
+def command(tmp_path: Path, recorded: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs a command with arguments, on a copy of `recorded`, with its results in `tmp_path`."""
+
+    def copied(tasks: Any, count: int, folder: Path, **_: Any) -> Path:
+        return Path(shutil.copytree(recorded, folder))
+
+    def run(name: str, *arguments: str, **settings: Any) -> ModuleType:
+        module = importlib.import_module(f"benchmarks.{name}")
+        for key, value in settings.items():
+            monkeypatch.setattr(module, key, value)
+        if hasattr(module, "record_metaworld"):
+            monkeypatch.setattr(module, "record_metaworld", copied)
+        if hasattr(module, "RESULTS"):
+            monkeypatch.setattr(module, "RESULTS", tmp_path / f"{name}.json")
+        monkeypatch.setattr(sys, "argv", [f"benchmarks.{name}", *arguments])
+        module.main()
+        return module
+
+    monkeypatch.setattr(measurement, "SMALL", tmp_path)
+    return run
+
+
+def results(folder: Path, name: str) -> Any:
+    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_overhead(command: Any, tmp_path: Path) -> None:
+    command("overhead", "--small")
+    found = results(tmp_path, "overhead")
+    recorded_form = results(measurement.RESULTS, "overhead")
+    assert (
+        found["seconds"].keys()
+        == recorded_form["seconds"].keys()
+        == {"stock", "sft", "sft_belief", "ptr", "calibrated"}
+    )
+    assert found["ratios"].keys() == recorded_form["ratios"].keys()
+    assert all(each["n"] == 1 and each["median"] > 0 for each in found["ratios"].values())
+
+
+def test_scaling(command: Any, tmp_path: Path) -> None:
+    command("scaling", "--small")
+    found = results(tmp_path, "scaling")
+    assert math.isfinite(found["knobs"]["per_device_train_batch_size"]["grows"])
+    assert found["processes"]["ratios"]["2/1"]["n"] == 1
+    assert all(each["median"] > 0 for each in found["pool"]["ratios"].values())
+
+
+def test_soak(command: Any, tmp_path: Path) -> None:
+    command("soak", "--small")
+    found = results(tmp_path, "soak")
+    assert found["identical"] and found["kills"]["n"] == 1 and found["files"]["n"] > 5
+
+
+def test_pixels_overhead(command: Any, tmp_path: Path) -> None:
+    command("pixels_overhead", "--small")
+    found = results(tmp_path, "pixels_overhead")
+    assert found["ratios"].keys() == results(measurement.RESULTS, "pixels_overhead")["ratios"].keys()
+    assert found["ratios"]["ptr/sft, operations"] > 1.0
+
+
+def test_overfit(command: Any, recorded: Path, tmp_path: Path) -> None:
+    module = command("overfit", str(recorded), "--small")
+    found = results(tmp_path, "overfit")["policies"]
+    assert found.keys() == module.POLICIES.keys()
+    assert all(math.isfinite(figures["action_error"]) for figures in found.values())
+
+
+def test_host_waits_needs_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    from benchmarks import host_waits
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["benchmarks.host_waits", "recipe.yaml"])
+    with pytest.raises(SystemExit) as left:
+        measurement.run("benchmarks.host_waits", host_waits.main)
+    assert left.value.code == 2
+    assert capsys.readouterr().err.startswith("benchmarks.host_waits: no NVIDIA GPU found;")
+
+
+def test_a_cell_of_the_robustness_benchmark(recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (suites, running):
+        monkeypatch.setattr(module, "WORK", tmp_path)
+    small = dataclasses.replace(suites.SUITES["smoke"], tasks=TASKS[:1], rollouts=1)
+    monkeypatch.setitem(suites.SUITES, "smoke", small)
+    cell = Cell("smoke", "hard", "length", 0)
+    shutil.copytree(recorded, small.demonstrations_of(0))
+    line = running.run_cell(cell, running.dependencies_of(cell), "commit")
+    assert line["episodes"] == 1 and len(line["outcomes"]["reach-v3"]) == 1
+    assert line["behaviour"].keys() == {"sft", "length"} and 0.0 < line["ess"] <= 1.0
+    assert running.is_up_to_date(cell, line, running.dependencies_of(cell))
+    running.data_hash.cache_clear()
+
+
+def test_the_pages_hold_the_figures_of_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = [tmp_path / page.relative_to(ROOT) for page in report.PAGES]
+    for page, original in zip(pages, report.PAGES, strict=True):
+        page.parent.mkdir(exist_ok=True)
+        shutil.copyfile(original, page)
+    for name, value in {
+        "ROOT": tmp_path,
+        "PAGES": pages,
+        "FIGURE": tmp_path / "a.png",
+        "SWEEPS": tmp_path / "b.png",
+    }.items():
+        monkeypatch.setattr(report, name, value)
+    originals = [page.read_text(encoding="utf-8") for page in pages]
+    report.main()
+    assert [page.read_text(encoding="utf-8") for page in pages] == originals
+    assert (tmp_path / "a.png").stat().st_size > 10_000 and (tmp_path / "b.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", ["detection", "score_ablations"])
+def test_fits_of_the_calibrated_score(
+    name: str, command: Any, recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suites, "WORK", tmp_path)
+    suite = dataclasses.replace(fits.SUITE, tasks=TASKS, demonstrations=2)
+    shutil.copytree(recorded, suite.demonstrations_of(0))
+    monkeypatch.setattr(fits, "SUITE", suite)
+    module = importlib.import_module(f"benchmarks.{name}")
+    few = {"VARIANTS": dict(list(module.VARIANTS.items())[:1])} if name == "score_ablations" else {}
+    command(name, "--seeds", "1", CORRUPTIONS=("hard",), **few)
+    (line,) = results(tmp_path, name)
+    assert line["corruption"] == "hard" and line["behaviour"].keys() == {"calibrated"} and line["auroc_episode"]
+    running.data_hash.cache_clear()
+
+
+def test_negative_controls(command: Any, recorded: Path, tmp_path: Path) -> None:
+    command("negative_controls", "--seeds", "1", WORK=tmp_path, SETS={"five a task": (2, ("expert",))})
+    (line,) = results(tmp_path, "negative_controls")["sets"]["five a task"]
+    assert line["mean weight"].keys() == {"all", "expert"}
+
+
+def test_five_faults(command: Any, tmp_path: Path) -> None:
+    write_table(coded_table([20] * 20), tmp_path / "data")
+    command("five_faults", str(tmp_path / "data"), "--seeds", "1")
+    found = results(tmp_path, "five_faults")
+    assert len(found["faults"]) == 5 and 0.0 <= found["runs"][0]["auroc"] <= 1.0
+
+
+def test_score_memory(command: Any, tmp_path: Path) -> None:
+    command("score_memory", "--episodes", "4")
+    assert results(tmp_path, "score_memory")
+
+
+def test_every_benchmark_target_of_the_makefile_names_a_command_that_exists() -> None:
+    named = re.findall(r"python -m (benchmarks[\w.]*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert len(named) >= 8
+    for name in named:
+        module = importlib.import_module(f"{name}.__main__" if name == "benchmarks.robustness" else name)
+        assert callable(module.main)
