@@ -360,7 +360,7 @@ def test_a_mixtures_policy_acts_for_each_robot_from_the_hub(generalist: Path, lo
     here, there = (load_for_robot(place, "arm")[2] for place in (str(generalist), "alice/generalist"))
     assert here is not None and there is not None and here.to_dict() == there.to_dict()
     card = logged_in.store.files("alice/generalist")["README.md"].decode()
-    assert "each chunk counts as much as a score file says" in card and "g1: tt" in card
+    assert "the loss of each chunk is weighted by a score file" in card and "g1: tt" in card
 
 
 @pytest.mark.parametrize("adapter", [False, True])
