@@ -16,7 +16,7 @@ from recipe_helpers import recipe
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.lerobot.reader import read_dataset
-from hf_ptr.data.score_file import read_weights, write_scores
+from hf_ptr.data.score_file import COLUMNS, read_scores, read_weights, score_frame, weight_lookup, write_scores
 from hf_ptr.errors import InputError
 from hf_ptr.functional import self_normalized_mean
 from hf_ptr.runs.run import run_recipe
@@ -51,6 +51,29 @@ def test_a_wrong_score_file_is_one_line(index: Any, weight: Any, complaint: str,
     with pytest.raises(InputError, match=complaint) as caught:
         read_weights(path, coded_table([3]))
     assert "\n" not in str(caught.value)
+
+
+def test_a_lookup_returns_weights_by_frame_in_the_shape_asked_for(tmp_path: Path) -> None:
+    lookup = weight_lookup(score_file(tmp_path, np.array([7, 3, 5]), np.array([0.7, 0.3, 0.5])))
+    np.testing.assert_array_equal(lookup(torch.tensor([[3, 5], [7, 3]])), [[0.3, 0.5], [0.7, 0.3]])
+    assert lookup([]).shape == (0,)
+    for frame in (0, 4, 9):
+        with pytest.raises(InputError, match=f"no weight for frame {frame}"):
+            lookup([3, frame])
+
+
+def test_scores_are_read_as_they_were_written(tmp_path: Path) -> None:
+    table = coded_table([4, 5])
+    columns = {"score": np.linspace(0.0, 1.0, 9), "weight": np.ones(9), "valid": np.ones(9, dtype=bool)}
+    frame = score_frame(table, **columns, scorer="abc", failed_element="", score_action=np.full(9, np.nan))
+    assert list(frame) == [column.name for column in COLUMNS if column.name in frame]
+    read = read_scores(write_scores(frame, tmp_path / "s.parquet", dataset="coded"))
+    pd.testing.assert_frame_equal(read, frame, check_dtype=False)
+    assert read.attrs == {"dataset": "coded"}
+    shuffled = write_scores(frame.sample(frac=1.0, random_state=0), tmp_path / "shuffled.parquet")
+    pd.testing.assert_frame_equal(read_scores(shuffled), read)
+    with pytest.raises(KeyError, match="wieght"):
+        score_frame(table, wieght=1.0)
 
 
 def test_a_missing_or_damaged_score_file_is_one_line(tmp_path: Path) -> None:

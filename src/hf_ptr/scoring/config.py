@@ -175,7 +175,7 @@ class ScoreConfig:
                     raise InputError(f"{name} is {value!r}; it must be true or false")
             else:
                 if isinstance(value, str) or not isinstance(value, Sequence) or not value:
-                    raise InputError(f"{name} is {value!r}; it must be a list, for example {list(field.default)}")
+                    raise InputError(f"{name} is {value!r}; it must be a list with at least one value")
                 object.__setattr__(self, name, tuple(value))
         if self.w_min > self.w_max:
             raise InputError(f"w_min {self.w_min} is above w_max {self.w_max}; swap them")

@@ -1,0 +1,49 @@
+"""The configuration of the label-free score: values out of range are refused in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from hf_ptr.errors import InputError
+from hf_ptr.scoring.config import CHECKS, ScoreConfig, parse_settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rounds": 0}, "rounds is 0; it must be at least 1"),
+        ({"steps": 1.5}, "steps is 1.5; it must be a whole number"),
+        ({"width": 0.0}, "width is 0.0; it must be above 0"),
+        ({"width": "x"}, "width is 'x'; it must be a number"),
+        ({"guard": -1}, "guard is -1; it must be at least 0"),
+        ({"own_share": 1.5}, "own_share is 1.5; it must be at most 1"),
+        ({"w_min": 5.0}, "w_min 5.0 is above w_max 4.0"),
+        ({"no_separation": 0.75}, "no_separation 0.75 must be below full_separation, 0.75"),
+        ({"cross_fit": 1}, "cross_fit is 1; it must be true or false"),
+        ({"checks": ("action",)}, "'action' is not a check; choose from"),
+        ({"checks": ()}, "it must be a list with at least one value"),
+        ({"shifts": (-4, 0, 4)}, "leave out 0"),
+        ({"planted_shift": (8, 4)}, "write the least and the most frames"),
+    ],
+)
+def test_values_out_of_range_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        ScoreConfig(**changes)
+    assert message in str(caught.value)
+
+
+def test_a_config_is_frozen_and_equal_by_value() -> None:
+    config = ScoreConfig(shifts=[-4, 4])  # type: ignore[arg-type]  # as YAML has it
+    assert config == ScoreConfig(shifts=(-4, 4)) != ScoreConfig() and config.checks == CHECKS
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.rounds = 3  # type: ignore[misc]  # what is refused
+
+
+def test_settings_are_yaml_values_of_known_fields() -> None:
+    texts = ["rounds=1", "cross_fit=false", "checks=[action/pool]", "w_max=2"]
+    settings = parse_settings(texts)
+    assert settings == {"rounds": 1, "cross_fit": False, "checks": ["action/pool"], "w_max": 2}
+    assert ScoreConfig(**settings).checks == ("action/pool",)
