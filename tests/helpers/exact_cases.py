@@ -46,7 +46,7 @@ def uneven(frames: int) -> np.ndarray:
 class Fitted:
     """In place of the scorers, whose fit is tested elsewhere."""
 
-    def __init__(self, chunks: Any, **_: Any) -> None:
+    def __init__(self, chunks: Any, config: Any = None, **_: Any) -> None:
         self.table = chunks.table
 
     def frame(self) -> pd.DataFrame:

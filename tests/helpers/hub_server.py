@@ -1,7 +1,7 @@
 """
-A Hub on a real socket: as much of its protocol as the official client speaks to create, push and pull.
+A Hub on a real socket: the part of its protocol that the official client uses to create, push and download.
 
-Faults can be switched on: an upload whose connection breaks in the middle, and one that is held until it is let go.
+Two faults can be injected: an upload whose connection is lost midway, and an upload that is held until released.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from hub_store import Conflict, File, Repo, Store, card_complaints
 
-# Files that git would hold as text; the others go to the large file storage.
+# Files for the large file storage; git stores the others.
 LARGE = re.compile(r"\.(safetensors|parquet|png|mp4|bin|pt|pth|pkl)$")
 KINDS = {"models": "model", "datasets": "dataset", "spaces": "space"}
 API_REPO = re.compile(r"/api/(models|datasets|spaces)/([^/]+/[^/]+)(?:/(\w[\w-]*)(?:/(.+))?)?")
@@ -28,27 +28,28 @@ RESOLVE = re.compile(r"/(datasets/|spaces/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 
 class HubServer(ThreadingHTTPServer):
     """
-    Serves in the background from when it is made until `close`.
+    Serves in the background from construction until `close`.
 
     Attributes:
-        tokens: the accounts, by token.
-        roles: of a token that is none to write with.
-        organisations: of an account, with its role in each.
-        breaks: how many of the next uploads lose their connection in the middle.
-        hold_after: after so many uploads, each further one waits half received until `let_go` is set; None for never.
-        held: set when one waits.
-        uploads: how often each large object was received whole.
-        requests: all that were made, as `METHOD /path`.
+        tokens: accounts by token.
+        roles: role of each token without write access.
+        organisations: organisations of each account, with its role in each.
+        breaks: number of the next uploads whose connection is lost midway.
+        hold_after: number of uploads after which each further one is held, half received, until `let_go` is set; None
+            for never.
+        held: set when an upload is held.
+        uploads: number of complete uploads of each large object.
+        requests: all requests, as `METHOD /path`.
     """
 
     daemon_threads = True
-    # A broken connection is what some tests are about.
+    # Some tests break connections on purpose.
     block_on_close = False
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
-        # As on the Hub, large files are sent by another host, to which the client must not follow by itself.
+        # As on the Hub, another host serves large files; the client must not follow redirects to it by itself.
         self.large_files_url = f"http://localhost:{self.server_address[1]}"
         self.store = Store()
         self.tokens: dict[str, str] = {"hf_alice": "alice", "hf_bob": "bob"}
@@ -66,7 +67,7 @@ class HubServer(ThreadingHTTPServer):
         self.requests: list[str] = []
 
     def reset(self) -> None:
-        """As new."""
+        """Restores the initial state."""
         self.store = Store()
         self.roles, self.organisations = {}, {}
         self.reset_faults()
@@ -76,7 +77,7 @@ class HubServer(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Silence: clients that are killed, and connections that are broken, are what the tests do."""
+        """Silent: tests kill clients and break connections on purpose."""
 
 
 class _Refused(Exception):
@@ -99,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         parts = urlsplit(self.path)
         self.route, self.query = unquote(parts.path), parse_qs(parts.query)
-        # The path as sent keeps `%2F` of a branch's name apart from the slashes between the parts.
+        # The raw path distinguishes `%2F` in the name of a branch from the slashes between the parts.
         self.raw_route = parts.path
         self.server.requests.append(f"{self.command} {self.route}")
         try:
@@ -142,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(401, message="Invalid credentials in Authorization header")
         return user
 
-    # ---- who may see what ----
+    # ---- access ----
 
     def _repo(self, kind: str, repo_id: str, write: bool = False) -> Repo:
         user, owner = self._user(), repo_id.partition("/")[0]
@@ -221,18 +222,18 @@ class _Handler(BaseHTTPRequestHandler):
         if action in ("", "revision"):
             commit = self._commit(repo, revision or "main")
             files = [{"rfilename": path} for path in sorted(repo.commits[commit])]
-            told = {"id": repo_id, "sha": commit, "private": repo.private, "gated": repo.gated and "manual"}
-            self._send(200, {**told, "siblings": files, "tags": [], "downloads": 0, "likes": 0})
+            info = {"id": repo_id, "sha": commit, "private": repo.private, "gated": repo.gated and "manual"}
+            self._send(200, {**info, "siblings": files, "tags": [], "downloads": 0, "likes": 0})
         elif action == "tree":
             commit = self._commit(repo, revision)
             self._send(200, self._tree(repo.commits[commit], below, "recursive" in self.query))
         elif action == "refs":
             names = {"branches": ("heads", repo.branches), "tags": ("tags", repo.tags)}
-            told = {
+            refs = {
                 group: [{"name": n, "ref": f"refs/{ref}/{n}", "targetCommit": c} for n, c in found.items()]
                 for group, (ref, found) in names.items()
             }
-            self._send(200, {**told, "converts": []})
+            self._send(200, {**refs, "converts": []})
         elif action == "branch":
             if revision in repo.branches:
                 raise _Refused(409, message="Reference already exists")
@@ -352,5 +353,5 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, content, headers)
             return
         start, end = int(found[1]), int(found[2] or len(content) - 1)
-        told = {"Content-Range": f"bytes {start}-{end}/{len(content)}", **(headers or {})}
-        self._send(206, content[start : end + 1], told)
+        ranged = {"Content-Range": f"bytes {start}-{end}/{len(content)}", **(headers or {})}
+        self._send(206, content[start : end + 1], ranged)

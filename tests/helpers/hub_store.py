@@ -1,4 +1,4 @@
-"""What the test Hub holds: repositories whose commits are whole or not there, and the rules of cards' metadata."""
+"""Content of the test Hub: repositories with atomic commits, and the rules for the metadata of cards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 @dataclass(frozen=True)
 class File:
-    """A file of a commit: its content's key, whether it lies in the large file storage, and its size."""
+    """A file of a commit: hash of its content, whether it is in the large file storage, and its size."""
 
     oid: str
     large: bool
@@ -49,7 +49,7 @@ class Store:
         self.large: dict[str, bytes] = {}
 
     def create(self, kind: str, repo_id: str, private: bool) -> bool:
-        """False where it is there already."""
+        """Creates a repository; False if it exists."""
         with self.lock:
             if (kind, repo_id) in self.repos:
                 return False
@@ -58,12 +58,12 @@ class Store:
             return True
 
     def resolve(self, repo: Repo, revision: str) -> str | None:
-        """The commit that a branch, a tag or a commit's own name stands for."""
+        """The commit of a branch, a tag or a commit hash; None if there is none."""
         found = repo.branches.get(revision) or repo.tags.get(revision)
         return found or (revision if revision in repo.commits else None)
 
     def put(self, content: bytes, large: bool) -> File:
-        """Content is stored by its hash; no commit names it yet."""
+        """Stores content by its hash, without a commit."""
         if large:
             oid = hashlib.sha256(content).hexdigest()
             self.large[oid] = content
@@ -89,15 +89,15 @@ class Store:
                 if not any(path == gone or path.startswith(f"{gone.rstrip('/')}/") for gone in deleted)
             }
             files |= added
-            told = f"{head}{sorted((path, file.oid) for path, file in files.items())}{len(repo.commits)}"
-            name = hashlib.sha1(told.encode()).hexdigest()
+            content = f"{head}{sorted((path, file.oid) for path, file in files.items())}{len(repo.commits)}"
+            name = hashlib.sha1(content.encode()).hexdigest()
             repo.commits[name] = files
             repo.branches[branch] = name
             repo.messages.append(message)
             return name
 
     def files(self, repo_id: str, revision: str = "main", kind: str = "model") -> dict[str, bytes]:
-        """What a reader of a revision sees; for assertions."""
+        """The files of a revision, for assertions."""
         repo = self.repos[kind, repo_id]
         commit = self.resolve(repo, revision)
         assert commit is not None
@@ -105,7 +105,7 @@ class Store:
 
 
 def card_complaints(content: str, kind: str) -> list[str]:
-    """What is wrong with a card's metadata, by the rules that the Hub documents for model and dataset cards."""
+    """Errors in the metadata of a card, by the rules that the Hub documents for model and dataset cards."""
     head = re.match(r"\A---\r?\n(.*?)\r?\n---\s*(\r?\n|\Z)", content, flags=re.DOTALL)
     if head is None:
         return []
@@ -114,7 +114,7 @@ def card_complaints(content: str, kind: str) -> list[str]:
     except yaml.YAMLError as error:
         return [f"YAML: {error}"]
     if not isinstance(data, dict):
-        return ["the metadata are no mapping"]
+        return ["the metadata are not a mapping"]
     wrong = []
     texts = ("library_name", "pipeline_tag", "license_name", "license_link", "pretty_name")
     wrong += [f'"{key}" must be a string' for key in texts if key in data and not isinstance(data[key], str)]
@@ -122,7 +122,7 @@ def card_complaints(content: str, kind: str) -> list[str]:
         wrong.append(f'"license" must be one of {sorted(LICENSES)}')
     for key in ("tags", "metrics", "language"):
         values = data.get(key, [])
-        # One language may stand by itself.
+        # A single language may be a string.
         values = [values] if key == "language" and isinstance(values, str) else values
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
             wrong.append(f'"{key}" must be a list of strings')

@@ -1,4 +1,4 @@
-"""What is pushed, over a real socket: whole or not at all, whatever happens to the connection or beside it."""
+"""Pushes over a real socket: atomic under lost connections, killed processes and concurrent pushes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def files(folder: Path, **content: str) -> dict[str, Path]:
-    """Small files to push; `__` in a name is the dot, `___` a slash."""
+    """Small files to push; `__` in a name stands for a dot, `___` for a slash."""
     made = {}
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in content.items():
@@ -32,7 +32,7 @@ def files(folder: Path, **content: str) -> dict[str, Path]:
     return made
 
 
-def test_each_component_goes_there_and_back(logged_in: HubServer) -> None:
+def test_each_component_is_pushed_and_loaded_unchanged(logged_in: HubServer) -> None:
     model = tiny_model()
     assert model.scorer is not None and model.belief_tokenizer is not None
     model.scorer.push_to_hub("alice/scorer")
@@ -62,7 +62,7 @@ def test_each_component_goes_there_and_back(logged_in: HubServer) -> None:
     assert kinds <= {".json", ".safetensors", ".jinja", ".md"}
 
 
-def test_a_push_takes_away_what_the_one_before_left(logged_in: HubServer, tmp_path: Path) -> None:
+def test_a_push_deletes_the_stale_files_of_the_push_before(logged_in: HubServer, tmp_path: Path) -> None:
     repo = ensure_repository("stale")
     assert repo == "alice/stale"
     tiny_model().save_pretrained(tmp_path / "ptr")
@@ -76,14 +76,14 @@ def test_a_push_takes_away_what_the_one_before_left(logged_in: HubServer, tmp_pa
     assert AutoModel.from_pretrained(repo).config.belief_tokens == 0
 
 
-def test_a_branch_is_made_and_main_left_alone(logged_in: HubServer, tmp_path: Path) -> None:
+def test_a_branch_is_created_and_main_stays_unchanged(logged_in: HubServer, tmp_path: Path) -> None:
     repo = ensure_repository("alice/branches", private=True, revision="trial/1")
     push_files(files(tmp_path, a__json="{}"), repo, message="trial", revision="trial/1")
     assert set(logged_in.store.files(repo, "trial/1")) == {"a.json"} and logged_in.store.files(repo) == {}
     assert logged_in.store.repos["model", repo].private
 
 
-def test_what_is_to_be_private_is_not_pushed_to_a_public_repository(logged_in: HubServer) -> None:
+def test_a_private_push_to_a_public_repository_is_refused(logged_in: HubServer) -> None:
     for kind in ("model", "dataset"):
         ensure_repository("alice/open", kind)
         with pytest.raises(InputError, match="alice/open exists and is public, but private was requested"):
@@ -94,7 +94,7 @@ def test_what_is_to_be_private_is_not_pushed_to_a_public_repository(logged_in: H
         assert logged_in.store.repos[kind, "alice/closed"].private
 
 
-def test_a_connection_that_breaks_in_the_middle_is_taken_up(logged_in: HubServer, tmp_path: Path) -> None:
+def test_a_lost_connection_is_retried(logged_in: HubServer, tmp_path: Path) -> None:
     repo = ensure_repository("alice/broken")
     logged_in.breaks = 1
     sent = files(tmp_path, config__json="{}", model__safetensors="w" * 300_000)
@@ -106,7 +106,7 @@ def test_a_connection_that_breaks_in_the_middle_is_taken_up(logged_in: HubServer
     assert logged_in.store.files(repo) == {path: file.read_bytes() for path, file in sent.items()}
 
 
-def test_a_killed_push_shows_nothing_and_goes_on(logged_in: HubServer, tmp_path: Path) -> None:
+def test_a_killed_push_is_invisible_and_resumes(logged_in: HubServer, tmp_path: Path) -> None:
     repo = ensure_repository("alice/killed")
     sent = files(tmp_path, config__json="{}", model__safetensors="w" * 300_000)
     push_files(files(tmp_path / "old", config__json='{"old": 1}'), repo, message="old")
@@ -118,7 +118,7 @@ def test_a_killed_push_shows_nothing_and_goes_on(logged_in: HubServer, tmp_path:
         "push_files(files, sys.argv[1], message='killed')"
     )
     arguments = [text for path, file in sent.items() for text in (path, str(file))]
-    # One upload is through; the other waits half received when the process dies.
+    # One upload is complete; the other is half received when the process is killed.
     logged_in.hold_after = 1
     process = subprocess.Popen([sys.executable, "-c", script, repo, *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
@@ -134,7 +134,7 @@ def test_a_killed_push_shows_nothing_and_goes_on(logged_in: HubServer, tmp_path:
     assert list(logged_in.uploads.values()) == [1, 1]
 
 
-def test_two_pushes_at_once_come_one_after_the_other(logged_in: HubServer, tmp_path: Path) -> None:
+def test_concurrent_pushes_are_serialised(logged_in: HubServer, tmp_path: Path) -> None:
     repo = ensure_repository("alice/both")
     one = files(tmp_path / "1", config__json="1", model__safetensors="1" * 999, scorer___model__safetensors="s" * 99)
     two = files(tmp_path / "2", config__json="2", model__safetensors="2" * 999)
@@ -142,7 +142,7 @@ def test_two_pushes_at_once_come_one_after_the_other(logged_in: HubServer, tmp_p
     pushes = [threading.Thread(target=push_files, args=(sent, repo), kwargs={"message": "m"}) for sent in (one, two)]
     for push in pushes:
         push.start()
-    # Both have read the head of the branch when the first of them may commit.
+    # Both read the head of the branch before either may commit.
     while sum("/info/lfs/" in request for request in logged_in.requests) < 2:
         assert any(push.is_alive() for push in pushes)
         threading.Event().wait(0.02)
@@ -157,9 +157,7 @@ def test_two_pushes_at_once_come_one_after_the_other(logged_in: HubServer, tmp_p
     assert sum("/commit/" in request for request in logged_in.requests) == 3
 
 
-def test_who_may_not_write_is_told_in_one_line(
-    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_write_access_is_one_line(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="writing to the Hub needs a token: log in with `hf auth login`"):
         ensure_repository("alice/mine")
     assert hub.requests == []
@@ -170,7 +168,7 @@ def test_who_may_not_write_is_told_in_one_line(
     hub.roles["hf_bob"] = "read"
     with pytest.raises(InputError, match=r"the token of bob is read-only; log in with `hf auth login`"):
         require_writable("bob/mine")
-    # What a fine-grained token may do is told by the Hub alone, when it is asked to do it.
+    # The Hub reveals the rights of a fine-grained token only when they are used.
     hub.roles["hf_bob"] = "fineGrained"
     assert require_writable("alice/mine") == "alice/mine"
     with pytest.raises(InputError, match=r"You don't have the rights.*use a token with write access, or a name in"):
@@ -190,7 +188,7 @@ def test_who_may_not_write_is_told_in_one_line(
     assert hub.store.files(repo) == {}
 
 
-def test_an_organisation_is_a_place_to_push_to(logged_in: HubServer) -> None:
+def test_a_member_may_push_to_an_organisation(logged_in: HubServer) -> None:
     logged_in.organisations["alice"] = {"lab": "write", "club": "read"}
     assert require_writable("lab/mine") == "lab/mine"
     with pytest.raises(InputError, match="may not write to club"):
@@ -201,14 +199,14 @@ def test_an_organisation_is_a_place_to_push_to(logged_in: HubServer) -> None:
     )
 
 
-def test_a_card_that_breaks_the_rules_is_told_and_nothing_pushed(logged_in: HubServer, tmp_path: Path) -> None:
+def test_an_invalid_card_is_refused_and_nothing_is_pushed(logged_in: HubServer, tmp_path: Path) -> None:
     repo = ensure_repository("alice/rules")
     with pytest.raises(InputError, match=r'the Hub refuses alice/rules: "license" must be one of'):
         push_files(files(tmp_path, README__md="---\nlicense: mine\n---\n", a__json="{}"), repo, message="m")
     assert logged_in.store.files(repo) == {}
 
 
-def test_what_is_no_run_is_not_pushed(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_not_pushed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no saved model \(no config.json\)"):
         run_files(tmp_path)
     for name in ("config.json", "model.safetensors", ".secret.json", "events.out", "checkpoint-5/model.safetensors"):

@@ -1,4 +1,4 @@
-"""Places: what is here, what is on the Hub, and one line for each way in which neither is so."""
+"""Sources: local paths, repositories on the Hub, and one line for each error."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def put(hub: HubServer, repo_id: str, files: dict[str, bytes], kind: str = "mode
 
 
 @pytest.mark.parametrize(
-    ("text", "place"),
+    ("text", "repo"),
     [
         ("user/name", HubRepo("user/name")),
         ("user/name@v1.0", HubRepo("user/name", "v1.0")),
@@ -50,29 +50,29 @@ def put(hub: HubServer, repo_id: str, files: dict[str, bytes], kind: str = "mode
         ("user/", None),
     ],
 )
-def test_what_names_a_repository(text: str, place: HubRepo | None) -> None:
-    assert parse_hub_repo(text) == place
+def test_repo_ids_are_distinguished_from_paths(text: str, repo: HubRepo | None) -> None:
+    assert parse_hub_repo(text) == repo
 
 
-def test_a_folder_here_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: HubServer) -> None:
+def test_a_local_folder_takes_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: HubServer) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "user" / "name").mkdir(parents=True)
     assert model_folder("user/name") == Path("user/name") and hub.requests == []
 
 
-def test_a_revision_is_pulled_and_known_again(hub: HubServer) -> None:
-    put(hub, "alice/places", {"config.json": b"1", "model.safetensors": b"one"})
-    first = hub.store.repos["model", "alice/places"].branches["main"]
-    put(hub, "alice/places", {"config.json": b"2"})
-    hub.store.repos["model", "alice/places"].tags["v1"] = first
+def test_a_revision_is_downloaded_and_recognised_in_the_cache(hub: HubServer) -> None:
+    put(hub, "alice/versions", {"config.json": b"1", "model.safetensors": b"one"})
+    first = hub.store.repos["model", "alice/versions"].branches["main"]
+    put(hub, "alice/versions", {"config.json": b"2"})
+    hub.store.repos["model", "alice/versions"].tags["v1"] = first
     for revision in ("v1", first):
-        folder = model_folder(f"alice/places@{revision}")
+        folder = model_folder(f"alice/versions@{revision}")
         assert (folder / "config.json").read_bytes() == b"1" and (folder / "model.safetensors").read_bytes() == b"one"
-        assert origin(folder) == HubRepo("alice/places", first)
-    assert (model_folder("alice/places") / "config.json").read_bytes() == b"2"
+        assert origin(folder) == HubRepo("alice/versions", first)
+    assert (model_folder("alice/versions") / "config.json").read_bytes() == b"2"
 
 
-def test_only_what_is_read_is_pulled(hub: HubServer) -> None:
+def test_only_required_files_are_downloaded(hub: HubServer) -> None:
     videos = {f"videos/observation.images.{name}/chunk-000/file-000.mp4": b"0" for name in ("front", "wrist")}
     put(hub, "alice/videos", {"meta/info.json": b"{}", "data/a.parquet": b"0", "README.md": b"", **videos}, "dataset")
     folder = dataset_folder("alice/videos", ["observation.images.front"])
@@ -94,13 +94,13 @@ def test_only_what_is_read_is_pulled(hub: HubServer) -> None:
     assert (checkpoint_folder("alice/steps") / "trainer_state.json").read_bytes() == b"10"
 
 
-def test_what_is_on_neither_side_is_told_without_asking(hub: HubServer) -> None:
+def test_an_impossible_name_is_refused_without_a_request(hub: HubServer) -> None:
     with pytest.raises(InputError, match="nowhere is neither a local folder nor a repo id; pass a run's folder, or"):
         model_folder("nowhere")
     assert hub.requests == []
 
 
-def test_every_refusal_is_one_line(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_error_is_one_line(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     put(hub, "alice/secret", {"config.json": b"{}"}, private=True)
     put(hub, "alice/gated", {"config.json": b"{}"})
     put(hub, "alice/open", {"config.json": b"{}"})
@@ -115,9 +115,9 @@ def test_every_refusal_is_one_line(hub: HubServer, monkeypatch: pytest.MonkeyPat
         "alice/open@v1.O": r"has no revision 'v1.O'. Did you mean 'v1.0'\? It has main, v1.0",
         "alice/pickled": "alice/pickled holds pytorch_model.bin, a pickle",
     }
-    for place, message in refused.items():
+    for source, message in refused.items():
         with pytest.raises(InputError, match=message):
-            model_folder(place)
+            model_folder(source)
     assert not any("pytorch_model.bin" in request for request in hub.requests)
     with pytest.raises(InputError, match=r"alice/data holds no scores\.parquet"):
         score_file_path("alice/data")
@@ -141,7 +141,7 @@ def test_every_refusal_is_one_line(hub: HubServer, monkeypatch: pytest.MonkeyPat
     assert (model_folder("alice/secret") / "config.json").is_file()
 
 
-def test_pretrained_towers_are_pulled_at_a_revision(hub: HubServer, tmp_path: Path) -> None:
+def test_pretrained_towers_are_loaded_at_a_revision(hub: HubServer, tmp_path: Path) -> None:
     kept: dict[str, dict[str, torch.Tensor]] = {}
     for revision in ("v1", "v2"):
         folder = saved_text_encoder(tmp_path / revision)
@@ -161,18 +161,18 @@ def test_pretrained_towers_are_pulled_at_a_revision(hub: HubServer, tmp_path: Pa
         assert policy.text_encoder is not None
         for name, tensor in policy.text_encoder.state_dict().items():
             assert torch.equal(tensor, kept[revision][name]), name
-    for place, message in (
+    for source, message in (
         ("alice/text@v3", r"has no revision 'v3'. It has main, v1, v2"),
         ("alice/none", "neither a local folder nor a model on the Hub"),
         ("alice/pickled", "alice/pickled holds pytorch_model.bin, a pickle"),
     ):
         with pytest.raises(InputError, match=message) as caught:
-            build(text_model=place)
+            build(text_model=source)
         assert "\n" not in str(caught.value)
     assert not any("pytorch_model.bin" in request for request in hub.requests if request.startswith("GET"))
 
 
-def test_no_connection_is_told_from_other_errors() -> None:
+def test_a_missing_connection_is_distinguished_from_other_errors() -> None:
     with pytest.raises(Exception) as caught:
         HfApi(endpoint="http://127.0.0.1:9").model_info("alice/open")
     assert is_unreachable(caught.value) and not is_unreachable(ValueError())

@@ -1,4 +1,4 @@
-"""The whole way: a recipe trains and pushes, a fresh process pulls by id, training goes on from there."""
+"""End to end: a recipe trains and pushes, a new process loads the policy by repo id, training resumes from the Hub."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def train(dataset: object, out: Path, **settings: object) -> subprocess.Complete
 
 
 def actions_of(policy: Any, processor: Any) -> list[Any]:
-    """Two chunks, so that belief tokens count."""
+    """Actions of two chunks: the second depends on the belief tokens of the first."""
     policy.reset()
     generator = torch.Generator().manual_seed(0)
     inputs = processor(*INPUTS)
@@ -67,7 +67,7 @@ def actions_of(policy: Any, processor: Any) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def story(metaworld_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Store]]:
-    """A run of 20 steps on a dataset of the Hub, which pushed itself to a private repository: its folder, the Hub."""
+    """A run of 20 steps on a dataset from the Hub, pushed to a private repository: its folder and the Hub."""
     HUB.reset()
     os.environ["HF_TOKEN"] = "hf_alice"
     HfApi().create_repo("alice/reach", repo_type="dataset")
@@ -77,7 +77,7 @@ def story(metaworld_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         "push_to_hub": "true",
         "hub_model_id": "alice/story",
         "hub_strategy": "checkpoint",
-        # However slow the machine: a checkpoint is else left out while the one before is under way.
+        # Independent of the machine's speed: by default a checkpoint is skipped while the previous one is uploading.
         "hub_always_push": "true",
         "hub_private_repo": "true",
     }
@@ -88,14 +88,14 @@ def story(metaworld_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture
-def told(story: tuple[Path, Store], logged_in: HubServer) -> tuple[Path, Store]:
-    """The story, with alice logged in."""
+def pushed_run(story: tuple[Path, Store], logged_in: HubServer) -> tuple[Path, Store]:
+    """The pushed run, with alice logged in."""
     logged_in.store = story[1]
     return story
 
 
-def test_a_run_pushes_itself_whole(told: tuple[Path, Store]) -> None:
-    out, store = told
+def test_a_run_pushes_all_its_files(pushed_run: tuple[Path, Store]) -> None:
+    out, store = pushed_run
     repo = store.repos["model", "alice/story"]
     assert repo.private
     assert repo.messages == ["Training in progress, step 10", "Training in progress, step 20", "End of training"]
@@ -113,8 +113,8 @@ def test_a_run_pushes_itself_whole(told: tuple[Path, Store]) -> None:
     assert {Path(name).suffix for name in every} == {".json", ".safetensors", ".yaml", ".md", ".png"}
 
 
-def test_nothing_that_is_pushed_names_a_folder_of_the_machine(told: tuple[Path, Store], tmp_path: Path) -> None:
-    out, store = told
+def test_pushed_files_contain_no_local_path(pushed_run: tuple[Path, Store], tmp_path: Path) -> None:
+    out, store = pushed_run
     copy = shutil.copytree(out, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoint-*"))
     recipe = yaml.safe_load((copy / "recipe.yaml").read_text())
     recipe |= {"vision_model": str(tmp_path / "tower"), "sources": [{"dataset": str(tmp_path / "g1"), "weight": 1}]}
@@ -141,8 +141,8 @@ def test_nothing_that_is_pushed_names_a_folder_of_the_machine(told: tuple[Path, 
     assert "held_out" in final["README.md"].decode() and "`sources`" not in final["README.md"].decode()
 
 
-def test_the_card_tells_the_run(told: tuple[Path, Store]) -> None:
-    _, store = told
+def test_the_card_describes_the_run(pushed_run: tuple[Path, Store]) -> None:
+    _, store = pushed_run
     files = store.files("alice/story")
     text = files["README.md"].decode()
     assert card_complaints(text, "model") == []
@@ -166,8 +166,8 @@ def test_the_card_tells_the_run(told: tuple[Path, Store]) -> None:
     assert data.datasets == ["alice/reach"] and data.pipeline_tag == "robotics"
 
 
-def test_a_fresh_process_pulls_it_by_id(told: tuple[Path, Store], tmp_path: Path) -> None:
-    out, _ = told
+def test_a_new_process_loads_the_policy_by_repo_id(pushed_run: tuple[Path, Store], tmp_path: Path) -> None:
+    out, _ = pushed_run
     expected = actions_of(AutoModel.from_pretrained(out).eval(), AutoProcessor.from_pretrained(out))
     script = f"""
 import json, os, sys
@@ -188,22 +188,23 @@ def actions_of(policy, processor):
     inputs = processor(*{INPUTS!r})
     return [policy.predict_action_chunk(**inputs, generator=generator).tolist() for _ in range(2)]
 
-told = {{}}
+results = {{}}
 out = sys.argv[1]
 if sys.argv[2] == "online":
-    told["private"] = line("evaluate", "alice/story", "--dataset", "alice/reach")
+    results["private"] = line("evaluate", "alice/story", "--dataset", "alice/reach")
     os.environ["HF_TOKEN"] = "hf_alice"
     policy = AutoModel.from_pretrained("alice/story").eval()
-    told["actions"] = actions_of(policy, AutoProcessor.from_pretrained("alice/story"))
-    # The second pull is what fills the cache for the time without a connection.
+    results["actions"] = actions_of(policy, AutoProcessor.from_pretrained("alice/story"))
+    # The second download fills the cache for the offline process.
     load_policy("alice/story")
-    told["evaluate"] = line("evaluate", "alice/story", "--dataset", "alice/reach", "--episodes", "0:1")
+    results["evaluate"] = line("evaluate", "alice/story", "--dataset", "alice/reach", "--episodes", "0:1")
 else:
-    told["actions"] = actions_of(*load_policy("alice/story"))
-    told["missing"] = line("evaluate", "alice/other", "--dataset", "alice/reach")
-    told["push"] = line("train", {str(RECIPE)!r}, "dataset=alice/reach", f"output_dir={{out}}/run", "push_to_hub=true")
-    told["evaluate"] = line("evaluate", "alice/story", "--dataset", "alice/reach", "--episodes", "0:1")
-print("TOLD" + json.dumps(told))
+    results["actions"] = actions_of(*load_policy("alice/story"))
+    results["missing"] = line("evaluate", "alice/other", "--dataset", "alice/reach")
+    given = "dataset=alice/reach", f"output_dir={{out}}/run", "push_to_hub=true"
+    results["push"] = line("train", {str(RECIPE)!r}, *given)
+    results["evaluate"] = line("evaluate", "alice/story", "--dataset", "alice/reach", "--episodes", "0:1")
+print("RESULTS" + json.dumps(results))
 """
     environment = {**os.environ, "HF_HOME": str(tmp_path / "home")}
     environment.pop("HF_TOKEN")
@@ -219,7 +220,7 @@ print("TOLD" + json.dumps(told))
         )
         assert result.returncode == 0, result.stderr[-3000:]
         lines = [line for line in result.stderr.splitlines() if line.startswith("hf-ptr: ")]
-        return json.loads(result.stdout.rpartition("TOLD")[2]), "\n".join(lines)
+        return json.loads(result.stdout.rpartition("RESULTS")[2]), "\n".join(lines)
 
     online, lines = run("online")
     assert (online["private"], online["evaluate"]) == (2, 0) and len(lines.splitlines()) == 1
@@ -236,12 +237,12 @@ print("TOLD" + json.dumps(told))
     assert "run" not in {path.name for path in tmp_path.iterdir()} and len(lines.splitlines()) == 2
 
 
-def test_training_goes_on_from_a_checkpoint_on_the_hub(told: tuple[Path, Store], tmp_path: Path) -> None:
-    out, store = told
+def test_training_resumes_from_a_checkpoint_on_the_hub(pushed_run: tuple[Path, Store], tmp_path: Path) -> None:
+    out, store = pushed_run
     at_ten = list(store.repos["model", "alice/story"].commits)[1]
     resumed = train("alice/reach", tmp_path / "on", corruption="hard", resume_from_checkpoint=f"alice/story@{at_ten}")
     assert resumed.returncode == 0, resumed.stderr
-    # The very run, queue, controller and random numbers included.
+    # Equal to the uninterrupted run, including queue, controller and random numbers.
     for part in ("", "scorer", "belief_tokenizer", "target_encoder"):
         mine, other = (load_file(folder / part / "model.safetensors") for folder in (out, tmp_path / "on"))
         assert mine.keys() == other.keys() and all(torch.equal(mine[name], other[name]) for name in mine), part
@@ -250,7 +251,7 @@ def test_training_goes_on_from_a_checkpoint_on_the_hub(told: tuple[Path, Store],
     assert not (tmp_path / "wrong").exists()
 
 
-def test_calibrated_weights_go_with_the_checkpoint(
+def test_calibrated_weights_are_part_of_the_checkpoint(
     metaworld_dataset: Path, tmp_path: Path, logged_in: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = {**SHORT, "dataset": metaworld_dataset, "scoring": "calibrated", "belief_tokens": 0}
@@ -268,8 +269,8 @@ def test_calibrated_weights_go_with_the_checkpoint(
     assert (on / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
 
 
-def test_scores_are_a_dataset_that_a_recipe_names(told: tuple[Path, Store], tmp_path: Path) -> None:
-    _, store = told
+def test_a_recipe_reads_scores_from_a_dataset_repository(pushed_run: tuple[Path, Store], tmp_path: Path) -> None:
+    _, store = pushed_run
     file = tmp_path / "scores.parquet"
     scored = hf_ptr("score", "alice/reach", "--method", "paper", "--run", "alice/story", "--out", file)
     assert scored.returncode == 0, scored.stderr
@@ -293,7 +294,7 @@ def test_scores_are_a_dataset_that_a_recipe_names(told: tuple[Path, Store], tmp_
     ).read_bytes()
 
 
-def test_shared_scores_do_not_say_where_the_dataset_lay(logged_in: HubServer, tmp_path: Path) -> None:
+def test_shared_scores_contain_no_local_path(logged_in: HubServer, tmp_path: Path) -> None:
     row = {"index": 0, "episode_index": 0, "frame_index": 0, "task_index": 0, "source": "a", "scorer": "b"}
     frame = pd.DataFrame([row | {"score": 0.0, "weight": 1.0, "valid": True}])
     frame.attrs = {"dataset": str(tmp_path / "g1"), "seed": 3}
@@ -315,7 +316,7 @@ def test_shared_scores_do_not_say_where_the_dataset_lay(logged_in: HubServer, tm
         ("scorer", None, "lacks the column 'scorer'"),
     ],
 )
-def test_scores_are_checked_before_a_repository_is_made(
+def test_scores_are_checked_before_a_repository_is_created(
     column: str, value: object, message: str, logged_in: HubServer, tmp_path: Path
 ) -> None:
     whole: dict[str, Any] = {"index": 0, "episode_index": 0, "frame_index": 0, "task_index": 0, "source": "a"}
@@ -327,8 +328,8 @@ def test_scores_are_checked_before_a_repository_is_made(
     assert logged_in.requests == []
 
 
-def test_a_recipe_names_dataset_and_policy_of_the_hub(told: tuple[Path, Store], tmp_path: Path) -> None:
-    _, store = told
+def test_a_recipe_reads_dataset_and_policy_from_the_hub(pushed_run: tuple[Path, Store], tmp_path: Path) -> None:
+    _, store = pushed_run
     names = {"dataset": "alice/reach@main", "policy": "alice/story", "output_dir": str(tmp_path / "next")}
     short = {"max_steps": 2, "per_device_train_batch_size": 16, "warmup_steps": 1, "disable_tqdm": True}
     recipe = tmp_path / "recipe.yaml"
@@ -358,7 +359,7 @@ def test_without_a_token_nothing_is_written(
     assert "hub_token stands on the command line, and a run's folder keeps its recipe" in the_line(result)
 
 
-def test_the_hub_is_asked_before_the_data_are_read(tmp_path: Path, hub: HubServer, monkeypatch: Any) -> None:
+def test_the_hub_is_checked_before_the_data_are_read(tmp_path: Path, hub: HubServer, monkeypatch: Any) -> None:
     given = {**SHORT, "dataset": "alice/nothing", "output_dir": tmp_path / "run", "push_to_hub": "true"}
     wrong = {"hub_model_id": "no/such/name"}, {"hub_model_id": "alice/mine"}
     base = {"policy": tmp_path, "use_peft": "true"}
@@ -371,7 +372,7 @@ def test_the_hub_is_asked_before_the_data_are_read(tmp_path: Path, hub: HubServe
             run_recipe(RECIPE, [f"{key}={value}" for key, value in {**given, **more}.items()])
     assert hub.requests == []
     monkeypatch.setenv("HF_TOKEN", "hf_alice")
-    # A policy or weights that are missing are told before the data, which are the most, are pulled.
+    # A missing policy or missing weights are reported before the dataset, the largest part, is downloaded.
     bare = tmp_path / "recipe.yaml"
     bare.write_text("observation_features: [observation.state]\n")
     for more, message in (
@@ -382,18 +383,18 @@ def test_the_hub_is_asked_before_the_data_are_read(tmp_path: Path, hub: HubServe
         with pytest.raises(InputError, match=message):
             settings = {**given, **more}
             if "policy" in more:
-                # It brings what the recipe says of a new one.
+                # The policy brings the settings that a recipe gives for a new one.
                 settings = {key: value for key, value in settings.items() if key not in NEW_POLICY_FIELDS}
             run_recipe(bare if "policy" in more else RECIPE, [f"{key}={value}" for key, value in settings.items()])
         asked = [request for request in hub.requests if "alice/nothing" in request]
         assert bool(asked) == (not more)
-    # Its client may ask for what is its own before.
+    # The client may query its own account first.
     first = next(request for request in hub.requests if "whoami" in request or "alice" in request)
     assert first == "GET /api/whoami-v2" and hub.store.repos == {} and not (tmp_path / "run").exists()
 
 
-def test_a_finished_run_is_pushed_with_its_results(told: tuple[Path, Store], tmp_path: Path) -> None:
-    out, store = told
+def test_a_finished_run_is_pushed_with_its_results(pushed_run: tuple[Path, Store], tmp_path: Path) -> None:
+    out, store = pushed_run
     results = tmp_path / "results.json"
     evaluated = hf_ptr("evaluate", out, "--dataset", "alice/reach", "--episodes", "0:3", "--json", results)
     assert evaluated.returncode == 0, evaluated.stderr
@@ -417,10 +418,10 @@ def test_a_finished_run_is_pushed_with_its_results(told: tuple[Path, Store], tmp
     assert "holds no saved model" in the_line(wrong) and ("model", "alice/nothing") not in store.repos
 
 
-def test_a_run_whose_push_broke_is_pushed_when_started_again(
+def test_a_run_whose_push_failed_is_pushed_when_rerun(
     metaworld_dataset: Path, tmp_path: Path, logged_in: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The client would wait 23 seconds between its attempts.
+    # By default the client waits 23 seconds between its attempts.
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     out = tmp_path / "late"
     given = {**SHORT, "dataset": metaworld_dataset, "output_dir": out, "max_steps": 2, "belief_tokens": 0, "alpha": 0}
@@ -441,10 +442,10 @@ def test_a_run_whose_push_broke_is_pushed_when_started_again(
     assert run_recipe(RECIPE, overrides) == out and logged_in.requests == []
 
 
-def test_a_card_that_cannot_be_made_ends_no_training(
-    told: tuple[Path, Store], metaworld_dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_failing_card_does_not_stop_training(
+    pushed_run: tuple[Path, Store], metaworld_dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _, store = told
+    _, store = pushed_run
     trainer = going_on("alice/story", metaworld_dataset, tmp_path / "odd", push_to_hub=True, save_steps=1)
     trainer.args.save_strategy = SaveStrategy.STEPS
     (tmp_path / "odd").mkdir(exist_ok=True)
@@ -459,10 +460,10 @@ def test_a_card_that_cannot_be_made_ends_no_training(
     assert ("model", "alice/nothing") not in store.repos
 
 
-def test_a_card_that_somebody_wrote_is_left_alone(
-    told: tuple[Path, Store], metaworld_dataset: Path, tmp_path: Path
+def test_a_card_written_by_a_user_is_kept(
+    pushed_run: tuple[Path, Store], metaworld_dataset: Path, tmp_path: Path
 ) -> None:
-    _, store = told
+    _, store = pushed_run
     trainer = going_on("alice/story", metaworld_dataset, tmp_path / "mine")
     trainer.train()
     trainer.save_model()
@@ -472,7 +473,7 @@ def test_a_card_that_somebody_wrote_is_left_alone(
 
 
 def going_on(base: str, dataset: Path, out: Path, peft: LoraConfig | None = None, **settings: Any) -> PTRTrainer:
-    """A trainer of two steps that goes on from a policy, here or on the Hub."""
+    """A trainer of two steps on a policy from a path or a repo id."""
     args = PTRConfig(output_dir=str(out), max_steps=2, disable_tqdm=True, save_strategy="no", alpha=0, **settings)
     return PTRTrainer(
         base,
@@ -484,9 +485,9 @@ def going_on(base: str, dataset: Path, out: Path, peft: LoraConfig | None = None
 
 
 def test_an_adapter_names_the_policy_on_the_hub(
-    told: tuple[Path, Store], metaworld_dataset: Path, tmp_path: Path
+    pushed_run: tuple[Path, Store], metaworld_dataset: Path, tmp_path: Path
 ) -> None:
-    out, store = told
+    out, store = pushed_run
     lora = LoraConfig(r=2, target_modules="all-linear")
     with pytest.raises(InputError, match="which is not on the Hub; push it first"):
         going_on(str(out), metaworld_dataset, tmp_path / "local", lora, push_to_hub=True)

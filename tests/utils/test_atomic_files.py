@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Atomic writes: a file is complete or unchanged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hf_ptr.utils.atomic_files import atomic_write, write_json, write_text
 
 
-def test_an_error_leaves_what_was_there_and_nothing_beside_it(tmp_path: Path) -> None:
+def test_an_error_leaves_the_old_file_and_no_temporary_one(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file.txt"
     write_text("before", path)
     with pytest.raises(RuntimeError), atomic_write(path) as partial:
@@ -19,7 +19,7 @@ def test_an_error_leaves_what_was_there_and_nothing_beside_it(tmp_path: Path) ->
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_json_without_nan(tmp_path: Path) -> None:
+def test_json_refuses_nan(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     write_json({"ü": [1, 2.5]}, path)
     assert path.read_text(encoding="utf-8").startswith('{\n    "ü"')

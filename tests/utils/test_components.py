@@ -1,4 +1,4 @@
-"""Checkpoints that are not what they should be: each refused by name, by every way of loading."""
+"""Strict loading: damaged, pickled and newer checkpoints are refused by every loader, with the name of the error."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def tampered(saved: Path, folder: Path, part: str, change: Callable[[dict[str, t
 
 
 def loaders(folder: Path, part: str) -> list[Callable[[], object]]:
-    """Every way to load a part: with the whole, and by itself."""
+    """Every loader of a part: with the whole model, and on its own."""
     ways: list[Callable[[], object]] = [lambda: PTRModel.from_pretrained(folder)]
     if part in ("scorer", "belief_tokenizer"):
         ways.append(lambda: AutoModel.from_pretrained(folder, subfolder=part))
@@ -47,7 +47,7 @@ def loaders(folder: Path, part: str) -> list[Callable[[], object]]:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_tensors_that_do_not_belong_are_named(saved: Path, tmp_path: Path, part: str) -> None:
+def test_unexpected_missing_and_mis_shaped_tensors_are_named(saved: Path, tmp_path: Path, part: str) -> None:
     name = min(load_file(saved / part / "model.safetensors"))
     changes: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
         "has an unexpected tensor stranger": lambda state: state.update(stranger=torch.zeros(2)),
@@ -62,7 +62,7 @@ def test_tensors_that_do_not_belong_are_named(saved: Path, tmp_path: Path, part:
             assert str(folder / part) in str(caught.value)
 
 
-def test_a_size_may_be_let_go_by_name(tmp_path: Path) -> None:
+def test_mismatched_sizes_can_be_ignored_on_request(tmp_path: Path) -> None:
     tiny_policy().save_pretrained(tmp_path)
     changed = tiny_config(action_dim=3)
     with pytest.raises(InputError, match="in the configuration"):
@@ -72,7 +72,7 @@ def test_a_size_may_be_let_go_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "scorer/pytorch_model.bin", "policy.pkl"])
-def test_a_pickle_is_named_and_never_opened(saved: Path, tmp_path: Path, name: str) -> None:
+def test_a_pickle_is_refused_and_never_opened(saved: Path, tmp_path: Path, name: str) -> None:
     class Trap:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return (Path.touch, (tmp_path / "opened",))  # type: ignore[return-value]
@@ -88,12 +88,12 @@ def test_a_pickle_is_named_and_never_opened(saved: Path, tmp_path: Path, name: s
     assert not (tmp_path / "opened").exists()
 
 
-def test_what_trainer_leaves_is_no_model() -> None:
+def test_state_files_of_trainer_are_not_model_weights() -> None:
     refuse_pickles(["optimizer.pt", "rng_state_0.pth", "training_args.bin", "scheduler.pt"], "run")
 
 
 @pytest.mark.parametrize("part", ["", "scorer", "belief_tokenizer", "ptr"])
-def test_a_configuration_of_a_newer_version_is_refused(saved: Path, tmp_path: Path, part: str) -> None:
+def test_a_configuration_from_a_newer_version_is_refused(saved: Path, tmp_path: Path, part: str) -> None:
     folder = tmp_path / "model"
     shutil.copytree(saved, folder)
     file = folder / part / "config.json"
