@@ -27,7 +27,7 @@ def camera_table(size: tuple[int, int] = (12, 16)) -> EpisodeTable:
 
 
 def camera_batch(processor: Any, seed: int = 0, size: tuple[int, int] = (12, 16)) -> Batch:
-    """Six chunks as [`tiny_batch`], of both cameras; every picture is of another colour, with noise on it."""
+    """Six chunks as [`tiny_batch`], from both cameras; every image has another colour, with noise on it."""
     batch = tiny_batch(seed=seed)
     generator = torch.Generator().manual_seed(seed)
     for name in ("observation", "next_observation"):

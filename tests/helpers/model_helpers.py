@@ -90,12 +90,12 @@ def tiny_batch(rows: int = 6, seed: int = 0, first_index: int = 0) -> Batch:
 
 
 def policy_inputs(batch: Batch) -> Batch:
-    """What a policy reads when it acts."""
+    """Policy inputs for acting."""
     return {name: batch[name] for name in ("observation", "state", "instruction_ids", "instruction_mask")}
 
 
 def training_inputs(batch: Batch) -> Batch:
-    """What a policy reads when it is trained by itself."""
+    """The batch of a training pass without PTR components."""
     return {**policy_inputs(batch), "actions": batch["actions"], "action_mask": batch["action_mask"]}
 
 

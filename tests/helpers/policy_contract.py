@@ -1,4 +1,4 @@
-"""One class of tests that every policy PTR can post-train must pass, ours, adapters and users' own alike."""
+"""Tests of the policy contract, for the native policy, adapters and users' own policies."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def assert_other_shapes_are_one_line(model: PTRModel, batch: Batch) -> None:
 
 class PolicyContract(abc.ABC):
     """
-    Inherit, say how the policy and its batches are made, and every test of the contract runs.
+    Inherit from it and define the policy and its batches to run every test of the contract.
 
     A batch is as [`ChunkDataset`] and the collator make it, with `next_observation` of the observation's kind.
     """
 
-    # Ends of the names of layers that LoRA adapts.
+    # Suffixes of the names of layers that LoRA adapts.
     lora_targets: tuple[str, ...] | str = "all-linear"
-    # Parameters that no part of the training reaches, as ends of their names; DDP must search for them.
+    # Suffixes of the names of parameters without a gradient; DDP must search for them.
     unreached: tuple[str, ...] = ()
-    # How far an adapter's rounding may carry, once it is added to the weights, in actions of order 1.
+    # Tolerance for actions of order 1 after an adapter is merged into the weights.
     merged_atol: float = 1e-5
 
     @abc.abstractmethod
@@ -97,7 +97,7 @@ class PolicyContract(abc.ABC):
         assert model.adapter.normalized_state(batch["state"]).shape == batch["state"].shape
 
     def test_the_score_works_as_on_any_other_policy(self) -> None:
-        """Training tells the consequence of a chunk from those of others, and the weights are bounded."""
+        """Training identifies each chunk's next observation among those of other chunks."""
         model, batch = self.model(), self.batch()
         optimizer = torch.optim.AdamW([value for value in model.parameters() if value.requires_grad], lr=3e-3)
         before = self.total(model, batch).metrics["loss_id"]
@@ -109,13 +109,13 @@ class PolicyContract(abc.ABC):
             model.update_target()
         assert losses.metrics["loss_id"] < 0.7 * before
         assert float(losses.metrics["nce_acc"]) > 0.5
-        # A chunk whose consequence is told from the others counts more than one with another's consequence.
+        # A chunk scores higher with its own next observation than with another chunk's.
         swapped = {**batch, "next_observation": batch["next_observation"].roll(1, dims=0)}
         right, wrong = (self.score(model, given) for given in (batch, swapped))
         assert (right > wrong).float().mean() > 0.7
 
     def score(self, model: PTRModel, batch: Batch) -> torch.Tensor:
-        """Of the chunks that have a target; the candidates are the same whichever of them is whose."""
+        """PTR scores of the chunks with a target; both batches have the same candidates."""
         model.eval()
         with torch.no_grad():
             output = self.passed(model, batch)

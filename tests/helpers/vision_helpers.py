@@ -1,4 +1,4 @@
-"""Shared by the tests: vision."""
+"""Tiny vision towers and policies with cameras."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def seeing(tower: str = "siglip", seed: int = 0, **changes: Any) -> VLAPolicy:
     return VLAPolicy(tiny_config(observation_dim=0, **{**settings, **changes}))
 
 
-def pictures_batch(seed: int = 0, cameras: int = 2) -> dict[str, Any]:
+def images_batch(seed: int = 0, cameras: int = 2) -> dict[str, Any]:
     batch = tiny_batch(seed=seed)
     generator = torch.Generator().manual_seed(seed)
     for name in ("observation", "next_observation"):

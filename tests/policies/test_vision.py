@@ -1,4 +1,4 @@
-"""Policies that see: towers of several kinds, one contract, and pictures all the way to the rollout."""
+"""Policies with cameras: vision towers of several kinds, the policy contract, and images from dataset to rollout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transformers import (
     AutoModel,
     SiglipVisionModel,
 )
-from vision_helpers import CAMERAS, TOWERS, pictures_batch, seeing
+from vision_helpers import CAMERAS, TOWERS, images_batch, seeing
 
 from hf_ptr import PTRModel, VLAPolicy, VLAPolicyConfig
 from hf_ptr.data import ChunkDataset, read_dataset
@@ -36,7 +36,7 @@ from hf_ptr.training.ptr_model import build_ptr_model
 @pytest.mark.parametrize("tower", TOWERS)
 def test_every_tower_is_trained_and_followed(tower: str) -> None:
     model = build_ptr_model(seeing(tower), with_scorer=True, belief_tokens=2, target_decay=0.5)
-    batch = pictures_batch()
+    batch = images_batch()
     output = model(**model_inputs(batch, None))
     assert output.query.shape == output.target.shape == (6, 16)
     goal = objective()
@@ -58,10 +58,10 @@ def test_the_target_is_the_output_of_its_layer(tower: str) -> None:
     assert isinstance(policy.tower, CameraTower)
     found: list[Any] = []
     layers_of(policy.tower.model)[1][1].register_forward_hook(lambda module, given, output: found.append(output))
-    pictures = pictures_batch()["observation"]
+    images = images_batch()["observation"]
     with torch.no_grad():
-        policy.tower(pictures)
-        features = policy.observation_tower().eval()(pictures)
+        policy.tower(images)
+        features = policy.observation_tower().eval()(images)
     whole = as_tokens(found[0]).mean(dim=1).reshape(6, -1)
     torch.testing.assert_close(features, whole)
     short = first_layers(policy.tower.model, 2)
@@ -70,18 +70,18 @@ def test_the_target_is_the_output_of_its_layer(tower: str) -> None:
 
 def test_pictures_of_another_size_are_scaled_and_cameras_told_apart() -> None:
     policy = seeing().eval()
-    pictures = pictures_batch()["observation"]
-    large = pictures.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    images = images_batch()["observation"]
+    large = images.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
     with torch.no_grad():
-        seen = policy.tower(pictures)
+        seen = policy.tower(images)
         torch.testing.assert_close(policy.tower(large), seen)
-        assert (policy.tower(pictures.flip(1)) - seen).abs().max() > 0.1
+        assert (policy.tower(images.flip(1)) - seen).abs().max() > 0.1
 
 
 def test_a_saved_policy_sees_the_same(tmp_path: Path) -> None:
     model = build_ptr_model(seeing(), with_scorer=True, belief_tokens=2)
     model.save_pretrained(tmp_path)
-    batch = pictures_batch()
+    batch = images_batch()
     whole, plain = PTRModel.from_pretrained(tmp_path), AutoModel.from_pretrained(tmp_path)
     assert isinstance(plain, VLAPolicy) and plain.config.vision_config.model_type == "siglip_vision_model"
     for name, tensor in model.state_dict().items():
@@ -98,9 +98,9 @@ def test_a_saved_policy_sees_the_same(tmp_path: Path) -> None:
 def test_a_picture_costs_what_it_costs_whatever_is_beside_it(group_norm: bool) -> None:
     """Batch normalisation would tie samples together, and a step of micro-batches would not be one of the batch."""
     policy = seeing("resnet", group_norm=group_norm).train()
-    pictures = pictures_batch()["observation"]
+    images = images_batch()["observation"]
     with torch.no_grad():
-        torch.testing.assert_close(policy.tower(pictures[:2]), policy.tower(pictures)[:2], rtol=0, atol=1e-5)
+        torch.testing.assert_close(policy.tower(images[:2]), policy.tower(images)[:2], rtol=0, atol=1e-5)
         kinds = {type(module) for module in policy.tower.modules()}
     assert (nn.GroupNorm in kinds) == group_norm and (nn.BatchNorm2d in kinds) != group_norm
 
@@ -108,7 +108,7 @@ def test_a_picture_costs_what_it_costs_whatever_is_beside_it(group_norm: bool) -
 def test_inference_does_not_read_what_came_after() -> None:
     """Garbage as the observation after the action changes no action, no loss of the policy and no context."""
     model = build_ptr_model(seeing(), with_scorer=True, belief_tokens=2).eval()
-    batch = pictures_batch()
+    batch = images_batch()
     outputs = []
     for after in (batch["next_observation"], torch.full_like(batch["next_observation"], 255)):
         torch.manual_seed(0)
@@ -131,7 +131,7 @@ def test_the_papers_tower_is_built() -> None:
 
 def test_what_cannot_be_seen_is_named() -> None:
     model = build_ptr_model(seeing(), with_scorer=True, belief_tokens=0)
-    assert_other_shapes_are_one_line(model, pictures_batch())
+    assert_other_shapes_are_one_line(model, images_batch())
     with pytest.raises(ValueError, match=r"target_layer is 4; SiglipVisionModel has layers 1\.\.3"):
         seeing(target_layer=4)
     with pytest.raises(StrictDataclassError, match="cameras has no pixels"):

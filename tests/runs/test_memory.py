@@ -17,7 +17,7 @@ from pi0_helpers import batch_of, fitted
 from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 from trainer_helpers import make
-from vision_helpers import pictures_batch, seeing
+from vision_helpers import images_batch, seeing
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.runs.memory import BYTES_TRAINED, activation_bytes, state_bytes
@@ -48,8 +48,8 @@ def really_kept(model: torch.nn.Module, batch: Batch) -> int:
     ("policy", "batch"),
     [
         (tiny_policy, tiny_batch),
-        (seeing, pictures_batch),
-        (partial(seeing, "internvl"), pictures_batch),
+        (seeing, images_batch),
+        (partial(seeing, "internvl"), images_batch),
         (fitted, batch_of),
     ],
     ids=["vectors", "siglip", "internvl", "pi0"],
