@@ -1,4 +1,4 @@
-"""The pages: their commands exist with the options that they use, their recipes are there, their Python runs."""
+"""The pages and recipes: their commands, options and links exist; the notebook runs (pages: test_commands.py)."""
 
 from __future__ import annotations
 
@@ -11,36 +11,29 @@ from typing import Any
 import matplotlib
 import pytest
 import typer.main
+from page_helpers import PAGES, ROOT, commands
 
 from hf_ptr.cli import app
 from hf_ptr.data.corruption import RECIPES
-from hf_ptr.scoring.config import ScoreConfig
-from hf_ptr.scoring.fit import fit_scores
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "recipes" / "README.md"])
 COMMAND = typer.main.get_command(app)
+RECIPE_FILES = sorted((ROOT / "recipes").rglob("*.yaml"))
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+def quoted_commands(file: Path) -> list[list[str]]:
+    """The words of every `hf-ptr` command: in bash blocks and in the text of a page, in the header of a recipe."""
+    if file.suffix == ".yaml":
+        found = re.findall(r"^#   (hf-ptr .*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    else:
+        inline = re.findall(r"`(hf-ptr [^`\n]+)`", file.read_text(encoding="utf-8"))
+        found = [*commands(file), *(line for line in inline if "…" not in line)]
+    words = [shlex.split(line, comments=True) for line in found]
+    return [line[1:] for line in words if line and Path(line[0]).name == "hf-ptr"]
 
 
-def commands(page: Path) -> list[list[str]]:
-    """The `hf-ptr` commands of a page's blocks, their comments left out."""
-    lines = [line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines()]
-    words = [shlex.split(line, comments=True) for line in lines]
-    names = [[Path(word).name for word in line] for line in words]
-    return [line[name.index("hf-ptr") + 1 :] for line, name in zip(words, names, strict=True) if "hf-ptr" in name]
-
-
-def test_there_are_commands_to_check() -> None:
-    assert sum(len(commands(page)) for page in PAGES) >= 15
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_commands_and_options_exist(page: Path) -> None:
-    for words in commands(page):
+@pytest.mark.parametrize("file", [*PAGES, *RECIPE_FILES], ids=lambda file: str(file.relative_to(ROOT)))
+def test_commands_and_options_exist(file: Path) -> None:
+    for words in quoted_commands(file):
         command: Any = COMMAND
         rest = list(words)
         while rest and not rest[0].startswith("-") and hasattr(command, "commands"):
@@ -59,6 +52,13 @@ def test_commands_and_options_exist(page: Path) -> None:
             assert name in RECIPES or name.isupper(), name
 
 
+def test_every_recipe_has_its_own_command() -> None:
+    for recipe in RECIPE_FILES:
+        if recipe.parent.name != "accelerate":
+            trained = [words[1] for words in quoted_commands(recipe) if words[0] == "train"]
+            assert trained == [str(recipe.relative_to(ROOT))], recipe
+
+
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
@@ -74,8 +74,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_the_notebook_of_the_first_hour_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """Cell after cell, with less of everything; `make docs` runs it as it stands."""
-    monkeypatch.setattr(fit_scores, "__defaults__", (ScoreConfig(steps=2),))
+    """All cells with fewer tasks, demonstrations and steps; `make docs` runs the notebook as it is."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     matplotlib.use("agg")
     notebook = json.loads((ROOT / "docs" / "first_hour.ipynb").read_text(encoding="utf-8"))
@@ -86,7 +85,7 @@ def test_the_notebook_of_the_first_hour_runs(
         assert cell["outputs"] == [] and cell["execution_count"] is None, "commit the notebook without its outputs"
         source = "".join(cell["source"])
         if cell["id"] == "settings":
-            source += "\nDEMONSTRATIONS, HELD_OUT, STEPS = 3, 1, 2\nTASKS = TASKS[:2]"
+            source += "\nDEMONSTRATIONS, HELD_OUT, STEPS = 3, 1, 2\nTASKS, SCORE = TASKS[:2], ScoreConfig(steps=2)"
         exec(compile(source, f"first_hour.ipynb, {cell['id']}", "exec"), names)
     printed = capsys.readouterr().out
     assert "8 episodes" in printed and "AUROC" in printed and "weighted: action error" in printed
