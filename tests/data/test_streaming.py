@@ -68,9 +68,14 @@ def test_a_video_is_downloaded_when_its_first_frame_is_needed(hub: HubServer, th
     assert len(pulled(hub)) == 4
 
 
-def test_without_streaming_all_videos_are_downloaded_first(hub: HubServer, there: str) -> None:
-    load_dataset(there, cameras=[CAMERA])
-    assert len(pulled(hub)) == 4
+@pytest.mark.parametrize(("cameras", "videos"), [((), 0), ([CAMERA], 4), (None, 4)])
+def test_without_streaming_the_videos_of_the_cameras_are_downloaded_first(
+    hub: HubServer, there: str, cameras: list[str] | None, videos: int
+) -> None:
+    table = load_dataset(there, cameras=cameras)
+    assert len(pulled(hub)) == videos
+    assert table.source == there.removesuffix("@v1") and table.revision is not None
+    assert table.num_episodes == 4
 
 
 def test_a_recipe_trains_from_the_hub(hub: HubServer, there: str, tmp_path: Path) -> None:

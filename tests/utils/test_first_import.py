@@ -91,6 +91,7 @@ def test_auto_classes_load_saved_components_without_an_import_hook(first: str, t
 import sys
 {first}
 finders = [finder.__module__ for finder in sys.meta_path]
+assert not {{"peft", "datasets", "pandas", "matplotlib"}} & sys.modules.keys()
 assert "_frozen_importlib_external" in finders and not any(name.startswith("hf_ptr") for name in finders)
 from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.models.auto import configuration_auto as auto

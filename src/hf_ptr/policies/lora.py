@@ -1,12 +1,14 @@
-"""LoRA with peft: adding an adapter to a policy, loading one with its base model, and merging it."""
+"""LoRA with peft: adding an adapter to a policy, loading one with its base model, and merging it.
+
+peft is imported inside the functions: `import hf_ptr` loads this module, and few policies have an adapter.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers.utils import cached_file
 
@@ -14,6 +16,9 @@ from hf_ptr.errors import InputError
 from hf_ptr.hub.repos import model_folder, origin
 from hf_ptr.utils.components import require_exact
 from hf_ptr.utils.pickle_guard import refuse_pickles_in
+
+if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -26,6 +31,8 @@ LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, Safetenso
 
 def is_adapted(policy: object) -> bool:
     """Whether a policy has a peft adapter."""
+    from peft import PeftModel
+
     return isinstance(policy, PeftModel)
 
 
@@ -59,6 +66,8 @@ def with_adapter(policy: Any, peft_config: PeftConfig) -> PeftModel:
             "peft_config adapts a policy that was saved before, and this one is new: only the adapter would be saved; "
             "save the policy and pass its folder, or train it in full"
         )
+    from peft import get_peft_model
+
     try:
         adapted = get_peft_model(policy, peft_config)
     except ValueError as error:
@@ -80,6 +89,8 @@ def base_model_source(source: str) -> str:
     Raises:
         ValueError: the adapter does not name a base model.
     """
+    from peft import PeftConfig
+
     config = PeftConfig.from_pretrained(source)
     if not config.base_model_name_or_path:
         raise ValueError(f"{ADAPTER_CONFIG} in {source} does not name a base model in base_model_name_or_path")
@@ -98,6 +109,8 @@ def load_adapted(source: str, load: Callable[[str], Any]) -> PeftModel:
     Raises:
         InputError: the adapter or its base model cannot be read, is damaged or unsafe.
     """
+    from peft import PeftModel, get_peft_model_state_dict
+
     refuse_pickles_in(source)
     try:
         base = load(str(model_folder(base_model_source(source))))
