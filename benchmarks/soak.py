@@ -127,7 +127,8 @@ def main() -> None:
     options = parser.parse_args()
     steps, demonstrations = STEPS, 4
     if options.small:
-        steps, demonstrations, options.kills = 40, 1, 1
+        # Two kills, so that both lie before the last saves.
+        steps, demonstrations, options.kills = 40, 1, 2
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
