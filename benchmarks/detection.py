@@ -1,10 +1,10 @@
-"""Which faults the calibrated score finds: AUROC on every corruption, no policy trained.
+"""Detection of faults by the label-free score: AUROC on every corruption, without training a policy.
 
     python -m benchmarks.detection [--seeds 5] [--keep]
 
-The demonstrations are those of `benchmarks.robustness` (`mt10-state`). What is there already of the same code and data
-is not fitted again; with `--keep`, of older code neither. Results in `benchmarks/results/detection.json`, shown in
-`docs/tables.md` by `python -m benchmarks.robustness.report`.
+The demonstrations are those of `benchmarks.robustness` (`mt10-state`). Fits that are recorded for the same code and
+data are not repeated; with `--keep`, neither are those of older code. Results in
+`benchmarks/results/detection.json`, shown in `docs/tables.md` by `python -m benchmarks.robustness.report`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def figures_of(cell: Cell) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--keep", action="store_true", help="count lines of older code, too")
+    parser.add_argument("--keep", action="store_true", help="accept recorded fits of older code")
     options = parser.parse_args()
     cells = [{"corruption": name, "seed": seed} for seed in range(options.seeds) for name in CORRUPTIONS]
     fill(RESULTS, cells, figures_of, keep=options.keep)

@@ -1,4 +1,4 @@
-"""Fits of the calibrated score on the demonstrations of `benchmarks.robustness`; their figures are kept by line."""
+"""Fits of the label-free score on the demonstrations of `benchmarks.robustness`, recorded one line a fit."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ Cell = dict[str, Any]
 
 
 def corrupted_chunks(corruption: str, seed: int) -> tuple[ChunkDataset, CorruptionTruth]:
-    """The chunks of a seed's demonstrations with faults, and which those are."""
+    """The chunks of a seed's corrupted demonstrations, and the faults that they carry."""
     table, truth = corrupt(read_dataset(SUITE.demonstrations_of(seed)), corruption, seed)
     return ChunkDataset(table, observation_features=["observation.environment_state"]), truth
 
 
 def fill(results: Path, cells: Sequence[Cell], figures_of: Callable[[Cell], dict[str, Any]], *, keep: bool) -> None:
     """
-    Writes a line for every cell; those that are there of the same code and data are not made again.
+    Writes a line for every cell; lines of the same code and data are not computed again.
 
     Args:
         results: the file of lines.
-        cells: what is to be made, each with a `seed`, whose demonstrations are recorded where they are missing.
-        figures_of: makes the figures of one.
-        keep: whether lines of older code count, too.
+        cells: the fits, each with a `seed`, whose demonstrations are recorded where they are missing.
+        figures_of: computes the figures of a cell.
+        keep: whether lines of older code are accepted.
     """
     parts, commit = ("calibrated",), checkout()
 
     def lines() -> list[dict[str, Any]]:
-        # Read anew each time: another command may be at work for other seeds.
+        # Read again each time: another command may be running for other seeds.
         return json.loads(results.read_text()) if results.exists() else []
 
     for cell in track(cells, "fitting"):

@@ -1,4 +1,4 @@
-"""What the calibrated score says of twenty human demonstrations when five of them carry a fault.
+"""The label-free score on twenty human demonstrations of which five carry a planted fault.
 
     python -m benchmarks.five_faults DATASET [--seeds 3]
 
@@ -26,12 +26,12 @@ from hf_ptr.scoring.fit import fit_scores
 from hf_ptr.utils.atomic_files import write_json
 
 RESULTS = ROOT / "benchmarks" / "results" / "five_faults.json"
-LATE, NOISY, FOREIGN = (3, 14), (7, 18), {11: 12}
+LATE, NOISY, SWAPPED = (3, 14), (7, 18), {11: 12}
 FRAMES_LATE, NOISE = 6, 0.5
 
 
 def with_faults(table: EpisodeTable) -> tuple[EpisodeTable, dict[int, str]]:
-    """The demonstrations with the five faults, and which episode carries which."""
+    """The demonstrations with the five faults, and the fault of each faulty episode."""
     random = np.random.default_rng(0)
     recorded = table.columns["action"]
     action = recorded.copy()
@@ -45,10 +45,10 @@ def with_faults(table: EpisodeTable) -> tuple[EpisodeTable, dict[int, str]]:
         action[mine] = recorded[np.maximum(mine - FRAMES_LATE, mine[0])]
     for episode in NOISY:
         action[rows(episode)] += random.normal(0.0, NOISE, recorded[rows(episode)].shape).astype(np.float32)
-    for episode, donor in FOREIGN.items():
+    for episode, donor in SWAPPED.items():
         mine, other = rows(episode), rows(donor)
         action[mine] = recorded[other[np.minimum(np.arange(len(mine)), len(other) - 1)]]
-    faults = {**dict.fromkeys(LATE, "late"), **dict.fromkeys(NOISY, "noise"), **dict.fromkeys(FOREIGN, "swapped")}
+    faults = {**dict.fromkeys(LATE, "late"), **dict.fromkeys(NOISY, "noise"), **dict.fromkeys(SWAPPED, "swapped")}
     return replace(table, columns={**table.columns, "action": action}), faults
 
 

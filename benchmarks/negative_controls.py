@@ -1,9 +1,10 @@
-"""What the calibrated weights make of recordings that are uneven and not faulty, where a score may mistake rarity for
-fault: recoveries, hesitation, a minority that solves the task in another way, small datasets, real teleoperation.
+"""Negative controls: calibrated weights of uneven recordings without faults, where rare may look faulty.
+
+Recoveries, hesitation, a minority that solves the task in another way, small datasets, real teleoperation.
 
     python -m benchmarks.negative_controls [--seeds 3] [--real ../shared/data/g1_bottle]
 
-Recorded or read, scored by `hf-ptr score`'s code, no policy trained. Results in
+Datasets are recorded or read, and scored as by `hf-ptr score`; no policy is trained. Results in
 `benchmarks/results/negative_controls.json`.
 """
 
@@ -38,7 +39,7 @@ SETS: dict[str, tuple[int, tuple[str, ...]]] = {
 
 
 def recorded(name: str, seed: int) -> Path:
-    """The recording of a set, made once."""
+    """The dataset of a set, recorded once."""
     episodes, operators = SETS[name]
     folder = WORK / "negative_controls" / f"{name.replace(' ', '-')}-{seed}"
     return (
@@ -55,7 +56,7 @@ def weights_of(table: EpisodeTable, observation: str, seed: int) -> np.ndarray:
 
 
 def parts_of(table: EpisodeTable, folder: Path) -> dict[str, np.ndarray]:
-    """The frames by who acted, and by what happened in them: `(F,)` bool each."""
+    """Masks of the frames by operator and by incident: `(F,)` bool each."""
     parts: dict[str, np.ndarray] = {}
 
     def frames(name: str) -> np.ndarray:
@@ -72,7 +73,7 @@ def parts_of(table: EpisodeTable, folder: Path) -> dict[str, np.ndarray]:
 
 
 def line(weight: np.ndarray, parts: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The figures of one set and seed, of all frames and of each part."""
+    """The figures of one set and seed, for all frames and for each part."""
     parts = {"all": np.ones(len(weight), dtype=bool), **parts}
     return {
         "ess": float(weight.sum() ** 2 / (weight**2).sum() / len(weight)),
@@ -86,7 +87,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--real", type=Path, help="folder of a real dataset, observed by its state")
     options = parser.parse_args()
-    # Without --real, what a real dataset gave before stays.
+    # Without --real, the recorded figures of the real dataset stay.
     sets: dict[str, list[dict[str, Any]]] = json.loads(RESULTS.read_text())["sets"] if RESULTS.exists() else {}
     for name in (*SETS, *(["real"] if options.real else [])):
         runs: list[dict[str, Any]] = []
@@ -96,7 +97,7 @@ def main() -> None:
             observation = "observation.state" if name == "real" else "observation.environment_state"
             parts = {} if name == "real" else parts_of(table, folder)
             runs.append(line(weights_of(table, observation, seed), parts))
-        # A set that is not finished leaves the one before as it was.
+        # An unfinished set does not replace the recorded one.
         sets[name] = runs
         write_json(
             {"command": f"python -m benchmarks.negative_controls --seeds {options.seeds} --real DIR", "sets": sets},

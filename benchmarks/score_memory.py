@@ -3,9 +3,9 @@
     python -m benchmarks.score_memory [--episodes 40 200 800 3200]
 
 Synthetic demonstrations: a state of 26 numbers, actions of 26, 120 frames an episode, four tasks. Each size is a
-process of its own, whose peak is what the operating system says. Every step takes the same memory, and so does every
-round; so there are few of either, and the seconds are not those of a fit. From each size to the next, the growth of
-the peak, in bytes a frame, of which the vectors alone have 208. Results in `benchmarks/results/score_memory.json`.
+process of its own, whose peak the operating system reports. Every step and every round takes the same memory, so there
+are few of either, and the seconds are not those of a whole fit. `growth` is the growth of the peak from each size to
+the next in bytes a frame; the vectors alone have 208. Results in `benchmarks/results/score_memory.json`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WIDTH, FRAMES, TASKS = 26, 120, 4
 STEPS, ROUNDS = 4, 1
 SHORT = (f"steps={STEPS}", f"rounds={ROUNDS}")
 CHUNK, LONG_CHUNK = 16, 64
-# Of the size whose memory is looked at with long chunks, too.
+# The size that is also measured with long chunks.
 LONG_CHUNK_EPISODES = 200
 MEASURED = """
 import resource, sys
@@ -71,7 +71,7 @@ def demonstrations(episodes: int, folder: Path) -> Path:
 
 
 def measure(*command: str) -> dict[str, float]:
-    """Peak memory in MB and wall seconds of a command line of ours, in a process of its own."""
+    """Peak memory in MB and wall seconds of an `hf-ptr` command in a process of its own."""
     start = time.monotonic()
     run = [sys.executable, "-c", MEASURED, *command]
     done = subprocess.run(run, capture_output=True, text=True, check=True)
@@ -81,7 +81,7 @@ def measure(*command: str) -> dict[str, float]:
 
 
 def figures_of(lines: list[dict[str, float]]) -> dict[str, Any]:
-    """The runs, and between those of the usual chunks by how much the peak grows, bytes a frame."""
+    """The runs, and the growth of the peak between those of the usual chunk size, bytes a frame."""
     usual = [line for line in lines if line["chunk_size"] == CHUNK]
     growth = []
     for small, large in itertools.pairwise(usual):
@@ -106,7 +106,7 @@ def main() -> None:
     lines = []
     with tempfile.TemporaryDirectory() as aside:
         for episodes in sizes:
-            # Not in this process: what it held would count as the peak of those that it starts.
+            # In another process: memory of this one would count in the peak of its children.
             with process_pool(1) as pool:
                 folder = pool.submit(demonstrations, episodes, Path(aside) / str(episodes)).result()
             for chunk_size in (CHUNK, LONG_CHUNK) if episodes == LONG_CHUNK_EPISODES else (CHUNK,):
@@ -115,7 +115,7 @@ def main() -> None:
                 table_mb = 2 * WIDTH * 4 * episodes * FRAMES / 1e6
                 lines.append({"episodes": episodes, "chunk_size": chunk_size, "table_mb": table_mb, **found})
                 print(lines[-1], flush=True)
-            # Kept size by size: the last takes longest.
+            # Written after each size, because the last takes longest.
             write_json(figures_of(lines), RESULTS)
 
 

@@ -1,4 +1,4 @@
-"""The calibrated score: its scale, its folds, and that it finds wrong actions in a table one can see through."""
+"""The label-free score: calibration, cross-fitting, and detection of wrong actions in a synthetic table."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def fit(table: EpisodeTable, **changes: Any) -> pd.DataFrame:
 
 @given(st.lists(st.floats(-50, 50), min_size=2, max_size=50))
 @settings(deadline=None, max_examples=50)
-def test_weights_stay_in_bounds_and_rise_with_the_distance(distances: list[float]) -> None:
-    weight = C.calibrated_weight(torch.tensor(sorted(distances)), CONFIG)
+def test_weights_stay_in_bounds_and_rise_with_the_score(values: list[float]) -> None:
+    weight = C.calibrated_weight(torch.tensor(sorted(values)), CONFIG)
     assert bool((weight >= CONFIG.w_min).all()) and bool((weight <= CONFIG.w_max).all())
     assert bool((weight.diff() >= 0).all())
     kept = C.keep_sample_size(weight)
@@ -56,7 +56,7 @@ def test_a_fault_gets_the_least_weight_and_a_good_sample_the_most() -> None:
     assert middle == pytest.approx((CONFIG.w_min + CONFIG.w_max) / 2)
 
 
-def share_worth(weight: torch.Tensor) -> float:
+def sample_share(weight: torch.Tensor) -> float:
     return effective_sample_size(weight).item() / len(weight)
 
 
@@ -65,7 +65,7 @@ def test_the_sample_size_never_falls_below_its_floor(share: float) -> None:
     weight = torch.full((1000,), CONFIG.w_max)
     weight[: int(1000 * share)] = CONFIG.w_min
     kept = C.keep_sample_size(weight)
-    before, after = share_worth(weight), share_worth(kept)
+    before, after = sample_share(weight), sample_share(kept)
     assert after >= CONFIG.min_sample_size - 1e-4
     assert kept.mean().item() == pytest.approx(weight.mean().item(), rel=1e-4)
     if before >= CONFIG.min_sample_size:
@@ -73,53 +73,53 @@ def test_the_sample_size_never_falls_below_its_floor(share: float) -> None:
 
 
 def test_the_floor_is_paid_by_the_mildest_fault_first() -> None:
-    """As on `hard`: a third good, some who only tremble, and half with worse faults."""
+    """As on `hard`: a third good, some with noise alone, and half with worse faults."""
     weight = torch.full((1000,), CONFIG.w_min)
     weight[:350] = CONFIG.w_max
-    trembles = slice(350, 500)
+    noisy = slice(350, 500)
     milder = weight.clone()
-    milder[trembles] = 2.0
+    milder[noisy] = 2.0
     kept = C.keep_sample_size(weight, milder)
-    assert share_worth(kept) == pytest.approx(CONFIG.min_sample_size, abs=1e-5)
+    assert sample_share(kept) == pytest.approx(CONFIG.min_sample_size, abs=1e-5)
     torch.testing.assert_close(kept[:350], weight[:350])
     torch.testing.assert_close(kept[500:], weight[500:])
     assert CONFIG.w_min < kept[350] < 2.0
-    # As little as will do.
+    # No more than needed.
     less = weight + 0.99 * (kept - weight)
-    assert share_worth(less) < CONFIG.min_sample_size
+    assert sample_share(less) < CONFIG.min_sample_size
 
 
 @pytest.mark.parametrize("mild", [0.01, 0.02, 0.05, 0.1, 0.2])
-def test_where_the_mildest_fault_is_not_enough_it_gives_what_it_can_before_all_are_drawn_together(mild: float) -> None:
-    good, trembling = 50, int(1000 * mild)
+def test_where_the_mildest_fault_does_not_suffice_all_weights_then_move_to_their_mean(mild: float) -> None:
+    good, noisy_count = 50, int(1000 * mild)
     weight = torch.full((1000,), CONFIG.w_min)
     weight[:good] = CONFIG.w_max
     milder = weight.clone()
-    milder[good : good + trembling] = 2.0
+    milder[good : good + noisy_count] = 2.0
     steps = torch.linspace(0, 1, 201)
-    best = max(steps.tolist(), key=lambda s: share_worth(weight + s * (milder - weight)))
-    assert share_worth(weight + best * (milder - weight)) < CONFIG.min_sample_size
+    best = max(steps.tolist(), key=lambda s: sample_share(weight + s * (milder - weight)))
+    assert sample_share(weight + best * (milder - weight)) < CONFIG.min_sample_size
     given = C._least_step(weight.double(), (milder - weight).double(), CONFIG.min_sample_size)
     assert given == pytest.approx(best, abs=0.006)
     kept = C.keep_sample_size(weight, milder)
-    assert share_worth(kept) == pytest.approx(CONFIG.min_sample_size, abs=1e-5)
+    assert sample_share(kept) == pytest.approx(CONFIG.min_sample_size, abs=1e-5)
     assert kept[999] > CONFIG.w_min and kept[0] < CONFIG.w_max
     assert kept[0] > kept[good] > kept[999]
 
 
 @given(st.lists(st.tuples(st.floats(0.25, 4.0), st.floats(0.0, 1.0)), min_size=1, max_size=60))
 @settings(deadline=None, max_examples=100)
-def test_the_floor_holds_whatever_is_milder(pairs: list[tuple[float, float]]) -> None:
+def test_the_floor_holds_for_all_milder_weights(pairs: list[tuple[float, float]]) -> None:
     weight = torch.tensor([w for w, _ in pairs])
     milder = weight + torch.tensor([part for _, part in pairs]) * (CONFIG.w_max - weight)
     kept = C.keep_sample_size(weight, milder)
-    assert share_worth(kept) >= CONFIG.min_sample_size - 1e-4
+    assert sample_share(kept) >= CONFIG.min_sample_size - 1e-4
     assert bool((kept >= CONFIG.w_min - 1e-5).all()) and bool((kept <= CONFIG.w_max + 1e-5).all())
-    if share_worth(weight) >= CONFIG.min_sample_size + 1e-4:
+    if sample_share(weight) >= CONFIG.min_sample_size + 1e-4:
         torch.testing.assert_close(kept, weight)
 
 
-def test_one_failing_view_suffices() -> None:
+def test_one_failing_check_suffices() -> None:
     z, which = C.least({"next_observation": torch.tensor([1.0, 1.0]), "instruction": torch.tensor([1.1, -0.1])})
     torch.testing.assert_close(z, torch.tensor([1.0, -0.1]))
     assert which.tolist() == [0, 1]
@@ -143,10 +143,10 @@ def test_clean_data_are_left_alone() -> None:
     real, episode = episodes_of(3.0 + 0.3 * torch.randn(100, generator=torch.Generator().manual_seed(0)))
     weight = C.calibrated_weight(calibrated(real, real - 5.0, episode), CONFIG)
     assert weight.mean() > 3.9 and weight.min() > 3.0
-    assert share_worth(weight) > 0.99
+    assert sample_share(weight) > 0.99
 
 
-def test_faulty_episodes_lie_where_the_made_faults_do() -> None:
+def test_faulty_episodes_lie_where_the_planted_faults_do() -> None:
     means = torch.full((100,), 3.0)
     means[:30] = -2.0
     real, episode = episodes_of(means)
@@ -155,18 +155,18 @@ def test_faulty_episodes_lie_where_the_made_faults_do() -> None:
     assert weight[bad].max() < 0.6 and weight[~bad].min() > 3.5
 
 
-def test_a_view_that_cannot_see_its_own_fault_proves_nothing() -> None:
+def test_a_check_blind_to_its_planted_fault_is_not_evidence() -> None:
     real, episode = episodes_of(torch.randn(100, generator=torch.Generator().manual_seed(0)))
     other, _ = episodes_of(torch.randn(100, generator=torch.Generator().manual_seed(5)))
     assert calibrated(real, other, episode).tolist() == [1.0] * len(real)
-    # All episodes faulty: nothing in the data is better than what was made faulty.
+    # All episodes faulty: none is better than one with the planted fault.
     assert calibrated(real, real.clone(), episode).tolist() == [1.0] * len(real)
 
 
 @pytest.mark.parametrize(
     ("below", "reliability"), [(500, 0.0), (600, 0.0), (675, 0.5), (745, 0.967), (755, 1.0), (1000, 1.0)]
 )
-def test_a_view_is_trusted_as_far_as_it_sees_its_own_fault(below: int, reliability: float) -> None:
+def test_a_check_is_as_reliable_as_it_separates_its_planted_fault(below: int, reliability: float) -> None:
     real = torch.linspace(-1.0, 1.0, 1000)
     faulted = torch.where(torch.arange(1000) < below, -0.5, 0.5)
     group = torch.zeros(1000, dtype=torch.int64)
@@ -174,11 +174,11 @@ def test_a_view_is_trusted_as_far_as_it_sees_its_own_fault(below: int, reliabili
     assert scale.reliability.item() == pytest.approx(reliability, abs=0.01)
     z = scale.score(torch.linspace(-90.0, 90.0, 1000), torch.arange(1000), group)
     assert bool((z.diff() >= 0).all())
-    # One that is trusted in part says at most that a sample is like a fault.
+    # A partly reliable check says at most that a transition is like a fault.
     assert z.min().item() == pytest.approx(-CONFIG.score_limit if reliability == 1.0 else 1.0 - reliability, abs=0.01)
 
 
-def test_a_missing_score_is_no_evidence() -> None:
+def test_a_missing_score_is_not_evidence() -> None:
     real, episode = episodes_of(torch.full((20,), 3.0))
     faulted = real - 5.0
     real[episode == 4] = torch.nan
@@ -197,7 +197,7 @@ def test_a_group_with_enough_episodes_has_its_own_scale() -> None:
     assert one.good[0] == one.good[1]
 
 
-def test_a_shift_that_runs_through_an_episode_is_seen_where_no_chunk_shows_it() -> None:
+def test_a_shift_through_an_episode_is_found_where_no_chunk_shows_it() -> None:
     generator = torch.Generator().manual_seed(0)
     margins = 0.5 + torch.randn(200, 4, generator=generator)
     episode = torch.arange(200) // 100
@@ -211,7 +211,7 @@ def test_a_shift_that_runs_through_an_episode_is_seen_where_no_chunk_shows_it() 
     assert bool(nothing.isnan().all()) and none.tolist() == [-1, -1]
 
 
-# ---- the views
+# ---- the heads
 
 
 def some_transitions(count: int, instructions: int = 3) -> Transitions:
@@ -232,7 +232,7 @@ def scores(heads: IdentificationHeads, samples: Transitions, known: list[bool]) 
     return heads.scores(samples, samples, shifted=some.unbind(dim=1), usable_shifts=usable, known=torch.tensor(known))
 
 
-def test_what_a_view_is_given_does_not_hold_what_it_identifies() -> None:
+def test_a_query_does_not_contain_the_element_that_it_identifies() -> None:
     heads, samples = IdentificationHeads(5, 6, 4, 3, CONFIG), some_transitions(12)
     before = heads.queries(samples)
     after = heads.queries(dataclasses.replace(samples, action=samples.action + 1.0))
@@ -246,20 +246,20 @@ def test_what_a_view_is_given_does_not_hold_what_it_identifies() -> None:
     torch.testing.assert_close(after["instruction"], before["instruction"])
 
 
-def test_scores_are_missing_where_there_is_nothing_to_tell_apart() -> None:
+def test_scores_are_missing_where_there_is_no_candidate() -> None:
     torch.manual_seed(0)
     heads, samples = IdentificationHeads(5, 6, 4, 3, CONFIG), some_transitions(12)
     found = scores(heads, samples, [True, True, False])
     assert bool(found["action/shift"][0].isnan().all()) and bool(found["action/shift"][1:].isfinite().all())
     assert found["instruction/pool"].isnan().tolist() == (samples.instruction == 2).tolist()
     assert bool(found["action/pool"].isfinite().all())
-    # One episode alone has no other to be told from.
+    # One episode alone has no candidates from others.
     alone = scores(heads, samples.take(torch.arange(4)), [True, True, True])
     assert bool(alone["action/pool"].isnan().all())
     assert "instruction" not in IdentificationHeads(5, 6, 4, 1, CONFIG).elements
 
 
-def test_a_near_time_of_the_same_episode_is_no_negative() -> None:
+def test_a_near_time_of_the_same_episode_is_not_a_negative() -> None:
     torch.manual_seed(0)
     heads, samples = IdentificationHeads(5, 6, 4, 1, CONFIG), some_transitions(4)
     near = dataclasses.replace(samples, time=torch.zeros_like(samples.time))
@@ -321,14 +321,14 @@ def test_the_frame_is_a_score_file_and_depends_on_the_seed_alone() -> None:
     assert first["weight"].between(CONFIG.w_min - 1e-5, CONFIG.w_max + 1e-5).all()
 
 
-def test_an_episode_in_a_place_of_its_own_is_novel() -> None:
+def test_an_episode_far_from_all_others_is_novel() -> None:
     table = drifting_table([LENGTH] * 20, tasks=1)
     table.columns["observation.state"][3 * LENGTH : 4 * LENGTH] += 30.0
     transitions = lazy_transitions(ChunkDataset(table, chunk_size=8, target_offset=8), CONFIG)
     fold = cross_fitting.assign_folds(table.episode_index, 5)
     novelty = context_novelty(transitions, fold, CONFIG, torch.Generator().manual_seed(0))
     assert novelty.shape == (20,) and novelty.argmax() == 3
-    # Its actions say nothing about where it is.
+    # Novelty does not depend on the actions.
     table.columns["action"][:] *= -1
     again = context_novelty(
         lazy_transitions(ChunkDataset(table, chunk_size=8, target_offset=8), CONFIG),
@@ -340,7 +340,7 @@ def test_an_episode_in_a_place_of_its_own_is_novel() -> None:
 
 
 @pytest.mark.parametrize("slope", [-1.5, 0.0, 1.5])
-def test_a_fall_with_novelty_is_owed_to_it_and_a_rise_is_not(slope: float) -> None:
+def test_a_fall_with_novelty_is_corrected_and_a_rise_is_not(slope: float) -> None:
     generator = torch.Generator().manual_seed(1)
     novelty = torch.randn(300, generator=generator)
     mean = slope * novelty + 0.1 * torch.randn(300, generator=generator)
@@ -373,27 +373,27 @@ def test_a_single_task_leaves_the_instruction_out() -> None:
     assert not (scores["failed_element"] == "instruction").any()
 
 
-def test_instructions_that_occur_once_prove_nothing() -> None:
+def test_instructions_that_occur_once_are_not_evidence() -> None:
     scores = fit(drifting_table([LENGTH] * 8, tasks=8))
     assert not (scores["failed_element"] == "instruction").any()
     assert np.isfinite(scores[["score", "weight"]].to_numpy()).all()
 
 
-def test_the_floor_is_paid_by_chunks_whose_one_fault_is_a_tremor() -> None:
-    """A quarter good, as many that tremble, and half with another fault; half of those tremble, too."""
+def test_the_floor_is_paid_by_chunks_whose_only_fault_is_noise() -> None:
+    """A quarter good, as many with noise, and half with another fault; half of those have noise, too."""
     table = drifting_table([LENGTH] * 12)
     transitions = lazy_transitions(ChunkDataset(table, chunk_size=8, target_offset=8), CONFIG)
     good, wrong = transitions.episode < 3, transitions.episode >= 6
-    trembles = ~good & (transitions.episode < 9)
-    scores = {"action/pool": torch.where(wrong, 0.0, 1.0), ACTION_NOISE: torch.where(trembles, 0.0, 1.0)}
+    noisy = ~good & (transitions.episode < 9)
+    scores = {"action/pool": torch.where(wrong, 0.0, 1.0), ACTION_NOISE: torch.where(noisy, 0.0, 1.0)}
     shift = torch.zeros(12, dtype=torch.int64)
     found = FittedScores(table, transitions, scores, shift, "none", CONFIG).frame()
     weight = torch.tensor(found.weight[found.valid].to_numpy())
     plain = C.calibrated_weight(torch.minimum(*scores.values()), CONFIG)
-    assert share_worth(plain) < 0.4 and share_worth(weight) == pytest.approx(CONFIG.min_sample_size, abs=0.01)
+    assert sample_share(plain) < 0.4 and sample_share(weight) == pytest.approx(CONFIG.min_sample_size, abs=0.01)
     torch.testing.assert_close(weight[good | wrong], plain[good | wrong])
-    paying = weight[trembles & ~wrong]
-    assert plain[trembles].max() + 0.5 < paying.min() <= paying.max() <= (CONFIG.w_min + CONFIG.w_max) / 2
+    paying = weight[noisy & ~wrong]
+    assert plain[noisy].max() + 0.5 < paying.min() <= paying.max() <= (CONFIG.w_min + CONFIG.w_max) / 2
 
 
 def test_frames_without_a_target_do_not_take_the_samples_below_their_floor() -> None:
@@ -403,13 +403,13 @@ def test_frames_without_a_target_do_not_take_the_samples_below_their_floor() -> 
     scores = FittedScores(table, transitions, scores, torch.zeros(16, dtype=torch.int64), "none", CONFIG).frame()
     told = scores["episode_index"].isin(scores.loc[scores.valid, "episode_index"].unique())
     weight = torch.tensor(scores.weight.to_numpy(), dtype=torch.float64)
-    assert share_worth(weight[torch.tensor(told.to_numpy())]) == pytest.approx(CONFIG.min_sample_size, abs=1e-4)
-    assert share_worth(weight) > CONFIG.min_sample_size
+    assert sample_share(weight[torch.tensor(told.to_numpy())]) == pytest.approx(CONFIG.min_sample_size, abs=1e-4)
+    assert sample_share(weight) > CONFIG.min_sample_size
     assert scores.loc[~told, "weight"].to_numpy() == pytest.approx(scores.loc[told, "weight"].mean(), rel=1e-5)
 
 
-def test_an_episode_that_no_shift_explains_has_none() -> None:
-    # Of three chunks no shift stays within the episode.
+def test_an_episode_without_evidence_of_a_shift_has_lag_zero() -> None:
+    # With three chunks, no shift stays within the episode.
     scores = fit(drifting_table([LENGTH] * 6 + [11] * 6), steps=2)
     shift = scores.groupby("episode_index")["estimated_lag"].first().to_numpy()
     assert set(shift[6:]) == {0} and 0 not in shift[:6]
@@ -433,7 +433,7 @@ def test_few_long_episodes_among_many_short_ones_are_shared_out(seed: int) -> No
     assert np.isfinite(scores[["score", "weight"]].to_numpy()).all()
 
 
-def test_too_little_data_is_the_users_to_mend() -> None:
+def test_too_few_episodes_are_refused() -> None:
     with pytest.raises(InputError, match=r"3 episodes longer than target_offset 8; fitting scores needs at least 4"):
         fit(drifting_table([LENGTH, LENGTH, LENGTH, 8]))
     with pytest.raises(InputError, match="rounds is 0"):

@@ -107,7 +107,7 @@ def score_file_keys(table: EpisodeTable, episodes: slice = slice(None)) -> dict[
     }
 
 
-def score_frame(table: EpisodeTable, episodes: slice = slice(None), **columns: Any) -> pd.DataFrame:
+def score_frame(table: EpisodeTable, episodes: slice = slice(None), /, **columns: Any) -> pd.DataFrame:
     """
     The rows of a score file for some episodes, columns in the order of [`COLUMNS`].
 
