@@ -18,8 +18,8 @@ from transformers import TrainerCallback
 
 from benchmarks.measurement import command_parser, run
 from hf_ptr.errors import InputError
+from hf_ptr.runs.build import build_trainer
 from hf_ptr.runs.recipe import load_recipe
-from hf_ptr.runs.run import build_trainer
 
 # Steps of the warm-up, in which everything is set up, and steps that are observed.
 WARM_UP, STEPS = 10, 10

@@ -31,8 +31,8 @@ from benchmarks.measurement import (
 from hf_ptr.envs.metaworld.tasks import DEFAULT_TASKS
 from hf_ptr.envs.recording import record_metaworld
 from hf_ptr.ptr.controller import HARD_RATIO_RANGE
+from hf_ptr.runs.build import build_trainer
 from hf_ptr.runs.recipe import load_recipe
-from hf_ptr.runs.run import build_trainer
 
 RECIPES = ROOT / "recipes" / "vla" / "metaworld_state"
 ARMS = ("sft", "sft_belief", "ptr", "calibrated")

@@ -41,8 +41,8 @@ from hf_ptr import functional as F
 from hf_ptr.envs.recording import record_metaworld
 from hf_ptr.policies.vla import VLAPolicy, VLAPolicyConfig
 from hf_ptr.ptr import CandidatePool, Candidates
+from hf_ptr.runs.build import build_trainer
 from hf_ptr.runs.recipe import load_recipe
-from hf_ptr.runs.run import build_trainer
 
 RECIPE = ROOT / "recipes" / "vla" / "metaworld_state" / "ptr.yaml"
 WARM_UP = 10

@@ -16,7 +16,7 @@ from scipy.special import digamma
 from benchmarks.robustness.progress import CHUNK, filled, progress, progress_delta, standardized
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
-from hf_ptr.runs.run import chunks_for
+from hf_ptr.runs.build import chunks_for
 from hf_ptr.training.collator import ChunkCollator
 
 NEIGHBOURS = (5, 6, 7)

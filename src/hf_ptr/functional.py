@@ -13,13 +13,34 @@ computed: in the target encoder, the queue and the belief tokenizer.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from hf_ptr.equations import kl_bound, mixed_weight, sample_size_of_sums, source_shift, weight_bounds
+
+__all__ = [
+    "action_ranking_loss",
+    "conservative_weight",
+    "effective_sample_size",
+    "identification_logits",
+    "identification_loss",
+    "kl_bound",
+    "match_log_probability",
+    "mixed_weight",
+    "ptr_score",
+    "self_normalized_mean",
+    "slot_diversity",
+    "slot_entropy",
+    "soft_assignments",
+    "source_shift",
+    "unchecked",
+    "weight_bounds",
+]
 
 NORM_EPS = 1e-6
 
@@ -116,24 +137,33 @@ def match_log_probability(logits: Tensor) -> Tensor:
     return F.log_softmax(logits, dim=1)[:, 0]
 
 
-def identification_loss(logits: Tensor, valid: Tensor | None = None) -> Tensor:
+def identification_loss(
+    logits: Tensor, valid: Tensor | None = None, *, discount: Tensor | None = None, total: Tensor | None = None
+) -> Tensor:
     """``L_id = -E log p(I=0)`` over the valid samples, PTR Eq. (31).
 
     Args:
         logits: ``(B, 1 + K)``, column 0 the match; ``-inf`` marks an unusable negative.
-        valid: ``(B,)`` bool, True where the sample has a next observation; None for all.
+        valid: ``(B,)`` bool, True where the sample has a post-action observation; all when None.
+        discount: ``(B,)``, factor of each sample's loss (``gamma^Delta'``); 1 when None.
+        total: 0-d, number of valid samples to divide by; that of these samples when None. With the number of the
+            whole optimiser step, the results of its micro-batches add up to the loss of the step.
 
     Returns:
         Scalar, nats. Without a valid sample it is 0, still part of the graph, with zero gradients.
 
     Raises:
-        ValueError: see :func:`match_log_probability`, or ``valid`` is mis-shaped.
+        ValueError: as in :func:`match_log_probability`, or another shape does not fit.
     """
     batch, _ = _shape("logits", logits, "B", "1 + K")
     keep = _mask("valid", valid, batch, like="logits")
     if keep is not None:
         logits = torch.where(keep.unsqueeze(-1), logits, 0.0)
-    return _mean(-match_log_probability(logits), keep)
+    surprise = -match_log_probability(logits)
+    if discount is not None:
+        _shape("discount", discount, batch, like="logits")
+        surprise = discount * surprise
+    return _mean(surprise, keep, total)
 
 
 def ptr_score(logits: Tensor) -> Tensor:
@@ -153,13 +183,16 @@ def ptr_score(logits: Tensor) -> Tensor:
     return log_probability + candidates.to(log_probability.dtype).log()
 
 
-def action_ranking_loss(matched_logit: Tensor, permuted_logit: Tensor, valid: Tensor | None = None) -> Tensor:
+def action_ranking_loss(
+    matched_logit: Tensor, permuted_logit: Tensor, valid: Tensor | None = None, *, total: Tensor | None = None
+) -> Tensor:
     """``L_rank = -E log sigmoid(d+ - d-)`` over the valid samples, PTR Eq. (13).
 
     Args:
         matched_logit: ``(B,)``, logit of the target under the sample's own action.
         permuted_logit: ``(B,)``, logit of the same target under another sample's action.
-        valid: ``(B,)`` bool; None for all.
+        valid: ``(B,)`` bool; all when None.
+        total: as in :func:`identification_loss`.
 
     Returns:
         Scalar, nats; 0, still part of the graph, without a valid sample.
@@ -174,7 +207,7 @@ def action_ranking_loss(matched_logit: Tensor, permuted_logit: Tensor, valid: Te
     if keep is not None:
         matched_logit, permuted_logit = (torch.where(keep, x, 0.0) for x in (matched_logit, permuted_logit))
     _finite(matched_logit=matched_logit, permuted_logit=permuted_logit)
-    return _mean(-F.logsigmoid(matched_logit - permuted_logit), keep)
+    return _mean(-F.logsigmoid(matched_logit - permuted_logit), keep, total)
 
 
 # ---- Sec. 5: conservative weight
@@ -217,16 +250,18 @@ def conservative_weight(
     if isinstance(beta, Tensor):
         beta = beta.detach()
     # exp may overflow to inf, which the clip turns into exactly w_max; nothing differentiates through it.
-    weight = 1.0 + alpha * ((score / beta).exp().clamp(w_min, w_max) - 1.0)
+    weight = mixed_weight((score / beta).exp().clamp(w_min, w_max), alpha)
     return weight if keep is None else torch.where(keep, weight, 1.0)
 
 
-def self_normalized_mean(loss: Tensor, weight: Tensor) -> Tensor:
+def self_normalized_mean(loss: Tensor, weight: Tensor, *, total: Tensor | None = None) -> Tensor:
     """``sum(sg(w) loss) / sum(sg(w))``, PTR Eq. (27).
 
     Args:
         loss: ``(B,)``, one loss per sample.
         weight: ``(B,)``, at least 0; no gradient flows into it.
+        total: 0-d, the ``sum(w)`` to divide by; that of these samples when None. With the sum of the whole optimiser
+            step, over all its micro-batches and processes, their results add up to the loss of the step.
 
     Returns:
         Scalar in the loss's unit; 0, still part of the graph, when the weights sum to 0.
@@ -239,63 +274,8 @@ def self_normalized_mean(loss: Tensor, weight: Tensor) -> Tensor:
     loss, weight = _real(loss, weight.detach())
     _finite(loss=loss)
     _finite(at_least=0.0, weight=weight)
-    total = weight.sum()
+    total = weight.sum() if total is None else total
     return (weight / torch.where(total > 0, total, 1.0) * loss).sum()
-
-
-def weight_bounds(alpha: float, w_min: float, w_max: float) -> tuple[float, float]:
-    """Least and greatest weight after the mixture with 1: ``1 + alpha (w_min - 1)``, ``1 + alpha (w_max - 1)``.
-
-    ``low / E[w] <= q/p <= high / E[w]`` for the reweighted distribution ``q`` (PTR Eq. 22-25).
-
-    Raises:
-        ValueError: not ``0 <= alpha <= 1`` or not ``0 <= w_min <= w_max``, or a number is not finite.
-    """
-    if not 0.0 <= alpha <= 1.0:
-        raise ValueError(f"alpha must be between 0 and 1, got {alpha}")
-    if not 0.0 <= w_min < math.inf:
-        raise ValueError(f"w_min must be a finite number of at least 0, got {w_min}")
-    if not 0.0 < w_max <= torch.finfo(torch.float32).max:
-        raise ValueError(f"w_max must be a number above 0 that is finite in float32, got {w_max}")
-    if w_min > w_max:
-        raise ValueError(f"w_min must be at most w_max, got w_min {w_min} and w_max {w_max}")
-    return 1.0 + alpha * (w_min - 1.0), 1.0 + alpha * (w_max - 1.0)
-
-
-def kl_bound(alpha: float, w_min: float, w_max: float) -> float:
-    """``KL(q || p) <= log(high / low)`` in nats, PTR Eq. (26); ``log 16`` at the defaults, inf when ``low`` is 0.
-
-    Raises:
-        ValueError: see :func:`weight_bounds`.
-    """
-    low, high = weight_bounds(alpha, w_min, w_max)
-    return math.log(high / low) if low > 0.0 else math.inf
-
-
-def source_shift(weight: Tensor, source: Sequence[str]) -> dict[str, float]:
-    """Ratio of each source's reweighted share to its share: ``q(m) / pi_m = E_m[w] / E[w]``, PTR Eq. (29-30).
-
-    For reports; computed on the host in float64.
-
-    Args:
-        weight: ``(n,)``, at least 0.
-        source: ``n`` names.
-
-    Returns:
-        One ratio per source, in order of appearance, within ``[low/high, high/low]`` of :func:`weight_bounds`.
-
-    Raises:
-        ValueError: the lengths differ, a weight is negative or not finite, or all weights are 0.
-    """
-    weight = _weights(weight)
-    if isinstance(source, str) or len(source) != len(weight):
-        got = "one string" if isinstance(source, str) else f"{len(source)}"
-        raise ValueError(f"source must be a sequence of {len(weight)} names, one for each weight, got {got}")
-    weights: dict[str, list[float]] = {}
-    for name, value in zip(source, weight.tolist(), strict=True):
-        weights.setdefault(name, []).append(value)
-    mean = math.fsum(math.fsum(values) for values in weights.values()) / len(weight)
-    return {name: math.fsum(values) / len(values) / mean for name, values in weights.items()}
 
 
 def effective_sample_size(weight: Tensor) -> Tensor:
@@ -313,7 +293,7 @@ def effective_sample_size(weight: Tensor) -> Tensor:
     weight = _weights(weight)
     # Relative to the largest, so that squares neither overflow nor vanish; the clamp only removes rounding.
     weight = weight / weight.max()
-    return (weight.sum().square() / weight.square().sum()).clamp(1, len(weight))
+    return sample_size_of_sums(weight.sum(), weight.square().sum()).clamp(1, len(weight))
 
 
 # ---- Sec. 3: belief tokens
@@ -391,10 +371,11 @@ def _no_autocast(tensor: Tensor) -> AbstractContextManager[None]:
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
-def _mean(values: Tensor, keep: Tensor | None) -> Tensor:
-    if keep is None:
-        return values.sum() / max(values.numel(), 1)
-    return torch.where(keep, values, 0.0).sum() / keep.sum().clamp(min=1)
+def _mean(values: Tensor, keep: Tensor | None, total: Tensor | None = None) -> Tensor:
+    kept = values if keep is None else torch.where(keep, values, 0.0)
+    if total is not None:
+        return kept.sum() / total.clamp(min=1)
+    return kept.sum() / (max(values.numel(), 1) if keep is None else keep.sum().clamp(min=1))
 
 
 def _shape(name: str, value: Tensor, *sizes: int | str, like: str = "") -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from command_line import ROOT, hf_ptr, the_line
 from hf_ptr.cli import main
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.score_file import read_weights
+from hf_ptr.ptr import CandidatePool
 from hf_ptr.runs import score_dataset as scores_module
 from hf_ptr.training.weight_histograms import read_histograms
 
@@ -187,15 +188,15 @@ def test_a_score_by_a_run_resumes_after_an_interrupt(
     whole = pd.read_parquet(out)
     out.unlink()
     monkeypatch.setattr(scores_module, "SAVE_EVERY", 0.0)
-    remember, batches = scores_module.PTRObjective.remember, []
+    push, batches = CandidatePool.push, []
 
-    def interrupted(self: object) -> None:
+    def interrupted(self: CandidatePool, seen: object) -> None:
         batches.append(1)
         if len(batches) == 20:
             raise KeyboardInterrupt
-        remember(self)
+        push(self, seen)
 
-    monkeypatch.setattr(scores_module.PTRObjective, "remember", interrupted)
+    monkeypatch.setattr(CandidatePool, "push", interrupted)
     assert hf_ptr(*command).returncode == 130 and not out.exists() and (tmp_path / ".scores.parts").is_dir()
     went_on = hf_ptr(*command)
     assert went_on.returncode == 0 and [path.name for path in tmp_path.iterdir()] == ["scores.parquet"]

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from data_helpers import coded_table
-from model_helpers import objective, run, tiny_batch, tiny_model
+from model_helpers import losses_of, tiny_batch, tiny_model
 from recipe_helpers import recipe
 
 from hf_ptr.data.chunks import ChunkDataset
@@ -109,15 +109,14 @@ def test_a_chunk_brings_its_own_weight() -> None:
 
 def test_given_weights_make_the_weighted_regression_and_nothing_else() -> None:
     model = tiny_model(with_scorer=False, belief_tokens=0)
-    batch = tiny_batch()
     weight = torch.tensor([0.25, 4.0, 1.0, 0.0, 2.0, 0.5])
-    output = run(model, batch)
-    losses = objective(alpha=0.0)(output, None, None, step=0, given_weight=weight)
+    losses = losses_of(model, {**tiny_batch(), "weight": weight})
+    output = losses.output
     assert output.action_loss is not None
     expected = (weight * output.action_loss).sum() / weight.sum()
     torch.testing.assert_close(losses.total, expected)
     torch.testing.assert_close(losses.action, self_normalized_mean(output.action_loss, weight))
-    torch.testing.assert_close(losses.metrics["weight_mean"], weight.mean())
+    assert losses.metrics["weight_mean"] == pytest.approx(float(weight.mean()))
 
 
 def test_a_recipe_trains_with_a_score_file(metaworld_dataset: Path, tmp_path: Path) -> None:

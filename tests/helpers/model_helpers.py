@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
+from torch.utils.data import default_collate
 from transformers import AutoModel, BertConfig, PreTrainedTokenizerFast
 
-from hf_ptr import PTRConfig, PTRModel, VLAPolicy, VLAPolicyConfig, VLAProcessor
-from hf_ptr.ptr import Candidates
-from hf_ptr.training.batch import candidates_of, model_inputs
-from hf_ptr.training.objective import Losses, PTRObjective
+from hf_ptr import PTRConfig, PTRModel, PTRTrainer, VLAPolicy, VLAPolicyConfig, VLAProcessor
+from hf_ptr.training.micro_batches import model_inputs
 from hf_ptr.training.ptr_model import PTROutput, build_ptr_model
 
 OBSERVATION, STATE, ACTION, LENGTH = 5, 3, 2, 4
 INSTRUCTIONS = ("push the cube", "open the drawer", "close the drawer")
 
 Batch = dict[str, Any]
+# Trainers make the folder that they are given.
+FOLDER = tempfile.TemporaryDirectory(prefix="hf-ptr-tests-")
 
 
 def tiny_config(**changes: Any) -> VLAPolicyConfig:
@@ -99,27 +101,43 @@ def training_inputs(batch: Batch) -> Batch:
     return {**policy_inputs(batch), "actions": batch["actions"], "action_mask": batch["action_mask"]}
 
 
-def objective(**changes: Any) -> PTRObjective:
-    """An objective past its warm-up, whose queue one batch nearly fills: all of it is drawn."""
-    settings = {"output_dir": "unused", "use_cpu": True, "nce_warmup_steps": 0, "queue_size": 8}
-    return PTRObjective(PTRConfig(**{**settings, **changes}))
+def trainer_of(model: PTRModel, **changes: Any) -> PTRTrainer:
+    """A trainer past its warm-up, whose queue one batch nearly fills: all of it is drawn."""
+    settings = {"output_dir": FOLDER.name, "use_cpu": True, "nce_warmup_steps": 0, "queue_size": 8}
+    settings |= {"report_to": "none", "disable_tqdm": True, "detach_scorer": model.config.detach_scorer}
+    belief = 0 if model.belief_tokenizer is None else model.belief_tokenizer.config.num_tokens
+    if model.scorer is None:
+        settings["alpha"] = 0.0
+    args = PTRConfig(**{**settings, "belief_tokens": belief, **changes})
+    return PTRTrainer(model, args, data_collator=default_collate)
 
 
 def run(model: PTRModel, batch: Batch, seed: int = 0, **carried: torch.Tensor) -> PTROutput:
     """One pass; the seed is that of the flow's noise and times."""
     torch.manual_seed(seed)
-    return model(**model_inputs(batch, None), **carried)
+    return model(**model_inputs(batch), **carried)
 
 
-def candidates(model: PTRModel, batch: Batch, output: PTROutput) -> Candidates | None:
-    return None if output.target is None else candidates_of(model.adapter, batch, output.target)
+class Losses(NamedTuple):
+    """The parts of the loss of one batch."""
+
+    total: torch.Tensor
+    action: torch.Tensor
+    auxiliary: dict[str, torch.Tensor]
+    weight: torch.Tensor
+    output: PTROutput
+    metrics: dict[str, float]
 
 
-def losses_of(model: PTRModel, batch: Batch, goal: PTRObjective | None = None, seed: int = 0) -> Losses:
-    """All parts of the objective of one batch, by the path that the trainer takes."""
-    output = run(model, batch, seed)
-    goal = objective() if goal is None else goal
-    return goal(output, candidates(model, batch, output), None, step=0)
+def losses_of(model: PTRModel, batch: Batch, trainer: PTRTrainer | None = None, seed: int = 0) -> Losses:
+    """All parts of the loss of one batch that is a step, by the way that the trainer takes; nothing is carried."""
+    trainer = trainer_of(model) if trainer is None else trainer
+    trainer.carry.clear()
+    torch.manual_seed(seed)
+    total, output = trainer.compute_loss(model, dict(batch), return_outputs=True)
+    auxiliary = {name: loss for name, loss in output.losses.items() if name != "action"}
+    metrics = trainer._means.take(lambda values: values)
+    return Losses(total, output.losses["action"], auxiliary, output.weight, output, metrics)
 
 
 # ---- the variant with a text encoder

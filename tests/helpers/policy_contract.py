@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from model_helpers import Batch, objective
+from model_helpers import Batch, losses_of, trainer_of
 from peft import LoraConfig
 
 from hf_ptr import PTRModel
@@ -17,7 +17,7 @@ from hf_ptr import functional as F
 from hf_ptr.errors import InputError
 from hf_ptr.policies import load_policy, merge_adapter
 from hf_ptr.policies.lora import with_adapter
-from hf_ptr.training.batch import candidates_of, model_inputs
+from hf_ptr.training.micro_batches import candidates_of, model_inputs
 from hf_ptr.training.ptr_model import build_ptr_model
 
 ACTING = ("observation", "state", "instruction_ids", "instruction_mask")
@@ -34,7 +34,7 @@ def assert_other_shapes_are_one_line(model: PTRModel, batch: Batch) -> None:
         (other, seen),
     ):
         with pytest.raises(InputError, match=message):
-            model(**model_inputs(given, None))
+            model(**model_inputs(given))
         with pytest.raises(InputError, match=message):
             model.adapter.predict_action_chunk(**{name: given[name] for name in ACTING})
 
@@ -70,7 +70,7 @@ class PolicyContract(abc.ABC):
 
     def passed(self, model: PTRModel, batch: Batch, seed: int = 0, **carried: Any) -> Any:
         torch.manual_seed(seed)
-        return model(**model_inputs(batch, None), **carried)
+        return model(**model_inputs(batch), **carried)
 
     def acted(self, actor: Any, batch: Batch, chunks: int = 2) -> torch.Tensor:
         actor.reset()
@@ -79,9 +79,7 @@ class PolicyContract(abc.ABC):
         return torch.cat([actor.predict_action_chunk(**inputs, generator=generator) for _ in range(chunks)])
 
     def total(self, model: PTRModel, batch: Batch) -> Any:
-        output = self.passed(model, batch)
-        goal = objective()
-        return goal(output, candidates_of(model.adapter, batch, output.target), None, step=0)
+        return losses_of(model, batch)
 
     def test_the_pass_has_the_shapes_of_the_contract(self) -> None:
         model, batch = self.model(), self.batch()
@@ -119,8 +117,9 @@ class PolicyContract(abc.ABC):
         model.eval()
         with torch.no_grad():
             output = self.passed(model, batch)
-            goal = objective()
-            logits, _ = goal.logits(output, candidates_of(model.adapter, batch, output.target))
+            identification = trainer_of(model).identification
+            (negatives,) = identification.draw_negatives([candidates_of(model.adapter, batch, output)], step=0)
+            logits, _ = identification.logits(output, negatives)
         model.train()
         return F.ptr_score(logits)[1:-1]
 

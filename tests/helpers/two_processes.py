@@ -26,12 +26,12 @@ from transformers import TrainerCallback
 from hf_ptr import PTRTrainer
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.errors import InputError
+from hf_ptr.ptr import CandidatePool, Candidates
 from hf_ptr.runs import score_dataset as scores_module
 from hf_ptr.runs.score_dataset import score_dataset
 from hf_ptr.training import calibrated_weights as calibrating
 from hf_ptr.training.checkpointing import last_complete_checkpoint
-from hf_ptr.training.objective import PTRObjective
-from hf_ptr.training.window import Window
+from hf_ptr.training.micro_batches import Negatives
 
 # A deadlock ends with the place where each process waits.
 WATCHDOG_SECONDS = 300
@@ -51,8 +51,8 @@ def uneven_step(
     kind: str, trainer: PTRTrainer, model: Any, ranks: tuple[int, ...]
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss and gradients of one step in which the ranks have the chunks of `UNEVEN`, from an empty queue."""
-    trainer.objective.pool.load_state_dict({})
-    trainer.step_loss.carry.load_state_dict({})
+    trainer.identification.pool.load_state_dict({})
+    trainer.carry.clear()
     model.zero_grad()
     parts = [trainer.data_collator(trainer.train_dataset.__getitems__(UNEVEN[kind][rank])) for rank in ranks]
     for rank, part in zip(ranks, parts, strict=True):
@@ -72,33 +72,39 @@ def shared(dataset: Path, folder: Path) -> dict[str, Any]:
     trainer = make(dataset, folder / "run", use_cpu=True, queue_size=256, queue_negatives=16)
     seen: list[int] = []
     drawn: list[dict[str, Any]] = []
-    compute, draw = trainer.compute_loss, trainer.objective.drawn
+    compute, draw = trainer.compute_loss, trainer.identification.draw_negatives
+    pool = trainer.identification.pool
+    push, pushed = pool.push, []
 
     def spy(model, inputs, **kwargs):
         seen.extend(inputs["target_index"][inputs["has_target"]].tolist())
         return compute(model, inputs, **kwargs)
 
-    def spied(candidates: Any, step: int) -> Window:
-        # Before the push of this step: what the queue holds is what the draw chose from.
-        memory = trainer.objective.pool.state_dict()
-        window = draw(candidates, step)
-        ids = trainer.objective._gathered.target_id
+    def spied_push(gathered: Any) -> None:
+        pushed.append(gathered.target_id)
+        push(gathered)
+
+    def spied(candidates: Any, step: int, rows: int | None = None) -> list[Negatives]:
+        # Before the push of this step: the draw chooses from what the queue holds.
+        memory = pool.state_dict()
+        (negatives,) = draw(candidates, step, rows)
+        ids = pushed[-1]
         own = candidates[0].target_id[:, None]
-        minibatch, queue = window.masks[0].split((len(ids), window.masks[0].shape[1] - len(ids)), dim=1)
+        minibatch, queue = negatives.mask.split((len(ids), negatives.mask.shape[1] - len(ids)), dim=1)
         drawn.append(
             {
-                "negatives": window.negatives.double().sum(dim=1).tolist(),
+                "negatives": negatives.target.double().sum(dim=1).tolist(),
                 "ids": ids.tolist(),
                 "own_used": int((minibatch & (ids == own)).sum()),
                 "queue_used": queue.sum(dim=1).tolist(),
                 "queue_held": int(memory["valid"].sum()) if memory else 0,
             }
         )
-        return window
+        return [negatives]
 
-    trainer.compute_loss, trainer.objective.drawn = spy, spied
+    trainer.compute_loss, trainer.identification.draw_negatives, pool.push = spy, spied, spied_push
     trainer.train()
-    save_file(trainer.objective.pool.state_dict(), folder / f"queue{trainer.args.process_index}.safetensors")
+    save_file(pool.state_dict(), folder / f"queue{trainer.args.process_index}.safetensors")
     return {
         "world_size": trainer.args.world_size,
         "seen": seen,
@@ -211,10 +217,9 @@ def fitted_by_one(dataset: Path, folder: Path) -> list[str]:
     """What each way to fail in the first process, while it fits, is to this one."""
     told = []
     for error in (InputError("no episode is long enough"), MemoryError("no memory")):
-        trainer = make(dataset, folder / "unfit", use_cpu=True, scoring="calibrated", belief_tokens=0)
         with mock.patch.object(calibrating, "fit_scores", side_effect=error):
             try:
-                trainer.train()
+                make(dataset, folder / "unfit", use_cpu=True, scoring="calibrated", belief_tokens=0)
             except Exception as caught:
                 told.append(f"{type(caught).__name__}: {caught}")
     return told
@@ -223,14 +228,14 @@ def fitted_by_one(dataset: Path, folder: Path) -> list[str]:
 @contextlib.contextmanager
 def interrupted(batch: int) -> Iterator[None]:
     """Ctrl-C in both processes before the targets of a batch are remembered."""
-    batches, remember = itertools.count(1), PTRObjective.remember
+    batches, push = itertools.count(1), CandidatePool.push
 
-    def remembered(objective: PTRObjective) -> None:
+    def pushed(pool: CandidatePool, seen: Candidates) -> None:
         if next(batches) == batch:
             raise KeyboardInterrupt
-        remember(objective)
+        push(pool, seen)
 
-    with mock.patch.object(PTRObjective, "remember", remembered), contextlib.suppress(KeyboardInterrupt):
+    with mock.patch.object(CandidatePool, "push", pushed), contextlib.suppress(KeyboardInterrupt):
         yield
 
 

@@ -100,9 +100,9 @@ def test_a_run_pushes_all_its_files(pushed_run: tuple[Path, Store]) -> None:
     assert repo.private
     assert repo.messages == ["Training in progress, step 10", "Training in progress, step 20", "End of training"]
     final = store.files("alice/story")
-    for name in ("model.safetensors", "scorer/model.safetensors", "ptr_state.safetensors", "config.json", "README.md"):
+    for name in ("model.safetensors", "scorer/model.safetensors", "run_state.safetensors", "config.json", "README.md"):
         assert final[name] == (out / name).read_bytes(), name
-    assert "last-checkpoint/ptr_state.safetensors" in final
+    assert "last-checkpoint/run_state.safetensors" in final
     at_ten = store.files("alice/story", list(repo.commits)[1])
     checkpoint = out / "checkpoint-10"
     for name in ("model.safetensors", "scorer/model.safetensors", "target_encoder/model.safetensors"):

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from hub_server import HubServer
-from model_helpers import candidates, objective, run, tiny_batch, tiny_model
+from model_helpers import losses_of, tiny_batch, tiny_model, trainer_of
 
 from hf_ptr import functional as F
 from hf_ptr.errors import InputError
 from hf_ptr.metrics import METRICS, metric_folder
 from hf_ptr.metrics.success import SuccessRate
+from hf_ptr.training.micro_batches import candidates_of
 
 
 def compute(name: str, **given: Any) -> dict[str, Any]:
@@ -34,17 +35,18 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
 
 
 def test_identification_accuracy_equals_the_logged_metric() -> None:
-    model, batch, goal = tiny_model(), tiny_batch(24), objective()
-    output = run(model, batch)
-    found = candidates(model, batch, output)
-    assert found is not None
-    goal(output, found, None, step=0)
-    goal.remember()
-    torch.manual_seed(0)
-    logged = goal(output, found, None, step=0).metrics["nce_acc"]
-    torch.manual_seed(0)
-    logits, _ = goal.logits(output, found)
-    logits = logits[found.valid].detach()
+    model, batch = tiny_model(), tiny_batch(24)
+    trainer = trainer_of(model)
+    losses_of(model, batch, trainer)
+    # The queue changes with every step: its state before the one that is looked at.
+    before = trainer.identification.pool.state_dict()
+    losses = losses_of(model, batch, trainer)
+    logged = losses.metrics["nce_acc"]
+    trainer.identification.pool.load_state_dict(before)
+    candidates = candidates_of(model.adapter, batch, losses.output)
+    (negatives,) = trainer.identification.draw_negatives([candidates], step=0)
+    logits, _ = trainer.identification.logits(losses.output, negatives)
+    logits = logits[batch["has_target"]].detach()
     result = compute("identification_accuracy", predictions=logits.numpy(), references=[0] * len(logits))
     assert result["identification_accuracy"] == pytest.approx(float(logged)) and 0 < float(logged) < 1
     assert result["chance"] == 1 / logits.shape[1]

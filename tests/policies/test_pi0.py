@@ -26,7 +26,7 @@ from hf_ptr.policies.loading import load_for_training
 from hf_ptr.policies.lora import with_adapter
 from hf_ptr.policies.pi0 import PI0Adapter, PI0TextProcessor
 from hf_ptr.runs.run import run_recipe
-from hf_ptr.training.batch import model_inputs
+from hf_ptr.training.micro_batches import model_inputs
 from hf_ptr.training.ptr_model import build_ptr_model
 
 
@@ -150,7 +150,7 @@ def test_activations_of_the_vision_tower_can_be_recomputed() -> None:
     model = build_ptr_model(fitted(), with_scorer=True, belief_tokens=2).train()
     model.activation_checkpointing_enable()
     torch.manual_seed(0)
-    model(**model_inputs(batch_of(), None)).action_loss.sum().backward()
+    model(**model_inputs(batch_of())).action_loss.sum().backward()
 
 
 def test_a_damaged_binding_is_one_line() -> None:

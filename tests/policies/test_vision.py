@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from model_helpers import candidates, objective
+from model_helpers import losses_of
 from policy_contract import assert_other_shapes_are_one_line
 from torch import nn
 from transformers import (
@@ -29,7 +29,7 @@ from hf_ptr.policies import policy_from_dataset
 from hf_ptr.policies.vision_towers import as_tokens, first_layers, layers_of
 from hf_ptr.policies.vla.sizes import SIZES, for_image_size
 from hf_ptr.policies.vla.vision import CameraTower
-from hf_ptr.training.batch import model_inputs
+from hf_ptr.training.micro_batches import model_inputs
 from hf_ptr.training.ptr_model import build_ptr_model
 
 
@@ -37,10 +37,9 @@ from hf_ptr.training.ptr_model import build_ptr_model
 def test_every_tower_is_trained_and_followed(tower: str) -> None:
     model = build_ptr_model(seeing(tower), with_scorer=True, belief_tokens=2, target_decay=0.5)
     batch = images_batch()
-    output = model(**model_inputs(batch, None))
-    assert output.query.shape == output.target.shape == (6, 16)
-    goal = objective()
-    goal(output, candidates(model, batch, output), None, step=0).total.backward()
+    losses = losses_of(model, batch)
+    assert losses.output.query.shape == losses.output.target.shape == (6, 16)
+    losses.total.backward()
     dry = [name for name, value in model.named_parameters() if value.requires_grad and value.grad is None]
     assert dry == []
     optimizer = torch.optim.SGD([value for value in model.parameters() if value.requires_grad], lr=0.1)
@@ -112,7 +111,7 @@ def test_inference_does_not_read_what_came_after() -> None:
     outputs = []
     for after in (batch["next_observation"], torch.full_like(batch["next_observation"], 255)):
         torch.manual_seed(0)
-        outputs.append(model(**model_inputs({**batch, "next_observation": after}, None)))
+        outputs.append(model(**model_inputs({**batch, "next_observation": after})))
     assert torch.equal(outputs[0].action_loss, outputs[1].action_loss)
     assert torch.equal(outputs[0].query, outputs[1].query)
     assert torch.equal(outputs[0].belief_tokens, outputs[1].belief_tokens)

@@ -27,8 +27,8 @@ from hf_ptr.report.inputs import load_scored_table, read_report_input
 from hf_ptr.report.page import delete_command, write_report
 from hf_ptr.report.statistics import measure_known_faults, share_shifts, summarise_episodes
 from hf_ptr.report.wording import explain_log, explain_scores
+from hf_ptr.runs.build import build_trainer
 from hf_ptr.runs.recipe import load_recipe
-from hf_ptr.runs.run import build_trainer
 from hf_ptr.training.weight_histograms import append_histogram, forget_histograms_after, read_histograms
 
 

@@ -24,7 +24,7 @@ from hf_ptr.runs.memory import BYTES_TRAINED, activation_bytes, state_bytes
 from hf_ptr.scoring import action_noise, cross_fitting, novelty, transitions
 from hf_ptr.scoring.config import ScoreConfig
 from hf_ptr.scoring.fit import fit_scores
-from hf_ptr.training.batch import model_inputs
+from hf_ptr.training.micro_batches import model_inputs
 from hf_ptr.training.ptr_model import build_ptr_model
 
 
@@ -40,7 +40,7 @@ def really_kept(model: torch.nn.Module, batch: Batch) -> int:
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        model(**model_inputs(batch, None)).action_loss.mean()
+        model(**model_inputs(batch)).action_loss.mean()
     return sum(storage.nbytes() for storage in kept.values())
 
 

@@ -31,14 +31,15 @@ from hf_ptr.errors import InputError
 from hf_ptr.evaluation.offline import evaluate_dataset
 from hf_ptr.evaluation.rollouts import evaluate_in
 from hf_ptr.policies import load_for_robot, policy_from_dataset
+from hf_ptr.runs.build import build_trainer
 from hf_ptr.runs.dry_run import plan_recipe
 from hf_ptr.runs.recipe import NEW_POLICY_FIELDS, load_recipe
-from hf_ptr.runs.run import build_trainer, evaluation_command, run_recipe
+from hf_ptr.runs.run import evaluation_command, run_recipe
 from hf_ptr.scoring.config import ScoreConfig
 from hf_ptr.scoring.fit import fit_scores
 from hf_ptr.training import calibrated_weights as calibrating
-from hf_ptr.training.batch import candidates_of
-from hf_ptr.training.check_arguments import refuse
+from hf_ptr.training.check_arguments import check_arguments
+from hf_ptr.training.micro_batches import candidates_of
 from hf_ptr.training.ptr_config import PTRConfig
 from hf_ptr.training.ptr_model import PTRModel
 
@@ -216,15 +217,15 @@ def test_less_data_than_a_step_of_all_processes_is_refused(
     mixture, args = trainer.train_dataset, trainer.args
     monkeypatch.setattr(PTRConfig, "world_size", 2)
     args.gradient_accumulation_steps = 2
-    refuse(args, mixture, None, trainer.processing_class, None)
+    check_arguments(args, mixture, None, trainer.processing_class, None)
     args.gradient_accumulation_steps = 3
-    with pytest.raises(InputError, match=r"35 chunks are fewer than one step of all ranks \(36\)"):
-        refuse(args, mixture, None, trainer.processing_class, None)
+    with pytest.raises(InputError, match=r"35 chunks are fewer than one step of all processes \(36\)"):
+        check_arguments(args, mixture, None, trainer.processing_class, None)
     # Without belief tokens a single dataset is shared out by batches, as Trainer does.
-    refuse(args, mixture.parts[0], None, trainer.processing_class, None)
+    check_arguments(args, mixture.parts[0], None, trainer.processing_class, None)
     args.belief_tokens = 2
     with pytest.raises(InputError, match="14 chunks are fewer than one step"):
-        refuse(args, mixture.parts[0], None, trainer.processing_class, None)
+        check_arguments(args, mixture.parts[0], None, trainer.processing_class, None)
 
 
 def test_a_loss_that_is_no_number_is_told_by_source_and_frame(sources: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -432,7 +433,7 @@ def test_slots_that_a_robot_does_not_have_are_never_read(generalist: Path) -> No
         candidates_of(
             policy,
             {"state": values, "state_dim_mask": mask, **dict.fromkeys(("target_index", "task_index", "has_target"))},
-            torch.zeros(3, 1),
+            SimpleNamespace(target=torch.zeros(3, 1)),
         )
         for values in (state, garbage)
     ]

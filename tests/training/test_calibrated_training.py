@@ -14,7 +14,7 @@ import torch
 from exact_cases import Fitted
 from fold_helpers import stopped_at
 from recipe_helpers import recipe
-from trainer_helpers import make
+from trainer_helpers import SFT, make
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.lerobot.reader import read_dataset
@@ -89,18 +89,20 @@ def test_weights_of_other_settings_are_not_taken_for_those_of_the_run(
     settings = {"belief_tokens": 0, "save_strategy": "steps", "save_steps": 1, "max_steps": 2, **CALIBRATED}
     monkeypatch.setattr(calibrating, "fit_scores", Fitted)
     make(metaworld_dataset, tmp_path, **settings).train()
-    monkeypatch.setattr(calibrating, "fit_scores", lambda *args, **kwargs: pytest.fail("fitted again"))
     for changes, told in (
         ({"alpha": 0.5}, "alpha 1.0, now 0.5"),
         ({"w_min": 0.5, "w_max": 2.0}, "w_min 0.25, now 0.5; w_max 4.0, now 2.0"),
         ({"seed": 3}, "seed 0, now 3"),
     ):
         trainer = make(metaworld_dataset, tmp_path, **{**settings, **changes})
-        with pytest.raises(InputError, match=f"scores.parquet were made with {told}: go on with the settings"):
+        with pytest.raises(InputError, match=f"scores.parquet were made with {told}: resume with the settings"):
             trainer.train(resume_from_checkpoint=True)
     trainer = make(metaworld_dataset, tmp_path, **settings)
     scores = tmp_path / "checkpoint-2" / "scores.parquet"
-    for damage, complaint in ((lambda: scores.write_bytes(b"PAR1"), "is damaged"), (scores.unlink, "had no scoring")):
+    for damage, complaint in (
+        (lambda: scores.write_bytes(b"PAR1"), "is damaged"),
+        (scores.unlink, "did not use scoring"),
+    ):
         damage()
         with pytest.raises(InputError, match=complaint):
             trainer.train(resume_from_checkpoint=True)
@@ -120,15 +122,19 @@ def test_a_run_that_is_killed_while_it_fits_goes_on_there(
 
 
 def test_the_callers_dataset_and_random_numbers_are_left_alone(metaworld_dataset: Path, tmp_path: Path) -> None:
-    trainer = make(metaworld_dataset, tmp_path, scoring="calibrated", **SHORT, belief_tokens=0, max_steps=1)
-    chunks = trainer.train_dataset
+    chunks = make(metaworld_dataset, tmp_path / "plain", **SFT).train_dataset
+    assert isinstance(chunks, ChunkDataset)
+    args = PTRConfig(output_dir=str(tmp_path / "fit"), scoring="calibrated", **SHORT, belief_tokens=0)
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    calibrating.calibrated_chunks(chunks, trainer.args, trainer.accelerator, trainer.ranks)
+    fitted = calibrating.calibrated_chunks(chunks, args)
     assert torch.equal(torch.rand(2), expected)
+    assert chunks.weights is None and fitted.weights is not None
+    trainer = make(metaworld_dataset, tmp_path, scoring="calibrated", belief_tokens=0, max_steps=1)
+    given = trainer.train_dataset
     trainer.train()
-    assert chunks.weights is None
+    assert trainer.train_dataset is given
     weight = trainer.train_dataset.weights
     assert weight is not None and weight.std() > 0
     logged = [entry for entry in trainer.state.log_history if "weight_mean" in entry]
@@ -155,7 +161,7 @@ def test_what_cannot_be_calibrated_is_one_line_and_writes_nothing(
 
 def test_weights_are_fitted_on_chunks_alone(metaworld_dataset: Path, tmp_path: Path) -> None:
     trainer = make(metaworld_dataset, tmp_path, scoring="calibrated", **SHORT, belief_tokens=0)
-    with pytest.raises(InputError, match="train_dataset is a list: calibrated weights are fitted on a ChunkDataset"):
+    with pytest.raises(InputError, match="is a list, and calibrated weights are fitted on a ChunkDataset"):
         type(trainer)(
             trainer.model.policy,
             trainer.args,

@@ -13,7 +13,7 @@ import pytest
 import torch.distributed as dist
 
 from hf_ptr.errors import InputError
-from hf_ptr.training.distributed import Ranks
+from hf_ptr.training.distributed import ProcessGroup
 
 WATCHDOG_SECONDS = 60
 
@@ -28,10 +28,10 @@ def told_by_two(work: Callable[[], object], folder: Path) -> list[str]:
             try:
                 store = dist.FileStore(str(folder / "store"), 2)
                 dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=2))
-                ranks = Ranks(rank, 2)
+                group = ProcessGroup(rank, 2)
                 try:
-                    said = repr(ranks.from_first(work))
-                    said += f", then {ranks.largest(rank)}"
+                    said = repr(group.run_on_main(work))
+                    said += f", then {group.all_reduce_max(rank)}"
                 except Exception as error:
                     said = f"{type(error).__name__}: {error}"
                 (folder / str(rank)).write_text(said)
@@ -57,9 +57,9 @@ def test_the_others_wait_longer_than_any_exchange_may_take(tmp_path: Path) -> No
         (InputError("é" * 300), ["InputError: " + "é" * 300] * 2),
         (
             OSError(28, "No space left"),
-            ["OSError: [Errno 28] No space left", "RuntimeError: the first process failed: "],
+            ["OSError: [Errno 28] No space left", "RuntimeError: the main process failed: "],
         ),
-        (ValueError(), ["ValueError: ", "RuntimeError: the first process failed: ValueError"]),
+        (ValueError(), ["ValueError: ", "RuntimeError: the main process failed: ValueError"]),
     ],
     ids=["input", "other", "silent"],
 )
@@ -79,6 +79,6 @@ def test_a_first_process_that_is_killed_is_not_waited_for(tmp_path: Path) -> Non
 
 
 def test_one_process_asks_nobody() -> None:
-    assert Ranks().from_first(lambda: 3) == 3
+    assert ProcessGroup().run_on_main(lambda: 3) == 3
     with pytest.raises(InputError, match="wrong"):
-        Ranks().from_first(lambda: (_ for _ in ()).throw(InputError("wrong")))
+        ProcessGroup().run_on_main(lambda: (_ for _ in ()).throw(InputError("wrong")))

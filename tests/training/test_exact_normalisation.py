@@ -57,14 +57,14 @@ def test_the_weights_are_those_of_the_pass_with_gradient(
         max_steps=3,
     )
     seen: dict[bool, list[torch.Tensor]] = {False: [], True: []}
-    equation = trainer.objective.logits
+    equation = trainer.identification.logits
 
     def spied(*args: Any, **kwargs: Any) -> Any:
         found = equation(*args, **kwargs)
         seen[found[0].requires_grad].append(found[0].detach())
         return found
 
-    monkeypatch.setattr(trainer.objective, "logits", spied)
+    monkeypatch.setattr(trainer.identification, "logits", spied)
     trainer.train()
     assert len(seen[False]) == len(seen[True]) == 9
     for surveyed, trained in zip(seen[False], seen[True], strict=True):
@@ -102,10 +102,11 @@ def test_a_step_never_waits_for_the_device(
     settings: dict[str, Any], parts: int, metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Metrics, weights, the pool and the search for what is no number: read when a step is logged, and only then."""
+    monkeypatch.setattr(calibrating, "fit_scores", cases.Fitted)
     trainer = make(
         metaworld_dataset, tmp_path, logging_steps=100, gradient_accumulation_steps=parts, max_steps=4, **settings
     )
-    trainer.objective.controller.hard_negative_ratio = 0.5
+    trainer.identification.controller.hard_negative_ratio = 0.5
     compute, steps = trainer.compute_loss, []
 
     def watched(*args: Any, **kwargs: Any) -> Any:
@@ -121,6 +122,5 @@ def test_a_step_never_waits_for_the_device(
 
     monkeypatch.setattr(trainer, "compute_loss", watched)
     monkeypatch.setattr(trainer.model, "update_target", followed_watched)
-    monkeypatch.setattr(calibrating, "fit_scores", cases.Fitted)
     trainer.train()
     assert len(steps) == 4 * parts and len(followed) == 4

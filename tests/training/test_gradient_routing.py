@@ -9,22 +9,22 @@ import pytest
 import torch
 from model_helpers import (
     Batch,
-    candidates,
+    Losses,
     losses_of,
-    objective,
     run,
     text_config,
     text_processor,
     tiny_batch,
     tiny_model,
     tiny_policy,
+    trainer_of,
 )
 
-from hf_ptr import PTRConfig, PTRModel
+from hf_ptr import PTRConfig, PTRModel, PTRTrainer
 from hf_ptr.ptr import BeliefCarry
-from hf_ptr.training.batch import candidates_of, model_inputs
 from hf_ptr.training.build_model import as_ptr_model
-from hf_ptr.training.objective import Losses, PTRObjective
+from hf_ptr.training.identification import Identification
+from hf_ptr.training.micro_batches import candidates_of, model_inputs, recall_belief
 
 CONTEXT = ("policy.tower", "policy.state_embedding", "policy.instruction_embedding", "policy.context_layers")
 MODULES = (
@@ -78,13 +78,11 @@ def reached(found: dict[str, torch.Tensor]) -> set[str]:
     return {module_of(name) for name, gradient in found.items() if gradient.abs().max() > 0.0}
 
 
-def filled(goal: PTRObjective, model: PTRModel) -> PTRObjective:
-    """The objective with the targets of an earlier batch in its queue."""
-    batch = tiny_batch(seed=9, first_index=100)
-    output = run(model, batch, seed=9)
-    goal(output, candidates(model, batch, output), None, step=0)
-    goal.remember()
-    return goal
+def filled(model: PTRModel, **changes: object) -> PTRTrainer:
+    """A trainer with the targets of an earlier batch in its queue."""
+    trainer = trainer_of(model, **changes)
+    losses_of(model, tiny_batch(seed=9, first_index=100), trainer, seed=9)
+    return trainer
 
 
 def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
@@ -99,8 +97,7 @@ def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -
 @pytest.mark.parametrize(("part", "joint"), REACHED)
 def test_each_loss_trains_exactly_its_modules(part: str, joint: bool) -> None:
     model = tiny_model(detach_scorer=not joint, num_context_layers=1).train()
-    goal = filled(objective(), model)
-    losses = losses_of(model, tiny_batch(), goal)
+    losses = losses_of(model, tiny_batch(), filled(model))
     loss = part_of(losses, part)
     assert loss.item() != 0.0
     loss.backward()
@@ -111,8 +108,8 @@ def test_each_loss_trains_exactly_its_modules(part: str, joint: bool) -> None:
 def test_the_losses_are_one_sum_with_the_papers_factors() -> None:
     """`L_total = L*_act + λ_id L_id + λ_rank L_rank + L_tok`."""
     model, batch = tiny_model(), tiny_batch()
-    plain = losses_of(model, batch, objective(lambda_id=1.0, lambda_rank=1.0))
-    weighted = losses_of(model, batch, objective(lambda_id=0.05, lambda_rank=0.25))
+    plain = losses_of(model, batch, trainer_of(model, lambda_id=1.0, lambda_rank=1.0))
+    weighted = losses_of(model, batch, trainer_of(model, lambda_id=0.05, lambda_rank=0.25))
     assert set(weighted.auxiliary) == {"id", "rank", "tok"}
     for name, factor in (("id", 0.05), ("rank", 0.25), ("tok", 1.0)):
         assert weighted.auxiliary[name].item() == pytest.approx(factor * plain.auxiliary[name].item(), rel=1e-6)
@@ -129,12 +126,10 @@ def test_the_losses_are_one_sum_with_the_papers_factors() -> None:
 
 def test_the_belief_loss_carries_its_own_factors() -> None:
     """`L_tok = λ_ent H_tok + λ_div D_tok` is what the model hands over, and the objective adds nothing to it."""
-    model, batch = tiny_model(), tiny_batch()
-    output = run(model, batch)
-    losses = objective()(output, candidates(model, batch, output), None, step=0)
-    assert torch.equal(losses.auxiliary["tok"], output.belief_loss)
-    assert torch.equal(losses.metrics["belief_entropy"], output.belief_entropy)
-    assert not output.belief_entropy.requires_grad
+    losses = losses_of(tiny_model(), tiny_batch())
+    assert torch.equal(losses.auxiliary["tok"], losses.output.belief_loss)
+    assert losses.metrics["belief_entropy"] == losses.output.belief_entropy.item()
+    assert not losses.output.belief_entropy.requires_grad
 
 
 # ---- stop-gradients: the target encoder, the queue, the gather
@@ -142,24 +137,24 @@ def test_the_belief_loss_carries_its_own_factors() -> None:
 
 def test_targets_are_constants_wherever_they_come_from() -> None:
     model, batch = tiny_model().train(), tiny_batch()
-    goal = filled(objective(), model)
-    output = run(model, batch)
-    assert not output.target.requires_grad and output.target.grad_fn is None
-    own = candidates(model, batch, output)
-    assert not any(tensor.requires_grad for tensor in own.tensors().values())
+    trainer = filled(model)
     before = {name: parameter.clone() for name, parameter in model.target_encoder.named_parameters()}
-    goal(output, own, None, step=0).total.backward()
-    goal.remember()
+    losses = losses_of(model, batch, trainer)
+    output = losses.output
+    assert not output.target.requires_grad and output.target.grad_fn is None
+    own = candidates_of(model.policy, batch, output)
+    assert not any(tensor.requires_grad for tensor in own.tensors().values())
+    losses.total.backward()
     for name, parameter in model.target_encoder.named_parameters():
         assert parameter.grad is None and not parameter.requires_grad, name
         assert torch.equal(parameter, before[name]), name
-    assert not any(tensor.requires_grad for tensor in goal.pool.state_dict().values())
+    assert not any(tensor.requires_grad for tensor in trainer.identification.pool.state_dict().values())
 
 
 def test_the_queue_takes_part_and_yet_gets_no_gradient() -> None:
     """Its targets change the loss: they are among the candidates, and still leaves without a gradient."""
     model, batch = tiny_model(), tiny_batch()
-    empty, full = losses_of(model, batch), losses_of(model, batch, filled(objective(), model))
+    empty, full = losses_of(model, batch), losses_of(model, batch, filled(model))
     assert full.auxiliary["id"] > 1.1 * empty.auxiliary["id"]
     leaves = graph_leaves(full.total)
     trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
@@ -185,9 +180,9 @@ def test_negatives_of_other_ranks_are_used_when_asked_for_and_own_targets_never(
     """A second rank that saw, of this one's targets, two, and four others: the gather is of constants."""
     model, batch = tiny_model(), tiny_batch()
     theirs = tiny_batch(seed=3, first_index=3)
-    other = candidates_of(model.policy, theirs, run(model, theirs, seed=3).target)
+    other = candidates_of(model.policy, theirs, run(model, theirs, seed=3))
     output = run(model, batch)
-    mine = candidates(model, batch, output)
+    mine = candidates_of(model.policy, batch, output)
     pairs = [(mine.tensors()[name], tensor) for name, tensor in other.tensors().items()]
 
     def gather(tensor: torch.Tensor) -> torch.Tensor:
@@ -195,37 +190,42 @@ def test_negatives_of_other_ranks_are_used_when_asked_for_and_own_targets_never(
         remote = next((theirs for own, theirs in pairs if own is tensor), tensor)
         return torch.cat((tensor, remote))
 
-    goal = PTRObjective(objective(cross_rank_negatives=cross_rank, queue_size=16).args, gather=gather, ranks=2)
-    logits, _ = goal.logits(output, mine)
+    args = trainer_of(model, cross_rank_negatives=cross_rank, queue_size=16).args
+    identification = Identification(args, gather)
+    (negatives,) = identification.draw_negatives([mine], step=0)
+    logits, _ = identification.logits(output, negatives)
     ids = torch.cat((mine.target_id, other.target_id)) if cross_rank else mine.target_id
     valid = torch.cat((mine.valid, other.valid)) if cross_rank else mine.valid
     usable = valid & (ids != mine.target_id[:, None])
     assert torch.equal(logits[:, 1:].isfinite(), usable)
-    goal.remember()
-    assert len(goal.pool) == int(valid.sum())
+    assert len(identification.pool) == int(valid.sum())
 
 
 def test_ranks_share_one_normalisation() -> None:
     """`Σ w ℓ / Σ w` over both ranks, times their number, since their gradients are averaged (PTR Eq. 27)."""
-    model, batch = tiny_model(), tiny_batch()
-    output = run(model, batch)
+    model = tiny_model()
     # Of the other rank: chunks, those with a target, Σ w, Σ w², Σ (w - 1)².
     elsewhere = torch.tensor([[4.0, 3.0, 6.75, 13.0, 3.5]])
-    args = objective(beta=0.6, cross_rank_negatives=False).args
-    goal = PTRObjective(args, gather=lambda total: torch.cat((total, elsewhere)), ranks=2)
-    losses = goal(output, candidates(model, batch, output), None, step=0)
-    pairs = list(zip(losses.weight.tolist(), output.action_loss.tolist(), strict=True))
+    trainer = trainer_of(model, beta=0.6, cross_rank_negatives=False)
+    trainer.identification.gather = lambda total: torch.cat((total, elsewhere))
+    trainer.group.size = 2
+    losses = losses_of(model, tiny_batch(), trainer)
+    pairs = list(zip(losses.weight.tolist(), losses.output.action_loss.tolist(), strict=True))
     total = math.fsum(w for w, _ in pairs) + 6.75
-    assert losses.action.item() == pytest.approx(2.0 * math.fsum(w * loss for w, loss in pairs) / total, rel=1e-5)
+    mean = math.fsum(w * loss for w, loss in pairs) / total
+    assert losses.action.item() == pytest.approx(mean, rel=1e-5)
+    assert losses.metrics["loss_action"] == pytest.approx(2.0 * mean, rel=1e-5)
+    whole = losses.action + sum(losses.auxiliary.values())
+    assert losses.total.item() == pytest.approx(2.0 * whole.item(), rel=1e-6)
     # What the log says is of both, too.
     weights = losses.weight.tolist()
     squares = math.fsum(w * w for w in weights) + 13.0
-    assert losses.metrics["weight_mean"].item() == pytest.approx(total / 10, rel=1e-6)
-    assert losses.metrics["ess"].item() == pytest.approx(total**2 / squares / 10, rel=1e-5)
+    assert losses.metrics["weight_mean"] == pytest.approx(total / 10, rel=1e-6)
+    assert losses.metrics["ess"] == pytest.approx(total**2 / squares / 10, rel=1e-5)
     spread = math.fsum((w - 1.0) ** 2 for w in weights) + 3.5
     expected = math.sqrt(spread / 10 - (total / 10 - 1.0) ** 2)
-    assert losses.metrics["weight_std"].item() == pytest.approx(expected, rel=1e-5)
-    assert losses.metrics["valid_ratio"].item() == pytest.approx(8 / 10)
+    assert losses.metrics["weight_std"] == pytest.approx(expected, rel=1e-5)
+    assert losses.metrics["valid_ratio"] == pytest.approx(8 / 10)
 
 
 # ---- the weight
@@ -234,8 +234,8 @@ def test_ranks_share_one_normalisation() -> None:
 def test_the_weight_is_a_constant_and_scales_the_action_loss_only() -> None:
     model, batch = tiny_model(), tiny_batch()
     weighted, uniform = (
-        losses_of(model, batch, filled(goal, model))
-        for goal in (objective(alpha=1.0, beta=0.6), objective(alpha=0.0, use_scorer=True))
+        losses_of(model, batch, filled(model, **settings))
+        for settings in ({"alpha": 1.0, "beta": 0.6}, {"alpha": 0.0, "use_scorer": True})
     )
     assert not weighted.weight.requires_grad and weighted.weight.grad_fn is None
     assert weighted.weight.std() > 0.1, "weights that are all the same would show nothing"
@@ -252,10 +252,9 @@ def test_the_weight_is_a_constant_and_scales_the_action_loss_only() -> None:
 
 def test_the_action_gradient_is_that_of_each_sample_in_proportion_to_its_weight() -> None:
     """Were there a path through the weight, there would be something left over (PTR Eq. 27)."""
-    model, batch = tiny_model(), tiny_batch()
-    goal = filled(objective(beta=0.6), model)
-    output = run(model, batch)
-    losses = goal(output, candidates(model, batch, output), None, step=0)
+    model = tiny_model()
+    losses = losses_of(model, tiny_batch(), filled(model, beta=0.6))
+    output = losses.output
     samples = [gradients(model, loss, retain_graph=True) for loss in output.action_loss]
     share = (losses.weight / losses.weight.sum()).tolist()
     assert max(share) > 1.3 * min(share)
@@ -268,26 +267,24 @@ def test_the_action_gradient_is_that_of_each_sample_in_proportion_to_its_weight(
 
 def test_a_sample_without_target_weighs_one_and_is_in_no_scorer_side_loss() -> None:
     model, batch = tiny_model(), tiny_batch()
-    goal = filled(objective(beta=0.6), model)
-    output = run(model, batch)
-    losses = goal(output, candidates(model, batch, output), None, step=0)
+    losses = losses_of(model, batch, filled(model, beta=0.6))
     assert batch["has_target"].tolist() == [True] * 5 + [False]
     assert losses.weight[5] == 1.0 and (losses.weight[:5] != 1.0).all()
     for name in ("id", "rank"):
-        (query,) = torch.autograd.grad(losses.auxiliary[name], output.query, retain_graph=True)
+        (query,) = torch.autograd.grad(losses.auxiliary[name], losses.output.query, retain_graph=True)
         assert query[:5].abs().sum(dim=1).min() > 0.0
         assert torch.equal(query[5], torch.zeros_like(query[5]))
 
 
 def test_every_weight_is_one_during_the_warm_up() -> None:
     model, batch = tiny_model(), tiny_batch()
-    output = run(model, batch)
-    own = candidates(model, batch, output)
-    goal = objective(nce_warmup_steps=3, beta=0.6)
-    losses = [goal(output, own, None, step=step) for step in (0, 2, 3)]
+    trainer, losses = trainer_of(model, nce_warmup_steps=3, beta=0.6), []
+    for step in (0, 2, 3):
+        trainer.state.global_step = step
+        losses.append(losses_of(model, batch, trainer))
     for early in losses[:2]:
         assert torch.equal(early.weight, torch.ones(6))
-        assert early.action.item() == pytest.approx(output.action_loss.mean().item(), rel=1e-6)
+        assert early.action.item() == pytest.approx(early.output.action_loss.mean().item(), rel=1e-6)
     assert not torch.equal(losses[2].weight, torch.ones(6))
 
 
@@ -295,11 +292,14 @@ def test_every_weight_is_one_during_the_warm_up() -> None:
 def test_the_discount_scales_the_identification_and_on_request_the_weight(also_weight: bool) -> None:
     """`γ^{Δ'}` on L_id, and on how far the weight is from 1 (PTR Sec. 4)."""
     model, batch = tiny_model(), tiny_batch()
-    output = run(model, batch)
-    own = candidates(model, batch, output)
-    settings = {"beta": 0.6, "discount": 0.5, "discount_weight": also_weight}
-    full, half = (objective(**settings)(output, own, torch.full((6,), gamma), step=0) for gamma in (1.0, 0.5))
-    none = objective(**settings)(output, own, None, step=0)
+    settings = {"beta": 0.6, "discount_weight": also_weight}
+    # Δ' is the offset over the length of the chunk.
+    offsets = torch.full((6,), batch["actions"].shape[1])
+    half, full = (
+        losses_of(model, {**batch, "target_offset": offset}, trainer_of(model, **settings, discount=0.5))
+        for offset in (offsets, 0 * offsets)
+    )
+    none = losses_of(model, batch, trainer_of(model, **settings))
     assert full.auxiliary["id"].item() == pytest.approx(none.auxiliary["id"].item(), rel=1e-6)
     assert half.auxiliary["id"].item() == pytest.approx(0.5 * none.auxiliary["id"].item(), rel=1e-6)
     assert half.auxiliary["rank"].item() == none.auxiliary["rank"].item()
@@ -309,32 +309,34 @@ def test_the_discount_scales_the_identification_and_on_request_the_weight(also_w
 # ---- the chunk before
 
 
-def walked(model: PTRModel) -> tuple[torch.Tensor, Batch, Batch, dict[str, torch.Tensor], BeliefCarry]:
+def walked(model: PTRModel) -> tuple[torch.Tensor, Batch, Batch, dict[str, torch.Tensor], torch.Tensor]:
     """A first batch, whose observations can take a gradient, and what a second one is given to continue it."""
     first, second = tiny_batch(seed=1), tiny_batch(seed=2, first_index=1)
     watched = first["observation"].requires_grad_()
     carry = BeliefCarry()
     output = run(model, first)
     carry.remember(first["index"], output.belief_tokens)
-    given = model_inputs(second, carry)
-    return watched, first, second, given, carry
+    left = carry.state_dict()["tokens"]
+    recall_belief([second], carry)
+    return watched, first, second, model_inputs(second), left
 
 
 def test_no_gradient_flows_to_the_chunk_before() -> None:
     """`z_{t+1} = sg(B(H_t, E_t))`, PTR Eq. (5)."""
     model = tiny_model().train()
-    watched, _, second, given, carry = walked(model)
+    watched, _, second, given, left = walked(model)
     assert given["carried"].tolist() == [True] * 6
     assert given["carried_tokens"].grad_fn is None and not given["carried_tokens"].requires_grad
-    assert not carry.state_dict()["tokens"].requires_grad
+    assert not left.requires_grad
 
-    torch.manual_seed(0)
-    output = model(**given)
-    losses = objective()(output, candidates_of(model.policy, second, output.target), None, step=0)
+    trainer = trainer_of(model)
+    trainer.carry.remember(second["previous_index"], left)
+    total, output = trainer.compute_loss(model, second, return_outputs=True)
+    assert torch.equal(second["carried_tokens"], left) and second["carried"].all()
     for name in ("action", "id", "rank", "tok"):
-        (gradient,) = torch.autograd.grad(part_of(losses, name), watched, allow_unused=True, retain_graph=True)
+        (gradient,) = torch.autograd.grad(output.losses[name], watched, allow_unused=True, retain_graph=True)
         assert gradient is None, name
-    losses.total.backward()
+    total.backward()
     assert watched.grad is None
 
 
@@ -391,12 +393,12 @@ def test_an_arm_has_only_the_parts_it_uses(arm: str) -> None:
     assert (model.belief_tokenizer is None) == (not belief)
     assert model.policy.config.belief_tokens == (4 if belief else 0)
 
-    losses = losses_of(model, tiny_batch(), PTRObjective(args))
+    losses = losses_of(model, tiny_batch(), trainer_of(model, **ARMS[arm]))
     expected = ({"id", "rank"} if scorer else set()) | ({"tok"} if belief else set())
     assert set(losses.auxiliary) == expected
     if not scorer:
         assert torch.equal(losses.weight, torch.ones(6))
-        assert losses.score is None
+        assert losses.output.target is None and "ptr_score" not in losses.metrics
 
 
 @pytest.mark.parametrize("instructions", ["learned", "text encoder"])
@@ -413,16 +415,16 @@ def test_after_one_backward_pass_every_parameter_has_its_gradient(
     batch = tiny_batch()
     if encoder:
         batch.update(text_processor().encode_instructions(["push", "open the drawer", "close the cube"] * 2))
-    carry = BeliefCarry()
-    if situation == "all carried" and args.belief_tokens:
-        carry.remember(batch["previous_index"], run(model, batch).belief_tokens)
-        batch["previous_index"] = batch["previous_index"].clamp(min=0)
+    tokens = run(model, batch).belief_tokens
     if situation == "no target":
         batch.update(has_target=torch.zeros(6, dtype=torch.bool), target_index=torch.full((6,), -1))
-    for discount in (None, torch.full((6,), 0.9)):
+    for discount in (1.0, 0.9):
         model.zero_grad()
-        output = model(**model_inputs(batch, carry if args.belief_tokens else None))
-        PTRObjective(args)(output, candidates(model, batch, output), discount, step=0).total.backward()
+        trainer = trainer_of(model, **ARMS[arm], detach_scorer=not joint, discount=discount)
+        if situation == "all carried" and args.belief_tokens:
+            batch["previous_index"] = batch["previous_index"].clamp(min=0)
+            trainer.carry.remember(batch["previous_index"], tokens)
+        trainer.compute_loss(model, dict(batch)).backward()
         assert [name for name, value in trained(model) if value.grad is None] == []
         assert all(value.grad.isfinite().all() for _, value in trained(model))
 

@@ -134,8 +134,8 @@ def test_launched_on_two_processes_it_trains_and_a_sigterm_saves_it(metaworld_da
     saved = last_complete_checkpoint(run)
     assert saved is not None and f"stopped at step {saved.rpartition('-')[2]}" in said
     # Both processes have written, and nothing half.
-    assert {path.name for path in Path(saved).glob("ptr_state*")} == {
-        "ptr_state.safetensors",
-        "ptr_state_1.safetensors",
+    assert {path.name for path in Path(saved).glob("run_state*")} == {
+        "run_state.safetensors",
+        "run_state_1.safetensors",
     }
     assert not (run / STAGING_FOLDER).exists()

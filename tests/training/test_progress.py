@@ -16,9 +16,8 @@ from trainer_helpers import make
 from transformers import ProgressCallback
 from transformers.integrations import TrackioCallback, WandbCallback
 
-from hf_ptr.training.progress import RichProgress, use_rich_progress
+from hf_ptr.training.callbacks import HISTOGRAM_NAME, RichProgress, log_histogram, use_rich_progress
 from hf_ptr.training.weight_histograms import read_histograms
-from hf_ptr.training.weight_loggers import NAME, show_histogram
 
 
 def callbacks(trainer) -> set[type]:
@@ -55,12 +54,14 @@ def test_tensorboard_has_the_metrics_and_the_histograms_of_the_weights(
     board = EventAccumulator(str(tmp_path / "board"), size_guidance={"histograms": 0, "scalars": 0})
     board.Reload()
     written = read_histograms(tmp_path / "out")
-    assert [event.step for event in board.Histograms(NAME)] == [line["step"] for line in written] == [2, 4, 6]
-    for event, line in zip(board.Histograms(NAME), written, strict=True):
+    assert (
+        [event.step for event in board.Histograms(HISTOGRAM_NAME)] == [line["step"] for line in written] == [2, 4, 6]
+    )
+    for event, line in zip(board.Histograms(HISTOGRAM_NAME), written, strict=True):
         assert list(event.histogram_value.bucket) == line["counts"] and sum(line["counts"]) > 0
         assert list(event.histogram_value.bucket_limit) == pytest.approx(line["edges"][1:])
     # Every weight of the warm-up is 1.
-    first = board.Histograms(NAME)[0].histogram_value
+    first = board.Histograms(HISTOGRAM_NAME)[0].histogram_value
     assert first.min <= 1.0 <= first.max and first.max - first.min < 0.1
     shown = set(board.Tags()["scalars"])
     assert {f"train/{name}" for name in ("loss_action", "ptr_score", "nce_acc", "ess", "weight_mean", "beta")} <= shown
@@ -74,5 +75,5 @@ def test_wandb_and_trackio_are_handed_their_own_histogram(
     logged: list[dict[str, Any]] = []
     stand_in = SimpleNamespace(log=logged.append, Histogram=lambda *, np_histogram: np_histogram)
     monkeypatch.setitem(sys.modules, module, stand_in)
-    show_histogram([ProgressCallback(), object.__new__(integration)], 8, [0.0, 1.0, 2.0], [3, 1])
-    assert logged == [{NAME: ([3, 1], [0.0, 1.0, 2.0]), "train/global_step": 8}]
+    log_histogram([ProgressCallback(), object.__new__(integration)], 8, [0.0, 1.0, 2.0], [3, 1])
+    assert logged == [{HISTOGRAM_NAME: ([3, 1], [0.0, 1.0, 2.0]), "train/global_step": 8}]

@@ -15,10 +15,10 @@ from hf_ptr import BeliefTokenizer, PTRConfig, PTRModel, PTRTrainer, TransitionS
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.errors import InputError
 from hf_ptr.policies import policy_from_dataset
-from hf_ptr.training.batch import MODEL_INPUTS
 from hf_ptr.training.build_model import as_ptr_model
 from hf_ptr.training.checkpointing import last_complete_checkpoint
 from hf_ptr.training.collator import ChunkCollator
+from hf_ptr.training.micro_batches import MODEL_INPUTS
 
 METRICS = [
     "nce_acc",
@@ -156,9 +156,9 @@ def test_resuming_gives_the_very_run(metaworld_dataset: Path, tmp_path: Path, se
     for name, tensor in straight.model.state_dict().items():
         assert torch.equal(tensor, resumed.model.state_dict()[name]), name
     for mine, other in (
-        (straight.objective.pool, resumed.objective.pool),
-        (straight.objective.controller, resumed.objective.controller),
-        (straight.step_loss.carry, resumed.step_loss.carry),
+        (straight.identification.pool, resumed.identification.pool),
+        (straight.identification.controller, resumed.identification.controller),
+        (straight.carry, resumed.carry),
     ):
         before, after = mine.state_dict(), other.state_dict()
         assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
@@ -299,10 +299,10 @@ def test_evaluation_sees_no_weight_and_leaves_training_alone(metaworld_dataset: 
     trainer = make(metaworld_dataset, tmp_path)
     trainer.train()
     trainer.eval_dataset = trainer.train_dataset
-    before = {**trainer.objective.pool.state_dict(), **trainer.step_loss.carry.state_dict()}
+    before = {**trainer.identification.pool.state_dict(), **trainer.carry.state_dict()}
     torch.manual_seed(3)
     loss = trainer.evaluate()["eval_loss"]
-    after = {**trainer.objective.pool.state_dict(), **trainer.step_loss.carry.state_dict()}
+    after = {**trainer.identification.pool.state_dict(), **trainer.carry.state_dict()}
     assert all(torch.equal(before[name], after[name]) for name in before)
     trainer.args.w_max, trainer.args.w_min = 1.0, 1.0
     torch.manual_seed(3)

@@ -144,12 +144,12 @@ def test_a_checkpoint_holds_no_pickle(checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda folder: (folder / "optimizer.pt").touch(), r"holds optimizer\.pt, a pickle, which hf-ptr no longer"),
-        (lambda folder: (folder / "rng_state.pth").touch(), r"holds rng_state\.pth, a pickle"),
+        (lambda folder: (folder / "optimizer.pt").touch(), r"contains optimizer\.pt, a pickle, which hf-ptr neither"),
+        (lambda folder: (folder / "rng_state.pth").touch(), r"contains rng_state\.pth, a pickle"),
         (lambda folder: (folder / "scheduler.safetensors").unlink(), r"has no scheduler\.safetensors: it was saved w"),
         (lambda folder: (folder / "optimizer.safetensors").unlink(), r"optimizer\.safetensors is missing or damaged"),
         (lambda folder: (folder / "rng_state.safetensors").write_bytes(b"0"), r"rng_state\.safetensors is missing or"),
-        (lambda folder: shutil.rmtree(folder), "is no folder here, and no name on the Hub"),
+        (lambda folder: shutil.rmtree(folder), "is neither a folder nor a repo id on the Hub"),
     ],
     ids=["optimizer.pt", "rng_state.pth", "save_only_model", "no optimizer", "damaged", "nowhere"],
 )

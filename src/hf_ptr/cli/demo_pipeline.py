@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 import hf_ptr
+from hf_ptr.cli.train import exit_when_stopped
 from hf_ptr.data.corruption import CorruptionTruth, corrupt, write_corrupted
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.score_file import write_scores
@@ -89,7 +90,7 @@ def run_demo(
     for arm, folder in runs.items():
         overrides = [f"dataset={hard}", f"output_dir={folder}", f"seed={seed}"]
         overrides += [] if max_steps is None else [f"max_steps={max_steps}"]
-        with _timed(out, "train", add=True):
+        with exit_when_stopped(), _timed(out, "train", add=True):
             run_recipe(recipes / f"{arm}.yaml", overrides)
 
     console.rule("3/4 evaluate")

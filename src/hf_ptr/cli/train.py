@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -9,15 +12,15 @@ import typer
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A YAML file; see the recipes folder.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, over what the recipe says.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: the plan as JSON.")] = False,
+    recipe: Annotated[Path, typer.Argument(help="A YAML file, see the recipes folder.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value pairs that override the recipe.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print the plan as JSON.")] = False,
 ) -> None:
-    """Post-train a policy as a recipe says; an interrupted run goes on where it stopped.
+    """Post-train a policy from a recipe. Rerun an interrupted command to resume it.
 
-    On SIGTERM, as of a job that is preempted, it ends its step, saves a checkpoint and exits with 143; on Ctrl-C with
-    130. Start the same command again.
+    On SIGTERM, for example of a preempted job, the run finishes its step, saves a checkpoint and exits with code 143;
+    on Ctrl-C with 130.
 
     Examples:
 
@@ -32,7 +35,7 @@ def train(
     if as_json and not dry_run:
         from hf_ptr.errors import InputError
 
-        raise InputError("--json goes with --dry-run; what a run logged stands in its trainer_state.json")
+        raise InputError("--json needs --dry-run; the logs of a run are in its trainer_state.json")
     if dry_run and as_json:
         import json
 
@@ -57,5 +60,25 @@ def train(
         return
     from hf_ptr.runs.run import evaluation_command, run_recipe
 
-    folder = run_recipe(recipe, overrides or [])
+    with exit_when_stopped():
+        folder = run_recipe(recipe, overrides or [])
     typer.echo(f"{folder} is trained. Next: {evaluation_command(folder)}")
+
+
+@contextmanager
+def exit_when_stopped() -> Iterator[None]:
+    """
+    Ends the process when a signal has stopped the run inside.
+
+    Raises:
+        KeyboardInterrupt: for Ctrl-C; the command line exits with code 130.
+        SystemExit: for SIGTERM, with code 143: a scheduler would take 0 for a finished run, and start its dependents.
+    """
+    from hf_ptr.runs.run import RunStopped
+
+    try:
+        yield
+    except RunStopped as stopped:
+        if stopped.signal == signal.SIGINT:
+            raise KeyboardInterrupt from stopped
+        raise SystemExit(128 + stopped.signal) from stopped

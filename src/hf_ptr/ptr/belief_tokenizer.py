@@ -149,17 +149,16 @@ class BeliefTokenizer(Component):
 
 class BeliefCarry:
     """
-    Belief tokens of the last training step, looked up by the frame at which their chunk started.
+    The belief tokens that the chunks of one step leave to their successors, by the frame at which each chunk starts.
 
-    A chunk looks up its predecessor's tokens by `previous_index`. If the last step did not contain the predecessor,
-    the chunk begins a segment. So any order of the data is safe, and tokens are carried only if consecutive steps
-    follow the segments. A step may have several micro-batches; none of them reads tokens of the same step.
+    A chunk finds the tokens of its predecessor by `previous_index`. Where they are missing, the chunk starts a
+    segment. So any order of the data is safe, and tokens travel only along segments. At the start of a step, recall
+    the tokens for all its micro-batches, then [`~BeliefCarry.clear`], then remember the tokens of each.
     """
 
     def __init__(self) -> None:
         self._index: torch.Tensor | None = None
         self._tokens: torch.Tensor | None = None
-        self._pending: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def recall(self, previous_index: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """
@@ -167,26 +166,26 @@ class BeliefCarry:
             previous_index: `(N,)` int64, `index` of each chunk's predecessor, -1 for none.
 
         Returns:
-            `tokens (N, M, D)` and `found (N,)` bool; rows that were not found hold another chunk's tokens. Both are
-            None before the first batch.
+            `tokens (N, M, D)` and `found (N,)` bool; rows that were not found hold tokens of another chunk. Both None
+            while nothing is remembered.
         """
         if self._index is None or self._tokens is None:
             return None, None
         same = (self._index == previous_index[:, None]) & (previous_index >= 0)[:, None]
         return self._tokens[same.int().argmax(dim=1)], same.any(dim=1)
 
-    def remember(self, index: torch.Tensor, tokens: torch.Tensor, *, last: bool = True) -> None:
-        """
-        Stores the detached tokens `(N, M, D)` of the chunks that started at `index (N,)`. They can be recalled after
-        the `last` micro-batch of the step.
-        """
-        self._pending.append((index, tokens))
-        if last:
-            self._index, self._tokens = (torch.cat(parts) for parts in zip(*self._pending, strict=True))
-            self._pending = []
+    def clear(self) -> None:
+        """Forgets all tokens."""
+        self._index = self._tokens = None
+
+    def remember(self, index: torch.Tensor, tokens: torch.Tensor) -> None:
+        """Adds tokens `(N, M, D)`, which carry no gradient, of the chunks that start at the frames `index (N,)`."""
+        if self._index is not None and self._tokens is not None:
+            index, tokens = torch.cat((self._index, index)), torch.cat((self._tokens, tokens))
+        self._index, self._tokens = index, tokens
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """The stored tokens and their indices; empty before the first batch."""
+        """The state of a resumed run; empty while nothing is remembered."""
         if self._index is None or self._tokens is None:
             return {}
         return {"index": self._index, "tokens": self._tokens}

@@ -1,4 +1,4 @@
-"""A policy that a recipe goes on from."""
+"""The trained policy that a recipe starts from."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from hf_ptr.runs.recipe import NEW_POLICY_FIELDS, Recipe
 logger = logging.get_logger(__name__)
 
 
-def given_policy(recipe: Recipe) -> tuple[Any, Any, Any]:
+def base_policy(recipe: Recipe) -> tuple[Any, Any, Any]:
     """
-    The policy that `policy` names, what keeps the contract for it, and its processor.
+    The policy of the recipe's `policy` key, its adapter, and its processor.
 
     Raises:
-        InputError: as [`load_for_training`], or the recipe sets what the policy brings.
+        InputError: as for [`load_for_training`], or the recipe sets a key that the policy determines.
     """
     pull_policy(recipe)
     return load_for_training(str(recipe.policy.policy))
@@ -30,34 +30,38 @@ def given_policy(recipe: Recipe) -> tuple[Any, Any, Any]:
 
 def pull_policy(recipe: Recipe) -> None:
     """
-    Pulls the policy that `policy` names, where it is on the Hub.
+    Pulls the policy of the recipe's `policy` key from the Hub.
 
     Raises:
-        InputError: the recipe sets what the policy brings, or it cannot be pulled.
+        InputError: the recipe sets a key that the policy determines, or the policy cannot be pulled.
     """
     place = str(recipe.policy.policy)
     refuse_settings([name for name in NEW_POLICY_FIELDS if name in recipe.given], place)
     model_folder(place)
 
 
-def teach(policy: Any, processor: Any, recipe: Recipe, tasks: Sequence[str]) -> None:
+def learn_new_instructions(policy: Any, processor: Any, recipe: Recipe, tasks: Sequence[str]) -> None:
     """
-    Lets a native policy learn the instructions that it lacks. Under LoRA embeddings are not trained, and an
-    instruction that the policy lacks is refused when it is encoded.
+    Adds the instructions that a native policy does not know yet. Under LoRA, embeddings are not trained, and an
+    unknown instruction is refused when it is encoded.
     """
     if isinstance(policy, VLAPolicy) and not recipe.lora.use_peft:
         new = learn_instructions(policy, processor, tasks)
         if new:
             place = recipe.policy.policy
-            logger.warning(f"{len(new)} instructions are new to {place}, such as {new[0]!r}; it learns them")
+            logger.warning(f"{len(new)} instructions are new to {place}, e.g. {new[0]!r}; they are added")
 
 
 def refuse_settings(names: Sequence[str], place: str) -> None:
     """
-    Refuses keys of a recipe that a policy brings.
+    Refuses keys of a recipe that its policy determines.
+
+    Args:
+        names: of such keys in the recipe.
+        place: path or repo id of the policy.
 
     Raises:
-        InputError: there are some.
+        InputError: naming them.
     """
     if names:
-        raise InputError(f"{', '.join(names)} cannot be set with policy: {place} brings its own; remove the key")
+        raise InputError(f"{', '.join(names)} cannot be set with policy: {place} determines them; remove the key")

@@ -12,9 +12,10 @@ import torch
 from transformers import SchedulerType
 
 from hf_ptr.errors import InputError
+from hf_ptr.runs.build import read_inputs
 from hf_ptr.runs.memory import activation_bytes, state_bytes
 from hf_ptr.runs.recipe import Recipe, load_recipe
-from hf_ptr.runs.run import build_trainer, require_same_run
+from hf_ptr.runs.run import require_same_run
 from hf_ptr.training.ptr_trainer import PTRTrainer
 
 
@@ -36,7 +37,9 @@ def plan_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, di
         recipe.training.output_dir = aside
         # It would make the repository.
         recipe.training.push_to_hub = False
-        trainer = build_trainer(recipe)
+        inputs = read_inputs(recipe)
+        # Calibrated weights take a fit; the plan is the same with any.
+        trainer = (inputs.uniform() if recipe.training.calibrates else inputs).trainer()
         plan = _plan(recipe, trainer)
         if for_accelerator:
             plan["steps"]["devices"] = "none here that these settings need: run it where there is an accelerator"
@@ -106,10 +109,10 @@ def arm_of(trainer: PTRTrainer) -> str:
     """What the settings amount to, in words."""
     args = trainer.args
     belief = f" with {args.belief_tokens} belief tokens" if args.belief_tokens else ""
-    if getattr(trainer.train_dataset, "weights", None) is not None:
-        return f"regression with the weights of a score file{belief}"
     if args.calibrates:
         return f"calibrated weights, fitted before the first step{belief}"
+    if getattr(trainer.train_dataset, "weights", None) is not None:
+        return f"regression with the weights of a score file{belief}"
     if args.alpha > 0:
         return f"PTR as published{belief}; every weight is 1 for the first {args.nce_warmup_steps:,} steps"
     return f"plain supervised post-training{belief}"

@@ -12,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from hf_ptr import functional as F
-from hf_ptr.training.batch import model_inputs
+from hf_ptr.training.micro_batches import model_inputs
 
 # Bytes for each trained parameter: its value, its gradient and the two moments of AdamW, in float32.
 BYTES_TRAINED = 16
@@ -47,7 +47,7 @@ def activation_bytes(model: nn.Module, batch: dict[str, Any], chunks: int) -> in
         name: torch.empty((chunks, *value.shape[1:]), dtype=value.dtype, device="meta")
         if isinstance(value, Tensor) and value.dim() and len(value) == few
         else value
-        for name, value in model_inputs(batch, None).items()
+        for name, value in model_inputs(batch).items()
     }
     # What is shared stays shared.
     shapes: dict[int, Tensor] = {}

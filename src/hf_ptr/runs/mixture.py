@@ -23,7 +23,7 @@ from hf_ptr.hub.datasets import score_file_path
 from hf_ptr.hub.repos import dataset_folder, model_folder, parse_hub_repo
 from hf_ptr.policies import adapter_of, policy_from_dataset
 from hf_ptr.policies.action_queue import belief_lag
-from hf_ptr.runs.base_policy import given_policy, refuse_settings, teach
+from hf_ptr.runs.base_policy import base_policy, learn_new_instructions, refuse_settings
 from hf_ptr.runs.data_arguments import DataArguments
 from hf_ptr.runs.episodes import seen_through, split_episodes
 from hf_ptr.runs.recipe import NEW_POLICY_FIELDS, Recipe
@@ -64,7 +64,7 @@ def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, MixtureDataset | None, A
         raise InputError(f"{', '.join(clash)} cannot be set with sources; remove the key, or write it into a source")
     place, named, known = recipe.policy.policy, _features(data), {}
     if place is not None:
-        policy, actor, processor = given_policy(recipe)
+        policy, actor, processor = base_policy(recipe)
         refuse_settings([name for name in dataclasses.asdict(named) if name in recipe.given], place)
         if (actor.config.state_dim, actor.config.action_dim) != (WIDTH, WIDTH):
             raise InputError(f"{place} is no policy in the unified action space of sources; train one with them first")
@@ -97,7 +97,7 @@ def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, MixtureDataset | None, A
     # Of all sources' instructions: the policy is asked for them by the same numbers.
     evaluation = MixtureDataset(held_out, **cut, tasks=mixture.tasks) if held_out else None
     if place is not None:
-        teach(policy, processor, recipe, mixture.tasks)
+        learn_new_instructions(policy, processor, recipe, mixture.tasks)
         return mixture, evaluation, policy, processor
     state, action = (
         {key: torch.from_numpy(value) for key, value in mixture.normalization(kind).items()}

@@ -26,15 +26,15 @@ from hf_ptr.errors import InputError
 from hf_ptr.hub.datasets import pull_videos
 from hf_ptr.policies import VLAProcessor, require_fits
 from hf_ptr.ptr import BeliefCarry
-from hf_ptr.runs.run import chunks_for
-from hf_ptr.training.batch import candidates_of, model_inputs
+from hf_ptr.runs.build import chunks_for
+from hf_ptr.training.checkpointing import load_state
 from hf_ptr.training.collator import ChunkCollator
-from hf_ptr.training.objective import PTRObjective
+from hf_ptr.training.identification import Identification
+from hf_ptr.training.micro_batches import candidates_of, model_inputs, recall_belief
 from hf_ptr.training.ptr_config import PTRConfig
-from hf_ptr.training.ptr_model import PTRModel, tensors_under
-from hf_ptr.training.ptr_state import load_objective_state
+from hf_ptr.training.ptr_model import PTRModel
 from hf_ptr.utils.progress import progress_bar
-from hf_ptr.utils.safetensors_io import PartCache
+from hf_ptr.utils.safetensors_io import PartCache, tensors_under
 
 CHUNKS_PER_BATCH = 256
 # Seconds between two saves of the progress.
@@ -83,8 +83,8 @@ def score_dataset(
     ranks = PartialState()
     device = torch.device(ranks.device if device is None else device)
     several = ranks.num_processes > 1
-    objective = PTRObjective(args, gather=gather if several else None, ranks=ranks.num_processes)
-    load_objective_state(objective, folder, with_queue=False)
+    identification = Identification(args, gather if several else None)
+    load_state(folder, {"controller": identification.controller})
     config = model.adapter.config
     require_fits(config, table, str(folder))
     pull_videos(table, config.observation_features)
@@ -98,7 +98,7 @@ def score_dataset(
     )
     cache_key = {"data": data_digest(table), "run": _file_stamps(folder), "seed": seed, "device": device.type}
     parts = PartCache(keep, cache_key | {"version": __version__, "ranks": ranks.num_processes})
-    so_far = _ScoringProgress(len(table.frame_id), objective, device, parts, f"rank-{ranks.process_index}")
+    so_far = _ScoringProgress(len(table.frame_id), identification, device, parts, f"rank-{ranks.process_index}")
     order = np.argsort(table.frame_id)
     # The caller's random state stays as it is.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -114,15 +114,16 @@ def score_dataset(
                     name: value.to(device) if isinstance(value, Tensor) else value
                     for name, value in collator(dataset.__getitems__(chunks)).items()
                 }
-                output = model(**model_inputs(batch, so_far.carry if args.belief_tokens else None))
+                if args.belief_tokens:
+                    recall_belief([batch], so_far.carry)
+                output = model(**model_inputs(batch))
                 if output.belief_tokens is not None:
                     so_far.carry.remember(batch["index"], output.belief_tokens)
-                candidates = candidates_of(model.adapter, batch, output.target)
-                logits, _ = objective.logits(output, candidates)
-                objective.remember()
+                (negatives,) = identification.draw_negatives([candidates_of(model.adapter, batch, output)], step=0)
+                logits, _ = identification.logits(output, negatives)
                 if number >= filling:
-                    score, valid = F.ptr_score(logits), candidates.valid
-                    weight = objective.weight(score, valid, None, step=args.nce_warmup_steps)
+                    score, valid = F.ptr_score(logits), batch["has_target"]
+                    weight = identification.weight(logits, valid, None, step=args.nce_warmup_steps)
                     found = (batch["index"], torch.where(valid, score, 0.0), weight, valid)
                     index, *values = (gather(value).cpu() if several else value.cpu() for value in found)
                     so_far.put(order[np.searchsorted(table.frame_id, index.numpy(), sorter=order)], values)
@@ -135,14 +136,14 @@ def score_dataset(
 class _ScoringProgress:
     """The scores so far and everything that decides the next ones, saved every `SAVE_EVERY` seconds."""
 
-    def __init__(self, frames: int, objective: PTRObjective, device: torch.device, parts: PartCache, name: str):
+    def __init__(self, frames: int, identification: Identification, device: torch.device, parts: PartCache, name: str):
         self.columns = {
             "score": torch.zeros(frames),
             "weight": torch.ones(frames),
             "valid": torch.zeros(frames, dtype=torch.bool),
         }
         self.carry = BeliefCarry()
-        self._objective, self._device, self._parts, self._name = objective, device, parts, name
+        self._identification, self._device, self._parts, self._name = identification, device, parts, name
         self._saved = time.monotonic()
 
     def put(self, rows: np.ndarray, values: Sequence[Tensor]) -> None:
@@ -158,7 +159,7 @@ class _ScoringProgress:
         ):
             return
         part = {f"column.{name}": values for name, values in self.columns.items()}
-        part |= {f"pool.{name}": value for name, value in self._objective.pool.state_dict().items()}
+        part |= {f"pool.{name}": value for name, value in self._identification.pool.state_dict().items()}
         part |= {f"carry.{name}": value for name, value in self.carry.state_dict().items()}
         part |= {f"random.{name}": state for name, state in _random_states(self._device).items()}
         self._parts.save(self._name, {**part, "batches": torch.tensor(batches)})
@@ -173,7 +174,7 @@ class _ScoringProgress:
             return 0
         self.columns = {name: part[f"column.{name}"] for name in self.columns}
         there = {name: value.to(self._device) for name, value in part.items()}
-        self._objective.pool.load_state_dict(tensors_under(there, "pool."))
+        self._identification.pool.load_state_dict(tensors_under(there, "pool."))
         self.carry.load_state_dict(tensors_under(there, "carry."))
         torch.set_rng_state(part["random.cpu"])
         if "random.cuda" in part:

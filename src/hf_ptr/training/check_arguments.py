@@ -1,4 +1,4 @@
-"""What cannot be trained, by name and before anything is built."""
+"""Checks of a trainer's arguments before anything is built."""
 
 from __future__ import annotations
 
@@ -12,50 +12,66 @@ from hf_ptr.training.calibrated_weights import parts_to_fit
 from hf_ptr.training.ptr_config import PTRConfig
 
 
-def refuse(args: PTRConfig, train: Any, evaluation: Any, processor: Any, collator: Any) -> None:
-    """What cannot be trained, by name and before anything is built."""
+def check_arguments(args: PTRConfig, train: Any, evaluation: Any, processor: Any, collator: Any) -> None:
+    """
+    Checks what a [`PTRTrainer`] is given.
+
+    Args:
+        args: settings of the run.
+        train, evaluation: the datasets; either may be None.
+        processor: of the policy.
+        collator: the data collator; None for the default one.
+
+    Raises:
+        InputError: naming the argument that cannot be used, and what to do.
+    """
     if args.n_gpu > 1:
         raise InputError(
-            f"one process has {args.n_gpu} devices; launch one process a device, as with accelerate launch --multi_gpu"
+            f"one process has {args.n_gpu} devices; launch one process per device, e.g. accelerate launch --multi_gpu"
         )
-    if args.belief_tokens and train is not None and not isinstance(train, Chunks):
+    chunks = train if isinstance(train, Chunks) else None
+    if train is not None and chunks is None and args.belief_tokens:
         raise InputError(
-            f"train_dataset is a {type(train).__name__}: belief tokens walk along the segments of a ChunkDataset; "
-            "pass one, or set belief_tokens to 0"
+            f"train_dataset is a {type(train).__name__}, and belief tokens need the segments of a ChunkDataset; pass "
+            "one, or set belief_tokens to 0"
         )
-    if args.calibrates and train is not None:
-        if not isinstance(train, Chunks):
-            raise InputError(
-                f"train_dataset is a {type(train).__name__}: calibrated weights are fitted on a ChunkDataset; pass one"
-            )
-        for part in parts_to_fit(train).values():
-            require_fittable(part)
-    weights = train.weights if isinstance(train, Chunks) else None
-    if weights is not None and (args.with_scorer or args.calibrates):
+    if train is not None and chunks is None and args.calibrates:
         raise InputError(
-            "the dataset brings weights, and this run would make its own; set alpha to 0 (and use_scorer not), or "
-            "leave the weights out"
+            f"train_dataset is a {type(train).__name__}, and calibrated weights are fitted on a ChunkDataset; pass one"
         )
-    if args.with_scorer and isinstance(train, Chunks):
-        _require_targets(train)
-    rows = args.per_device_train_batch_size * args.world_size
-    rows *= args.gradient_accumulation_steps if walks(args, train) else 1
-    counted = train if isinstance(train, Chunks) else None
-    if counted is not None and args.world_size > 1 and len(counted) < rows:
-        what = "step" if walks(args, train) else "batch"
-        raise InputError(
-            f"{len(counted)} chunks are fewer than one {what} of all ranks ({rows}); lower per_device_train_batch_size"
-        )
+    if chunks is not None:
+        _check_chunks(args, chunks)
     if collator is None and (processor is None or not hasattr(processor, "encode_instructions")):
-        raise InputError("processing_class must be the policy's processor: it encodes the instructions")
+        raise InputError("processing_class must be the processor of the policy, which encodes the instructions")
     tasks = [data.tasks for data in (train, evaluation) if isinstance(data, Chunks)]
     if collator is None and len(set(tasks)) > 1:
-        raise InputError("eval_dataset lists other tasks than train_dataset; select both from one dataset")
+        raise InputError("eval_dataset has other tasks than train_dataset; select both from one dataset")
 
 
-def walks(args: PTRConfig, dataset: Any) -> bool:
-    """Whether [`SegmentBatches`] orders the training: of belief tokens, and of a mixture."""
+def uses_segments(args: PTRConfig, dataset: Any) -> bool:
+    """Whether [`SegmentBatches`] orders the training data: with belief tokens, and for a mixture."""
     return isinstance(dataset, MixtureDataset) or (isinstance(dataset, ChunkDataset) and args.belief_tokens > 0)
+
+
+def _check_chunks(args: PTRConfig, chunks: Chunks) -> None:
+    if args.with_scorer and chunks.weights is not None:
+        raise InputError(
+            "the dataset has weights, and this run would compute its own; set alpha to 0 and leave use_scorer out, or "
+            "leave the weights out"
+        )
+    if args.calibrates and chunks.weights is None:
+        for part in parts_to_fit(chunks).values():
+            require_fittable(part)
+    if args.with_scorer:
+        _require_targets(chunks)
+    unit = "step" if uses_segments(args, chunks) else "batch"
+    rows = args.per_device_train_batch_size * args.world_size
+    rows *= args.gradient_accumulation_steps if unit == "step" else 1
+    if args.world_size > 1 and len(chunks) < rows:
+        raise InputError(
+            f"{len(chunks)} chunks are fewer than one {unit} of all processes ({rows}); lower "
+            "per_device_train_batch_size"
+        )
 
 
 def _require_targets(data: Chunks) -> None:
@@ -64,6 +80,6 @@ def _require_targets(data: Chunks) -> None:
         longest = int(part.table.lengths.max())
         if part.target_offset >= longest:
             raise InputError(
-                f"{name}target_offset {part.target_offset} reaches beyond every "
-                f"episode: no chunk has an observation after it to identify; choose less than {longest}"
+                f"{name}target_offset {part.target_offset} reaches beyond every episode, so no chunk has a "
+                f"next_observation to identify; choose less than {longest}"
             )

@@ -1,4 +1,4 @@
-"""All processes of a run, where they have to agree on something on the host."""
+"""Agreement between the processes of a run on the host."""
 
 from __future__ import annotations
 
@@ -11,88 +11,91 @@ import torch.distributed as dist
 
 from hf_ptr.errors import InputError, first_line
 
-Made = TypeVar("Made")
-# What one process does alone may take longer than any exchange between them. One that dies is noticed at once.
+Result = TypeVar("Result")
+# Work of one process alone may take longer than any exchange. A process that dies is noticed at once.
 PATIENCE = timedelta(days=30)
 DONE, WRONG_INPUT, FAILED = range(3)
 
 
-class Ranks:
+class ProcessGroup:
     """
-    Agreement between processes that no device takes part in: what is queued on an accelerator is not waited for.
+    Agreement between processes without their devices: nothing waits for the work queued on an accelerator.
 
     Args:
-        index: this process.
-        count: how many there are; with one, nothing is exchanged.
+        rank: of this process.
+        size: number of processes; with one, nothing is exchanged.
     """
 
-    def __init__(self, index: int = 0, count: int = 1):
-        self.index = index
-        self.count = count
-        # NCCL moves tensors of its devices only; Gloo those of the host.
-        alien = count > 1 and dist.get_backend() != "gloo"
-        self._group = dist.new_group(backend="gloo") if alien else None
-        self._patient = dist.new_group(backend="gloo", timeout=PATIENCE) if count > 1 else None
+    def __init__(self, rank: int = 0, size: int = 1):
+        self.rank = rank
+        self.size = size
+        # NCCL moves only tensors of its devices; Gloo moves those of the host.
+        needs_gloo = size > 1 and dist.get_backend() != "gloo"
+        self._group = dist.new_group(backend="gloo") if needs_gloo else None
+        self._patient_group = dist.new_group(backend="gloo", timeout=PATIENCE) if size > 1 else None
 
     @property
-    def first(self) -> bool:
-        """Whether this is the process that writes what there is one of."""
-        return self.index == 0
+    def is_main_process(self) -> bool:
+        """Whether this process writes the files of the run."""
+        return self.rank == 0
 
-    def largest(self, value: int) -> int:
-        """The largest of what the processes say; all must ask, and none goes on before the others have."""
-        if self.count == 1:
+    def all_reduce_max(self, value: int) -> int:
+        """The largest value of all processes. All must call it, and each waits for the others."""
+        if self.size == 1:
             return value
-        said = torch.tensor(value)
-        dist.all_reduce(said, op=dist.ReduceOp.MAX, group=self._group)
-        return int(said)
+        largest = torch.tensor(value)
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=self._group)
+        return int(largest)
 
-    def wait(self) -> None:
-        """Until all have come here."""
-        self.largest(0)
+    def barrier(self) -> None:
+        """Waits until all processes have called it."""
+        self.all_reduce_max(0)
 
-    def from_first(self, work: Callable[[], Made]) -> Made | None:
+    def run_on_main(self, work: Callable[[], Result]) -> Result | None:
         """
-        Lets the first process work while the others wait, however long it takes; all must ask.
-
-        Args:
-            work: what it does.
+        Runs `work` in the main process while the others wait, however long it takes. All must call it.
 
         Returns:
-            What it has made; None in the others.
+            The result of `work` in the main process; None in the others.
 
         Raises:
-            InputError: that of the first process, in all of them.
-            RuntimeError: in the others, for any other error of the first, which raises its own.
+            InputError: raised by `work`, in all processes.
+            RuntimeError: in the other processes, for any other error of the main process, which raises its own.
         """
-        if self.count == 1:
+        if self.size == 1:
             return work()
-        made: Made | None = None
+        result: Result | None = None
         failure: Exception | None = None
-        if self.first:
+        if self.is_main_process:
             try:
-                made = work()
+                result = work()
             except Exception as error:
                 failure = error
-        kind, message = self._told(failure)
+        kind, message = self._broadcast_outcome(failure)
         if failure is not None:
             raise failure
         if kind == WRONG_INPUT:
             raise InputError(message)
         if kind == FAILED:
-            raise RuntimeError(f"the first process failed: {message}")
-        return made
+            raise RuntimeError(f"the main process failed: {message}")
+        return result
 
-    def _told(self, failure: Exception | None) -> tuple[int, str]:
-        """How it went in the first process, and what it says of it."""
+    def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor of the main process, on the host, in all processes; all must call it with the same shape."""
+        if self.size > 1:
+            dist.broadcast(tensor, src=0, group=self._patient_group)
+        return tensor
+
+    def _broadcast_outcome(self, failure: Exception | None) -> tuple[int, str]:
+        """How the work of the main process ended, and its error message."""
         wrong = isinstance(failure, InputError)
-        said = "" if failure is None else str(failure) if wrong else first_line(failure)
-        body = torch.tensor(list(said.encode()), dtype=torch.uint8)
+        message = "" if failure is None else str(failure) if wrong else first_line(failure)
+        body = torch.tensor(list(message.encode()), dtype=torch.uint8)
         head = torch.tensor([DONE if failure is None else WRONG_INPUT if wrong else FAILED, len(body)])
-        dist.broadcast(head, src=0, group=self._patient)
+        dist.broadcast(head, src=0, group=self._patient_group)
         kind, length = head.tolist()
-        if not self.first:
+        if not self.is_main_process:
             body = torch.empty(length, dtype=torch.uint8)
         if length:
-            dist.broadcast(body, src=0, group=self._patient)
+            dist.broadcast(body, src=0, group=self._patient_group)
         return kind, bytes(body.tolist()).decode()

@@ -28,6 +28,7 @@ from hf_ptr.ptr import (
     TransitionScorerConfig,
 )
 from hf_ptr.utils.components import ComponentConfig, load_exactly, register_component
+from hf_ptr.utils.safetensors_io import tensors_under
 
 CONFIG_FOLDER = "ptr"
 SCORER_FOLDER = "scorer"
@@ -85,6 +86,8 @@ class PTROutput(ModelOutput):
         belief_tokens: `(N, M, D)`, the tokens for each chunk's successor, no gradient; None without belief tokens.
         belief_loss: scalar `L_tok`.
         belief_entropy: scalar `H_tok`, no gradient.
+        weight: `(N,)`, no gradient; set by the trainer, as `losses`.
+        losses: the parts of the loss by name (`action`, `id`, `rank`, `tok`), each with its factor λ.
     """
 
     action_loss: torch.Tensor | None = None
@@ -94,6 +97,8 @@ class PTROutput(ModelOutput):
     belief_tokens: torch.Tensor | None = None
     belief_loss: torch.Tensor | None = None
     belief_entropy: torch.Tensor | None = None
+    weight: torch.Tensor | None = None
+    losses: dict[str, torch.Tensor] | None = None
 
 
 class PTRModel(PreTrainedModel):
@@ -355,11 +360,6 @@ def _config_of(policy: Any) -> PreTrainedConfig | None:
 def has_ptr_parts(source: str) -> bool:
     """Whether a folder or Hub repo holds a saved [`PTRModel`], not only a policy."""
     return cached_file(source, f"{CONFIG_FOLDER}/config.json", _raise_exceptions_for_missing_entries=False) is not None
-
-
-def tensors_under(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    """The entries of a state dict whose names begin with `prefix`, without the prefix."""
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 register_component(PTRModelConfig, PTRModel)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
+from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
 
@@ -21,7 +22,6 @@ from hf_ptr.hub.push import ensure_repository, push_files, require_writable, run
 from hf_ptr.hub.repos import LAST_CHECKPOINT
 from hf_ptr.policies.lora import ADAPTER_CONFIG, base_model_of
 from hf_ptr.training.provenance import RECIPE_FILE
-from hf_ptr.training.ptr_config import PTRConfig
 from hf_ptr.training.run_card import CARD_FILE, read_json, read_results, results_of, write_card
 
 STAGING = "_push-"
@@ -102,7 +102,7 @@ def require_base_id_on_hub(base: str | None) -> None:
         )
 
 
-def ensure_run_repository(args: PTRConfig, policy: Any, token: str | None, private: bool | None) -> str:
+def ensure_run_repository(args: TrainingArguments, policy: Any, token: str | None, private: bool | None) -> str:
     """
     Creates the repository and the branch that the settings of a run name, unless they exist.
 
@@ -121,7 +121,7 @@ def ensure_run_repository(args: PTRConfig, policy: Any, token: str | None, priva
     return _ensured(args, token, private)
 
 
-def push_finished_run(folder: Path, args: PTRConfig) -> str:
+def push_finished_run(folder: Path, args: TrainingArguments) -> str:
     """
     Pushes a finished run, as `trainer.push_to_hub` does at the end of training.
 
@@ -137,7 +137,7 @@ def push_finished_run(folder: Path, args: PTRConfig) -> str:
     return push_run(folder, repo_id, message=END_MESSAGE, revision=args.hub_revision, token=args.hub_token)
 
 
-def check_hub_access(args: PTRConfig, policy: str | None, adapts: bool) -> None:
+def check_hub_access(args: TrainingArguments, policy: str | None, adapts: bool) -> None:
     """
     Checks that a run can be pushed to the repository in its settings, before any long work. Writes nothing.
 
@@ -154,11 +154,11 @@ def check_hub_access(args: PTRConfig, policy: str | None, adapts: bool) -> None:
     require_writable(_name(args), private=args.hub_private_repo, token=args.hub_token)
 
 
-def _name(args: PTRConfig) -> str:
+def _name(args: TrainingArguments) -> str:
     return args.hub_model_id or Path(str(args.output_dir)).absolute().name
 
 
-def _ensured(args: PTRConfig, token: str | None, private: bool | None) -> str:
+def _ensured(args: TrainingArguments, token: str | None, private: bool | None) -> str:
     return ensure_repository(
         _name(args),
         private=args.hub_private_repo if private is None else private,
@@ -175,7 +175,7 @@ class CheckpointPusher(PushInProgress):
         args: the settings of the run.
     """
 
-    def __init__(self, args: PTRConfig):
+    def __init__(self, args: TrainingArguments):
         super().__init__()
         self.args = args
         self.jobs: list[Future] = []
@@ -191,7 +191,7 @@ class CheckpointPusher(PushInProgress):
         self.jobs = [*(other for other in self.jobs if not other.done()), *([] if job is None else [job])]
 
 
-def _start_push(checkpoint: Path, args: PTRConfig, repo_id: str) -> Future | None:
+def _start_push(checkpoint: Path, args: TrainingArguments, repo_id: str) -> Future | None:
     """
     The future of the commit; None if the push could not start. Errors are logged and do not stop the training: the
     push at its end sends the missing files.
@@ -262,7 +262,7 @@ def stage_checkpoint(checkpoint: Path, folder: Path, staging: Path, path_in_repo
     return staged
 
 
-def _checkpoint_path(args: PTRConfig, checkpoint: Path) -> str | None:
+def _checkpoint_path(args: TrainingArguments, checkpoint: Path) -> str | None:
     """The path in the repository of a complete checkpoint, as `hub_strategy` demands; None for no complete copy."""
     paths = {HubStrategy.CHECKPOINT: LAST_CHECKPOINT, HubStrategy.ALL_CHECKPOINTS: checkpoint.name}
     return paths.get(HubStrategy(args.hub_strategy))

@@ -22,15 +22,17 @@ class RunningMeans:
         self.steps = 0
         self._sums: dict[str, torch.Tensor] = {}
 
-    def add(self, shares: Mapping[str, torch.Tensor], ends_step: bool) -> None:
+    def begin_step(self) -> None:
+        """Counts an optimiser step."""
+        self.steps += 1
+
+    def add(self, shares: Mapping[str, torch.Tensor]) -> None:
         """
         Args:
             shares: of a micro-batch in the metrics of its step, scalars.
-            ends_step: whether it is the step's last.
         """
         for name, value in shares.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self.steps += ends_step
 
     def take(self, over_ranks: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
         """The means over the steps and, by what `over_ranks` makes of a tensor, over the ranks; they begin anew."""

@@ -1,0 +1,172 @@
+"""From one pass of the model to identification logits, scores and weights (PTR Sec. 4, 5 and 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+
+from hf_ptr import functional as F
+from hf_ptr.metrics.statistics import identified
+from hf_ptr.ptr import AdaptiveScaleController, CandidatePool, Candidates
+from hf_ptr.training.micro_batches import Batch, Gather, Negatives, Step, StepTotals, pad_rows, step_totals
+from hf_ptr.training.ptr_config import PTRConfig
+from hf_ptr.training.ptr_model import PTROutput
+
+# Weights this near to a bound count as clipped.
+CLIP_TOLERANCE = 1e-4
+
+
+class Identification:
+    """
+    Draws the negatives of a step and turns outputs of [`PTRModel`] into logits and weights. Holds the parts of the
+    method that have a state and no trained parameter.
+
+    Args:
+        args: settings of the run.
+        gather: concatenates `(N, …)` tensors of all processes along the first dimension; None for a single process.
+
+    Attributes:
+        pool: queue of earlier targets.
+        controller: temperature τ, scale β and hard-negative ratio.
+    """
+
+    def __init__(self, args: PTRConfig, gather: Gather | None = None):
+        self.args = args
+        self.gather = gather
+        self.pool = CandidatePool(args.queue_size, args.queue_negatives, args.hard_negatives)
+        self.controller = AdaptiveScaleController(
+            args.scorer_temperature, args.beta, args.controller_decay, args.adaptive_scale
+        )
+
+    @torch.no_grad()
+    def draw_negatives(self, candidates: Sequence[Candidates], step: int, rows: int | None = None) -> list[Negatives]:
+        """
+        Draws the negatives of a step from its own candidates, those of all processes, and the queue; then puts the
+        step's targets into the queue. The draw from the queue is the same in every process and micro-batch.
+
+        Args:
+            candidates: of each micro-batch.
+            step: optimiser steps done, which seeds the draw.
+            rows: number of rows that each process contributes to a gather, filled up with invalid ones.
+
+        Returns:
+            The negatives of each micro-batch.
+        """
+        mine = candidates[0] if len(candidates) == 1 else Candidates.joined(candidates)
+        gathered = mine
+        if self.gather is not None and self.args.cross_rank_negatives:
+            padded = {
+                name: tensor if rows is None else pad_rows(tensor, rows) for name, tensor in mine.tensors().items()
+            }
+            gathered = Candidates(**{name: self.gather(tensor) for name, tensor in padded.items()})
+        generator = torch.Generator(mine.valid.device).manual_seed(self.args.seed * 1_000_003 + step)
+        target, mask = self.pool.negatives(mine, gathered, self.controller.hard_negative_ratio, generator)
+        self.pool.push(gathered)
+        return [Negatives(target, each) for each in mask.split([len(each.valid) for each in candidates])]
+
+    def logits(self, output: PTROutput, negatives: Negatives) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        The identification logits `(N, 1 + K)` of PTR Eq. (12), and the logit `(N,)` of the same matched target under
+        the permuted action, `d⁻_0` of PTR Eq. (13).
+
+        Args:
+            output: of the model, with `query`, `permuted_query` and the matched `target`.
+            negatives: of the same samples.
+        """
+        assert output.query is not None and output.permuted_query is not None and output.target is not None
+        logits = partial(
+            F.identification_logits,
+            temperature=self.controller.temperature,
+            logit_clamp=self.args.logit_clamp,
+            normalized=True,
+        )
+        matched = logits(output.query, output.target, negatives.target, negative_mask=negatives.mask)
+        permuted = logits(output.permuted_query, output.target, negatives.target[:0])
+        return matched, permuted[:, 0]
+
+    @torch.no_grad()
+    def weigh(self, step: Step, logits: Sequence[torch.Tensor], number: int) -> None:
+        """
+        Sets the weights of a step and the sums that its losses are divided by.
+
+        Args:
+            step: all its micro-batches.
+            logits: `(N, 1 + K)` of each.
+            number: optimiser steps done.
+        """
+        has_target = [batch["has_target"].to(logits[0].device) for batch in step.batches]
+        discounts = [self.discount(batch, logits[0].device) for batch in step.batches]
+        each = zip(logits, has_target, discounts, strict=True)
+        step.weights = [self.weight(*micro_batch, number) for micro_batch in each]
+        step.totals = step_totals(step.weights, has_target, self.gather)
+
+    @torch.no_grad()
+    def weight(
+        self, logits: torch.Tensor, has_target: torch.Tensor, discount: torch.Tensor | None, step: int
+    ) -> torch.Tensor:
+        """
+        The conservative weight `(N,)` of PTR Eq. (14) and (21); 1 without a target and during the warm-up.
+
+        Args:
+            logits: `(N, 1 + K)`.
+            has_target: `(N,)` bool.
+            discount: `(N,)`, `γ^{Δ'}`; None for 1.
+            step: optimiser steps done.
+        """
+        args, score = self.args, F.ptr_score(logits)
+        if step < args.nce_warmup_steps:
+            return torch.ones_like(score)
+        weight = F.conservative_weight(
+            score, beta=self.controller.beta, alpha=args.alpha, w_min=args.w_min, w_max=args.w_max, valid=has_target
+        )
+        if discount is not None and args.discount_weight:
+            weight = F.mixed_weight(weight, discount)
+        return weight
+
+    def discount(self, batch: Batch, device: torch.device | None = None) -> torch.Tensor | None:
+        """`γ^{Δ'}` of each sample, `(N,)`; None for 1."""
+        if self.args.discount == 1.0:
+            return None
+        offset = batch["target_offset"]
+        return self.args.discount ** (offset.to(device or offset.device) / batch["actions"].shape[1])
+
+    @torch.no_grad()
+    def metrics(
+        self, logits: torch.Tensor, weight: torch.Tensor, has_target: torch.Tensor, totals: StepTotals
+    ) -> dict[str, torch.Tensor]:
+        """The share that N samples have in the step's means over the samples with a target: scalars on the device."""
+        score = F.ptr_score(logits)
+        best_mismatched = logits[:, 1:].amax(dim=1) if logits.shape[1] > 1 else torch.zeros_like(score)
+        low, high = F.weight_bounds(self.args.alpha, self.args.w_min, self.args.w_max)
+        values = {
+            "nce_acc": identified(logits).to(score.dtype),
+            "nce_margin": (logits[:, 0] - best_mismatched).nan_to_num(posinf=0.0),
+            "ptr_score": score,
+            "weight_clip_low": (weight <= low + CLIP_TOLERANCE).to(score.dtype),
+            "weight_clip_high": (weight >= high - CLIP_TOLERANCE).to(score.dtype),
+        }
+        count = totals.targets.clamp(min=1.0)
+        return {name: torch.where(has_target, value, 0.0).sum() / count for name, value in values.items()}
+
+    def adapt(self, means: dict[str, float]) -> dict[str, float]:
+        """
+        One step of the controller (PTR Sec. 7) from the metrics of a log.
+
+        Returns:
+            The metrics `scorer_temperature`, `beta` and `hard_negative_ratio`; none without a scorer.
+        """
+        if "nce_acc" not in means:
+            return {}
+        self.controller.update(
+            accuracy=means["nce_acc"],
+            margin=means["nce_margin"],
+            score=means["ptr_score"],
+            valid_ratio=means["valid_ratio"],
+        )
+        return {
+            "scorer_temperature": self.controller.temperature,
+            "beta": self.controller.beta,
+            "hard_negative_ratio": self.controller.hard_negative_ratio,
+        }

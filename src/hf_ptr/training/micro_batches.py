@@ -1,0 +1,145 @@
+"""The micro-batches of one optimiser step: inputs of the model, and sums that all of them share (PTR Eq. 27)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+
+from hf_ptr.equations import sample_size_of_sums
+from hf_ptr.ptr import BeliefCarry, Candidates
+
+Batch = dict[str, Any]
+Gather = Callable[[torch.Tensor], torch.Tensor]
+
+MODEL_INPUTS = (
+    "observation",
+    "state",
+    "instruction_ids",
+    "instruction_mask",
+    "actions",
+    "action_mask",
+    "action_dim_mask",
+    "state_dim_mask",
+    "next_observation",
+    "carried_tokens",
+    "carried",
+)
+# Key of a batch: its position among the micro-batches of its step.
+MICRO_BATCH = "micro_batch"
+
+
+class Negatives(NamedTuple):
+    """
+    Mismatched candidates of N samples.
+
+    Attributes:
+        target: `(K, D)`, constants of unit norm.
+        mask: `(N, K)` bool, True where the sample may use the candidate.
+    """
+
+    target: torch.Tensor
+    mask: torch.Tensor
+
+
+@dataclass(frozen=True)
+class StepTotals:
+    """
+    Sums over the samples of one optimiser step, all micro-batches and processes together: scalars on the device.
+
+    Attributes:
+        rows: number of samples.
+        targets: number of samples with a target.
+        weight: `Σ w`.
+        squares: `Σ w²`.
+        spread: `Σ (w - 1)²`; computed from `squares`, the spread of weights near 1 would be rounding error.
+    """
+
+    rows: torch.Tensor
+    targets: torch.Tensor
+    weight: torch.Tensor
+    squares: torch.Tensor
+    spread: torch.Tensor
+
+    def metrics(self) -> dict[str, torch.Tensor]:
+        """Mean and standard deviation of the weights, and their effective sample size divided by n."""
+        mean = self.weight / self.rows
+        return {
+            "weight_mean": mean,
+            "weight_std": (self.spread / self.rows - (mean - 1.0).square()).clamp(min=0.0).sqrt(),
+            "ess": sample_size_of_sums(self.weight, self.squares.clamp(min=1e-30)) / self.rows,
+        }
+
+
+@torch.no_grad()
+def step_totals(
+    weights: Sequence[torch.Tensor], has_target: Sequence[torch.Tensor] = (), gather: Gather | None = None
+) -> StepTotals:
+    """
+    Args:
+        weights: `(N,)` of each micro-batch.
+        has_target: `(N,)` bool of each; empty without a scorer.
+        gather: concatenates the rows of all processes; None for a single process.
+    """
+    weight = torch.cat([each.float() for each in weights])
+    targets = torch.cat(list(has_target)).sum().float() if has_target else weight.new_zeros(())
+    ones = torch.ones_like(weight)
+    sums = torch.stack((ones.sum(), targets, weight.sum(), weight.square().sum(), (weight - ones).square().sum()))
+    return StepTotals(*(sums if gather is None else gather(sums[None]).sum(dim=0)))
+
+
+@dataclass
+class Step:
+    """
+    One optimiser step of this process. `Trainer` hands it to every micro-batch as `num_items_in_batch`.
+
+    Attributes:
+        batches: the micro-batches.
+        totals: what the losses are divided by; None while the weights are not known.
+        weights: `(N,)` of each micro-batch, no gradient; empty while they are not known.
+        negatives: of each micro-batch; empty without a scorer, and while they are not drawn.
+    """
+
+    batches: Sequence[Batch]
+    totals: StepTotals | None = None
+    weights: list[torch.Tensor] = field(default_factory=list)
+    negatives: list[Negatives] = field(default_factory=list)
+
+
+def model_inputs(batch: Batch, without: Sequence[str] = ()) -> Batch:
+    """The arguments of [`PTRModel`] in a batch, except those named in `without`."""
+    return {name: batch[name] for name in MODEL_INPUTS if name in batch and name not in without}
+
+
+def recall_belief(batches: Sequence[Batch], carry: BeliefCarry) -> None:
+    """
+    Adds to the batches of a step the belief tokens that the step before left (`carried_tokens`, `carried`), and
+    empties `carry` for the tokens of this step: no micro-batch finds the tokens of another.
+    """
+    for batch in batches:
+        batch["carried_tokens"], batch["carried"] = carry.recall(batch["previous_index"])
+    carry.clear()
+
+
+def candidates_of(policy: Any, batch: Batch, output: Any) -> Candidates:
+    """The targets `(N, D)` in the [`PTROutput`] of a batch, with the fields that decide who may be whose negative."""
+    state = policy.normalized_state(batch["state"]).detach()
+    if "state_dim_mask" in batch:
+        state = state.masked_fill(~batch["state_dim_mask"], 0.0)
+    return Candidates(
+        target=output.target,
+        target_id=batch["target_index"],
+        task=batch["task_index"],
+        state=state,
+        valid=batch["has_target"],
+    )
+
+
+def pad_rows(tensor: torch.Tensor, rows: int) -> torch.Tensor:
+    """
+    `(N, …)` to `(rows, …)`, constant, filled with zeros (False in `valid`): the processes of a step may differ in N,
+    and a gather of equal shapes needs no exchange of sizes.
+    """
+    return torch.cat((tensor.detach(), tensor.new_zeros((rows - tensor.shape[0], *tensor.shape[1:]))))
