@@ -20,6 +20,7 @@ from benchmarks.robustness.behaviour import is_current, parts_of, versions
 from benchmarks.robustness.figures import NO_FIGURES, score_figures
 from benchmarks.robustness.suites import EMBODIMENTS, ROOT, SUITES, WORK, Start, Suite
 from benchmarks.robustness.weighting import score_file
+from hf_ptr.cli.train import exit_when_stopped
 from hf_ptr.data.corruption import CorruptionTruth, corrupt
 from hf_ptr.data.episodes import EpisodeTable, data_digest
 from hf_ptr.data.lerobot.reader import read_dataset
@@ -223,7 +224,8 @@ def _trained(folder: Path, depends_on: Dependencies, recipe: tuple[Path, list[st
     if stored != depends_on:
         shutil.rmtree(folder, ignore_errors=True)
         write_json(depends_on, file)
-    return run_recipe(*recipe)
+    with exit_when_stopped():
+        return run_recipe(*recipe)
 
 
 def _score_figures(
