@@ -1,15 +1,15 @@
-# hf-ptr: everything a checkout needs. `make help` lists the targets.
+# Development tasks of hf-ptr. `make help` lists the targets.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Two processes share the cores in tests and benchmarks: one thread each, or they would wait for each other.
+# Tests and benchmarks run two processes on the same cores: with more than one thread each they would wait for each other.
 ONE_THREAD := OMP_NUM_THREADS=1
 
 .PHONY: help install lint format test lerobot test-lerobot libero test-libero demo bench bench-clean bench-robustness bench-score bench-smoke bench-scaling soak test-deepspeed gl browser docs docs-images bench-import bench-loader clean
 
 help:  ## List the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
 
 install: $(STAMP)  ## Build .venv with the pinned versions of constraints.txt
 
@@ -20,40 +20,40 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[metaworld,pixels,robomimic,diffusion,dev]'
 	@touch $@
 
-gl:  ## Check that off-screen rendering works, and name the packages where it does not
+gl:  ## Check that off-screen rendering is available; name the missing packages
 	@$(BIN)/python -c 'import mujoco' 2>/dev/null; \
 	ldconfig -p | grep -qE 'libEGL.so.1|libOSMesa.so' || { \
 	  echo "Rendering needs EGL or OSMesa: apt-get install libegl1 libgl1 libosmesa6"; exit 2; }
 
-browser:  ## Check that there is a browser to test the report in, and name the package where there is none
+browser:  ## Check that a browser is available for the tests of the report; name the missing package
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || { \
 	  echo "The report is tested in a browser: apt-get install chromium"; exit 2; }
 
-docs: install  ## The documentation as a site, in build/site; runs the notebook of the first hour, some minutes
+docs: install  ## Build the documentation in build/site; runs the notebook, some minutes
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/mkdocs build --strict --site-dir build/site
 
 DATA := data/g1_bottle
-docs-images: install  ## Draw the images of the documentation again (DATA=data/g1_bottle; needs Chromium)
+docs-images: install  ## Draw the images of the documentation (DATA=data/g1_bottle; requires Chromium)
 	$(BIN)/python docs/make_idea_image.py
 	$(BIN)/hf-ptr score $(DATA) --out build/scores.parquet
 	$(BIN)/python docs/make_report_image.py build/scores.parquet
 
-lint: install  ## Style and types
+lint: install  ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: install  ## Mend the style
+format: install  ## Fix the style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: install gl browser  ## All tests
+test: install gl browser  ## Run all tests
 	$(ONE_THREAD) $(BIN)/pytest -n 2
 
 LEROBOT := .venv-lerobot
 PYTHON312 ?= python3.12
-# LeRobot needs Python 3.12 and other versions of torch and transformers than this library: an environment of its own.
+# LeRobot requires Python 3.12 and other versions of torch and transformers, hence a separate environment.
 $(LEROBOT)/.installed: pyproject.toml
 	@$(PYTHON312) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || { echo "LeRobot needs Python 3.12: make PYTHON312=python3.12"; exit 2; }
 	$(PYTHON312) -m venv $(LEROBOT)
@@ -62,14 +62,14 @@ $(LEROBOT)/.installed: pyproject.toml
 
 lerobot: $(LEROBOT)/.installed  ## Build .venv-lerobot, 6 GB
 
-test-lerobot: install lerobot  ## LeRobot reads back what is written, and its policies are post-trained
+test-lerobot: install lerobot  ## Run the tests with LeRobot: datasets read back, policies post-trained
 	$(ONE_THREAD) HF_PTR_LEROBOT_PYTHON=$(CURDIR)/$(LEROBOT)/bin/python $(BIN)/pytest tests/data/test_read_by_lerobot.py
 	$(ONE_THREAD) $(LEROBOT)/bin/python -m pytest tests/policies/test_lerobot_policies.py
 
 LIBERO := .venv-libero
 LIBERO_ENV := $(ONE_THREAD) LIBERO_CONFIG_PATH=$(CURDIR)/$(LIBERO)/settings
-# LIBERO brings a torchvision that a torch for CPUs cannot load, and does not use it. When it is first imported it asks
-# where its data shall lie. Its scenes come from the Hub; without them what needs none is tested.
+# LIBERO installs a torchvision that the CPU build of torch cannot load, and does not use it. Its first import asks for
+# the folder of its data. Its scenes come from the Hub; without them, only tests that need no scene run.
 $(LIBERO)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(LIBERO)
 	$(LIBERO)/bin/pip install --quiet --constraint constraints.txt torch
@@ -81,22 +81,22 @@ $(LIBERO)/.installed: pyproject.toml constraints.txt
 
 libero: $(LIBERO)/.installed  ## Build .venv-libero, 3 GB
 
-test-libero: libero gl  ## Rollouts in LIBERO itself
+test-libero: libero gl  ## Run the tests with LIBERO: rollouts
 	$(LIBERO_ENV) $(LIBERO)/bin/python -m pytest -rs tests/envs/test_libero.py
 
-test-deepspeed: install  ## DeepSpeed ZeRO 2 on two CPU processes; installs DeepSpeed and builds its operators
+test-deepspeed: install  ## Run the tests with DeepSpeed ZeRO 2 on two CPU processes; installs DeepSpeed
 	DS_BUILD_OPS=0 $(BIN)/pip install --quiet --no-build-isolation 'deepspeed>=0.19,<0.20' ninja
 	$(ONE_THREAD) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest tests/training/test_deepspeed.py
 
-demo: install  ## Record, corrupt, train SFT, PTR and calibrated weights, evaluate: about ten minutes on two cores
+demo: install  ## Record, plant faults, train three arms, evaluate, report: about ten minutes on two cores
 	$(BIN)/hf-ptr demo --out runs/demo
 
 # `make bench SMALL=--small` (likewise soak, bench-scaling) checks in seconds that a benchmark runs.
 SMALL :=
-bench: install  ## Cost of a PTR step against an SFT step, in one run
+bench: install  ## Measure the cost of PTR and of calibrated weights relative to SFT
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.overhead $(SMALL)
 
-bench-clean: install  ## PTR against SFT on clean demonstrations, five seeds: about half an hour
+bench-clean: install  ## Compare PTR with SFT on clean demonstrations, five seeds: about half an hour
 	$(BIN)/python -m benchmarks.robustness clean
 	$(BIN)/python -m benchmarks.robustness.report
 
@@ -104,29 +104,29 @@ bench-clean: install  ## PTR against SFT on clean demonstrations, five seeds: ab
 # takes time where they are large: on images.
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456
 PLAN := main
-bench-robustness: install  ## A table of the robustness benchmark (PLAN=main); many hours; rerun to resume
+bench-robustness: install  ## Measure a table of the robustness benchmark (PLAN=main): many hours; rerun to resume
 	$(KEEP_MEMORY) $(BIN)/python -m benchmarks.robustness $(PLAN)
 	$(BIN)/python -m benchmarks.robustness.report
 
-bench-score: install  ## Faults that the calibrated score finds, and negative controls: about an hour and a half
+bench-score: install  ## Measure detection and negative controls of the calibrated score: about an hour and a half
 	$(BIN)/python -m benchmarks.detection
 	$(BIN)/python -m benchmarks.negative_controls
 	$(BIN)/python -m benchmarks.robustness.report
 
-bench-import: install  ## Cost of `import hf_ptr` and `hf-ptr --help`
+bench-import: install  ## Measure the time of `import hf_ptr` and `hf-ptr --help`
 	$(BIN)/python -m benchmarks.first_import
 
-bench-loader: install lerobot  ## Loading of chunks against LeRobot's own dataset and PyAV's limit
+bench-loader: install lerobot  ## Compare the loading of chunks with LeRobot's dataset and with PyAV alone
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.loader --lerobot $(CURDIR)/$(LEROBOT)/bin/python
 
-bench-smoke: install  ## One small cell of every kind of run of the robustness benchmark
+bench-smoke: install  ## Run one small cell of every kind of the robustness benchmark
 	$(BIN)/python -m benchmarks.robustness smoke --fresh
 
-soak: install  ## One training run killed 30 times, against the same run left alone: some minutes
+soak: install  ## Compare a training run that is killed 30 times with an uninterrupted one: some minutes
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.soak $(SMALL)
 
-bench-scaling: install  ## How the cost of a step grows with batch, queue, candidates, chunks, segments and processes
+bench-scaling: install  ## Measure how the cost of a step grows with batch, queue, candidates, chunks, segments, processes
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.scaling $(SMALL)
 
-clean:  ## Remove what was built
+clean:  ## Remove environments and build output
 	rm -rf $(VENV) $(LEROBOT) $(LIBERO) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
