@@ -81,6 +81,7 @@ GIVEN = {
     "simulators.md": {"runs/ptr": "runs/ptr", "runs/sft": "runs/sft"},
     "hub.md": {"runs/g1/ptr": "runs/g1/ptr", "results.json": "results.json"},
     "policies.md": {
+        "runs/ptr": "runs/camera/sft",
         "runs/sft": "runs/camera/sft",
         "runs/lora": "runs/camera/lora",
         "runs/camera/sft": "runs/camera/sft",
@@ -89,6 +90,8 @@ GIVEN = {
 # Names that the Python of a page takes for granted.
 SETUP = {
     "policies.md": """
+import numpy as np
+
 from examples.custom_policy import MyAdapter
 from hf_ptr import PTRConfig, PTRTrainer
 from hf_ptr.data import ChunkDataset, read_dataset
@@ -96,6 +99,7 @@ from hf_ptr.data import ChunkDataset, read_dataset
 table = read_dataset("data/mine")
 chunks = ChunkDataset(table, observation_features=["observation.images.front"])
 args = PTRConfig("runs/adapted", max_steps=2, per_device_train_batch_size=8)
+image, state = np.zeros((1, 1, 32, 48, 3), np.uint8), np.zeros(6, np.float32)
 """,
     "data.md": """
 import numpy as np

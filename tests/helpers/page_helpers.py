@@ -58,7 +58,7 @@ class Robot(NamedTuple):
 G1 = Robot(26, 26, 30, ("observation.images.cam_high",), ("Pick up the bottle.",))
 ARM = Robot(7, 7, 10, ("observation.images.cam_high",), ("Close the lid.", "Open the lid."))
 SAWYER = Robot(4, 4, 80, ("observation.images.corner2",), ("Move the gripper to the goal.", "Press the button."))
-GRIPPER = Robot(6, 7, 15, ("observation.images.front",), ("Plug it in.", "Pull it out.", "Turn it."))
+GRIPPER = Robot(6, 7, 15, ("observation.images.front",), ("Reach the goal.", "Pull it out.", "Turn it."))
 
 
 def blocks(page: Path) -> list[Block]:
