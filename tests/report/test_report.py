@@ -158,6 +158,16 @@ def test_scores_of_another_dataset_are_refused(table: EpisodeTable, tmp_path: Pa
     assert not (tmp_path / "r.html").exists()
 
 
+def test_a_run_on_some_of_the_scored_episodes_is_reported_on_those(table: EpisodeTable, tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "run", alpha=0.0)
+    file = written(scores_of(table, {1: 0.1}), tmp_path)
+    (folder / "recipe.yaml").write_text(f"weights: {file}\n")
+    page = write_report(folder, tmp_path / "r.html", dataset=table.select([0, 1, 2])).read_text()
+    assert set(re.findall(r"Episode (\d+)", page)) == {"0", "1", "2"}
+    with pytest.raises(InputError, match="belong to another dataset"):
+        write_report(folder, tmp_path / "r.html", dataset=coded_table([20, 30, 25]))
+
+
 def test_film_strips_show_the_frames_at_their_times(dataset: Path, tmp_path: Path) -> None:
     table = read_dataset(dataset)
     evidence = read_report_input(written(scores_of(table, {1: 0.1}), tmp_path))

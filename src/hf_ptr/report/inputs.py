@@ -205,8 +205,16 @@ def _dataset_folder(report: ReportInput, dataset: str | Path | None) -> Path | N
 def add_run_scores(report: ReportInput, table: EpisodeTable) -> ReportInput:
     """
     Adds the scores of a run that saved none, computed with its scorer. If that fails, the input stays unchanged and a
-    warning is logged: the log of the run is still worth a report.
+    warning is logged: the log of the run is still worth a report. A score file that the run was given may have more
+    episodes than the run trained on; only those of `table` are kept.
     """
+    if report.settings and report.scores is not None:
+        trained = report.scores.episode_index.isin(table.episode_index)
+        return (
+            dataclasses.replace(report, scores=report.scores[trained].reset_index(drop=True))
+            if trained.any()
+            else report
+        )
     if report.scores is not None or report.path is None or not (report.path / "scorer").is_dir():
         return report
     # Imported here: PyTorch takes seconds to load, and other reports do not need it.
