@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shlex
@@ -11,10 +12,13 @@ from typing import Any
 import matplotlib
 import pytest
 import typer.main
-from page_helpers import PAGES, ROOT, commands
+import yaml
+from page_helpers import PAGES, ROOT, blocks, commands
 
 from hf_ptr.cli import app
 from hf_ptr.data.corruption import RECIPES
+from hf_ptr.data.mixture.sources import SourceSpec
+from hf_ptr.runs.recipe import SECTIONS
 
 COMMAND = typer.main.get_command(app)
 RECIPE_FILES = sorted((ROOT / "recipes").rglob("*.yaml"))
@@ -50,6 +54,17 @@ def test_commands_and_options_exist(file: Path) -> None:
         if "--corruption" in words:
             name = words[words.index("--corruption") + 1]
             assert name in RECIPES or name.isupper(), name
+
+
+def test_keys_of_recipes_in_the_pages_exist() -> None:
+    known = {field.name for section in SECTIONS for field in dataclasses.fields(section)}
+    shown = [block.text for page in PAGES for block in blocks(page) if block.language == "yaml"]
+    assert len(shown) >= 2
+    for text in shown:
+        content = yaml.safe_load(text)
+        assert set(content) <= known, set(content) - known
+        for source in content.get("sources", []):
+            assert set(source) <= {field.name for field in dataclasses.fields(SourceSpec)}, source
 
 
 def test_every_recipe_has_its_own_command() -> None:
