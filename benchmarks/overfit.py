@@ -32,7 +32,7 @@ from hf_ptr.errors import InputError
 from hf_ptr.policies import adapter_of, policy_from_dataset
 from hf_ptr.policies.action_queue import belief_lag
 from hf_ptr.policies.pi0 import PI0TextProcessor
-from hf_ptr.training.collator import ChunkCollator
+from hf_ptr.training.dataloaders import ChunkCollator
 from hf_ptr.utils.atomic_files import write_json
 
 ACTING = ("observation", "state", "instruction_ids", "instruction_mask")

@@ -17,7 +17,7 @@ from benchmarks.robustness.progress import CHUNK, filled, progress, progress_del
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
 from hf_ptr.runs.build import chunks_for
-from hf_ptr.training.collator import ChunkCollator
+from hf_ptr.training.dataloaders import ChunkCollator
 
 NEIGHBOURS = (5, 6, 7)
 EMBEDDING, MI_BATCH, MI_ROUNDS = 10, 1024, 4

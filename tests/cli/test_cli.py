@@ -331,7 +331,7 @@ def test_a_run_does_not_resume_on_other_data(metaworld_dataset: Path, run_folder
     actions[0, 0] += 0.01
     column = pa.FixedSizeListArray.from_arrays(pa.array(actions.ravel()), 4)
     pq.write_table(table.set_column(table.schema.get_field_index("action"), "action", column), file)
-    assert "holds a run on other data" in the_line(train(changed, out, "max_steps=2"))
+    assert "contains a run on other data" in the_line(train(changed, out, "max_steps=2"))
 
 
 def test_quiet_prints_errors_only(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from recipe_helpers import recipe
 
 from hf_ptr.errors import InputError
 from hf_ptr.training.checkpointing import STAGING_FOLDER, last_complete_checkpoint
-from hf_ptr.training.launch_checks import refuse_launch
+from hf_ptr.training.launch_checks import check_launch
 from hf_ptr.training.ptr_config import PTRConfig
 
 FOLDER = Path(__file__).resolve().parents[2] / "recipes" / "accelerate"
@@ -56,7 +56,7 @@ def test_accelerate_reads_it_and_we_support_it(name: str, monkeypatch: pytest.Mo
     assert (config.num_processes, config.num_machines) == (processes, machines)
     arguments = parsed(name, monkeypatch)
     assert arguments.module and arguments.training_script == "hf_ptr.train"
-    refuse_launch({}, environment_of(kind, arguments))
+    check_launch({}, environment_of(kind, arguments))
 
 
 def environment_of(kind: str, arguments: Namespace) -> dict[str, str]:
@@ -86,7 +86,7 @@ def test_what_the_launcher_asks_for_and_is_not_supported_is_named(
 ) -> None:
     environment = environment_of(CONFIGURATIONS[name][0], parsed(name, monkeypatch, *options))
     with pytest.raises(InputError, match=f"not supported: {complaint}"):
-        refuse_launch({}, environment)
+        check_launch({}, environment)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from hf_ptr.errors import InputError
 from hf_ptr.policies import policy_from_dataset
 from hf_ptr.training.build_model import as_ptr_model
 from hf_ptr.training.checkpointing import last_complete_checkpoint
-from hf_ptr.training.collator import ChunkCollator
+from hf_ptr.training.dataloaders import ChunkCollator
 from hf_ptr.training.micro_batches import MODEL_INPUTS
 
 METRICS = [

@@ -36,7 +36,7 @@ def pull_policy(recipe: Recipe) -> None:
         InputError: the recipe sets a key that the policy determines, or the policy cannot be pulled.
     """
     place = str(recipe.policy.policy)
-    refuse_settings([name for name in NEW_POLICY_FIELDS if name in recipe.given], place)
+    require_unset([name for name in NEW_POLICY_FIELDS if name in recipe.given], place)
     model_folder(place)
 
 
@@ -52,7 +52,7 @@ def learn_new_instructions(policy: Any, processor: Any, recipe: Recipe, tasks: S
             logger.warning(f"{len(new)} instructions are new to {place}, e.g. {new[0]!r}; they are added")
 
 
-def refuse_settings(names: Sequence[str], place: str) -> None:
+def require_unset(names: Sequence[str], place: str) -> None:
     """
     Refuses keys of a recipe that its policy determines.
 

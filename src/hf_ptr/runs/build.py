@@ -24,8 +24,8 @@ from hf_ptr.hub.datasets import pull_videos, score_file_path
 from hf_ptr.hub.repos import dataset_folder
 from hf_ptr.policies import adapter_of, policy_from_dataset, require_fits
 from hf_ptr.policies.action_queue import belief_lag
-from hf_ptr.runs.base_policy import base_policy, learn_new_instructions, pull_policy, refuse_settings
-from hf_ptr.runs.episodes import seen_through, select_episodes
+from hf_ptr.runs.base_policy import base_policy, learn_new_instructions, pull_policy, require_unset
+from hf_ptr.runs.episodes import select_episodes, with_video_options
 from hf_ptr.runs.mixture import mixture_of
 from hf_ptr.runs.recipe import NEW_POLICY_FIELDS, Recipe
 from hf_ptr.training.calibrated_weights import calibrated_chunks
@@ -142,8 +142,10 @@ def read_inputs(recipe: Recipe) -> RunInputs:
     weights = None if weights_file is None else read_weights(weights_file, table)
     if weights is not None and recipe.training.calibrates:
         raise InputError("weights and scoring calibrated both give the weights; set alpha to 0, or leave one out")
-    train = chunks_for(config, seen_through(table, dataset, recipe.data), weights=weights, **cut)
-    evaluation = None if held_out is None else chunks_for(config, seen_through(held_out, dataset, recipe.data), **cut)
+    train = chunks_for(config, with_video_options(table, dataset, recipe.data), weights=weights, **cut)
+    evaluation = (
+        None if held_out is None else chunks_for(config, with_video_options(held_out, dataset, recipe.data), **cut)
+    )
     return RunInputs(
         recipe, policy, processor, train, evaluation, None if faults is None else corruption_record(faults)
     )
@@ -202,7 +204,7 @@ def _policy(recipe: Recipe, table: EpisodeTable) -> tuple[Any, Any]:
     if actor.needs_dataset:
         actor.fit_to(table, **features)
         features = {}
-    refuse_settings(list(features), place)
+    require_unset(list(features), place)
     require_fits(actor.config, table, place)
     learn_new_instructions(policy, processor, recipe, table.tasks)
     return policy, processor

@@ -1,23 +1,29 @@
-"""Which episodes of a dataset a recipe trains on and holds out, with the faults that it puts in."""
+"""The episodes of a run: those that a recipe selects, and their digests in the folder of the run."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from hf_ptr.data.corruption import CorruptionTruth, corrupt
-from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.episodes import EpisodeTable, data_digest
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.lerobot.validation import require_usable, validate_dataset
 from hf_ptr.data.lerobot.videos import with_video_decoder
 from hf_ptr.errors import InputError
 from hf_ptr.hub.datasets import with_origin, with_streamed_videos
 from hf_ptr.runs.data_arguments import DataArguments, parse_episodes
+from hf_ptr.utils.atomic_files import write_json
+
+DATA_FILE = "data.json"
 
 
 class Episodes(Protocol):
-    """Ids of episodes as a recipe, or a source in it, names them; None for all, or for none held out."""
+    """Episode ids in a recipe or in one of its sources. None selects all episodes, or holds none out."""
 
     @property
     def episodes(self) -> str | None: ...
@@ -32,12 +38,12 @@ class Episodes(Protocol):
 @dataclass(frozen=True)
 class Split:
     """
-    What is taken of a dataset, as recorded.
+    The selected episodes of a dataset, as recorded.
 
     Attributes:
-        whole: all of it.
-        train: what is trained on.
-        held_out: what is not; None without.
+        whole: all selected episodes.
+        train: the training episodes.
+        held_out: the held-out episodes; None without.
         skip: ids of the unusable episodes that were left out.
     """
 
@@ -50,10 +56,10 @@ class Split:
 @dataclass(frozen=True)
 class Selection(Split):
     """
-    What a recipe takes of its dataset: of what is trained on, with the faults that were put in.
+    The selected episodes of a dataset, with synthetic faults in `train`.
 
     Attributes:
-        truth: those faults.
+        truth: the synthetic faults.
     """
 
     truth: CorruptionTruth
@@ -61,14 +67,14 @@ class Selection(Split):
 
 def select_episodes(dataset: Path, data: DataArguments) -> Selection:
     """
-    Reads what a recipe asks for. Faults are drawn among the very episodes that are trained on.
+    Reads the episodes that a recipe selects, and adds its synthetic faults to the training episodes.
 
     Args:
-        dataset: its folder.
-        data: of the recipe.
+        dataset: folder of the dataset.
+        data: data arguments of the recipe.
 
     Raises:
-        InputError: as [`split_episodes`], or as [`corrupt`].
+        InputError: as [`split_episodes`] or [`corrupt`].
     """
     split = split_episodes(dataset, data)
     train, truth = corrupt(split.train, data.corruption, data.corruption_seed, data.corruption_severity)
@@ -77,14 +83,14 @@ def select_episodes(dataset: Path, data: DataArguments) -> Selection:
 
 def split_episodes(dataset: Path, data: Episodes) -> Split:
     """
-    Reads the episodes that are trained on, and those that are held out.
+    Reads training and held-out episodes.
 
     Args:
-        dataset: its folder.
-        data: which those are.
+        dataset: folder of the dataset.
+        data: their ids.
 
     Raises:
-        InputError: the dataset cannot be read, or an episode is both trained on and held out.
+        InputError: the dataset cannot be read, or an episode is in both sets.
     """
     skip = parse_episodes(data.skip_episodes) or []
     episodes, held_out = (
@@ -102,17 +108,54 @@ def split_episodes(dataset: Path, data: Episodes) -> Split:
     return Split(whole, table, None if held_out is None else whole.select(held_out), skip)
 
 
-def seen_through(table: EpisodeTable, dataset: Path, data: DataArguments) -> EpisodeTable:
-    """The table with its videos decoded, and pulled, as a recipe says."""
+def with_video_options(table: EpisodeTable, dataset: Path, data: DataArguments) -> EpisodeTable:
+    """The table with the video decoder of a recipe, and with videos streamed from the Hub where it asks for that."""
     table = with_video_decoder(table, data.video_decoder)
     return with_streamed_videos(table, dataset) if data.streaming else table
+
+
+def require_same_data(folder: Path, data: Mapping[str, Any]) -> None:
+    """
+    Writes digests of a run's data to `data.json`, or checks that a resumed run has the data that it started with.
+
+    Args:
+        folder: folder of the run.
+        data: datasets of chunks, or mixtures, by their use; None is left out.
+
+    Raises:
+        InputError: the run started with other data.
+    """
+    found = {
+        name: [_describe(part) for part in getattr(dataset, "parts", [dataset])]
+        for name, dataset in data.items()
+        if dataset is not None
+    }
+    file = folder / DATA_FILE
+    if not file.is_file():
+        write_json(found, file)
+        return
+    try:
+        recorded = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file} is damaged; delete {folder}, or choose another output_dir") from error
+    if recorded != found:
+        raise InputError(
+            f"output_dir {folder} contains a run on other data ({file}): the dataset has changed since it started; "
+            "choose another output_dir, or delete the folder to start over"
+        )
+
+
+def _describe(chunks: Any) -> dict[str, Any]:
+    table, weights = chunks.table, chunks.weights
+    digest = None if weights is None else hashlib.blake2b(weights.numpy().tobytes(), digest_size=16).hexdigest()
+    return {"source": table.source, "episodes": table.num_episodes, "digest": data_digest(table), "weights": digest}
 
 
 def _read(dataset: str, episodes: list[int] | None, skip: list[int]) -> EpisodeTable:
     try:
         return read_dataset(dataset, episodes, skip=skip)
     except InputError:
-        # The reader stops at the first thing that is wrong; this says which episodes to skip for all of it.
+        # The reader stops at the first problem; the validation names all episodes to skip.
         everything = validate_dataset(dataset, episodes=episodes, skip=skip, cameras=(), decode=False)
         require_usable(everything, skip)
         raise

@@ -23,9 +23,9 @@ from hf_ptr.hub.datasets import score_file_path
 from hf_ptr.hub.repos import dataset_folder, model_folder, parse_hub_repo
 from hf_ptr.policies import adapter_of, policy_from_dataset
 from hf_ptr.policies.action_queue import belief_lag
-from hf_ptr.runs.base_policy import base_policy, learn_new_instructions, refuse_settings
+from hf_ptr.runs.base_policy import base_policy, learn_new_instructions, require_unset
 from hf_ptr.runs.data_arguments import DataArguments
-from hf_ptr.runs.episodes import seen_through, split_episodes
+from hf_ptr.runs.episodes import split_episodes, with_video_options
 from hf_ptr.runs.recipe import NEW_POLICY_FIELDS, Recipe
 
 # What one dataset has, and each source says for itself or a mixture does not know.
@@ -65,7 +65,7 @@ def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, MixtureDataset | None, A
     place, named, known = recipe.policy.policy, _features(data), {}
     if place is not None:
         policy, actor, processor = base_policy(recipe)
-        refuse_settings([name for name in dataclasses.asdict(named) if name in recipe.given], place)
+        require_unset([name for name in dataclasses.asdict(named) if name in recipe.given], place)
         if (actor.config.state_dim, actor.config.action_dim) != (WIDTH, WIDTH):
             raise InputError(f"{place} is no policy in the unified action space of sources; train one with them first")
         named, known = _features(actor.config), robots_of(model_folder(place))
@@ -133,11 +133,11 @@ def _read(spec: SourceSpec, data: DataArguments, named: _Features, known: Mappin
     split = split_episodes(folder, spec)
     source = make_source(
         spec,
-        seen_through(split.train, folder, data),
+        with_video_options(split.train, folder, data),
         name,
         state_feature=named.state_feature,
         action_feature=named.action_feature,
-        held_out=None if split.held_out is None else seen_through(split.held_out, folder, data),
+        held_out=None if split.held_out is None else with_video_options(split.held_out, folder, data),
         weight_file=weight_file,
         known=known.get(name),
     )

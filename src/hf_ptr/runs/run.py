@@ -15,7 +15,7 @@ from hf_ptr.errors import InputError
 from hf_ptr.hub.repos import checkpoint_folder
 from hf_ptr.runs.build import RunInputs, read_inputs
 from hf_ptr.runs.data_arguments import parse_episodes
-from hf_ptr.runs.data_digest import require_same_data
+from hf_ptr.runs.episodes import require_same_data
 from hf_ptr.runs.recipe import Recipe, load_recipe
 from hf_ptr.training.checkpointing import last_complete_checkpoint, restore_replaced
 from hf_ptr.training.distributed import ProcessGroup

@@ -28,7 +28,7 @@ from hf_ptr.policies import VLAProcessor, require_fits
 from hf_ptr.ptr import BeliefCarry
 from hf_ptr.runs.build import chunks_for
 from hf_ptr.training.checkpointing import load_state
-from hf_ptr.training.collator import ChunkCollator
+from hf_ptr.training.dataloaders import ChunkCollator
 from hf_ptr.training.identification import Identification
 from hf_ptr.training.micro_batches import candidates_of, model_inputs, recall_belief
 from hf_ptr.training.ptr_config import PTRConfig

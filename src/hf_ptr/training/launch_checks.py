@@ -111,7 +111,7 @@ class Launch:
         return [name for name, found in table.items() if found]
 
 
-def refuse_launch(settings: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+def check_launch(settings: Mapping[str, Any], environment: Mapping[str, str]) -> None:
     """
     Checks how a run is to be shared out.
 

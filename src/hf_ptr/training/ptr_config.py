@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 from hf_ptr.errors import InputError
 from hf_ptr.ptr.candidate_pool import HARD_NEGATIVES
 from hf_ptr.scoring.config import ScoreConfig, parse_settings
-from hf_ptr.training.launch_checks import refuse_launch
+from hf_ptr.training.launch_checks import check_launch
 
 SCORINGS = ("paper", "calibrated")
 ARGUMENTS_FILE = "training_args.json"
@@ -122,7 +122,7 @@ class PTRConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         # First: the base class starts the process group.
-        refuse_launch(vars(self), os.environ)
+        check_launch(vars(self), os.environ)
         super().__post_init__()
         # Pinned memory serves the copy to an accelerator; without one PyTorch warns at every loader.
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"

@@ -21,8 +21,7 @@ from hf_ptr.training.calibrated_weights import calibrated_chunks, copy_scores, r
 from hf_ptr.training.callbacks import PTRSteps, log_histogram
 from hf_ptr.training.check_arguments import check_arguments, uses_segments
 from hf_ptr.training.checkpointing import last_complete_checkpoint, resolve_resume_checkpoint
-from hf_ptr.training.collator import ChunkCollator
-from hf_ptr.training.dataloaders import segment_loader
+from hf_ptr.training.dataloaders import ChunkCollator, segment_loader
 from hf_ptr.training.identification import Identification
 from hf_ptr.training.micro_batches import (
     MICRO_BATCH,

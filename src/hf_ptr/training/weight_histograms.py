@@ -1,4 +1,8 @@
-"""Histograms of the sample weights during training: one line of JSON per logging step, in the run's folder."""
+"""
+Histograms of the sample weights during training: one line of JSON per logging step, in the run's folder.
+
+A module apart from `weight_record`, which imports torch: `hf-ptr report` reads the histograms without it.
+"""
 
 from __future__ import annotations
 

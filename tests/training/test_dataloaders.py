@@ -1,4 +1,4 @@
-"""The collator of a training run: stacked batches are taken as they are, lists of chunks are stacked."""
+"""ChunkCollator: stacked batches are used without a copy, lists of chunks are stacked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from data_helpers import coded_table
 
 from hf_ptr.data.chunks import ChunkDataset
-from hf_ptr.training.collator import ChunkCollator
+from hf_ptr.training.dataloaders import ChunkCollator
 
 
 class Numbered:
