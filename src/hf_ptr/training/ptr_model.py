@@ -158,8 +158,8 @@ class PTRModel(PreTrainedModel):
         One pass over N chunks.
 
         Args:
-            observation, state, instruction_ids, instruction_mask, actions, action_mask, action_dim_mask,
-                state_dim_mask: the policy's batch, see [`PostTrainable`].
+            observation, state, instruction_ids, instruction_mask: inputs of the policy, see [`PostTrainable`].
+            actions, action_mask, action_dim_mask, state_dim_mask: the chunks, see [`PostTrainable`].
             next_observation: raw, `o_{t+Δ}`, like `observation`; read by the target encoder only.
             carried_tokens: `(N, M, D)`, belief tokens of each chunk's predecessor, see [`BeliefCarry`].
             carried: `(N,)` bool, the rows that use them; the other rows begin a segment with `z_init`.
