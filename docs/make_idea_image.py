@@ -21,7 +21,7 @@ EPISODES = (
     ("pick up the cup", None, 4.0),
     ("pick up the cup", "noisy actions", 0.6),
     ("open the drawer", None, 4.0),
-    ("open the drawer", "another episode's actions", 0.25),
+    ("open the drawer", "swapped actions", 0.25),
     ("open the drawer", "wrong instruction", 0.25),
     ("pick up the cup", None, 3.4),
 )
@@ -29,7 +29,7 @@ EPISODES = (
 
 def idea(path: Path) -> None:
     """The method in one picture: uneven episodes, one question of each transition, a weight, weighted regression."""
-    figure = Figure(figsize=(12, 4.3), dpi=110, facecolor="white")
+    figure = Figure(figsize=(10.4, 4.1), dpi=125, facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, 120), ylim=(0, 43))
     axes.axis("off")
     for x, title in (
@@ -38,7 +38,7 @@ def idea(path: Path) -> None:
         (86.5, "3  Weight of each chunk"),
         (109.7, "4  Train"),
     ):
-        axes.text(x, 40, title, ha="center", va="center", fontsize=12.5, fontweight="bold", color=INK)
+        axes.text(x, 40, title, ha="center", va="center", fontsize=11.5, fontweight="bold", color=INK)
     _demonstrations(axes)
     _question(axes)
     _weights(axes)
@@ -58,7 +58,7 @@ def _demonstrations(axes: Axes) -> None:
         curve = np.sin(2.2 * np.pi * time + phase) * (1 - 0.35 * time) + 0.05 * random.standard_normal()
         if fault == "noisy actions":
             curve = 0.7 * curve + 0.2 * random.standard_normal(time.shape)
-        if fault == "another episode's actions":
+        if fault == "swapped actions":
             curve = -np.cos(5.2 * np.pi * time) * (0.3 + 0.7 * time)
         axes.add_patch(_box(1, bottom - 0.4, 32.5, 5, edge=FAULTY if fault else FRAME))
         axes.plot(2 + 13 * time, bottom + 2.1 + 1.7 * curve, color=FAULTY if fault else GOOD, lw=1.5)
@@ -70,9 +70,9 @@ def _demonstrations(axes: Axes) -> None:
 def _question(axes: Axes) -> None:
     boxes = {
         "observation\n$o_t$": (40.5, 25),
-        "action chunk\n$a_{t:t+L}$": (50.2, 25),
+        "actions\n$a_{t:t+L}$": (50.2, 25),
         "next obs.\n$o_{t+\\Delta}$": (59.9, 25),
-        "instruction  $\\ell$": (50.2, 33.2),
+        "instruction $\\ell$": (50.2, 33.2),
     }
     for label, (x, y) in boxes.items():
         axes.add_patch(_box(x - 0.2, y, 9.2, 6.4 if "\n" in label else 3.6))
@@ -81,16 +81,16 @@ def _question(axes: Axes) -> None:
     for row, (element, against) in enumerate(
         (
             ("next observation", "those of other episodes"),
-            ("action chunk", "others, also a few frames off"),
+            ("actions", "others, also shifted ones"),
             ("instruction", "the other instructions"),
         )
     ):
         y = 20.4 - 4.4 * row
         axes.text(40.4, y + 0.9, element, va="center", fontsize=9.4, fontweight="bold", color=GOOD)
-        axes.text(40.4, y - 0.9, f"recognised among {against}?", va="center", fontsize=8.8, color=INK)
+        axes.text(40.4, y - 0.9, f"found among {against}?", va="center", fontsize=8.8, color=INK)
     axes.text(40.4, 8.1, "action noise", va="center", fontsize=9.4, fontweight="bold", color=GOOD)
-    axes.text(40.4, 6.3, "no rougher than the good episodes?", va="center", fontsize=8.8, color=INK)
-    for y, line in ((3.3, "Light models that have not seen the episode;"), (1.5, "no labels, no reward, no policy.")):
+    axes.text(40.4, 6.3, "no more than in good episodes?", va="center", fontsize=8.8, color=INK)
+    for y, line in ((3.3, "Models that have not seen the episode;"), (1.5, "no labels, no reward, no policy.")):
         axes.text(40.4, y, line, va="center", fontsize=8.8, color=QUIET)
 
 
