@@ -356,7 +356,7 @@ def test_without_a_token_nothing_is_written(
     assert "writing to the Hub needs a token" in the_line(result)
     assert not (tmp_path / "run").exists() and hub.store.repos == {}
     result = train(metaworld_dataset, tmp_path / "run", hub_token="hf_alice")
-    assert "hub_token stands on the command line, and a run's folder keeps its recipe" in the_line(result)
+    assert "hub_token is set on the command line, and the folder of a run contains its recipe" in the_line(result)
 
 
 def test_the_hub_is_checked_before_the_data_are_read(tmp_path: Path, hub: HubServer, monkeypatch: Any) -> None:

@@ -397,7 +397,7 @@ def test_a_policy_of_one_robot_is_not_gone_on_with_by_sources(sources: list[dict
     for part in (policy, processor):
         part.save_pretrained(tmp_path / "policy")
     content = {"sources": sources, "policy": str(tmp_path / "policy"), "output_dir": str(tmp_path / "out")}
-    with pytest.raises(InputError, match="is no policy in the unified action space of sources"):
+    with pytest.raises(InputError, match="is not a policy in the unified action space of sources"):
         build_trainer(load_recipe(written(tmp_path / "a", content)))
 
 

@@ -140,7 +140,9 @@ def test_a_source_is_overridden_by_its_number(tmp_path: Path) -> None:
         {"dataset": "/data/c=d", "embodiment": "fr3"},
     ]
     for key in ("sources.2.dataset", "sources.x.dataset", "sources.0", "sources.0.", "sources."):
-        with pytest.raises(InputError, match=rf"{key} is no key of one of the 2 sources; write for example sources"):
+        with pytest.raises(
+            InputError, match=rf"{key} is not a key of one of the 2 sources; write for example sources"
+        ):
             load_recipe(path, [f"{key}=a"])
 
 
@@ -155,12 +157,12 @@ def test_a_source_is_overridden_by_its_number(tmp_path: Path) -> None:
         ("dataset: d\nw_max: 0.5\n", [], "w_max is 0.5"),
         ("dataset: d\nscoring: papr\n", [], r"scoring is 'papr'; known: paper"),
         ("dataset: d\nfp16: true\n", [], r"not supported: fp16, .* \(use bf16\) \(in .*line 2\)"),
-        ("dataset: d\nseed: 1\nseed: 2\n", [], r"key 'seed' stands twice in .*line 3"),
+        ("dataset: d\nseed: 1\nseed: 2\n", [], r"key 'seed' is set again in .*line 3"),
         ("dataset: [d\n", [], r"is not valid YAML at line 2"),
         ("- dataset\n", [], "is not a mapping of keys to values"),
         ("", [], "is not a mapping of keys to values"),
         ("seed: 1\n", [], "names no dataset; add 'dataset: FOLDER'"),
-        ("dataset: d\n", ["seed"], "'seed' is no key=value override"),
+        ("dataset: d\n", ["seed"], "'seed' is not a key=value override"),
         ("dataset: d\nbelief_tokens: -1\n", [], "belief_tokens is -1; it must be at least 0"),
     ],
 )

@@ -12,15 +12,19 @@ import typer
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A YAML file, see the recipes folder.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value pairs that override the recipe.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.")] = False,
+    recipe: Annotated[Path, typer.Argument(help="Path of a YAML recipe; the folder recipes has examples.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value pairs that override keys of the recipe.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print data, policy, steps and memory of the run, and write nothing.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print the plan as JSON.")] = False,
 ) -> None:
     """Post-train a policy from a recipe. Rerun an interrupted command to resume it.
 
-    On SIGTERM, for example of a preempted job, the run finishes its step, saves a checkpoint and exits with code 143;
-    on Ctrl-C with 130.
+    On SIGTERM, for example before a job is preempted, the run finishes its step, saves a checkpoint and exits with
+    code 143; on Ctrl-C with code 130.
 
     Examples:
 
@@ -35,7 +39,7 @@ def train(
     if as_json and not dry_run:
         from hf_ptr.errors import InputError
 
-        raise InputError("--json needs --dry-run; the logs of a run are in its trainer_state.json")
+        raise InputError("--json needs --dry-run; add it, or read the logs of a run from its trainer_state.json")
     if dry_run and as_json:
         import json
 
@@ -68,11 +72,12 @@ def train(
 @contextmanager
 def exit_when_stopped() -> Iterator[None]:
     """
-    Ends the process when a signal has stopped the run inside.
+    Ends the process if a signal stopped the run inside the context.
 
     Raises:
-        KeyboardInterrupt: for Ctrl-C; the command line exits with code 130.
-        SystemExit: for SIGTERM, with code 143: a scheduler would take 0 for a finished run, and start its dependents.
+        KeyboardInterrupt: after Ctrl-C; the command line exits with code 130.
+        SystemExit: after SIGTERM, with code 143. A scheduler would treat code 0 as a finished run, and start its
+            dependents.
     """
     from hf_ptr.runs.run import RunStopped
 

@@ -1,1 +1,1 @@
-"""From a recipe to a finished run."""
+"""Runs: recipe, data, policy and trainer of a training run."""

@@ -1,4 +1,4 @@
-"""The trained policy that a recipe starts from."""
+"""The base policy: the trained policy that a recipe starts from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def base_policy(recipe: Recipe) -> tuple[Any, Any, Any]:
     The policy of the recipe's `policy` key, its adapter, and its processor.
 
     Raises:
-        InputError: as for [`load_for_training`], or the recipe sets a key that the policy determines.
+        InputError: as [`load_for_training`], or the recipe sets a key that the policy determines.
     """
     pull_policy(recipe)
     return load_for_training(str(recipe.policy.policy))
@@ -30,38 +30,38 @@ def base_policy(recipe: Recipe) -> tuple[Any, Any, Any]:
 
 def pull_policy(recipe: Recipe) -> None:
     """
-    Pulls the policy of the recipe's `policy` key from the Hub.
+    Downloads the policy of the recipe's `policy` key from the Hub.
 
     Raises:
-        InputError: the recipe sets a key that the policy determines, or the policy cannot be pulled.
+        InputError: the recipe sets a key that the policy determines, or the policy cannot be downloaded.
     """
-    place = str(recipe.policy.policy)
-    require_unset([name for name in NEW_POLICY_FIELDS if name in recipe.given], place)
-    model_folder(place)
+    source = str(recipe.policy.policy)
+    require_unset([name for name in NEW_POLICY_FIELDS if name in recipe.given], source)
+    model_folder(source)
 
 
 def learn_new_instructions(policy: Any, processor: Any, recipe: Recipe, tasks: Sequence[str]) -> None:
     """
-    Adds the instructions that a native policy does not know yet. Under LoRA, embeddings are not trained, and an
-    unknown instruction is refused when it is encoded.
+    Adds embeddings for the instructions that a native policy does not know yet. LoRA does not train embeddings: with
+    an adapter, the processor refuses an unknown instruction.
     """
     if isinstance(policy, VLAPolicy) and not recipe.lora.use_peft:
         new = learn_instructions(policy, processor, tasks)
         if new:
-            place = recipe.policy.policy
-            logger.warning(f"{len(new)} instructions are new to {place}, e.g. {new[0]!r}; they are added")
+            source = recipe.policy.policy
+            logger.warning(f"{len(new)} instructions are new to {source}, e.g. {new[0]!r}; they are added")
 
 
-def require_unset(names: Sequence[str], place: str) -> None:
+def require_unset(names: Sequence[str], source: str) -> None:
     """
-    Refuses keys of a recipe that its policy determines.
+    Requires that a recipe sets no key that its base policy determines.
 
     Args:
-        names: of such keys in the recipe.
-        place: path or repo id of the policy.
+        names: such keys in the recipe.
+        source: path or repo id of the policy.
 
     Raises:
-        InputError: naming them.
+        InputError: `names` is not empty.
     """
     if names:
-        raise InputError(f"{', '.join(names)} cannot be set with policy: {place} determines them; remove the key")
+        raise InputError(f"{', '.join(names)} cannot be set with policy: {source} determines them; remove the key")

@@ -1,4 +1,4 @@
-"""What a recipe says of its data. Nothing heavy is loaded here: who only reads a run's data needs no PyTorch."""
+"""The data keys of a recipe. This module does not import torch, so that `hf-ptr report` can read them without it."""
 
 from __future__ import annotations
 
@@ -9,44 +9,55 @@ from hf_ptr.errors import InputError
 
 @dataclass
 class DataArguments:
-    """Which episodes are trained on, and how they are cut into segments of chunks."""
+    """The episodes to train on, and how they are divided into segments of chunks."""
 
-    dataset: str | None = field(
-        default=None, metadata={"help": "Folder or Hub id of a LeRobotDataset (v2.1 or v3.0)."}
-    )
+    dataset: str | None = field(default=None, metadata={"help": "LeRobotDataset (v2.1 or v3.0): path or repo id."})
     sources: list[str] | None = field(
-        default=None, metadata={"help": "Instead of dataset: a list of mappings, see docs/data.md."}
+        default=None, metadata={"help": "Several datasets instead of dataset: a list of mappings, see docs/data.md."}
     )
-    episodes: str | None = field(default=None, metadata={"help": "Episode ids, as in 0:16,20; all by default."})
-    skip_episodes: str | None = field(default=None, metadata={"help": "Ids of unusable episodes to leave out."})
-    eval_episodes: str | None = field(default=None, metadata={"help": "Held-out episode ids for the eval loss."})
+    episodes: str | None = field(
+        default=None, metadata={"help": "Ids of the training episodes, such as 0:16,20; default: all."}
+    )
+    skip_episodes: str | None = field(default=None, metadata={"help": "Ids of episodes to leave out."})
+    eval_episodes: str | None = field(
+        default=None, metadata={"help": "Ids of the held-out episodes for eval_loss; default: none."}
+    )
     streaming: bool = field(
-        default=False, metadata={"help": "Pull videos from the Hub as they are needed, and not all before training."}
+        default=False, metadata={"help": "Download videos from the Hub during training, when they are first needed."}
     )
     video_decoder: str = field(
-        default="pyav", metadata={"help": "What decodes videos: pyav, or torchcodec where it is installed."}
+        default="pyav", metadata={"help": "Video decoder: pyav, or torchcodec if it is installed."}
     )
-    corruption: str = field(default="clean", metadata={"help": "Faults put into the training data, by name."})
-    corruption_severity: float = field(default=1.0, metadata={"help": "So many times as severe as the name says."})
-    corruption_seed: int = field(default=0, metadata={"help": "Which episodes the faults fall on."})
+    corruption: str = field(
+        default="clean", metadata={"help": "Synthetic faults in the training episodes: name of a corruption recipe."}
+    )
+    corruption_severity: float = field(
+        default=1.0, metadata={"help": "Factor on the severity of the synthetic faults."}
+    )
+    corruption_seed: int = field(
+        default=0, metadata={"help": "Random seed of the synthetic faults and their episodes."}
+    )
     observation_features: list[str] = field(
-        default_factory=lambda: ["observation.state"], metadata={"help": "Features that make up the observation."}
+        default_factory=lambda: ["observation.state"],
+        metadata={"help": "Features of the observation: cameras, or vectors; NAME@-4: 4 frames earlier."},
     )
-    state_feature: str = field(default="observation.state", metadata={"help": "The proprioceptive state."})
-    action_feature: str = field(default="action", metadata={"help": "The action."})
+    state_feature: str = field(default="observation.state", metadata={"help": "Feature of the proprioceptive state."})
+    action_feature: str = field(default="action", metadata={"help": "Feature of the action."})
     weights: str | None = field(
         default=None,
-        metadata={"help": "Score file, or Hub id of one, whose weights chunks count with; needs alpha 0."},
+        metadata={"help": "Score file with the weight of each chunk: path or repo id; needs alpha 0."},
     )
-    segment_chunks: int = field(default=4, metadata={"help": "Consecutive chunks of a segment."})
-    target_offset: int = field(default=16, metadata={"help": "Frames from a chunk's start to the observation after."})
+    segment_chunks: int = field(default=4, metadata={"help": "Consecutive chunks in a segment."})
+    target_offset: int = field(
+        default=16, metadata={"help": "Frames from the start of a chunk to its next observation, Δ."}
+    )
 
 
 def parse_episodes(text: str | None) -> list[int] | None:
-    """`"0:16,20"` to episode ids, end-exclusive as in Python; None for all.
+    """Parses episode ids and ranges such as `"0:16,20"`; the end of a range is exclusive, None means all episodes.
 
     Raises:
-        InputError: for anything else.
+        InputError: the text is not a list of ids and ranges.
     """
     if text is None:
         return None

@@ -1,4 +1,4 @@
-"""What a run would do, before it does it: data, policy, steps, and the memory that is known beforehand."""
+"""The dry run of a recipe: data, policy, steps and memory of the run, without training."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from hf_ptr.training.ptr_trainer import PTRTrainer
 
 def plan_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
     """
-    Reads recipe and data and builds the policy as a run would, and writes nothing.
+    Reads recipe and data, builds the policy, and returns the plan of the run. Writes nothing.
 
     Returns:
-        Sections of what the run would do: `data`, `policy`, `steps`, `method`, `memory`.
+        The sections of the plan: `data`, `policy`, `steps`, `method`, `memory`, `output`.
 
     Raises:
         InputError: as `run_recipe`.
     """
     recipe, for_accelerator = _load(path, overrides)
-    place = str(recipe.training.output_dir)
-    require_same_run(Path(place), recipe)
-    with tempfile.TemporaryDirectory() as aside:
-        # Trainer makes the folder that it is given.
-        recipe.training.output_dir = aside
-        # It would make the repository.
+    folder = str(recipe.training.output_dir)
+    require_same_run(Path(folder), recipe)
+    with tempfile.TemporaryDirectory() as temporary:
+        # Trainer creates its output folder.
+        recipe.training.output_dir = temporary
+        # It would create the repository as well.
         recipe.training.push_to_hub = False
         inputs = read_inputs(recipe)
-        # Calibrated weights take a fit; the plan is the same with any.
+        # Calibrated weights need a fit, and the plan does not depend on their values.
         trainer = (inputs.uniform() if recipe.training.calibrates else inputs).trainer()
         plan = _plan(recipe, trainer)
         if for_accelerator:
-            plan["steps"]["devices"] = "none here that these settings need: run it where there is an accelerator"
-        return {**plan, "output": {"folder": place}}
+            plan["steps"]["devices"] = "this machine has no accelerator, which these settings need"
+        return {**plan, "output": {"folder": folder}}
 
 
 def _load(path: str | Path, overrides: Sequence[str]) -> tuple[Recipe, bool]:
-    """The recipe, and whether it is for an accelerator and there is none: it can be planned all the same."""
+    """The recipe, and True if it needs an accelerator that this machine lacks; it is planned on the CPU then."""
     try:
         return load_recipe(path, overrides), False
     except InputError as error:
@@ -62,26 +62,26 @@ def _plan(recipe: Recipe, trainer: PTRTrainer) -> dict[str, dict[str, Any]]:
     args, data = trainer.args, recipe.data
     chunks: Any = trainer.train_dataset
     held_out: Any = trainer.eval_dataset
-    tables, kept = (
+    tables, held_out_tables = (
         [] if part is None else [each.table for each in getattr(part, "parts", [part])] for part in (chunks, held_out)
     )
     sources = getattr(chunks, "sources", ())
     faults = [f"{source.name}: {source.truth.recipe}" for source in sources if source.truth.faults]
-    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    steps_an_epoch = max(1, len(chunks) // rows)
-    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_an_epoch)
+    batch_size = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    steps_per_epoch = max(1, len(chunks) // batch_size)
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
     parameters = list(trainer.model.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)
     fixed = sum(p.numel() for p in parameters) - trained
-    held = sum(column.nbytes for table in tables for column in table.columns.values())
+    table_bytes = sum(column.nbytes for table in tables for column in table.columns.values())
     return {
         "data": {
             "dataset": data.dataset or ", ".join(chunks.source_names),
             "episodes": sum(table.num_episodes for table in tables),
             "chunks": f"{len(chunks):,}",
             "tasks": len({table.tasks[task] for table in tables for task in set(table.task_index.tolist())}),
-            "faults put in": ", ".join(faults) or data.corruption,
-            "held out": sum(table.num_episodes for table in kept),
+            "synthetic faults": ", ".join(faults) or data.corruption,
+            "held out": sum(table.num_episodes for table in held_out_tables),
         },
         "policy": {
             "class": type(trainer.model.policy).__name__,
@@ -90,23 +90,23 @@ def _plan(recipe: Recipe, trainer: PTRTrainer) -> dict[str, dict[str, Any]]:
         },
         "steps": {
             "steps": f"{steps:,}",
-            "chunks a step": rows,
-            "epochs": f"{steps / steps_an_epoch:.1f}",
+            "chunks per step": batch_size,
+            "epochs": f"{steps / steps_per_epoch:.1f}",
             "learning rate": f"{args.learning_rate:g}, {SchedulerType(args.lr_scheduler_type).value}",
-            "steps of warm-up": f"{args.warmup_steps:g}",
+            "warm-up steps": f"{args.warmup_steps:g}",
             "devices": f"{args.world_size} x {args.device.type}",
         },
-        "method": {"arm": arm_of(trainer), "α": args.alpha, "weights in": f"[{args.w_min:g}, {args.w_max:g}]"},
+        "method": {"arm": arm_of(trainer), "α": args.alpha, "weight range": f"[{args.w_min:g}, {args.w_max:g}]"},
         "memory": {
             "on each device": f"{_mebibytes(state_bytes(trainer.model))} for weights, gradients and AdamW",
             "activations": _activations(trainer),
-            "on the host": f"{_mebibytes(held)} of vectors; pictures are decoded as they are needed",
+            "on the host": f"{_mebibytes(table_bytes)} of vectors; images are decoded when they are needed",
         },
     }
 
 
 def arm_of(trainer: PTRTrainer) -> str:
-    """What the settings amount to, in words."""
+    """The arm of an experiment that the settings select, in words."""
     args = trainer.args
     belief = f" with {args.belief_tokens} belief tokens" if args.belief_tokens else ""
     if args.calibrates:
@@ -123,8 +123,8 @@ def _activations(trainer: PTRTrainer) -> str:
     few = trainer.data_collator(chunks.__getitems__(list(range(min(2, len(chunks))))))
     size = activation_bytes(trainer.model, few, trainer.args.per_device_train_batch_size)
     if size is None:
-        return "come on top; this policy's cannot be told beforehand"
-    return f"about {_mebibytes(size)} more for {trainer.args.per_device_train_batch_size} chunks, give or take a third"
+        return "in addition; unknown before the first step of this policy"
+    return f"about {_mebibytes(size)} more for {trainer.args.per_device_train_batch_size} chunks, within about a third"
 
 
 def _mebibytes(size: float) -> str:

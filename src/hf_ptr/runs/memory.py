@@ -1,4 +1,4 @@
-"""The memory of a training step, before it is made: what backward will need, counted on shapes alone."""
+"""Memory estimate of a training step: the tensors saved for the backward pass, counted from shapes alone."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ BYTES_FIXED = 4
 
 
 def state_bytes(model: nn.Module) -> int:
-    """What weights, gradients and AdamW take, whatever the batch."""
+    """Bytes of weights, gradients and AdamW, which do not depend on the batch."""
     sizes = [(BYTES_TRAINED if p.requires_grad else BYTES_FIXED) * p.numel() for p in model.parameters()]
     return sum(sizes)
 
 
 def activation_bytes(model: nn.Module, batch: dict[str, Any], chunks: int) -> int | None:
     """
-    What the forward pass keeps for the backward one, without computing anything: on PyTorch's meta device tensors have
-    shapes and no values.
+    Bytes that the forward pass saves for the backward pass. Nothing is computed: on PyTorch's meta device, tensors
+    have shapes and no values.
 
-    Of the peak of a step this leaves out what is only there for a moment, and the candidates' logits. On the native
-    policies, with vectors and with pictures, state and activations together are within a third of the peak that
-    PyTorch's profiler sees. Under mixed precision it is at most what is said.
+    The estimate leaves out temporary tensors and the candidates' logits. For the native policies, with vectors and
+    with images, the sum of state and activations is within a third of the peak that PyTorch's profiler measures. Under
+    mixed precision it is an upper bound.
 
     Args:
-        model: as it is trained.
-        batch: of a few chunks, as the collator joins them.
-        chunks: of the micro-batch that is asked about.
+        model: the model, in training mode.
+        batch: a few chunks, joined by the collator.
+        chunks: number of chunks in the micro-batch to estimate.
 
     Returns:
-        Bytes; None for a policy whose pass depends on values.
+        Bytes; None if the forward pass of the policy depends on values.
     """
     few = len(batch["actions"])
     inputs = {
@@ -49,7 +49,7 @@ def activation_bytes(model: nn.Module, batch: dict[str, Any], chunks: int) -> in
         else value
         for name, value in model_inputs(batch).items()
     }
-    # What is shared stays shared.
+    # Tied parameters stay tied.
     shapes: dict[int, Tensor] = {}
     for tensor in (*model.parameters(), *model.buffers()):
         shapes[id(tensor)] = tensor.detach().to("meta").requires_grad_(tensor.requires_grad)
@@ -64,7 +64,7 @@ def activation_bytes(model: nn.Module, batch: dict[str, Any], chunks: int) -> in
     def keep(tensor: Tensor) -> Tensor:
         whole = tensor if tensor._base is None else tensor._base
         if id(whole) not in weights:
-            # The tensor itself, lest another gets its id.
+            # Keep the tensor itself: after its deletion, another tensor could get its id.
             kept[id(whole)] = whole
         return tensor
 
@@ -78,8 +78,8 @@ def activation_bytes(model: nn.Module, batch: dict[str, Any], chunks: int) -> in
 
 class _FusedAttention(TorchFunctionMode):
     """
-    Attention that keeps what the fused kernels keep. On the meta device PyTorch takes the one that keeps every matrix
-    of attention, which on a real device it does not.
+    Attention that saves the tensors of the fused kernels. On the meta device, PyTorch selects the unfused kernel,
+    which saves every attention matrix.
     """
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -91,7 +91,7 @@ class _FusedAttention(TorchFunctionMode):
 
 
 class _Fused(torch.autograd.Function):
-    """The shapes of attention, of which there is no backward pass."""
+    """The shapes of fused attention, without a backward pass."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The mixture that a recipe's `sources` describe, and a new policy for it."""
+"""The mixture of a recipe's `sources`, and its policy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from hf_ptr.runs.data_arguments import DataArguments
 from hf_ptr.runs.episodes import split_episodes, with_video_options
 from hf_ptr.runs.recipe import NEW_POLICY_FIELDS, Recipe
 
-# What one dataset has, and each source says for itself or a mixture does not know.
+# Keys of a single dataset: with sources, each source sets its own, or they do not apply.
 OF_ONE_DATASET = (
     "dataset", "episodes", "skip_episodes", "eval_episodes", "corruption", "corruption_severity", "corruption_seed",
     "weights", "relative_actions", "min_std",
@@ -37,44 +37,46 @@ OF_ONE_DATASET = (
 
 @dataclass(frozen=True)
 class _Features:
-    """What the mixture calls observation, state and action."""
+    """Names of observation, state and action in the mixture."""
 
     observation_features: list[str]
     state_feature: str
     action_feature: str
 
     @property
-    def beside_state(self) -> list[str]:
-        """What is observed; nothing where it is the state."""
+    def additional(self) -> list[str]:
+        """The observation features; empty if the observation is the state alone."""
         return [] if observes_state(self.observation_features, self.state_feature) else self.observation_features
 
 
 def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, MixtureDataset | None, Any, Any]:
     """
-    The chunks of a recipe's sources to train on, those that are held out (if any), the policy in the unified action
-    space that the recipe goes on from or a new native one, and its processor.
+    The training chunks of a recipe's sources, the held-out chunks (None without), the policy and its processor. The
+    policy is in the unified action space: the base policy of the recipe, or a new native policy.
 
     Raises:
-        InputError: a source cannot be read or used, the sources lack a camera, or the recipe sets what only a single
-            dataset has.
+        InputError: a source cannot be read or used, a source lacks a camera, or the recipe sets a key of a single
+            dataset.
     """
     data = recipe.data
     clash = [name for name in OF_ONE_DATASET if name in recipe.given]
     if clash:
         raise InputError(f"{', '.join(clash)} cannot be set with sources; remove the key, or write it into a source")
-    place, named, known = recipe.policy.policy, _features(data), {}
-    if place is not None:
+    base, features, known = recipe.policy.policy, _features(data), {}
+    if base is not None:
         policy, actor, processor = base_policy(recipe)
-        require_unset([name for name in dataclasses.asdict(named) if name in recipe.given], place)
+        require_unset([name for name in dataclasses.asdict(features) if name in recipe.given], base)
         if (actor.config.state_dim, actor.config.action_dim) != (WIDTH, WIDTH):
-            raise InputError(f"{place} is no policy in the unified action space of sources; train one with them first")
-        named, known = _features(actor.config), robots_of(model_folder(place))
+            raise InputError(
+                f"{base} is not a policy in the unified action space of sources; train one with sources first"
+            )
+        features, known = _features(actor.config), robots_of(model_folder(base))
     specs = [SourceSpec.parse(_mapping(text), number) for number, text in enumerate(data.sources or ())]
-    sources = [_read(spec, data, named, known) for spec in specs]
-    if place is None:
+    sources = [_read(spec, data, features, known) for spec in specs]
+    if base is None:
         policy, processor = policy_from_dataset(
-            _example(sources, named),
-            **dataclasses.asdict(named),
+            _example(sources, features),
+            **dataclasses.asdict(features),
             **{name: getattr(recipe.policy, name) for name in NEW_POLICY_FIELDS if name in recipe.given},
         )
     config = adapter_of(policy).config
@@ -83,9 +85,9 @@ def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, MixtureDataset | None, A
         "segment_chunks": data.segment_chunks,
         "chunk_stride": belief_lag(config) * config.n_action_steps,
         "target_offset": data.target_offset,
-        "observation_features": named.observation_features,
-        "state_feature": named.state_feature,
-        "action_feature": named.action_feature,
+        "observation_features": features.observation_features,
+        "state_feature": features.state_feature,
+        "action_feature": features.action_feature,
         "image_size": config.image_resolution,
     }
     mixture = MixtureDataset(sources, **cut)
@@ -94,9 +96,9 @@ def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, MixtureDataset | None, A
         for source in sources
         if source.held_out is not None
     ]
-    # Of all sources' instructions: the policy is asked for them by the same numbers.
+    # The tasks of all sources, so that `task_index` has the same meaning as in training.
     evaluation = MixtureDataset(held_out, **cut, tasks=mixture.tasks) if held_out else None
-    if place is not None:
+    if base is not None:
         learn_new_instructions(policy, processor, recipe, mixture.tasks)
         return mixture, evaluation, policy, processor
     state, action = (
@@ -116,18 +118,18 @@ def _features(given: Any) -> _Features:
 
 
 def _mapping(text: str) -> Any:
-    """The parser of recipes hands on mappings as JSON."""
+    """A source of the recipe as a mapping; the parser of recipes passes mappings as JSON."""
     try:
         return json.loads(text)
     except ValueError:
         return text
 
 
-def _read(spec: SourceSpec, data: DataArguments, named: _Features, known: Mapping[str, Robot]) -> Source:
-    there = parse_hub_repo(spec.dataset)
-    name = spec.name or (Path(spec.dataset).resolve().name if there is None else there.repo_id.rpartition("/")[2])
-    own = [spec.features.get(feature, feature) for feature in named.beside_state]
-    # What is missing on the Hub is told before the data are pulled.
+def _read(spec: SourceSpec, data: DataArguments, features: _Features, known: Mapping[str, Robot]) -> Source:
+    repo = parse_hub_repo(spec.dataset)
+    name = spec.name or (Path(spec.dataset).resolve().name if repo is None else repo.repo_id.rpartition("/")[2])
+    own = [spec.features.get(feature, feature) for feature in features.additional]
+    # Report what is missing on the Hub before the data is downloaded.
     weight_file = None if spec.weights is None else score_file_path(spec.weights)
     folder = dataset_folder(spec.dataset, () if data.streaming else own)
     split = split_episodes(folder, spec)
@@ -135,19 +137,19 @@ def _read(spec: SourceSpec, data: DataArguments, named: _Features, known: Mappin
         spec,
         with_video_options(split.train, folder, data),
         name,
-        state_feature=named.state_feature,
-        action_feature=named.action_feature,
+        state_feature=features.state_feature,
+        action_feature=features.action_feature,
         held_out=None if split.held_out is None else with_video_options(split.held_out, folder, data),
         weight_file=weight_file,
         known=known.get(name),
     )
     has = (*split.whole.videos, *split.whole.columns)
     missing = [
-        feature for feature in named.beside_state if feature not in {*source.table.videos, *source.table.columns}
+        feature for feature in features.additional if feature not in {*source.table.videos, *source.table.columns}
     ]
     if missing:
         raise InputError(
-            f"source {name} has no {missing[0]!r}; say which it is under features: {{{missing[0]}: …}} "
+            f"source {name} has no {missing[0]!r}; map it to one of its features with features: {{{missing[0]}: …}} "
             f"(it has: {', '.join(has)})"
         )
     ids = split.whole.episode_index.tolist()
@@ -156,8 +158,8 @@ def _read(spec: SourceSpec, data: DataArguments, named: _Features, known: Mappin
     return source
 
 
-def _example(sources: list[Source], named: _Features) -> EpisodeTable:
-    """A frame of each source, unified: what a policy is built for, but for its statistics."""
+def _example(sources: list[Source], features: _Features) -> EpisodeTable:
+    """One unified frame of each source, to build a policy from; the statistics are set later, from all data."""
     tasks = tuple(dict.fromkeys(task for source in sources for task in source.table.tasks))
     space = UnifiedActionSpace()
     rows = {
@@ -167,10 +169,10 @@ def _example(sources: list[Source], named: _Features) -> EpisodeTable:
                 for source in sources
             ]
         )
-        for feature, kind in ((named.state_feature, "state"), (named.action_feature, "action"))
+        for feature, kind in ((features.state_feature, "state"), (features.action_feature, "action"))
     }
-    # Vectors that are observed beside the state mean the same for every robot.
-    for feature in named.beside_state:
+    # Observed vectors other than the state have the same meaning for every robot.
+    for feature in features.additional:
         if all(feature in source.table.columns for source in sources):
             rows[feature] = np.concatenate([source.table.feature(feature)[:1] for source in sources])
     count = np.ones(len(sources), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Recipes: one flat YAML file that names data, policy and training settings of a run."""
+"""Recipes: one flat YAML file with the data, the policy and the training settings of a run."""
 
 from __future__ import annotations
 
@@ -21,51 +21,71 @@ from hf_ptr.training.ptr_config import PTRConfig
 
 @dataclass
 class PolicyArguments:
-    """Which policy is post-trained: one from a folder or the Hub, or a new native policy of the given size."""
+    """
+    The policy to train: an existing one (`policy`), or a new native policy (all other keys).
 
-    policy: str | None = field(default=None, metadata={"help": "Folder or Hub id; a new native policy by default."})
-    size: str | None = field(default=None, metadata={"help": "Size of a policy on pictures: tiny, small, internvl."})
-    vision_model: str | None = field(default=None, metadata={"help": "Vision tower: folder, Hub id or package:NAME."})
-    text_model: str | None = field(default=None, metadata={"help": "Pretrained text encoder, named alike."})
-    freeze_text: bool = field(default=False, metadata={"help": "Leave the text encoder as it was pretrained."})
-    image_size: int = field(default=96, metadata={"help": "Height and width of the pictures that the policy reads."})
-    target_layer: int | None = field(default=None, metadata={"help": "Vision layer that the target encoder reads."})
-    chunk_size: int = field(default=16, metadata={"help": "Actions predicted at once."})
-    n_action_steps: int = field(default=8, metadata={"help": "Actions executed before the next chunk."})
+    A `size` sets its own defaults for the keys after it.
+    """
+
+    policy: str | None = field(
+        default=None, metadata={"help": "Policy to post-train: path or repo id; default: a new native policy."}
+    )
+    size: str | None = field(
+        default=None, metadata={"help": "Size of a new policy with cameras: tiny, small or internvl."}
+    )
+    vision_model: str | None = field(
+        default=None, metadata={"help": "Pretrained vision tower: path, repo id or package:NAME."}
+    )
+    text_model: str | None = field(
+        default=None, metadata={"help": "Pretrained text encoder: path, repo id or package:NAME."}
+    )
+    freeze_text: bool = field(default=False, metadata={"help": "Do not train the text encoder."})
+    image_size: int = field(default=96, metadata={"help": "Height and width of the input images, in pixels."})
+    target_layer: int | None = field(
+        default=None, metadata={"help": "Layer of the vision tower that the target encoder reads."}
+    )
+    chunk_size: int = field(default=16, metadata={"help": "Number of actions that the policy predicts at once."})
+    n_action_steps: int = field(default=8, metadata={"help": "Number of actions executed before the next chunk."})
     hidden_size: int = field(default=64, metadata={"help": "Width of the context tokens."})
     action_size: int = field(default=32, metadata={"help": "Width of the action tokens."})
     encoder_size: int = field(default=256, metadata={"help": "Hidden width of the observation encoder."})
-    num_context_layers: int = field(default=0, metadata={"help": "Context layers before the attention pool."})
+    num_context_layers: int = field(default=0, metadata={"help": "Transformer layers over the context tokens."})
     expert_size: int = field(default=256, metadata={"help": "Width of the action expert."})
     num_expert_layers: int = field(default=2, metadata={"help": "Residual blocks of the action expert."})
-    dropout: float = field(default=0.0, metadata={"help": "Dropout in observation encoder and action expert."})
-    action_head: str = field(default="flow", metadata={"help": "flow, diffusion or tokens."})
-    num_denoising_steps: int = field(default=4, metadata={"help": "Steps from noise to actions at inference."})
-    relative_actions: bool = field(default=False, metadata={"help": "Act relative to the state at a chunk's start."})
-    min_std: float = field(
-        default=0.0, metadata={"help": "Least scale of observation and state, in their units, as 0.3 (rad)."}
+    dropout: float = field(default=0.0, metadata={"help": "Dropout of the observation encoder and the action expert."})
+    action_head: str = field(default="flow", metadata={"help": "Action head: flow, diffusion or tokens."})
+    num_denoising_steps: int = field(default=4, metadata={"help": "Denoising steps at inference."})
+    relative_actions: bool = field(
+        default=False, metadata={"help": "Predict actions relative to the state at the start of the chunk."}
     )
-    pooled_actions: str = field(default="clean", metadata={"help": "What e pools: clean or noised action tokens."})
+    min_std: float = field(
+        default=0.0, metadata={"help": "Smallest standard deviation for normalising observation and state."}
+    )
+    pooled_actions: str = field(
+        default="clean", metadata={"help": "Action tokens pooled for the scorer: clean or noised."}
+    )
 
 
 @dataclass
 class LoraArguments:
-    """Whether the policy is trained by a LoRA adapter, under TRL's names."""
+    """The LoRA adapter, with the names of TRL."""
 
-    use_peft: bool = field(default=False, metadata={"help": "Train a LoRA adapter on the policy; needs policy."})
+    use_peft: bool = field(
+        default=False, metadata={"help": "Train a LoRA adapter in place of the weights; needs policy."}
+    )
     lora_r: int = field(default=16, metadata={"help": "Rank of the adapter."})
-    lora_alpha: int = field(default=32, metadata={"help": "Scale of the adapter, divided by its rank."})
-    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the adapter."})
+    lora_alpha: int = field(default=32, metadata={"help": "Scale of the adapter, before division by its rank."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout of the adapter's input."})
     lora_target_modules: list[str] = field(
-        default_factory=lambda: ["all-linear"], metadata={"help": "Names, or one pattern, of the layers to adapt."}
+        default_factory=lambda: ["all-linear"], metadata={"help": "Layers to adapt: names, or one regular expression."}
     )
     lora_modules_to_save: list[str] = field(
         default_factory=list,
-        metadata={"help": "Modules that are trained in full and saved with the adapter."},
+        metadata={"help": "Modules to train in full and save with the adapter."},
     )
 
     def peft_config(self) -> LoraConfig | None:
-        """The adapter's configuration; None without one."""
+        """The configuration of the adapter; None without one."""
         if not self.use_peft:
             return None
         targets = self.lora_target_modules
@@ -73,7 +93,7 @@ class LoraArguments:
             r=self.lora_r,
             lora_alpha=self.lora_alpha,
             lora_dropout=self.lora_dropout,
-            # peft reads a text as a pattern, and a list as the ends of names.
+            # peft reads a string as a regular expression, and a list as suffixes of names.
             target_modules=targets[0] if len(targets) == 1 else targets,
             modules_to_save=self.lora_modules_to_save or None,
         )
@@ -85,7 +105,7 @@ SECTIONS: tuple[Any, ...] = (DataArguments, PolicyArguments, LoraArguments, PTRC
 
 @dataclass
 class Recipe:
-    """What a recipe says, by section; `given` holds just the keys that the file and the command line set."""
+    """The settings of a recipe by section. `given` contains only the keys set in the file or on the command line."""
 
     data: DataArguments
     policy: PolicyArguments
@@ -96,8 +116,8 @@ class Recipe:
 
 class _Loader(yaml.SafeLoader):
     """
-    The scalars of YAML 1.2. PyYAML reads those of 1.1, to which `0:16` is the number sixteen in base 60, `no` is false
-    and `1e-3` is text.
+    Reads scalars as YAML 1.2. PyYAML itself follows YAML 1.1, where `0:16` is the number 16 in base 60, `no` is false
+    and `1e-3` is a string.
     """
 
 
@@ -112,7 +132,7 @@ for _tag, _pattern, _first in (
 
 
 class _Parser(HfArgumentParser):
-    """Converts and checks types; its complaints become one line instead of a usage text."""
+    """Converts and checks types; an error is one line, without the usage text."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(message)
@@ -123,12 +143,12 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Reads a recipe and applies `key=value` overrides.
 
     Args:
-        path: of the YAML file, a flat mapping.
-        overrides: `key=value`, the value in YAML; `sources.0.key=value` is of the first source.
+        path: path of the YAML file, a flat mapping.
+        overrides: `key=value` with the value in YAML; `sources.0.key=value` sets a key of the first source.
 
     Raises:
-        InputError: for a file that is none, an unknown key (with its line and the nearest known one), a value of the
-            wrong type or out of range.
+        InputError: the file cannot be read, a key is unknown (with its line and the nearest known key), or a value has
+            the wrong type or is out of range.
     """
     path = Path(path)
     known = {item.name for section in SECTIONS for item in dataclasses.fields(section) if item.init}
@@ -136,20 +156,20 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:
-            raise InputError(f"{text!r} is no key=value override; write for example max_steps=1000")
+            raise InputError(f"{text!r} is not a key=value override; write for example max_steps=1000")
         try:
             content = yaml.load(value, Loader=_Loader)
         except yaml.YAMLError as error:
             raise InputError(f"the value of {text!r} cannot be read as YAML; quote it") from error
         if key.startswith("sources."):
-            _set_of_source(given, key, content)
+            _set_in_source(given, key, content)
         else:
             given[key] = content
             where[key] = "on the command line"
     if "hub_token" in given:
         raise InputError(
-            f"hub_token stands {where['hub_token']}, and a run's folder keeps its recipe: take it out, and log in "
-            "with `hf auth login` or set HF_TOKEN"
+            f"hub_token is set {where['hub_token']}, and the folder of a run contains its recipe: remove the key, and "
+            "log in with `hf auth login` or set HF_TOKEN"
         )
     for key in given:
         if key not in known:
@@ -168,7 +188,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """The mapping, and for each key where it stands."""
+    """The mapping, and the location of each key."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -181,26 +201,26 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         line = f" at line {mark.line + 1}" if mark is not None else ""
         raise InputError(f"recipe {path} is not valid YAML{line}: {getattr(error, 'problem', error)}") from error
     if not isinstance(content, dict) or node is None:
-        raise InputError(f"recipe {path} is not a mapping of keys to values; see the recipes folder for examples")
+        raise InputError(f"recipe {path} is not a mapping of keys to values; the folder recipes has examples")
     where: dict[str, str] = {}
     for key_node, _ in node.value:
         key = key_node.value
-        place = f"in {path}, line {key_node.start_mark.line + 1}"
+        location = f"in {path}, line {key_node.start_mark.line + 1}"
         if key in where:
-            raise InputError(f"key {key!r} stands twice {place}; keep one")
-        where[key] = place
+            raise InputError(f"key {key!r} is set again {location}; keep one")
+        where[key] = location
     return content, where
 
 
-def _set_of_source(given: dict[str, Any], key: str, value: Any) -> None:
-    """Sets what `sources.NUMBER.KEY` names."""
+def _set_in_source(given: dict[str, Any], key: str, value: Any) -> None:
+    """Sets `sources.NUMBER.KEY`."""
     _, number, name = [*key.split(".", 2), ""][:3]
     sources = given.get("sources")
     listed = sources if isinstance(sources, list) else []
     source = listed[int(number)] if number.isdecimal() and int(number) < len(listed) else None
     if not name or not isinstance(source, dict):
         raise InputError(
-            f"{key} is no key of one of the {len(listed)} sources; write for example sources.0.dataset=FOLDER"
+            f"{key} is not a key of one of the {len(listed)} sources; write for example sources.0.dataset=FOLDER"
         )
     source[name] = value
 
@@ -208,12 +228,12 @@ def _set_of_source(given: dict[str, Any], key: str, value: Any) -> None:
 def _as_argument(key: str, value: Any) -> list[str]:
     if isinstance(value, list):
         return [f"--{key}", *(json.dumps(item) if isinstance(item, dict) else str(item) for item in value)]
-    # With "=", a value that begins with a minus is not taken for an option.
+    # With "=", a value that starts with a minus is not parsed as an option.
     return [f"--{key}={json.dumps(value) if isinstance(value, dict) else value}"]
 
 
 def _located(message: str, where: dict[str, str]) -> str:
-    """The parser's message, with the place of the key it speaks of."""
+    """The message of the parser with the location of its key."""
     message = re.sub(r"^argument --(\w+)\S*:", r"\1:", message)
     for key in sorted(where, key=len, reverse=True):
         if key in message:

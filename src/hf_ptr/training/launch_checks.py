@@ -1,4 +1,4 @@
-"""How a run may be shared out among devices: what is not supported is refused before any process group starts."""
+"""Checks of how a run is distributed: unsupported settings are refused before any process group starts."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from hf_ptr.errors import InputError
 @dataclass(frozen=True)
 class Launch:
     """
-    What a run asks for, from its settings and from what `accelerate launch` puts into the environment.
+    The distribution of a run, as requested by its settings and by the variables that `accelerate launch` sets.
 
     Args:
-        settings: of the run, by name.
-        environment: of the process.
+        settings: settings of the run by name.
+        environment: environment variables of the process.
     """
 
     settings: Mapping[str, Any]
     environment: Mapping[str, str]
 
     def on(self, *names: str) -> bool:
-        """Whether one of these variables of the environment is true."""
+        """Whether one of these environment variables is true."""
         return any(self.environment.get(name, "").lower() in ("1", "true", "yes", "y", "on") for name in names)
 
     @property
     def fsdp(self) -> dict[str, Any]:
-        """The FSDP settings, `version` among them; empty without FSDP."""
-        asked, own = self.settings.get("fsdp"), _mapping(self.settings.get("fsdp_config"))
-        if not (asked or own or self.on("ACCELERATE_USE_FSDP")):
+        """The FSDP settings, including `version`; empty without FSDP."""
+        requested, own = self.settings.get("fsdp"), _mapping(self.settings.get("fsdp_config"))
+        if not (requested or own or self.on("ACCELERATE_USE_FSDP")):
             return {}
         found = {
             name.removeprefix("FSDP_").lower(): value
@@ -44,7 +44,7 @@ class Launch:
 
     @property
     def zero(self) -> dict[str, Any]:
-        """DeepSpeed's ZeRO settings, `stage` among them; empty without DeepSpeed."""
+        """The ZeRO settings of DeepSpeed, including `stage`; empty without DeepSpeed."""
         file = self.environment.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
         config = _mapping(self.settings.get("deepspeed") or (None if file == "none" else file))
         if config:
@@ -57,21 +57,21 @@ class Launch:
         }
 
     def sharded_with(self, name: str, *values: str) -> bool:
-        """Whether FSDP2 is asked for with one of these values of a setting, or with any that is true."""
+        """Whether FSDP2 is requested with a setting at one of `values`; without `values`, at true."""
         given = str(self.fsdp.get(name, "")).lower()
         return self._version() == 2 and (given in values if values else given in ("1", "true", "yes"))
 
     def _version(self) -> int:
         return int(self.fsdp.get("version", 0))
 
-    def refused(self) -> list[str]:
-        """What of it is not supported, each with the way out."""
+    def unsupported(self) -> list[str]:
+        """The unsupported settings, each with its fix."""
         settings = self.settings
         batches = _mapping(settings.get("accelerator_config"))
         offload = self.zero.get("offload_optimizer") or self.zero.get("offload_param")
         precision = str(settings.get("mixed_precision") or self.environment.get("ACCELERATE_MIXED_PRECISION", "no"))
         table = {
-            "FSDP 1 (the EMA target is no parameter of its own there; set fsdp_version to 2)": self._version() == 1,
+            "FSDP 1 (the EMA target is not a separate parameter there; set fsdp_version to 2)": self._version() == 1,
             "FSDP2 with a sharded state dict (set fsdp_state_dict_type to FULL_STATE_DICT)": self._version() == 2
             and "FULL" not in str(self.fsdp.get("state_dict_type", "")).upper(),
             "FSDP2 with reshard_after_forward (set it to false)": self._version() == 2
@@ -80,31 +80,31 @@ class Launch:
             "FSDP2 with parameters offloaded to the host (set fsdp_offload_params to false)": self.sharded_with(
                 "offload_params"
             ),
-            "FSDP2 with activation_checkpointing of its own (set that of the recipe)": self.sharded_with(
+            "FSDP2 with its own activation_checkpointing (use gradient_checkpointing)": self.sharded_with(
                 "activation_checkpointing"
             ),
-            "torch_compile with FSDP2 or DeepSpeed (leave it out)": bool(settings.get("torch_compile"))
+            "torch_compile with FSDP2 or DeepSpeed (remove it)": bool(settings.get("torch_compile"))
             and (self._version() == 2 or bool(self.zero)),
-            "FSDP2 with load_best_model_at_end (leave it out, and pick the checkpoint)": self._version() == 2
+            "FSDP2 with load_best_model_at_end (remove it, and choose the checkpoint yourself)": self._version() == 2
             and bool(settings.get("load_best_model_at_end")),
             "DeepSpeed ZeRO 3 (the EMA target would be a shard of other parameters; use ZeRO 2 or FSDP2)": int(
                 self.zero.get("stage", 0)
             )
             == 3,
-            "DeepSpeed with offloading (leave it out)": bool(self.zero) and str(offload or "none").lower() != "none",
+            "DeepSpeed with offloading (remove it)": bool(self.zero) and str(offload or "none").lower() != "none",
             "DeepSpeed with a hub_strategy that pushes its checkpoints, which are pickles (use every_save)": bool(
                 self.zero and settings.get("push_to_hub") and "checkpoint" in str(settings.get("hub_strategy")).lower()
             ),
             "Megatron-LM (use FSDP2)": self.on("ACCELERATE_USE_MEGATRON_LM"),
             "tensor, context or sequence parallelism (use FSDP2)": bool(settings.get("parallelism_config"))
             or self.on("ACCELERATE_USE_PARALLELISM_CONFIG"),
-            "fp16, whose scaled losses skip steps (use bf16)": bool(settings.get("fp16")) or precision == "fp16",
+            "fp16, where loss scaling skips steps (use bf16)": bool(settings.get("fp16")) or precision == "fp16",
             "fp8 (use bf16)": precision == "fp8",
             "auto_find_batch_size (set per_device_train_batch_size)": bool(settings.get("auto_find_batch_size")),
-            "accelerator_config with even_batches false: a rank would wait for another's batch (leave it out)": (
+            "accelerator_config with even_batches false: a rank would wait for a batch of another (remove it)": (
                 batches.get("even_batches") is False
             ),
-            "accelerator_config with split_batches or dispatch_batches (leave them out)": bool(
+            "accelerator_config with split_batches or dispatch_batches (remove them)": bool(
                 batches.get("split_batches") or batches.get("dispatch_batches")
             ),
         }
@@ -113,25 +113,25 @@ class Launch:
 
 def check_launch(settings: Mapping[str, Any], environment: Mapping[str, str]) -> None:
     """
-    Checks how a run is to be shared out.
+    Checks how a run is to be distributed.
 
     Raises:
-        InputError: naming what is not supported, and what to do instead.
+        InputError: a setting is not supported; the message has the fix of each.
     """
-    named = Launch(settings, environment).refused()
-    if named:
-        raise InputError(f"not supported: {'; '.join(named)}")
+    unsupported = Launch(settings, environment).unsupported()
+    if unsupported:
+        raise InputError(f"not supported: {'; '.join(unsupported)}")
 
 
 def _mapping(given: Any) -> dict[str, Any]:
-    """A configuration as transformers takes it: none, a mapping, JSON, or an object of its own."""
+    """A configuration in any form that transformers accepts: None, a mapping, JSON, or a configuration object."""
     if isinstance(given, str):
         return _read(given)
     return dict(given if isinstance(given, Mapping) else vars(given)) if given else {}
 
 
 def _read(text: str) -> dict[str, Any]:
-    """A configuration given as JSON, or as the path of a JSON file."""
+    """A configuration from JSON text, or from the path of a JSON file."""
     try:
         found = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Optimiser, schedule and random numbers on disk without a pickle: tensors as safetensors, the rest as JSON."""
+"""Optimiser, schedule and random states in files without pickles: tensors as safetensors, all else as JSON."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from hf_ptr.utils.safetensors_io import read_tensors
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 SCHEDULER_FILE = "scheduler.safetensors"
-# Where the header of a file keeps what is no tensor.
+# Key of the values other than tensors, in the header of a file.
 CONTENT = "content"
-PLAIN = (bool, int, float, str, type(None))
-# Of a sharded optimiser: all of it, whatever part a rank holds.
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+JSON_SCALARS = (bool, int, float, str, type(None))
+# Of a sharded optimiser, every rank gets the full state.
+FULL_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def save_progress(folder: Path, optimizer: Any, scheduler: Any, *, sharded: Any = None, writes: bool = True) -> None:
@@ -34,18 +34,18 @@ def save_progress(folder: Path, optimizer: Any, scheduler: Any, *, sharded: Any 
     Writes the states of optimiser and schedule.
 
     Args:
-        folder: of the checkpoint.
-        optimizer: whose it is; None where an engine saves it itself.
-        scheduler: of the learning rate.
-        sharded: the model, where FSDP2 has shared it out: all ranks must call this then.
+        folder: folder of the checkpoint.
+        optimizer: the optimiser; None if an engine saves it itself.
+        scheduler: the learning rate schedule.
+        sharded: the model, if it is sharded by FSDP2; all ranks must call this function then.
         writes: whether this rank writes.
 
     Raises:
-        InputError: for an optimiser or schedule that keeps other things than numbers and tensors.
+        InputError: a state contains values other than scalars, strings and tensors.
     """
     state = None
     if sharded is not None:
-        state = get_optimizer_state_dict(sharded, optimizer, options=WHOLE)
+        state = get_optimizer_state_dict(sharded, optimizer, options=FULL_STATE)
     elif optimizer is not None and writes:
         state = optimizer.state_dict()
     if not writes:
@@ -56,7 +56,7 @@ def save_progress(folder: Path, optimizer: Any, scheduler: Any, *, sharded: Any 
 
 
 def load_progress(folder: Path, optimizer: Any, scheduler: Any, *, sharded: Any = None) -> None:
-    """Restores what [`save_progress`] wrote; all ranks read it."""
+    """Restores the states written by [`save_progress`]; all ranks read them."""
     if sharded is not None:
         state = load_content(folder / OPTIMIZER_FILE)
         set_optimizer_state_dict(sharded, optimizer, state, options=StateDictOptions(full_state_dict=True))
@@ -66,7 +66,7 @@ def load_progress(folder: Path, optimizer: Any, scheduler: Any, *, sharded: Any 
 
 
 def save_random_state(folder: Path, rank: int, device: torch.device) -> None:
-    """Writes where the generators of Python, NumPy, PyTorch and this rank's device stand."""
+    """Writes the random states of Python, NumPy, PyTorch and this rank's device."""
     numpy: Any = np.random.get_state()
     kind, keys, *rest = numpy
     state = {
@@ -76,13 +76,13 @@ def save_random_state(folder: Path, rank: int, device: torch.device) -> None:
     }
     if device.type != "cpu":
         state["device"] = torch.get_device_module(device).get_rng_state()
-    # A rank may come here before the first one has made it.
+    # This rank may arrive before the first one has created the folder.
     folder.mkdir(parents=True, exist_ok=True)
     save_content(state, folder / _random_file(rank))
 
 
 def load_random_state(folder: Path, rank: int, device: torch.device) -> None:
-    """Restores what [`save_random_state`] wrote; on another kind of device, only what is the host's."""
+    """Restores the states written by [`save_random_state`]; on another type of device, those of the host only."""
     state = load_content(folder / _random_file(rank))
     kind, keys, *rest = state["numpy"]
     random.setstate(state["python"])
@@ -101,22 +101,22 @@ def _random_file(rank: int) -> str:
 
 def save_content(content: Any, file: Path) -> None:
     """
-    Writes numbers, texts, tensors, and lists, tuples and dictionaries of them, which are read back as they are.
+    Writes scalars, strings, tensors, and lists, tuples and dictionaries of them. [`load_content`] restores all types.
 
     Raises:
-        InputError: for anything else.
+        InputError: the content has a value of another type.
     """
     tensors: dict[str, torch.Tensor] = {}
-    told = _encoded(content, tensors, set(), "")
-    save_file(tensors, file, {CONTENT: json.dumps(told)})
+    encoded = _encoded(content, tensors, set(), "")
+    save_file(tensors, file, {CONTENT: json.dumps(encoded)})
 
 
 def load_content(file: Path) -> Any:
     """
-    What [`save_content`] wrote, its tensors on the host.
+    Reads content written by [`save_content`], with tensors on the host.
 
     Raises:
-        InputError: when the file is missing or damaged.
+        InputError: the file is missing or damaged.
     """
     try:
         header, tensors = read_tensors(file)
@@ -126,12 +126,12 @@ def load_content(file: Path) -> Any:
 
 
 def _encoded(value: Any, tensors: dict[str, torch.Tensor], storages: set[int], path: str) -> Any:
-    """What JSON says of a value; each tensor in it goes to `tensors`, under a name that is told in its place."""
-    if isinstance(value, PLAIN):
+    """The JSON form of a value. Each tensor is added to `tensors`, and replaced by its name there."""
+    if isinstance(value, JSON_SCALARS):
         return value
     if isinstance(value, torch.Tensor):
         host = value.detach().cpu().contiguous()
-        # safetensors wants each in a storage of its own, and all of it.
+        # safetensors requires that each tensor fills a storage of its own.
         storage = host.untyped_storage()
         if storage.data_ptr() in storages or storage.nbytes() != host.nbytes:
             host = host.clone()
@@ -142,18 +142,18 @@ def _encoded(value: Any, tensors: dict[str, torch.Tensor], storages: set[int], p
     if type(value) in (list, tuple):
         parts = [_encoded(part, tensors, storages, f"{path}.{number}") for number, part in enumerate(value)]
         return {type(value).__name__: parts}
-    if isinstance(value, dict) and all(isinstance(key, PLAIN) for key in value):
+    if isinstance(value, dict) and all(isinstance(key, JSON_SCALARS) for key in value):
         return {"dict": [[key, _encoded(part, tensors, storages, f"{path}.{key}")] for key, part in value.items()]}
     raise InputError(
         f"the state of optimiser or schedule has a {type(value).__name__} at {path.lstrip('.') or 'its root'}, which "
-        "cannot be saved without a pickle; use another one, or save_strategy: no"
+        "cannot be saved without a pickle; use another optimiser or schedule, or save_strategy: no"
     )
 
 
-def _decoded(told: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    if not isinstance(told, dict):
-        return told
-    ((kind, parts),) = told.items()
+def _decoded(encoded: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if not isinstance(encoded, dict):
+        return encoded
+    ((kind, parts),) = encoded.items()
     if kind == "tensor":
         return tensors[parts]
     if kind == "dict":
