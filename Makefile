@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Tests and benchmarks run two processes on the same cores: with more than one thread each they would wait for each other.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help install lint format test lerobot test-lerobot libero test-libero demo bench bench-clean bench-robustness bench-score bench-smoke bench-scaling soak test-deepspeed gl browser docs docs-images bench-import bench-loader clean
+.PHONY: help install lint format test test-fast lerobot test-lerobot libero test-libero demo bench bench-clean bench-robustness bench-score bench-smoke bench-scaling soak test-deepspeed gl browser docs docs-images bench-import bench-loader clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -50,6 +50,9 @@ format: install  ## Fix the style
 
 test: install gl browser  ## Run all tests
 	$(ONE_THREAD) $(BIN)/pytest -n 2
+
+test-fast: install gl browser  ## Run all tests except those marked slow
+	$(ONE_THREAD) $(BIN)/pytest -n 2 -m "not slow"
 
 LEROBOT := .venv-lerobot
 PYTHON312 ?= python3.12

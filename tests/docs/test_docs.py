@@ -86,6 +86,7 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in slugs, f"{page.name} links to {target}#{anchor}"
 
 
+@pytest.mark.slow
 def test_the_notebook_of_the_first_hour_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
