@@ -81,7 +81,7 @@ def measure(arm: str, dataset: Path, steps: int, folder: Path, warm_up: int = WA
     clock = StepClock(warm_up)
     trainer = build_trainer(recipe)
     # The value that the controller reaches in a long run, and the most expensive one.
-    trainer.objective.controller.hard_negative_ratio = HARD_RATIO_RANGE[1]
+    trainer.identification.controller.hard_negative_ratio = HARD_RATIO_RANGE[1]
     if arm == "stock":
         settings = {name: getattr(recipe.training, name) for name in STOCK_SETTINGS}
         trainer = Trainer(
@@ -126,7 +126,7 @@ def main() -> None:
     runs = {arm: [length * a_step for a_step in values] for arm, values in seconds.items()}
     runs["calibrated"] = [steps + fit for steps, fit in zip(runs["calibrated"], fitting, strict=True)]
     result = {
-        "what": "seconds of a step on the demo's policy (of fitting: once a run), and ratios within each turn",
+        "what": "seconds of a step on the demo's policy (of fitting: once a run), and ratios within each round",
         "command": f"python -m benchmarks.overhead --rounds {options.rounds} --steps {options.steps}",
         "machine": machine(),
         "seconds": {arm: summary(values) for arm, values in seconds.items()},

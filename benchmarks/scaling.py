@@ -277,7 +277,7 @@ def main() -> None:
             print(f"round {turn + 1} of {options.rounds}", flush=True)
     against = pool_against_policy(1 if options.small else max(options.rounds, 5), parameters)
     result = {
-        "what": "seconds and memory of a training step of PTR as one knob is turned, and the pool beside a policy",
+        "what": "seconds and memory of a training step of PTR by setting, and of the pool next to a policy",
         "command": f"python -m benchmarks.scaling --rounds {options.rounds} --steps {options.steps}",
         "machine": machine(),
         "base": BASE,

@@ -1,4 +1,4 @@
-"""What distinguishes the arms: settings of a recipe, or weights made before training."""
+"""Arms of the benchmark: settings of a recipe, or weights computed before training."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from benchmarks.robustness.weighting import WEIGHTINGS
 from hf_ptr.errors import InputError, nearest
 
-# The paper's ablations (PTR Sec. 10). Without several devices "no cross-rank gather" is PTR itself.
+# The ablations of the paper (PTR Sec. 10). On one device "no cross-rank gather" is PTR itself.
 ABLATIONS: dict[str, tuple[str, ...]] = {
     "ptr-no-belief": ("belief_tokens=0",),
     "ptr-frozen-target": ("target_decay=1.0",),
     "ptr-no-controller": ("adaptive_scale=false",),
-    # exp(T/β) can reach e^10; what float32 holds stands for "none".
+    # exp(T/β) can reach e^10; a bound that float32 can still represent stands for "none".
     "ptr-no-clipping": ("w_min=0.0", "w_max=1.0e+30"),
     "ptr-alpha-0": ("alpha=0.0", "use_scorer=true"),
 }
@@ -22,15 +22,15 @@ RECIPES = ("sft", "sft_belief", "ptr", "calibrated")
 @dataclass(frozen=True)
 class Arm:
     """
-    One way of training on a corrupted dataset.
+    A way of training on a corrupted dataset.
 
     Attributes:
-        name: as in the results.
-        recipe: which of the suite's recipes.
-        overrides: `key=value` on it.
-        weighting: what makes the weights that plain weighted regression uses; None where training makes its own.
+        name: the name in the results.
+        recipe: one of the recipes of the suite.
+        overrides: settings of the recipe, `key=value`.
+        weighting: computes the weights for plain weighted regression; None where the recipe determines the weights.
         needs: the arm whose finished run the weighting reads.
-        separate: whether each control of the suite gets a policy of its own; they share the steps of the one.
+        separate: train a separate policy for each control mode; together they take the steps of one policy.
     """
 
     name: str
@@ -43,10 +43,10 @@ class Arm:
 
 def arm_of(name: str) -> Arm:
     """
-    The arm of a name. `ptr+key=value` is PTR with that setting.
+    The arm with a name. `ptr+key=value` is PTR with that setting.
 
     Raises:
-        InputError: there is none; the nearest name is suggested.
+        InputError: unknown name; suggests the nearest one.
     """
     base, plus, settings = name.partition("+")
     if plus:

@@ -1,4 +1,4 @@
-"""What a run's line says of its score and weights."""
+"""Figures of a run's score and weights: AUROC by fault, effective sample size, quantiles of the weights."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ NO_FIGURES: dict[str, Any] = {
 
 def score_figures(scores: pd.DataFrame, table: EpisodeTable, truth: CorruptionTruth) -> dict[str, Any]:
     """
-    How well the score tells each fault from fault-free episodes, per chunk and by the episode's mean, and how the
-    weights are spread.
+    AUROC of each fault against fault-free episodes, per chunk and by the mean of the episode, and the distribution of
+    the weights.
 
     Args:
-        scores: one row a frame in the order of the table, with `score`, `weight` and `valid`.
+        scores: one row per frame in the order of the table, with `score`, `weight` and `valid`.
         table: the corrupted episodes.
-        truth: which of them carry which fault.
+        truth: the faults of each episode.
     """
     weight = scores.weight.to_numpy(np.float64)
     counted = scores.valid.to_numpy(bool)

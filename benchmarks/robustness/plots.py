@@ -1,4 +1,4 @@
-"""Pictures of the benchmark: differences to SFT, and how they depend on the settings of the published form."""
+"""Figures of the benchmark: differences to SFT by arm, and by the settings of PTR as published."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from matplotlib.figure import Figure
 
 
 def gap_figure(cells: Cells, suite: str, corruptions: Sequence[str], arms: Sequence[str], out: Path) -> None:
-    """Difference of success to SFT of every arm, one panel a corruption, with intervals."""
+    """Difference in success rate to SFT of each arm with its confidence interval, one panel per corruption."""
     shown = [name for name in corruptions if (suite, name, "sft") in cells]
     arms = [arm for arm in arms if any((suite, name, arm) in cells for name in shown)]
     if not shown:
         return
     figure, axes = plt.subplots(1, len(shown), figsize=(2.6 * len(shown) + 1.4, 3.4), sharey=True, squeeze=False)
     for axis, corruption in zip(axes[0], shown, strict=True):
-        for place, arm in enumerate(arms):
+        for row, arm in enumerate(arms):
             mine = cells.get((suite, corruption, arm))
             if mine is None:
                 continue
@@ -35,19 +35,19 @@ def gap_figure(cells: Cells, suite: str, corruptions: Sequence[str], arms: Seque
                 continue
             low, high = found.interval
             colour = {"better": "tab:green", "worse": "tab:red"}.get(verdict(found), "tab:gray")
-            axis.plot([100 * low, 100 * high], [place, place], color=colour, linewidth=2)
-            axis.plot(100 * found.value, place, "o", color=colour)
+            axis.plot([100 * low, 100 * high], [row, row], color=colour, linewidth=2)
+            axis.plot(100 * found.value, row, "o", color=colour)
         axis.axvline(0, color="black", linewidth=0.8)
         axis.set_title(f"{corruption} (SFT {100 * rate(cells[suite, corruption, 'sft']):.0f} %)", fontsize=9)
         axis.set_xlabel("points above SFT", fontsize=8)
         axis.tick_params(labelsize=8)
     axes[0][0].set_yticks(range(len(arms)), arms)
     axes[0][0].set_ylim(len(arms) - 0.5, -0.5)
-    _saved(figure, out)
+    _save(figure, out)
 
 
 def sensitivity_figure(cells: Cells, suite: str, corruption: str, out: Path) -> None:
-    """Difference of success to SFT of PTR with one setting changed at a time, one panel a setting, with intervals."""
+    """Difference in success rate to SFT of PTR with one setting changed, with confidence intervals, one panel each."""
     defaults = {one.name: one.default for one in fields(PTRConfig)}
     swept: dict[str, dict[float, Outcomes]] = defaultdict(dict)
     for (of_suite, name, arm), outcomes in cells.items():
@@ -64,24 +64,24 @@ def sensitivity_figure(cells: Cells, suite: str, corruption: str, out: Path) -> 
         found = [difference(outcomes, sft) for _, outcomes in values]
         ends = np.array([one.interval or (one.value, one.value) for one in found], dtype=float)
         middle = np.array([one.value for one in found], dtype=float)
-        places = np.arange(len(values))
-        axis.vlines(places, 100 * ends[:, 0], 100 * ends[:, 1], color="tab:gray", linewidth=2)
-        axis.plot(places, 100 * middle, "o-", color="tab:gray")
+        positions = np.arange(len(values))
+        axis.vlines(positions, 100 * ends[:, 0], 100 * ends[:, 1], color="tab:gray", linewidth=2)
+        axis.plot(positions, 100 * middle, "o-", color="tab:gray")
         axis.axhline(0, color="black", linewidth=0.8)
         if (oracle := cells.get((suite, corruption, "oracle"))) is not None:
-            perfect = 100 * float(difference(oracle, sft).value or 0.0)
-            axis.axhline(perfect, color="tab:green", linestyle="--")
-            axis.annotate("perfect weights", (0, perfect), (0, -10), textcoords="offset points", fontsize=8)
+            oracle_gain = 100 * float(difference(oracle, sft).value or 0.0)
+            axis.axhline(oracle_gain, color="tab:green", linestyle="--")
+            axis.annotate("oracle", (0, oracle_gain), (0, -10), textcoords="offset points", fontsize=8)
         names = [f"{value:g}" + (" (default)" if value == defaults[key] else "") for value, _ in values]
-        axis.set_xticks(places, names, fontsize=8)
+        axis.set_xticks(positions, names, fontsize=8)
         axis.set_xlim(-0.5, len(values) - 0.5)
         axis.set_title(key, fontsize=9)
         axis.tick_params(labelsize=8)
     axes[0][0].set_ylabel("points above SFT", fontsize=8)
-    _saved(figure, out)
+    _save(figure, out)
 
 
-def _saved(figure: Figure, out: Path) -> None:
+def _save(figure: Figure, out: Path) -> None:
     figure.tight_layout()
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=130)

@@ -1,4 +1,4 @@
-"""Tables and figures from the results file, put into the pages of `docs/` and the README between their marks.
+"""Writes the tables and figures of the results into the pages of `docs/` and the README, between their markers.
 
 python -m benchmarks.robustness.report
 """
@@ -25,7 +25,7 @@ from benchmarks.robustness.statistics import (
     outcomes_of,
     rate,
     recovered_gap,
-    seeds_won_and_lost,
+    significant_seeds,
     verdict,
 )
 from benchmarks.robustness.suites import PLANS, RESULTS, ROOT, SUITES, Block
@@ -35,24 +35,24 @@ from hf_ptr.utils.atomic_files import write_text
 PAGES = (*(ROOT / "docs" / name for name in ("results.md", "tables.md", "calibrated.md")), ROOT / "README.md")
 FIGURE, SWEEPS = ROOT / "docs" / "difference_to_sft.png", ROOT / "docs" / "sensitivity.png"
 
-# Whom a plan's arms are compared with beside SFT, where it is not `calibrated`.
-RIVAL = {"ablations": "ptr", "sensitivity": "ptr"}
-# What is seen at a glance: the suites' plans, their arms, and those of which the best is shown.
-GLANCE = ("main", "goal", "pixels", "cross")
+# The arm that is compared with every other arm of a plan; `calibrated` by default.
+COMPARED = {"ablations": "ptr", "sensitivity": "ptr"}
+# The summary table: plans, arms with a column each, and peers of which the best is shown.
+SUMMARY = ("main", "goal", "pixels", "cross")
 LEADING = ("sft", "ptr", "calibrated", "oracle")
 PEERS = ("length", "loss", *PLANS["peers"][0].arms)
-# The fault mixtures of the README's table: strong faults, the paper's mixture, no fault.
+# Fault mixtures in the README's table: strong faults, the mixture of the paper, no faults.
 HEADLINE = ("hard", "combined", "clean")
 
 
 def comparable(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Lines that can be paired: of every suite and seed those on the demonstrations of its newest line."""
+    """Lines that can be paired: for each suite and seed, those on the same demonstrations as its newest line."""
     newest = {(line["suite"], line["seed"]): line["data_hash"] for line in lines}
     return [line for line in lines if line["data_hash"] == newest[line["suite"], line["seed"]]]
 
 
 def outcomes_by_cell(lines: Sequence[dict[str, Any]]) -> Cells:
-    """`(suite, corruption, arm)` to the outcomes of its seeds, tasks in the order of the suite."""
+    """Maps `(suite, corruption, arm)` to the outcomes of its seeds, with tasks in the order of the suite."""
     cells: dict[tuple[str, str, str], dict[int, np.ndarray]] = defaultdict(dict)
     for line in lines:
         key = (line["suite"], corruption_name(line), line["arm"])
@@ -60,18 +60,18 @@ def outcomes_by_cell(lines: Sequence[dict[str, Any]]) -> Cells:
     return dict(cells)
 
 
-def glance_table(usable: Sequence[dict[str, Any]]) -> str:
-    """Of every suite and corruption the leading arms and the best of the peers, each with its difference to SFT."""
+def summary_table(usable: Sequence[dict[str, Any]]) -> str:
+    """One row per suite and corruption: the leading arms and the best peer, each with its difference to SFT."""
     rows = [("suite", "faults", "seeds", *(f"`{arm}`" for arm in LEADING), "best peer")]
-    for plan in GLANCE:
+    for plan in SUMMARY:
         suite, corruptions = PLANS[plan][0].suite, PLANS[plan][0].corruptions
-        cells = outcomes_by_cell(_of_seeds(usable, PLANS[plan]))
+        cells = outcomes_by_cell(_on_seeds_of(usable, PLANS[plan]))
         for name in corruptions:
             sft = cells.get((suite, name, "sft"))
             if sft is None:
                 continue
             found = {arm: cells[suite, name, arm] for arm in (*LEADING, *PEERS) if (suite, name, arm) in cells}
-            shown = {arm: f"{100 * rate(mine):.1f}{_above(mine, sft)}" for arm, mine in found.items()}
+            shown = {arm: f"{100 * rate(mine):.1f}{_difference_to(mine, sft)}" for arm, mine in found.items()}
             best = max((arm for arm in PEERS if arm in found), key=lambda arm: rate(found[arm]), default=None)
             leading = [shown.get(arm, "") for arm in LEADING]
             rows.append((f"`{suite}`", name, len(sft), *leading, f"`{best}` {shown[best]}" if best else ""))
@@ -79,7 +79,7 @@ def glance_table(usable: Sequence[dict[str, Any]]) -> str:
 
 
 def success_table(cells: Cells, suite: str, corruptions: Sequence[str], arms: Sequence[str]) -> str:
-    """Success by arm and corruption with Wilson's interval, and each arm's difference to SFT with its interval."""
+    """Success rates by arm and corruption with Wilson intervals, and differences to SFT with confidence intervals."""
     rows = [("arm", *corruptions)]
     for arm in arms:
         row = [f"`{arm}`"]
@@ -91,14 +91,14 @@ def success_table(cells: Cells, suite: str, corruptions: Sequence[str], arms: Se
             solved = np.concatenate([seed.ravel() for seed in mine.values()])
             low, high = SuccessRate(int(solved.sum()), len(solved)).interval
             text = f"{100 * solved.mean():.1f} [{100 * low:.0f}, {100 * high:.0f}] ({len(mine)})"
-            row.append(text if sft is None else text + _above(mine, sft))
+            row.append(text if sft is None else text + _difference_to(mine, sft))
         rows.append(tuple(row))
     return _markdown(rows)
 
 
 def comparison_table(cells: Cells, suite: str, corruptions: Sequence[str], arms: Sequence[str]) -> str:
-    """Recovered gap where there is something to recover, verdict against SFT, and seeds won and lost by McNemar."""
-    rows = [("faults", "arm", "recovered gap", "against SFT", "seeds clearly better / worse / all")]
+    """Recovered gap where it is defined, verdict against SFT, and numbers of seeds with a significant McNemar test."""
+    rows = [("faults", "arm", "recovered gap", "against SFT", "seeds significantly better / worse / all")]
     for corruption in corruptions:
         sft, oracle = (cells.get((suite, corruption, name)) for name in ("sft", "oracle"))
         if sft is None:
@@ -109,13 +109,13 @@ def comparison_table(cells: Cells, suite: str, corruptions: Sequence[str], arms:
                 continue
             gap = Estimate(None) if oracle is None else recovered_gap(mine, sft, oracle)
             shown = "-" if gap.value is None else f"{100 * gap.value:.0f} % {_bounds(gap, '%.0f')}"
-            seeds = " / ".join(str(number) for number in seeds_won_and_lost(mine, sft))
+            seeds = " / ".join(str(number) for number in significant_seeds(mine, sft))
             rows.append((corruption, f"`{arm}`", shown, verdict(difference(mine, sft)), seeds))
     return _markdown(rows)
 
 
-def rivals_table(cells: Cells, suite: str, corruptions: Sequence[str], mine: str, arms: Sequence[str]) -> str:
-    """By how many points one arm is above each of the others, paired, and the verdict."""
+def pairwise_table(cells: Cells, suite: str, corruptions: Sequence[str], mine: str, arms: Sequence[str]) -> str:
+    """Paired differences in points between one arm and each of the others, with verdicts."""
     shown = [name for name in corruptions if (suite, name, mine) in cells]
     rows = [(f"`{mine}` against", *shown)]
     for arm in arms:
@@ -130,7 +130,7 @@ def rivals_table(cells: Cells, suite: str, corruptions: Sequence[str], mine: str
 
 
 def auroc_table(lines: Sequence[dict[str, Any]], suite: str, corruptions: Sequence[str]) -> str:
-    """Mean AUROC per episode (per sample) of every fault over the seeds, by corruption and arm."""
+    """Mean AUROC per episode (per chunk) over the seeds, by corruption, arm and fault."""
     found: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     faults: list[str] = []
     for line in lines:
@@ -141,7 +141,7 @@ def auroc_table(lines: Sequence[dict[str, Any]], suite: str, corruptions: Sequen
             if value is not None:
                 found[name, line["arm"]][fault].append((value, line["auroc_sample"][fault]))
                 faults += [fault] if fault not in faults else []
-    rows = [("faults", "scored by", *faults)]
+    rows = [("faults", "score of", *faults)]
     for (name, arm), by_fault in sorted(found.items(), key=lambda item: (corruptions.index(item[0][0]), item[0][1])):
         cells = [_pair(by_fault.get(fault)) for fault in faults]
         rows.append((name, f"`{arm}`", *cells))
@@ -149,7 +149,7 @@ def auroc_table(lines: Sequence[dict[str, Any]], suite: str, corruptions: Sequen
 
 
 def weights_table(lines: Sequence[dict[str, Any]], suite: str, corruptions: Sequence[str], arms: Sequence[str]) -> str:
-    """The weights of the chunks: those of a scorer at the end of its training, others as they were trained with."""
+    """Distribution of the chunk weights: with a scorer, at the end of training; otherwise as used in training."""
     rows = [("faults", "arm", "mean weight", "5 % / 50 % / 95 %", "effective sample size / n", "seeds")]
     for corruption in corruptions:
         for arm in arms:
@@ -174,7 +174,7 @@ def weights_table(lines: Sequence[dict[str, Any]], suite: str, corruptions: Sequ
 
 
 def detection_table(lines: Sequence[dict[str, Any]]) -> str:
-    """Mean AUROC per episode of the calibrated score on each corruption, least and most over the seeds."""
+    """Detection by the calibrated score on each corruption: mean, minimum and maximum over the seeds."""
     rows = [("faults", "fault", "AUROC per episode", "per chunk", "effective sample size / n", "mean weight", "seeds")]
 
     for corruption in dict.fromkeys(line["corruption"] for line in lines):
@@ -194,11 +194,11 @@ def detection_table(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def score_ablations_table(lines: Sequence[dict[str, Any]]) -> str:
-    """AUROC per episode and weights of the calibrated score with each part left out, means over the seeds all have."""
+    """AUROC per episode and weights of the calibrated score without one part, means over the seeds of all variants."""
     rows = [
         (
             "",
-            "hard: foreign / noise / instruction",
+            "hard: swapped actions / noise / instruction",
             "misaligned",
             "hard: weight of good / faulty",
             "clean: ESS / n",
@@ -207,10 +207,10 @@ def score_ablations_table(lines: Sequence[dict[str, Any]]) -> str:
     ]
     found = {(line["variant"], line["seed"], line["corruption"]): line for line in lines}
     variants, seeds = (dict.fromkeys(line[key] for line in lines) for key in ("variant", "seed"))
-    asked = ("hard", "misaligned", "clean")
-    shared = [seed for seed in seeds if all((one, seed, name) in found for one in variants for name in asked)]
+    needed = ("hard", "misaligned", "clean")
+    shared = [seed for seed in seeds if all((one, seed, name) in found for one in variants for name in needed)]
     for variant in variants if shared else ():
-        whole = [{name: found[variant, seed, name] for name in asked} for seed in shared]
+        whole = [{name: found[variant, seed, name] for name in needed} for seed in shared]
 
         def mean(corruption: str, *keys: str, whole: list[dict[str, dict[str, Any]]] = whole) -> float:
             values = [of_seed[corruption] for of_seed in whole]
@@ -233,7 +233,7 @@ def score_ablations_table(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def negative_controls_table(sets: dict[str, list[dict[str, Any]]]) -> str:
-    """Mean weight of each part of uneven recordings that carry no fault, least and most over the seeds."""
+    """Mean weight of each part of uneven recordings without a fault: mean, minimum and maximum over the seeds."""
     rows = [("recordings", "frames", "mean weight", "share below 1", "effective sample size / n", "seeds")]
     for name, runs in sets.items():
         for part in runs[0]["mean weight"]:
@@ -244,86 +244,87 @@ def negative_controls_table(sets: dict[str, list[dict[str, Any]]]) -> str:
     return _markdown(rows)
 
 
-def put_into(page: Path, parts: dict[str, str]) -> None:
-    """Replaces what stands between `<!-- begin: NAME -->` and `<!-- end: NAME -->` in a page."""
+def fill_page(page: Path, parts: dict[str, str]) -> None:
+    """Replaces the text between `<!-- begin: NAME -->` and `<!-- end: NAME -->` in a page."""
     text = page.read_text(encoding="utf-8")
     for name, content in parts.items():
-        marks = re.compile(rf"(<!-- begin: {re.escape(name)} -->\n).*?(<!-- end: {re.escape(name)} -->)", re.DOTALL)
-        text = marks.sub(lambda match, content=content: f"{match[1]}{content}\n{match[2]}", text)
+        markers = re.compile(rf"(<!-- begin: {re.escape(name)} -->\n).*?(<!-- end: {re.escape(name)} -->)", re.DOTALL)
+        text = markers.sub(lambda match, content=content: f"{match[1]}{content}\n{match[2]}", text)
     write_text(text, page)
 
 
-def parts_of(plan: str, usable: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """The tables of a plan by the name of their marks, over its own seeds."""
+def tables_of(plan: str, usable: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The tables of a plan, by the names of their markers, over the seeds of the plan."""
     blocks = PLANS[plan]
     suite = blocks[0].suite
     corruptions = list(dict.fromkeys(name for block in blocks for name in block.corruptions))
     arms = list(dict.fromkeys(arm for block in blocks for arm in block.arms))
     arms = arms if "sft" in arms else ["sft", "ptr", "oracle", *arms]
-    lines = _of_seeds(usable, blocks)
+    lines = _on_seeds_of(usable, blocks)
     cells = outcomes_by_cell(lines)
     return {
         plan: success_table(cells, suite, corruptions, arms),
         f"{plan}-comparison": comparison_table(cells, suite, corruptions, arms),
-        f"{plan}-rivals": rivals_table(cells, suite, corruptions, RIVAL.get(plan, "calibrated"), arms),
+        f"{plan}-pairwise": pairwise_table(cells, suite, corruptions, COMPARED.get(plan, "calibrated"), arms),
         f"{plan}-auroc": auroc_table(lines, suite, corruptions),
         f"{plan}-weights": weights_table(lines, suite, corruptions, arms),
         f"{plan}-state": _state(lines, blocks),
     }
 
 
-def on_no_page(lines: Sequence[dict[str, Any]], pages: str) -> list[str]:
-    """What was run and belongs to no plan of which the pages have a table."""
+def without_table(lines: Sequence[dict[str, Any]], pages: str) -> list[str]:
+    """The runs that no table of the pages contains."""
     shown = [plan for plan in PLANS if re.search(rf"<!-- begin: {plan}(-\w+)? -->", pages)]
     wanted = {key for plan in shown for block in PLANS[plan] for key in block.cells()}
     return sorted({" ".join(cell_of(line)[:3]) for line in lines if cell_of(line) not in wanted})
 
 
 def main() -> None:
-    every = read_lines()
-    usable = comparable(every)
-    parts = {name: table for plan in PLANS for name, table in parts_of(plan, usable).items()}
-    parts["glance"] = glance_table(usable)
+    recorded = read_lines()
+    usable = comparable(recorded)
+    parts = {name: table for plan in PLANS for name, table in tables_of(plan, usable).items()}
+    parts["summary"] = summary_table(usable)
     block = PLANS["main"][0]
-    cells = outcomes_by_cell(_of_seeds(usable, [block]))
+    cells = outcomes_by_cell(_on_seeds_of(usable, [block]))
     parts["headline"] = success_table(cells, block.suite, HEADLINE, LEADING)
     gap_figure(cells, block.suite, block.corruptions, block.arms[1:], FIGURE)
     swept = PLANS["sensitivity"]
-    sensitivity_figure(outcomes_by_cell(_of_seeds(usable, swept)), swept[0].suite, swept[0].corruptions[0], SWEEPS)
-    made_alone = {
+    sensitivity_figure(outcomes_by_cell(_on_seeds_of(usable, swept)), swept[0].suite, swept[0].corruptions[0], SWEEPS)
+    separate = {
         "detection": detection_table,
         "negative_controls": negative_controls_table,
         "score_ablations": score_ablations_table,
     }
-    for name, table in made_alone.items():
+    for name, table in separate.items():
         file = RESULTS.parent / f"{name}.json"
         content = json.loads(file.read_text()) if file.exists() else None
         if content:
             parts[name] = table(content["sets"] if name == "negative_controls" else content)
     for page in PAGES:
-        put_into(page, parts)
-    if nowhere := on_no_page(usable, "".join(page.read_text(encoding="utf-8") for page in PAGES)):
-        print(f"on no page: {', '.join(nowhere)}", file=sys.stderr)
-    left_out = f", {len(every) - len(usable)} on other demonstrations left out" if len(every) > len(usable) else ""
-    print(f"{len(usable)} runs{left_out}; written: {', '.join(str(page.relative_to(ROOT)) for page in PAGES)}")
+        fill_page(page, parts)
+    if missing := without_table(usable, "".join(page.read_text(encoding="utf-8") for page in PAGES)):
+        print(f"runs without a table: {', '.join(missing)}", file=sys.stderr)
+    outdated = len(recorded) - len(usable)
+    excluded = f", {outdated} on other demonstrations excluded" if outdated else ""
+    print(f"{len(usable)} runs{excluded}; written: {', '.join(str(page.relative_to(ROOT)) for page in PAGES)}")
 
 
-def _of_seeds(lines: Sequence[dict[str, Any]], blocks: Sequence[Block]) -> list[dict[str, Any]]:
-    """Who looks at a few seeds and then decides to make more must not count the first with the others."""
+def _on_seeds_of(lines: Sequence[dict[str, Any]], blocks: Sequence[Block]) -> list[dict[str, Any]]:
+    """Lines of the seeds that belong to a plan. Seeds added after seeing the first ones are evaluated separately."""
     seeds = {seed for block in blocks for seed in block.seeds}
     return [line for line in lines if line["seed"] in seeds]
 
 
 def _state(lines: Sequence[dict[str, Any]], blocks: Sequence[Block]) -> str:
-    """How much of a plan has been run, and by which commits."""
+    """The number of completed runs of a plan, and their commits."""
     wanted = {key for block in blocks for key in block.cells()}
-    made = [line for line in lines if cell_of(line) in wanted]
-    commits = ", ".join(sorted({line["commit"] for line in made})) or "none"
-    return f"{len(made)} of {len(wanted)} runs made. Commits: {commits}."
+    completed = [line for line in lines if cell_of(line) in wanted]
+    commits = ", ".join(sorted({line["commit"] for line in completed})) or "none"
+    return f"{len(completed)} of {len(wanted)} runs completed. Commits: {commits}."
 
 
-def _above(mine: Outcomes, sft: Outcomes) -> str:
-    """The second line of a cell: the difference to SFT."""
+def _difference_to(mine: Outcomes, sft: Outcomes) -> str:
+    """The second line of a cell: its difference to SFT."""
     return "" if mine is sft else f"<br>{_points(difference(mine, sft))}"
 
 

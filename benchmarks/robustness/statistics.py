@@ -1,4 +1,4 @@
-"""How sure are we? Intervals of paired comparisons between arms, and the two leading figures."""
+"""Paired comparisons between arms: differences and recovered gaps with confidence intervals, McNemar tests."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ DRAWS = 4_000
 LEVEL = 0.95
 
 Outcomes = Mapping[int, np.ndarray]
-"""Of every seed, `(tasks, rollouts)` bool: which rollouts solved their task. Arms of a seed share initial states."""
+"""By seed, `(tasks, rollouts)` bool: which rollouts solved their task. Arms share the initial states of a seed."""
 Cells = Mapping[tuple[str, str, str], Outcomes]
-"""The outcomes of a suite, a corruption and an arm."""
+"""Outcomes by suite, corruption and arm."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval; `value` is None where it is not defined."""
+    """A value with its 95 % confidence interval; `value` is None where it is not defined."""
 
     value: float | None
     interval: tuple[float, float] | None = None
 
 
 def rate(outcomes: Outcomes) -> float:
-    """Share of solved rollouts, over seeds of as many each."""
+    """Success rate: the mean over seeds of the share of solved rollouts."""
     return float(np.mean([solved.mean() for solved in outcomes.values()]))
 
 
 def resampled_rates(arms: Mapping[str, Outcomes], draws: int = DRAWS) -> dict[str, np.ndarray]:
     """
-    Success rates of several arms under one two-level bootstrap: seeds are drawn with replacement, then within each
-    drawn seed the rollouts of every task. All arms see the same draws, so that differences stay paired.
+    Success rates of several arms in a two-level bootstrap: seeds are drawn with replacement, then the rollouts of each
+    task within each drawn seed. All arms use the same draws, so that differences stay paired.
 
     Args:
         arms: outcomes with the same seeds and shapes.
         draws: number of resamples.
 
     Returns:
-        Of every arm `(draws,)`.
+        `(draws,)` for each arm.
     """
     seeds = sorted(next(iter(arms.values())))
     stacked = {name: np.stack([outcomes[seed] for seed in seeds]) for name, outcomes in arms.items()}
     times = _times_drawn(next(iter(stacked.values())).shape, draws)
-    # Whole numbers, exact in single precision.
+    # The counts are integers, exact in float32.
     return {
         name: (times @ values.ravel().astype(np.float32)).astype(np.float64) / values.size
         for name, values in stacked.items()
@@ -69,11 +69,11 @@ def _times_drawn(shape: tuple[int, int, int], draws: int) -> np.ndarray:
 
 def difference(mine: Outcomes, other: Outcomes, draws: int = DRAWS) -> Estimate:
     """
-    Success of `mine` minus that of `other`, over the seeds that both have.
+    Success rate of `mine` minus that of `other`, over the seeds that both have.
 
-    The interval is the wider of two: the paired two-level bootstrap, which is narrow where few seeds differ much, and
-    Student's t over the seeds' differences, which is narrow where by chance they are alike. One seed says nothing of
-    how runs vary and has no interval.
+    The interval is the wider of two: the paired two-level bootstrap, which is too narrow with few seeds, and Student's
+    t over the differences of the seeds, which is too narrow where these happen to be similar. A single seed contains
+    no information about the variance between runs and has no interval.
     """
     mine, other = _shared(mine, other)
     if not mine:
@@ -92,11 +92,10 @@ def difference(mine: Outcomes, other: Outcomes, draws: int = DRAWS) -> Estimate:
 
 def recovered_gap(arm: Outcomes, sft: Outcomes, oracle: Outcomes, draws: int = DRAWS) -> Estimate:
     """
-    `(arm - SFT) / (oracle - SFT)`: how much of what faults cost, and perfect weights win back, the arm wins back.
+    `(arm - SFT) / (oracle - SFT)`: the share of the gain from oracle weights that the arm achieves.
 
-    Not defined where the oracle is not better than SFT beyond the interval (there is nothing to recover), or of one
-    seed, which does not tell. The interval covers two: the bootstrap's, too narrow for few seeds, and Fieller's of
-    the seeds' paired differences.
+    Undefined for a single seed, and where the oracle is not significantly better than SFT. The interval covers two:
+    that of the bootstrap, which is too narrow with few seeds, and Fieller's over the paired differences of the seeds.
     """
     arm, sft, oracle = _shared(arm, sft, oracle)
     if len(arm) < 2:
@@ -105,16 +104,16 @@ def recovered_gap(arm: Outcomes, sft: Outcomes, oracle: Outcomes, draws: int = D
     gap = rates["oracle"] - rates["sft"]
     if _interval(gap)[0] <= 0:
         return Estimate(None)
-    # Draws without a gap would make the ratio's sign meaningless; by the check above they are less than 2.5 %.
-    there = gap > 0
-    low, high = _interval((rates["arm"] - rates["sft"])[there] / gap[there])
-    won = np.array([[other[seed].mean() - sft[seed].mean() for seed in sft] for other in (arm, oracle)])
-    mean = won.mean(axis=1)
-    # The ratios ρ with |mean(arm - ρ oracle)| within Student's t of its standard error: a parabola's ends.
-    spread = t.ppf(0.5 + LEVEL / 2, won.shape[1] - 1) ** 2 * np.cov(won) / won.shape[1]
+    # Without a gap the sign of the ratio is meaningless. The check above limits such draws to less than 2.5 %.
+    positive = gap > 0
+    low, high = _interval((rates["arm"] - rates["sft"])[positive] / gap[positive])
+    gains = np.array([[other[seed].mean() - sft[seed].mean() for seed in sft] for other in (arm, oracle)])
+    mean = gains.mean(axis=1)
+    # The ratios ρ with |mean(arm - ρ oracle)| within t standard errors are those between the roots of a parabola.
+    spread = t.ppf(0.5 + LEVEL / 2, gains.shape[1] - 1) ** 2 * np.cov(gains) / gains.shape[1]
     (c, b), (_, a) = np.outer(mean, mean) - spread
     if a <= 0:
-        # The seeds alone do not tell the oracle from SFT: any ratio would do.
+        # Over the seeds alone the oracle is not significantly different from SFT: the interval is unbounded.
         return Estimate(None)
     half = np.sqrt(max(0.0, b * b - a * c)) / a
     low, high = min(low, b / a - half), max(high, b / a + half)
@@ -123,28 +122,28 @@ def recovered_gap(arm: Outcomes, sft: Outcomes, oracle: Outcomes, draws: int = D
 
 def mcnemar(mine: np.ndarray, other: np.ndarray) -> float:
     """
-    The exact two-sided McNemar p-value of two checkpoints, from paired rollouts `(tasks, rollouts)` bool.
+    The exact two-sided p-value of the McNemar test of two checkpoints, from paired rollouts `(tasks, rollouts)` bool.
 
-    It applies to one seed: over several, what varies is the training run and not only the rollout.
+    The test applies to one seed: over several seeds, training runs vary as well as rollouts.
     """
     won, lost = int((mine & ~other).sum()), int((~mine & other).sum())
     return 1.0 if won + lost == 0 else float(binomtest(won, won + lost).pvalue)
 
 
-def seeds_won_and_lost(mine: Outcomes, other: Outcomes, level: float = 0.05) -> tuple[int, int, int]:
-    """Of the seeds that both have: in how many McNemar's test finds `mine` better, worse, and how many there are."""
+def significant_seeds(mine: Outcomes, other: Outcomes, level: float = 0.05) -> tuple[int, int, int]:
+    """Numbers of shared seeds in which `mine` is significantly better or worse (McNemar), and of all shared seeds."""
     mine, other = _shared(mine, other)
-    clear = [seed for seed in mine if mcnemar(mine[seed], other[seed]) < level]
-    won = sum(mine[seed].mean() > other[seed].mean() for seed in clear)
-    return int(won), len(clear) - int(won), len(mine)
+    significant = [seed for seed in mine if mcnemar(mine[seed], other[seed]) < level]
+    better = sum(mine[seed].mean() > other[seed].mean() for seed in significant)
+    return int(better), len(significant) - int(better), len(mine)
 
 
 def verdict(estimate: Estimate) -> str:
-    """`better`, `worse` or `cannot tell`, by whether the interval of a difference holds 0; `one seed` has none."""
+    """`better` or `worse` if the confidence interval of a difference excludes 0, otherwise `not significant`."""
     if estimate.interval is None:
         return "not measured" if estimate.value is None else "one seed"
     low, high = estimate.interval
-    return "better" if low > 0 else "worse" if high < 0 else "cannot tell"
+    return "better" if low > 0 else "worse" if high < 0 else "not significant"
 
 
 def _shared(*arms: Outcomes) -> tuple[dict[int, np.ndarray], ...]:
@@ -159,5 +158,5 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def outcomes_of(strings: Mapping[str, str], tasks: Sequence[str]) -> np.ndarray:
-    """`{"reach-v3": "1101…"}` as a result holds it to `(tasks, rollouts)` bool."""
+    """Converts the outcomes of a result, `{"reach-v3": "1101…"}`, to `(tasks, rollouts)` bool."""
     return np.array([[mark == "1" for mark in strings[task]] for task in tasks])

@@ -1,4 +1,4 @@
-"""What is trained and tested: tasks, demonstrations and rollouts of each suite, and the tables to be filled."""
+"""Suites (tasks, demonstrations, rollouts, recipes) and plans (the cells of each table)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "runs" / "robustness"
 RESULTS = ROOT / "benchmarks" / "results" / "robustness.jsonl"
 
-# Pairs of tasks in one scene with opposite goals, which only the instruction tells apart.
+# Pairs of tasks with opposite goals in one scene, distinguished by the instruction only.
 GOAL_TASKS = (
     "door-open-v3",
     "door-close-v3",
@@ -27,20 +27,20 @@ GOAL_TASKS = (
     "plate-slide-back-v3",
 )
 
-# The name in recipes of the robot that each control mode makes of Meta-World's.
+# The embodiment of each control mode in recipes.
 EMBODIMENTS = {"hand": "metaworld_sawyer", "joints": "metaworld_sawyer_joints"}
 
 
 @dataclass(frozen=True)
 class Start:
     """
-    What a suite's policies are post-trained from: one policy, trained on clean demonstrations of other tasks.
+    The policy that a suite is post-trained from, trained on clean demonstrations of other tasks.
 
     Attributes:
-        tasks, demonstrations: as those of a [`Suite`].
-        recipe: that it is trained by, below `recipes`.
-        overrides: `key=value` on it.
-        seed: of demonstrations and training, unlike that of any run.
+        tasks, demonstrations: as in [`Suite`].
+        recipe: path of the recipe, relative to `recipes`.
+        overrides: settings of the recipe, `key=value`.
+        seed: seed of demonstrations and training; no other run uses it.
     """
 
     tasks: tuple[str, ...]
@@ -51,7 +51,7 @@ class Start:
 
     @property
     def folder(self) -> Path:
-        """Where it is trained."""
+        """The folder of its run."""
         return WORK / "start" / f"{len(self.tasks)}-tasks"
 
     @property
@@ -66,17 +66,17 @@ class Suite:
     Tasks, their demonstrations, and the recipes that train on them.
 
     Attributes:
-        name: of the suite.
-        tasks: full names.
-        demonstrations: recorded per task, anew for every seed.
-        rollouts: per task and run; the arms of a seed share their initial states.
+        name: name of the suite.
+        tasks: full names of the tasks.
+        demonstrations: number per task; each seed has its own.
+        rollouts: number per task and run; the arms of a seed share their initial states.
         recipes: folder with a recipe for each of `arms.RECIPES`.
-        overrides: `key=value` on every recipe.
-        pixels: width and height of the camera's pictures; None records none.
-        data: the suite whose demonstrations these are; by default its own.
-        start: what its policies begin as; by default they are trained from scratch.
-        controls: control modes (`hf_ptr.envs.metaworld.controls`). Of several, everything is recorded with each, and
-            one policy of a mixture acts with all of them.
+        overrides: settings of all recipes, `key=value`.
+        pixels: width and height of the camera images; None records none.
+        data: the suite whose demonstrations are used; by default its own.
+        start: the initial policy; by default policies are trained from scratch.
+        controls: control modes (`hf_ptr.envs.metaworld.controls`). If there are several, demonstrations are recorded
+            with each of them, and one policy is trained on the mixture and acts with all of them.
     """
 
     name: str
@@ -92,11 +92,11 @@ class Suite:
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """What is evaluated, with as many rollouts each: the tasks, with each control where there are several."""
+        """The tasks to evaluate, each with `rollouts` rollouts; with several control modes, each task in each mode."""
         return tuple(self.row(task, control) for control in self.controls for task in self.tasks)
 
     def row(self, task: str, control: str) -> str:
-        """The name of a task with a control in the results."""
+        """The name of a task with a control mode in the results."""
         return task if len(self.controls) == 1 else f"{task} {control}"
 
     def recipe(self, name: str) -> Path:
@@ -105,11 +105,11 @@ class Suite:
 
     def demonstrations_of(self, seed: int, control: str = "hand") -> Path:
         """The folder of a seed's demonstrations."""
-        told = "" if control == "hand" else f"-{control}"
-        return WORK / (self.data or self.name) / f"demonstrations-{self.demonstrations}-{seed}{told}"
+        suffix = "" if control == "hand" else f"-{control}"
+        return WORK / (self.data or self.name) / f"demonstrations-{self.demonstrations}-{seed}{suffix}"
 
 
-# A policy of 0.8 million weights, a quarter of the demo's: 175 runs of it are a matter of hours on two cores.
+# A policy of 0.8 million parameters, a quarter of the demo's, so that a plan takes hours on two cores.
 SMALL = ("expert_size=256", "num_expert_layers=3", "max_steps=2500")
 
 FORTY = Start(
@@ -186,7 +186,7 @@ class Block:
     seeds: range
 
     def cells(self, seeds: int | None = None) -> list[Key]:
-        """Its cells with all seeds or the first few, seed by seed."""
+        """The cells of the block with all seeds, or with the first `seeds`, ordered by seed."""
         return [
             (self.suite, corruption, arm, seed)
             for seed in self.seeds[:seeds]
@@ -204,14 +204,14 @@ MAIN = Block(
 PLANS: dict[str, tuple[Block, ...]] = {
     "clean": (Block("mt10-state", ("clean",), ("sft", "ptr"), seeds=range(5)),),
     "main": (MAIN,),
-    # Where the main table's five seeds cannot tell and more might: fifteen others, set down before the first was run
-    # and judged alone. The constants of `calibrated` were chosen on seeds 10 to 13.
+    # Fifteen more seeds for two comparisons in which five seeds are inconclusive. They were fixed before the first was
+    # run and are evaluated separately. The constants of `calibrated` were chosen on seeds 10 to 13.
     "more-seeds": (
         Block("mt10-state", ("ln-severe",), ("length", "calibrated"), seeds=range(14, 29)),
         Block("mt10-state", ("clean",), ("sft", "calibrated"), seeds=range(14, 29)),
     ),
-    # What can be won back at all where the weighted samples must be worth half of theirs, as calibrated ones must: all
-    # faulty samples count a little for it, or first those that only tremble do.
+    # Oracle weights with an effective sample size of at least half of the samples, as for `calibrated`: by moving all
+    # weights towards their mean, or by first raising those of samples whose only fault is action noise.
     "floor": (Block("mt10-state", ("hard",), ("oracle-floor", "oracle-mild"), seeds=range(5)),),
     "peers": (
         Block(

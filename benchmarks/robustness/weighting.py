@@ -1,4 +1,4 @@
-"""The weights of the arms that bring them: made from the data, the truth or another arm's run, before training."""
+"""Weights computed before training: from the data, the ground truth, or the run of another arm."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.robustness.peers import PEERS, policy_loss, weights_from_goodness
+from benchmarks.robustness.peers import PEERS, policy_loss, weights_from_score
 from hf_ptr.data.corruption import CorruptionTruth
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.policies import load_policy
 from hf_ptr.runs.score_dataset import score_dataset
 from hf_ptr.scoring.calibration import keep_sample_size
 
-# What is needed of another arm's run: PTR's weights, the losses of the SFT policy.
+# Each weighting, with the arm whose run it reads: the weights of PTR, or the losses of the SFT policy.
 WEIGHTINGS: dict[str, str | None] = {
     "oracle": None,
     "oracle-floor": None,
@@ -39,15 +39,15 @@ def score_file(
     other: Path | None,
 ) -> pd.DataFrame:
     """
-    The score file of a weighting: `score` is what the weights were made from, higher is better.
+    The score file of a weighting. `score` is the quantity that the weights are computed from; higher is better.
 
     Args:
         weighting: a key of `WEIGHTINGS`.
         table: the corrupted episodes.
-        truth: what is wrong with them; only the oracles look at it.
-        seed: of the run.
-        observation_features: what the policy reads.
-        other: the run's folder of the arm that the weighting needs.
+        truth: the faults of each episode; only the oracles use it.
+        seed: seed of the run.
+        observation_features: the observation features of the policy.
+        other: folder of the run that the weighting reads; None if it reads none.
     """
     valid = np.ones(table.num_frames, dtype=bool)
     if weighting.startswith("oracle"):
@@ -56,6 +56,7 @@ def score_file(
         if weighting == "oracle-floor":
             weight = keep_sample_size(torch.from_numpy(weight)).numpy()
         elif weighting == "oracle-mild":
+            # Faults other than action noise keep the low weight.
             worse = np.logical_or.reduce([carries for name, carries in truth.faults.items() if name != "noise"])
             milder = np.where(np.repeat(truth.any & ~worse, table.lengths), np.mean(ORACLE_WEIGHTS), weight)
             weight = keep_sample_size(torch.from_numpy(weight), torch.from_numpy(milder)).numpy()
@@ -67,10 +68,10 @@ def score_file(
             score, valid = weight, np.ones_like(valid)
     elif weighting == "loss":
         score = policy_loss(*load_policy(str(_needed(other))), table, seed=seed)
-        weight = weights_from_goodness(score)
+        weight = weights_from_score(score)
     else:
         score = PEERS[weighting](table, seed, observation_features=observation_features)
-        weight = weights_from_goodness(score)
+        weight = weights_from_score(score)
     return pd.DataFrame(
         {
             "index": table.frame_id,
@@ -84,5 +85,5 @@ def score_file(
 
 def _needed(other: Path | None) -> Path:
     if other is None:
-        raise ValueError("this weighting needs another arm's run")
+        raise ValueError("this weighting reads the run of another arm; pass its folder as `other`")
     return other

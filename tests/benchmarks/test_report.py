@@ -1,4 +1,4 @@
-"""The tables of the robustness benchmark: which runs they count."""
+"""Tables of the robustness benchmark: the runs that each table includes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from benchmarks.robustness import __main__ as command
 from benchmarks.robustness import plots, results
 from benchmarks.robustness.report import (
     comparable,
-    glance_table,
-    on_no_page,
     outcomes_by_cell,
-    parts_of,
     score_ablations_table,
+    summary_table,
+    tables_of,
+    without_table,
 )
 from benchmarks.robustness.suites import SUITES
 
@@ -24,7 +24,7 @@ TASKS = SUITES["mt10-state"].tasks
 
 
 def run(arm: str, corruption: str, severity: str, seed: int, solved: int, commit: str = "c") -> dict[str, Any]:
-    """A line of which `solved` of each task's 20 rollouts succeed."""
+    """A line of the results in which `solved` of the 20 rollouts of each task succeed."""
     return {
         "suite": "mt10-state",
         "corruption": corruption,
@@ -39,36 +39,35 @@ def run(arm: str, corruption: str, severity: str, seed: int, solved: int, commit
     }
 
 
-def test_seeds_that_were_made_later_are_judged_alone() -> None:
-    # On the first five seeds the arms differ by ten points, on the later ones not at all.
+def test_additional_seeds_are_evaluated_separately() -> None:
+    # The arms differ by ten points on the first five seeds and are equal on the additional ones.
     lines = [
         run(arm, "ln", "severe", seed, solved)
         for arm, solved in (("calibrated", 12), ("length", 10))
         for seed in range(5)
     ]
     lines += [run(arm, "ln", "severe", seed, 10, "later") for arm in ("calibrated", "length") for seed in (14, 15)]
-    assert "| `length` | +0.0 [+0.0, +0.0]<br>cannot tell |" in parts_of("more-seeds", lines)["more-seeds-rivals"]
-    assert "| `length` | +10.0 [" in parts_of("main", lines)["main-rivals"]
-    assert parts_of("more-seeds", lines)["more-seeds-state"] == "4 of 60 runs made. Commits: later."
-    assert parts_of("main", lines)["main-state"] == "10 of 200 runs made. Commits: c."
-    assert parts_of("ablations", lines)["ablations-state"] == "0 of 42 runs made. Commits: none."
+    main, more = tables_of("main", lines), tables_of("more-seeds", lines)
+    assert "| `length` | +0.0 [+0.0, +0.0]<br>not significant |" in more["more-seeds-pairwise"]
+    assert "| `length` | +10.0 [" in main["main-pairwise"]
+    assert more["more-seeds-state"] == "4 of 60 runs completed. Commits: later."
+    assert main["main-state"] == "10 of 200 runs completed. Commits: c."
+    assert tables_of("ablations", lines)["ablations-state"] == "0 of 42 runs completed. Commits: none."
 
 
-def test_the_demonstrations_that_count_are_those_of_the_last_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_lines_on_the_newest_demonstrations_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results.jsonl")
     for arm, data in (("sft", "old"), ("ptr", "old"), ("sft", "new")):
         results.append({**run(arm, "hard", "paper", 0, 10), "data_hash": data})
     assert [(line["arm"], line["data_hash"]) for line in comparable(results.read_lines())] == [("sft", "new")]
 
 
-def test_at_a_glance_the_best_peer_of_each_mixture_stands_beside_the_leading_arms() -> None:
+def test_the_summary_table_shows_the_leading_arms_and_the_best_peer() -> None:
     solved = {"sft": 10, "ptr": 9, "length": 11, "smoothness": 14, "random": 20}
     lines = [run(arm, "hard", "paper", seed, count) for arm, count in solved.items() for seed in range(2)]
-    # Fifteen seeds more, made later, do not count, nor does a mixture without SFT.
+    # Additional seeds are excluded, and so is a fault mixture without SFT.
     lines += [run("sft", "hard", "paper", 14, 20), run("length", "ln", "severe", 0, 10)]
-    head, _, row = glance_table(lines).splitlines()
+    head, _, row = summary_table(lines).splitlines()
     assert head == "| suite | faults | seeds | `sft` | `ptr` | `calibrated` | `oracle` | best peer |"
     without_intervals = re.sub(r" \[[^]]*\]", "", row)
     assert without_intervals == (
@@ -76,19 +75,19 @@ def test_at_a_glance_the_best_peer_of_each_mixture_stands_beside_the_leading_arm
     )
 
 
-def test_what_stands_in_no_table_is_named() -> None:
+def test_runs_without_a_table_are_listed() -> None:
     lines = [run("sft", "hard", "paper", 0, 10), run("sft", "tt", "mild", 0, 10), run("length", "ln", "severe", 14, 9)]
-    pages = "<!-- begin: main -->\n<!-- end: main -->\n<!-- begin: more-seeds-rivals -->"
-    assert on_no_page(lines, pages) == ["mt10-state tt-mild sft"]
+    pages = "<!-- begin: main -->\n<!-- end: main -->\n<!-- begin: more-seeds-pairwise -->"
+    assert without_table(lines, pages) == ["mt10-state tt-mild sft"]
 
 
-def test_a_sweep_has_a_panel_a_setting_with_the_default_among_its_values(
+def test_the_sensitivity_figure_has_one_panel_per_setting_including_the_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"sft": 10, "ptr": 9, "ptr+beta=3.0": 8, "ptr+beta=0.75": 12, "ptr+w_max=2.0": 9}
     lines = [run(arm, "hard", "paper", seed, solved) for arm, solved in settings.items() for seed in range(2)]
     drawn = []
-    monkeypatch.setattr(plots, "_saved", lambda figure, out: drawn.append(figure))
+    monkeypatch.setattr(plots, "_save", lambda figure, out: drawn.append(figure))
     plots.sensitivity_figure(outcomes_by_cell(lines), "mt10-state", "hard", tmp_path / "sweep.png")
     beta, w_max = drawn[0].axes
     assert [axis.get_title() for axis in (beta, w_max)] == ["beta", "w_max"]
@@ -98,31 +97,33 @@ def test_a_sweep_has_a_panel_a_setting_with_the_default_among_its_values(
     assert len(drawn) == 1
 
 
-def test_fewer_seeds_are_a_plan_s_first() -> None:
+def test_the_option_seeds_selects_the_first_seeds_of_a_plan() -> None:
     assert {cell.seed for cell in command.cells_of("more-seeds", 2)} == {14, 15}
     assert {cell.seed for cell in command.cells_of("main", 2)} == {0, 1}
 
 
-def test_parts_of_the_score_are_compared_on_seeds_that_all_have() -> None:
+def test_variants_of_the_score_are_compared_on_shared_seeds() -> None:
     def fit(variant: str, seed: int, corruption: str) -> dict[str, Any]:
         found = {"foreign_actions": 1.0, "noise": 1.0, "instruction": 0.5 + 0.1 * seed, "misalignment": 1.0}
         weights = {"ess": 1.0, "weight_good": 4.0, "weight_faulty": 1.0}
         return {"variant": variant, "seed": seed, "corruption": corruption, "auroc_episode": found, **weights}
 
-    every = [
+    complete = [
         fit(one, seed, name)
         for one in ("whole", "less")
         for seed in range(3)
         for name in ("hard", "misaligned", "clean")
     ]
-    part = [line for line in every if (line["variant"], line["seed"], line["corruption"]) != ("less", 2, "clean")]
-    assert "| whole | 1.000 / 1.000 / 0.600 |" in score_ablations_table(every)
-    assert "| whole | 1.000 / 1.000 / 0.550 |" in score_ablations_table(part)
-    assert score_ablations_table(every[:1]).count("\n") == 1
+    missing = ("less", 2, "clean")
+    incomplete = [line for line in complete if (line["variant"], line["seed"], line["corruption"]) != missing]
+    assert "| whole | 1.000 / 1.000 / 0.600 |" in score_ablations_table(complete)
+    assert "| whole | 1.000 / 1.000 / 0.550 |" in score_ablations_table(incomplete)
+    assert score_ablations_table(complete[:1]).count("\n") == 1
 
 
 @pytest.mark.parametrize("plan", ["ablations", "sensitivity"])
-def test_the_published_form_is_compared_with_its_own_changes(plan: str) -> None:
+def test_ablations_and_settings_of_ptr_are_compared_with_ptr(plan: str) -> None:
     arm = {"ablations": "ptr-alpha-0", "sensitivity": "ptr+beta=3.0"}[plan]
-    table = parts_of(plan, [run("ptr", "hard", "paper", 0, 12), run(arm, "hard", "paper", 0, 10)])[f"{plan}-rivals"]
+    lines = [run("ptr", "hard", "paper", 0, 12), run(arm, "hard", "paper", 0, 10)]
+    table = tables_of(plan, lines)[f"{plan}-pairwise"]
     assert table.startswith("| `ptr` against | hard |") and f"| `{arm}` | +10.0" in table

@@ -1,4 +1,4 @@
-"""Which runs the robustness benchmark makes, and when it makes one again."""
+"""Runs of the robustness benchmark: plans, dependencies, and when a run is repeated."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def test_every_cell_of_every_plan_has_a_recipe_that_loads(plan: str) -> None:
                 assert (recipe.data.corruption, recipe.data.corruption_seed) == (cell.corruption, cell.seed)
 
 
-def test_the_main_table_is_what_the_issue_asks_for() -> None:
+def test_the_main_plan_has_eight_arms_five_corruptions_and_five_seeds() -> None:
     wanted = cells("main")
     assert len(wanted) == 8 * 5 * 5
     assert {cell.seed for cell in wanted} == set(range(5))
 
 
-def test_a_plan_can_be_restricted_to_arms_and_faults() -> None:
+def test_a_plan_can_be_restricted_to_arms_and_corruptions() -> None:
     wanted = command.selected(cells("main"), "hard, sft,ptr")
     assert {(cell.corruption, cell.arm) for cell in wanted} == {("hard", "sft"), ("hard", "ptr")}
     assert len(wanted) == 10
@@ -70,7 +70,7 @@ def test_a_plan_can_be_restricted_to_arms_and_faults() -> None:
         command.selected(cells("main"), "hard,oracel")
 
 
-def test_every_arm_is_known_and_a_wrong_one_gets_the_nearest_name() -> None:
+def test_all_arms_are_known_and_an_unknown_name_suggests_the_nearest() -> None:
     for name in (*RECIPES, *ABLATIONS, *WEIGHTINGS):
         assert arm_of(name).name == name
     assert arm_of("ptr+beta=0.75").overrides == ("beta=0.75",)
@@ -79,13 +79,14 @@ def test_every_arm_is_known_and_a_wrong_one_gets_the_nearest_name() -> None:
 
 
 def fake_run(cell: Cell, depends_on: dict[str, Any], commit: str, keep: bool) -> dict[str, Any]:
-    """In a process of its own: fails for one arm, and else says that it was run."""
+    """Runs in a worker process: fails for one arm, otherwise returns a line."""
     if cell.arm == "ptr":
         raise ValueError("diverged")
     return {**line(cell.arm, seed=cell.seed), "successes": 1, "episodes": 2, "seconds": 3.0}
 
 
-def test_a_failed_run_takes_down_what_needs_it_and_nothing_else(
+@pytest.mark.slow
+def test_a_failed_run_fails_only_the_runs_that_need_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results.jsonl")
@@ -101,12 +102,13 @@ def test_a_failed_run_takes_down_what_needs_it_and_nothing_else(
 
 
 def killed_run(cell: Cell, depends_on: dict[str, Any], commit: str, keep: bool) -> dict[str, Any]:
-    """Ends its own process, as the kernel does where memory is short."""
+    """Kills its own process, like the kernel when memory runs out."""
     os.kill(os.getpid(), signal.SIGKILL)
     return {}
 
 
-def test_a_killed_process_ends_the_plan_and_says_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_a_killed_process_ends_the_plan_and_the_other_cells_are_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "run_cell", killed_run)
     wanted = {Cell("mt10-state", "hard", arm, 0): NOW for arm in ("sft", "ptr", "oracle")}
     failed, left = command.run_all(wanted, 1, math.inf)
@@ -114,21 +116,22 @@ def test_a_killed_process_ends_the_plan_and_says_what_is_left(monkeypatch: pytes
     assert [cell.arm for cell in left] == ["ptr", "oracle"]
 
 
-def endless_run(cell: Cell, depends_on: dict[str, Any], commit: str, keep: bool) -> dict[str, Any]:
-    """Of the first arm, a figure that no line can hold."""
+def nan_run(cell: Cell, depends_on: dict[str, Any], commit: str, keep: bool) -> dict[str, Any]:
+    """Returns NaN for one arm, which JSON cannot represent."""
     return {**line(cell.arm), "successes": math.nan if cell.arm == "sft" else 1, "episodes": 2, "seconds": 3.0}
 
 
-def test_a_line_that_cannot_be_written_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_a_run_whose_line_cannot_be_written_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results.jsonl")
-    monkeypatch.setattr(command, "run_cell", endless_run)
+    monkeypatch.setattr(command, "run_cell", nan_run)
     wanted = {Cell("mt10-state", "hard", arm, 0): NOW for arm in ("sft", "oracle")}
     failed, left = command.run_all(wanted, 1, math.inf)
     assert [cell.arm for cell in failed] == ["sft"] and left == []
     assert [read["arm"] for read in results.read_lines()] == ["oracle"]
 
 
-def test_a_finished_run_of_older_code_serves_only_where_it_is_asked_to(
+def test_a_finished_run_of_older_behaviour_is_reused_only_with_keep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[str] = []
@@ -154,7 +157,7 @@ def test_a_finished_run_of_older_code_serves_only_where_it_is_asked_to(
         assert not (cell.folder / running.DONE_FILE).exists()
 
 
-def test_no_run_begins_when_the_time_is_over() -> None:
+def test_no_run_starts_after_the_time_limit() -> None:
     wanted = {Cell("mt10-state", "hard", "sft", 0): NOW}
     assert command.run_all(wanted, 1, until=-1.0) == ({}, list(wanted))
 
@@ -166,13 +169,13 @@ def test_a_second_command_in_the_same_checkout_is_refused(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("argument", ["--seeds=0", "--jobs=0", "--minutes=nan", "--minutes=-1"])
-def test_wrong_arguments_are_one_line(argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_arguments_raise_an_input_error(argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["benchmarks.robustness", "smoke", argument])
     with pytest.raises(InputError, match="at least 1"):
         command.main()
 
 
-def test_a_hash_changes_with_what_it_stands_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hashes_change_with_settings_and_data_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tmp_path / "mt10-state" / "demonstrations-40-0"
     write_table(coded_table([4, 3]), data)
     monkeypatch.setattr(suites, "WORK", tmp_path)
@@ -184,18 +187,18 @@ def test_a_hash_changes_with_what_it_stands_for(tmp_path: Path, monkeypatch: pyt
     assert len({found["recipe_hash"] for found in made.values()}) == 4
     assert made["random"]["behaviour"].keys() == {"sft", "random", "ptr"}
     assert of("sft", "clean")["recipe_hash"] != made["sft"]["recipe_hash"]
-    # A changed setting of PTR is one of the arm that deals out PTR's weights.
+    # A changed setting of PTR affects the arm that uses the weights of PTR.
     monkeypatch.setattr(running, "_settings", lambda cell: {"alpha": 0.5} if cell.arm == "ptr" else {"alpha": 0})
     assert of("random")["recipe_hash"] != made["random"]["recipe_hash"]
     running.data_hash.cache_clear()
-    # Stored otherwise, and told otherwise, they are the same demonstrations.
+    # The storage format and the description of the recording do not affect the hash.
     (stored,) = (data / "data").rglob("*.parquet")
     pq.write_table(pq.read_table(stored), stored, compression="none")
     (data / "meta" / "recording.json").write_text("{}")
     assert of("sft")["data_hash"] == made["sft"]["data_hash"]
     running.data_hash.cache_clear()
     (data / "videos").mkdir()
-    (data / "videos" / "film.mp4").write_bytes(b"a film")
+    (data / "videos" / "video.mp4").write_bytes(b"video")
     assert of("sft")["data_hash"] != made["sft"]["data_hash"]
     running.data_hash.cache_clear()
     shutil.rmtree(data)
@@ -206,7 +209,7 @@ def test_a_hash_changes_with_what_it_stands_for(tmp_path: Path, monkeypatch: pyt
     running.data_hash.cache_clear()
 
 
-def test_the_policy_to_begin_with_is_one_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_initial_policy_does_not_depend_on_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[str] = []
     monkeypatch.setattr(running, "data_hash", lambda *folders: "data")
     monkeypatch.setattr(running, "run_recipe", lambda recipe, overrides: trained.append(recipe.stem))
@@ -217,7 +220,7 @@ def test_the_policy_to_begin_with_is_one_wherever_it_stands(tmp_path: Path, monk
         made = json.loads(begun.folder.with_suffix(".json").read_text())
         assert made == json.loads((tmp_path / "one" / "start" / f"{begun.folder.name}.json").read_text())
     assert len(trained) == 2
-    # Of other code: made anew, unless what stands there will do.
+    # A policy of older behaviour is trained again, except with `keep`.
     begun.folder.mkdir()
     (begun.folder / running.DONE_FILE).write_text("{}")
     begun.folder.with_suffix(".json").write_text(json.dumps({**made, "behaviour": {"sft": 0}}))
@@ -227,7 +230,7 @@ def test_the_policy_to_begin_with_is_one_wherever_it_stands(tmp_path: Path, monk
     assert len(trained) == 3 and not begun.folder.exists()
 
 
-def test_a_fit_is_made_again_where_code_or_data_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_is_repeated_when_behaviour_or_data_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suites, "WORK", tmp_path)
     data, results_file = tmp_path / "mt10-state" / "demonstrations-40-0", tmp_path / "results.json"
     write_table(coded_table([4, 3]), data)
@@ -253,16 +256,16 @@ def test_a_fit_is_made_again_where_code_or_data_are_others(tmp_path: Path, monke
     running.data_hash.cache_clear()
 
 
-def test_the_figures_of_a_score_are_per_fault_against_fault_free_episodes() -> None:
+def test_score_figures_compare_each_fault_with_fault_free_episodes() -> None:
     table = coded_table([2, 2, 2, 2])
-    noisy, foreign = np.array([False, True, False, False]), np.array([False, False, True, False])
-    truth = CorruptionTruth("made", 0, table.episode_index, {"noise": noisy, "foreign_actions": foreign})
+    noisy, swapped = np.array([False, True, False, False]), np.array([False, False, True, False])
+    truth = CorruptionTruth("made", 0, table.episode_index, {"noise": noisy, "foreign_actions": swapped})
     score = [3.0, 1.0, 0.0, 2.0, 5.0, 5.0, 4.0, 2.0]
     weight = [4.0, 4.0, 1.0, 1.0, 4.0, 4.0, 4.0, 4.0]
     valid = [True] * 7 + [False]
     scores = pd.DataFrame({"score": score, "weight": weight, "valid": valid})
     found = score_figures(scores, table, truth)
-    # Fault-free chunks score 3, 1 and 4, their episodes 2 and 4; noisy ones 0 and 2, foreign ones 5 and 5.
+    # Fault-free chunks score 3, 1 and 4, their episodes 2 and 4; noisy ones 0 and 2, swapped ones 5 and 5.
     assert found["auroc_sample"]["noise"] == pytest.approx(5 / 6)
     assert found["auroc_episode"] == {"noise": 1.0, "foreign_actions": 0.0, "any": 0.5}
     assert found["ess"] == pytest.approx(26.0**2 / (6 * 16 + 2) / 8)
@@ -279,7 +282,7 @@ def test_the_figures_of_a_score_are_per_fault_against_fault_free_episodes() -> N
         ({"behaviour": {"sft": 0}}, True, False),
     ],
 )
-def test_only_what_changed_is_run_again(
+def test_only_changed_cells_run_again(
     changed: dict[str, Any], keep: bool, again: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "dependencies_of", lambda cell: NOW)
@@ -290,7 +293,7 @@ def test_only_what_changed_is_run_again(
     assert command.missing_of([Cell("mt10-state", "ln-severe", "sft", 1)], [made], keep)
 
 
-def test_a_newer_line_replaces_an_older_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_newest_line_of_a_cell_replaces_older_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results.jsonl")
     monkeypatch.setattr(results, "WORK", tmp_path)
     for found in (line("sft", successes=1), line("ptr", successes=2), line("sft", successes=3)):
@@ -301,7 +304,7 @@ def test_a_newer_line_replaces_an_older_one(tmp_path: Path, monkeypatch: pytest.
     assert [read["suite"] for read in results.read_lines(smoke=True)] == ["smoke-cross"]
 
 
-def test_a_line_cut_short_is_no_run_and_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_line_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results.jsonl")
     results.append(line("sft"))
     with results.RESULTS.open("a") as file:
@@ -310,7 +313,7 @@ def test_a_line_cut_short_is_no_run_and_does_no_harm(tmp_path: Path, monkeypatch
     assert [read["arm"] for read in results.read_lines()] == ["sft", "ptr"]
 
 
-def test_tables_leave_empty_what_was_not_run_and_put_nothing_beside_their_marks(tmp_path: Path) -> None:
+def test_missing_runs_are_empty_cells_and_pages_change_only_between_markers(tmp_path: Path) -> None:
     tasks = SUITES["mt10-state"].tasks
     found = [
         line(arm, outcomes=dict.fromkeys(reversed(tasks), marks))
@@ -323,12 +326,12 @@ def test_tables_leave_empty_what_was_not_run_and_put_nothing_beside_their_marks(
     assert "| `ptr` |  |  |" in table
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- begin: main -->\nold\n<!-- end: main -->\nafter\n")
-    report.put_into(page, {"main": table, "other": "nothing"})
-    report.put_into(page, {"main": table})
+    report.fill_page(page, {"main": table, "other": "nothing"})
+    report.fill_page(page, {"main": table})
     assert page.read_text() == f"before\n<!-- begin: main -->\n{table}\n<!-- end: main -->\nafter\n"
 
 
-def test_a_mixture_is_one_run_of_all_its_sources_and_specialists_are_one_of_each() -> None:
+def test_a_mixture_trains_one_policy_and_specialists_one_per_control_mode() -> None:
     generalist, specialists = (Cell("cross-embodiment", "hard", arm, 1) for arm in ("oracle", "specialists"))
     assert generalist.groups == (("hand", "joints"),) and specialists.groups == (("hand",), ("joints",))
     rows = generalist.definition.rows
@@ -351,7 +354,7 @@ def test_a_mixture_is_one_run_of_all_its_sources_and_specialists_are_one_of_each
     assert len({str(specialists.folder_of(group)) for group in specialists.groups}) == 2
 
 
-def test_suites_have_known_tasks_and_goals_come_in_pairs() -> None:
+def test_suites_have_known_tasks_and_goal_tasks_come_in_pairs() -> None:
     from hf_ptr.envs.metaworld.tasks import INSTRUCTIONS
 
     for suite in SUITES.values():

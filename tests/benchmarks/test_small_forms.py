@@ -1,4 +1,4 @@
-"""Every command of the benchmarks runs, at a size that takes seconds."""
+"""Every benchmark command runs, with sizes that take seconds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TASKS = ("reach-v3", "drawer-close-v3")
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four demonstrations with a camera."""
+    """Four demonstrations with camera images."""
     folder = tmp_path_factory.mktemp("recorded") / "data"
     return record_metaworld(TASKS, 2, folder, seed=0, workers=1, pixels=64)
 
@@ -61,6 +61,7 @@ def results(folder: Path, name: str) -> Any:
     return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_overhead(command: Any, tmp_path: Path) -> None:
     command("overhead", "--small")
     found = results(tmp_path, "overhead")
@@ -74,6 +75,7 @@ def test_overhead(command: Any, tmp_path: Path) -> None:
     assert all(each["n"] == 1 and each["median"] > 0 for each in found["ratios"].values())
 
 
+@pytest.mark.slow
 def test_scaling(command: Any, tmp_path: Path) -> None:
     command("scaling", "--small")
     found = results(tmp_path, "scaling")
@@ -82,12 +84,14 @@ def test_scaling(command: Any, tmp_path: Path) -> None:
     assert all(each["median"] > 0 for each in found["pool"]["ratios"].values())
 
 
+@pytest.mark.slow
 def test_soak(command: Any, tmp_path: Path) -> None:
     command("soak", "--small")
     found = results(tmp_path, "soak")
     assert found["identical"] and found["kills"]["n"] == 2 and found["files"]["n"] > 5
 
 
+@pytest.mark.slow
 def test_pixels_overhead(command: Any, tmp_path: Path) -> None:
     command("pixels_overhead", "--small")
     found = results(tmp_path, "pixels_overhead")
@@ -127,7 +131,7 @@ def test_a_cell_of_the_robustness_benchmark(recorded: Path, tmp_path: Path, monk
     running.data_hash.cache_clear()
 
 
-def test_the_pages_hold_the_figures_of_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pages_contain_the_figures_of_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pages = [tmp_path / page.relative_to(ROOT) for page in report.PAGES]
     for page, original in zip(pages, report.PAGES, strict=True):
         page.parent.mkdir(exist_ok=True)
@@ -145,6 +149,7 @@ def test_the_pages_hold_the_figures_of_the_results(tmp_path: Path, monkeypatch: 
     assert (tmp_path / "a.png").stat().st_size > 10_000 and (tmp_path / "b.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["detection", "score_ablations"])
 def test_fits_of_the_calibrated_score(
     name: str, command: Any, recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -161,12 +166,14 @@ def test_fits_of_the_calibrated_score(
     running.data_hash.cache_clear()
 
 
+@pytest.mark.slow
 def test_negative_controls(command: Any, recorded: Path, tmp_path: Path) -> None:
     command("negative_controls", "--seeds", "1", WORK=tmp_path, SETS={"five a task": (2, ("expert",))})
     (line,) = results(tmp_path, "negative_controls")["sets"]["five a task"]
     assert line["mean weight"].keys() == {"all", "expert"}
 
 
+@pytest.mark.slow
 def test_five_faults(command: Any, tmp_path: Path) -> None:
     write_table(coded_table([20] * 20), tmp_path / "data")
     command("five_faults", str(tmp_path / "data"), "--seeds", "1")
@@ -174,12 +181,13 @@ def test_five_faults(command: Any, tmp_path: Path) -> None:
     assert len(found["faults"]) == 5 and 0.0 <= found["runs"][0]["auroc"] <= 1.0
 
 
+@pytest.mark.slow
 def test_score_memory(command: Any, tmp_path: Path) -> None:
     command("score_memory", "--episodes", "4")
     assert results(tmp_path, "score_memory")
 
 
-def test_every_benchmark_target_of_the_makefile_names_a_command_that_exists() -> None:
+def test_the_makefile_names_existing_benchmark_commands() -> None:
     named = re.findall(r"python -m (benchmarks[\w.]*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
     assert len(named) >= 8
     for name in named:
