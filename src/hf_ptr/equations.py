@@ -1,6 +1,7 @@
 """The equations of PTR Sec. 5 that are plain arithmetic, for numbers, NumPy arrays and tensors alike.
 
-`hf_ptr.functional` offers them next to the others; this module loads nothing, so that a report needs no PyTorch.
+`hf_ptr.functional` offers them next to the others. This module needs no PyTorch, whose import takes seconds: a report
+uses it alone.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 # The largest finite float32.
 FLOAT32_MAX = 3.4028234663852886e38
@@ -91,17 +94,17 @@ def source_shift(weight: Any, source: Sequence[str]) -> dict[str, float]:
     """
     if getattr(weight, "ndim", None) != 1 or not len(weight):
         raise ValueError(f"weight must be of shape (n,), got {tuple(getattr(weight, 'shape', ()))}")
-    values = weight.tolist()
+    values = np.asarray(weight.tolist(), dtype=np.float64)
     if isinstance(source, str) or len(source) != len(values):
         got = "one string" if isinstance(source, str) else f"{len(source)}"
         raise ValueError(f"source must be a sequence of {len(values)} names, one for each weight, got {got}")
-    wrong = [value for value in values if not 0.0 <= value < math.inf]
-    if wrong:
+    wrong = values[~(np.isfinite(values) & (values >= 0.0))]
+    if len(wrong):
         raise ValueError(f"weight must be finite and at least 0, got {wrong[0]} ({len(wrong)} of {len(values)})")
-    if not any(values):
+    if not values.any():
         raise ValueError(f"weight must not be 0 throughout, got {len(values)} zeros")
-    weights: dict[str, list[float]] = {}
-    for name, value in zip(source, values, strict=True):
-        weights.setdefault(name, []).append(value)
-    total = math.fsum(values)
-    return {name: share_ratio(math.fsum(values), total, len(values), len(weight)) for name, values in weights.items()}
+    names, first, place, counts = np.unique(
+        np.asarray(source), return_index=True, return_inverse=True, return_counts=True
+    )
+    ratios = share_ratio(np.bincount(place, values), values.sum(), counts, len(values))
+    return {str(names[number]): float(ratios[number]) for number in np.argsort(first)}

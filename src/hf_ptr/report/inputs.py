@@ -17,6 +17,7 @@ from hf_ptr.data.corruption import corrupt
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.score_file import ELEMENT_PREFIX, SCORES_FILE, read_scores
+from hf_ptr.equations import weight_bounds
 from hf_ptr.errors import InputError
 from hf_ptr.runs.data_arguments import DataArguments
 from hf_ptr.runs.episodes import select_episodes
@@ -95,9 +96,9 @@ def _read_run(folder: Path) -> ReportInput:
     if not isinstance(log, list) or not all(isinstance(entry, dict) for entry in log):
         raise InputError(f"{folder / 'trainer_state.json'} is damaged; train the run again")
     try:
-        # PTR Eq. (22). Not from `hf_ptr.functional`: PyTorch takes seconds to load, and a report does not need it.
-        alpha, *ends = (float(settings[name]) for name in ("alpha", "w_min", "w_max"))
-        low, high = (1.0 + alpha * (end - 1.0) for end in ends)
+        # PTR Eq. (22).
+        alpha, w_min, w_max = (float(settings[name]) for name in ("alpha", "w_min", "w_max"))
+        low, high = weight_bounds(alpha, w_min, w_max)
         made = folder / "recipe.yaml"
         recipe = yaml.safe_load(made.read_text(encoding="utf-8")) if made.is_file() else {}
     except (KeyError, TypeError, ValueError, OSError, yaml.YAMLError) as error:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hf_ptr.data.score_file import ELEMENT_PREFIX
+from hf_ptr.equations import sample_size_of_sums, source_shift
 from hf_ptr.metrics.statistics import auroc
 from hf_ptr.report.inputs import is_calibrated
 
@@ -116,9 +117,9 @@ def share_shifts(scores: pd.DataFrame, names: Sequence[str]) -> list[ShareShift]
     groups = pd.DataFrame({"weight": weight, "episode": scores.episode_index.to_numpy()}).groupby(list(names))
     share = groups.weight.size() / len(weight)
     weighted = groups.weight.sum() / weight.sum()
-    episodes = groups.episode.nunique()
+    episodes, ratio = groups.episode.nunique(), source_shift(weight, list(names))
     shifts = [
-        ShareShift(str(name), int(episodes[name]), part, weighted[name], weighted[name] / part)
+        ShareShift(str(name), int(episodes[name]), part, weighted[name], ratio[str(name)])
         for name, part in share.items()
     ]
     return sorted(shifts, key=lambda shift: shift.ratio)
@@ -146,7 +147,7 @@ def measure_known_faults(episodes: pd.DataFrame) -> list[KnownFault]:
 def ess_ratio(weight: np.ndarray) -> float:
     """Effective sample size over n, `(Σw)² / (n Σw²)`."""
     weight = np.asarray(weight, dtype=np.float64)
-    return float(weight.sum() ** 2 / (len(weight) * np.square(weight).sum()))
+    return float(sample_size_of_sums(weight.sum(), np.square(weight).sum()) / len(weight))
 
 
 def logged_series(log: Sequence[Mapping[str, Any]], metric: str) -> list[tuple[int, float]]:

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hf_ptr.data.corruption import CorruptionTruth
+from hf_ptr.equations import sample_size_of_sums
 from hf_ptr.report.statistics import measure_known_faults, summarise_episodes
 from hf_ptr.scoring.config import ScoreConfig
 
@@ -88,7 +89,7 @@ class ScoreSummary:
             "with_target": self._scored,
             "mean_score": self._score / self._scored if self._scored else None,
             "mean_weight": self._weight / self._frames,
-            "ess": self._weight**2 / (self._frames * self._squares) if self._squares else None,
+            "ess": sample_size_of_sums(self._weight, self._squares) / self._frames if self._squares else None,
             "episodes": [
                 {
                     "episode": int(number),

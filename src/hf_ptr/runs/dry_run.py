@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import SchedulerType
 
+from hf_ptr.equations import kl_bound
 from hf_ptr.errors import InputError
 from hf_ptr.runs.build import read_inputs
 from hf_ptr.runs.memory import activation_bytes, state_bytes
@@ -96,7 +97,12 @@ def _plan(recipe: Recipe, trainer: PTRTrainer) -> dict[str, dict[str, Any]]:
             "warm-up steps": f"{args.warmup_steps:g}",
             "devices": f"{args.world_size} x {args.device.type}",
         },
-        "method": {"arm": arm_of(trainer), "α": args.alpha, "weight range": f"[{args.w_min:g}, {args.w_max:g}]"},
+        "method": {
+            "arm": arm_of(trainer),
+            "α": args.alpha,
+            "weight range": f"[{args.w_min:g}, {args.w_max:g}]",
+            "KL(q‖p)": f"at most {kl_bound(args.alpha, args.w_min, args.w_max):.2f} nats",
+        },
         "memory": {
             "on each device": f"{_mebibytes(state_bytes(trainer.model))} for weights, gradients and AdamW",
             "activations": _activations(trainer),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +26,17 @@ from hf_ptr.training.micro_batches import (
     MICRO_BATCH,
     Batch,
     Step,
-    StepTotals,
     candidates_of,
     model_inputs,
     recall_belief,
     step_totals,
 )
-from hf_ptr.training.non_finite import FirstFault
 from hf_ptr.training.provenance import collect_provenance, write_provenance
 from hf_ptr.training.ptr_config import PTRConfig
 from hf_ptr.training.ptr_model import PTRModel, PTROutput
 from hf_ptr.training.resumable_trainer import ResumableTrainer
-from hf_ptr.training.running_means import RunningMeans
+from hf_ptr.training.run_metrics import RunMetrics
 from hf_ptr.training.weight_histograms import append_histogram
-from hf_ptr.training.weight_record import weight_record
 
 
 class PTRTrainer(ResumableTrainer):
@@ -111,16 +107,12 @@ class PTRTrainer(ResumableTrainer):
         self.identification = Identification(args, self._gather)
         self.carry = BeliefCarry()
         self._eval_carry = BeliefCarry()
-        self._means = RunningMeans()
-        self._record = weight_record(args, train_dataset)
-        self._fault = FirstFault()
+        self.metrics = RunMetrics(args, train_dataset, self.group.size)
         self.provenance = collect_provenance(train_dataset, self.trained_policy)
         self.register_stateful("pool", self.identification.pool, with_model=True)
         self.register_stateful("controller", self.identification.controller, with_model=True)
         self.register_stateful("carry", self.carry)
-        self.register_stateful("means", self._means)
-        if self._record is not None:
-            self.register_stateful("record", self._record)
+        self.register_stateful("metrics", self.metrics)
 
     @property
     def trained_policy(self) -> Any:
@@ -153,8 +145,10 @@ class PTRTrainer(ResumableTrainer):
             if args.with_scorer and len(step.batches) > 1 and not step.weights:
                 self._pre_pass(model, step)
             output = model(**model_inputs(inputs))
-            metrics: dict[str, torch.Tensor] = {}
+            if output.belief_tokens is not None:
+                self.carry.remember(inputs["index"], output.belief_tokens)
             auxiliary: dict[str, torch.Tensor] = {}
+            metrics: dict[str, torch.Tensor] = {}
             if scored := output.target is not None:
                 if not step.negatives:
                     self._draw_negatives(step, [inputs], [output])
@@ -177,7 +171,9 @@ class PTRTrainer(ResumableTrainer):
                 metrics |= {"loss_tok": auxiliary["tok"], "belief_entropy": output.belief_entropy * share}
             loss = (action_loss + sum(auxiliary.values())) * self.group.size
         output.weight, output.losses = weight, {"action": action_loss, **auxiliary}
-        self._note(inputs, output, loss, {"loss_action": action_loss, **metrics}, totals if number == 0 else None)
+        metrics["loss_action"] = action_loss
+        once = totals if number == 0 else None
+        self.metrics.add(inputs, output, loss, metrics, once, self.state.global_step)
         return (loss, output) if return_outputs else loss
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
@@ -252,52 +248,30 @@ class PTRTrainer(ResumableTrainer):
 
     # ---- metrics and files
 
-    def _note(
-        self, batch: Batch, output: PTROutput, loss: torch.Tensor, metrics: dict[str, Any], totals: StepTotals | None
-    ) -> None:
-        """Keeps what a micro-batch leaves: belief tokens, and metrics on the device; `totals` once for each step."""
-        if output.belief_tokens is not None:
-            self.carry.remember(batch["index"], output.belief_tokens)
-        assert output.weight is not None
-        self._fault.look(output, output.weight, loss, batch, self.state.global_step + 1)
-        self._means.add({name: value.detach() * self.group.size for name, value in metrics.items()})
-        if totals is not None:
-            self._means.begin_step()
-            if self.args.with_scorer or "weight" in batch:
-                self._means.add(totals.metrics())
-            if self.args.with_scorer:
-                self._means.add({"valid_ratio": totals.targets / totals.rows})
-        if self._record is not None:
-            warm_up = self.args.with_scorer and self.state.global_step < self.args.nce_warmup_steps
-            self._record.add(output.weight, batch.get("source_index"), warm_up)
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the metrics of the method, as means since the last log; then the controller takes a step."""
         if "loss" in logs:
             self._require_finite()
-        if "loss" in logs and self._means.steps:
-            means = self._means.take(partial(self.accelerator.reduce, reduction="mean"))
+            means = self.metrics.take(self.accelerator.reduce)
             logs = {**logs, **means, **self.identification.adapt(means)}
-            if self._record is not None:
-                counts = self._record.take_log(self.accelerator.reduce)
-                if self.group.is_main_process and any(counts):
-                    histogram = (self.state.global_step, self._record.edges, counts)
-                    append_histogram(self._run_folder, *histogram)
-                    log_histogram(self.callback_handler.callbacks, *histogram)
+            counts = self.metrics.take_weights(self.accelerator.reduce)
+            if counts and self.metrics.weights is not None and self.group.is_main_process:
+                histogram = (self.state.global_step, self.metrics.weights.edges, counts)
+                append_histogram(self._run_folder, *histogram)
+                log_histogram(self.callback_handler.callbacks, *histogram)
         super().log(logs, start_time)
 
     def prepare_save(self) -> None:
         """Refuses to save a run whose loss or weights are not finite, and sums up the weights of all processes."""
         self._require_finite()
-        if self._record is not None:
-            self._record.reduce(self.accelerator.reduce)
+        if self.metrics.weights is not None:
+            self.metrics.weights.reduce(self.accelerator.reduce)
 
     def _require_finite(self) -> None:
-        checkpoint = last_complete_checkpoint(self._run_folder)
-        self._fault.require_none(self.accelerator.gather, self.train_dataset, checkpoint)
+        self.metrics.require_finite(self.accelerator.gather, last_complete_checkpoint(self._run_folder))
 
     def describe_run(self, folder: Path) -> None:
         """Writes settings, provenance and weights of the run; into a checkpoint also the scores it is weighted by."""
-        write_provenance(folder, self.args, self.provenance, self._record)
+        write_provenance(folder, self.args, self.provenance, self.metrics.weights)
         if self.args.calibrates and folder != self._run_folder and isinstance(self.train_dataset, Chunks):
             copy_scores(self.train_dataset, self._run_folder, folder)

@@ -9,7 +9,7 @@ import torch
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.mixture.dataset import Chunks, MixtureDataset
-from hf_ptr.functional import weight_bounds
+from hf_ptr.equations import sample_size_of_sums, weight_bounds
 from hf_ptr.training.ptr_config import PTRConfig
 
 BINS = 40
@@ -125,6 +125,6 @@ class WeightRecord:
             "high": self.high,
             "counts": counts,
             "mean": total / n,
-            "ess": total**2 / squares / n if squares > 0 else 0.0,
+            "ess": sample_size_of_sums(total, squares) / n if squares > 0 else 0.0,
             "sources": sources,
         }
