@@ -16,8 +16,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 HOMES = (SOURCE / "functional.py", SOURCE / "equations.py")
 # Each package may import those before it, and none after it.
 ORDER = (
-    ("errors", "equations", "utils"),
-    ("functional", "embodiment"),
+    ("errors", "equations"),
+    ("utils", "functional", "embodiment"),
     ("data", "metrics"),
     ("ptr", "scoring", "hub", "envs"),
     ("policies",),
