@@ -208,7 +208,7 @@ def test_ranks_share_one_normalisation() -> None:
     elsewhere = torch.tensor([[4.0, 3.0, 6.75, 13.0, 3.5]])
     trainer = trainer_of(model, beta=0.6, cross_rank_negatives=False)
     trainer.identification.gather = lambda total: torch.cat((total, elsewhere))
-    trainer.group.size = 2
+    trainer.group.size = trainer.metrics.processes = 2
     losses = losses_of(model, tiny_batch(), trainer)
     pairs = list(zip(losses.weight.tolist(), losses.output.action_loss.tolist(), strict=True))
     total = math.fsum(w for w, _ in pairs) + 6.75
