@@ -263,7 +263,7 @@ def scored_by_both(dataset: Path, folder: Path, rank: int) -> None:
                     lost.unlink()
                 again.append(score_dataset(folder / "scored", read_dataset(dataset), keep=kept))
         assert all(one.equals(scores) for one in again)
-        with mock.patch.object(scores_module, "_filling", return_value=1 + rank):
+        with mock.patch.object(scores_module, "_batches_to_fill", return_value=1 + rank):
             score_dataset(folder / "scored", read_dataset(dataset)).to_parquet(folder / f"uneven{rank}.parquet")
 
 

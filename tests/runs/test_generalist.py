@@ -1,4 +1,4 @@
-"""The committed generalist, end to end: a real and a simulated robot, mixed and trained on from pixels."""
+"""The generalist recipe end to end: a policy of a real and a simulated robot, trained from images."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from hf_ptr.runs.run import run_recipe
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "vla" / "generalist" / "ptr.yaml"
 CAMERA = "observation.images.cam_high"
-# The real robot's data where they lie beside the checkout, and always a folder of the same layout built here.
+# A synthetic dataset of the same layout, and the real robot's dataset if it is next to the checkout.
 V21_SOURCES = ["built", *(["g1_bottle"] if (REAL_V21 / "meta/info.json").is_file() else [])]
 
 
 def three_episodes(source: str, out: Path) -> Path:
-    """Episodes 0 to 2 of the Unitree G1 as v2.1, or three of its layout."""
+    """Episodes 0 to 2 of the Unitree G1 as v2.1, or three synthetic ones of the same layout."""
     if source == "built":
         base = coded_table([40, 35, 30], tasks=1)
         random = np.random.default_rng(0)
@@ -52,15 +52,15 @@ def three_episodes(source: str, out: Path) -> Path:
 
 
 @pytest.mark.parametrize("source", V21_SOURCES)
-def test_two_robots_are_trained_on_from_pixels(source: str, tmp_path: Path) -> None:
+def test_a_policy_of_two_robots_is_trained_from_images(source: str, tmp_path: Path) -> None:
     v21 = three_episodes(source, tmp_path / "v21")
     assert [str(problem) for problem in validate_dataset(v21).problems if not problem.warning] == []
     v30 = convert_lerobot(v21, tmp_path / "v30")
     g1, converted = read_dataset(v21), read_dataset(v30)
     assert_same_table(g1, converted)
-    places = [(episode, frame) for episode in range(3) for frame in (0, 1, int(g1.lengths[episode]) - 1)]
+    frames = [(episode, frame) for episode in range(3) for frame in (0, 1, int(g1.lengths[episode]) - 1)]
     readers = [FrameReader(CAMERA, table.videos[CAMERA], table.fps, (24, 32)) for table in (g1, converted)]
-    np.testing.assert_array_equal(*(reader.read(*zip(*places, strict=True)) for reader in readers))
+    np.testing.assert_array_equal(*(reader.read(*zip(*frames, strict=True)) for reader in readers))
 
     sawyer = record_metaworld(["reach"], 2, tmp_path / "sawyer", pixels=32, workers=1)
     out = tmp_path / "out"
@@ -74,7 +74,7 @@ def test_two_robots_are_trained_on_from_pixels(source: str, tmp_path: Path) -> N
     logged = json.loads((out / "trainer_state.json").read_text())["log_history"]
     assert all(np.isfinite(entry[name]) for entry in logged for name in ("loss", "ptr_score") if name in entry)
     assert json.loads((out / "eval_results.json").read_text())["eval_loss"] > 0
-    # The one policy acts for both: on a held-out episode of the one, and in the other's simulator.
+    # The policy acts for both robots: on a held-out episode of one, and in the simulator of the other.
     errors = evaluate_dataset(out, read_dataset(v30, [2]), source="g1")
     assert np.isfinite(errors.policy).all() and errors.episodes == (2,)
     assert evaluate_in(MetaWorld(), out, ["reach"], 1, max_steps=8, workers=1, source="sawyer").overall.episodes == 1

@@ -1,4 +1,4 @@
-"""The memory that a dry run foretells, against what a pass and a step take; and what a fit of scores grows by."""
+"""The memory estimate of a dry run against measurements; growth of the memory of a score fit with the dataset."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from hf_ptr.training.micro_batches import model_inputs
 from hf_ptr.training.ptr_model import build_ptr_model
 
 
-def really_kept(model: torch.nn.Module, batch: Batch) -> int:
-    """Bytes that a real pass keeps for backward, weights not counted."""
+def measured_activation_bytes(model: torch.nn.Module, batch: Batch) -> int:
+    """Bytes that a real forward pass saves for the backward pass, without the weights."""
     weights = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -54,27 +54,27 @@ def really_kept(model: torch.nn.Module, batch: Batch) -> int:
     ],
     ids=["vectors", "siglip", "internvl", "pi0"],
 )
-def test_what_is_counted_on_shapes_is_what_a_pass_keeps(policy: Any, batch: Any) -> None:
+def test_the_estimate_from_shapes_matches_a_forward_pass(policy: Any, batch: Any) -> None:
     model = build_ptr_model(policy(), with_scorer=True, belief_tokens=2).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    told = activation_bytes(model, batch(), len(batch()["actions"]))
-    assert told == pytest.approx(really_kept(model, batch()), rel=0.05)
+    estimate = activation_bytes(model, batch(), len(batch()["actions"]))
+    assert estimate == pytest.approx(measured_activation_bytes(model, batch()), rel=0.05)
     twice = activation_bytes(model, batch(), 2 * len(batch()["actions"]))
-    assert told is not None and twice is not None and 1.7 * told < twice <= 2.0 * told
+    assert estimate is not None and twice is not None and 1.7 * estimate < twice <= 2.0 * estimate
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def peak_of(profiler: profile) -> int:
-    """The most bytes that tensors took at once, beyond what they took at first."""
-    held = peak = 0
+    """Peak of the bytes allocated by tensors, above the level at the start."""
+    allocated = peak = 0
     events = (event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]")
     for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
+        allocated += event.nbytes()
+        peak = max(peak, allocated)
     return peak
 
 
-def test_a_step_takes_what_was_foretold(metaworld_dataset: Path, tmp_path: Path) -> None:
+def test_the_estimate_of_a_step_is_within_a_third_of_its_peak(metaworld_dataset: Path, tmp_path: Path) -> None:
     size = {"hidden_size": 64, "expert_size": 256, "num_expert_layers": 2}
     rows = 256
     settings: dict[str, Any] = {"per_device_train_batch_size": rows, "policy_settings": size}
@@ -91,23 +91,23 @@ def test_a_step_takes_what_was_foretold(metaworld_dataset: Path, tmp_path: Path)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
     peak = peak_of(profiler)
-    # What was there before the step: weights and the moments of AdamW, all but the gradients.
+    # Allocated before the step: weights and the moments of AdamW, but not the gradients.
     peak += state_bytes(trainer.model) * 12 // BYTES_TRAINED
-    told = state_bytes(trainer.model) + (activation_bytes(trainer.model, batch, rows) or 0)
-    assert told == pytest.approx(peak, rel=1 / 3)
+    estimate = state_bytes(trainer.model) + (activation_bytes(trainer.model, batch, rows) or 0)
+    assert estimate == pytest.approx(peak, rel=1 / 3)
 
 
-def test_a_fit_of_scores_holds_few_numbers_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A pass is a fold of the fewer episodes.
+def test_a_fit_of_scores_needs_few_bytes_per_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    # One pass covers one fold of the smaller dataset.
     for module in (cross_fitting, action_noise, novelty, transitions):
         monkeypatch.setattr(module, "ROWS_PER_PASS", 128)
     monkeypatch.setattr(action_noise, "MAX_VALUES_PER_MEDIAN", 1024)
     config = ScoreConfig(steps=1, rounds=1, novelty_contexts=256)
     sizes, tensors, arrays = (20, 60), [], []
-    # The first is not counted: what is made once, whatever the size, is made there.
+    # The first fit is not measured: it makes the allocations that do not depend on the size.
     for episodes in (sizes[0], *sizes):
         table = drifting_table([LENGTH] * episodes)
-        # Wide vectors, so that whatever is made of all of them at once stands out.
+        # Wide vectors, so that a copy of all of them is visible in the result.
         wide = {name: np.tile(column, (1, 32)) for name, column in table.columns.items()}
         chunks = ChunkDataset(dataclasses.replace(table, columns=wide), chunk_size=8, target_offset=8)
         tracemalloc.start()
@@ -118,5 +118,5 @@ def test_a_fit_of_scores_holds_few_numbers_a_frame(monkeypatch: pytest.MonkeyPat
         tensors.append(peak_of(profiler))
     frames = (sizes[1] - sizes[0]) * LENGTH
     assert (tensors[2] - tensors[1]) / frames < 64
-    # A copy of either of the vectors would be 512 and more.
+    # A copy of the states or of the actions would need at least 512 bytes per frame.
     assert (arrays[2] - arrays[1]) / frames < 448

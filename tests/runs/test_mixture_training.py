@@ -1,4 +1,4 @@
-"""A recipe of several robots, from its sources to a policy of all of them."""
+"""Recipes with several robots, from the sources to a policy for all of them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ SETTINGS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """A robot of 26 dimensions as v2.1 and one of 4 as v3.0, whose cameras have other names."""
+    """A robot with 26 dimensions as v2.1 and one with 4 as v3.0; the names of their cameras differ."""
     root = tmp_path_factory.mktemp("sources")
     found = []
     for name, width, camera, fps in (("g1", 26, "observation.images.head", 30), ("sawyer", 4, CAMERA, 20)):
@@ -106,7 +106,7 @@ def test_a_policy_is_trained_on_two_robots(sources: list[dict[str, Any]], tmp_pa
     assert run_recipe(path) == out
 
 
-def test_robots_that_see_the_same_scene_are_told_of_it_as_it_is(sources: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_a_vector_of_the_scene_is_not_converted_to_slots(sources: list[dict[str, Any]], tmp_path: Path) -> None:
     out = run_recipe(recipe(tmp_path, sources, observation_features=[SCENE]))
     for number, (name, width) in enumerate((("g1", 26), ("arm", 4))):
         policy, processor, _ = load_for_robot(str(out), name)
@@ -128,8 +128,8 @@ def test_robots_that_see_the_same_scene_are_told_of_it_as_it_is(sources: list[di
     assert np.isfinite(found["action_mae"]["mean"])
 
 
-def two_of_chance(folder: Path) -> list[dict[str, Any]]:
-    """Ten episodes of each of two robots, one of a name that no file should have."""
+def two_random_sources(folder: Path) -> list[dict[str, Any]]:
+    """Ten random episodes of each of two robots; the name of one is not a valid file name."""
     listed = []
     for number, (name, robot, width) in enumerate(
         (("g1", "unitree_g1_inspire", 26), ("../arm", "metaworld_sawyer", 4))
@@ -145,7 +145,7 @@ def two_of_chance(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_each_source_gets_calibrated_weights_of_its_own(tmp_path: Path) -> None:
-    listed = two_of_chance(tmp_path)
+    listed = two_random_sources(tmp_path)
     settings = {"belief_tokens": 0, "save_steps": 2, "save_strategy": "steps"}
     calibrated = {"scoring": "calibrated", "score_settings": ["steps=20"], "alpha": 1.0}
     made = run_recipe(recipe(tmp_path, listed, output_dir=str(tmp_path / "made"), **calibrated, **settings))
@@ -177,21 +177,23 @@ def test_each_source_gets_calibrated_weights_of_its_own(tmp_path: Path) -> None:
     assert not (tmp_path / "no").exists()
 
 
-def test_a_source_by_the_name_of_a_nameless_one_keeps_its_own_scores() -> None:
+def test_score_files_of_sources_with_similar_names_are_distinct() -> None:
     mixture = SimpleNamespace(source_names=["source-1", "../arm", "source-x"], parts=["a", "b", "c"])
     parts = calibrating.parts_to_fit(mixture)
     assert parts == {"scores-source-0.parquet": "a", "scores-source-1.parquet": "b", "scores-source-x.parquet": "c"}
 
 
-def test_a_killed_fit_of_two_sources_does_not_begin_the_first_again(
+def test_a_resumed_fit_of_two_sources_keeps_the_finished_folds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained = stopped_at(13, monkeypatch)
-    path = recipe(tmp_path, two_of_chance(tmp_path), scoring="calibrated", score_settings=["steps=2"], belief_tokens=0)
+    path = recipe(
+        tmp_path, two_random_sources(tmp_path), scoring="calibrated", score_settings=["steps=2"], belief_tokens=0
+    )
     with pytest.raises(KeyboardInterrupt):
         run_recipe(path)
     made = run_recipe(path)
-    # Five folds of each source, fitted twice; the thirteenth was begun twice.
+    # Two fits in each of five folds for each source; the thirteenth was started twice.
     assert len(trained) == 2 * 10 + 1
     assert sorted(file.name for file in made.glob("*scores*")) == ["scores-g1.parquet", "scores-source-1.parquet"]
 
@@ -200,7 +202,7 @@ def test_an_epoch_is_drawn_by_the_weights_and_resumed_exactly(sources: list[dict
     trainer = build_trainer(load_recipe(recipe(tmp_path, sources, belief_tokens=0, alpha=0.0)))
     batches = list(trainer.get_train_dataloader())
     drawn = torch.cat([batch["source_index"] for batch in batches])
-    # G1 is resampled from 30 to 20 frames per second: 8 + 6 chunks beside 21.
+    # G1 is resampled from 30 to 20 frames per second: 8 + 6 chunks, and 21 of the other robot.
     assert len(trainer.train_dataset) == 35 and trainer.train_dataset.epoch_chunks == [23, 12]
     assert torch.bincount(drawn).tolist() == [23, 12]
     again = list(
@@ -221,22 +223,22 @@ def test_less_data_than_a_step_of_all_processes_is_refused(
     args.gradient_accumulation_steps = 3
     with pytest.raises(InputError, match=r"35 chunks are fewer than one step of all processes \(36\)"):
         check_arguments(args, mixture, None, trainer.processing_class, None)
-    # Without belief tokens a single dataset is shared out by batches, as Trainer does.
+    # Without belief tokens, a single dataset is divided by batches, as in transformers.
     check_arguments(args, mixture.parts[0], None, trainer.processing_class, None)
     args.belief_tokens = 2
     with pytest.raises(InputError, match="14 chunks are fewer than one step"):
         check_arguments(args, mixture.parts[0], None, trainer.processing_class, None)
 
 
-def test_a_loss_that_is_no_number_is_told_by_source_and_frame(sources: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_a_non_finite_loss_is_reported_with_source_and_frame(sources: list[dict[str, Any]], tmp_path: Path) -> None:
     settings = {"belief_tokens": 0, "alpha": 0.0, "logging_steps": 1, "max_steps": 20}
     trainer = build_trainer(load_recipe(recipe(tmp_path, sources, **settings)))
     trainer.train_dataset.parts[1].action[12] = torch.inf
-    with pytest.raises(InputError, match=r"frame (9|10|11|12) of 'arm' \(episode [01]\) is no finite number at step"):
+    with pytest.raises(InputError, match=r"frame (9|10|11|12) of 'arm' \(episode [01]\) is not finite at step"):
         trainer.train()
 
 
-def test_a_source_without_targets_is_named(sources: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_a_source_without_targets_is_refused(sources: list[dict[str, Any]], tmp_path: Path) -> None:
     far = [sources[0], {**sources[1], "target_offset": 12}]
     with pytest.raises(InputError, match="source arm: target_offset 12 reaches beyond every episode"):
         build_trainer(load_recipe(recipe(tmp_path, far)))
@@ -248,7 +250,7 @@ def test_a_mixture_is_planned(sources: list[dict[str, Any]], tmp_path: Path) -> 
     assert plan["data"]["chunks"] == "35" and not (tmp_path / "out").exists()
 
 
-def test_a_resumed_run_is_the_run(sources: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_run(sources: list[dict[str, Any]], tmp_path: Path) -> None:
     whole, halved = tmp_path / "whole", tmp_path / "halved"
     for folder in (whole, halved):
         folder.mkdir()
@@ -304,7 +306,7 @@ def test_an_unusable_source_is_refused_with_the_episodes_to_skip(
 
 @pytest.fixture(scope="module")
 def generalist(sources: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trained on an episode of one robot that is cut, and on weighted ones of another; one is held out."""
+    """A policy trained on a truncated episode of one robot and on weighted episodes of another; one is held out."""
     folder = tmp_path_factory.mktemp("generalist")
     weights = folder / "scores.parquet"
     pd.DataFrame({"index": np.arange(21), "weight": np.linspace(0.5, 2.0, 21)}).to_parquet(weights)
@@ -320,16 +322,16 @@ def test_a_mixture_is_held_out_corrupted_and_weighted_by_source(
     logged = json.loads((generalist / "trainer_state.json").read_text())["log_history"]
     assert json.loads((generalist / "eval_results.json").read_text())["eval_loss"] > 0
     assert any("weight_mean" in entry for entry in logged)
-    told = json.loads((generalist / "weights.json").read_text())
-    assert set(told["sources"]) == {"g1", "arm"} and told["low"] < 1 < told["high"]
-    made = json.loads((generalist / "run.json").read_text())
-    assert made["corruption"] == {
+    weights = json.loads((generalist / "weights.json").read_text())
+    assert set(weights["sources"]) == {"g1", "arm"} and weights["low"] < 1 < weights["high"]
+    provenance = json.loads((generalist / "run.json").read_text())
+    assert provenance["corruption"] == {
         "protocol": "g1: tt", "seed": "1", "severity": "4", "episodes": 1,
         "faults": {"g1: truncation": 1}, "carriers": {"g1: truncation": [0]},
     }  # fmt: skip
-    held = json.loads((generalist / "data.json").read_text())
-    assert [(part["source"], part["episodes"]) for part in held["eval"]] == [("g1", 1)]
-    assert held["train"][1]["weights"] is not None and held["train"][0]["weights"] is None
+    data = json.loads((generalist / "data.json").read_text())
+    assert [(part["source"], part["episodes"]) for part in data["eval"]] == [("g1", 1)]
+    assert data["train"][1]["weights"] is not None and data["train"][0]["weights"] is None
 
 
 def test_a_mixtures_policy_is_evaluated_for_each_robot(generalist: Path, sources: list[dict[str, Any]]) -> None:
@@ -358,14 +360,14 @@ def test_a_mixtures_policy_is_evaluated_for_each_robot(generalist: Path, sources
 def test_a_mixtures_policy_acts_for_each_robot_from_the_hub(generalist: Path, logged_in: HubServer) -> None:
     pushed = CliRunner().invoke(app, ["push", str(generalist), "--repo-id", "alice/generalist"])
     assert pushed.exit_code == 0, pushed.exception
-    here, there = (load_for_robot(place, "arm")[2] for place in (str(generalist), "alice/generalist"))
+    here, there = (load_for_robot(source, "arm")[2] for source in (str(generalist), "alice/generalist"))
     assert here is not None and there is not None and here.to_dict() == there.to_dict()
     card = logged_in.store.files("alice/generalist")["README.md"].decode()
     assert "the loss of each chunk is weighted by a score file" in card and "g1: tt" in card
 
 
 @pytest.mark.parametrize("adapter", [False, True])
-def test_a_mixtures_policy_is_gone_on_with(
+def test_the_policy_of_a_mixture_is_post_trained_on_other_sources(
     generalist: Path, sources: list[dict[str, Any]], tmp_path: Path, adapter: bool
 ) -> None:
     listed = [{**sources[0], "name": "g1"}, {**sources[1], "name": "another"}]
@@ -374,7 +376,7 @@ def test_a_mixtures_policy_is_gone_on_with(
     path.write_text(yaml.safe_dump(content))
     out = run_recipe(path)
     before, after = (json.loads((folder / "mixture.json").read_text()) for folder in (generalist, out))
-    # What the policy knows by its name keeps its units, though its data have others; what it does not, gets its own.
+    # A source that the policy knows by name keeps its statistics; a new source gets its own.
     assert after[0]["action"] == before[0]["action"] and after[1]["action"] == before[1]["action"]
     assert [robot["name"] for robot in after] == ["g1", "another"]
     for name, width in (("g1", 26), ("another", 4)):
@@ -390,7 +392,7 @@ def test_a_mixtures_policy_is_gone_on_with(
         build_trainer(load_recipe(written(tmp_path / "b", content)))
 
 
-def test_a_policy_of_one_robot_is_not_gone_on_with_by_sources(sources: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_a_policy_of_one_robot_is_refused_with_sources(sources: list[dict[str, Any]], tmp_path: Path) -> None:
     policy, processor = policy_from_dataset(
         read_dataset(sources[0]["dataset"]), observation_features=["observation.state"], hidden_size=16
     )
@@ -407,7 +409,7 @@ def written(folder: Path, content: dict[str, Any]) -> Path:
     return folder / "recipe.yaml"
 
 
-def test_slots_that_a_robot_does_not_have_are_never_read(generalist: Path) -> None:
+def test_values_in_slots_without_a_meaning_for_the_robot_have_no_effect(generalist: Path) -> None:
     policy = AutoModel.from_pretrained(generalist).eval()
     mask = UnifiedActionSpace().mask("metaworld_sawyer", "state").expand(3, -1)
     state = torch.randn(3, 200).masked_fill(~mask, 0.0)
@@ -450,7 +452,7 @@ def test_slots_that_a_robot_does_not_have_are_never_read(generalist: Path) -> No
         ({"episodes": "9"}, "has no episode 9"),
     ],
 )
-def test_what_a_source_cannot_have_is_one_line(
+def test_a_wrong_source_is_one_line(
     sources: list[dict[str, Any]], tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     path = recipe(tmp_path, [{**sources[0], "episodes": "0", **change}, sources[1]], alpha=0.0, belief_tokens=0)
@@ -459,10 +461,10 @@ def test_what_a_source_cannot_have_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_weights_of_a_source_are_not_made_twice(sources: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_a_run_that_fits_weights_refuses_weights_of_a_source(sources: list[dict[str, Any]], tmp_path: Path) -> None:
     pd.DataFrame({"index": np.arange(21), "weight": np.ones(21)}).to_parquet(tmp_path / "scores.parquet")
     given = [sources[0], {**sources[1], "weights": str(tmp_path / "scores.parquet")}]
-    with pytest.raises(InputError, match="the dataset brings weights, and this run would make its own"):
+    with pytest.raises(InputError, match="the dataset has weights, and this run would compute its own"):
         build_trainer(load_recipe(recipe(tmp_path, given)))
 
 

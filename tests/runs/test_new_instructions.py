@@ -1,4 +1,4 @@
-"""A trained policy goes on with tasks that it has no instruction for yet."""
+"""Post-training of a policy on tasks with instructions that it does not know yet."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KNOWN = "Push the drawer closed."
 
 @pytest.fixture(scope="module")
 def closing(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A policy that has seen one task, which is not among those of the demonstrations."""
+    """A policy trained on one task, which is not in the demonstrations."""
     folder = tmp_path_factory.mktemp("closing")
     table = read_dataset(record_metaworld(["drawer-close"], 2, folder / "data", workers=1))
     size = {"hidden_size": 16, "action_size": 8, "encoder_size": 16, "expert_size": 32, "num_expert_layers": 1}
@@ -40,21 +40,21 @@ def post_train(closing: Path, dataset: Path, out: Path, *overrides: str) -> Path
     return run_recipe(RECIPE, [f"policy={closing}", f"dataset={dataset}", f"output_dir={out}", *few, *overrides])
 
 
-def test_new_instructions_are_learned_beside_the_old(closing: Path, metaworld_dataset: Path, tmp_path: Path) -> None:
+def test_new_instructions_are_added_to_the_known_ones(closing: Path, metaworld_dataset: Path, tmp_path: Path) -> None:
     before = AutoModel.from_pretrained(closing).instruction_embedding.weight
     run = post_train(closing, metaworld_dataset, tmp_path / "run", "weight_decay=0.0")
     policy, processor = AutoModel.from_pretrained(run), AutoProcessor.from_pretrained(run)
     after, tasks = policy.instruction_embedding.weight, read_dataset(metaworld_dataset).tasks
     ids = [int(processor.encode_instructions([text])["instruction_ids"]) for text in (KNOWN, *tasks)]
     assert ids == list(range(1, 2 + len(tasks))) and policy.config.num_instructions == 1 + len(tasks)
-    # Nobody spoke of the old one; each new one has left the place where it began.
+    # The embedding of the known instruction is unchanged; each new one has moved from its initial value.
     torch.testing.assert_close(after[:2], before, rtol=0, atol=0)
     assert (after[2:] != before[1]).any(dim=1).all()
-    # It acts on both, and what trained on the old alone is post-trained again without a word about the old.
+    # The policy acts on new and known tasks.
     evaluate_in(MetaWorld(), run, ["reach", "drawer-close"], 1, max_steps=10, workers=1)
 
 
-def test_a_policy_that_knows_them_all_is_left_alone(closing: Path) -> None:
+def test_a_policy_that_knows_all_instructions_is_unchanged(closing: Path) -> None:
     policy, processor = AutoModel.from_pretrained(closing), AutoProcessor.from_pretrained(closing)
     before = policy.instruction_embedding
     assert learn_instructions(policy, processor, [KNOWN]) == []
@@ -63,7 +63,7 @@ def test_a_policy_that_knows_them_all_is_left_alone(closing: Path) -> None:
     assert int(processor.encode_instructions(["Stop."])["instruction_ids"]) == 3
 
 
-def test_an_adapter_cannot_learn_them(closing: Path, metaworld_dataset: Path, tmp_path: Path) -> None:
+def test_an_adapter_cannot_add_instructions(closing: Path, metaworld_dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no embedding for the instruction .* policy with a text encoder"):
         post_train(closing, metaworld_dataset, tmp_path / "run", "use_peft=true")
     assert not (tmp_path / "run").exists()

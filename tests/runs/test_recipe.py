@@ -1,4 +1,4 @@
-"""Recipes: every key checked, every complaint one line with its place."""
+"""Recipes: every key is checked, and every error is one line with the location of the key."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from hf_ptr.training.ptr_config import PTRConfig
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name != "accelerate")
 FOLDERS = sorted({path.parent for path in RECIPES})
-# Some are for an accelerator.
+# Some recipes need an accelerator.
 HERE = ["dataset=d", "use_cpu=true"]
 ARMS = {"sft", "sft_belief", "ptr", "ptr_lora"}
-# An adapter is trained on a policy that is there: it brings its own features, and takes a rate of its own.
-OF_AN_ADAPTER = {"observation_features", "state_feature", "learning_rate"}
+# An adapter is trained on a policy with its own features, and needs its own learning rate.
+KEYS_OF_ADAPTERS = {"observation_features", "state_feature", "learning_rate"}
 
 
 def write(folder: Path, text: str) -> Path:
@@ -51,7 +51,7 @@ def test_every_folder_has_every_arm(folder: Path) -> None:
 
 
 def effective(path: Path) -> dict[str, Any]:
-    """Everything that a recipe sets or leaves at its default, but for what makes the arm."""
+    """All settings of a recipe with their defaults, except those that define the arm."""
     recipe = load_recipe(path, HERE)
     settings = {**vars(recipe.data), **recipe.training.to_dict()}
     if not recipe.lora.use_peft:
@@ -62,15 +62,15 @@ def effective(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: "/".join(path.parts[-2:]))
-def test_arms_of_a_suite_differ_in_the_arm_alone(folder: Path) -> None:
+def test_arms_of_a_suite_differ_only_in_the_settings_of_the_arm(folder: Path) -> None:
     first, *others = (effective(path) for path in sorted(folder.glob("*.yaml")) if path.stem != "ptr_lora")
     assert others and all(other == first for other in others)
     adapters = [effective(path) for path in folder.glob("ptr_lora.yaml")]
-    assert {key for adapter in adapters for key in adapter if adapter[key] != first[key]} <= OF_AN_ADAPTER
+    assert {key for adapter in adapters for key in adapter if adapter[key] != first[key]} <= KEYS_OF_ADAPTERS
 
 
-def test_the_papers_recipe_is_its_table() -> None:
-    """PTR Table 6, of which every value is also the default."""
+def test_the_recipe_of_the_paper_is_its_table() -> None:
+    """The recipe has the values of PTR Table 6, which are also the defaults."""
     paper = next(path for path in RECIPES if path.parts[-2:] == ("paper", "ptr.yaml"))
     given = load_recipe(paper, ["dataset=d"]).given
     defaults = PTRConfig(output_dir="d")
@@ -83,7 +83,7 @@ def test_the_papers_recipe_is_its_table() -> None:
 
 @pytest.fixture(scope="module")
 def base(metaworld_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A policy that an adapter can be trained on."""
+    """A base policy for an adapter."""
     folder = tmp_path_factory.mktemp("base")
     policy, processor = policy_from_dataset(
         read_dataset(metaworld_dataset), observation_features=["observation.state"], hidden_size=16
@@ -111,7 +111,7 @@ def test_recipes_are_planned_on_real_episodes(path: Path, metaworld_dataset: Pat
     assert plan["output"]["folder"] == str(out) and not out.exists()
 
 
-def test_a_plan_asks_nothing_of_the_hub(metaworld_dataset: Path, tmp_path: Path, logged_in: HubServer) -> None:
+def test_a_plan_sends_no_request_to_the_hub(metaworld_dataset: Path, tmp_path: Path, logged_in: HubServer) -> None:
     path = next(path for path in RECIPES if path.parts[-2:] == ("metaworld_state", "sft.yaml"))
     plan_recipe(path, [f"dataset={metaworld_dataset}", "push_to_hub=true", "hub_model_id=alice/planned"])
     assert logged_in.requests == []
@@ -172,7 +172,7 @@ def test_wrong_recipes_are_one_line(tmp_path: Path, text: str, overrides: list[s
     assert "\n" not in str(caught.value)
 
 
-def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_recipe(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nothing.yaml cannot be read"):
         load_recipe(tmp_path / "nothing.yaml")
 

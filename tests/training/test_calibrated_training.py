@@ -145,7 +145,7 @@ def test_the_callers_dataset_and_random_numbers_are_left_alone(metaworld_dataset
     ("settings", "complaint"),
     [
         ({"episodes": "0:3"}, "3 episodes longer than target_offset 16; fitting scores needs at least 4"),
-        ({"use_scorer": True}, "use_scorer is true and scoring calibrated"),
+        ({"use_scorer": True}, "use_scorer is true, but scoring calibrated"),
         ({"scoring": "calibrate"}, r"known: paper, calibrated"),
     ],
 )

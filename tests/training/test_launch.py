@@ -1,4 +1,4 @@
-"""How runs are launched: the accelerate configurations, and what is refused before any process group starts."""
+"""Launching of runs: the accelerate configurations, and settings refused before any process group starts."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ CONFIGURATIONS = {
 
 
 def parsed(name: str, monkeypatch: pytest.MonkeyPatch, *options: str) -> Namespace:
-    """What `accelerate launch` makes of a configuration file on a machine with eight GPUs."""
+    """The arguments that `accelerate launch` parses from a configuration file on a machine with eight GPUs."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     file = str(FOLDER / f"{name}.yaml")
     given = launch_command_parser().parse_args(["--config_file", file, *options, "-m", "hf_ptr.train", "recipe.yaml"])
     return _validate_launch_command(given)[0]
 
 
-def test_every_configuration_is_known_and_every_known_one_is_there() -> None:
+def test_every_configuration_is_tested_and_documented() -> None:
     assert {path.stem for path in FOLDER.glob("*.yaml")} == set(CONFIGURATIONS)
-    said = (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert all(f"`{path.name}`" in said for path in FOLDER.iterdir() if path.suffix in (".yaml", ".sh"))
+    readme = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert all(f"`{path.name}`" in readme for path in FOLDER.iterdir() if path.suffix in (".yaml", ".sh"))
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_accelerate_reads_it_and_we_support_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accelerate_reads_a_configuration_and_hf_ptr_supports_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     kind, processes, machines = CONFIGURATIONS[name]
     config = load_config_from_file(str(FOLDER / f"{name}.yaml"))
     assert str(config.distributed_type).rpartition(".")[2] == kind
@@ -60,7 +60,7 @@ def test_accelerate_reads_it_and_we_support_it(name: str, monkeypatch: pytest.Mo
 
 
 def environment_of(kind: str, arguments: Namespace) -> dict[str, str]:
-    """What the launcher hands to each process."""
+    """The environment that the launcher passes to each process."""
     arguments.main_process_port = 29500
     if kind == "DEEPSPEED":
         arguments.deepspeed_fields_from_accelerate_config = ""
@@ -69,7 +69,7 @@ def environment_of(kind: str, arguments: Namespace) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "complaint"),
+    ("name", "options", "message"),
     [
         ("fsdp2", ("--fsdp_version", "1"), "FSDP 1"),
         ("fsdp2", ("--fsdp_reshard_after_forward", "true"), "FSDP2 with reshard_after_forward"),
@@ -81,16 +81,16 @@ def environment_of(kind: str, arguments: Namespace) -> dict[str, str]:
         ("multi_gpu", ("--mixed_precision", "fp16"), "fp16"),
     ],
 )
-def test_what_the_launcher_asks_for_and_is_not_supported_is_named(
-    name: str, options: tuple[str, ...], complaint: str, monkeypatch: pytest.MonkeyPatch
+def test_unsupported_options_of_the_launcher_are_refused(
+    name: str, options: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment = environment_of(CONFIGURATIONS[name][0], parsed(name, monkeypatch, *options))
-    with pytest.raises(InputError, match=f"not supported: {complaint}"):
+    with pytest.raises(InputError, match=f"not supported: {message}"):
         check_launch({}, environment)
 
 
 @pytest.mark.parametrize(
-    ("settings", "complaint"),
+    ("settings", "message"),
     [
         ({"fsdp": "full_shard"}, "FSDP 1"),
         ({"deepspeed": {"zero_optimization": {"stage": 3}}}, "DeepSpeed ZeRO 3"),
@@ -102,17 +102,17 @@ def test_what_the_launcher_asks_for_and_is_not_supported_is_named(
         ({"deepspeed": "nowhere.json"}, "cannot be read as JSON"),
     ],
 )
-def test_what_the_settings_ask_for_and_is_not_supported_is_named_before_anything_starts(
-    settings: dict[str, Any], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_unsupported_settings_are_refused_before_a_process_group_starts(
+    settings: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(PTRConfig, "_setup_devices", property(lambda _: pytest.fail("a process group was started")))
-    with pytest.raises(InputError, match=complaint) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         PTRConfig(output_dir=str(tmp_path / "run"), **settings)
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
 
 
-def test_launched_on_two_processes_it_trains_and_a_sigterm_saves_it(metaworld_dataset: Path, tmp_path: Path) -> None:
-    """`accelerate launch` with the CPU configuration, and what a scheduler sends when it preempts a job."""
+def test_a_run_on_two_processes_saves_a_checkpoint_on_sigterm(metaworld_dataset: Path, tmp_path: Path) -> None:
+    """`accelerate launch` with the CPU configuration receives the signal of a scheduler that preempts a job."""
     run = tmp_path / "run"
     settings = {"max_steps": 100_000, "save_strategy": "steps", "save_steps": 5, "use_cpu": True}
     file = recipe(tmp_path, metaworld_dataset, output_dir=run, **settings)
@@ -129,11 +129,11 @@ def test_launched_on_two_processes_it_trains_and_a_sigterm_saves_it(metaworld_da
         code = launcher.wait(timeout=60)
     finally:
         launcher.kill()
-    said = (tmp_path / "log").read_text()
-    assert code != 0 and "stopping after this step, with a checkpoint" in said
+    log_text = (tmp_path / "log").read_text()
+    assert code != 0 and "stopping after this step, with a checkpoint" in log_text
     saved = last_complete_checkpoint(run)
-    assert saved is not None and f"stopped at step {saved.rpartition('-')[2]}" in said
-    # Both processes have written, and nothing half.
+    assert saved is not None and f"stopped at step {saved.rpartition('-')[2]}" in log_text
+    # Both processes have written their state, and no staging folder is left.
     assert {path.name for path in Path(saved).glob("run_state*")} == {
         "run_state.safetensors",
         "run_state_1.safetensors",

@@ -342,12 +342,12 @@ def test_the_chunk_that_is_no_number_is_named_and_nothing_bad_is_saved(
     bad = {200} if what == "weight" else set(range(200 - 15, 201))
     step, index = next((n, i) for n, batch in enumerate(rows, start=1) for i in batch if i in bad)
     episode = int(dataset.table.episode_index[(dataset.table.starts <= index).sum() - 1])
-    assert f"the {what} of frame {index} of 'data' (episode {episode}) is no finite number at step {step};" in str(
+    assert f"the {what} of frame {index} of 'data' (episode {episode}) is not finite at step {step};" in str(
         caught.value
     )
     good = last_complete_checkpoint(tmp_path)
     if good is None:
-        assert step <= 2 and "nothing was saved yet" in str(caught.value)
+        assert step <= 2 and "no checkpoint was saved yet" in str(caught.value)
     else:
         assert int(good.rpartition("-")[2]) < step and f"{good} is the last good checkpoint" in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""What a run needs to go on, without a pickle: read back as it was written, and refused where it is something else."""
+"""The state of training in files without pickles: restored to the bit, and refused if it is damaged."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def assert_same(left: Any, right: Any) -> None:
         assert left == right
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+def test_content_is_restored(tmp_path: Path) -> None:
     shared = torch.arange(6.0).reshape(2, 3)
     content = {
         "state": {0: {"step": torch.tensor(3.0)}, 10: {"step": torch.tensor(3.0)}, "0": None},
@@ -55,13 +55,13 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         "flag": True,
         "empty": (torch.empty(0), [], ()),
         "half": torch.tensor([1.5], dtype=torch.bfloat16),
-        "a part of it": shared[1],
+        "view": shared[1],
     }
     save_content(content, tmp_path / "file.safetensors")
     assert_same(load_content(tmp_path / "file.safetensors"), content)
 
 
-def test_what_needs_a_pickle_is_named(tmp_path: Path) -> None:
+def test_content_that_needs_a_pickle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has a set at state\.0\.seen, which cannot be saved without a pickle"):
         save_content({"state": {0: {"seen": {1}}}}, tmp_path / "file.safetensors")
     assert not (tmp_path / "file.safetensors").exists()
@@ -83,7 +83,7 @@ def test_what_needs_a_pickle_is_named(tmp_path: Path) -> None:
     ],
     ids=["adamw", "amsgrad", "sgd", "adafactor"],
 )
-def test_an_optimiser_and_its_schedule_go_on_to_the_bit(kind: Any, settings: dict[str, Any], tmp_path: Path) -> None:
+def test_an_optimiser_and_its_schedule_resume_to_the_bit(kind: Any, settings: dict[str, Any], tmp_path: Path) -> None:
     def made() -> tuple[nn.Module, Any, Any]:
         torch.manual_seed(0)
         model = nn.Linear(4, 3)
@@ -96,26 +96,26 @@ def test_an_optimiser_and_its_schedule_go_on_to_the_bit(kind: Any, settings: dic
         optimizer.step()
         scheduler.step()
 
-    straight, broken = made(), made()
+    uninterrupted, interrupted = made(), made()
     for _ in range(3):
-        step(*straight)
-        step(*broken)
-    save_progress(tmp_path, broken[1], broken[2])
+        step(*uninterrupted)
+        step(*interrupted)
+    save_progress(tmp_path, interrupted[1], interrupted[2])
     resumed = made()
-    resumed[0].load_state_dict(broken[0].state_dict())
+    resumed[0].load_state_dict(interrupted[0].state_dict())
     load_progress(tmp_path, resumed[1], resumed[2])
-    assert_same(resumed[2].state_dict(), straight[2].state_dict())
+    assert_same(resumed[2].state_dict(), uninterrupted[2].state_dict())
     for _ in range(3):
-        step(*straight)
+        step(*uninterrupted)
         step(*resumed)
-    assert_same(dict(resumed[0].state_dict()), dict(straight[0].state_dict()))
+    assert_same(dict(resumed[0].state_dict()), dict(uninterrupted[0].state_dict()))
 
 
-def test_all_random_numbers_go_on(tmp_path: Path) -> None:
+def test_all_random_states_resume(tmp_path: Path) -> None:
     def draw() -> list[Any]:
         return [random.random(), random.gauss(0, 1), np.random.rand(3).tolist(), np.random.randn(), torch.rand(3)]
 
-    # A second normal number is kept by Python and NumPy for the next call.
+    # Python and NumPy keep a second normal number for the next call.
     draw()
     save_random_state(tmp_path, 3, CPU)
     expected = draw()
@@ -133,16 +133,16 @@ def checkpoint(metaworld_dataset: Path, tmp_path_factory: pytest.TempPathFactory
     return folder / "checkpoint-2"
 
 
-def test_a_checkpoint_holds_no_pickle(checkpoint: Path) -> None:
+def test_a_checkpoint_contains_no_pickle(checkpoint: Path) -> None:
     files = [path for path in checkpoint.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} == {".json", ".safetensors"}
-    # A pickle by its first byte, and what torch.save makes of it.
+    # The first bytes of a pickle, and of a file of torch.save.
     assert not any(path.read_bytes()[:2].startswith((b"\x80", b"PK")) for path in files)
     assert {"optimizer.safetensors", "scheduler.safetensors", "rng_state.safetensors"} < {path.name for path in files}
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "message"),
     [
         (lambda folder: (folder / "optimizer.pt").touch(), r"contains optimizer\.pt, a pickle, which hf-ptr neither"),
         (lambda folder: (folder / "rng_state.pth").touch(), r"contains rng_state\.pth, a pickle"),
@@ -151,14 +151,14 @@ def test_a_checkpoint_holds_no_pickle(checkpoint: Path) -> None:
         (lambda folder: (folder / "rng_state.safetensors").write_bytes(b"0"), r"rng_state\.safetensors is missing or"),
         (lambda folder: shutil.rmtree(folder), "is neither a folder nor a repo id on the Hub"),
     ],
-    ids=["optimizer.pt", "rng_state.pth", "save_only_model", "no optimizer", "damaged", "nowhere"],
+    ids=["optimizer.pt", "rng_state.pth", "save_only_model", "no optimizer", "damaged", "missing"],
 )
-def test_a_checkpoint_that_cannot_be_gone_on_from_is_named(
-    change: Any, complaint: str, checkpoint: Path, metaworld_dataset: Path, tmp_path: Path
+def test_a_checkpoint_that_cannot_be_resumed_is_refused(
+    change: Any, message: str, checkpoint: Path, metaworld_dataset: Path, tmp_path: Path
 ) -> None:
-    place = shutil.copytree(checkpoint, tmp_path / "checkpoint-2")
-    change(place)
+    folder = shutil.copytree(checkpoint, tmp_path / "checkpoint-2")
+    change(folder)
     trainer = make(metaworld_dataset, tmp_path, max_steps=4, **SFT)
-    with pytest.raises(InputError, match=complaint) as caught:
-        trainer.train(resume_from_checkpoint=str(place))
+    with pytest.raises(InputError, match=message) as caught:
+        trainer.train(resume_from_checkpoint=str(folder))
     assert "\n" not in str(caught.value)

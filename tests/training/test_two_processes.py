@@ -80,7 +80,7 @@ def test_two_processes_are_one_run(launched: Path, metaworld_dataset: Path, tmp_
         assert rank["unfit"] == ["InputError: no episode is long enough", f"{prefix}no memory"]
     # What one rank alone has seen is told by both.
     assert ranks[0]["nan"] == ranks[1]["nan"]
-    assert "is no finite number at step" in ranks[0]["nan"] and "(episode 0)" in ranks[0]["nan"]
+    assert "is not finite at step" in ranks[0]["nan"] and "(episode 0)" in ranks[0]["nan"]
 
 
 def negatives_are_shared(ranks: Ranks, folder: Path) -> None:

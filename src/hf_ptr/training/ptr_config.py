@@ -1,4 +1,4 @@
-"""PTRConfig: TrainingArguments and the method's own settings."""
+"""PTRConfig: TrainingArguments with the settings of the method."""
 
 from __future__ import annotations
 
@@ -21,110 +21,127 @@ ARGUMENTS_FILE = "training_args.json"
 @dataclass
 class PTRConfig(TrainingArguments):
     r"""
-    Settings of a [`PTRTrainer`]: every field of [`~transformers.TrainingArguments`], and those of the method, with
-    the paper's defaults (PTR Table 6).
+    Settings of a [`PTRTrainer`]: every field of [`~transformers.TrainingArguments`], and the fields of the method with
+    the defaults of the paper (PTR Table 6).
 
-    The three arms are settings alone: SFT is `alpha=0, belief_tokens=0`, SFT+Belief is `alpha=0`, PTR is the default.
+    The arms of the paper differ in settings only: SFT is `alpha=0, belief_tokens=0`, SFT+Belief is `alpha=0`, PTR is
+    the default.
 
     > Parameters of the weight (PTR Sec. 5)
 
-    scoring (`str`): `"paper"`, the published score, or `"calibrated"`: before the first step, light scorers are fitted
-        on the dataset, and the weights stay as they give them (`docs/calibrated.md`). Of what follows it uses α,
-        `w_min` and `w_max`; it trains no scorer beside the policy, and needs no warm-up.
+    scoring (`str`): `"paper"` for the published score, which is computed in every step; `"calibrated"` for weights
+        that are fitted on the dataset before the first step and stay constant (`docs/calibrated.md`). Calibrated
+        weights use `alpha`, `w_min` and `w_max` of the fields below; they need neither scorer nor warm-up.
     score_settings (`list[str]`): constants of the calibrated score as `key=value`, for example `rounds=1`
         (`hf_ptr.scoring.config.ScoreConfig`).
-    alpha (`float`): α in [0, 1], how much of the weight is applied; 0 is plain supervised post-training.
-    beta (`float`): β_0, the temperature of `exp(T/β)`.
-    w_min (`float`), w_max (`float`): the clip of `exp(T/β)`.
+    alpha (`float`): α in [0, 1], the strength of the weight; 0 is plain supervised post-training.
+    beta (`float`): β_0, initial temperature of `exp(T/β)`.
+    w_min (`float`), w_max (`float`): lower and upper clip of `exp(T/β)`.
     nce_warmup_steps (`int`): optimiser steps during which every weight is 1.
-    discount (`float`): γ of `γ^{Δ'}` on L_id; Δ' is the sample's offset Δ over the chunk length.
-    discount_weight (`bool`): also pulls the weight towards 1 by `γ^{Δ'}`.
+    discount (`float`): γ of the factor `γ^{Δ'}` of L_id; Δ' is the offset Δ of the sample divided by the chunk length.
+    discount_weight (`bool`): whether `γ^{Δ'}` also moves the weight towards 1.
 
     > Parameters of the identification (PTR Sec. 4)
 
-    use_scorer (`bool`, *optional*): trains the scorer; by default where `alpha > 0` and `scoring="paper"`. True with
-        `alpha=0` is the paper's α = 0 ablation.
-    scorer_temperature (`float`): τ_0 of the logits.
+    use_scorer (`bool`, *optional*): whether to train the scorer; by default if `alpha > 0` and `scoring="paper"`. True
+        with `alpha=0` is the paper's α = 0 ablation.
+    scorer_temperature (`float`): τ_0, initial temperature of the logits.
     logit_clamp (`float`): bound of the logits.
     lambda_id (`float`), lambda_rank (`float`): weights of L_id and L_rank in the objective.
-    detach_scorer (`bool`): stop the gradients of L_id, L_rank and L_tok before the policy.
-    queue_size (`int`): targets in the FIFO queue.
-    queue_negatives (`int`): how many of them are drawn per sample at most.
-    cross_rank_negatives (`bool`): gather the targets of all ranks.
-    hard_negatives (`str`): what counts as similar: `"task"` or `"state"`. The hard ratio is a share of the draws from
-        the queue; the minibatch is always used whole.
-    target_decay (`float`): μ of the target encoder; 1 freezes it.
+    detach_scorer (`bool`): whether to stop the gradients of L_id, L_rank and L_tok before the policy.
+    queue_size (`int`): number of targets in the FIFO queue.
+    queue_negatives (`int`): maximum number of negatives drawn from the queue per sample.
+    cross_rank_negatives (`bool`): whether the targets of all ranks are negatives.
+    hard_negatives (`str`): similarity of hard negatives: `"task"` or `"state"`. The hard-negative ratio is a share of
+        the draws from the queue; all of the minibatch is always used.
+    target_decay (`float`): μ, EMA decay of the target encoder; 1 freezes it.
 
     > Parameters of the belief tokenizer (PTR Sec. 3)
 
-    belief_tokens (`int`): M; 0 for a policy without belief tokens.
-    belief_temperature (`float`): τ_tok.
-    belief_entropy_weight (`float`): λ_ent.
-    belief_diversity_weight (`float`): λ_div.
+    belief_tokens (`int`): M, number of belief tokens; 0 for a policy without them.
+    belief_temperature (`float`): τ_tok, temperature of the slot assignment.
+    belief_entropy_weight (`float`): λ_ent, weight of the slot entropy.
+    belief_diversity_weight (`float`): λ_div, weight of the slot diversity.
 
     > Parameters of the controller (PTR Sec. 7)
 
-    adaptive_scale (`bool`): adapt τ, β and the hard-negative ratio at logging steps.
-    controller_decay (`float`): of its moving averages.
+    adaptive_scale (`bool`): whether to adapt τ, β and the hard-negative ratio at logging steps.
+    controller_decay (`float`): decay of the moving averages of the controller.
 
     > Defaults that differ from TrainingArguments: `learning_rate` 1e-4, `weight_decay` 0.01, `lr_scheduler_type`
     > `"cosine"`, `warmup_steps` 2000, `max_steps` 60000, `per_device_train_batch_size` 128, `logging_steps` 50,
-    > `save_steps` 1000, `save_total_limit` 2, `remove_unused_columns` False (the collator feeds scorer-side inputs
-    > that the policy does not name), `logging_nan_inf_filter` False (it waits for the device at every step and hides
-    > the sample at fault).
+    > `save_steps` 1000, `save_total_limit` 2, `remove_unused_columns` False (batches contain inputs of the scorer that
+    > the policy's `forward` does not name), `logging_nan_inf_filter` False (it waits for the device in every step and
+    > hides non-finite losses).
     """
 
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate of AdamW."})
     weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
     warmup_steps: float = field(default=2000, metadata={"help": "Warm-up steps of the learning rate."})
-    max_steps: int = field(default=60_000, metadata={"help": "Optimiser steps."})
-    per_device_train_batch_size: int = field(default=128, metadata={"help": "Chunks per device and step."})
-    per_device_eval_batch_size: int = field(default=128, metadata={"help": "Chunks per device when evaluating."})
-    logging_steps: float = field(default=50, metadata={"help": "Steps between two logs, and controller updates."})
+    max_steps: int = field(default=60_000, metadata={"help": "Number of optimiser steps; -1 counts epochs instead."})
+    per_device_train_batch_size: int = field(default=128, metadata={"help": "Chunks per device in a micro-batch."})
+    per_device_eval_batch_size: int = field(default=128, metadata={"help": "Chunks per device in evaluation."})
+    logging_steps: float = field(
+        default=50, metadata={"help": "Steps between two logs and between two updates of the controller."}
+    )
     save_steps: float = field(default=1000, metadata={"help": "Steps between two checkpoints."})
-    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Keep False: see the class."})
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Keep False: see the class."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Number of checkpoints to keep."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Keep false: the scorer needs these columns."}
+    )
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Keep false: it hides non-finite losses."})
 
-    scoring: str = field(default="paper", metadata={"help": "Which score: paper or calibrated."})
+    scoring: str = field(default="paper", metadata={"help": "Score of the weights: paper or calibrated."})
     score_settings: list[str] = field(
-        default_factory=list, metadata={"help": "Constants of the calibrated score as key=value, see ScoreConfig."}
+        default_factory=list, metadata={"help": "Constants of the calibrated score as key=value; see ScoreConfig."}
     )
-    alpha: float = field(default=1.0, metadata={"help": "Strength of the weight, PTR Eq. (21); 0 is plain SFT."})
-    beta: float = field(default=1.5, metadata={"help": "Initial scale of the weight, PTR Eq. (21)."})
-    w_min: float = field(default=0.25, metadata={"help": "Lower clip of the weight."})
-    w_max: float = field(default=4.0, metadata={"help": "Upper clip of the weight."})
-    nce_warmup_steps: int = field(default=3000, metadata={"help": "Steps with every weight at 1."})
-    discount: float = field(default=1.0, metadata={"help": "Discount of L_id by the normalised offset."})
-    discount_weight: bool = field(default=False, metadata={"help": "Discount the weight as well."})
+    alpha: float = field(
+        default=1.0, metadata={"help": "Strength of the weight in [0, 1], PTR Eq. (21); 0 is plain SFT."}
+    )
+    beta: float = field(default=1.5, metadata={"help": "Initial temperature of the weight, PTR Eq. (21)."})
+    w_min: float = field(default=0.25, metadata={"help": "Lower clip of the weight, in [0, 1]."})
+    w_max: float = field(default=4.0, metadata={"help": "Upper clip of the weight, at least 1."})
+    nce_warmup_steps: int = field(default=3000, metadata={"help": "Optimiser steps during which every weight is 1."})
+    discount: float = field(
+        default=1.0, metadata={"help": "Discount γ of the identification loss by the target offset."}
+    )
+    discount_weight: bool = field(default=False, metadata={"help": "Also discount the weight towards 1."})
     use_scorer: bool | None = field(
-        default=None, metadata={"help": "Train the scorer; by default where weights need it."}
+        default=None, metadata={"help": "Train the scorer; default: if the weights need it."}
     )
-    scorer_temperature: float = field(default=0.12, metadata={"help": "Initial temperature of the logits."})
-    logit_clamp: float = field(default=20.0, metadata={"help": "Bound of the logits."})
+    scorer_temperature: float = field(default=0.12, metadata={"help": "Initial temperature of the scorer's logits."})
+    logit_clamp: float = field(default=20.0, metadata={"help": "Bound of the scorer's logits."})
     lambda_id: float = field(default=0.05, metadata={"help": "Weight of the identification loss."})
     lambda_rank: float = field(default=0.25, metadata={"help": "Weight of the action ranking loss."})
     detach_scorer: bool = field(
         default=False, metadata={"help": "Stop the gradients of the auxiliary losses before the policy."}
     )
-    queue_size: int = field(default=1024, metadata={"help": "Targets in the FIFO queue."})
-    queue_negatives: int = field(default=64, metadata={"help": "Queue negatives per sample at most."})
-    cross_rank_negatives: bool = field(default=True, metadata={"help": "Negatives from all ranks."})
-    hard_negatives: str = field(default="task", metadata={"help": "What counts as similar: task or state."})
-    target_decay: float = field(default=0.999, metadata={"help": "EMA decay of the target encoder."})
-    belief_tokens: int = field(default=4, metadata={"help": "Belief tokens; 0 for none."})
+    queue_size: int = field(default=1024, metadata={"help": "Number of targets in the FIFO queue."})
+    queue_negatives: int = field(
+        default=64, metadata={"help": "Maximum number of negatives from the queue per sample."}
+    )
+    cross_rank_negatives: bool = field(default=True, metadata={"help": "Use the targets of all ranks as negatives."})
+    hard_negatives: str = field(default="task", metadata={"help": "Similarity of hard negatives: task or state."})
+    target_decay: float = field(default=0.999, metadata={"help": "EMA decay of the target encoder; 1 freezes it."})
+    belief_tokens: int = field(default=4, metadata={"help": "Number of belief tokens; 0 for none."})
     belief_temperature: float = field(default=1.0, metadata={"help": "Temperature of the slot assignment."})
-    belief_entropy_weight: float = field(default=1e-3, metadata={"help": "Weight of the slot entropy."})
-    belief_diversity_weight: float = field(default=1e-3, metadata={"help": "Weight of the slot diversity."})
-    adaptive_scale: bool = field(default=True, metadata={"help": "Adapt temperature, beta and hard ratio."})
-    controller_decay: float = field(default=0.98, metadata={"help": "Decay of the controller's averages."})
+    belief_entropy_weight: float = field(default=1e-3, metadata={"help": "Weight of the slot entropy in the loss."})
+    belief_diversity_weight: float = field(
+        default=1e-3, metadata={"help": "Weight of the slot diversity in the loss."}
+    )
+    adaptive_scale: bool = field(
+        default=True, metadata={"help": "Adapt temperature, beta and hard-negative ratio during training."}
+    )
+    controller_decay: float = field(
+        default=0.98, metadata={"help": "Decay of the moving averages for this adaptation."}
+    )
 
     def __post_init__(self) -> None:
-        # First: the base class starts the process group.
+        # Before the base class, which starts the process group.
         check_launch(vars(self), os.environ)
         super().__post_init__()
-        # Pinned memory serves the copy to an accelerator; without one PyTorch warns at every loader.
+        # Pinned memory speeds up copies to an accelerator; without one, PyTorch warns in every data loader.
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
         _require_range("alpha", self.alpha, 0.0, 1.0)
         _require_range("discount", self.discount, 1e-6, 1.0)
@@ -143,28 +160,32 @@ class PTRConfig(TrainingArguments):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
         if self.w_max < 1.0:
-            raise ValueError(f"w_max is {self.w_max}; the neutral weight 1 must lie in [w_min, w_max]")
+            raise ValueError(f"w_max is {self.w_max}; it must be at least 1, the neutral weight")
         self.score_config()
         for name, known in (("scoring", SCORINGS), ("hard_negatives", HARD_NEGATIVES)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; known: {', '.join(known)}")
         if self.scoring == "calibrated" and self.use_scorer:
-            raise ValueError("use_scorer is true and scoring calibrated, which has scorers of its own; leave it out")
+            raise ValueError("use_scorer is true, but scoring calibrated fits its own scorers; remove use_scorer")
         if self.alpha > 0 and self.scoring == "paper" and self.use_scorer is False:
-            raise ValueError(f"use_scorer is false and alpha is {self.alpha}: weights need a scorer; set alpha to 0")
+            raise ValueError(
+                f"use_scorer is false, but alpha {self.alpha} needs the scorer for its weights; set alpha to 0"
+            )
 
     @classmethod
     def from_run(cls, folder: str | os.PathLike) -> PTRConfig:
-        """The method's settings of a finished run; everything else at its default.
+        """The settings of the method in a finished run; all other fields have their defaults.
 
         Raises:
-            InputError: when the folder holds no run.
+            InputError: the folder does not contain a run.
         """
         file = Path(folder) / ARGUMENTS_FILE
         try:
             saved = json.loads(file.read_text())
         except (OSError, ValueError) as error:
-            raise InputError(f"{folder} holds no training run ({error}); pass the output_dir of a run") from error
+            raise InputError(
+                f"{folder} does not contain a training run ({error}); pass the output_dir of a run"
+            ) from error
         own = {item.name for item in fields(cls)} - {item.name for item in fields(TrainingArguments)}
         return cls(output_dir=str(folder), **{name: saved[name] for name in own & set(saved)})
 
