@@ -48,7 +48,7 @@ def cells_of(plan: str, seeds: int | None) -> list[Cell]:
 
 def selected(cells: list[Cell], only: str | None) -> list[Cell]:
     """
-    The cells whose arm and corruption are among the names; without a name of an arm, all arms, likewise corruptions.
+    The cells whose arm and corruption are among the names. Without names of arms, all arms; likewise for corruptions.
 
     Raises:
         InputError: a name is neither an arm nor a corruption of the plan.
@@ -141,7 +141,7 @@ def _report(line: dict[str, Any]) -> None:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Holds a lock, since two commands at once would train in the same folders."""
+    """Holds a lock, because two commands at once would train in the same folders."""
     WORK.mkdir(parents=True, exist_ok=True)
     with (WORK / ".lock").open("w") as lock:
         try:

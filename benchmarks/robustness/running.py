@@ -192,7 +192,7 @@ def dependencies_of(cell: Cell) -> Dependencies:
 
 def is_up_to_date(cell: Cell, line: Mapping[str, Any], depends_on: Dependencies, *, keep: bool = False) -> bool:
     """
-    Whether a line of the results can stand for a cell with these dependencies.
+    Whether a line of the results is valid for a cell with these dependencies.
 
     With `keep`, a line of an older behaviour can, too; settings and data must always be the same.
     """
