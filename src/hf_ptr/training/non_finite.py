@@ -18,17 +18,17 @@ NAMES = {LOSS: "loss", TARGET: "target", WEIGHT: "weight"}
 FOUND, STEP, QUANTITY = (FIELDS.index(name) for name in ("found", "step", "quantity"))
 
 
-class FirstFault:
+class NonFiniteCheck:
     """
     Checks the losses, targets and weights of every step on the device, and records the first non-finite one there.
-    Only [`~FirstFault.require_none`], which a run calls before it logs or saves, transfers the record to the host.
+    Only [`~NonFiniteCheck.require_finite`], which a run calls before it logs or saves, transfers the record to the host.
     """
 
     def __init__(self) -> None:
         self._first: torch.Tensor | None = None
 
     @torch.no_grad()
-    def look(
+    def update(
         self,
         output: PTROutput,
         weight: torch.Tensor,
@@ -74,7 +74,7 @@ class FirstFault:
         replaces = (record[FOUND] > 0) & ((self._first[FOUND] == 0) | is_cause)
         self._first = torch.where(replaces, record, self._first)
 
-    def require_none(
+    def require_finite(
         self, gather: Callable[[torch.Tensor], torch.Tensor], dataset: Any, checkpoint: str | None
     ) -> None:
         """

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from hf_ptr.training.micro_batches import Batch, StepTotals
-from hf_ptr.training.non_finite import FirstFault
+from hf_ptr.training.non_finite import NonFiniteCheck
 from hf_ptr.training.ptr_config import PTRConfig
 from hf_ptr.training.ptr_model import PTROutput
 from hf_ptr.training.weight_record import weight_record
@@ -39,7 +39,7 @@ class RunMetrics:
         self.steps = 0
         self.weights = weight_record(args, dataset)
         self._sums: dict[str, torch.Tensor] = {}
-        self._fault = FirstFault()
+        self._non_finite = NonFiniteCheck()
 
     def add(
         self,
@@ -62,7 +62,7 @@ class RunMetrics:
             step: optimiser steps done.
         """
         assert output.weight is not None
-        self._fault.look(output, output.weight, loss, batch, step + 1)
+        self._non_finite.update(output, output.weight, loss, batch, step + 1)
         # Logged metrics are means over the processes, and each process has only its share.
         self._add({name: value.detach() * self.processes for name, value in shares.items()})
         if totals is not None:
@@ -104,7 +104,7 @@ class RunMetrics:
         Raises:
             InputError: a loss or weight was not finite, naming chunk, source and step.
         """
-        self._fault.require_none(gather, self.dataset, checkpoint)
+        self._non_finite.require_finite(gather, self.dataset, checkpoint)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The state of a resumed run."""
