@@ -132,17 +132,13 @@ def stopped_and_resumed(dataset: Path, folder: Path) -> dict[str, Any]:
     evaluated = straight.evaluation_loop(straight.get_eval_dataloader(), "evaluation", prediction_loss_only=True)
     broken = make(dataset, folder / "broken", **settings)
     broken.add_callback(StopOneRank())
-    code = None
-    try:
-        broken.train()
-    except SystemExit as error:
-        code = error.code
+    broken.train()
     found = last_complete_checkpoint(folder / "broken")
     resumed = make(dataset, folder / "broken", **settings)
     resumed.train(resume_from_checkpoint=True)
     states = (straight.model.state_dict(), resumed.model.state_dict())
     return {
-        "code": code,
+        "stopped_by": broken.stopped_by,
         "checkpoint": Path(str(found)).name,
         "same_weights": all(torch.equal(states[0][name], states[1][name]) for name in states[0]),
         "same_log": straight.state.log_history[:-1] == resumed.state.log_history[:-1],

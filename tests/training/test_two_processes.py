@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -133,7 +134,7 @@ def ranks_may_have_fewer_chunks_and_no_target(ranks: Ranks, folder: Path, datase
 def both_stop_and_go_on(ranks: Ranks) -> None:
     for rank in ranks:
         assert rank["stopped"] == {
-            "code": 143,
+            "stopped_by": signal.SIGTERM,
             "checkpoint": "checkpoint-4",
             "same_weights": True,
             "same_log": True,

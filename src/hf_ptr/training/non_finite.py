@@ -21,7 +21,7 @@ FOUND, STEP, QUANTITY = (FIELDS.index(name) for name in ("found", "step", "quant
 class NonFiniteCheck:
     """
     Checks the losses, targets and weights of every step on the device, and records the first non-finite one there.
-    Only [`~NonFiniteCheck.require_finite`], which a run calls before it logs or saves, transfers the record to the host.
+    Only [`~NonFiniteCheck.require_finite`] transfers the record to the host; a run calls it before it logs or saves.
     """
 
     def __init__(self) -> None:
