@@ -262,8 +262,6 @@ class PTRModel(PreTrainedModel):
                 card.write_bytes(before)
         if hasattr(self.adapter, "save_extra_files"):
             self.adapter.save_extra_files(folder, adapted=is_adapted(self.policy))
-        config = PTRModelConfig(**{**self.config.to_dict(), "policy_config": None})
-        config.save_pretrained(folder / CONFIG_FOLDER)
         if self.belief_tokenizer is not None:
             belief = tensors_under(state, "belief_tokenizer.")
             self.belief_tokenizer.save_pretrained(folder / BELIEF_FOLDER, state_dict=belief, **kwargs)
@@ -273,6 +271,9 @@ class PTRModel(PreTrainedModel):
             target.parent.mkdir(exist_ok=True)
             tensors = {name: tensor.contiguous() for name, tensor in tensors_under(state, "target_encoder.").items()}
             save_file(tensors, target, metadata={"format": "pt"})
+        # Last: saving a component completes its configuration, which is part of this one.
+        config = PTRModelConfig(**{**self.config.to_dict(), "policy_config": None})
+        config.save_pretrained(folder / CONFIG_FOLDER)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> PTRModel:

@@ -19,7 +19,7 @@ from hf_ptr.training.build_model import as_ptr_model
 from hf_ptr.training.calibrated_weights import calibrated_chunks, copy_scores, require_same_weights
 from hf_ptr.training.callbacks import PTRSteps, log_histogram
 from hf_ptr.training.check_arguments import check_arguments, uses_segments
-from hf_ptr.training.checkpointing import last_complete_checkpoint, resolve_resume_checkpoint
+from hf_ptr.training.checkpointing import last_complete_checkpoint
 from hf_ptr.training.dataloaders import ChunkCollator, segment_loader
 from hf_ptr.training.identification import Identification
 from hf_ptr.training.micro_batches import (
@@ -119,12 +119,10 @@ class PTRTrainer(ResumableTrainer):
         """The policy inside the [`PTRModel`]."""
         return self._unwrapped().policy
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """As [`ResumableTrainer.train`]; also checks that calibrated weights are those of the checkpoint."""
-        checkpoint = resolve_resume_checkpoint(resume_from_checkpoint, self.args)
-        if checkpoint is not None and self.args.calibrates and isinstance(self.train_dataset, Chunks):
+    def check_checkpoint(self, checkpoint: str) -> None:
+        """Checks that calibrated weights are those of the checkpoint."""
+        if self.args.calibrates and isinstance(self.train_dataset, Chunks):
             require_same_weights(checkpoint, self.train_dataset, self.args)
-        return super().train(checkpoint, *args, **kwargs)
 
     # ---- the loss
 

@@ -95,6 +95,8 @@ class ResumableTrainer(Trainer):
                 left to save.
         """
         checkpoint = resolve_resume_checkpoint(resume_from_checkpoint, self.args)
+        if checkpoint is not None:
+            self.check_checkpoint(checkpoint)
         clear_unfinished(self._run_folder, self.group)
         self.stopped_by = 0
         with self.stop_signals:
@@ -127,6 +129,9 @@ class ResumableTrainer(Trainer):
         return self.accelerator.unwrap_model(self.model)
 
     # ---- for sub-classes
+
+    def check_checkpoint(self, checkpoint: str) -> None:
+        """Called in all processes before a run resumes from a checkpoint. An error here changes nothing."""
 
     def prepare_save(self) -> None:
         """Called in all processes before a checkpoint is saved. An error here saves nothing."""
