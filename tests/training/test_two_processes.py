@@ -77,7 +77,7 @@ def test_two_processes_are_one_run(launched: Path, metaworld_dataset: Path, tmp_
     scores_are_shared_out(launched, metaworld_dataset)
     # In half precision, with and without recomputed activations, whole and sharded.
     assert all(max(rank["off_target"]) < 1e-6 and len(rank["off_target"]) == 4 for rank in ranks)
-    for rank, prefix in zip(ranks, ("MemoryError: ", "RuntimeError: the first process failed: "), strict=True):
+    for rank, prefix in zip(ranks, ("MemoryError: ", "RuntimeError: the main process failed: "), strict=True):
         assert rank["unfit"] == ["InputError: no episode is long enough", f"{prefix}no memory"]
     # What one rank alone has seen is told by both.
     assert ranks[0]["nan"] == ranks[1]["nan"]
