@@ -101,6 +101,8 @@ class ResumableTrainer(Trainer):
         self.stopped_by = 0
         with self.stop_signals:
             result = super().train(checkpoint, *args, **kwargs)
+            # Whoever saves next is the main process alone.
+            self.prepare_save()
             # A signal may also arrive after the last step, whose result may not have been saved yet.
             late = 0 if self.stopped_by else self.group.all_reduce_max(self.stop_signals.received)
             if late and not self.group.all_reduce_max(int(self._checkpoint_folder().is_dir())):
@@ -134,7 +136,7 @@ class ResumableTrainer(Trainer):
         """Called in all processes before a run resumes from a checkpoint. An error here changes nothing."""
 
     def prepare_save(self) -> None:
-        """Called in all processes before a checkpoint is saved. An error here saves nothing."""
+        """Called in all processes before a checkpoint is saved, and after training. An error here saves nothing."""
 
     def describe_run(self, folder: Path) -> None:
         """Writes the files that describe the run next to the model. Called in the main process."""
