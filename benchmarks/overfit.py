@@ -147,7 +147,7 @@ def overfit(
     model.eval()
     model.adapter.reset()
     chunk = model.adapter.predict_action_chunk(
-        **{key: batch[key] for key in ACTING}, generator=torch.Generator().manual_seed(seed)
+        {key: batch[key] for key in ACTING}, generator=torch.Generator().manual_seed(seed)
     )
     spread = table.feature(config.action_feature).std(axis=0)
     error = ((chunk - batch["actions"]).numpy() / np.where(spread > 1e-4, spread, 1.0)) ** 2

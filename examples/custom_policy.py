@@ -117,12 +117,13 @@ class MyAdapter(ActionQueueMixin):
         )
 
     @torch.no_grad()
-    def predict_action_chunk(
-        self, observation, state, instruction_ids, instruction_mask, action_dim_mask=None, generator=None
-    ) -> torch.Tensor:
-        _, hidden = self._encode(observation, instruction_ids, self._recall_belief(len(observation)))
+    def predict_action_chunk(self, batch: PolicyInputs, generator: torch.Generator | None = None) -> torch.Tensor:
+        """The next chunk, for inputs from the processor. This policy draws no noise."""
+        belief_tokens = self._recall_belief(len(batch["observation"]))
+        _, hidden = self._encode(batch["observation"], batch["instruction_ids"], belief_tokens)
         actions = self.model.act(hidden)
         self._remember_belief(hidden, self.model.recall(actions))
+        action_dim_mask = batch.get("action_dim_mask")
         return actions if action_dim_mask is None else actions.masked_fill(~action_dim_mask[:, None], 0.0)
 
     def _encode(

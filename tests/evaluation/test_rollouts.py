@@ -52,8 +52,10 @@ class Policy:
         self.resets += 1
 
     def predict_action_chunk(
-        self, *, observation: torch.Tensor, state: torch.Tensor, generator: torch.Generator | None
+        self, batch: dict[str, torch.Tensor], generator: torch.Generator | None = None
     ) -> torch.Tensor:
+        assert set(batch) == {"observation", "state"}
+        observation = batch["observation"]
         self.seen.append(observation.numpy().copy())
         return self.act(observation, generator)
 

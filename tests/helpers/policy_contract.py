@@ -36,7 +36,7 @@ def assert_other_shapes_are_one_line(model: PTRModel, batch: Batch) -> None:
         with pytest.raises(InputError, match=message):
             model(**model_inputs(given))
         with pytest.raises(InputError, match=message):
-            model.adapter.predict_action_chunk(**{name: given[name] for name in ACTING})
+            model.adapter.predict_action_chunk({name: given[name] for name in ACTING})
 
 
 class PolicyContract(abc.ABC):
@@ -76,7 +76,7 @@ class PolicyContract(abc.ABC):
         actor.reset()
         generator = torch.Generator().manual_seed(0)
         inputs = {name: batch[name] for name in ACTING}
-        return torch.cat([actor.predict_action_chunk(**inputs, generator=generator) for _ in range(chunks)])
+        return torch.cat([actor.predict_action_chunk(inputs, generator=generator) for _ in range(chunks)])
 
     def total(self, model: PTRModel, batch: Batch) -> Any:
         return losses_of(model, batch)
@@ -144,7 +144,7 @@ class PolicyContract(abc.ABC):
         assert torch.equal(self.passed(model, batch).action_loss, self.passed(model, other).action_loss)
         inputs = {name: batch[name] for name in (*ACTING, "action_dim_mask")}
         model.adapter.reset()
-        assert bool((model.adapter.predict_action_chunk(**inputs)[..., -1] == 0).all())
+        assert bool((model.adapter.predict_action_chunk(inputs)[..., -1] == 0).all())
 
     def test_nothing_reads_what_came_after(self) -> None:
         model, batch = self.model().eval(), self.batch()
@@ -164,7 +164,7 @@ class PolicyContract(abc.ABC):
         assert not torch.allclose(self.acted(model.adapter, batch), first, atol=1e-6)
         inputs = {name: batch[name][:2] for name in ACTING}
         with pytest.raises(ValueError, match="reset"):
-            model.adapter.predict_action_chunk(**inputs)
+            model.adapter.predict_action_chunk(inputs)
 
     def test_saved_and_loaded_it_acts_the_same(self, tmp_path: Path) -> None:
         model, batch = self.model(), self.batch()

@@ -54,7 +54,7 @@ def test_each_component_is_pushed_and_loaded_unchanged(logged_in: HubServer) -> 
     assert all(torch.equal(tensor, whole.state_dict()[name]) for name, tensor in model.state_dict().items())
     policy, inputs = AutoModel.from_pretrained("alice/whole").eval(), policy_inputs(tiny_batch())
     chunks = [
-        actor.predict_action_chunk(**inputs, generator=torch.Generator().manual_seed(0))
+        actor.predict_action_chunk(inputs, generator=torch.Generator().manual_seed(0))
         for actor in (policy, model.policy.eval())
     ]
     torch.testing.assert_close(*chunks, rtol=0, atol=1e-6)

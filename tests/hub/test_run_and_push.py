@@ -62,7 +62,7 @@ def actions_of(policy: Any, processor: Any) -> list[Any]:
     policy.reset()
     generator = torch.Generator().manual_seed(0)
     inputs = processor(*INPUTS)
-    return [policy.predict_action_chunk(**inputs, generator=generator).tolist() for _ in range(2)]
+    return [policy.predict_action_chunk(inputs, generator=generator).tolist() for _ in range(2)]
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,7 @@ def actions_of(policy, processor):
     policy.reset()
     generator = torch.Generator().manual_seed(0)
     inputs = processor(*{INPUTS!r})
-    return [policy.predict_action_chunk(**inputs, generator=generator).tolist() for _ in range(2)]
+    return [policy.predict_action_chunk(inputs, generator=generator).tolist() for _ in range(2)]
 
 results = {{}}
 out = sys.argv[1]

@@ -71,7 +71,7 @@ def test_every_head_learns_to_give_the_actions_back(head: str) -> None:
         optimizer.step()
         optimizer.zero_grad()
     policy.eval()
-    acted = policy.predict_action_chunk(**inputs, generator=torch.Generator().manual_seed(0))
+    acted = policy.predict_action_chunk(inputs, generator=torch.Generator().manual_seed(0))
     error = ((acted - batch["actions"]) / std).square().mean().sqrt()
     assert sum(losses[-20:]) / 20 < 0.3 * losses[0] and error < 0.35
 

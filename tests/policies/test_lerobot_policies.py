@@ -157,7 +157,7 @@ def test_the_loss_and_the_actions_are_lerobots(kind: str, smolvlm: Path, tmp_pat
     seen = before({name: value for name, value in as_recorded(batch, kind).items() if not name.startswith("action")})
     acted = after(again.predict_action_chunk(seen, **({} if kind == "act" else {"noise": noise})))
     inputs = {name: batch[name] for name in ACTING}
-    chunk = adapter.predict_action_chunk(**inputs, generator=torch.Generator().manual_seed(0))
+    chunk = adapter.predict_action_chunk(inputs, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(chunk, acted, rtol=1e-4, atol=1e-4)
 
 

@@ -75,7 +75,7 @@ def actions_of(policy: Any, processor: Any) -> torch.Tensor:
     policy.eval()
     policy.reset()
     generator = torch.Generator().manual_seed(0)
-    return torch.cat([policy.predict_action_chunk(**inputs, generator=generator) for _ in range(3)])
+    return torch.cat([policy.predict_action_chunk(inputs, generator=generator) for _ in range(3)])
 
 
 def test_only_adapter_scorer_and_belief_change(base: Path, metaworld_dataset: Path, tmp_path: Path) -> None:

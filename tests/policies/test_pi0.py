@@ -89,7 +89,7 @@ def test_it_acts_as_pi0_does() -> None:
     own = model.sample_actions(**own_inputs(model, batch), noise=noise)[..., :4]
     own = own * torch.tensor(adapter.config.action_std) + torch.tensor(adapter.config.action_mean)
     acted = adapter.predict_action_chunk(
-        **{name: batch[name] for name in ACTING}, generator=torch.Generator().manual_seed(0)
+        {name: batch[name] for name in ACTING}, generator=torch.Generator().manual_seed(0)
     )
     torch.testing.assert_close(acted, own, rtol=0, atol=1e-5)
 
@@ -142,7 +142,7 @@ def test_in_half_precision_it_trains_and_acts() -> None:
     inputs = {name: batch[name] for name in (*ACTING, "actions", "action_mask")}
     loss = adapter.forward(inputs, torch.zeros(6, 2, 16), for_scoring=True).action_loss
     assert loss.dtype == torch.float32 and bool(torch.isfinite(loss).all())
-    acted = adapter.predict_action_chunk(**{name: batch[name] for name in ACTING})
+    acted = adapter.predict_action_chunk({name: batch[name] for name in ACTING})
     assert acted.dtype == torch.float32 and bool(torch.isfinite(acted).all())
 
 
@@ -195,7 +195,7 @@ def test_an_adapter_on_a_pretrained_pi0_keeps_what_it_knows_of_the_dataset(tmp_p
     for found in (model.eval().adapter, again):
         found.reset()
         inputs = {name: batch[name] for name in ACTING}
-        acted.append(found.predict_action_chunk(**inputs, generator=torch.Generator().manual_seed(0)))
+        acted.append(found.predict_action_chunk(inputs, generator=torch.Generator().manual_seed(0)))
     torch.testing.assert_close(acted[0], acted[1], rtol=0, atol=1e-6)
 
 

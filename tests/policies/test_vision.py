@@ -89,7 +89,7 @@ def test_a_saved_policy_sees_the_same(tmp_path: Path) -> None:
     acted = []
     for policy in (model.policy.eval(), plain):
         policy.reset()
-        acted.append(policy.predict_action_chunk(**inputs, generator=torch.Generator().manual_seed(0)))
+        acted.append(policy.predict_action_chunk(inputs, generator=torch.Generator().manual_seed(0)))
     assert torch.equal(*acted)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import math
+from collections import UserDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +18,7 @@ from model_helpers import (
     INSTRUCTIONS,
     LENGTH,
     OBSERVATION,
+    Batch,
     policy_inputs,
     run,
     text_config,
@@ -162,8 +163,8 @@ def test_all_that_goes_in_and_out_is_in_raw_units() -> None:
         normalizer.set(normalizer.mean * scale + shift, normalizer.std * scale)
     batch = tiny_batch()
     other = {**batch, **{name: batch[name] * scale + shift for name in ("observation", "state", "actions")}}
-    chunk = plain.predict_action_chunk(**policy_inputs(batch), generator=generator(0))
-    rescaled = changed.predict_action_chunk(**policy_inputs(other), generator=generator(0))
+    chunk = plain.predict_action_chunk(policy_inputs(batch), generator=generator(0))
+    rescaled = changed.predict_action_chunk(policy_inputs(other), generator=generator(0))
     torch.testing.assert_close(rescaled, chunk * scale + shift, rtol=1e-4, atol=1e-3)
     losses = []
     for policy, data in ((plain, batch), (changed, other)):
@@ -239,7 +240,7 @@ def test_a_chunk_is_four_euler_steps_from_noise() -> None:
     policy, batch = tiny_policy().eval(), tiny_batch()
     assert VLAPolicyConfig().num_denoising_steps == 4
     with watching(policy.head.embedding) as embedded, watching(policy.head.output) as velocity:
-        chunk = policy.predict_action_chunk(**policy_inputs(batch), generator=generator(3))
+        chunk = policy.predict_action_chunk(policy_inputs(batch), generator=generator(3))
     assert chunk.shape == (6, LENGTH, ACTION) and not chunk.requires_grad
     position = torch.randn(6, LENGTH, ACTION, generator=generator(3))
     assert len(embedded) == len(velocity) == 4
@@ -253,7 +254,7 @@ def test_a_chunk_is_four_euler_steps_from_noise() -> None:
 
 def test_the_generator_decides_the_noise() -> None:
     policy, inputs = tiny_policy().eval(), policy_inputs(tiny_batch())
-    one, same, other = (policy.predict_action_chunk(**inputs, generator=generator(seed)) for seed in (0, 0, 1))
+    one, same, other = (policy.predict_action_chunk(inputs, generator=generator(seed)) for seed in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.allclose(one, other)
 
@@ -262,7 +263,7 @@ def test_every_input_of_the_policy_counts() -> None:
     policy, inputs = tiny_policy().eval(), policy_inputs(tiny_batch())
 
     def chunk(**changes: torch.Tensor) -> torch.Tensor:
-        return policy.predict_action_chunk(**{**inputs, **changes}, generator=generator(0))
+        return policy.predict_action_chunk({**inputs, **changes}, generator=generator(0))
 
     before = chunk()
     assert not torch.allclose(chunk(observation=inputs["observation"] + 1.0), before)
@@ -274,7 +275,7 @@ def test_actions_come_one_by_one_and_then_from_a_new_chunk() -> None:
     policy = tiny_policy(n_action_steps=3).eval()
     first, second = (policy_inputs(tiny_batch(rows=2, seed=seed)) for seed in (0, 1))
     noise = generator(0)
-    chunks = [policy.predict_action_chunk(**inputs, generator=noise) for inputs in (first, second)]
+    chunks = [policy.predict_action_chunk(inputs, generator=noise) for inputs in (first, second)]
     noise = generator(0)
     actions = [policy.select_action(**inputs, generator=noise) for inputs in (first, first, first, second)]
     for step in range(3):
@@ -290,14 +291,14 @@ def test_actions_come_one_by_one_and_then_from_a_new_chunk() -> None:
 
 def test_belief_tokens_change_what_is_done_next_and_reset_takes_them_back() -> None:
     policy, inputs = with_belief(), policy_inputs(tiny_batch())
-    first, second = (policy.predict_action_chunk(**inputs, generator=generator(0)) for _ in range(2))
+    first, second = (policy.predict_action_chunk(inputs, generator=generator(0)) for _ in range(2))
     assert not torch.allclose(first, second, atol=1e-4), "the second chunk knows nothing of the first"
     policy.reset()
-    assert torch.equal(policy.predict_action_chunk(**inputs, generator=generator(0)), first)
+    assert torch.equal(policy.predict_action_chunk(inputs, generator=generator(0)), first)
 
     policy.attach_belief(None)
     assert policy.config.belief_tokens == 0
-    bare = [policy.predict_action_chunk(**inputs, generator=generator(0)) for _ in range(2)]
+    bare = [policy.predict_action_chunk(inputs, generator=generator(0)) for _ in range(2)]
     assert torch.equal(*bare)
     assert not torch.allclose(bare[0], first)
 
@@ -310,9 +311,9 @@ def test_the_next_context_ends_with_what_the_tokenizer_made_of_this_chunk(layers
     policy.attach_belief(tokenizer)
     reader = policy.context_layers[0] if layers else policy.context_pool
     with watching(reader) as reads, watching(policy.head.expert) as expert:
-        policy.predict_action_chunk(**inputs, generator=generator(0))
+        policy.predict_action_chunk(inputs, generator=generator(0))
         (embeddings, *_), hidden = expert[-1]
-        policy.predict_action_chunk(**inputs, generator=generator(1))
+        policy.predict_action_chunk(inputs, generator=generator(1))
     before, after = (call[0][0] for call in reads)
     assert before.shape[1] == after.shape[1] == 3 + 2, "observation, state, instruction and two belief tokens"
     assert torch.equal(before[:, 3:], tokenizer.initial_tokens(3))
@@ -327,8 +328,8 @@ def test_every_row_carries_its_own_belief_state() -> None:
 
     def second_chunk(first_inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         policy.reset()
-        policy.predict_action_chunk(**first_inputs, generator=generator(0))
-        return policy.predict_action_chunk(**start, generator=generator(1))
+        policy.predict_action_chunk(first_inputs, generator=generator(0))
+        return policy.predict_action_chunk(start, generator=generator(1))
 
     same, other = second_chunk(start), second_chunk(elsewhere)
     torch.testing.assert_close(same[[0, 2]], other[[0, 2]])
@@ -337,18 +338,18 @@ def test_every_row_carries_its_own_belief_state() -> None:
 
 def test_another_number_of_rows_in_the_middle_of_an_episode_is_an_error() -> None:
     policy = with_belief()
-    policy.predict_action_chunk(**policy_inputs(tiny_batch(rows=3)))
+    policy.predict_action_chunk(policy_inputs(tiny_batch(rows=3)))
     with pytest.raises(ValueError, match=r"2 rows and the episode began with 3: reset\(\)"):
-        policy.predict_action_chunk(**policy_inputs(tiny_batch(rows=2)))
+        policy.predict_action_chunk(policy_inputs(tiny_batch(rows=2)))
     policy.reset()
-    assert policy.predict_action_chunk(**policy_inputs(tiny_batch(rows=2))).shape[0] == 2
+    assert policy.predict_action_chunk(policy_inputs(tiny_batch(rows=2))).shape[0] == 2
 
 
 def test_acting_leaves_no_graph_behind() -> None:
     policy, inputs = with_belief(), policy_inputs(tiny_batch())
     with watching(policy.context_pool) as reads:
         for _ in range(2):
-            assert not policy.predict_action_chunk(**inputs).requires_grad
+            assert not policy.predict_action_chunk(inputs).requires_grad
     assert not any(tokens.requires_grad for (tokens, _), _ in reads)
 
 
@@ -362,13 +363,13 @@ def test_the_auto_classes_bring_the_policy_back(tmp_path: Path) -> None:
     assert type(loaded) is VLAPolicy and not loaded.training
     assert type(AutoConfig.from_pretrained(tmp_path)) is VLAPolicyConfig
     inputs = policy_inputs(tiny_batch())
-    chunks = [each.predict_action_chunk(**inputs, generator=generator(0)) for each in (policy, loaded)]
+    chunks = [each.predict_action_chunk(inputs, generator=generator(0)) for each in (policy, loaded)]
     assert torch.equal(*chunks)
 
 
 def acts_twice(policy: VLAPolicy, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     policy.reset()
-    return torch.cat([policy.predict_action_chunk(**inputs, generator=generator(seed)) for seed in (0, 1)])
+    return torch.cat([policy.predict_action_chunk(inputs, generator=generator(seed)) for seed in (0, 1)])
 
 
 @pytest.mark.parametrize("saved_by", ["policy", "model"])
@@ -419,7 +420,7 @@ def test_the_processor_turns_instructions_into_ids_and_arrays_into_tensors() -> 
     assert inputs["instruction_ids"].tolist() == [[3], [1]]
     assert inputs["instruction_mask"].tolist() == [[True], [True]]
     assert inputs["observation"].dtype == inputs["state"].dtype == torch.float32
-    assert tiny_policy().predict_action_chunk(**inputs).shape == (2, LENGTH, ACTION)
+    assert tiny_policy().predict_action_chunk(inputs).shape == (2, LENGTH, ACTION)
 
 
 def test_an_unknown_instruction_is_one_line_that_names_the_nearest() -> None:
@@ -485,7 +486,7 @@ def test_belief_tokens_are_read_behind_a_padded_instruction() -> None:
     policy = with_belief(text_config=text_config())
     encoded = text_processor().encode_instructions(["open the drawer slowly", "push"])
     inputs = {**policy_inputs(tiny_batch(rows=2)), **encoded}
-    first, second = (policy.predict_action_chunk(**inputs, generator=generator(0)) for _ in range(2))
+    first, second = (policy.predict_action_chunk(inputs, generator=generator(0)) for _ in range(2))
     assert (first - second).abs().flatten(1).amax(dim=1).min() > 1e-4
 
 
@@ -497,7 +498,7 @@ def test_a_policy_with_a_text_encoder_comes_back(tmp_path: Path) -> None:
     loaded, processor = AutoModel.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)
     batch = tiny_batch(rows=2)
     inputs = processor(["close the drawer", "push"], observation=batch["observation"], state=batch["state"])
-    chunks = [each.predict_action_chunk(**inputs, generator=generator(0)) for each in (policy, loaded)]
+    chunks = [each.predict_action_chunk(inputs, generator=generator(0)) for each in (policy, loaded)]
     assert torch.equal(*chunks)
 
 
@@ -515,10 +516,28 @@ def test_the_action_loss_never_reads_the_next_observation() -> None:
     assert blinded.target.isnan().all() and without.target is None
 
 
-def test_nothing_that_comes_after_is_an_argument_of_acting() -> None:
-    read = set(inspect.signature(VLAPolicy.predict_action_chunk).parameters) - {"self", "generator"}
-    masks = {"action_dim_mask", "state_dim_mask"}
-    assert read == {"observation", "state", "instruction_ids", "instruction_mask", *masks}
+class RecordedReads(UserDict[str, torch.Tensor]):
+    """A batch that records the keys that are read."""
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__(batch)
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+
+def test_acting_reads_nothing_that_comes_after() -> None:
+    policy, batch = with_belief(), tiny_batch()
+    masks = {
+        f"{kind}_dim_mask": torch.ones(6, width, dtype=torch.bool)
+        for kind, width in (("action", ACTION), ("state", batch["state"].shape[1]))
+    }
+    recorded = RecordedReads({**batch, **masks})
+    assert {"actions", "action_mask", "next_observation"} <= set(recorded)
+    policy.predict_action_chunk(recorded, generator=generator(0))
+    assert recorded.read == {"observation", "state", "instruction_ids", "instruction_mask", *masks}
 
 
 @pytest.mark.parametrize(("steps", "lag"), [(4, 1), (3, 2), (2, 2), (1, 4)])
@@ -531,7 +550,7 @@ def test_belief_tokens_come_from_a_chunk_that_has_ended(steps: int, lag: int) ->
     made = []
     with watching(policy.context_pool) as reads, watching(policy.head.expert) as expert:
         for number in range(2 * lag + 1):
-            policy.predict_action_chunk(**inputs, generator=generator(number))
+            policy.predict_action_chunk(inputs, generator=generator(number))
             (embeddings, *_), hidden = expert[-1]
             made.append(tokenizer(hidden, embeddings).tokens)
     read = [call[0][0][:, 3:] for call in reads]

@@ -119,7 +119,7 @@ def test_a_vector_of_the_scene_is_not_converted_to_slots(sources: list[dict[str,
         ) -> Any:
             policy.reset()
             inputs = processor(["do task 0"], seen["scene"], state)
-            return policy.predict_action_chunk(**inputs, generator=torch.Generator().manual_seed(0))
+            return policy.predict_action_chunk(inputs, generator=torch.Generator().manual_seed(0))
 
         chunk = act(scene=scene)
         assert chunk.shape == (1, 4, width) and torch.equal(chunk, act(scene=scene))
@@ -420,7 +420,7 @@ def test_values_in_slots_without_a_meaning_for_the_robot_have_no_effect(generali
     def chunk(values: torch.Tensor, **masks: torch.Tensor) -> torch.Tensor:
         policy.reset()
         noise = torch.Generator().manual_seed(0)
-        return policy.predict_action_chunk(observation=values, state=values, generator=noise, **instruction, **masks)
+        return policy.predict_action_chunk({"observation": values, "state": values, **instruction, **masks}, noise)
 
     assert torch.equal(chunk(state, state_dim_mask=mask), chunk(garbage, state_dim_mask=mask))
     assert not torch.equal(chunk(state), chunk(garbage))

@@ -195,7 +195,7 @@ def test_a_saved_run_is_a_policy_with_ptr_parts_beside_it(metaworld_dataset: Pat
     for actor in (policy, whole.policy, trainer.model.policy.eval()):
         actor.reset()
         generator = torch.Generator().manual_seed(0)
-        chunks.append([actor.predict_action_chunk(**inputs, generator=generator) for _ in range(2)])
+        chunks.append([actor.predict_action_chunk(inputs, generator=generator) for _ in range(2)])
     for first, second in chunks[1:]:
         torch.testing.assert_close(first, chunks[0][0], rtol=0, atol=1e-6)
         torch.testing.assert_close(second, chunks[0][1], rtol=0, atol=1e-6)

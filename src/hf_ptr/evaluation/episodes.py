@@ -32,7 +32,9 @@ class RolloutPolicy(Protocol):
         """Start new episodes."""
         ...
 
-    def predict_action_chunk(self, *, generator: torch.Generator | None, **inputs: torch.Tensor) -> torch.Tensor:
+    def predict_action_chunk(
+        self, batch: Mapping[str, torch.Tensor], generator: torch.Generator | None = None
+    ) -> torch.Tensor:
         """Next chunk `(B, L, da)` in raw action units from the processor's outputs."""
         ...
 
@@ -109,7 +111,7 @@ def _roll_out(
             observation=np.stack(images) if config.cameras else _rows(observations, config.observation_features),
             state=_rows(observations, [config.state_feature]),
         )
-        chunk = policy.predict_action_chunk(**inputs, generator=generator)
+        chunk = policy.predict_action_chunk(inputs, generator)
         actions = chunk[:, : min(config.n_action_steps, max_steps - steps)].cpu().numpy()
         for row, env in enumerate(environments):
             if not (env.success or np.isfinite(actions[row]).all()):

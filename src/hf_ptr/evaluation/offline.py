@@ -143,7 +143,7 @@ def _episode_error(
     for frame in range(0, len(action), config.n_action_steps):
         # One row per sample, so that each carries its own belief tokens, as in a rollout.
         now = (np.repeat(array[frame : frame + 1], SAMPLES, axis=0) for array in (observation, state))
-        chunks = policy.predict_action_chunk(**processor([task] * SAMPLES, *now), generator=generator).numpy()
+        chunks = policy.predict_action_chunk(processor([task] * SAMPLES, *now), generator).numpy()
         recorded = action[frame : frame + config.chunk_size]
         chunks = chunks[:, : len(recorded)]
         estimates.append(chunks.mean(axis=0))

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from hf_ptr.policies.contract import PolicyInputs
 from hf_ptr.ptr import BeliefTokenizer
 
 
@@ -24,8 +25,15 @@ class ActionQueueMixin:
     # In a tuple, so that a module does not register it as a submodule.
     _belief: tuple[BeliefTokenizer, ...] = ()
 
-    def predict_action_chunk(self, **inputs: Any) -> torch.Tensor:
-        """The next chunk `(B, L, da)` in raw action units."""
+    def predict_action_chunk(self, batch: PolicyInputs, generator: torch.Generator | None = None) -> torch.Tensor:
+        """
+        The next chunk `(B, L, da)` in raw action units.
+
+        Args:
+            batch: the tensors of [`PostTrainable`] that are known when the policy acts (`observation`, `state`,
+                `instruction_ids`, `instruction_mask` and the optional masks), with B rows.
+            generator: random generator for the noise.
+        """
         raise NotImplementedError
 
     def attach_belief(self, belief: BeliefTokenizer | None) -> None:
@@ -41,16 +49,17 @@ class ActionQueueMixin:
         self._tokens: deque[torch.Tensor] = deque(maxlen=belief_lag(self.config))
         self._rows: int | None = None
 
-    def select_action(self, **inputs: Any) -> torch.Tensor:
+    def select_action(self, *, generator: torch.Generator | None = None, **inputs: torch.Tensor) -> torch.Tensor:
         """
         The next action `(B, da)` in raw units. Predicts a new chunk once `n_action_steps` actions of the last one have
         been returned.
 
         Args:
-            inputs: the arguments of `predict_action_chunk`.
+            generator: random generator for the noise.
+            inputs: the batch of `predict_action_chunk` as keyword arguments, from the processor.
         """
         if not self._queue:
-            chunk = self.predict_action_chunk(**inputs)
+            chunk = self.predict_action_chunk(inputs, generator)
             self._queue.extend(chunk[:, : self.config.n_action_steps].unbind(dim=1))
         return self._queue.popleft()
 

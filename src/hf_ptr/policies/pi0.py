@@ -130,9 +130,7 @@ class PI0Adapter(DatasetBoundAdapter):
 
         PI0's time runs from 1, noise, to 0, the action.
         """
-        prefix, prefix_mask, state = self._embed_prefix(
-            batch["observation"], batch["state"], batch["instruction_ids"], batch["instruction_mask"]
-        )
+        prefix, prefix_mask, state = self._embed_prefix(batch)
         config, action_mask = self.model.config, batch["action_mask"]
         clean, mask = self.normalized_actions(batch["actions"], action_mask, batch.get("action_dim_mask"))
         clean = self._padded(clean, config.max_action_dim)
@@ -166,46 +164,37 @@ class PI0Adapter(DatasetBoundAdapter):
     # ---- acting ----
 
     @torch.no_grad()
-    def predict_action_chunk(
-        self,
-        observation: torch.Tensor,
-        state: torch.Tensor,
-        instruction_ids: torch.Tensor,
-        instruction_mask: torch.Tensor,
-        action_dim_mask: torch.Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> torch.Tensor:
+    def predict_action_chunk(self, batch: PolicyInputs, generator: torch.Generator | None = None) -> torch.Tensor:
         """The next chunk `(B, L, da)` in raw units, as by PI0's `sample_actions`; see [`VLAPolicy`]."""
-        prefix, prefix_mask, padded = self._embed_prefix(observation, state, instruction_ids, instruction_mask)
+        prefix, prefix_mask, state = self._embed_prefix(batch)
         _, cache, attended = self._read_prefix(prefix, prefix_mask, self._recall_belief(len(state)))
         length, config = cache.get_seq_length(), self.model.config
         shape = (len(state), config.chunk_size, config.max_action_dim)
-        chunk = torch.randn(shape, generator=generator, device=state.device, dtype=padded.dtype)
+        chunk = torch.randn(shape, generator=generator, device=state.device, dtype=state.dtype)
         for number in range(config.num_inference_steps):
             # float32 whatever the model's precision, as in PI0: its fastest sine has 250 periods in [0, 1].
             time = torch.full((len(chunk),), 1.0 - number / config.num_inference_steps, device=chunk.device)
-            tokens = self.model.embed_action_time(padded, chunk, time)
+            tokens = self.model.embed_action_time(state, chunk, time)
             hidden = self._read_actions(tokens, cache, attended)
             # Only the prefix stays in the cache for the next step.
             cache.crop(length - cache.get_seq_length())
             chunk = chunk - self.model.action_out_proj(hidden) / config.num_inference_steps
         self._remember_belief(hidden, tokens[:, 1:])
-        return self.raw_actions(chunk[..., : self.config.action_dim], action_dim_mask)
+        return self.raw_actions(chunk[..., : self.config.action_dim], batch.get("action_dim_mask"))
 
     # ---- inside ----
 
-    def _embed_prefix(
-        self, observation: torch.Tensor, state: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _embed_prefix(self, batch: PolicyInputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Embeddings of images and instruction `(N, P, D)`, their mask `(N, P)`, and the padded state."""
+        observation, state = batch["observation"], batch["state"]
         require_input_shapes(self.config, observation, state)
         vlm = self.model.model.vlm
         rows, cameras = observation.shape[:2]
         pixels = normalized(observation, *self._colours(), self.config.image_resolution, self.canvas)
         seen = vlm.get_image_features(pixels).pooler_output
-        text = vlm.get_input_embeddings()(ids)
+        text = vlm.get_input_embeddings()(batch["instruction_ids"])
         seen = seen.reshape(rows, cameras * seen.shape[1], seen.shape[2]).to(text.dtype)
-        prefix_mask = nn.functional.pad(mask.bool(), (seen.shape[1], 0), value=True)
+        prefix_mask = nn.functional.pad(batch["instruction_mask"].bool(), (seen.shape[1], 0), value=True)
         padded = self._padded(self.normalized_state(state), self.model.config.max_state_dim)
         return torch.cat((seen, text), dim=1), prefix_mask, padded.to(text.dtype)
 

@@ -13,6 +13,7 @@ from hf_ptr.data.mixture.robots import Robot, observes_state, robot_of
 from hf_ptr.errors import InputError
 from hf_ptr.hub.repos import model_folder
 from hf_ptr.policies.action_queue import ActionQueueMixin
+from hf_ptr.policies.contract import PolicyInputs
 from hf_ptr.policies.loading import load_policy
 
 
@@ -83,28 +84,23 @@ class RobotPolicy(ActionQueueMixin):
         self.policy.reset()
 
     @torch.no_grad()
-    def predict_action_chunk(
-        self, observation: torch.Tensor, state: torch.Tensor, generator: torch.Generator | None = None, **inputs: Any
-    ) -> torch.Tensor:
+    def predict_action_chunk(self, batch: PolicyInputs, generator: torch.Generator | None = None) -> torch.Tensor:
         """
         The next chunk `(B, L, da)`, at the robot's frame rate.
 
         Args:
-            observation: camera images, vectors, or the state, depending on the policy's features.
-            state: `(B, ds)`.
+            batch: inputs from the processor: `observation` (camera images, vectors, or the state, depending on the
+                policy's features), `state` `(B, ds)`, and the instruction.
             generator: random generator for the noise.
-            inputs: the instruction, from the processor.
         """
         device = self.policy.device
-        unified = self.robot.unified(state.cpu(), "state").to(device)
+        state = self.robot.unified(batch["state"].cpu(), "state").to(device)
+        masks = {name: mask.to(device).expand(len(state), -1) for name, mask in self._masks.items()}
+        unified = {**{name: tensor.to(device) for name, tensor in batch.items()}, "state": state, **masks}
         config = self.policy.config
-        sees_state = observes_state(config.observation_features, config.state_feature)
-        observed = unified if sees_state else observation.to(device)
-        masks = {name: mask.to(device).expand(len(unified), -1) for name, mask in self._masks.items()}
-        given = {name: tensor.to(device) for name, tensor in inputs.items()}
-        chunk = self.policy.predict_action_chunk(
-            observation=observed, state=unified, generator=generator, **given, **masks
-        )
+        if observes_state(config.observation_features, config.state_feature):
+            unified["observation"] = state
+        chunk = self.policy.predict_action_chunk(unified, generator)
         return self.robot.separate(chunk.cpu())
 
 

@@ -64,20 +64,13 @@ class ACTAdapter(ConvolutionalAdapter):
     # ---- acting ----
 
     @torch.no_grad()
-    def predict_action_chunk(
-        self,
-        observation: torch.Tensor,
-        state: torch.Tensor,
-        instruction_ids: torch.Tensor,
-        instruction_mask: torch.Tensor,
-        action_dim_mask: torch.Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> torch.Tensor:
+    def predict_action_chunk(self, batch: PolicyInputs, generator: torch.Generator | None = None) -> torch.Tensor:
         """The next chunk `(B, L, da)` in raw units. ACT draws no random numbers, so the generator is not used."""
+        state = batch["state"]
         with self._with_belief(self._recall_belief(len(state))) as captured:
-            chunk = self.model.model(self._inputs(observation, state))[0]
+            chunk = self.model.model(self._inputs(batch["observation"], state))[0]
         self._remember_belief(captured["hidden"], self._action_tokens(chunk))
-        return self.raw_actions(chunk, action_dim_mask)
+        return self.raw_actions(chunk, batch.get("action_dim_mask"))
 
     # ---- inside ----
 

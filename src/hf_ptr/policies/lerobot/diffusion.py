@@ -87,17 +87,10 @@ class DiffusionAdapter(ConvolutionalAdapter):
     # ---- acting ----
 
     @torch.no_grad()
-    def predict_action_chunk(
-        self,
-        observation: torch.Tensor,
-        state: torch.Tensor,
-        instruction_ids: torch.Tensor,
-        instruction_mask: torch.Tensor,
-        action_dim_mask: torch.Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> torch.Tensor:
+    def predict_action_chunk(self, batch: PolicyInputs, generator: torch.Generator | None = None) -> torch.Tensor:
         """The next chunk `(B, L, da)` in raw units, the whole horizon, from LeRobot's sampler."""
-        context = _with_belief(self._condition(observation, state), self._recall_belief(len(state)))
+        state = batch["state"]
+        context = _with_belief(self._condition(batch["observation"], state), self._recall_belief(len(state)))
         captured: dict[str, torch.Tensor] = {}
         hooks = [
             self._capture_hidden(captured),
@@ -109,7 +102,7 @@ class DiffusionAdapter(ConvolutionalAdapter):
             for hook in hooks:
                 hook.remove()
         self._remember_belief(captured["hidden"], self._action_tokens(captured["noised"]))
-        return self.raw_actions(chunk, action_dim_mask)
+        return self.raw_actions(chunk, batch.get("action_dim_mask"))
 
     # ---- inside ----
 

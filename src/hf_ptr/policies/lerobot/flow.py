@@ -126,9 +126,7 @@ class FlowAdapter(LeRobotAdapter):
         self, batch: PolicyInputs, belief_tokens: torch.Tensor | None = None, *, for_scoring: bool = False
     ) -> PolicyOutput:
         """One training pass over N chunks; arguments as in [`PostTrainable`]."""
-        prefix, state = self._embed_prefix(
-            batch["observation"], batch["state"], batch["instruction_ids"], batch["instruction_mask"]
-        )
+        prefix, state = self._embed_prefix(batch)
         action_mask = batch["action_mask"]
         clean, loss_mask = self.normalized_actions(batch["actions"], action_mask, batch.get("action_dim_mask"))
         clean = pad_vector(clean, self.model.config.max_action_dim)
@@ -163,17 +161,9 @@ class FlowAdapter(LeRobotAdapter):
     # ---- acting ----
 
     @torch.no_grad()
-    def predict_action_chunk(
-        self,
-        observation: torch.Tensor,
-        state: torch.Tensor,
-        instruction_ids: torch.Tensor,
-        instruction_mask: torch.Tensor,
-        action_dim_mask: torch.Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> torch.Tensor:
+    def predict_action_chunk(self, batch: PolicyInputs, generator: torch.Generator | None = None) -> torch.Tensor:
         """The next chunk `(B, L, da)` in raw units, as by LeRobot's `sample_actions`; see [`VLAPolicy`]."""
-        prefix, padded = self._embed_prefix(observation, state, instruction_ids, instruction_mask)
+        prefix, state = self._embed_prefix(batch)
         prefix = _with_belief(prefix, self._recall_belief(len(state)))
         attended = make_att_2d_masks(prefix.mask, prefix.blocks)
         _, cache = self.transformer([prefix.tokens, None], attended, _positions(prefix.mask), None, use_cache=True)
@@ -186,15 +176,15 @@ class FlowAdapter(LeRobotAdapter):
 
         def velocity(chunk: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
             last.update(chunk=chunk, time=time)
-            return self.denoise_step(padded, prefix.mask, cache, chunk, time)
+            return self.denoise_step(state, prefix.mask, cache, chunk, time)
 
         try:
             chunk = euler_integrate(velocity, noise, self.denoising_steps())
         finally:
             hook.remove()
-        suffix = Embeddings(*self.suffix(padded, last["chunk"], last["time"]))
+        suffix = Embeddings(*self.suffix(state, last["chunk"], last["time"]))
         self._remember_belief(last["hidden"], self._action_positions(suffix.tokens))
-        return self.raw_actions(chunk[..., : self.config.action_dim], action_dim_mask)
+        return self.raw_actions(chunk[..., : self.config.action_dim], batch.get("action_dim_mask"))
 
     def denoise_step(
         self, state: torch.Tensor, mask: torch.Tensor, cache: Any, chunk: torch.Tensor, time: torch.Tensor
@@ -208,14 +198,14 @@ class FlowAdapter(LeRobotAdapter):
 
     # ---- inside ----
 
-    def _embed_prefix(
-        self, observation: torch.Tensor, state: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor
-    ) -> tuple[Embeddings, torch.Tensor]:
+    def _embed_prefix(self, batch: PolicyInputs) -> tuple[Embeddings, torch.Tensor]:
         """The prefix without belief tokens, and the padded state."""
-        images = [self.resized(camera, self.resolution()) for camera in self.images(observation, state)]
+        state = batch["state"]
+        images = [self.resized(camera, self.resolution()) for camera in self.images(batch["observation"], state)]
         present = [torch.ones(len(state), dtype=torch.bool, device=state.device)] * len(images)
         padded = pad_vector(self.normalized_state(state), self.model.config.max_state_dim)
-        return Embeddings(*self.prefix(images, present, ids, mask.bool(), padded)), padded
+        ids, mask = batch["instruction_ids"], batch["instruction_mask"].bool()
+        return Embeddings(*self.prefix(images, present, ids, mask, padded)), padded
 
     def _action_positions(self, suffix: torch.Tensor) -> torch.Tensor:
         """The action positions of a suffix; π0's suffix begins with the state."""

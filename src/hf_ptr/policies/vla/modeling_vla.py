@@ -178,14 +178,7 @@ class VLAPolicy(ActionQueueMixin, Component):
                 through the expert, half the cost of a step.
         """
         state, actions = batch["state"], batch["actions"]
-        context, state_token = self._encode_context(
-            batch["observation"],
-            state,
-            batch["instruction_ids"],
-            batch["instruction_mask"],
-            batch.get("state_dim_mask"),
-            belief_tokens,
-        )
+        context, state_token = self._encode_context(batch, belief_tokens)
         if self.config.relative_actions:
             actions = actions - state[:, None]
         dim_mask = batch.get("action_dim_mask")
@@ -210,16 +203,7 @@ class VLAPolicy(ActionQueueMixin, Component):
     # ---- acting ----
 
     @torch.no_grad()
-    def predict_action_chunk(
-        self,
-        observation: torch.Tensor,
-        state: torch.Tensor,
-        instruction_ids: torch.Tensor,
-        instruction_mask: torch.Tensor,
-        action_dim_mask: torch.Tensor | None = None,
-        state_dim_mask: torch.Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> torch.Tensor:
+    def predict_action_chunk(self, batch: PolicyInputs, generator: torch.Generator | None = None) -> torch.Tensor:
         """
         The next chunk `(B, L, da)` in raw action units, sampled by the head (PTR Sec. 2); 0 in dimensions that the
         embodiment does not have.
@@ -228,18 +212,11 @@ class VLAPolicy(ActionQueueMixin, Component):
         of the batch must stay the same between two calls of `reset`.
 
         Args:
-            observation, state, instruction_ids, instruction_mask, action_dim_mask, state_dim_mask: as in
-                [`PostTrainable`], with B rows.
+            batch: as in [`ActionQueueMixin.predict_action_chunk`].
             generator: random generator for the noise.
         """
-        context, state_token = self._encode_context(
-            observation,
-            state,
-            instruction_ids,
-            instruction_mask,
-            state_dim_mask,
-            self._recall_belief(len(observation)),
-        )
+        state, action_dim_mask = batch["state"], batch.get("action_dim_mask")
+        context, state_token = self._encode_context(batch, self._recall_belief(len(batch["observation"])))
         dims = state.new_ones((), dtype=torch.bool) if action_dim_mask is None else action_dim_mask[:, None]
         chunk, hidden, embeddings = self.head.sample(context, state_token, dims, generator)
         self._remember_belief(hidden, embeddings)
@@ -250,15 +227,11 @@ class VLAPolicy(ActionQueueMixin, Component):
     # ---- inside ----
 
     def _encode_context(
-        self,
-        observation: torch.Tensor,
-        state: torch.Tensor,
-        instruction_ids: torch.Tensor,
-        instruction_mask: torch.Tensor,
-        state_dim_mask: torch.Tensor | None,
-        belief_tokens: torch.Tensor | None,
+        self, batch: PolicyInputs, belief_tokens: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The pooled context `h_t` of PTR Eq. (3), which includes the belief tokens, and the state token: `(N, D)`."""
+        observation, state, state_dim_mask = batch["observation"], batch["state"], batch.get("state_dim_mask")
+        instruction_ids, instruction_mask = batch["instruction_ids"], batch["instruction_mask"]
         require_input_shapes(self.config, observation, state)
         state_token = self.state_embedding(self.state_normalizer.clamped(state, state_dim_mask))
         if self.config.text_config is not None:
