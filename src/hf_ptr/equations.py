@@ -1,7 +1,7 @@
 """The equations of PTR Sec. 5 that are plain arithmetic, for numbers, NumPy arrays and tensors alike.
 
-`hf_ptr.functional` offers them next to the others. This module needs no PyTorch, whose import takes seconds: a report
-uses it alone.
+`hf_ptr.functional` exports them together with the others. This module does not import PyTorch, which takes seconds, so
+that a report can use it alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def mixed_weight(weight: Any, alpha: Any) -> Any:
 
     Args:
         weight: a number, an array or a tensor of any shape.
-        alpha: in [0, 1], of the same kind or a number; 0 gives 1 everywhere.
+        alpha: mixing coefficient in [0, 1], of the same type or a number; 0 gives 1 everywhere.
     """
     return 1.0 + alpha * (weight - 1.0)
 
@@ -56,7 +56,7 @@ def kl_bound(alpha: float, w_min: float, w_max: float) -> float:
 
 
 def sample_size_of_sums(total: Any, squares: Any) -> Any:
-    """``(sum w)^2 / sum w^2``: how many equally weighted samples the weights are worth, from their two sums.
+    """Effective sample size ``(sum w)^2 / sum w^2`` of weights, from their two sums.
 
     Args:
         total: ``sum w``.
@@ -78,9 +78,9 @@ def share_ratio(weight: Any, weights: Any, count: Any, counts: Any) -> Any:
 
 
 def source_shift(weight: Any, source: Sequence[str]) -> dict[str, float]:
-    """How the weights change each source's share: ``q(m) / pi_m = E_m[w] / E[w]``, PTR Eq. (29-30).
+    """Change of each source's share by the weights: ``q(m) / pi_m = E_m[w] / E[w]``, PTR Eq. (29-30).
 
-    A report, computed on the host in float64.
+    For reports: computed on the host in float64.
 
     Args:
         weight: ``(n,)`` array or tensor, at least 0.

@@ -192,7 +192,7 @@ def action_ranking_loss(
         matched_logit: ``(B,)``, logit of the target under the sample's own action.
         permuted_logit: ``(B,)``, logit of the same target under another sample's action.
         valid: ``(B,)`` bool; all when None.
-        total: as in :func:`identification_loss`.
+        total: divisor, as in :func:`identification_loss`.
 
     Returns:
         Scalar, nats; 0, still part of the graph, without a valid sample.
@@ -229,7 +229,7 @@ def conservative_weight(
     Args:
         score: ``(B,)`` nats, see :func:`ptr_score`.
         beta: above 0; a number or a 0-d tensor.
-        alpha: in [0, 1]; 0 is plain regression.
+        alpha: mixing coefficient in [0, 1]; 0 is plain regression.
         w_min, w_max: ``0 <= w_min <= w_max``, both finite.
         valid: ``(B,)`` bool; other samples get weight 1, which is within the bounds if ``w_min <= 1 <= w_max``.
 

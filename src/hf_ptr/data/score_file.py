@@ -38,10 +38,10 @@ class Column:
     One column of a score file.
 
     Attributes:
-        name: in the file.
+        name: name in the file.
         kind: type of the values.
         written: `always`, or by which command only; a reader must not need the others.
-        meaning: for users.
+        meaning: description for users.
     """
 
     name: str

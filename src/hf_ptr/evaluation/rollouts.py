@@ -42,7 +42,7 @@ def evaluate_in(
     checkpoint, the simulator, `tasks`, `episodes`, `seed` and `max_steps`, not on `workers`.
 
     Args:
-        simulator: for example from [`get_simulator`].
+        simulator: a simulator, for example from [`get_simulator`].
         checkpoint: folder of a saved policy.
         tasks: names; None selects the simulator's default tasks.
         episodes: number per task, at least 1.

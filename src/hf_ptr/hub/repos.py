@@ -190,7 +190,7 @@ def explain_hub_errors(repo: HubRepo, kind: str, pushing: bool = False) -> Itera
     Args:
         repo: the repository that is read or written.
         kind: `"model"` or `"dataset"`.
-        pushing: whether it is written.
+        pushing: whether the repository is written to.
     """
     try:
         yield

@@ -78,8 +78,8 @@ def load_trainable_model(source: str, **kwargs: Any) -> Any:
 
     Args:
         source: the folder.
-        kwargs: for `from_pretrained`. `dtype` is float32 by default: half precision rounds an optimiser's small steps
-            away. For speed, train with `bf16`.
+        kwargs: arguments of `from_pretrained`. `dtype` is float32 by default: half precision rounds an optimiser's
+            small steps away. For speed, train with `bf16`.
     """
     kwargs = {"dtype": torch.float32, **kwargs}
     if has_adapter(source):

@@ -1,4 +1,4 @@
-"""From a recipe to the objects of a run: datasets, policy and trainer."""
+"""The objects of a run from its recipe: datasets, policy and trainer."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ from hf_ptr.training.ptr_trainer import PTRTrainer
 @dataclass(frozen=True)
 class RunInputs:
     """
-    Everything that a recipe is made into, except the trainer.
+    The objects of a run, except the trainer.
 
     Attributes:
         recipe: the recipe.
-        policy: to train, see [`PTRTrainer`].
-        processor: of the policy.
+        policy: policy to train, see [`PTRTrainer`].
+        processor: processor of the policy.
         train: the chunks to train on.
-        evaluation: held-out chunks; None without.
-        corruption: record of the synthetic faults in the training data; None without.
+        evaluation: held-out chunks, or None.
+        corruption: record of the synthetic faults in the training data, or None.
     """
 
     recipe: Recipe
@@ -68,7 +68,7 @@ class RunInputs:
         Checks the settings without a trainer.
 
         Raises:
-            InputError: they cannot be used here.
+            InputError: the settings cannot be used here.
         """
         args = self.recipe.training
         with refused_settings():
@@ -93,7 +93,7 @@ class RunInputs:
                 processing_class=self.processor,
                 peft_config=self.recipe.lora.peft_config(),
             )
-            # Training would build these first, and complain when the folder of the run exists already.
+            # Training would build these first, and fail if the folder of the run already exists.
             trainer.get_train_dataloader()
             trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
         trainer.provenance["corruption"] = self.corruption
@@ -110,7 +110,7 @@ def read_inputs(recipe: Recipe) -> RunInputs:
     Reads the data of a recipe, and builds or loads its policy.
 
     Raises:
-        InputError: naming the wrong part of the recipe or of the data.
+        InputError: a part of the recipe or of the data is wrong; the message names it.
     """
     # Before the weights of the policy are drawn, so that a recipe and its seed give one run.
     set_seed(recipe.training.seed)
@@ -153,7 +153,7 @@ def read_inputs(recipe: Recipe) -> RunInputs:
 
 @contextmanager
 def refused_settings() -> Iterator[None]:
-    """Turns the complaints of transformers about settings, such as a missing package, into one line."""
+    """Turns errors of transformers about settings, such as a missing package, into one line."""
     try:
         yield
     except InputError:

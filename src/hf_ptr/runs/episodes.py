@@ -43,7 +43,7 @@ class Split:
     Attributes:
         whole: all selected episodes.
         train: the training episodes.
-        held_out: the held-out episodes; None without.
+        held_out: the held-out episodes, or None.
         skip: ids of the unusable episodes that were left out.
     """
 
@@ -87,7 +87,7 @@ def split_episodes(dataset: Path, data: Episodes) -> Split:
 
     Args:
         dataset: folder of the dataset.
-        data: their ids.
+        data: data arguments with the ids.
 
     Raises:
         InputError: the dataset cannot be read, or an episode is in both sets.

@@ -34,7 +34,7 @@ class RunStopped(Exception):
     A signal ended the run before it was finished; its last step is saved, and the same recipe resumes it.
 
     Attributes:
-        folder: of the run.
+        folder: folder of the run.
         signal: number of the signal.
     """
 
@@ -49,14 +49,14 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
     Trains a recipe, or resumes an interrupted run of the same recipe.
 
     Args:
-        path: of the recipe.
-        overrides: `key=value`.
+        path: path of the recipe.
+        overrides: `key=value` texts, as in [`load_recipe`].
 
     Returns:
         The folder of the run, with the policy at its root.
 
     Raises:
-        InputError: the recipe or the data is wrong; nothing has been written then.
+        InputError: the recipe or the data is invalid. In this case nothing has been written.
         RunStopped: SIGTERM or Ctrl-C ended the run early, with a checkpoint.
     """
     recipe = load_recipe(path, overrides)
@@ -122,7 +122,7 @@ def _checkpoint(source: str) -> str:
     The folder of the checkpoint to resume from.
 
     Raises:
-        InputError: there is none at that path or repo id.
+        InputError: there is no checkpoint at that path or repo id.
     """
     folder = checkpoint_folder(source)
     if not (folder / TRAINER_STATE_NAME).is_file():
@@ -146,7 +146,7 @@ def _push(push: Callable[[], str | None], folder: Path, repo_id: str | None) -> 
 def trained_episodes(folder: str | Path, dataset: str) -> set[int]:
     """
     The training episodes in the recipe of a run; for a mixture, those of the source with that dataset name. Empty
-    where the recipe names none, or the folder is not a run.
+    if the recipe names no episodes, or the folder is not a run.
     """
     made = Path(folder) / RECIPE_FILE
     given = yaml.safe_load(made.read_text(encoding="utf-8")) if made.is_file() else None

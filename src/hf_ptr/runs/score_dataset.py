@@ -61,13 +61,13 @@ def score_dataset(
     Args:
         run: folder of a PTR run.
         table: the episodes.
-        seed: of the order of the segments, the draws and the policy's noise.
-        device: where the model runs; by default this process's device.
+        seed: random seed for the order of the segments, the draws and the policy's noise.
+        device: device of the model; by default this process's device.
         keep: a folder for the progress, from which the same call resumes after an interruption; several processes
             resume where all have saved the same number of batches. The caller removes it once the scores are written.
 
     Returns:
-        One row a frame, in the order of the dataset, with the `BASE_COLUMNS` of `hf_ptr.data.score_file`.
+        One row per frame, in the order of the dataset, with the `BASE_COLUMNS` of `hf_ptr.data.score_file`.
 
     Raises:
         InputError: the run has no scorer, or does not know the dataset's instructions.

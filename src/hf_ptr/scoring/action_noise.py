@@ -1,8 +1,8 @@
 """The check `action/noise`: noise on actions, measured without a head.
 
 Identifying an action among others is a coarser question than noise of a tenth of a standard deviation. From frame to
-frame such noise is plain: independent noise dominates the second differences of a smooth movement. Their median over a
-chunk ignores a start, a stop or a slip, which take few frames.
+frame such noise is obvious: independent noise dominates the second differences of a smooth movement. Their median over
+a chunk ignores a start, a stop or a slip, which take few frames.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def action_noise_score(
     Args:
         transitions: N transitions of E episodes.
         task: `(E,)` int64.
-        config: of the score.
-        generator: of the planted noise.
+        config: settings of the score.
+        generator: random generator of the planted noise.
     """
     whole = torch.arange(len(transitions))
     whole = whole[transitions.frames(whole) + transitions.chunk_size <= transitions.end[transitions.episode]]

@@ -1,4 +1,4 @@
-"""Calibration: from the scores of real transitions, and of transitions with a planted fault, to weights.
+"""Calibration: weights from the scores of real transitions and of transitions with a planted fault.
 
 A score alone does not show whether a transition is bad: on clean data, too, half of all transitions score below the
 median. Planted faults show how a bad transition would score: held-out transitions are scored again with one element
@@ -62,7 +62,7 @@ def consistent_margin(margins: Tensor, episode: Tensor, episodes: int, config: S
         margins: `(N, S)` nats, NaN where the shift leaves the episode.
         episode: `(N,)` int64.
         episodes: `E`.
-        config: of the score.
+        config: settings of the score.
     """
     margins = margins.clamp(-config.margin_limit, config.margin_limit)
     taken = ~margins.isnan()
@@ -84,7 +84,7 @@ class Scale:
         fault: `f`, `(G,)`, median of the means with the planted fault, nats.
         good: `g`, `(G,)`, upper quantile of the real means, nats.
         reliability: `r`, `(G,)` in [0, 1], how well the check separates its planted fault from the data.
-        config: of the score.
+        config: settings of the score.
     """
 
     fault: Tensor
@@ -149,7 +149,7 @@ def fit_scale(real: Tensor, planted: Tensor, group: Tensor, groups: int, config:
         planted: `(E,)` nats, likewise with the planted fault.
         group: `(E,)` int64, in `0 .. groups - 1`: the episode's source or task.
         groups: `G`; 1 for one scale for all.
-        config: of the score.
+        config: settings of the score.
     """
     if config.centre_on_median:
         return _scale_on_median(real, group, groups, config)

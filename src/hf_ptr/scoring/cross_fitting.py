@@ -24,10 +24,10 @@ class RoundScores:
     The scores of one round, in nats.
 
     Attributes:
-        real: by check, `(N,)`; NaN where there is none.
-        again: `(n,)` int64, the transitions scored again with planted faults.
-        planted: by check, `(n,)`.
-        shift: `(E,)` int64, position in `shifts` of the one that fits each episode best; -1 without evidence.
+        real: scores by check, `(N,)`; NaN for a missing score.
+        again: transitions scored again with planted faults, `(n,)` int64.
+        planted: their scores by check, `(n,)`.
+        shift: `(E,)` int64, position in `shifts` of the best-fitting shift of each episode; -1 without evidence.
     """
 
     real: dict[str, Tensor]
@@ -43,11 +43,11 @@ class FoldContext:
 
     Attributes:
         transitions: N transitions of E episodes.
-        config: of the score.
+        config: settings of the score.
         instructions: number of instructions of the dataset.
-        generator: of every draw.
-        device: of the heads.
-        advance: called with the number of finished steps and passes.
+        generator: random generator of every draw.
+        device: device of the heads.
+        advance: callback, called with the number of finished steps and passes.
     """
 
     transitions: LazyTransitions
@@ -72,11 +72,11 @@ def score_round(
     Scores of all transitions, real and with each planted fault, by heads that have not trained on their episodes.
 
     Args:
-        context: shared by all folds.
-        fold: `(E,)` int64.
+        context: arguments shared by all folds.
+        fold: fold of each episode, `(E,)` int64.
         weight: `(E,)`, relative frequency of an episode in training and among the candidates.
         parts: cache of finished folds.
-        name: of the round, in the cache.
+        name: name of the round in the cache.
 
     Returns:
         The scores, and a hash of the heads of all folds.
@@ -133,9 +133,9 @@ def score_fold(
     The margins over all shifts are a dozen numbers per transition; they are reduced here, fold by fold.
 
     Args:
-        context: shared by all folds.
-        heads: fitted on the episodes `train`.
-        train, test: positions of episodes.
+        context: arguments shared by all folds.
+        heads: heads fitted on the episodes `train`.
+        train, test: positions of training and held-out episodes.
         weight: `(E,)`, relative frequency of an episode among the candidates.
         row: `(n,)` int64, the transitions of the fold.
     """
@@ -163,9 +163,9 @@ def train_heads(context: FoldContext, episodes: Tensor, weight: Tensor) -> Ident
     Heads fitted to episodes drawn in proportion to `weight`.
 
     Args:
-        context: shared by all folds.
+        context: arguments shared by all folds.
         episodes: positions of the training episodes, each with a transition.
-        weight: one for each of them.
+        weight: sampling weight of each of them.
     """
     transitions, config, generator = context.transitions, context.config, context.generator
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -191,7 +191,7 @@ def train_heads(context: FoldContext, episodes: Tensor, weight: Tensor) -> Ident
 def draw_batch(
     transitions: LazyTransitions, episodes: Tensor, anchors: int, config: ScoreConfig, generator: torch.Generator
 ) -> Tensor:
-    """Transitions at random times of each episode, and as many shifted from those: `(2 * episodes * anchors,)`."""
+    """Transitions at random times of each episode, and as many shifted from them: `(2 * episodes * anchors,)`."""
     last = transitions.count[episodes, None] - 1
     time = (torch.rand(len(episodes), anchors, generator=generator) * (last + 1)).long().clamp(max=last)
     shift = torch.tensor(config.shifts)[torch.randint(len(config.shifts), time.shape, generator=generator)]
@@ -205,7 +205,7 @@ def draw_batch(
 def _nearest(
     transitions: LazyTransitions, episodes: Tensor, rows: Tensor, config: ScoreConfig, generator: torch.Generator
 ) -> Tensor:
-    """Of each transition `(n,)` the nearest in context among some of the other episodes: `(n,)`."""
+    """The nearest transition in context among some of the other episodes, for transitions `(n,)`: `(n,)`."""
     drawn = torch.rand(len(episodes), config.near_state_candidates, generator=generator)
     time = (drawn * transitions.count[episodes, None]).long()
     others = (transitions.first[episodes, None] + time).flatten()
@@ -275,7 +275,7 @@ def _with_prefix(part: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _concatenate_folds(folds: Sequence[Mapping[str, Tensor]], rows: Sequence[Tensor]) -> dict[str, Tensor]:
-    """The scores of all folds; NaN where a fold has none of a check."""
+    """The scores of all folds; NaN where a fold has no score for a check."""
     names = dict.fromkeys(check for fold in folds for check in fold)
     return {
         name: torch.cat(

@@ -1,7 +1,7 @@
 """Fitting the label-free score: small heads fitted on the dataset that they score, across folds of episodes.
 
-No quality label, no reward, no rollout, no policy. In each round the episodes of every fold are scored by heads that
-have trained on the other folds only; the weights of one round set how often an episode is drawn in the next.
+The fit needs no quality label, reward, rollout or policy. In each round the episodes of every fold are scored by heads
+that have trained on the other folds only; the weights of one round set how often an episode is drawn in the next.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ def fit_scores(
 
     Example:
         ```python
-        from hf_ptr.data import read_dataset
-        from hf_ptr.data.chunks import ChunkDataset
+        from hf_ptr import ChunkDataset, ScoreConfig, fit_scores, load_dataset
 
-        scores = fit_scores(ChunkDataset(read_dataset("data/g1_bottle")), ScoreConfig(seed=1)).frame()
+        chunks = ChunkDataset(load_dataset("data/g1_bottle"))
+        scores = fit_scores(chunks, ScoreConfig(seed=1)).frame()
         ```
 
     Args:
-        chunks: of the episodes. Camera observations are scored by their `image_features`.
+        chunks: chunks of the episodes. Camera observations are scored by their `image_features`.
         config: all constants, including the seed.
-        device: where the heads are fitted. All draws are made on the CPU, so that devices differ by rounding alone.
+        device: device of the heads. All draws are made on the CPU, so that devices differ by rounding alone.
         keep: a folder for finished folds, from which the same fit resumes after an interruption. The caller removes
             it once the scores are written.
         progress: show a bar.
 
     Returns:
-        The scores; their `frame()` has one row a frame.
+        The scores; their `frame()` has one row per frame.
 
     Raises:
         InputError: fewer than `min_episodes` episodes are longer than the chunks' `target_offset`.
@@ -122,7 +122,7 @@ def require_fittable(chunks: ChunkDataset, config: ScoreConfig = ScoreConfig()) 
 
 
 def _cache_key(chunks: ChunkDataset, config: ScoreConfig, device: str | torch.device) -> dict[str, Any]:
-    """Everything that a finished fold depends on: data, code and settings."""
+    """All inputs of a finished fold: data, code and settings."""
     names = ("chunk_size", "target_offset", "observation_features", "state_feature", "action_feature")
     return {
         "data": data_digest(chunks.table),
@@ -149,7 +149,7 @@ def _scorer_id(heads: str, config: ScoreConfig) -> str:
 
 
 def _image_features(chunks: ChunkDataset, config: ScoreConfig, parts: PartCache, progress: bool) -> Tensor | None:
-    """The image features, or those of an interrupted fit; None where the observation is not cameras."""
+    """The image features, or those of an interrupted fit; None unless the observation is camera images."""
     if not chunks.cameras:
         return None
     part = parts.load("images")
@@ -185,9 +185,9 @@ def calibrated_scores(
     Args:
         transitions: N transitions of E episodes.
         scored: scores in nats.
-        novelty: `(E,)`; what counts is its difference from the median of the episode's task.
-        task: `(E,)` int64.
-        config: of the score.
+        novelty: novelty of each episode, `(E,)`; only the difference from the median of its task counts.
+        task: task of each episode, `(E,)` int64.
+        config: settings of the score.
     """
     episode, total, tasks = transitions.episode, len(transitions.count), int(task.max()) + 1
     again = episode[scored.again]

@@ -1,4 +1,4 @@
-"""The result of a fit: score and weight of every chunk, and the check that each fails."""
+"""The result of a fit: score, weight and failed check of every chunk."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from hf_ptr.scoring.transitions import LazyTransitions
 
 class FittedScores:
     """
-    Score and weight of every chunk of a dataset, and the reasons.
+    Score and weight of every chunk of a dataset, and the failed checks.
 
     Args:
         table: E episodes of F frames.
         transitions: their N transitions.
-        scores: calibrated, by check, `(N,)`.
+        scores: calibrated scores by check, `(N,)`.
         lag: `(E,)` int64, frames by which each episode's actions fit best when taken later; 0 without evidence.
-        scorer: identifies heads and configuration in the file.
-        config: of the score.
+        scorer: identifier of heads and configuration in the file.
+        config: settings of the score.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class FittedScores:
         milder = calibrated_weight(self._excusing_noise(rows), config)
         usable = (transitions.count > 0).repeat_interleave(torch.from_numpy(table.lengths))
         raised = keep_sample_size(weight[usable], milder[usable], min_share=config.min_sample_size)
-        # Episodes without a transition get the average, which does not lower the effective sample size.
+        # Episodes without a transition get the mean, which does not lower the effective sample size.
         self._weight = torch.full_like(weight, float(raised.mean())).masked_scatter_(usable, raised)
 
     def frame(self) -> pd.DataFrame:
         """
-        One row a frame, in the order of the dataset, with the columns of `hf_ptr.data.score_file.COLUMNS`.
+        One row per frame, in the order of the dataset, with the columns of `hf_ptr.data.score_file.COLUMNS`.
 
         `score` is `z` of `hf_ptr.scoring.calibration`: 0 like a transition with a planted fault, 1 like a good one.
         Frames without an observation `target_offset` frames later have `valid` False and the mean score of their

@@ -1,8 +1,8 @@
 """Identification heads: each element of a transition identified from the others, by a small head of its own.
 
 A transition is `(o_t, l, a_{t:t+L-1}, o_{t+Δ})` (PTR Sec. 2). The paper identifies the next observation from context
-and action; a fault in another element can leave that question easy. So each element in turn is to be identified, and
-the action among two kinds of candidates, each of which reveals another of its faults:
+and action; a fault in another element can leave that question easy. So each element is identified in turn, and the
+action among two kinds of candidates, which reveal different faults:
 
 | check | given | identified | among |
 |---|---|---|---|
@@ -11,7 +11,7 @@ the action among two kinds of candidates, each of which reveals another of its f
 | `action/shift` | `o_t, o_{t+Δ}` | `a` | the same episode's chunks a few frames earlier and later |
 | `instruction/pool` | `o_t, a, o_{t+Δ}` | `l` | the other instructions |
 
-Every one is PTR Eq. (12), (14) and (31) with another query and key. Negatives are never chosen by a label, which may
+Each check is PTR Eq. (12), (14) and (31) with another query and key. Negatives are never chosen by a label, which may
 be wrong. Pure tensors in, tensors out: N transitions, C candidates, D embedding width; the caller chooses rows and
 draws.
 """
@@ -41,7 +41,7 @@ class IdentificationHeads(nn.Module):
     Args:
         context_size, action_size, next_observation_size: widths `Dc`, `Da`, `Do`.
         instructions: number of instructions; with fewer than two, that element is left out.
-        config: of the score.
+        config: settings of the score.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class IdentificationHeads(nn.Module):
 
     @property
     def checks(self) -> tuple[str, ...]:
-        """The checks that these heads answer."""
+        """The checks that these heads compute."""
         return tuple(check for check in PLANTED_FAULTS if element_of(check) in self.elements)
 
     def temperature(self, element: str) -> Tensor:
@@ -201,5 +201,5 @@ def _unit(embedding: Tensor) -> Tensor:
 
 
 def sum_losses(losses: Mapping[str, Tensor]) -> Tensor:
-    """The sum of the elements' losses; they share no parameter, so that none outweighs another."""
+    """The sum of the elements' losses. The elements share no parameter, so that no loss outweighs another."""
     return torch.stack(tuple(losses.values())).sum()

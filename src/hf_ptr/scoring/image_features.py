@@ -23,11 +23,11 @@ def image_features(chunks: ChunkDataset, config: ScoreConfig, progress: bool = T
     Features of the camera images of every row: `(F, d)` float32, d at most `image_components` per camera, in standard
     deviations of the first component.
 
-    Nothing is learned but the directions in which the images of the dataset vary most, without any label.
+    The components are the directions in which the images of the dataset vary most. No label is used.
 
     Args:
         chunks: a dataset whose observation is cameras.
-        config: of the score.
+        config: settings of the score.
         progress: show a bar.
     """
     table = chunks.table

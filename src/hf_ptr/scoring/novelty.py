@@ -22,10 +22,10 @@ def context_novelty(
     Log of the mean distance of an episode's contexts to their nearest neighbours in other folds, `(E,)`.
 
     Args:
-        transitions: their contexts are in standard deviations.
-        fold: `(E,)` int64.
-        config: of the score.
-        generator: of the draw of contexts that are searched.
+        transitions: transitions with contexts in standard deviations.
+        fold: fold of each episode, `(E,)` int64.
+        config: settings of the score.
+        generator: random generator for the draw of the contexts to search.
     """
     episode = transitions.episode
     distance = torch.zeros(len(episode))
@@ -46,7 +46,7 @@ def context_novelty(
 
 def novelty_correction(mean: Tensor, novelty: Tensor, config: ScoreConfig) -> Tensor:
     """
-    What to add to the scores of each episode, `(E,)` nats, negative for a familiar one: `-b (ν - median ν)` with
+    Correction of the scores of each episode, `(E,)` nats, negative for a familiar one: `-b (ν - median ν)` with
     `b <= 0` the slope of the linear regression of the `good_quantile` of `mean` on ν.
 
     A high quantile follows the good episodes, as long as faults do not prefer familiar contexts.
@@ -54,7 +54,7 @@ def novelty_correction(mean: Tensor, novelty: Tensor, config: ScoreConfig) -> Te
     Args:
         mean: `(E,)` nats, the episodes' mean scores; NaN where there is none.
         novelty: `(E,)`.
-        config: of the score.
+        config: settings of the score.
     """
     quantile = config.good_quantile
     taken = ~mean.isnan()

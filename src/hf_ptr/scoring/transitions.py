@@ -1,8 +1,8 @@
 """The transitions of a dataset, assembled on demand, and the planted faults.
 
-Action chunks written out for every frame are as many times the dataset as a chunk has actions. Therefore only the
-position of each transition is stored; its values are taken from the table's columns, as many rows at a time as a pass
-needs. N transitions, E episodes, F frames.
+Storing the action chunk of every frame would multiply the size of the dataset by the length of a chunk. Therefore only
+the position of each transition is stored; its values are read from the table's columns, as many rows at a time as a
+pass needs. N transitions, E episodes, F frames.
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ class LazyTransitions:
         task_index: `(F,)` int64, instruction of each row of the table.
         change_scale: `(Do,)`, divisor of the change of an observation.
         action_of: planted fault: the transitions whose actions transitions `(…,)` get; None for their own.
-        next_observation_of: likewise for the next observation.
-        instruction_of: likewise the instructions of transitions `(n,)`.
+        next_observation_of: the same for the next observation.
+        instruction_of: the same for the instructions of transitions `(n,)`.
     """
 
     observations: tuple[Features, ...]
@@ -217,14 +217,14 @@ def lazy_transitions(
     The transitions of chunks, every dimension in its standard deviations.
 
     Args:
-        chunks: of the episodes.
-        config: of the score.
+        chunks: chunks of the episodes.
+        config: settings of the score.
         image_features: `(F, d)`, where the observation is cameras.
     """
     table, limit = chunks.table, config.feature_limit
     state: tuple[Features, ...] = ()
     if image_features is not None:
-        # The next observation is what the cameras see and what the joints report.
+        # The next observation has the camera images and the joint state.
         observations: tuple[Features, ...] = (
             Features([image_features.numpy()], limit),
             Features.of_table(table, [chunks.state_feature], limit),
@@ -267,11 +267,11 @@ def plant_faults(
     observations of another episode. `instruction`: another instruction.
 
     Args:
-        transitions: without faults.
+        transitions: transitions without faults.
         episodes: positions of the held-out episodes, at least one; with one alone, nothing can be swapped.
         known: `(instructions,)` bool; with fewer than two known instructions, none is exchanged.
-        planted_shift: frames, least and most.
-        generator: of the draws.
+        planted_shift: least and greatest shift, frames.
+        generator: random generator of the draws.
     """
     total = len(transitions.count)
     shift = torch.randint(planted_shift[0], planted_shift[1] + 1, (total,), generator=generator)

@@ -2,7 +2,7 @@
 `scoring: calibrated` in a training run: weights fitted on the chunks that it trains on, before it starts.
 
 Each source of a mixture is fitted alone, with its own scorers and scale: robots have different vectors, and what is
-usual for one says nothing about another.
+usual for one robot is not evidence about another.
 """
 
 from __future__ import annotations
@@ -38,13 +38,12 @@ def calibrated_chunks(chunks: Chunks, args: PTRConfig, checkpoint: str | Path | 
     The chunks with the weight `1 + α (w - 1)`, where `w` is the calibrated weight (`hf_ptr.scoring.calibration`).
 
     The main process fits and writes the scores with the weights into the folder of the run, one file per source of a
-    mixture; the others wait, however long it takes. Every
-    checkpoint contains a copy.
+    mixture; the others wait, however long it takes. Every checkpoint contains a copy.
 
     Args:
-        chunks: to train on.
+        chunks: chunks to train on.
         args: settings of the run.
-        checkpoint: that the run resumes from, whose score files are used.
+        checkpoint: checkpoint that the run resumes from; its score files are used. None for a new run.
 
     Raises:
         InputError: as for [`fit_scores`], in all processes; and where the score files of the checkpoint are missing,
@@ -80,7 +79,7 @@ def require_same_weights(checkpoint: str | Path, chunks: Chunks, args: PTRConfig
     Checks that the weights of a run are those of the checkpoint that it resumes from.
 
     Raises:
-        InputError: they were made with other settings, are missing or damaged, or differ.
+        InputError: the weights were made with other settings, are missing or damaged, or differ.
     """
     saved = _weights_of_checkpoint(Path(checkpoint), parts_to_fit(chunks), args).float()
     if chunks.weights is not None and not torch.allclose(saved, chunks.weights, rtol=0.0, atol=WEIGHT_TOLERANCE):
@@ -97,7 +96,7 @@ def _weights_of_checkpoint(checkpoint: Path, parts: dict[str, ChunkDataset], arg
 
 
 def copy_scores(chunks: Chunks, source: Path, folder: Path) -> None:
-    """Copies the score files of a run into another folder of it, a checkpoint; none where the weights were given."""
+    """Copies the score files of a run into another folder of it, a checkpoint; no file if the weights were given."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in parts_to_fit(chunks):
         if (source / name).is_file():

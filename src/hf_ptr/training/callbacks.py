@@ -38,7 +38,7 @@ class StopSignals:
     main thread, where Python allows no signal handlers.
 
     Attributes:
-        received: number of the signal, 0 before there is one.
+        received: number of the signal; 0 without a signal.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class StopSignals:
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if os.getpid() != self._process:
-            # A forked data worker: the run tells it when to end.
+            # A forked data worker is stopped by the run.
             return
         if not self.received:
             self.received, self._since = number, time.monotonic()
@@ -95,7 +95,7 @@ class StopAfterStep(TrainerCallback):
 
 
 class PTRSteps(TrainerCallback):
-    """The method's part of a run's start (forgets what was recorded after its checkpoint) and of each of its steps."""
+    """The method's part of the start of a run (drops records made after its checkpoint) and of each step."""
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
@@ -124,7 +124,7 @@ class RichProgress(TrainerCallback):
     A bar with the last log's action loss, score, mean weight and effective sample size over n.
 
     Args:
-        console: to draw on.
+        console: console to draw on.
     """
 
     def __init__(self, console: Console):
@@ -171,10 +171,10 @@ def log_histogram(
     Sends the weights since the last log to TensorBoard, trackio and Weights & Biases, whichever `report_to` names.
 
     Args:
-        callbacks: of the trainer, after its integrations have started their runs.
+        callbacks: callbacks of the trainer, after its integrations have started their runs.
         step: the optimiser step.
         edges: `B + 1` ascending bounds of the bins.
-        counts: `B`, weights in each bin.
+        counts: `B` numbers of weights, one per bin.
     """
     for callback in callbacks:
         # Trainer's integrations expose no more than this; `wandb` and `trackio` are called as a user would, with the
@@ -194,7 +194,7 @@ def log_histogram(
 
 
 def _to_tensorboard(writer, step: int, edges: Sequence[float], counts: Sequence[int]) -> None:
-    """Sums are those of the bin centres: of the weights themselves only the counts are known."""
+    """Sums use the bin centres, because only the counts of the weights are known."""
     limits, number = np.asarray(edges), np.asarray(counts)
     middle = (limits[:-1] + limits[1:]) / 2
     filled = np.flatnonzero(number)

@@ -14,16 +14,16 @@ from hf_ptr.training.ptr_config import PTRConfig
 
 def check_arguments(args: PTRConfig, train: Any, evaluation: Any, processor: Any, collator: Any) -> None:
     """
-    Checks what a [`PTRTrainer`] is given.
+    Checks the arguments of a [`PTRTrainer`].
 
     Args:
         args: settings of the run.
         train, evaluation: the datasets; either may be None.
-        processor: of the policy.
+        processor: processor of the policy.
         collator: the data collator; None for the default one.
 
     Raises:
-        InputError: naming the argument that cannot be used, and what to do.
+        InputError: an argument cannot be used; the message names it and the fix.
     """
     if args.n_gpu > 1:
         raise InputError(

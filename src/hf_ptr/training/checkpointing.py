@@ -1,4 +1,4 @@
-"""Checkpoint folders that are complete or absent, their state files, and the one that a run resumes from."""
+"""Checkpoint folders that are complete or absent, their state files, and the choice of the one to resume from."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from hf_ptr.utils.safetensors_io import tensors_under
 logger = logging.getLogger(__name__)
 
 STAGING_FOLDER = ".incomplete"
-# Inside it: the earlier checkpoint of the same name, until the new one has taken its place.
+# Inside it: the earlier checkpoint of the same name, until it is replaced by the new one.
 REPLACED = "before"
 STATE_STEM = "run_state"
 
@@ -42,19 +42,21 @@ class Stateful(Protocol):
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None: ...
 
 
-# ---- which checkpoint
+# ---- choice of a checkpoint
 
 
 def resolve_resume_checkpoint(asked: str | bool | None, args: TrainingArguments) -> str | None:
     """
-    The folder of the checkpoint that a run resumes from; None for a run that starts.
+    The folder of the checkpoint that a run resumes from; None for a new run.
 
     Args:
-        asked: as for [`Trainer.train`]: `True` for the newest complete one of the run, a folder, or a repo id.
+        asked: `resume_from_checkpoint` of [`Trainer.train`]: `True` for the newest complete checkpoint of the run, a
+            folder, or a repo id.
         args: settings of the run.
 
     Raises:
-        InputError: there is none, it cannot be pulled, or it cannot be resumed from, see [`require_resumable`].
+        InputError: there is no checkpoint, it cannot be pulled, or it cannot be resumed from; see
+            [`require_resumable`].
     """
     if not asked:
         return None
@@ -90,7 +92,7 @@ def require_resumable(checkpoint: str | os.PathLike, args: TrainingArguments) ->
     as when it was saved, which decides the next chunks, each process's belief tokens and its random numbers.
 
     Raises:
-        InputError: naming the missing part or the changed setting.
+        InputError: a part is missing, or a setting has changed; the message names it.
     """
     folder = Path(checkpoint)
     if not folder.is_dir():

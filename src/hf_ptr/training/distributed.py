@@ -1,4 +1,4 @@
-"""Agreement between the processes of a run on the host."""
+"""Exchanges between the processes of a run on the host."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ DONE, WRONG_INPUT, FAILED = range(3)
 
 class ProcessGroup:
     """
-    Agreement between processes without their devices: nothing waits for the work queued on an accelerator.
+    Exchanges between processes without their devices: no exchange waits for work queued on an accelerator.
 
     Args:
-        rank: of this process.
+        rank: rank of this process.
         size: number of processes; with one, nothing is exchanged.
     """
 

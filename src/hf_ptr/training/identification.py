@@ -1,4 +1,4 @@
-"""From one pass of the model to identification logits, scores and weights (PTR Sec. 4, 5 and 7)."""
+"""Identification logits, scores and weights from one pass of the model (PTR Sec. 4, 5 and 7)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLIP_TOLERANCE = 1e-4
 class Identification:
     """
     Draws the negatives of a step and turns outputs of [`PTRModel`] into logits and weights. Holds the parts of the
-    method that have a state and no trained parameter.
+    method that have a state but no trained parameter.
 
     Args:
         args: settings of the run.
@@ -47,7 +47,7 @@ class Identification:
         step's targets into the queue. The draw from the queue is the same in every process and micro-batch.
 
         Args:
-            candidates: of each micro-batch.
+            candidates: candidates of each micro-batch.
             step: optimiser steps done, which seeds the draw.
             rows: number of rows that each process contributes to a gather, filled up with invalid ones.
 
@@ -72,8 +72,8 @@ class Identification:
         the permuted action, `d⁻_0` of PTR Eq. (13).
 
         Args:
-            output: of the model, with `query`, `permuted_query` and the matched `target`.
-            negatives: of the same samples.
+            output: output of the model, with `query`, `permuted_query` and the matched `target`.
+            negatives: negatives of the same samples.
         """
         assert output.query is not None and output.permuted_query is not None and output.target is not None
         logits = partial(
@@ -92,8 +92,8 @@ class Identification:
         Sets the weights of a step and the sums that its losses are divided by.
 
         Args:
-            step: all its micro-batches.
-            logits: `(N, 1 + K)` of each.
+            step: the step with all its micro-batches.
+            logits: one tensor `(N, 1 + K)` per micro-batch.
             number: optimiser steps done.
         """
         has_target = [batch["has_target"].to(logits[0].device) for batch in step.batches]

@@ -78,9 +78,11 @@ def step_totals(
     weights: Sequence[torch.Tensor], has_target: Sequence[torch.Tensor] = (), gather: Gather | None = None
 ) -> StepTotals:
     """
+    Sums over all micro-batches of a step and all processes.
+
     Args:
-        weights: `(N,)` of each micro-batch.
-        has_target: `(N,)` bool of each; empty without a scorer.
+        weights: one tensor `(N,)` per micro-batch.
+        has_target: one tensor `(N,)` bool per micro-batch; empty without a scorer.
         gather: concatenates the rows of all processes; None for a single process.
     """
     weight = torch.cat([each.float() for each in weights])
@@ -97,9 +99,9 @@ class Step:
 
     Attributes:
         batches: the micro-batches.
-        totals: what the losses are divided by; None while the weights are not known.
-        weights: `(N,)` of each micro-batch, no gradient; empty while they are not known.
-        negatives: of each micro-batch; empty without a scorer, and while they are not drawn.
+        totals: sums that divide the losses; None while the weights are not known.
+        weights: one tensor `(N,)` per micro-batch, without gradient; empty while they are not known.
+        negatives: negatives of each micro-batch; empty without a scorer, and before they are drawn.
     """
 
     batches: Sequence[Batch]
@@ -124,7 +126,7 @@ def recall_belief(batches: Sequence[Batch], carry: BeliefCarry) -> None:
 
 
 def candidates_of(policy: Any, batch: Batch, output: Any) -> Candidates:
-    """The targets `(N, D)` in the [`PTROutput`] of a batch, with the fields that decide who may be whose negative."""
+    """The targets `(N, D)` in the [`PTROutput`] of a batch, with the fields that decide valid negatives."""
     state = policy.normalized_state(batch["state"]).detach()
     if "state_dim_mask" in batch:
         state = state.masked_fill(~batch["state_dim_mask"], 0.0)

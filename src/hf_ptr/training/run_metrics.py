@@ -24,7 +24,7 @@ class RunMetrics:
 
     Args:
         args: settings of the run.
-        dataset: to train on.
+        dataset: dataset to train on.
         processes: number of processes that share a step.
 
     Attributes:
@@ -55,10 +55,10 @@ class RunMetrics:
 
         Args:
             batch: the micro-batch.
-            output: of the model, with its weights.
-            loss: scalar, the whole loss.
-            shares: scalars, the share of the micro-batch in each metric of the step.
-            totals: sums of the step, with its first micro-batch; None with the others.
+            output: output of the model, with its weights.
+            loss: total loss, a scalar.
+            shares: share of the micro-batch in each metric of the step, scalars.
+            totals: sums of the step, for its first micro-batch only; None for the others.
             step: optimiser steps done.
         """
         assert output.weight is not None
@@ -81,10 +81,10 @@ class RunMetrics:
 
     def take(self, reduce: Reduce) -> dict[str, float]:
         """
-        The means over the steps since the last log and over the processes; starts new ones.
+        The means over the steps since the last log and over the processes; resets the sums.
 
         Args:
-            reduce: of a tensor over the processes, see `Accelerator.reduce`.
+            reduce: reduction of a tensor over the processes, see `Accelerator.reduce`.
         """
         if not self.steps:
             return {}
@@ -101,13 +101,15 @@ class RunMetrics:
 
     def require_finite(self, gather: Callable[[torch.Tensor], torch.Tensor], checkpoint: str | None) -> None:
         """
+        Checks that every loss and weight so far was finite.
+
         Raises:
-            InputError: a loss or weight was not finite, naming chunk, source and step.
+            InputError: a loss or weight was not finite; the message names chunk, source and step.
         """
         self._non_finite.require_finite(gather, self.dataset, checkpoint)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """The state of a resumed run."""
+        """The state that a resumed run needs."""
         weights = {} if self.weights is None else self.weights.state_dict()
         named = {f"weights.{name}": value for name, value in weights.items()}
         means = {f"means.{name}": value for name, value in self._sums.items()}

@@ -38,7 +38,7 @@ def save_progress(folder: Path, optimizer: Any, scheduler: Any, *, sharded: Any 
         optimizer: the optimiser; None if an engine saves it itself.
         scheduler: the learning rate schedule.
         sharded: the model, if it is sharded by FSDP2; all ranks must call this function then.
-        writes: whether this rank writes.
+        writes: True if this rank writes.
 
     Raises:
         InputError: a state contains values other than scalars, strings and tensors.

@@ -61,7 +61,7 @@ class Component(PreTrainedModel):
 
         Args:
             pretrained_model_name_or_path: path or repo id.
-            kwargs: with `ignore_mismatched_sizes=True`, tensors of another shape keep their initial values.
+            kwargs: options; with `ignore_mismatched_sizes=True`, tensors of another shape keep their initial values.
 
         Raises:
             InputError: the weights are pickled, or a tensor is unexpected, missing or of another shape.

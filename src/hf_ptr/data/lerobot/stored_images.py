@@ -54,7 +54,7 @@ class StoredImageClips(Mapping[int, StoredImageClip]):
     Args:
         root: the dataset's folder.
         camera: the image feature.
-        tables: by episode id, the number of frames and the data file relative to `root`.
+        tables: number of frames and data file relative to `root`, by episode id.
     """
 
     def __init__(self, root: Path, camera: str, tables: Mapping[int, tuple[int, str]]) -> None:

@@ -114,7 +114,7 @@ def recording_seed(base: int, task: str, number: int) -> int:
     Args:
         base: the user's seed, in `[0, 2**32)`.
         task: full name.
-        number: in `[0, EPISODES_PER_TASK)`.
+        number: number of the episode, in `[0, EPISODES_PER_TASK)`.
 
     Raises:
         InputError: `base` or `number` is out of range.

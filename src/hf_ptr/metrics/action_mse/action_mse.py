@@ -12,7 +12,7 @@ INPUTS = """
 Args:
     predictions, references: actions and recorded actions, one row per valid step.
 Returns:
-    action_mse: at least 0.
+    action_mse: mean squared error, at least 0.
 """
 
 

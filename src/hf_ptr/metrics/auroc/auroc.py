@@ -13,7 +13,7 @@ Args:
     predictions: the scores; higher is better.
     references: 1 for good samples, 0 for bad samples.
 Returns:
-    auroc: in [0, 1]; None if all samples have the same label.
+    auroc: area under the ROC curve in [0, 1]; None if all samples have the same label.
 """
 
 

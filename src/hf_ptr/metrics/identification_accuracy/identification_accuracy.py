@@ -14,7 +14,7 @@ Args:
     predictions: logits of each sample, equally many per sample.
     references: index of the match.
 Returns:
-    identification_accuracy: in [0, 1].
+    identification_accuracy: accuracy in [0, 1].
     chance: accuracy of random guessing.
 """
 

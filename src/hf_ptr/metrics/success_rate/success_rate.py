@@ -11,7 +11,7 @@ INPUTS = """
 Args:
     predictions: whether each episode solved its task.
 Returns:
-    success: in [0, 1].
+    success: success rate in [0, 1].
     interval: lower and upper bound.
     successes, episodes: counts.
 """

@@ -212,7 +212,7 @@ class VLAPolicy(ActionQueueMixin, Component):
         of the batch must stay the same between two calls of `reset`.
 
         Args:
-            batch: as in [`ActionQueueMixin.predict_action_chunk`].
+            batch: observations, as in [`ActionQueueMixin.predict_action_chunk`].
             generator: random generator for the noise.
         """
         state, action_dim_mask = batch["state"], batch.get("action_dim_mask")

@@ -26,7 +26,7 @@ def load_pretrained(auto_class: Any, source: str, **kwargs: Any) -> Any:
     Args:
         auto_class: `AutoModel` or `AutoTokenizer`.
         source: folder, `user/name`, `user/name@revision`, or `package:NAME` for a model inside a Python package.
-        kwargs: for `from_pretrained`.
+        kwargs: arguments of `from_pretrained`.
 
     Raises:
         InputError: there is none, it is damaged, or the package is not installed.
