@@ -41,6 +41,15 @@ COMPARED = {"ablations": "ptr", "sensitivity": "ptr"}
 SUMMARY = ("main", "goal", "pixels", "cross")
 LEADING = ("sft", "ptr", "calibrated", "oracle")
 PEERS = ("length", "loss", *PLANS["peers"][0].arms)
+# Labels of variants of the score whose recorded names differ from the terms of the pages.
+SCORE_VARIANTS = {
+    "all of it": "full method",
+    "chunks for themselves": "chunk scores not pooled",
+    "nothing owed to novelty": "no novelty correction",
+    "no action among other samples": "no action check against other samples",
+    "no action among its neighbours": "no action check against neighbouring frames",
+    "negatives near in state, too": "additional negatives near in state",
+}
 # Fault mixtures in the README's table: strong faults, the mixture of the paper, no faults.
 HEADLINE = ("hard", "combined", "clean")
 
@@ -221,7 +230,7 @@ def score_ablations_table(lines: Sequence[dict[str, Any]]) -> str:
         faults = [mean("hard", "auroc_episode", fault) for fault in ("foreign_actions", "noise", "instruction")]
         rows.append(
             (
-                variant,
+                SCORE_VARIANTS.get(variant, variant),
                 " / ".join(f"{value:.3f}" for value in faults),
                 f"{mean('misaligned', 'auroc_episode', 'misalignment'):.3f}",
                 f"{mean('hard', 'weight_good'):.2f} / {mean('hard', 'weight_faulty'):.2f}",
