@@ -91,7 +91,7 @@ def test_imports_point_one_way(path: Path) -> None:
             assert level[package] < level[own], f"{path.relative_to(SOURCE)} imports {package}"
 
 
-def test_every_package_has_its_place_in_the_order() -> None:
+def test_every_package_is_in_the_order() -> None:
     here = {path.name.removesuffix(".py") for path in SOURCE.iterdir() if not path.name.startswith("__")}
     here = {name for name in here if (SOURCE / f"{name}.py").exists() or list((SOURCE / name).glob("*.py"))}
     assert here == {package for group in ORDER for package in group}

@@ -91,8 +91,8 @@ def test_a_killed_run_resumes(metaworld_dataset: Path, run_folder: Path, tmp_pat
     out = tmp_path / "killed"
     killed = train(metaworld_dataset, out, "save_steps=3", before=kill)
     assert killed.returncode == -9 and (out / "checkpoint-3").is_dir()
-    went_on = train(metaworld_dataset, out, "save_steps=3")
-    assert went_on.returncode == 0, went_on.stderr
+    resumed = train(metaworld_dataset, out, "save_steps=3")
+    assert resumed.returncode == 0, resumed.stderr
     assert read_histograms(out) == read_histograms(run_folder) != []
     assert (out / "model.safetensors").read_bytes() == (run_folder / "model.safetensors").read_bytes()
 
@@ -198,8 +198,8 @@ def test_a_score_by_a_run_resumes_after_an_interrupt(
 
     monkeypatch.setattr(CandidatePool, "push", interrupted)
     assert hf_ptr(*command).returncode == 130 and not out.exists() and (tmp_path / ".scores.parts").is_dir()
-    went_on = hf_ptr(*command)
-    assert went_on.returncode == 0 and [path.name for path in tmp_path.iterdir()] == ["scores.parquet"]
+    resumed = hf_ptr(*command)
+    assert resumed.returncode == 0 and [path.name for path in tmp_path.iterdir()] == ["scores.parquet"]
     pd.testing.assert_frame_equal(pd.read_parquet(out), whole, check_exact=True)
     # Some batches fill the queue, then all are scored; only the batch before the interrupt is repeated.
     assert len(batches) < 2 * 20

@@ -161,7 +161,7 @@ def test_pooled_statistics_are_those_of_all_frames() -> None:
         (edit_rows(DATA_1, "timestamp", lambda v: pa.array([str(t) for t in v])), "timestamp"),
     ],
 )
-def test_what_cannot_be_converted_is_one_line_and_leaves_nothing(
+def test_inconvertible_data_raise_one_line_and_leave_no_files(
     built: Path, tmp_path: Path, spoil: Any, message: str
 ) -> None:
     root = Path(shutil.copytree(built, tmp_path / "v21"))
@@ -262,7 +262,7 @@ def unknown_rate(file: Any) -> None:
         (unknown_rate, "contains no control frequency; pass --fps"),
     ],
 )
-def test_a_wrong_robomimic_file_is_one_line_and_leaves_nothing(tmp_path: Path, edit: Any, message: str) -> None:
+def test_a_wrong_robomimic_file_is_one_line_and_leaves_no_files(tmp_path: Path, edit: Any, message: str) -> None:
     path = write_robomimic(tmp_path / "can.hdf5", {"demo_0": 4, "demo_1": 5})
     with h5py.File(path, "r+") as file:
         edit(file)

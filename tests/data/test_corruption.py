@@ -59,7 +59,7 @@ def test_the_original_is_untouched_and_other_columns_are_kept(recipe: str) -> No
 
 
 @pytest.mark.parametrize("recipe", OF_ANY_TABLE)
-def test_the_truth_is_what_changed(recipe: str) -> None:
+def test_the_truth_marks_the_changed_episodes(recipe: str) -> None:
     table = demonstrations()
     corrupted, truth = corrupt(table, recipe, 5)
     assert list(truth.faults) == [fault.name for fault in RECIPES[recipe]]
@@ -296,7 +296,7 @@ def test_any_lengths_can_be_corrupted(lengths: list[int], recipe: str, seed: int
     assert np.isfinite(corrupted.columns["action"]).all()
 
 
-def test_a_written_copy_holds_its_truth(tmp_path: Path) -> None:
+def test_a_written_copy_contains_its_truth(tmp_path: Path) -> None:
     table = demonstrations().select(range(20, 60))
     corrupted, truth = corrupt(table, "combined", 2)
     out = write_corrupted(corrupted, truth, tmp_path / "copy")

@@ -60,7 +60,7 @@ def shades(images: torch.Tensor) -> torch.Tensor:
     return images.float().mean(dim=(2, 3, 4))
 
 
-def test_a_chunk_sees_its_first_frame_and_the_one_after_it(dataset: Path) -> None:
+def test_a_chunk_has_the_images_of_its_first_frame_and_of_its_target(dataset: Path) -> None:
     chunks = chunks_of(dataset)
     batch = chunks.batch(list(range(len(chunks))))
     assert batch["observation"].shape == (sum(LENGTHS), 2, 16, 16, 3) and batch["observation"].dtype == torch.uint8
@@ -74,7 +74,7 @@ def test_a_chunk_sees_its_first_frame_and_the_one_after_it(dataset: Path) -> Non
             assert abs(after[row, column] - (shade(camera, episode, frame + 4) if valid else 0)) < 2.5
 
 
-def test_the_order_asked_for_and_copies_in_other_processes_change_nothing(dataset: Path) -> None:
+def test_images_do_not_depend_on_order_or_process(dataset: Path) -> None:
     chunks = chunks_of(dataset, (FRONT,))
     rows = np.random.default_rng(0).permutation(len(chunks)).tolist()
     whole = chunks.batch(list(range(len(chunks))))

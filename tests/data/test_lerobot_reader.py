@@ -61,7 +61,7 @@ def test_both_versions_give_the_same_batches(folders: dict[str, Path]) -> None:
         assert value.equal(batches[1][key]), key
 
 
-def test_v21_is_read_as_its_files_say(v21_folder: Path, tmp_path: Path) -> None:
+def test_v21_values_equal_those_of_its_files(v21_folder: Path, tmp_path: Path) -> None:
     table = read_dataset(v21_folder)
     info = json.loads((v21_folder / "meta/info.json").read_text())
     assert table.num_episodes == info["total_episodes"] and table.num_frames == info["total_frames"]

@@ -131,9 +131,7 @@ def test_parts_are_the_whole(
     pd.testing.assert_frame_equal(*read, check_exact=True)
 
 
-def test_a_file_of_parts_is_there_whole_or_not_at_all(
-    fitted: tuple[EpisodeTable, FittedScores], tmp_path: Path
-) -> None:
+def test_a_file_of_parts_is_complete_or_absent(fitted: tuple[EpisodeTable, FittedScores], tmp_path: Path) -> None:
     def broken() -> Iterator[pd.DataFrame]:
         yield fitted[1].frame()
         raise KeyboardInterrupt
@@ -144,23 +142,23 @@ def test_a_file_of_parts_is_there_whole_or_not_at_all(
     assert len(pd.read_parquet(out)) == 2 and list(tmp_path.iterdir()) == [out]
 
 
-def test_what_is_said_of_scores_does_not_depend_on_their_parts(
+def test_the_summary_of_scores_does_not_depend_on_their_parts(
     fitted: tuple[EpisodeTable, FittedScores], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table, scores = fitted
     faults = {"noise": np.arange(8) % 3 == 0, "instruction": np.arange(8) % 4 == 0}
     truth = CorruptionTruth("two faults", 0, table.episode_index, faults)
-    said = []
+    summaries = []
     for rows in (10_000, 50):
         monkeypatch.setattr(fitted_scores, "BLOCK_ROWS", rows)
         summary = ScoreSummary()
         parts = list(summary.collect(with_known_faults(part, truth) for part in scores.blocks()))
-        said.append(summary.to_dict(Path("scores.parquet")))
+        summaries.append(summary.to_dict(Path("scores.parquet")))
     whole = pd.concat(parts)
-    assert said[0]["frames"] == len(whole) and said[0]["with_target"] == whole.valid.sum()
-    assert said[0]["mean_weight"] == pytest.approx(whole.weight.mean())
-    assert said[0]["mean_score"] == pytest.approx(whole.score[whole.valid].mean())
-    assert [row["fault"] for row in said[0]["faults"]] == ["instruction", "noise", "any"]
+    assert summaries[0]["frames"] == len(whole) and summaries[0]["with_target"] == whole.valid.sum()
+    assert summaries[0]["mean_weight"] == pytest.approx(whole.weight.mean())
+    assert summaries[0]["mean_score"] == pytest.approx(whole.score[whole.valid].mean())
+    assert [row["fault"] for row in summaries[0]["faults"]] == ["instruction", "noise", "any"]
     assert set(whole.fault[whole.episode_index == table.episode_index[0]]) == {"noise+instruction"}
-    for name, value in said[0].items():
-        assert said[1][name] == pytest.approx(value) if isinstance(value, float) else said[1][name] == value
+    for name, value in summaries[0].items():
+        assert summaries[1][name] == pytest.approx(value) if isinstance(value, float) else summaries[1][name] == value

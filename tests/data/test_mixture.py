@@ -99,7 +99,7 @@ def test_the_target_offset_is_the_sources_own_and_has_no_target_after_the_end() 
     assert (batch["target_index"] >= 0).tolist() == expected
 
 
-def test_ids_of_two_sources_are_never_the_same() -> None:
+def test_ids_of_two_sources_are_distinct() -> None:
     batch = mixture().batch(range(54))
     for key in ("index", "episode_index"):
         ids = [set(batch[key][batch["source_index"] == number].tolist()) for number in (0, 1)]
@@ -285,7 +285,7 @@ def test_a_slower_rate_takes_the_nearest_frames() -> None:
     assert resampled(table, 20.0) is table
 
 
-def test_a_faster_rate_shows_frames_again_under_ids_of_their_own() -> None:
+def test_a_faster_rate_repeats_frames_under_new_ids() -> None:
     fast = resampled(table_of([4, 3], 4, "sawyer", fps=20.0), 50.0)
     assert fast.lengths.tolist() == [10, 8]
     assert len(np.unique(fast.frame_id)) == 18 and sorted(fast.frame_id)[:7] == list(range(7))

@@ -112,7 +112,7 @@ def test_lerobot_reads_it_back_equal(make: Callable[[Path], Path], tmp_path: Pat
 
 
 @pytest.mark.parametrize("videos", [True, False])
-def test_what_lerobot_records_is_read_as_lerobot_reads_it(tmp_path: Path, videos: bool) -> None:
+def test_datasets_recorded_by_lerobot_are_read_as_by_lerobot(tmp_path: Path, videos: bool) -> None:
     lengths = (9, 4, 14)
     root, rows = tmp_path / "made", list(range(sum(lengths)))
     lerobot(WRITER, root, int(videos), *lengths)

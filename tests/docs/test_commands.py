@@ -163,7 +163,7 @@ def user_on_the_hub(workshop: Path, hub: HubServer, monkeypatch: pytest.MonkeyPa
     api.create_tag("user/name", tag="revision", repo_type="dataset")
 
 
-def test_there_is_something_to_run() -> None:
+def test_the_pages_contain_blocks_to_run() -> None:
     assert sum(len(commands(page)) for page in PAGES) >= 40
     assert sum(block.language == "python" for page in PAGES for block in blocks(page)) >= 10
 
@@ -186,7 +186,7 @@ def test_the_blocks_of_a_page_run(page: Path, desk: Path, workshop: Path) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "index.md"], ids=lambda page: page.name)
-def test_what_a_user_tries_first_runs_on_another_robot(page: Path, desk: Path, workshop: Path) -> None:
+def test_the_first_commands_run_on_another_robot(page: Path, desk: Path, workshop: Path) -> None:
     """Other widths, frame rate, instructions and number of episodes than those that the pages were written with."""
     (desk / "data").unlink()
     record(desk / "data" / "g1_bottle", ARM, episodes=23, seed=1)

@@ -1,4 +1,4 @@
-"""The map of CONTRIBUTING leads to files that exist, and its order of packages is the one that the imports keep."""
+"""The files named in CONTRIBUTING exist, and imports follow its order of packages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_paths_exist() -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
-def test_every_package_has_its_place_in_the_order() -> None:
+def test_every_package_is_in_the_order() -> None:
     names = {path.stem for path in SOURCE.iterdir() if path.is_dir() or path.suffix == ".py"}
     # The package itself, which exports from all of them, and the two commands for `python -m`.
     assert names - {"__init__", "__pycache__", "score", "train"} == set(package_order())

@@ -1,4 +1,4 @@
-"""Runs whose steps must not depend on how their chunks are shared out among micro-batches and processes."""
+"""Runs whose steps must not depend on the division of chunks into micro-batches and processes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def uneven(frames: int) -> np.ndarray:
 
 
 class Fitted:
-    """In place of the scorers, whose fit is tested elsewhere."""
+    """Weights for tests that do not fit a score."""
 
     def __init__(self, chunks: Any, config: Any = None, **_: Any) -> None:
         self.table = chunks.table
@@ -55,7 +55,7 @@ class Fitted:
 
 @contextlib.contextmanager
 def alike() -> Iterator[None]:
-    """Noise and mismatched actions are those of the sample, in whatever micro-batch it comes."""
+    """Noise and mismatched actions depend on the sample alone, not on its micro-batch."""
     forward, content = modeling_vla.VLAPolicy.forward, []
 
     class OfTheSample:
@@ -85,7 +85,7 @@ def alike() -> Iterator[None]:
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor of which each rank may hold a part."""
+    """The full tensor of one that may be sharded over the ranks."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
@@ -117,7 +117,7 @@ def trained(
         "gradient_accumulation_steps": parts,
         "max_grad_norm": LIMIT,
         "nce_warmup_steps": 0,
-        # All of the queue is drawn: ranks fill it in another order than one process does.
+        # The whole queue is drawn, because ranks fill it in another order than one process.
         "queue_size": BATCH,
         "queue_negatives": BATCH,
         "beta": 0.5,
@@ -137,10 +137,10 @@ def trained(
 
 
 def losses_of(trainer: PTRTrainer) -> list[dict[str, float]]:
-    """What was logged of each step, times and rates aside."""
-    aside = {"epoch", "step", "learning_rate"}
+    """The logged metrics of each step, without times and rates."""
+    excluded = {"epoch", "step", "learning_rate"}
     return [
-        {name: value for name, value in entry.items() if name not in aside}
+        {name: value for name, value in entry.items() if name not in excluded}
         for entry in trainer.state.log_history
         if "loss" in entry
     ]
@@ -156,6 +156,6 @@ def assert_same_log(found: list[dict[str, float]], expected: list[dict[str, floa
     for mine, other in zip(found, expected, strict=True):
         assert mine == pytest.approx(other, abs=1e-5)
         assert mine["loss"] == pytest.approx(other["loss"], abs=1e-6)
-        # Clipped, and with weights that are not all alike: else it would show nothing.
+        # The test is meaningful only with clipped gradients and unequal weights.
         assert mine["grad_norm"] > 2 * LIMIT
         assert mine.get("weight_std", 1.0) > 0.05

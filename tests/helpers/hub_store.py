@@ -144,13 +144,13 @@ def _index_complaints(model: Any) -> list[str]:
         return ['.name" is required']
     wrong = []
     for number, result in enumerate(model.get("results") or [{}]):
-        place = f".results[{number}]"
+        where = f".results[{number}]"
         if not isinstance(result.get("task", {}).get("type"), str):
-            wrong.append(f'{place}.task.type" is required')
+            wrong.append(f'{where}.task.type" is required')
         for key in ("type", "name"):
             if not isinstance(result.get("dataset", {}).get(key), str):
-                wrong.append(f'{place}.dataset.{key}" is required')
+                wrong.append(f'{where}.dataset.{key}" is required')
         for metric in result.get("metrics") or [{}]:
             if not isinstance(metric.get("type"), str) or "value" not in metric:
-                wrong.append(f'{place}.metrics" need a type and a value')
+                wrong.append(f'{where}.metrics" need a type and a value')
     return wrong

@@ -1,4 +1,4 @@
-"""LeRobot's policies of some thousand random weights, and the tokenizers that they ask for by name."""
+"""LeRobot's policies of some thousand random weights, and the tokenizers that they load by name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from transformers import (
 
 from hf_ptr.policies import adapter_of
 
-# Pictures that a ResNet can halve five times, and none that a tower of 32 pixels takes as they are.
+# An image size that a ResNet can halve five times, and that differs from the 32 pixels of the towers.
 SIZE = (40, 48)
 PALIGEMMA = "google/paligemma-3b-pt-224"
 SPECIAL = ("<pad>", "<unk>", "<fake>", "<global>", "<image>", "<end>")
@@ -71,7 +71,7 @@ def tiny_smolvlm(folder: Path) -> Path:
 
 
 def serve_paligemma(hub: HubServer, folder: Path) -> None:
-    """Puts a tokenizer where LeRobot looks for PaliGemma's."""
+    """Replaces PaliGemma's tokenizer in LeRobot."""
     word_tokenizer().save_pretrained(folder)
     hub.store.create("model", PALIGEMMA, private=False)
     files = {path.name: hub.store.put(path.read_bytes(), large=False) for path in folder.iterdir()}

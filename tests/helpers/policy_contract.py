@@ -129,7 +129,7 @@ class PolicyContract(abc.ABC):
         dry = [name for name, value in model.named_parameters() if value.requires_grad and value.grad is None]
         assert [name for name in dry if not name.endswith(self.unreached)] == []
 
-    def test_padded_steps_and_missing_dimensions_count_nothing(self) -> None:
+    def test_padded_steps_and_missing_dimensions_have_no_effect(self) -> None:
         model, batch = self.model().eval(), self.batch()
         changed = copy.deepcopy(batch)
         changed["actions"][-1, -1] = 7.0
@@ -146,7 +146,7 @@ class PolicyContract(abc.ABC):
         model.adapter.reset()
         assert bool((model.adapter.predict_action_chunk(inputs)[..., -1] == 0).all())
 
-    def test_nothing_reads_what_came_after(self) -> None:
+    def test_the_next_observation_is_not_an_input(self) -> None:
         model, batch = self.model().eval(), self.batch()
         garbage = {**batch, "next_observation": torch.zeros_like(batch["next_observation"]) + 99}
         first, second = self.passed(model, batch), self.passed(model, garbage)
@@ -154,7 +154,7 @@ class PolicyContract(abc.ABC):
             assert torch.equal(getattr(first, name), getattr(second, name)), name
         assert not torch.equal(first.target, second.target)
 
-    def test_belief_tokens_count_and_are_forgotten_at_reset(self) -> None:
+    def test_belief_tokens_have_an_effect_and_are_cleared_at_reset(self) -> None:
         model, batch = self.model().eval(), self.batch()
         first = self.acted(model.adapter, batch)
         assert torch.equal(self.acted(model.adapter, batch), first)
@@ -166,7 +166,7 @@ class PolicyContract(abc.ABC):
         with pytest.raises(ValueError, match="reset"):
             model.adapter.predict_action_chunk(inputs)
 
-    def test_saved_and_loaded_it_acts_the_same(self, tmp_path: Path) -> None:
+    def test_a_loaded_policy_acts_like_the_saved_one(self, tmp_path: Path) -> None:
         model, batch = self.model(), self.batch()
         model.save_pretrained(tmp_path)
         self.save_processor(tmp_path)

@@ -1,4 +1,4 @@
-"""FSDP2 on CPU: accelerate takes DDP there without a word, so what it decides from is set for it."""
+"""FSDP2 on CPU: accelerate silently selects DDP there, so the settings that it decides from are patched."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FSDP2 = {
 
 @contextlib.contextmanager
 def fsdp2() -> Iterator[None]:
-    """Trainers made in it shard their parameters over the processes of a CPU run."""
+    """Trainers created inside shard their parameters over the processes of a CPU run."""
     made = AcceleratorState.__init__
 
     def persuaded(self: AcceleratorState, *args: object, fsdp_plugin: object = None, **kwargs: object) -> None:

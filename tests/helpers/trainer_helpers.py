@@ -63,11 +63,11 @@ def make(
     chunks = ChunkDataset(table, observation_features=OBSERVATION, target_offset=target_offset)
     held_out = chunks if eval_dataset else None
     if peft_config is not None:
-        # An adapter goes onto a policy that was saved; of several processes the first one saves it.
-        place = folder.parent / "base"
-        policy.save_pretrained(place)
+        # An adapter needs a saved policy; the main process saves it.
+        base = folder.parent / "base"
+        policy.save_pretrained(base)
         PartialState().wait_for_everyone()
-        policy = AutoModel.from_pretrained(place)
+        policy = AutoModel.from_pretrained(base)
     return PTRTrainer(
         policy,
         args,

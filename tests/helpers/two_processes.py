@@ -33,9 +33,9 @@ from hf_ptr.training import calibrated_weights as calibrating
 from hf_ptr.training.checkpointing import last_complete_checkpoint
 from hf_ptr.training.micro_batches import Negatives
 
-# A deadlock ends with the place where each process waits.
+# A deadlock ends with a stack trace of each process.
 WATCHDOG_SECONDS = 300
-# What is also trained with sharded parameters.
+# Cases that are also trained with sharded parameters.
 SHARDED = ("sft", "belief", "ptr", "lora")
 VARIANTS = {"bf16": {"bf16": True}, "recomputed": {"bf16": True, "activation_checkpointing": True}}
 # Chunks of each rank's batch in an uneven step: rank 1 has fewer, and none with a target, or the same as rank 0.
@@ -43,7 +43,7 @@ UNEVEN = {"without_target": ((3, 40, 77, 110), (5, 200, 160)), "duplicates": ((3
 
 
 def checksum(trainer: PTRTrainer) -> float:
-    """Tells models apart."""
+    """A checksum that distinguishes models."""
     return sum(float(parameter.double().sum()) for parameter in trainer.model.parameters())
 
 
@@ -68,7 +68,7 @@ def uneven_step(
 
 
 def shared(dataset: Path, folder: Path) -> dict[str, Any]:
-    """A plain run: what each rank saw, drew and ended with."""
+    """A plain run: chunks, negatives and final state of each rank."""
     trainer = make(dataset, folder / "run", use_cpu=True, queue_size=256, queue_negatives=16)
     seen: list[int] = []
     drawn: list[dict[str, Any]] = []
@@ -148,7 +148,7 @@ def stopped_and_resumed(dataset: Path, folder: Path) -> dict[str, Any]:
 
 
 def not_a_number(dataset: Path, folder: Path) -> str:
-    """The complaint about one chunk of one rank, as this rank tells it."""
+    """The error message of this rank about a non-finite chunk of one rank."""
     trainer = make(dataset, folder / "nan", use_cpu=True, per_device_train_batch_size=8, max_steps=40, **SFT)
     trainer.train_dataset.action[60] = torch.nan
     try:
@@ -159,7 +159,7 @@ def not_a_number(dataset: Path, folder: Path) -> str:
 
 
 def sharded_over_both(dataset: Path, folder: Path) -> dict[str, Any]:
-    """FSDP2: the very steps, and the very run when it is resumed."""
+    """FSDP2: the same steps, and the same run when it is resumed."""
     logs = {}
     with fsdp2():
         for case in SHARDED:
@@ -184,7 +184,7 @@ def sharded_over_both(dataset: Path, folder: Path) -> dict[str, Any]:
 
 
 def off_target(dataset: Path, folder: Path, **settings: Any) -> float:
-    """How far the EMA target of a run is from the moving average of its tower, in single precision."""
+    """Largest difference between the EMA target of a run and the moving average of its tower, in single precision."""
     encoder = {"text_model": str(folder.parent / "text"), "num_context_layers": 1}
     trainer = make(dataset, folder, use_cpu=True, target_decay=0.5, policy_settings=encoder, **settings)
     expected: dict[str, torch.Tensor] = {}
@@ -210,20 +210,20 @@ def off_target(dataset: Path, folder: Path, **settings: Any) -> float:
 
 
 def fitted_by_one(dataset: Path, folder: Path) -> list[str]:
-    """What each way to fail in the first process, while it fits, is to this one."""
-    told = []
+    """The error in this process for each error of the main process during the fit."""
+    errors = []
     for error in (InputError("no episode is long enough"), MemoryError("no memory")):
         with mock.patch.object(calibrating, "fit_scores", side_effect=error):
             try:
                 make(dataset, folder / "unfit", use_cpu=True, scoring="calibrated", belief_tokens=0)
             except Exception as caught:
-                told.append(f"{type(caught).__name__}: {caught}")
-    return told
+                errors.append(f"{type(caught).__name__}: {caught}")
+    return errors
 
 
 @contextlib.contextmanager
 def interrupted(batch: int) -> Iterator[None]:
-    """Ctrl-C in both processes before the targets of a batch are remembered."""
+    """Ctrl-C in both processes before the targets of a batch are pushed to the queue."""
     batches, push = itertools.count(1), CandidatePool.push
 
     def pushed(pool: CandidatePool, seen: Candidates) -> None:
@@ -236,19 +236,19 @@ def interrupted(batch: int) -> Iterator[None]:
 
 
 def scored_by_both(dataset: Path, folder: Path, rank: int) -> None:
-    """The scores of a run's own scorer, of which each process makes its share and has all."""
-    # All of the queue is drawn: ranks draw otherwise than one process does.
+    """The scores by the scorer of a run: each process computes its share and returns all."""
+    # The whole queue is drawn, because two ranks draw other targets than one process.
     trainer = make(dataset, folder / "scored", use_cpu=True, queue_size=64, queue_negatives=64)
     trainer.train()
     trainer.save_model()
     torch.distributed.barrier()
     half = mock.patch.object(scores_module, "CHUNKS_PER_BATCH", scores_module.CHUNKS_PER_BATCH // 2)
-    # As `accelerate launch --cpu` says it; without, each process would take itself for the only one.
+    # Set by `accelerate launch --cpu`; without it, each process would act as a single process.
     with cases.alike(), half, mock.patch.dict(os.environ, {"ACCELERATE_USE_CPU": "true"}):
         scores = score_dataset(folder / "scored", read_dataset(dataset))
         scores.to_parquet(folder / f"scores{rank}.parquet")
-        # Of what both have kept, and of what one has lost, the same comes again; where their lines fill the queue at
-        # different batches they wait for the later.
+        # Resuming from complete or partly lost progress gives the same scores. If the ranks fill the queue at
+        # different batches, they wait for the later one.
         kept, again = folder / "kept", []
         with mock.patch.object(scores_module, "SAVE_EVERY", 0.0):
             with interrupted(3):

@@ -181,11 +181,11 @@ def test_the_weight_record_counts_every_weight_and_resumes() -> None:
     again.add(weight, source)
     # The sum over two processes with equal counts.
     again.reduce(lambda tensor: tensor * 2)
-    told = again.to_dict()
+    content = again.to_dict()
     assert sum(again.take_log(lambda tensor: tensor * 2)) == 2 * 11
     assert sum(again.take_log(lambda tensor: tensor * 2)) == 0
-    assert told is not None and len(told["counts"]) == BINS and sum(told["counts"]) == 16
-    assert (told["counts"][0], told["counts"][-1]) == (4, 8)
-    assert told["mean"] == pytest.approx(9.25 / 4)
-    assert told["ess"] == pytest.approx(9.25**2 / (0.0625 + 1 + 32) / 4, rel=1e-6)
-    assert told["sources"]["b"] == {"share": 0.5, "weight": pytest.approx(8 / 9.25)}
+    assert content is not None and len(content["counts"]) == BINS and sum(content["counts"]) == 16
+    assert (content["counts"][0], content["counts"][-1]) == (4, 8)
+    assert content["mean"] == pytest.approx(9.25 / 4)
+    assert content["ess"] == pytest.approx(9.25**2 / (0.0625 + 1 + 32) / 4, rel=1e-6)
+    assert content["sources"]["b"] == {"share": 0.5, "weight": pytest.approx(8 / 9.25)}

@@ -405,11 +405,11 @@ def test_a_finished_run_is_pushed_with_its_results(pushed_run: tuple[Path, Store
     text = store.files("alice/finished")["README.md"].decode()
     assert card_complaints(text, "model") == [] and store.repos["model", "alice/finished"].messages == ["it"]
     measured = json.loads(results.read_text())["arms"]["ptr"]
-    told_results = {result.metric_type: result for result in ModelCard(text).data.eval_results}
-    assert set(told_results) == {"action_mae", "action_mse", "ratio_to_hold_state"} & set(measured)
-    assert told_results["action_mse"].metric_value == measured["action_mse"]["mean"]
-    assert told_results["action_mse"].metric_args["interval"] == measured["action_mse"]["interval"]
-    assert told_results["action_mse"].dataset_type == "alice/reach"
+    card_results = {result.metric_type: result for result in ModelCard(text).data.eval_results}
+    assert set(card_results) == {"action_mae", "action_mse", "ratio_to_hold_state"} & set(measured)
+    assert card_results["action_mse"].metric_value == measured["action_mse"]["mean"]
+    assert card_results["action_mse"].metric_args["interval"] == measured["action_mse"]["interval"]
+    assert card_results["action_mse"].dataset_type == "alice/reach"
     part = hf_ptr("push", out / "scorer", "--repo-id", "alice/part")
     assert part.returncode == 0, part.stderr
     card = store.files("alice/part")["README.md"].decode()

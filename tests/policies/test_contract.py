@@ -1,4 +1,4 @@
-"""The contract of post-trainable policies, on every policy that there is."""
+"""The contract of post-trainable policies, for every policy of the library."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class TestTokens(NativePolicy):
     lora_targets = ("q_proj", "v_proj", "state_embedding")
 
     def policy(self) -> Any:
-        """Far from uniform, so that what the context says decides between tokens."""
+        """Far from uniform, so that the context decides between tokens."""
         policy = super().policy()
         with torch.no_grad():
             for parameter in policy.head.parameters():
@@ -52,7 +52,7 @@ class TestTokens(NativePolicy):
 
 
 @pytest.mark.parametrize("head", ["flow", "diffusion", "tokens"])
-def test_every_head_learns_to_give_the_actions_back(head: str) -> None:
+def test_every_head_learns_to_reproduce_the_actions(head: str) -> None:
     policy = tiny_policy(hidden_size=32, expert_size=64, action_head=head, num_denoising_steps=10, num_bins=64)
     batch = tiny_batch()
     batch["action_mask"][:] = True
@@ -98,7 +98,7 @@ def test_a_policy_without_an_adapter_is_named() -> None:
         adapter_of(BertModel(text_config()))
 
 
-def test_an_adapter_that_lacks_something_is_named() -> None:
+def test_an_incomplete_adapter_is_named() -> None:
     class Half:
         model_class = BertModel
 
@@ -139,7 +139,7 @@ def test_a_loss_that_is_not_of_each_chunk_is_named(monkeypatch: pytest.MonkeyPat
         run(model, tiny_batch())
 
 
-def test_a_token_head_gives_absent_dimensions_what_they_held_in_training() -> None:
+def test_a_token_head_returns_the_training_value_of_absent_dimensions() -> None:
     policy = tiny_policy(action_head="tokens", num_bins=16)
     batch = tiny_batch()
     dims = torch.tensor([[True, False]]).expand(6, 2)

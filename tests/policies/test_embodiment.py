@@ -1,4 +1,4 @@
-"""The unified action space: every robot's dimensions find their slots and come back."""
+"""The unified action space: each robot's dimensions are mapped to their slots and back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hf_ptr.errors import InputError
 SPACE = UnifiedActionSpace()
 
 
-def test_the_slots_are_the_papers() -> None:
+def test_slots_equal_those_of_the_paper() -> None:
     assert WIDTH == 200
     taken = [slot for slots in SLOTS.values() for slot in slots]
     assert len(taken) == len(set(taken)) and max(taken) < WIDTH
@@ -42,7 +42,7 @@ def test_active_dimensions_are_those_of_the_platforms(name: str, dimensions: int
 
 @pytest.mark.parametrize("name", embodiment_names())
 @pytest.mark.parametrize("kind", ["state", "action"])
-def test_a_vector_comes_back_as_it_was(name: str, kind: str) -> None:
+def test_a_vector_is_restored_unchanged(name: str, kind: str) -> None:
     own = torch.randn(3, 5, load_embodiment(name).width(kind))
     unified = SPACE.unify(own, name, kind)
     assert unified.shape == (3, 5, WIDTH)
@@ -79,7 +79,7 @@ def test_the_real_robot_is_described_in_the_order_of_its_joints() -> None:
     assert len(names) == load_embodiment("unitree_g1_inspire").width("action")
 
 
-def test_ones_own_robot_is_a_file(tmp_path: Path) -> None:
+def test_a_custom_robot_is_described_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("state: [right_arm, waist]\naction: [waist]\n")
     robot = load_embodiment(str(path))

@@ -1,4 +1,4 @@
-"""Policies of LeRobot: the contract, LeRobot's own loss and actions, and the way back (`make test-lerobot`)."""
+"""Policies of LeRobot: the contract, LeRobot's own loss and actions, and loading by LeRobot (`make test-lerobot`)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def smolvlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What π is made of, small and offline."""
+    """Small offline components of π."""
     shrink_pi(monkeypatch)
     serve_paligemma(hub, tmp_path_factory.mktemp("paligemma"))
     yield
@@ -102,7 +102,7 @@ class TestDiffusion(LeRobotContract):
 
 class TestPi0(LeRobotContract):
     kind = "pi0"
-    # What π0 never uses: the words that it would answer with.
+    # Parameters that π0 never uses: the output embeddings of words.
     unreached = ("lm_head.weight",)
 
 
@@ -130,7 +130,7 @@ def as_recorded(batch: Batch, kind: str) -> dict[str, Any]:
 @needs_lerobot
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_loss_and_the_actions_are_lerobots(kind: str, smolvlm: Path, tmp_path: Path) -> None:
+def test_loss_and_actions_equal_lerobots(kind: str, smolvlm: Path, tmp_path: Path) -> None:
     """By LeRobot's own processors and forward pass, on the policy and on what LeRobot loads of it."""
     policy = tiny_lerobot(kind, smolvlm)
     adapter, batch = adapter_of(policy), camera_batch(LeRobotProcessor.from_config(policy.config), 0, SIZE)
@@ -190,7 +190,7 @@ def test_lerobot_loads_an_adapter(kind: str, smolvlm: Path, tmp_path: Path) -> N
 
 
 @needs_lerobot
-def test_what_does_not_fit_is_one_line(smolvlm: Path, tmp_path: Path) -> None:
+def test_unsuitable_data_are_one_line(smolvlm: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="reads 2 frames"):
         tiny_lerobot("diffusion", n_obs_steps=2)
     policy = tiny_lerobot("act")

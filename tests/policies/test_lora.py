@@ -1,4 +1,4 @@
-"""LoRA by peft: what trains, what is saved, and the way back."""
+"""LoRA by peft: trained parameters, saved files and loading."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_saved_adapter_gives_the_same_actions(
     assert success.overall.episodes == 1
 
 
-def test_resuming_goes_on_from_the_trained_adapter(base: Path, metaworld_dataset: Path, tmp_path: Path) -> None:
+def test_training_resumes_from_the_trained_adapter(base: Path, metaworld_dataset: Path, tmp_path: Path) -> None:
     """lerobot issue 3459: the adapter was wrapped a second time, and what it had learned silently discarded."""
     saving = {"save_strategy": "steps", "save_steps": 5, "max_steps": 8}
     straight = trainer_of(base, metaworld_dataset, tmp_path / "straight", adapter(), **saving)
@@ -138,7 +138,7 @@ def test_resuming_goes_on_from_the_trained_adapter(base: Path, metaworld_dataset
         assert torch.equal(tensor, other[name]), name
 
 
-def test_a_run_goes_on_with_its_adapter_and_refuses_another(
+def test_a_run_resumes_with_its_adapter_and_refuses_another(
     base: Path, metaworld_dataset: Path, tmp_path: Path
 ) -> None:
     first = trainer_of(base, metaworld_dataset, tmp_path / "first", adapter())
@@ -177,7 +177,9 @@ def test_the_target_encoder_follows_the_effective_weights(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("settings", [{"use_dora": True}, {"lora_bias": True}], ids=["dora", "bias"])
-def test_an_adapter_that_cannot_be_followed_is_refused_on_the_tower(tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_an_adapter_that_the_target_cannot_track_is_refused_on_the_tower(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
     tiny_policy().save_pretrained(tmp_path)
     with pytest.raises(InputError, match="its EMA target cannot follow"):
         policy = with_adapter(AutoModel.from_pretrained(tmp_path), adapter(**settings))
@@ -187,7 +189,7 @@ def test_an_adapter_that_cannot_be_followed_is_refused_on_the_tower(tmp_path: Pa
     assert build_ptr_model(policy, with_scorer=True, belief_tokens=0).target_encoder is not None
 
 
-def test_what_peft_trains_in_full_is_followed(tmp_path: Path) -> None:
+def test_modules_that_peft_trains_fully_are_tracked_by_the_target(tmp_path: Path) -> None:
     tiny_policy().save_pretrained(tmp_path)
     config = adapter(target_modules=["expert.out"], modules_to_save=["tower"])
     policy = with_adapter(AutoModel.from_pretrained(tmp_path), config)
@@ -202,7 +204,7 @@ def test_what_peft_trains_in_full_is_followed(tmp_path: Path) -> None:
     torch.testing.assert_close(encoder(observation), expected)
 
 
-def test_what_cannot_be_adapted_is_one_line(tmp_path: Path) -> None:
+def test_a_policy_that_cannot_be_adapted_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="this one is new"):
         with_adapter(tiny_policy(), adapter())
     tiny_policy().save_pretrained(tmp_path)

@@ -1,4 +1,4 @@
-"""PI0 of transformers: the contract, the very outputs of its own forward pass, and the way back to PI0."""
+"""PI0 of transformers: the contract, outputs equal to its own forward pass, and conversion back to PI0."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from hf_ptr.training.ptr_model import build_ptr_model
 
 class TestPI0(PolicyContract):
     lora_targets = r".*(vlm\.language_model|dit)\.layers\.\d+\.self_attn\.(q|v)_proj"
-    # What PI0 never uses: the words of its action expert.
+    # Parameters that PI0 never uses: the word embeddings of its action expert.
     unreached = ("dit.embed_tokens.weight",)
 
     def policy(self) -> Any:
@@ -46,7 +46,7 @@ class TestPI0(PolicyContract):
 
 
 def own_inputs(model: PI0ForConditionalGeneration, batch: Batch) -> dict[str, torch.Tensor]:
-    """What PI0's own processor would make of a batch."""
+    """The inputs that PI0's own processor makes of a batch."""
     adapter = PI0Adapter(model)
     rows = len(batch["state"])
     pixels = torch.zeros(rows, 2, 3, 16, 16)
@@ -94,7 +94,7 @@ def test_it_acts_as_pi0_does() -> None:
     torch.testing.assert_close(acted, own, rtol=0, atol=1e-5)
 
 
-def test_a_round_trip_at_learning_rate_0_gives_the_very_outputs(tmp_path: Path) -> None:
+def test_a_round_trip_at_learning_rate_0_gives_identical_outputs(tmp_path: Path) -> None:
     """Through our trainer and back to a plain PI0, bit for bit."""
     model, batch = fitted(), batch_of()
     inputs = own_inputs(model, batch)
@@ -162,7 +162,7 @@ def test_a_damaged_binding_is_one_line() -> None:
             PI0Adapter(model)
 
 
-def test_without_belief_tokens_pi0_is_pi0() -> None:
+def test_without_belief_tokens_the_outputs_equal_pi0s() -> None:
     """They lie at the end of the prefix; none, an empty row of them, and some."""
     model, batch = fitted(), batch_of()
     adapter = adapter_of(model)
@@ -177,7 +177,7 @@ def test_without_belief_tokens_pi0_is_pi0() -> None:
     assert (some - none).abs().max() > 1e-4
 
 
-def test_an_adapter_on_a_pretrained_pi0_keeps_what_it_knows_of_the_dataset(tmp_path: Path) -> None:
+def test_an_adapter_on_a_pretrained_pi0_keeps_the_binding_to_the_dataset(tmp_path: Path) -> None:
     """A PI0 that was saved before it saw a dataset: peft saves no configuration, and ours must not be lost."""
     tiny_pi0().save_pretrained(tmp_path / "base")
     PI0TextProcessor(pi0_tokenizer()).save_pretrained(tmp_path / "base")
@@ -199,7 +199,7 @@ def test_an_adapter_on_a_pretrained_pi0_keeps_what_it_knows_of_the_dataset(tmp_p
     torch.testing.assert_close(acted[0], acted[1], rtol=0, atol=1e-6)
 
 
-def test_what_does_not_fit_is_one_line(tmp_path: Path) -> None:
+def test_unsuitable_data_are_one_line(tmp_path: Path) -> None:
     assert_other_shapes_are_one_line(build_ptr_model(fitted(), with_scorer=False, belief_tokens=0), batch_of())
     adapter = PI0Adapter(tiny_pi0())
     with pytest.raises(InputError, match="is not bound to a dataset yet"):
@@ -216,7 +216,7 @@ def test_what_does_not_fit_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_recipe_trains_a_pretrained_pi0(tmp_path: Path) -> None:
-    """From a PI0 that knows no dataset to an adapter that is evaluated on it, as a user would."""
+    """From a PI0 without a dataset to an evaluated adapter."""
     dataset = record_metaworld(["drawer-close"], 3, tmp_path / "data", pixels=32, workers=1)
     tiny_pi0().save_pretrained(tmp_path / "pi0")
     pi0_tokenizer().save_pretrained(tmp_path / "pi0")

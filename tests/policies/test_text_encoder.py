@@ -1,4 +1,4 @@
-"""Instructions through a text encoder: what it costs, and what is frozen."""
+"""Instructions through a text encoder: number of passes, and frozen encoders."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def rows_read(policy: VLAPolicy, batch: Batch) -> list[int]:
     return seen
 
 
-def test_each_instruction_is_read_once_with_the_gradient_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_instruction_is_encoded_once_with_the_gradient_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     def gradient() -> tuple[list[Any], torch.Tensor]:
         model = tiny_model(text_config=text_config())
         losses_of(model, spoken_batch()).total.backward()
@@ -64,7 +64,7 @@ def test_each_instruction_is_read_once_with_the_gradient_of_all(monkeypatch: pyt
     torch.testing.assert_close(grad, expected, rtol=1e-4, atol=1e-7)
 
 
-def test_a_frozen_encoder_reads_an_instruction_once_for_good() -> None:
+def test_a_frozen_encoder_reads_each_instruction_only_once() -> None:
     config = text_config()
     config.hidden_dropout_prob = 0.5
     policy = tiny_policy(text_config=config, freeze_text=True).train()
@@ -76,7 +76,7 @@ def test_a_frozen_encoder_reads_an_instruction_once_for_good() -> None:
     first.sum().backward()
     assert policy.text_projection.weight.grad is not None
     assert all(parameter.grad is None for parameter in policy.text_encoder.parameters())
-    # Other weights, and what is remembered is of no use.
+    # New weights invalidate the cached embeddings.
     other = tiny_policy(seed=1, text_config=config, freeze_text=True)
     policy.load_state_dict(other.state_dict())
     torch.testing.assert_close(context(policy, batch), context(other.train(), batch))

@@ -34,7 +34,7 @@ from hf_ptr.training.ptr_model import build_ptr_model
 
 
 @pytest.mark.parametrize("tower", TOWERS)
-def test_every_tower_is_trained_and_followed(tower: str) -> None:
+def test_every_tower_is_trained_and_tracked_by_the_target(tower: str) -> None:
     model = build_ptr_model(seeing(tower), with_scorer=True, belief_tokens=2, target_decay=0.5)
     batch = images_batch()
     losses = losses_of(model, batch)
@@ -67,7 +67,7 @@ def test_the_target_is_the_output_of_its_layer(tower: str) -> None:
     assert len(layers_of(short)[1]) == 2 and len(layers_of(policy.tower.model)[1]) == 3
 
 
-def test_pictures_of_another_size_are_scaled_and_cameras_told_apart() -> None:
+def test_images_of_another_size_are_scaled_and_cameras_distinguished() -> None:
     policy = seeing().eval()
     images = images_batch()["observation"]
     large = images.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
@@ -77,7 +77,7 @@ def test_pictures_of_another_size_are_scaled_and_cameras_told_apart() -> None:
         assert (policy.tower(images.flip(1)) - seen).abs().max() > 0.1
 
 
-def test_a_saved_policy_sees_the_same(tmp_path: Path) -> None:
+def test_a_saved_policy_gives_the_same_outputs(tmp_path: Path) -> None:
     model = build_ptr_model(seeing(), with_scorer=True, belief_tokens=2)
     model.save_pretrained(tmp_path)
     batch = images_batch()
@@ -94,8 +94,8 @@ def test_a_saved_policy_sees_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("group_norm", [True, False])
-def test_a_picture_costs_what_it_costs_whatever_is_beside_it(group_norm: bool) -> None:
-    """Batch normalisation would tie samples together, and a step of micro-batches would not be one of the batch."""
+def test_the_loss_of_an_image_does_not_depend_on_the_rest_of_the_batch(group_norm: bool) -> None:
+    """Batch normalisation would couple samples, and micro-batches would not be equivalent to one batch."""
     policy = seeing("resnet", group_norm=group_norm).train()
     images = images_batch()["observation"]
     with torch.no_grad():
@@ -104,8 +104,8 @@ def test_a_picture_costs_what_it_costs_whatever_is_beside_it(group_norm: bool) -
     assert (nn.GroupNorm in kinds) == group_norm and (nn.BatchNorm2d in kinds) != group_norm
 
 
-def test_inference_does_not_read_what_came_after() -> None:
-    """Garbage as the observation after the action changes no action, no loss of the policy and no context."""
+def test_inference_does_not_read_the_next_observation() -> None:
+    """Random values in the next observation change neither actions, nor the policy's loss, nor the context."""
     model = build_ptr_model(seeing(), with_scorer=True, belief_tokens=2).eval()
     batch = images_batch()
     outputs = []
@@ -128,7 +128,7 @@ def test_the_papers_tower_is_built() -> None:
     assert len(layers_of(tower.model)[1]) == 12 and policy.feature_sizes().observation == 2 * 1024
 
 
-def test_what_cannot_be_seen_is_named() -> None:
+def test_unsupported_vision_settings_are_named() -> None:
     model = build_ptr_model(seeing(), with_scorer=True, belief_tokens=0)
     assert_other_shapes_are_one_line(model, images_batch())
     with pytest.raises(ValueError, match=r"target_layer is 4; SiglipVisionModel has layers 1\.\.3"):

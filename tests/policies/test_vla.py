@@ -109,7 +109,7 @@ def test_the_flow_s_times_are_beta_distributed() -> None:
 
 
 @pytest.mark.parametrize("filler", [0.0, 1e4, float("nan")])
-def test_what_padded_steps_hold_does_not_matter(filler: float) -> None:
+def test_values_of_padded_steps_have_no_effect(filler: float) -> None:
     model, batch = tiny_model(), tiny_batch()
     batch["action_mask"][0] = torch.tensor([True, True, False, False])
     before = run(model, batch)
@@ -146,7 +146,7 @@ def test_the_action_features_pool_the_valid_clean_actions_or_the_noised_ones() -
 # ---- units
 
 
-def test_normalising_there_and_back() -> None:
+def test_normalisation_is_inverted() -> None:
     normalizer = Normalizer(3)
     normalizer.set(torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.1, 3.0, 1.0]))
     raw = torch.tensor([[1.2, 4.0, 0.5], [0.5, -20.0, -3.0]])
@@ -155,8 +155,8 @@ def test_normalising_there_and_back() -> None:
     assert normalizer.clamped(torch.full((1, 3), 1e9)).tolist() == [[NORMALIZED_LIMIT] * 3]
 
 
-def test_all_that_goes_in_and_out_is_in_raw_units() -> None:
-    """The same data in other units, with statistics to match, is the same policy."""
+def test_inputs_and_outputs_are_in_raw_units() -> None:
+    """The same data in other units, with matching statistics, give the same policy."""
     scale, shift = 37.0, -5.0
     plain, changed = tiny_policy().eval(), tiny_policy().eval()
     for normalizer in (changed.tower.normalizer, changed.state_normalizer, changed.action_normalizer):
@@ -252,14 +252,14 @@ def test_a_chunk_is_four_euler_steps_from_noise() -> None:
     torch.testing.assert_close(chunk, raw)
 
 
-def test_the_generator_decides_the_noise() -> None:
+def test_the_generator_determines_the_noise() -> None:
     policy, inputs = tiny_policy().eval(), policy_inputs(tiny_batch())
     one, same, other = (policy.predict_action_chunk(inputs, generator=generator(seed)) for seed in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.allclose(one, other)
 
 
-def test_every_input_of_the_policy_counts() -> None:
+def test_every_input_of_the_policy_has_an_effect() -> None:
     policy, inputs = tiny_policy().eval(), policy_inputs(tiny_batch())
 
     def chunk(**changes: torch.Tensor) -> torch.Tensor:
@@ -289,7 +289,7 @@ def test_actions_come_one_by_one_and_then_from_a_new_chunk() -> None:
 # ---- the belief state
 
 
-def test_belief_tokens_change_what_is_done_next_and_reset_takes_them_back() -> None:
+def test_belief_tokens_change_the_next_actions_until_reset() -> None:
     policy, inputs = with_belief(), policy_inputs(tiny_batch())
     first, second = (policy.predict_action_chunk(inputs, generator=generator(0)) for _ in range(2))
     assert not torch.allclose(first, second, atol=1e-4), "the second chunk knows nothing of the first"
@@ -304,7 +304,7 @@ def test_belief_tokens_change_what_is_done_next_and_reset_takes_them_back() -> N
 
 
 @pytest.mark.parametrize("layers", [0, 1])
-def test_the_next_context_ends_with_what_the_tokenizer_made_of_this_chunk(layers: int) -> None:
+def test_the_next_context_ends_with_the_belief_tokens_of_this_chunk(layers: int) -> None:
     """`z_{t+1} = B(C_t, A_t)` of the last denoising step; the first chunk reads `z_init`."""
     policy, inputs = tiny_policy(num_context_layers=layers).eval(), policy_inputs(tiny_batch(rows=3))
     tokenizer = belief_for(policy)
@@ -356,7 +356,7 @@ def test_acting_leaves_no_graph_behind() -> None:
 # ---- on disk
 
 
-def test_the_auto_classes_bring_the_policy_back(tmp_path: Path) -> None:
+def test_the_auto_classes_restore_the_policy(tmp_path: Path) -> None:
     policy = tiny_policy(num_context_layers=1).eval()
     policy.save_pretrained(tmp_path)
     loaded = AutoModel.from_pretrained(tmp_path)
@@ -373,7 +373,7 @@ def acts_twice(policy: VLAPolicy, inputs: dict[str, torch.Tensor]) -> torch.Tens
 
 
 @pytest.mark.parametrize("saved_by", ["policy", "model"])
-def test_the_belief_tokenizer_comes_along(saved_by: str, tmp_path: Path) -> None:
+def test_the_belief_tokenizer_is_saved_with_the_policy(saved_by: str, tmp_path: Path) -> None:
     """From what the policy saves itself, and from the root of what a training run saves."""
     model = tiny_model().eval()
     (model if saved_by == "model" else model.policy).save_pretrained(tmp_path)
@@ -385,7 +385,7 @@ def test_the_belief_tokenizer_comes_along(saved_by: str, tmp_path: Path) -> None
 
 
 def test_the_belief_tokenizer_moves_with_the_policy() -> None:
-    """To another type here, as to another device elsewhere."""
+    """The test uses another type in place of another device."""
     policy, inputs = with_belief(), policy_inputs(tiny_batch())
     wide = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
     assert acts_twice(policy.double(), wide).dtype == torch.float64
@@ -434,15 +434,15 @@ def test_an_unknown_instruction_is_one_line_that_names_the_nearest() -> None:
         processor.encode_instructions([""])
 
 
-def test_instructions_are_taken_to_the_letter() -> None:
-    """Datasets do hold empty instructions, and some that differ in a space or a capital."""
+def test_instructions_are_compared_exactly() -> None:
+    """Real datasets contain empty instructions, and instructions that differ in a space or a capital letter."""
     texts = ("", "push", " push", "push ", "Push", "push the cube.")
     ids = VLAProcessor(instruction_tokenizer(texts)).encode_instructions(texts)["instruction_ids"]
     assert ids.flatten().tolist() == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("make", [lambda: VLAProcessor(instruction_tokenizer(INSTRUCTIONS)), text_processor])
-def test_the_auto_processor_brings_it_back(make: Callable[[], VLAProcessor], tmp_path: Path) -> None:
+def test_the_auto_processor_restores_it(make: Callable[[], VLAProcessor], tmp_path: Path) -> None:
     processor = make()
     processor.save_pretrained(tmp_path)
     tiny_policy().save_pretrained(tmp_path)
@@ -479,7 +479,7 @@ def test_padding_of_instructions_changes_nothing(layers: int) -> None:
     other_word[1, 1] = 7
     changed = chunks({**encoded, "instruction_ids": other_word})
     torch.testing.assert_close(changed[0], before[0])
-    assert not torch.allclose(changed[1], before[1], atol=1e-4), "a word that is no padding is not read"
+    assert not torch.allclose(changed[1], before[1], atol=1e-4), "a word outside the padding is not read"
 
 
 def test_belief_tokens_are_read_behind_a_padded_instruction() -> None:
@@ -490,7 +490,7 @@ def test_belief_tokens_are_read_behind_a_padded_instruction() -> None:
     assert (first - second).abs().flatten(1).amax(dim=1).min() > 1e-4
 
 
-def test_a_policy_with_a_text_encoder_comes_back(tmp_path: Path) -> None:
+def test_a_policy_with_a_text_encoder_is_restored(tmp_path: Path) -> None:
     policy = tiny_policy(text_config=text_config().to_dict()).eval()
     assert not hasattr(policy, "instruction_embedding")
     policy.save_pretrained(tmp_path)
@@ -502,7 +502,7 @@ def test_a_policy_with_a_text_encoder_comes_back(tmp_path: Path) -> None:
     assert torch.equal(*chunks)
 
 
-# ---- the post-action observation is no input of the policy
+# ---- the next observation is not an input of the policy
 
 
 def test_the_action_loss_never_reads_the_next_observation() -> None:
@@ -528,7 +528,7 @@ class RecordedReads(UserDict[str, torch.Tensor]):
         return super().__getitem__(name)
 
 
-def test_acting_reads_nothing_that_comes_after() -> None:
+def test_acting_does_not_read_the_next_observation() -> None:
     policy, batch = with_belief(), tiny_batch()
     masks = {
         f"{kind}_dim_mask": torch.ones(6, width, dtype=torch.bool)
@@ -542,7 +542,7 @@ def test_acting_reads_nothing_that_comes_after() -> None:
 
 @pytest.mark.parametrize(("steps", "lag"), [(4, 1), (3, 2), (2, 2), (1, 4)])
 def test_belief_tokens_come_from_a_chunk_that_has_ended(steps: int, lag: int) -> None:
-    """Tokens of a chunk that overlaps the next would hold the actions that the next one is to predict."""
+    """Tokens of a chunk that overlaps the next would contain the actions that the next one predicts."""
     policy, inputs = tiny_policy(n_action_steps=steps).eval(), policy_inputs(tiny_batch(rows=2))
     assert belief_lag(policy.config) == lag and lag * steps >= policy.config.chunk_size
     tokenizer = belief_for(policy)

@@ -1,4 +1,4 @@
-"""The belief tokenizer against PTR Eq. (6)-(11) in plain loops, and the tokens' way from chunk to chunk."""
+"""The belief tokenizer against PTR Eq. (6)-(11) in plain loops, and tokens carried from chunk to chunk."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def reference(
     tau=st.floats(0.3, 3.0),
     seed=st.integers(0, 1000),
 )
-def test_the_tokenizer_is_equations_6_to_11(
+def test_the_tokenizer_follows_equations_6_to_11(
     batch: int, length: int, slots: int, width: int, feature: int, tau: float, seed: int
 ) -> None:
     torch.manual_seed(seed)
@@ -131,7 +131,7 @@ def test_a_configuration_that_cannot_work_is_refused(name: str, value: float) ->
         BeliefTokenizerConfig(**{name: value})
 
 
-def test_the_auto_classes_bring_it_back(tmp_path: Path) -> None:
+def test_the_auto_classes_restore_it(tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = BeliefTokenizerConfig(hidden_size=6, feature_size=4, num_tokens=3, temperature=0.5, entropy_weight=0.25)
     tokenizer = BeliefTokenizer(config).eval()

@@ -42,7 +42,7 @@ def numbered(ids: list[int], tasks: int = 2, first: int = 0) -> list[Sample]:
 
 
 def chosen(negatives: torch.Tensor, mask: torch.Tensor, gathered: int) -> list[list[Sample]]:
-    """For every row, what it may use of the queue, decoded."""
+    """The decoded queue entries that each row may use."""
     queue = [
         Sample(int(code[SERIAL]), int(code[ID]), int(code[TASK]), bool(code[VALID])) for code in negatives[gathered:]
     ]
@@ -83,7 +83,7 @@ def streams(draw: st.DrawFn, max_rows: int = 9) -> list[list[Sample]]:
     similar=st.sampled_from(["task", "state"]),
     ranks=st.integers(1, 3),
 )
-def test_no_sample_meets_its_own_target_or_one_that_is_none(
+def test_own_and_invalid_targets_are_never_negatives(
     stream: list[list[Sample]], queue_size: int, queue_negatives: int, ratio: float, similar: str, ranks: int
 ) -> None:
     """In the minibatch, in the gather of all ranks, and when it comes back through the queue."""
@@ -115,7 +115,7 @@ def test_no_sample_meets_its_own_target_or_one_that_is_none(
 @generated
 @given(stream=streams(max_rows=12), queue_size=st.integers(1, 7))
 def test_the_queue_is_first_in_first_out(stream: list[list[Sample]], queue_size: int) -> None:
-    """Round and round, with pushes larger than the queue, and invalid targets taking no place."""
+    """Repeated wrap-around, with pushes larger than the queue; invalid targets are not stored."""
     pool = CandidatePool(queue_size, queue_negatives=4)
     expected: deque[int] = deque(maxlen=queue_size)
     for step in stream:
@@ -125,7 +125,7 @@ def test_the_queue_is_first_in_first_out(stream: list[list[Sample]], queue_size:
         assert len(pool) == len(expected)
 
 
-def test_what_is_drawn_from_the_queue_is_as_much_as_asked_for_and_changes() -> None:
+def test_the_requested_number_is_drawn_from_the_queue_and_draws_differ() -> None:
     torch.manual_seed(0)
     pool = CandidatePool(queue_size=40, queue_negatives=16)
     pool.push(pack(numbered(list(range(40)))))
@@ -164,7 +164,7 @@ def test_hard_negatives_of_the_same_task(ratio: float, hard: int) -> None:
     assert sum(same) / len(same) == pytest.approx(hard + (16 - hard) / 2, abs=1.0)
 
 
-def test_a_task_with_few_samples_gives_those_it_has() -> None:
+def test_a_task_with_few_samples_gives_all_of_them() -> None:
     torch.manual_seed(0)
     pool = CandidatePool(queue_size=32, queue_negatives=16, hard_negatives="task")
     pool.push(pack([Sample(n, n, int(n < 3), True) for n in range(32)]))
@@ -186,14 +186,14 @@ def test_hard_negatives_of_near_states() -> None:
 
     halves = [chosen(*pool.negatives(batch, batch, 0.5), gathered=2)[1] for _ in range(20)]
     assert all(len(drawn) == 8 for drawn in halves)
-    # Four come by chance, and can take the place of at most four of the nearest.
+    # Four are drawn at random, and can replace at most four of the nearest.
     near = [sum(entry.serial < 8 for entry in drawn) for drawn in halves]
     assert min(near) >= 4
     assert any(entry.serial >= 8 for drawn in halves for entry in drawn)
 
 
 def test_near_states_of_a_queue_that_is_not_full() -> None:
-    """Empty places have the state 0: they must not stand as the nearest."""
+    """Empty slots have the state 0 and must not count as the nearest."""
     torch.manual_seed(0)
     pool = CandidatePool(queue_size=40, queue_negatives=8, hard_negatives="state")
     pool.push(pack(numbered([30, 31, 32], first=30)))
@@ -203,7 +203,7 @@ def test_near_states_of_a_queue_that_is_not_full() -> None:
 
 
 @pytest.mark.parametrize(("size", "negatives"), [(0, 64), (16, 0)])
-def test_without_queue_the_minibatch_is_all_there_is(size: int, negatives: int) -> None:
+def test_without_a_queue_candidates_come_from_the_minibatch(size: int, negatives: int) -> None:
     pool = CandidatePool(queue_size=size, queue_negatives=negatives)
     batch = pack(numbered([1, 2, 1]))
     pool.push(batch)
@@ -230,7 +230,7 @@ def test_the_queue_holds_constants() -> None:
 
 @generated
 @given(before=streams(), after=streams(), similar=st.sampled_from(["task", "state"]))
-def test_a_restored_pool_goes_on_as_if_nothing_had_happened(
+def test_a_restored_pool_continues_identically(
     before: list[list[Sample]], after: list[list[Sample]], similar: str
 ) -> None:
     pool = CandidatePool(6, 4, similar)

@@ -323,7 +323,7 @@ def test_without_a_valid_sample_losses_are_zero_and_backward_works() -> None:
     (ptr.identification_loss(empty) + ptr.self_normalized_mean(empty[:, 0], torch.zeros(0))).backward()
 
 
-def test_what_a_mask_leaves_out_is_never_read() -> None:
+def test_masked_values_are_never_read() -> None:
     torch.manual_seed(1)
     clean = [torch.randn(3, 4), torch.randn(3, 4), torch.randn(3, 2, 4), torch.randn(3), torch.randn(3)]
     dirty = [x.clone() for x in clean]
@@ -364,7 +364,7 @@ def test_underflowing_assignments_and_zero_vectors_have_finite_gradients() -> No
 # ---- precision, devices and errors
 
 
-def test_float32_inside_whatever_comes_in() -> None:
+def test_computation_is_in_float32_for_any_input_type() -> None:
     torch.manual_seed(2)
     query, positive, negatives = (torch.randn(3, 8, dtype=torch.bfloat16) for _ in range(3))
     features, projection = torch.randn(2, 4, 8), torch.randn(3, 8)

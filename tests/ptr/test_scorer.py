@@ -91,7 +91,7 @@ def test_wrong_shapes_are_named(context: tuple[int, ...], action: tuple[int, ...
         scorer()(torch.zeros(context), torch.zeros(action))
 
 
-def test_the_auto_classes_bring_it_back(tmp_path: Path) -> None:
+def test_the_auto_classes_restore_it(tmp_path: Path) -> None:
     model = scorer().eval()
     model.save_pretrained(tmp_path)
     loaded = AutoModel.from_pretrained(tmp_path)

@@ -56,7 +56,7 @@ def test_the_paper_s_decay_is_the_default() -> None:
     assert TargetEncoder(Tower()).decay == 0.999
 
 
-def test_statistics_of_the_tower_are_copied_as_they_are() -> None:
+def test_buffers_of_the_tower_are_copied_unchanged() -> None:
     tower = doubled(0)
     encoder = TargetEncoder(tower, decay=0.999)
     tower.scale.fill_(7.0)
@@ -65,7 +65,7 @@ def test_statistics_of_the_tower_are_copied_as_they_are() -> None:
     assert encoder.tower.scale.item() == 7.0
 
 
-def test_decay_one_freezes_it_to_the_bit() -> None:
+def test_decay_one_freezes_the_target_exactly() -> None:
     tower = doubled(0)
     encoder = TargetEncoder(tower, decay=1.0)
     before = [parameter.clone() for parameter in encoder.tower.parameters()]
@@ -75,8 +75,8 @@ def test_decay_one_freezes_it_to_the_bit() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, encoder.tower.parameters(), strict=True))
 
 
-def test_it_follows_a_policy_of_half_precision_in_single_precision() -> None:
-    """A thousandth of a step is less than what bfloat16 can tell apart: the average would stand still."""
+def test_the_target_of_a_half_precision_policy_is_in_single_precision() -> None:
+    """A thousandth of a step is below the resolution of bfloat16: the average would not change."""
     tower = Tower().to(torch.bfloat16)
     encoder = TargetEncoder(tower, decay=0.999)
     assert {parameter.dtype for parameter in encoder.tower.parameters()} == {torch.float32}
@@ -90,7 +90,7 @@ def test_it_follows_a_policy_of_half_precision_in_single_precision() -> None:
     assert encoder(torch.ones(2, 4, dtype=torch.bfloat16)).dtype == torch.float32
 
 
-def test_it_is_a_copy_and_not_the_tower_itself() -> None:
+def test_the_target_is_a_copy_of_the_tower() -> None:
     tower = doubled(0)
     encoder = TargetEncoder(tower)
     before = encoder.tower.linear.weight.clone()
@@ -100,7 +100,7 @@ def test_it_is_a_copy_and_not_the_tower_itself() -> None:
     assert tower.linear.weight.requires_grad and tower.training, "the policy's own tower was touched"
 
 
-def test_nothing_in_it_is_trained_and_its_output_is_a_constant() -> None:
+def test_the_target_is_not_trained_and_its_output_is_detached() -> None:
     encoder = TargetEncoder(Tower())
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
     observation = torch.randn(3, 4, requires_grad=True)
@@ -199,7 +199,7 @@ windows_of_training = st.lists(
     beta=st.floats(0.4, 4.0),
     decay=st.sampled_from([0.98, 0.5, 0.0]),
 )
-def test_the_controller_is_section_7(
+def test_the_controller_follows_section_7(
     windows: list[tuple[float, float]], tau: float, beta: float, decay: float
 ) -> None:
     controller = AdaptiveScaleController(tau, beta, decay)
@@ -240,7 +240,7 @@ def test_tau_and_beta_stop_at_their_clips() -> None:
     assert state_of(sharp) == [0.03, 0.5, 0.5]
 
 
-def test_averages_are_kept_of_all_four_figures() -> None:
+def test_all_four_metrics_are_averaged() -> None:
     controller = AdaptiveScaleController(decay=0.75)
     controller.update(accuracy=0.4, margin=2.0, score=1.0, valid_ratio=0.8)
     controller.update(accuracy=0.8, margin=0.0, score=3.0, valid_ratio=0.4)
@@ -256,7 +256,7 @@ def test_without_adaptation_nothing_moves_but_the_averages() -> None:
 
 @generated
 @given(before=windows_of_training, after=windows_of_training)
-def test_a_restored_controller_goes_on_as_if_nothing_had_happened(
+def test_a_restored_controller_continues_identically(
     before: list[tuple[float, float]], after: list[tuple[float, float]]
 ) -> None:
     controller, restored = AdaptiveScaleController(), AdaptiveScaleController(temperature=0.19, beta=0.7)

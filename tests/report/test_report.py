@@ -246,8 +246,8 @@ def test_a_run_with_given_weights_is_not_described_as_unweighted(
     alike = "all chunks have the same weight"
     assert alike in " ".join(explain_log(read_report_input(folder)))
     (folder / "recipe.yaml").write_text("weights: alice/given-weights\n")
-    said = " ".join(explain_log(read_report_input(folder)))
-    assert alike not in said and "the score file alice/given-weights, which was not found" in said
+    text = " ".join(explain_log(read_report_input(folder)))
+    assert alike not in text and "the score file alice/given-weights, which was not found" in text
     file = written(scores_of(table, {}), tmp_path)
     full = ensure_repository("alice/given-weights", "dataset")
     push_files({"scores.parquet": file}, full, "dataset", message="scores")

@@ -52,7 +52,7 @@ def test_second_differences_are_in_units_of_the_noise() -> None:
     torch.testing.assert_close(second_difference(slope), torch.zeros(1, 3))
 
 
-def test_a_slip_and_a_stop_are_no_second_difference() -> None:
+def test_a_slip_and_a_stop_do_not_count_as_noise() -> None:
     action = torch.ones(2, 16, 2)
     action[0, 5:9] = -1.0
     action[1, 10:] = 0.0

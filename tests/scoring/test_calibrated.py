@@ -139,7 +139,7 @@ def calibrated(real: torch.Tensor, faulted: torch.Tensor, episode: torch.Tensor)
     return C.fit_scale(*means, group, 1, CONFIG).score(real, episode, group)
 
 
-def test_clean_data_are_left_alone() -> None:
+def test_clean_data_keep_their_weights() -> None:
     real, episode = episodes_of(3.0 + 0.3 * torch.randn(100, generator=torch.Generator().manual_seed(0)))
     weight = C.calibrated_weight(calibrated(real, real - 5.0, episode), CONFIG)
     assert weight.mean() > 3.9 and weight.min() > 3.0
@@ -174,7 +174,7 @@ def test_a_check_is_as_reliable_as_it_separates_its_planted_fault(below: int, re
     assert scale.reliability.item() == pytest.approx(reliability, abs=0.01)
     z = scale.score(torch.linspace(-90.0, 90.0, 1000), torch.arange(1000), group)
     assert bool((z.diff() >= 0).all())
-    # A partly reliable check says at most that a transition is like a fault.
+    # The lowest score of a partly reliable check is that of a planted fault.
     assert z.min().item() == pytest.approx(-CONFIG.score_limit if reliability == 1.0 else 1.0 - reliability, abs=0.01)
 
 
@@ -401,11 +401,15 @@ def test_frames_without_a_target_do_not_take_the_samples_below_their_floor() -> 
     transitions = lazy_transitions(ChunkDataset(table, chunk_size=8, target_offset=8), CONFIG)
     scores = {"action/pool": torch.where(transitions.episode < 1, 2.0, -2.0)}
     scores = FittedScores(table, transitions, scores, torch.zeros(16, dtype=torch.int64), "none", CONFIG).frame()
-    told = scores["episode_index"].isin(scores.loc[scores.valid, "episode_index"].unique())
+    with_target = scores["episode_index"].isin(scores.loc[scores.valid, "episode_index"].unique())
     weight = torch.tensor(scores.weight.to_numpy(), dtype=torch.float64)
-    assert sample_share(weight[torch.tensor(told.to_numpy())]) == pytest.approx(CONFIG.min_sample_size, abs=1e-4)
+    assert sample_share(weight[torch.tensor(with_target.to_numpy())]) == pytest.approx(
+        CONFIG.min_sample_size, abs=1e-4
+    )
     assert sample_share(weight) > CONFIG.min_sample_size
-    assert scores.loc[~told, "weight"].to_numpy() == pytest.approx(scores.loc[told, "weight"].mean(), rel=1e-5)
+    assert scores.loc[~with_target, "weight"].to_numpy() == pytest.approx(
+        scores.loc[with_target, "weight"].mean(), rel=1e-5
+    )
 
 
 def test_an_episode_without_evidence_of_a_shift_has_lag_zero() -> None:

@@ -1,4 +1,4 @@
-"""`scoring: calibrated` in a run: fitted once, the same as offline, and used as it is."""
+"""`scoring: calibrated` in a run: weights are fitted once, and equal those of the command."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from hf_ptr.scoring.fit import fit_scores
 from hf_ptr.training import calibrated_weights as calibrating
 from hf_ptr.training.ptr_config import PTRConfig
 
-# Fitted in seconds, and badly; how well is measured elsewhere.
+# A short, inaccurate fit; the benchmarks measure the accuracy.
 SHORT = {"score_settings": ["steps=30"]}
 CALIBRATED = {"scoring": "calibrated", "alpha": 1.0, **SHORT}
 
@@ -67,7 +67,7 @@ def test_alpha_and_the_bounds_are_those_of_the_settings(metaworld_dataset: Path,
     np.testing.assert_allclose(weights[0.5], 1.0 + 0.5 * (weights[1.0] - 1.0), rtol=1e-6)
 
 
-def test_a_run_that_goes_on_does_not_fit_again(
+def test_a_resumed_run_does_not_fit_again(
     metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "save_total_limit": 5, **CALIBRATED}
@@ -75,7 +75,7 @@ def test_a_run_that_goes_on_does_not_fit_again(
     expected = losses_of(whole)
     shutil.rmtree(whole / "checkpoint-4")
     (whole / "train_results.json").unlink()
-    # The checkpoint has a copy, whatever becomes of the run's own.
+    # The checkpoint has its own copy of the file in the run's folder.
     fitted = (whole / "scores.parquet").read_bytes()
     (whole / "scores.parquet").unlink()
     monkeypatch.setattr(calibrating, "fit_scores", lambda *args, **kwargs: pytest.fail("fitted again"))
@@ -83,19 +83,19 @@ def test_a_run_that_goes_on_does_not_fit_again(
     assert losses_of(whole) == expected and (whole / "scores.parquet").read_bytes() == fitted
 
 
-def test_weights_of_other_settings_are_not_taken_for_those_of_the_run(
+def test_weights_of_other_settings_are_refused(
     metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"belief_tokens": 0, "save_strategy": "steps", "save_steps": 1, "max_steps": 2, **CALIBRATED}
     monkeypatch.setattr(calibrating, "fit_scores", Fitted)
     make(metaworld_dataset, tmp_path, **settings).train()
-    for changes, told in (
+    for changes, setting in (
         ({"alpha": 0.5}, "alpha 1.0, now 0.5"),
         ({"w_min": 0.5, "w_max": 2.0}, "w_min 0.25, now 0.5; w_max 4.0, now 2.0"),
         ({"seed": 3}, "seed 0, now 3"),
     ):
         trainer = make(metaworld_dataset, tmp_path, **{**settings, **changes})
-        with pytest.raises(InputError, match=f"scores.parquet were made with {told}: resume with the settings"):
+        with pytest.raises(InputError, match=f"scores.parquet were made with {setting}: resume with the settings"):
             trainer.train(resume_from_checkpoint=True)
     trainer = make(metaworld_dataset, tmp_path, **settings)
     scores = tmp_path / "checkpoint-2" / "scores.parquet"
@@ -108,7 +108,7 @@ def test_weights_of_other_settings_are_not_taken_for_those_of_the_run(
             trainer.train(resume_from_checkpoint=True)
 
 
-def test_a_run_that_is_killed_while_it_fits_goes_on_there(
+def test_a_run_killed_during_the_fit_resumes_the_fit(
     metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = recipe(tmp_path, metaworld_dataset, output_dir=tmp_path / "run", **CALIBRATED)
@@ -121,7 +121,7 @@ def test_a_run_that_is_killed_while_it_fits_goes_on_there(
     assert (made / calibrating.SCORES_FILE).is_file() and not (made / ".scores.parts").exists()
 
 
-def test_the_callers_dataset_and_random_numbers_are_left_alone(metaworld_dataset: Path, tmp_path: Path) -> None:
+def test_the_callers_dataset_and_random_state_are_unchanged(metaworld_dataset: Path, tmp_path: Path) -> None:
     chunks = make(metaworld_dataset, tmp_path / "plain", **SFT).train_dataset
     assert isinstance(chunks, ChunkDataset)
     args = PTRConfig(output_dir=str(tmp_path / "fit"), scoring="calibrated", **SHORT, belief_tokens=0)
@@ -149,7 +149,7 @@ def test_the_callers_dataset_and_random_numbers_are_left_alone(metaworld_dataset
         ({"scoring": "calibrate"}, r"known: paper, calibrated"),
     ],
 )
-def test_what_cannot_be_calibrated_is_one_line_and_writes_nothing(
+def test_data_that_cannot_be_calibrated_raise_one_line_and_write_nothing(
     metaworld_dataset: Path, tmp_path: Path, settings: dict[str, Any], complaint: str
 ) -> None:
     path = recipe(tmp_path, metaworld_dataset, output_dir=tmp_path / "run", **{**CALIBRATED, **settings})
@@ -159,13 +159,13 @@ def test_what_cannot_be_calibrated_is_one_line_and_writes_nothing(
     assert not (tmp_path / "run").exists()
 
 
-def test_weights_are_fitted_on_chunks_alone(metaworld_dataset: Path, tmp_path: Path) -> None:
+def test_weights_require_a_dataset_of_chunks(metaworld_dataset: Path, tmp_path: Path) -> None:
     trainer = make(metaworld_dataset, tmp_path, scoring="calibrated", **SHORT, belief_tokens=0)
     with pytest.raises(InputError, match="is a list, and calibrated weights are fitted on a ChunkDataset"):
         type(trainer)(
             trainer.model.policy,
             trainer.args,
-            # A list where a dataset belongs is the mistake that is tested.
+            # The test passes a list instead of a dataset.
             train_dataset=[trainer.train_dataset[0]],  # type: ignore[arg-type]
             data_collator=trainer.data_collator,
         )

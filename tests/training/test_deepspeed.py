@@ -1,4 +1,4 @@
-"""DeepSpeed ZeRO 2 makes the step that one process makes. DeepSpeed is no dependency: `make test-deepspeed`."""
+"""DeepSpeed ZeRO 2 makes the same step as one process. DeepSpeed is not a dependency: `make test-deepspeed`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if importlib.util.find_spec("deepspeed") is None:
 
 
 @pytest.mark.timeout(1000)
-def test_zero_2_makes_the_same_step_and_goes_on_exactly(metaworld_dataset: Path, tmp_path: Path) -> None:
+def test_zero_2_makes_the_same_step_and_resumes_exactly(metaworld_dataset: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     result = subprocess.run(
         [*command, zero2.__file__, str(metaworld_dataset), str(tmp_path)],
@@ -30,8 +30,8 @@ def test_zero_2_makes_the_same_step_and_goes_on_exactly(metaworld_dataset: Path,
     )
     assert result.returncode == 0, result.stderr[-3000:]
     for rank in range(2):
-        told = json.loads((tmp_path / f"rank{rank}.json").read_text())
-        assert (told["engine"], told["processes"], told["same_weights"]) == ("DeepSpeedEngine", 2, True)
+        report = json.loads((tmp_path / f"rank{rank}.json").read_text())
+        assert (report["engine"], report["processes"], report["same_weights"]) == ("DeepSpeedEngine", 2, True)
         for case in zero2.CASES:
             alone, _ = cases.trained(case, metaworld_dataset, tmp_path / f"{case}-{rank}", batch=16, parts=1)
-            cases.assert_same_log(told["logs"][case], cases.losses_of(alone))
+            cases.assert_same_log(report["logs"][case], cases.losses_of(alone))

@@ -1,4 +1,4 @@
-"""Processes that wait for each other: as long as it takes, and not for one that has failed."""
+"""Processes wait for each other without a time limit, but not for a process that has failed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from hf_ptr.training.distributed import ProcessGroup
 WATCHDOG_SECONDS = 60
 
 
-def told_by_two(work: Callable[[], object], folder: Path) -> list[str]:
-    """What each of two processes, whose exchanges have two seconds, is told while the first one works."""
+def results_of_two_processes(work: Callable[[], object], folder: Path) -> list[str]:
+    """Results or errors of `run_on_main` in two processes, with a timeout of two seconds for exchanges."""
     children = []
     for rank in range(2):
         child = os.fork()
@@ -30,11 +30,11 @@ def told_by_two(work: Callable[[], object], folder: Path) -> list[str]:
                 dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=2))
                 group = ProcessGroup(rank, 2)
                 try:
-                    said = repr(group.run_on_main(work))
-                    said += f", then {group.all_reduce_max(rank)}"
+                    result = repr(group.run_on_main(work))
+                    result += f", then {group.all_reduce_max(rank)}"
                 except Exception as error:
-                    said = f"{type(error).__name__}: {error}"
-                (folder / str(rank)).write_text(said)
+                    result = f"{type(error).__name__}: {error}"
+                (folder / str(rank)).write_text(result)
             finally:
                 os._exit(0)
         children.append(child)
@@ -43,16 +43,16 @@ def told_by_two(work: Callable[[], object], folder: Path) -> list[str]:
     return [(folder / str(rank)).read_text() if (folder / str(rank)).is_file() else "died" for rank in range(2)]
 
 
-def test_the_others_wait_longer_than_any_exchange_may_take(tmp_path: Path) -> None:
+def test_the_others_wait_longer_than_the_timeout_of_an_exchange(tmp_path: Path) -> None:
     def long() -> int:
         time.sleep(5)
         return 7
 
-    assert told_by_two(long, tmp_path) == ["7, then 1", "None, then 1"]
+    assert results_of_two_processes(long, tmp_path) == ["7, then 1", "None, then 1"]
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "expected"),
     [
         (InputError("é" * 300), ["InputError: " + "é" * 300] * 2),
         (
@@ -63,22 +63,24 @@ def test_the_others_wait_longer_than_any_exchange_may_take(tmp_path: Path) -> No
     ],
     ids=["input", "other", "silent"],
 )
-def test_an_error_of_the_first_ends_all(error: Exception, told: list[str], tmp_path: Path) -> None:
+def test_an_error_of_the_main_process_ends_all_processes(
+    error: Exception, expected: list[str], tmp_path: Path
+) -> None:
     def fails() -> None:
         raise error
 
-    for found, begins in zip(told_by_two(fails, tmp_path), told, strict=True):
+    for found, begins in zip(results_of_two_processes(fails, tmp_path), expected, strict=True):
         assert found.startswith(begins)
 
 
-def test_a_first_process_that_is_killed_is_not_waited_for(tmp_path: Path) -> None:
+def test_the_others_do_not_wait_for_a_killed_main_process(tmp_path: Path) -> None:
     started = time.monotonic()
-    first, other = told_by_two(lambda: os.kill(os.getpid(), signal.SIGKILL), tmp_path)
+    first, other = results_of_two_processes(lambda: os.kill(os.getpid(), signal.SIGKILL), tmp_path)
     assert first == "died" and other.startswith(("RuntimeError", "DistBackendError", "DistNetworkError"))
     assert time.monotonic() - started < WATCHDOG_SECONDS
 
 
-def test_one_process_asks_nobody() -> None:
+def test_a_single_process_exchanges_nothing() -> None:
     assert ProcessGroup().run_on_main(lambda: 3) == 3
     with pytest.raises(InputError, match="wrong"):
         ProcessGroup().run_on_main(lambda: (_ for _ in ()).throw(InputError("wrong")))

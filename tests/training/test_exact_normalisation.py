@@ -1,4 +1,4 @@
-"""One step is one step: the same gradient and the same log, however its chunks are shared out (PTR Eq. 27)."""
+"""Gradient and log of a step do not depend on how its chunks are divided (PTR Eq. 27)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def whole(metaworld_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.parametrize("case", cases.CASES)
-def test_four_micro_batches_are_one_batch(
+def test_four_micro_batches_equal_one_batch(
     case: str, whole: dict[str, Any], metaworld_dataset: Path, tmp_path: Path
 ) -> None:
     expected, gradients = whole[case]
@@ -32,7 +32,7 @@ def test_four_micro_batches_are_one_batch(
 
 
 @pytest.mark.parametrize("case", ["sft", "belief", "ptr"])
-def test_the_last_step_of_an_epoch_is_smaller_and_as_exact(case: str, metaworld_dataset: Path, tmp_path: Path) -> None:
+def test_the_smaller_last_step_of_an_epoch_is_exact(case: str, metaworld_dataset: Path, tmp_path: Path) -> None:
     one, four = (
         cases.trained(case, metaworld_dataset, tmp_path / name, batch=batch, parts=parts, episodes=[5], steps=7)
         for name, batch, parts in (("one", 12, 1), ("four", 4, 3))
@@ -44,10 +44,10 @@ def test_the_last_step_of_an_epoch_is_smaller_and_as_exact(case: str, metaworld_
     cases.assert_same_log(cases.losses_of(four[0]), cases.losses_of(one[0]))
 
 
-def test_the_weights_are_those_of_the_pass_with_gradient(
+def test_weights_equal_those_of_the_pass_with_gradient(
     metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Dropout and noise are drawn twice, and are the same: the second pass must not be normalised by another's Σ w."""
+    """Dropout and noise of both passes are equal: the second pass must not be normalised by the Σ w of other draws."""
     trainer = make(
         metaworld_dataset,
         tmp_path,
@@ -84,7 +84,7 @@ def test_one_micro_batch_needs_one_pass(metaworld_dataset: Path, tmp_path: Path)
 
 
 class NoWaiting(TorchDispatchMode):
-    """Refuses whatever makes the host wait for the device: a value that is read, or a shape that depends on one."""
+    """Refuses operations that make the host wait for the device: reads of values, and shapes that depend on values."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = str(func).split(".")[1]
@@ -101,7 +101,7 @@ class NoWaiting(TorchDispatchMode):
 def test_a_step_never_waits_for_the_device(
     settings: dict[str, Any], parts: int, metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Metrics, weights, the pool and the search for what is no number: read when a step is logged, and only then."""
+    """Metrics, weights, the pool and the check for non-finite values are read only when a step is logged."""
     monkeypatch.setattr(calibrating, "fit_scores", cases.Fitted)
     trainer = make(
         metaworld_dataset, tmp_path, logging_steps=100, gradient_accumulation_steps=parts, max_steps=4, **settings

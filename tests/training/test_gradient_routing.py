@@ -61,7 +61,7 @@ def part_of(losses: Losses, name: str) -> torch.Tensor:
 
 
 def gradients(model: PTRModel, loss: torch.Tensor, retain_graph: bool = False) -> dict[str, torch.Tensor]:
-    """By parameter; those that the loss does not reach are left out."""
+    """Gradients by parameter, without parameters that the loss does not reach."""
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     found = torch.autograd.grad(
         loss, [parameter for _, parameter in named], allow_unused=True, retain_graph=retain_graph
@@ -125,7 +125,7 @@ def test_the_losses_are_one_sum_with_the_papers_factors() -> None:
 
 
 def test_the_belief_loss_carries_its_own_factors() -> None:
-    """`L_tok = λ_ent H_tok + λ_div D_tok` is what the model hands over, and the objective adds nothing to it."""
+    """`L_tok = λ_ent H_tok + λ_div D_tok` is returned by the model, and the objective adds no factor to it."""
     losses = losses_of(tiny_model(), tiny_batch())
     assert torch.equal(losses.auxiliary["tok"], losses.output.belief_loss)
     assert losses.metrics["belief_entropy"] == losses.output.belief_entropy.item()
@@ -151,14 +151,14 @@ def test_targets_are_constants_wherever_they_come_from() -> None:
     assert not any(tensor.requires_grad for tensor in trainer.identification.pool.state_dict().values())
 
 
-def test_the_queue_takes_part_and_yet_gets_no_gradient() -> None:
-    """Its targets change the loss: they are among the candidates, and still leaves without a gradient."""
+def test_queue_targets_change_the_loss_but_get_no_gradient() -> None:
+    """The targets of the queue change the loss, but remain leaves without a gradient."""
     model, batch = tiny_model(), tiny_batch()
     empty, full = losses_of(model, batch), losses_of(model, batch, filled(model))
     assert full.auxiliary["id"] > 1.1 * empty.auxiliary["id"]
     leaves = graph_leaves(full.total)
     trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
-    assert leaves and leaves <= trained, "something that is no trained parameter gets a gradient"
+    assert leaves and leaves <= trained, "a tensor other than a trained parameter gets a gradient"
 
 
 def graph_leaves(loss: torch.Tensor) -> set[int]:
@@ -176,8 +176,8 @@ def graph_leaves(loss: torch.Tensor) -> set[int]:
 
 
 @pytest.mark.parametrize("cross_rank", [True, False])
-def test_negatives_of_other_ranks_are_used_when_asked_for_and_own_targets_never(cross_rank: bool) -> None:
-    """A second rank that saw, of this one's targets, two, and four others: the gather is of constants."""
+def test_cross_rank_negatives_are_optional_and_exclude_own_targets(cross_rank: bool) -> None:
+    """A second rank with two targets of this rank and four others; the gathered targets are constants."""
     model, batch = tiny_model(), tiny_batch()
     theirs = tiny_batch(seed=3, first_index=3)
     other = candidates_of(model.policy, theirs, run(model, theirs, seed=3))
@@ -217,7 +217,7 @@ def test_ranks_share_one_normalisation() -> None:
     assert losses.metrics["loss_action"] == pytest.approx(2.0 * mean, rel=1e-5)
     whole = losses.action + sum(losses.auxiliary.values())
     assert losses.total.item() == pytest.approx(2.0 * whole.item(), rel=1e-6)
-    # What the log says is of both, too.
+    # The logged values cover both ranks, too.
     weights = losses.weight.tolist()
     squares = math.fsum(w * w for w in weights) + 13.0
     assert losses.metrics["weight_mean"] == pytest.approx(total / 10, rel=1e-6)
@@ -231,7 +231,7 @@ def test_ranks_share_one_normalisation() -> None:
 # ---- the weight
 
 
-def test_the_weight_is_a_constant_and_scales_the_action_loss_only() -> None:
+def test_the_weight_is_detached_and_scales_only_the_action_loss() -> None:
     model, batch = tiny_model(), tiny_batch()
     weighted, uniform = (
         losses_of(model, batch, filled(model, **settings))
@@ -251,7 +251,7 @@ def test_the_weight_is_a_constant_and_scales_the_action_loss_only() -> None:
 
 
 def test_the_action_gradient_is_that_of_each_sample_in_proportion_to_its_weight() -> None:
-    """Were there a path through the weight, there would be something left over (PTR Eq. 27)."""
+    """A gradient path through the weight would leave a remainder (PTR Eq. 27)."""
     model = tiny_model()
     losses = losses_of(model, tiny_batch(), filled(model, beta=0.6))
     output = losses.output
@@ -265,7 +265,7 @@ def test_the_action_gradient_is_that_of_each_sample_in_proportion_to_its_weight(
         torch.testing.assert_close(gradient, sum(w * each[name] for w, each in zip(share, samples, strict=True)))
 
 
-def test_a_sample_without_target_weighs_one_and_is_in_no_scorer_side_loss() -> None:
+def test_a_sample_without_target_has_weight_one_and_no_scorer_loss() -> None:
     model, batch = tiny_model(), tiny_batch()
     losses = losses_of(model, batch, filled(model, beta=0.6))
     assert batch["has_target"].tolist() == [True] * 5 + [False]
@@ -289,8 +289,8 @@ def test_every_weight_is_one_during_the_warm_up() -> None:
 
 
 @pytest.mark.parametrize("also_weight", [False, True])
-def test_the_discount_scales_the_identification_and_on_request_the_weight(also_weight: bool) -> None:
-    """`γ^{Δ'}` on L_id, and on how far the weight is from 1 (PTR Sec. 4)."""
+def test_the_discount_scales_the_identification_loss_and_optionally_the_weight(also_weight: bool) -> None:
+    """`γ^{Δ'}` scales L_id, and the difference of the weight from 1 (PTR Sec. 4)."""
     model, batch = tiny_model(), tiny_batch()
     settings = {"beta": 0.6, "discount_weight": also_weight}
     # Δ' is the offset over the length of the chunk.
@@ -310,7 +310,7 @@ def test_the_discount_scales_the_identification_and_on_request_the_weight(also_w
 
 
 def walked(model: PTRModel) -> tuple[torch.Tensor, Batch, Batch, dict[str, torch.Tensor], torch.Tensor]:
-    """A first batch, whose observations can take a gradient, and what a second one is given to continue it."""
+    """A first batch, whose observations require a gradient, and the carried tokens of a second batch."""
     first, second = tiny_batch(seed=1), tiny_batch(seed=2, first_index=1)
     watched = first["observation"].requires_grad_()
     carry = BeliefCarry()
@@ -321,7 +321,7 @@ def walked(model: PTRModel) -> tuple[torch.Tensor, Batch, Batch, dict[str, torch
     return watched, first, second, model_inputs(second), left
 
 
-def test_no_gradient_flows_to_the_chunk_before() -> None:
+def test_no_gradient_flows_to_the_previous_chunk() -> None:
     """`z_{t+1} = sg(B(H_t, E_t))`, PTR Eq. (5)."""
     model = tiny_model().train()
     watched, _, second, given, left = walked(model)
@@ -340,8 +340,8 @@ def test_no_gradient_flows_to_the_chunk_before() -> None:
     assert watched.grad is None
 
 
-def test_carried_tokens_take_the_place_of_the_initial_ones_row_by_row() -> None:
-    """Where a predecessor is known its tokens count, and `z_init` learns nothing from that row."""
+def test_carried_tokens_replace_the_initial_ones_row_by_row() -> None:
+    """With a known predecessor its tokens are used, and `z_init` gets no gradient from that row."""
     model = tiny_model()
     _, _, _, given, _ = walked(model)
     fresh = {name: value for name, value in given.items() if not name.startswith("carried")}
@@ -356,7 +356,7 @@ def test_carried_tokens_take_the_place_of_the_initial_ones_row_by_row() -> None:
         assert (gradient.abs().max() > 0.0) == (not carried)
 
 
-def test_the_carried_tokens_are_those_the_chunk_before_left() -> None:
+def test_carried_tokens_come_from_the_previous_chunk() -> None:
     model = tiny_model()
     _, first, second, given, _ = walked(model)
     tokens = run(model, first).belief_tokens
@@ -381,8 +381,8 @@ ARMS = {
 
 
 @pytest.mark.parametrize("arm", ARMS)
-def test_an_arm_has_only_the_parts_it_uses(arm: str) -> None:
-    """By configuration alone: what a run does not need does not exist, in memory or in a checkpoint."""
+def test_an_arm_builds_only_the_parts_it_uses(arm: str) -> None:
+    """The configuration decides; unused parts exist neither in memory nor in a checkpoint."""
     args = PTRConfig(output_dir="unused", use_cpu=True, **ARMS[arm])
     model = as_ptr_model(tiny_policy(), args)
     parts = {name.split(".")[0] for name in model.state_dict()}
@@ -408,7 +408,7 @@ def test_an_arm_has_only_the_parts_it_uses(arm: str) -> None:
 def test_after_one_backward_pass_every_parameter_has_its_gradient(
     arm: str, situation: str, joint: bool, instructions: str
 ) -> None:
-    """Distributed training waits for all of them, whatever the batch holds."""
+    """Distributed training waits for all gradients, for any batch."""
     args = PTRConfig(output_dir="unused", use_cpu=True, nce_warmup_steps=0, detach_scorer=not joint, **ARMS[arm])
     encoder = {"text_config": text_config()} if instructions == "text encoder" else {}
     model = as_ptr_model(tiny_policy(num_context_layers=1, **encoder), args).train()

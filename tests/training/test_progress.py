@@ -1,4 +1,4 @@
-"""What a terminal shows of a training run, and where Trainer's own output stays."""
+"""Output of a training run in a terminal, and elsewhere."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_terminal_shows_loss_score_and_sample_size(metaworld_dataset: Path, tm
 
 
 @pytest.mark.parametrize(("terminal", "disable_tqdm"), [(False, False), (True, True)])
-def test_elsewhere_the_logs_stay_lines(
+def test_without_a_terminal_logs_are_lines(
     metaworld_dataset: Path, tmp_path: Path, terminal: bool, disable_tqdm: bool
 ) -> None:
     trainer = make(metaworld_dataset, tmp_path / "out", max_steps=2, disable_tqdm=disable_tqdm)
@@ -68,10 +68,10 @@ def test_tensorboard_has_the_metrics_and_the_histograms_of_the_weights(
 
 
 @pytest.mark.parametrize(("module", "integration"), [("wandb", WandbCallback), ("trackio", TrackioCallback)])
-def test_wandb_and_trackio_are_handed_their_own_histogram(
+def test_wandb_and_trackio_get_their_own_histogram_types(
     module: str, integration: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither need be installed; that their own classes take these arguments is not seen here."""
+    """Neither package needs to be installed; the arguments of their classes are not tested."""
     logged: list[dict[str, Any]] = []
     stand_in = SimpleNamespace(log=logged.append, Histogram=lambda *, np_histogram: np_histogram)
     monkeypatch.setitem(sys.modules, module, stand_in)

@@ -1,4 +1,4 @@
-"""A run that is stopped, killed or out of space, and started again, ends as if nothing had happened."""
+"""A run that is stopped, killed or out of disk space, and then resumed, equals an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RUN = {
 
 
 class AtStep(TrainerCallback):
-    """Does something in the middle of a step."""
+    """Calls a function in the middle of a step."""
 
     def __init__(self, step: int, act: Callable[[], None]):
         self.step, self.act = step, act
@@ -70,7 +70,7 @@ def straight(metaworld_dataset: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_stop_it_saves_its_step_and_resumes_from_there(
+def test_a_stopped_run_saves_its_step_and_resumes_from_it(
     straight: PTRTrainer, metaworld_dataset: Path, tmp_path: Path, number: int
 ) -> None:
     before = signal.getsignal(number)
@@ -85,10 +85,10 @@ def test_asked_to_stop_it_saves_its_step_and_resumes_from_there(
     assert_same_end(resumed, straight)
 
 
-def test_a_second_interrupt_ends_it_at_once(
+def test_a_second_interrupt_ends_the_run_at_once(
     metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An echo of the first, as launchers send it, does not."""
+    """A duplicate of the first signal, as launchers send it, is not a second interrupt."""
     broken = make(metaworld_dataset, tmp_path, **RUN)
     reached: list[str] = []
 
@@ -108,7 +108,7 @@ def test_a_second_interrupt_ends_it_at_once(
 
 
 def child_that(work: Callable[[], None]) -> int:
-    """The signal that ended a process of its own, 0 for none."""
+    """The signal that ended a forked process, or 0."""
     child = os.fork()
     if child == 0:
         try:
@@ -138,10 +138,10 @@ class Moments:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_killed_at_any_moment_of_a_save_it_goes_on_from_a_whole_checkpoint(
+def test_a_run_killed_at_any_moment_of_a_save_resumes_from_a_complete_checkpoint(
     straight: PTRTrainer, metaworld_dataset: Path, tmp_path: Path
 ) -> None:
-    """A real SIGKILL between two system calls on the run's folder. Five moments by chance; `make soak` has more."""
+    """A real SIGKILL between two system calls on the run's folder. Five random moments; `make soak` has more."""
 
     def work(folder: Path, fatal: int = 0) -> None:
         trainer = make(metaworld_dataset, folder, save_total_limit=1, **RUN)
@@ -164,7 +164,7 @@ def test_killed_at_any_moment_of_a_save_it_goes_on_from_a_whole_checkpoint(
     assert in_a_save >= 3
 
 
-def test_killed_while_it_replaces_a_checkpoint_it_has_the_one_before(tmp_path: Path) -> None:
+def test_a_run_killed_while_replacing_a_checkpoint_keeps_the_old_one(tmp_path: Path) -> None:
     def save(text: str) -> None:
         with staged(tmp_path / "checkpoint-4", ProcessGroup(0, 1)) as place:
             place.mkdir(parents=True)
@@ -193,7 +193,7 @@ def test_killed_while_it_replaces_a_checkpoint_it_has_the_one_before(tmp_path: P
     assert (tmp_path / "checkpoint-4" / "trainer_state.json").read_text() == '"third"'
 
 
-def test_asked_to_stop_after_its_last_step_it_stops(metaworld_dataset: Path, tmp_path: Path) -> None:
+def test_a_signal_after_the_last_step_ends_the_run(metaworld_dataset: Path, tmp_path: Path) -> None:
     class AtEnd(TrainerCallback):
         def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             send(signal.SIGTERM)()
@@ -205,19 +205,17 @@ def test_asked_to_stop_after_its_last_step_it_stops(metaworld_dataset: Path, tmp
     assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-3")
 
 
-def test_a_run_that_was_at_its_end_makes_no_step_more(
-    straight: PTRTrainer, metaworld_dataset: Path, tmp_path: Path
-) -> None:
+def test_a_finished_run_makes_no_further_step(straight: PTRTrainer, metaworld_dataset: Path, tmp_path: Path) -> None:
     resumed = make(metaworld_dataset, tmp_path, **RUN)
     resumed.train(resume_from_checkpoint=last_complete_checkpoint(str(straight.args.output_dir)))
     assert resumed.state.global_step == 8
     assert_same_end(resumed, straight)
 
 
-def test_a_full_disk_leaves_the_checkpoint_before_and_says_so(metaworld_dataset: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_keeps_the_previous_checkpoint(metaworld_dataset: Path, tmp_path: Path) -> None:
     trainer = make(metaworld_dataset, tmp_path, **RUN)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # No file may grow beyond a kilobyte: to a process that is the same as a disk that is full.
+    # A limit of a kilobyte on file sizes has the same effect on the process as a full disk.
     trainer.add_callback(AtStep(5, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))))
     try:
         with pytest.raises(InputError) as caught:
@@ -234,7 +232,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_says_so(metaworld_dataset:
 
 
 def on_a_small_disk(place: Path, size: int) -> bool:
-    """Mounts a disk of its own there, which only this process sees; False where that is not allowed."""
+    """Mounts a file system visible to this process only; False if that is not allowed."""
     libc, user, group = ctypes.CDLL(None, use_errno=True), os.getuid(), os.getgid()
     new_user_and_mounts = 0x10000000 | 0x00020000
     if libc.unshare(new_user_and_mounts) != 0:
@@ -247,15 +245,15 @@ def on_a_small_disk(place: Path, size: int) -> bool:
     return libc.mount(b"tmpfs", str(place).encode(), b"tmpfs", 0, f"size={size}".encode()) == 0
 
 
-def test_a_disk_that_is_really_full_leaves_the_checkpoint_before(metaworld_dataset: Path, tmp_path: Path) -> None:
-    """ENOSPC by the kernel: a file system of its own that holds one checkpoint and a half."""
+def test_a_file_system_without_space_keeps_the_previous_checkpoint(metaworld_dataset: Path, tmp_path: Path) -> None:
+    """ENOSPC by the kernel: a file system with space for one and a half checkpoints."""
     size = sum(path.stat().st_size for path in whole_checkpoint(metaworld_dataset, tmp_path / "sized").rglob("*"))
-    disk, told = tmp_path / "disk", tmp_path / "told"
+    disk, report = tmp_path / "disk", tmp_path / "report"
     disk.mkdir()
 
     def work() -> None:
         if not on_a_small_disk(disk, int(size * 2.6)):
-            told.write_text("not allowed")
+            report.write_text("not allowed")
             return
         trainer = make(metaworld_dataset, disk / "run", **{**RUN, "save_total_limit": 9})
         try:
@@ -264,13 +262,15 @@ def test_a_disk_that_is_really_full_leaves_the_checkpoint_before(metaworld_datas
             newest = last_complete_checkpoint(disk / "run")
             resumed = make(metaworld_dataset, tmp_path / "on", **RUN)
             resumed.train(resume_from_checkpoint=newest)
-            told.write_text(f"{newest} {(disk / 'run' / STAGING_FOLDER).exists()} {resumed.state.global_step} {error}")
+            report.write_text(
+                f"{newest} {(disk / 'run' / STAGING_FOLDER).exists()} {resumed.state.global_step} {error}"
+            )
 
     child_that(work)
-    said = told.read_text()
-    if said == "not allowed":
+    written = report.read_text()
+    if written == "not allowed":
         pytest.skip("this machine lets no process mount a file system; RLIMIT_FSIZE stands in, above")
-    newest, staging, steps, message = said.split(" ", 3)
+    newest, staging, steps, message = written.split(" ", 3)
     assert Path(newest).parent == disk / "run" and (staging, steps) == ("False", "8")
     assert "no space left to save" in message and f"{newest} is complete: free some space and rerun" in message
 
@@ -280,8 +280,8 @@ def whole_checkpoint(dataset: Path, folder: Path) -> Path:
     return folder / "checkpoint-2"
 
 
-def test_who_writes_tells_a_full_disk_each_in_its_own_words(tmp_path: Path) -> None:
-    """On the kernel's device that is always full, and under a limit: Python, safetensors and torch."""
+def test_every_writer_s_error_on_a_full_disk_is_recognised(tmp_path: Path) -> None:
+    """Python, safetensors and torch on /dev/full, and under a limit on file sizes."""
     with pytest.raises(OSError) as python, open("/dev/full", "w") as file:
         file.write("x" * 100_000)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -296,7 +296,7 @@ def test_who_writes_tells_a_full_disk_each_in_its_own_words(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_a_target_that_is_no_number_is_named_and_not_those_whose_weights_it_spoils(
+def test_a_non_finite_target_is_named_instead_of_the_weights_that_it_makes_non_finite(
     metaworld_dataset: Path, tmp_path: Path, parts: int
 ) -> None:
     trainer = make(
@@ -309,7 +309,7 @@ def test_a_target_that_is_no_number_is_named_and_not_those_whose_weights_it_spoi
     def spoiled(*args: Any, **kwargs: Any) -> Any:
         found, count = take(*args, **kwargs)
         batches[:] = found
-        # In the last micro-batch, so that the others are looked at before.
+        # In the last micro-batch, so that the others are checked before.
         row = int(found[-1]["has_target"].nonzero()[0])
         found[-1]["next_observation"][row] = torch.nan
         batches.append(int(found[-1]["index"][row]))
@@ -322,7 +322,7 @@ def test_a_target_that_is_no_number_is_named_and_not_those_whose_weights_it_spoi
 
 
 @pytest.mark.parametrize("what", ["loss", "weight"])
-def test_the_chunk_that_is_no_number_is_named_and_nothing_bad_is_saved(
+def test_a_non_finite_chunk_is_named_and_nothing_non_finite_is_saved(
     metaworld_dataset: Path, tmp_path: Path, what: str
 ) -> None:
     trainer = make(metaworld_dataset, tmp_path, **{**RUN, "max_steps": 40, "logging_steps": 5, **SFT})

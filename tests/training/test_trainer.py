@@ -1,4 +1,4 @@
-"""PTRTrainer on real simulated data: the arms, resuming, what is logged and what is saved."""
+"""PTRTrainer on real simulated data: the arms, resuming, logs and saved files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ METRICS = [
 ]
 
 
-def test_sft_is_the_plain_trainer_step_for_step(metaworld_dataset: Path, tmp_path: Path) -> None:
+def test_sft_equals_the_plain_trainer_step_by_step(metaworld_dataset: Path, tmp_path: Path) -> None:
     ours = make(metaworld_dataset, tmp_path / "ours", max_steps=20, **SFT)
     theirs = make(metaworld_dataset, tmp_path / "unused", max_steps=20, **SFT)
     collator = ChunkCollator(theirs.processing_class, theirs.train_dataset.tasks)
@@ -92,7 +92,7 @@ def test_every_metric_is_logged_and_finite(metaworld_dataset: Path, tmp_path: Pa
     assert history(trainer, "loss") == pytest.approx(total, abs=1e-5)
 
 
-def test_arms_have_the_parts_they_use(metaworld_dataset: Path, tmp_path: Path) -> None:
+def test_arms_have_only_the_parts_they_use(metaworld_dataset: Path, tmp_path: Path) -> None:
     parts = {
         arm: make(metaworld_dataset, tmp_path / arm, **settings).model
         for arm, settings in {
@@ -110,7 +110,7 @@ def test_arms_have_the_parts_they_use(metaworld_dataset: Path, tmp_path: Path) -
     }
 
 
-def test_belief_tokens_travel_along_segments(metaworld_dataset: Path, tmp_path: Path) -> None:
+def test_belief_tokens_are_carried_along_segments(metaworld_dataset: Path, tmp_path: Path) -> None:
     trainer = make(metaworld_dataset, tmp_path, per_device_train_batch_size=16, **BELIEF)
     found: list[tuple[bool, bool]] = []
     forward = trainer.model.forward
@@ -136,7 +136,9 @@ def test_belief_tokens_travel_along_segments(metaworld_dataset: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("settings", [SFT, BELIEF, {}], ids=["sft", "belief", "ptr"])
-def test_resuming_gives_the_very_run(metaworld_dataset: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_run(
+    metaworld_dataset: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
     saving = {"save_strategy": "steps", "save_steps": 25, "max_steps": 32, "logging_steps": 7, **settings}
     straight = make(metaworld_dataset, tmp_path / "straight", **saving)
     straight.train()
@@ -167,7 +169,7 @@ def test_resuming_gives_the_very_run(metaworld_dataset: Path, tmp_path: Path, se
     ]
 
 
-def test_an_unfinished_checkpoint_is_passed_over(tmp_path: Path) -> None:
+def test_an_incomplete_checkpoint_is_ignored(tmp_path: Path) -> None:
     for step, content in ((5, "{}"), (10, '{"cut off'), (15, None)):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
@@ -177,7 +179,7 @@ def test_an_unfinished_checkpoint_is_passed_over(tmp_path: Path) -> None:
     assert last_complete_checkpoint(tmp_path / "nothing") is None
 
 
-def test_a_saved_run_is_a_policy_with_ptr_parts_beside_it(metaworld_dataset: Path, tmp_path: Path) -> None:
+def test_a_saved_run_has_the_policy_and_the_ptr_parts(metaworld_dataset: Path, tmp_path: Path) -> None:
     trainer = make(metaworld_dataset, tmp_path)
     trainer.train()
     trainer.save_model()
@@ -201,7 +203,7 @@ def test_a_saved_run_is_a_policy_with_ptr_parts_beside_it(metaworld_dataset: Pat
         torch.testing.assert_close(second, chunks[0][1], rtol=0, atol=1e-6)
 
 
-def test_a_policy_can_be_named_by_its_folder(metaworld_dataset: Path, tmp_path: Path) -> None:
+def test_a_policy_can_be_given_as_a_folder(metaworld_dataset: Path, tmp_path: Path) -> None:
     first = make(metaworld_dataset, tmp_path / "first", max_steps=2)
     first.train()
     first.save_model()
@@ -216,7 +218,7 @@ def test_a_policy_can_be_named_by_its_folder(metaworld_dataset: Path, tmp_path: 
     second.train()
 
 
-def test_a_run_goes_on_with_its_own_parts_and_refuses_others(metaworld_dataset: Path, tmp_path: Path) -> None:
+def test_a_run_resumes_with_its_own_parts_and_refuses_others(metaworld_dataset: Path, tmp_path: Path) -> None:
     first = make(metaworld_dataset, tmp_path / "first", max_steps=2)
     first.train()
     first.save_model()
@@ -228,7 +230,7 @@ def test_a_run_goes_on_with_its_own_parts_and_refuses_others(metaworld_dataset: 
         PTRTrainer(first.model, PTRConfig(output_dir=str(tmp_path / "other"), **SFT), **data)
 
 
-def test_the_best_checkpoint_is_loaded_whole(metaworld_dataset: Path, tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_loaded_completely(metaworld_dataset: Path, tmp_path: Path) -> None:
     best = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 2, "save_steps": 2}
     trainer = make(metaworld_dataset, tmp_path, save_strategy="steps", eval_dataset=True, save_total_limit=9, **best)
     # The later, the worse: the first checkpoint is the best.
@@ -244,7 +246,7 @@ def test_the_best_checkpoint_is_loaded_whole(metaworld_dataset: Path, tmp_path: 
     assert not all(torch.equal(last[name], saved[name]) for name in now)
 
 
-def test_a_loss_that_is_no_number_stops_the_run(metaworld_dataset: Path, tmp_path: Path) -> None:
+def test_a_non_finite_loss_stops_the_run(metaworld_dataset: Path, tmp_path: Path) -> None:
     trainer = make(metaworld_dataset, tmp_path, learning_rate=1e30, max_grad_norm=0.0, max_steps=20, **SFT)
     with pytest.raises(
         InputError, match=r"every chunk of the batch, frame \d+ .* at step \d+; .* lower learning_rate"
@@ -288,14 +290,14 @@ def test_the_target_is_the_moving_average_of_the_tower(
     assert any(not torch.equal(before[name], tensor) for name, tensor in found.items())
 
 
-def test_what_cannot_be_trained_is_named(metaworld_dataset: Path, tmp_path: Path) -> None:
+def test_untrainable_arguments_are_named(metaworld_dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="activation_checkpointing: no part of VLAPolicy supports it"):
         make(metaworld_dataset, tmp_path, activation_checkpointing=True).train()
     with pytest.raises(InputError, match="target_offset 500 reaches beyond every episode"):
         make(metaworld_dataset, tmp_path, target_offset=500)
 
 
-def test_evaluation_sees_no_weight_and_leaves_training_alone(metaworld_dataset: Path, tmp_path: Path) -> None:
+def test_evaluation_is_unweighted_and_does_not_change_training(metaworld_dataset: Path, tmp_path: Path) -> None:
     trainer = make(metaworld_dataset, tmp_path)
     trainer.train()
     trainer.eval_dataset = trainer.train_dataset
@@ -318,7 +320,7 @@ def test_a_quantised_tower_has_no_target(metaworld_dataset: Path, tmp_path: Path
     assert as_ptr_model(policy, PTRConfig(output_dir=str(tmp_path), **SFT)).target_encoder is None
 
 
-def test_a_model_that_is_no_policy_is_named(tmp_path: Path) -> None:
+def test_a_model_that_is_not_a_policy_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         InputError,
         match="TransitionScorer cannot be post-trained: it lacks observation_tower, normalized_state, feature_sizes",

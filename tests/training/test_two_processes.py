@@ -1,4 +1,4 @@
-"""Two processes are one run: the same step as one process makes, the same negatives, the same end."""
+"""Two processes are equivalent to one: same steps, same negatives, same end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Ranks = list[dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def launched(metaworld_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that one launch of `two_processes.py` has filled."""
+    """The folder written by one launch of `two_processes.py`."""
     folder = tmp_path_factory.mktemp("two")
     saved_text_encoder(folder / "text")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -46,7 +46,7 @@ def launched(metaworld_dataset: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def scores_are_shared_out(launched: Path, dataset: Path) -> None:
-    """Every frame has one score, known to both, and nearly that of one process, whose batches are twice as large."""
+    """Every frame has one score, equal in both ranks and close to that of one process with batches twice as large."""
     for name in ("uneven", "scores"):
         first, second = (pd.read_parquet(launched / f"{name}{rank}.parquet") for rank in range(2))
         pd.testing.assert_frame_equal(first, second)
@@ -62,8 +62,8 @@ def scores_are_shared_out(launched: Path, dataset: Path) -> None:
 
 
 @pytest.mark.timeout(two_processes.WATCHDOG_SECONDS + 120)
-def test_two_processes_are_one_run(launched: Path, metaworld_dataset: Path, tmp_path: Path) -> None:
-    """One test, so that test workers do not each launch their own two."""
+def test_two_processes_equal_one_process(launched: Path, metaworld_dataset: Path, tmp_path: Path) -> None:
+    """A single test, so that parallel test workers do not each launch two processes."""
     ranks = [json.loads((launched / f"rank{rank}.json").read_text()) for rank in range(2)]
     assert [rank["world_size"] for rank in ranks] == [2, 2]
     negatives_are_shared(ranks, launched)
@@ -79,14 +79,14 @@ def test_two_processes_are_one_run(launched: Path, metaworld_dataset: Path, tmp_
     assert all(max(rank["off_target"]) < 1e-6 and len(rank["off_target"]) == 4 for rank in ranks)
     for rank, prefix in zip(ranks, ("MemoryError: ", "RuntimeError: the main process failed: "), strict=True):
         assert rank["unfit"] == ["InputError: no episode is long enough", f"{prefix}no memory"]
-    # What one rank alone has seen is told by both.
+    # Both ranks report the chunk that only one rank has seen.
     assert ranks[0]["nan"] == ranks[1]["nan"]
     assert "is not finite at step" in ranks[0]["nan"] and "(episode 0)" in ranks[0]["nan"]
 
 
 def negatives_are_shared(ranks: Ranks, folder: Path) -> None:
     assert ranks[0]["seen"] != ranks[1]["seen"]
-    # Both queues hold what both ranks saw, and the weights of the policy are the same.
+    # Both queues contain the targets of both ranks, and the weights of the policy are the same.
     queues = [load_file(folder / f"queue{rank}.safetensors") for rank in range(2)]
     assert all(torch.equal(queues[0][name], queues[1][name]) for name in queues[0])
     held = set(queues[0]["target_id"][queues[0]["valid"]].tolist())
@@ -144,7 +144,7 @@ def both_stop_and_go_on(ranks: Ranks) -> None:
 
 
 def weights_are_those_of_both(folder: Path) -> None:
-    """What the card and the report tell: each step has 2 x 2 x 8 chunks."""
+    """Counts in card and report: each step has 2 x 2 x 8 chunks."""
     logged = read_histograms(folder / "straight")
     assert sum(sum(line["counts"]) for line in logged) == 6 * 32
     warm_up = json.loads((folder / "straight" / "training_args.json").read_text())["nce_warmup_steps"]
@@ -153,10 +153,10 @@ def weights_are_those_of_both(folder: Path) -> None:
 
 
 def parameters_may_be_shared_out(ranks: Ranks, folder: Path) -> None:
-    for told in ranks:
-        assert told["fsdp2"]["is_fsdp2"] and told["fsdp2"]["sharded"] > 20
-        assert told["fsdp2"]["same_weights"] == {"sharded": True, "sharded_lora": True}
-    # The folders hold whole weights, not shards, and no pickle: policies as any other.
+    for report in ranks:
+        assert report["fsdp2"]["is_fsdp2"] and report["fsdp2"]["sharded"] > 20
+        assert report["fsdp2"]["same_weights"] == {"sharded": True, "sharded_lora": True}
+    # The folders contain full weights instead of shards, and no pickle.
     for name in ("sharded", "sharded_lora"):
         assert isinstance(AutoModel.from_pretrained(folder / name / "checkpoint-6"), VLAPolicy)
         kinds = {path.suffix for path in (folder / name).rglob("*") if path.is_file()}
