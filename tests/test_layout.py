@@ -1,4 +1,4 @@
-"""The structure of the library: every equation is used, packages point one way, and no two tests share code."""
+"""The structure of the library: every equation is used, no modules import each other, tests mirror packages."""
 
 from __future__ import annotations
 
@@ -14,19 +14,13 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "hf_ptr"
 FILES = sorted(SOURCE.rglob("*.py"))
 HOMES = (SOURCE / "functional.py", SOURCE / "equations.py")
-# Each package may import those before it, and none after it.
-ORDER = (
-    ("errors", "equations"),
-    ("utils", "functional", "embodiment"),
-    ("data", "metrics"),
-    ("ptr", "scoring", "hub", "envs"),
-    ("policies",),
-    ("training",),
-    ("runs",),
-    ("evaluation", "report"),
-    ("cli",),
-    ("score", "train"),
-)
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_name(path) for path in FILES}
 
 
 def public(module: object) -> list[str]:
@@ -50,17 +44,22 @@ def calls(path: Path) -> Iterator[str]:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Packages of the library that a file imports, wherever in the file; imports for types only are left out."""
+    """Modules of the library that a file imports when it is imported itself."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    typing = [
-        node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-    ]
-    left_out = {id(inner) for node in typing for inner in ast.walk(node)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and id(node) not in left_out and node.module:
-            parts = node.module.split(".")
-            if parts[0] == "hf_ptr":
-                yield from [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+    stack: list[ast.AST] = [tree]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, ast.FunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "hf_ptr":
+            # `from package import module` names the module.
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in MODULES else str(node.module) for name in names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.partition(".")[0] == "hf_ptr")
+        stack.extend(ast.iter_child_nodes(node))
 
 
 @pytest.mark.parametrize("name", sorted({*public(functional), *public(equations)}))
@@ -80,21 +79,20 @@ def test_the_search_for_callers_can_fail() -> None:
     assert "identification_loss" in set(calls(SOURCE / "training" / "ptr_trainer.py"))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SOURCE).as_posix())
-def test_imports_point_one_way(path: Path) -> None:
-    level = {package: number for number, group in enumerate(ORDER) for package in group}
-    own = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-    if own == "__init__":
-        return
-    for package in imports(path):
-        if package in level and package != own:
-            assert level[package] < level[own], f"{path.relative_to(SOURCE)} imports {package}"
+def test_no_modules_import_each_other() -> None:
+    """No circle of imports, the package's own exports included: what the top level imports, imports nothing of it."""
+    graph = {module_name(path): set(imports(path)) & MODULES for path in FILES}
+    done: set[str] = set()
 
+    def visit(module: str, above: tuple[str, ...]) -> None:
+        assert module not in above, " -> ".join((*above[above.index(module) :], module))
+        if module not in done:
+            for imported in sorted(graph[module]):
+                visit(imported, (*above, module))
+            done.add(module)
 
-def test_every_package_is_in_the_order() -> None:
-    here = {path.name.removesuffix(".py") for path in SOURCE.iterdir() if not path.name.startswith("__")}
-    here = {name for name in here if (SOURCE / f"{name}.py").exists() or list((SOURCE / name).glob("*.py"))}
-    assert here == {package for group in ORDER for package in group}
+    for module in sorted(graph):
+        visit(module, ())
 
 
 def test_tests_mirror_packages_and_do_not_import_each_other() -> None:

@@ -6,10 +6,9 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from hf_ptr._version import __version__
 from hf_ptr.errors import InputError
 from hf_ptr.utils.lazy_modules import lazy_attributes
-
-__version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from hf_ptr.data import ChunkDataset, EpisodeTable, WeightedChunkSampler

@@ -16,7 +16,8 @@ from trainer_helpers import make
 from transformers import ProgressCallback
 from transformers.integrations import TrackioCallback, WandbCallback
 
-from hf_ptr.training.callbacks import HISTOGRAM_NAME, RichProgress, log_histogram, use_rich_progress
+from hf_ptr.training.callbacks import RichProgress, use_rich_progress
+from hf_ptr.training.ptr_callbacks import HISTOGRAM_NAME, PROGRESS_METRICS, log_histogram
 from hf_ptr.training.weight_histograms import read_histograms
 
 
@@ -28,7 +29,7 @@ def test_a_terminal_shows_loss_score_and_sample_size(metaworld_dataset: Path, tm
     trainer = make(metaworld_dataset, tmp_path / "out", max_steps=4, logging_steps=2, disable_tqdm=False)
     assert ProgressCallback in callbacks(trainer) and RichProgress not in callbacks(trainer)
     shown = io.StringIO()
-    use_rich_progress(trainer, Console(file=shown, force_terminal=True, width=160))
+    use_rich_progress(trainer, PROGRESS_METRICS, Console(file=shown, force_terminal=True, width=160))
     assert ProgressCallback not in callbacks(trainer)
     trainer.train()
     text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", shown.getvalue())
@@ -41,7 +42,7 @@ def test_without_a_terminal_logs_are_lines(
     metaworld_dataset: Path, tmp_path: Path, terminal: bool, disable_tqdm: bool
 ) -> None:
     trainer = make(metaworld_dataset, tmp_path / "out", max_steps=2, disable_tqdm=disable_tqdm)
-    use_rich_progress(trainer, Console(file=io.StringIO(), force_terminal=terminal))
+    use_rich_progress(trainer, PROGRESS_METRICS, Console(file=io.StringIO(), force_terminal=terminal))
     assert RichProgress not in callbacks(trainer)
 
 

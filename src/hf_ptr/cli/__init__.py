@@ -27,7 +27,7 @@ app = typer.Typer(
 
 def _print_version(requested: bool) -> None:
     if requested:
-        from hf_ptr import __version__
+        from hf_ptr._version import __version__
 
         typer.echo(f"hf-ptr {__version__}")
         raise typer.Exit

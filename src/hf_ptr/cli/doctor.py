@@ -53,7 +53,7 @@ def examine() -> dict[str, Any]:
     import torch
     from huggingface_hub import constants, get_token
 
-    from hf_ptr import __version__
+    from hf_ptr._version import __version__
 
     devices = [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():

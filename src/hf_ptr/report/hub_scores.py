@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hf_ptr import __version__
+from hf_ptr._version import __version__
 from hf_ptr.data.lerobot.columns import open_columns
 from hf_ptr.data.score_file import BASE_COLUMNS, SCORES_FILE, read_scores
 from hf_ptr.hub.cards import CardFacts, score_card

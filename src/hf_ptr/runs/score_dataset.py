@@ -16,8 +16,8 @@ from accelerate import PartialState
 from accelerate.utils import gather
 from torch import Tensor
 
-from hf_ptr import __version__
 from hf_ptr import functional as F
+from hf_ptr._version import __version__
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable, data_digest
 from hf_ptr.data.samplers import SegmentBatches

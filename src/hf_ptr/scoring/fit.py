@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_ptr import __version__
+from hf_ptr._version import __version__
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import data_digest
 from hf_ptr.errors import InputError

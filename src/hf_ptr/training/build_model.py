@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import torch
 from peft import PeftConfig
-from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from transformers import PreTrainedModel
 
 from hf_ptr.errors import InputError
@@ -63,19 +61,3 @@ def as_ptr_model(
         belief_diversity_weight=args.belief_diversity_weight,
         detach_scorer=args.detach_scorer,
     )
-
-
-def load_weights(model: torch.nn.Module, checkpoint: str, sharded: bool) -> None:
-    """
-    Loads the weights of a checkpoint.
-
-    Args:
-        model: the model, wrapped for distributed training.
-        checkpoint: the checkpoint's folder.
-        sharded: whether FSDP2 shards the model; each rank then takes its shard of the full weights.
-    """
-    saved = PTRModel.from_pretrained(checkpoint).state_dict()
-    if sharded:
-        set_model_state_dict(model, saved, options=StateDictOptions(full_state_dict=True))
-    else:
-        model.load_state_dict(saved)

@@ -29,6 +29,8 @@ from hf_ptr.utils.atomic_files import atomic_write
 
 # Settings that the weights depend on, besides the data.
 FITTED_WITH = ("alpha", "w_min", "w_max", "seed", "score_settings")
+# Names of the score files of a run, of one dataset or of the sources of a mixture.
+SCORE_FILES = "scores*.parquet"
 # Weights fitted on another machine differ by rounding.
 WEIGHT_TOLERANCE = 1e-3
 

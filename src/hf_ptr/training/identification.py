@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 
@@ -16,6 +17,23 @@ from hf_ptr.training.ptr_model import PTROutput
 
 # Weights this near to a bound count as clipped.
 CLIP_TOLERANCE = 1e-4
+
+
+class Identified(NamedTuple):
+    """
+    The identification of N samples.
+
+    Attributes:
+        logits: `(N, 1 + K)`, PTR Eq. (12), column 0 the match.
+        permuted: `(N,)`, the logit of the match under another sample's action, `d⁻_0` of PTR Eq. (13).
+        has_target: `(N,)` bool.
+        discount: `(N,)`, `γ^{Δ'}`; None for 1.
+    """
+
+    logits: torch.Tensor
+    permuted: torch.Tensor
+    has_target: torch.Tensor
+    discount: torch.Tensor | None
 
 
 class Identification:

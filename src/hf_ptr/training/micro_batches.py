@@ -99,13 +99,13 @@ class Step:
 
     Attributes:
         batches: the micro-batches.
-        totals: sums that divide the losses; None while the weights are not known.
+        totals: sums that divide the losses; set together with the weights.
         weights: one tensor `(N,)` per micro-batch, without gradient; empty while they are not known.
         negatives: negatives of each micro-batch; empty without a scorer, and before they are drawn.
     """
 
     batches: Sequence[Batch]
-    totals: StepTotals | None = None
+    totals: StepTotals = field(init=False)
     weights: list[torch.Tensor] = field(default_factory=list)
     negatives: list[Negatives] = field(default_factory=list)
 

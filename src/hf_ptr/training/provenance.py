@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from hf_ptr import __version__
+from hf_ptr._version import __version__
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.corruption import CorruptionTruth
 from hf_ptr.data.mixture.dataset import MixtureDataset

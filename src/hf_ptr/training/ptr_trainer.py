@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,12 +17,11 @@ from hf_ptr import functional as F
 from hf_ptr.data.mixture.dataset import Chunks
 from hf_ptr.ptr import BeliefCarry
 from hf_ptr.training.build_model import as_ptr_model
-from hf_ptr.training.calibrated_weights import calibrated_chunks, copy_scores, require_same_weights
-from hf_ptr.training.callbacks import PTRSteps, log_histogram
+from hf_ptr.training.calibrated_weights import SCORE_FILES, calibrated_chunks, copy_scores, require_same_weights
 from hf_ptr.training.check_arguments import check_arguments, uses_segments
 from hf_ptr.training.checkpointing import last_complete_checkpoint
 from hf_ptr.training.dataloaders import ChunkCollator, segment_loader
-from hf_ptr.training.identification import Identification
+from hf_ptr.training.identification import Identification, Identified
 from hf_ptr.training.micro_batches import (
     MICRO_BATCH,
     Batch,
@@ -32,6 +32,7 @@ from hf_ptr.training.micro_batches import (
     step_totals,
 )
 from hf_ptr.training.provenance import collect_provenance, write_provenance
+from hf_ptr.training.ptr_callbacks import PROGRESS_METRICS, PTRSteps, log_histogram
 from hf_ptr.training.ptr_config import PTRConfig
 from hf_ptr.training.ptr_model import PTRModel, PTROutput
 from hf_ptr.training.resumable_trainer import ResumableTrainer
@@ -69,6 +70,7 @@ class PTRTrainer(ResumableTrainer):
 
     args: PTRConfig
     model: PTRModel
+    progress_metrics = MappingProxyType(PROGRESS_METRICS)
 
     def __init__(
         self,
@@ -120,9 +122,10 @@ class PTRTrainer(ResumableTrainer):
         return self._unwrapped().policy
 
     def check_checkpoint(self, checkpoint: str) -> None:
-        """Checks that calibrated weights are those of the checkpoint."""
-        if self.args.calibrates and isinstance(self.train_dataset, Chunks):
-            require_same_weights(checkpoint, self.train_dataset, self.args)
+        """Checks that weights fitted for this run are those of the checkpoint; given weights are not checked."""
+        chunks = self.train_dataset
+        if self.args.calibrates and isinstance(chunks, Chunks) and any(self._run_folder.glob(SCORE_FILES)):
+            require_same_weights(checkpoint, chunks, self.args)
 
     # ---- the loss
 
@@ -136,42 +139,27 @@ class PTRTrainer(ResumableTrainer):
         Args:
             num_items_in_batch: the [`Step`] of the micro-batch; without one, the micro-batch is a step of its own.
         """
-        args, number = self.args, inputs.get(MICRO_BATCH, 0)
         step = self.begin_step([inputs]) if num_items_in_batch is None else num_items_in_batch
+        number = inputs[MICRO_BATCH]
         # The checks of tensor values would make the host wait for the device in every step.
         with F.unchecked():
-            if args.with_scorer and len(step.batches) > 1 and not step.weights:
-                self._pre_pass(model, step)
+            self._pre_pass(model, step)
             output = model(**model_inputs(inputs))
-            if output.belief_tokens is not None:
-                self.carry.remember(inputs["index"], output.belief_tokens)
-            auxiliary: dict[str, torch.Tensor] = {}
-            metrics: dict[str, torch.Tensor] = {}
-            if scored := output.target is not None:
-                if not step.negatives:
-                    self._draw_negatives(step, [inputs], [output])
-                logits, permuted = self.identification.logits(output, step.negatives[number])  # Eq. (12)
-                if not step.weights:
-                    self.identification.weigh(step, [logits.detach()], self.state.global_step)  # Eq. (14), (21)
+            identified = self._identify(step, inputs, output)  # Eq. (12); the weights of Eq. (14) and (21)
             weight, totals = step.weights[number], step.totals
-            assert totals is not None
-            action_loss = F.self_normalized_mean(output.action_loss, weight, total=totals.weight)  # Eq. (27)
-            if scored:
-                valid, discount = inputs["has_target"], self.identification.discount(inputs)
-                id_loss = F.identification_loss(logits, valid, discount=discount, total=totals.targets)  # Eq. (31)
-                rank_loss = F.action_ranking_loss(logits[:, 0], permuted, valid, total=totals.targets)  # Eq. (13)
-                auxiliary |= {"id": args.lambda_id * id_loss, "rank": args.lambda_rank * rank_loss}
-                metrics |= {"loss_id": id_loss, "loss_rank": rank_loss}
-                metrics |= self.identification.metrics(logits.detach(), weight, valid, totals)
+            losses = {"action": F.self_normalized_mean(output.action_loss, weight, total=totals.weight)}  # Eq. (27)
+            if identified is not None:
+                logits, permuted, valid, discount = identified
+                count = totals.targets
+                losses["id"] = F.identification_loss(logits, valid, discount=discount, total=count)  # Eq. (31)
+                losses["rank"] = F.action_ranking_loss(logits[:, 0], permuted, valid, total=count)  # Eq. (13)
             if output.belief_loss is not None:
-                share = len(weight) / totals.rows
-                auxiliary["tok"] = output.belief_loss * share  # λ_ent Eq. (10) + λ_div Eq. (11)
-                metrics |= {"loss_tok": auxiliary["tok"], "belief_entropy": output.belief_entropy * share}
-            loss = (action_loss + sum(auxiliary.values())) * self.group.size
-        output.weight, output.losses = weight, {"action": action_loss, **auxiliary}
-        metrics["loss_action"] = action_loss
-        once = totals if number == 0 else None
-        self.metrics.add(inputs, output, loss, metrics, once, self.state.global_step)
+                losses["tok"] = output.belief_loss * (len(weight) / totals.rows)  # λ_ent Eq. (10) + λ_div Eq. (11)
+            factors = {"id": self.args.lambda_id, "rank": self.args.lambda_rank, "tok": 1.0}
+            auxiliary = {name: factor * losses[name] for name, factor in factors.items() if name in losses}
+            loss = (losses["action"] + sum(auxiliary.values())) * self.group.size
+            self._note(step, inputs, output, identified, loss, losses)
+        output.losses = {"action": losses["action"], **auxiliary}
         return (loss, output) if return_outputs else loss
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
@@ -200,6 +188,8 @@ class PTRTrainer(ResumableTrainer):
         Negatives and weights of a scored step of several micro-batches: their sum is known only after a pass over
         each. The passes have no gradient, and use the same random numbers as those with gradient will.
         """
+        if not self.args.with_scorer or len(step.batches) == 1 or step.weights:
+            return
         devices = [self.args.device] if self.args.device.type == "cuda" else []
         with torch.no_grad(), torch.random.fork_rng(devices=devices):
             batches = [self._prepare_inputs(batch) for batch in step.batches]
@@ -208,6 +198,17 @@ class PTRTrainer(ResumableTrainer):
             pairs = zip(outputs, step.negatives, strict=True)
             logits = [self.identification.logits(*pair)[0] for pair in pairs]
             self.identification.weigh(step, logits, self.state.global_step)
+
+    def _identify(self, step: Step, batch: Batch, output: PTROutput) -> Identified | None:
+        """The identification of a micro-batch; weighs a step that has no other one. None without a scorer."""
+        if output.target is None:
+            return None
+        if not step.negatives:
+            self._draw_negatives(step, [batch], [output])
+        logits, permuted = self.identification.logits(output, step.negatives[batch[MICRO_BATCH]])
+        if not step.weights:
+            self.identification.weigh(step, [logits.detach()], self.state.global_step)
+        return Identified(logits, permuted, batch["has_target"], self.identification.discount(batch))
 
     def _draw_negatives(self, step: Step, batches: Sequence[Batch], outputs: Sequence[PTROutput]) -> None:
         policy, rows = self._unwrapped().adapter, self.args.per_device_train_batch_size * len(batches)
@@ -224,7 +225,11 @@ class PTRTrainer(ResumableTrainer):
 
     def get_eval_dataloader(self, eval_dataset: Dataset | str | None = None) -> DataLoader:
         """As for training, in the order of the dataset."""
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        dataset: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(eval_dataset, str):
+            # The name of one of several, as Trainer has it.
+            named: Any = self.eval_dataset
+            dataset = named[eval_dataset]
         if not self.args.belief_tokens or not isinstance(dataset, Chunks):
             return super().get_eval_dataloader(eval_dataset)
         self._eval_carry.clear()
@@ -245,6 +250,28 @@ class PTRTrainer(ResumableTrainer):
         return output.action_loss.mean(), None, None
 
     # ---- metrics and files
+
+    def _note(
+        self,
+        step: Step,
+        batch: Batch,
+        output: PTROutput,
+        identified: Identified | None,
+        loss: torch.Tensor,
+        losses: dict[str, torch.Tensor],
+    ) -> None:
+        """Keeps the belief tokens that a micro-batch leaves, and its share in the metrics, on the device."""
+        output.weight = weight = step.weights[batch[MICRO_BATCH]]
+        metrics = {f"loss_{name}": value for name, value in losses.items()}
+        if identified is not None:
+            metrics |= self.identification.metrics(
+                identified.logits.detach(), weight, identified.has_target, step.totals
+            )
+        if output.belief_tokens is not None and output.belief_entropy is not None:
+            self.carry.remember(batch["index"], output.belief_tokens)
+            metrics["belief_entropy"] = output.belief_entropy * (len(weight) / step.totals.rows)
+        once = step.totals if batch[MICRO_BATCH] == 0 else None
+        self.metrics.add(batch, output, loss, metrics, once, self.state.global_step)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the metrics of the method, as means since the last log; then the controller takes a step."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -53,10 +55,12 @@ class ResumableTrainer(Trainer):
     # Trainer sets both to None in its __init__, hence these types.
     hub_model_id: Any
     push_in_progress: Any
+    # Metrics next to the progress bar, and their short names.
+    progress_metrics: Mapping[str, str] = MappingProxyType({"loss": "loss"})
 
     def __init__(self, *, callbacks: list[TrainerCallback] | None = None, **kwargs: Any):
         super().__init__(callbacks=[StopAfterStep(self), *(callbacks or [])], **kwargs)
-        use_rich_progress(self)
+        use_rich_progress(self, self.progress_metrics)
         self.group = ProcessGroup(self.args.process_index, self.accelerator.num_processes)
         self.stop_signals = StopSignals()
         self.stopped_by = 0

@@ -14,7 +14,7 @@ import torch
 from packaging.version import InvalidVersion, Version
 from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
-from hf_ptr import __version__
+from hf_ptr._version import __version__
 from hf_ptr.errors import InputError
 from hf_ptr.utils.pickle_guard import refuse_pickles_in
 
