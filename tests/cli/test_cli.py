@@ -55,7 +55,7 @@ def test_train_saves_policy_components_and_recipe(metaworld_dataset: Path, run_f
     again = train(metaworld_dataset, run_folder)
     assert again.returncode == 0 and (run_folder / "model.safetensors").stat().st_mtime_ns == before
     other = train(metaworld_dataset, run_folder, "seed=5")
-    assert "holds a run with another seed" in the_line(other)
+    assert "contains a run with another seed" in the_line(other)
 
 
 def test_accelerate_launch_gives_the_same_weights(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def broken(dataset: Path, folder: Path, value: float) -> Path:
         (["observation_features=[observation.sate]"], "Did you mean 'observation.state'?"),
         (["episodes=0:99"], "has no episode 8; its episode ids are in 0..7"),
         (["corruption=hrad"], "Did you mean 'hard'?"),
-        (["policy=nowhere"], "cannot be set with policy: nowhere brings its own; remove the key"),
+        (["policy=nowhere"], "cannot be set with policy: nowhere determines them; remove the key"),
         (["num_attention_heads=5"], "unknown key 'num_attention_heads'"),
         (["n_action_steps=17"], "n_action_steps is 17; it must lie in 1..16"),
     ],
@@ -273,7 +273,7 @@ def test_a_folder_without_a_dataset_is_refused(tmp_path: Path) -> None:
 
 def test_an_output_folder_with_other_files_is_refused(metaworld_dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("draft")
-    assert "is not empty and no run of ours" in the_line(train(metaworld_dataset, tmp_path))
+    assert "is not empty and was not created by hf-ptr" in the_line(train(metaworld_dataset, tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 

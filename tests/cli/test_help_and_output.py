@@ -105,7 +105,7 @@ def test_a_plan_as_json(metaworld_dataset: Path, tmp_path: Path) -> None:
     given = [f"dataset={metaworld_dataset}", f"output_dir={tmp_path / 'out'}"]
     plan = json.loads(hf_ptr("train", recipe, *given, "--dry-run", "--json").stdout)
     assert plan["data"]["episodes"] == 8 and "MiB" in plan["memory"]["activations"]
-    assert "--json goes with --dry-run" in the_line(hf_ptr("train", recipe, *given, "--json"))
+    assert "--json needs --dry-run" in the_line(hf_ptr("train", recipe, *given, "--json"))
 
 
 def test_unavailable_devices_and_several_processes_are_refused(

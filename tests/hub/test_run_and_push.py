@@ -428,7 +428,7 @@ def test_a_run_whose_push_failed_is_pushed_when_rerun(
     given |= {"push_to_hub": "true", "hub_strategy": "end", "hub_private_repo": "true"}
     overrides = [f"{key}={value}" for key, value in given.items()]
     logged_in.breaks = 99
-    with pytest.raises(InputError, match=r"is trained, but could not be pushed: .* start the command again"):
+    with pytest.raises(InputError, match=r"is trained, but could not be pushed: .* rerun the command"):
         run_recipe(RECIPE, overrides)
     repo, trained = logged_in.store.repos["model", "alice/late"], (out / "model.safetensors").stat()
     assert "End of training" not in repo.messages

@@ -175,10 +175,15 @@ def test_every_chunk_finds_the_tokens_of_its_own_predecessor(left: list[int], wa
 def test_only_the_last_batch_is_remembered() -> None:
     carry = BeliefCarry()
     assert carry.recall(torch.tensor([0, 1])) == (None, None)
-    for index in (torch.tensor([0, 1]), torch.tensor([7])):
-        carry.remember(index, coded_tokens(index))
-    _, found = carry.recall(torch.tensor([0, 7, 1]))
-    assert found.tolist() == [False, True, False]
+    # A step of two micro-batches, then another.
+    for step in ((torch.tensor([0, 1]), torch.tensor([4])), (torch.tensor([7]),)):
+        carry.clear()
+        for index in step:
+            carry.remember(index, coded_tokens(index))
+        tokens, found = carry.recall(torch.tensor([0, 4, 7, 1]))
+        known = torch.cat(step).tolist()
+        assert found.tolist() == [index in known for index in (0, 4, 7, 1)]
+        assert torch.equal(tokens[found], coded_tokens(torch.tensor([0, 4, 7, 1])[found]))
 
 
 def test_a_chunk_without_predecessor_never_finds_one() -> None:
