@@ -83,14 +83,15 @@ def test_a_killed_run_resumes(metaworld_dataset: Path, run_folder: Path, tmp_pat
         "class Kill(TrainerCallback):\n"
         "    def on_step_end(self, args, state, control, **kwargs):\n"
         "        if state.global_step == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "build = run.build_trainer\n"
-        "def with_kill(recipe):\n"
-        "    trainer = build(recipe); trainer.add_callback(Kill()); return trainer\n"
-        "run.build_trainer = with_kill\n"
+        "start = run._started\n"
+        "def with_kill(inputs, folder, resume):\n"
+        "    trainer = start(inputs, folder, resume); trainer.add_callback(Kill()); return trainer\n"
+        "run._started = with_kill\n"
     )
     out = tmp_path / "killed"
     killed = train(metaworld_dataset, out, "save_steps=3", before=kill)
-    assert killed.returncode == -9 and (out / "checkpoint-3").is_dir()
+    assert killed.returncode == -9, killed.stderr
+    assert (out / "checkpoint-3").is_dir()
     resumed = train(metaworld_dataset, out, "save_steps=3")
     assert resumed.returncode == 0, resumed.stderr
     assert read_histograms(out) == read_histograms(run_folder) != []
@@ -147,6 +148,12 @@ def test_score_fits_scorers_without_a_policy(
         (["--fit", "--run", "run"], "--run is for the paper's score; add --method paper"),
         (["--fit", "--method", "paper", "--run", "run"], "--fit is the calibrated score"),
         (["rounds=1", "--method", "paper", "--run", "run"], "'rounds=1' configures the calibrated score"),
+        (["--method", "paper", "--run", "run", "--observation", "a"], "--observation configures the calibrated score"),
+        (["--method", "paper", "--run", "run", "--state", "a"], "--state configures the calibrated score"),
+        (["--method", "paper", "--run", "run", "--action", "action"], "--action configures the calibrated score"),
+        (["--method", "paper", "--run", "run", "--chunk-size", "16"], "--chunk-size configures the calibrated score"),
+        (["--method", "paper", "--run", "run", "--target-offset", "8"], "--target-offset configures the calibrated"),
+        (["--seed", "1", "seed=5"], "'seed=5' is not a setting here; use --seed"),
         (["rounds"], "'rounds' is not a setting; write key=value"),
         (["round=1"], "unknown setting 'round' of the score. Did you mean 'rounds'?"),
         (["rounds=0"], "rounds is 0; it must be at least 1"),

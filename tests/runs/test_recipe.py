@@ -177,6 +177,16 @@ def test_a_missing_recipe(tmp_path: Path) -> None:
         load_recipe(tmp_path / "nothing.yaml")
 
 
+@pytest.mark.parametrize("setting", ["w_min=0.9", "w_max=2", "seed=5"])
+def test_a_key_of_the_recipe_is_not_a_setting_of_the_score(setting: str, tmp_path: Path) -> None:
+    path = write(tmp_path, f"dataset: d\nscoring: calibrated\nscore_settings: [rounds=1, {setting}]\n")
+    with pytest.raises(InputError) as caught:
+        load_recipe(path)
+    key = setting.partition("=")[0]
+    expected = f"'{setting}' is not a setting here; use the key {key} instead of score_settings (in {path}, line 3)"
+    assert str(caught.value) == f"{path}: {expected}"
+
+
 @pytest.mark.parametrize("text", ["4:4", "a", "3:", "-1", ""])
 def test_episodes_that_cannot_be_read(text: str) -> None:
     with pytest.raises(InputError, match="episodes"):

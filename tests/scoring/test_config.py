@@ -27,6 +27,18 @@ from hf_ptr.scoring.config import CHECKS, ScoreConfig, parse_settings
         ({"checks": ()}, "it must be a list with at least one value"),
         ({"shifts": (-4, 0, 4)}, "leave out 0"),
         ({"planted_shift": (8, 4)}, "write the least and the most frames"),
+        ({"folds": 1}, "folds is 1; it must be at least 2"),
+        ({"min_episodes": 3}, "min_episodes is 3; it must be at least 4"),
+        ({"seed": 2**32}, "it must be below 2**32"),
+        ({"final_learning_rate": 2.0}, "final_learning_rate is 2.0; it must be at most 1"),
+        ({"learning_rate": float("inf")}, "learning_rate is inf; it must be finite"),
+        ({"weight_decay": float("nan")}, "weight_decay is nan; it must be at least 0"),
+        ({"shifts": ("4", 8)}, "shifts contains '4'; it must be a list of whole numbers"),
+        ({"shifts": (True, 8)}, "shifts contains True; it must be a list of whole numbers"),
+        ({"shifts": (4, 8, 4)}, "shifts contains 4 twice; keep one"),
+        ({"planted_shift": [4.5, 8.2]}, "planted_shift contains 4.5; it must be a list of whole numbers"),
+        ({"checks": (1,)}, "checks contains 1; it must be a list of names"),
+        ({"checks": ("action/pool", "action/pool")}, "checks contains 'action/pool' twice; keep one"),
     ],
 )
 def test_values_out_of_range_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -43,7 +55,14 @@ def test_a_config_is_frozen_and_equal_by_value() -> None:
 
 
 def test_settings_are_yaml_values_of_known_fields() -> None:
-    texts = ["rounds=1", "cross_fit=false", "checks=[action/pool]", "w_max=2"]
-    settings = parse_settings(texts)
-    assert settings == {"rounds": 1, "cross_fit": False, "checks": ["action/pool"], "w_max": 2}
+    texts = ["rounds=1", "cross_fit=false", "checks=[action/pool]", "w_max=2", "learning_rate=1e-3"]
+    settings = parse_settings(texts, {})
+    assert settings == {
+        "rounds": 1, "cross_fit": False, "checks": ["action/pool"], "w_max": 2, "learning_rate": 1e-3,
+    }  # fmt: skip
     assert ScoreConfig(**settings).checks == ("action/pool",)
+
+
+def test_a_field_that_another_option_sets_is_refused() -> None:
+    with pytest.raises(InputError, match=r"'seed=5' is not a setting here; use --seed$"):
+        parse_settings(["rounds=1", "seed=5"], {"seed": "--seed"})

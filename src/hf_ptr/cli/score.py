@@ -16,7 +16,12 @@ class Method(StrEnum):
     PAPER = "paper"
 
 
+# Options of the calibrated score. A run defines its own features and chunks.
+CALIBRATED_OPTIONS = ("observation", "state", "action", "chunk_size", "target_offset")
+
+
 def score(
+    context: typer.Context,
     dataset: Annotated[Path, typer.Argument(help="Path or repo id of a LeRobotDataset.")],
     settings: Annotated[
         list[str] | None,
@@ -32,6 +37,7 @@ def score(
     run: Annotated[
         Path | None, typer.Option(help="Path or repo id of the PTR run; required by --method paper.")
     ] = None,
+    # Names the default method. Hidden, and kept because acceptance scripts outside this repository pass it.
     fit: Annotated[bool, typer.Option("--fit", hidden=True)] = False,
     observation: Annotated[
         str | None,
@@ -97,9 +103,16 @@ def score(
         raise InputError("--run is for the paper's score; add --method paper, or leave --run out")
     if paper and settings:
         raise InputError(f"{settings[0]!r} configures the calibrated score; leave it out with --method paper")
+    # By the name of the enum's member: the enum itself is click's or typer's own copy, by the version of typer.
+    sources = {name: context.get_parameter_source(name) for name in CALIBRATED_OPTIONS}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if paper and given:
+        raise InputError(
+            f"--{given[0].replace('_', '-')} configures the calibrated score; leave it out with --method paper"
+        )
     if out.is_dir() or out.suffix != ".parquet":
         raise InputError(f"--out {out} is not the name of a score file; end it in .parquet")
-    config = ScoreConfig(**{"seed": seed, **parse_settings(settings or [])})
+    config = ScoreConfig(seed=seed, **parse_settings(settings or [], {"seed": "--seed"}))
     where = _checked_device(device)
     return_freed_memory()
     features = [name.strip() for name in (observation or state).split(",")]

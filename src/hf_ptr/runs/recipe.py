@@ -17,6 +17,7 @@ from transformers import HfArgumentParser
 from hf_ptr.errors import InputError, nearest
 from hf_ptr.runs.data_arguments import DataArguments
 from hf_ptr.training.ptr_config import PTRConfig
+from hf_ptr.utils.yaml_values import ValueLoader
 
 
 @dataclass
@@ -114,23 +115,6 @@ class Recipe:
     given: dict[str, Any]
 
 
-class _Loader(yaml.SafeLoader):
-    """
-    Reads scalars as YAML 1.2. PyYAML itself follows YAML 1.1, where `0:16` is the number 16 in base 60, `no` is false
-    and `1e-3` is a string.
-    """
-
-
-_Loader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in (
-    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
-    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
-    ("int", r"^[-+]?[0-9]+$", "-+0123456789"),
-    ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
-
-
 class _Parser(HfArgumentParser):
     """Converts and checks types; an error is one line, without the usage text."""
 
@@ -158,7 +142,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         if not equals:
             raise InputError(f"{text!r} is not a key=value override; write for example max_steps=1000")
         try:
-            content = yaml.load(value, Loader=_Loader)
+            content = yaml.load(value, Loader=ValueLoader)
         except yaml.YAMLError as error:
             raise InputError(f"the value of {text!r} cannot be read as YAML; quote it") from error
         if key.startswith("sources."):
@@ -194,8 +178,8 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"recipe {path} cannot be read ({error}); pass the path of a YAML file") from error
     try:
-        node = yaml.compose(text, Loader=_Loader)
-        content = yaml.load(text, Loader=_Loader)
+        node = yaml.compose(text, Loader=ValueLoader)
+        content = yaml.load(text, Loader=ValueLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark is not None else ""

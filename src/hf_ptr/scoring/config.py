@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from hf_ptr.errors import InputError, nearest
+from hf_ptr.utils.yaml_values import ValueLoader
 
 # The checks that a head answers, and the planted fault that calibrates each (`hf_ptr.scoring.transitions`).
 ACTION_SHIFT = "action/shift"
@@ -50,7 +52,7 @@ class ScoreConfig:
     # Least effective sample size of the weighted chunks, as a share of their number. Initial: at least half of the
     # data must keep counting. Its cost is measured by the arms `oracle-floor` and `oracle-mild`.
     min_sample_size: float = 0.5
-    # Episodes longer than `target_offset` without which nothing is fitted. Initial: two folds of two episodes.
+    # Episodes longer than `target_offset` without which nothing is fitted; at least 4, two folds of two. Initial.
     min_episodes: int = 4
     # Checks that count as evidence. Ablation: leave one out.
     checks: tuple[str, ...] = CHECKS
@@ -165,9 +167,13 @@ class ScoreConfig:
             if kind in (int, float):
                 if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
                     raise InputError(f"{name} is {value!r}; it must be a {'whole ' if kind is int else ''}number")
-                least = "at least 0" if name in _MAY_BE_ZERO else "at least 1" if kind is int else "above 0"
-                if not (value >= 0 if name in _MAY_BE_ZERO else value > 0):
-                    raise InputError(f"{name} is {value}; it must be {least}")
+                least = _LEAST.get(name, 1 if kind is int else None)
+                if not (value > 0 if least is None else value >= least):
+                    raise InputError(
+                        f"{name} is {value}; it must be {'above 0' if least is None else f'at least {least}'}"
+                    )
+                if value == math.inf:
+                    raise InputError(f"{name} is {value}; it must be finite")
                 if name in _SHARES and value > 1:
                     raise InputError(f"{name} is {value}; it must be at most 1")
             elif kind is bool:
@@ -176,7 +182,19 @@ class ScoreConfig:
             else:
                 if isinstance(value, str) or not isinstance(value, Sequence) or not value:
                     raise InputError(f"{name} is {value!r}; it must be a list with at least one value")
+                of = typing.get_args(kind)[0]
+                for item in value:
+                    if isinstance(item, bool) or not isinstance(item, of):
+                        expected = "whole numbers" if of is int else "names"
+                        raise InputError(f"{name} contains {item!r}; it must be a list of {expected}")
                 object.__setattr__(self, name, tuple(value))
+        for name in ("checks", "shifts"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                twice = next(item for item in values if values.count(item) > 1)
+                raise InputError(f"{name} contains {twice!r} twice; keep one")
+        if self.seed >= 2**32:
+            raise InputError(f"seed is {self.seed}; it must be below 2**32")
         if self.w_min > self.w_max:
             raise InputError(f"w_min {self.w_min} is above w_max {self.w_max}; swap them")
         if self.no_separation >= self.full_separation:
@@ -192,28 +210,45 @@ class ScoreConfig:
             raise InputError(f"shifts is {list(self.shifts)}; leave out 0, which moves nothing")
 
 
-_MAY_BE_ZERO = {
-    "episode_shrinkage",
-    "final_learning_rate",
-    "group_shrinkage",
-    "guard",
-    "near_state_candidates",
-    "novelty_steepest",
-    "own_share",
-    "planted_noise",
-    "seed",
-    "w_min",
-    "weight_decay",
+# Lower bounds; without an entry, a whole number is at least 1 and any other number above 0.
+_LEAST = {
+    "episode_shrinkage": 0,
+    "final_learning_rate": 0,
+    "group_shrinkage": 0,
+    "guard": 0,
+    "near_state_candidates": 0,
+    "novelty_steepest": 0,
+    "own_share": 0,
+    "planted_noise": 0,
+    "seed": 0,
+    "w_min": 0,
+    "weight_decay": 0,
+    # Heads train on the other folds, and each fold has at least two episodes.
+    "folds": 2,
+    "min_episodes": 4,
 }
-_SHARES = {"full_separation", "good_quantile", "min_sample_size", "no_separation", "own_share", "threshold"}
+_SHARES = {
+    "final_learning_rate",
+    "full_separation",
+    "good_quantile",
+    "min_sample_size",
+    "no_separation",
+    "own_share",
+    "threshold",
+}
 
 
-def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
+def parse_settings(texts: Sequence[str], elsewhere: Mapping[str, str]) -> dict[str, Any]:
     """
-    The fields of [`ScoreConfig`] in `key=value` texts, each value in YAML, for example `rounds=1`.
+    The fields of [`ScoreConfig`] in `key=value` texts, each value in YAML 1.2, for example `rounds=1`.
+
+    Args:
+        texts: `key=value`.
+        elsewhere: fields that the caller reads from another key or option, with its name for the message; two values
+            of one field could contradict each other.
 
     Raises:
-        InputError: a text is not `key=value`, or the key is unknown.
+        InputError: a text is not `key=value`, or the key is unknown or set elsewhere.
     """
     known = [field.name for field in dataclasses.fields(ScoreConfig)]
     settings = {}
@@ -223,8 +258,10 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
             raise InputError(f"{text!r} is not a setting; write key=value, for example rounds=1")
         if key not in known:
             raise InputError(f"unknown setting {key!r} of the score.{nearest(key, known)}")
+        if key in elsewhere:
+            raise InputError(f"{text!r} is not a setting here; use {elsewhere[key]}")
         try:
-            settings[key] = yaml.safe_load(value)
+            settings[key] = yaml.load(value, Loader=ValueLoader)
         except yaml.YAMLError as error:
             raise InputError(f"the value of {text!r} is not valid YAML; quote it") from error
     return settings

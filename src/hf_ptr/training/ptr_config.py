@@ -194,10 +194,11 @@ class PTRConfig(TrainingArguments):
         The configuration of the label-free score in this run.
 
         Raises:
-            InputError: `score_settings` has an unknown constant, or a value out of range.
+            InputError: `score_settings` has an unknown constant, a value out of range, or one of these three fields.
         """
-        given = {"w_min": self.w_min, "w_max": self.w_max, "seed": self.seed}
-        return ScoreConfig(**{**given, **parse_settings(self.score_settings)})
+        elsewhere = {name: f"the key {name} instead of score_settings" for name in ("w_min", "w_max", "seed")}
+        settings = parse_settings(self.score_settings, elsewhere)
+        return ScoreConfig(w_min=self.w_min, w_max=self.w_max, seed=self.seed, **settings)
 
     @property
     def with_scorer(self) -> bool:

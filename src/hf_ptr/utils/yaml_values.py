@@ -1,0 +1,24 @@
+"""Values in YAML 1.2, of recipes and of `key=value` texts."""
+
+from __future__ import annotations
+
+import re
+
+import yaml
+
+
+class ValueLoader(yaml.SafeLoader):
+    """
+    Reads scalars as YAML 1.2. PyYAML itself follows YAML 1.1, where `0:16` is the number 16 in base 60, `no` is false
+    and `1e-3` is a string.
+    """
+
+
+ValueLoader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("int", r"^[-+]?[0-9]+$", "-+0123456789"),
+    ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
+):
+    ValueLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
