@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,21 @@ def test_a_chunk_brings_its_own_weight() -> None:
     assert "weight" not in ChunkDataset(table, chunk_size=4)[0]
     with pytest.raises(InputError, match="weights have shape"):
         ChunkDataset(table, chunk_size=4, weights=weights[1:])
+
+
+@pytest.mark.parametrize("value", [-0.5, np.nan, np.inf, 1e39])
+def test_weights_in_memory_are_checked_like_those_of_a_file(value: float) -> None:
+    table = coded_table([20, 18])
+    weights = np.ones(38)
+    weights[30] = value
+    chunks = ChunkDataset(table, chunk_size=4)
+    message = re.escape(f"the weight of frame {table.frame_id[30]} of {table.source!r} is {value}; weights must be")
+    with pytest.raises(InputError, match=message):
+        ChunkDataset(table, chunk_size=4, weights=weights)
+    with pytest.raises(InputError, match=message):
+        chunks.with_weights(weights)
+    with pytest.raises(InputError, match=r"every weight of .* is 0; nothing would be learned"):
+        chunks.with_weights(np.zeros(38))
 
 
 def test_given_weights_make_the_weighted_regression_and_nothing_else() -> None:

@@ -346,7 +346,18 @@ def checked_rows(indices: Sequence[int], chunks: int) -> torch.Tensor:
 def _weights_of(table: EpisodeTable, weights: np.ndarray) -> torch.Tensor:
     if weights.shape != (table.num_frames,):
         raise InputError(f"weights have shape {weights.shape}, expected ({table.num_frames},): one for each frame")
-    return shared_tensor(np.asarray(weights, dtype=np.float32))
+    with np.errstate(over="ignore"):  # A value beyond float32 becomes infinite, and is refused below.
+        tensor = shared_tensor(np.asarray(weights, dtype=np.float32))
+    wrong = torch.nonzero(~(torch.isfinite(tensor) & (tensor >= 0)))
+    if len(wrong):
+        row = int(wrong[0])
+        raise InputError(
+            f"the weight of frame {table.frame_id[row]} of {table.source!r} is {weights[row]}; weights must be finite "
+            "and at least 0"
+        )
+    if len(tensor) and not tensor.any():
+        raise InputError(f"every weight of {table.source!r} is 0; nothing would be learned")
+    return tensor
 
 
 def shared_tensor(array: np.ndarray) -> torch.Tensor:
