@@ -54,17 +54,21 @@ _HOMES = {
 __getattr__, __dir__ = lazy_attributes(__name__, _HOMES)
 
 
+# Names that installers give the `hf-ptr` command: POSIX, Windows with pip or uv, Windows with setuptools.
+_CONSOLE_SCRIPTS = frozenset({"hf-ptr", "hf-ptr.exe", "hf-ptr-script.py"})
+
+
 def _is_console_script() -> bool:
-    """Whether this process is the `hf-ptr` command, by the name of its script (`hf-ptr`, on Windows `hf-ptr.exe`)."""
-    script = os.path.basename(sys.argv[0]) if sys.argv else ""
-    return script.partition(".")[0].removesuffix("-script") == "hf-ptr"
+    """Whether this process is the `hf-ptr` command, by the file name of its script."""
+    return bool(sys.argv) and os.path.basename(sys.argv[0]) in _CONSOLE_SCRIPTS
 
 
 # Importing a component registers it with AutoConfig, AutoModel and AutoProcessor. That loads torch and transformers,
 # which takes seconds, so the `hf-ptr` command skips it: `hf-ptr --help` and `hf-ptr report` need neither. Its other
-# commands lose nothing, because `hf_ptr.policies`, through which they load models, imports the same components.
-# The name of the script decides, and not a second entry module, since any mistake is harmless: a command that is
-# started under another name is slower, and nothing else.
+# commands lose nothing, because they import the classes that they load, policies through `hf_ptr.policies`.
+# The name of the script decides. The command under another name starts slower. A script of somebody else under exactly
+# one of these names lacks the registration: AutoModel does not recognise a policy until the script imports
+# `hf_ptr.policies`, nor a scorer or a PTR model until it imports their classes.
 if not _is_console_script():
     import hf_ptr.policies
     import hf_ptr.ptr.belief_tokenizer

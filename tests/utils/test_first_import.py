@@ -63,7 +63,10 @@ def test_a_report_of_a_score_file_and_of_a_run_loads_neither_torch_nor_transform
 
 @pytest.mark.parametrize(
     ("script", "registered"),
-    [("hf-ptr", False), ("hf-ptr.exe", False), ("hf-ptr-script.py", False), ("hf-ptr-demo", True)],
+    [
+        *(("hf-ptr", False), ("hf-ptr.exe", False), ("hf-ptr-script.py", False)),
+        *(("hf-ptr.py", True), ("hf-ptr-script", True), ("hf-ptr-demo", True)),
+    ],
 )
 def test_only_the_command_skips_the_eager_registration(script: str, registered: bool, tmp_path: Path) -> None:
     (tmp_path / script).write_text("import sys, hf_ptr\nprint('transformers' in sys.modules)")
