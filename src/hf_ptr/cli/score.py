@@ -165,6 +165,8 @@ def score(
         f"{out}: {found['frames']} frames, {found['with_target']} with a target; mean score "
         f"{_number(found['mean_score'])}, mean weight {found['mean_weight']:.2f}"
     )
+    flagged = sum(episode["flagged"] for episode in found["episodes"])
+    typer.echo(f"{flagged} of {len(found['episodes'])} episodes flagged")
     if not paper:
         from rich.console import Console
 

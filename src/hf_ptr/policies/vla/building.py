@@ -24,7 +24,7 @@ from hf_ptr.policies.vla.vision import CameraTower
 def policy_from_dataset(
     table: EpisodeTable,
     *,
-    observation_features: Sequence[str],
+    observation_features: Sequence[str] = ("observation.state",),
     state_feature: str = "observation.state",
     action_feature: str = "action",
     size: str | None = None,
