@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 from collections.abc import Callable
 from typing import Any
@@ -517,3 +518,8 @@ def test_wrong_tensors_are_named(
 def test_wrong_numbers_and_edge_cases_are_named(name: str, call: Callable[[], Any]) -> None:
     with pytest.raises(ValueError, match=rf"\b{name}\b"):
         call()
+
+
+def test_the_example_of_the_module_gives_what_it_shows() -> None:
+    results = doctest.testmod(ptr)
+    assert results.attempted >= 6 and results.failed == 0
