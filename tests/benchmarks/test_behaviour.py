@@ -38,6 +38,7 @@ def test_data_hash_is_unchanged(tmp_path: Path) -> None:
     assert running.data_hash(tmp_path / "data") == "1e5690719de70ce6"
 
 
+@pytest.mark.slow
 def test_every_recorded_line_has_the_current_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "data_hash", lambda *folders: "not recorded here")
     lines = read_lines()

@@ -58,6 +58,7 @@ def test_train_saves_policy_components_and_recipe(metaworld_dataset: Path, run_f
     assert "contains a run with another seed" in the_line(other)
 
 
+@pytest.mark.slow
 def test_accelerate_launch_gives_the_same_weights(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "launched"
     launch = [
@@ -76,6 +77,7 @@ def test_accelerate_launch_gives_the_same_weights(metaworld_dataset: Path, run_f
     assert (out / "model.safetensors").read_bytes() == (run_folder / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
     kill = (
         "import os, signal\nfrom transformers import TrainerCallback\n"
@@ -298,6 +300,7 @@ def test_unknown_tasks_commands_and_checkpoints(tmp_path: Path, run_folder: Path
     assert not (tmp_path / "r.json").exists()
 
 
+@pytest.mark.slow
 def test_no_space_left(metaworld_dataset: Path, tmp_path: Path) -> None:
     # The operating system refuses files over 20 kB in this process.
     limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -354,6 +357,7 @@ def test_doctor_finds_the_requirements_of_the_tests() -> None:
     assert "video codecs" in hf_ptr("doctor").stdout
 
 
+@pytest.mark.slow
 def test_help_lists_every_command() -> None:
     result = hf_ptr("--help", before="")
     assert result.returncode == 0

@@ -16,6 +16,7 @@ from hf_ptr.errors import InputError
 TASKS = ("reach-v3", "drawer-close-v3")
 
 
+@pytest.mark.slow
 def test_the_demo_runs_every_stage_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -74,6 +74,7 @@ def test_recordings_use_recording_seeds(recorded: Path) -> None:
         assert source["seed"] % 2 == 0
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_does_not_matter(recorded: Path, tmp_path: Path) -> None:
     out = record_metaworld(["reach", "push"], 2, tmp_path / "two", workers=2)
     assert files(out) == files(recorded)
@@ -188,6 +189,7 @@ def endless_sleeps() -> Iterator[float]:
         yield 600.0
 
 
+@pytest.mark.slow
 def test_worker_processes_end_at_the_first_error() -> None:
     drawn = []
     results = map_in_order(time.sleep, (drawn.append(nap) or nap for nap in endless_sleeps()), workers=2)

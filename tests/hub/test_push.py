@@ -106,6 +106,7 @@ def test_a_lost_connection_is_retried(logged_in: HubServer, tmp_path: Path) -> N
     assert logged_in.store.files(repo) == {path: file.read_bytes() for path, file in sent.items()}
 
 
+@pytest.mark.slow
 def test_a_killed_push_is_invisible_and_resumes(logged_in: HubServer, tmp_path: Path) -> None:
     repo = ensure_repository("alice/killed")
     sent = files(tmp_path, config__json="{}", model__safetensors="w" * 300_000)

@@ -166,6 +166,7 @@ def test_the_card_describes_the_run(pushed_run: tuple[Path, Store]) -> None:
     assert data.datasets == ["alice/reach"] and data.pipeline_tag == "robotics"
 
 
+@pytest.mark.slow
 def test_a_new_process_loads_the_policy_by_repo_id(pushed_run: tuple[Path, Store], tmp_path: Path) -> None:
     out, _ = pushed_run
     expected = actions_of(AutoModel.from_pretrained(out).eval(), AutoProcessor.from_pretrained(out))

@@ -51,6 +51,7 @@ class TestTokens(NativePolicy):
         return policy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["flow", "diffusion", "tokens"])
 def test_every_head_learns_to_reproduce_the_actions(head: str) -> None:
     policy = tiny_policy(hidden_size=32, expert_size=64, action_head=head, num_denoising_steps=10, num_bins=64)

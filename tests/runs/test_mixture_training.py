@@ -144,6 +144,7 @@ def two_random_sources(folder: Path) -> list[dict[str, Any]]:
     return listed
 
 
+@pytest.mark.slow
 def test_each_source_gets_calibrated_weights_of_its_own(tmp_path: Path) -> None:
     listed = two_random_sources(tmp_path)
     settings = {"belief_tokens": 0, "save_steps": 2, "save_strategy": "steps"}

@@ -353,6 +353,7 @@ def test_a_fall_with_novelty_is_corrected_and_a_rise_is_not(slope: float) -> Non
     assert torch.equal(novelty_correction(mean, torch.ones(300), CONFIG), torch.zeros(300))
 
 
+@pytest.mark.slow
 def test_wrong_actions_get_less_weight() -> None:
     wrong = (0, 5, 10, 15, 20, 25)
     scores = fit(drifting_table([LENGTH] * 40, wrong=wrong), steps=80, rounds=1)

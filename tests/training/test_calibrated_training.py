@@ -35,6 +35,7 @@ def losses_of(folder: Path) -> list[float]:
     return [entry["loss"] for entry in log if "loss" in entry]
 
 
+@pytest.mark.slow
 def test_a_run_fits_what_the_score_command_fits_and_trains_with_it(metaworld_dataset: Path, tmp_path: Path) -> None:
     made = run_recipe(recipe(tmp_path, metaworld_dataset, output_dir=tmp_path / "run", **CALIBRATED))
     found = pd.read_parquet(made / calibrating.SCORES_FILE)
@@ -51,6 +52,7 @@ def test_a_run_fits_what_the_score_command_fits_and_trains_with_it(metaworld_dat
     assert losses_of(made) == losses_of(given) != losses_of(plain)
 
 
+@pytest.mark.slow
 def test_alpha_and_the_bounds_are_those_of_the_settings(metaworld_dataset: Path, tmp_path: Path) -> None:
     settings = {"w_min": 0.5, "w_max": 2.0}
     weights = {}
@@ -67,6 +69,7 @@ def test_alpha_and_the_bounds_are_those_of_the_settings(metaworld_dataset: Path,
     np.testing.assert_allclose(weights[0.5], 1.0 + 0.5 * (weights[1.0] - 1.0), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_does_not_fit_again(
     metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +111,7 @@ def test_weights_of_other_settings_are_refused(
             trainer.train(resume_from_checkpoint=True)
 
 
+@pytest.mark.slow
 def test_a_run_killed_during_the_fit_resumes_the_fit(
     metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +125,7 @@ def test_a_run_killed_during_the_fit_resumes_the_fit(
     assert (made / calibrating.SCORES_FILE).is_file() and not (made / ".scores.parts").exists()
 
 
+@pytest.mark.slow
 def test_the_callers_dataset_and_random_state_are_unchanged(metaworld_dataset: Path, tmp_path: Path) -> None:
     chunks = make(metaworld_dataset, tmp_path / "plain", **SFT).train_dataset
     assert isinstance(chunks, ChunkDataset)
@@ -159,6 +164,7 @@ def test_data_that_cannot_be_calibrated_raise_one_line_and_write_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_weights_require_a_dataset_of_chunks(metaworld_dataset: Path, tmp_path: Path) -> None:
     trainer = make(metaworld_dataset, tmp_path, scoring="calibrated", **SHORT, belief_tokens=0)
     with pytest.raises(InputError, match="is a list, and calibrated weights are fitted on a ChunkDataset"):

@@ -21,6 +21,7 @@ def whole(metaworld_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return {case: cases.trained(case, metaworld_dataset, folder / case, batch=16, parts=1) for case in cases.CASES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", cases.CASES)
 def test_four_micro_batches_equal_one_batch(
     case: str, whole: dict[str, Any], metaworld_dataset: Path, tmp_path: Path

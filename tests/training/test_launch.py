@@ -111,6 +111,7 @@ def test_unsupported_settings_are_refused_before_a_process_group_starts(
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_on_two_processes_saves_a_checkpoint_on_sigterm(metaworld_dataset: Path, tmp_path: Path) -> None:
     """`accelerate launch` with the CPU configuration receives the signal of a scheduler that preempts a job."""
     run = tmp_path / "run"

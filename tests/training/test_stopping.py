@@ -138,6 +138,7 @@ class Moments:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_of_a_save_resumes_from_a_complete_checkpoint(
     straight: PTRTrainer, metaworld_dataset: Path, tmp_path: Path
 ) -> None:

@@ -254,6 +254,7 @@ def test_a_non_finite_loss_stops_the_run(metaworld_dataset: Path, tmp_path: Path
         trainer.train()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [{"bf16": True}, {"torch_compile": True, "torch_compile_backend": "eager"}, {"activation_checkpointing": True}],

@@ -61,6 +61,7 @@ def scores_are_shared_out(launched: Path, dataset: Path) -> None:
     assert np.corrcoef(first.score[first.valid], alone.score[first.valid])[0, 1] > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(two_processes.WATCHDOG_SECONDS + 120)
 def test_two_processes_equal_one_process(launched: Path, metaworld_dataset: Path, tmp_path: Path) -> None:
     """A single test, so that parallel test workers do not each launch two processes."""

@@ -61,6 +61,7 @@ def test_a_report_of_a_score_file_and_of_a_run_loads_neither_torch_nor_transform
     assert "State and action along the episode" in (run / "report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "registered"),
     [
@@ -73,6 +74,7 @@ def test_only_the_command_skips_the_eager_registration(script: str, registered: 
     assert python(str(tmp_path / script)).strip() == str(registered)
 
 
+@pytest.mark.slow
 def test_the_command_loads_policies_without_the_eager_registration(tmp_path: Path) -> None:
     tiny_policy().save_pretrained(tmp_path / "policy")
     text_processor().save_pretrained(tmp_path / "policy")
@@ -86,6 +88,7 @@ print(type(policy).__name__, type(processor).__name__, AutoConfig.for_model("ptr
     assert python(str(script)).split() == ["VLAPolicy", "VLAProcessor", "ptr_efficientnet_lite"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["import hf_ptr", "from transformers import AutoConfig; import hf_ptr"])
 def test_auto_classes_load_saved_components_without_an_import_hook(first: str, tmp_path: Path) -> None:
     tiny_policy().save_pretrained(tmp_path)
