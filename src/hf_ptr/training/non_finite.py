@@ -75,7 +75,7 @@ class NonFiniteCheck:
         self._first = torch.where(replaces, record, self._first)
 
     def require_finite(
-        self, gather: Callable[[torch.Tensor], torch.Tensor], dataset: Any, checkpoint: str | None
+        self, gather: Callable[[torch.Tensor], torch.Tensor], dataset: Any, last_checkpoint: Callable[[], str | None]
     ) -> None:
         """
         Reads the record of all ranks; waits for the device and for the other ranks.
@@ -83,7 +83,7 @@ class NonFiniteCheck:
         Args:
             gather: concatenates the rows of all ranks.
             dataset: dataset of the chunks, for the name of the source in the message.
-            checkpoint: the last complete checkpoint; None without.
+            last_checkpoint: returns the last complete checkpoint, None without; called for the message alone.
 
         Raises:
             InputError: a value was not finite; the message has quantity, chunk, source and step.
@@ -105,6 +105,7 @@ class NonFiniteCheck:
         elif first["affected"] == first["rows"]:
             where = f"every chunk of the batch, such as {where},"
             fix = "the policy has diverged: lower learning_rate"
+        checkpoint = last_checkpoint()
         saved = "no checkpoint was saved yet" if checkpoint is None else f"{checkpoint} is the last good checkpoint"
         raise InputError(f"the {quantity} of {where} is not finite at step {first['step']}; {fix}; {saved}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -293,7 +294,8 @@ class PTRTrainer(ResumableTrainer):
             self.metrics.weights.reduce(self.accelerator.reduce)
 
     def _require_finite(self) -> None:
-        self.metrics.require_finite(self.accelerator.gather, last_complete_checkpoint(self._run_folder))
+        last_checkpoint = partial(last_complete_checkpoint, self._run_folder)
+        self.metrics.require_finite(self.accelerator.gather, last_checkpoint)
 
     def describe_run(self, folder: Path) -> None:
         """Writes settings, provenance and weights of the run; into a checkpoint also the scores it is weighted by."""

@@ -99,14 +99,16 @@ class RunMetrics:
         counts = [] if self.weights is None else self.weights.take_log(reduce)
         return counts if any(counts) else []
 
-    def require_finite(self, gather: Callable[[torch.Tensor], torch.Tensor], checkpoint: str | None) -> None:
+    def require_finite(
+        self, gather: Callable[[torch.Tensor], torch.Tensor], last_checkpoint: Callable[[], str | None]
+    ) -> None:
         """
         Checks that every loss and weight so far was finite.
 
         Raises:
             InputError: a loss or weight was not finite; the message names chunk, source and step.
         """
-        self._non_finite.require_finite(gather, self.dataset, checkpoint)
+        self._non_finite.require_finite(gather, self.dataset, last_checkpoint)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The state that a resumed run needs."""
