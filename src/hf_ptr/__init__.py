@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hf_ptr._version import __version__
 from hf_ptr.errors import InputError
+from hf_ptr.utils.data_warnings import print_in_workers
 from hf_ptr.utils.lazy_modules import lazy_attributes
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ _HOMES = {
 }
 __getattr__, __dir__ = lazy_attributes(__name__, _HOMES)
 
+# A worker process imports this package, whether it was forked, spawned or started by a server.
+print_in_workers()
 
 # Names that installers give the `hf-ptr` command: POSIX, Windows with pip or uv, Windows with setuptools.
 _CONSOLE_SCRIPTS = frozenset({"hf-ptr", "hf-ptr.exe", "hf-ptr-script.py"})

@@ -1,4 +1,4 @@
-"""Errors in the user's input: one line that states the error, its location and its fix."""
+"""Errors and warnings about the user's input: one line that states the error, its location and its fix."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ class InputError(ValueError):
     def __init__(self, message: str) -> None:
         # A quoted YAML or OS error may span several lines.
         super().__init__(" ".join(line.strip() for line in message.splitlines()))
+
+
+class DataWarning(UserWarning):
+    """Data that were repaired or derived, or that are suspect. The command line prints it as one line on stderr."""
 
 
 def first_line(error: BaseException) -> str:

@@ -14,6 +14,7 @@ import typer
 from hf_ptr.cli import convert, demo, doctor, evaluate, push, record, report, score, train, validate
 from hf_ptr.errors import InputError
 from hf_ptr.utils.atomic_files import is_out_of_space
+from hf_ptr.utils.data_warnings import data_warnings_printed
 
 OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
@@ -77,10 +78,11 @@ app.add_typer(convert.app, name="convert")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 success, 2 invalid input, 1 other errors, 130 interrupted.
 
-    `train` exits with 143 after SIGTERM.
+    `train` exits with 143 after SIGTERM. Warnings about data are one line each on stderr.
     """
     try:
-        code = app(None if arguments is None else list(arguments), prog_name="hf-ptr", standalone_mode=False)
+        with data_warnings_printed():
+            code = app(None if arguments is None else list(arguments), prog_name="hf-ptr", standalone_mode=False)
     except InputError as error:
         sys.exit(_complain(str(error), WRONG_INPUT))
     except typer.Exit as error:
