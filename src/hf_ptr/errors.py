@@ -7,11 +7,22 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Invalid input. The message is one line; the command line prints it and exits with code 2."""
+    """
+    Invalid input. The message is one line; the command line prints it and exits with code 2.
 
-    def __init__(self, message: str) -> None:
+    Attributes:
+        skip: ids of the episodes without which the input would be valid. Messages say "leave the episode out"; the
+            command line adds how, with the name of its option.
+    """
+
+    def __init__(self, message: str, *, skip: Iterable[int] = ()) -> None:
         # A quoted YAML or OS error may span several lines.
         super().__init__(" ".join(line.strip() for line in message.splitlines()))
+        self.skip = tuple(skip)
+
+    def with_option(self, option: str) -> InputError:
+        """The error with the option or key that leaves the episodes out, such as `--skip-episodes {}`."""
+        return InputError(f"{self} ({option.format(','.join(map(str, self.skip)))})")
 
 
 class DataWarning(UserWarning):

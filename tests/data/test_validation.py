@@ -244,9 +244,7 @@ def test_training_is_refused_with_the_episodes_to_skip(folders: dict[str, Path],
     root = Path(shutil.copytree(folders["v3.0"], tmp_path / "spoilt"))
     edit_rows(DATA, "action", set_row(9, [NAN, 0, 0, 0]))(root)
     times(DATA, lambda t: np.where(np.arange(24) == 20, 0, t))(root)
-    with pytest.raises(
-        InputError, match=r'frame 7: timestamps .*\(and 1 more; .*set skip_episodes: "0,1,2"'
-    ) as caught:
+    with pytest.raises(InputError, match=r"frame 7: timestamps .*\(and 1 more; .*leave 3 episodes out") as caught:
         require_usable(validate_dataset(root), skip=[0])
     assert "\n" not in str(caught.value)
     assert validate_dataset(root, skip=[1, 2]).usable and validate_dataset(root, episodes=[0]).usable
@@ -300,7 +298,7 @@ def test_a_recipe_trains_on_the_remaining_episodes(folders: dict[str, Path], tmp
                  "disable_tqdm=true"]  # fmt: skip
     refused = CliRunner().invoke(app, arguments)
     assert isinstance(refused.exception, InputError) and not (tmp_path / "out").exists()
-    assert 'is missing; fix the dataset, or set skip_episodes: "1"' in str(refused.exception)
+    assert "is missing; fix the dataset, or leave this episode out" in str(refused.exception)
     trained = CliRunner().invoke(app, [*arguments, "skip_episodes=1"])
     assert trained.exit_code == 0, trained.exception
     assert (tmp_path / "out" / "train_results.json").is_file()

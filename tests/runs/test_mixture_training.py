@@ -299,7 +299,9 @@ def test_an_unusable_source_is_refused_with_the_episodes_to_skip(
     next(folder.rglob("episode_000001.mp4")).unlink()
     broken = [{**sources[0], "dataset": str(folder)}, sources[1]]
     settings = {"observation_features": [CAMERA], "size": "tiny", "image_size": 32}
-    with pytest.raises(InputError, match=r'episode_000001.mp4 is missing; .*skip_episodes: "1"'):
+    with pytest.raises(
+        InputError, match=r'episode_000001.mp4 is missing; .*leave this episode out .skip_episodes: "1" in source'
+    ):
         build_trainer(load_recipe(recipe(tmp_path, broken, **settings)))
     broken[0]["skip_episodes"] = "1"
     assert len(build_trainer(load_recipe(recipe(tmp_path, broken, **settings))).train_dataset) == 8 + 21

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from hub_server import HubServer
 
+from hf_ptr.data.episode_ids import parse_episodes
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.errors import InputError
 from hf_ptr.policies import policy_from_dataset
-from hf_ptr.runs.data_arguments import parse_episodes
 from hf_ptr.runs.dry_run import plan_recipe
 from hf_ptr.runs.recipe import load_recipe
 from hf_ptr.training.ptr_config import PTRConfig
@@ -185,9 +185,3 @@ def test_a_key_of_the_recipe_is_not_a_setting_of_the_score(setting: str, tmp_pat
     key = setting.partition("=")[0]
     expected = f"'{setting}' is not a setting here; use the key {key} instead of score_settings (in {path}, line 3)"
     assert str(caught.value) == f"{path}: {expected}"
-
-
-@pytest.mark.parametrize("text", ["4:4", "a", "3:", "-1", ""])
-def test_episodes_that_cannot_be_read(text: str) -> None:
-    with pytest.raises(InputError, match="episodes"):
-        parse_episodes(text)

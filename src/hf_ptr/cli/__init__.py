@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from hf_ptr.cli import convert, demo, doctor, evaluate, push, record, report, score, train, validate
+from hf_ptr.cli.episode_options import Commands
 from hf_ptr.errors import InputError
 from hf_ptr.utils.atomic_files import is_out_of_space
 from hf_ptr.utils.data_warnings import data_warnings_printed
@@ -21,6 +22,7 @@ UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.EISDIR
 
 app = typer.Typer(
     name="hf-ptr",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

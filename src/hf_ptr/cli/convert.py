@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True)
+from hf_ptr.cli.episode_options import Commands
+
+app = typer.Typer(cls=Commands, no_args_is_help=True)
 
 Out = Annotated[Path, typer.Argument(help="New folder. It must not exist or must be empty.")]
 

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from hf_ptr.cli.episode_options import SkipEpisodes, selected
+
 
 def evaluate(
     checkpoints: Annotated[list[Path], typer.Argument(help="Paths or repo ids of saved policies.")],
@@ -26,6 +28,7 @@ def evaluate(
             show_default="20 rollouts, or all episodes",
         ),
     ] = None,
+    skip_episodes: SkipEpisodes = None,
     source: Annotated[
         str | None,
         typer.Option(
@@ -66,15 +69,17 @@ def evaluate(
         raise InputError("pass one of --env NAME and --dataset FOLDER, to choose where to evaluate")
     folders = {name: model_folder(path) for name, path in checkpoint_names(checkpoints).items()}
     if dataset is not None:
-        arms, settings = _on_dataset(folders, dataset, episodes, source=source, seed=seed)
+        arms, settings = _on_dataset(folders, dataset, selected(episodes, skip_episodes), source=source, seed=seed)
     else:
         assert env is not None
+        if skip_episodes is not None:
+            raise InputError("--skip-episodes is for --dataset; leave it out with --env")
         number = episodes or "20"
         if not number.isdigit():
             raise InputError(f"--episodes {number!r} is not a number; with --env it counts rollouts per task")
-        selected = None if tasks is None else [task.strip() for task in tasks.split(",") if task.strip()]
+        named = None if tasks is None else [task.strip() for task in tasks.split(",") if task.strip()]
         arms, settings = _in_simulator(
-            folders, env, suite, selected, int(number), seed=seed, max_steps=max_steps, workers=workers, source=source
+            folders, env, suite, named, int(number), seed=seed, max_steps=max_steps, workers=workers, source=source
         )
     if json_file is not None:
         write_json({"arms": arms, "evaluation": settings}, json_file)
@@ -114,18 +119,18 @@ def _in_simulator(
 
 
 def _on_dataset(
-    folders: dict[str, Path], dataset: Path, episodes: str | None, *, source: str | None, seed: int
+    folders: dict[str, Path], dataset: Path, chosen: dict[str, Any], *, source: str | None, seed: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Print action errors; returns the results by checkpoint and the settings for the JSON file."""
     from rich.console import Console
 
+    from hf_ptr.data.episode_ids import episode_ranges
     from hf_ptr.evaluation.offline import compare, evaluate_dataset
     from hf_ptr.hub.datasets import load_dataset
-    from hf_ptr.runs.data_arguments import parse_episodes
     from hf_ptr.runs.run import trained_episodes
 
     console = Console()
-    table = load_dataset(dataset, parse_episodes(episodes), cameras=())
+    table = load_dataset(dataset, **chosen, cameras=())
     for name, folder in folders.items():
         seen = sorted(set(table.episode_index.tolist()) & trained_episodes(folder, table.source))
         if seen:
@@ -135,7 +140,12 @@ def _on_dataset(
         console.print(error.to_rich(title=name))
     if len(errors) > 1:
         console.print(compare(errors))
-    settings = {"dataset": table.source, "revision": table.revision, "episode_ids": episodes, "seed": seed}
+    settings = {
+        "dataset": table.source,
+        "revision": table.revision,
+        "episode_ids": episode_ranges(table.episode_index.tolist()),
+        "seed": seed,
+    }
     return {name: error.to_dict() for name, error in errors.items()}, settings
 
 

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from hf_ptr.cli.episode_options import Episodes, SkipEpisodes, selected
+
 
 class Method(StrEnum):
     """The score to compute."""
@@ -27,6 +29,8 @@ def score(
         list[str] | None,
         typer.Argument(help="Constants of the calibrated score as key=value, for example rounds=1; see ScoreConfig."),
     ] = None,
+    episodes: Episodes = None,
+    skip_episodes: SkipEpisodes = None,
     method: Annotated[
         Method,
         typer.Option(
@@ -120,7 +124,8 @@ def score(
     keep = out.with_name(f".{out.stem}.parts")
     # The disk of the score file, whose folder may not exist yet.
     spill_dir = next(parent for parent in out.absolute().parents if parent.is_dir())
-    table = load_dataset(folder, spill_dir=None if paper else spill_dir)
+    chosen = selected(episodes, skip_episodes)
+    table = load_dataset(folder, **chosen, spill_dir=None if paper else spill_dir)
     truth = CorruptionTruth.load(folder) if (folder / "meta" / TRUTH_FILE).is_file() else None
     if corruption != "clean":
         table, truth = corrupt(table, corruption, corruption_seed)

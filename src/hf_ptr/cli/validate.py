@@ -7,9 +7,13 @@ from typing import Annotated
 
 import typer
 
+from hf_ptr.cli.episode_options import Episodes, SkipEpisodes, selected
+
 
 def validate(
     dataset: Annotated[Path, typer.Argument(help="Path or repo id of a LeRobotDataset, v2.1 or v3.0.")],
+    episodes: Episodes = None,
+    skip_episodes: SkipEpisodes = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     every_frame: Annotated[
         bool, typer.Option("--every-frame", help="Decode all frames, not only the first and last of each episode.")
@@ -38,7 +42,10 @@ def validate(
     home = dataset_folder(dataset, cameras=None)
     with progress_bar() as progress:
         found = validate_dataset(
-            home, every_frame=every_frame, progress=lambda what, jobs: progress.track(jobs, description=what)
+            home,
+            **selected(episodes, skip_episodes),
+            every_frame=every_frame,
+            progress=lambda what, jobs: progress.track(jobs, description=what),
         )
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))

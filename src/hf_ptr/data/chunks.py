@@ -80,7 +80,9 @@ class CameraImages:
                 raise InputError(f"dataset {table.source!r} has no camera {camera!r} (it has: {known}).{hint}")
             missing = [episode for episode in table.episode_index.tolist() if episode not in clips]
             if missing:
-                raise InputError(f"episode {missing[0]} of {table.source!r} has no video of {camera!r}; leave it out")
+                raise InputError(
+                    f"episode {missing[0]} of {table.source!r} has no video of {camera!r}; leave it out", skip=missing
+                )
             self.readers.append(FrameReader(camera, clips, table.video_fps, size, cache_bytes // len(cameras)))
         self._episode = np.repeat(table.episode_index, table.lengths)
         self._frame = table.video_frame

@@ -161,7 +161,8 @@ class EpisodeTable:
                 episode, frame = self.episode_index[position], row - self.starts[position]
                 raise InputError(
                     f"feature {name!r} of {self.source!r} is NaN or infinite in episode {episode}, frame {frame}; "
-                    f"repair the episode or leave it out"
+                    f"repair the episode or leave it out",
+                    skip=[episode],
                 )
 
     def select(self, episodes: Sequence[int]) -> EpisodeTable:

@@ -12,7 +12,7 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot.reader import read_dataset
+from hf_ptr.data.lerobot.usable import read_usable
 from hf_ptr.data.lerobot.videos import CameraClips
 from hf_ptr.data.score_file import SCORES_FILE
 from hf_ptr.data.video.decoding import Clip, OpenedFile
@@ -47,7 +47,7 @@ def load_dataset(
 
     Raises:
         InputError: the dataset does not exist, may not be read, cannot be reached, or is damaged (see
-            [`read_dataset`]).
+            [`read_dataset`][hf_ptr.data.read_dataset]); its `skip` contains the episodes to leave out.
 
     Example:
         ```python
@@ -58,7 +58,7 @@ def load_dataset(
         ```
     """
     folder = dataset_folder(source, () if streaming else cameras)
-    table = with_origin(read_dataset(folder, episodes, skip=skip, spill_dir=spill_dir), folder)
+    table = with_origin(read_usable(folder, episodes, skip=skip, spill_dir=spill_dir), folder)
     return with_streamed_videos(table, folder) if streaming else table
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hf_ptr.errors import InputError
+# Keys whose values are lists of episode ids, see `hf_ptr.data.episode_ids`.
+EPISODE_KEYS = ("episodes", "skip_episodes", "eval_episodes")
 
 
 @dataclass
@@ -16,11 +17,13 @@ class DataArguments:
         default=None, metadata={"help": "Several datasets instead of dataset: a list of mappings, see docs/data.md."}
     )
     episodes: str | None = field(
-        default=None, metadata={"help": "Ids of the training episodes, such as 0:16,20; default: all."}
+        default=None, metadata={"help": "Ids of the training episodes, such as 0:16,20 or [0, 1, 2]; default: all."}
     )
-    skip_episodes: str | None = field(default=None, metadata={"help": "Ids of episodes to leave out."})
+    skip_episodes: str | None = field(
+        default=None, metadata={"help": "Ids of episodes to leave out, in the same form."}
+    )
     eval_episodes: str | None = field(
-        default=None, metadata={"help": "Ids of the held-out episodes for eval_loss; default: none."}
+        default=None, metadata={"help": "Ids of the held-out episodes for eval_loss, in the same form; default: none."}
     )
     streaming: bool = field(
         default=False, metadata={"help": "Download videos from the Hub during training, when they are first needed."}
@@ -51,22 +54,3 @@ class DataArguments:
     target_offset: int = field(
         default=16, metadata={"help": "Frames from the start of a chunk to its next observation, Δ."}
     )
-
-
-def parse_episodes(text: str | None) -> list[int] | None:
-    """Parses episode ids and ranges such as `"0:16,20"`; the end of a range is exclusive, None means all episodes.
-
-    Raises:
-        InputError: the text is not a list of ids and ranges.
-    """
-    if text is None:
-        return None
-    ids: list[int] = []
-    for part in str(text).split(","):
-        start, colon, end = part.strip().partition(":")
-        if not start.isdigit() or (colon and not end.isdigit()):
-            raise InputError(f"episodes {text!r} cannot be read at {part!r}; write ids and ranges, as in 0:16,20")
-        ids.extend(range(int(start), int(end)) if colon else [int(start)])
-    if not ids:
-        raise InputError(f"episodes {text!r} is an empty range; the end is exclusive, as in 0:16")
-    return ids

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hf_ptr.data.corruption import CorruptionTruth, corrupt
+from hf_ptr.data.episode_ids import parse_episodes
 from hf_ptr.data.episodes import EpisodeTable, data_digest
-from hf_ptr.data.lerobot.reader import read_dataset
-from hf_ptr.data.lerobot.validation import require_usable, validate_dataset
+from hf_ptr.data.lerobot.usable import read_usable
 from hf_ptr.data.lerobot.videos import with_video_decoder
 from hf_ptr.errors import InputError
 from hf_ptr.hub.datasets import with_origin, with_streamed_videos
-from hf_ptr.runs.data_arguments import DataArguments, parse_episodes
+from hf_ptr.runs.data_arguments import DataArguments
 from hf_ptr.utils.atomic_files import write_json
 
 DATA_FILE = "data.json"
@@ -92,16 +92,16 @@ def split_episodes(dataset: Path, data: Episodes) -> Split:
     Raises:
         InputError: the dataset cannot be read, or an episode is in both sets.
     """
-    skip = parse_episodes(data.skip_episodes) or []
+    skip = parse_episodes(data.skip_episodes, "skip_episodes") or []
     episodes, held_out = (
         None if ids is None else [number for number in ids if number not in set(skip)]
-        for ids in (parse_episodes(data.episodes), parse_episodes(data.eval_episodes))
+        for ids in (parse_episodes(data.episodes), parse_episodes(data.eval_episodes, "eval_episodes"))
     )
     both = sorted(set(episodes or ()) & set(held_out or ()))
     if both:
         raise InputError(f"episodes {both} are in episodes and in eval_episodes; hold out others")
     wanted = None if episodes is None else [*episodes, *(held_out or ())]
-    whole = with_origin(_read(str(dataset), wanted, skip), dataset)
+    whole = with_origin(read_usable(dataset, wanted, skip=skip), dataset)
     if held_out and episodes is None:
         episodes = [number for number in whole.episode_index.tolist() if number not in set(held_out)]
     table = whole if episodes is None else whole.select(episodes)
@@ -149,13 +149,3 @@ def _describe(chunks: Any) -> dict[str, Any]:
     table, weights = chunks.table, chunks.weights
     digest = None if weights is None else hashlib.blake2b(weights.numpy().tobytes(), digest_size=16).hexdigest()
     return {"source": table.source, "episodes": table.num_episodes, "digest": data_digest(table), "weights": digest}
-
-
-def _read(dataset: str, episodes: list[int] | None, skip: list[int]) -> EpisodeTable:
-    try:
-        return read_dataset(dataset, episodes, skip=skip)
-    except InputError:
-        # The reader stops at the first problem; the validation names all episodes to skip.
-        everything = validate_dataset(dataset, episodes=episodes, skip=skip, cameras=(), decode=False)
-        require_usable(everything, skip)
-        raise

@@ -72,7 +72,12 @@ def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, MixtureDataset | None, A
             )
         features, known = _features(actor.config), robots_of(model_folder(base))
     specs = [SourceSpec.parse(_mapping(text), number) for number, text in enumerate(data.sources or ())]
-    sources = [_read(spec, data, features, known) for spec in specs]
+    sources = []
+    for number, spec in enumerate(specs):
+        try:
+            sources.append(_read(spec, data, features, known))
+        except InputError as error:
+            raise error.with_option(f'skip_episodes: "{{}}" in source {number}') if error.skip else error from None
     if base is None:
         policy, processor = policy_from_dataset(
             _example(sources, features),

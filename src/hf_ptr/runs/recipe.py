@@ -14,8 +14,9 @@ import yaml
 from peft import LoraConfig
 from transformers import HfArgumentParser
 
+from hf_ptr.data.episode_ids import episode_text
 from hf_ptr.errors import InputError, nearest
-from hf_ptr.runs.data_arguments import DataArguments
+from hf_ptr.runs.data_arguments import EPISODE_KEYS, DataArguments
 from hf_ptr.training.ptr_config import PTRConfig
 from hf_ptr.utils.yaml_values import ValueLoader
 
@@ -160,6 +161,12 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             raise InputError(f"unknown key {key!r} {where[key]}.{nearest(str(key), known)}")
     if given.get("dataset") is None and given.get("sources") is None:
         raise InputError(f"{path} names no dataset; add 'dataset: FOLDER' or pass dataset=FOLDER")
+    for key in EPISODE_KEYS:
+        if given.get(key) is not None:
+            try:
+                given[key] = episode_text(given[key], key)
+            except InputError as error:
+                raise InputError(f"{error} ({where[key]})") from error
     arguments = [text for key, value in given.items() if value is not None for text in _as_argument(key, value)]
     parser = _Parser(list(SECTIONS), allow_abbrev=False)
     try:

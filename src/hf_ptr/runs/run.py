@@ -9,12 +9,12 @@ from pathlib import Path
 import yaml
 from transformers.trainer import TRAINER_STATE_NAME
 
+from hf_ptr.data.episode_ids import episode_text, parse_episodes
 from hf_ptr.data.mixture.dataset import MixtureDataset
 from hf_ptr.data.mixture.robots import MIXTURE_FILE
 from hf_ptr.errors import InputError
 from hf_ptr.hub.repos import checkpoint_folder
 from hf_ptr.runs.build import RunInputs, read_inputs
-from hf_ptr.runs.data_arguments import parse_episodes
 from hf_ptr.runs.episodes import require_same_data
 from hf_ptr.runs.recipe import Recipe, load_recipe
 from hf_ptr.training.checkpointing import last_complete_checkpoint, restore_replaced
@@ -164,7 +164,8 @@ def evaluation_command(folder: Path) -> str:
     for each in (given, *(given.get("sources") or ())):
         if each.get("eval_episodes"):
             which = f" --source {each['name']}" if each.get("name") else ""
-            return f"hf-ptr evaluate {folder} --dataset {each['dataset']} --episodes {each['eval_episodes']}{which}"
+            ids = episode_text(each["eval_episodes"])
+            return f"hf-ptr evaluate {folder} --dataset {each['dataset']} --episodes {ids}{which}"
     return f"hf-ptr evaluate {folder} --env metaworld, or --dataset DIR --episodes IDS outside its training data"
 
 

@@ -99,15 +99,15 @@ class NonFiniteCheck:
         quantity = NAMES.get(first["quantity"], "total loss")
         (source, frame), (_, episode) = (divmod(first[name], SOURCE_STRIDE) for name in ("index", "episode"))
         where = f"frame {frame} of {_sources(dataset)[source]!r} (episode {episode})"
-        fix = "check that episode, or exclude it with skip_episodes"
+        fix, skip = "check that episode, or leave it out", [episode]
         if first["quantity"] == TOTAL:
-            where, fix = "the batch", "lower learning_rate"
+            where, fix, skip = "the batch", "lower learning_rate", []
         elif first["affected"] == first["rows"]:
             where = f"every chunk of the batch, such as {where},"
-            fix = "the policy has diverged: lower learning_rate"
+            fix, skip = "the policy has diverged: lower learning_rate", []
         checkpoint = last_checkpoint()
         saved = "no checkpoint was saved yet" if checkpoint is None else f"{checkpoint} is the last good checkpoint"
-        raise InputError(f"the {quantity} of {where} is not finite at step {first['step']}; {fix}; {saved}")
+        raise InputError(f"the {quantity} of {where} is not finite at step {first['step']}; {fix}; {saved}", skip=skip)
 
 
 def _sources(dataset: Any) -> Sequence[str]:

@@ -145,6 +145,9 @@ def validate_dataset(
     except (InputError, OSError) as error:
         checker.report(first_line(error))
         return found
+    unknown = sorted({*(episodes or ()), *skip} - set(metadata.episode_index.tolist()) - checker.reported)
+    if unknown:
+        raise InputError(f"{root} has no episode {unknown[0]}")
     found.episodes, found.frames = len(metadata.episode_index), sum(metadata.lengths.tolist())
     if not found.episodes and found.usable:
         checker.report("the dataset has no episodes")
@@ -170,10 +173,11 @@ def require_usable(found: Validation, skip: Collection[int] = ()) -> None:
         return
     first, more = str(found.errors[0]).removeprefix("error: "), len(found.errors) - 1
     others = f" (and {more} more; hf-ptr validate {found.dataset} lists them)" if more else ""
-    fix = "fix the dataset"
+    fix, left_out = "fix the dataset", set[int]()
     if found.skippable is not None:
-        fix += f', or set skip_episodes: "{",".join(map(str, sorted({*skip, *found.skippable})))}"'
-    raise InputError(f"{found.dataset} is not usable: {first}{others}; {fix}")
+        left_out = {*skip, *found.skippable}
+        fix += f", or leave {'this episode' if len(left_out) == 1 else f'{len(left_out)} episodes'} out"
+    raise InputError(f"{found.dataset} is not usable: {first}{others}; {fix}", skip=sorted(left_out))
 
 
 class _Checker:
@@ -187,11 +191,15 @@ class _Checker:
         self._span: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._indices: list[np.ndarray] = []
         self._readable: set[int] = set()
+        # The episodes with a problem, ignored or not.
+        self.reported: set[int] = set()
 
     def report(
         self, message: str, episode: int | None = None, frame: int | None = None, *, warning: bool = False
     ) -> None:
         """Record a problem, unless its episode is ignored."""
+        if episode is not None:
+            self.reported.add(episode)
         if episode is None or self._wanted(episode):
             text = message.replace(f"{self.root}: ", "").replace(f"{self.root}/", "")
             self.found.problems.append(Problem(text, episode, frame, warning))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hf_ptr.data.corruption import CorruptionTruth, corrupt
+from hf_ptr.data.episode_ids import episode_text
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.videos import CameraClips
 from hf_ptr.data.mixture.resampling import ACTION_KINDS
@@ -100,9 +101,12 @@ class SourceSpec:
         features = values.get("features", {})
         if not isinstance(features, Mapping) or not all(isinstance(name, str) for name in features.values()):
             raise InputError(f"{where}: features is {features!r}; it must map names to the dataset's names")
-        for key in ("name", "episodes", "skip_episodes", "eval_episodes", "corruption", "weights"):
+        for key in ("name", "corruption", "weights"):
             if key in values:
                 values[key] = str(values[key])
+        for key in ("episodes", "skip_episodes", "eval_episodes"):
+            if key in values:
+                values[key] = episode_text(values[key], f"{where}: {key}")
         return cls(**values)
 
 
