@@ -46,7 +46,8 @@ def global_options(
 ) -> None:
     """Find bad demonstrations, and post-train robot policies on uneven ones.
 
-    Set NO_COLOR to disable colours. Progress bars are shown only in a terminal. To get started:
+    Set NO_COLOR to disable colours. Without a terminal, long work prints a line of progress every 30 seconds instead
+    of a bar. To get started:
 
         hf-ptr doctor
 
@@ -57,7 +58,7 @@ def global_options(
     from hf_ptr.utils.progress import without_bars
 
     if quiet or not sys.stderr.isatty():
-        context.with_resource(without_bars())
+        context.with_resource(without_bars(lines=not quiet))
     if quiet:
         # Errors go to stderr and stay visible. The context closes the file.
         nowhere = context.with_resource(open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115

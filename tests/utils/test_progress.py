@@ -1,0 +1,48 @@
+"""Progress of long work: lines at intervals where stderr is no terminal, nothing with --quiet."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from hf_ptr.utils import progress
+from hf_ptr.utils.progress import progress_bar, without_bars
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.05)
+
+
+def work(*, shown: bool = True) -> None:
+    with progress_bar(shown) as bar:
+        for number in bar.track(range(4), description="fitting"):
+            if number == 1:
+                time.sleep(0.3)
+
+
+def test_a_long_job_prints_lines_without_a_terminal(capsys: pytest.CaptureFixture) -> None:
+    with without_bars():
+        work()
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    lines = shown.err.splitlines()
+    assert 2 <= len(lines) <= 8 and "fitting: 1 of 4 after 0:00 min" in lines, lines
+    time.sleep(0.2)
+    assert capsys.readouterr().err == "", "the thread must end with the work"
+
+
+def test_short_work_prints_nothing(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY", 30.0)
+    work()
+    assert capsys.readouterr().err == ""
+
+
+def test_quiet_and_hidden_work_print_nothing(capsys: pytest.CaptureFixture) -> None:
+    with without_bars(lines=False):
+        work()
+    work(shown=False)
+    assert capsys.readouterr().err == ""
+    assert progress.QUIET not in os.environ and progress.NO_BARS not in os.environ
