@@ -310,7 +310,7 @@ def test_a_recipe_trains_on_the_remaining_episodes(folders: dict[str, Path], tmp
 def test_the_command_prints_lines_or_json_and_ends_with_2(folders: dict[str, Path], tmp_path: Path) -> None:
     run = CliRunner().invoke
     good = run(app, ["validate", str(folders["v2.1"])])
-    assert good.exit_code == 0 and good.stdout.strip().endswith("0 errors, 0 warnings")
+    assert good.exit_code == 0 and "is usable: 3 episodes, 24 frames, 1 camera; 0 errors, 0 warnings\n" in good.stdout
     root = Path(shutil.copytree(folders["v2.1"], tmp_path / "spoilt"))
     video(3)(root)
     before = snapshot(root)

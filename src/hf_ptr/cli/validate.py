@@ -19,11 +19,12 @@ def validate(
         bool, typer.Option("--every-frame", help="Decode all frames, not only the first and last of each episode.")
     ] = False,
 ) -> None:
-    """List all errors of a dataset with their episode and frame. Writes nothing.
+    """Check a dataset: its problems, errors first, one line a kind with its episodes. Writes nothing.
 
     Checks for missing and damaged files, inconsistent lengths, NaN, timestamps that are out of order or do not match
-    the frame rate, videos shorter than the table, unknown tasks, and constant dimensions (a warning). The exit code is
-    2 if the dataset cannot be used for training. If only some episodes are unusable, the output lists them.
+    the frame rate, videos shorter than the table, unknown tasks, and constant dimensions (a warning). --json lists
+    every single problem with episode and frame. The exit code is 2 if the dataset cannot be used for training. If only
+    some episodes are unusable, the last lines say how to leave them out.
 
     Examples:
 
@@ -31,34 +32,30 @@ def validate(
 
         hf-ptr validate data/g1_bottle --json > problems.json
 
-        hf-ptr validate data/g1_bottle --every-frame
+        hf-ptr validate data/g1_bottle --every-frame --episodes 0:16
     """
     import json
 
     from hf_ptr.data.lerobot.validation import validate_dataset
+    from hf_ptr.data.lerobot.validation_summary import problem_lines, verdict_lines
     from hf_ptr.hub.repos import dataset_folder
     from hf_ptr.utils.progress import progress_bar
 
+    chosen = selected(episodes, skip_episodes)
     home = dataset_folder(dataset, cameras=None)
     with progress_bar() as progress:
         found = validate_dataset(
             home,
-            **selected(episodes, skip_episodes),
+            **chosen,
             every_frame=every_frame,
             progress=lambda what, jobs: progress.track(jobs, description=what),
         )
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
     else:
-        for problem in found.problems:
-            typer.echo(str(problem))
-        errors = len(found.errors)
-        typer.echo(
-            f"{dataset}: {found.episodes} episodes, {found.frames} frames, {len(found.cameras)} cameras; "
-            f"{errors} errors, {len(found.problems) - errors} warnings"
-        )
-        if not found.usable and found.skippable is not None:
-            episodes = ",".join(map(str, found.skippable))
-            typer.echo(f'To train on the other episodes, set skip_episodes: "{episodes}" in the recipe.')
+        for line in problem_lines(found.problems):
+            typer.echo(line)
+        for line in verdict_lines(found, str(dataset), episodes, chosen["skip"]):
+            typer.echo(line)
     if not found.usable:
         raise typer.Exit(2)

@@ -34,12 +34,17 @@ class Problem:
         message: the problem and its location, in one line.
         episode, frame: id of the affected episode and frame within it, or None.
         warning: True if the data are usable nonetheless.
+        kind: name of the check, the same for all episodes; by default, messages that differ in numbers only are of
+            one kind.
+        amount: size of the problem, to find the worst of its kind; None without a size.
     """
 
     message: str
     episode: int | None = None
     frame: int | None = None
     warning: bool = False
+    kind: str = ""
+    amount: float | None = None
 
     def __str__(self) -> str:
         location = [
@@ -141,9 +146,9 @@ def validate_dataset(
     found = Validation(dataset=str(path))
     checker = _Checker(root, found, None if episodes is None else frozenset(episodes), frozenset(skip))
     try:
-        metadata = read_metadata(root, checker.report)
+        metadata = read_metadata(root, checker.report_of_metadata)
     except (InputError, OSError) as error:
-        checker.report(first_line(error))
+        checker.report(checker.relative(error))
         return found
     unknown = sorted({*(episodes or ()), *skip} - set(metadata.episode_index.tolist()) - checker.reported)
     if unknown:
@@ -195,14 +200,35 @@ class _Checker:
         self.reported: set[int] = set()
 
     def report(
-        self, message: str, episode: int | None = None, frame: int | None = None, *, warning: bool = False
+        self,
+        message: str,
+        episode: int | None = None,
+        frame: int | None = None,
+        *,
+        warning: bool = False,
+        kind: str = "",
+        amount: float | None = None,
     ) -> None:
         """Record a problem, unless its episode is ignored."""
         if episode is not None:
             self.reported.add(episode)
         if episode is None or self._wanted(episode):
-            text = message.replace(f"{self.root}: ", "").replace(f"{self.root}/", "")
-            self.found.problems.append(Problem(text, episode, frame, warning))
+            self.found.problems.append(Problem(message, episode, frame, warning, kind, amount))
+
+    def report_of_metadata(self, message: str, episode: int | None = None) -> None:
+        """Record a problem that `read_metadata` reports."""
+        self.report(self._without_root(message), episode)
+
+    def relative(self, error: Exception) -> str:
+        """The message of an error of the reader, whose paths start with the dataset's folder, relative to it."""
+        return self._without_root(first_line(error))
+
+    def _without_root(self, message: str) -> str:
+        # At the beginning and once: the folder may be called "data" or "a".
+        for beginning in (f"{self.root}: ", f"{self.root}/"):
+            if message.startswith(beginning):
+                return message[len(beginning) :]
+        return message
 
     def _wanted(self, episode: int) -> bool:
         return episode not in self.skip and (self.episodes is None or episode in self.episodes)
@@ -219,7 +245,7 @@ class _Checker:
             try:
                 self._check_file(name, lengths, metadata)
             except (InputError, OSError) as error:
-                self._report_each(first_line(error), lengths)
+                self._report_each(self.relative(error), lengths)
         if self._indices:
             ordered = np.sort(np.concatenate(self._indices))
             if (ordered[1:] == ordered[:-1]).any():
@@ -250,7 +276,7 @@ class _Checker:
                 try:
                     rows[episode] = rows_of_episode(runs, frame_index, episode, length, path)
                 except InputError as error:
-                    self.report(str(error), episode)
+                    self.report(self.relative(error), episode)
             self._check_indices(file, rows, metadata)
             self._check_times(file, rows, float(metadata.info["fps"]))
             for feature, width in vector_widths(features).items():
@@ -275,7 +301,8 @@ class _Checker:
 
     def _check_times(self, file: ColumnFile, rows: Mapping[int, slice], fps: float) -> None:
         if "timestamp" not in file.names:
-            self.report(f"{file.path} lacks the column 'timestamp'", warning=True)
+            name = file.path.relative_to(self.root)
+            self.report(f"{name} lacks the column 'timestamp'", warning=True)
             return
         for episode, times in self._parts(file, "timestamp", 1, rows):
             seconds = times[:, 0].astype(np.float64)
@@ -316,14 +343,14 @@ class _Checker:
         try:
             column = file.column(name)
         except InputError as error:
-            self._report_each(str(error), rows)
+            self._report_each(self.relative(error), rows)
             return
         try:
             whole = file.parse(column, name, width)
         except RowError:
             whole = None
         except InputError as error:
-            self._report_each(str(error), rows)
+            self._report_each(self.relative(error), rows)
             return
         for episode, part in rows.items():
             if whole is not None:
@@ -332,7 +359,7 @@ class _Checker:
             try:
                 yield episode, file.parse(column.slice(part.start, part.stop - part.start), name, width)
             except RowError as error:
-                self.report(str(error), episode, error.row)
+                self.report(self.relative(error), episode, error.row)
 
     def check_camera(
         self, metadata: Metadata, camera: str, decode: bool, every_frame: bool, progress: Progress
@@ -341,7 +368,7 @@ class _Checker:
         try:
             clips = metadata.videos[camera]
         except (InputError, OSError) as error:
-            self.report(f"camera {camera!r}: {first_line(error)}")
+            self.report(f"camera {camera!r}: {self.relative(error)}")
             return
         feature, fps = metadata.info["features"][camera], float(metadata.info["fps"])
         shape = feature["shape"]
@@ -377,7 +404,7 @@ class _Checker:
         try:
             header = video_header(path)
         except InputError as error:
-            return str(error)
+            return self.relative(error)
         if abs(header.fps / fps - 1) > FPS_TOLERANCE:
             return f"fps mismatch: {name} has {header.fps:.4g} frames per second, info.json {fps:g}"
         if not {header.height, header.width} <= set(shape):
@@ -402,5 +429,5 @@ class _Checker:
             try:
                 reader.read([episode], [frame])
             except (InputError, OSError) as error:
-                self.report(first_line(error), episode, frame)
+                self.report(self.relative(error), episode, frame)
                 return

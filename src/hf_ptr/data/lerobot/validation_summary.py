@@ -1,0 +1,72 @@
+"""A validation as one reads it: errors before warnings, one line a kind with its episodes, the verdict last."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from hf_ptr.data.episode_ids import episode_ranges
+from hf_ptr.data.lerobot.validation import Problem, Validation
+
+NUMBER = re.compile(r"\d+(\.\d+)?(e[-+]?\d+)?")
+
+
+def problem_lines(problems: Iterable[Problem]) -> list[str]:
+    """
+    One line for each kind of problem, errors first: its episodes, and the worst of its problems.
+
+    Problems are of one kind if they have the same `kind`; without one, if their messages differ in numbers only.
+    """
+    kinds: dict[tuple[bool, str], list[Problem]] = {}
+    for problem in sorted(problems, key=lambda problem: problem.warning):
+        kinds.setdefault((problem.warning, problem.kind or NUMBER.sub("#", problem.message)), []).append(problem)
+    return [_line(group) for group in kinds.values()]
+
+
+def _line(problems: list[Problem]) -> str:
+    worst = max(problems, key=lambda problem: problem.amount or 0.0)
+    episodes = {problem.episode for problem in problems if problem.episode is not None}
+    if len(problems) == 1 or len(episodes) < 2:
+        more = f" (and {len(problems) - 1} more of this kind)" if len(problems) > 1 else ""
+        return f"{worst}{more}"
+    severity = "warning" if worst.warning else "error"
+    where = f"episode {worst.episode}" + ("" if worst.frame is None else f", frame {worst.frame}")
+    which = "worst" if worst.amount is not None else "first"
+    return f"{severity}: {len(episodes)} episodes ({episode_ranges(episodes)}): {worst.message} ({which}: {where})"
+
+
+def verdict_lines(found: Validation, dataset: str, episodes: str | None = None, skip: Iterable[int] = ()) -> list[str]:
+    """
+    The verdict, and what to type next.
+
+    Args:
+        found: the validation.
+        dataset: the dataset as the user named it.
+        episodes: the value of `--episodes`, for the commands that follow.
+        skip: episodes that were left out already.
+    """
+    errors = len(found.errors)
+    counted = f"{_count(errors, 'error')}, {_count(len(found.problems) - errors, 'warning')}"
+    if found.episodes:
+        counted = (
+            f"{_count(found.episodes, 'episode')}, {_count(found.frames, 'frame')}, "
+            f"{_count(len(found.cameras), 'camera')}; {counted}"
+        )
+    left_out = sorted({*skip, *(found.skippable or ())})
+    options = "" if episodes is None else f" --episodes {episodes}"
+    options += f" --skip-episodes {','.join(map(str, left_out))}" if left_out else ""
+    following = f"hf-ptr score {dataset}{options}, or hf-ptr init {dataset}{options} for a recipe to train"
+    if found.usable:
+        return [f"{dataset} is usable: {counted}", f"Next: {following}"]
+    if found.skippable is None:
+        return [f"{dataset} is not usable: {counted}", "Fix the errors, then validate again."]
+    number = _count(len(found.skippable), "episode")
+    return [
+        f"{dataset} is usable only without {number}: {counted}",
+        f"Next: fix {'it' if len(found.skippable) == 1 else 'them'}, or {following}",
+        f'In a recipe of your own: skip_episodes: "{",".join(map(str, left_out))}"',
+    ]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,72 @@
+"""The output of `hf-ptr validate`: errors first, one line a kind, the verdict and the next command last."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import hf_ptr
+from data_helpers import drifting_table, write_v21
+from spoiling import damage, edit_info, edit_rows, remove, set_row
+
+from hf_ptr.data.lerobot.validation import Problem, validate_dataset
+from hf_ptr.data.lerobot.validation_summary import problem_lines
+
+FILE = "data/chunk-000/episode_{:06d}.parquet"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_v21(drifting_table([24] * 12), tmp_path / "mine")
+
+
+def test_errors_come_first_and_one_line_a_kind(data: Path) -> None:
+    for episode in range(7, 19):
+        edit_rows(FILE.format(episode), "timestamp", lambda t: (np.asarray(t) + (np.arange(24) > 4)).tolist())(data)
+    for episode in (8, 9, 10, 12):
+        remove(FILE.format(episode))(data)
+    edit_rows(FILE.format(15), "action", set_row(3, [float("nan")] * 2))(data)
+    shown = hf_ptr("validate", data)
+    lines = shown.stdout.splitlines()
+    assert shown.returncode == 2 and len(lines) == 6, shown.stdout
+    missing, nan, times, *verdict = lines
+    assert missing == f"error: 4 episodes (8:11,12): {FILE.format(8)} is missing (first: episode 8)"
+    assert nan == "error: episode 15, frame 3: feature 'action' is NaN or infinite"
+    assert times.startswith("warning: 8 episodes (7,11,13:19): ")
+    counted = "12 episodes, 288 frames, 0 cameras; 5 errors, 8 warnings"
+    assert verdict[0] == f"{data} is usable only without 5 episodes: {counted}"
+    command = f"hf-ptr score {data} --skip-episodes 8,9,10,12,15"
+    assert command in verdict[1] and verdict[2].endswith('skip_episodes: "8,9,10,12,15"')
+    listed = json.loads(hf_ptr("validate", data, "--json").stdout)
+    assert len(listed["problems"]) == 13 and listed["skip_episodes"] == [8, 9, 10, 12, 15]
+    again = hf_ptr("validate", data, "--skip-episodes", "8,9,10,12,15")
+    assert again.returncode == 0 and f"{data} is usable: " in again.stdout and command in again.stdout
+
+
+def test_the_worst_problem_of_a_kind_is_shown() -> None:
+    problems = [Problem(f"{n} gaps", episode, None, True, "gaps", n) for episode, n in ((3, 2.0), (4, 9.0), (5, 1.0))]
+    other = Problem("column 'a' repeats", None, None, False)
+    assert problem_lines([*problems, other]) == [
+        "error: column 'a' repeats",
+        "warning: 3 episodes (3:6): 9.0 gaps (worst: episode 4)",
+    ]
+
+
+@pytest.mark.parametrize("name", ["a", "data", "meta", "e", "info.json"])
+def test_the_name_of_the_folder_is_not_cut_out_of_messages(
+    data: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The dataset is given by a name that occurs in the messages, too."""
+    data.rename(data.parent / name)
+    monkeypatch.chdir(data.parent)
+    root = Path(name)
+    remove(FILE.format(8))(root)
+    damage(FILE.format(9), 300)(root)
+    messages = [problem.message for problem in validate_dataset(root).problems]
+    assert messages[0] == f"{FILE.format(8)} is missing" and messages[1].startswith(f"{FILE.format(9)} is damaged: ")
+    edit_info(fps=0)(root)
+    (only,) = validate_dataset(root).problems
+    assert only.message.startswith("meta/info.json: fps is 0; ")
+    assert validate_dataset(root / "none").problems[0].message.startswith(f"{root / 'none'} does not exist")
