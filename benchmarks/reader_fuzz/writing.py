@@ -1,0 +1,428 @@
+"""Write a drawn dataset, and state its right content without reading it."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from benchmarks.reader_fuzz.clips import painted, plan_file, write_video
+from benchmarks.reader_fuzz.spec import ODDITIES, DatasetSpec
+
+STATE, ACTION = "observation.state", "action"
+INDEX = ("frame_index", "episode_index", "index", "task_index")
+# Files with the number of a neighbouring file would go unnoticed if all files numbered their frames from 0.
+NUMBERS_PER_FILE = 331
+
+
+@dataclass
+class Truth:
+    """
+    The right content of a dataset.
+
+    Attributes:
+        ids: episode ids, ascending.
+        vectors: by feature and episode id, `(length, width)` float32.
+        tasks: by episode id, the instruction of each row.
+        index: by episode id, the global index of each row; None where any unique one is right.
+        numbers: by camera and episode id, the number that the frame of each row shows; None where there is none.
+        expected: `"read"`, `"may"` or `"refuse"` by camera and episode id.
+        warns: whether a `DataWarning` is required.
+    """
+
+    ids: list[int]
+    vectors: dict[str, dict[int, np.ndarray]] = field(default_factory=dict)
+    tasks: dict[int, list[str]] = field(default_factory=dict)
+    index: dict[int, np.ndarray | None] = field(default_factory=dict)
+    numbers: dict[str, dict[int, list[int | None]]] = field(default_factory=dict)
+    expected: dict[str, dict[int, str]] = field(default_factory=dict)
+    warns: bool = False
+
+
+def write_dataset(spec: DatasetSpec, folder: Path) -> Truth:
+    """Write a dataset to an empty folder."""
+    return _Writer(spec, folder).write()
+
+
+class _Writer:
+    def __init__(self, spec: DatasetSpec, folder: Path) -> None:
+        self.spec, self.folder = spec, folder
+        self.random, self.numpy = Random(spec.content), np.random.default_rng(spec.content)
+        self.odd = frozenset(spec.oddities)
+        self.truth = Truth(sorted(spec.ids))
+        self.ids = [spec.ids[position] for position in spec.order]
+        self.lengths = {episode: spec.lengths[position] for position, episode in enumerate(spec.ids)}
+        self.numbers = [3 * i + 2 if "tasks_sparse" in self.odd else i for i in range(len(spec.tasks))]
+        self.features: dict[str, dict[str, Any]] = {}
+        self.columns: dict[int, dict[str, Any]] = {episode: {} for episode in self.ids}
+        # Chunk and file number of each episode, and what the metadata of v3.0 say of its videos.
+        self.places: dict[int, tuple[int, int]] = {}
+        self.video_columns: dict[int, dict[str, Any]] = {episode: {} for episode in self.ids}
+
+    def write(self) -> Truth:
+        self._draw_vectors()
+        self._draw_index()
+        self._draw_unused()
+        self._place(self.spec.cuts, self.places)
+        if len(set(self.places.values())) < 2:
+            self.odd -= {"stale_file_index"}
+        if sum(self.lengths.values()) < 2:
+            self.odd -= {"index_repeats"}
+        self.truth.warns = any(ODDITIES[name].warns for name in self.odd)
+        for number, _ in enumerate(self.spec.cameras):
+            self._write_camera(number)
+        self._spoil()
+        self._write_tables()
+        self._write_metadata()
+        return self.truth
+
+    def _draw_vectors(self) -> None:
+        spec = self.spec
+        for name, width, dtype in (
+            (STATE, spec.state_width, spec.state_dtype),
+            (ACTION, spec.state_width, spec.action_dtype),
+        ):
+            shape: list[int] = [width]
+            nested = name == STATE and bool({"state_nested", "state_nested_flat"} & self.odd)
+            if nested:
+                width, shape = 2 * width, [2, width]
+            self.features[name] = {"dtype": dtype, "shape": shape, "names": self._names(shape)}
+            if "names_missing" in self.odd:
+                del self.features[name]["names"]
+            self.truth.vectors[name] = {}
+            for episode in self.ids:
+                drawn = self.numpy.normal(scale=50, size=(self.lengths[episode], width))
+                values = (drawn > 0 if dtype == "bool" else np.abs(drawn)).astype(dtype)
+                self.truth.vectors[name][episode] = values.astype(np.float32)
+                stored = values.reshape(-1, *shape) if "state_nested" in self.odd and nested else values
+                self.columns[episode][name] = self._stored(stored)
+
+    def _names(self, shape: list[int]) -> Any:
+        names = [f"joint {i}" for i in range(shape[-1])]
+        if "names_dict" in self.odd:
+            return {"motors": names}
+        return [names] if "names_nested" in self.odd else names
+
+    def _stored(self, values: np.ndarray) -> pa.Array:
+        """Rows of numbers as the column type of the dataset: lists, or single numbers of width 1."""
+        flat = pa.array(values.ravel())
+        rows, width = len(values), values.shape[-1]
+        if values.ndim == 2 and width == 1 and self.random.random() < 0.5:
+            return flat
+        if values.ndim == 3:
+            flat, rows = pa.FixedSizeListArray.from_arrays(flat, width), values.shape[0]
+            width = values.shape[1]
+        if self.spec.storage == "fixed_list":
+            return pa.FixedSizeListArray.from_arrays(flat, width)
+        kind = pa.int64() if self.spec.storage == "large_list" else pa.int32()
+        offsets = pa.array(np.arange(rows + 1) * width, kind)
+        build = pa.LargeListArray if self.spec.storage == "large_list" else pa.ListArray
+        return build.from_arrays(offsets, flat)
+
+    def _draw_index(self) -> None:
+        running = 0
+        for episode in self.ids:
+            length = self.lengths[episode]
+            frames = np.arange(length)
+            chosen = np.full(length, self.random.randrange(len(self.spec.tasks)))
+            if self.spec.tasks_change and "no_task_index" not in self.odd:
+                chosen[length // 2 :] = self.random.randrange(len(self.spec.tasks))
+            self.truth.tasks[episode] = [self.spec.tasks[i] for i in chosen]
+            index = np.arange(running, running + length) * (2 if "index_sparse" in self.odd else 1)
+            if "index_sparse" in self.odd:
+                index += 1000
+            derived = bool({"no_index", "index_repeats"} & self.odd)
+            self.truth.index[episode] = None if derived else index
+            if "index_repeats" in self.odd:
+                index = np.zeros(length)
+            running += length
+            columns = {
+                "frame_index": frames,
+                "episode_index": np.full(length, episode),
+                "index": index,
+                "task_index": np.array(self.numbers)[chosen],
+            }
+            for name, values in columns.items():
+                self.columns[episode][name] = self._integers(values)
+            self.columns[episode]["timestamp"] = self._times(frames)
+        for name in INDEX:
+            self.features[name] = {"dtype": "int64", "shape": [1], "names": None}
+        self.features["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
+        for name in (*INDEX, "timestamp"):
+            if f"no_{name}" in self.odd:
+                for columns in self.columns.values():
+                    del columns[name]
+
+    def _integers(self, values: np.ndarray) -> pa.Array:
+        if "index_int32" in self.odd:
+            return pa.array(values.astype(np.int32))
+        if "index_float" in self.odd:
+            return pa.array(values.astype(np.float64))
+        numbers = pa.array(values.astype(np.int64))
+        if "index_lists" in self.odd:
+            return pa.ListArray.from_arrays(pa.array(np.arange(len(values) + 1), pa.int32()), numbers)
+        return numbers
+
+    def _times(self, frames: np.ndarray) -> pa.Array:
+        seconds = frames / self.spec.fps
+        if "times_jitter" in self.odd:
+            seconds = seconds + self.numpy.uniform(-0.2, 0.2, len(frames)) / self.spec.fps * (frames > 0)
+        if "times_gap" in self.odd:
+            seconds = seconds + 0.5 * (frames > len(frames) / 2)
+        if "times_coarse" in self.odd:
+            seconds = np.round(seconds, 2 if self.spec.fps <= 30 else 3)
+        return pa.array(seconds.astype(np.float64 if "times_float64" in self.odd else np.float32))
+
+    def _draw_unused(self) -> None:
+        """A feature that nobody asks for, sound or spoiled."""
+        name = "observation.tactile"
+        kind = next((each for each in sorted(self.odd) if each.startswith("unused_")), None)
+        if kind is None and self.random.random() < 0.7:
+            return
+        feature = {"dtype": "float32", "shape": [2], "names": None}
+        if kind == "unused_text":
+            feature = {"dtype": "string", "shape": [1], "names": None}
+        if kind != "unused_listed_nowhere":
+            self.features[name] = feature
+        for episode in self.ids:
+            values = self.numpy.normal(size=(self.lengths[episode], 3 if kind == "unused_width" else 2))
+            cells: list[Any] = values.astype(np.float32).tolist()
+            if kind == "unused_nan":
+                cells[0][0] = float("nan")
+            if kind in ("unused_nulls", "unused_null_type"):
+                cells = [None for _ in cells] if kind == "unused_null_type" else [None, *cells[1:]]
+            if kind == "unused_text":
+                self.columns[episode][name] = pa.array(["text"] * len(cells))
+            elif kind == "unused_null_type":
+                self.columns[episode][name] = pa.nulls(len(cells))
+            elif kind != "unused_missing":
+                self.columns[episode][name] = pa.array(cells, pa.list_(pa.float32()))
+        if kind is None:
+            self.truth.vectors[name] = {
+                episode: np.array(columns[name].to_pylist(), np.float32) for episode, columns in self.columns.items()
+            }
+
+    def _place(self, cuts: tuple[int, ...], places: dict[int, tuple[int, int]]) -> list[list[int]]:
+        """Divide the episodes over files; returns those of each file."""
+        files: list[list[int]] = []
+        remaining = list(self.ids)
+        while remaining:
+            size = cuts[min(len(files), len(cuts) - 1)]
+            files.append(remaining[:size])
+            remaining = remaining[size:]
+        if not self.spec.v3 or "foreign_template" in self.odd:
+            files = [[episode] for episode in self.ids]
+        for number, episodes in enumerate(files):
+            for episode in episodes:
+                places[episode] = divmod(number, self.spec.files_per_chunk) if self.spec.v3 else (0, episode)
+        return files
+
+    def _write_camera(self, number: int) -> None:
+        camera = self.spec.cameras[number]
+        name = f"observation.images.camera{number}"
+        self.features[name] = {"dtype": camera.stored, "shape": [32, 32, 3], "names": ["height", "width", "channels"]}
+        numbers = self.truth.numbers[name] = {}
+        expected = self.truth.expected[name] = {}
+        if camera.stored == "image":
+            for position, episode in enumerate(self.ids):
+                shades = [position * NUMBERS_PER_FILE + i for i in range(self.lengths[episode])]
+                numbers[episode], expected[episode] = list(shades), "read"
+                cells = [{"bytes": _png(painted(shade)), "path": None} for shade in shades]
+                kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+                self.columns[episode][name] = pa.array(cells, kind)
+            return
+        places: dict[int, tuple[int, int]] = {}
+        every_file = camera.timing in ("exact", "ntsc", "slow", "fast", "irregular", "uneven", "offset", "tail")
+        for position, episodes in enumerate(self._place(camera.cuts, places)):
+            timing = camera.timing if every_file or position == 0 else "exact"
+            plan = plan_file([self.lengths[episode] for episode in episodes], timing, self.spec.fps, self.random)
+            first = (number * 1300 + position * NUMBERS_PER_FILE) % 3700
+            chunk, file = places[episodes[0]]
+            path = self.folder / self._video_path(camera.container).format(
+                video_key=name, chunk_index=chunk, file_index=file, episode_chunk=0, episode_index=episodes[0]
+            )
+            write_video(path, plan.times, first, camera, self.spec.fps)
+            if timing == "video_missing":
+                path.unlink()
+            if timing == "video_cut":
+                path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.6)])
+            for episode, start, rows, expectation in zip(episodes, plan.starts, plan.frames, plan.expected, strict=True):
+                numbers[episode] = [None if row is None else first + row for row in rows]
+                expected[episode] = expectation
+                prefix = f"videos/{name}"
+                self.video_columns[episode] |= {
+                    f"{prefix}/chunk_index": chunk,
+                    f"{prefix}/file_index": file,
+                    f"{prefix}/from_timestamp": start,
+                    f"{prefix}/to_timestamp": start + self.lengths[episode] / self.spec.fps,
+                }
+
+    def _video_path(self, container: str) -> str:
+        v3 = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}."
+        v2 = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}."
+        return (v3 if self.spec.v3 != ("foreign_template" in self.odd) else v2) + container
+
+    def _data_path(self) -> str:
+        v3 = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+        v2 = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
+        return v3 if self.spec.v3 != ("foreign_template" in self.odd) else v2
+
+    def _spoil(self) -> None:
+        """Spoil the rows of the last episode, or the order of rows."""
+        episode = self.ids[-1]
+        columns, length = self.columns[episode], self.lengths[episode]
+        if self.odd & {"state_nan", "state_null", "state_width"}:
+            cells: list[Any] = self.truth.vectors[STATE][episode].tolist()
+            if "state_nan" in self.odd:
+                cells[-1][0] = float("nan")
+            else:
+                cells[-1] = None if "state_null" in self.odd else cells[-1] + [0.0]
+            self.features[STATE]["shape"] = [len(self.truth.vectors[STATE][episode][0])]
+            for each, others in self.columns.items():
+                others[STATE] = pa.array(
+                    cells if each == episode else self.truth.vectors[STATE][each].tolist(), pa.list_(pa.float32())
+                )
+        if "task_unknown" in self.odd:
+            columns["task_index"] = self._integers(np.full(length, 77))
+        if "rows_reversed" in self.odd:
+            for name, values in columns.items():
+                columns[name] = values[::-1]
+
+    def _write_tables(self) -> None:
+        files: dict[tuple[int, int], list[int]] = {}
+        for episode in self.ids:
+            files.setdefault(self.places[episode], []).append(episode)
+        for position, ((chunk, file), episodes) in enumerate(files.items()):
+            path = self.folder / self._data_path().format(
+                chunk_index=chunk, file_index=file, episode_chunk=0, episode_index=episodes[0]
+            )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            table = pa.concat_tables([pa.table(self.columns[episode]) for episode in episodes])
+            if "rows_interleaved" in self.odd:
+                table = table.take(pa.array(self.numpy.permutation(len(table))))
+            compression = self.spec.compression
+            pq.write_table(table, path, row_group_size=self.spec.row_group, compression=compression)
+            if position:
+                continue
+            if "table_missing" in self.odd:
+                path.unlink()
+            elif "table_cut" in self.odd:
+                path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+            elif "table_is_pointer" in self.odd:
+                path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n")
+
+    def _write_metadata(self) -> None:
+        spec, meta = self.spec, self.folder / "meta"
+        meta.mkdir(parents=True, exist_ok=True)
+        total = sum(self.lengths.values())
+        container = next((camera.container for camera in spec.cameras if camera.stored == "video"), "mp4")
+        info: dict[str, Any] = {
+            "codebase_version": spec.version,
+            "robot_type": self.random.choice(("arm", None, "Roboter")),
+            "total_episodes": len(self.ids),
+            "total_frames": total,
+            "total_tasks": len(spec.tasks),
+            "chunks_size": 1000,
+            "fps": spec.fps,
+            "splits": {"train": f"0:{len(self.ids)}"},
+            "data_path": self._data_path(),
+            "video_path": self._video_path(container),
+            "features": self.features,
+        }
+        spelled = {"v3.0": ("3.0", 3.0, "v3.0.0"), "v2.1": ("2.1", 2.1, "v2.1.0"), "v2.0": ("2.0", 2.0, "v2.0.0")}
+        versions: dict[str, Callable[[], Any]] = {
+            "version_spelled": lambda: self.random.choice(spelled[spec.version]),
+            "version_minor": lambda: "v3.1",
+            "version_missing": lambda: None,
+            "version_newer": lambda: "v7.0",
+            "version_older": lambda: "v1.6",
+        }
+        for name, version in versions.items():
+            if name in self.odd:
+                info["codebase_version"] = version()
+        if "no_templates" in self.odd and container == "mp4":
+            del info["data_path"], info["video_path"]
+        if "totals_wrong" in self.odd:
+            info |= {"total_episodes": len(self.ids) + 1} if self.random.random() < 0.5 else {"total_frames": total - 1}
+        if "totals_missing" in self.odd:
+            del info["total_episodes"], info["total_frames"], info["total_tasks"]
+        _text(meta / "info.json", json.dumps(info, ensure_ascii=False, indent=4), "bom_info" in self.odd)
+        (self._write_v3 if spec.v3 else self._write_v2)(meta)
+
+    def _episodes(self) -> list[dict[str, Any]]:
+        rows, running = [], 0
+        for episode in self.ids:
+            length = self.lengths[episode]
+            chunk, file = self.places[episode]
+            if "stale_file_index" in self.odd and episode == self.ids[-1]:
+                files = sorted(set(self.places.values()))
+                at = files.index((chunk, file))
+                chunk, file = files[at - 1 if at else min(1, len(files) - 1)]
+            row = {"episode_index": episode, "tasks": list(dict.fromkeys(self.truth.tasks[episode])), "length": length}
+            if self.spec.v3:
+                row |= {"dataset_from_index": running, "dataset_to_index": running + length}
+                row |= {"data/chunk_index": chunk, "data/file_index": file, **self.video_columns[episode]}
+            rows.append(row)
+            running += length
+        if "episode_twice" in self.odd:
+            rows.append(rows[0])
+        if "length_wrong" in self.odd:
+            rows[-1] = {**rows[-1], "length": rows[-1]["length"] + 1}
+        return rows
+
+    def _tasks(self) -> tuple[list[int], list[str]]:
+        numbers, tasks = list(self.numbers), list(self.spec.tasks)
+        if "task_number_twice" in self.odd:
+            numbers, tasks = [*numbers, numbers[0]], [*tasks, "another task of the same number"]
+        return numbers, tasks
+
+    def _write_v2(self, meta: Path) -> None:
+        numbers, tasks = self._tasks()
+        records = [{"task_index": n, "task": task} for n, task in zip(numbers, tasks, strict=True)]
+        for name, lines in (("tasks", records), ("episodes", self._episodes())):
+            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            _text(meta / f"{name}.jsonl", text, "bom_lines" in self.odd)
+        (meta / ("stats.json" if self.spec.version == "v2.0" else "episodes_stats.jsonl")).write_text("")
+
+    def _write_v3(self, meta: Path) -> None:
+        episodes = self._episodes()
+        half = len(episodes) // 2 if len(episodes) > 3 else len(episodes)
+        for number, part in enumerate(filter(None, (episodes[:half], episodes[half:]))):
+            path = meta / "episodes" / "chunk-000" / f"file-{number:03d}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(pa.Table.from_pylist(part), path)
+        numbers, tasks = self._tasks()
+        index = next((name for name in sorted(self.odd) if name.startswith("tasks_") and name != "tasks_sparse"), "")
+        if index == "tasks_large_text":
+            table = pa.table({"task": pa.array(tasks, pa.large_string()), "task_index": numbers})
+            pq.write_table(table, meta / "tasks.parquet")
+        elif index == "tasks_dictionary":
+            pq.write_table(
+                pa.table({"task_index": numbers, "task": pa.array(tasks).dictionary_encode()}), meta / "tasks.parquet"
+            )
+        elif index == "tasks_range_index":
+            pd.DataFrame({"task_index": numbers, "task": tasks}).to_parquet(meta / "tasks.parquet")
+        else:
+            name = {"tasks_plural": "tasks", "tasks_unnamed_index": None}.get(index, "task")
+            frame = pd.DataFrame({"task_index": numbers}, index=pd.Index(tasks, name=name))
+            frame.to_parquet(meta / "tasks.parquet")
+
+
+def _png(image: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, "PNG")
+    return out.getvalue()
+
+
+def _text(path: Path, text: str, mark: bool) -> None:
+    path.write_bytes((b"\xef\xbb\xbf" if mark else b"") + text.encode())
