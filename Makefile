@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Tests and benchmarks run two processes on the same cores: with more than one thread each they would wait for each other.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help install lint format test test-fast lerobot test-lerobot libero test-libero demo bench bench-clean bench-robustness bench-score bench-smoke bench-scaling soak test-deepspeed gl browser docs docs-images bench-import bench-loader clean
+.PHONY: help install lint format test test-fast lerobot test-lerobot libero test-libero demo bench bench-clean bench-robustness bench-score bench-smoke bench-scaling soak fuzz test-deepspeed gl browser docs docs-images bench-import bench-loader clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -94,7 +94,7 @@ test-deepspeed: install  ## Run the tests with DeepSpeed ZeRO 2 on two CPU proce
 demo: install  ## Record, plant faults, train three arms, evaluate, report: about ten minutes on two cores
 	$(BIN)/hf-ptr demo --out runs/demo
 
-# `make bench SMALL=--small` (likewise soak, bench-scaling) checks in seconds that a benchmark runs.
+# `make bench SMALL=--small` (likewise soak, fuzz, bench-scaling) checks in seconds that a benchmark runs.
 SMALL :=
 bench: install  ## Measure the cost of PTR and of calibrated weights relative to SFT
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.overhead $(SMALL)
@@ -124,6 +124,10 @@ bench-loader: install lerobot  ## Compare the loading of chunks with LeRobot's d
 
 bench-smoke: install  ## Run one small cell of every kind of the robustness benchmark
 	$(BIN)/python -m benchmarks.robustness smoke --fresh
+
+DATASETS := 2000
+fuzz: install  ## Read drawn datasets and compare them with their right content (DATASETS=2000): some minutes; rerun to resume
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.reader_fuzz --datasets $(DATASETS) $(SMALL)
 
 soak: install  ## Compare a training run that is killed 30 times with an uninterrupted one: some minutes
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.soak $(SMALL)

@@ -133,7 +133,9 @@ class _Checker:
                 self._differ(f"{where} refused", str(error))
         except Exception as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
-            self._differ(f"{where} failed", f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})")
+            self._differ(
+                f"{where} failed", f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
+            )
         return None
 
     def _differ(self, kind: str, details: str) -> None:
@@ -170,7 +172,9 @@ class _Checker:
             for name, episodes in self.truth.vectors.items():
                 values = self._guarded(f"feature {name}", lambda name=name: table.feature(name))
                 if values is not None and not np.array_equal(values[rows], episodes[episode], equal_nan=True):
-                    self._differ(f"values of {name}", f"episode {episode}: {values[rows][:2]}, not {episodes[episode][:2]}")
+                    self._differ(
+                        f"values of {name}", f"episode {episode}: {values[rows][:2]}, not {episodes[episode][:2]}"
+                    )
 
     def _compare_camera(self, table: EpisodeTable, camera: str, caught: list[warnings.WarningMessage]) -> None:
         expected = self.truth.expected[camera]
@@ -208,11 +212,11 @@ class _Checker:
             return
         warned = any(issubclass(each.category, DataWarning) and "video" in str(each.message) for each in caught)
         if self.truth.expected[name][episode] == "read" or not warned:
-            wrong = [frame for frame, a, b in zip(frames, found, right, strict=True) if a != b]
+            wrong = [at for at, (a, b) in enumerate(zip(found, right, strict=True)) if a != b][:8]
             self._differ(
                 "wrong frame" if self.truth.expected[name][episode] == "read" else "wrong frame without a word",
-                f"{camera}, episode {episode}, rows {wrong[:8]} of {len(right)}: "
-                f"frames {[found[frames.index(f)] for f in wrong[:8]]}, not {[right[frames.index(f)] for f in wrong[:8]]}",
+                f"{camera}, episode {episode}, rows {[frames[at] for at in wrong]}: "
+                f"frames {[found[at] for at in wrong]}, not {[right[at] for at in wrong]}",
             )
 
     def _check_validation(self) -> None:

@@ -177,7 +177,17 @@ class DatasetSpec:
         return self.version == "v3.0"
 
 
-TASKS = ("reach", "pick up the cup", "Öffne die Tür", "打开门", 'say "a, b"', "tab\tand\nline", "reach ", "🤖", "x" * 300)
+TASKS = (
+    "reach",
+    "pick up the cup",
+    "Öffne die Tür",
+    "打开门",
+    'say "a, b"',
+    "tab\tand\nline",
+    "reach ",
+    "🤖",
+    "x" * 300,
+)
 FOLDERS = ("data", "a", "a=b", "mit Leerzeichen", "Tür", "info", "100%", "meta", "x{0}")
 
 
@@ -197,7 +207,9 @@ def draw_spec(random: Random) -> DatasetSpec:
     if len(cameras) > 1:
         # One template holds the paths of all cameras, hence one ending.
         second = dataclasses.replace(cameras[1], codec=cameras[0].codec, container=cameras[0].container)
-        cameras = (cameras[0], second if second.container != "avi" else dataclasses.replace(second, timing="exact"))
+        if second.container == "avi":
+            second = dataclasses.replace(second, timing="exact", bframes=0)
+        cameras = (cameras[0], second)
     return DatasetSpec(
         version=version,
         fps=random.choice(FPS),
@@ -273,7 +285,9 @@ def simpler(spec: DatasetSpec) -> list[DatasetSpec]:
             value = getattr(CameraSpec(), field.name)
             if getattr(camera, field.name) != value:
                 changed = dataclasses.replace(camera, **{field.name: value})
-                variants.append(dataclasses.replace(spec, cameras=(*spec.cameras[:i], changed, *spec.cameras[i + 1 :])))
+                variants.append(
+                    dataclasses.replace(spec, cameras=(*spec.cameras[:i], changed, *spec.cameras[i + 1 :]))
+                )
     episodes = len(spec.ids)
     if episodes > 1:
         variants.append(

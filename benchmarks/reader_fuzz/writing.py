@@ -117,7 +117,7 @@ class _Writer:
         """Rows of numbers as the column type of the dataset: lists, or single numbers of width 1."""
         flat = pa.array(values.ravel())
         rows, width = len(values), values.shape[-1]
-        if values.ndim == 2 and width == 1 and self.random.random() < 0.5:
+        if values.ndim == 2 and width == 1 and self.spec.content % 2:
             return flat
         if values.ndim == 3:
             flat, rows = pa.FixedSizeListArray.from_arrays(flat, width), values.shape[0]
@@ -256,7 +256,9 @@ class _Writer:
                 path.unlink()
             if timing == "video_cut":
                 path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.6)])
-            for episode, start, rows, expectation in zip(episodes, plan.starts, plan.frames, plan.expected, strict=True):
+            for episode, start, rows, expectation in zip(
+                episodes, plan.starts, plan.frames, plan.expected, strict=True
+            ):
                 numbers[episode] = [None if row is None else first + row for row in rows]
                 expected[episode] = expectation
                 prefix = f"videos/{name}"
@@ -353,7 +355,9 @@ class _Writer:
         if "no_templates" in self.odd and container == "mp4":
             del info["data_path"], info["video_path"]
         if "totals_wrong" in self.odd:
-            info |= {"total_episodes": len(self.ids) + 1} if self.random.random() < 0.5 else {"total_frames": total - 1}
+            info |= (
+                {"total_episodes": len(self.ids) + 1} if self.random.random() < 0.5 else {"total_frames": total - 1}
+            )
         if "totals_missing" in self.odd:
             del info["total_episodes"], info["total_frames"], info["total_tasks"]
         _text(meta / "info.json", json.dumps(info, ensure_ascii=False, indent=4), "bom_info" in self.odd)
