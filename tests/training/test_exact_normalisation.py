@@ -32,6 +32,24 @@ def test_four_micro_batches_equal_one_batch(
     cases.assert_same_log(cases.losses_of(trainer), cases.losses_of(expected))
 
 
+@pytest.mark.parametrize("case", ["sft", cases.WEIGHTS, "ptr", "calibrated"])
+def test_without_clipping_the_gradients_have_the_same_scale(
+    case: str, metaworld_dataset: Path, tmp_path: Path
+) -> None:
+    """A factor on the whole gradient would be hidden by clipping, and by Adam: whoever divides it again shows here."""
+    one, four = (
+        cases.trained(case, metaworld_dataset, tmp_path / name, batch=batch, parts=parts, steps=1, max_grad_norm=1e9)
+        for name, batch, parts in (("one", 16, 1), ("four", 4, 4))
+    )
+    for name, gradient in one[1].items():
+        torch.testing.assert_close(four[1][name], gradient, rtol=1e-4, atol=1e-6, msg=lambda text, n=name: n + text)
+    norms = [torch.cat([part.flatten() for part in found.values()]).norm() for _, found in (one, four)]
+    assert float(norms[1] / norms[0]) == pytest.approx(1.0, abs=1e-4)
+    losses = [cases.losses_of(trainer)[0] for trainer, _ in (one, four)]
+    assert losses[1]["loss"] / losses[0]["loss"] == pytest.approx(1.0, abs=1e-4)
+    assert losses[1]["grad_norm"] > 2.0
+
+
 @pytest.mark.parametrize("case", ["sft", "belief", "ptr"])
 def test_the_smaller_last_step_of_an_epoch_is_exact(case: str, metaworld_dataset: Path, tmp_path: Path) -> None:
     one, four = (

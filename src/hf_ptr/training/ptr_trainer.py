@@ -101,8 +101,10 @@ class PTRTrainer(ResumableTrainer):
             callbacks=[PTRSteps(), *(callbacks or [])],
             optimizers=optimizers,
         )
-        # `compute_loss` divides by the sums of the whole step: Trainer must not divide by the micro-batches again.
+        # `compute_loss` divides by the sums of the whole step: neither Trainer may divide by the micro-batches again,
+        # nor accelerate, which transformers before 5.6 let divide as well.
         self.model_accepts_loss_kwargs = True
+        self.accelerator.gradient_accumulation_steps = 1
         for name in ("target_offset", "segment_chunks"):
             if hasattr(train_dataset, name):
                 setattr(self.model.config, name, getattr(train_dataset, name))
