@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Tests and benchmarks run two processes on the same cores: with more than one thread each they would wait for each other.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help install lint format test test-fast lerobot test-lerobot libero test-libero demo bench bench-clean bench-robustness bench-score bench-smoke bench-scaling soak fuzz test-deepspeed gl browser docs docs-images bench-import bench-loader clean
+.PHONY: help install lint format test test-fast lerobot test-lerobot libero test-libero demo bench bench-clean bench-robustness bench-score bench-smoke bench-scaling soak fuzz test-deepspeed test-wheel gl browser docs docs-images bench-import bench-loader clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -90,6 +90,10 @@ test-libero: libero gl  ## Run the tests with LIBERO: rollouts
 test-deepspeed: install  ## Run the tests with DeepSpeed ZeRO 2 on two CPU processes; installs DeepSpeed
 	DS_BUILD_OPS=0 $(BIN)/pip install --quiet --no-build-isolation 'deepspeed>=0.19,<0.20' ninja
 	$(ONE_THREAD) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest tests/training/test_deepspeed.py
+
+PYTHONS := python3.11 python3.12 python3.13
+test-wheel: install gl  ## Build the wheel, install it in an empty environment of each of PYTHONS, and use it there
+	$(BIN)/python tests/packaging/check_wheel.py --python $(PYTHONS) $(SMALL)
 
 demo: install  ## Record, plant faults, train three arms, evaluate, report: about ten minutes on two cores
 	$(BIN)/hf-ptr demo --out runs/demo

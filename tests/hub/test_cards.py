@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from huggingface_hub import DatasetCard, ModelCard, ModelCardData
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from hf_ptr.data.score_file import BASE_COLUMNS
-from hf_ptr.hub.cards import CardFacts, Result, component_card, plain, policy_card, score_card, templates
+from hf_ptr.hub.cards import CardFacts, Result, component_card, plain, policy_card, score_card
 from hf_ptr.training.weight_record import BINS, WeightRecord
 
 SUCCESS = Result("success_rate", 0.43, (0.36, 0.5), 200, "Meta-World", "metaworld", {"seed": 0, "max_steps": 300})
@@ -161,13 +160,6 @@ def test_text_from_the_data_cannot_become_markup() -> None:
             assert "<script" not in outside.replace("\\<", ""), line
         assert "\n# heading" not in body and "library_name: hf-ptr\nlicense" not in body
     assert plain("a|b\nc") == "a\\|b c"
-
-
-def test_the_templates_ship_with_the_package() -> None:
-    root = Path(__file__).resolve().parents[2]
-    assert templates() == root / "model_cards"
-    built = (root / "pyproject.toml").read_text()
-    assert 'model_cards = "hf_ptr/model_cards"' in built
 
 
 def test_the_weight_record_counts_every_weight_and_resumes() -> None:

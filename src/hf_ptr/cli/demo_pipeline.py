@@ -14,7 +14,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-import hf_ptr
+from hf_ptr._version import __version__
 from hf_ptr.cli.train import exit_when_stopped
 from hf_ptr.data.corruption import CorruptionTruth, corrupt, write_corrupted
 from hf_ptr.data.lerobot.reader import read_dataset
@@ -31,6 +31,7 @@ from hf_ptr.report.summary import with_known_faults
 from hf_ptr.runs.run import run_recipe
 from hf_ptr.runs.score_dataset import score_dataset
 from hf_ptr.utils.atomic_files import write_json
+from hf_ptr.utils.package_data import package_folder
 
 CORRUPTION = "hard"
 ARMS = ("sft", "ptr", "calibrated")
@@ -60,12 +61,12 @@ def run_demo(
         Path of `summary.json`.
 
     Raises:
-        InputError: the recipes are missing (no checkout), or `out` contains a demo with other settings.
+        InputError: a number is below 1, or `out` contains a demo with other settings.
     """
     console = Console()
     if min(episodes, rollouts, workers) < 1:
         raise InputError(f"episodes is {episodes}, rollouts {rollouts}, workers {workers}; each must be at least 1")
-    recipes = _recipes()
+    recipes = package_folder("recipes") / "vla" / "metaworld_state"
     clean, hard = out / "data" / "clean", out / "data" / CORRUPTION
     runs = {arm: out / arm for arm in ARMS}
 
@@ -118,7 +119,7 @@ def run_demo(
             "seconds": _read_seconds(out),
             "corruption": CORRUPTION,
             "seed": seed,
-            "hf_ptr": hf_ptr.__version__,
+            "hf_ptr": __version__,
         },
         summary,
     )
@@ -162,13 +163,6 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, ...]]) 
     for row in rows:
         shown.add_row(*row)
     return shown
-
-
-def _recipes() -> Path:
-    folder = Path(hf_ptr.__file__).resolve().parents[2] / "recipes" / "vla" / "metaworld_state"
-    if not folder.is_dir():
-        raise InputError("the demo needs the recipes of the repository; clone it and run make demo there")
-    return folder
 
 
 def _require_same_settings(out: Path, settings: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
 from hf_ptr.hub.repos import HUB_ID
+from hf_ptr.utils.package_data import package_folder
 
 TAGS = ["robotics", "imitation-learning", "posterior-transition-reweighting"]
 # Marks a generated card. A card without this line was written by hand and is never overwritten.
@@ -275,12 +276,5 @@ def _link(name: str, on_hub: bool) -> str:
 
 
 def _template(name: str) -> str:
-    folder = templates()
+    folder = package_folder("model_cards")
     return (folder / "parts.md").read_text(encoding="utf-8") + (folder / f"{name}.md").read_text(encoding="utf-8")
-
-
-def templates() -> Path:
-    """The folder of the templates: inside the installed package, or next to `src` in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "model_cards"
-    return installed if installed.is_dir() else package.parents[1] / "model_cards"

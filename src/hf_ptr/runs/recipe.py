@@ -18,6 +18,7 @@ from hf_ptr.data.episode_ids import episode_text
 from hf_ptr.errors import InputError, nearest
 from hf_ptr.runs.data_arguments import EPISODE_KEYS, DataArguments
 from hf_ptr.training.ptr_config import PTRConfig
+from hf_ptr.utils.package_data import recipe_file
 from hf_ptr.utils.yaml_values import ValueLoader
 
 
@@ -128,14 +129,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Reads a recipe and applies `key=value` overrides.
 
     Args:
-        path: path of the YAML file, a flat mapping.
+        path: path of the YAML file, a flat mapping. `recipes/…` is also found in the installed package.
         overrides: `key=value` with the value in YAML; `sources.0.key=value` sets a key of the first source.
 
     Raises:
         InputError: the file cannot be read, a key is unknown (with its line and the nearest known key), or a value has
             the wrong type or is out of range.
     """
-    path = Path(path)
+    path = recipe_file(Path(path))
     known = {item.name for section in SECTIONS for item in dataclasses.fields(section) if item.init}
     given, where = _read_yaml(path)
     for text in overrides:
