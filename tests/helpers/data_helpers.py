@@ -99,7 +99,7 @@ def with_camera(table: EpisodeTable, camera: str, size: tuple[int, int] = (32, 4
 def coded_image(episode: int, frame: int, size: tuple[int, int]) -> np.ndarray:
     """An image that encodes the frame (brightness, up to 15) and the episode (red), robust to any codec."""
     shade = np.full((*size, 3), 20 + 15 * (frame % 16), dtype=np.uint8)
-    shade[:, :, 0] = 60 * episode
+    shade[:, :, 0] = 60 * (episode % 5)
     return shade
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from hf_ptr.cli import convert, demo, doctor, evaluate, push, record, report, score, train, validate
+from hf_ptr.cli import convert, demo, doctor, evaluate, init, push, record, report, score, train, validate
 from hf_ptr.cli.episode_options import Commands
 from hf_ptr.errors import InputError
 from hf_ptr.utils.atomic_files import is_out_of_space
@@ -68,6 +68,7 @@ def global_options(
 # In the order of the help page.
 app.command("score")(score.score)
 app.command("report")(report.report)
+app.command("init")(init.init)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("push")(push.push)

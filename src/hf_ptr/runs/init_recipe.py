@@ -1,0 +1,269 @@
+"""A recipe for a dataset: its features, sizes and steps follow from the data, each with the reason as a comment."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_ptr.data.action_kind import action_kind
+from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.episode_ids import episode_ranges, episode_text
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.lerobot.validation import Validation, require_usable, validate_dataset
+from hf_ptr.errors import InputError
+from hf_ptr.hub.datasets import load_dataset
+from hf_ptr.hub.repos import dataset_folder, origin, parse_hub_repo
+
+STATE, ACTION = "observation.state", "action"
+# Half a second: 15 frames at 30 frames per second, near the 16 of the recipes for Unitree G1.
+CHUNK_SECONDS = 0.5
+MIN_CHUNK = 4
+# Every tenth episode is held out.
+HELD_OUT_EVERY = 10
+# Passes over the data, and the bounds of the steps that follow from them.
+EPOCHS, MIN_STEPS, MAX_STEPS = {"vectors": 20, "cameras": 10}, 200, 50_000
+BATCH = {"vectors": 128, "cameras": 32}
+# With fewer training episodes, the calibrated score flags good episodes as well (docs/calibrated.md).
+MIN_CALIBRATED = 20
+# A joint at rest is one that moves less than this share of the typical joint.
+REST = 0.1
+# A camera with errors in more than this share of the episodes is left out, not the episodes.
+CAMERA_ERRORS = 0.2
+
+
+@dataclass(frozen=True)
+class Choice:
+    """
+    What to use of a dataset; None stands for what the data suggest.
+
+    Attributes:
+        state, action: names of the features; several are joined by commas.
+        state_only: whether to observe the state without cameras.
+        episodes: ids of the episodes to use.
+        skip: ids of the episodes to leave out.
+    """
+
+    state: str = STATE
+    action: str = ACTION
+    state_only: bool = False
+    episodes: Sequence[int] | None = None
+    skip: Collection[int] = ()
+
+
+def init_recipe(dataset: str, choice: Choice | None = None) -> str:
+    """
+    A recipe that trains a new policy on a dataset.
+
+    Args:
+        dataset: path, `user/name` or `user/name@revision`.
+        choice: what to use of it.
+
+    Returns:
+        The YAML text. Every value has its reason as a comment.
+
+    Raises:
+        InputError: the dataset cannot be read, lacks the state or the action, or no episode is usable.
+    """
+    choice = choice or Choice()
+    folder = dataset_folder(dataset)
+    table, skip, notes = _usable(folder, choice)
+    cameras = [] if choice.state_only else list(table.videos)
+    if cameras and origin(folder) is None:
+        cameras, unusable = _cameras(folder, cameras, choice, skip, notes)
+        if unusable:
+            skip |= unusable
+            table = load_dataset(folder, choice.episodes, skip=sorted(skip))
+    observation = cameras or [name.strip() for name in choice.state.split(",")]
+    for feature, option in ((choice.state, "--state"), (choice.action, "--action")):
+        _require(table, feature, option)
+    cut = _chunks(table)
+    if not cameras:
+        # The vectors that a run reads have to be finite; other episodes are left out like damaged ones.
+        try:
+            ChunkDataset(table, observation_features=observation, state_feature=choice.state,
+                         action_feature=choice.action, **cut)  # fmt: skip
+        except InputError as error:
+            if not error.skip or set(error.skip) >= set(table.episode_index.tolist()):
+                raise
+            notes.append(str(error))
+            skip |= set(error.skip)
+            table = load_dataset(folder, choice.episodes, skip=sorted(skip))
+            cut = _chunks(table)
+    return _text(dataset, table, choice, observation, bool(cameras), cut, skip, notes)
+
+
+def _usable(folder: Path, choice: Choice) -> tuple[EpisodeTable, set[int], list[str]]:
+    """The usable episodes, the ids of the others, and notes why these are left out."""
+    found = validate_dataset(folder, episodes=choice.episodes, skip=choice.skip, cameras=(), decode=False)
+    if not found.usable and found.skippable is None:
+        require_usable(found, choice.skip)
+    skip = {*choice.skip, *(found.skippable or ())}
+    notes = _first_errors(found)
+    return load_dataset(folder, choice.episodes, skip=sorted(skip)), skip, notes
+
+
+def _first_errors(found: Validation, most: int = 5) -> list[str]:
+    lines = [str(error).removeprefix("error: ") for error in found.errors[:most]]
+    more = len(found.errors) - most
+    return [*lines, f"{more} more: hf-ptr validate lists them"] if more > 0 else lines
+
+
+def _cameras(
+    folder: Path, cameras: Sequence[str], choice: Choice, skip: Collection[int], notes: list[str]
+) -> tuple[list[str], set[int]]:
+    """The usable cameras, and the episodes to leave out for them."""
+    kept, unusable = [], set[int]()
+    for camera in cameras:
+        found = validate_dataset(folder, episodes=choice.episodes, skip=skip, cameras=[camera], decode=False)
+        if not found.usable and (
+            found.skippable is None or len(found.skippable) > CAMERA_ERRORS * (found.episodes - len(skip))
+        ):
+            notes.append(f"camera {camera} is not observed: {_first_errors(found)[0]}")
+            continue
+        kept.append(camera)
+        unusable |= set(found.skippable or ()) if not found.usable else set()
+        notes += _first_errors(found)
+    return kept, unusable
+
+
+def _require(table: EpisodeTable, feature: str, option: str) -> None:
+    try:
+        table.feature(feature)
+    except InputError as error:
+        vectors = ", ".join(f"{name} ({column.shape[1]})" for name, column in table.columns.items())
+        raise InputError(f"{error}; name it with {option}, several joined by commas: {vectors}") from error
+
+
+def _chunks(table: EpisodeTable) -> dict[str, int]:
+    """Chunk length and Δ in frames: a constant time, but at most half of a typical episode."""
+    wanted = max(MIN_CHUNK, round(CHUNK_SECONDS * table.fps))
+    size = max(1, min(wanted, int(np.median(table.lengths)) // 2))
+    return {"chunk_size": size, "target_offset": size}
+
+
+def _held_out(table: EpisodeTable) -> list[int]:
+    """Every tenth episode from the fifth on, at least one; none of a single episode."""
+    ids = table.episode_index.tolist()
+    if len(ids) < 2:
+        return []
+    return ids[HELD_OUT_EVERY // 2 :: HELD_OUT_EVERY] or [ids[-1]]
+
+
+def _text(
+    dataset: str,
+    table: EpisodeTable,
+    choice: Choice,
+    observation: list[str],
+    cameras: bool,
+    cut: dict[str, int],
+    skip: Collection[int],
+    notes: Sequence[str],
+) -> str:
+    repo = parse_hub_repo(dataset)
+    name = (Path(dataset).resolve().name if repo is None else repo.repo_id.rpartition("/")[2]) or "data"
+    held_out = _held_out(table)
+    training = table.num_episodes - len(held_out)
+    frames = int(table.lengths[~np.isin(table.episode_index, held_out)].sum())
+    kind, chunk = ("cameras" if cameras else "vectors"), cut["chunk_size"]
+    batch = min(BATCH[kind], 2 ** int(math.log2(max(1, frames // 10))))
+    steps = min(max(round(EPOCHS[kind] * frames / batch), MIN_STEPS), MAX_STEPS)
+    position = action_kind(table, choice.state, choice.action)
+    state, tasks = table.feature(choice.state), len(set(table.task_index.tolist()))
+    instructions = "1 instruction" if tasks == 1 else f"{tasks} instructions"
+    lines: list[tuple[str, Any, str] | str] = [
+        f"# Recipe for {name}, written by hf-ptr init: {table.num_episodes} episodes, {table.num_frames} frames at "
+        f"{table.fps:g} per second, {instructions}.\n"
+        f"#   hf-ptr train THIS_FILE --dry-run\n#   hf-ptr train THIS_FILE",
+        ("output_dir", f"runs/{name}", "the folder of the run"),
+        "# Data",
+        ("dataset", dataset, ""),
+    ]
+    if choice.episodes is not None:
+        lines.append(("episodes", episode_text(_without(choice.episodes, {*held_out, *skip})), "--episodes"))
+    if skip:
+        lines += [*(f"#   {note}" for note in notes), ("skip_episodes", episode_ranges(skip), "not usable, see above")]
+    elif notes:
+        lines += [f"#   {note}" for note in notes]
+    if held_out:
+        why = "every tenth episode" if len(held_out) > 1 else "one episode"
+        lines.append(("eval_episodes", episode_ranges(held_out), f"{why} held out, for eval_loss and hf-ptr evaluate"))
+    vectors = [f"{each} ({column.shape[1]})" for each, column in table.columns.items() if each != choice.action]
+    lines += [
+        (
+            "observation_features",
+            observation,
+            "the cameras; hf-ptr init --state-only leaves them out" if cameras else f"vectors: {', '.join(vectors)}",
+        ),
+        ("state_feature", choice.state, f"{state.shape[1]} dimensions"),
+        ("action_feature", choice.action, f"{table.feature(choice.action).shape[1]} dimensions"),
+        ("target_offset", chunk, "Δ in frames: the next observation is the one after the chunk"),
+        "# Policy: a new native policy",
+    ]
+    if cameras:
+        lines.append(("size", "tiny", "a small residual network for images of 96 pixels; or: small"))
+    lines += [
+        ("chunk_size", chunk, f"{chunk / table.fps:.2g} s at {table.fps:g} frames per second"),
+        ("n_action_steps", max(1, chunk // 2), "half of a chunk is executed before the next one is predicted"),
+        ("relative_actions", position.is_position, position.reason),
+    ]
+    floor, resting = _min_std(state)
+    if resting:
+        lines.append(("min_std", floor, f"{resting} of {state.shape[1]} state dimensions rest, below this"))
+    lines += [
+        "# Optimisation",
+        ("max_steps", steps, f"{steps * batch / frames:.0f} passes over {frames} chunks"),
+        ("per_device_train_batch_size", batch, ""),
+        ("learning_rate", 1e-3, ""),
+        ("warmup_steps", steps // 20, ""),
+        ("logging_steps", max(1, steps // 40), ""),
+        ("save_steps", max(1, steps // 4), ""),
+        ("seed", 0, ""),
+    ]
+    if training >= MIN_CALIBRATED:
+        lines += [
+            "# Weights: fitted on these episodes before the first step (docs/calibrated.md). With a score file:\n"
+            "# weights: scores.parquet, alpha: 0, without scoring",
+            ("scoring", "calibrated", ""),
+            ("alpha", 1.0, "strength of the weights; 0 trains with equal weights"),
+        ]
+    else:
+        lines += [
+            f"# Weights: equal, since {training} training episodes are too few for the calibrated score (at least "
+            f"{MIN_CALIBRATED});\n# to use a score file: weights: scores.parquet",
+            ("alpha", 0.0, "equal weights"),
+        ]
+    lines.append(("belief_tokens", 0, "0: plain chunks; 4: belief tokens of the paper"))
+    return "".join(_yaml(line) for line in lines)
+
+
+def _without(ids: Sequence[int], out: Collection[int]) -> str:
+    return episode_ranges([number for number in ids if number not in out])
+
+
+def _yaml(line: tuple[str, Any, str] | str) -> str:
+    if isinstance(line, str):
+        # The heading of a part follows an empty line; notes are indented.
+        return f"{line}\n" if line.startswith(("#   ", "# Recipe")) else f"\n{line}\n"
+    key, value, comment = line
+    # JSON is YAML, and quotes what YAML would read as a number or a time.
+    text = f"{key}: {json.dumps(value, ensure_ascii=False)}"
+    return f"{text}  # {' '.join(comment.split())}\n" if comment else f"{text}\n"
+
+
+def _min_std(state: np.ndarray) -> tuple[float, int]:
+    """
+    A bound on the standard deviation for normalising the state, and the number of dimensions below it that are not
+    constant: those at rest, whose small deviations would become large inputs.
+    """
+    deviation = state.astype(np.float64).std(axis=0)
+    moving = deviation[deviation > 1e-4]
+    if not len(moving):
+        return 0.0, 0
+    floor = float(f"{REST * np.median(moving):.1g}")
+    return floor, int((moving < floor).sum())
