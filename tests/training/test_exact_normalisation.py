@@ -9,9 +9,11 @@ import exact_cases as cases
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from trainer_helpers import BELIEF, SFT, make
+from trainer_helpers import BELIEF, SFT, history, make
 
+from hf_ptr.errors import InputError
 from hf_ptr.training import calibrated_weights as calibrating
+from hf_ptr.training.micro_batches import step_totals
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +102,41 @@ def test_one_micro_batch_needs_one_pass(metaworld_dataset: Path, tmp_path: Path)
         trainer.train()
         passes[parts] = (calls.count(True), calls.count(False))
     assert passes == {1: (3, 0), 2: (6, 6)}
+
+
+def test_a_single_sample_has_no_ranking_term(metaworld_dataset: Path, tmp_path: Path) -> None:
+    """Permuted within its micro-batch, its action features would be its own: log 2, and no gradient."""
+    losses = {}
+    for batch in (1, 2):
+        settings = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": 4 // batch}
+        trainer = make(metaworld_dataset, tmp_path, belief_tokens=0, max_steps=2, nce_warmup_steps=0, **settings)
+        trainer.train()
+        losses[batch] = history(trainer, "loss_rank")
+    assert losses[1] == [0.0, 0.0] and all(loss > 0.1 for loss in losses[2])
+    # The divisor counts the samples that have a term.
+    yes = torch.ones(3, dtype=torch.bool)
+    totals = step_totals([torch.ones(3), torch.ones(1)], [yes, yes[:1]])
+    assert (float(totals.targets), float(totals.ranked)) == (4.0, 3.0)
+
+
+class Weighted(torch.utils.data.Dataset):
+    """Not a ChunkDataset, with weights of its own."""
+
+    def __init__(self, chunks: Any):
+        self.chunks, self.tasks = chunks, chunks.tasks
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {**self.chunks[row], "weight": torch.tensor(2.0)}
+
+
+def test_weights_of_any_dataset_and_a_scorer_are_refused(metaworld_dataset: Path, tmp_path: Path) -> None:
+    trainer = make(metaworld_dataset, tmp_path, belief_tokens=0, max_steps=1)
+    trainer.train_dataset = Weighted(trainer.train_dataset)
+    with pytest.raises(InputError, match="the dataset has weights, and this run would compute its own"):
+        trainer.train()
 
 
 class NoWaiting(TorchDispatchMode):

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import ProgressCallback, TrainerCallback
+
+from hf_ptr.utils.random_state import seed_device
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # Launchers pass on to their processes the Ctrl-C that the terminal has already sent: it is not a second one.
@@ -77,7 +78,7 @@ class StopAfterStep(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         if args.world_size > 1 and state.global_step == 0:
             # Trainer gives all processes one seed; the noise of each process's samples must be its own.
-            torch.manual_seed(args.seed + args.process_index)
+            seed_device(args.device, args.seed + args.process_index)
 
     def on_step_end(self, args, state, control, **kwargs):
         trainer = self.trainer

@@ -79,6 +79,9 @@ def segment_loader(
         pin_memory=args.dataloader_pin_memory,
         persistent_workers=args.dataloader_persistent_workers,
         prefetch_factor=args.dataloader_prefetch_factor,
+        # Older versions of transformers lack these two settings.
+        multiprocessing_context=getattr(args, "dataloader_multiprocessing_context", None),
+        in_order=getattr(args, "dataloader_in_order", True),
     )
     # One process: the batches are already those of this process, and accelerate must not divide them again.
     return prepare_data_loader(

@@ -123,6 +123,25 @@ def check_launch(settings: Mapping[str, Any], environment: Mapping[str, str]) ->
         raise InputError(f"not supported: {'; '.join(unsupported)}")
 
 
+def require_one_run(processes: int, environment: Mapping[str, str]) -> None:
+    """
+    Checks that the processes of a launcher have joined to one run.
+
+    Args:
+        processes: number of processes in the run.
+        environment: environment variables of the process.
+
+    Raises:
+        InputError: the launcher started more. Each would be a run of its own, all in one folder.
+    """
+    launched = environment.get("WORLD_SIZE", "1")
+    if launched.isdigit() and int(launched) > max(processes, 1):
+        raise InputError(
+            f"{launched} processes were launched (WORLD_SIZE), but each would train alone, and all into one "
+            "output_dir, because there is no accelerator for them; add use_cpu=true, or start one process"
+        )
+
+
 def _mapping(given: Any) -> dict[str, Any]:
     """A configuration in any form that transformers accepts: None, a mapping, JSON, or a configuration object."""
     if isinstance(given, str):

@@ -52,6 +52,7 @@ class StepTotals:
     Attributes:
         rows: number of samples.
         targets: number of samples with a target.
+        ranked: number of those in a micro-batch with another sample, whose action features L_rank permutes with.
         weight: `Σ w`.
         squares: `Σ w²`.
         spread: `Σ (w - 1)²`; computed from `squares`, the spread of weights near 1 would be rounding error.
@@ -59,6 +60,7 @@ class StepTotals:
 
     rows: torch.Tensor
     targets: torch.Tensor
+    ranked: torch.Tensor
     weight: torch.Tensor
     squares: torch.Tensor
     spread: torch.Tensor
@@ -86,10 +88,21 @@ def step_totals(
         gather: concatenates the rows of all processes; None for a single process.
     """
     weight = torch.cat([each.float() for each in weights])
-    targets = torch.cat(list(has_target)).sum().float() if has_target else weight.new_zeros(())
+    none = weight.new_zeros(())
+    targets = sum((each.sum().float() for each in has_target), none)
+    ranked = sum((can_rank(each).sum().float() for each in has_target), none)
     ones = torch.ones_like(weight)
-    sums = torch.stack((ones.sum(), targets, weight.sum(), weight.square().sum(), (weight - ones).square().sum()))
+    squares, spread = weight.square().sum(), (weight - ones).square().sum()
+    sums = torch.stack((ones.sum(), targets, ranked, weight.sum(), squares, spread))
     return StepTotals(*(sums if gather is None else gather(sums[None]).sum(dim=0)))
+
+
+def can_rank(has_target: torch.Tensor) -> torch.Tensor:
+    """
+    The samples `(N,)` of a micro-batch that have a term in L_rank. None for a single sample: permuted within the
+    minibatch, its action features are its own, and the term would be `log 2` without a gradient.
+    """
+    return has_target if len(has_target) > 1 else torch.zeros_like(has_target)
 
 
 @dataclass

@@ -12,7 +12,8 @@ from transformers import TrainingArguments
 from hf_ptr.errors import InputError
 from hf_ptr.ptr.candidate_pool import HARD_NEGATIVES
 from hf_ptr.scoring.config import ScoreConfig, parse_settings
-from hf_ptr.training.launch_checks import check_launch
+from hf_ptr.training.launch_checks import check_launch, require_one_run
+from hf_ptr.training.trainer_settings import check_settings, default_settings
 
 SCORINGS = ("paper", "calibrated")
 ARGUMENTS_FILE = "training_args.json"
@@ -138,9 +139,11 @@ class PTRConfig(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
-        # Before the base class, which starts the process group.
+        # Before the base class, which starts the process group, and derives settings from each other.
+        check_settings(vars(self), default_settings(type(self)))
         check_launch(vars(self), os.environ)
         super().__post_init__()
+        require_one_run(self.world_size, os.environ)
         # Pinned memory speeds up copies to an accelerator; without one, PyTorch warns in every data loader.
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
         _require_range("alpha", self.alpha, 0.0, 1.0)
@@ -152,6 +155,11 @@ class PTRConfig(TrainingArguments):
             raise ValueError(f"seed is {self.seed}; it must lie in [0, 2**32)")
         if self.max_steps == 0:
             raise ValueError("max_steps is 0; it must be at least 1, or -1 to count epochs instead")
+        if self.max_steps < 0 and not self.num_train_epochs > 0:
+            raise ValueError(
+                f"max_steps is {self.max_steps} and num_train_epochs is {self.num_train_epochs:g}, which make 0 "
+                "steps; set one of them above 0"
+            )
         for name in ("beta", "scorer_temperature", "logit_clamp", "belief_temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")

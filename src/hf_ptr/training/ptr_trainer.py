@@ -16,10 +16,11 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from hf_ptr import functional as F
 from hf_ptr.data.mixture.dataset import Chunks
+from hf_ptr.errors import InputError
 from hf_ptr.ptr import BeliefCarry
 from hf_ptr.training.build_model import as_ptr_model
 from hf_ptr.training.calibrated_weights import SCORE_FILES, calibrated_chunks, copy_scores, require_same_weights
-from hf_ptr.training.check_arguments import check_arguments, uses_segments
+from hf_ptr.training.check_arguments import TWO_WEIGHTS, check_arguments, uses_segments
 from hf_ptr.training.checkpointing import last_complete_checkpoint
 from hf_ptr.training.dataloaders import ChunkCollator, segment_loader
 from hf_ptr.training.identification import Identification, Identified
@@ -27,6 +28,7 @@ from hf_ptr.training.micro_batches import (
     MICRO_BATCH,
     Batch,
     Step,
+    can_rank,
     candidates_of,
     model_inputs,
     recall_belief,
@@ -39,6 +41,7 @@ from hf_ptr.training.ptr_model import PTRModel, PTROutput
 from hf_ptr.training.resumable_trainer import ResumableTrainer
 from hf_ptr.training.run_metrics import RunMetrics
 from hf_ptr.training.weight_histograms import append_histogram
+from hf_ptr.utils.random_state import forked_random_state
 
 
 class PTRTrainer(ResumableTrainer):
@@ -155,7 +158,8 @@ class PTRTrainer(ResumableTrainer):
                 logits, permuted, valid, discount = identified
                 count = totals.targets
                 losses["id"] = F.identification_loss(logits, valid, discount=discount, total=count)  # Eq. (31)
-                losses["rank"] = F.action_ranking_loss(logits[:, 0], permuted, valid, total=count)  # Eq. (13)
+                ranked = can_rank(valid), totals.ranked
+                losses["rank"] = F.action_ranking_loss(logits[:, 0], permuted, ranked[0], total=ranked[1])  # Eq. (13)
             if output.belief_loss is not None:
                 losses["tok"] = output.belief_loss * (len(weight) / totals.rows)  # λ_ent Eq. (10) + λ_div Eq. (11)
             factors = {"id": self.args.lambda_id, "rank": self.args.lambda_rank, "tok": 1.0}
@@ -176,6 +180,8 @@ class PTRTrainer(ResumableTrainer):
         with their sums where they do not depend on the model.
         """
         step, device = Step(batches), self.args.device
+        if self.args.with_scorer and any("weight" in batch for batch in batches):
+            raise InputError(TWO_WEIGHTS)
         for number, batch in enumerate(batches):
             batch[MICRO_BATCH] = number
         if self.args.belief_tokens:
@@ -193,8 +199,7 @@ class PTRTrainer(ResumableTrainer):
         """
         if not self.args.with_scorer or len(step.batches) == 1 or step.weights:
             return
-        devices = [self.args.device] if self.args.device.type == "cuda" else []
-        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+        with torch.no_grad(), forked_random_state(self.args.device):
             batches = [self._prepare_inputs(batch) for batch in step.batches]
             outputs = [model(**model_inputs(batch)) for batch in batches]
             self._draw_negatives(step, batches, outputs)

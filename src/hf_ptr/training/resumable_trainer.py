@@ -30,6 +30,7 @@ from hf_ptr.training.distributed import ProcessGroup
 from hf_ptr.training.publishing import END_MESSAGE, CheckpointPusher, ensure_run_repository, push_run
 from hf_ptr.training.run_card import write_card
 from hf_ptr.training.training_state import load_progress, load_random_state, save_progress, save_random_state
+from hf_ptr.utils.random_state import forked_random_state
 
 logger = logging.getLogger(__name__)
 
@@ -126,9 +127,7 @@ class ResumableTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As [`Trainer.evaluate`], always with the same noise, and without moving the random state of the training."""
-        devices = [self.args.device] if self.args.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self.args.seed)
+        with forked_random_state(self.args.device, self.args.seed):
             return super().evaluate(*args, **kwargs)
 
     def _unwrapped(self) -> Any:
