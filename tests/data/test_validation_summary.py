@@ -30,17 +30,20 @@ def test_errors_come_first_and_one_line_a_kind(data: Path) -> None:
     edit_rows(FILE.format(15), "action", set_row(3, [float("nan")] * 2))(data)
     shown = hf_ptr("validate", data)
     lines = shown.stdout.splitlines()
-    assert shown.returncode == 2 and len(lines) == 6, shown.stdout
-    missing, nan, times, *verdict = lines
+    assert shown.returncode == 2 and len(lines) == 7, shown.stdout
+    missing, nan, gaps, drift, *verdict = lines
     assert missing == f"error: 4 episodes (8:11,12): {FILE.format(8)} is missing (first: episode 8)"
     assert nan == "error: episode 15, frame 3: feature 'action' is NaN or infinite"
-    assert times.startswith("warning: 8 episodes (7,11,13:19): ")
-    counted = "12 episodes, 288 frames, 0 cameras; 5 errors, 8 warnings"
+    assert gaps.startswith(
+        "warning: 8 episodes (7,11,13:19): 1 gap in the timestamps, the longest 1.05 s before frame 5"
+    )
+    assert drift.startswith("warning: 8 episodes (7,11,13:19): timestamps drift up to 20.0 frames")
+    counted = "12 episodes, 288 frames, 0 cameras; 5 errors, 16 warnings"
     assert verdict[0] == f"{data} is usable only without 5 episodes: {counted}"
     command = f"hf-ptr score {data} --skip-episodes 8,9,10,12,15"
     assert command in verdict[1] and verdict[2].endswith('skip_episodes: "8,9,10,12,15"')
     listed = json.loads(hf_ptr("validate", data, "--json").stdout)
-    assert len(listed["problems"]) == 13 and listed["skip_episodes"] == [8, 9, 10, 12, 15]
+    assert len(listed["problems"]) == 21 and listed["skip_episodes"] == [8, 9, 10, 12, 15]
     again = hf_ptr("validate", data, "--skip-episodes", "8,9,10,12,15")
     assert again.returncode == 0 and f"{data} is usable: " in again.stdout and command in again.stdout
 

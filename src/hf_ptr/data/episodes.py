@@ -50,6 +50,7 @@ class EpisodeTable:
         observed_id: `(F,)` int64, the `frame_id` of the recorded frame that each row shows; by default its own. Rows
             that repeat a recorded frame, for example at a higher frame rate, have different `frame_id` but equal
             `observed_id`.
+        left_out: why a feature of the dataset is not in `columns`, by its name; errors about the feature quote it.
 
     Raises:
         InputError: the arrays are inconsistent.
@@ -71,6 +72,7 @@ class EpisodeTable:
     video_fps: float = 0.0
     revision: str | None = None
     observed_id: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         frames, episodes = len(self.task_index), len(self.lengths)
@@ -121,24 +123,30 @@ class EpisodeTable:
     def feature(self, name: str) -> np.ndarray:
         """The column of a feature, `(F, d)`.
 
+        `"A,B"` is the concatenation of the features A and B, for a state or an action that is stored in parts.
+
         `"NAME@-K"` is feature NAME from K frames earlier, which lets a policy infer velocities; in the first K frames
-        of an episode it is the value of the first frame. This works for observations only: past actions in the first
-        frames would be the action to predict.
+        of an episode it is the value of the first frame. This does not work for actions: those of the first frames
+        would be the action to predict.
 
         Raises:
-            InputError: the table has no such numeric feature; the nearest name is suggested.
+            InputError: the table has no such numeric feature; the reason or the nearest name is given.
         """
+        if name in self.columns:
+            return self.columns[name]
+        if "," in name:
+            return np.concatenate([self.feature(part.strip()) for part in name.split(",")], axis=1)
         now, at, lag = name.partition("@-")
-        if at and lag.isdecimal() and now.startswith("observation."):
+        if at and lag.isdecimal() and not now.startswith("action"):
             first = np.repeat(self.starts, self.lengths)
             return self.feature(now)[np.maximum(np.arange(self.num_frames) - int(lag), first)]
-        if name not in self.columns:
-            known = (*self.columns, *self.videos)
-            raise InputError(
-                f"dataset {self.source!r} has no numeric feature {name!r} (it has: {', '.join(known) or 'none'})."
-                f"{nearest(name, known)}"
-            )
-        return self.columns[name]
+        if name in self.left_out:
+            raise InputError(f"feature {name!r} of {self.source!r} cannot be used: {self.left_out[name]}")
+        known = (*self.columns, *self.videos)
+        raise InputError(
+            f"dataset {self.source!r} has no numeric feature {name!r} (it has: {', '.join(known) or 'none'})."
+            f"{nearest(name, known)}"
+        )
 
     def require_finite(self, names: Sequence[str]) -> None:
         """Check that features contain neither NaN nor infinity.
@@ -154,15 +162,14 @@ class EpisodeTable:
                 total = sum(block.sum(dtype=np.float64) for block in row_blocks(column))
             if np.isfinite(total):
                 continue
-            bad = ~np.isfinite(column).all(axis=1)
-            if bad.any():
-                row = int(bad.argmax())
-                position = int(np.searchsorted(self.starts, row, side="right")) - 1
-                episode, frame = self.episode_index[position], row - self.starts[position]
+            bad = np.flatnonzero(~np.isfinite(column).all(axis=1))
+            if len(bad):
+                positions = np.searchsorted(self.starts, bad, side="right") - 1
+                episode, frame = self.episode_index[positions[0]], bad[0] - self.starts[positions[0]]
                 raise InputError(
                     f"feature {name!r} of {self.source!r} is NaN or infinite in episode {episode}, frame {frame}; "
                     f"repair the episode or leave it out",
-                    skip=[episode],
+                    skip=np.unique(self.episode_index[positions]).tolist(),
                 )
 
     def select(self, episodes: Sequence[int]) -> EpisodeTable:
@@ -211,11 +218,12 @@ class EpisodeTable:
 def data_digest(table: EpisodeTable) -> str:
     """
     A hash of the episodes as they are used for training, including corruption: ids, lengths, instructions and every
-    vector. It does not depend on how the dataset is split into files. Of videos, only the camera names are hashed.
+    vector. It does not depend on how the dataset is split into files. Of videos, the camera names and the frame that
+    each row shows are hashed, not the images.
     """
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(json.dumps([table.tasks, table.fps, sorted(table.videos)]).encode())
-    for array in (table.episode_index, table.lengths, table.task_index, table.frame_id):
+    digest.update(json.dumps([table.tasks, table.fps, sorted(table.videos), table.video_fps]).encode())
+    for array in (table.episode_index, table.lengths, table.task_index, table.frame_id, table.video_frame):
         for block in row_blocks(array):
             digest.update(np.ascontiguousarray(block).data)
     for name in sorted(table.columns):

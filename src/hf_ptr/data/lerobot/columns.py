@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from hf_ptr.data.memmap import BLOCK_ROWS
 from hf_ptr.errors import InputError, first_line
+from hf_ptr.utils.git_lfs import refuse_pointer
 
 
 class RowError(InputError):
@@ -108,15 +109,25 @@ class ColumnFile:
         return int(ends[group]) - rows, part
 
     def integers(self, name: str) -> np.ndarray:
-        """A column of single integers, `(rows,)` int64.
+        """A column of single integers, `(rows,)` int64. Lists of one, and floats that are integers, are accepted.
 
         Raises:
             InputError: the column is missing, has another type, or has a missing value.
         """
         column = self.column(name)
-        if not pa.types.is_integer(column.type):
-            raise InputError(f"{self.path}: column {name!r} has type {column.type}, expected integers")
-        return self.parse(column, name, 1)[:, 0].astype(np.int64, copy=False)
+        try:
+            values = self.parse(column, name, 1)[:, 0]
+        except RowError:
+            raise
+        except InputError:
+            raise InputError(f"{self.path}: column {name!r} has type {column.type}, expected integers") from None
+        if values.dtype.kind == "f":
+            exact = np.abs(values) < 2.0**53
+            exact &= values == np.trunc(np.where(exact, values, 0))
+            if not exact.all():
+                row = int(exact.argmin())
+                raise RowError(f"{self.path}: column {name!r} is {values[row]} in row {row}, expected integers", row)
+        return values.astype(np.int64, copy=False)
 
     def texts(self, name: str) -> list[object]:
         """A column of texts; cells of another type are returned unchanged.
@@ -129,7 +140,9 @@ class ColumnFile:
             return column.to_pylist()
 
     def numbers(self, name: str, width: int) -> np.ndarray:
-        """A column of scalars (`width` 1) or of lists of `width` numbers: `(rows, width)` in the stored type.
+        """A column of scalars (`width` 1), or of lists, nested or not, of `width` numbers in all: `(rows, width)`.
+
+        The stored type of the numbers is kept.
 
         Raises:
             InputError: the column is missing, has another width or type, or has a missing value.
@@ -148,24 +161,40 @@ class ColumnFile:
         if column.null_count:
             row = number_of(pc.is_null(column).index(True).as_py())
             raise RowError(f"{where} has a missing value in row {row}", row)
-        values = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-        kind = values.type
-        if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        # `datasets` stores arrays of several dimensions in types of its own, which are nested lists.
+        chunks = [_stored(chunk) for chunk in column.chunks]
+        values = pa.concat_arrays(chunks) if chunks else pa.array([], column.type)
+        kind, each = values.type, 1
+        while _is_list(kind) and each <= width:
+            if values.null_count:
+                row = number_of(pc.is_null(values).index(True).as_py() // each)
+                raise RowError(f"{where} has a missing value in row {row}", row)
             sizes = _as_numpy(pc.list_value_length(values))
-            wrong = np.flatnonzero(sizes != width)
+            # The innermost lists complete the width; those around them only have to be of one size.
+            expected = width // each if not _is_list(kind.value_type) else max(1, int(sizes[0])) if len(sizes) else 1
+            wrong = np.flatnonzero(sizes != expected)
             if len(wrong):
-                row = number_of(int(wrong[0]))
-                raise RowError(f"{where} has {sizes[wrong[0]]} values in row {row}, expected {width}", row)
-            values = values.flatten()
+                row = number_of(int(wrong[0]) // each)
+                raise RowError(f"{where} has {sizes[wrong[0]]} values in row {row}, expected {expected}", row)
+            values, each = values.flatten(), each * expected
             kind = values.type
-        elif width != 1:
-            raise InputError(f"{where} has type {kind}, expected lists of {width} numbers")
+        if len(column) and each != width:
+            count = f"lists of {width} numbers" if width != 1 else "single numbers"
+            raise InputError(f"{where} has type {column.type}, expected {count}")
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
             raise InputError(f"{where} has type {kind}, expected numbers")
         if values.null_count:
             row = number_of(pc.is_null(values).index(True).as_py() // width)
             raise RowError(f"{where} has a missing value in row {row}", row)
         return _as_numpy(values).reshape(len(column), width)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _stored(values: pa.Array) -> pa.Array:
+    return values.storage if isinstance(values, pa.ExtensionArray) else values
 
 
 def _as_numpy(values: pa.Array) -> np.ndarray:
@@ -197,7 +226,10 @@ def open_columns(path: Path) -> Iterator[ColumnFile]:
 def _damage(path: Path) -> Iterator[None]:
     try:
         yield
+    except InputError:
+        raise
     except (pa.ArrowException, OSError, ValueError) as error:
+        refuse_pointer(path)
         raise InputError(f"{path} is damaged: {first_line(error)}") from error
 
 

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from hf_ptr.data.features import INDEX_FEATURES, vector_widths
 from hf_ptr.data.lerobot.columns import open_columns
 from hf_ptr.data.lerobot.files import DataFiles, statistics_columns, writable, write_metadata
 from hf_ptr.data.lerobot.metadata import Metadata, read_metadata
 from hf_ptr.data.lerobot.paths import within
-from hf_ptr.data.lerobot.reader import INDEX_COLUMNS, vector_widths
 from hf_ptr.data.lerobot.remux import RemuxedFiles
 from hf_ptr.data.lerobot.stored_images import encoded_image
 from hf_ptr.data.lerobot.validation import Progress, no_progress, require_usable, validate_dataset
@@ -86,7 +86,7 @@ def _write(
     stored = _stored_statistics(root)
     readers = {camera: FrameReader(camera, metadata.videos[camera], float(info["fps"])) for camera in metadata.videos}
     image_cameras = [camera for camera in metadata.videos if camera not in cameras]
-    widths = {**vector_widths(info["features"]), **dict.fromkeys((*INDEX_COLUMNS, "timestamp"), 1)}
+    widths = {**vector_widths(info), **dict.fromkeys(INDEX_FEATURES, 1)}
     task_of = dict(zip(metadata.task_numbers.tolist(), metadata.tasks, strict=True))
     episodes: list[dict[str, Any]] = []
     image_statistics: dict[str, list[Mapping[str, Any]]] = {camera: [] for camera in readers}

@@ -1,8 +1,8 @@
-"""The metadata of a LeRobotDataset folder, v3.0 or v2.1: episodes, tasks, and paths of their files."""
+"""The metadata of a LeRobotDataset folder, v3.0 or v2.x: episodes, tasks, and paths of their files."""
 
 from __future__ import annotations
 
-import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +11,23 @@ from typing import Any
 import numpy as np
 
 from hf_ptr.data.lerobot.columns import open_columns
-from hf_ptr.data.lerobot.paths import DEFAULT_DATA_PATHS, DEFAULT_VIDEO_PATHS, clear_link_cache, filled, within
+from hf_ptr.data.lerobot.metadata_files import read_json, read_json_lines, read_tasks
+from hf_ptr.data.lerobot.paths import (
+    DEFAULT_DATA_PATHS,
+    DEFAULT_VIDEO_PATHS,
+    clear_link_cache,
+    filled,
+    path_fields,
+    within,
+)
+from hf_ptr.data.lerobot.versions import layout_of
 from hf_ptr.data.lerobot.videos import CameraClips, camera_clips
-from hf_ptr.errors import InputError, first_line
+from hf_ptr.errors import DataWarning, InputError
 
 # Called with a problem, and the id of the affected episode or None.
 Report = Callable[[str, int | None], None]
+# Called with a warning: something of the metadata is wrong or missing, and was derived.
+Note = Callable[[str], None]
 
 
 def raise_problem(message: str, episode: int | None = None) -> None:
@@ -28,29 +39,40 @@ def raise_problem(message: str, episode: int | None = None) -> None:
     raise InputError(message)
 
 
+def warn(message: str) -> None:
+    """Report something that was derived, as a `DataWarning`."""
+    warnings.warn(message, DataWarning, stacklevel=2)
+
+
 @dataclass(frozen=True)
 class Metadata:
     """
     The metadata of a dataset, episodes sorted by id.
 
     Attributes:
-        info: content of `meta/info.json`.
+        info: content of `meta/info.json`; `codebase_version` is the layout, `"v3.0"` or `"v2.1"`.
         episode_index, lengths: `(E,)` int64, ids and frame counts.
+        first_row: `(E,)` int64, number of each episode's first frame in the dataset, counted from 0 in this order.
         files: data file of each episode, relative to the dataset's folder.
         task_numbers, tasks: the task numbers used in the files, and their instructions.
         videos: the location of each episode's images, by camera and episode id.
+        empty: ids of episodes without frames, which are left out.
+        tasks_of: returns the instructions of every episode by its id, as far as the metadata list them.
     """
 
     info: Mapping[str, Any]
     episode_index: np.ndarray
     lengths: np.ndarray
+    first_row: np.ndarray
     files: list[str]
     task_numbers: np.ndarray
     tasks: tuple[str, ...]
     videos: CameraClips
+    empty: frozenset[int]
+    tasks_of: Callable[[], Mapping[int, Sequence[str]]]
 
 
-def read_metadata(root: Path, report: Report = raise_problem) -> Metadata:
+def read_metadata(root: Path, report: Report = raise_problem, note: Note = warn) -> Metadata:
     """
     Read the metadata of the dataset in a folder.
 
@@ -58,28 +80,27 @@ def read_metadata(root: Path, report: Report = raise_problem) -> Metadata:
         root: the folder.
         report: called with each problem that does not prevent reading the rest. If it returns, the affected episodes
             are left out.
+        note: called with each warning.
 
     Raises:
         InputError: as [`hf_ptr.data.read_dataset`].
     """
     clear_link_cache()
-    info = _read_info(root)
-    return (_read_v3 if info["codebase_version"] == "v3.0" else _read_v21)(root, info, report)
+    info = _read_info(root, note)
+    return (_read_v3 if info["codebase_version"] == "v3.0" else _read_v21)(root, info, report, note)
 
 
-def _read_info(root: Path) -> dict[str, Any]:
+def _read_info(root: Path, note: Note) -> dict[str, Any]:
     if not root.is_dir():
         problem = "is a file, not a folder" if root.exists() else "does not exist"
         raise InputError(f"{root} {problem}; pass the folder of a LeRobotDataset")
     path = root / within(root, "meta/info.json")
     if not path.is_file():
         raise InputError(f"{root} is not a LeRobotDataset: meta/info.json is missing")
-    info = _json(_text(path), path)
+    info = read_json(path)
     if not isinstance(info, dict):
         raise InputError(f"{path} is not a JSON object")
-    version = info.get("codebase_version")
-    if version not in ("v3.0", "v2.1"):
-        raise InputError(f"{path}: codebase_version {version!r} is not supported; convert the dataset to v3.0 or v2.1")
+    layout = layout_of(root, info, note)
     fps = info.get("fps")
     if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < 1e6:
         raise InputError(f"{path}: fps is {fps!r}; it must be a positive number of frames per second")
@@ -88,85 +109,163 @@ def _read_info(root: Path) -> dict[str, Any]:
     features = info.get("features")
     if not isinstance(features, dict) or not features:
         raise InputError(f"{path}: 'features' is missing or empty")
-    for name, feature in features.items():
-        shape = feature.get("shape") if isinstance(feature, dict) else None
-        sound = isinstance(shape, list) and all(isinstance(n, int) and 0 < n < 2**31 for n in shape)
-        if not sound or not isinstance(feature.get("dtype"), str):
-            raise InputError(f"{path}: feature {name!r} lacks a dtype or a shape of positive integers")
-    info.setdefault("data_path", DEFAULT_DATA_PATHS[version])
-    info.setdefault("video_path", DEFAULT_VIDEO_PATHS[version])
-    return info
+    info.setdefault("data_path", DEFAULT_DATA_PATHS[layout])
+    info.setdefault("video_path", DEFAULT_VIDEO_PATHS[layout])
+    return {**info, "codebase_version": layout, "chunks_size": _chunks_size(info, path)}
 
 
-def _read_v3(root: Path, info: Mapping[str, Any], report: Report) -> Metadata:
+def _chunks_size(info: Mapping[str, Any], path: Path) -> int:
+    size = info.get("chunks_size", 1000)
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise InputError(f"{path}: chunks_size is {size!r}; it must be a positive integer")
+    return size
+
+
+def _read_v3(root: Path, info: Mapping[str, Any], report: Report, note: Note) -> Metadata:
     folder = root / "meta" / "episodes"
     files = sorted(folder.glob("chunk-*/file-*.parquet"))
     if not files:
         raise InputError(f"{root} is not a LeRobotDataset v3.0: meta/episodes/chunk-000/file-000.parquet is missing")
-    names = ("episode_index", "length", "data/chunk_index", "data/file_index")
+    placed = [name for name in ("chunk_index", "file_index") if f"{{{name}" in str(info["data_path"])]
+    if "{episode_index" in str(info["data_path"]):
+        # One file for each episode, whose place need not be listed.
+        with open_columns(root / within(root, files[0].relative_to(root).as_posix())) as file:
+            placed = [name for name in placed if f"data/{name}" in file.names]
+    names = ("episode_index", "length", *(f"data/{name}" for name in placed))
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for path in files:
         within(root, path.relative_to(root).as_posix())
         with open_columns(path) as file:
             for name in names:
                 parts[name].append(file.integers(name))
-    episodes, lengths, chunks, numbers = (np.concatenate(parts[name]) for name in names)
-    # Many episodes share a file, so each path is filled in once.
-    paths = {
-        pair: filled(info, "data_path", dict(zip(("chunk_index", "file_index"), pair, strict=True)), root)
-        for pair in set(zip(chunks.tolist(), numbers.tolist(), strict=True))
-    }
-    path = root / within(root, "meta/tasks.parquet")
-    if not path.is_file():
-        raise InputError(f"{root} is not a LeRobotDataset v3.0: meta/tasks.parquet is missing")
-    with open_columns(path) as file:
-        # The instruction is the pandas index, stored under its own name or under a generated one.
-        text = "__index_level_0__" if "__index_level_0__" in file.names else "task"
-        tasks = file.texts(text)
-        task_numbers = file.integers("task_index")
-    kept = _sound_episodes(root, info, episodes, lengths, report)
-    tables = [paths[pair] for pair in zip(chunks[kept].tolist(), numbers[kept].tolist(), strict=True)]
+    episodes, lengths, *places = (np.concatenate(parts[name]) for name in names)
+    task_numbers, tasks = read_tasks(root, "v3.0", note)
+    kept = _sound_episodes(root, info, episodes, lengths, report, note)
+    ids, counts = episodes[kept].tolist(), lengths[kept].tolist()
+    # The place of an episode, by the columns that the template names.
+    columns = dict(zip(placed, (place[kept].tolist() for place in places), strict=True))
+    where = [{name: values[number] for name, values in columns.items()} for number in range(len(ids))]
+    tables = _tables(root, info, ids, where)
+    tables = _with_true_files(root, ids, counts, tables, note)
     return Metadata(
         info,
         episodes[kept],
         lengths[kept],
+        np.cumsum(lengths[kept]) - lengths[kept],
         tables,
         *_sound_tasks(root, task_numbers, tasks, report),
-        camera_clips(root, info, files, episodes[kept].tolist(), lengths[kept].tolist(), tables),
+        camera_clips(root, info, files, ids, counts, tables),
+        frozenset(episodes[lengths < 1].tolist()),
+        lambda: _tasks_of_files(files),
     )
 
 
-def _read_v21(root: Path, info: Mapping[str, Any], report: Report) -> Metadata:
-    records = _json_lines(root, "meta/episodes.jsonl", {"episode_index": int, "length": int})
-    tasks = _json_lines(root, "meta/tasks.jsonl", {"task_index": int, "task": str})
-    size = info.get("chunks_size", 1000)
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise InputError(f"{root}/meta/info.json: chunks_size is {size!r}; it must be a positive integer")
-    info = {**info, "chunks_size": size}
+def _read_v21(root: Path, info: Mapping[str, Any], report: Report, note: Note) -> Metadata:
+    records = read_json_lines(root, "meta/episodes.jsonl", {"episode_index": int, "length": int})
+    numbers, tasks = read_tasks(root, "v2.1", note)
     episodes, lengths = (
         np.array([record[key] for record in records], dtype=np.int64) for key in ("episode_index", "length")
     )
-    kept = _sound_episodes(root, info, episodes, lengths, report)
+    kept = _sound_episodes(root, info, episodes, lengths, report, note)
     ids, counts = episodes[kept].tolist(), lengths[kept].tolist()
-    fields = [{"episode_chunk": episode // size, "episode_index": episode} for episode in ids]
-    tables = [filled(info, "data_path", values, root) for values in fields]
+    tables = _tables(root, info, ids, [{}] * len(ids))
     return Metadata(
         info,
         episodes[kept],
         lengths[kept],
+        np.cumsum(lengths[kept]) - lengths[kept],
         tables,
-        *_sound_tasks(
-            root,
-            np.array([task["task_index"] for task in tasks], dtype=np.int64),
-            [task["task"] for task in tasks],
-            report,
-        ),
+        *_sound_tasks(root, numbers, tasks, report),
         camera_clips(root, info, (), ids, counts, tables),
+        frozenset(episodes[lengths < 1].tolist()),
+        lambda: {record["episode_index"]: _texts(record.get("tasks")) for record in records},
     )
 
 
+def _tables(
+    root: Path, info: Mapping[str, Any], episodes: Sequence[int], places: Sequence[Mapping[str, int]]
+) -> list[str]:
+    """The data file of each episode, by the template of info.json."""
+    # Many episodes share a file, so each path is filled in once.
+    paths: dict[tuple[int, ...], str] = {}
+    single = any(f"{{{name}" in str(info["data_path"]) for name in ("episode_chunk", "episode_index"))
+    tables = []
+    for episode, place in zip(episodes, places, strict=True):
+        key = (*place.values(), *([episode] if single or not place else []))
+        if key not in paths:
+            paths[key] = filled(info, "data_path", path_fields(info, episode) | place, root)
+        tables.append(paths[key])
+    return tables
+
+
+def _with_true_files(
+    root: Path, episodes: Sequence[int], lengths: Sequence[int], tables: Sequence[str], note: Note
+) -> list[str]:
+    """
+    The data files that hold the episodes. LeRobot's converter to v3.0 lists the first episode of a file in the file
+    before it, so an episode that its file lacks is looked up in the two neighbours.
+    """
+    listed: dict[str, list[int]] = {}
+    for position, name in enumerate(tables):
+        listed.setdefault(name, []).append(position)
+    names, found = list(listed), list(tables)
+    held: dict[str, set[int]] = {}
+
+    def episodes_in(name: str) -> set[int]:
+        if name not in held:
+            held[name] = _episodes_in(root / name)
+        return held[name]
+
+    for number, name in enumerate(names):
+        # The footer tells whether rows are missing, without reading any.
+        if _rows_in(root / name) in (None, sum(lengths[position] for position in listed[name])):
+            continue
+        own = episodes_in(name)
+        for position in listed[name]:
+            near = [*names[number + 1 : number + 2], *names[max(number - 1, 0) : number]]
+            other = None if episodes[position] in own else next(
+                (each for each in near if episodes[position] in episodes_in(each)), None
+            )  # fmt: skip
+            if other is not None:
+                found[position] = other
+                note(f"{root}: episode {episodes[position]} lies in {other}, not in {name} as the metadata list")
+    return found
+
+
+def _rows_in(path: Path) -> int | None:
+    """The number of rows of a data file; None if it cannot be read, which is reported when it is needed."""
+    try:
+        with open_columns(path) as file:
+            return file.rows
+    except InputError:
+        return None
+
+
+def _episodes_in(path: Path) -> set[int]:
+    try:
+        with open_columns(path) as file:
+            return set(np.unique(file.integers("episode_index")).tolist())
+    except InputError:
+        return set()
+
+
+def _tasks_of_files(files: Sequence[Path]) -> dict[int, list[str]]:
+    tasks: dict[int, list[str]] = {}
+    for path in files:
+        with open_columns(path) as file:
+            if "tasks" in file.names:
+                ids = file.integers("episode_index").tolist()
+                tasks.update(zip(ids, map(_texts, file.texts("tasks")), strict=True))
+    return tasks
+
+
+def _texts(value: Any) -> list[str]:
+    listed = value if isinstance(value, list) else [value]
+    return [text for text in listed if isinstance(text, str)]
+
+
 def _sound_episodes(
-    root: Path, info: Mapping[str, Any], episodes: np.ndarray, lengths: np.ndarray, report: Report
+    root: Path, info: Mapping[str, Any], episodes: np.ndarray, lengths: np.ndarray, report: Report, note: Note
 ) -> np.ndarray:
     """The positions of the readable episodes, sorted by id."""
     if len(episodes) == 0:
@@ -178,10 +277,10 @@ def _sound_episodes(
         report(f"{root}: the metadata list episode {episode} twice", episode)
     empty = lengths[order] < 1
     for episode in known[empty & ~repeated].tolist():
-        report(f"{root}: episode {episode} has no frames in the metadata", episode)
+        note(f"{root}: episode {episode} has no frames in the metadata, and is left out")
     for key, found in (("total_episodes", len(episodes)), ("total_frames", sum(lengths.tolist()))):
         if key in info and info[key] != found:
-            report(f"{root}: meta/info.json has {key} {info[key]!r}, the episodes' metadata {found}", None)
+            note(f"{root}: meta/info.json has {key} {info[key]!r}, the episodes' metadata {found}, which is used")
     return order[~(repeated | empty)]
 
 
@@ -196,37 +295,3 @@ def _sound_tasks(
     if len(np.unique(ordered)) != len(ordered):
         report(f"{root}: the metadata assign one task_index to several tasks", None)
     return ordered, tuple(tasks[i] for i in order.tolist())
-
-
-def _json_lines(root: Path, name: str, keys: Mapping[str, type]) -> list[dict[str, Any]]:
-    """The objects of a JSON Lines file, checked to have the given keys with the given types."""
-    path = root / within(root, name)
-    if not path.is_file():
-        raise InputError(f"{root} is not a LeRobotDataset v2.1: {name} is missing")
-    records = []
-    for number, line in enumerate(_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        record = _json(line, f"{path}, line {number}")
-        for key, kind in keys.items():
-            value = record.get(key) if isinstance(record, dict) else None
-            if not isinstance(value, kind) or isinstance(value, bool):
-                raise InputError(f"{path}, line {number}: {key!r} is missing or not of type {kind.__name__}")
-            if isinstance(value, int) and not 0 <= value < 2**31:
-                raise InputError(f"{path}, line {number}: {key!r} is {value}, out of range")
-        records.append(record)
-    return records
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as text: {first_line(error)}") from error
-
-
-def _json(text: str, where: object) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is not valid JSON: {first_line(error)}") from error

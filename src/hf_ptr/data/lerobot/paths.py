@@ -21,15 +21,44 @@ DEFAULT_VIDEO_PATHS = {
     "v3.0": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
     "v2.1": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
 }
+# The dataset of a stranger could otherwise make a command read, and show or upload, any file of this machine.
+FOLLOW_LINKS = "HF_PTR_FOLLOW_LINKS"
+# A repository's folder in the cache of huggingface_hub.
+REPOSITORY = re.compile(r"(datasets|models|spaces)--")
 PADDED_INTEGER = re.compile(r"(0?\d{1,2})?d?")
+
+
+def path_fields(info: Mapping[str, Any], episode: int) -> dict[str, int]:
+    """
+    The numbers that a path template may name, for an episode with files of its own.
+
+    Forks of LeRobot write templates with the names of the other version: `chunk_index` for `episode_chunk`, and
+    `file_index` for `episode_index`.
+
+    Args:
+        info: content of `meta/info.json`.
+        episode: id of the episode.
+    """
+    chunk = episode // info["chunks_size"]
+    return {"chunk_index": chunk, "file_index": episode, "episode_chunk": chunk, "episode_index": episode}
 
 
 def filled(info: Mapping[str, Any], key: str, values: Mapping[str, int | str], root: Path) -> str:
     """
-    Fill in a path template of info.json.
+    Fill in a path template of info.json, and check that the path stays in the dataset's folder.
 
     Raises:
-        InputError: the template is not a string with these fields, or the path is outside the dataset's folder.
+        InputError: as [`formatted`], or the path leaves the folder through a link.
+    """
+    return within(root, formatted(info, key, values, root))
+
+
+def formatted(info: Mapping[str, Any], key: str, values: Mapping[str, int | str], root: Path) -> str:
+    """
+    Fill in a path template of info.json without following links.
+
+    Raises:
+        InputError: the template is not a string with these fields, or its text leaves the dataset's folder.
     """
     template = info[key]
     try:
@@ -45,25 +74,29 @@ def filled(info: Mapping[str, Any], key: str, values: Mapping[str, int | str], r
     path = template.format(**values)
     if _leads_out(path):
         raise InputError(f"{root}/meta/info.json: {key} {template!r} leaves the dataset's folder")
-    return within(root, path)
+    return path
 
 
 def within(root: Path, name: str) -> str:
     """
     Check a path relative to a dataset's folder and return it unchanged.
 
+    A link out of the folder is followed only if the environment variable `HF_PTR_FOLLOW_LINKS` is 1.
+
     Raises:
         InputError: the path leaves the folder, directly or through a link.
     """
     if _leads_out(name):
         raise InputError(f"{root}: {name!r} leaves the dataset's folder")
+    if os.environ.get(FOLLOW_LINKS) == "1":
+        return name
     parent, _, last = name.rpartition("/")
     home = _real(str(root / parent))
     target = os.path.realpath(os.path.join(home, last)) if os.path.islink(os.path.join(home, last)) else home
     if not any(target == allowed or target.startswith(allowed + os.sep) for allowed in _allowed(str(root))):
         raise InputError(
-            f"{root}: {name} is a link out of the dataset's folder; copy the files into the folder, or mount "
-            "their folder at this path"
+            f"{root}: {name} is a link out of the dataset's folder, to {target}; if you trust the dataset, set "
+            f"the environment variable {FOLLOW_LINKS}=1"
         )
     return name
 
@@ -89,6 +122,10 @@ def _real(folder: str) -> str:
 
 
 def _allowed(root: str) -> list[str]:
-    """The folder itself and, for a snapshot in the Hub's cache, the blob store that its files link to."""
+    """The folder itself and, in a snapshot of the Hub's cache, the blob store that its files link to."""
     home = Path(_real(root))
-    return [str(home), *([str(home.parents[1] / "blobs")] if home.parent.name == "snapshots" else [])]
+    # A repository may hold several datasets, each in a folder of its own.
+    snapshots = next((folder for folder in home.parents if folder.name == "snapshots"), None)
+    if snapshots is not None and not REPOSITORY.match(snapshots.parent.name):
+        snapshots = None
+    return [str(home), *([] if snapshots is None else [str(snapshots.parent / "blobs")])]

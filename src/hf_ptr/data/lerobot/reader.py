@@ -1,8 +1,8 @@
-"""Reading the tables of a LeRobotDataset folder, v3.0 or v2.1. Does not need `lerobot`."""
+"""Reading the tables of a LeRobotDataset folder, v3.0 or v2.x. Does not need `lerobot`."""
 
 from __future__ import annotations
 
-import re
+import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot.columns import ColumnFile, episode_runs, open_columns, rows_of_episode
-from hf_ptr.data.lerobot.metadata import Metadata, read_metadata
+from hf_ptr.data.features import classify_features, component_names, derived_roles, joined_feature
+from hf_ptr.data.lerobot.clock import clock_problems
+from hf_ptr.data.lerobot.columns import ColumnFile, open_columns, rows_of_episode
+from hf_ptr.data.lerobot.index_columns import IndexColumns
+from hf_ptr.data.lerobot.metadata import Metadata, read_metadata, warn
 from hf_ptr.data.memmap import memory_mapped_array, release_pages
-from hf_ptr.errors import InputError, first_line
-
-INDEX_COLUMNS = ("episode_index", "frame_index", "index", "task_index")
-NOT_VECTORS = frozenset({*INDEX_COLUMNS, "timestamp"})
-NUMERIC_DTYPE = re.compile(r"(float(16|32|64)|u?int(8|16|32|64)|bool)")
+from hf_ptr.errors import DataWarning, InputError, first_line
 
 
 def read_dataset(
@@ -26,18 +25,26 @@ def read_dataset(
     episodes: Sequence[int] | None = None,
     *,
     skip: Collection[int] = (),
+    features: Sequence[str] | None = None,
     spill_dir: Path | None = None,
 ) -> EpisodeTable:
-    """Read the numeric columns of a LeRobotDataset, v3.0 or v2.1.
+    """Read the numeric columns of a LeRobotDataset, v3.0, v2.1 or v2.0.
 
-    Every numeric feature of shape `[d]` becomes a float32 column `(F, d)`. Images and videos are decoded later, on
-    demand. Strings and other features with more than one dimension are ignored. Only files with selected episodes are
+    Every numeric feature becomes a float32 column `(F, d)`; arrays of several dimensions are flattened in row-major
+    order. Images and videos are decoded later, on demand. Text is ignored. Only files with selected episodes are
     opened.
+
+    A dataset without `observation.state` or `action` gets these columns from features with other names in use, see
+    [`derived_roles`][hf_ptr.data.features.derived_roles]. Index columns that are missing, or repeat a value, are
+    derived. Each such step gives a `DataWarning`.
 
     Args:
         path: the dataset's folder.
         episodes: ids of the episodes to read, in this order; None reads all.
         skip: ids of episodes to leave out; damage in these episodes is ignored.
+        features: the vectors to read, which have to be readable; other names, such as those of cameras, are ignored.
+            `"A,B"` is the concatenation of A and B. None reads all, and leaves out those that cannot be read with a
+            `DataWarning`.
         spill_dir: a folder for temporary, unnamed files that back the columns by memory mapping, for datasets larger
             than memory; by default, columns are held in memory.
 
@@ -46,27 +53,34 @@ def read_dataset(
 
     Raises:
         InputError: the folder is not a dataset, a file is missing or damaged, metadata and data disagree, a path
-            leaves the folder, or an observation or action is NaN or infinite. The dataset is never modified.
+            leaves the folder, or time stamps decrease or have another frame rate. The dataset is never modified.
+            NaN is not an error here, but where a feature is used.
     """
     root = Path(path)
     try:
-        return _read(root, episodes, frozenset(skip), spill_dir)
+        return _read(root, episodes, frozenset(skip), features, spill_dir)
     except OSError as error:
         raise InputError(f"{root} cannot be read: {first_line(error)}") from error
 
 
-def _read(root: Path, episodes: Sequence[int] | None, skip: frozenset[int], spill_dir: Path | None) -> EpisodeTable:
+def _read(
+    root: Path,
+    episodes: Sequence[int] | None,
+    skip: frozenset[int],
+    features: Sequence[str] | None,
+    spill_dir: Path | None,
+) -> EpisodeTable:
     unreadable: set[int] = set()
 
     def report(message: str, episode: int | None) -> None:
         if episode not in skip:
-            raise InputError(message)
+            raise InputError(message, skip=() if episode is None else (episode,))
         unreadable.add(episode)
 
     metadata = read_metadata(root, report)
     info = metadata.info
     known = metadata.episode_index
-    unknown = sorted(skip - unreadable - set(known.tolist()))
+    unknown = sorted(skip - unreadable - metadata.empty - set(known.tolist()))
     if unknown:
         raise InputError(f"{root} has no episode {unknown[0]} to skip")
     if skip:
@@ -76,78 +90,197 @@ def _read(root: Path, episodes: Sequence[int] | None, skip: frozenset[int], spil
     slots: dict[str, list[int]] = {}
     for slot, position in enumerate(wanted.tolist()):
         slots.setdefault(metadata.files[position], []).append(slot)
-    widths = vector_widths(info["features"])
-    _require_rows(root, slots, [*widths, *INDEX_COLUMNS], sum(lengths.tolist()))
+    _require_rows(root, slots, sum(lengths.tolist()))
 
     starts = np.cumsum(lengths) - lengths
     total = int(lengths.sum())
-    columns: dict[str, np.ndarray] = {}
+    vectors = _Vectors(info, features, total, spill_dir)
+    index = IndexColumns(root, metadata, warn)
+    has_index = True
     task_index, frame_id = _empty((total,), np.int64, spill_dir), _empty((total,), np.int64, spill_dir)
     for name, in_file in slots.items():
+        ids = metadata.episode_index[wanted[in_file]].tolist()
         with open_columns(root / name) as file:
-            rows = _episode_rows(file, metadata.episode_index[wanted[in_file]], lengths[in_file])
+            runs = index.runs(file, name)
+            frame_index = index.frame_index(file, runs)
+            rows = {
+                episode: rows_of_episode(runs, frame_index, episode, length, file.path)
+                for episode, length in zip(ids, lengths[in_file].tolist(), strict=True)
+            }
             targets = [
                 slice(start, stop) for start, stop in zip(starts[in_file], (starts + lengths)[in_file], strict=True)
             ]
-            for key, target in (("task_index", task_index), ("index", frame_id)):
-                _copy(file.integers(key), rows, target, targets)
+            _copy(index.task_index(file, rows), rows.values(), task_index, targets)
+            stored = index.index(file)
+            has_index = has_index and stored is not None
+            if stored is not None:
+                _copy(stored, rows.values(), frame_id, targets)
+            _require_clock(file, rows, float(info["fps"]))
             target_row = np.full(file.rows, -1)
-            for taken, put in zip(rows, targets, strict=True):
+            for taken, put in zip(rows.values(), targets, strict=True):
                 target_row[taken] = np.arange(put.start, put.stop)
-            for key, width in widths.items():
-                for first, block in file.blocks(key):
-                    here = target_row[first : first + len(block)]
-                    kept = np.flatnonzero(here >= 0)
-                    # Rows of other episodes are skipped unchecked.
-                    part = block if len(kept) == len(here) else block.take(pa.array(kept))
-                    values = file.parse(part, key, width, first + kept)
-                    # Allocated only now that a file has confirmed the width given in info.json.
-                    if key not in columns:
-                        columns[key] = _empty((total, width), np.float32, spill_dir)
-                    columns[key][here[kept]] = values
-                    release_pages(columns[key])
+            vectors.read(file, target_row)
     pa.default_memory_pool().release_unused()
-    if not (frame_id[1:] > frame_id[:-1]).all() and len(np.unique(frame_id)) < len(frame_id):
-        raise InputError(f"{root}: column 'index' repeats a value; every frame of a dataset needs its own")
-    table = EpisodeTable(
-        columns=columns,
+    vectors.warn(root)
+    return EpisodeTable(
+        columns=vectors.columns,
         task_index=_task_positions(task_index, metadata, root),
         tasks=metadata.tasks,
         starts=starts,
         lengths=lengths,
         episode_index=metadata.episode_index[wanted],
-        frame_id=frame_id,
+        frame_id=index.frame_ids(frame_id if has_index else None, wanted),
         fps=float(info["fps"]),
         robot_type=info.get("robot_type"),
         source=root.resolve().name,
-        features=info["features"],
+        features=vectors.descriptions,
         videos=metadata.videos,
+        left_out=vectors.left_out,
     )
-    table.require_finite([name for name in widths if name.startswith(("observation", "action"))])
-    return table
+
+
+class _Vectors:
+    """
+    The vectors of a dataset, filled file by file.
+
+    Args:
+        info: content of `meta/info.json`.
+        features: the vectors to read; None reads all.
+        frames: number of frames of the selected episodes.
+        spill_dir: folder of memory-mapped columns; None holds them in memory.
+    """
+
+    def __init__(
+        self, info: Mapping[str, Any], features: Sequence[str] | None, frames: int, spill_dir: Path | None
+    ) -> None:
+        kinds = classify_features(info)
+        self._required = features is not None
+        self._frames, self._spill_dir = frames, spill_dir
+        self._widths = {name: kind.width for name, kind in kinds.items() if kind.kind == "vector"}
+        self._roles = derived_roles(info)
+        self._parts = self._chosen(features)
+        self._unreadable: dict[str, str] = {}
+        self.columns: dict[str, np.ndarray] = {}
+        self.left_out = {name: kind.reason for name, kind in kinds.items() if kind.reason}
+        sound = {
+            name: description
+            for name, description in info["features"].items()
+            if isinstance(description, dict)
+            and isinstance(description.get("dtype"), str)
+            and isinstance(description.get("shape"), list)
+        }
+        flat = {
+            name: {**sound[name], "shape": [width], "names": component_names(sound[name])}
+            for name, width in self._widths.items()
+            if len(sound[name]["shape"]) != 1
+        }
+        joined = {
+            name: joined_feature([sound[part] for part in parts], [self._widths[part] for part in parts])
+            for name, parts in self._parts.items()
+            if name not in self._widths
+        }
+        self.descriptions: dict[str, Any] = {**sound, **flat, **joined}
+
+    def read(self, file: ColumnFile, target_row: np.ndarray) -> None:
+        """
+        Read all vectors of a file.
+
+        Args:
+            file: the open file.
+            target_row: `(rows,)`, the row of the columns in which each row is stored; -1 leaves it out.
+
+        Raises:
+            InputError: a vector that was asked for cannot be read.
+        """
+        places: dict[str, list[tuple[str, int]]] = {}
+        for name, parts in self._parts.items():
+            first = 0
+            for part in parts:
+                places.setdefault(part, []).append((name, first))
+                first += self._widths[part]
+        for part, outputs in places.items():
+            outputs = [(name, first) for name, first in outputs if name in self._parts]
+            try:
+                self._read_part(file, part, outputs, target_row)
+            except InputError as error:
+                if self._required:
+                    raise
+                self._unreadable.setdefault(part, str(error))
+                for name, _ in outputs:
+                    self.columns.pop(name, None)
+                    del self._parts[name]
+
+    def warn(self, root: Path) -> None:
+        """Warn about derived roles and about vectors that could not be read."""
+        for name, message in self._unreadable.items():
+            self.left_out[name] = message
+            warnings.warn(f"{root}: feature {name!r} is left out: {message}", DataWarning, stacklevel=2)
+        for role, parts in self._roles.items():
+            lost = [part for part in parts if part in self._unreadable]
+            if role in self.columns:
+                warn(f"{root}: {role} is missing; taken from {', '.join(parts)}")
+            elif lost:
+                self.left_out[role] = self.left_out[lost[0]]
+
+    def _chosen(self, features: Sequence[str] | None) -> dict[str, list[str]]:
+        """The vectors that make up each column."""
+        if features is None:
+            return {**{name: [name] for name in self._widths}, **self._roles}
+        chosen: dict[str, list[str]] = {}
+        for name in (feature.partition("@-")[0] if feature not in self._widths else feature for feature in features):
+            if name in self._widths:
+                chosen[name] = [name]
+            elif name in self._roles:
+                chosen[name] = self._roles[name]
+            else:
+                parts = [part.strip() for part in name.split(",")]
+                if all(part in self._widths for part in parts):
+                    chosen[name] = parts
+        return chosen
+
+    def _read_part(
+        self, file: ColumnFile, part: str, outputs: Sequence[tuple[str, int]], target_row: np.ndarray
+    ) -> None:
+        width = self._widths[part]
+        for first, block in file.blocks(part):
+            here = target_row[first : first + len(block)]
+            kept = np.flatnonzero(here >= 0)
+            # Rows of other episodes are skipped unchecked.
+            rows = block if len(kept) == len(here) else block.take(pa.array(kept))
+            values = file.parse(rows, part, width, first + kept)
+            for name, begin in outputs:
+                # Allocated only now that a file has confirmed the width given in info.json.
+                if name not in self.columns:
+                    total = sum(self._widths[each] for each in self._parts[name])
+                    self.columns[name] = _empty((self._frames, total), np.float32, self._spill_dir)
+                self.columns[name][here[kept], begin : begin + width] = values
+                release_pages(self.columns[name])
 
 
 def _empty(shape: tuple[int, ...], dtype: type, spill_dir: Path | None) -> np.ndarray:
     return np.empty(shape, dtype) if spill_dir is None else memory_mapped_array(shape, dtype, spill_dir)
 
 
-def vector_widths(features: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
-    """The names and widths of the one-dimensional numeric features."""
-    return {
-        name: feature["shape"][0]
-        for name, feature in features.items()
-        if name not in NOT_VECTORS and NUMERIC_DTYPE.fullmatch(feature["dtype"]) and len(feature["shape"]) == 1
-    }
+def _require_clock(file: ColumnFile, rows: Mapping[int, slice], fps: float) -> None:
+    """Check order and rate of the time stamps; those that cannot be read are not used, and left to the validation."""
+    try:
+        times = file.numbers("timestamp", 1)[:, 0]
+    except InputError:
+        return
+    for episode, part in rows.items():
+        for problem in clock_problems(times[part], fps):
+            if not problem.warning:
+                where = "" if problem.frame is None else f", frame {problem.frame}"
+                raise InputError(f"{file.path}: episode {episode}{where}: {problem.message}", skip=[episode])
 
 
-def _require_rows(root: Path, files: Iterable[str], columns: Sequence[str], frames: int) -> None:
-    """Check columns and row counts in the files' footers before memory is allocated by the metadata's lengths."""
+def _require_rows(root: Path, files: Iterable[str], frames: int) -> None:
+    """Check row counts in the files' footers before memory is allocated by the metadata's lengths."""
     available = 0
     for name in files:
         if not (root / name).is_file():
             raise InputError(f"{root}: {name} is missing; the metadata list episodes in it")
         with open_columns(root / name) as file:
-            file.require(columns)
             available += file.rows
     if available < frames:
         raise InputError(f"{root}: the metadata list {frames} frames, the data files have {available}")
@@ -156,6 +289,8 @@ def _require_rows(root: Path, files: Iterable[str], columns: Sequence[str], fram
 def _positions(metadata: Metadata, episodes: Sequence[int] | None, root: Path) -> np.ndarray:
     """The positions of the selected episodes in the metadata."""
     known = metadata.episode_index
+    if not len(known):
+        raise InputError(f"{root} has no episodes; record some first")
     if episodes is None:
         return np.arange(len(known))
     wanted = np.asarray(list(episodes), dtype=np.int64)
@@ -185,13 +320,3 @@ def _task_positions(task_index: np.ndarray, metadata: Metadata, root: Path) -> n
 def _copy(source: np.ndarray, rows: Iterable[slice], target: np.ndarray, targets: Iterable[slice]) -> None:
     for taken, put in zip(rows, targets, strict=True):
         target[put] = source[taken]
-
-
-def _episode_rows(file: ColumnFile, episodes: np.ndarray, lengths: np.ndarray) -> list[slice]:
-    """The rows of episodes in their file, checked against the lengths in the metadata."""
-    runs = episode_runs(file.integers("episode_index"))
-    frame_index = file.integers("frame_index")
-    return [
-        rows_of_episode(runs, frame_index, episode, length, file.path)
-        for episode, length in zip(episodes.tolist(), lengths.tolist(), strict=True)
-    ]

@@ -16,6 +16,7 @@ def read_usable(
     episodes: Sequence[int] | None = None,
     *,
     skip: Collection[int] = (),
+    features: Sequence[str] | None = None,
     spill_dir: Path | None = None,
 ) -> EpisodeTable:
     """
@@ -25,7 +26,8 @@ def read_usable(
         InputError: as [`read_dataset`]; its `skip` contains all episodes whose omission makes the dataset readable.
     """
     try:
-        return read_dataset(path, episodes, skip=skip, spill_dir=spill_dir)
+        return read_dataset(path, episodes, skip=skip, features=features, spill_dir=spill_dir)
     except InputError:
-        require_usable(validate_dataset(path, episodes=episodes, skip=skip, cameras=(), decode=False), skip)
+        found = validate_dataset(path, episodes=episodes, skip=skip, features=features or (), cameras=(), decode=False)
+        require_usable(found, skip)
         raise

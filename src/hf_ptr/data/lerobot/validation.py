@@ -9,9 +9,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from hf_ptr.data.lerobot.columns import ColumnFile, RowError, episode_runs, open_columns, rows_of_episode
+from hf_ptr.data.features import ACTION, STATE, FeatureKind, classify_features, derived_roles, vector_widths
+from hf_ptr.data.lerobot.clock import FPS_TOLERANCE, clock_problems
+from hf_ptr.data.lerobot.columns import ColumnFile, RowError, open_columns, rows_of_episode
+from hf_ptr.data.lerobot.index_columns import IndexColumns
 from hf_ptr.data.lerobot.metadata import Metadata, read_metadata
-from hf_ptr.data.lerobot.reader import INDEX_COLUMNS, vector_widths
+from hf_ptr.data.lerobot.videos import cameras_of
 from hf_ptr.data.video.decoding import FrameReader, VideoClip, VideoHeader, video_header
 from hf_ptr.errors import InputError, first_line
 
@@ -19,8 +22,6 @@ Job = TypeVar("Job")
 # Called with a description and a list; returns an iterable over the list, e.g. with a progress bar.
 Progress = Callable[[str, Sequence[Any]], Iterable[Any]]
 
-# Relative tolerance of the frame rate of time stamps and videos.
-FPS_TOLERANCE = 0.02
 # Decoded images are discarded, so they are scaled to a minimal size.
 THUMBNAIL = (16, 16)
 
@@ -64,6 +65,7 @@ class Validation:
         dataset: the folder.
         episodes, frames: numbers in the metadata; 0 if these cannot be read.
         cameras: the cameras that were checked.
+        features: the use of each feature, and why some are left out.
         problems: all problems, in the order of the checks.
     """
 
@@ -71,6 +73,7 @@ class Validation:
     episodes: int = 0
     frames: int = 0
     cameras: tuple[str, ...] = ()
+    features: Mapping[str, FeatureKind] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
     @property
@@ -99,12 +102,15 @@ class Validation:
             "episodes": self.episodes,
             "frames": self.frames,
             "cameras": list(self.cameras),
+            "features": {name: str(kind) for name, kind in self.features.items()},
             "skip_episodes": self.skippable,
             "problems": [
                 {
                     "severity": "warning" if problem.warning else "error",
                     "episode": problem.episode,
                     "frame": problem.frame,
+                    "kind": problem.kind or None,
+                    "amount": problem.amount,
                     "message": problem.message,
                 }
                 for problem in self.problems
@@ -122,6 +128,7 @@ def validate_dataset(
     *,
     episodes: Collection[int] | None = None,
     skip: Collection[int] = (),
+    features: Sequence[str] = (),
     cameras: Collection[str] | None = None,
     decode: bool = True,
     every_frame: bool = False,
@@ -134,6 +141,7 @@ def validate_dataset(
         path: the folder.
         episodes: ids of the episodes to check; all by default.
         skip: ids of episodes to ignore.
+        features: the vectors that are used; problems of others are warnings. By default, the state and the action.
         cameras: cameras to check; all by default.
         decode: whether to decode the first and last image of each episode; video headers are always read.
         every_frame: whether to decode all images.
@@ -146,17 +154,20 @@ def validate_dataset(
     found = Validation(dataset=str(path))
     checker = _Checker(root, found, None if episodes is None else frozenset(episodes), frozenset(skip))
     try:
-        metadata = read_metadata(root, checker.report_of_metadata)
+        metadata = read_metadata(root, checker.report_of_metadata, checker.note)
     except (InputError, OSError) as error:
         checker.report(checker.relative(error))
         return found
-    unknown = sorted({*(episodes or ()), *skip} - set(metadata.episode_index.tolist()) - checker.reported)
+    unknown = sorted(
+        {*(episodes or ()), *skip} - set(metadata.episode_index.tolist()) - metadata.empty - checker.reported
+    )
     if unknown:
         raise InputError(f"{root} has no episode {unknown[0]}")
+    found.features = classify_features(metadata.info)
     found.episodes, found.frames = len(metadata.episode_index), sum(metadata.lengths.tolist())
     if not found.episodes and found.usable:
         checker.report("the dataset has no episodes")
-    checker.check_tables(metadata, progress)
+    checker.check_tables(metadata, features or (STATE, ACTION), progress)
     found.cameras = tuple(camera for camera in metadata.videos if cameras is None or camera in cameras)
     for camera in found.cameras:
         checker.check_camera(metadata, camera, decode, every_frame, progress)
@@ -194,7 +205,7 @@ class _Checker:
         self.episodes = episodes
         self.skip = skip
         self._span: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        self._indices: list[np.ndarray] = []
+        self._used: frozenset[str] = frozenset()
         self._readable: set[int] = set()
         # The episodes with a problem, ignored or not.
         self.reported: set[int] = set()
@@ -230,127 +241,143 @@ class _Checker:
                 return message[len(beginning) :]
         return message
 
+    def note(self, message: str) -> None:
+        """Record a warning about the whole dataset."""
+        self.report(self._without_root(message), warning=True)
+
     def _wanted(self, episode: int) -> bool:
         return episode not in self.skip and (self.episodes is None or episode in self.episodes)
 
-    def check_tables(self, metadata: Metadata, progress: Progress) -> None:
-        """Check each data file, then unique indices and constant features over all of them."""
-        episodes_in: dict[str, dict[int, int]] = {}
-        for episode, length, name in zip(
-            metadata.episode_index.tolist(), metadata.lengths.tolist(), metadata.files, strict=True
-        ):
-            if self._wanted(episode):
-                episodes_in.setdefault(name, {})[episode] = length
-        for name, lengths in progress("reading tables", list(episodes_in.items())):
+    def check_tables(self, metadata: Metadata, features: Sequence[str], progress: Progress) -> None:
+        """Check each data file, then unique indices and constant features over all of them.
+
+        Args:
+            metadata: the dataset's metadata.
+            features: the vectors that are used.
+            progress: as in `validate_dataset`.
+        """
+        self._used = frozenset(self._stored(metadata, features))
+        listed = metadata.episode_index.tolist()
+        positions = [position for position, episode in enumerate(listed) if self._wanted(episode)]
+        in_file: dict[str, dict[int, int]] = {}
+        for position in positions:
+            in_file.setdefault(metadata.files[position], {})[listed[position]] = int(metadata.lengths[position])
+        index = IndexColumns(self.root, metadata, self.note)
+        stored: dict[int, np.ndarray | None] = {}
+        for name, lengths in progress("reading tables", list(in_file.items())):
             try:
-                self._check_file(name, lengths, metadata)
+                self._check_file(name, lengths, metadata, index, stored)
             except (InputError, OSError) as error:
                 self._report_each(self.relative(error), lengths)
-        if self._indices:
-            ordered = np.sort(np.concatenate(self._indices))
-            if (ordered[1:] == ordered[:-1]).any():
-                twice = ordered[1:][ordered[1:] == ordered[:-1]][0]
-                self.report(f"column 'index' has the value {twice} twice; every frame of a dataset needs its own")
+        read = [position for position in positions if listed[position] in stored]
+        parts = [stored[listed[position]] for position in read]
+        if parts:
+            kept = [part for part in parts if part is not None]
+            index.frame_ids(np.concatenate(kept) if len(kept) == len(parts) else None, np.array(read))
         for name, (low, high) in self._span.items():
             constant = np.flatnonzero(low == high).tolist()
             if constant:
-                listed = ", ".join(map(str, constant[:20])) + (", …" if len(constant) > 20 else "")
-                self.report(f"feature {name!r} never changes in dimension {listed}", warning=True)
+                numbers = ", ".join(map(str, constant[:20])) + (", …" if len(constant) > 20 else "")
+                self.report(f"feature {name!r} never changes in dimension {numbers}", warning=True, kind="constant")
 
-    def _report_each(self, message: str, episodes: Iterable[int]) -> None:
+    def _stored(self, metadata: Metadata, features: Sequence[str]) -> Iterable[str]:
+        """The features of the files that make up the vectors that are used."""
+        widths, roles = vector_widths(metadata.info), derived_roles(metadata.info)
+        for name in (part.strip().partition("@-")[0] for feature in features for part in feature.split(",")):
+            if name in widths:
+                yield name
+            elif name in roles:
+                self.note(f"{name} is missing; taken from {', '.join(roles[name])}")
+                yield from roles[name]
+
+    def _report_each(self, message: str, episodes: Iterable[int], *, warning: bool = False) -> None:
         """Record a problem of a file for each of its episodes, since each can be skipped separately."""
         for episode in episodes:
-            self.report(message, episode)
+            self.report(message, episode, warning=warning)
 
-    def _check_file(self, name: str, lengths: Mapping[int, int], metadata: Metadata) -> None:
+    def _check_file(
+        self,
+        name: str,
+        lengths: Mapping[int, int],
+        metadata: Metadata,
+        index: IndexColumns,
+        stored: dict[int, np.ndarray | None],
+    ) -> None:
+        """Check a data file; the column `index` of each readable episode is added to `stored`."""
         path = self.root / name
         if not path.is_file():
             self._report_each(f"{name} is missing", lengths)
             return
-        features = metadata.info["features"]
         with open_columns(path) as file:
-            runs = episode_runs(file.integers("episode_index"))
-            frame_index = file.integers("frame_index")
+            runs = index.runs(file, name)
+            frame_index = index.frame_index(file, runs)
             rows: dict[int, slice] = {}
             for episode, length in lengths.items():
                 try:
                     rows[episode] = rows_of_episode(runs, frame_index, episode, length, path)
                 except InputError as error:
                     self.report(self.relative(error), episode)
-            self._check_indices(file, rows, metadata)
+            numbers = index.index(file)
+            stored.update({episode: None if numbers is None else numbers[part] for episode, part in rows.items()})
+            self._check_tasks(index.task_index(file, rows), rows, metadata)
             self._check_times(file, rows, float(metadata.info["fps"]))
-            for feature, width in vector_widths(features).items():
+            for feature, width in vector_widths(metadata.info).items():
                 self._check_vector(file, feature, width, rows)
-            for feature, description in features.items():
-                if description["dtype"] == "image" and feature not in file.names:
+            for feature in cameras_of(metadata.info, "image"):
+                if feature not in file.names:
                     self._report_each(f"{name} lacks the column {feature!r}", rows)
                     return
             self._readable.update(rows)
 
-    def _check_indices(self, file: ColumnFile, rows: Mapping[int, slice], metadata: Metadata) -> None:
-        index, tasks = file.integers(INDEX_COLUMNS[2]), file.integers(INDEX_COLUMNS[3])
+    def _check_tasks(self, tasks: np.ndarray, rows: Mapping[int, slice], metadata: Metadata) -> None:
         unknown = ~np.isin(tasks, metadata.task_numbers)
-        for episode, rows_of in rows.items():
-            self._indices.append(index[rows_of])
-            if unknown[rows_of].any():
-                frame = int(unknown[rows_of].argmax())
-                self.report(
-                    f"task_index {tasks[rows_of][frame]} is not in the metadata",
-                    episode, frame,
-                )  # fmt: skip
+        for episode, part in rows.items():
+            if unknown[part].any():
+                frame = int(unknown[part].argmax())
+                self.report(f"task_index {tasks[part][frame]} is not in the metadata", episode, frame, kind="task")
 
     def _check_times(self, file: ColumnFile, rows: Mapping[int, slice], fps: float) -> None:
         if "timestamp" not in file.names:
-            name = file.path.relative_to(self.root)
-            self.report(f"{name} lacks the column 'timestamp'", warning=True)
+            self.note("column 'timestamp' is missing; derived from the frame rate")
             return
-        for episode, times in self._parts(file, "timestamp", 1, rows):
-            seconds = times[:, 0].astype(np.float64)
-            if not np.isfinite(seconds).all():
-                self.report("timestamp is NaN or infinite", episode, int(np.isfinite(seconds).argmin()))
-                continue
-            steps = np.diff(seconds)
-            if (steps <= 0).any():
-                self.report("timestamps are out of order", episode, int((steps <= 0).argmax()) + 1)
-            elif len(steps) and abs(float(np.median(steps)) * fps - 1) > FPS_TOLERANCE:
-                rate = 1 / float(np.median(steps))
-                self.report(f"fps mismatch: timestamps give {rate:.4g} frames per second, info.json {fps:g}", episode)
-            else:
-                off = np.abs(seconds - np.arange(len(seconds)) / fps) > 0.5 / fps
-                if off.any():
-                    frame = int(off.argmax())
-                    self.report(
-                        f"timestamp {seconds[frame]:.3f} is more than half a frame from frame / fps", episode, frame,
-                        warning=True,
-                    )  # fmt: skip
+        for episode, times in self._parts(file, "timestamp", 1, rows, warning=True):
+            for problem in clock_problems(times[:, 0], fps):
+                self.report(
+                    problem.message, episode, problem.frame,
+                    warning=problem.warning, kind=problem.kind, amount=problem.amount,
+                )  # fmt: skip
 
     def _check_vector(self, file: ColumnFile, name: str, width: int, rows: Mapping[int, slice]) -> None:
-        for episode, values in self._parts(file, name, width, rows):
+        unused = name not in self._used
+        for episode, values in self._parts(file, name, width, rows, warning=unused):
             finite = np.isfinite(values).all(axis=1)
-            if not finite.all() and name.startswith(("observation", "action")):
+            if not finite.all():
                 frame, count = int(finite.argmin()), int((~finite).sum())
                 more = f" ({count} frames in total)" if count > 1 else ""
-                self.report(f"feature {name!r} is NaN or infinite{more}", episode, frame)
+                self.report(
+                    f"feature {name!r} is NaN or infinite{more}", episode, frame,
+                    warning=unused, kind=f"not_finite {name}", amount=count,
+                )  # fmt: skip
             if finite.any():
                 low, high = values[finite].min(axis=0), values[finite].max(axis=0)
                 before = self._span.get(name, (low, high))
                 self._span[name] = np.minimum(before[0], low), np.maximum(before[1], high)
 
     def _parts(
-        self, file: ColumnFile, name: str, width: int, rows: Mapping[int, slice]
+        self, file: ColumnFile, name: str, width: int, rows: Mapping[int, slice], *, warning: bool
     ) -> Iterable[tuple[int, np.ndarray]]:
         """Each episode's part of a column; parts that cannot be read are recorded as problems."""
         try:
             column = file.column(name)
         except InputError as error:
-            self._report_each(self.relative(error), rows)
+            self._report_each(self.relative(error), rows, warning=warning)
             return
         try:
             whole = file.parse(column, name, width)
         except RowError:
             whole = None
         except InputError as error:
-            self._report_each(self.relative(error), rows)
+            self._report_each(self.relative(error), rows, warning=warning)
             return
         for episode, part in rows.items():
             if whole is not None:
@@ -359,7 +386,7 @@ class _Checker:
             try:
                 yield episode, file.parse(column.slice(part.start, part.stop - part.start), name, width)
             except RowError as error:
-                self.report(self.relative(error), episode, error.row)
+                self.report(self.relative(error), episode, error.row, warning=warning)
 
     def check_camera(
         self, metadata: Metadata, camera: str, decode: bool, every_frame: bool, progress: Progress

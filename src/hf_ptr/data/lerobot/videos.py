@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.features import classify_features
 from hf_ptr.data.lerobot.columns import open_columns
-from hf_ptr.data.lerobot.paths import filled
+from hf_ptr.data.lerobot.paths import filled, formatted, path_fields
 from hf_ptr.data.lerobot.stored_images import StoredImageClips
 from hf_ptr.data.video.decoding import Clip, VideoClip
 from hf_ptr.data.video.torchcodec import TorchcodecClip, load_torchcodec
@@ -83,10 +84,9 @@ def camera_clips(
     """
     cameras = cameras_of(info, "video")
     v3 = info["codebase_version"] == "v3.0"
-    fields = ("chunk_index", "file_index") if v3 else ("episode_chunk", "episode_index")
     if info["video_path"] is not None:
         for camera in cameras:
-            filled(info, "video_path", {"video_key": camera, **dict.fromkeys(fields, 0)}, root)
+            formatted(info, "video_path", {"video_key": camera, **path_fields(info, 0)}, root)
     of_videos: Callable[[str], Clips]
     of_videos = partial(_clips_v3, root, info, files) if v3 else partial(_clips_v21, root, info, episodes, lengths)
     stored = dict(zip(episodes, zip(lengths, tables, strict=True), strict=True))
@@ -95,11 +95,11 @@ def camera_clips(
 
 
 def cameras_of(info: Mapping[str, Any], kind: str) -> list[str]:
-    """The features of `meta/info.json` of dtype `"video"`, or of dtype `"image"` with three colour channels."""
+    """The cameras in `meta/info.json` of dtype `"video"`, or of dtype `"image"`."""
     return [
         name
-        for name, feature in info["features"].items()
-        if feature["dtype"] == kind and (kind == "video" or (len(feature["shape"]) == 3 and 3 in feature["shape"]))
+        for name, found in classify_features(info).items()
+        if found.kind == "camera" and info["features"][name]["dtype"] == kind
     ]
 
 
@@ -125,7 +125,8 @@ def _clips_v3(root: Path, info: Mapping[str, Any], files: Sequence[Path], camera
                 raise InputError(
                     f"{root}: the video {camera!r} of episode {episode} starts at {start} seconds, out of range"
                 )
-            values = {"video_key": camera, "chunk_index": chunk, "file_index": number}
+            places = {"chunk_index": chunk, "file_index": number}
+            values = {"video_key": camera, **path_fields(info, episode), **places}
             clips[episode] = VideoClip(root / filled(info, "video_path", values, root), start, length)
     return clips
 
@@ -135,7 +136,7 @@ def _clips_v21(
 ) -> Clips:
     clips: dict[int, VideoClip] = {}
     for episode, length in zip(episodes, lengths, strict=True):
-        values = {"video_key": camera, "episode_chunk": episode // info["chunks_size"], "episode_index": episode}
+        values = {"video_key": camera, **path_fields(info, episode)}
         clips[episode] = VideoClip(root / filled(info, "video_path", values, root), 0.0, length)
     return clips
 

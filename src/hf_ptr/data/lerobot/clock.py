@@ -1,0 +1,97 @@
+"""The time stamps of an episode: do its rows have the frame rate of the dataset, and where is time missing?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# Relative tolerance of the frame rate. Where a recorder dropped many frames, the rate is known less well.
+FPS_TOLERANCE = 0.02
+IRREGULAR_TOLERANCE = 0.1
+IRREGULAR_SHARE = 0.05
+# A step that takes this many usual steps may lack a frame.
+GAP_STEPS = 1.75
+# A step of this many frames is listed as a gap. The jitter of good recorders stays below it.
+LISTED_GAP = 1.9
+# Frames by which a clock may differ over an episode in any case: stamps are rounded, and they jitter.
+MIN_DRIFT = 1.0
+
+
+@dataclass(frozen=True)
+class ClockProblem:
+    """
+    A problem of an episode's time stamps.
+
+    Attributes:
+        kind: `"timestamp_nan"`, `"timestamp_order"`, `"fps"`, `"timestamp_gaps"` or `"timestamp_drift"`.
+        message: the problem, in one line.
+        frame: the first affected frame, or None.
+        amount: seconds of the longest gap, frames of drift, or measured frames per second; None otherwise.
+        warning: True if the episode is usable nonetheless.
+    """
+
+    kind: str
+    message: str
+    frame: int | None = None
+    amount: float | None = None
+    warning: bool = False
+
+
+def clock_problems(seconds: np.ndarray, fps: float) -> list[ClockProblem]:
+    """
+    The problems of an episode's time stamps `(n,)`, in seconds.
+
+    The rate is that of a straight line through all stamps, so jitter and rounding do not matter. Where frames were
+    dropped, the rate between the gaps may be right instead. Only if neither is, the rate is wrong.
+    """
+    seconds = np.asarray(seconds, dtype=np.float64)
+    if not np.isfinite(seconds).all():
+        bad = int(np.isfinite(seconds).argmin())
+        return [ClockProblem("timestamp_nan", "timestamp is NaN or infinite; it is not used", bad, warning=True)]
+    if len(seconds) < 2:
+        return []
+    steps = np.diff(seconds)
+    if (steps < 0).any():
+        return [ClockProblem("timestamp_order", "timestamps are out of order", int((steps < 0).argmax()) + 1)]
+    if seconds[-1] == seconds[0]:
+        return [ClockProblem("timestamp_order", "all timestamps are equal", 1)]
+    usual = max(float(np.median(steps)), float(steps.mean()) / 2)
+    gaps = steps > GAP_STEPS * usual
+    overall, between = _rate(seconds), (len(steps) - int(gaps.sum())) / max(float(steps[~gaps].sum()), 1e-12)
+    tolerance = IRREGULAR_TOLERANCE if gaps.mean() > IRREGULAR_SHARE else FPS_TOLERANCE
+
+    def fits(rate: float) -> bool:
+        drift = abs(fps / rate - 1) * len(steps)
+        return abs(rate / fps - 1) <= tolerance or drift <= MIN_DRIFT
+
+    if not fits(overall) and not fits(between):
+        rate = between if gaps.any() else overall
+        message = f"fps mismatch: timestamps give {rate:.4g} frames per second, info.json {fps:g}"
+        return [ClockProblem("fps", message, amount=rate)]
+    problems = []
+    # Equal stamps mean a coarse clock, whose unit is not a gap.
+    unit = float(steps[steps > 0].min()) if (steps == 0).any() else 0.0
+    missing = steps > max(LISTED_GAP * usual, LISTED_GAP / fps) + unit
+    if missing.any():
+        longest = int(np.argmax(steps))
+        count = int(missing.sum())
+        what = "1 gap" if count == 1 else f"{count} gaps"
+        message = f"{what} in the timestamps, the longest {steps[longest]:.3g} s before frame {longest + 1}"
+        first = int(missing.argmax()) + 1
+        problems.append(ClockProblem("timestamp_gaps", message, first, float(steps[longest]), True))
+    # A recorder may count from any time, but the jitter of its first stamp is no offset.
+    start = seconds[0] if abs(seconds[0]) * fps > 0.5 else 0.0
+    away = np.abs(seconds - start - np.arange(len(seconds)) / fps) * fps
+    far = away > 0.5 + unit * fps
+    if far.any():
+        frame = int(far.argmax())
+        message = f"timestamps drift up to {away.max():.1f} frames from frame / fps, from frame {frame} onward"
+        problems.append(ClockProblem("timestamp_drift", message, frame, float(away.max()), True))
+    return problems
+
+
+def _rate(seconds: np.ndarray) -> float:
+    """Frames per second of the least-squares line through the stamps."""
+    frame = np.arange(len(seconds)) - (len(seconds) - 1) / 2
+    return float((frame**2).sum() / (frame * (seconds - seconds.mean())).sum())

@@ -1,0 +1,60 @@
+"""The layout of a dataset's folder, from the version in its metadata."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hf_ptr.errors import InputError
+
+_VERSION = re.compile(r"v?(\d+)(?:\.(\d+))?(?:\.\d+)*", re.IGNORECASE)
+# Versions by major and minor number, and the layout that each has. v2.0 differs from v2.1 in its statistics alone.
+_LAYOUTS = {(3, 0): "v3.0", (2, 1): "v2.1", (2, 0): "v2.1"}
+_NEWEST = {3: "v3.0", 2: "v2.1"}
+
+
+def layout_of(root: Path, info: Mapping[str, Any], note: Callable[[str], None]) -> str:
+    """
+    The layout in which to read a dataset: `"v3.0"` or `"v2.1"`.
+
+    Args:
+        root: the dataset's folder.
+        info: content of `meta/info.json`.
+        note: called with a warning where the layout is assumed.
+
+    Raises:
+        InputError: the version is older than v2.0 or of a newer LeRobot, or nothing tells the layout.
+    """
+    path, stored = root / "meta" / "info.json", info.get("codebase_version")
+    text = "" if isinstance(stored, bool) else str(stored).strip()
+    version = _VERSION.fullmatch(text)
+    if version is None:
+        found = _by_files(root)
+        if found is None:
+            raise InputError(
+                f"{path}: codebase_version is {stored!r}, and {root} has neither meta/episodes nor "
+                "meta/episodes.jsonl; set codebase_version to v3.0 or v2.1"
+            )
+        note(f"{path}: codebase_version is {stored!r}; read as {found}, by the files of the dataset")
+        return found
+    major, minor = int(version[1]), int(version[2] or 0)
+    if major > max(_NEWEST):
+        raise InputError(f"{path}: codebase_version {stored!r} was written by a newer LeRobot; update hf-ptr")
+    if major not in _NEWEST:
+        raise InputError(
+            f"{path}: codebase_version {stored!r} is older than v2.0; convert the dataset with the script "
+            "convert_dataset_v1_to_v2.py of LeRobot 0.1"
+        )
+    known = _LAYOUTS.get((major, minor))
+    if known is None:
+        known = _NEWEST[major]
+        note(f"{path}: codebase_version {stored!r} is newer than {known}; read as {known}")
+    return known
+
+
+def _by_files(root: Path) -> str | None:
+    if (root / "meta" / "episodes").is_dir():
+        return "v3.0"
+    return "v2.1" if (root / "meta" / "episodes.jsonl").is_file() else None
