@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Tests and benchmarks run two processes on the same cores: with more than one thread each they would wait for each other.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help install lint format test test-fast lerobot test-lerobot libero test-libero demo bench bench-clean bench-robustness bench-score bench-smoke bench-scaling soak fuzz test-deepspeed test-wheel gl browser docs docs-images bench-import bench-loader clean
+.PHONY: help install lint format test test-fast lerobot test-lerobot libero test-libero demo bench bench-clean bench-robustness bench-score bench-smoke bench-scaling soak fuzz test-deepspeed test-wheel gl browser docs docs-images docs-keys bench-import bench-loader clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -38,6 +38,9 @@ docs-images: install  ## Draw the images of the documentation (DATA=data/g1_bott
 	$(BIN)/python docs/make_idea_image.py
 	$(BIN)/hf-ptr score $(DATA) --out build/scores.parquet
 	$(BIN)/python docs/make_report_image.py build/scores.parquet
+
+docs-keys: install  ## Write docs/recipe_keys.md from the help texts in the code
+	$(BIN)/python docs/make_recipe_keys.py
 
 lint: install  ## Check style and types
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ import typer
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="Path of a YAML recipe; the folder recipes has examples.")],
+    recipe: Annotated[Path, typer.Argument(help="Path of a YAML recipe; write one with hf-ptr init.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="key=value pairs that override keys of the recipe.")
     ] = None,
@@ -22,6 +22,8 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print the plan as JSON.")] = False,
 ) -> None:
     """Post-train a policy from a recipe. Rerun an interrupted command to resume it.
+
+    hf-ptr init writes a recipe for a dataset; docs/recipe_keys.md explains every key.
 
     On SIGTERM, for example before a job is preempted, the run finishes its step, saves a checkpoint and exits with
     code 143; on Ctrl-C with code 130.

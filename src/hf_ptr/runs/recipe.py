@@ -59,7 +59,11 @@ class PolicyArguments:
     action_head: str = field(default="flow", metadata={"help": "Action head: flow, diffusion or tokens."})
     num_denoising_steps: int = field(default=4, metadata={"help": "Denoising steps at inference."})
     relative_actions: bool = field(
-        default=False, metadata={"help": "Predict actions relative to the state at the start of the chunk."}
+        default=False,
+        metadata={
+            "help": "Predict actions relative to the state at the start of the chunk; for actions that are target "
+            "positions of the state's dimensions."
+        },
     )
     min_std: float = field(
         default=0.0, metadata={"help": "Smallest standard deviation for normalising observation and state."}

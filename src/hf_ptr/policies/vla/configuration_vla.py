@@ -133,7 +133,8 @@ class VLAPolicyConfig(ComponentConfig):
             )
         if self.relative_actions and self.state_dim != self.action_dim:
             raise ValueError(
-                f"relative_actions need as many action ({self.action_dim}) as state dimensions ({self.state_dim})"
+                f"relative_actions is true, but the action has {self.action_dim} dimensions and the state "
+                f"{self.state_dim}; set relative_actions to false"
             )
         if self.action_size % 2:
             raise ValueError(
