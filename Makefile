@@ -6,7 +6,8 @@ STAMP := $(VENV)/.installed
 # Tests and benchmarks run two processes on the same cores: with more than one thread each they would wait for each other.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help install lint format test test-fast lerobot test-lerobot libero test-libero demo bench bench-clean bench-robustness bench-score bench-smoke bench-scaling soak fuzz test-deepspeed test-wheel gl browser docs docs-images docs-keys bench-import bench-loader clean
+# Every target: none is a file.
+.PHONY: $(shell grep -oE '^[a-z-]+:' $(MAKEFILE_LIST) | tr -d ':')
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -29,9 +30,9 @@ browser:  ## Check that a browser is available for the tests of the report; name
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || { \
 	  echo "The report is tested in a browser: apt-get install chromium"; exit 2; }
 
-docs: install  ## Build the documentation in build/site; runs the notebook, some minutes
+docs: install  ## Build the documentation in build/site; runs the notebook, some minutes (SMALL=--small: without it)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
-	$(BIN)/mkdocs build --strict --site-dir build/site
+	$(ONE_THREAD) RUN_NOTEBOOK=$(if $(SMALL),false,true) $(BIN)/mkdocs build --strict --site-dir build/site
 
 DATA := data/g1_bottle
 docs-images: install  ## Draw the images of the documentation (DATA=data/g1_bottle; requires Chromium)
@@ -101,7 +102,8 @@ test-wheel: install gl  ## Build the wheel, install it in an empty environment o
 demo: install  ## Record, plant faults, train three arms, evaluate, report: about ten minutes on two cores
 	$(BIN)/hf-ptr demo --out runs/demo
 
-# `make bench SMALL=--small` (likewise soak, fuzz, bench-scaling) checks in seconds that a benchmark runs.
+# `make bench SMALL=--small` (likewise bench-import, bench-loader, bench-scaling, docs, fuzz, soak, test-wheel) checks that the
+# target runs.
 SMALL :=
 bench: install  ## Measure the cost of PTR and of calibrated weights relative to SFT
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.overhead $(SMALL)
@@ -124,10 +126,10 @@ bench-score: install  ## Measure detection and negative controls of the calibrat
 	$(BIN)/python -m benchmarks.robustness.report
 
 bench-import: install  ## Measure the time of `import hf_ptr` and `hf-ptr --help`
-	$(BIN)/python -m benchmarks.first_import
+	$(BIN)/python -m benchmarks.first_import $(SMALL)
 
-bench-loader: install lerobot  ## Compare the loading of chunks with LeRobot's dataset and with PyAV alone
-	$(ONE_THREAD) $(BIN)/python -m benchmarks.loader --lerobot $(CURDIR)/$(LEROBOT)/bin/python
+bench-loader: install $(if $(SMALL),,lerobot)  ## Compare the loading of chunks with LeRobot's dataset and with PyAV alone
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.loader $(if $(SMALL),$(SMALL),--lerobot $(CURDIR)/$(LEROBOT)/bin/python)
 
 bench-smoke: install  ## Run one small cell of every kind of the robustness benchmark
 	$(BIN)/python -m benchmarks.robustness smoke --fresh
@@ -141,6 +143,9 @@ soak: install  ## Compare a training run that is killed 30 times with an uninter
 
 bench-scaling: install  ## Measure how the cost of a step grows with batch, queue, candidates, chunks, segments, processes
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.scaling $(SMALL)
+
+everything: install  ## Run every target and benchmark in full and log what was done: many hours; rerun to resume
+	$(BIN)/python -m benchmarks.everything
 
 clean:  ## Remove environments and build output
 	rm -rf $(VENV) $(LEROBOT) $(LIBERO) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -8,7 +8,7 @@ of CPU seconds, which is less noisy on a loaded machine. Writes `benchmarks/resu
 
 from __future__ import annotations
 
-import argparse
+import json
 import resource
 import statistics
 import subprocess
@@ -17,10 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.robustness.suites import ROOT
-from hf_ptr.utils.atomic_files import write_json
+from benchmarks.measurement import command_parser, results_file, run, write_results
 
-RESULTS = ROOT / "benchmarks" / "results" / "first_import.json"
 BASELINE = "from transformers import PreTrainedModel, PreTrainedConfig, ProcessorMixin, Trainer, TrainingArguments"
 # The script that pip writes for the entry point; its file must be called hf-ptr.
 COMMAND = "from hf_ptr.cli import main\nmain()\n"
@@ -35,9 +33,10 @@ def cost(arguments: list[str]) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_parser("first_import", __doc__)
     parser.add_argument("--rounds", type=int, default=7)
-    rounds = parser.parse_args().rounds
+    options = parser.parse_args()
+    rounds = 1 if options.small else options.rounds
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "hf-ptr"
         script.write_text(COMMAND)
@@ -58,11 +57,9 @@ def main() -> None:
         }
         for name in cases
     }
-    write_json(
-        {"rounds": rounds, "baseline": BASELINE, "hf_ptr_over_baseline": _spread(ratios), **figures},
-        RESULTS,
-    )
-    print(RESULTS.read_text())
+    result = {"rounds": rounds, "baseline": BASELINE, "hf_ptr_over_baseline": _spread(ratios), **figures}
+    print(json.dumps(result, indent=2))
+    write_results(result, results_file("first_import", options.small))
 
 
 def _spread(values: list[float]) -> dict[str, float]:
@@ -70,4 +67,4 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    run("benchmarks.first_import", main)

@@ -10,10 +10,8 @@ that hf-ptr decoded.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -21,7 +19,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +31,17 @@ import pyarrow.parquet as pq
 import torch
 from torch.utils.data import DataLoader
 
-from benchmarks.measurement import summary
+from benchmarks.measurement import (
+    ROOT,
+    command_parser,
+    machine,
+    ratio,
+    ratio_text,
+    results_file,
+    run,
+    summary,
+    write_results,
+)
 from hf_ptr.data.chunks import ChunkBatch, ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.convert import convert_lerobot
@@ -41,14 +49,14 @@ from hf_ptr.data.lerobot.reader import INDEX_COLUMNS, read_dataset
 from hf_ptr.data.lerobot.writer import write_table
 from hf_ptr.data.samplers import SegmentBatches
 from hf_ptr.data.video import FrameReader
+from hf_ptr.errors import InputError
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "loader.json"
 VECTORS = ("observation.state", "action")
 CAMERAS = ("observation.images.front", "observation.images.wrist")
 EPISODES, RECORDED, LENGTH, FPS, SIZE = 200, 8, 80, 30, (240, 320)
 CHUNK, OFFSET, BATCH = 16, 16, 16
-VIDEO = {"dtype": "video", "shape": [*SIZE, 3], "names": ["height", "width", "channels"]}
+# The small form has these instead.
+SMALL_SIZES = {"EPISODES": 6, "RECORDED": 2, "LENGTH": 40, "SIZE": (48, 64), "FRAMES": 2000}
 # 14 joints and 14 commands: two arms.
 FRAMES, WIDTH = 1_000_000, 14
 VECTOR = {"dtype": "float32", "shape": [WIDTH], "names": None}
@@ -307,29 +315,39 @@ def opening(folder: Path, rounds: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--lerobot", required=True, help="Python of LeRobot's environment (make lerobot).")
+    parser = command_parser("loader", __doc__)
+    parser.add_argument("--lerobot", help="Python of LeRobot's environment (make lerobot); needed unless --small")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", type=int, default=20)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
+    epochs = 10
+    if options.small:
+        globals().update(SMALL_SIZES)
+        options.rounds, options.batches, options.workers, epochs = 1, 1, 0, 3
+    elif options.lerobot is None:
+        raise InputError("--lerobot is missing; run make lerobot, and pass .venv-lerobot/bin/python")
     with tempfile.TemporaryDirectory() as scratch:
         opened = opening(Path(scratch) / "table", options.rounds)
         print("open", opened, flush=True)
         videos = make_videos(Path(scratch) / "videos")
         table = read_dataset(videos)
         dataset = chunks_of(table)
-        mine: list[float] = []
-        theirs: list[float] = []
-        with lerobot(options.lerobot, videos, options.workers) as their_round:
+        speeds: dict[str, list[float]] = {"hf_ptr": []}
+        with lerobot(options.lerobot, videos, options.workers) if options.lerobot else nullcontext() as their_round:
             for turn in range(options.rounds):
                 samples = options.batches * BATCH
-                mine.append(samples / ours(dataset, options.workers, 4, options.batches, turn))
-                theirs.append(samples / their_round(4, options.batches, turn))
-                print(turn, f"{mine[-1]:.1f} and {theirs[-1]:.1f} samples a second", flush=True)
+                speeds["hf_ptr"].append(samples / ours(dataset, options.workers, 4, options.batches, turn))
+                if their_round is not None:
+                    theirs = speeds.setdefault("lerobot 0.6.1", [])
+                    theirs.append(samples / their_round(4, options.batches, turn))
+                print(
+                    turn, {name: f"{values[-1]:.1f} samples a second" for name, values in speeds.items()}, flush=True
+                )
         limits = [decode_limit(table, dataset, options.batches) for _ in range(options.rounds)]
         print("limit", limits, flush=True)
-        held = memory_of_epochs(table, 10)
+        held = memory_of_epochs(table, epochs)
+    mine, *other = speeds.values()
     result = {
         "what": "samples per second of a batch with two cameras at the chunk's start and after it, at full size",
         "command": f"python -m benchmarks.loader --rounds {options.rounds} --batches {options.batches} "
@@ -341,27 +359,27 @@ def main() -> None:
             "size": SIZE,
             "codec": "h264, g=2",
         },
-        "machine": {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "python": platform.python_version()},
-        "samples_per_second": {"hf_ptr": summary(mine), "lerobot 0.6.1": summary(theirs)},
+        "machine": machine(),
+        "samples_per_second": {name: summary(values) for name, values in speeds.items()},
         "decoding": {
             "frames": limits[0][2],
             "seconds, one process": summary([mine for mine, _, _ in limits]),
             "seconds, PyAV alone": summary([limit for _, limit, _ in limits]),
         },
         "ratios": {
-            "hf_ptr/lerobot": summary([a / b for a, b in zip(mine, theirs, strict=True)]),
+            **({"hf_ptr/lerobot": ratio(mine, other[0])} if other else {}),
             "share of the decode limit": summary([limit / own for own, limit, _ in limits]),
         },
         "memory after each epoch, MB": [round(value, 1) for value in held],
-        "memory growth from epoch 3 to 10": held[-1] / held[2] - 1,
-        "a table of 1,000,000 frames": {name: summary(values) for name, values in opened.items()},
+        f"memory growth from epoch 3 to {epochs}": held[-1] / held[2] - 1,
+        f"a table of {FRAMES:,} frames": {name: summary(values) for name, values in opened.items()},
     }
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
-    for name, ratio in result["ratios"].items():
-        print(f"{name}: {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}, n = {ratio['n']})")
+    for name, each in result["ratios"].items():
+        print(f"{name}: {ratio_text(each, '.2f')}")
     growth = statistics.median(held[-3:]) / held[2] - 1
-    print(f"memory grows by {100 * growth:.1f} % from epoch 3 to 10; written to {RESULTS.relative_to(ROOT)}")
+    print(f"memory grows by {100 * growth:.1f} % from epoch 3 to {epochs}")
+    write_results(result, results_file("loader", options.small))
 
 
 if __name__ == "__main__":
-    main()
+    run("benchmarks.loader", main)

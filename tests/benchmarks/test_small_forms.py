@@ -22,6 +22,7 @@ from benchmarks.robustness import report, running, suites
 from benchmarks.robustness.running import Cell
 from hf_ptr.data.lerobot.writer import write_table
 from hf_ptr.envs.recording import record_metaworld
+from hf_ptr.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = ("reach-v3", "drawer-close-v3")
@@ -171,6 +172,25 @@ def test_negative_controls(command: Any, recorded: Path, tmp_path: Path) -> None
     command("negative_controls", "--seeds", "1", WORK=tmp_path, SETS={"five a task": (2, ("expert",))})
     (line,) = results(tmp_path, "negative_controls")["sets"]["five a task"]
     assert line["mean weight"].keys() == {"all", "expert"}
+
+
+@pytest.mark.slow
+def test_loader(command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("benchmarks.loader")
+    for name in module.SMALL_SIZES:
+        monkeypatch.setattr(module, name, getattr(module, name))  # so that the small sizes end with the test
+    command("loader", "--small")
+    found = results(tmp_path, "loader")
+    assert found["samples_per_second"]["hf_ptr"]["n"] == 1 and found["decoding"]["frames"] > 10
+    with pytest.raises(InputError, match="--lerobot is missing; run make lerobot"):
+        command("loader")
+
+
+@pytest.mark.slow
+def test_first_import(command: Any, tmp_path: Path) -> None:
+    command("first_import", "--small")
+    found = results(tmp_path, "first_import")
+    assert found.keys() == results(measurement.RESULTS, "first_import").keys() and found["rounds"] == 1
 
 
 @pytest.mark.slow

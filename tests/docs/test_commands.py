@@ -8,17 +8,12 @@ cannot run here, with the reason; everything else must run.
 from __future__ import annotations
 
 import json
-import os
 import re
-import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import hf_ptr
 from conversion_helpers import write_robomimic
 from data_helpers import coded_table, with_camera, write_v21
 from hub_server import HubServer
@@ -30,14 +25,13 @@ from page_helpers import (
     PAGES,
     ROOT,
     SAWYER,
-    SHORT_FIT,
     blocks,
     commands,
     lines_of,
     record,
+    run,
     short_python,
     short_recipes,
-    short_values,
 )
 from transformers import AutoModel
 
@@ -241,24 +235,3 @@ def filled_in(command: str, page: str) -> str:
     for placeholder, stand_in in sorted(known.items(), key=lambda pair: -len(pair[0])):
         command = re.sub(rf"(?<![\w-]){re.escape(placeholder)}(?![\w-])", stand_in, command)
     return command
-
-
-def run(command: str) -> str:
-    """Runs one command, which must succeed; returns what it printed."""
-    words, _, out = command.partition(" '>' ")
-    arguments = shlex.split(short_values(words))
-    if arguments[:2] == ["hf-ptr", "score"] and "--run" not in arguments:
-        arguments += SHORT_FIT
-    if "--env" in arguments:
-        arguments = [*arguments, "--tasks", "reach-v3", "--max-steps", "4", "--workers", "1"]
-        if "--episodes" in arguments:
-            arguments[arguments.index("--episodes") + 1] = "1"
-    if arguments[0] == "hf-ptr":
-        result = hf_ptr(*arguments[1:])
-    else:
-        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-        result = subprocess.run(arguments, capture_output=True, text=True, timeout=240, check=False, env=environment)
-    assert result.returncode == 0, f"{command}\n{result.stderr}"
-    if out:
-        Path(out).write_text(result.stdout)
-    return result.stdout

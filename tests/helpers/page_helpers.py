@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from command_line import hf_ptr
 
 from hf_ptr.data.lerobot.writer import DatasetWriter
 
@@ -126,3 +130,24 @@ def record(out: Path, robot: Robot, episodes: int = 20, seed: int = 0) -> Path:
             columns = {"observation.state": state.astype(np.float32), "action": action.astype(np.float32)}
             writer.add_episode(columns, robot.tasks[task], dict.fromkeys(robot.cameras, frames))
     return out
+
+
+def run(command: str) -> str:
+    """Runs one command, which must succeed; returns what it printed."""
+    words, _, out = command.partition(" '>' ")
+    arguments = shlex.split(short_values(words))
+    if arguments[:2] == ["hf-ptr", "score"] and "--run" not in arguments:
+        arguments += SHORT_FIT
+    if "--env" in arguments:
+        arguments = [*arguments, "--tasks", "reach-v3", "--max-steps", "4", "--workers", "1"]
+        if "--episodes" in arguments:
+            arguments[arguments.index("--episodes") + 1] = "1"
+    if arguments[0] == "hf-ptr":
+        result = hf_ptr(*arguments[1:])
+    else:
+        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        result = subprocess.run(arguments, capture_output=True, text=True, timeout=240, check=False, env=environment)
+    assert result.returncode == 0, f"{command}\n{result.stderr}"
+    if out:
+        Path(out).write_text(result.stdout)
+    return result.stdout
