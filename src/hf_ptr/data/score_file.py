@@ -24,6 +24,7 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.columns import ColumnFile, open_columns
 from hf_ptr.errors import InputError, first_line
 from hf_ptr.utils.atomic_files import atomic_write
+from hf_ptr.utils.frame_rates import same_rate
 
 # File name in a run's folder, and in its repository on the Hub.
 SCORES_FILE = "scores.parquet"
@@ -123,7 +124,9 @@ def score_frame(table: EpisodeTable, episodes: slice = slice(None), /, **columns
     frame = {column.name: values.pop(column.name) for column in COLUMNS if column.name in values}
     if values:
         raise KeyError(f"columns {sorted(values)} are not in the schema of score files")
-    return pd.DataFrame(frame)
+    rows = pd.DataFrame(frame)
+    rows.attrs["fps"] = float(table.fps)
+    return rows
 
 
 def write_scores(scores: pd.DataFrame | Iterable[pd.DataFrame], path: str | Path, **meta: Any) -> Path:
@@ -220,11 +223,17 @@ def read_weights(path: str | Path, table: EpisodeTable) -> np.ndarray:
         index, weight, order = _sorted_weights(file)
         # Other datasets have the same frame ids; the episode of a frame and its position there distinguish them.
         given = {name: file.integers(name) for name in ("episode_index", "frame_index") if name in file.names}
+        attrs = _attrs(file.metadata)
     row = np.minimum(np.searchsorted(index, table.frame_id), max(len(index) - 1, 0))
     missing = np.ones(len(table.frame_id), dtype=bool) if len(index) == 0 else index[row] != table.frame_id
     if missing.any():
         raise InputError(
             f"{path} has no weight for frame {table.frame_id[missing][0]} of {table.source!r}; score this dataset"
+        )
+    fps = attrs.get("fps")
+    if isinstance(fps, int | float) and not same_rate(fps, table.fps):
+        raise InputError(
+            f"{path} was made at {fps:g} fps, and {table.source!r} has {table.fps:g} fps; score this dataset"
         )
     expected = score_file_keys(table)
     for name, column in given.items():

@@ -29,7 +29,7 @@ def matching_control(simulator: Simulator, checkpoint: Path, tasks: Sequence[str
     from transformers import AutoConfig
 
     from hf_ptr.policies import VLAProcessor
-    from hf_ptr.policies.loading import checkpoint_folders
+    from hf_ptr.policies.loading import checkpoint_folders, has_rate
     from hf_ptr.policies.robot_policy import RobotConfig
 
     config: Any = AutoConfig.from_pretrained(checkpoint_folders(str(checkpoint))[-1])
@@ -48,6 +48,11 @@ def matching_control(simulator: Simulator, checkpoint: Path, tasks: Sequence[str
                 "evaluate with --dataset"
             )
         config = RobotConfig.of(config, robot)
+    elif not has_rate(config, simulator.frame_rates):
+        raise InputError(
+            f"{checkpoint} was trained at {config.fps:g} fps, but {simulator.name} runs at "
+            f"{simulator.frame_rates[0]:g} fps; train on data of that rate, or evaluate with --dataset"
+        )
     _require_cameras(simulator, config)
     mismatches = {
         control: [

@@ -34,6 +34,7 @@ class FeatureBinding:
         chunk_size, n_action_steps: actions per chunk, and how many of them are executed.
         target_layer: the vision layer that the target encoder reads (PTR Sec. 4).
         belief_tokens: number of belief tokens that the policy was trained with.
+        fps: frames per second of the data that the policy is trained on; None where it is unknown.
     """
 
     observation_features: list[str]
@@ -48,6 +49,7 @@ class FeatureBinding:
     n_action_steps: int
     target_layer: int
     belief_tokens: int = 0
+    fps: float | None = None
 
     def __post_init__(self) -> None:
         self.image_resolution = (int(self.image_resolution[0]), int(self.image_resolution[1]))
@@ -153,6 +155,7 @@ class DatasetBoundAdapter(ActionQueueMixin):
             chunk_size=chunk_size,
             n_action_steps=n_action_steps or executed,
             target_layer=-(-self.vision_layers() // 2),
+            fps=float(table.fps),
         )
         self._store_binding()
         self.reset()
@@ -179,6 +182,11 @@ class DatasetBoundAdapter(ActionQueueMixin):
     def attach_belief(self, belief: Any) -> None:
         """As [`ActionQueueMixin.attach_belief`]; the number of tokens is stored in the model's configuration."""
         super().attach_belief(belief)
+        self._store_binding()
+
+    def set_rate(self, fps: float) -> None:
+        """Records the frames per second of the data that the policy is trained on from now on."""
+        self.config.fps = fps
         self._store_binding()
 
     def normalized_state(self, state: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from hf_ptr.policies.adapters import adapter_of, load_model, load_processor
 from hf_ptr.policies.feature_binding import BINDING_FILE, BINDING_KEY
 from hf_ptr.policies.lora import base_model_source, has_adapter, is_adapted, load_adapted, merged
 from hf_ptr.ptr import BELIEF_FOLDER, BeliefTokenizer
+from hf_ptr.utils.frame_rates import same_rate
 from hf_ptr.utils.pickle_guard import refuse_pickles_in
 
 LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
@@ -133,6 +135,34 @@ def checkpoint_folders(source: str) -> list[str]:
 
 
 def require_fits(config: Any, table: EpisodeTable, source: str) -> None:
+    """
+    Checks that a dataset has the features and the frame rate that a policy was trained on.
+
+    Args:
+        config: the policy's configuration.
+        table: the dataset.
+        source: the policy's name in messages.
+
+    Raises:
+        InputError: as [`require_features`], or the frame rates differ.
+    """
+    require_features(config, table, source)
+    if not has_rate(config, (table.fps,)):
+        raise InputError(
+            f"{source} was trained at {config.fps:g} fps, and {table.source!r} has {table.fps:g} fps: its actions "
+            f"would be played at another speed; use data of {config.fps:g} fps"
+        )
+
+
+def has_rate(config: Any, rates: Iterable[float]) -> bool:
+    """
+    Whether one of the frame rates is that of a policy's training data, or that rate is unknown.
+    """
+    fps = getattr(config, "fps", None)
+    return fps is None or any(same_rate(fps, rate) for rate in rates)
+
+
+def require_features(config: Any, table: EpisodeTable, source: str) -> None:
     """
     Checks that a dataset has the features that a policy was trained on, with the same widths.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +20,12 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.validation import require_usable, validate_dataset
 from hf_ptr.data.mixture.dataset import Chunks
 from hf_ptr.data.score_file import read_weights
-from hf_ptr.errors import InputError, first_line
+from hf_ptr.errors import DataWarning, InputError, first_line
 from hf_ptr.hub.datasets import pull_videos, score_file_path
 from hf_ptr.hub.repos import dataset_folder
-from hf_ptr.policies import adapter_of, policy_from_dataset, require_fits
+from hf_ptr.policies import adapter_of, policy_from_dataset
 from hf_ptr.policies.action_queue import belief_lag
+from hf_ptr.policies.loading import has_rate, require_features
 from hf_ptr.runs.base_policy import base_policy, learn_new_instructions, pull_policy, require_unset
 from hf_ptr.runs.episodes import select_episodes, with_video_options
 from hf_ptr.runs.mixture import mixture_of
@@ -205,7 +207,16 @@ def _policy(recipe: Recipe, table: EpisodeTable) -> tuple[Any, Any]:
         actor.fit_to(table, **features)
         features = {}
     require_unset(list(features), place)
-    require_fits(actor.config, table, place)
+    require_features(actor.config, table, place)
+    if not has_rate(actor.config, (table.fps,)):
+        warnings.warn(
+            f"{place} was trained at {actor.config.fps:g} fps, and training continues on {table.source!r} at "
+            f"{table.fps:g} fps: the same number of actions lasts another time; prefer data of one frame rate",
+            DataWarning,
+            stacklevel=2,
+        )
+    if hasattr(actor, "set_rate"):
+        actor.set_rate(float(table.fps))
     learn_new_instructions(policy, processor, recipe, table.tasks)
     return policy, processor
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +22,8 @@ from hf_ptr.data.score_file import read_weights
 from hf_ptr.data.statistics import normalization
 from hf_ptr.data.video.decoding import Clip
 from hf_ptr.embodiment import load_embodiment
-from hf_ptr.errors import InputError, nearest
+from hf_ptr.errors import DataWarning, InputError, nearest
+from hf_ptr.utils.frame_rates import same_rate
 
 STATISTICS = ("own", "joint")
 
@@ -201,6 +203,13 @@ def make_source(
         if any(known.embodiment.parts(kind) != embodiment.parts(kind) for kind in named):
             raise InputError(f"source {name}: the policy knows it as a {known.embodiment.name}; choose another name")
         robot = dataclasses.replace(robot, scale=known.scale)
+        if not same_rate(known.fps, robot.fps):
+            warnings.warn(
+                f"source {name}: the policy knows its robot at {known.fps:g} fps, and it has {robot.fps:g} fps; set "
+                f"fps to {known.fps:g} in the source to resample it",
+                DataWarning,
+                stacklevel=2,
+            )
     elif spec.statistics == "own":
         min_std = {"state": spec.min_std, "action": 0.0}
         own = {kind: normalization(table, [feature], min_std=min_std[kind]) for kind, feature in named.items()}

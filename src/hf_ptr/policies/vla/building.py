@@ -88,6 +88,7 @@ def policy_from_dataset(
         observation_sizes=sizes,
         state_feature=state_feature,
         action_feature=action_feature,
+        fps=float(table.fps),
         **settings,
     )
     policy = VLAPolicy(config)

@@ -58,6 +58,8 @@ class VLAPolicyConfig(ComponentConfig):
         relative_actions (`bool`, defaults to `False`): the policy works on actions minus the state at a chunk's
             start, for robots whose actions are target positions of their state; inputs and outputs stay absolute.
         belief_tokens (`int`, defaults to 0): number of belief tokens in training; 0 for none.
+        fps (`float`, *optional*): frames per second of the training data, and so actions per second; None where it is
+            unknown, or each source of a mixture has its own.
     """
 
     model_type = "ptr_vla"
@@ -97,6 +99,7 @@ class VLAPolicyConfig(ComponentConfig):
     pooled_actions: str = "clean"
     relative_actions: bool = False
     belief_tokens: int = 0
+    fps: float | None = None
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)

@@ -163,6 +163,10 @@ class VLAPolicy(ActionQueueMixin, Component):
         observation = self.tower.feature_size if isinstance(self.tower, CameraTower) else width
         return FeatureSizes(context=width, action=self.head.feature_size, observation=observation)
 
+    def set_rate(self, fps: float) -> None:
+        """Records the frames per second of the data that the policy is trained on from now on."""
+        self.config.fps = fps
+
     def forward(
         self, batch: PolicyInputs, belief_tokens: torch.Tensor | None = None, *, for_scoring: bool = False
     ) -> PolicyOutput:
