@@ -70,7 +70,7 @@ def test_scores_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert list(frame) == [column.name for column in COLUMNS if column.name in frame]
     read = read_scores(write_scores(frame, tmp_path / "s.parquet", dataset="coded"))
     pd.testing.assert_frame_equal(read, frame, check_dtype=False)
-    assert read.attrs == {"dataset": "coded"}
+    assert read.attrs == {"dataset": "coded", "fps": table.fps}
     shuffled = write_scores(frame.sample(frac=1.0, random_state=0), tmp_path / "shuffled.parquet")
     pd.testing.assert_frame_equal(read_scores(shuffled), read)
     with pytest.raises(KeyError, match="wieght"):
