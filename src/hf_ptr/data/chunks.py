@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.video.decoding import CACHE_BYTES, FrameReader
@@ -59,7 +60,8 @@ class CameraImages:
         table: the episodes.
         cameras: video or image features, in this order.
         size: height and width to which all images are scaled.
-        cache_bytes: limit on the decoded images kept in memory, over all cameras, in each process.
+        cache_bytes: limit on the decoded images kept in memory, over all cameras, and over all processes of this
+            machine that load batches: the workers of a `DataLoader`, for each device.
 
     Raises:
         InputError: an unknown camera (the nearest name is suggested), or an episode without a video.
@@ -93,9 +95,17 @@ class CameraImages:
         if not len(rows):
             return torch.zeros((0, len(self.readers), *self.size, 3), dtype=torch.uint8)
         images = np.empty((len(rows), len(self.readers), *self.size, 3), dtype=np.uint8)
+        sharers = _loading_processes()
         for camera, reader in enumerate(self.readers):
+            reader.sharers = sharers
             reader.read(episodes, frames, out=images[:, camera])
         return torch.from_numpy(images)
+
+
+def _loading_processes() -> int:
+    """The number of processes of this machine that load batches as this one does."""
+    worker, devices = get_worker_info(), os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return (1 if worker is None else worker.num_workers) * (int(devices) if devices.isdecimal() else 1)
 
 
 class ChunkDataset(Dataset[dict[str, torch.Tensor]]):

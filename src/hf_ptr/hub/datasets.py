@@ -146,11 +146,11 @@ class StreamedClip:
         """See [`Clip`]."""
         return self.clip.frames
 
-    def position(self, frame: int, fps: float) -> float:
+    def position(self, frame: int, fps: float) -> int:
         """See [`Clip`]."""
         return self.clip.position(frame, fps)
 
-    def open(self, fps: float, size: tuple[int, int] | None) -> OpenedFile:
+    def open(self, size: tuple[int, int] | None) -> OpenedFile:
         """
         Opens the file, and downloads it first if necessary.
 
@@ -165,4 +165,4 @@ class StreamedClip:
                     repo_type="dataset",
                     revision=self.repo.revision,
                 )
-        return self.clip.open(fps, size)
+        return self.clip.open(size)

@@ -38,12 +38,12 @@ class StoredImageClip:
     frames: int
     root: Path
 
-    def position(self, frame: int, fps: float) -> float:
+    def position(self, frame: int, fps: float) -> int:
         """The row of a frame in the file; `fps` is not used."""
         return self.start + frame
 
-    def open(self, fps: float, size: tuple[int, int] | None) -> StoredImageFile:
-        """Open the file; its images are scaled to `size` (height, width). `fps` is not used."""
+    def open(self, size: tuple[int, int] | None) -> StoredImageFile:
+        """Open the file; its images are scaled to `size` (height, width)."""
         return StoredImageFile(self, size)
 
 
@@ -98,14 +98,13 @@ class StoredImageFile:
         self._rows: Any = ()
         self._first = 0
 
-    def frame_at(self, position: float) -> np.ndarray | None:
+    def frame_at(self, position: int) -> np.ndarray | None:
         """The image in a row, `(height, width, 3)` uint8 RGB; None if the row does not exist."""
-        row = round(position)
-        if not 0 <= row < self._file.rows:
+        if not 0 <= position < self._file.rows:
             return None
-        if not self._first <= row < self._first + len(self._rows):
-            self._first, self._rows = self._file.row_group_of(row, self._clip.camera)
-        return self._decoded(self._rows[row - self._first].as_py(), row)
+        if not self._first <= position < self._first + len(self._rows):
+            self._first, self._rows = self._file.row_group_of(position, self._clip.camera)
+        return self._decoded(self._rows[position - self._first].as_py(), position)
 
     def release(self) -> None:
         """Release the row group, so that none is held between two batches."""
@@ -122,12 +121,18 @@ class StoredImageFile:
             raise InputError(f"{where} is missing")
         try:
             with Image.open(io.BytesIO(encoded), formats=FORMATS) as stored:
+                if stored.mode.startswith(("I", "F")):
+                    raise InputError(
+                        f"{where} has pixels of more than 8 bits ({stored.mode}), such as depth; leave the camera out"
+                    )
                 image = stored.convert("RGB")
             if self._size is not None and self._size != (image.height, image.width):
                 image = image.resize(self._size[::-1], Image.Resampling.BOX)
             return np.array(image)
         # The exception for a damaged image depends on the decoder of its format.
         except Exception as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"{where} is damaged: {first_line(error)}") from error
 
 
