@@ -222,10 +222,10 @@ def decode_limit(table: EpisodeTable, dataset: ChunkDataset, batches: int) -> tu
             positions = defaultdict(list)
             for episode, frame in keys:
                 clip = table.videos[camera][episode]
-                positions[clip.path].append(clip.position(frame, FPS))
-            for path, seconds in positions.items():
-                count += len(seconds)
-                _decode(files[path], sorted(seconds))
+                positions[clip.path].append(int(clip.file.index.labels[clip.position(frame, FPS)]))
+            for path, times in positions.items():
+                count += len(times)
+                _decode(files[path], sorted(times))
     limit = time.perf_counter() - start
     for container in files.values():
         container.close()
@@ -234,14 +234,12 @@ def decode_limit(table: EpisodeTable, dataset: ChunkDataset, batches: int) -> tu
     return mine, limit, count
 
 
-def _decode(container: Any, seconds: list[float]) -> None:
+def _decode(container: Any, times: list[int]) -> None:
     stream = container.streams.video[0]
-    base = float(stream.time_base)
-    for wanted in seconds:
-        target = round(wanted / base)
-        container.seek(target, stream=stream)
+    for wanted in times:
+        container.seek(wanted, stream=stream)
         for frame in container.decode(stream):
-            if frame.pts >= target - 0.5 / FPS / base:
+            if frame.pts >= wanted:
                 frame.to_ndarray(format="rgb24")
                 break
 

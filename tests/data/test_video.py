@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from video_helpers import CAMERA, LENGTHS, frame_of
 
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.video.decoding import FrameReader, VideoClip
-from hf_ptr.errors import InputError
+from hf_ptr.data.video.placement import VideoFile
+from hf_ptr.errors import DataWarning, InputError
 
 REAL_CAMERA = "observation.images.cam_high"
 # Real robot data if they are available next to the checkout, and always a synthetic folder of the same layout.
@@ -124,10 +124,16 @@ def test_wrong_videos_are_one_line(dataset: Path, tmp_path: Path) -> None:
             InputError, match=f"episode {episode} has {LENGTHS[episode]} frames; frame {frame} does not exist"
         ):
             frames.read([episode], [frame])
-    longer = FrameReader(CAMERA, {2: replace(frames.clips[2], frames=20)}, frames.fps)
-    with pytest.raises(InputError, match="has no frame 12 of episode 2; the video is shorter"):
+    file = VideoFile(frames.clips[2].path, {0: (0.0, 9), 1: (0.9, 5), 2: (1.4, 20)})
+    clips = {episode: VideoClip(file.path, *file.episodes[episode], episode, file) for episode in file.episodes}
+    longer = FrameReader(CAMERA, clips, frames.fps)
+    with pytest.raises(
+        InputError, match=r"'observation.images.top', episode 2: .* is shorter .* 12 frames of the episode's 20"
+    ) as refused:
         longer.read([2], [12])
-    assert frame_of(longer.read([2], [11])) == [11]
+    assert refused.value.skip == (2,)
+    with pytest.warns(DataWarning, match="has 26 frames, the table 34"):
+        assert frame_of(longer.read([0, 1], [8, 4])) == [8, 4]
     for name, content in (("none.mp4", None), ("empty.mp4", b""), ("noise.mp4", b"\0\1\2" * 500)):
         if content is not None:
             (tmp_path / name).write_bytes(content)

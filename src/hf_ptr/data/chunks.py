@@ -190,6 +190,9 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         if not observation_features:
             raise InputError("observation_features is empty; name at least one feature of the dataset")
         cameras = [name for name in observation_features if name not in table.columns and name in table.videos]
+        for name in observation_features:
+            if name not in table.videos:
+                table.feature(name)
         if cameras and len(cameras) < len(observation_features):
             vectors = ", ".join(name for name in observation_features if name not in cameras)
             raise InputError(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 
 from hf_ptr.data.lerobot.files import NumberedFiles, video_template
-from hf_ptr.data.video.decoding import DECODE_ERRORS
+from hf_ptr.data.video.frame_index import DECODE_ERRORS, FrameIndex, position_of
+from hf_ptr.data.video.placement import VideoFile
 from hf_ptr.errors import InputError, first_line
+
+TIME_BASE = Fraction(1, 90_000)
 
 
 class RemuxedFiles(NumberedFiles):
@@ -53,15 +58,19 @@ class RemuxedFiles(NumberedFiles):
         Raises:
             InputError: the video is damaged.
         """
+        file = VideoFile(video, {0: (0.0, length)})
+        frames = file.placement(self.fps).episodes[0].frames
+        # With one frame for each row, frames get the times of their rows, whatever the rate of the camera was.
+        on_time = np.array_equal(frames, np.arange(length))
         try:
             with av.open(str(video)) as source:
                 stream = source.streams.video[0]
-                self._file_for(root, stream, video.stat().st_size, length)
-                packets = list(_packets(source, stream, self.frames, self.fps, self._stream.time_base))
+                found = _packets(source, stream, file.index, video)
+                self._file_for(root, stream, video.stat().st_size, alone=not on_time)
+                packets = self._timed(found, stream.time_base, on_time)
                 if packets[0].dts <= self._last and self.frames:
                     self._begin(root, stream)
-                    source.seek(0)
-                    packets = list(_packets(source, stream, 0, self.fps, self._stream.time_base))
+                    packets = self._timed(found, stream.time_base, on_time)
                 for packet in packets:
                     self._bytes += packet.size
                     packet.stream = self._stream
@@ -71,20 +80,40 @@ class RemuxedFiles(NumberedFiles):
             if isinstance(error, InputError) or getattr(error, "filename", None) not in (None, str(video)):
                 raise
             raise InputError(f"{video} cannot be copied: {first_line(error)}") from error
-        chunk, file = self.location
+        chunk, number = self.location
         start = self.frames
         self.frames += len(packets)
+        if not on_time:
+            # Frames at their own times fill no whole number of frame durations, so the next episode gets a new file.
+            self._encoding = ()
         return {
             f"videos/{self.key}/chunk_index": chunk,
-            f"videos/{self.key}/file_index": file,
+            f"videos/{self.key}/file_index": number,
             f"videos/{self.key}/from_timestamp": start / self.fps,
             f"videos/{self.key}/to_timestamp": (start + length) / self.fps,
         }
 
-    def _file_for(self, root: Path, stream: Any, size: int, length: int) -> None:
+    def _timed(self, found: Sequence[tuple[Any, int]], base: Any, on_time: bool) -> list[Any]:
+        """The packets with their time stamps in the file that is being written, in order of decoding."""
+        unit = self._stream.time_base
+        # Decoding precedes presentation by as many frames as any packet is stored ahead of its turn.
+        delay = max(number - rank for number, (_, rank) in enumerate(found))
+        frame = Fraction(1 / self.fps).limit_denominator(10**6) / unit
+        first = min(packet.pts for packet, _ in found)
+        for number, (packet, rank) in enumerate(found):
+            if on_time:
+                packet.pts = round((self.frames + rank) * frame)
+                packet.dts = round((self.frames + number - delay) * frame)
+            else:
+                packet.pts = round((packet.pts - first) * base / unit)
+                packet.dts = packet.pts if packet.dts is None else round((packet.dts - first) * base / unit)
+            packet.time_base = unit
+        return [packet for packet, _ in found]
+
+    def _file_for(self, root: Path, stream: Any, size: int, alone: bool) -> None:
         context = stream.codec_context
         encoding = (context.codec.id, context.width, context.height, context.pix_fmt, context.extradata)
-        outgrown = self.frames > 0 and self._bytes + size > self._limit
+        outgrown = self.frames > 0 and (alone or self._bytes + size > self._limit)
         if self._container is not None and (outgrown or encoding != self._encoding):
             self._begin(root, stream)
         elif self._container is None:
@@ -101,7 +130,8 @@ class RemuxedFiles(NumberedFiles):
         path.parent.mkdir(parents=True, exist_ok=True)
         self._container = av.open(str(path), "w")
         self._stream = self._container.add_stream_from_template(stream, opaque=True)
-        self._stream.time_base = stream.time_base
+        # Fine enough for the frame rates of cameras.
+        self._stream.time_base = TIME_BASE
         self._container.start_encoding()
         self.frames = self._bytes = self._last = 0
 
@@ -119,16 +149,12 @@ class RemuxedFiles(NumberedFiles):
             return
 
 
-def _packets(source: Any, stream: Any, before: int, fps: float, time_base: Any) -> Iterator[Any]:
-    """The packets of a video, shifted to start after `before` frames, in units of `time_base`."""
-    first = stream.start_time or 0
-    shift = round(before / fps / float(time_base))
-    ratio = stream.time_base / time_base
-    for packet in source.demux(stream):
-        # The last packet only marks the end of the stream.
-        if packet.dts is None or packet.pts is None:
-            continue
-        packet.pts = round((packet.pts - first) * ratio) + shift
-        packet.dts = round((packet.dts - first) * ratio) + shift
-        packet.time_base = time_base
-        yield packet
+def _packets(source: Any, stream: Any, index: FrameIndex, video: Path) -> list[tuple[Any, int]]:
+    """The packets of a video in order of decoding, each with the position of its frame in the index."""
+    places = position_of(index.labels)
+    # The last packet only marks the end of the stream.
+    packets = [packet for packet in source.demux(stream) if packet.size]
+    labels = [packet.dts if packet.pts is None else packet.pts for packet in packets]
+    if sorted(labels) != sorted(index.labels.tolist()):
+        raise InputError(f"{video} has frames that are not shown (an edit list, or a cut); re-encode it")
+    return [(packet, places[label]) for packet, label in zip(packets, labels, strict=True)]

@@ -14,16 +14,13 @@ from hf_ptr.data.lerobot.clock import FPS_TOLERANCE, clock_problems
 from hf_ptr.data.lerobot.columns import ColumnFile, RowError, open_columns, rows_of_episode
 from hf_ptr.data.lerobot.index_columns import IndexColumns
 from hf_ptr.data.lerobot.metadata import Metadata, read_metadata
+from hf_ptr.data.lerobot.validation_videos import CameraCheck
 from hf_ptr.data.lerobot.videos import cameras_of
-from hf_ptr.data.video.decoding import FrameReader, VideoClip, VideoHeader, video_header
 from hf_ptr.errors import InputError, first_line
 
 Job = TypeVar("Job")
 # Called with a description and a list; returns an iterable over the list, e.g. with a progress bar.
 Progress = Callable[[str, Sequence[Any]], Iterable[Any]]
-
-# Decoded images are discarded, so they are scaled to a minimal size.
-THUMBNAIL = (16, 16)
 
 
 @dataclass(frozen=True)
@@ -169,8 +166,11 @@ def validate_dataset(
         checker.report("the dataset has no episodes")
     checker.check_tables(metadata, features or (STATE, ACTION), progress)
     found.cameras = tuple(camera for camera in metadata.videos if cameras is None or camera in cameras)
+    lengths = dict(zip(metadata.episode_index.tolist(), metadata.lengths.tolist(), strict=True))
+    wanted = {episode: length for episode, length in lengths.items() if checker.wanted(episode)}
     for camera in found.cameras:
-        checker.check_camera(metadata, camera, decode, every_frame, progress)
+        check = CameraCheck(root, metadata, camera, checker.report, checker.relative)
+        check.check(wanted, checker.readable, decode, every_frame, progress)
     return found
 
 
@@ -206,7 +206,7 @@ class _Checker:
         self.skip = skip
         self._span: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._used: frozenset[str] = frozenset()
-        self._readable: set[int] = set()
+        self.readable: set[int] = set()
         # The episodes with a problem, ignored or not.
         self.reported: set[int] = set()
 
@@ -223,7 +223,7 @@ class _Checker:
         """Record a problem, unless its episode is ignored."""
         if episode is not None:
             self.reported.add(episode)
-        if episode is None or self._wanted(episode):
+        if episode is None or self.wanted(episode):
             self.found.problems.append(Problem(message, episode, frame, warning, kind, amount))
 
     def report_of_metadata(self, message: str, episode: int | None = None) -> None:
@@ -245,7 +245,8 @@ class _Checker:
         """Record a warning about the whole dataset."""
         self.report(self._without_root(message), warning=True)
 
-    def _wanted(self, episode: int) -> bool:
+    def wanted(self, episode: int) -> bool:
+        """Whether an episode is checked."""
         return episode not in self.skip and (self.episodes is None or episode in self.episodes)
 
     def check_tables(self, metadata: Metadata, features: Sequence[str], progress: Progress) -> None:
@@ -258,7 +259,7 @@ class _Checker:
         """
         self._used = frozenset(self._stored(metadata, features))
         listed = metadata.episode_index.tolist()
-        positions = [position for position, episode in enumerate(listed) if self._wanted(episode)]
+        positions = [position for position, episode in enumerate(listed) if self.wanted(episode)]
         in_file: dict[str, dict[int, int]] = {}
         for position in positions:
             in_file.setdefault(metadata.files[position], {})[listed[position]] = int(metadata.lengths[position])
@@ -327,7 +328,7 @@ class _Checker:
                 if feature not in file.names:
                     self._report_each(f"{name} lacks the column {feature!r}", rows)
                     return
-            self._readable.update(rows)
+            self.readable.update(rows)
 
     def _check_tasks(self, tasks: np.ndarray, rows: Mapping[int, slice], metadata: Metadata) -> None:
         unknown = ~np.isin(tasks, metadata.task_numbers)
@@ -387,74 +388,3 @@ class _Checker:
                 yield episode, file.parse(column.slice(part.start, part.stop - part.start), name, width)
             except RowError as error:
                 self.report(self.relative(error), episode, error.row, warning=warning)
-
-    def check_camera(
-        self, metadata: Metadata, camera: str, decode: bool, every_frame: bool, progress: Progress
-    ) -> None:
-        """Check that a camera's videos exist, match the dataset in rate, size and length, and can be decoded."""
-        try:
-            clips = metadata.videos[camera]
-        except (InputError, OSError) as error:
-            self.report(f"camera {camera!r}: {self.relative(error)}")
-            return
-        feature, fps = metadata.info["features"][camera], float(metadata.info["fps"])
-        shape = feature["shape"]
-        reader = FrameReader(camera, clips, fps, THUMBNAIL, cache_bytes=0)
-        headers: dict[Path, VideoHeader | str] = {}
-        listed = zip(metadata.episode_index.tolist(), metadata.lengths.tolist(), strict=True)
-        for episode, length in progress(f"checking {camera}", [pair for pair in listed if self._wanted(pair[0])]):
-            if feature["dtype"] == "image":
-                # A missing table was reported already.
-                if (decode or every_frame) and episode in self._readable:
-                    self._check_images(reader, episode, length, every_frame)
-                continue
-            clip = clips.get(episode)
-            if not isinstance(clip, VideoClip):
-                self.report(f"the episode has no video of {camera!r}", episode)
-                continue
-            if clip.path not in headers:
-                headers[clip.path] = self._header(clip.path, fps, shape)
-            header = headers[clip.path]
-            if isinstance(header, str):
-                self.report(header, episode)
-                continue
-            self._check_length(clip, header, episode, length, fps, metadata.info["codebase_version"] == "v2.1")
-            if decode or every_frame:
-                available = header.frames - round(clip.start * fps)
-                self._check_images(reader, episode, min(length, available), every_frame)
-
-    def _header(self, path: Path, fps: float, shape: Sequence[int]) -> VideoHeader | str:
-        """The header of a video file, or the problem that makes it unusable; a wrong size is recorded as a warning."""
-        name = path.relative_to(self.root)
-        if not path.is_file():
-            return f"{name} is missing"
-        try:
-            header = video_header(path)
-        except InputError as error:
-            return self.relative(error)
-        if abs(header.fps / fps - 1) > FPS_TOLERANCE:
-            return f"fps mismatch: {name} has {header.fps:.4g} frames per second, info.json {fps:g}"
-        if not {header.height, header.width} <= set(shape):
-            self.report(f"{name} is {header.height} x {header.width}, info.json has {list(shape)}", warning=True)
-        return header
-
-    def _check_length(
-        self, clip: VideoClip, header: VideoHeader, episode: int, length: int, fps: float, alone: bool
-    ) -> None:
-        available = header.frames - round(clip.start * fps)
-        name = clip.path.relative_to(self.root)
-        if available < length:
-            self.report(
-                f"{name} is shorter than the table: it has {max(available, 0)} frames of the episode's {length}",
-                episode, max(available, 0),
-            )  # fmt: skip
-        elif alone and available > length:
-            self.report(f"{name} has {available} frames, the table {length}", episode, warning=True)
-
-    def _check_images(self, reader: FrameReader, episode: int, length: int, every_frame: bool) -> None:
-        for frame in range(length) if every_frame else sorted({0, length - 1} - {-1}):
-            try:
-                reader.read([episode], [frame])
-            except (InputError, OSError) as error:
-                self.report(self.relative(error), episode, frame)
-                return

@@ -12,10 +12,11 @@ import numpy as np
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.features import classify_features
-from hf_ptr.data.lerobot.columns import open_columns
+from hf_ptr.data.lerobot.columns import episode_runs, open_columns
 from hf_ptr.data.lerobot.paths import filled, formatted, path_fields
 from hf_ptr.data.lerobot.stored_images import StoredImageClips
 from hf_ptr.data.video.decoding import Clip, VideoClip
+from hf_ptr.data.video.placement import VideoFile
 from hf_ptr.data.video.torchcodec import TorchcodecClip, load_torchcodec
 from hf_ptr.errors import InputError, nearest
 
@@ -23,6 +24,8 @@ from hf_ptr.errors import InputError, nearest
 MAX_SECONDS = 3.2e7
 
 Clips = Mapping[int, Clip]
+# Returns the `timestamp` column of an episode, or None.
+Times = Callable[[int], np.ndarray | None]
 
 VIDEO_DECODERS = ("pyav", "torchcodec")
 
@@ -87,9 +90,14 @@ def camera_clips(
     if info["video_path"] is not None:
         for camera in cameras:
             formatted(info, "video_path", {"video_key": camera, **path_fields(info, 0)}, root)
-    of_videos: Callable[[str], Clips]
-    of_videos = partial(_clips_v3, root, info, files) if v3 else partial(_clips_v21, root, info, episodes, lengths)
     stored = dict(zip(episodes, zip(lengths, tables, strict=True), strict=True))
+    times = partial(_time_stamps, root, dict(zip(episodes, tables, strict=True)))
+    of_videos: Callable[[str], Clips]
+    of_videos = (
+        partial(_clips_v3, root, info, files, times)
+        if v3
+        else partial(_clips_v21, root, info, episodes, lengths, times)
+    )
     image_cameras = cameras_of(info, "image")
     return CameraClips([*cameras, *image_cameras], partial(_clips, frozenset(image_cameras), of_videos, root, stored))
 
@@ -113,8 +121,8 @@ def _clips(
     return StoredImageClips(root, camera, stored) if camera in image_cameras else of_videos(camera)
 
 
-def _clips_v3(root: Path, info: Mapping[str, Any], files: Sequence[Path], camera: str) -> Clips:
-    clips: dict[int, VideoClip] = {}
+def _clips_v3(root: Path, info: Mapping[str, Any], files: Sequence[Path], times: Times, camera: str) -> Clips:
+    episodes_in: dict[Path, dict[int, tuple[float, int]]] = {}
     for path in files:
         with open_columns(path) as file:
             names = ("episode_index", "length", f"videos/{camera}/chunk_index", f"videos/{camera}/file_index")
@@ -127,18 +135,45 @@ def _clips_v3(root: Path, info: Mapping[str, Any], files: Sequence[Path], camera
                 )
             places = {"chunk_index": chunk, "file_index": number}
             values = {"video_key": camera, **path_fields(info, episode), **places}
-            clips[episode] = VideoClip(root / filled(info, "video_path", values, root), start, length)
-    return clips
+            video = root / filled(info, "video_path", values, root)
+            if length > 0:
+                episodes_in.setdefault(video, {})[episode] = (start, length)
+    return _clips_of_files(episodes_in, times)
 
 
 def _clips_v21(
-    root: Path, info: Mapping[str, Any], episodes: Sequence[int], lengths: Sequence[int], camera: str
+    root: Path,
+    info: Mapping[str, Any],
+    episodes: Sequence[int],
+    lengths: Sequence[int],
+    times: Times,
+    camera: str,
 ) -> Clips:
-    clips: dict[int, VideoClip] = {}
+    episodes_in: dict[Path, dict[int, tuple[float, int]]] = {}
     for episode, length in zip(episodes, lengths, strict=True):
         values = {"video_key": camera, **path_fields(info, episode)}
-        clips[episode] = VideoClip(root / filled(info, "video_path", values, root), 0.0, length)
-    return clips
+        episodes_in.setdefault(root / filled(info, "video_path", values, root), {})[episode] = (0.0, length)
+    return _clips_of_files(episodes_in, times)
+
+
+def _clips_of_files(episodes_in: Mapping[Path, Mapping[int, tuple[float, int]]], times: Times) -> Clips:
+    """The clips of a camera by episode id, from the start and length of all episodes in each of its files."""
+    noted: set[str] = set()
+    clips: dict[int, VideoClip] = {}
+    for path, episodes in episodes_in.items():
+        file = VideoFile(path, episodes, times, noted)
+        clips |= {e: VideoClip(path, start, length, e, file) for e, (start, length) in episodes.items()}
+    return dict(sorted(clips.items()))
+
+
+def _time_stamps(root: Path, tables: Mapping[int, str], episode: int) -> np.ndarray | None:
+    """The `timestamp` column of an episode, `(length,)` seconds; None if there is none that can be read."""
+    try:
+        with open_columns(root / tables[episode]) as file:
+            runs = episode_runs(file.integers("episode_index"))
+            return file.numbers("timestamp", 1)[runs[episode][0], 0].astype(np.float64)
+    except (InputError, KeyError, OSError):
+        return None
 
 
 def with_video_decoder(table: EpisodeTable, decoder: str) -> EpisodeTable:
@@ -169,4 +204,8 @@ def _with_torchcodec(videos: Mapping[str, Mapping[int, Clip]], camera: str) -> M
     clips = videos[camera]
     if isinstance(clips, StoredImageClips):
         return clips
-    return {episode: TorchcodecClip(clip.path, clip.position(0, 1.0), clip.frames) for episode, clip in clips.items()}
+    return {
+        episode: TorchcodecClip(clip.path, clip.start, clip.frames, clip.episode, clip.file)
+        for episode, clip in clips.items()
+        if isinstance(clip, VideoClip)
+    }

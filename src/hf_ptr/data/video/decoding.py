@@ -196,7 +196,7 @@ class FrameReader:
                 found[key] = self._frames[key]
                 continue
             if key[0] not in self.clips:
-                raise InputError(f"episode {key[0]} has no video of {self.camera!r}")
+                raise InputError(f"episode {key[0]} has no video of {self.camera!r}", skip=[key[0]])
             clip = self.clips[key[0]]
             if not 0 <= key[1] < clip.frames:
                 raise InputError(f"episode {key[0]} has {clip.frames} frames; frame {key[1]} does not exist")
@@ -219,7 +219,8 @@ class FrameReader:
             except (InputError, OSError) as error:
                 raise InputError(
                     f"camera {self.camera!r}, episode {episode}: {first_line(error)}; repair the file or leave the "
-                    f"episode out (skip_episodes: {episode})"
+                    "episode out",
+                    skip=[episode],
                 ) from error
             file.release()
         if out is None:

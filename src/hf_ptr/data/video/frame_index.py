@@ -51,6 +51,12 @@ class FrameIndex:
         """Frames per second over the whole file; the rate of the header if there is a single frame."""
         return (len(self) - 1) / float(self.seconds[-1]) if len(self) > 1 and self.seconds[-1] > 0 else self.rate
 
+    @property
+    def usual_rate(self) -> float:
+        """Frames per second of most of the file, without pauses; the rate of the header if there is a single frame."""
+        step = float(np.median(np.diff(self.seconds))) if len(self) > 1 else 0.0
+        return 1 / step if step > 0 else self.rate
+
 
 def read_frame_index(path: Path) -> FrameIndex:
     """
@@ -72,8 +78,7 @@ def read_frame_index(path: Path) -> FrameIndex:
         packets = _packets(container, stream)
         base, rate = float(stream.time_base), float(stream.average_rate or stream.guessed_rate or 0)
         size = (stream.height, stream.width)
-    timed = packets is not None and len(packets) > 0
-    if timed:
+    if packets is not None and len(packets):
         pts, dts, key = packets.T
         order = np.argsort(pts, kind="stable")
         labels = pts[order]
@@ -89,8 +94,11 @@ def read_frame_index(path: Path) -> FrameIndex:
         raise InputError(f"{path} cannot be read as a video: it contains no frame")
     places = position_of(labels)
     # Key frames that are never shown, such as those before an edit list, cannot be recognised after a seek.
-    known = [(places[p], p, d) for p, d, k in zip(pts.tolist(), dts.tolist(), key.tolist(), strict=True) if k and p in places]
-    known.sort()
+    known = sorted(
+        (places[shown], shown, decoded)
+        for shown, decoded, is_key in zip(pts.tolist(), dts.tolist(), key.tolist(), strict=True)
+        if is_key and shown in places
+    )
     seek = np.array(known, dtype=np.int64).reshape(-1, 3)
     return FrameIndex(
         labels=labels,

@@ -110,12 +110,10 @@ class OpenVideo:
         """The position of a decoded frame; the one after the last frame if both have the same label."""
         if frame.pts is None:
             return None
-        place = self._places.get(frame.pts)
-        last = self._at
-        if place is not None and last is not None and 0 <= place <= last < len(self.index) - 1:
-            if self.index.labels[last] == frame.pts == self.index.labels[last + 1]:
-                return last + 1
-        return place
+        labels, last = self.index.labels, self._at
+        if last is not None and 0 <= last < len(labels) - 1 and labels[last] == frame.pts == labels[last + 1]:
+            return last + 1
+        return self._places.get(frame.pts)
 
     def _seek(self, key: int, position: int) -> bool:
         """Move to a key frame; False if that fails or the decoder would start behind the wanted frame."""

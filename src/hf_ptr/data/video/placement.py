@@ -171,26 +171,30 @@ class _File:
         if where is None:
             return Placement(found)
         cause = f", because {self._drift}" if self._drift else ""
-        return Placement(
-            found,
-            (
-                f"{self.path}: the frames of episode {where} are up to {worst:.1f} frames away from the times of their "
-                f"rows{cause}; the file has one frame for each row, so frames are assigned in order",
-            ),
+        note = (
+            f"{self.path}: the frames of episode {where} are up to {worst:.1f} frames away from the times of their "
+            f"rows{cause}; the file has one frame for each row, so frames are assigned in order"
         )
+        return Placement(found, (note,))
 
     def by_time(self) -> Placement:
         """Each row's nearest frame, with the distance checked."""
         clock = self._clock()
         chosen = [self._nearest(number, clock) for number in range(len(self.order))]
-        begins = np.array([off[0] for _, _, off in chosen])
+        # Episodes behind the end of the file say nothing about the times of the others.
+        begins = np.array([off[0] for _, _, off in chosen])[self.starts <= clock[-1] + LIMIT / self.fps]
         # Starts that were measured in the video are times of its frames; then nothing accumulates along the file.
         measured = bool((np.abs(begins) <= EXACT).all())
-        drift = np.unwrap(begins, period=1.0)
+        lost = np.zeros(len(chosen), dtype=bool)
+        if not measured:
+            drift = np.abs(np.unwrap(begins, period=1.0))
+            steps = np.abs(np.remainder(np.diff(begins, prepend=begins[0]) + 0.5, 1.0) - 0.5)
+            # After a large step it is not known to which side the starts drift, unless the rate says so.
+            lost[: len(begins)] = np.logical_or.accumulate((drift > LIMIT) | ((steps > CLEAR) & (not self._drift)))
         found: dict[int, EpisodeFrames] = {}
         worst = 0.0
         for number, (frames, rows, off) in enumerate(chosen):
-            following = int(chosen[number + 1][0][0]) if number + 1 < len(chosen) else len(self.index)
+            following = int(chosen[number + 1][0][0]) if number + 1 < len(begins) else len(self.index)
             if measured and following - frames[0] == len(rows):
                 # The part of the file from this start to the next has one frame for each row.
                 found[self.order[number]] = EpisodeFrames(np.arange(frames[0], following))
@@ -198,15 +202,14 @@ class _File:
             origin = chosen[number if measured else 0]
             # Frames passed, less those of the time that has passed.
             slip = np.round(frames - origin[0][0] - (rows - origin[1][0]) * self._nominal_rate).astype(int)
-            accumulated = 0.0 if measured else abs(drift[number])
             wrong = (np.abs(off) > LIMIT) | (frames >= following)
             if not measured or np.abs(off).max() > CLEAR:
                 wrong |= slip != 0
-            if accumulated > LIMIT:
-                wrong[:] = True
-            if wrong.any():
-                refused = self._refused(number, frames, rows, off, wrong, following, accumulated)
-                found[self.order[number]] = refused
+            if wrong.any() or lost[number]:
+                wrong |= lost[number]
+                found[self.order[number]] = self._refused(
+                    number, frames, rows, off, wrong, following, bool(lost[number])
+                )
             else:
                 found[self.order[number]] = EpisodeFrames(frames)
                 worst = max(worst, float(np.abs(off).max()))
@@ -225,12 +228,12 @@ class _File:
         off: np.ndarray,
         wrong: np.ndarray,
         following: int,
-        accumulated: float,
+        drifted: bool,
     ) -> EpisodeFrames:
         """The reason why the frames of an episode are not known: too few, another rate, a drift, or a gap."""
         episode, row = self.order[number], int(wrong.argmax())
         ends = bool(wrong[row:].all() and (frames[row:] >= following - 1).all())
-        if ends and accumulated <= LIMIT and np.abs(off[:row]).max(initial=0.0) <= CLEAR:
+        if ends and not drifted and np.abs(off[:row]).max(initial=0.0) <= CLEAR:
             problem = f"{self.path} is shorter than the table: it has {row} frames of the episode's {len(rows)}"
         elif self._drift:
             apart = max(float(rows[-1] - self.starts[0]) * abs(self.index.mean_rate - self._nominal_rate), LIMIT)
@@ -238,10 +241,11 @@ class _File:
                 f"{self.path}: the frames of episode {episode} are up to {apart:.1f} frames away from the times of "
                 f"their rows, because {self._drift}; re-encode the video with one frame for each row"
             )
-        elif accumulated > LIMIT:
+        elif drifted:
+            apart = abs((self.starts[number] - self.starts[0]) * self.fps - self.lengths[:number].sum())
             problem = (
-                f"{self.path}: from_timestamp of episode {episode} is {accumulated:.1f} frames away from a frame, and "
-                "the file does not have one frame for each row; correct from_timestamp"
+                f"{self.path}: from_timestamp of episode {episode} is {apart:.1f} frames away from the end of the "
+                "rows before it, and the file does not have one frame for each row; correct from_timestamp"
             )
         else:
             problem = (
@@ -270,9 +274,9 @@ class _File:
         for rows in self._row_times(number):
             frames = _nearest(clock, rows)
             found.append((frames, rows, (clock[frames] - rows) * self.fps))
-            if np.abs(found[-1][2]).max() <= EXACT:
-                break
-        return min(found, key=lambda each: float(np.abs(each[2]).max()))
+        # Rows that were dropped show in `timestamp` only; a clock that jitters fits the frames less well than `fps`.
+        worst = [float(np.abs(off).max()) for _, _, off in found]
+        return found[-1] if worst[-1] <= EXACT else found[worst.index(min(worst))]
 
     @property
     def _nominal_rate(self) -> float:
@@ -289,7 +293,7 @@ class _File:
             return ""
         return (
             f"the video runs at {rate:.5g} frames per second and info.json has {self.fps:g} (half a frame after "
-            f"{LIMIT / apart:.0f} frames)"
+            f"{int(LIMIT / apart)} frames)"
         )
 
 
