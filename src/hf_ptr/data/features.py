@@ -134,6 +134,8 @@ def _picture(dtype: str, feature: Mapping[str, Any], shape: Sequence[int]) -> Fe
             flags = (stored.get("is_depth_map"), stored.get("video.is_depth_map"))
             if True in flags or _SIXTEEN_BITS.fullmatch(str(stored.get("video.pix_fmt"))):
                 return FeatureKind("depth", reason="it is a depth map")
+    if len(shape) == 3 and 1 in (shape[0], shape[-1]):
+        return _left_out("it has one channel, such as depth, and not three colours")
     if dtype == "image" and (len(shape) != 3 or 3 not in shape):
         return _left_out(f"its shape {list(shape)} is not height, width and three colours")
     return FeatureKind("camera")

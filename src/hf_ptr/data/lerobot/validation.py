@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from hf_ptr.data.features import ACTION, STATE, FeatureKind, classify_features, derived_roles, vector_widths
-from hf_ptr.data.lerobot.clock import FPS_TOLERANCE, clock_problems
+from hf_ptr.data.lerobot.clock import clock_problems
 from hf_ptr.data.lerobot.columns import ColumnFile, RowError, open_columns, rows_of_episode
 from hf_ptr.data.lerobot.index_columns import IndexColumns
 from hf_ptr.data.lerobot.metadata import Metadata, read_metadata
