@@ -9,19 +9,20 @@ B batch, K negatives, D embedding width, L chunk length, M belief tokens, n samp
 Only the weight is detached (PTR Eq. 21 and 27). The other stop-gradients of the method are applied where a tensor is
 computed: in the target encoder, the queue and the belief tokenizer.
 
-From scores to a weighted loss, PTR Eq. (14), (21) and (27):
+Examples:
+    From scores to a weighted loss, PTR Eq. (14), (21) and (27):
 
->>> import torch
->>> from hf_ptr import functional as F
->>> logits = torch.tensor([[4.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 4.0, 0.0]])  # column 0: the match
->>> score = F.ptr_score(logits)  # identified, uniform, mistaken
->>> [round(value, 2) for value in score.tolist()]
-[1.06, 0.0, -2.94]
->>> weight = F.conservative_weight(score, beta=1.5)
->>> [round(value, 2) for value in weight.tolist()]
-[2.03, 1.0, 0.25]
->>> round(float(F.self_normalized_mean(torch.tensor([1.0, 2.0, 9.0]), weight)), 2)
-1.91
+    >>> import torch
+    >>> from hf_ptr import functional as F
+    >>> logits = torch.tensor([[4.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 4.0, 0.0]])  # column 0: the match
+    >>> score = F.ptr_score(logits)  # identified, uniform, mistaken
+    >>> [round(value, 2) for value in score.tolist()]
+    [1.06, 0.0, -2.94]
+    >>> weight = F.conservative_weight(score, beta=1.5)
+    >>> [round(value, 2) for value in weight.tolist()]
+    [2.03, 1.0, 0.25]
+    >>> round(float(F.self_normalized_mean(torch.tensor([1.0, 2.0, 9.0]), weight)), 2)
+    1.91
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def load_dataset(
 
     Raises:
         InputError: the dataset does not exist, may not be read, cannot be reached, or is damaged (see
-            [`read_dataset`][hf_ptr.data.read_dataset]); its `skip` contains the episodes to leave out.
+            `hf_ptr.data.read_dataset`); its `skip` contains the episodes to leave out.
 
     Example:
         ```python
