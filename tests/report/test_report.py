@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from data_helpers import coded_table
+from command_line import hf_ptr, the_line
+from data_helpers import coded_table, with_camera, write_v21
 from hub_server import HubServer
 from PIL import Image
+from recipe_helpers import recipe
 from report_helpers import run_folder, scores_of, written
 from video_helpers import CAMERA, LENGTHS, frame_of
 
@@ -166,6 +168,61 @@ def test_a_run_on_some_of_the_scored_episodes_is_reported_on_those(table: Episod
     assert set(re.findall(r"Episode (\d+)", page)) == {"0", "1", "2"}
     with pytest.raises(InputError, match="belong to another dataset"):
         write_report(folder, tmp_path / "r.html", dataset=coded_table([20, 30, 25]))
+
+
+def test_a_score_file_of_all_episodes_and_a_run_on_some(
+    metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The quick start: score everything, train on some with these weights, report the run."""
+    monkeypatch.chdir(tmp_path)
+    scored = hf_ptr("score", metaworld_dataset, "steps=2", "rounds=1")
+    assert scored.returncode == 0, scored.stderr
+    file = recipe(tmp_path, metaworld_dataset, weights="scores.parquet", eval_episodes='"6:8"', output_dir="run")
+    assert hf_ptr("train", file).returncode == 0
+    shown = hf_ptr("report", "run")
+    assert shown.returncode == 0, shown.stderr
+    page = text_of((tmp_path / "run" / "report.html").read_text())
+    assert "The score file has 8 episodes; this report is about the 6 of the run's training." in page
+    some = hf_ptr("report", "scores.parquet", "--episodes", "0:5", "--skip-episodes", "3")
+    assert some.returncode == 0, some.stderr
+    page = text_of((tmp_path / "scores.html").read_text())
+    assert "The score file has 8 episodes; this report is about the 4 selected for it." in page
+    line = the_line(hf_ptr("report", "scores.parquet", "--episodes", "90"))
+    assert "none of the selected episodes was scored; the scored ones are 0:8" in line
+
+
+def test_a_folder_of_save_model_alone(tmp_path: Path) -> None:
+    """Its log is that of the last checkpoint; without a checkpoint one line says what to call."""
+    folder = run_folder(tmp_path / "run")
+    words = text_of(write_report(folder, tmp_path / "r.html").read_text())
+    for step in (2, 10):
+        (folder / f"checkpoint-{step}").mkdir()
+    (folder / "trainer_state.json").rename(folder / "checkpoint-10" / "trainer_state.json")
+    assert text_of(write_report(folder, tmp_path / "r.html").read_text()) == words
+    (folder / "checkpoint-10" / "trainer_state.json").unlink()
+    with pytest.raises(InputError, match=r"save_model\(\) alone writes none; call trainer.save_state\(\) as well"):
+        write_report(folder, tmp_path / "r.html")
+
+
+def test_a_missing_and_a_broken_video_do_not_stop_the_report(tmp_path: Path) -> None:
+    root = write_v21(with_camera(coded_table([9, 5, 12]), CAMERA), tmp_path / "data")
+    scores = scores_of(read_dataset(root), {1: 0.1})
+    first, second = sorted((root / "videos").rglob("*.mp4"))[:2]
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:200])
+    evidence = read_report_input(written(scores, tmp_path))
+    page = write_report(evidence, tmp_path / "r.html", dataset=root).read_text()
+    assert text_of(page).count(f"{CAMERA}: no video (") == 2
+    assert page.count("State and action along the episode") == 2
+    assert len(re.findall(rf'alt="{CAMERA} at', page)) > 0
+
+
+def test_a_dataset_in_the_cache_of_the_hub_keeps_its_name(table: EpisodeTable, tmp_path: Path) -> None:
+    scores = scores_of(table, {1: 0.1})
+    scores.attrs = {"dataset": f"/cache/datasets--alice--bottle/snapshots/{'0a' * 20}"}
+    page = write_report(read_report_input(written(scores, tmp_path)), tmp_path / "r.html").read_text()
+    assert "dataset alice/bottle scores.parquet" in text_of(page)
+    assert "--repo_id alice/bottle" in page
 
 
 def test_film_strips_show_the_frames_at_their_times(dataset: Path, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from hf_ptr.cli.episode_options import Episodes, SkipEpisodes, selected
+
 
 def report(
     source: Annotated[Path, typer.Argument(help="Folder of a run, or score file.", metavar="RUN|SCORES")],
@@ -16,6 +18,8 @@ def report(
             help="Path or repo id of the dataset that was scored.", show_default="recorded in the run or score file"
         ),
     ] = None,
+    episodes: Episodes = None,
+    skip_episodes: SkipEpisodes = None,
     compare: Annotated[Path | None, typer.Option(help="Second run or score file, to compare with.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="HTML file to write.", show_default="next to the score file, or in the run")
@@ -29,9 +33,11 @@ def report(
 
         hf-ptr report scores.parquet --dataset data/g1_bottle
 
+        hf-ptr report scores.parquet --episodes 0:16 --skip-episodes 3
+
         hf-ptr report runs/ptr --compare runs/sft --out ptr-and-sft.html
     """
     from hf_ptr.report.page import write_report
 
-    written = write_report(source, out, dataset=dataset, compare=compare)
+    written = write_report(source, out, dataset=dataset, compare=compare, **selected(episodes, skip_episodes))
     typer.echo(f"{written} ({written.stat().st_size / 1e6:.1f} MB): open it in a browser")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,18 +16,22 @@ import pandas as pd
 import yaml
 
 from hf_ptr.data.corruption import corrupt
+from hf_ptr.data.episode_ids import episode_ranges, parse_episodes
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot.reader import read_dataset
+from hf_ptr.data.lerobot.usable import read_usable
 from hf_ptr.data.score_file import ELEMENT_PREFIX, SCORES_FILE, read_scores
 from hf_ptr.equations import weight_bounds
 from hf_ptr.errors import InputError
+from hf_ptr.hub.datasets import with_origin, with_streamed_videos
+from hf_ptr.hub.repos import dataset_folder, parse_hub_repo
 from hf_ptr.runs.data_arguments import DataArguments
 from hf_ptr.runs.episodes import select_episodes
 from hf_ptr.scoring.config import ScoreConfig
 from hf_ptr.training.weight_histograms import read_histograms
 
 logger = logging.getLogger(__name__)
-# Columns of the scores of single elements.
+TRAINER_STATE = "trainer_state.json"
+STEP = re.compile(r"checkpoint-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class ReportInput:
         recipe: the recipe of the run, or the metadata of the score file.
         histograms: the weights during training, from [`read_histograms`].
         path: the score file or folder; None if the input was built in memory.
+        scored: the number of episodes in the score file, if the report is about fewer of them; else None.
     """
 
     name: str
@@ -52,6 +59,7 @@ class ReportInput:
     recipe: dict[str, Any] = field(default_factory=dict)
     histograms: list[dict[str, Any]] = field(default_factory=list)
     path: Path | None = None
+    scored: int | None = None
 
     @property
     def dataset(self) -> str | None:
@@ -91,8 +99,7 @@ def read_report_input(path: str | Path) -> ReportInput:
 
 def _read_run(folder: Path) -> ReportInput:
     settings = _json(folder / "training_args.json", folder)
-    state = _json(folder / "trainer_state.json", folder)
-    log = state.get("log_history")
+    log = _json(_log_file(folder), folder).get("log_history")
     if not isinstance(log, list) or not all(isinstance(entry, dict) for entry in log):
         raise InputError(f"{folder / 'trainer_state.json'} is damaged; train the run again")
     try:
@@ -115,6 +122,21 @@ def _read_run(folder: Path) -> ReportInput:
         bounds = (float(scores.weight.min()), float(scores.weight.max()))
     name = folder.name or folder.resolve().name
     return ReportInput(name, scores, bounds, log, settings, recipe, read_histograms(folder), folder)
+
+
+def _log_file(folder: Path) -> Path:
+    """The log of a run; `save_model()` alone writes none, but the last checkpoint has one."""
+    file = folder / TRAINER_STATE
+    if file.is_file():
+        return file
+    saved = [(int(name[1]), path) for path in folder.glob("checkpoint-*") if (name := STEP.fullmatch(path.name))]
+    logs = [path / TRAINER_STATE for _, path in sorted(saved) if (path / TRAINER_STATE).is_file()]
+    if logs:
+        return logs[-1]
+    raise InputError(
+        f"{folder} has a policy but no log ({TRAINER_STATE}): save_model() alone writes none; call "
+        "trainer.save_state() as well, or report the score file"
+    )
 
 
 def _given_weights(source: str) -> Path:
@@ -159,7 +181,13 @@ def require_rows_of(scores: pd.DataFrame, table: EpisodeTable) -> None:
         )
 
 
-def load_scored_table(report: ReportInput, dataset: str | Path | None = None) -> EpisodeTable | None:
+def load_scored_table(
+    report: ReportInput,
+    dataset: str | Path | None = None,
+    *,
+    episodes: Collection[int] | None = None,
+    skip: Collection[int] = (),
+) -> EpisodeTable | None:
     """
     Loads the episodes that were scored or trained on, with the faults that were planted in them.
 
@@ -167,12 +195,14 @@ def load_scored_table(report: ReportInput, dataset: str | Path | None = None) ->
         report: the content of the score file or run.
         dataset: the path or repo id of the dataset; default: the folder that the run or score file names, if it still
             exists.
+        episodes: ids of the episodes to report; all by default.
+        skip: ids of episodes to leave out.
 
     Returns:
         The episodes, or None if no dataset is known.
 
     Raises:
-        InputError: the dataset does not exist, or lacks an episode that was scored.
+        InputError: the dataset does not exist, or lacks an episode that was scored; no episode is left.
     """
     folder = _dataset_folder(report, dataset)
     if folder is None:
@@ -180,10 +210,16 @@ def load_scored_table(report: ReportInput, dataset: str | Path | None = None) ->
     made = report.recipe
     if report.settings:
         known = {item.name for item in dataclasses.fields(DataArguments)}
-        return select_episodes(folder, DataArguments(**{k: v for k, v in made.items() if k in known})).train
-    table = read_dataset(folder)
-    if report.scores is not None:
-        table = table.select(report.scores.episode_index.unique().tolist())
+        given = {key: value for key, value in made.items() if key in known}
+        if skip:
+            left_out = {*(parse_episodes(given.get("skip_episodes")) or ()), *skip}
+            given["skip_episodes"] = episode_ranges(left_out)
+        table = select_episodes(folder, DataArguments(**given)).train
+        return table if episodes is None else table.select(_kept(table.episode_index.tolist(), episodes, ()))
+    wanted = episodes if report.scores is None else report.scores.episode_index.unique().tolist()
+    if wanted is not None and (episodes is not None or skip):
+        wanted = _kept(wanted, episodes, skip)
+    table = with_streamed_videos(with_origin(read_usable(folder, wanted), folder), folder)
     corruption, seed = made.get("corruption"), made.get("corruption_seed", 0)
     if isinstance(corruption, str) and isinstance(seed, int):
         table, _ = corrupt(table, corruption, seed)
@@ -191,32 +227,56 @@ def load_scored_table(report: ReportInput, dataset: str | Path | None = None) ->
 
 
 def _dataset_folder(report: ReportInput, dataset: str | Path | None) -> Path | None:
-    """The folder of a dataset, downloaded if it is on the Hub; default: the recorded folder, if it still exists."""
+    """The folder of a dataset, downloaded if it is on the Hub; default: the recorded one, if it still exists."""
     if dataset is None:
-        recorded = None if report.dataset is None else Path(report.dataset)
-        return recorded if recorded is not None and (recorded / "meta" / "info.json").is_file() else None
+        if report.dataset is None:
+            return None
+        if (Path(report.dataset) / "meta" / "info.json").is_file():
+            return Path(report.dataset)
+        # A relative path that no longer exists looks like a repo id; the scores name their source.
+        repo = parse_hub_repo(report.dataset)
+        if repo is None or report.scores is None or repo.repo_id not in set(report.scores.get("source", ())):
+            return None
+        try:
+            return dataset_folder(report.dataset)
+        except InputError as error:
+            logger.warning("No film strips in the report: %s", error)
+            return None
     if Path(dataset).exists():
         return Path(dataset)
-    # Imported here: the Hub client takes a second to load.
-    from hf_ptr.hub.repos import dataset_folder
+    # Videos of the film strips are downloaded one by one.
+    return dataset_folder(dataset)
 
-    return dataset_folder(dataset, cameras=None)
+
+def _kept(ids: Collection[int], episodes: Collection[int] | None, skip: Collection[int]) -> list[int]:
+    """
+    The ids among `episodes` that are not left out.
+
+    Raises:
+        InputError: none is.
+    """
+    kept = [number for number in ids if (episodes is None or number in episodes) and number not in skip]
+    if not kept:
+        raise InputError(f"none of the selected episodes was scored; the scored ones are {episode_ranges(ids)}")
+    return kept
 
 
 def add_run_scores(report: ReportInput, table: EpisodeTable) -> ReportInput:
     """
-    Adds the scores of a run that saved none, computed with its scorer. If that fails, the input stays unchanged and a
-    warning is logged: the log of the run is still worth a report. A score file that the run was given may have more
-    episodes than the run trained on; only those of `table` are kept.
+    The input with the scores of the episodes of a table. A run that saved no scores gets those of its scorer; if that
+    fails, the input stays unchanged and a warning is logged: the log of the run is still worth a report.
+
+    A score file may have more episodes than the run trained on, or than were selected for the report; `scored` counts
+    them. If it has none of these episodes, it is unchanged, and of another dataset.
     """
-    if report.settings and report.scores is not None:
-        trained = report.scores.episode_index.isin(table.episode_index)
-        return (
-            dataclasses.replace(report, scores=report.scores[trained].reset_index(drop=True))
-            if trained.any()
-            else report
-        )
-    if report.scores is not None or report.path is None or not (report.path / "scorer").is_dir():
+    if report.scores is not None:
+        ids = report.scores.episode_index
+        here = ids.isin(table.episode_index)
+        if here.all() or not here.any():
+            return report
+        scores = report.scores[here].reset_index(drop=True)
+        return dataclasses.replace(report, scores=scores, scored=ids.nunique())
+    if report.path is None or not (report.path / "scorer").is_dir():
         return report
     # Imported here: PyTorch takes seconds to load, and other reports do not need it.
     from hf_ptr.runs.score_dataset import score_dataset

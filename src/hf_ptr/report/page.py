@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from markupsafe import Markup
 from hf_ptr._version import __version__
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
+from hf_ptr.hub.repos import origin, parse_hub_repo
 from hf_ptr.report import plots, wording
 from hf_ptr.report.comparison import compare_episodes, compare_values
 from hf_ptr.report.episode_cards import EpisodeCard, episode_card
@@ -41,8 +41,6 @@ from hf_ptr.utils.atomic_files import write_text
 
 logger = logging.getLogger(__name__)
 LOWEST, HIGHEST = 6, 3
-# `user/name` or `user/name@revision`, of which LeRobot has its own copy.
-REPO_ID = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?")
 # Points of the small curve of each episode in the table. Few, because a page of thousands of episodes must stay small.
 CURVE_POINTS = 40
 HISTOGRAM_BINS = 32
@@ -70,6 +68,8 @@ def write_report(
     *,
     dataset: str | Path | EpisodeTable | None = None,
     compare: str | Path | ReportInput | None = None,
+    episodes: Collection[int] | None = None,
+    skip: Collection[int] = (),
 ) -> Path:
     """
     Writes a report on the scores of a dataset or on a training run, as one HTML file.
@@ -87,6 +87,7 @@ def write_report(
         dataset: the path or repo id of the dataset that was scored, or its episodes; default: the folder that the
             score file or run names. Without a dataset the report has no film strips and no instructions.
         compare: a second score file or run, to compare with.
+        episodes, skip: ids of the episodes to report, and of those to leave out; they need a dataset.
 
     Returns:
         The HTML file.
@@ -98,8 +99,13 @@ def write_report(
     report = source if isinstance(source, ReportInput) else read_report_input(source)
     compared = compare if isinstance(compare, ReportInput | None) else read_report_input(compare)
     out = _output_file(report, out)
-    table = dataset if isinstance(dataset, EpisodeTable) else load_scored_table(report, dataset)
+    if isinstance(dataset, EpisodeTable):
+        table: EpisodeTable | None = dataset
+    else:
+        table = load_scored_table(report, dataset, episodes=episodes, skip=skip)
     if table is None:
+        if episodes is not None or skip:
+            raise InputError("the episodes of a report are selected in its dataset; pass --dataset, a path or repo id")
         logger.warning("No film strips and no instructions in the report: pass --dataset, a path or repo id.")
     else:
         report = add_run_scores(report, table)
@@ -107,8 +113,16 @@ def write_report(
     if report.scores is None and not report.log:
         raise InputError(f"{report.name} contains neither scores nor a log; pass a score file or a finished run")
     named = report.dataset if dataset is None or isinstance(dataset, EpisodeTable) else str(dataset)
-    write_text(_render(_contents(report, compared, table, delete_command(named))), out)
+    # The cache folder of a dataset on the Hub is named by a commit.
+    repo = None if named is None else origin(named)
+    named = named if repo is None else repo.repo_id
+    write_text(_render(_contents(report, compared, table, named)), out)
     return out
+
+
+def _short_name(dataset: str) -> str:
+    """The repo id of a dataset on the Hub, or the name of its folder."""
+    return dataset if parse_hub_repo(dataset) is not None else Path(dataset).name
 
 
 def _output_file(report: ReportInput, out: str | Path | None) -> Path:
@@ -144,14 +158,14 @@ def _render(contents: dict[str, Any]) -> str:
 
 
 def _contents(
-    report: ReportInput, compared: ReportInput | None, table: EpisodeTable | None, command: tuple[str, str]
+    report: ReportInput, compared: ReportInput | None, table: EpisodeTable | None, named: str | None
 ) -> dict[str, Any]:
     """The variables of the template."""
     both = [report] if compared is None else [report, compared]
     titles = {metric: title for metric, (title, _) in METRICS.items()}
     contents: dict[str, Any] = {
         "name": report.name,
-        "dataset": None if report.dataset is None else Path(report.dataset).name,
+        "dataset": None if named is None else _short_name(named),
         "compared": None if compared is None else compared.name,
         "figures": [],
         "findings": wording.explain_log(report),
@@ -172,7 +186,9 @@ def _contents(
         "shift_bounds": None,
     }
     if report.scores is not None:
-        contents |= _scores_contents(report, report.scores, compared, table, command, contents["findings"])
+        contents |= _scores_contents(
+            report, report.scores, compared, table, delete_command(named), contents["findings"]
+        )
     return contents
 
 
@@ -314,7 +330,7 @@ def delete_command(dataset: str | None) -> tuple[str, str]:
     """
     source = (dataset or "DATASET").rstrip("/")
     name = source.partition("@")[0]
-    if REPO_ID.fullmatch(source) and not Path(source).exists():
+    if parse_hub_repo(source) is not None:
         where = {"repo_id": name, "new_repo_id": f"{name}_kept"}
     else:
         name = Path(source).name

@@ -42,6 +42,11 @@ def explain_scores(report: ReportInput, episodes: pd.DataFrame, by_task: Sequenc
     flagged = episodes[episodes.flagged].sort_values("weight")
     few = report.held_out and len(episodes) < ScoreConfig.min_group_episodes
     sentences = _effect_of_weights(report, scores, len(episodes), len(flagged))
+    if report.scored is not None:
+        which = "of the run's training" if report.settings else "selected for it"
+        sentences.append(
+            f"The score file has {report.scored} episodes; this report is about the {len(episodes)} {which}."
+        )
     if len(flagged):
         be, noun = ("is", "episode") if len(flagged) == 1 else ("are", "episodes")
         sentences.append(
