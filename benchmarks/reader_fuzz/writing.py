@@ -178,7 +178,8 @@ class _Writer:
         if "times_jitter" in self.odd:
             seconds = seconds + self.numpy.uniform(-0.2, 0.2, len(frames)) / self.spec.fps * (frames > 0)
         if "times_gap" in self.odd:
-            seconds = seconds + 0.5 * (frames > len(frames) / 2)
+            # In an episode of a few frames, a gap cannot be distinguished from another rate.
+            seconds = seconds + 0.5 * (frames > len(frames) / 2) * (len(frames) >= 7)
         if "times_coarse" in self.odd:
             seconds = np.round(seconds, 2 if self.spec.fps <= 30 else 3)
         return pa.array(seconds.astype(np.float64 if "times_float64" in self.odd else np.float32))
