@@ -7,7 +7,7 @@ from typing import Any
 
 from accelerate import PartialState
 from peft import LoraConfig
-from transformers import AutoModel, Trainer, set_seed
+from transformers import AutoModel, Trainer, TrainingArguments, set_seed
 
 from hf_ptr import PTRConfig, PTRTrainer
 from hf_ptr.data.chunks import ChunkDataset
@@ -16,6 +16,11 @@ from hf_ptr.policies import policy_from_dataset
 
 OBSERVATION = ["observation.environment_state"]
 
+
+# The setting's name; older versions of transformers have only the other.
+CHECKPOINTING = (
+    "activation_checkpointing" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient_checkpointing"
+)
 
 SFT = {"alpha": 0.0, "belief_tokens": 0}
 

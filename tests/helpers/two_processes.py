@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from sharded import fsdp2
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
-from trainer_helpers import SFT, history, make
+from trainer_helpers import CHECKPOINTING, SFT, history, make
 from transformers import TrainerCallback
 
 from hf_ptr import PTRTrainer
@@ -37,7 +37,7 @@ from hf_ptr.training.micro_batches import Negatives
 WATCHDOG_SECONDS = 300
 # Cases that are also trained with sharded parameters.
 SHARDED = ("sft", "belief", "ptr", "lora")
-VARIANTS = {"bf16": {"bf16": True}, "recomputed": {"bf16": True, "activation_checkpointing": True}}
+VARIANTS = {"bf16": {"bf16": True}, "recomputed": {"bf16": True, CHECKPOINTING: True}}
 # Chunks of each rank's batch in an uneven step: rank 1 has fewer, and none with a target, or the same as rank 0.
 UNEVEN = {"without_target": ((3, 40, 77, 110), (5, 200, 160)), "duplicates": ((3, 40, 77, 110), (40, 200, 3))}
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from model_helpers import saved_text_encoder
-from trainer_helpers import BELIEF, OBSERVATION, SFT, history, make
+from trainer_helpers import BELIEF, CHECKPOINTING, OBSERVATION, SFT, history, make
 from transformers import AutoModel, AutoProcessor, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from hf_ptr import BeliefTokenizer, PTRConfig, PTRModel, PTRTrainer, TransitionScorer, VLAPolicy
@@ -257,14 +257,14 @@ def test_a_non_finite_loss_stops_the_run(metaworld_dataset: Path, tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
-    [{"bf16": True}, {"torch_compile": True, "torch_compile_backend": "eager"}, {"activation_checkpointing": True}],
+    [{"bf16": True}, {"torch_compile": True, "torch_compile_backend": "eager"}, {CHECKPOINTING: True}],
     ids=["bf16", "compile", "checkpointing"],
 )
 def test_the_target_is_the_moving_average_of_the_tower(
     metaworld_dataset: Path, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     # Of a backbone that can recompute its activations.
-    checkpointing = "activation_checkpointing" in settings
+    checkpointing = CHECKPOINTING in settings
     encoder = {"text_model": str(saved_text_encoder(tmp_path / "text"))} if checkpointing else {}
     trainer = make(
         metaworld_dataset, tmp_path / "run", use_cpu=True, target_decay=0.5, policy_settings=encoder, **settings
@@ -293,7 +293,7 @@ def test_the_target_is_the_moving_average_of_the_tower(
 
 def test_untrainable_arguments_are_named(metaworld_dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="activation_checkpointing: no part of VLAPolicy supports it"):
-        make(metaworld_dataset, tmp_path, activation_checkpointing=True).train()
+        make(metaworld_dataset, tmp_path, **{CHECKPOINTING: True}).train()
     with pytest.raises(InputError, match="target_offset 500 reaches beyond every episode"):
         make(metaworld_dataset, tmp_path, target_offset=500)
 

@@ -14,14 +14,13 @@ from transformers.utils import cached_file
 
 from hf_ptr.errors import InputError
 from hf_ptr.hub.repos import model_folder, origin
-from hf_ptr.utils.components import require_exact
+from hf_ptr.utils.components import ADAPTER_WEIGHTS, require_exact
 from hf_ptr.utils.pickle_guard import refuse_pickles_in
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
 
 ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 # The settings in which a requested adapter must equal the existing one. Target modules are not compared: one
 # configuration may list layers and another match them by a pattern.
 IDENTITY = ("peft_type", "r", "lora_alpha")

@@ -9,6 +9,7 @@ import numpy as np
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
 
+from hf_ptr.data.samplers import SegmentBatches
 from hf_ptr.training.weight_histograms import forget_histograms_after
 
 # Metrics next to the progress bar, and their short names.
@@ -22,6 +23,13 @@ class PTRSteps(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
             forget_histograms_after(Path(str(args.output_dir)), state.global_step)
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        # Older versions of transformers set the epoch of a resumed run on the loader that skips the batches done only,
+        # which does not pass it on: the rest of the epoch would have the order of the first one.
+        batches = getattr(train_dataloader, "batch_sampler", None)
+        if isinstance(batches, SegmentBatches):
+            batches.set_epoch(int(state.epoch or 0))
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         model.update_target()

@@ -236,9 +236,13 @@ class PTRModel(PreTrainedModel):
                 f"activation_checkpointing: no part of {type(self.policy).__name__} supports it; leave it out"
             )
         for part in able:
-            part.activation_checkpointing_enable(
-                {**(activation_checkpointing_kwargs or {}), "use_reentrant": False}, **kwargs
-            )
+            # Older versions of transformers have it under the other name only.
+            enable = getattr(part, "activation_checkpointing_enable", part.gradient_checkpointing_enable)
+            enable({**(activation_checkpointing_kwargs or {}), "use_reentrant": False}, **kwargs)
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        """[`~PTRModel.activation_checkpointing_enable`], by the name that older versions of transformers call."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs)
 
     def get_input_embeddings(self) -> None:
         """None: FSDP2 calls this to shard word embeddings separately, and this is not a language model."""

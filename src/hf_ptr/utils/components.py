@@ -12,13 +12,18 @@ from typing import Any
 
 import torch
 from packaging.version import InvalidVersion, Version
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers.utils import cached_file
 
 from hf_ptr._version import __version__
 from hf_ptr.errors import InputError
 from hf_ptr.utils.pickle_guard import refuse_pickles_in
 
 VERSION_KEY = "hf_ptr_version"
+# The file of an adapter's tensors, and the beginning of their names in it.
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+PEFT_PREFIX = "base_model.model."
 
 
 def register_component(
@@ -77,6 +82,38 @@ class Component(PreTrainedModel):
         mismatched = [] if lenient else info["mismatched_keys"]
         require_exact(info["unexpected_keys"], info["missing_keys"], mismatched, folder)
         return (model, info) if wants_info else model
+
+    def load_adapter(self, peft_model_id: Any, *args: Any, **kwargs: Any) -> Any:
+        """
+        As in transformers. Older versions (5.4) find no tensor of the adapter, because they look for the names without
+        peft's prefix, and return nothing, which their `from_pretrained` reads: the tensors are then loaded here.
+        """
+        info = super().load_adapter(peft_model_id, *args, **kwargs)
+        return _AdapterTensors(self, peft_model_id) if info is None else info
+
+
+class _AdapterTensors:
+    """
+    Loads the tensors of an adapter into a model that has its layers; says which were unexpected or missing.
+
+    Args:
+        model: with an adapter of the name `default`, whose values are replaced.
+        source: the adapter's folder or repo id.
+    """
+
+    def __init__(self, model: PreTrainedModel, source: Any):
+        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+        tensors = load_file(str(cached_file(source, ADAPTER_WEIGHTS)))
+        found = {name.removeprefix(PEFT_PREFIX): value for name, value in tensors.items()}
+        wanted = get_peft_model_state_dict(model, adapter_name="default")
+        self.unexpected_keys, self.missing_keys = found.keys() - wanted.keys(), wanted.keys() - found.keys()
+        set_peft_model_state_dict(model, found, adapter_name="default")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the information that newer versions of transformers return."""
+        unexpected, missing = set(self.unexpected_keys), set(self.missing_keys)
+        return {"unexpected_keys": unexpected, "missing_keys": missing, "mismatched_keys": set(), "error_msgs": []}
 
 
 def require_exact(

@@ -109,19 +109,22 @@ class VLAPolicy(ActionQueueMixin, Component):
             "dtype",
         )
         known = {name: kwargs[name] for name in hub_arguments if name in kwargs}
-        home, has_belief = pretrained_model_name_or_path, bool(model.config.belief_tokens)
+        home: Any = pretrained_model_name_or_path
+        has_belief, subfolder = bool(model.config.belief_tokens), {"subfolder": BELIEF_FOLDER}
         # For an adapter's folder AutoModel loads the base model; the belief tokenizer is in the adapter's folder.
         adapter_kwargs = kwargs.get("adapter_kwargs") or {}
         adapter = adapter_kwargs.get("_adapter_model_path")
         if adapter is not None:
             # `revision` in kwargs is that of the base model.
             known["revision"] = adapter_kwargs.get("revision")
-            found = cached_file(
-                adapter, f"{BELIEF_FOLDER}/config.json", _raise_exceptions_for_missing_entries=False, **known
-            )
-            home, has_belief = adapter, found is not None
+            files = [
+                cached_file(adapter, f"{BELIEF_FOLDER}/{name}", _raise_exceptions_for_missing_entries=False, **known)
+                for name in ("model.safetensors", "config.json")
+            ]
+            # By its own folder: with `subfolder`, older versions of transformers take the adapter's base model for it.
+            home, has_belief, subfolder = Path(str(files[-1])).parent, files[-1] is not None, {}
         if has_belief:
-            model.attach_belief(BeliefTokenizer.from_pretrained(home, subfolder=BELIEF_FOLDER, **known))
+            model.attach_belief(BeliefTokenizer.from_pretrained(home, **subfolder, **known))
             nn.Module.to(model, model.device)
         return policy
 
