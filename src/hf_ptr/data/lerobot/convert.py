@@ -22,7 +22,7 @@ from hf_ptr.data.lerobot.stored_images import encoded_image
 from hf_ptr.data.lerobot.validation import Progress, no_progress, require_usable, validate_dataset
 from hf_ptr.data.lerobot.videos import cameras_of
 from hf_ptr.data.statistics import ImageStatistics, feature_statistics, joined_statistics
-from hf_ptr.data.video.decoding import FrameReader
+from hf_ptr.data.video.decoding import FrameReader, VideoClip
 from hf_ptr.errors import InputError, first_line
 from hf_ptr.utils.atomic_files import StagedFolder
 
@@ -111,7 +111,9 @@ def _write(
             "meta/episodes/file_index": 0,
         }
         for camera, files in cameras.items():
-            row |= files.add(target, metadata.videos[camera][episode].path, length)
+            clip = metadata.videos[camera][episode]
+            assert isinstance(clip, VideoClip)
+            row |= files.add(target, clip)
         for camera, reader in readers.items():
             known = stored.get(episode, {}).get(camera)
             image_statistics[camera].append(known or _image_statistics(reader, episode, length))

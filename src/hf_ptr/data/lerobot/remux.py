@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 
 from hf_ptr.data.lerobot.files import NumberedFiles, video_template
+from hf_ptr.data.video.decoding import VideoClip
 from hf_ptr.data.video.frame_index import DECODE_ERRORS, FrameIndex, position_of
-from hf_ptr.data.video.placement import VideoFile
 from hf_ptr.errors import InputError, first_line
 
 TIME_BASE = Fraction(1, 90_000)
@@ -43,29 +42,28 @@ class RemuxedFiles(NumberedFiles):
         # The last decoding time stamp in the stream's time base; the next one must be larger.
         self._last = 0
 
-    def add(self, root: Path, video: Path, length: int) -> dict[str, Any]:
+    def add(self, root: Path, clip: VideoClip) -> dict[str, Any]:
         """
         Append an episode's video.
 
         Args:
             root: folder of the dataset being written.
-            video: the episode's video file.
-            length: number of frames of the episode in the table.
+            clip: the episode's frames in a video of its own.
 
         Returns:
             The episode's columns of `meta/episodes`: file, and start and end in it (seconds).
 
         Raises:
-            InputError: the video is damaged.
+            InputError: the video is damaged, or it is not certain which of its frames belong to the rows.
         """
-        file = VideoFile(video, {0: (0.0, length)})
-        frames = file.placement(self.fps).episodes[0].frames
+        video, length = clip.path, clip.frames
+        frames = [clip.position(row, self.fps) for row in range(length)]
         # With one frame for each row, frames get the times of their rows, whatever the rate of the camera was.
-        on_time = np.array_equal(frames, np.arange(length))
+        on_time = frames == list(range(length))
         try:
             with av.open(str(video)) as source:
                 stream = source.streams.video[0]
-                found = _packets(source, stream, file.index, video)
+                found = _packets(source, stream, clip.file.index, video)
                 self._file_for(root, stream, video.stat().st_size, alone=not on_time)
                 packets = self._timed(found, stream.time_base, on_time)
                 if packets[0].dts <= self._last and self.frames:

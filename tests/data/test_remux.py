@@ -1,0 +1,106 @@
+"""Videos copied from v2.1 to v3.0: the frame of every row, at its time, from any camera and container."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from data_helpers import coded_table, snapshot, with_camera, write_v21
+from shade_videos import copied, number_of, write_shades
+from spoiling import edit_rows
+
+from hf_ptr.data.lerobot.convert import convert_lerobot
+from hf_ptr.data.lerobot.reader import read_dataset
+from hf_ptr.data.lerobot.validation import validate_dataset
+from hf_ptr.data.video.decoding import FrameReader, VideoClip
+from hf_ptr.errors import DataWarning, InputError
+
+CAMERA = "observation.images.top"
+LENGTHS = [40, 25, 33]
+
+
+def folder(root: Path, rate: Fraction | int = 20, extra: int = 0, **settings: Any) -> Path:
+    """A v2.1 dataset at 20 frames per second; frame `i` of episode `e` shows `100 e + i`."""
+    write_v21(with_camera(coded_table(LENGTHS), CAMERA, (48, 64)), root)
+    for episode, length in enumerate(LENGTHS):
+        path = root / f"videos/chunk-000/{CAMERA}/episode_{episode:06d}.mp4"
+        path.unlink()
+        write_shades(path, range(100 * episode, 100 * episode + length + extra), rate=rate, **settings)
+    return root
+
+
+def require_frames(root: Path) -> None:
+    table = read_dataset(root)
+    reader = FrameReader(CAMERA, table.videos[CAMERA], table.fps, cache_bytes=0)
+    for episode, length in enumerate(LENGTHS):
+        shown = [number_of(image) for image in reader.read([episode] * length, range(length))]
+        assert shown == list(range(100 * episode, 100 * episode + length))
+
+
+OPEN_GOP = {"g": "12", "bf": "3", "x264-params": "open-gop=1"}
+KINDS: dict[str, dict[str, Any]] = {
+    "as the table": {"options": {"g": "12", "bf": "3"}},
+    "slower": {"rate": Fraction(20000, 1001), "options": OPEN_GOP},
+    "faster": {"rate": Fraction(20200, 1001), "options": {"g": "2"}},
+    "matroska": {"container": "matroska", "options": OPEN_GOP},
+    "webm": {"container": "webm", "codec": "libvpx-vp9", "options": {"g": "10"}},
+    "avi": {"container": "avi", "codec": "mpeg4", "options": {"g": "10", "bf": "2"}},
+    "fragmented": {"mux_options": {"movflags": "frag_keyframe+empty_moov+default_base_moof"}},
+    "hevc": {"codec": "libx265", "options": {"g": "2", "x265-params": "log-level=error"}},
+    "av1": {"codec": "libsvtav1", "options": {"g": "2"}},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_row_keeps_its_frame_at_its_own_time(tmp_path: Path, kind: str) -> None:
+    root = folder(tmp_path / "v21", **KINDS[kind])
+    require_frames(root)
+    out = convert_lerobot(root, tmp_path / "v30")
+    require_frames(out)
+    assert validate_dataset(out, every_frame=True).problems == []
+    clips = read_dataset(out).videos[CAMERA]
+    for episode, length in enumerate(LENGTHS):
+        clip = clips[episode]
+        assert isinstance(clip, VideoClip)
+        # LeRobot reads frames by time.
+        seconds = [clip.file.index.seconds[clip.position(row, 20.0)] for row in range(length)]
+        np.testing.assert_allclose(seconds, clip.start + np.arange(length) / 20, atol=1e-3)
+
+
+def test_extra_frames_stay_between_the_episodes(tmp_path: Path) -> None:
+    root = folder(tmp_path / "v21", extra=2)
+    with pytest.warns(DataWarning, match="has 42 frames, the table 40"):
+        out = convert_lerobot(root, tmp_path / "v30")
+    with pytest.warns(DataWarning, match="has 104 frames, the table 98"):
+        require_frames(out)
+
+
+def test_rows_that_were_dropped_keep_their_frames(tmp_path: Path) -> None:
+    root = folder(tmp_path / "v21", extra=3)
+    kept = np.delete(np.arange(LENGTHS[1] + 3), [4, 5, 20])
+    table = "data/chunk-000/episode_000001.parquet"
+    edit_rows(table, "timestamp", lambda _: (kept / 20).astype(np.float32).tolist())(root)
+    with pytest.warns(DataWarning, match="frames are chosen by time"):
+        out = convert_lerobot(root, tmp_path / "v30")
+    assert len(list(out.rglob("*.mp4"))) == 3
+    for dataset in (root, out):
+        table_of = read_dataset(dataset)
+        reader = FrameReader(CAMERA, table_of.videos[CAMERA], table_of.fps, cache_bytes=0)
+        with pytest.warns(DataWarning, match="frames are chosen by time"):
+            shown = [number_of(image) for image in reader.read([1] * len(kept), range(len(kept)))]
+        assert shown == (100 + kept).tolist()
+        assert number_of(reader.read([2], [32])[0]) == 232
+
+
+def test_hidden_frames_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    root = folder(tmp_path / "v21", extra=15, options={"g": "12", "bf": "3"})
+    for path in root.rglob("*.mp4"):
+        copied(path, path.with_suffix(".cut.mp4"), shift=-15 * 512).rename(path)
+    before = snapshot(tmp_path)
+    with pytest.raises(InputError, match=re.escape("episode_000000.mp4 has frames that are not shown")):
+        convert_lerobot(root, tmp_path / "v30")
+    assert snapshot(tmp_path) == before
