@@ -143,6 +143,9 @@ class _Checker:
 
     def _compare_all(self, table: EpisodeTable, caught: list[warnings.WarningMessage]) -> None:
         self._compare(table, self.truth.ids)
+        if set(table.videos) != set(self.truth.numbers):
+            self._differ("cameras", f"{sorted(table.videos)}, not {sorted(self.truth.numbers)}")
+            return
         for camera in self.truth.numbers:
             self._compare_camera(table, camera, caught)
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import io
-import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
 from benchmarks.reader_fuzz.clips import painted, plan_file, write_video
+from benchmarks.reader_fuzz.metadata import data_path, video_path, write_metadata
 from benchmarks.reader_fuzz.spec import ODDITIES, DatasetSpec
 
 STATE, ACTION = "observation.state", "action"
@@ -78,12 +76,16 @@ class _Writer:
             self.odd -= {"stale_file_index"}
         if sum(self.lengths.values()) < 2:
             self.odd -= {"index_repeats"}
+        if not self.spec.state_dtype.startswith("float"):
+            self.odd -= {"state_in_parts"}
         self.truth.warns = any(ODDITIES[name].warns for name in self.odd)
         for number, _ in enumerate(self.spec.cameras):
             self._write_camera(number)
         self._spoil()
+        self._rename()
+        self._add_depth()
         self._write_tables()
-        self._write_metadata()
+        write_metadata(self.spec, self.odd, self.folder / "meta", self.features, self._episodes(), self.numbers)
         return self.truth
 
     def _draw_vectors(self) -> None:
@@ -249,7 +251,7 @@ class _Writer:
             plan = plan_file([self.lengths[episode] for episode in episodes], timing, self.spec.fps, self.random)
             first = (number * 1300 + position * NUMBERS_PER_FILE) % 3700
             chunk, file = places[episodes[0]]
-            path = self.folder / self._video_path(camera.container).format(
+            path = self.folder / video_path(self.spec, camera.container).format(
                 video_key=name, chunk_index=chunk, file_index=file, episode_chunk=0, episode_index=episodes[0]
             )
             write_video(path, plan.times, first, camera, self.spec.fps)
@@ -269,16 +271,6 @@ class _Writer:
                     f"{prefix}/from_timestamp": start,
                     f"{prefix}/to_timestamp": start + self.lengths[episode] / self.spec.fps,
                 }
-
-    def _video_path(self, container: str) -> str:
-        v3 = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}."
-        v2 = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}."
-        return (v3 if self.spec.v3 != ("foreign_template" in self.odd) else v2) + container
-
-    def _data_path(self) -> str:
-        v3 = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-        v2 = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
-        return v3 if self.spec.v3 != ("foreign_template" in self.odd) else v2
 
     def _spoil(self) -> None:
         """Spoil the rows of the last episode, or the order of rows."""
@@ -301,12 +293,38 @@ class _Writer:
             for name, values in columns.items():
                 columns[name] = values[::-1]
 
+    def _rename(self) -> None:
+        """Name state and action as other tools do: `state` and `actions`, or a feature for each part."""
+        if "state_named_otherwise" in self.odd:
+            for name, other in ((STATE, "state"), (ACTION, "actions")):
+                self.features[other] = self.features.pop(name)
+                for columns in self.columns.values():
+                    columns[other] = columns.pop(name)
+        elif "state_in_parts" in self.odd:
+            for name, prefix in ((STATE, "observation.states."), (ACTION, "actions.")):
+                width = self.features.pop(name)["shape"][0]
+                first = max(1, width // 2)
+                parts = {"left": slice(0, first), "right": slice(first, width)} if width > 1 else {"all": slice(0, 1)}
+                for part, numbers in parts.items():
+                    size = len(range(width)[numbers])
+                    self.features[prefix + part] = {"dtype": "float32", "shape": [size], "names": None}
+                    for episode, columns in self.columns.items():
+                        columns.pop(name, None)
+                        columns[prefix + part] = self._stored(self.truth.vectors[name][episode][:, numbers])
+
+    def _add_depth(self) -> None:
+        """A depth camera without files: it cannot be read as colours, so nobody looks for its files."""
+        if "depth_camera" in self.odd:
+            video = {"video.is_depth_map": True, "video.pix_fmt": "gray12le"}
+            depth = {"dtype": "video", "shape": [32, 32, 1], "names": ["height", "width", "channels"], "info": video}
+            self.features["observation.images.depth"] = depth
+
     def _write_tables(self) -> None:
         files: dict[tuple[int, int], list[int]] = {}
         for episode in self.ids:
             files.setdefault(self.places[episode], []).append(episode)
         for position, ((chunk, file), episodes) in enumerate(files.items()):
-            path = self.folder / self._data_path().format(
+            path = self.folder / data_path(self.spec).format(
                 chunk_index=chunk, file_index=file, episode_chunk=0, episode_index=episodes[0]
             )
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -323,46 +341,6 @@ class _Writer:
                 path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
             elif "table_is_pointer" in self.odd:
                 path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n")
-
-    def _write_metadata(self) -> None:
-        spec, meta = self.spec, self.folder / "meta"
-        meta.mkdir(parents=True, exist_ok=True)
-        total = sum(self.lengths.values())
-        container = next((camera.container for camera in spec.cameras if camera.stored == "video"), "mp4")
-        info: dict[str, Any] = {
-            "codebase_version": spec.version,
-            "robot_type": self.random.choice(("arm", None, "Roboter")),
-            "total_episodes": len(self.ids),
-            "total_frames": total,
-            "total_tasks": len(spec.tasks),
-            "chunks_size": 1000,
-            "fps": spec.fps,
-            "splits": {"train": f"0:{len(self.ids)}"},
-            "data_path": self._data_path(),
-            "video_path": self._video_path(container),
-            "features": self.features,
-        }
-        spelled = {"v3.0": ("3.0", 3.0, "v3.0.0"), "v2.1": ("2.1", 2.1, "v2.1.0"), "v2.0": ("2.0", 2.0, "v2.0.0")}
-        versions: dict[str, Callable[[], Any]] = {
-            "version_spelled": lambda: self.random.choice(spelled[spec.version]),
-            "version_minor": lambda: "v3.1",
-            "version_missing": lambda: None,
-            "version_newer": lambda: "v7.0",
-            "version_older": lambda: "v1.6",
-        }
-        for name, version in versions.items():
-            if name in self.odd:
-                info["codebase_version"] = version()
-        if "no_templates" in self.odd and container == "mp4":
-            del info["data_path"], info["video_path"]
-        if "totals_wrong" in self.odd:
-            info |= (
-                {"total_episodes": len(self.ids) + 1} if self.random.random() < 0.5 else {"total_frames": total - 1}
-            )
-        if "totals_missing" in self.odd:
-            del info["total_episodes"], info["total_frames"], info["total_tasks"]
-        _text(meta / "info.json", json.dumps(info, ensure_ascii=False, indent=4), "bom_info" in self.odd)
-        (self._write_v3 if spec.v3 else self._write_v2)(meta)
 
     def _episodes(self) -> list[dict[str, Any]]:
         rows, running = [], 0
@@ -385,49 +363,8 @@ class _Writer:
             rows[-1] = {**rows[-1], "length": rows[-1]["length"] + 1}
         return rows
 
-    def _tasks(self) -> tuple[list[int], list[str]]:
-        numbers, tasks = list(self.numbers), list(self.spec.tasks)
-        if "task_number_twice" in self.odd:
-            numbers, tasks = [*numbers, numbers[0]], [*tasks, "another task of the same number"]
-        return numbers, tasks
-
-    def _write_v2(self, meta: Path) -> None:
-        numbers, tasks = self._tasks()
-        records = [{"task_index": n, "task": task} for n, task in zip(numbers, tasks, strict=True)]
-        for name, lines in (("tasks", records), ("episodes", self._episodes())):
-            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-            _text(meta / f"{name}.jsonl", text, "bom_lines" in self.odd)
-        (meta / ("stats.json" if self.spec.version == "v2.0" else "episodes_stats.jsonl")).write_text("")
-
-    def _write_v3(self, meta: Path) -> None:
-        episodes = self._episodes()
-        half = len(episodes) // 2 if len(episodes) > 3 else len(episodes)
-        for number, part in enumerate(filter(None, (episodes[:half], episodes[half:]))):
-            path = meta / "episodes" / "chunk-000" / f"file-{number:03d}.parquet"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(pa.Table.from_pylist(part), path)
-        numbers, tasks = self._tasks()
-        index = next((name for name in sorted(self.odd) if name.startswith("tasks_") and name != "tasks_sparse"), "")
-        if index == "tasks_large_text":
-            table = pa.table({"task": pa.array(tasks, pa.large_string()), "task_index": numbers})
-            pq.write_table(table, meta / "tasks.parquet")
-        elif index == "tasks_dictionary":
-            pq.write_table(
-                pa.table({"task_index": numbers, "task": pa.array(tasks).dictionary_encode()}), meta / "tasks.parquet"
-            )
-        elif index == "tasks_range_index":
-            pd.DataFrame({"task_index": numbers, "task": tasks}).to_parquet(meta / "tasks.parquet")
-        else:
-            name = {"tasks_plural": "tasks", "tasks_unnamed_index": None}.get(index, "task")
-            frame = pd.DataFrame({"task_index": numbers}, index=pd.Index(tasks, name=name))
-            frame.to_parquet(meta / "tasks.parquet")
-
 
 def _png(image: np.ndarray) -> bytes:
     out = io.BytesIO()
     Image.fromarray(image).save(out, "PNG")
     return out.getvalue()
-
-
-def _text(path: Path, text: str, mark: bool) -> None:
-    path.write_bytes((b"\xef\xbb\xbf" if mark else b"") + text.encode())

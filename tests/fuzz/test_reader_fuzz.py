@@ -9,13 +9,15 @@ from random import Random
 
 import numpy as np
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from benchmarks import measurement
 from benchmarks.reader_fuzz import __main__ as command
 from benchmarks.reader_fuzz import checking
 from benchmarks.reader_fuzz.checking import check, message_kind, minimised
 from benchmarks.reader_fuzz.clips import UNREADABLE, painted, plan_file, shown
-from benchmarks.reader_fuzz.spec import CameraSpec, DatasetSpec
+from benchmarks.reader_fuzz.spec import CameraSpec, DatasetSpec, draw_spec
 from benchmarks.reader_fuzz.writing import ACTION, STATE, Truth
 
 CAMERA = "observation.images.camera0"
@@ -178,3 +180,12 @@ def test_the_command_resumes(
     result = json.loads((tmp_path / "reader_fuzz.json").read_text())
     assert (result["datasets"], result["differing"], result["differences"]) == (3, 0, {})
     assert "0 of 3 datasets differ" in capsys.readouterr().out
+
+
+@settings(max_examples=80, derandomize=True, deadline=None, phases=[Phase.generate], database=None)
+@given(seed=st.integers(0, 2**32))
+def test_drawn_datasets_are_read_right(seed: int) -> None:
+    spec = draw_spec(Random(seed))
+    differences = check(spec).differences
+    if differences:
+        pytest.fail(f"{differences[0]} of {minimised(spec, differences[0][0], attempts=60)}")
