@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from hf_ptr.errors import InputError, first_line
 DECODE_ERRORS = (av.error.FFmpegError, OSError, ValueError)
 # Codecs whose packets are stored in the order of presentation, so that the table of an MP4 file gives all times.
 IN_ORDER_CODECS = ("av1", "libdav1d", "libaom-av1", "vp9", "mjpeg")
+# Frames of the indices that are kept, of 16 bytes each.
+KEPT_FRAMES = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,28 @@ class FrameIndex:
         return 1 / step if step > 0 else self.rate
 
 
+class _KeptIndices(OrderedDict[tuple[str, int, int, int], FrameIndex]):
+    """The last indices by path, size, time of change and inode of the file, the latest last."""
+
+    frames = 0
+
+    def keep(self, key: tuple[str, int, int, int], index: FrameIndex) -> FrameIndex:
+        """Add an index, and drop the oldest ones beyond the limit."""
+        self[key] = index
+        self.frames += len(index)
+        while self.frames > KEPT_FRAMES and len(self) > 1:
+            self.frames -= len(self.popitem(last=False)[1])
+        return index
+
+
+_KEPT = _KeptIndices()
+
+
 def read_frame_index(path: Path) -> FrameIndex:
     """
     Index the frames of a video. Only a file whose packets carry no usable time stamps is decoded.
+
+    The last indices are kept, so that workers that are forked after a check need not read the files again.
 
     Neither the number of frames nor the rate is taken from the header: Matroska and WebM state no number, and an edit
     list, or pictures that refer to a part that was cut off, hide frames that an MP4 header counts.
@@ -68,6 +90,15 @@ def read_frame_index(path: Path) -> FrameIndex:
     Raises:
         InputError: the file is missing or damaged, contains no video or no frame, or stores depth or 16-bit pixels.
     """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read as a video: {_reason(error)}") from error
+    key = (str(path), status.st_size, status.st_mtime_ns, status.st_ino)
+    return _KEPT.get(key) or _KEPT.keep(key, _read(path))
+
+
+def _read(path: Path) -> FrameIndex:
     with opened(path) as (container, stream):
         context = stream.codec_context
         name = str(context.pix_fmt)
@@ -129,8 +160,11 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
     except (*DECODE_ERRORS, IndexError) as error:
         if isinstance(error, InputError):
             raise
-        reason = "the file is missing" if isinstance(error, FileNotFoundError) else first_line(error)
-        raise InputError(f"{path} cannot be read as a video: {reason}") from error
+        raise InputError(f"{path} cannot be read as a video: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return "the file is missing" if isinstance(error, FileNotFoundError) else first_line(error)
 
 
 def position_of(labels: np.ndarray) -> dict[int, int]:
