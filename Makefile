@@ -58,6 +58,25 @@ test: install gl browser  ## Run all tests
 test-fast: install gl browser  ## Run all tests except those marked slow
 	$(ONE_THREAD) $(BIN)/pytest -n 2 -m "not slow"
 
+OLDEST := .venv-oldest
+# What a training step, a checkpoint, an adapter and the contract of policies owe to these libraries.
+OLDEST_TESTS := tests/training/test_exact_normalisation.py tests/training/test_trainer.py \
+  tests/training/test_trainer_settings.py tests/training/test_gradient_routing.py tests/training/test_training_state.py \
+  tests/policies/test_contract.py tests/policies/test_lora.py tests/utils/test_components.py
+# torch stays at the version of constraints.txt: of older ones, PyPI has builds with CUDA only, several GB.
+$(OLDEST)/.installed: pyproject.toml constraints.txt .ci/lowest_versions.py
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet --constraint constraints.txt torch
+	$(OLDEST)/bin/python .ci/lowest_versions.py metaworld > $(OLDEST)/lowest.txt
+	$(OLDEST)/bin/pip install --quiet --requirement $(OLDEST)/lowest.txt pytest pytest-timeout hypothesis
+	$(OLDEST)/bin/pip install --quiet --no-deps --editable .
+	@touch $@
+
+oldest: $(OLDEST)/.installed  ## Build .venv-oldest with the lowest versions that pyproject.toml allows
+
+test-oldest: oldest gl  ## Run the tests of training with the lowest versions
+	$(ONE_THREAD) $(OLDEST)/bin/python -m pytest $(OLDEST_TESTS)
+
 LEROBOT := .venv-lerobot
 PYTHON312 ?= python3.12
 # LeRobot requires Python 3.12 and other versions of torch and transformers, hence a separate environment.
@@ -148,4 +167,4 @@ everything: install  ## Run every target and benchmark in full and log what was 
 	$(BIN)/python -m benchmarks.everything
 
 clean:  ## Remove environments and build output
-	rm -rf $(VENV) $(LEROBOT) $(LIBERO) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(OLDEST) $(LEROBOT) $(LIBERO) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

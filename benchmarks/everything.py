@@ -31,6 +31,7 @@ PYTHON = f"OMP_NUM_THREADS=1 {sys.executable} -m"
 STEPS = {
     "lint": "make lint",
     "test": "make test",
+    "test-oldest": "make test-oldest",
     "test-wheel": "make test-wheel",
     "fuzz": "make fuzz",
     "docs": "make docs",

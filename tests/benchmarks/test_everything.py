@@ -17,7 +17,19 @@ TARGETS = re.findall(r"^([a-z-]+):.*##", MAKEFILE, re.MULTILINE)
 README = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
 SMALL_FORMS = README.partition("## Small forms")[2]
 # Targets that set up, change files or are part of others.
-NO_STEP = {"help", "install", "gl", "browser", "format", "test-fast", "lerobot", "libero", "clean", "everything"}
+NO_STEP = {
+    "help",
+    "install",
+    "gl",
+    "browser",
+    "format",
+    "test-fast",
+    "oldest",
+    "lerobot",
+    "libero",
+    "clean",
+    "everything",
+}
 # Commands that need a GPU, or are part of a step: bench-clean, bench-score and bench-robustness write the tables.
 NO_BENCHMARK_STEP = {"host_waits", "everything", "robustness.report"}
 
