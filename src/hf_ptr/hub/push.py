@@ -17,6 +17,7 @@ from huggingface_hub.utils import validate_repo_id
 from hf_ptr.errors import InputError
 from hf_ptr.hub.repos import LAST_CHECKPOINT, LOGIN, HubRepo, explain_hub_errors
 from hf_ptr.utils.pickle_guard import refuse_pickles_in
+from hf_ptr.utils.yaml_values import dump_values
 
 # Pushed from the folder of a run: the model with its parts, its settings and its card. No logs, no pickles.
 PUSHED = (".json", ".safetensors", ".yaml", ".md", ".txt", ".model", ".jinja", ".png")
@@ -233,7 +234,7 @@ def strip_local_paths(files: Mapping[str, Path], folder: Path) -> dict[str, Path
         folder.mkdir(parents=True, exist_ok=True)
         public[name] = folder / str(number)
         as_json = kind == ".json"
-        text = json.dumps(stripped, indent=2) + "\n" if as_json else yaml.safe_dump(stripped, allow_unicode=True)
+        text = json.dumps(stripped, indent=2) + "\n" if as_json else dump_values(stripped)
         public[name].write_text(text, encoding="utf-8")
     return public
 

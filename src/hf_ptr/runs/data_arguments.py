@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 # Keys whose values are lists of episode ids, see `hf_ptr.data.episode_ids`.
 EPISODE_KEYS = ("episodes", "skip_episodes", "eval_episodes")
@@ -13,7 +14,7 @@ class DataArguments:
     """The episodes to train on, and how they are divided into segments of chunks."""
 
     dataset: str | None = field(default=None, metadata={"help": "LeRobotDataset (v2.1 or v3.0): path or repo id."})
-    sources: list[str] | None = field(
+    sources: list[Any] | None = field(
         default=None, metadata={"help": "Several datasets instead of dataset: a list of mappings, see docs/data.md."}
     )
     episodes: str | None = field(

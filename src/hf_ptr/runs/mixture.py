@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +70,7 @@ def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, MixtureDataset | None, A
                 f"{base} is not a policy in the unified action space of sources; train one with sources first"
             )
         features, known = _features(actor.config), robots_of(model_folder(base))
-    specs = [SourceSpec.parse(_mapping(text), number) for number, text in enumerate(data.sources or ())]
+    specs = [SourceSpec.parse(given, number) for number, given in enumerate(data.sources or ())]
     sources = []
     for number, spec in enumerate(specs):
         try:
@@ -122,14 +121,6 @@ def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, MixtureDataset | None, A
 
 def _features(given: Any) -> _Features:
     return _Features(list(given.observation_features), given.state_feature, given.action_feature)
-
-
-def _mapping(text: str) -> Any:
-    """A source of the recipe as a mapping; the parser of recipes passes mappings as JSON."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _read(spec: SourceSpec, data: DataArguments, features: _Features, known: Mapping[str, Robot]) -> Source:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 from peft import LoraConfig
-from transformers import HfArgumentParser
 
 from hf_ptr.data.episode_ids import episode_text
 from hf_ptr.errors import InputError, nearest
 from hf_ptr.runs.data_arguments import EPISODE_KEYS, DataArguments
+from hf_ptr.runs.recipe_values import section_values
 from hf_ptr.training.ptr_config import PTRConfig
 from hf_ptr.utils.package_data import recipe_file
 from hf_ptr.utils.yaml_values import ValueLoader
@@ -121,13 +119,6 @@ class Recipe:
     given: dict[str, Any]
 
 
-class _Parser(HfArgumentParser):
-    """Converts and checks types; an error is one line, without the usage text."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(message)
-
-
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     Reads a recipe and applies `key=value` overrides.
@@ -172,12 +163,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
                 given[key] = episode_text(given[key], key)
             except InputError as error:
                 raise InputError(f"{error} ({where[key]})") from error
-    arguments = [text for key, value in given.items() if value is not None for text in _as_argument(key, value)]
-    parser = _Parser(list(SECTIONS), allow_abbrev=False)
     try:
-        data, policy, lora, training = parser.parse_args_into_dataclasses(args=arguments, look_for_args_file=False)
-    except InputError as error:
-        raise InputError(f"{path}: {_located(str(error), where)}") from error
+        data, policy, lora, training = (section(**section_values(section, given)) for section in SECTIONS)
     except ValueError as error:
         raise InputError(f"{path}: {_located(str(error), where)}") from error
     return Recipe(data, policy, lora, training, given)
@@ -221,16 +208,8 @@ def _set_in_source(given: dict[str, Any], key: str, value: Any) -> None:
     source[name] = value
 
 
-def _as_argument(key: str, value: Any) -> list[str]:
-    if isinstance(value, list):
-        return [f"--{key}", *(json.dumps(item) if isinstance(item, dict) else str(item) for item in value)]
-    # With "=", a value that starts with a minus is not parsed as an option.
-    return [f"--{key}={json.dumps(value) if isinstance(value, dict) else value}"]
-
-
 def _located(message: str, where: dict[str, str]) -> str:
-    """The message of the parser with the location of its key."""
-    message = re.sub(r"^argument --(\w+)\S*:", r"\1:", message)
+    """The message with the location of its key."""
     for key in sorted(where, key=len, reverse=True):
         if key in message:
             return f"{message} ({where[key]})"

@@ -23,6 +23,7 @@ from hf_ptr.training.provenance import RECIPE_FILE
 from hf_ptr.training.ptr_trainer import PTRTrainer
 from hf_ptr.training.publishing import check_hub_access, push_finished_run
 from hf_ptr.utils.atomic_files import write_json, write_text
+from hf_ptr.utils.yaml_values import dump_values
 
 DONE_FILE = "train_results.json"
 # Marks a run whose final state is on the Hub. The underscore keeps it from being pushed itself.
@@ -103,7 +104,7 @@ def _started(inputs: RunInputs, folder: Path, resume: str | None) -> PTRTrainer:
 
 def _write_description(folder: Path, inputs: RunInputs) -> None:
     """Writes recipe and data of a run, or checks that they are those it started with."""
-    write_text(yaml.safe_dump(inputs.recipe.given, sort_keys=True, allow_unicode=True), folder / RECIPE_FILE)
+    write_text(dump_values(inputs.recipe.given), folder / RECIPE_FILE)
     require_same_data(folder, {"train": inputs.train, "eval": inputs.evaluation})
     if isinstance(inputs.train, MixtureDataset):
         write_json(inputs.train.to_dict(), folder / MIXTURE_FILE)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import yaml
 
@@ -22,3 +24,21 @@ for _tag, _pattern, _first in (
     ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
 ):
     ValueLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
+
+
+class _ValueDumper(yaml.SafeDumper):
+    """Quotes each text that YAML 1.1 or 1.2 would read as something else, such as `1e3`, `0:16` and `no`."""
+
+
+_ValueDumper.yaml_implicit_resolvers = {
+    first: [
+        *yaml.SafeDumper.yaml_implicit_resolvers.get(first, []),
+        *ValueLoader.yaml_implicit_resolvers.get(first, []),
+    ]
+    for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *ValueLoader.yaml_implicit_resolvers}
+}
+
+
+def dump_values(values: Mapping[str, Any]) -> str:
+    """The mapping as YAML that gives the same values when it is read as YAML 1.1 or 1.2."""
+    return yaml.dump(dict(values), Dumper=_ValueDumper, sort_keys=True, allow_unicode=True)
