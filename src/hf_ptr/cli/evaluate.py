@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hf_ptr.cli.episode_options import SkipEpisodes, selected
+
+if TYPE_CHECKING:
+    from hf_ptr.data.episodes import EpisodeTable
 
 
 def evaluate(
@@ -24,7 +27,7 @@ def evaluate(
     episodes: Annotated[
         str | None,
         typer.Option(
-            help="With --env: rollouts per task. With --dataset: held-out episode ids, such as 16:20.",
+            help="With --env: rollouts per task. With --dataset: held-out episode ids, such as 16:20 or 5,15.",
             show_default="20 rollouts, or all episodes",
         ),
     ] = None,
@@ -47,7 +50,8 @@ def evaluate(
     """Measure success rates in a simulator, or action errors on held-out episodes.
 
     With --env, policies are rolled out, and success rates are reported with 95 % Wilson intervals. With --dataset,
-    predicted actions are compared with recorded ones.
+    predicted actions are compared with recorded ones, and with baselines: the mean action of the training episodes,
+    zero, and the held position where actions are positions; by episode and by dimension, in the dataset's units.
 
     Examples:
 
@@ -125,28 +129,48 @@ def _on_dataset(
     from rich.console import Console
 
     from hf_ptr.data.episode_ids import episode_ranges
+    from hf_ptr.data.lerobot.metadata import read_metadata
     from hf_ptr.evaluation.offline import compare, evaluate_dataset
     from hf_ptr.hub.datasets import load_dataset
+    from hf_ptr.hub.repos import dataset_folder
     from hf_ptr.runs.run import trained_episodes
 
     console = Console()
     table = load_dataset(dataset, **chosen, cameras=())
+    ids = table.episode_index.tolist()
+    known = read_metadata(dataset_folder(dataset), lambda _, __: None).episode_index.tolist()
+    errors = {}
     for name, folder in folders.items():
-        seen = sorted(set(table.episode_index.tolist()) & trained_episodes(folder, table.source))
+        trained = trained_episodes(folder, table.source, known)
+        seen = sorted(trained.intersection(ids))
         if seen:
             console.print(f"{name} was trained on {len(seen)} of these episodes, such as {seen[0]}", style="yellow")
-    errors = {name: evaluate_dataset(folder, table, seed=seed, source=source) for name, folder in folders.items()}
-    for name, error in errors.items():
-        console.print(error.to_rich(title=name))
+        reference = _reference(dataset, trained or set(known).difference(ids))
+        error = evaluate_dataset(folder, table, reference=reference, seed=seed, source=source)
+        errors[name] = error
+        console.print(error.to_rich(title=f"{name}: mean absolute action error"))
+        console.print(error.dimensions_to_rich())
+        console.print(f"{name}: {error.verdict()}", markup=False)
     if len(errors) > 1:
         console.print(compare(errors))
     settings = {
         "dataset": table.source,
         "revision": table.revision,
-        "episode_ids": episode_ranges(table.episode_index.tolist()),
+        "episode_ids": episode_ranges(ids),
         "seed": seed,
     }
     return {name: error.to_dict() for name, error in errors.items()}, settings
+
+
+def _reference(dataset: Path, episodes: set[int]) -> EpisodeTable | None:
+    """The episodes whose mean action is a baseline; those that cannot be read are left out, and None without any."""
+    from hf_ptr.errors import InputError
+    from hf_ptr.hub.datasets import load_dataset
+
+    try:
+        return load_dataset(dataset, sorted(episodes), cameras=()) if episodes else None
+    except InputError as error:
+        return _reference(dataset, episodes.difference(error.skip)) if episodes.intersection(error.skip) else None
 
 
 def checkpoint_names(checkpoints: list[Path]) -> dict[str, Path]:

@@ -1,77 +1,160 @@
-"""Held-out action error of a checkpoint on recorded episodes."""
+"""Held-out action error of a checkpoint on recorded episodes, next to baselines that need no policy."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
+from rich.markup import escape
 from rich.table import Table
 
+from hf_ptr.data.action_kind import action_kind
 from hf_ptr.data.chunks import CameraImages
 from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.features import component_names
 from hf_ptr.hub.datasets import pull_videos
-from hf_ptr.metrics.statistics import action_mse, mean_interval
+from hf_ptr.metrics.statistics import mean_interval
 from hf_ptr.policies import VLAProcessor, load_for_robot, require_fits
 
 SAMPLES = 16
+HOLD, MEAN, ZERO = "hold position", "mean action", "zero"
+
+
+@dataclass(frozen=True)
+class Errors:
+    """
+    Errors of one predictor by held-out episode and action dimension, averaged over steps, as stored in the dataset.
+
+    Attributes:
+        absolute: `(E, da)`, mean absolute error.
+        squared: `(E, da)`, mean squared error.
+    """
+
+    absolute: np.ndarray
+    squared: np.ndarray
+
+    @property
+    def mae(self) -> np.ndarray:
+        """`(E,)`, mean absolute error over all dimensions."""
+        return self.absolute.mean(axis=1)
+
+    @property
+    def mse(self) -> np.ndarray:
+        """`(E,)`, mean squared error over all dimensions."""
+        return self.squared.mean(axis=1)
 
 
 @dataclass(frozen=True)
 class ErrorTable:
     """
-    Action errors by held-out episode, averaged over steps and dimensions, in raw action units.
+    Action errors of a policy and of baselines, in raw action units.
 
     Attributes:
         episodes: episode ids.
-        policy: `(E,)`, mean absolute error of the mean of [`SAMPLES`] sampled chunks, the point estimate of a policy
-            that samples.
-        squared: `(E,)`, mean squared error of the same estimate.
-        sample: `(E,)`, mean absolute error of single sampled chunks.
-        hold_position: `(E,)`, mean absolute error of the hold-position baseline, which repeats the current state as
-            the action; None if state and action have different widths.
+        dimensions: names of the action's dimensions.
+        estimate: errors of the mean of [`SAMPLES`] sampled chunks, the point estimate of a policy that samples.
+        sample: errors of single sampled chunks.
+        baselines: errors of predictors without a policy. `hold position` repeats the state at the start of the chunk,
+            where actions are target positions; `mean action` is the mean of the reference episodes; `zero` is 0.
+        undefined: the baselines that are not defined for this dataset, each with the reason.
     """
 
     episodes: tuple[int, ...]
-    policy: np.ndarray
-    squared: np.ndarray
-    sample: np.ndarray
-    hold_position: np.ndarray | None
+    dimensions: tuple[str, ...]
+    estimate: Errors
+    sample: Errors
+    baselines: dict[str, Errors]
+    undefined: dict[str, str]
+
+    @property
+    def policy(self) -> np.ndarray:
+        """`(E,)`, mean absolute error of the estimate."""
+        return self.estimate.mae
+
+    @property
+    def best(self) -> str:
+        """The baseline with the smallest error."""
+        return min(self.baselines, key=lambda name: float(self.baselines[name].mae.mean()))
+
+    @property
+    def hold_position(self) -> np.ndarray | None:
+        """`(E,)`, mean absolute error of the hold-position baseline; None where it is not defined."""
+        return self.baselines[HOLD].mae if HOLD in self.baselines else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Means with 95 % t-intervals over episodes, and the policy's error relative to the hold-position baseline."""
+        """Means with 95 % t-intervals over episodes, the errors of the baselines, and the errors by dimension."""
         result: dict[str, Any] = {
             "action_mae": mean_interval(self.policy),
-            "action_mse": mean_interval(self.squared),
-            "one_sample_mae": mean_interval(self.sample),
+            "action_mse": mean_interval(self.estimate.mse),
+            "one_sample_mae": mean_interval(self.sample.mae),
             "samples": SAMPLES,
             "episodes": len(self.episodes),
         }
         if self.hold_position is not None:
             result["hold_state_mae"] = mean_interval(self.hold_position)
             result["ratio_to_hold_state"] = mean_interval(self.policy / self.hold_position)
+        result["baselines"] = {
+            _key(name): {"mae": mean_interval(errors.mae), "mse": mean_interval(errors.mse)}
+            for name, errors in self.baselines.items()
+        } | {_key(name): {"undefined": reason} for name, reason in self.undefined.items()}
+        result["dimensions"] = [
+            {
+                "name": name,
+                "mae": float(self.estimate.absolute[:, number].mean()),
+                "mse": float(self.estimate.squared[:, number].mean()),
+                **{
+                    f"{_key(baseline)}_mae": float(errors.absolute[:, number].mean())
+                    for baseline, errors in self.baselines.items()
+                },
+            }
+            for number, name in enumerate(self.dimensions)
+        ]
         return result
 
     def to_rich(self, title: str | None = None) -> Table:
-        """Table for the terminal."""
+        """Mean absolute errors by episode, for the terminal."""
         table = Table(title=title)
         table.add_column("episode")
-        columns = [self.policy, self.sample]
-        if self.hold_position is not None:
-            columns += [self.hold_position, self.policy / self.hold_position]
-        for name in ("policy error", "one sample", "hold position", "ratio")[: len(columns)]:
+        columns = {"policy": self.policy, "one sample": self.sample.mae}
+        columns |= {name: errors.mae for name, errors in self.baselines.items()}
+        columns[f"policy / {self.best}"] = self.policy / self.baselines[self.best].mae
+        for name in columns:
             table.add_column(name, justify="right")
         for row, number in enumerate(self.episodes):
-            table.add_row(str(number), *(f"{column[row]:.4f}" for column in columns))
+            table.add_row(str(number), *(f"{column[row]:.4f}" for column in columns.values()))
         table.add_section()
-        for name in ("mean", "interval"):
-            cells = [mean_interval(column) for column in columns]
-            text = [f"{cell['mean']:.4f}" if name == "mean" else _interval_text(cell["interval"]) for cell in cells]
-            table.add_row("mean" if name == "mean" else "95 % interval", *text)
+        cells = [mean_interval(column) for column in columns.values()]
+        table.add_row("mean", *(f"{cell['mean']:.4f}" for cell in cells))
+        table.add_row("95 % interval", *(_interval_text(cell["interval"]) for cell in cells))
         return table
+
+    def dimensions_to_rich(self) -> Table:
+        """Errors by dimension in the units of the dataset, for the terminal."""
+        table = Table(title="by action dimension, in the units of the dataset")
+        table.add_column("dimension")
+        columns = {"policy MAE": self.estimate.absolute, "policy MSE": self.estimate.squared}
+        columns |= {f"{name} MAE": errors.absolute for name, errors in self.baselines.items()}
+        for name in columns:
+            table.add_column(name, justify="right")
+        for number, name in enumerate(self.dimensions):
+            table.add_row(escape(name), *(f"{column[:, number].mean():.4g}" for column in columns.values()))
+        return table
+
+    def verdict(self) -> str:
+        """One sentence: the policy's error relative to the best baseline."""
+        found = mean_interval(self.policy / self.baselines[self.best].mae)
+        sentence = f"policy error is {found['mean']:.2f} of that of the best baseline ({self.best})"
+        if found["interval"] is not None:
+            sentence += f", 95 % interval {_interval_text(found['interval'])}"
+        missing = "".join(f"; {name} is not defined: {reason}" for name, reason in self.undefined.items())
+        return f"{sentence}{missing}"
+
+
+def _key(name: str) -> str:
+    return name.replace(" ", "_")
 
 
 def _interval_text(interval: list[float] | None) -> str:
@@ -79,7 +162,12 @@ def _interval_text(interval: list[float] | None) -> str:
 
 
 def evaluate_dataset(
-    checkpoint: str | Path, table: EpisodeTable, *, seed: int = 0, source: str | None = None
+    checkpoint: str | Path,
+    table: EpisodeTable,
+    *,
+    reference: EpisodeTable | None = None,
+    seed: int = 0,
+    source: str | None = None,
 ) -> ErrorTable:
     """
     Measure a policy's action error on recorded episodes.
@@ -90,6 +178,7 @@ def evaluate_dataset(
     Args:
         checkpoint: folder of a saved policy.
         table: held-out episodes.
+        reference: the episodes whose mean action is a baseline, those of the training; default: `table`.
         seed: random seed of the policy's noise.
         source: source of a mixture whose robot recorded the episodes; default: the source with the dataset's name.
             Episodes are resampled to that robot's frame rate.
@@ -99,37 +188,44 @@ def evaluate_dataset(
     """
     policy, processor, robot = load_for_robot(str(checkpoint), source, (table.source, Path(table.source).name))
     config = policy.config
+    reference = table if reference is None else reference
     if robot is not None:
-        table = robot.resample(table, config.action_feature)
+        table, reference = (robot.resample(each, config.action_feature) for each in (table, reference))
     require_fits(config, table, str(checkpoint))
     pull_videos(table, config.cameras)
-    comparable = config.state_dim == config.action_dim
-    errors = [
-        _episode_error(policy, processor, table, episode, torch.Generator().manual_seed(seed + episode))
+    kind = action_kind(table, config.state_feature, config.action_feature)
+    mean_action = reference.feature(config.action_feature).mean(axis=0, dtype=np.float64)
+    episodes = [
+        _episode_errors(policy, processor, table, episode, seed, mean_action, kind.is_position)
         for episode in range(len(table.lengths))
     ]
+    names = (HOLD, MEAN, ZERO) if kind.is_position else (MEAN, ZERO)
+    found = {
+        name: Errors(*(np.stack([episode[name][part] for episode in episodes]) for part in (0, 1)))
+        for name in ("policy", "sample", *names)
+    }
+    feature = table.features.get(config.action_feature)
     return ErrorTable(
         episodes=tuple(table.episode_index.tolist()),
-        policy=np.array([error.policy for error in errors]),
-        squared=np.array([error.squared for error in errors]),
-        sample=np.array([error.sample for error in errors]),
-        hold_position=np.array([error.hold_position for error in errors]) if comparable else None,
+        dimensions=tuple(component_names(feature) or (str(number) for number in range(len(mean_action)))),
+        estimate=found["policy"],
+        sample=found["sample"],
+        baselines={name: found[name] for name in names},
+        undefined={} if kind.is_position else {HOLD: kind.reason},
     )
 
 
-class _EpisodeError(NamedTuple):
-    """Errors of one episode; fields as in [`ErrorTable`]."""
-
-    policy: float
-    squared: float
-    sample: float
-    hold_position: float
-
-
-def _episode_error(
-    policy: Any, processor: VLAProcessor, table: EpisodeTable, episode: int, generator: torch.Generator
-) -> _EpisodeError:
-    config = policy.config
+def _episode_errors(
+    policy: Any,
+    processor: VLAProcessor,
+    table: EpisodeTable,
+    episode: int,
+    seed: int,
+    mean_action: np.ndarray,
+    is_position: bool,
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The mean absolute and mean squared error of each predictor in one episode, each `(da,)`."""
+    config, generator = policy.config, torch.Generator().manual_seed(seed + episode)
     rows = slice(int(table.starts[episode]), int(table.starts[episode] + table.lengths[episode]))
     if not config.cameras:
         observation = np.concatenate([table.feature(name)[rows] for name in config.observation_features], axis=1)
@@ -139,38 +235,44 @@ def _episode_error(
     state, action = table.feature(config.state_feature)[rows], table.feature(config.action_feature)[rows]
     task = table.tasks[int(table.task_index[rows.start])]
     policy.reset()
-    estimates, truth, sample_errors, hold_errors = [], [], [], []
+    # By predictor, the differences to the recorded actions of each chunk, `(samples, steps, da)`.
+    differences: dict[str, list[np.ndarray]] = {"policy": [], "sample": [], MEAN: [], ZERO: []}
+    if is_position:
+        differences[HOLD] = []
     for frame in range(0, len(action), config.n_action_steps):
         # One row per sample, so that each carries its own belief tokens, as in a rollout.
         now = (np.repeat(array[frame : frame + 1], SAMPLES, axis=0) for array in (observation, state))
         chunks = policy.predict_action_chunk(processor([task] * SAMPLES, *now), generator).numpy()
-        recorded = action[frame : frame + config.chunk_size]
+        recorded = action[frame : frame + config.chunk_size].astype(np.float64)
         chunks = chunks[:, : len(recorded)]
-        estimates.append(chunks.mean(axis=0))
-        truth.append(recorded)
-        sample_errors.append(np.abs(chunks - recorded).mean(axis=0))
-        if state.shape[1] == action.shape[1]:
-            hold_errors.append(np.abs(state[frame] - recorded))
-    estimate, reference = np.concatenate(estimates), np.concatenate(truth)
-    return _EpisodeError(
-        policy=float(np.abs(estimate - reference).mean()),
-        squared=action_mse(estimate, reference),
-        sample=float(np.concatenate(sample_errors).mean()),
-        hold_position=float(np.concatenate(hold_errors).mean()) if hold_errors else float("nan"),
-    )
+        differences["policy"].append(chunks.mean(axis=0, keepdims=True) - recorded)
+        differences["sample"].append(chunks - recorded)
+        differences[MEAN].append((mean_action - recorded)[None])
+        differences[ZERO].append(-recorded[None])
+        if is_position:
+            differences[HOLD].append((state[frame] - recorded)[None])
+    return {
+        name: (
+            np.concatenate([np.abs(part).mean(axis=0) for part in parts]).mean(axis=0),
+            np.concatenate([np.square(part).mean(axis=0) for part in parts]).mean(axis=0),
+        )
+        for name, parts in differences.items()
+    }
 
 
 def compare(tables: dict[str, ErrorTable]) -> Table:
-    """Table of the mean errors of several checkpoints."""
+    """Table of the mean errors of several checkpoints on the same episodes."""
     shown = Table(title="held-out action error")
     shown.add_column("checkpoint")
-    for name in ("policy error", "95 % interval", "hold position", "ratio"):
+    for name in ("policy", "95 % interval", "best baseline", "policy / baseline"):
         shown.add_column(name, justify="right")
     for name, errors in tables.items():
-        result = errors.to_dict()
-        mine, interval = result["action_mae"], result["action_mae"]["interval"]
-        hold: Sequence[str] = ("-", "-")
-        if errors.hold_position is not None:
-            hold = (f"{result['hold_state_mae']['mean']:.4f}", f"{result['ratio_to_hold_state']['mean']:.3f}")
-        shown.add_row(name, f"{mine['mean']:.4f}", _interval_text(interval), *hold)
+        mine, best = mean_interval(errors.policy), errors.baselines[errors.best].mae
+        shown.add_row(
+            name,
+            f"{mine['mean']:.4f}",
+            _interval_text(mine["interval"]),
+            f"{best.mean():.4f} ({errors.best})",
+            f"{(errors.policy / best).mean():.3f}",
+        )
     return shown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -144,19 +144,30 @@ def _push(push: Callable[[], str | None], folder: Path, repo_id: str | None) -> 
         write_json({"commit": commit}, folder / PUSHED_FILE)
 
 
-def trained_episodes(folder: str | Path, dataset: str) -> set[int]:
+def trained_episodes(folder: str | Path, dataset: str, known: Collection[int]) -> set[int]:
     """
-    The training episodes in the recipe of a run; for a mixture, those of the source with that dataset name. Empty
-    if the recipe names no episodes, or the folder is not a run.
+    The training episodes of a run, by its recipe.
+
+    Args:
+        folder: folder of the run.
+        dataset: name of the dataset; of a mixture's sources, those with this name count.
+        known: ids of all episodes of the dataset.
+
+    Returns:
+        The ids; empty if the run was trained on another dataset, or the folder is not a run.
     """
     made = Path(folder) / RECIPE_FILE
     given = yaml.safe_load(made.read_text(encoding="utf-8")) if made.is_file() else None
     if not isinstance(given, dict):
         return set()
-    listed = given.get("sources") or ()
-    name = Path(dataset).name
-    mine = [each for each in listed if Path(str(each.get("dataset")).partition("@")[0]).name == name]
-    return {episode for each in (given, *mine) for episode in parse_episodes(each.get("episodes")) or ()}
+    name, found = Path(dataset).name, set[int]()
+    for each in (given, *(given.get("sources") or ())):
+        if Path(str(each.get("dataset")).partition("@")[0]).name == name:
+            ids = parse_episodes(each.get("episodes"))
+            left_out = {*(parse_episodes(each.get("skip_episodes")) or ())}
+            left_out |= set() if ids is not None else {*(parse_episodes(each.get("eval_episodes")) or ())}
+            found |= {*(known if ids is None else ids)} - left_out
+    return found
 
 
 def evaluation_command(folder: Path) -> str:

@@ -1,0 +1,108 @@
+"""Action errors on recorded episodes: baselines without a policy, and errors by dimension in the dataset's units."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from command_line import hf_ptr, the_line
+from data_helpers import vector, write_v21
+from dataset_kinds import reaching
+
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.evaluation.offline import HOLD, MEAN, ZERO, evaluate_dataset
+from hf_ptr.policies import policy_from_dataset
+from hf_ptr.runs.run import trained_episodes
+
+CHUNK, STEPS = 5, 2
+
+
+def saved_policy(table: EpisodeTable, folder: Path) -> Path:
+    policy, processor = policy_from_dataset(table, chunk_size=CHUNK, n_action_steps=STEPS, hidden_size=16)
+    policy.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def by_hand(table: EpisodeTable, predicted: np.ndarray) -> np.ndarray:
+    """`(E, da)`: the mean absolute error if `predicted[t]` is repeated over the chunk that starts at t."""
+    errors = []
+    for start, length in zip(table.starts, table.lengths, strict=True):
+        action = table.feature("action")[start : start + length].astype(np.float64)
+        chunks = [predicted[start + t] - action[t : t + CHUNK] for t in range(0, length, STEPS)]
+        errors.append(np.abs(np.concatenate(chunks)).mean(axis=0))
+    return np.array(errors)
+
+
+def test_baselines_are_those_of_the_data(tmp_path: Path) -> None:
+    table = reaching(6, 30)
+    held_out, training = table.select([1, 4]), table.select([0, 2, 3, 5])
+    found = evaluate_dataset(saved_policy(table, tmp_path / "policy"), held_out, reference=training)
+    mean = training.feature("action").mean(axis=0, dtype=np.float64)
+    shape = held_out.feature("action").shape
+    for name, predicted in (
+        (HOLD, held_out.feature("observation.state").astype(np.float64)),
+        (MEAN, np.broadcast_to(mean, shape)),
+        (ZERO, np.zeros(shape)),
+    ):
+        np.testing.assert_allclose(found.baselines[name].absolute, by_hand(held_out, predicted), rtol=1e-6)
+    assert found.best == HOLD and found.undefined == {}
+    result = found.to_dict()
+    assert result["baselines"]["zero"]["mae"]["mean"] == pytest.approx(found.baselines[ZERO].mae.mean())
+    assert [one["name"] for one in result["dimensions"]] == ["x0", "x1", "x2"]
+    assert np.mean([one["mae"] for one in result["dimensions"]]) == pytest.approx(result["action_mae"]["mean"])
+    assert np.mean([one["mse"] for one in result["dimensions"]]) == pytest.approx(result["action_mse"]["mean"])
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        (reaching(4, 30, velocities=True), "the action is not a position of the state"),
+        (reaching(4, 30, action=5), "the state has 3 dimensions and the action 5"),
+    ],
+    ids=["velocities", "widths"],
+)
+def test_actions_that_are_no_positions_have_two_baselines(table: EpisodeTable, reason: str, tmp_path: Path) -> None:
+    found = evaluate_dataset(saved_policy(table, tmp_path / "policy"), table)
+    assert set(found.baselines) == {MEAN, ZERO} and found.hold_position is None
+    assert found.undefined[HOLD].startswith(reason) and reason in found.verdict()
+    result = found.to_dict()
+    assert "hold_state_mae" not in result and result["baselines"]["hold_position"]["undefined"].startswith(reason)
+
+
+def test_the_command_prints_dimensions_and_the_verdict(tmp_path: Path) -> None:
+    table = reaching(6, 30)
+    named = dataclasses.replace(
+        table, features={**table.features, "action": {**vector(3), "names": ["pan", "lift", "grip"]}}
+    )
+    data = write_v21(named, tmp_path / "data")
+    run = saved_policy(table, tmp_path / "run")
+    (run / "recipe.yaml").write_text(yaml.safe_dump({"dataset": str(data), "eval_episodes": "1,4"}))
+    shown = hf_ptr("evaluate", run, "--dataset", data, "--episodes", "1,4", "--json", tmp_path / "r.json")
+    assert shown.returncode == 0, shown.stderr
+    words = " ".join(shown.stdout.split())
+    assert "lift" in words and "policy error is" in words and "was trained on" not in words
+    found = json.loads((tmp_path / "r.json").read_text())["arms"]["run"]
+    training = table.select([0, 2, 3, 5])
+    mean = np.broadcast_to(training.feature("action").mean(axis=0), table.feature("action").shape)
+    expected = by_hand(table, mean)[[1, 4]].mean()
+    assert found["baselines"]["mean_action"]["mae"]["mean"] == pytest.approx(expected, rel=1e-5)
+    seen = hf_ptr("evaluate", run, "--dataset", data, "--episodes", "0:3", "--skip-episodes", "1")
+    assert "run was trained on 2 of these episodes, such as 0" in " ".join(seen.stdout.split())
+    assert "none" in the_line(hf_ptr("evaluate", tmp_path / "none", "--dataset", data))
+    assert "leave it out with --env" in the_line(hf_ptr("evaluate", run, "--env", "metaworld", "--skip-episodes", "1"))
+
+
+def test_training_episodes_of_a_recipe(tmp_path: Path) -> None:
+    def of(**recipe: object) -> set[int]:
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        return trained_episodes(tmp_path, "data", range(6))
+
+    assert of(dataset="a/data", eval_episodes="1", skip_episodes=[2]) == {0, 3, 4, 5}
+    assert of(dataset="a/data", episodes="0:3", skip_episodes="0") == {1, 2}
+    assert of(dataset="a/other", episodes="0:3") == set()
+    assert of(sources=[{"dataset": "b/data@v1", "episodes": "4:6"}, {"dataset": "c"}]) == {4, 5}
