@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 from data_helpers import coded_table, snapshot, with_camera, write_v21
 from shade_videos import copied, number_of, write_shades
-from spoiling import edit_rows
+from spoiling import edit_info, edit_rows
+from typer.testing import CliRunner
 
+from hf_ptr.cli import app
 from hf_ptr.data.lerobot.convert import convert_lerobot
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.lerobot.validation import validate_dataset
@@ -104,3 +107,30 @@ def test_hidden_frames_are_refused_and_nothing_is_written(tmp_path: Path) -> Non
     with pytest.raises(InputError, match=re.escape("episode_000000.mp4 has frames that are not shown")):
         convert_lerobot(root, tmp_path / "v30")
     assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("broken", ["table", "video", "listed twice"])
+def test_episodes_are_left_out_and_the_others_numbered_without_gaps(tmp_path: Path, broken: str) -> None:
+    root = folder(tmp_path / "v21")
+    if broken == "table":
+        (root / "data/chunk-000/episode_000001.parquet").write_bytes(b"PAR1")
+    elif broken == "video":
+        (root / f"videos/chunk-000/{CAMERA}/episode_000001.mp4").unlink()
+    else:
+        path = root / "meta/episodes.jsonl"
+        path.write_text(path.read_text() + path.read_text().splitlines()[1] + "\n")
+        edit_info(total_episodes=..., total_frames=...)(root)
+    refused = CliRunner().invoke(app, ["convert", "lerobot", str(root), str(tmp_path / "v30")])
+    assert isinstance(refused.exception, InputError) and str(refused.exception).endswith("(--skip-episodes 1)")
+    assert not (tmp_path / "v30").exists()
+    done = CliRunner().invoke(app, ["convert", "lerobot", str(root), str(tmp_path / "v30"), "--skip-episodes", "1"])
+    assert done.exit_code == 0, done.exception
+    out = tmp_path / "v30"
+    assert validate_dataset(out, every_frame=True).problems == []
+    table, source = read_dataset(out), read_dataset(root, [0, 2], skip=[1])
+    assert table.episode_index.tolist() == [0, 1] and table.frame_id.tolist() == list(range(73))
+    np.testing.assert_array_equal(table.feature("action"), source.feature("action"))
+    reader = FrameReader(CAMERA, table.videos[CAMERA], table.fps)
+    assert [number_of(image) for image in reader.read([1, 0], [32, 39])] == [232, 39]
+    stats = json.loads((out / "meta/stats.json").read_text())
+    assert stats["index"]["max"] == [72] and stats["episode_index"]["max"] == [1]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hf_ptr.cli.episode_options import Commands
+from hf_ptr.cli.episode_options import Commands, Episodes, SkipEpisodes, selected
 
 app = typer.Typer(cls=Commands, no_args_is_help=True)
 
@@ -28,8 +28,12 @@ def convert() -> None:
 def lerobot(
     folder: Annotated[Path, typer.Argument(help="Folder of a LeRobotDataset v2.1.")],
     out: Out,
+    episodes: Episodes = None,
+    skip_episodes: SkipEpisodes = None,
 ) -> None:
     """Convert a LeRobotDataset v2.1. All values stay bit-identical, and videos are copied without re-encoding.
+
+    If episodes are left out, the others are numbered from 0.
 
     Examples:
 
@@ -39,7 +43,12 @@ def lerobot(
     from hf_ptr.utils.progress import progress_bar
 
     with progress_bar() as progress:
-        made = convert_lerobot(folder, out, progress=lambda what, jobs: progress.track(jobs, description=what))
+        made = convert_lerobot(
+            folder,
+            out,
+            **selected(episodes, skip_episodes),
+            progress=lambda what, jobs: progress.track(jobs, description=what),
+        )
     _describe(made)
 
 

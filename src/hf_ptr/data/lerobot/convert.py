@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +34,27 @@ IMAGES_FOR_STATISTICS = 16
 Statistics = dict[str, Mapping[str, Any]]
 
 
-def convert_lerobot(folder: str | Path, out: str | Path, *, progress: Progress = no_progress) -> Path:
+def convert_lerobot(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    episodes: Collection[int] | None = None,
+    skip: Collection[int] = (),
+    progress: Progress = no_progress,
+) -> Path:
     """
     Convert a LeRobotDataset v2.1 to v3.0.
 
-    Rows keep every value and type; episodes, frames and tasks keep their numbers. Videos are concatenated without
-    re-encoding. Stored image statistics are kept; if they are missing, they are computed from a few decoded images.
+    Rows keep every value and type; episodes, frames and tasks keep their numbers. If episodes are left out, the others
+    and their frames are numbered from 0, because LeRobot requires numbers without gaps. Videos are concatenated
+    without re-encoding. Stored image statistics are kept; if they are missing, they are computed from a few decoded
+    images.
 
     Args:
         folder: folder of the v2.1 dataset.
         out: the new folder; must be missing or empty. It is written atomically.
+        episodes: ids of the episodes to convert; all by default.
+        skip: ids of episodes to leave out, even if they are damaged.
         progress: called with a description and a list, returns an iterable over the list, e.g. with a progress bar.
 
     Returns:
@@ -53,10 +64,19 @@ def convert_lerobot(folder: str | Path, out: str | Path, *, progress: Progress =
         InputError: the dataset is not v2.1 or is not usable (see `hf-ptr validate`), or `out` cannot be written.
     """
     root, staged = Path(folder), StagedFolder(out)
-    metadata = read_metadata(root)
+
+    def report(message: str, episode: int | None) -> None:
+        if episode not in skip:
+            raise InputError(message, skip=() if episode is None else (episode,))
+
+    metadata = read_metadata(root, report)
     if metadata.info["codebase_version"] != "v2.1":
         raise InputError(f"{root} is already {metadata.info['codebase_version']}; no conversion is needed")
-    require_usable(validate_dataset(root, decode=False))
+    require_usable(validate_dataset(root, episodes=episodes, skip=skip, decode=False), skip)
+    known = metadata.episode_index.tolist()
+    kept = [episode for episode in known if episode not in skip and (episodes is None or episode in episodes)]
+    if not kept:
+        raise InputError(f"no episode of {root} is left to convert; leave out fewer")
     cameras = {
         camera: RemuxedFiles(camera, float(metadata.info["fps"]), SIZE_LIMITS[1])
         for camera in cameras_of(metadata.info, "video")
@@ -64,7 +84,7 @@ def convert_lerobot(folder: str | Path, out: str | Path, *, progress: Progress =
     data = DataFiles(SIZE_LIMITS[0])
     try:
         with writable(staged.out):
-            _write(root, staged.path(), metadata, data, cameras, progress)
+            _write(root, staged.path(), metadata, kept, data, cameras, progress)
             staged.publish()
     finally:
         data.discard()
@@ -78,6 +98,7 @@ def _write(
     root: Path,
     target: Path,
     metadata: Metadata,
+    kept: Sequence[int],
     data: DataFiles,
     cameras: Mapping[str, RemuxedFiles],
     progress: Progress,
@@ -93,14 +114,23 @@ def _write(
     schema: pa.Schema | None = None
     frames = 0
     listed = list(zip(metadata.episode_index.tolist(), metadata.lengths.tolist(), metadata.files, strict=True))
-    for episode, length, name in progress("converting", listed):
+    jobs = [job for job in listed if job[0] in set(kept)]
+    renumbered = len(jobs) < len(listed)
+    for episode, length, name in progress("converting", jobs):
         rows, statistics = _rows(root / name, schema, widths)
+        number = len(episodes) if renumbered else episode
+        if renumbered:
+            new = {"episode_index": np.full(length, number), "index": np.arange(frames, frames + length)}
+            for column, values in new.items():
+                field = rows.schema.field(column)
+                rows = rows.set_column(rows.schema.get_field_index(column), field, pa.array(values).cast(field.type))
+                statistics[column] = feature_statistics(values[:, None])
         for camera in image_cameras:
             rows = _with_embedded_images(rows, camera, root)
         schema = rows.schema
         chunk, file = data.add(target, rows)
         row = {
-            "episode_index": episode,
+            "episode_index": number,
             "tasks": [task_of[number] for number in dict.fromkeys(rows["task_index"].to_pylist())],
             "length": length,
             "dataset_from_index": frames,

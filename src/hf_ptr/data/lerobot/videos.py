@@ -134,7 +134,7 @@ def _clips_v3(root: Path, info: Mapping[str, Any], files: Sequence[Path], times:
                     f"{root}: the video {camera!r} of episode {episode} starts at {start} seconds, out of range"
                 )
             places = {"chunk_index": chunk, "file_index": number}
-            values = {"video_key": camera, **path_fields(info, episode), **places}
+            values: dict[str, int | str] = {"video_key": camera, **path_fields(info, episode), **places}
             video = root / filled(info, "video_path", values, root)
             if length > 0:
                 episodes_in.setdefault(video, {})[episode] = (start, length)
@@ -151,7 +151,7 @@ def _clips_v21(
 ) -> Clips:
     episodes_in: dict[Path, dict[int, tuple[float, int]]] = {}
     for episode, length in zip(episodes, lengths, strict=True):
-        values = {"video_key": camera, **path_fields(info, episode)}
+        values: dict[str, int | str] = {"video_key": camera, **path_fields(info, episode)}
         episodes_in.setdefault(root / filled(info, "video_path", values, root), {})[episode] = (0.0, length)
     return _clips_of_files(episodes_in, times)
 
