@@ -16,6 +16,9 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str, *, skip: Iterable[int] = ()) -> None:
+        if message.startswith("Caught InputError in DataLoader worker"):
+            # PyTorch raises the error of a data loader's worker again, with the worker's traceback as the message.
+            message = message.rpartition(f"{type(self).__module__}.{type(self).__name__}: ")[2]
         # A quoted YAML or OS error may span several lines.
         super().__init__(" ".join(line.strip() for line in message.splitlines()))
         self.skip = tuple(skip)

@@ -126,7 +126,9 @@ def trained(
         **CASES[case],
         **changes,
     }
-    trainer = make(dataset, folder, **settings)
+    # Calibrated weights are fitted when the trainer is made.
+    with mock.patch.object(calibrating, "fit_scores", Fitted):
+        trainer = make(dataset, folder, **settings)
     if case == WEIGHTS:
         trainer.train_dataset = trainer.train_dataset.with_weights(uneven(trainer.train_dataset.table.num_frames))
     keep = Keep()

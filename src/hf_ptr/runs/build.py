@@ -155,12 +155,15 @@ def read_inputs(recipe: Recipe) -> RunInputs:
 
 @contextmanager
 def refused_settings() -> Iterator[None]:
-    """Turns errors of transformers about settings, such as a missing package, into one line."""
+    """Turns errors of transformers about settings, such as a missing package, into one line; not other failures."""
     try:
         yield
     except InputError:
         raise
     except (ImportError, RuntimeError, ValueError) as error:
+        # Integrations raise RuntimeError for a missing package, PyTorch for memory that is used up and for its bugs.
+        if isinstance(error, RuntimeError) and "install" not in str(error):
+            raise
         raise InputError(f"these settings cannot be used here: {first_line(error)}") from error
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
 import tempfile
 from collections.abc import Sequence
@@ -34,14 +36,14 @@ def plan_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, di
     folder = str(recipe.training.output_dir)
     require_same_run(Path(folder), recipe)
     with tempfile.TemporaryDirectory() as temporary:
-        # Trainer creates its output folder.
-        recipe.training.output_dir = temporary
-        # It would create the repository as well.
-        recipe.training.push_to_hub = False
-        inputs = read_inputs(recipe)
+        training = copy.copy(recipe.training)
+        # Trainer creates its output folder, and would create the repository as well.
+        training.output_dir, training.push_to_hub = temporary, False
+        planned = dataclasses.replace(recipe, training=training)
+        inputs = read_inputs(planned)
         # Calibrated weights need a fit, and the plan does not depend on their values.
-        trainer = (inputs.uniform() if recipe.training.calibrates else inputs).trainer()
-        plan = _plan(recipe, trainer)
+        trainer = (inputs.uniform() if training.calibrates else inputs).trainer()
+        plan = _plan(planned, trainer)
         if for_accelerator:
             plan["steps"]["devices"] = "this machine has no accelerator, which these settings need"
         return {**plan, "output": {"folder": folder}}
@@ -69,7 +71,9 @@ def _plan(recipe: Recipe, trainer: PTRTrainer) -> dict[str, dict[str, Any]]:
     sources = getattr(chunks, "sources", ())
     faults = [f"{source.name}: {source.truth.recipe}" for source in sources if source.truth.faults]
     batch_size = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    steps_per_epoch = max(1, len(chunks) // batch_size)
+    micro_batches = len(trainer.get_train_dataloader())
+    # As Trainer counts them.
+    steps_per_epoch = max(1, -(-micro_batches // args.gradient_accumulation_steps))
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
     parameters = list(trainer.model.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)

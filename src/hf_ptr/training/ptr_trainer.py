@@ -112,20 +112,25 @@ class PTRTrainer(ResumableTrainer):
             if hasattr(train_dataset, name):
                 setattr(self.model.config, name, getattr(train_dataset, name))
         self._gather = self.accelerator.gather if self.group.size > 1 else None
-        self.identification = Identification(args, self._gather)
-        self.carry = BeliefCarry()
         self._eval_carry = BeliefCarry()
-        self.metrics = RunMetrics(args, train_dataset, self.group.size)
+        self._eval_rows: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.provenance = collect_provenance(train_dataset, self.trained_policy)
-        self.register_stateful("pool", self.identification.pool, with_model=True)
-        self.register_stateful("controller", self.identification.controller, with_model=True)
-        self.register_stateful("carry", self.carry)
-        self.register_stateful("metrics", self.metrics)
+        self.reset_state()
 
     @property
     def trained_policy(self) -> Any:
         """The policy inside the [`PTRModel`]."""
         return self._unwrapped().policy
+
+    def reset_state(self) -> None:
+        """Starts with an empty queue, the initial scales, no belief tokens and no metrics."""
+        self.identification = Identification(self.args, self._gather)
+        self.carry = BeliefCarry()
+        self.metrics = RunMetrics(self.args, self.train_dataset, self.group.size)
+        self.register_stateful("pool", self.identification.pool, with_model=True)
+        self.register_stateful("controller", self.identification.controller, with_model=True)
+        self.register_stateful("carry", self.carry)
+        self.register_stateful("metrics", self.metrics)
 
     def check_checkpoint(self, checkpoint: str) -> None:
         """Checks that weights fitted for this run are those of the checkpoint; given weights are not checked."""
@@ -255,7 +260,25 @@ class PTRTrainer(ResumableTrainer):
             output = model(**model_inputs(inputs, without=("next_observation",)))
         if output.belief_tokens is not None:
             self._eval_carry.remember(inputs["index"], output.belief_tokens)
+        if self.group.size > 1 and "index" in inputs:
+            self._eval_rows.append((_row_number(inputs), output.action_loss.float()))
         return output.action_loss.mean(), None, None
+
+    def evaluation_loop(
+        self, dataloader, description, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+    ) -> Any:
+        """
+        As [`Trainer.evaluation_loop`]. On several processes the last batches are filled up with chunks that were
+        evaluated before; `eval_loss` counts every chunk once.
+        """
+        self._eval_rows = []
+        result = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if self._eval_rows:
+            number, loss = (self.accelerator.gather(torch.cat(part)) for part in zip(*self._eval_rows, strict=True))
+            _, position = torch.unique(number, return_inverse=True)
+            once = loss.new_zeros(int(position.max()) + 1).scatter_(0, position, loss)
+            result.metrics[f"{metric_key_prefix}_loss"] = float(once.mean())
+        return result
 
     # ---- metrics and files
 
@@ -309,3 +332,9 @@ class PTRTrainer(ResumableTrainer):
         write_provenance(folder, self.args, self.provenance, self.metrics.weights)
         if self.args.calibrates and folder != self._run_folder and isinstance(self.train_dataset, Chunks):
             copy_scores(self.train_dataset, self._run_folder, folder)
+
+
+def _row_number(batch: Batch) -> torch.Tensor:
+    """`(N,)`, a number of each chunk: its frame, which sources of a mixture number alike."""
+    source = batch.get("source_index")
+    return batch["index"] if source is None else batch["index"] + source * 2**40

@@ -65,6 +65,7 @@ class ResumableTrainer(Trainer):
         self.group = ProcessGroup(self.args.process_index, self.accelerator.num_processes)
         self.stop_signals = StopSignals()
         self.stopped_by = 0
+        self._has_trained = False
         self._run_folder = Path(str(self.args.output_dir))
         # FSDP2 puts a class of its own in the place of the model's.
         self._model_class: Any = type(self._unwrapped())
@@ -103,7 +104,9 @@ class ResumableTrainer(Trainer):
         if checkpoint is not None:
             self.check_checkpoint(checkpoint)
         clear_unfinished(self._run_folder, self.group)
-        self.stopped_by = 0
+        if self._has_trained and checkpoint is None:
+            self.reset_state()
+        self.stopped_by, self._has_trained = 0, True
         with self.stop_signals:
             result = super().train(checkpoint, *args, **kwargs)
             # Whoever saves next is the main process alone.
@@ -137,6 +140,9 @@ class ResumableTrainer(Trainer):
 
     def check_checkpoint(self, checkpoint: str) -> None:
         """Called in all processes before a run resumes from a checkpoint. An error here changes nothing."""
+
+    def reset_state(self) -> None:
+        """Called before a second `train` that begins a new run: nothing but the weights goes on from the first."""
 
     def prepare_save(self) -> None:
         """Called in all processes before a checkpoint is saved, and after training. An error here saves nothing."""
@@ -255,14 +261,38 @@ class ResumableTrainer(Trainer):
             self.hub_model_id = ensure_run_repository(self.args, self.trained_policy, token, private)
             self.push_in_progress = CheckpointPusher(self.args)
 
-    def create_model_card(self, language=None, license=None, tags=None) -> None:
+    def create_model_card(
+        self,
+        language=None,
+        license=None,
+        tags=None,
+        model_name=None,
+        finetuned_from=None,
+        tasks=None,
+        dataset_tags=None,
+        dataset=None,
+        dataset_args=None,
+    ) -> None:
         """
         Writes the card of the run into `output_dir`, from the files of the run and these values.
 
         Args:
             language, license, tags: as for [`Trainer.create_model_card`].
+            model_name, finetuned_from, tasks, dataset_tags, dataset, dataset_args: accepted as by
+                [`Trainer.create_model_card`], and not used, with a warning: the run has recorded them.
         """
         values = {"language": language, "license": license, "tags": tags}
+        recorded = {
+            "model_name": model_name,
+            "finetuned_from": finetuned_from,
+            "tasks": tasks,
+            "dataset_tags": dataset_tags,
+            "dataset": dataset,
+            "dataset_args": dataset_args,
+        }
+        unused = [name for name, value in recorded.items() if value is not None]
+        if unused:
+            logger.warning("%s: the model card has them as the run recorded them", ", ".join(unused))
         if self.is_world_process_zero():
             write_card(self._run_folder, self._run_folder, self.hub_model_id or self._run_name(), metadata=values)
 
