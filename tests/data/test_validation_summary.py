@@ -30,8 +30,10 @@ def test_errors_come_first_and_one_line_a_kind(data: Path) -> None:
     edit_rows(FILE.format(15), "action", set_row(3, [float("nan")] * 2))(data)
     shown = hf_ptr("validate", data)
     lines = shown.stdout.splitlines()
-    assert shown.returncode == 2 and len(lines) == 7, shown.stdout
-    missing, nan, gaps, drift, *verdict = lines
+    assert shown.returncode == 2 and len(lines) == 10, shown.stdout
+    missing, nan, gaps, drift, *features = lines[:7]
+    verdict = lines[7:]
+    assert features == ["features:", "  observation.state  vector of 2", "  action             vector of 2"]
     assert missing == f"error: 4 episodes (8:11,12): {FILE.format(8)} is missing (first: episode 8)"
     assert nan == "error: episode 15, frame 3: feature 'action' is NaN or infinite"
     assert gaps.startswith(

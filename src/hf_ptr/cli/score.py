@@ -90,6 +90,7 @@ def score(
     import shutil
 
     from hf_ptr.data.corruption import TRUTH_FILE, CorruptionTruth, corrupt
+    from hf_ptr.data.episode_ids import episode_ranges
     from hf_ptr.data.score_file import write_scores
     from hf_ptr.errors import InputError
     from hf_ptr.hub.datasets import load_dataset
@@ -170,17 +171,17 @@ def score(
         f"{out}: {found['frames']} frames, {found['with_target']} with a target; mean score "
         f"{_number(found['mean_score'])}, mean weight {found['mean_weight']:.2f}"
     )
-    flagged = sum(episode["flagged"] for episode in found["episodes"])
-    typer.echo(f"{flagged} of {len(found['episodes'])} episodes flagged")
     if not paper:
         from rich.console import Console
 
         Console().print(worst_episodes(found["episodes"], table.tasks))
     for fault in found["faults"]:
         typer.echo(f"known fault {fault['fault']}: {fault['episodes']} episodes, AUROC {_number(fault['auroc'])}")
-    typer.echo(f"Look at it: hf-ptr report {out}")
-    if not paper:
-        typer.echo(f"Train with it: hf-ptr train RECIPE dataset={dataset} weights={out} alpha=0")
+    flagged = [episode["episode"] for episode in found["episodes"] if episode["flagged"]]
+    which = f": {episode_ranges(flagged)}" if flagged else ""
+    typer.echo(f"{len(flagged)} of {len(found['episodes'])} episodes flagged{which}")
+    following = "" if paper else f"; to train: hf-ptr train RECIPE dataset={dataset} weights={out} alpha=0"
+    typer.echo(f"Next: hf-ptr report {out}{following}")
 
 
 def _checked_device(name: str | None) -> str | None:

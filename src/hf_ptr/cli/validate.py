@@ -19,12 +19,12 @@ def validate(
         bool, typer.Option("--every-frame", help="Decode all frames, not only the first and last of each episode.")
     ] = False,
 ) -> None:
-    """Check a dataset: its problems, errors first, one line a kind with its episodes. Writes nothing.
+    """Check a dataset: its problems, errors first, one line a kind with its episodes; its features; the verdict.
 
     Checks for missing and damaged files, inconsistent lengths, NaN, timestamps that are out of order or do not match
     the frame rate, videos shorter than the table, unknown tasks, and constant dimensions (a warning). --json lists
     every single problem with episode and frame. The exit code is 2 if the dataset cannot be used for training. If only
-    some episodes are unusable, the last lines say how to leave them out.
+    some episodes are unusable, the last lines say how to leave them out. Nothing is written.
 
     Examples:
 
@@ -37,7 +37,7 @@ def validate(
     import json
 
     from hf_ptr.data.lerobot.validation import validate_dataset
-    from hf_ptr.data.lerobot.validation_summary import problem_lines, verdict_lines
+    from hf_ptr.data.lerobot.validation_summary import feature_lines, problem_lines, verdict_lines
     from hf_ptr.hub.repos import dataset_folder
     from hf_ptr.utils.progress import progress_bar
 
@@ -53,7 +53,7 @@ def validate(
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
     else:
-        for line in problem_lines(found.problems):
+        for line in [*problem_lines(found.problems), *feature_lines(found.features)]:
             typer.echo(line)
         for line in verdict_lines(found, str(dataset), episodes, chosen["skip"]):
             typer.echo(line)

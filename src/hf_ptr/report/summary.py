@@ -29,7 +29,7 @@ def with_known_faults(scores: pd.DataFrame, truth: CorruptionTruth) -> pd.DataFr
 
 def worst_episodes(episodes: Sequence[Mapping[str, Any]], tasks: Sequence[str], count: int = 10) -> Table:
     """
-    A table for the terminal of the episodes with the lowest mean weight, and the element that fails in each.
+    A table for the terminal of the episodes with the lowest mean weight, and the element that fails in flagged ones.
 
     Args:
         episodes: `episodes` of [`ScoreSummary.to_dict`].
@@ -44,7 +44,9 @@ def worst_episodes(episodes: Sequence[Mapping[str, Any]], tasks: Sequence[str], 
     shown.add_column("task")
     for row in episodes[:count]:
         figures = (f"{row['weight']:.2f}", f"{row['score']:.2f}")
-        shown.add_row(str(row["episode"]), *figures, row["failed"], escape(tasks[row["task_index"]]))
+        shown.add_row(
+            str(row["episode"]), *figures, row["failed"] if row["flagged"] else "", escape(tasks[row["task_index"]])
+        )
     return shown
 
 

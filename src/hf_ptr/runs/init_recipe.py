@@ -100,7 +100,10 @@ def init_recipe(dataset: str, choice: Choice | None = None) -> str:
 
 def _usable(folder: Path, choice: Choice) -> tuple[EpisodeTable, set[int], list[str]]:
     """The usable episodes, the ids of the others, and notes why these are left out."""
-    found = validate_dataset(folder, episodes=choice.episodes, skip=choice.skip, cameras=(), decode=False)
+    used = (choice.state, choice.action)
+    found = validate_dataset(
+        folder, episodes=choice.episodes, skip=choice.skip, features=used, cameras=(), decode=False
+    )
     if not found.usable and found.skippable is None:
         require_usable(found, choice.skip)
     skip = {*choice.skip, *(found.skippable or ())}
@@ -120,7 +123,14 @@ def _cameras(
     """The usable cameras, and the episodes to leave out for them."""
     kept, unusable = [], set[int]()
     for camera in cameras:
-        found = validate_dataset(folder, episodes=choice.episodes, skip=skip, cameras=[camera], decode=False)
+        found = validate_dataset(
+            folder,
+            episodes=choice.episodes,
+            skip=skip,
+            features=(choice.state, choice.action),
+            cameras=[camera],
+            decode=False,
+        )
         if not found.usable and (
             found.skippable is None or len(found.skippable) > CAMERA_ERRORS * (found.episodes - len(skip))
         ):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from hf_ptr.data.episode_ids import episode_ranges
+from hf_ptr.data.features import FeatureKind
 from hf_ptr.data.lerobot.validation import Problem, Validation
 
 NUMBER = re.compile(r"\d+(\.\d+)?(e[-+]?\d+)?")
@@ -33,6 +34,14 @@ def _line(problems: list[Problem]) -> str:
     where = f"episode {worst.episode}" + ("" if worst.frame is None else f", frame {worst.frame}")
     which = "worst" if worst.amount is not None else "first"
     return f"{severity}: {len(episodes)} episodes ({episode_ranges(episodes)}): {worst.message} ({which}: {where})"
+
+
+def feature_lines(features: Mapping[str, FeatureKind]) -> list[str]:
+    """The use of each feature, one a line: vector, camera, or left out and why. Index columns are not listed."""
+    listed = {name: kind for name, kind in features.items() if kind.kind != "index"}
+    width = max(map(len, listed), default=0)
+    lines = [f"  {name:{width}}  {kind}" for name, kind in listed.items()]
+    return ["features:", *lines] if lines else []
 
 
 def verdict_lines(found: Validation, dataset: str, episodes: str | None = None, skip: Iterable[int] = ()) -> list[str]:
