@@ -253,6 +253,21 @@ def negative_controls_table(sets: dict[str, list[dict[str, Any]]]) -> str:
     return _markdown(rows)
 
 
+def harmless_operators_table(lines: Sequence[dict[str, Any]]) -> str:
+    """Mean weight of harmless episodes, and the share of them below 2, by version of the calibrated score."""
+    recorded = sorted({line["version"] for line in lines})
+    heads = [f"{name}, version {version}" for version in recorded for name in ("mean weight", "below 2")]
+    rows: list[tuple[Any, ...]] = [("data", "control", "episodes", *heads)]
+    for data, control in dict.fromkeys((line["data"], line["control"]) for line in lines):
+        found = {line["version"]: line for line in lines if (line["data"], line["control"]) == (data, control)}
+        figures = []
+        for version in recorded:
+            line = found.get(version)
+            figures += ["", ""] if line is None else [f"{line['mean weight']:.2f}", f"{line['share below 2']:.0%}"]
+        rows.append((data, control, next(iter(found.values()))["episodes"], *figures))
+    return _markdown(rows)
+
+
 def fill_page(page: Path, parts: dict[str, str]) -> None:
     """Replaces the text between `<!-- begin: NAME -->` and `<!-- end: NAME -->` in a page."""
     text = page.read_text(encoding="utf-8")
@@ -309,6 +324,8 @@ def main() -> None:
         content = json.loads(file.read_text()) if file.exists() else None
         if content:
             parts[name] = table(content["sets"] if name == "negative_controls" else content)
+            if name == "negative_controls":
+                parts["harmless_operators"] = harmless_operators_table(content["harmless"])
     for page in PAGES:
         fill_page(page, parts)
     if missing := without_table(usable, "".join(page.read_text(encoding="utf-8") for page in PAGES)):

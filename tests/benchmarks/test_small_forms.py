@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 import torch
-from data_helpers import coded_table
+from data_helpers import coded_table, drifting_table
 
 from benchmarks import fits, measurement
+from benchmarks.negative_controls import Recorded
 from benchmarks.robustness import report, running, suites
 from benchmarks.robustness.running import Cell
 from hf_ptr.data.lerobot.writer import write_table
 from hf_ptr.envs.recording import record_metaworld
-from hf_ptr.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = ("reach-v3", "drawer-close-v3")
@@ -167,30 +167,44 @@ def test_fits_of_the_calibrated_score(
     running.data_hash.cache_clear()
 
 
-@pytest.mark.slow
-def test_negative_controls(command: Any, recorded: Path, tmp_path: Path) -> None:
-    command("negative_controls", "--seeds", "1", WORK=tmp_path, SETS={"five a task": (2, ("expert",))})
-    (line,) = results(tmp_path, "negative_controls")["sets"]["five a task"]
-    assert line["mean weight"].keys() == {"all", "expert"}
+def test_negative_controls(command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = drifting_table([60] * 12)
+    features = {name: {**feature, "names": ["a", "b"]} for name, feature in table.features.items()}
+    columns = {**table.columns, "observation.environment_state": table.columns["observation.state"]}
+    features["observation.environment_state"] = features["observation.state"]
+    simulated = dataclasses.replace(table, columns=columns, features=features)
+    write_table(simulated, tmp_path / "negative_controls" / "2-tasks-6-10")
+    write_table(dataclasses.replace(table, features=features), tmp_path / "real")
+    fits: list[int] = []
+    module = importlib.import_module("benchmarks.negative_controls")
+    measure = module.weights_of
+
+    def counted(*arguments: Any) -> Any:
+        fits.append(1)
+        return measure(*arguments)
+
+    monkeypatch.setattr(module, "WORK", tmp_path)
+    monkeypatch.setattr(module, "weights_of", counted)
+    command("negative_controls", "--small", "--real", str(tmp_path / "real"))
+    lines = results(tmp_path, "negative_controls")["harmless"]
+    assert len(lines) == len(fits) and {line["data"] for line in lines} == {"simulated", "real"}
+    assert all(0.25 <= line["mean weight"] <= 4.0 and 0.0 <= line["share below 2"] <= 1.0 for line in lines)
+    assert {line["episodes"] for line in lines if line["control"] == "unchanged"} == {12}
 
 
-@pytest.mark.slow
-def test_loader(command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("benchmarks.loader")
-    for name in module.SMALL_SIZES:
-        monkeypatch.setattr(module, name, getattr(module, name))  # so that the small sizes end with the test
-    command("loader", "--small")
-    found = results(tmp_path, "loader")
-    assert found["samples_per_second"]["hf_ptr"]["n"] == 1 and found["decoding"]["frames"] > 10
-    with pytest.raises(InputError, match="--lerobot is missing; run make lerobot"):
-        command("loader")
+def test_recorded_negative_controls_are_not_measured_again(tmp_path: Path) -> None:
+    recorded, made = Recorded(tmp_path / "results.json"), []
 
+    def figures() -> dict[str, Any]:
+        made.append(1)
+        return {"mean weight": 4.0}
 
-@pytest.mark.slow
-def test_first_import(command: Any, tmp_path: Path) -> None:
-    command("first_import", "--small")
-    found = results(tmp_path, "first_import")
-    assert found.keys() == results(measurement.RESULTS, "first_import").keys() and found["rounds"] == 1
+    for _ in range(2):
+        again = Recorded(tmp_path / "results.json")
+        again.run(again.harmless, {"data": "real", "control": "unchanged"}, figures)
+    again.run(again.harmless, {"data": "real", "control": "another"}, figures)
+    assert len(made) == 2 and not recorded.harmless
+    assert [line["control"] for line in Recorded(tmp_path / "results.json").harmless] == ["unchanged", "another"]
 
 
 @pytest.mark.slow

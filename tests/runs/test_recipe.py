@@ -56,7 +56,8 @@ def effective(path: Path) -> dict[str, Any]:
     settings = {**vars(recipe.data), **recipe.training.to_dict()}
     if not recipe.lora.use_peft:
         settings |= vars(recipe.policy)
-    for key in ("scoring", "alpha", "belief_tokens", "nce_warmup_steps", "output_dir"):
+    # The constants of the calibrated score contain the policy's smallest deviation.
+    for key in ("scoring", "score_settings", "alpha", "belief_tokens", "nce_warmup_steps", "output_dir"):
         settings.pop(key)
     return settings
 
@@ -185,3 +186,19 @@ def test_a_key_of_the_recipe_is_not_a_setting_of_the_score(setting: str, tmp_pat
     key = setting.partition("=")[0]
     expected = f"'{setting}' is not a setting here; use the key {key} instead of score_settings (in {path}, line 3)"
     assert str(caught.value) == f"{path}: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("scoring: calibrated\nmin_std: 0.3\n", 0.3),
+        ("scoring: calibrated\nmin_std: 0.3\nscore_settings: [min_std=0.1]\n", 0.1),
+        ("scoring: calibrated\n", 0.0),
+        ("min_std: 0.3\n", 0.0),
+    ],
+)
+def test_the_smallest_deviation_of_the_policy_is_that_of_the_calibrated_score(
+    tmp_path: Path, text: str, expected: float
+) -> None:
+    recipe = load_recipe(write(tmp_path, f"dataset: d\nuse_cpu: true\n{text}"))
+    assert recipe.training.score_config().min_std == expected

@@ -12,6 +12,7 @@ from data_helpers import drifting_table
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.scoring.action_noise import action_noise_score, second_difference
+from hf_ptr.scoring.calibration import calibrated_weight
 from hf_ptr.scoring.config import ACTION_NOISE, ScoreConfig
 from hf_ptr.scoring.transitions import lazy_transitions
 
@@ -31,17 +32,53 @@ def moving(noise: dict[int, float], positions: bool = False) -> EpisodeTable:
 
 def noise_scores(table: EpisodeTable, chunk_size: int = 16, target_offset: int = 16) -> dict[str, torch.Tensor]:
     transitions = lazy_transitions(ChunkDataset(table, chunk_size=chunk_size, target_offset=target_offset), CONFIG)
-    return action_noise_score(
-        transitions, torch.zeros(12, dtype=torch.int64), CONFIG, torch.Generator().manual_seed(0)
-    )
+    return action_noise_score(transitions, CONFIG, torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("positions", [False, True])
 def test_noise_is_found_in_displacements_and_positions(positions: bool) -> None:
-    z = noise_scores(moving({0: 0.3, 1: 1.0, 2: 0.03}, positions))[ACTION_NOISE].reshape(12, -1)
+    z = noise_scores(moving({0: 0.5, 1: 1.0, 2: 0.05}, positions))[ACTION_NOISE].reshape(12, -1)
     assert (z[:2] < CONFIG.threshold).all()
     # A tenth of the planted noise is not a fault, and neither is a steady hand.
     assert (z[2:] > 0.75).all()
+
+
+def weights_by_episode(z: dict[str, torch.Tensor]) -> torch.Tensor:
+    return calibrated_weight(z[ACTION_NOISE], CONFIG).reshape(12, -1).mean(dim=1)
+
+
+@pytest.mark.parametrize("trembling", [1, 5])
+@pytest.mark.parametrize("size", [0.05, 0.1])
+def test_a_tremor_is_not_a_fault_however_few_or_many_hands_tremble(size: float, trembling: int) -> None:
+    z = noise_scores(moving(dict.fromkeys(range(trembling), size)))
+    assert weights_by_episode(z).min() > 3.0
+    # It can still be told from a steady hand.
+    mean = z[ACTION_NOISE].reshape(12, -1).mean(dim=1)
+    assert mean[:trembling].max() < mean[trembling:].min()
+
+
+def test_noise_that_the_data_usually_have_is_not_a_fault_and_much_more_is() -> None:
+    noise = dict.fromkeys(range(12), 0.3) | {0: 0.4, 1: 1.2}
+    weight = weights_by_episode(noise_scores(moving(noise)))
+    assert weight[1] < 1.0 and weight[0] > 3.0 and weight[2:].min() > 3.0
+
+
+@pytest.mark.parametrize("every", [2, 3])
+def test_commands_that_are_held_are_not_noise(every: int) -> None:
+    table = moving({11: 0.5})
+    action = table.columns["action"].reshape(12, 80, 2)
+    time = np.arange(80)
+    action[:2] = action[:2, time - time % every]
+    weight = weights_by_episode(noise_scores(table))
+    assert weight[:2].min() > 3.5 and weight[11] < 2.0
+
+
+def test_joints_at_rest_do_not_count() -> None:
+    table = moving({0: 0.5})
+    random = np.random.default_rng(0)
+    action = np.concatenate((table.columns["action"], 0.01 * random.normal(size=(960, 14))), axis=1)
+    found = noise_scores(dataclasses.replace(table, columns={**table.columns, "action": action.astype(np.float32)}))
+    torch.testing.assert_close(found, noise_scores(table), atol=0.05, rtol=0.0)
 
 
 def test_second_differences_are_in_units_of_the_noise() -> None:
@@ -66,7 +103,7 @@ def test_no_episode_fails_where_all_have_the_same_noise() -> None:
 
 def test_padding_past_the_end_does_not_count_as_steadiness() -> None:
     # Of 76 chunks of 60 frames, 21 lie within their episode of 80; the padding of the others has no noise.
-    z = noise_scores(moving({0: 0.3, 1: 1.0}), chunk_size=60, target_offset=4)[ACTION_NOISE].reshape(12, 76)
+    z = noise_scores(moving({0: 0.5, 1: 1.0}), chunk_size=60, target_offset=4)[ACTION_NOISE].reshape(12, 76)
     assert (z[:2] < CONFIG.threshold).all() and (z[2:] > 0.75).all()
     # Padded chunks get the score of their episode.
     torch.testing.assert_close(z[:, 21:], z[:, 21:22].expand(-1, 55))

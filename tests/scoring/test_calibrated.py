@@ -152,7 +152,7 @@ def test_faulty_episodes_lie_where_the_planted_faults_do() -> None:
     real, episode = episodes_of(means)
     weight = C.calibrated_weight(calibrated(real, torch.full_like(real, -2.0), episode), CONFIG)
     bad = episode < 30
-    assert weight[bad].max() < 0.6 and weight[~bad].min() > 3.5
+    assert weight[bad].mean() < 0.5 and weight[bad].max() < 1.0 and weight[~bad].min() > 3.5
 
 
 def test_a_check_blind_to_its_planted_fault_is_not_evidence() -> None:
@@ -163,19 +163,64 @@ def test_a_check_blind_to_its_planted_fault_is_not_evidence() -> None:
     assert calibrated(real, real.clone(), episode).tolist() == [1.0] * len(real)
 
 
+def normal(count: int, mean: float, spread: float) -> torch.Tensor:
+    """The quantiles of a normal distribution: a sample without chance."""
+    at = (torch.arange(count) + 0.5) / count
+    return mean + spread * 2**0.5 * torch.erfinv(2 * at - 1)
+
+
+def place_of(score: float, real: torch.Tensor, planted: torch.Tensor) -> float:
+    """The calibrated score of a long episode with one score throughout, on a reliable check."""
+    group = torch.zeros(len(real), dtype=torch.int64)
+    scale = C.fit_scale(real, planted, group, 1, ScoreConfig(count_shrinkage=0, doubtful_distance=1e-6))
+    return float(scale.place(torch.tensor([score]), group[:1]))
+
+
 @pytest.mark.parametrize(
-    ("below", "reliability"), [(500, 0.0), (600, 0.0), (675, 0.5), (745, 0.967), (755, 1.0), (1000, 1.0)]
+    ("fault", "score", "expected"),
+    [
+        # A third of the way from chance to the fault, and not half of that from good to the fault, 0.5.
+        (-4.0, -1.333, 0.5),
+        (-4.0, -4.0, 0.0),
+        (-4.0, 5.0, 1.0),
+        # Slow, pausing or rare: the elements fit no worse than others would, and that is not a fault.
+        (-4.0, 0.0, 0.605),
+        # A planted fault that fits better than chance: above most of the planted faults.
+        (1.0, 1.5, 0.5),
+    ],
 )
-def test_a_check_is_as_reliable_as_it_separates_its_planted_fault(below: int, reliability: float) -> None:
-    real = torch.linspace(-1.0, 1.0, 1000)
-    faulted = torch.where(torch.arange(1000) < below, -0.5, 0.5)
-    group = torch.zeros(1000, dtype=torch.int64)
-    scale = C.fit_scale(real, faulted, group, 1, CONFIG)
-    assert scale.reliability.item() == pytest.approx(reliability, abs=0.01)
-    z = scale.score(torch.linspace(-90.0, 90.0, 1000), torch.arange(1000), group)
-    assert bool((z.diff() >= 0).all())
-    # The lowest score of a partly reliable check is that of a planted fault.
-    assert z.min().item() == pytest.approx(-CONFIG.score_limit if reliability == 1.0 else 1.0 - reliability, abs=0.01)
+def test_only_a_score_below_chance_is_that_of_a_fault(fault: float, score: float, expected: float) -> None:
+    real, planted = normal(1001, 4.579, 0.5), normal(1001, fault, 0.5)
+    assert place_of(score, real, planted) == pytest.approx(expected, abs=0.01)
+
+
+def test_the_middle_lies_above_most_planted_faults() -> None:
+    # With a spread of 1.5, half of the way to chance would miss a quarter of them.
+    assert place_of(-0.5, normal(1001, 4.579, 0.5), normal(1001, -2.0, 1.5)) == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("count", [8, 12, 40, 400])
+def test_reliability_grows_with_the_number_of_episodes(count: int) -> None:
+    group = torch.zeros(count, dtype=torch.int64)
+    scale = C.fit_scale(normal(count, 5.0, 0.1), normal(count, -5.0, 0.1), group, 1, CONFIG)
+    assert scale.reliability.item() == pytest.approx(count / (count + CONFIG.count_shrinkage), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("distance", "doubted"),
+    # Standard deviations between the real and the planted means: near-equal instructions, ..., a check that works.
+    [(0.3, False), (1.0, False), (2.0, False), (10.0, True)],
+)
+def test_a_check_that_cannot_separate_its_planted_fault_doubts_no_good_episode(distance: float, doubted: bool) -> None:
+    real, planted = normal(200, 0.3 * distance, 0.3), normal(200, 0.0, 0.3)
+    group = torch.zeros(200, dtype=torch.int64)
+    scale = C.fit_scale(real, planted, group, 1, CONFIG)
+
+    def weights(score: torch.Tensor) -> torch.Tensor:
+        return C.calibrated_weight(scale.limited(scale.place(score, group), group), CONFIG)
+
+    assert weights(real).min() > 2.0
+    assert (weights(planted).median() < 1.0) == doubted
 
 
 def test_a_missing_score_is_not_evidence() -> None:
@@ -189,11 +234,11 @@ def test_a_missing_score_is_not_evidence() -> None:
 
 def test_a_group_with_enough_episodes_has_its_own_scale() -> None:
     group = torch.arange(60) % 2
-    real = torch.where(group == 0, 1.0, 5.0)
-    scale = C.fit_scale(real, real - 1.0, group, 2, CONFIG)
-    assert scale.reliability.tolist() == [1.0, 1.0]
+    real = torch.where(group == 0, 1.0, 5.0) + 0.01 * torch.arange(60)
+    scale = C.fit_scale(real, real - 9.0, group, 2, CONFIG)
+    assert scale.reliability.tolist() == pytest.approx([30 / 33, 30 / 33], abs=0.01)
     assert scale.good[0] < scale.good[1] and scale.fault[0] < scale.fault[1]
-    one = C.fit_scale(real[:10], real[:10] - 6.0, group[:10], 2, CONFIG)
+    one = C.fit_scale(real[:10], real[:10] - 9.0, group[:10], 2, CONFIG)
     assert one.good[0] == one.good[1]
 
 
@@ -313,7 +358,7 @@ def test_the_frame_is_a_score_file_and_depends_on_the_seed_alone() -> None:
     pd.testing.assert_frame_equal(first, fit(table))
     assert not np.array_equal(first["score"], other["score"]) and first["scorer"][0] != other["scorer"][0]
     assert list(first.columns) == [*COLUMNS, *ELEMENT_COLUMNS, "failed_check", "estimated_lag"]
-    assert set(first["estimated_lag"]) <= set(CONFIG.shifts)
+    assert set(first["estimated_lag"]) <= set(CONFIG.at_rate(table.fps).shifts)
     np.testing.assert_array_equal(first["index"], table.frame_id)
     np.testing.assert_array_equal(first["valid"], first["frame_index"] < LENGTH - 8)
     numbers = first[["score", "weight", *ELEMENT_COLUMNS[:3]]].to_numpy()
@@ -359,9 +404,9 @@ def test_wrong_actions_get_less_weight() -> None:
     scores = fit(drifting_table([LENGTH] * 40, wrong=wrong), steps=80, rounds=1)
     mean = scores.groupby("episode_index")["weight"].mean()
     bad = np.isin(mean.index - 7, wrong)
-    assert mean[bad].mean() < 1.5 and mean[bad].max() < mean[~bad].median() - 1.0 and mean[~bad].median() > 3.5
+    assert mean[bad].mean() < 1.5 and mean[bad].median() < 1.0 and mean[~bad].median() > 3.5
     failed = scores[scores["episode_index"].isin(mean.index[bad])]["failed_element"]
-    assert (failed != "").mean() > 0.75
+    assert (failed != "").mean() > 0.6
     component = scores[scores["episode_index"].isin(mean.index[bad])]["failed_check"]
     assert set(component.str.split("/").str[0][component != ""]) <= {"action", "next_observation", "instruction"}
     assert (component != "").mean() > 0.5

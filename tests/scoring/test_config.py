@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hf_ptr.errors import InputError
-from hf_ptr.scoring.config import CHECKS, ScoreConfig, parse_settings
+from hf_ptr.scoring.config import CHECKS, ScoreConfig, frames_at, parse_settings
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,8 @@ from hf_ptr.scoring.config import CHECKS, ScoreConfig, parse_settings
         ({"guard": -1}, "guard is -1; it must be at least 0"),
         ({"own_share": 1.5}, "own_share is 1.5; it must be at most 1"),
         ({"w_min": 5.0}, "w_min 5.0 is above w_max 4.0"),
-        ({"no_separation": 0.75}, "no_separation 0.75 must be below full_separation, 0.75"),
+        ({"full_reliability": 1.5}, "full_reliability is 1.5; it must be at most 1"),
+        ({"min_std": -0.1}, "min_std is -0.1; it must be at least 0"),
         ({"cross_fit": 1}, "cross_fit is 1; it must be true or false"),
         ({"checks": ("action",)}, "'action' is not a check; choose from"),
         ({"checks": ()}, "it must be a list with at least one value"),
@@ -66,3 +67,32 @@ def test_settings_are_yaml_values_of_known_fields() -> None:
 def test_a_field_that_another_option_sets_is_refused() -> None:
     with pytest.raises(InputError, match=r"'seed=5' is not a setting here; use --seed$"):
         parse_settings(["rounds=1", "seed=5"], {"seed": "--seed"})
+
+
+@pytest.mark.parametrize(
+    ("fps", "shifts"),
+    [
+        # The tuned rates, and what lies between them.
+        (30.0, (-16, -12, -10, -8, -6, -4, 4, 6, 8, 10, 12, 16)),
+        (50.0, (-16, -12, -10, -8, -6, -4, 4, 6, 8, 10, 12, 16)),
+        (80.0, (-16, -12, -10, -8, -6, -4, 4, 6, 8, 10, 12, 16)),
+        # As many seconds as at 30, and at 80, frames a second.
+        (15.0, (-8, -6, -5, -4, -3, -2, 2, 3, 4, 5, 6, 8)),
+        (160.0, (-32, -24, -20, -16, -12, -8, 8, 12, 16, 20, 24, 32)),
+        # No shift twice, and none of 0.
+        (5.0, (-3, -2, -1, 1, 2, 3)),
+    ],
+)
+def test_frames_follow_the_frame_rate_outside_the_tuned_rates(fps: float, shifts: tuple[int, ...]) -> None:
+    config = ScoreConfig().at_rate(fps)
+    assert config.shifts == shifts
+    assert config.guard == min(abs(shift) for shift in shifts)
+    assert config.planted_shift == (config.guard, frames_at(fps, 8))
+    # Converted once, where the rate is known.
+    assert ScoreConfig(guard=0).at_rate(fps).guard == 0
+
+
+@pytest.mark.parametrize(("chunks", "steps"), [(100, 120), (30_720, 120), (51_200, 200), (10_000_000, 480)])
+def test_steps_follow_the_size_of_the_data_within_bounds(chunks: int, steps: int) -> None:
+    assert ScoreConfig().training_steps(chunks) == steps
+    assert ScoreConfig(steps=3, max_steps=3).training_steps(chunks) == 3

@@ -49,8 +49,16 @@ def score(
     ] = None,
     state: Annotated[str, typer.Option(help="Feature of the robot's state (calibrated).")] = "observation.state",
     action: Annotated[str, typer.Option(help="Feature of the action (calibrated).")] = "action",
-    chunk_size: Annotated[int, typer.Option(help="Actions per chunk (calibrated).")] = 16,
-    target_offset: Annotated[int, typer.Option(help="Frames to the next observation (calibrated).")] = 16,
+    chunk_size: Annotated[
+        int | None,
+        typer.Option(help="Actions per chunk (calibrated).", show_default="16; fewer below 30 fps, more above 80"),
+    ] = None,
+    target_offset: Annotated[
+        int | None,
+        typer.Option(
+            help="Frames to the next observation (calibrated).", show_default="16; fewer below 30 fps, more above 80"
+        ),
+    ] = None,
     corruption: Annotated[
         str, typer.Option(help="Add the faults of this corruption first, to see whether they are found.")
     ] = "clean",
@@ -96,7 +104,7 @@ def score(
     from hf_ptr.hub.datasets import load_dataset
     from hf_ptr.hub.repos import dataset_folder, model_folder
     from hf_ptr.report.summary import ScoreSummary, with_known_faults, worst_episodes
-    from hf_ptr.scoring.config import ScoreConfig, parse_settings
+    from hf_ptr.scoring.config import ScoreConfig, frames_at, parse_settings
     from hf_ptr.utils.malloc import return_freed_memory
 
     paper = method is Method.PAPER
@@ -146,8 +154,8 @@ def score(
         _require_one_process()
         chunks = ChunkDataset(
             table,
-            chunk_size=chunk_size,
-            target_offset=target_offset,
+            chunk_size=frames_at(table.fps, 16) if chunk_size is None else chunk_size,
+            target_offset=frames_at(table.fps, 16) if target_offset is None else target_offset,
             observation_features=features,
             state_feature=state,
             action_feature=action,

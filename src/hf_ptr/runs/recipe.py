@@ -167,6 +167,13 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         data, policy, lora, training = (section(**section_values(section, given)) for section in SECTIONS)
     except ValueError as error:
         raise InputError(f"{path}: {_located(str(error), where)}") from error
+    # Calibrated weights leave out what the policy does not enlarge; recipes that state it for the score keep that.
+    if (
+        training.scoring == "calibrated"
+        and policy.min_std
+        and not any("min_std=" in s for s in training.score_settings)
+    ):
+        training.score_settings = [*training.score_settings, f"min_std={policy.min_std}"]
     return Recipe(data, policy, lora, training, given)
 
 

@@ -1,8 +1,11 @@
-"""The check `action/noise`: noise on actions, measured without a head.
+"""The check `action/noise`: noise on actions, measured without a head, and judged by its size.
 
 Identifying an action among others is a coarser question than noise of a tenth of a standard deviation. From frame to
 frame such noise is obvious: independent noise dominates the second differences of a smooth movement. Their median over
 a chunk ignores a start, a stop or a slip, which take few frames.
+
+What is easy to see is not thereby a fault: hands tremble, each by its own amount. The size of the noise decides, in
+standard deviations of the movement within episodes, and relative to the noise that the data usually have.
 """
 
 from __future__ import annotations
@@ -17,68 +20,78 @@ from hf_ptr.scoring.transitions import ROWS_PER_PASS, LazyTransitions
 # Median absolute second difference of white noise, in standard deviations of the noise: second differences have the
 # variance 1 + 4 + 1, and the median of |x| of a standard normal number is 0.6745.
 WHITE_NOISE_MEDIAN = 6**0.5 * 0.6745
-# Values held at a time to take their medians; bounds the memory and changes no result.
-MAX_VALUES_PER_MEDIAN = 4_000_000
+# Frames between the actions of a difference. Commands that change in every second frame only look noisy from frame to
+# frame, but not in steps of two; noise looks the same in all.
+STRIDES = (1, 2, 3)
+# Planted noise takes the noise that the data usually have to at least this multiple.
+TIMES_USUAL = 2.0
 
 
-def second_difference(action: Tensor) -> Tensor:
+def second_difference(action: Tensor, stride: int = 1) -> Tensor:
     """
     The median absolute second difference of each action dimension, `(N, da)`.
 
     Args:
-        action: `(N, L, da)` with L at least 3.
+        action: `(N, L, da)` with `L > 2 * stride`.
+        stride: frames between the actions of a difference.
     """
-    return action.diff(n=2, dim=1).abs().median(dim=1).values
+    first = action[:, stride:] - action[:, :-stride]
+    return (first[:, stride:] - first[:, :-stride]).abs().median(dim=1).values
 
 
 def action_noise_score(
-    transitions: LazyTransitions, task: Tensor, config: ScoreConfig, generator: torch.Generator
+    transitions: LazyTransitions, config: ScoreConfig, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """
     The calibrated score of every transition on `action/noise`, `(N,)`, by the name of the check; empty where chunks
-    have fewer than three actions.
+    have fewer than three actions, or no action moves.
 
     Chunks that run past the end of their episode are left out, because their padding has no noise.
 
-    The scale is that of `hf_ptr.scoring.calibration`, linear in the second difference. The planted noise is
-    `planted_noise` times the movement, plus as much noise as the data already have (added in squares).
+    The scale is that of `hf_ptr.scoring.calibration`, linear in the size of the noise: its standard deviation in units
+    of the movement within episodes, the mean over the dimensions, and the least over the `STRIDES`. The planted noise
+    is `planted_noise` of these units, and at least enough to make the usual noise of the data `TIMES_USUAL` as large.
 
     Args:
         transitions: N transitions of E episodes.
-        task: `(E,)` int64.
         config: settings of the score.
         generator: random generator of the planted noise.
     """
     whole = torch.arange(len(transitions))
     whole = whole[transitions.frames(whole) + transitions.chunk_size <= transitions.end[transitions.episode]]
-    if transitions.chunk_size < 3 or not len(whole):
+    strides = [stride for stride in STRIDES if 2 * stride < transitions.chunk_size]
+    movement = transitions.movement()
+    moving = movement > 0
+    if not strides or not len(whole) or not moving.any():
         return {}
 
-    def chunks(rows: Tensor) -> Tensor:
-        return transitions.actions(rows).unflatten(1, (transitions.chunk_size, -1))
+    def sizes(rows: Tensor, planted: float = 0.0) -> Tensor:
+        """The size of the noise of chunks `(n,)` by stride, `(n, K)`."""
+        found = torch.empty(len(rows), len(strides))
+        for done in torch.arange(len(rows)).split(ROWS_PER_PASS):
+            chunks = transitions.actions(rows[done]).unflatten(1, (transitions.chunk_size, -1))
+            action = chunks[..., moving] / movement[moving]
+            if planted:
+                action += planted * torch.randn(action.shape, generator=generator)
+            for column, stride in enumerate(strides):
+                found[done, column] = second_difference(action, stride).mean(dim=1) / WHITE_NOISE_MEDIAN
+        return found
 
-    variance, real = [], torch.full((len(transitions),), torch.nan)
-    for rows in whole.split(ROWS_PER_PASS):
-        action = chunks(rows)
-        variance.append(action.var(dim=1, correction=0).sum(dim=0))
-        real[rows] = -second_difference(action).mean(dim=1)
-    width = transitions.actions_by_step.width
-    movement, usual = torch.stack(variance).sum(dim=0), torch.empty(width)
-    # A median needs all transitions at once: a few dimensions at a time.
-    for dimensions in torch.arange(width).split(max(1, MAX_VALUES_PER_MEDIAN // len(whole))):
-        differences = torch.empty(len(whole), len(dimensions))
-        for rows in torch.arange(len(whole)).split(ROWS_PER_PASS):
-            differences[rows] = second_difference(chunks(whole[rows])[..., dimensions])
-        usual[dimensions] = differences.median(dim=0).values / WHITE_NOISE_MEDIAN
-    deviation = (config.planted_noise**2 * movement / len(whole) + usual.square()).sqrt()
-    again = whole[:: config.planted_stride]
-    planted = torch.empty(len(again))
-    for rows in torch.arange(len(again)).split(ROWS_PER_PASS):
-        action = chunks(again[rows])
-        noisy = action + deviation * torch.randn(action.shape, generator=generator)
-        planted[rows] = -second_difference(noisy).mean(dim=1)
     total, episode = len(transitions.count), transitions.episode
+
+    def least(size: Tensor, rows: Tensor) -> Tensor:
+        """The size by the stride that has the least in each episode, `(n,)`."""
+        mean = torch.stack([episode_mean(column, episode[rows], total) for column in size.unbind(dim=1)], dim=1)
+        return size.gather(1, mean.nan_to_num(0.0).argmin(dim=1)[episode[rows], None]).squeeze(1)
+
+    size = least(sizes(whole), whole)
+    usual = float(size.median())
+    again = whole[:: config.planted_stride]
+    noise = max(config.planted_noise, usual * (TIMES_USUAL**2 - 1.0) ** 0.5)
+    planted = least(sizes(again, noise), again)
+    real = torch.full((len(transitions),), torch.nan).index_copy_(0, whole, -size)
     good = episode_mean(real, episode, total, config.episode_shrinkage)
-    bad = episode_mean(planted, episode[again], total, config.episode_shrinkage)
-    scale = fit_scale(good, bad, task, int(task.max()) + 1, config)
-    return {ACTION_NOISE: scale.score(real, episode, task)}
+    bad = episode_mean(-planted, episode[again], total, config.episode_shrinkage)
+    # A size has one meaning for all tasks.
+    group = torch.zeros(total, dtype=torch.int64)
+    return {ACTION_NOISE: fit_scale(good, bad, group, 1, config).score(real, episode, group)}

@@ -2,14 +2,26 @@
 
 A score alone does not show whether a transition is bad: on clean data, too, half of all transitions score below the
 median. Planted faults show how a bad transition would score: held-out transitions are scored again with one element
-exchanged. For each check (`hf_ptr.scoring.config.CHECKS`) and each episode
+exchanged. For each check (`hf_ptr.scoring.config.CHECKS`) and each episode with shrunken mean score `m`
 
-    z = 1 - r (1 - (m - f) / (g - f))
+    z = piecewise linear in m:  0 at f,  1/2 at h,  1 at g
 
-where `m` is the episode's shrunken mean score, `f` the median of such means with the planted fault, and `g` the good
-end, the 80 % quantile of the real means. `z` is 0 for an episode like one with the fault, 1 for a good one. `r` is the
-reliability of the check, usually 1: how well it separates its own planted fault from the data. A chunk has its
-episode's `z` and a part of its own deviation. One check that fails suffices:
+where `f` is the median of such means with the planted fault, and `g` the good end, the 80 % quantile of the real
+means. A score of 0 nats is chance: an episode whose elements fit no worse than mismatched ones differs from the rest,
+but nothing speaks against it. So the middle `h` is not above `f / 3`, as long as planted faults lie below it:
+
+    h = min((f + g) / 2, max(f / 3, f + s_f)),      s_f: robust standard deviation of the planted means.
+
+The calibrated score is `1 - r (1 - z)`. `r` in [0, 1] is the reliability of the check, how far good episodes lie from
+the middle in units of their own spread, with less for few episodes:
+
+    r = n / (n + n_0) · D² / (D² + D_0²),      D = (c_g - h) / s_g,
+
+where `c_g` and `s_g` are the middle of the shortest interval that contains half of the real means, and its length in
+standard deviations of a normal distribution: faults lie outside it, as long as they are the minority.
+
+A check whose good episodes reach the middle by chance is therefore hardly evidence. A chunk has its episode's `z` and
+a part of its own deviation. One check that fails suffices:
 
     w = w_min + (w_max - w_min) sigmoid((min_c z_c - 1/2) / width)
 
@@ -26,6 +38,9 @@ import torch
 from torch import Tensor
 
 from hf_ptr.scoring.config import ScoreConfig
+
+# Standard deviations of a normal distribution in its median absolute deviation.
+NORMAL_MAD = 1.4826
 
 
 def episode_mean(score: Tensor, episode: Tensor, episodes: int, strength: float = 0.0) -> Tensor:
@@ -82,12 +97,14 @@ class Scale:
 
     Args:
         fault: `f`, `(G,)`, median of the means with the planted fault, nats.
+        middle: `h`, `(G,)`, between fault and good, nats.
         good: `g`, `(G,)`, upper quantile of the real means, nats.
-        reliability: `r`, `(G,)` in [0, 1], how well the check separates its planted fault from the data.
+        reliability: `r`, `(G,)` in [0, 1]; 0 where the check is blind.
         config: settings of the score.
     """
 
     fault: Tensor
+    middle: Tensor
     good: Tensor
     reliability: Tensor
     config: ScoreConfig
@@ -106,20 +123,29 @@ class Scale:
         Returns:
             `(N,)`, as [`limited`] returns it.
         """
-        gap = self.gap
         if not self.config.episode_evidence:
-            own = group[episode]
-            return self.limited((score - self.fault[own]) / gap[own], own)
+            return self.limited(self.place(score, group[episode]), group[episode])
+        gap = torch.where(self.reliability > 0, self.good - self.fault, 1.0)
         mean = episode_mean(score, episode, len(group), self.config.episode_shrinkage)
         deviation = (score - mean[episode]).nan_to_num(0.0)
         share = self.config.own_share * gap.square() / (gap.square() + deviation.square().mean())
-        z = ((mean - self.fault[group]) / gap[group])[episode] + (share / gap)[group][episode] * deviation
+        z = self.place(mean, group)[episode] + (share / gap)[group][episode] * deviation
         return self.limited(z, group[episode])
 
-    @property
-    def gap(self) -> Tensor:
-        """`g - f`, `(G,)` nats; 1 where the check is blind."""
-        return torch.where(self.reliability > 0, self.good - self.fault, 1.0)
+    def place(self, score: Tensor, group: Tensor) -> Tensor:
+        """
+        `z`: 0 at the fault, 1/2 in the middle, 1 at the good end, linear between and beyond.
+
+        Args:
+            score: `(N,)` nats.
+            group: `(N,)` int64, the group of each.
+        """
+        fault, middle, good = (
+            torch.where(self.reliability > 0, end, otherwise)[group]
+            for end, otherwise in ((self.fault, 0.0), (self.middle, 0.5), (self.good, 1.0))
+        )
+        below, above = (score - middle) / (middle - fault), (score - middle) / (good - middle)
+        return 0.5 + 0.5 * torch.where(score < middle, below, above)
 
     def limited(self, z: Tensor, group: Tensor) -> Tensor:
         """
@@ -131,12 +157,12 @@ class Scale:
 
         Returns:
             `(N,)` in ±`score_limit`; 1 where the check is blind or the score missing, which is not evidence of a
-            fault. A partly reliable check gives at least `1 - r`, like a planted fault: its scale is short, and noise
-            goes far below.
+            fault. A check below `full_reliability` gives at least `1 - r`, like a planted fault: its scale is short,
+            and noise goes far below.
         """
         reliability = self.reliability[group]
         z = z.nan_to_num(1.0).clamp(-self.config.score_limit, self.config.score_limit)
-        z = torch.where(reliability < 1.0, z.clamp(min=0.0), z)
+        z = torch.where(reliability < self.config.full_reliability, z.clamp(min=0.0), z)
         return 1.0 - reliability * (1.0 - z)
 
 
@@ -153,31 +179,47 @@ def fit_scale(real: Tensor, planted: Tensor, group: Tensor, groups: int, config:
     """
     if config.centre_on_median:
         return _scale_on_median(real, group, groups, config)
-    fault, good, reliability = _ends(real, planted, config)
-    faults, goods, reliabilities = fault.repeat(groups), good.repeat(groups), reliability.repeat(groups)
+    everything = _knots(real, planted, config)
+    knots = everything.repeat(groups, 1)
     for g in range(groups) if groups > 1 else ():
         mine = group == g
         own = planted[mine]
         count = int((~own.isnan()).sum())
         if count < config.min_group_episodes or int((~real[mine].isnan()).sum()) < config.min_group_episodes:
             continue
-        own_fault, own_good, reliabilities[g] = _ends(real[mine], own, config)
         share = count / (count + config.group_shrinkage)
-        faults[g] = share * own_fault + (1.0 - share) * fault
-        goods[g] = share * own_good + (1.0 - share) * good
-    return Scale(faults, goods, torch.where(goods > faults, reliabilities, 0.0), config)
+        own_knots = _knots(real[mine], own, config)
+        knots[g] = share * own_knots + (1.0 - share) * everything
+        knots[g, 3] = own_knots[3]
+    fault, middle, good, reliability = knots.unbind(dim=1)
+    ordered = (fault < middle) & (middle < good)
+    return Scale(fault, middle, good, torch.where(ordered, reliability, 0.0), config)
 
 
-def _ends(real: Tensor, planted: Tensor, config: ScoreConfig) -> tuple[Tensor, Tensor, Tensor]:
+def _knots(real: Tensor, planted: Tensor, config: ScoreConfig) -> Tensor:
+    """`f`, `h`, `g` and `r` of one group, `(4,)`; zeros where there is no scale."""
     real, planted = real[~real.isnan()], planted[~planted.isnan()]
-    if min(len(real), len(planted)) < config.min_group_episodes:
-        nothing = real.new_zeros(())
-        return nothing, nothing, nothing
+    nothing = real.new_zeros(4)
+    count = min(len(real), len(planted))
+    if count < config.min_group_episodes:
+        return nothing
     fault, good = planted.median(), real.quantile(config.good_quantile)
-    separation = (planted < real.median()).float().mean()
-    span = config.full_separation - config.no_separation
-    reliability = ((separation - config.no_separation) / span).clamp(0.0, 1.0)
-    return fault, good, torch.where(good > fault, reliability, 0.0)
+    usual, spread = _shortest_half(real)
+    if not fault < min(usual, good):
+        return nothing
+    width = NORMAL_MAD * (planted - fault).abs().median()
+    middle = torch.minimum((fault + good) / 2, torch.maximum(config.middle_share * fault, fault + width))
+    distance = ((usual - middle) / spread.clamp(min=torch.finfo(spread.dtype).tiny)).clamp(min=0.0, max=1e6).square()
+    reliability = distance / (distance + config.doubtful_distance**2) * count / (count + config.count_shrinkage)
+    return torch.stack((fault, middle, good, reliability))
+
+
+def _shortest_half(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Middle of the shortest interval that contains half of the values, and its length in standard deviations."""
+    ordered, half = values.sort().values, len(values) // 2
+    length = ordered[half:] - ordered[: len(values) - half]
+    first = length.argmin()
+    return (ordered[first] + ordered[first + half]) / 2, length[first] * NORMAL_MAD / 2
 
 
 def _scale_on_median(real: Tensor, group: Tensor, groups: int, config: ScoreConfig) -> Scale:
@@ -187,8 +229,8 @@ def _scale_on_median(real: Tensor, group: Tensor, groups: int, config: ScoreConf
         mine = real[(group == number) & ~real.isnan()]
         if len(mine):
             median[number] = mine.median()
-            spread[number] = (1.4826 * (mine - median[number]).abs().median()).clamp(min=1e-6) / config.width
-    return Scale(median - spread / 2, median + spread / 2, torch.ones(groups), config)
+            spread[number] = (NORMAL_MAD * (mine - median[number]).abs().median()).clamp(min=1e-6) / config.width
+    return Scale(median - spread / 2, median, median + spread / 2, torch.ones(groups), config)
 
 
 def least(scores: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

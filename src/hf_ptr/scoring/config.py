@@ -27,6 +27,24 @@ ACTION_NOISE = "action/noise"
 CHECKS = (*PLANTED_FAULTS, ACTION_NOISE)
 
 
+# Frame rates of the tuning data, frames per second: real demonstrations, and a simulator whose arm moves faster.
+TUNED_RATES = (30.0, 80.0)
+
+
+def frames_at(fps: float, frames: int) -> int:
+    """
+    A number of frames at the tuned rates, converted to a frame rate: between the `TUNED_RATES` the same, outside as
+    long in seconds as at the nearest of them; at least 1, with its sign.
+
+    Args:
+        fps: frames per second.
+        frames: frames at the tuned rates, negative for earlier.
+    """
+    slowest, fastest = TUNED_RATES
+    converted = round(abs(frames) * fps / min(max(fps, slowest), fastest))
+    return max(1, converted) * (1 if frames > 0 else -1)
+
+
 @dataclass(frozen=True)
 class ScoreConfig:
     """
@@ -35,8 +53,8 @@ class ScoreConfig:
     Origins: *paper* is PTR (arXiv 2603.16542). *Tuned*: changed by hand on the tuning data, Meta-World demonstrations
     of the seeds 10 to 13 (`hard`, `misaligned`, `misaligned-severe`, `ani`, `clean`) and the 20 real G1 demonstrations
     as clean data; the published results use other seeds. *Initial*: from the first version, which was developed on the
-    same data, and unchanged since. `docs/calibrated.md` has the equations, and the ablations of the fields marked
-    *ablation*.
+    same data, and unchanged since. Frames are those of the tuned rates, see [`frames_at`]. `docs/calibrated.md` has
+    the equations, and the ablations of the fields marked *ablation*.
 
     Raises:
         InputError: a value is out of range, or a check is unknown.
@@ -65,9 +83,11 @@ class ScoreConfig:
     folds: int = 5
     # Train the heads on the other folds only. Ablation: False also trains them on the episodes that they score.
     cross_fit: bool = True
-    # Training steps per fold and round. Tuned: with more, heads learn the faults that training episodes share, and
-    # memorise the episodes of small datasets.
+    # Training steps per fold and round: one pass over the training chunks, at least `steps` and at most `max_steps`.
+    # `steps` is tuned: with more, heads learn the faults that training episodes share, and memorise the episodes of
+    # small datasets.
     steps: int = 120
+    max_steps: int = 480
     # Different episodes in a batch, and chunks of each; with fewer episodes each gives more chunks. Initial.
     batch_episodes: int = 64
     chunks_per_episode: int = 4
@@ -101,8 +121,10 @@ class ScoreConfig:
     planted_stride: int = 4
     # Frames, least and most, by which an episode's actions are planted early or late. Initial.
     planted_shift: tuple[int, int] = (4, 8)
-    # Planted action noise, RMS, in standard deviations of an action dimension around its mean in the chunk. Tuned.
-    planted_noise: float = 0.3
+    # Planted action noise, RMS, in standard deviations of an action dimension around its mean in the episode. At half
+    # of it `action/noise` fails: a hand that trembles by a tenth or a fifth of a standard deviation is not a fault.
+    # Chosen on the simulated tuning data with tremor.
+    planted_noise: float = 0.5
 
     # --- Calibration: from scores in nats to 0 (planted fault) and 1 (good episode) ---
 
@@ -111,13 +133,19 @@ class ScoreConfig:
     # Quantile of the episodes' means that stands for a good episode. Initial: it moves only where more than 80 % of
     # the episodes are faulty.
     good_quantile: float = 0.8
-    # Share of planted episodes below the real median at which a check starts to count, and from which it counts in
-    # full. Tuned: 0.5 is chance; a single step at 0.75 made all evidence depend on one episode.
-    no_separation: float = 0.6
-    full_separation: float = 0.75
+    # Share of the planted fault's score, nats, at which an episode lies in the middle between fault and good: 0 nats
+    # is chance. Chosen on recordings at half speed, with pauses, and of twelve episodes.
+    middle_share: float = 1 / 3
+    # Distance of good episodes from the middle between fault and good, in standard deviations of good episodes, at
+    # which a check is half reliable; and pseudo-count of the episodes that its reliability rests on. Chosen on small
+    # sets with faults, and on tasks whose instructions mean the same.
+    doubtful_distance: float = 1.0
+    count_shrinkage: float = 3.0
+    # Reliability below which no score of a check is below that of the planted fault.
+    full_reliability: float = 0.75
     # Pseudo-counts: chunks at the median of all for an episode's mean, and episodes of all tasks for a task's scale.
     # Initial.
-    episode_shrinkage: float = 4.0
+    episode_shrinkage: float = 2.0
     group_shrinkage: float = 8.0
     # Share of a chunk's own deviation from its episode where chunks are not noisy. Initial.
     own_share: float = 0.2
@@ -153,6 +181,13 @@ class ScoreConfig:
 
     # --- Features ---
 
+    # Smallest standard deviation by which state and observation are divided, in their units; see `min_std` of recipes.
+    min_std: float = 0.0
+    # A dimension whose standard deviation within the episodes is a smaller share of that of the dimensions that move,
+    # or with a larger share of noise in its variance, rests and does not enter the score. Chosen on the joints of the
+    # arm that rests in the G1 demonstrations (0.03 to 0.11; the others have 0.4 or more).
+    resting_share: float = 0.1
+    resting_noise: float = 0.5
     # Standard deviations at which a feature is cut, so that one wild value does not decide. Initial.
     feature_limit: float = 10.0
     # Side of the images in pixels, and their principal components per camera. Initial: a gripper that is 10 of 96
@@ -197,10 +232,6 @@ class ScoreConfig:
             raise InputError(f"seed is {self.seed}; it must be below 2**32")
         if self.w_min > self.w_max:
             raise InputError(f"w_min {self.w_min} is above w_max {self.w_max}; swap them")
-        if self.no_separation >= self.full_separation:
-            raise InputError(
-                f"no_separation {self.no_separation} must be below full_separation, {self.full_separation}"
-            )
         for name in self.checks:
             if name not in CHECKS:
                 raise InputError(f"checks: {name!r} is not a check; choose from {', '.join(CHECKS)}")
@@ -209,17 +240,35 @@ class ScoreConfig:
         if 0 in self.shifts:
             raise InputError(f"shifts is {list(self.shifts)}; leave out 0, which moves nothing")
 
+    def at_rate(self, fps: float) -> ScoreConfig:
+        """The settings with `guard`, `shifts` and `planted_shift` in frames of a frame rate, see [`frames_at`]."""
+        return dataclasses.replace(
+            self,
+            guard=frames_at(fps, self.guard) if self.guard else 0,
+            shifts=tuple(dict.fromkeys(frames_at(fps, shift) for shift in self.shifts)),
+            planted_shift=(frames_at(fps, self.planted_shift[0]), frames_at(fps, self.planted_shift[1])),
+        )
+
+    def training_steps(self, chunks: int) -> int:
+        """Training steps of a fold with that many training chunks."""
+        batch = self.batch_episodes * self.chunks_per_episode
+        return max(self.steps, min(math.ceil(chunks / batch), self.max_steps))
+
 
 # Lower bounds; without an entry, a whole number is at least 1 and any other number above 0.
 _LEAST = {
+    "count_shrinkage": 0,
     "episode_shrinkage": 0,
     "final_learning_rate": 0,
     "group_shrinkage": 0,
     "guard": 0,
+    "min_std": 0,
     "near_state_candidates": 0,
     "novelty_steepest": 0,
     "own_share": 0,
     "planted_noise": 0,
+    "resting_noise": 0,
+    "resting_share": 0,
     "seed": 0,
     "w_min": 0,
     "weight_decay": 0,
@@ -229,11 +278,13 @@ _LEAST = {
 }
 _SHARES = {
     "final_learning_rate",
-    "full_separation",
+    "full_reliability",
     "good_quantile",
+    "middle_share",
     "min_sample_size",
-    "no_separation",
     "own_share",
+    "resting_noise",
+    "resting_share",
     "threshold",
 }
 

@@ -15,6 +15,7 @@ from hf_ptr.scoring.calibration import consistent_margin
 from hf_ptr.scoring.config import ACTION_SHIFT, PLANTED_FAULTS, ScoreConfig
 from hf_ptr.scoring.identification_heads import IdentificationHeads, sum_losses
 from hf_ptr.scoring.transitions import ROWS_PER_PASS, LazyTransitions, Transitions, plant_faults
+from hf_ptr.utils.random_state import forked_random_state
 from hf_ptr.utils.safetensors_io import PartCache
 
 
@@ -44,6 +45,7 @@ class FoldContext:
     Attributes:
         transitions: N transitions of E episodes.
         config: settings of the score.
+        steps: training steps of each fold.
         instructions: number of instructions of the dataset.
         generator: random generator of every draw.
         device: device of the heads.
@@ -52,6 +54,7 @@ class FoldContext:
 
     transitions: LazyTransitions
     config: ScoreConfig
+    steps: int
     instructions: int
     generator: torch.Generator
     device: torch.device
@@ -101,7 +104,7 @@ def score_round(
             parts.save(part_name, {**part, "generator": context.generator.get_state()})
         else:
             context.generator.set_state(part["generator"])
-            context.advance(config.steps + len(row) // ROWS_PER_PASS)
+            context.advance(context.steps + len(row) // ROWS_PER_PASS)
         again.append(row[:: config.planted_stride].contiguous())
         planted.append(_with_prefix(part, "planted."))
         for check, score in _with_prefix(part, "real.").items():
@@ -168,14 +171,13 @@ def train_heads(context: FoldContext, episodes: Tensor, weight: Tensor) -> Ident
         weight: sampling weight of each of them.
     """
     transitions, config, generator = context.transitions, context.config, context.generator
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+    with forked_random_state(context.device, int(torch.randint(2**31, (1,), generator=generator))):
         heads = IdentificationHeads(*transitions.sizes, context.instructions, config).to(context.device)
     optimizer = torch.optim.AdamW(heads.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, config.final_learning_rate, config.steps)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, config.final_learning_rate, context.steps)
     drawn = min(config.batch_episodes, len(episodes))
     anchors = config.batch_episodes * config.chunks_per_episode // drawn // 2
-    for _ in range(config.steps):
+    for _ in range(context.steps):
         chosen = episodes[torch.multinomial(weight, drawn, generator=generator)]
         batch = transitions.take(draw_batch(transitions, chosen, anchors, config, generator))
         with F.unchecked():

@@ -53,7 +53,7 @@ def fit_scores(
 
     Args:
         chunks: chunks of the episodes. Camera observations are scored by their `image_features`.
-        config: all constants, including the seed.
+        config: all constants, including the seed; its frames are converted to the frame rate of the data.
         device: device of the heads. All draws are made on the CPU, so that devices differ by rounding alone.
         keep: a folder for finished folds, from which the same fit resumes after an interruption. The caller removes
             it once the scores are written.
@@ -66,6 +66,7 @@ def fit_scores(
         InputError: fewer than `min_episodes` episodes are longer than the chunks' `target_offset`.
     """
     require_fittable(chunks, config)
+    config = config.at_rate(chunks.table.fps)
     parts = PartCache(keep, {} if keep is None else _cache_key(chunks, config, device))
     transitions = lazy_transitions(chunks, config, _image_features(chunks, config, parts, progress))
     table, episodes = chunks.table, chunks.table.num_episodes
@@ -73,14 +74,16 @@ def fit_scores(
     generator = torch.Generator().manual_seed(config.seed)
     novelty = context_novelty(transitions, fold, config, generator)
     task = tasks_of(transitions)
-    noise = action_noise_score(transitions, task, config, generator) if ACTION_NOISE in config.checks else {}
+    noise = action_noise_score(transitions, config, generator) if ACTION_NOISE in config.checks else {}
     weight = torch.ones(episodes)
+    steps = config.training_steps(len(transitions) * (folds - 1) // folds)
     with progress_bar(progress) as bar:
-        total = config.rounds * (folds * config.steps + passes_per_round(transitions, config))
-        bar_task = bar.add_task("fitting scores", total=total)
+        total = config.rounds * (folds * steps + passes_per_round(transitions, config))
+        bar_task = bar.add_task(f"fitting scores ({steps} steps per fold)", total=total)
         context = FoldContext(
             transitions,
             config,
+            steps,
             len(table.tasks),
             generator,
             torch.device(device),

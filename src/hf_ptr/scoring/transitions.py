@@ -18,8 +18,8 @@ from torch import Tensor
 from hf_ptr.data.chunks import ChunkDataset, shared_tensor
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.memmap import release_pages
-from hf_ptr.data.statistics import normalization
 from hf_ptr.scoring.config import ScoreConfig
+from hf_ptr.scoring.feature_scale import MOVING_QUANTILE, feature_scale
 
 # Transitions that are assembled at a time; bounds the memory and changes no result.
 ROWS_PER_PASS = 2048
@@ -79,9 +79,13 @@ class Features:
         self.width = sum(column.shape[1] for column in columns)
 
     @classmethod
-    def of_table(cls, table: EpisodeTable, names: Sequence[str], limit: float) -> Features:
-        """The numeric features of these names."""
-        return cls([table.feature(name) for name in names], limit, normalization(table, names))
+    def of_table(
+        cls, table: EpisodeTable, names: Sequence[str], config: ScoreConfig, *, observed: bool = True
+    ) -> Features:
+        """The numeric features of these names; dimensions that rest are 0 (`hf_ptr.scoring.feature_scale`)."""
+        scales = [feature_scale(table, name, config, observed=observed) for name in names]
+        scale = {key: np.concatenate([each[key] for each in scales]) for key in ("mean", "std")}
+        return cls([table.feature(name) for name in names], config.feature_limit, scale)
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         """The features of frames `(…,)`: `(…, width)`."""
@@ -197,6 +201,15 @@ class LazyTransitions:
     def _next_observations(self, rows: Tensor) -> Tensor:
         return _concatenated(self.observations, self.frames(rows) + self.target_offset)
 
+    def movement(self) -> Tensor:
+        """Standard deviation of each action dimension around its mean in the episode, `(da,)`; 0 where it rests."""
+        squares, frames = torch.zeros(self.actions_by_step.width, dtype=torch.float64), 0
+        for begin, end in zip(self.begin.tolist(), self.end.tolist(), strict=True):
+            action = self.actions_by_step[torch.arange(begin, end)].double()
+            squares += (action - action.mean(dim=0)).square().sum(dim=0)
+            frames += end - begin
+        return (squares / max(frames, 1)).sqrt().float()
+
     def change_deviation(self) -> Tensor:
         """Standard deviation of the change of the observations, before it is scaled, `(Do,)`."""
         count, mean, squares = 0, *torch.zeros(2, self.sizes[2], dtype=torch.float64)
@@ -214,7 +227,7 @@ def lazy_transitions(
     chunks: ChunkDataset, config: ScoreConfig, image_features: Tensor | None = None
 ) -> LazyTransitions:
     """
-    The transitions of chunks, every dimension in its standard deviations.
+    The transitions of chunks, every dimension in its standard deviations; a dimension that rests is 0.
 
     Args:
         chunks: chunks of the episodes.
@@ -227,17 +240,17 @@ def lazy_transitions(
         # The next observation has the camera images and the joint state.
         observations: tuple[Features, ...] = (
             Features([image_features.numpy()], limit),
-            Features.of_table(table, [chunks.state_feature], limit),
+            Features.of_table(table, [chunks.state_feature], config),
         )
     else:
-        observations = (Features.of_table(table, chunks.observation_features, limit),)
+        observations = (Features.of_table(table, chunks.observation_features, config),)
         if chunks.state_feature not in chunks.observation_features:
-            state = (Features.of_table(table, [chunks.state_feature], limit),)
+            state = (Features.of_table(table, [chunks.state_feature], config),)
     count = torch.from_numpy(np.maximum(table.lengths - chunks.target_offset, 0))
     transitions = LazyTransitions(
         observations=observations,
         state=state,
-        actions_by_step=Features.of_table(table, [chunks.action_feature], limit),
+        actions_by_step=Features.of_table(table, [chunks.action_feature], config, observed=False),
         chunk_size=chunks.chunk_size,
         target_offset=chunks.target_offset,
         feature_limit=limit,
@@ -250,6 +263,8 @@ def lazy_transitions(
         change_scale=torch.ones(1),
     )
     deviation = transitions.change_deviation()
+    # What hardly changes is not enlarged to the changes of the rest.
+    deviation = deviation.clamp(min=config.resting_share * float(deviation.quantile(MOVING_QUANTILE)))
     return replace(transitions, change_scale=torch.where(deviation > 1e-4, deviation, 1.0))
 
 
