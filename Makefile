@@ -67,7 +67,7 @@ OLDEST_TESTS := tests/training/test_exact_normalisation.py tests/training/test_t
 $(OLDEST)/.installed: pyproject.toml constraints.txt .ci/lowest_versions.py
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/pip install --quiet --constraint constraints.txt torch
-	$(OLDEST)/bin/python .ci/lowest_versions.py metaworld > $(OLDEST)/lowest.txt
+	$(OLDEST)/bin/python .ci/lowest_versions.py metaworld diffusion > $(OLDEST)/lowest.txt
 	$(OLDEST)/bin/pip install --quiet --requirement $(OLDEST)/lowest.txt pytest pytest-timeout hypothesis
 	$(OLDEST)/bin/pip install --quiet --no-deps --editable .
 	@touch $@
