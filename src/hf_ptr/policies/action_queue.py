@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from hf_ptr.policies.contract import PolicyInputs
+from hf_ptr.policies.observation_history import ObservationHistory
 from hf_ptr.ptr import BeliefTokenizer
 
 
@@ -48,16 +49,20 @@ class ActionQueueMixin:
         # Belief tokens of the chunks that may overlap the next one, oldest first.
         self._tokens: deque[torch.Tensor] = deque(maxlen=belief_lag(self.config))
         self._rows: int | None = None
+        self._history = ObservationHistory.of(self.config)
 
     def select_action(self, *, generator: torch.Generator | None = None, **inputs: torch.Tensor) -> torch.Tensor:
         """
         The next action `(B, da)` in raw units. Predicts a new chunk once `n_action_steps` actions of the last one have
-        been returned.
+        been returned. Call it at every frame: a policy that reads earlier values (`NAME@-K`) is given the present ones
+        and keeps the history itself. A complete observation, with the earlier values, is used as it is.
 
         Args:
             generator: random generator for the noise.
             inputs: the batch of `predict_action_chunk` as keyword arguments, from the processor.
         """
+        if self._history is not None and inputs["observation"].shape[-1] == self._history.width:
+            inputs["observation"] = self._history.complete(inputs["observation"])
         if not self._queue:
             chunk = self.predict_action_chunk(inputs, generator)
             self._queue.extend(chunk[:, : self.config.n_action_steps].unbind(dim=1))

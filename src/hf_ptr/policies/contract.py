@@ -11,6 +11,7 @@ from torch import nn
 from transformers.utils import ModelOutput
 
 from hf_ptr.errors import InputError
+from hf_ptr.policies.observation_history import ObservationHistory
 
 # The tensors of a batch by name, see `PostTrainable`.
 PolicyInputs = Mapping[str, torch.Tensor]
@@ -120,9 +121,16 @@ def require_input_shapes(config: Any, observation: torch.Tensor, state: torch.Te
                 f"has shape {tuple(observation.shape)}; it must be (rows, cameras, height, width, 3)"
             )
     elif observation.shape[-1] != config.observation_dim:
+        history = ObservationHistory.of(config)
+        fix = "use data of the same robot"
+        if history is not None:
+            fix = (
+                f"it reads earlier values ({', '.join(config.observation_features)}): call select_action at every "
+                f"frame with the {history.width} present values of {', '.join(history.present)}, or pass all of them"
+            )
         raise InputError(
             f"the observation has {observation.shape[-1]} dimensions and the policy was trained with "
-            f"{config.observation_dim}; use data of the same robot"
+            f"{config.observation_dim}; {fix}"
         )
     if state.shape[-1] != config.state_dim:
         raise InputError(
