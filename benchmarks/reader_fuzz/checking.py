@@ -100,12 +100,12 @@ class _Checker:
         table = self._guarded("tables", lambda: self._read(None))
         refused = table is None
         if table is not None:
-            self._compare_all(table, caught)
+            self._compare_all(table, self.truth.ids, caught)
             if len(self.truth.ids) > 1:
                 few = self.random.sample(self.truth.ids, self.random.randint(1, len(self.truth.ids) - 1))
                 part = self._guarded("part", lambda: self._read(few), may=self.expected != "read")
                 if part is not None:
-                    self._compare(part, few)
+                    self._compare_all(part, few, caught)
         self.outcome.warnings = [str(each.message) for each in caught if issubclass(each.category, DataWarning)]
         if self.expected == "refuse" and not self.outcome.refusals and not self.outcome.differences:
             self._differ("silent", f"nothing was refused: {sorted(self.spec.oddities)}")
@@ -141,13 +141,13 @@ class _Checker:
     def _differ(self, kind: str, details: str) -> None:
         self.outcome.differences.append((kind, details.replace(str(self.folder.parent), "")[:400]))
 
-    def _compare_all(self, table: EpisodeTable, caught: list[warnings.WarningMessage]) -> None:
-        self._compare(table, self.truth.ids)
+    def _compare_all(self, table: EpisodeTable, ids: list[int], caught: list[warnings.WarningMessage]) -> None:
+        self._compare(table, ids)
         if set(table.videos) != set(self.truth.numbers):
             self._differ("cameras", f"{sorted(table.videos)}, not {sorted(self.truth.numbers)}")
             return
         for camera in self.truth.numbers:
-            self._compare_camera(table, camera, caught)
+            self._compare_camera(table, camera, ids, caught)
 
     def _compare(self, table: EpisodeTable, ids: list[int]) -> None:
         """Everything but the images."""
@@ -179,7 +179,9 @@ class _Checker:
                         f"values of {name}", f"episode {episode}: {values[rows][:2]}, not {episodes[episode][:2]}"
                     )
 
-    def _compare_camera(self, table: EpisodeTable, camera: str, caught: list[warnings.WarningMessage]) -> None:
+    def _compare_camera(
+        self, table: EpisodeTable, camera: str, ids: list[int], caught: list[warnings.WarningMessage]
+    ) -> None:
         expected = self.truth.expected[camera]
         every = set(expected.values())
         open_ = self.expected != "read" or every != {"read"}
@@ -189,8 +191,8 @@ class _Checker:
         whole = FrameReader(camera, clips, table.video_fps)
         # Each image is sought on its own: nothing is kept from the one before.
         cold = FrameReader(camera, clips, table.video_fps, cache_bytes=1)
-        for episode, numbers in self.truth.numbers[camera].items():
-            frames = list(range(len(numbers)))
+        for episode in ids:
+            frames = list(range(len(self.truth.numbers[camera][episode])))
             may = self.expected != "read" or expected[episode] != "read"
             before = len(self.outcome.refusals)
             images = self._guarded("camera", lambda e=episode, f=frames: whole.read([e] * len(f), f), may=may)
