@@ -40,7 +40,7 @@ def page() -> str:
     """The text of the page."""
     inherited = {field.name for field in dataclasses.fields(TrainingArguments)}
     ours = set(PTRConfig.__annotations__)
-    training = [field for field in dataclasses.fields(PTRConfig) if field.init]
+    training = [field for field in dataclasses.fields(PTRConfig) if field.init and field.name not in REFUSED]
     parts = [
         HEAD,
         _section("## Data", DataArguments, dataclasses.fields(DataArguments)),
@@ -55,7 +55,7 @@ def page() -> str:
         _section(
             f"{TRANSFORMERS} {transformers.__version__}",
             PTRConfig,
-            [field for field in training if field.name in inherited - ours - {"hub_token"} - set(REFUSED)],
+            [field for field in training if field.name in inherited - ours - {"hub_token"}],
         ),
         _refused(),
     ]
