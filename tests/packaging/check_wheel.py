@@ -121,7 +121,13 @@ def use(wheel: Path, python: str, folder: Path) -> list[dict[str, object]]:
     run("hf-ptr", "report", "scores.parquet")
     recipe = "recipes/vla/metaworld_state/calibrated.yaml"
     run(
-        "hf-ptr", "train", recipe, "dataset=demo/data/clean", "max_steps=2", "output_dir=run", "score_settings.steps=2"
+        "hf-ptr",
+        "train",
+        recipe,
+        "dataset=demo/data/clean",
+        "max_steps=2",
+        "output_dir=run",
+        "score_settings=[steps=2]",
     )
     assert (environment.work / "run" / "model.safetensors").is_file()
     for extra in RESOLVED_EXTRAS:
@@ -151,8 +157,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(python)
             results[python] = use(wheel, python, folder / "used")
             shutil.rmtree(folder / "used")
-    (ROOT / "build").mkdir(exist_ok=True)
-    (ROOT / "build" / "wheel.json").write_text(json.dumps(results, indent=2))
+            (ROOT / "build").mkdir(exist_ok=True)
+            (ROOT / "build" / "wheel.json").write_text(json.dumps(results, indent=2))
     print("written to build/wheel.json")
 
 
