@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.lerobot.validation import validate_dataset
 from hf_ptr.data.statistics import ImageStatistics, feature_statistics, joined_statistics
 from hf_ptr.data.video.decoding import FrameReader
-from hf_ptr.errors import InputError
+from hf_ptr.errors import DataWarning, InputError
 
 CAMERA = "observation.images.top"
 LENGTHS = [9, 5, 12]
@@ -270,6 +271,39 @@ def test_a_wrong_robomimic_file_is_one_line_and_leaves_no_files(tmp_path: Path, 
     with pytest.raises(InputError, match=message) as caught:
         convert_robomimic(path, tmp_path / "out")
     assert "\n" not in str(caught.value) and snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("vectors", "images", "left_out"),
+    [
+        # Isaac Lab keeps a group beside the vectors, and its pictures in other types.
+        ({"eef_pos": 3, "eef_quat": 4, "gripper_pos": 2}, {"table_cam": np.uint8}, ["datagen_info"]),
+        ({"eef_pos": 3, "eef_quat": 4, "gripper_pos": 2}, {"table_cam": np.float32}, ["datagen_info", "table_cam"]),
+        ({"ee_states": 6, "gripper_states": 2, "joint_states": 7}, {"agentview_rgb": np.uint8}, ["datagen_info"]),
+    ],
+)
+def test_observations_that_lerobot_cannot_hold_are_left_out_with_a_warning(
+    tmp_path: Path, vectors: dict[str, int], images: dict[str, Any], left_out: list[str]
+) -> None:
+    file = tmp_path / "demos.hdf5"
+    random = np.random.default_rng(0)
+    with h5py.File(file, "w") as target:
+        for number in range(2):
+            demo = target.create_group(f"data/demo_{number}")
+            demo.create_dataset("actions", data=random.normal(size=(5, 7)))
+            for name, width in vectors.items():
+                demo.create_dataset(f"obs/{name}", data=random.normal(size=(5, width)))
+            for name, kind in images.items():
+                demo.create_dataset(f"obs/{name}", data=random.integers(0, 255, (5, 16, 16, 3)).astype(kind))
+            demo.create_dataset("obs/datagen_info/eef_pose/franka", data=np.zeros((5, 4, 4)))
+    with pytest.warns(DataWarning) as seen:
+        out = convert_robomimic(file, tmp_path / "out", fps=20, task="stack")
+    names = sorted({re.search(r"obs/(\S+) is left out: ", str(each.message))[1] for each in seen})
+    assert names == left_out
+    table = read_dataset(out)
+    # Without --state, the pose of end effector and gripper, by the names of each simulator.
+    assert table.columns["observation.state"].shape == (10, 8 if "ee_states" in vectors else 9)
+    assert list(table.videos) == [f"observation.images.{name}" for name, kind in images.items() if kind is np.uint8]
 
 
 def test_values_in_another_file_are_refused(tmp_path: Path) -> None:

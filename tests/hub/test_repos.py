@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from data_helpers import coded_table
+from data_helpers import assert_same_table, coded_table, with_camera, write_v21
 from hub_server import HubServer
 from huggingface_hub import HfApi
+from huggingface_hub.errors import OfflineModeIsEnabled
 from model_helpers import saved_text_encoder
 from transformers import AutoModel
 
-from hf_ptr.errors import InputError
-from hf_ptr.hub.datasets import pull_videos, score_file_path
+from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.lerobot.reader import read_dataset
+from hf_ptr.errors import DataWarning, InputError
+from hf_ptr.hub import repos as hub_repos
+from hf_ptr.hub.datasets import load_dataset, pull_videos, score_file_path
 from hf_ptr.hub.repos import (
     HubRepo,
     checkpoint_folder,
@@ -23,6 +28,7 @@ from hf_ptr.hub.repos import (
     is_unreachable,
     model_folder,
     origin,
+    parse_hub_dataset,
     parse_hub_repo,
 )
 from hf_ptr.policies import policy_from_dataset
@@ -92,6 +98,67 @@ def test_only_required_files_are_downloaded(hub: HubServer) -> None:
     assert {path.name for path in checkpoint_folder("alice/run").iterdir()} == {"trainer_state.json"}
     put(hub, "alice/steps", {f"checkpoint-{n}/trainer_state.json": str(n).encode() for n in (9, 10)})
     assert (checkpoint_folder("alice/steps") / "trainer_state.json").read_bytes() == b"10"
+
+
+@pytest.mark.parametrize(
+    ("text", "repo"),
+    [
+        ("user/name", HubRepo("user/name")),
+        ("user/name/robot", HubRepo("user/name", None, "robot")),
+        ("user/name/robot/pick_up@v1", HubRepo("user/name", "v1", "robot/pick_up")),
+        ("user/name/robot/", HubRepo("user/name", None, "robot")),
+        ("./user/name/robot", None),
+        ("user/name/../../etc", None),
+        ("/user/name/robot", None),
+        ("user//robot", None),
+    ],
+)
+def test_a_dataset_in_a_folder_of_a_repository_has_a_name(text: str, repo: HubRepo | None) -> None:
+    assert parse_hub_dataset(text) == repo
+    assert repo is None or str(repo) == text.rstrip("/")
+
+
+def test_only_the_folder_of_a_dataset_is_downloaded(hub: HubServer, tmp_path: Path) -> None:
+    camera = "observation.images.front"
+    folder = write_v21(with_camera(coded_table([5, 4]), camera), tmp_path / "set")
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    both = {f"{name}/{path}": content for name in ("robot/pick", "robot/place") for path, content in files.items()}
+    put(hub, "alice/many", both, "dataset")
+    table = load_dataset("alice/many/robot/pick", cameras=())
+    assert_same_table(table, read_dataset(folder))
+    assert table.source == "alice/many/robot/pick" and table.revision is not None
+    home = dataset_folder("alice/many/robot/pick")
+    assert origin(home) == HubRepo("alice/many", table.revision, "robot/pick")
+    pulled = {path.relative_to(home.parents[1]).as_posix() for path in home.parents[1].rglob("*") if path.is_file()}
+    assert pulled == {f"robot/pick/{path}" for path in files if not path.endswith(".mp4")}
+    # Its videos, all of a camera or one by one, are those of the folder.
+    chunks = ChunkDataset(
+        load_dataset("alice/many/robot/pick", streaming=True), chunk_size=2, target_offset=2,
+        observation_features=[camera], image_size=16,
+    )  # fmt: skip
+    assert chunks.batch([7])["observation"].any()
+    pull_videos(table, [camera])
+    assert sorted(path.name for path in home.rglob("*.mp4")) == ["episode_000000.mp4", "episode_000001.mp4"]
+    with pytest.raises(InputError, match="the dataset alice/many has no folder 'robot/push'"):
+        load_dataset("alice/many/robot/push")
+
+
+def test_a_cache_without_branches_is_read_without_a_connection(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(hub, "alice/copied", {"meta/info.json": b"{}"}, "dataset")
+    folder = dataset_folder("alice/copied")
+    shutil.rmtree(folder.parents[1] / "refs")
+    monkeypatch.setattr(hub_repos, "_download", _unreachable)
+    with pytest.warns(DataWarning, match=f"alice/copied is read from the cache at commit {folder.name}"):
+        assert dataset_folder("alice/copied") == folder
+    assert dataset_folder(f"alice/copied@{folder.name}") == folder
+    with pytest.raises(InputError, match="the Hub cannot be reached"):
+        dataset_folder("alice/copied@v2")
+
+
+def _unreachable(*_: object) -> Path:
+    raise OfflineModeIsEnabled("offline")
 
 
 def test_an_impossible_name_is_refused_without_a_request(hub: HubServer) -> None:

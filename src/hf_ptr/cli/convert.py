@@ -26,12 +26,12 @@ def convert() -> None:
 
 @app.command()
 def lerobot(
-    folder: Annotated[Path, typer.Argument(help="Folder of a LeRobotDataset v2.1.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of a LeRobotDataset v2.1 or v2.0.")],
     out: Out,
     episodes: Episodes = None,
     skip_episodes: SkipEpisodes = None,
 ) -> None:
-    """Convert a LeRobotDataset v2.1. All values stay bit-identical, and videos are copied without re-encoding.
+    """Convert a LeRobotDataset v2.1 or v2.0. All values stay bit-identical, and videos are copied without re-encoding.
 
     If episodes are left out, the others are numbered from 0.
 
@@ -59,7 +59,8 @@ def robomimic(
     state: Annotated[
         str | None,
         typer.Option(
-            help="Vectors that form the state, comma-separated.", show_default="robosuite's end effector and gripper"
+            help="Vectors that form the state, comma-separated.",
+            show_default="end effector and gripper, as robosuite, LIBERO or Isaac Lab name them",
         ),
     ] = None,
     fps: Annotated[float | None, typer.Option(help="Frames per second.", show_default="from the file")] = None,

@@ -47,8 +47,10 @@ def score(
         str | None,
         typer.Option(help="Observed features, comma-separated (calibrated).", show_default="the state"),
     ] = None,
-    state: Annotated[str, typer.Option(help="Feature of the robot's state (calibrated).")] = "observation.state",
-    action: Annotated[str, typer.Option(help="Feature of the action (calibrated).")] = "action",
+    state: Annotated[
+        str, typer.Option(help="Feature(s) of the state, comma-separated (calibrated).")
+    ] = "observation.state",
+    action: Annotated[str, typer.Option(help="Feature(s) of the action, comma-separated (calibrated).")] = "action",
     chunk_size: Annotated[
         int | None,
         typer.Option(help="Actions per chunk (calibrated).", show_default="16; fewer below 30 fps, more above 80"),
@@ -128,13 +130,16 @@ def score(
     config = ScoreConfig(seed=seed, **parse_settings(settings or [], {"seed": "--seed"}))
     where = _checked_device(device)
     return_freed_memory()
-    features = [name.strip() for name in (observation or state).split(",")]
+    # Without --observation the state is observed, which may be made of several features.
+    features = [state] if observation is None else [name.strip() for name in observation.split(",")]
     folder = dataset_folder(dataset, features)
     keep = out.with_name(f".{out.stem}.parts")
     # The disk of the score file, whose folder may not exist yet.
     spill_dir = next(parent for parent in out.absolute().parents if parent.is_dir())
     chosen = selected(episodes, skip_episodes)
-    table = load_dataset(folder, **chosen, spill_dir=None if paper else spill_dir)
+    # A run has features of its own, and faults are planted in any.
+    read = None if paper or corruption != "clean" else [*features, state, action]
+    table = load_dataset(folder, **chosen, features=read, spill_dir=None if paper else spill_dir)
     truth = CorruptionTruth.load(folder) if (folder / "meta" / TRUTH_FILE).is_file() else None
     if corruption != "clean":
         table, truth = corrupt(table, corruption, corruption_seed)

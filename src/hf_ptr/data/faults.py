@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.features import component_names
 from hf_ptr.errors import InputError
 
 # A pause keeps the command of action dimensions with one of these words in their names.
@@ -164,10 +165,7 @@ def _hesitation(table: EpisodeTable, episodes: np.ndarray, pause: float, rng: np
 
 
 def _names(feature: Any) -> list[str]:
-    """The names of a feature's dimensions, stored as a list or, in some v2.1 datasets, as a list in a list."""
-    names = feature.get("names") if isinstance(feature, dict) else None
-    listed = names[0] if isinstance(names, list) and len(names) == 1 and isinstance(names[0], list) else names
-    return [str(name) for name in listed] if isinstance(listed, list) else []
+    return component_names(feature) or []
 
 
 FAULTS: dict[str, Callable[[EpisodeTable, np.ndarray, float, np.random.Generator], EpisodeTable]] = {

@@ -87,7 +87,8 @@ def component_names(feature: Any) -> list[str] | None:
     The names of a vector's numbers, flattened; None if `meta/info.json` has none or another number of them.
 
     Args:
-        feature: the feature's description. Its names are a list, a list of lists, or lists by the name of a group.
+        feature: the feature's description. Its names are a list, a list of lists, lists by the name of a group, or
+            positions by name.
     """
     names = feature.get("names") if isinstance(feature, Mapping) else None
     listed = _flat(names)
@@ -95,6 +96,16 @@ def component_names(feature: Any) -> list[str] | None:
     if not listed or not isinstance(shape, Sequence):
         return None
     return listed if len(listed) == math.prod(shape) else None
+
+
+def feature_text(value: object) -> str:
+    """
+    A feature as one text, as configurations hold it: a name, or the names of several joined by commas.
+
+    Args:
+        value: a name, or a list of the names of features that are concatenated in this order.
+    """
+    return ",".join(str(part).strip() for part in value) if isinstance(value, list | tuple) else str(value)
 
 
 def joined_feature(features: Sequence[Mapping[str, Any]], widths: Sequence[int]) -> dict[str, Any]:
@@ -147,7 +158,8 @@ def _left_out(reason: str) -> FeatureKind:
 
 def _flat(names: Any) -> list[str]:
     if isinstance(names, Mapping):
-        names = list(names.values())
+        numbered = all(isinstance(value, int) for value in names.values())
+        names = sorted(names, key=lambda name: names[name]) if numbered else list(names.values())
     if not isinstance(names, list | tuple):
         return []
     return [each for name in names for each in ([str(name)] if isinstance(name, str | int) else _flat(name))]

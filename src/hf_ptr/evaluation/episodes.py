@@ -109,7 +109,7 @@ def _roll_out(
         inputs = processor(
             instructions=instructions,
             observation=np.stack(images) if config.cameras else _rows(observations, config.observation_features),
-            state=_rows(observations, [config.state_feature]),
+            state=_rows(observations, config.state_feature.split(",")),
         )
         chunk = policy.predict_action_chunk(inputs, generator)
         actions = chunk[:, : min(config.n_action_steps, max_steps - steps)].cpu().numpy()

@@ -192,6 +192,8 @@ def evaluate_dataset(
     if robot is not None:
         table, reference = (robot.resample(each, config.action_feature) for each in (table, reference))
     require_fits(config, table, str(checkpoint))
+    vectors = [name for name in config.observation_features if name not in config.cameras]
+    table.require_finite([*vectors, config.state_feature, config.action_feature])
     pull_videos(table, config.cameras)
     kind = action_kind(table, config.state_feature, config.action_feature)
     mean_action = reference.feature(config.action_feature).mean(axis=0, dtype=np.float64)

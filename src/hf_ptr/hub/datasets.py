@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from huggingface_hub import hf_hub_download
 
@@ -26,6 +26,7 @@ def load_dataset(
     *,
     cameras: Sequence[str] | None = None,
     skip: Collection[int] = (),
+    features: Sequence[str] | None = None,
     streaming: bool = False,
     spill_dir: Path | None = None,
 ) -> EpisodeTable:
@@ -35,10 +36,13 @@ def load_dataset(
     Numeric features of shape `[d]` become float32 columns `(F, d)` of F frames. Videos are decoded when they are read.
 
     Args:
-        source: path, `user/name` or `user/name@revision`.
+        source: path, `user/name` or `user/name@revision`; with several datasets in a repository,
+            `user/name/FOLDER`.
         episodes: ids of the episodes to load, in this order; None loads all.
         cameras: cameras whose videos are downloaded; None downloads all, `()` none.
         skip: ids of episodes to leave out.
+        features: the vectors to read, and which have to be readable; None reads all that can be read, see
+            [`read_dataset`][hf_ptr.data.read_dataset].
         streaming: download each video when its first frame is read, instead of all before.
         spill_dir: folder for memory-mapped features; by default they are held in memory.
 
@@ -58,14 +62,14 @@ def load_dataset(
         ```
     """
     folder = dataset_folder(source, () if streaming else cameras)
-    table = with_origin(read_usable(folder, episodes, skip=skip, spill_dir=spill_dir), folder)
+    table = with_origin(read_usable(folder, episodes, skip=skip, features=features, spill_dir=spill_dir), folder)
     return with_streamed_videos(table, folder) if streaming else table
 
 
 def with_origin(table: EpisodeTable, folder: str | os.PathLike) -> EpisodeTable:
     """The table with the repo id and commit that its folder was downloaded from; unchanged for other folders."""
     repo = origin(folder)
-    return table if repo is None else dataclasses.replace(table, source=repo.repo_id, revision=repo.revision)
+    return table if repo is None else dataclasses.replace(table, source=repo.name, revision=repo.revision)
 
 
 def pull_videos(table: EpisodeTable, cameras: Sequence[str]) -> None:
@@ -161,7 +165,7 @@ class StreamedClip:
             with explain_hub_errors(self.repo, "dataset"):
                 hf_hub_download(
                     self.repo.repo_id,
-                    self.path.relative_to(self.folder).as_posix(),
+                    (PurePosixPath(self.repo.folder) / self.path.relative_to(self.folder).as_posix()).as_posix(),
                     repo_type="dataset",
                     revision=self.repo.revision,
                 )

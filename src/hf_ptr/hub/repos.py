@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,13 +22,21 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.file_download import repo_folder_name
 
-from hf_ptr.errors import InputError, nearest
+from hf_ptr.errors import DataWarning, InputError, nearest
 from hf_ptr.utils.pickle_guard import PICKLES, pickles, refuse_pickles
 
 HUB_ID = re.compile(r"(?P<repo_id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>\S+))?")
+# A repository of several datasets: each is in a folder of its own.
+HUB_DATASET = re.compile(
+    r"(?P<repo_id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(/(?P<folder>[\w-][\w.-]*(/[\w-][\w.-]*)*)/?)?"
+    r"(@(?P<revision>\S+))?"
+)
 # `models--user--name/snapshots/<commit>`: the layout of the cache of huggingface_hub.
-SNAPSHOT = re.compile(r"(models|datasets)--(?P<owner>.+?)--(?P<name>.+)/snapshots/(?P<commit>[0-9a-f]{40})")
+SNAPSHOT = re.compile(
+    r"(models|datasets)--(?P<owner>.+?)--(?P<name>.+)/snapshots/(?P<commit>[0-9a-f]{40})(/(?P<folder>.+))?"
+)
 LAST_CHECKPOINT = "last-checkpoint"
 UNREACHABLE = (
     "the Hub cannot be reached, and nothing of this push is visible; push again when there is a connection: uploaded "
@@ -44,13 +53,20 @@ class HubRepo:
     Attributes:
         repo_id: `user/name`.
         revision: branch, tag or commit; None for the main branch.
+        folder: folder of a dataset in the repository; empty for the repository itself.
     """
 
     repo_id: str
     revision: str | None = None
+    folder: str = ""
 
     def __str__(self) -> str:
-        return self.repo_id if self.revision is None else f"{self.repo_id}@{self.revision}"
+        return self.name if self.revision is None else f"{self.name}@{self.revision}"
+
+    @property
+    def name(self) -> str:
+        """`user/name`, with the folder if there is one."""
+        return f"{self.repo_id}/{self.folder}" if self.folder else self.repo_id
 
 
 def parse_hub_repo(source: str | os.PathLike) -> HubRepo | None:
@@ -58,6 +74,15 @@ def parse_hub_repo(source: str | os.PathLike) -> HubRepo | None:
     text = str(source)
     found = HUB_ID.fullmatch(text)
     return None if found is None or os.path.exists(text) else HubRepo(found["repo_id"], found["revision"])
+
+
+def parse_hub_dataset(source: str | os.PathLike) -> HubRepo | None:
+    """The repository, and the folder in it, that `source` names; None as for [`parse_hub_repo`]."""
+    text = str(source)
+    found = HUB_DATASET.fullmatch(text)
+    if found is None or os.path.exists(text):
+        return None
+    return HubRepo(found["repo_id"], found["revision"], found["folder"] or "")
 
 
 def model_folder(source: str | os.PathLike, only: Sequence[str] | None = None) -> Path:
@@ -111,19 +136,32 @@ def dataset_folder(source: str | os.PathLike, cameras: Sequence[str] | None = ()
     The local folder of a LeRobotDataset. Tables and metadata of a dataset on the Hub are downloaded.
 
     Args:
-        source: path, `user/name` or `user/name@revision`.
+        source: path, `user/name` or `user/name@revision`; with several datasets in a repository,
+            `user/name/FOLDER`.
         cameras: features whose videos or images are downloaded too; None downloads all. Other features are ignored.
 
     Raises:
         InputError: see [`model_folder`].
     """
-    repo = parse_hub_repo(source)
+    repo = parse_hub_dataset(source)
     if repo is None:
         return Path(source)
     names = ["*"] if cameras is None else cameras
     with explain_hub_errors(repo, "dataset"):
         frames = [f"{kind}/*{name}/*" for kind in ("videos", "images") for name in names]
-        return _download(repo, "dataset", ["meta/*", "data/*", *frames])
+        within = f"{repo.folder}/" if repo.folder else ""
+        wanted = [f"{within}{name}" for name in ("meta/*", "data/*", *frames)]
+        try:
+            folder = _download(repo, "dataset", wanted)
+        except Exception as error:
+            cached = _only_snapshot(repo) if is_unreachable(error) else None
+            if cached is None:
+                raise
+            folder = cached
+        folder /= repo.folder
+    if not folder.is_dir():
+        raise InputError(f"the dataset {repo.repo_id} has no folder {repo.folder!r}; check the name")
+    return folder
 
 
 def dataset_files(repo: HubRepo, patterns: Sequence[str]) -> Path:
@@ -172,7 +210,9 @@ def checkpoint_folder(source: str | os.PathLike) -> Path:
 def origin(folder: str | os.PathLike) -> HubRepo | None:
     """The repository and commit that a folder in the Hub's cache was downloaded from; None for other folders."""
     found = SNAPSHOT.search(Path(folder).as_posix())
-    return None if found is None else HubRepo(f"{found['owner']}/{found['name']}", found["commit"])
+    if found is None:
+        return None
+    return HubRepo(f"{found['owner']}/{found['name']}", found["commit"], found["folder"] or "")
 
 
 def is_unreachable(error: BaseException) -> bool:
@@ -215,6 +255,18 @@ def _download(repo: HubRepo, kind: str, only: Sequence[str] | None, ignore: Sequ
         ignore_patterns=None if ignore is None else list(ignore),
     )
     return Path(folder)
+
+
+def _only_snapshot(repo: HubRepo) -> Path | None:
+    """The one snapshot of a dataset in a cache that was copied here without its branches; None if there are others."""
+    home = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo.repo_id, repo_type="dataset")
+    found = sorted(home.glob("snapshots/*"))
+    if len(found) != 1 or repo.revision not in (None, "main", found[0].name):
+        return None
+    if repo.revision != found[0].name:
+        message = f"the Hub cannot be reached; {repo} is read from the cache at commit {found[0].name}"
+        warnings.warn(message, DataWarning, stacklevel=2)
+    return found[0]
 
 
 def _model_files(repo: HubRepo) -> list[str]:

@@ -23,7 +23,7 @@ from hf_ptr.data.score_file import ELEMENT_PREFIX, SCORES_FILE, read_scores
 from hf_ptr.equations import weight_bounds
 from hf_ptr.errors import InputError
 from hf_ptr.hub.datasets import with_origin, with_streamed_videos
-from hf_ptr.hub.repos import dataset_folder, parse_hub_repo
+from hf_ptr.hub.repos import dataset_folder, parse_hub_dataset
 from hf_ptr.runs.data_arguments import DataArguments
 from hf_ptr.runs.episodes import select_episodes
 from hf_ptr.scoring.config import ScoreConfig
@@ -234,8 +234,8 @@ def _dataset_folder(report: ReportInput, dataset: str | Path | None) -> Path | N
         if (Path(report.dataset) / "meta" / "info.json").is_file():
             return Path(report.dataset)
         # A relative path that no longer exists looks like a repo id; the scores name their source.
-        repo = parse_hub_repo(report.dataset)
-        if repo is None or report.scores is None or repo.repo_id not in set(report.scores.get("source", ())):
+        repo = parse_hub_dataset(report.dataset)
+        if repo is None or report.scores is None or repo.name not in set(report.scores.get("source", ())):
             return None
         try:
             return dataset_folder(report.dataset)

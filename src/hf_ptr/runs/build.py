@@ -102,6 +102,14 @@ class RunInputs:
         return trainer
 
 
+def _features(recipe: Recipe) -> list[str] | None:
+    """The vectors of a new policy; None for all, where the policy has features of its own or faults are planted."""
+    data = recipe.data
+    if recipe.policy.policy is not None or data.corruption != "clean":
+        return None
+    return [*data.observation_features, data.state_feature, data.action_feature]
+
+
 def build_trainer(recipe: Recipe) -> PTRTrainer:
     """The trainer of a recipe; with `scoring: calibrated` the weights are fitted first."""
     return read_inputs(recipe).trainer()
@@ -126,7 +134,7 @@ def read_inputs(recipe: Recipe) -> RunInputs:
         pull_policy(recipe)
     streams = recipe.data.streaming
     dataset = dataset_folder(str(recipe.data.dataset), () if streams else recipe.data.observation_features)
-    selected = select_episodes(dataset, recipe.data)
+    selected = select_episodes(dataset, recipe.data, _features(recipe))
     whole, table, held_out = selected.whole, selected.train, selected.held_out
     faults = selected.truth if selected.truth.faults else load_corruption_truth(dataset)
     policy, processor = _policy(recipe, table)
@@ -136,7 +144,9 @@ def read_inputs(recipe: Recipe) -> RunInputs:
     # Streamed videos are checked when they arrive.
     cameras = [name for name in config.observation_features if name in table.videos and not streams]
     ids = whole.episode_index.tolist()
-    require_usable(validate_dataset(str(dataset), episodes=ids, cameras=cameras, decode=False), selected.skip)
+    used = [*config.observation_features, config.state_feature, config.action_feature]
+    found = validate_dataset(str(dataset), episodes=ids, features=used, cameras=cameras, decode=False)
+    require_usable(found, selected.skip)
     cut: dict[str, Any] = {
         "segment_chunks": recipe.data.segment_chunks,
         "target_offset": recipe.data.target_offset,

@@ -7,6 +7,8 @@ from typing import Any
 
 # Keys whose values are lists of episode ids, see `hf_ptr.data.episode_ids`.
 EPISODE_KEYS = ("episodes", "skip_episodes", "eval_episodes")
+# Keys whose values are a feature or a list of features, see `hf_ptr.data.features.feature_text`.
+FEATURE_KEYS = ("state_feature", "action_feature")
 
 
 @dataclass
@@ -45,8 +47,13 @@ class DataArguments:
         default_factory=lambda: ["observation.state"],
         metadata={"help": "Features of the observation: cameras, or vectors; NAME@-4: 4 frames earlier."},
     )
-    state_feature: str = field(default="observation.state", metadata={"help": "Feature of the proprioceptive state."})
-    action_feature: str = field(default="action", metadata={"help": "Feature of the action."})
+    state_feature: str = field(
+        default="observation.state",
+        metadata={"help": "Feature of the proprioceptive state, or a list of features to concatenate."},
+    )
+    action_feature: str = field(
+        default="action", metadata={"help": "Feature of the action, or a list of features to concatenate."}
+    )
     weights: str | None = field(
         default=None,
         metadata={"help": "Score file with the weight of each chunk: path or repo id; needs alpha 0."},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,29 +65,31 @@ class Selection(Split):
     truth: CorruptionTruth
 
 
-def select_episodes(dataset: Path, data: DataArguments) -> Selection:
+def select_episodes(dataset: Path, data: DataArguments, features: Sequence[str] | None = None) -> Selection:
     """
     Reads the episodes that a recipe selects, and adds its synthetic faults to the training episodes.
 
     Args:
         dataset: folder of the dataset.
         data: data arguments of the recipe.
+        features: the vectors to read; None reads all.
 
     Raises:
         InputError: as [`split_episodes`] or [`corrupt`].
     """
-    split = split_episodes(dataset, data)
+    split = split_episodes(dataset, data, features)
     train, truth = corrupt(split.train, data.corruption, data.corruption_seed, data.corruption_severity)
     return Selection(split.whole, train, split.held_out, split.skip, truth)
 
 
-def split_episodes(dataset: Path, data: Episodes) -> Split:
+def split_episodes(dataset: Path, data: Episodes, features: Sequence[str] | None = None) -> Split:
     """
     Reads training and held-out episodes.
 
     Args:
         dataset: folder of the dataset.
         data: data arguments with the ids.
+        features: the vectors to read; None reads all.
 
     Raises:
         InputError: the dataset cannot be read, or an episode is in both sets.
@@ -101,7 +103,7 @@ def split_episodes(dataset: Path, data: Episodes) -> Split:
     if both:
         raise InputError(f"episodes {both} are in episodes and in eval_episodes; hold out others")
     wanted = None if episodes is None else [*episodes, *(held_out or ())]
-    whole = with_origin(read_usable(dataset, wanted, skip=skip), dataset)
+    whole = with_origin(read_usable(dataset, wanted, skip=skip, features=features), dataset)
     if held_out and episodes is None:
         episodes = [number for number in whole.episode_index.tolist() if number not in set(held_out)]
     table = whole if episodes is None else whole.select(episodes)

@@ -18,7 +18,7 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.validation import Validation, require_usable, validate_dataset
 from hf_ptr.errors import InputError
 from hf_ptr.hub.datasets import load_dataset
-from hf_ptr.hub.repos import dataset_folder, origin, parse_hub_repo
+from hf_ptr.hub.repos import dataset_folder, origin, parse_hub_dataset
 
 STATE, ACTION = "observation.state", "action"
 # Half a second: 15 frames at 30 frames per second, near the 16 of the recipes for Unitree G1.
@@ -175,8 +175,8 @@ def _text(
     skip: Collection[int],
     notes: Sequence[str],
 ) -> str:
-    repo = parse_hub_repo(dataset)
-    name = (Path(dataset).resolve().name if repo is None else repo.repo_id.rpartition("/")[2]) or "data"
+    repo = parse_hub_dataset(dataset)
+    name = (Path(dataset).resolve().name if repo is None else repo.name.rpartition("/")[2]) or "data"
     held_out = _held_out(table)
     training = table.num_episodes - len(held_out)
     frames = int(table.lengths[~np.isin(table.episode_index, held_out)].sum())

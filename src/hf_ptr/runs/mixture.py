@@ -152,7 +152,10 @@ def _read(spec: SourceSpec, data: DataArguments, features: _Features, known: Map
         )
     ids = split.whole.episode_index.tolist()
     here = () if data.streaming else own
-    require_usable(validate_dataset(folder, episodes=ids, cameras=here, decode=False), split.skip)
+    named = [*features.additional, features.state_feature, features.action_feature]
+    used = [spec.features.get(feature, feature) for feature in named]
+    found = validate_dataset(folder, episodes=ids, features=used, cameras=here, decode=False)
+    require_usable(found, split.skip)
     return source
 
 

@@ -12,8 +12,9 @@ import yaml
 from peft import LoraConfig
 
 from hf_ptr.data.episode_ids import episode_text
+from hf_ptr.data.features import feature_text
 from hf_ptr.errors import InputError, nearest
-from hf_ptr.runs.data_arguments import EPISODE_KEYS, DataArguments
+from hf_ptr.runs.data_arguments import EPISODE_KEYS, FEATURE_KEYS, DataArguments
 from hf_ptr.runs.recipe_values import section_values
 from hf_ptr.training.ptr_config import PTRConfig
 from hf_ptr.utils.package_data import recipe_file
@@ -163,6 +164,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
                 given[key] = episode_text(given[key], key)
             except InputError as error:
                 raise InputError(f"{error} ({where[key]})") from error
+    for key in FEATURE_KEYS:
+        if given.get(key) is not None:
+            given[key] = feature_text(given[key])
     try:
         data, policy, lora, training = (section(**section_values(section, given)) for section in SECTIONS)
     except ValueError as error:

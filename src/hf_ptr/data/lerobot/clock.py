@@ -74,7 +74,7 @@ def clock_problems(seconds: np.ndarray, fps: float) -> list[ClockProblem]:
     unit = float(steps[steps > 0].min()) if (steps == 0).any() else 0.0
     missing = steps > max(LISTED_GAP * usual, LISTED_GAP / fps) + unit
     if missing.any():
-        longest = int(np.argmax(steps))
+        longest = int(np.argmax(steps.round(6)))
         count = int(missing.sum())
         what = "1 gap" if count == 1 else f"{count} gaps"
         message = f"{what} in the timestamps, the longest {steps[longest]:.3g} s before frame {longest + 1}"

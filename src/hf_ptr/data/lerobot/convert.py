@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from hf_ptr.data.features import INDEX_FEATURES, vector_widths
 from hf_ptr.data.lerobot.columns import open_columns
 from hf_ptr.data.lerobot.files import DataFiles, statistics_columns, writable, write_metadata
-from hf_ptr.data.lerobot.metadata import Metadata, read_metadata
+from hf_ptr.data.lerobot.index_columns import IndexColumns
+from hf_ptr.data.lerobot.metadata import Metadata, read_metadata, warn
 from hf_ptr.data.lerobot.paths import within
 from hf_ptr.data.lerobot.remux import RemuxedFiles
 from hf_ptr.data.lerobot.stored_images import encoded_image
@@ -43,15 +44,16 @@ def convert_lerobot(
     progress: Progress = no_progress,
 ) -> Path:
     """
-    Convert a LeRobotDataset v2.1 to v3.0.
+    Convert a LeRobotDataset v2.1 or v2.0 to v3.0.
 
     Rows keep every value and type; episodes, frames and tasks keep their numbers. If episodes are left out, the others
-    and their frames are numbered from 0, because LeRobot requires numbers without gaps. Videos are concatenated
+    and their frames are numbered from 0, because LeRobot requires numbers without gaps. Index
+    columns that are missing, or not single integers, are written as LeRobot needs them. Videos are concatenated
     without re-encoding. Stored image statistics are kept; if they are missing, they are computed from a few decoded
     images.
 
     Args:
-        folder: folder of the v2.1 dataset.
+        folder: folder of the dataset.
         out: the new folder; must be missing or empty. It is written atomically.
         episodes: ids of the episodes to convert; all by default.
         skip: ids of episodes to leave out, even if they are damaged.
@@ -61,7 +63,8 @@ def convert_lerobot(
         `out`.
 
     Raises:
-        InputError: the dataset is not v2.1 or is not usable (see `hf-ptr validate`), or `out` cannot be written.
+        InputError: the dataset is not v2.x or is not usable (see `hf-ptr validate`), only some episodes have a column,
+            or `out` cannot be written.
     """
     root, staged = Path(folder), StagedFolder(out)
 
@@ -73,8 +76,11 @@ def convert_lerobot(
     if metadata.info["codebase_version"] != "v2.1":
         raise InputError(f"{root} is already {metadata.info['codebase_version']}; no conversion is needed")
     require_usable(validate_dataset(root, episodes=episodes, skip=skip, decode=False), skip)
-    known = metadata.episode_index.tolist()
-    kept = [episode for episode in known if episode not in skip and (episodes is None or episode in episodes)]
+    kept = [
+        position
+        for position, episode in enumerate(metadata.episode_index.tolist())
+        if episode not in skip and (episodes is None or episode in episodes)
+    ]
     if not kept:
         raise InputError(f"no episode of {root} is left to convert; leave out fewer")
     cameras = {
@@ -107,24 +113,20 @@ def _write(
     stored = _stored_statistics(root)
     readers = {camera: FrameReader(camera, metadata.videos[camera], float(info["fps"])) for camera in metadata.videos}
     image_cameras = [camera for camera in metadata.videos if camera not in cameras]
-    widths = {**vector_widths(info), **dict.fromkeys(INDEX_FEATURES, 1)}
+    widths = vector_widths(info)
     task_of = dict(zip(metadata.task_numbers.tolist(), metadata.tasks, strict=True))
     episodes: list[dict[str, Any]] = []
     image_statistics: dict[str, list[Mapping[str, Any]]] = {camera: [] for camera in readers}
     schema: pa.Schema | None = None
     frames = 0
-    listed = list(zip(metadata.episode_index.tolist(), metadata.lengths.tolist(), metadata.files, strict=True))
-    jobs = [job for job in listed if job[0] in set(kept)]
-    renumbered = len(jobs) < len(listed)
-    for episode, length, name in progress("converting", jobs):
-        rows, statistics = _rows(root / name, schema, widths)
+    index = IndexColumns(root, metadata, warn)
+    renumbered = len(kept) < len(metadata.files)
+    frame_ids = np.arange(int(metadata.lengths[kept].sum())) if renumbered else _frame_ids(root, metadata, index, kept)
+    for position in progress("converting", kept):
+        episode, length = int(metadata.episode_index[position]), int(metadata.lengths[position])
         number = len(episodes) if renumbered else episode
-        if renumbered:
-            new = {"episode_index": np.full(length, number), "index": np.arange(frames, frames + length)}
-            for column, values in new.items():
-                field = rows.schema.field(column)
-                rows = rows.set_column(rows.schema.get_field_index(column), field, pa.array(values).cast(field.type))
-                statistics[column] = feature_statistics(values[:, None])
+        numbers = (number, frame_ids[frames : frames + length])
+        rows, statistics = _rows(root, metadata, position, schema, widths, index, numbers)
         for camera in image_cameras:
             rows = _with_embedded_images(rows, camera, root)
         schema = rows.schema
@@ -161,26 +163,92 @@ def _write(
         tasks={task: number for number, task in task_of.items()},
         episodes=episodes,
         statistics={
-            **{name: feature_statistics(data.column(target, name)) for name in widths},
+            **{name: feature_statistics(data.column(target, name)) for name in (*widths, *INDEX_FEATURES)},
             **{camera: joined_statistics(parts) for camera, parts in image_statistics.items()},
         },
         size_limits=SIZE_LIMITS,
     )
 
 
-def _rows(path: Path, schema: pa.Schema | None, widths: Mapping[str, int]) -> tuple[pa.Table, Statistics]:
-    """An episode's rows, cast to the schema of the previous episodes, and their statistics."""
-    with open_columns(path) as file:
-        statistics: Statistics = {
-            name: feature_statistics(file.numbers(name, width)) for name, width in widths.items()
-        }
+def _frame_ids(root: Path, metadata: Metadata, index: IndexColumns, kept: Sequence[int]) -> np.ndarray:
+    """The number of each frame in the dataset, `(F,)` int64; derived where the files have none or repeat one."""
+    parts = []
+    for position in kept:
+        with open_columns(root / metadata.files[position]) as file:
+            parts.append(index.index(file))
+    known = [part for part in parts if part is not None]
+    return index.frame_ids(np.concatenate(known) if len(known) == len(parts) else None, np.array(kept))
+
+
+def _rows(
+    root: Path,
+    metadata: Metadata,
+    position: int,
+    schema: pa.Schema | None,
+    widths: Mapping[str, int],
+    index: IndexColumns,
+    numbers: tuple[int, np.ndarray],
+) -> tuple[pa.Table, Statistics]:
+    """
+    An episode's rows, cast to the schema of the previous episodes, and their statistics.
+
+    Args:
+        root: the dataset's folder.
+        metadata: its metadata.
+        position: position of the episode in the metadata.
+        schema: the schema of the previous episodes; None for the first.
+        widths: the vectors and their widths.
+        index: the index columns of the dataset.
+        numbers: the episode's id and the numbers of its frames in the new dataset.
+
+    Raises:
+        InputError: a column cannot be read, or is not one of all episodes.
+    """
+    name, length = metadata.files[position], int(metadata.lengths[position])
+    path, (number, frame_ids) = root / name, numbers
     rows = pq.ParquetFile(path).read()
+    with open_columns(path) as file:
+        runs = index.runs(file, name)
+        rows_of = {int(metadata.episode_index[position]): slice(0, length)}
+        timed = index.timestamp(file)
+        nominal = (np.arange(length) / float(metadata.info["fps"])).astype(np.float32)
+        indices = {
+            "timestamp": file.numbers("timestamp", 1)[:, 0] if timed else nominal,
+            "frame_index": index.frame_index(file, runs),
+            "episode_index": np.full(length, number),
+            "index": frame_ids,
+            "task_index": index.task_index(file, rows_of),
+        }
+        statistics: Statistics = {
+            feature: feature_statistics(file.numbers(feature, width)) for feature, width in widths.items()
+        }
+    for column, values in indices.items():
+        statistics[column] = feature_statistics(values[:, None])
+        rows = _with_index(rows, column, values)
     if schema is None or rows.schema.equals(schema, check_metadata=True):
         return rows, statistics
+    for column in sorted(set(rows.schema.names) ^ set(schema.names)):
+        has, lacks = ("has", "lack") if column in rows.schema.names else ("lacks", "have")
+        raise InputError(
+            f"{path} {has} the column {column!r}, which the previous episodes {lacks}; LeRobot needs the same columns "
+            "in all episodes: add it, remove it, or leave these episodes out"
+        )
     try:
         return rows.select(schema.names).cast(schema), statistics
     except (pa.ArrowException, KeyError) as error:
         raise InputError(f"{path} has different columns from the previous episodes: {first_line(error)}") from error
+
+
+def _with_index(rows: pa.Table, column: str, values: np.ndarray) -> pa.Table:
+    """The rows with an index column of single numbers; a stored one that is right keeps its type and bits."""
+    kind = pa.float32() if column == "timestamp" else pa.int64()
+    if column not in rows.schema.names:
+        return rows.append_column(column, pa.array(values, kind))
+    stored = rows.schema.field(column).type
+    right = pa.types.is_floating(stored) if column == "timestamp" else pa.types.is_integer(stored)
+    if right and (column == "timestamp" or np.array_equal(rows[column].to_numpy(), values)):
+        return rows
+    return rows.set_column(rows.schema.get_field_index(column), column, pa.array(values, kind))
 
 
 def _with_embedded_images(rows: pa.Table, camera: str, root: Path) -> pa.Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -13,10 +14,14 @@ import numpy as np
 
 from hf_ptr.data.lerobot.validation import Progress, no_progress
 from hf_ptr.data.lerobot.writer import DatasetWriter
-from hf_ptr.errors import InputError, first_line, nearest
+from hf_ptr.errors import DataWarning, InputError, first_line, nearest
 
-# robosuite's names for the pose of end effector and gripper; for other robots, `state` has to be given.
-PROPRIOCEPTION = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")
+# The names of the pose of end effector and gripper in robosuite, LIBERO and Isaac Lab; others have to be given.
+PROPRIOCEPTION = (
+    ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"),
+    ("ee_states", "gripper_states"),
+    ("eef_pos", "eef_quat", "gripper_pos"),
+)
 DEMONSTRATION = re.compile(r"\w+?_?(\d+)")
 # Images read from the file at a time.
 BLOCK = 64
@@ -37,12 +42,14 @@ def convert_robomimic(
     Each `data/demo_N` becomes an episode, in the order of N. `actions` becomes `action`, each vector `obs/NAME`
     becomes `observation.NAME`, each image `obs/NAME_image` becomes the video `observation.images.NAME`, and
     `observation.state` is the concatenation of the vectors in `state`. Simulator states, rewards, depth and `next_obs`
-    (a shifted copy of the observations) are not converted.
+    (a shifted copy of the observations) are not converted. Observations that are neither vectors nor 8-bit colour
+    images, such as the group `datagen_info` of Isaac Lab, are left out with a `DataWarning`.
 
     Args:
         file: the HDF5 file, with `data/demo_N/actions` and `data/demo_N/obs/…`.
         out: the new folder; must be missing or empty. It is written atomically.
-        state: the vectors that make up the state; by default robosuite's pose of end effector and gripper.
+        state: the vectors that make up the state; by default the pose of end effector and gripper, by the names of
+            robosuite, LIBERO or Isaac Lab.
         fps: frames per second; by default the control frequency in the file's `env_args`.
         task: the instruction; by default the one stored in the file or in each demonstration.
         progress: called with a description and a list, returns an iterable over the list, e.g. with a progress bar.
@@ -103,7 +110,11 @@ def _convert(
         for name, values in first.items()
         if values.ndim == 4 and values.shape[3] == 3 and values.dtype == np.uint8
     }
-    parts = list(state or PROPRIOCEPTION)
+    known = next((names for names in PROPRIOCEPTION if all(name in vectors for name in names)), PROPRIOCEPTION[0])
+    parts = list(state or known)
+    for name, values in first.items():
+        if name not in ("actions", *vectors, *images):
+            _left_out(path, name, f"{values.dtype} of shape {values.shape[1:]} is neither a vector nor an 8-bit image")
     for name in parts:
         if name not in vectors:
             raise InputError(
@@ -121,6 +132,8 @@ def _convert(
             lacking = sorted({"actions", *vectors, *images} - set(arrays))
             if lacking:
                 raise InputError(f"{path}: data/{name} has no {lacking[0]}, which the first demonstration has")
+            for added in sorted(set(arrays) - set(first)):
+                _left_out(path, added, "the first demonstration lacks it")
             columns = {f"observation.{key}": arrays[key][()] for key in vectors if key != "state"}
             columns["observation.state"] = np.concatenate([arrays[key][()] for key in parts], axis=1)
             columns["action"] = arrays["actions"][()]
@@ -156,9 +169,12 @@ def _arrays(h5py: ModuleType, data: Any, name: str, path: Path) -> dict[str, Any
     observations = _inside(h5py, group, "obs", path)
     arrays = {"actions": _inside(h5py, group, "actions", path)}
     arrays |= {key: _inside(h5py, observations, key, path) for key in observations}
-    for key, values in arrays.items():
-        if not isinstance(values, h5py.Dataset):
-            raise InputError(f"{path}: {group.name}/{key} is a group, not an array")
+    if not isinstance(arrays["actions"], h5py.Dataset):
+        raise InputError(f"{path}: {group.name}/actions is a group, not an array")
+    for key in [key for key, values in arrays.items() if not isinstance(values, h5py.Dataset)]:
+        del arrays[key]
+        _left_out(path, key, "it is a group of arrays, not an array")
+    for values in arrays.values():
         # A virtual or external array stores its values in another file, at an arbitrary path.
         if values.is_virtual or values.external:
             raise InputError(f"{path}: {values.name} is stored in another file; copy it into this one")
@@ -171,6 +187,10 @@ def _arrays(h5py: ModuleType, data: Any, name: str, path: Path) -> dict[str, Any
     if arrays["actions"].ndim != 2:
         raise InputError(f"{path}: {group.name}/actions has shape {arrays['actions'].shape}, expected (frames, d)")
     return {key: values for key, values in arrays.items() if values.ndim > 1}
+
+
+def _left_out(path: Path, name: str, reason: str) -> None:
+    warnings.warn(f"{path}: obs/{name} is left out: {reason}", DataWarning, stacklevel=2)
 
 
 def _inside(h5py: ModuleType, group: Any, name: str, path: Path) -> Any:

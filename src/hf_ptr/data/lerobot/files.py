@@ -134,7 +134,7 @@ class DataFiles(NumberedFiles):
             with pq.ParquetFile(self.path(root, number)) as file:
                 values = file.read(columns=[name]).column(name).combine_chunks()
             rows = len(values)
-            if pa.types.is_nested(values.type):
+            while pa.types.is_nested(values.type):
                 values = values.flatten()
             parts.append(values.to_numpy(zero_copy_only=False).reshape(rows, -1))
         return np.concatenate(parts)
@@ -292,6 +292,7 @@ def write_metadata(
         statistics: statistics of every feature over the whole dataset.
         size_limits: size limits of data files and of video files, in MB.
     """
+    has_videos = any(isinstance(each, Mapping) and each.get("dtype") == "video" for each in features.values())
     info = {
         "codebase_version": "v3.0",
         "robot_type": robot_type,
@@ -304,7 +305,7 @@ def write_metadata(
         "fps": int(fps) if float(fps).is_integer() else fps,
         "splits": {"train": f"0:{len(episodes)}"},
         "data_path": DATA_PATH,
-        "video_path": VIDEO_PATH if any(feature["dtype"] == "video" for feature in features.values()) else None,
+        "video_path": VIDEO_PATH if has_videos else None,
         "features": dict(features),
     }
     serialised = {

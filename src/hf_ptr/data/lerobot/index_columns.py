@@ -81,6 +81,12 @@ class IndexColumns:
             tasks[part] = self._task_of(episode, file.path)
         return tasks
 
+    def timestamp(self, file: ColumnFile) -> bool:
+        """Whether the file has time stamps; without them the frames of an episode have the nominal rate."""
+        if "timestamp" not in file.names:
+            self._derived("timestamp", "derived from the frame rate")
+        return "timestamp" in file.names
+
     def index(self, file: ColumnFile) -> np.ndarray | None:
         """The global number of each row, `(rows,)` int64; None if the file has none."""
         return file.integers("index") if "index" in file.names else None

@@ -115,7 +115,8 @@ def _read(
             has_index = has_index and stored is not None
             if stored is not None:
                 _copy(stored, rows.values(), frame_id, targets)
-            _require_clock(file, rows, float(info["fps"]))
+            if index.timestamp(file):
+                _require_clock(file, rows, float(info["fps"]))
             target_row = np.full(file.rows, -1)
             for taken, put in zip(rows.values(), targets, strict=True):
                 target_row[taken] = np.arange(put.start, put.stop)

@@ -321,7 +321,8 @@ class _Checker:
             numbers = index.index(file)
             stored.update({episode: None if numbers is None else numbers[part] for episode, part in rows.items()})
             self._check_tasks(index.task_index(file, rows), rows, metadata)
-            self._check_times(file, rows, float(metadata.info["fps"]))
+            if index.timestamp(file):
+                self._check_times(file, rows, float(metadata.info["fps"]))
             for feature, width in vector_widths(metadata.info).items():
                 self._check_vector(file, feature, width, rows)
             for feature in cameras_of(metadata.info, "image"):
@@ -338,9 +339,6 @@ class _Checker:
                 self.report(f"task_index {tasks[part][frame]} is not in the metadata", episode, frame, kind="task")
 
     def _check_times(self, file: ColumnFile, rows: Mapping[int, slice], fps: float) -> None:
-        if "timestamp" not in file.names:
-            self.note("column 'timestamp' is missing; derived from the frame rate")
-            return
         for episode, times in self._parts(file, "timestamp", 1, rows, warning=True):
             for problem in clock_problems(times[:, 0], fps):
                 self.report(

@@ -1,0 +1,119 @@
+"""Time stamps of real clocks: the rate counts, not the jitter; gaps and drift are measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from data_helpers import coded_table
+from spoiling import edit_rows
+
+from hf_ptr.data.lerobot.clock import clock_problems
+from hf_ptr.data.lerobot.reader import read_dataset
+from hf_ptr.data.lerobot.validation import validate_dataset
+from hf_ptr.data.lerobot.writer import write_table
+from hf_ptr.errors import InputError
+
+CR5_USB = Path(__file__).resolve().parents[3] / "shared" / "data" / "cr5_usb"
+
+
+def kinds(seconds: np.ndarray, fps: float) -> list[str]:
+    return [problem.kind for problem in clock_problems(seconds.astype(np.float32), fps)]
+
+
+@pytest.mark.parametrize("frames", [2, 3, 10, 40, 300])
+@pytest.mark.parametrize("deviation", [0.002, 0.004, 0.008])
+def test_jitter_is_no_other_rate(frames: int, deviation: float) -> None:
+    for seed in range(40):
+        noise = np.random.default_rng(seed).normal(0, deviation, frames).clip(-0.015, 0.015)
+        seconds = np.arange(frames) / 30 + noise
+        errors = [problem for problem in clock_problems(seconds, 30) if not problem.warning]
+        assert errors == [] or (np.diff(seconds) < 0).any()
+
+
+@pytest.mark.parametrize(
+    ("fps", "unit"), [(60, 0.001), (120, 0.01), (30, 0.01), (100, 0.01), (240, 0.01), (30, 1 / 15)]
+)
+def test_rounded_stamps_are_right(fps: float, unit: float) -> None:
+    assert kinds(np.floor(np.arange(60) / fps / unit) * unit, fps) == []
+
+
+def test_steps_that_alternate_are_right_on_average() -> None:
+    assert kinds(np.cumsum(np.tile([0.02, 0.0466667], 50)), 30) == []
+
+
+@pytest.mark.parametrize("start", [0.0, 0.02, 3.0, 1.7e9])
+def test_a_clock_may_start_at_any_time(start: float) -> None:
+    assert clock_problems(start + np.arange(50) / 30, 30) == []
+
+
+@pytest.mark.parametrize("rate", [10, 15, 20, 25, 29, 31, 60, 100])
+def test_another_rate_is_an_error_that_names_it(rate: int) -> None:
+    (problem,) = clock_problems(np.arange(60) / rate, 30)
+    assert not problem.warning and problem.kind == "fps" and problem.amount == pytest.approx(rate, rel=0.01)
+    assert f"timestamps give {rate} frames per second, info.json 30" in problem.message
+
+
+def test_broadcast_rates_drift_without_being_another_rate() -> None:
+    (problem,) = clock_problems(np.arange(18_000) * 1001 / 30_000, 30)
+    assert problem.warning and problem.kind == "timestamp_drift" and problem.amount == pytest.approx(18, abs=0.1)
+
+
+def test_a_pause_is_a_gap_and_the_rate_counts_without_it() -> None:
+    seconds = np.arange(100) / 30
+    seconds[50:] += 5
+    gap, drift = clock_problems(seconds, 30)
+    assert gap.warning and (gap.kind, gap.frame) == ("timestamp_gaps", 50)
+    assert gap.amount == pytest.approx(5 + 1 / 30) and drift.amount == pytest.approx(150)
+    # The same pause hides no wrong rate.
+    slow = np.arange(100) / 28
+    slow[50:] += 5
+    (problem,) = clock_problems(slow, 30)
+    assert not problem.warning and problem.amount == pytest.approx(28)
+
+
+def test_many_dropped_frames_are_counted() -> None:
+    kept = np.flatnonzero(np.arange(200) % 6 != 3)
+    gap, drift = clock_problems(kept / 10, 10)
+    assert gap.warning and gap.message.startswith("33 gaps in the timestamps, the longest 0.2 s before frame 3")
+    assert drift.amount == pytest.approx(33)
+
+
+def test_stamps_out_of_order_and_all_equal() -> None:
+    assert [(each.kind, each.frame, each.warning) for each in clock_problems(np.array([0, 0.1, 0.05]), 10)] == [
+        ("timestamp_order", 2, False)
+    ]
+    (problem,) = clock_problems(np.zeros(5), 10)
+    assert not problem.warning and problem.message == "all timestamps are equal"
+    assert kinds(np.zeros(1), 10) == [] and kinds(np.array([0, np.nan]), 10) == ["timestamp_nan"]
+
+
+def test_reading_and_validating_follow_one_rule(tmp_path: Path) -> None:
+    root = write_table(coded_table([30, 30]), tmp_path / "set")
+    file = "data/chunk-000/file-000.parquet"
+    edit_rows(file, "timestamp", lambda t: [*t[:30], *(np.array(t[30:]) * 1.1).tolist()])(root)
+    with pytest.raises(InputError, match=r"episode 1: fps mismatch: timestamps give 18\.18") as caught:
+        read_dataset(root)
+    assert caught.value.skip == (1,) and validate_dataset(root).skippable == [1]
+    assert read_dataset(root, skip=[1]).num_episodes == 1
+    # A pause stops neither.
+    edit_rows(file, "timestamp", lambda t: [*t[:30], *(np.arange(30) / 20 + 2.0 * (np.arange(30) > 9)).tolist()])(root)
+    found = validate_dataset(root)
+    assert found.usable and [(each.kind, each.episode) for each in found.problems] == [
+        ("timestamp_gaps", 1),
+        ("timestamp_drift", 1),
+    ]
+    assert read_dataset(root).num_episodes == 2
+
+
+@pytest.mark.skipif(not CR5_USB.is_dir(), reason="needs the recordings of a real robot next to the checkout")
+def test_every_episode_of_a_real_recorder_that_drops_frames_is_usable() -> None:
+    dropped = 0
+    for path in sorted(CR5_USB.glob("data/*/*.parquet")):
+        seconds = pq.read_table(path, columns=["timestamp"])["timestamp"].to_numpy()
+        found = {problem.kind: problem for problem in clock_problems(seconds, 10)}
+        assert all(problem.warning for problem in found.values()), path
+        dropped += "timestamp_gaps" in found
+    assert dropped == 51
