@@ -193,7 +193,7 @@ def _tables(
     for episode, place in zip(episodes, places, strict=True):
         key = (*place.values(), *([episode] if single or not place else []))
         if key not in paths:
-            paths[key] = filled(info, "data_path", path_fields(info, episode) | place, root)
+            paths[key] = filled(info, "data_path", {**path_fields(info, episode), **place}, root)
         tables.append(paths[key])
     return tables
 

@@ -159,7 +159,9 @@ def validate_dataset(
         {*(episodes or ()), *skip} - set(metadata.episode_index.tolist()) - metadata.empty - checker.reported
     )
     if unknown:
-        raise InputError(f"{root} has no episode {unknown[0]}")
+        ids = metadata.episode_index
+        within = f"; its episode ids are in {ids[0]}..{ids[-1]}" if len(ids) else ""
+        raise InputError(f"{root} has no episode {unknown[0]}{within}")
     found.features = classify_features(metadata.info)
     found.episodes, found.frames = len(metadata.episode_index), sum(metadata.lengths.tolist())
     if not found.episodes and found.usable:
