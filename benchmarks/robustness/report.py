@@ -242,9 +242,14 @@ def score_ablations_table(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def negative_controls_table(sets: dict[str, list[dict[str, Any]]]) -> str:
-    """Mean weight of each part of uneven recordings without a fault: mean, minimum and maximum over the seeds."""
+    """
+    Mean weight of each part of uneven recordings without a fault, by the newest version of the score that measured
+    them: mean, minimum and maximum over the seeds.
+    """
     rows = [("recordings", "frames", "mean weight", "share below 1", "effective sample size / n", "seeds")]
-    for name, runs in sets.items():
+    for name, recorded in sets.items():
+        newest = max(run["version"] for run in recorded)
+        runs = [run for run in recorded if run["version"] == newest]
         for part in runs[0]["mean weight"]:
             figures = [[run["mean weight"][part] for run in runs], [run["share below 1"][part] for run in runs]]
             figures.append([run["ess"] for run in runs])

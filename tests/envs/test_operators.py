@@ -70,5 +70,7 @@ def test_frames_of_slips_and_recoveries_are_distinguished(mixed: Path) -> None:
     figures = line(weight, parts)
     assert figures["mean weight"]["slips"] == 0.5 and figures["share below 1"]["after slips"] == 0.0
     assert figures["share below 1"]["all"] == pytest.approx(parts["slips"].mean())
-    table_text = negative_controls_table({"mixed skill": [figures, line(np.full(len(weight), 4.0), parts)]})
+    older, newer = {"version": 1, **figures}, {"version": 2, **figures}
+    runs = [older, newer, {"version": 2, **line(np.full(len(weight), 4.0), parts)}]
+    table_text = negative_controls_table({"mixed skill": runs})
     assert "| mixed skill | slips | 2.25 (0.50 to 4.00) | 0.50 (0.00 to 1.00) |  | 2 |" in table_text
