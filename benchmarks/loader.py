@@ -44,8 +44,9 @@ from benchmarks.measurement import (
 )
 from hf_ptr.data.chunks import ChunkBatch, ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.features import INDEX_FEATURES
 from hf_ptr.data.lerobot.convert import convert_lerobot
-from hf_ptr.data.lerobot.reader import INDEX_COLUMNS, read_dataset
+from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.lerobot.writer import write_table
 from hf_ptr.data.samplers import SegmentBatches
 from hf_ptr.data.video import FrameReader
@@ -86,7 +87,7 @@ def make_videos(folder: Path) -> Path:
             name: {"dtype": "video", "shape": [*SIZE, 3], "names": ["height", "width", "channels"]} for name in CAMERAS
         },
     }
-    index = {name: {"dtype": "int64", "shape": [1], "names": None} for name in INDEX_COLUMNS}
+    index = {name: {"dtype": "int64", "shape": [1], "names": None} for name in INDEX_FEATURES if name != "timestamp"}
     info = {
         "codebase_version": "v2.1", "robot_type": None, "fps": FPS, "chunks_size": 1000,
         "total_episodes": EPISODES, "total_frames": EPISODES * LENGTH,
