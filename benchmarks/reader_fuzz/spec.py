@@ -8,7 +8,7 @@ from random import Random
 
 V2, V3 = ("v2.0", "v2.1"), ("v3.0",)
 VERSIONS = (*V2, *V3)
-FPS = (10, 15, 24, 30, 50, 60)
+FPS = (10, 15, 24, 29.97, 30, 30, 50, 60)
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "uint8", "bool")
 STORAGE = ("list", "large_list", "fixed_list")
 
@@ -153,7 +153,7 @@ class DatasetSpec:
     """A dataset to write; the defaults describe a plain one."""
 
     version: str = "v3.0"
-    fps: int = 30
+    fps: float = 30
     lengths: tuple[int, ...] = (5,)
     ids: tuple[int, ...] = (0,)
     # The positions of the episodes in the order in which the metadata and the files contain them.

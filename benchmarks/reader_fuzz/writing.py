@@ -188,7 +188,7 @@ class _Writer:
 
     def _draw_unused(self) -> None:
         """A feature that nobody asks for, sound or spoiled."""
-        name = "observation.tactile"
+        name = "observation.Kraft (N) 力" if self.spec.content % 5 == 3 else "observation.tactile"
         kind = next((each for each in sorted(self.odd) if each.startswith("unused_")), None)
         if kind is None and self.random.random() < 0.7:
             return
@@ -232,7 +232,7 @@ class _Writer:
 
     def _write_camera(self, number: int) -> None:
         camera = self.spec.cameras[number]
-        name = f"observation.images.camera{number}"
+        name = f"observation.images.{'Kamera ü ' if self.spec.content % 5 == 3 else 'camera'}{number}"
         self.features[name] = {"dtype": camera.stored, "shape": [32, 32, 3], "names": ["height", "width", "channels"]}
         numbers = self.truth.numbers[name] = {}
         expected = self.truth.expected[name] = {}
