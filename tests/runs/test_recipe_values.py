@@ -68,6 +68,7 @@ def test_features_are_names_or_lists_of_them(tmp_path: Path) -> None:
         ("learning_rate", True, "learning_rate: invalid float value: 'True'"),
         ("learning_rate", "nan", r"learning_rate: invalid float value: 'nan' \(it must be finite\)"),
         ("learning_rate", {"a": 1}, "learning_rate: invalid float value"),
+        ("report_to", ["tensorboard", "none"], "report_to: none and all stand alone, and 2 values are given"),
         ("max_steps", 1.5, "max_steps: invalid int value: '1.5'"),
         ("max_steps", "many", "max_steps: invalid int value: 'many'"),
         ("use_cpu", "maybe", "use_cpu: invalid bool value: 'maybe'"),

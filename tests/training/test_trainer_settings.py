@@ -77,7 +77,7 @@ def test_a_run_of_no_step_is_refused_with_the_numbers(metaworld_dataset: Path, t
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"warmup_steps": 50, **SFT}, "warmup_steps 50 lasts longer than the run of 6 steps"),
+        ({"warmup_steps": 50, **SFT}, "warmup_steps 50 lasts for the whole run of 6 steps"),
         ({"nce_warmup_steps": 3000}, "every weight is 1, as with alpha 0"),
         ({"per_device_train_batch_size": 1}, "L_rank permutes actions within a micro-batch, and is left out"),
         ({}, ""),

@@ -52,6 +52,8 @@ def _members(hint: Any) -> tuple[Any, ...]:
 def _converted(key: str, value: Any, kinds: tuple[Any, ...]) -> Any:
     if key == "optim_args" and isinstance(value, Mapping):
         return _pairs(key, value)
+    if key == "report_to" and isinstance(value, list) and len(value) > 1 and {"none", "all"} & set(map(str, value)):
+        raise InputError(f"{key}: none and all stand alone, and {len(value)} values are given: {value}")
     lists = [kind for kind in kinds if _base(kind) is list]
     if isinstance(value, list) and not lists:
         if len(value) != 1:
@@ -99,7 +101,11 @@ def _as_kind(kind: Any, value: Any) -> Any:
         return value
     if isinstance(value, list | dict):
         raise ValueError(f"invalid {base.__name__} value: {str(value)!r}")
-    return {bool: _bool, int: _int, float: _float}.get(base, str)(value)
+    if base is bool:
+        return _bool(value)
+    if base is int:
+        return _int(value)
+    return _float(value) if base is float else str(value)
 
 
 def _bool(value: Any) -> bool:

@@ -265,14 +265,16 @@ class PTRTrainer(ResumableTrainer):
         return output.action_loss.mean(), None, None
 
     def evaluation_loop(
-        self, dataloader, description, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+        self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
     ) -> Any:
         """
         As [`Trainer.evaluation_loop`]. On several processes the last batches are filled up with chunks that were
         evaluated before; `eval_loss` counts every chunk once.
         """
         self._eval_rows = []
-        result = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        result: Any = super().evaluation_loop(
+            dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+        )
         if self._eval_rows:
             number, loss = (self.accelerator.gather(torch.cat(part)) for part in zip(*self._eval_rows, strict=True))
             _, position = torch.unique(number, return_inverse=True)
