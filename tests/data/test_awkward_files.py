@@ -234,6 +234,10 @@ def test_git_lfs_pointers_are_named(copied: Callable[..., Path]) -> None:
             read_dataset(root)
         assert "git lfs pull" in hf_ptr("validate", root).stdout
         (root / name).write_bytes(content)
+    (root / f"videos/{CAMERA}/chunk-000/file-000.mp4").write_text(pointer)
+    assert silently(root).num_episodes == 3
+    found = validate_dataset(root)
+    assert len(found.errors) == 3 and all("git lfs pull" in problem.message for problem in found.errors)
 
 
 # --- links ---

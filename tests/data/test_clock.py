@@ -10,11 +10,12 @@ import pytest
 from data_helpers import coded_table
 from spoiling import edit_rows
 
+from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.lerobot.clock import clock_problems
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.lerobot.validation import validate_dataset
 from hf_ptr.data.lerobot.writer import write_table
-from hf_ptr.errors import InputError
+from hf_ptr.errors import DataWarning, InputError
 
 CR5_USB = Path(__file__).resolve().parents[3] / "shared" / "data" / "cr5_usb"
 
@@ -105,7 +106,29 @@ def test_reading_and_validating_follow_one_rule(tmp_path: Path) -> None:
         ("timestamp_gaps", 1),
         ("timestamp_drift", 1),
     ]
-    assert read_dataset(root).num_episodes == 2
+    with pytest.warns(DataWarning, match="the recording pauses in episode 1; a chunk has no target after a pause"):
+        table = read_dataset(root)
+    assert table.num_episodes == 2
+
+
+def test_a_chunk_has_no_target_after_a_pause(tmp_path: Path) -> None:
+    root = write_table(coded_table([20, 20]), tmp_path / "set")
+    file = "data/chunk-000/file-000.parquet"
+    pause = (np.arange(20) / 20 + 2.0 * (np.arange(20) >= 10)).tolist()
+    edit_rows(file, "timestamp", lambda t: [*t[:20], *pause])(root)
+    with pytest.warns(DataWarning):
+        table = read_dataset(root, [1, 0])
+    for each, first in ((table, 0), (table.select([1]), 0), (table.select([0, 1]), 20)):
+        chunks = ChunkDataset(each, chunk_size=2, target_offset=4)
+        batch = chunks.batch(range(first, first + 20))
+        # Frames 6 to 9 look across the pause before frame 10, and the last four across the end.
+        assert batch["has_target"].tolist() == [True] * 6 + [False] * 4 + [True] * 6 + [False] * 4
+        assert batch["target_index"][6] == -1 and not batch["next_observation"][6].any()
+    # A dropped frame is no pause.
+    edit_rows(file, "timestamp", lambda t: [*t[:20], *(np.arange(20) / 20 + 0.05 * (np.arange(20) >= 10)).tolist()])(
+        root
+    )
+    assert ChunkDataset(read_dataset(root), chunk_size=2, target_offset=4).batch([26])["has_target"].all()
 
 
 @pytest.mark.skipif(not CR5_USB.is_dir(), reason="needs the recordings of a real robot next to the checkout")

@@ -136,7 +136,7 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
     | `actions` | `(L, da)` | zeros where padded |
     | `action_mask` | `(L,)` bool | True for steps within the episode |
     | `next_observation` | as `observation` | the observation at `t + Δ`, zeros without a target |
-    | `has_target` | bool | whether `t + Δ` is within the episode |
+    | `has_target` | bool | whether `t + Δ` is within the episode, without a pause of the recording before it |
     | `target_offset` | int64 | `Δ` in frames |
     | `task_index`, `episode_index` | int64 | index into `tasks`; the episode's id in the dataset |
     | `index` | int64 | `frame_id` of the chunk's first frame |
@@ -229,6 +229,7 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         self._frame_id = shared_tensor(table.frame_id)
         self._observed_id = shared_tensor(table.observed_id)
         self._episode_id = shared_tensor(table.episode_index)
+        self._stretch = shared_tensor(table.stretch)
         self._begin, self._end = shared_tensor(table.starts), torch.from_numpy(table.starts + table.lengths)
 
     @property
@@ -307,6 +308,8 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         targets = rows + self.target_offset
         has_target = targets < end
         targets = targets.clamp(max=last)
+        # What was observed after a pause of the recording does not follow from the action.
+        has_target &= self._stretch[targets] == self._stretch[rows]
         weight = {} if self.weights is None else {"weight": self.weights[rows]}
         return {
             **weight,

@@ -50,6 +50,8 @@ class EpisodeTable:
         observed_id: `(F,)` int64, the `frame_id` of the recorded frame that each row shows; by default its own. Rows
             that repeat a recorded frame, for example at a higher frame rate, have different `frame_id` but equal
             `observed_id`.
+        stretch: `(F,)` int64, number of the stretch of its episode, without a pause of the recording, that each row is
+            in; by default 0. A chunk has no target in another stretch.
         left_out: why a feature of the dataset is not in `columns`, by its name; errors about the feature quote it.
 
     Raises:
@@ -72,6 +74,7 @@ class EpisodeTable:
     video_fps: float = 0.0
     revision: str | None = None
     observed_id: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    stretch: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -95,6 +98,8 @@ class EpisodeTable:
             object.__setattr__(self, "video_frame", self.frame_index)
         if not len(self.observed_id):
             object.__setattr__(self, "observed_id", self.frame_id)
+        if not len(self.stretch):
+            object.__setattr__(self, "stretch", np.zeros(frames, dtype=np.int64))
         if not self.video_fps:
             object.__setattr__(self, "video_fps", self.fps)
 
@@ -212,18 +217,20 @@ class EpisodeTable:
             frame_id=self.frame_id[rows],
             video_frame=self.video_frame[rows],
             observed_id=self.observed_id[rows],
+            stretch=self.stretch[rows],
         )
 
 
 def data_digest(table: EpisodeTable) -> str:
     """
-    A hash of the episodes as they are used for training, including corruption: ids, lengths, instructions and every
-    vector. It does not depend on how the dataset is split into files. Of videos, the camera names and the frame that
-    each row shows are hashed, not the images.
+    A hash of the episodes as they are used for training, including corruption: ids, lengths, instructions, pauses and
+    every vector. It does not depend on how the dataset is split into files. Of videos, the camera names and the frame
+    that each row shows are hashed, not the images.
     """
     digest = hashlib.blake2b(digest_size=16)
     digest.update(json.dumps([table.tasks, table.fps, sorted(table.videos), table.video_fps]).encode())
-    for array in (table.episode_index, table.lengths, table.task_index, table.frame_id, table.video_frame):
+    per_row = (table.task_index, table.frame_id, table.video_frame, table.stretch)
+    for array in (table.episode_index, table.lengths, *per_row):
         for block in row_blocks(array):
             digest.update(np.ascontiguousarray(block).data)
     for name in sorted(table.columns):

@@ -18,6 +18,10 @@ LISTED_GAP = 1.9
 MIN_DRIFT = 1.0
 
 
+# A gap of at least this many seconds and frames is a pause of the recording, in which anything may have happened.
+PAUSE_SECONDS, PAUSE_FRAMES = 0.5, 3.5
+
+
 @dataclass(frozen=True)
 class ClockProblem:
     """
@@ -89,6 +93,12 @@ def clock_problems(seconds: np.ndarray, fps: float) -> list[ClockProblem]:
         message = f"timestamps drift up to {away.max():.1f} frames from frame / fps, from frame {frame} onward"
         problems.append(ClockProblem("timestamp_drift", message, frame, float(away.max()), True))
     return problems
+
+
+def stretches(seconds: np.ndarray, fps: float) -> np.ndarray:
+    """The number of the stretch without a pause that each row of an episode is in, `(n,)` int64 from 0."""
+    steps = np.diff(np.asarray(seconds, dtype=np.float64), prepend=seconds[:1])
+    return np.cumsum(steps > max(PAUSE_SECONDS, PAUSE_FRAMES / fps))
 
 
 def _rate(seconds: np.ndarray) -> float:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.features import classify_features, component_names, derived_roles, joined_feature
-from hf_ptr.data.lerobot.clock import clock_problems
+from hf_ptr.data.lerobot.clock import clock_problems, stretches
 from hf_ptr.data.lerobot.columns import ColumnFile, open_columns, rows_of_episode
 from hf_ptr.data.lerobot.index_columns import IndexColumns
 from hf_ptr.data.lerobot.metadata import Metadata, read_metadata, warn
@@ -98,6 +98,8 @@ def _read(
     index = IndexColumns(root, metadata, warn)
     has_index = True
     task_index, frame_id = _empty((total,), np.int64, spill_dir), _empty((total,), np.int64, spill_dir)
+    stretch = _empty((total,), np.int64, spill_dir)
+    stretch[:] = 0
     for name, in_file in slots.items():
         ids = metadata.episode_index[wanted[in_file]].tolist()
         with open_columns(root / name) as file:
@@ -115,14 +117,20 @@ def _read(
             has_index = has_index and stored is not None
             if stored is not None:
                 _copy(stored, rows.values(), frame_id, targets)
-            if index.timestamp(file):
-                _require_clock(file, rows, float(info["fps"]))
+            times = _times(file, rows, float(info["fps"])) if index.timestamp(file) else None
+            if times is not None:
+                for part, put in zip(rows.values(), targets, strict=True):
+                    stretch[put] = stretches(times[part], float(info["fps"]))
             target_row = np.full(file.rows, -1)
             for taken, put in zip(rows.values(), targets, strict=True):
                 target_row[taken] = np.arange(put.start, put.stop)
             vectors.read(file, target_row)
     pa.default_memory_pool().release_unused()
     vectors.warn(root)
+    paused = metadata.episode_index[wanted][stretch[starts + lengths - 1] > 0].tolist()
+    if paused:
+        which = f"{len(paused)} episodes, the first is" if len(paused) > 1 else "episode"
+        warn(f"{root}: the recording pauses in {which} {paused[0]}; a chunk has no target after a pause")
     return EpisodeTable(
         columns=vectors.columns,
         task_index=_task_positions(task_index, metadata, root),
@@ -136,6 +144,7 @@ def _read(
         source=root.resolve().name,
         features=vectors.descriptions,
         videos=metadata.videos,
+        stretch=stretch,
         left_out=vectors.left_out,
     )
 
@@ -262,17 +271,21 @@ def _empty(shape: tuple[int, ...], dtype: type, spill_dir: Path | None) -> np.nd
     return np.empty(shape, dtype) if spill_dir is None else memory_mapped_array(shape, dtype, spill_dir)
 
 
-def _require_clock(file: ColumnFile, rows: Mapping[int, slice], fps: float) -> None:
-    """Check order and rate of the time stamps; those that cannot be read are not used, and left to the validation."""
+def _times(file: ColumnFile, rows: Mapping[int, slice], fps: float) -> np.ndarray | None:
+    """
+    The time stamps of a file, `(rows,)`, with order and rate checked. None for stamps that cannot be read: they are
+    not used, and left to the validation.
+    """
     try:
         times = file.numbers("timestamp", 1)[:, 0]
     except InputError:
-        return
+        return None
     for episode, part in rows.items():
         for problem in clock_problems(times[part], fps):
             if not problem.warning:
                 where = "" if problem.frame is None else f", frame {problem.frame}"
                 raise InputError(f"{file.path}: episode {episode}{where}: {problem.message}", skip=[episode])
+    return times
 
 
 def _require_rows(root: Path, files: Iterable[str], frames: int) -> None:

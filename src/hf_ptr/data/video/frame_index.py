@@ -13,6 +13,7 @@ import av
 import numpy as np
 
 from hf_ptr.errors import InputError, first_line
+from hf_ptr.utils.git_lfs import refuse_pointer
 
 # PyAV derives its errors from matching built-in exceptions too, such as EOFError for the end of a file.
 DECODE_ERRORS = (av.error.FFmpegError, OSError, ValueError)
@@ -160,6 +161,7 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
     except (*DECODE_ERRORS, IndexError) as error:
         if isinstance(error, InputError):
             raise
+        refuse_pointer(path)
         raise InputError(f"{path} cannot be read as a video: {_reason(error)}") from error
 
 
