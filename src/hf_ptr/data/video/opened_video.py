@@ -30,6 +30,8 @@ class OpenVideo:
         self.path, self.index, self.size = path, index, size
         self._places = position_of(index.labels)
         self._container: Any = None
+        # Whether every seek so far has landed at or before the wanted frame.
+        self._lands = True
         self._begin()
 
     def _begin(self) -> None:
@@ -68,10 +70,14 @@ class OpenVideo:
         # starts at an earlier key frame, at last at the beginning.
         step = 1
         while key >= 0:
-            if self._seek(key, position):
+            if self._jump(key) if self._lands else self._seek(key, position):
                 frame = self._forward(position, strict=False)
                 if frame is not None and not frame.is_corrupt:
                     return self._converted(frame)
+            if self._lands:
+                # Once a jump has missed, the landing of every seek is checked, from the same key frame on.
+                self._lands = False
+                continue
             key -= step
             step *= 2
         self._begin()
@@ -114,6 +120,15 @@ class OpenVideo:
         if last is not None and 0 <= last < len(labels) - 1 and labels[last] == frame.pts == labels[last + 1]:
             return last + 1
         return self._places.get(frame.pts)
+
+    def _jump(self, key: int) -> bool:
+        """Move to a key frame without a check of the landing; False if that fails."""
+        try:
+            self._container.seek(int(self.index.seek_times[key, 0]), stream=self._stream, backward=True)
+        except DECODE_ERRORS:
+            return False
+        self._frames, self._at = self._container.decode(self._stream), None
+        return True
 
     def _seek(self, key: int, position: int) -> bool:
         """Move to a key frame; False if that fails or the decoder would start behind the wanted frame."""
