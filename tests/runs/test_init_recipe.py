@@ -25,7 +25,7 @@ FILE = "data/chunk-000/episode_{:06d}.parquet"
 def trained(data: Path, tmp_path: Path, *options: str) -> dict[str, Any]:
     """The recipe of `init`, which has passed the dry run and trained two steps as it stands."""
     shown = hf_ptr("init", data, *options)
-    assert shown.returncode == 0 and shown.stderr == "", shown.stderr
+    assert shown.returncode == 0 and "hf-ptr: " not in shown.stderr, shown.stderr
     file = tmp_path / "mine.yaml"
     file.write_text(shown.stdout)
     few = ["max_steps=2", "warmup_steps=1", "score_settings=[steps=2, rounds=1]", "disable_tqdm=true"]
@@ -102,6 +102,24 @@ def test_selected_episodes_and_named_features(tmp_path: Path) -> None:
     recipe = trained(data, tmp_path, "--state", "arm", "--action", "cmd", "--episodes", "0:6", "--skip-episodes", "2")
     assert (recipe["state_feature"], recipe["action_feature"]) == ("arm", "cmd")
     assert parse_episodes(recipe["episodes"]) == [0, 1, 3, 4] and recipe["eval_episodes"] == "5"
+
+
+def test_a_state_and_an_action_in_parts(tmp_path: Path) -> None:
+    """As AgiBot writes them: the parts are joined, and a warning says which."""
+    table = reaching(4, state=3, action=3)
+    joined = {"observation.states": table.columns["observation.state"], "actions": table.columns["action"]}
+    columns = {
+        f"{name}.{part}": column[:, dims]
+        for name, column in joined.items()
+        for part, dims in (("joint", slice(0, 2)), ("effector", slice(2, 3)))
+    }
+    features = {name: vector(column.shape[1]) for name, column in columns.items()}
+    data = write_v21(dataclasses.replace(table, columns=columns, features=features), tmp_path / "data")
+    recipe = trained(data, tmp_path)
+    assert recipe["relative_actions"] is True and recipe["state_feature"] == "observation.state"
+    assert "observation.states.joint" in hf_ptr("init", data).stderr
+    other = yaml.safe_load(hf_ptr("init", data, "--state", "observation.states.joint").stdout)
+    assert other["state_feature"] == "observation.states.joint" and other["relative_actions"] is False
 
 
 def test_names_that_yaml_would_read_otherwise(tmp_path: Path) -> None:
