@@ -25,6 +25,8 @@ from page_helpers import (
     PAGES,
     ROOT,
     SAWYER,
+    WIDER,
+    Robot,
     blocks,
     commands,
     lines_of,
@@ -181,13 +183,14 @@ def test_the_blocks_of_a_page_run(page: Path, desk: Path, workshop: Path) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "index.md"], ids=lambda page: page.name)
-def test_the_first_commands_run_on_another_robot(page: Path, desk: Path, workshop: Path) -> None:
+@pytest.mark.parametrize("robot", [ARM, WIDER], ids=["other widths", "action wider than state"])
+def test_the_first_commands_run_on_another_robot(page: Path, robot: Robot, desk: Path, workshop: Path) -> None:
     """Other widths, frame rate, instructions and number of episodes than those that the pages were written with."""
     (desk / "data").unlink()
-    record(desk / "data" / "g1_bottle", ARM, episodes=23, seed=1)
+    record(desk / "data" / "g1_bottle", robot, episodes=23, seed=1)
     names = run_page(page, desk, workshop)
     if page.name == "README.md":
-        assert names["action"].shape == (1, ARM.action)
+        assert names["action"].shape == (1, robot.action)
         assert AutoModel.from_pretrained("runs/mine").config.belief_tokens == 0
         weights = json.loads((desk / "runs" / "mine" / "weights.json").read_text())
         assert sum(weights["counts"]) > 0 and weights["low"] < weights["high"]

@@ -57,10 +57,11 @@ class Robot(NamedTuple):
     tasks: tuple[str, ...]
 
 
-# The humanoid and the simulated arm of the pages, an arm in the humanoid's place, and a robot whose action is wider
-# than its state.
+# The humanoid and the simulated arm of the pages; two robots in the humanoid's place, the second with an action wider
+# than its state; and such a robot with a camera of another name.
 G1 = Robot(26, 26, 30, ("observation.images.cam_high",), ("Pick up the bottle.",))
 ARM = Robot(7, 7, 10, ("observation.images.cam_high",), ("Close the lid.", "Open the lid."))
+WIDER = Robot(6, 7, 15, ("observation.images.cam_high",), ("Reach the goal.", "Pull it out.", "Turn it."))
 SAWYER = Robot(4, 4, 80, ("observation.images.corner2",), ("Move the gripper to the goal.", "Press the button."))
 GRIPPER = Robot(6, 7, 15, ("observation.images.front",), ("Reach the goal.", "Pull it out.", "Turn it."))
 

@@ -63,7 +63,7 @@ def episode_text(value: object, name: str = "episodes") -> str:
 
 def episode_ranges(ids: Iterable[int]) -> str:
     """The sorted ids in the form that `parse_episodes` reads, with ranges for three and more in a row: `0:16,20`."""
-    runs = []
+    runs: list[str] = []
     for _, run in itertools.groupby(enumerate(sorted(set(ids))), key=lambda pair: pair[1] - pair[0]):
         found = [number for _, number in run]
         runs += [f"{found[0]}:{found[-1] + 1}"] if len(found) > 2 else map(str, found)
