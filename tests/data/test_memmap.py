@@ -127,7 +127,7 @@ def test_parts_are_the_whole(
     one = write_scores(whole, tmp_path / "one.parquet", seed=3)
     several = write_scores(iter(parts), tmp_path / "several.parquet", seed=3)
     read = [pd.read_parquet(path) for path in (one, several)]
-    assert read[0].attrs == read[1].attrs == {"seed": 3}
+    assert read[0].attrs == read[1].attrs == {"fps": 20.0, "seed": 3}
     pd.testing.assert_frame_equal(*read, check_exact=True)
 
 
