@@ -219,7 +219,8 @@ def load_scored_table(
     wanted = episodes if report.scores is None else report.scores.episode_index.unique().tolist()
     if wanted is not None and (episodes is not None or skip):
         wanted = _kept(wanted, episodes, skip)
-    table = with_streamed_videos(with_origin(read_usable(folder, wanted), folder), folder)
+    ids = None if wanted is None else list(wanted)
+    table = with_streamed_videos(with_origin(read_usable(folder, ids), folder), folder)
     corruption, seed = made.get("corruption"), made.get("corruption_seed", 0)
     if isinstance(corruption, str) and isinstance(seed, int):
         table, _ = corrupt(table, corruption, seed)

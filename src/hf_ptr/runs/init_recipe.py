@@ -82,7 +82,7 @@ def init_recipe(dataset: str, choice: Choice | None = None) -> str:
     observation = cameras or [name.strip() for name in choice.state.split(",")]
     for feature, option in ((choice.state, "--state"), (choice.action, "--action")):
         _require(table, feature, option)
-    cut = _chunks(table)
+    cut: dict[str, Any] = _chunks(table)
     if not cameras:
         # The vectors that a run reads have to be finite; other episodes are left out like damaged ones.
         try:
