@@ -39,6 +39,7 @@ class IndexColumns:
         if "episode_index" in file.names:
             return episode_runs(file.integers("episode_index"))
         listed = [position for position, each in enumerate(self._metadata.files) if each == name]
+        listed.sort(key=lambda position: int(self._metadata.first_row[position]))
         lengths = self._metadata.lengths[listed]
         if int(lengths.sum()) != file.rows:
             raise InputError(

@@ -52,7 +52,7 @@ class Metadata:
     Attributes:
         info: content of `meta/info.json`; `codebase_version` is the layout, `"v3.0"` or `"v2.1"`.
         episode_index, lengths: `(E,)` int64, ids and frame counts.
-        first_row: `(E,)` int64, number of each episode's first frame in the dataset, counted from 0 in this order.
+        first_row: `(E,)` int64, number of each episode's first frame, counted from 0 in the order of the files.
         files: data file of each episode, relative to the dataset's folder.
         task_numbers, tasks: the task numbers used in the files, and their instructions.
         videos: the location of each episode's images, by camera and episode id.
@@ -133,11 +133,13 @@ def _read_v3(root: Path, info: Mapping[str, Any], report: Report, note: Note) ->
             placed = [name for name in placed if f"data/{name}" in file.names]
     names = ("episode_index", "length", *(f"data/{name}" for name in placed))
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    begins: list[np.ndarray] = []
     for path in files:
         within(root, path.relative_to(root).as_posix())
         with open_columns(path) as file:
             for name in names:
                 parts[name].append(file.integers(name))
+            begins += [file.integers("dataset_from_index")] if "dataset_from_index" in file.names else []
     episodes, lengths, *places = (np.concatenate(parts[name]) for name in names)
     task_numbers, tasks = read_tasks(root, "v3.0", note)
     kept = _sound_episodes(root, info, episodes, lengths, report, note)
@@ -147,17 +149,28 @@ def _read_v3(root: Path, info: Mapping[str, Any], report: Report, note: Note) ->
     where = [{name: values[number] for name, values in columns.items()} for number in range(len(ids))]
     tables = _tables(root, info, ids, where)
     tables = _with_true_files(root, ids, counts, tables, note)
+    first_row = np.cumsum(lengths[kept]) - lengths[kept]
+    if len(begins) == len(files):
+        # Episodes may be stored in another order than that of their ids.
+        stored = np.argsort(np.concatenate(begins)[kept], kind="stable")
+        first_row[stored] = np.cumsum(lengths[kept][stored]) - lengths[kept][stored]
     return Metadata(
         info,
         episodes[kept],
         lengths[kept],
-        np.cumsum(lengths[kept]) - lengths[kept],
+        first_row,
         tables,
         *_sound_tasks(root, task_numbers, tasks, report),
-        camera_clips(root, info, files, ids, counts, tables),
+        camera_clips(root, info, files, *_sorted(first_row, ids, counts, tables)),
         frozenset(episodes[lengths < 1].tolist()),
         lambda: _tasks_of_files(files),
     )
+
+
+def _sorted(keys: np.ndarray, *lists: Sequence[Any]) -> list[list[Any]]:
+    """The lists in the order of the keys."""
+    order = np.argsort(keys, kind="stable").tolist()
+    return [[each[position] for position in order] for each in lists]
 
 
 def _read_v21(root: Path, info: Mapping[str, Any], report: Report, note: Note) -> Metadata:
@@ -213,16 +226,21 @@ def _with_true_files(
 
     def episodes_in(name: str) -> set[int]:
         if name not in held:
-            held[name] = _episodes_in(root / name)
+            held[name] = _episodes_in(root, name)
         return held[name]
 
-    for number, name in enumerate(names):
+    stored: list[str] = []
+    for name in names:
         # The footer tells whether rows are missing, without reading any.
         if _rows_in(root / name) in (None, sum(lengths[position] for position in listed[name])):
             continue
         own = episodes_in(name)
+        stored = stored or sorted(
+            path.relative_to(root).as_posix() for path in (root / name.split("/")[0]).rglob("*.parquet")
+        )
         for position in listed[name]:
-            near = [*names[number + 1 : number + 2], *names[max(number - 1, 0) : number]]
+            # By the metadata, and by the names in the folder: a file that holds this episode alone is listed by none.
+            near = [*_next_to(name, names), *_next_to(name, stored)]
             other = None if episodes[position] in own else next(
                 (each for each in near if episodes[position] in episodes_in(each)), None
             )  # fmt: skip
@@ -230,6 +248,12 @@ def _with_true_files(
                 found[position] = other
                 note(f"{root}: episode {episodes[position]} lies in {other}, not in {name} as the metadata list")
     return found
+
+
+def _next_to(name: str, names: Sequence[str]) -> list[str]:
+    """The names after and before a name."""
+    at = names.index(name) if name in names else len(names)
+    return [*names[at + 1 : at + 2], *names[max(at - 1, 0) : at]]
 
 
 def _rows_in(path: Path) -> int | None:
@@ -241,9 +265,9 @@ def _rows_in(path: Path) -> int | None:
         return None
 
 
-def _episodes_in(path: Path) -> set[int]:
+def _episodes_in(root: Path, name: str) -> set[int]:
     try:
-        with open_columns(path) as file:
+        with open_columns(root / within(root, name)) as file:
             return set(np.unique(file.integers("episode_index")).tolist())
     except InputError:
         return set()

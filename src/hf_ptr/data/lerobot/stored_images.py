@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ class StoredImageClips(Mapping[int, StoredImageClip]):
     Args:
         root: the dataset's folder.
         camera: the image feature.
-        tables: number of frames and data file relative to `root`, by episode id.
+        tables: number of frames and data file relative to `root`, by episode id, in the order of the rows.
     """
 
     def __init__(self, root: Path, camera: str, tables: Mapping[int, tuple[int, str]]) -> None:
@@ -64,12 +65,19 @@ class StoredImageClips(Mapping[int, StoredImageClip]):
     def __getitem__(self, episode: int) -> StoredImageClip:
         length, name = self._tables[episode]
         if name not in self._starts:
-            with open_columns(self._root / name) as file:
-                runs = episode_runs(file.integers("episode_index"))
-            self._starts[name] = {each: rows[0].start for each, rows in runs.items()}
+            self._starts[name] = self._starts_in(name)
         if episode not in self._starts[name]:
             raise InputError(f"{self._root / name} has no rows of episode {episode}")
         return StoredImageClip(self._root / name, self._camera, self._starts[name][episode], length, self._root)
+
+    def _starts_in(self, name: str) -> dict[int, int]:
+        """The first row of each episode in a file; without `episode_index`, by the lengths of its episodes."""
+        with open_columns(self._root / name) as file:
+            if "episode_index" in file.names:
+                runs = episode_runs(file.integers("episode_index"))
+                return {each: rows[0].start for each, rows in runs.items()}
+        lengths = {each: length for each, (length, table) in self._tables.items() if table == name}
+        return dict(zip(lengths, itertools.accumulate(lengths.values(), initial=0), strict=False))
 
     def __contains__(self, episode: object) -> bool:
         return episode in self._tables

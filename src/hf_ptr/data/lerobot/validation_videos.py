@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from hf_ptr.data.lerobot.clock import FPS_TOLERANCE
+from hf_ptr.data.lerobot.clock import FPS_TOLERANCE, MIN_DRIFT
 from hf_ptr.data.lerobot.metadata import Metadata
 from hf_ptr.data.video.decoding import FrameReader, VideoClip
 from hf_ptr.data.video.placement import Placement, VideoFile
@@ -108,7 +108,9 @@ class CameraCheck:
             return self.relative(error)
         # A pause in a video lowers its mean rate, and rounded time stamps change the rate of most frames.
         rates = (index.rate, index.mean_rate, index.usual_rate)
-        if all(abs(rate / self.fps - 1) > FPS_TOLERANCE for rate in rates):
+        # The rate of a few irregular frames says little.
+        drift = abs(self.fps / index.mean_rate - 1) * (len(index) - 1)
+        if drift > MIN_DRIFT and all(abs(rate / self.fps - 1) > FPS_TOLERANCE for rate in rates):
             return f"fps mismatch: {name} has {index.mean_rate:.4g} frames per second, info.json {self.fps:g}"
         shape = self.metadata.info["features"][self.camera]["shape"]
         if not {index.height, index.width} <= set(shape):

@@ -154,11 +154,14 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """
     try:
         with av.open(str(path)) as container:
-            stream = container.streams.video[0]
+            stream = next(iter(container.streams.video), None)
+            if stream is None or stream.codec_context is None:
+                what = "video" if stream is None else "known codec"
+                raise InputError(f"{path} cannot be read as a video: it contains no {what}, or its end is cut off")
             if stream.time_base is None:
                 raise InputError(f"{path} has no time base; re-encode the video")
             yield container, stream
-    except (*DECODE_ERRORS, IndexError) as error:
+    except DECODE_ERRORS as error:
         if isinstance(error, InputError):
             raise
         refuse_pointer(path)

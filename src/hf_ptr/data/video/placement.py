@@ -195,7 +195,7 @@ class _File:
         worst = 0.0
         for number, (frames, rows, off) in enumerate(chosen):
             following = int(chosen[number + 1][0][0]) if number + 1 < len(begins) else len(self.index)
-            if measured and following - frames[0] == len(rows):
+            if measured and number < len(begins) and following - frames[0] == len(rows):
                 # The part of the file from this start to the next has one frame for each row.
                 found[self.order[number]] = EpisodeFrames(np.arange(frames[0], following))
                 continue
