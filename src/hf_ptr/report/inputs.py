@@ -216,7 +216,9 @@ def load_scored_table(
             given["skip_episodes"] = episode_ranges(left_out)
         table = select_episodes(folder, DataArguments(**given)).train
         return table if episodes is None else table.select(_kept(table.episode_index.tolist(), episodes, ()))
-    wanted = episodes if report.scores is None else report.scores.episode_index.unique().tolist()
+    wanted: list[int] | None = None if episodes is None else list(episodes)
+    if report.scores is not None:
+        wanted = report.scores.episode_index.unique().tolist()
     if wanted is not None and (episodes is not None or skip):
         wanted = _kept(wanted, episodes, skip)
     ids = None if wanted is None else list(wanted)

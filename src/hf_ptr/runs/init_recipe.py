@@ -86,8 +86,14 @@ def init_recipe(dataset: str, choice: Choice | None = None) -> str:
     if not cameras:
         # The vectors that a run reads have to be finite; other episodes are left out like damaged ones.
         try:
-            ChunkDataset(table, observation_features=observation, state_feature=choice.state,
-                         action_feature=choice.action, **cut)  # fmt: skip
+            ChunkDataset(
+                table,
+                chunk_size=cut["chunk_size"],
+                target_offset=cut["target_offset"],
+                observation_features=observation,
+                state_feature=choice.state,
+                action_feature=choice.action,
+            )
         except InputError as error:
             if not error.skip or set(error.skip) >= set(table.episode_index.tolist()):
                 raise
