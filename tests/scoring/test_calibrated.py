@@ -538,3 +538,18 @@ def test_a_near_state_candidate_is_the_nearest_of_another_episode() -> None:
         away = (transitions.contexts(apart) - at).norm(dim=1)
         found = (transitions.contexts(torch.tensor([near])) - at).norm()
         assert float(found) == pytest.approx(float(away.min()), abs=1e-4)
+
+
+def test_an_observation_after_a_pause_is_no_evidence() -> None:
+    table = drifting_table([40] * 12)
+    stretch = table.stretch.copy()
+    # The recording of the fourth episode paused before its frame 20.
+    stretch[3 * 40 + 20 : 4 * 40] = 1
+    paused, plain = fit(dataclasses.replace(table, stretch=stretch)), fit(table)
+    across = np.arange(3 * 40 + 12, 3 * 40 + 20)
+    assert np.array_equal(np.flatnonzero(paused["valid"] != plain["valid"]), across)
+    rest = paused["valid"].to_numpy() & (paused["episode_index"].to_numpy() == 3)
+    for column in ("score_next_observation", "score_action"):
+        # The mean of the checks' scores; an element has the least of its checks.
+        assert len(set(paused[column][across].round(5))) == 1
+    assert len(set(paused["score"][rest].round(5))) > 5

@@ -228,9 +228,19 @@ def data_digest(table: EpisodeTable) -> str:
     that each row shows are hashed, not the images.
     """
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(json.dumps([table.tasks, table.fps, sorted(table.videos), table.video_fps]).encode())
-    per_row = (table.task_index, table.frame_id, table.video_frame, table.stretch)
-    for array in (table.episode_index, table.lengths, *per_row):
+    digest.update(json.dumps([table.tasks, table.fps, sorted(table.videos)]).encode())
+    # Where frames and pauses are the usual ones, digests are those of earlier versions, which recorded results contain.
+    usual = (
+        ("video_frame", table.video_frame, table.frame_index),
+        ("stretch", table.stretch, np.zeros_like(table.stretch)),
+        ("video_fps", np.array([table.video_fps]), np.array([table.fps])),
+    )
+    per_row = {"task_index": table.task_index, "frame_id": table.frame_id}
+    for name, array, default in usual:
+        if not np.array_equal(array, default):
+            digest.update(name.encode())
+            per_row[name] = array
+    for array in (table.episode_index, table.lengths, *per_row.values()):
         for block in row_blocks(array):
             digest.update(np.ascontiguousarray(block).data)
     for name in sorted(table.columns):
