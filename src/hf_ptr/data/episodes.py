@@ -229,7 +229,7 @@ def data_digest(table: EpisodeTable) -> str:
     """
     digest = hashlib.blake2b(digest_size=16)
     digest.update(json.dumps([table.tasks, table.fps, sorted(table.videos)]).encode())
-    # Where frames and pauses are the usual ones, digests are those of earlier versions, which recorded results contain.
+    # Without pauses or moved frames, digests are those of earlier versions, which recorded results contain.
     usual = (
         ("video_frame", table.video_frame, table.frame_index),
         ("stretch", table.stretch, np.zeros_like(table.stretch)),
