@@ -65,7 +65,8 @@ class FittedScores:
 
         `score` is `z` of `hf_ptr.scoring.calibration`: 0 like a transition with a planted fault, 1 like a good one.
         Frames without an observation `target_offset` frames later, or with a pause of the recording before it, have
-        `valid` False and the mean score of their episode; those of an episode without any transition have the average of the dataset.
+        `valid` False and the mean score of their episode; those of an episode without any transition have the average
+        of the dataset.
         """
         return pd.concat(self.blocks(), ignore_index=True)
 
