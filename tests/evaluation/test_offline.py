@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import yaml
 from command_line import hf_ptr, the_line
 from data_helpers import vector, write_v21
 from dataset_kinds import reaching
+from rich.console import Console
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.evaluation.offline import HOLD, MEAN, ZERO, evaluate_dataset
+from hf_ptr.evaluation.offline import HOLD, MEAN, ZERO, Errors, compare, evaluate_dataset
 from hf_ptr.policies import policy_from_dataset
 from hf_ptr.runs.run import trained_episodes
 
@@ -72,6 +74,30 @@ def test_actions_that_are_no_positions_have_two_baselines(table: EpisodeTable, r
     assert found.undefined[HOLD].startswith(reason) and reason in found.verdict()
     result = found.to_dict()
     assert "hold_state_mae" not in result and result["baselines"]["hold_position"]["undefined"].startswith(reason)
+
+
+def test_a_baseline_without_an_error_has_no_ratio(tmp_path: Path) -> None:
+    """As in an episode where the robot stands still: no infinite mean, no NaN, and a sentence that says so."""
+    table = reaching(4, 30)
+    still = slice(int(table.starts[1]), int(table.starts[2]))
+    for name in ("observation.state", "action"):
+        table.columns[name][still] = 0.5
+    policy = saved_policy(table, tmp_path / "policy")
+    found = evaluate_dataset(policy, table)
+    assert found.best == HOLD and found.hold_position is not None and found.hold_position[1] == 0
+    result = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    others = [0, 2, 3]
+    expected = (found.policy[others] / found.hold_position[others]).mean()
+    assert result["ratio_to_hold_state"]["mean"] == pytest.approx(expected)
+    assert result["episodes_without_ratio"] == [1]
+    assert f"policy error is {expected:.2f} of" in found.verdict() and "that is 0: 1" in found.verdict()
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(found.to_rich(), compare({"run": found}))
+    assert not {"inf", "nan"} & set(console.export_text().split())
+    none = Errors(np.zeros((4, 3)), np.zeros((4, 3)))
+    exact = dataclasses.replace(found, baselines={HOLD: none})
+    assert "ratio_to_hold_state" not in json.loads(json.dumps(exact.to_dict(), allow_nan=False))
+    assert "has no ratio to that of the best baseline (hold position), which is 0" in exact.verdict()
 
 
 def test_the_command_prints_dimensions_and_the_verdict(tmp_path: Path) -> None:

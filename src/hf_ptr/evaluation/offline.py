@@ -13,6 +13,7 @@ from rich.table import Table
 
 from hf_ptr.data.action_kind import action_kind
 from hf_ptr.data.chunks import CameraImages
+from hf_ptr.data.episode_ids import episode_ranges
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.features import component_names
 from hf_ptr.hub.datasets import pull_videos
@@ -84,8 +85,16 @@ class ErrorTable:
         """`(E,)`, mean absolute error of the hold-position baseline; None where it is not defined."""
         return self.baselines[HOLD].mae if HOLD in self.baselines else None
 
+    def ratio(self, baseline: str) -> np.ndarray:
+        """`(E,)`, the policy's mean absolute error in units of a baseline's; NaN where the baseline has no error."""
+        errors = self.baselines[baseline].mae
+        return np.divide(self.policy, errors, out=np.full(len(errors), np.nan), where=errors > 0)
+
     def to_dict(self) -> dict[str, Any]:
-        """Means with 95 % t-intervals over episodes, the errors of the baselines, and the errors by dimension."""
+        """
+        Means with 95 % t-intervals over episodes, the errors of the baselines, and the errors by dimension. The ratio
+        is over the episodes where the baseline has an error; the others are listed.
+        """
         result: dict[str, Any] = {
             "action_mae": mean_interval(self.policy),
             "action_mse": mean_interval(self.estimate.mse),
@@ -95,7 +104,11 @@ class ErrorTable:
         }
         if self.hold_position is not None:
             result["hold_state_mae"] = mean_interval(self.hold_position)
-            result["ratio_to_hold_state"] = mean_interval(self.policy / self.hold_position)
+            ratio = self.ratio(HOLD)
+            if (defined := ~np.isnan(ratio)).any():
+                result["ratio_to_hold_state"] = mean_interval(ratio[defined])
+            if not defined.all():
+                result["episodes_without_ratio"] = self._without_ratio(HOLD)
         result["baselines"] = {
             _key(name): {"mae": mean_interval(errors.mae), "mse": mean_interval(errors.mse)}
             for name, errors in self.baselines.items()
@@ -120,14 +133,14 @@ class ErrorTable:
         table.add_column("episode")
         columns = {"policy": self.policy, "one sample": self.sample.mae}
         columns |= {name: errors.mae for name, errors in self.baselines.items()}
-        columns[f"policy / {self.best}"] = self.policy / self.baselines[self.best].mae
+        columns[f"policy / {self.best}"] = self.ratio(self.best)
         for name in columns:
             table.add_column(name, justify="right")
         for row, number in enumerate(self.episodes):
-            table.add_row(str(number), *(f"{column[row]:.4f}" for column in columns.values()))
+            table.add_row(str(number), *(_number_text(column[row]) for column in columns.values()))
         table.add_section()
-        cells = [mean_interval(column) for column in columns.values()]
-        table.add_row("mean", *(f"{cell['mean']:.4f}" for cell in cells))
+        cells = [_mean_interval(column) for column in columns.values()]
+        table.add_row("mean", *(_number_text(cell["mean"]) for cell in cells))
         table.add_row("95 % interval", *(_interval_text(cell["interval"]) for cell in cells))
         return table
 
@@ -145,12 +158,31 @@ class ErrorTable:
 
     def verdict(self) -> str:
         """One sentence: the policy's error relative to the best baseline."""
-        found = mean_interval(self.policy / self.baselines[self.best].mae)
-        sentence = f"policy error is {found['mean']:.2f} of that of the best baseline ({self.best})"
-        if found["interval"] is not None:
-            sentence += f", 95 % interval {_interval_text(found['interval'])}"
+        found, exact = _mean_interval(self.ratio(self.best)), self._without_ratio(self.best)
+        if len(exact) == len(self.episodes):
+            sentence = f"policy error has no ratio to that of the best baseline ({self.best}), which is 0"
+        else:
+            sentence = f"policy error is {found['mean']:.2f} of that of the best baseline ({self.best})"
+            if found["interval"] is not None:
+                sentence += f", 95 % interval {_interval_text(found['interval'])}"
+            if exact:
+                sentence += f", without the episodes where that is 0: {episode_ranges(exact)}"
         missing = "".join(f"; {name} is not defined: {reason}" for name, reason in self.undefined.items())
         return f"{sentence}{missing}"
+
+    def _without_ratio(self, baseline: str) -> list[int]:
+        """Ids of the episodes in which a baseline has no error, as in one where the robot stands still."""
+        return [number for number, ratio in zip(self.episodes, self.ratio(baseline), strict=True) if np.isnan(ratio)]
+
+
+def _mean_interval(values: np.ndarray) -> dict[str, Any]:
+    """[`mean_interval`] of the values that are not NaN; NaN without an interval if all are."""
+    defined = values[~np.isnan(values)]
+    return mean_interval(defined) if len(defined) else {"mean": np.nan, "interval": None}
+
+
+def _number_text(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.4f}"
 
 
 def _key(name: str) -> str:
@@ -275,6 +307,6 @@ def compare(tables: dict[str, ErrorTable]) -> Table:
             f"{mine['mean']:.4f}",
             _interval_text(mine["interval"]),
             f"{best.mean():.4f} ({errors.best})",
-            f"{(errors.policy / best).mean():.3f}",
+            _number_text(_mean_interval(errors.ratio(errors.best))["mean"]),
         )
     return shown
