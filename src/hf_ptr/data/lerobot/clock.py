@@ -62,20 +62,21 @@ def clock_problems(seconds: np.ndarray, fps: float) -> list[ClockProblem]:
         return [ClockProblem("timestamp_order", "all timestamps are equal", 1)]
     usual = max(float(np.median(steps)), float(steps.mean()) / 2)
     gaps = steps > GAP_STEPS * usual
-    overall, between = _rate(seconds), (len(steps) - int(gaps.sum())) / max(float(steps[~gaps].sum()), 1e-12)
+    overall, time_between = _rate(seconds), float(steps[~gaps].sum())
+    # Where a coarse clock gives all time to a few ticks, no time is left between them.
+    between = (len(steps) - int(gaps.sum())) / time_between if time_between > 0 else overall
     tolerance = IRREGULAR_TOLERANCE if gaps.mean() > IRREGULAR_SHARE else FPS_TOLERANCE
+    unit = _unit(steps)
 
     def fits(rate: float) -> bool:
         drift = abs(fps / rate - 1) * len(steps)
-        return abs(rate / fps - 1) <= tolerance or drift <= MIN_DRIFT
+        return abs(rate / fps - 1) <= tolerance or drift <= max(MIN_DRIFT, unit * fps)
 
     if not fits(overall) and not fits(between):
         rate = between if gaps.any() else overall
         message = f"fps mismatch: timestamps give {rate:.4g} frames per second, info.json {fps:g}"
         return [ClockProblem("fps", message, amount=rate)]
     problems = []
-    # Equal stamps mean a coarse clock, whose unit is not a gap.
-    unit = float(steps[steps > 0].min()) if (steps == 0).any() else 0.0
     missing = steps > max(LISTED_GAP * usual, LISTED_GAP / fps) + unit
     if missing.any():
         longest = int(np.argmax(steps.round(6)))
@@ -97,8 +98,14 @@ def clock_problems(seconds: np.ndarray, fps: float) -> list[ClockProblem]:
 
 def stretches(seconds: np.ndarray, fps: float) -> np.ndarray:
     """The number of the stretch without a pause that each row of an episode is in, `(n,)` int64 from 0."""
-    steps = np.diff(np.asarray(seconds, dtype=np.float64), prepend=seconds[:1])
-    return np.cumsum(steps > max(PAUSE_SECONDS, PAUSE_FRAMES / fps))
+    steps = np.diff(np.asarray(seconds, dtype=np.float64))
+    paused = steps > max(PAUSE_SECONDS, PAUSE_FRAMES / fps) + _unit(steps)
+    return np.concatenate((np.zeros(min(len(seconds), 1), dtype=np.int64), np.cumsum(paused)))
+
+
+def _unit(steps: np.ndarray) -> float:
+    """Seconds of one tick of a coarse clock, which equal stamps reveal and which is not a gap; 0 for a fine clock."""
+    return float(steps[steps > 0].min(initial=np.inf)) if (steps == 0).any() and (steps > 0).any() else 0.0
 
 
 def _rate(seconds: np.ndarray) -> float:
