@@ -128,7 +128,7 @@ def main() -> None:
     steps, demonstrations = STEPS, 4
     if options.small:
         # Two kills, so that both lie before the last saves.
-        steps, demonstrations, options.kills = 40, 1, 2
+        steps, demonstrations, options.kills = 120, 1, 2
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

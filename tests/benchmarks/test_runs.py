@@ -247,7 +247,7 @@ def test_a_fit_is_repeated_when_behaviour_or_data_change(tmp_path: Path, monkeyp
 
     assert fill() == ["hard", "clean"] and fill() == []
     for module in (fits, behaviour):
-        monkeypatch.setattr(module, "versions", lambda parts: dict.fromkeys(parts, 2))
+        monkeypatch.setattr(module, "versions", lambda parts: dict.fromkeys(parts, 99))
     assert fill(keep=True) == []
     assert fill() == ["hard", "clean"] and fill() == []
     shutil.rmtree(data)
@@ -338,7 +338,7 @@ def test_a_mixture_trains_one_policy_and_specialists_one_per_control_mode() -> N
     assert len(rows) == 20 and {"reach-v3 hand", "reach-v3 joints"} <= set(rows)
     weights = {control: Path(f"{control}.parquet") for control in ("hand", "joints")}
     recipe = load_recipe(*running._recipe_of(generalist, ("hand", "joints"), weights))
-    sources = [SourceSpec.parse(json.loads(text), number) for number, text in enumerate(recipe.data.sources)]
+    sources = [SourceSpec.parse(given, number) for number, given in enumerate(recipe.data.sources)]
     assert [source.embodiment for source in sources] == ["metaworld_sawyer", "metaworld_sawyer_joints"]
     assert [source.weights for source in sources] == ["hand.parquet", "joints.parquet"]
     assert {source.corruption for source in sources} == {"hard"} and {

@@ -101,7 +101,6 @@ def test_a_fit_of_scores_needs_few_bytes_per_frame(monkeypatch: pytest.MonkeyPat
     # One pass covers one fold of the smaller dataset.
     for module in (cross_fitting, action_noise, novelty, transitions):
         monkeypatch.setattr(module, "ROWS_PER_PASS", 128)
-    monkeypatch.setattr(action_noise, "MAX_VALUES_PER_MEDIAN", 1024)
     config = ScoreConfig(steps=1, rounds=1, novelty_contexts=256)
     sizes, tensors, arrays = (20, 60), [], []
     # The first fit is not measured: it makes the allocations that do not depend on the size.

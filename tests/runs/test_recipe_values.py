@@ -63,7 +63,7 @@ def test_features_are_names_or_lists_of_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("state_feature", ["a", "b"], r"state_feature: takes one value, and 2 are given: \['a', 'b'\]"),
+        ("seed", [1, 2], r"seed: takes one value, and 2 are given: \[1, 2\]"),
         ("learning_rate", [1, 2], "learning_rate: takes one value, and 2 are given"),
         ("learning_rate", True, "learning_rate: invalid float value: 'True'"),
         ("learning_rate", "nan", r"learning_rate: invalid float value: 'nan' \(it must be finite\)"),
