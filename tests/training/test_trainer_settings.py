@@ -11,7 +11,7 @@ import pytest
 from trainer_helpers import SFT, make
 from transformers import TrainingArguments
 
-from hf_ptr import PTRConfig
+from hf_ptr import PTRConfig, PTRTrainer
 from hf_ptr.errors import DataWarning, InputError
 from hf_ptr.training.launch_checks import require_one_run
 from hf_ptr.training.trainer_settings import READ, REFUSED
@@ -50,6 +50,8 @@ def test_a_setting_that_is_not_read_is_refused(name: str, tmp_path: Path) -> Non
     [
         ({"train_sampling_strategy": "group_by_length"}, r"train_sampling_strategy group_by_length \(chunks have one"),
         ({"metric_for_best_model": "accuracy"}, "metric_for_best_model accuracy"),
+        ({"metric_for_best_model": "train_loss"}, "metric_for_best_model train_loss"),
+        ({"metric_for_best_model": "eval_xloss"}, "metric_for_best_model eval_xloss"),
         ({"label_smoothing_factor": 0.1, "use_cache": True}, "remove them"),
         ({"max_steps": 0}, "max_steps is 0"),
         ({"max_steps": -1, "num_train_epochs": 0}, "which make 0 steps"),
@@ -62,6 +64,38 @@ def test_values_that_are_not_read(settings: dict[str, Any], message: str, tmp_pa
 
 def test_defaults_and_values_equal_to_them_are_no_settings(tmp_path: Path) -> None:
     PTRConfig(output_dir=str(tmp_path), label_smoothing_factor=0.0, include_num_input_tokens_seen="no", do_train=True)
+
+
+@pytest.mark.parametrize(
+    ("metric", "names", "measured"),
+    [
+        ("eval_loss", None, None),
+        ("loss", None, None),
+        ("eval_near_loss", ["near", "far"], None),
+        ("eval_near_loss", None, "eval_loss"),
+        ("eval_loss", ["near", "far"], "eval_near_loss or eval_far_loss"),
+    ],
+)
+def test_the_best_model_is_chosen_by_a_metric_that_is_measured(
+    metric: str, names: list[str] | None, measured: str | None, metaworld_dataset: Path, tmp_path: Path
+) -> None:
+    best = {"metric_for_best_model": metric, "load_best_model_at_end": True, "save_strategy": "steps"}
+    settings = {"eval_strategy": "steps", "save_steps": 1, "eval_steps": 1, "max_steps": 1, **best, **SFT}
+    trainer = make(metaworld_dataset, tmp_path / "made", eval_dataset=True, episodes=[0], **SFT)
+    chunks = trainer.eval_dataset
+    arguments = {
+        "args": PTRConfig(output_dir=str(tmp_path), disable_tqdm=True, **settings),
+        "train_dataset": chunks,
+        "eval_dataset": chunks if names is None else dict.fromkeys(names, chunks),
+        "processing_class": trainer.processing_class,
+    }
+    if measured is None:
+        finished = PTRTrainer(trainer.trained_policy, **arguments)
+        finished.train()
+        assert finished.state.best_metric is not None
+    else:
+        with pytest.raises(InputError, match=f"{metric}, which no evaluation measures; set it to {measured}$"):
+            PTRTrainer(trainer.trained_policy, **arguments)
 
 
 def test_a_run_of_no_step_is_refused_with_the_numbers(metaworld_dataset: Path, tmp_path: Path) -> None:

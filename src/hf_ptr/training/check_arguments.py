@@ -62,6 +62,20 @@ def check_arguments(args: PTRConfig, train: Any, evaluation: Any, processor: Any
     tasks = [data.tasks for data in (train, evaluation) if isinstance(data, Chunks)]
     if collator is None and len(set(tasks)) > 1:
         raise InputError("eval_dataset has other tasks than train_dataset; select both from one dataset")
+    if evaluation is not None:
+        _require_best_metric(args, evaluation)
+
+
+def _require_best_metric(args: PTRConfig, evaluation: Any) -> None:
+    if args.metric_for_best_model is None:
+        return
+    metric = f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
+    measured = [f"eval_{name}_loss" for name in evaluation] if isinstance(evaluation, dict) else ["eval_loss"]
+    if metric not in measured:
+        raise InputError(
+            f"metric_for_best_model is {args.metric_for_best_model}, which no evaluation measures; set it to "
+            f"{' or '.join(measured)}"
+        )
 
 
 def uses_segments(args: PTRConfig, dataset: Any) -> bool:

@@ -5,6 +5,7 @@ nevertheless, is refused: the run would differ from the one that its recipe desc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any
@@ -62,6 +63,8 @@ REFUSED = {
 }
 # Values without an effect of settings that are not refused as such.
 REFUSED_VALUES = {("train_sampling_strategy", "group_by_length"): "chunks have one length"}
+# A metric of an evaluation; `Trainer` looks for others only at the first checkpoint.
+BEST_METRIC = re.compile(r"(eval_(.+_)?)?loss")
 
 
 def check_settings(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
@@ -82,8 +85,8 @@ def check_settings(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Non
         if str(getattr(given.get(name), "value", given.get(name))) == value:
             found[name] = reason
     best = given.get("metric_for_best_model")
-    if best is not None and not str(best).endswith("loss"):
-        found["metric_for_best_model"] = "the metric of an evaluation is eval_loss"
+    if best is not None and not BEST_METRIC.fullmatch(str(best)):
+        found["metric_for_best_model"] = "the metric of an evaluation is eval_loss, or eval_NAME_loss of a named one"
     if found:
         listed = "; ".join(f"{name} {given[name]} ({reason})" for name, reason in found.items())
         raise InputError(f"not read in this training: {listed}; remove {'it' if len(found) == 1 else 'them'}")
