@@ -21,7 +21,8 @@ from typer.testing import CliRunner
 from hf_ptr.cli import app
 from hf_ptr.data.lerobot.convert import convert_lerobot
 from hf_ptr.data.lerobot.reader import read_dataset
-from hf_ptr.data.lerobot.validation import require_usable, validate_dataset
+from hf_ptr.data.lerobot.usable import require_usable
+from hf_ptr.data.lerobot.validation import validate_dataset
 from hf_ptr.errors import InputError
 
 LENGTHS = [8, 5, 11]

@@ -16,6 +16,7 @@ from spoiling import edit_rows, remove, set_row
 from hf_ptr.data.action_kind import action_kind
 from hf_ptr.data.episode_ids import parse_episodes
 from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.lerobot.columns import open_columns
 from hf_ptr.runs.init_recipe import init_recipe
 
 CAMERA, WRIST, SIDE = (f"observation.images.{name}" for name in ("front", "wrist", "side"))
@@ -135,11 +136,28 @@ def test_a_file_is_not_overwritten(tmp_path: Path) -> None:
     assert "does not exist" in the_line(hf_ptr("init", tmp_path / "none"))
 
 
-def test_resting_joints_bound_the_normalisation(tmp_path: Path) -> None:
+@pytest.mark.parametrize("resting", [1, 3])
+def test_resting_joints_bound_the_normalisation(resting: int, tmp_path: Path) -> None:
     table = reaching(4, state=5, action=5)
-    table.columns["observation.state"][:, 4] *= 1e-3
-    recipe = yaml.safe_load(init_recipe(str(write_v21(table, tmp_path / "data"))))
-    assert 0.01 < recipe["min_std"] < 0.2
+    state = table.columns["observation.state"]
+    state[:, 5 - resting :] *= 1e-2
+    text = init_recipe(str(write_v21(table, tmp_path / "data")))
+    moving = float(state[:, : 5 - resting].std(axis=0).min())
+    assert 0.5 * moving < yaml.safe_load(text)["min_std"] <= moving
+    assert f"{resting} of 5 state dimensions rest" in text
+
+
+def test_tables_are_read_once_for_all_cameras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_v21(with_cameras(reaching(4, 12), CAMERA, WRIST, SIDE), tmp_path / "data")
+    opened: list[str] = []
+
+    def counted(path: Path) -> Any:
+        opened.append(path.name)
+        return open_columns(path)
+
+    monkeypatch.setattr("hf_ptr.data.lerobot.validation.open_columns", counted)
+    assert yaml.safe_load(init_recipe(str(data)))["observation_features"] == [CAMERA, WRIST, SIDE]
+    assert sorted(opened) == [f"episode_{episode:06d}.parquet" for episode in range(4)]
 
 
 def test_actions_in_other_units_are_no_positions() -> None:

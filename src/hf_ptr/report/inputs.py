@@ -22,7 +22,7 @@ from hf_ptr.data.lerobot.usable import read_usable
 from hf_ptr.data.score_file import ELEMENT_PREFIX, SCORES_FILE, read_scores
 from hf_ptr.equations import weight_bounds
 from hf_ptr.errors import InputError
-from hf_ptr.hub.datasets import with_origin, with_streamed_videos
+from hf_ptr.hub.datasets import score_file_path, with_origin, with_streamed_videos
 from hf_ptr.hub.repos import dataset_folder, parse_hub_dataset
 from hf_ptr.runs.data_arguments import DataArguments
 from hf_ptr.runs.episodes import select_episodes
@@ -141,8 +141,6 @@ def _log_file(folder: Path) -> Path:
 
 def _given_weights(source: str) -> Path:
     """The score file that a run was trained with, downloaded if it is on the Hub. It may no longer exist."""
-    from hf_ptr.hub.datasets import score_file_path
-
     try:
         return score_file_path(source)
     except InputError:

@@ -17,7 +17,8 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot.validation import require_usable, validate_dataset
+from hf_ptr.data.lerobot.usable import require_usable
+from hf_ptr.data.lerobot.validation import validate_dataset
 from hf_ptr.data.mixture.dataset import Chunks
 from hf_ptr.data.score_file import read_weights
 from hf_ptr.errors import DataWarning, InputError, first_line

@@ -15,12 +15,15 @@ from hf_ptr.data.action_kind import action_kind
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episode_ids import episode_ranges, episode_text
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot.validation import Validation, require_usable, validate_dataset
+from hf_ptr.data.features import ACTION, STATE
+from hf_ptr.data.lerobot.usable import require_usable
+from hf_ptr.data.lerobot.validation import Validation, validate_dataset, validate_videos
 from hf_ptr.errors import InputError
 from hf_ptr.hub.datasets import load_dataset
 from hf_ptr.hub.repos import dataset_folder, origin, parse_hub_dataset
+from hf_ptr.scoring.config import ScoreConfig
+from hf_ptr.scoring.feature_scale import feature_scale
 
-STATE, ACTION = "observation.state", "action"
 # Half a second: 15 frames at 30 frames per second, near the 16 of the recipes for Unitree G1.
 CHUNK_SECONDS = 0.5
 MIN_CHUNK = 4
@@ -31,8 +34,6 @@ EPOCHS, MIN_STEPS, MAX_STEPS = {"vectors": 20, "cameras": 10}, 200, 50_000
 BATCH = {"vectors": 128, "cameras": 32}
 # With fewer training episodes, the calibrated score flags good episodes as well (docs/calibrated.md).
 MIN_CALIBRATED = 20
-# A joint at rest is one that moves less than this share of the typical joint.
-REST = 0.1
 # A camera with errors in more than this share of the episodes is left out, not the episodes.
 CAMERA_ERRORS = 0.2
 
@@ -128,15 +129,7 @@ def _cameras(
 ) -> tuple[list[str], set[int]]:
     """The usable cameras, and the episodes to leave out for them."""
     kept, unusable = [], set[int]()
-    for camera in cameras:
-        found = validate_dataset(
-            folder,
-            episodes=choice.episodes,
-            skip=skip,
-            features=(choice.state, choice.action),
-            cameras=[camera],
-            decode=False,
-        )
+    for camera, found in validate_videos(folder, cameras, episodes=choice.episodes, skip=skip).items():
         if not found.usable and (
             found.skippable is None or len(found.skippable) > CAMERA_ERRORS * (found.episodes - len(skip))
         ):
@@ -228,7 +221,7 @@ def _text(
         ("n_action_steps", max(1, chunk // 2), "half of a chunk is executed before the next one is predicted"),
         ("relative_actions", position.is_position, position.reason),
     ]
-    floor, resting = _min_std(state)
+    floor, resting = _min_std(table, choice.state)
     if resting:
         lines.append(("min_std", floor, f"{resting} of {state.shape[1]} state dimensions rest, below this"))
     lines += [
@@ -272,14 +265,18 @@ def _yaml(line: tuple[str, Any, str] | str) -> str:
     return f"{text}  # {' '.join(comment.split())}\n" if comment else f"{text}\n"
 
 
-def _min_std(state: np.ndarray) -> tuple[float, int]:
+def _min_std(table: EpisodeTable, state: str) -> tuple[float, int]:
     """
     A bound on the standard deviation for normalising the state, and the number of dimensions below it that are not
-    constant: those at rest, whose small deviations would become large inputs.
+    constant: those at rest, whose small deviations would become large inputs. Rest is defined as for the score; the
+    bound does not exceed the standard deviation of any dimension that moves.
     """
-    deviation = state.astype(np.float64).std(axis=0)
-    moving = deviation[deviation > 1e-4]
-    if not len(moving):
+    resting = np.isinf(feature_scale(table, state, ScoreConfig(), observed=True)["std"])
+    deviation = table.feature(state).std(axis=0, dtype=np.float64)
+    constant = deviation <= 1e-4
+    if not (resting & ~constant).any():
         return 0.0, 0
-    floor = float(f"{REST * np.median(moving):.1g}")
-    return floor, int((moving < floor).sum())
+    least = float(deviation[~resting].min())
+    unit = 10.0 ** math.floor(math.log10(least))
+    floor = float(f"{math.floor(least / unit) * unit:.1g}")
+    return floor, int((resting & ~constant & (deviation < floor)).sum())

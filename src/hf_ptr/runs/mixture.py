@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot.validation import require_usable, validate_dataset
+from hf_ptr.data.lerobot.usable import require_usable
+from hf_ptr.data.lerobot.validation import validate_dataset
 from hf_ptr.data.mixture.dataset import MixtureDataset
 from hf_ptr.data.mixture.robots import Robot, observes_state, robots_of
 from hf_ptr.data.mixture.sources import Source, SourceSpec, make_source

@@ -20,7 +20,8 @@ from hf_ptr.data.lerobot.metadata import Metadata, read_metadata, warn
 from hf_ptr.data.lerobot.paths import within
 from hf_ptr.data.lerobot.remux import RemuxedFiles
 from hf_ptr.data.lerobot.stored_images import encoded_image
-from hf_ptr.data.lerobot.validation import Progress, no_progress, require_usable, validate_dataset
+from hf_ptr.data.lerobot.usable import require_usable
+from hf_ptr.data.lerobot.validation import Progress, no_progress, validate_dataset
 from hf_ptr.data.lerobot.videos import cameras_of
 from hf_ptr.data.statistics import ImageStatistics, feature_statistics, joined_statistics
 from hf_ptr.data.video.decoding import FrameReader, VideoClip

@@ -176,26 +176,26 @@ def validate_dataset(
     return found
 
 
-def require_usable(found: Validation, skip: Collection[int] = ()) -> None:
+def validate_videos(
+    path: str | Path, cameras: Sequence[str], *, episodes: Collection[int] | None = None, skip: Collection[int] = ()
+) -> dict[str, Validation]:
     """
-    Check that a dataset can be used for training.
-
-    Args:
-        found: the result of `validate_dataset`.
-        skip: ids of episodes that are left out already.
+    The problems of the videos of each camera, without decoding images; tables are not read.
 
     Raises:
-        InputError: it has errors; the message contains the first one and the episodes to skip.
+        InputError: the metadata cannot be read.
     """
-    if found.usable:
-        return
-    first, more = str(found.errors[0]).removeprefix("error: "), len(found.errors) - 1
-    others = f" (and {more} more; hf-ptr validate {found.dataset} lists them)" if more else ""
-    fix, left_out = "fix the dataset", set[int]()
-    if found.skippable is not None:
-        left_out = {*skip, *found.skippable}
-        fix += f", or leave {'this episode' if len(left_out) == 1 else f'{len(left_out)} episodes'} out"
-    raise InputError(f"{found.dataset} is not usable: {first}{others}; {fix}", skip=sorted(left_out))
+    root, result = Path(path), {}
+    metadata = read_metadata(root, note=lambda _: None)
+    lengths = dict(zip(metadata.episode_index.tolist(), metadata.lengths.tolist(), strict=True))
+    for camera in cameras:
+        found = result[camera] = Validation(str(path), len(lengths), sum(lengths.values()), (camera,))
+        checker = _Checker(root, found, None if episodes is None else frozenset(episodes), frozenset(skip))
+        wanted = {episode: length for episode, length in lengths.items() if checker.wanted(episode)}
+        CameraCheck(root, metadata, camera, checker.report, checker.relative).check(
+            wanted, (), decode=False, every_frame=False, progress=no_progress
+        )
+    return result
 
 
 class _Checker:
