@@ -140,7 +140,7 @@ def corrupt(
 ) -> tuple[EpisodeTable, CorruptionTruth]:
     """Plant faults in a table.
 
-    Each fault affects `round(share * E)` of `E` episodes, drawn without replacement from a random stream of its own.
+    Each fault affects `round(share * E)` of `E` episodes, drawn without replacement from a separate random stream.
     The noisy episodes therefore do not depend on other faults of the recipe. Frames keep their `frame_id`.
 
     Args:

@@ -28,7 +28,7 @@ from hf_ptr.errors import DataWarning, InputError, nearest
 from hf_ptr.utils.pickle_guard import PICKLES, pickles, refuse_pickles
 
 HUB_ID = re.compile(r"(?P<repo_id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>\S+))?")
-# A repository of several datasets: each is in a folder of its own.
+# A repository of several datasets: each is in a separate folder.
 HUB_DATASET = re.compile(
     r"(?P<repo_id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(/(?P<folder>[\w-][\w.-]*(/[\w-][\w.-]*)*)/?)?"
     r"(@(?P<revision>\S+))?"

@@ -84,7 +84,7 @@ def mixture_of(recipe: Recipe) -> tuple[MixtureDataset, MixtureDataset | None, A
             **dataclasses.asdict(features),
             **{name: getattr(recipe.policy, name) for name in NEW_POLICY_FIELDS if name in recipe.given},
         )
-        # Each robot has a rate of its own.
+        # Robots have different rates.
         policy.config.fps = None
     config = adapter_of(policy).config
     cut: dict[str, Any] = {

@@ -104,7 +104,7 @@ def fit_scores(
                 # Action noise is not excused here: heads learn best from episodes that are right in every respect.
                 chunk_weight = keep_sample_size(calibrated_weight(z, config), min_share=config.min_sample_size)
                 weight = episode_mean(chunk_weight, transitions.episode, episodes).nan_to_num(0.0)
-                # The next round needs nothing but the weights of the episodes.
+                # The next round needs only the weights of the episodes.
                 del z, chunk_weight, scores
         bar.update(bar_task, completed=bar.tasks[bar_task].total)
     return FittedScores(table, transitions, scores, lag, _scorer_id(digest, config), config)

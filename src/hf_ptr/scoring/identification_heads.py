@@ -1,4 +1,4 @@
-"""Identification heads: each element of a transition identified from the others, by a small head of its own.
+"""Identification heads: each element of a transition identified from the others, by a separate small head.
 
 A transition is `(o_t, l, a_{t:t+L-1}, o_{t+Δ})` (PTR Sec. 2). The paper identifies the next observation from context
 and action; a fault in another element can leave that question easy. So each element is identified in turn, and the

@@ -132,7 +132,7 @@ def require_one_run(processes: int, environment: Mapping[str, str]) -> None:
         environment: environment variables of the process.
 
     Raises:
-        InputError: the launcher started more. Each would be a run of its own, all in one folder.
+        InputError: the launcher started more. Each would be a separate run, all in one folder.
     """
     launched = environment.get("WORLD_SIZE", "1")
     if launched.isdigit() and int(launched) > max(processes, 1):

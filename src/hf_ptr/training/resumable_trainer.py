@@ -67,7 +67,7 @@ class ResumableTrainer(Trainer):
         self.stopped_by = 0
         self._has_trained = False
         self._run_folder = Path(str(self.args.output_dir))
-        # FSDP2 puts a class of its own in the place of the model's.
+        # FSDP2 replaces the class of the model.
         self._model_class: Any = type(self._unwrapped())
         self._stateful: dict[str, Stateful] = {}
         self._restored_with_model: set[str] = set()
@@ -109,7 +109,7 @@ class ResumableTrainer(Trainer):
         self.stopped_by, self._has_trained = 0, True
         with self.stop_signals:
             result = super().train(checkpoint, *args, **kwargs)
-            # Whoever saves next is the main process alone.
+            # From here on, only the main process saves.
             self.prepare_save()
             # A signal may also arrive after the last step, whose result may not have been saved yet.
             late = 0 if self.stopped_by else self.group.all_reduce_max(self.stop_signals.received)
@@ -142,7 +142,7 @@ class ResumableTrainer(Trainer):
         """Called in all processes before a run resumes from a checkpoint. An error here changes nothing."""
 
     def reset_state(self) -> None:
-        """Called before a second `train` that begins a new run: nothing but the weights goes on from the first."""
+        """Called before a second `train` that begins a new run, which keeps only the weights of the first."""
 
     def prepare_save(self) -> None:
         """Called in all processes before a checkpoint is saved, and after training. An error here saves nothing."""

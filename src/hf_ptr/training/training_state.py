@@ -131,7 +131,7 @@ def _encoded(value: Any, tensors: dict[str, torch.Tensor], storages: set[int], p
         return value
     if isinstance(value, torch.Tensor):
         host = value.detach().cpu().contiguous()
-        # safetensors requires that each tensor fills a storage of its own.
+        # safetensors requires that each tensor fills a separate storage.
         storage = host.untyped_storage()
         if storage.data_ptr() in storages or storage.nbytes() != host.nbytes:
             host = host.clone()

@@ -117,7 +117,7 @@ def _text(path: Path) -> str:
 
 def _json(text: str, where: object) -> Any:
     try:
-        # Every line of some JSON Lines files has a mark of its own, left by joining files.
+        # Every line of some JSON Lines files has a separate mark, left by joining files.
         return json.loads(text.lstrip("\ufeff"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is not valid JSON: {first_line(error)}") from error

@@ -30,7 +30,7 @@ PADDED_INTEGER = re.compile(r"(0?\d{1,2})?d?")
 
 def path_fields(info: Mapping[str, Any], episode: int) -> dict[str, int]:
     """
-    The numbers that a path template may name, for an episode with files of its own.
+    The numbers that a path template may name, for an episode in separate files.
 
     Forks of LeRobot write templates with the names of the other version: `chunk_index` for `episode_chunk`, and
     `file_index` for `episode_index`.
@@ -124,7 +124,7 @@ def _real(folder: str) -> str:
 def _allowed(root: str) -> list[str]:
     """The folder itself and, in a snapshot of the Hub's cache, the blob store that its files link to."""
     home = Path(_real(root))
-    # A repository may hold several datasets, each in a folder of its own.
+    # A repository may hold several datasets, each in a separate folder.
     snapshots = next((folder for folder in home.parents if folder.name == "snapshots"), None)
     if snapshots is not None and not REPOSITORY.match(snapshots.parent.name):
         snapshots = None

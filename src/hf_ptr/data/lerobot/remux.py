@@ -48,7 +48,7 @@ class RemuxedFiles(NumberedFiles):
 
         Args:
             root: folder of the dataset being written.
-            clip: the episode's frames in a video of its own.
+            clip: the episode's frames in a separate video.
 
         Returns:
             The episode's columns of `meta/episodes`: file, and start and end in it (seconds).

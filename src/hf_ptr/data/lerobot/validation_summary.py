@@ -1,4 +1,4 @@
-"""A validation as one reads it: errors before warnings, one line a kind with its episodes, the verdict last."""
+"""Text of a validation: errors before warnings, one line per kind with its episodes, the verdict last."""
 
 from __future__ import annotations
 

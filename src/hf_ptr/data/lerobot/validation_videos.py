@@ -117,7 +117,7 @@ class CameraCheck:
             self.report(f"{name} is {index.height} x {index.width}, info.json has {list(shape)}", warning=True)
         # The notes are listed here, so reading must not warn of them once more.
         file.noted.update(placed.notes)
-        # The errors of an episode say more than notes about its file.
+        # Where every episode has an error, notes about the file would only repeat it.
         if any(each.problem is None for each in placed.episodes.values()):
             for note in placed.notes:
                 self.report(self._relative(note), episode if len(placed.episodes) == 1 else None, warning=True)

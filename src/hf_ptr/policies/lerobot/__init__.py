@@ -8,7 +8,7 @@ try:
     from hf_ptr.policies.lerobot.flow import Pi0Adapter, Pi05Adapter, SmolVLAAdapter
 except ImportError as error:
     raise InputError(
-        f"a LeRobot policy needs LeRobot next to this library ({error}); in an environment of its own with Python "
+        f"a LeRobot policy needs LeRobot next to this library ({error}); in a separate environment with Python "
         "3.12: pip install 'hf-ptr[lerobot]'"
     ) from error
 from hf_ptr.policies.adapters import register_adapter
