@@ -14,6 +14,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -146,7 +147,12 @@ def main() -> None:
         while sum(where.values()) < options.kills:
             before = step_of(broken)
             if attempt(recipe, broken, folder / "broken.log", chance.uniform(0.0, longest))[0]:
-                sys.exit(f"the run ended after {sum(where.values())} kills; give it more STEPS")
+                if longest < starting / 8:
+                    sys.exit(f"the run ended after {sum(where.values())} kills; give it more STEPS")
+                # The machine is faster than when the undisturbed run was timed: begin again, with earlier kills.
+                shutil.rmtree(broken)
+                longest, where, gained = longest / 2, dict.fromkeys(where, 0), []
+                continue
             saving = (broken / STAGING_FOLDER).exists()
             after = step_of(broken)
             where["a save" if saving else "a step" if after > before else "starting"] += 1
