@@ -553,3 +553,54 @@ def test_an_observation_after_a_pause_is_no_evidence() -> None:
         # They have the mean of the others, which differ.
         assert len(set(paused[column][across].round(5))) == 1
         assert len(set(paused[column][rest].round(5))) > 5
+
+
+def with_pauses(table: EpisodeTable, starts: list[int]) -> EpisodeTable:
+    """The table with a pause before these rows, each in another episode."""
+    stretch = table.stretch.copy()
+    for start in starts:
+        stretch[start : min(end for end in [*table.starts, table.num_frames] if end > start)] = 1
+    return dataclasses.replace(table, stretch=stretch)
+
+
+def test_no_transition_and_no_chunk_crosses_a_pause() -> None:
+    table = with_pauses(drifting_table([40] * 6), [20, 85, 159])
+    chunks = ChunkDataset(table, chunk_size=12, target_offset=8)
+    transitions = lazy_transitions(chunks, CONFIG)
+    rows = torch.arange(len(transitions))
+    frames = transitions.frames(rows).numpy()
+    assert frames.tolist() == np.flatnonzero(chunks.batch(range(table.num_frames))["has_target"]).tolist()
+    assert transitions.count.tolist() == [24, 32, 27, 31, 32, 32]
+    assert transitions.times(rows).tolist() == (frames % 40).tolist()
+    for shift in (-5, 5):
+        moved = transitions.moved(rows, torch.tensor(shift))
+        near = transitions.frames(moved).numpy()
+        assert np.array_equal(table.stretch[near], table.stretch[frames])
+        assert np.array_equal(near // 40, frames // 40)
+        assert set((near - frames).tolist()) == set(range(min(shift, 0), max(shift, 0) + 1))
+    # The last transition before the first pause is 9 frames before it.
+    action = transitions.actions(torch.tensor([11])).view(12, 2)
+    assert (action[:9] != 0).all() and (action[9:] == 0).all()
+    batch = cross_fitting.draw_batch(transitions, torch.arange(6), 500, CONFIG, torch.Generator().manual_seed(0))
+    assert batch.min() >= 0 and batch.max() < len(transitions)
+
+
+def test_a_jump_across_a_pause_changes_no_score() -> None:
+    """Behind the pauses no transition fits, so that their states appear across the pause alone."""
+    table = with_pauses(drifting_table([40] * 12, tasks=1), [32, 72, 112])
+    state = table.columns["observation.state"].copy()
+    for episode in range(3):
+        other = (episode + 1) % 3
+        state[40 * episode + 32 : 40 * episode + 40] = table.columns["observation.state"][40 * other + 32 :][:8]
+    jumping = dataclasses.replace(table, columns={**table.columns, "observation.state": state})
+    found, plain = fit(jumping), fit(table)
+    np.testing.assert_allclose(found["score"], plain["score"], atol=2e-3)
+    np.testing.assert_allclose(found["weight"], plain["weight"], atol=2e-3)
+    assert found["valid"].sum() == 3 * 24 + 9 * 32
+
+
+def test_episodes_of_pauses_alone_are_too_few() -> None:
+    table = drifting_table([16] * 6)
+    fit(table, steps=1)
+    with pytest.raises(InputError, match="3 episodes"):
+        fit(with_pauses(table, [8, 24, 40]), steps=1)

@@ -46,7 +46,7 @@ def action_noise_score(
     The calibrated score of every transition on `action/noise`, `(N,)`, by the name of the check; empty where chunks
     have fewer than three actions, or no action moves.
 
-    Chunks that run past the end of their episode are left out, because their padding has no noise.
+    Chunks that run past the end of their episode or a pause are left out, because their padding has no noise.
 
     The scale is that of `hf_ptr.scoring.calibration`, linear in the size of the noise: its standard deviation in units
     of the movement within episodes, the mean over the dimensions, and the least over the `STRIDES`. The planted noise
@@ -58,7 +58,7 @@ def action_noise_score(
         generator: random generator of the planted noise.
     """
     whole = torch.arange(len(transitions))
-    whole = whole[transitions.frames(whole) + transitions.chunk_size <= transitions.end[transitions.episode]]
+    whole = whole[transitions.frames(whole) + transitions.chunk_size <= transitions.ends(whole)]
     strides = [stride for stride in STRIDES if 2 * stride < transitions.chunk_size]
     movement = transitions.movement()
     moving = movement > 0

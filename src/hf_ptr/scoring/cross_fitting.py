@@ -197,7 +197,8 @@ def draw_batch(
     last = transitions.count[episodes, None] - 1
     time = (torch.rand(len(episodes), anchors, generator=generator) * (last + 1)).long().clamp(max=last)
     shift = torch.tensor(config.shifts)[torch.randint(len(config.shifts), time.shape, generator=generator)]
-    rows = transitions.first[episodes, None] + torch.cat((time, (time + shift).clamp(min=0).minimum(last)), dim=1)
+    rows = transitions.first[episodes, None] + time
+    rows = torch.cat((rows, transitions.moved(rows, shift)), dim=1)
     if config.near_state_candidates:
         near = rows[:, :anchors:2].flatten()
         rows[:, anchors::2] = _nearest(transitions, episodes, near, config, generator).view(len(episodes), -1)
@@ -238,9 +239,8 @@ def score_rows(
     for begin in range(0, len(row), ROWS_PER_PASS):
         done = slice(begin, begin + ROWS_PER_PASS)
         part = row[done]
-        first = transitions.first[transitions.episode[part], None]
-        moved = part[:, None] + shifts
-        inside = (moved >= first) & (moved < first + transitions.count[transitions.episode[part], None])
+        moved = transitions.moved(part[:, None], shifts)
+        inside = moved == part[:, None] + shifts
         near = torch.where(inside, moved, part[:, None])
         with F.unchecked():
             scores = heads.scores(

@@ -27,7 +27,7 @@ from hf_ptr.scoring.cross_fitting import FoldContext, RoundScores, assign_folds,
 from hf_ptr.scoring.fitted_scores import FittedScores
 from hf_ptr.scoring.image_features import image_features
 from hf_ptr.scoring.novelty import context_novelty, novelty_correction
-from hf_ptr.scoring.transitions import LazyTransitions, lazy_transitions
+from hf_ptr.scoring.transitions import LazyTransitions, Segments, lazy_transitions
 from hf_ptr.utils.progress import progress_bar
 from hf_ptr.utils.safetensors_io import PartCache
 
@@ -116,10 +116,11 @@ def require_fittable(chunks: ChunkDataset, config: ScoreConfig = ScoreConfig()) 
     Raises:
         InputError: fewer than `min_episodes` are longer than the chunks' `target_offset`.
     """
-    usable = int((chunks.table.lengths > chunks.target_offset).sum())
+    table, offset = chunks.table, chunks.target_offset
+    usable = int((Segments.of_table(table, offset).count_by_episode(table.num_episodes) > 0).sum())
     if usable < config.min_episodes:
         raise InputError(
-            f"{chunks.table.source!r} has {usable} episodes longer than target_offset {chunks.target_offset}; fitting "
+            f"{table.source!r} has {usable} episodes longer than target_offset {offset}; fitting "
             f"scores needs at least {config.min_episodes}, so record more or lower target_offset"
         )
 

@@ -42,11 +42,7 @@ class FittedScores:
         config: ScoreConfig,
     ):
         self._table, self._transitions, self._lag = table, transitions, lag
-        frames = transitions.frames(torch.arange(len(transitions))).numpy()
-        stretch = table.stretch
-        # An observation after a pause of the recording is not the consequence of the chunk before it.
-        self._paused = torch.from_numpy(stretch[frames] != stretch[frames + transitions.target_offset])
-        self._scores = {check: self._without_paused(values) for check, values in scores.items()}
+        self._scores = scores
         self._scorer, self._config = scorer, config
         self._checks = {element: [check for check in scores if element_of(check) == element] for element in ELEMENTS}
         self._default = {element: self._default_of(checks) for element, checks in self._checks.items() if checks}
@@ -95,23 +91,13 @@ class FittedScores:
             episodes,
             score=self._score[begin : begin + size].numpy(),
             weight=self._weight[begin : begin + size].numpy(),
-            valid=torch.zeros(size, dtype=torch.bool).index_copy_(0, rows, ~self._paused[samples]).numpy(),
+            valid=torch.zeros(size, dtype=torch.bool).index_fill_(0, rows, True).numpy(),
             scorer=self._scorer,
             **{f"{ELEMENT_PREFIX}{element}": values.numpy() for element, values in scores.items()},
             failed_element=_names_of(ELEMENTS, self._failing(scores)),
             failed_check=_names_of(tuple(self._scores), check),
             estimated_lag=self._lag[episodes].repeat_interleave(lengths).numpy(),
         )
-
-    def _without_paused(self, values: Tensor) -> Tensor:
-        """Scores `(N,)`, with the mean of the rest of the episode at transitions that cross a pause."""
-        if not self._paused.any():
-            return values
-        rest = ~self._paused
-        episode = self._transitions.episode
-        mean = episode_mean(values[rest], episode[rest], len(self._transitions.count))
-        mean = torch.where(mean.isnan(), values.nanmean(), mean)
-        return torch.where(self._paused, mean[episode.long()].to(values.dtype), values)
 
     def _samples_of(self, episodes: slice) -> slice:
         """The transitions of some episodes, which are adjacent."""

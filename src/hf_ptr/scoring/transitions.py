@@ -108,9 +108,50 @@ class Features:
 
 
 @dataclass(frozen=True)
+class Segments:
+    """
+    The S parts of episodes without a pause of the recording; an episode without a pause is one segment.
+
+    Args:
+        begin, end: `(S,)` int64, the table's row of each segment's first frame, and the row after its last.
+        episode: `(S,)` int32, position of its episode in the table.
+        first: `(S,)` int64, the first transition of each segment.
+        count: `(S,)` int64, transitions of each segment; 0 where it is too short.
+    """
+
+    begin: Tensor
+    end: Tensor
+    episode: Tensor
+    first: Tensor
+    count: Tensor
+
+    @classmethod
+    def of_table(cls, table: EpisodeTable, target_offset: int) -> Segments:
+        """The segments of a table; a transition has `target_offset` frames of its segment after it."""
+        changes = np.flatnonzero(table.stretch[1:] != table.stretch[:-1]) + 1
+        begin = np.union1d(table.starts, changes)
+        end = np.append(begin[1:], table.num_frames)
+        count = torch.from_numpy(np.maximum(end - begin - target_offset, 0))
+        episode = np.searchsorted(table.starts, begin, side="right") - 1
+        return cls(
+            begin=torch.from_numpy(begin),
+            end=torch.from_numpy(end),
+            episode=torch.from_numpy(episode.astype(np.int32)),
+            first=count.cumsum(0) - count,
+            count=count,
+        )
+
+    def count_by_episode(self, episodes: int) -> Tensor:
+        """Transitions of each episode, `(E,)` int64."""
+        return torch.zeros(episodes, dtype=torch.int64).index_add_(0, self.episode, self.count)
+
+
+@dataclass(frozen=True)
 class LazyTransitions:
     """
     The N transitions of E episodes, consecutive: every chunk that has an observation after it.
+
+    A pause of the recording divides an episode into several of the S segments, and no transition crosses it.
 
     Args:
         observations: features of an observation, of the frame and of the one Δ later.
@@ -119,9 +160,11 @@ class LazyTransitions:
         chunk_size, target_offset: L and Δ, frames.
         feature_limit: standard deviations at which the change of an observation is cut.
         begin, end: `(E,)` int64, the table's row of each episode's first frame, and the row after its last.
-        first: `(E,)` int64, the transition of each episode's first frame.
+        first: `(E,)` int64, the first transition of each episode.
         count: `(E,)` int64, transitions of each episode; 0 where it is too short.
         episode: `(N,)` int32, position in the table.
+        segments: the segments.
+        segment: `(N,)` int32, the segment of each transition.
         task_index: `(F,)` int64, instruction of each row of the table.
         change_scale: `(Do,)`, divisor of the change of an observation.
         action_of: planted fault: the transitions whose actions transitions `(…,)` get; None for their own.
@@ -140,6 +183,8 @@ class LazyTransitions:
     first: Tensor
     count: Tensor
     episode: Tensor
+    segments: Segments
+    segment: Tensor
     task_index: Tensor
     change_scale: Tensor
     action_of: Callable[[Tensor], Tensor] | None = None
@@ -174,12 +219,22 @@ class LazyTransitions:
 
     def times(self, rows: Tensor) -> Tensor:
         """Frames from the start of the episode, of transitions `(…,)`, int64."""
-        return rows - self.first[self.episode[rows]]
+        return self.frames(rows) - self.begin[self.episode[rows]]
 
     def frames(self, rows: Tensor) -> Tensor:
         """The table's rows of transitions `(…,)`, int64."""
-        episode = self.episode[rows]
-        return rows - self.first[episode] + self.begin[episode]
+        segment = self.segment[rows]
+        return rows - self.segments.first[segment] + self.segments.begin[segment]
+
+    def ends(self, rows: Tensor) -> Tensor:
+        """The table's row after the last frame of the segment of transitions `(…,)`, int64."""
+        return self.segments.end[self.segment[rows]]
+
+    def moved(self, rows: Tensor, frames: Tensor) -> Tensor:
+        """The transitions some frames later than transitions `(…,)`, at most at either end of their segment."""
+        segment = self.segment[rows]
+        first, count = self.segments.first[segment], self.segments.count[segment]
+        return (rows + frames).maximum(first).minimum(first + count - 1)
 
     def instructions(self, rows: Tensor) -> Tensor:
         """The instructions of transitions `(n,)`, int64."""
@@ -190,10 +245,10 @@ class LazyTransitions:
         return _concatenated((*self.observations, *self.state), self.frames(rows))
 
     def actions(self, rows: Tensor) -> Tensor:
-        """The action chunks of transitions `(…,)`: `(…, Da)`; zeros after the end of the episode."""
+        """The action chunks of transitions `(…,)`: `(…, Da)`; zeros after the end of their segment."""
         rows = rows if self.action_of is None else self.action_of(rows)
         step = self.frames(rows)[..., None] + torch.arange(self.chunk_size)
-        inside = (step < self.end[self.episode[rows]][..., None])[..., None]
+        inside = (step < self.ends(rows)[..., None])[..., None]
         last = int(self.end[-1]) - 1
         values = self.actions_by_step.raw(step.clamp_(max=last)).masked_fill_(~inside, 0.0)
         return self.actions_by_step.scale_(values).mul_(inside).flatten(-2)
@@ -246,7 +301,9 @@ def lazy_transitions(
         observations = (Features.of_table(table, chunks.observation_features, config),)
         if chunks.state_feature not in chunks.observation_features:
             state = (Features.of_table(table, [chunks.state_feature], config),)
-    count = torch.from_numpy(np.maximum(table.lengths - chunks.target_offset, 0))
+    segments = Segments.of_table(table, chunks.target_offset)
+    count = segments.count_by_episode(table.num_episodes)
+    segment = torch.arange(len(segments.count), dtype=torch.int32).repeat_interleave(segments.count)
     transitions = LazyTransitions(
         observations=observations,
         state=state,
@@ -258,7 +315,9 @@ def lazy_transitions(
         end=torch.from_numpy(table.starts + table.lengths),
         first=count.cumsum(0) - count,
         count=count,
-        episode=torch.arange(table.num_episodes, dtype=torch.int32).repeat_interleave(count),
+        episode=segments.episode[segment],
+        segments=segments,
+        segment=segment,
         task_index=shared_tensor(table.task_index),
         change_scale=torch.ones(1),
     )
@@ -293,9 +352,7 @@ def plant_faults(
     shift = shift * (2 * torch.randint(2, (total,), generator=generator) - 1)
 
     def shifted(rows: Tensor) -> Tensor:
-        episode = transitions.episode[rows]
-        time = (transitions.times(rows) + shift[episode]).clamp(min=0)
-        return time.minimum(transitions.count[episode] - 1) + transitions.first[episode]
+        return transitions.moved(rows, shift[transitions.episode[rows]])
 
     faults = {"shifted": replace(transitions, action_of=shifted)}
     if len(episodes) > 1:
