@@ -87,8 +87,9 @@ def test_rows_that_were_dropped_keep_their_frames(tmp_path: Path) -> None:
     kept = np.delete(np.arange(LENGTHS[1] + 3), [4, 5, 20])
     table = "data/chunk-000/episode_000001.parquet"
     edit_rows(table, "timestamp", lambda _: (kept / 20).astype(np.float32).tolist())(root)
-    with pytest.warns(DataWarning, match="frames are chosen by time"):
+    with pytest.warns(DataWarning, match="frames are chosen by time") as given:
         out = convert_lerobot(root, tmp_path / "v30")
+    assert not any("copied without these gaps" in str(each.message) for each in given)
     assert len(list(out.rglob("*.mp4"))) == 3
     for dataset in (root, out):
         table_of = read_dataset(dataset)
@@ -97,6 +98,16 @@ def test_rows_that_were_dropped_keep_their_frames(tmp_path: Path) -> None:
             shown = [number_of(image) for image in reader.read([1] * len(kept), range(len(kept)))]
         assert shown == (100 + kept).tolist()
         assert number_of(reader.read([2], [32])[0]) == 232
+
+
+def test_a_pause_that_the_frames_of_a_converted_video_lack_is_a_warning(tmp_path: Path) -> None:
+    root = folder(tmp_path / "v21")
+    paused = np.arange(LENGTHS[1]) / 20 + 2.0 * (np.arange(LENGTHS[1]) >= 10)
+    edit_rows("data/chunk-000/episode_000001.parquet", "timestamp", lambda _: paused.tolist())(root)
+    with pytest.warns(DataWarning, match=r"half a frame away from frame / fps in episodes 1; .* without these gaps"):
+        out = convert_lerobot(root, tmp_path / "v30")
+    with pytest.warns(DataWarning, match="pauses in episode 1"):
+        require_frames(out)
 
 
 def test_hidden_frames_are_refused_and_nothing_is_written(tmp_path: Path) -> None:

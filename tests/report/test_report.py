@@ -191,6 +191,21 @@ def test_a_score_file_of_all_episodes_and_a_run_on_some(
     assert "none of the selected episodes was scored; the scored ones are 0:8" in line
 
 
+def test_damage_in_an_episode_that_was_not_scored_does_not_concern_the_report(tmp_path: Path) -> None:
+    root = write_v21(coded_table([9, 5, 12]), tmp_path / "data")
+    scores = scores_of(read_dataset(root).select([0, 2]), {2: 0.1})
+    # Metadata that list an episode twice are refused by every command that does not leave it out.
+    listed = root / "meta" / "episodes.jsonl"
+    lines = listed.read_text().splitlines()
+    listed.write_text("\n".join([*lines, lines[1]]) + "\n")
+    evidence = read_report_input(written(scores, tmp_path))
+    for skip in ((), (1,)):
+        page = text_of(write_report(evidence, tmp_path / "r.html", dataset=root, skip=skip).read_text())
+        assert set(re.findall(r"Episode (\d+)", page)) <= {"0", "2"} and "episode 1" not in page.lower()
+    with pytest.raises(InputError, match="episode 1 twice"):
+        load_scored_table(read_report_input(written(scores_of(coded_table([9, 5, 12]), {}), tmp_path)), root)
+
+
 def test_a_folder_of_save_model_alone(tmp_path: Path) -> None:
     """Its log is that of the last checkpoint; without a checkpoint one line says what to call."""
     folder = run_folder(tmp_path / "run")

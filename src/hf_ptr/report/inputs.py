@@ -219,12 +219,24 @@ def load_scored_table(
         wanted = report.scores.episode_index.unique().tolist()
     if wanted is not None and (episodes is not None or skip):
         wanted = _kept(wanted, episodes, skip)
-    ids = None if wanted is None else list(wanted)
-    table = with_streamed_videos(with_origin(read_usable(folder, ids), folder), folder)
+    table = with_streamed_videos(with_origin(_read_scored(folder, wanted, skip), folder), folder)
     corruption, seed = made.get("corruption"), made.get("corruption_seed", 0)
     if isinstance(corruption, str) and isinstance(seed, int):
         table, _ = corrupt(table, corruption, seed)
     return table
+
+
+def _read_scored(folder: Path, ids: list[int] | None, skip: Collection[int]) -> EpisodeTable:
+    """The given episodes of a dataset. Damage in episodes that were not scored does not concern the report."""
+    left_out = set(skip)
+    while True:
+        try:
+            return read_usable(folder, ids, skip=left_out)
+        except InputError as error:
+            others = set() if ids is None else set(error.skip) - set(ids) - left_out
+            if not others:
+                raise
+            left_out |= others
 
 
 def _dataset_folder(report: ReportInput, dataset: str | Path | None) -> Path | None:

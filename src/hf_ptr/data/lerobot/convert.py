@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from hf_ptr.data.episode_ids import episode_ranges
 from hf_ptr.data.features import INDEX_FEATURES, vector_widths
 from hf_ptr.data.lerobot.columns import open_columns
 from hf_ptr.data.lerobot.files import DataFiles, statistics_columns, writable, write_metadata
@@ -119,6 +120,7 @@ def _write(
     episodes: list[dict[str, Any]] = []
     image_statistics: dict[str, list[Mapping[str, Any]]] = {camera: [] for camera in readers}
     schema: pa.Schema | None = None
+    off_time: list[int] = []
     frames = 0
     index = IndexColumns(root, metadata, warn)
     renumbered = len(kept) < len(metadata.files)
@@ -147,6 +149,8 @@ def _write(
             clip = metadata.videos[camera][episode]
             assert isinstance(clip, VideoClip)
             row |= files.add(target, clip)
+        if any(files.on_time for files in cameras.values()) and _off_time(rows, float(info["fps"])):
+            off_time.append(episode)
         for camera, reader in readers.items():
             known = stored.get(episode, {}).get(camera)
             image_statistics[camera].append(known or _image_statistics(reader, episode, length))
@@ -156,6 +160,12 @@ def _write(
     data.close()
     for files in cameras.values():
         files.close()
+    if off_time:
+        warn(
+            f"{root}: time stamps are more than half a frame away from frame / fps in episodes "
+            f"{episode_ranges(off_time)}; their video frames are copied without these gaps, so hf-ptr, which counts "
+            "frames, finds each row's frame, but a reader that looks for frames by time stamp does not"
+        )
     write_metadata(
         target,
         fps=float(info["fps"]),
@@ -179,6 +189,14 @@ def _frame_ids(root: Path, metadata: Metadata, index: IndexColumns, kept: Sequen
             parts.append(index.index(file))
     known = [part for part in parts if part is not None]
     return index.frame_ids(np.concatenate(known) if len(known) == len(parts) else None, np.array(kept))
+
+
+def _off_time(rows: pa.Table, fps: float) -> bool:
+    """Whether a row's time stamp is more than half a frame away from `frame / fps`, the time of its video frame."""
+    if "timestamp" not in rows.column_names:
+        return False
+    seconds = np.array(rows["timestamp"].to_pylist(), dtype=np.float64).ravel()
+    return bool((np.abs(seconds * fps - np.arange(len(seconds))) > 0.5).any())
 
 
 def _rows(

@@ -28,6 +28,9 @@ class RemuxedFiles(NumberedFiles):
         key: the camera.
         fps: frames per second of the dataset.
         limit_mb: size limit of a file, in MB.
+
+    Attributes:
+        on_time: whether the frames of the last episode got the times `row / fps`, and not those they had.
     """
 
     def __init__(self, key: str, fps: float, limit_mb: float) -> None:
@@ -35,6 +38,7 @@ class RemuxedFiles(NumberedFiles):
         self.key = key
         self.fps = fps
         self.info: dict[str, Any] = {}
+        self.on_time = False
         self._container: Any = None
         self._stream: Any = None
         self._encoding: tuple[object, ...] = ()
@@ -58,8 +62,8 @@ class RemuxedFiles(NumberedFiles):
         """
         video, length = clip.path, clip.frames
         frames = [clip.position(row, self.fps) for row in range(length)]
-        # With one frame for each row, frames get the times of their rows, whatever the rate of the camera was.
-        on_time = frames == list(range(length))
+        # With one frame for each row, frames get the times `row / fps`, whatever the rate of the camera was.
+        self.on_time = on_time = frames == list(range(length))
         try:
             with av.open(str(video)) as source:
                 stream = source.streams.video[0]

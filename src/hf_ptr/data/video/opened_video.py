@@ -20,6 +20,10 @@ class OpenVideo:
     """
     An open video file with the state of its decoder.
 
+    A frame that the decoder reports as damaged is an error. The decoder of H.264 notices most damage. Those of HEVC,
+    AV1 and VP9 notice damaged headers, but little of the damage in the pixels of a frame, for which these formats have
+    no checksum.
+
     Args:
         path: the video.
         index: its frames.
@@ -48,6 +52,8 @@ class OpenVideo:
         self._frames: Iterator[av.VideoFrame] = self._container.decode(self._stream)
         # The position of the last decoded frame; -1 before the first, None if it is not known.
         self._at: int | None = -1
+        # Whether a frame since the last key frame was damaged: those that follow refer to it.
+        self._damaged = False
 
     def frame_at(self, position: int) -> np.ndarray | None:
         """
@@ -72,7 +78,7 @@ class OpenVideo:
         while key >= 0:
             if self._jump(key) if self._lands else self._seek(key, position):
                 frame = self._forward(position, strict=False)
-                if frame is not None and not frame.is_corrupt:
+                if frame is not None:
                     return self._converted(frame)
             if self._lands:
                 # Once a jump has missed, the landing of every seek is checked, from the same key frame on.
@@ -93,13 +99,17 @@ class OpenVideo:
         Args:
             position: the position of the wanted frame.
             strict: raise the errors of the decoder; otherwise they give None, since they may come from a seek.
+
+        A frame that the decoder has repaired, or that refers to such a frame, gives None, too: its image is not the
+        recorded one.
         """
         try:
             for frame in self._frames:
                 self._at = self._position(frame)
+                self._damaged = frame.is_corrupt or (self._damaged and not frame.key_frame)
                 if self._at is None or self._at < position:
                     continue
-                if self._at == position:
+                if self._at == position and not self._damaged:
                     return frame
                 return None
         except DECODE_ERRORS as error:
@@ -127,7 +137,7 @@ class OpenVideo:
             self._container.seek(int(self.index.seek_times[key, 0]), stream=self._stream, backward=True)
         except DECODE_ERRORS:
             return False
-        self._frames, self._at = self._container.decode(self._stream), None
+        self._frames, self._at, self._damaged = self._container.decode(self._stream), None, False
         return True
 
     def _seek(self, key: int, position: int) -> bool:
@@ -142,8 +152,7 @@ class OpenVideo:
             place = self._places.get(first.pts if first.pts is not None else first.dts)
             # MP4 files are searched by decoding time, so a key frame that is shown later may be found.
             if place is not None and place <= position:
-                self._frames = self._decode(first, packets)
-                self._at = None
+                self._frames, self._at, self._damaged = self._decode(first, packets), None, False
                 return True
         return False
 
