@@ -242,6 +242,20 @@ def test_a_group_with_enough_episodes_has_its_own_scale() -> None:
     assert one.good[0] == one.good[1]
 
 
+def test_a_scale_does_not_shrink_towards_that_of_a_blind_check() -> None:
+    """One good task, and a large one whose planted faults score like its episodes."""
+    group = torch.tensor([0] * 12 + [1] * 40)
+    real = torch.cat((normal(12, 2.0, 0.2), normal(40, -2.0, 0.2)))
+    planted = torch.cat((normal(12, -4.0, 0.2), normal(40, -1.9, 0.2)))
+    alone = C.fit_scale(real[:12], planted[:12], group[:12], 1, CONFIG)
+    scale = C.fit_scale(real, planted, group, 2, CONFIG)
+    for name in ("fault", "middle", "good", "reliability"):
+        assert getattr(scale, name)[0] == getattr(alone, name)[0]
+    assert scale.reliability[1] == 0.0
+    at = torch.tensor([-1.1])
+    assert scale.place(at, group[:1]).item() > CONFIG.threshold
+
+
 def test_a_shift_through_an_episode_is_found_where_no_chunk_shows_it() -> None:
     generator = torch.Generator().manual_seed(0)
     margins = 0.5 + torch.randn(200, 4, generator=generator)

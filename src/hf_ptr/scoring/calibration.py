@@ -189,8 +189,9 @@ def fit_scale(real: Tensor, planted: Tensor, group: Tensor, groups: int, config:
             continue
         share = count / (count + config.group_shrinkage)
         own_knots = _knots(real[mine], own, config)
-        knots[g] = share * own_knots + (1.0 - share) * everything
-        knots[g, 3] = own_knots[3]
+        # Where the check is blind to all tasks together, there is no scale to shrink towards.
+        mixed = share * own_knots + (1.0 - share) * everything if everything[3] > 0 else own_knots
+        knots[g] = torch.cat((mixed[:3], own_knots[3:]))
     fault, middle, good, reliability = knots.unbind(dim=1)
     ordered = (fault < middle) & (middle < good)
     return Scale(fault, middle, good, torch.where(ordered, reliability, 0.0), config)
