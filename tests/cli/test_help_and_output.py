@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -10,10 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer.main
 from command_line import hf_ptr, the_line
-from data_helpers import LENGTH, drifting_table
+from data_helpers import LENGTH, drifting_table, vector
 
 import hf_ptr as hf_ptr_package
 from hf_ptr.cli import app
@@ -98,6 +100,23 @@ def test_scores_as_json_and_in_quiet_mode(data: Path, tmp_path: Path) -> None:
     quiet = hf_ptr("--quiet", "score", data, *SHORT, *CHUNKS, "--out", out)
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
     assert "TQDM_DISABLE" not in os.environ
+
+
+def test_dimensions_at_rest_are_named(data: Path, tmp_path: Path) -> None:
+    table = drifting_table([LENGTH] * 8)
+    still = np.random.default_rng(0).normal(0.0, 0.001, (table.num_frames, 2)).astype(np.float32)
+    state = np.concatenate((still[:, :1], table.columns["observation.state"], still[:, 1:]), axis=1)
+    resting = dataclasses.replace(
+        table,
+        columns={**table.columns, "observation.state": state},
+        features={**table.features, "observation.state": vector(4)},
+    )
+    lines = {}
+    for name, folder in (("moving", data), ("resting", write_table(resting, tmp_path / "data"))):
+        out = hf_ptr("score", folder, *SHORT, *CHUNKS, "--out", tmp_path / "scores.parquet").stdout
+        lines[name] = [line for line in out.splitlines() if "at rest" in line]
+    assert lines["moving"] == []
+    assert lines["resting"] == ["dimensions at rest, which do not enter the score: observation.state 0, 3"]
 
 
 def test_a_plan_as_json(metaworld_dataset: Path, tmp_path: Path) -> None:

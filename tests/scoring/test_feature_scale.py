@@ -74,6 +74,30 @@ def test_a_dimension_that_moves_counts_in_full(kind: str, name: str) -> None:
     np.testing.assert_allclose(scale["std"], table.columns[name].std(axis=0), rtol=1e-3)
 
 
+def restless(correlation: float, size: float) -> np.ndarray:
+    """Commands of a few frames a second, hardly more alike from frame to frame than noise, `(F, 1)`."""
+    values = noise(1.0).reshape(EPISODES, LENGTH)
+    for frame in range(1, LENGTH):
+        values[:, frame] = correlation * values[:, frame - 1] + (1 - correlation**2) ** 0.5 * values[:, frame]
+    return size * values.reshape(-1, 1)
+
+
+@pytest.mark.parametrize("name", [STATE, "action"])
+@pytest.mark.parametrize("correlation", [0.0, 0.4])
+def test_only_small_noise_is_rest(correlation: float, name: str) -> None:
+    for size, rests in ((1.0, False), (0.3, False), (0.14, True)):
+        # The two dimensions of the table that move.
+        table = with_dimension(restless(correlation, size * drifting_scale(name)), name)
+        std = feature_scale(table, name, ScoreConfig(), observed=name == STATE)["std"]
+        assert np.isinf(std).tolist() == [False, False, rests]
+
+
+def drifting_scale(name: str) -> float:
+    """The standard deviation within the episodes of the table's dimension that moves most."""
+    column = drifting_table([LENGTH] * EPISODES, tasks=1).columns[name].reshape(EPISODES, LENGTH, 2)
+    return float(column.std(axis=1).max(axis=1).mean())
+
+
 def test_a_goal_counts_as_an_observation_and_not_as_a_command() -> None:
     table = with_dimension(per_episode(0.5), STATE)
     assert np.isfinite(feature_scale(table, STATE, ScoreConfig(), observed=True)["std"]).all()

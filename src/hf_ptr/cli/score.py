@@ -144,6 +144,7 @@ def score(
     if corruption != "clean":
         table, truth = corrupt(table, corruption, corruption_seed)
     writes = True
+    resting: dict[str, list[int]] = {}
     if run is not None:
         from accelerate import PartialState
 
@@ -165,7 +166,8 @@ def score(
             state_feature=state,
             action_feature=action,
         )
-        parts = fit_scores(chunks, config, device=where or "cpu", keep=keep).blocks()
+        fitted = fit_scores(chunks, config, device=where or "cpu", keep=keep)
+        parts, resting = fitted.blocks(), fitted.resting
     if not writes:
         return
     if truth is not None:
@@ -184,6 +186,9 @@ def score(
         f"{out}: {found['frames']} frames, {found['with_target']} with a target; mean score "
         f"{_number(found['mean_score'])}, mean weight {found['mean_weight']:.2f}"
     )
+    if resting:
+        which = "; ".join(f"{name} {', '.join(map(str, numbers))}" for name, numbers in resting.items())
+        typer.echo(f"dimensions at rest, which do not enter the score: {which}")
     if not paper:
         from rich.console import Console
 

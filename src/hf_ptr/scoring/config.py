@@ -183,9 +183,9 @@ class ScoreConfig:
 
     # Smallest standard deviation by which state and observation are divided, in their units; see `min_std` of recipes.
     min_std: float = 0.0
-    # A dimension whose standard deviation within the episodes is a smaller share of that of the dimensions that move,
-    # or with a larger share of noise in its variance, rests and does not enter the score. Chosen on the joints of the
-    # arm that rests in the G1 demonstrations (0.03 to 0.11; the others have 0.4 or more).
+    # A dimension whose standard deviation within the episodes is a smaller share of that of the dimensions that move
+    # rests and does not enter the score; with a larger share of noise in its variance, up to twice this share. Chosen
+    # on the joints of the arm that rests in the G1 demonstrations (0.03 to 0.11; the others have 0.4 or more).
     resting_share: float = 0.1
     resting_noise: float = 0.5
     # Standard deviations at which a feature is cut, so that one wild value does not decide. Initial.

@@ -18,6 +18,9 @@ MOVING_QUANTILE = 0.9
 # Standard deviations between episodes, relative to those of a dimension that moves, from which a dimension that is
 # still within every episode is a position of an object or goal, and not a joint at rest.
 PLACED = 0.5
+# Multiple of `resting_share` below which a dimension that is mostly noise rests. Forces, and commands at a few frames
+# a second, change as much from frame to frame as noise does, but move as far as other dimensions.
+NOISY = 2.0
 
 
 def feature_scale(table: EpisodeTable, name: str, config: ScoreConfig, *, observed: bool) -> dict[str, np.ndarray]:
@@ -25,9 +28,9 @@ def feature_scale(table: EpisodeTable, name: str, config: ScoreConfig, *, observ
     Mean and standard deviation of a feature, each `(d,)` float32; infinite where the dimension rests, so that it
     becomes 0.
 
-    A dimension rests if it is mostly noise, or if it hardly moves within the episodes: by less than `resting_share` of
-    a dimension that moves. An observed dimension that is exactly constant within every episode may be the position of
-    a goal, and counts as one unless it also hardly differs between episodes.
+    A dimension rests if it hardly moves within the episodes: by less than `resting_share` of a dimension that moves,
+    or less than `NOISY` times that if it is mostly noise. An observed dimension that is exactly constant within every
+    episode may be the position of a goal, and counts as one unless it also hardly differs between episodes.
 
     Args:
         table: the episodes.
@@ -38,11 +41,12 @@ def feature_scale(table: EpisodeTable, name: str, config: ScoreConfig, *, observ
     scale = normalization(table, [name], min_std=config.min_std if observed else 0.0)
     within, noise, total = _variances(table, name)
     moving, spread = (np.sqrt(np.quantile(variance, MOVING_QUANTILE)) for variance in (within, total))
-    hardly = np.sqrt(within) < config.resting_share * moving
+    little = config.resting_share * moving
+    hardly = np.sqrt(within) < little
     if observed:
         constant = within <= 1e-8 * total
         hardly &= np.where(constant, np.sqrt(total) < config.resting_share * spread, np.sqrt(total) < PLACED * spread)
-    resting = hardly | (noise > config.resting_noise * total)
+    resting = hardly | ((noise > config.resting_noise * total) & (np.sqrt(within) < NOISY * little))
     # Where nothing moves, there is nothing to compare with.
     if not resting.all():
         scale["std"] = np.where(resting, np.inf, scale["std"]).astype(np.float32)

@@ -55,6 +55,11 @@ class FittedScores:
         # Episodes without a transition get the mean, which does not lower the effective sample size.
         self._weight = torch.full_like(weight, float(raised.mean())).masked_scatter_(usable, raised)
 
+    @property
+    def resting(self) -> dict[str, list[int]]:
+        """The dimensions that rest and do not enter the score, by the name of their feature."""
+        return self._transitions.resting
+
     def frame(self) -> pd.DataFrame:
         """
         One row per frame, in the order of the dataset, with the columns of `hf_ptr.data.score_file.COLUMNS`.

@@ -69,9 +69,17 @@ class Features:
         columns: each `(F, d)`, in memory or memory-mapped.
         limit: standard deviations at which values are cut.
         scale: concatenated `mean` and `std`; without it, values are returned unchanged.
+        resting: dimensions that rest, by the name of their feature.
     """
 
-    def __init__(self, columns: Sequence[np.ndarray], limit: float, scale: dict[str, np.ndarray] | None = None):
+    def __init__(
+        self,
+        columns: Sequence[np.ndarray],
+        limit: float,
+        scale: dict[str, np.ndarray] | None = None,
+        resting: dict[str, list[int]] | None = None,
+    ):
+        self.resting = resting or {}
         self._arrays = tuple(columns)
         self._columns = tuple(shared_tensor(column) for column in columns)
         self._limit = limit
@@ -85,7 +93,10 @@ class Features:
         """The numeric features of these names; dimensions that rest are 0 (`hf_ptr.scoring.feature_scale`)."""
         scales = [feature_scale(table, name, config, observed=observed) for name in names]
         scale = {key: np.concatenate([each[key] for each in scales]) for key in ("mean", "std")}
-        return cls([table.feature(name) for name in names], config.feature_limit, scale)
+        resting = {
+            name: np.flatnonzero(np.isinf(one["std"])).tolist() for name, one in zip(names, scales, strict=True)
+        }
+        return cls([table.feature(name) for name in names], config.feature_limit, scale, resting)
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         """The features of frames `(…,)`: `(…, width)`."""
@@ -200,6 +211,12 @@ class LazyTransitions:
         observed = sum(part.width for part in self.observations)
         context = observed + sum(part.width for part in self.state)
         return context, self.chunk_size * self.actions_by_step.width, observed
+
+    @property
+    def resting(self) -> dict[str, list[int]]:
+        """The dimensions that rest, by the name of their feature; features without one are left out."""
+        parts = (*self.observations, *self.state, self.actions_by_step)
+        return {name: found for part in parts for name, found in part.resting.items() if found}
 
     def take(self, rows: Tensor) -> Transitions:
         """The transitions of rows `(n,)`."""
