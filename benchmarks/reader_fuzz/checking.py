@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.reader_fuzz.clips import shown
 from benchmarks.reader_fuzz.spec import ODDITIES, TOGETHER_OPEN, DatasetSpec, simpler
 from benchmarks.reader_fuzz.writing import ACTION, STATE, Truth, write_dataset
-from hf_ptr.data import EpisodeTable, read_dataset
+from hf_ptr.data import ChunkDataset, EpisodeTable, read_dataset
 from hf_ptr.data.lerobot.validation import validate_dataset
 from hf_ptr.data.video import FrameReader
 from hf_ptr.errors import DataWarning, InputError
@@ -178,6 +179,27 @@ class _Checker:
                     self._differ(
                         f"values of {name}", f"episode {episode}: {values[rows][:2]}, not {episodes[episode][:2]}"
                     )
+
+        self._compare_targets(table, ids)
+
+    def _compare_targets(self, table: EpisodeTable, ids: list[int]) -> None:
+        """A chunk has a target within the episode and before the next pause."""
+        offset = self.random.randint(1, 5)
+        chunks = self._guarded(
+            "chunks", lambda: ChunkDataset(table, chunk_size=1, target_offset=offset, observation_features=[STATE])
+        )
+        if chunks is None:
+            return
+        has_target = chunks.without_observations(torch.arange(table.num_frames))["has_target"].tolist()
+        for position, episode in enumerate(ids):
+            start, length, pauses = int(table.starts[position]), len(self.truth.tasks[episode]), self.truth.pauses
+            right = [
+                row + offset < length and not any(row < pause <= row + offset for pause in pauses[episode])
+                for row in range(length)
+            ]
+            if has_target[start : start + length] != right:
+                wrong = [row for row in range(length) if has_target[start + row] != right[row]]
+                self._differ("targets", f"episode {episode}, target_offset {offset}: rows {wrong[:8]}")
 
     def _compare_camera(
         self, table: EpisodeTable, camera: str, ids: list[int], caught: list[warnings.WarningMessage]

@@ -91,7 +91,12 @@ ODDITIES = {
     "names_missing": Oddity("read", "names"),
     "times_jitter": Oddity("read", "times"),
     "times_gap": Oddity("read", "times"),
+    "times_pause": Oddity("read", "times", warns=True),
     "times_coarse": Oddity("read", "times"),
+    "times_tenths": Oddity("read", "times"),
+    "times_seconds": Oddity("read", "times"),
+    "times_tenths_pause": Oddity("read", "times", warns=True),
+    "times_seconds_pause": Oddity("read", "times", warns=True),
     "times_float64": Oddity("read", "times"),
 }
 

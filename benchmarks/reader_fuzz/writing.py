@@ -35,6 +35,7 @@ class Truth:
         index: by episode id, the global index of each row; None where any unique one is right.
         numbers: by camera and episode id, the number that the frame of each row shows; None where there is none.
         expected: `"read"`, `"may"` or `"refuse"` by camera and episode id.
+        pauses: by episode id, the rows before which the recording paused.
         warns: whether a `DataWarning` is required.
     """
 
@@ -44,6 +45,7 @@ class Truth:
     index: dict[int, np.ndarray | None] = field(default_factory=dict)
     numbers: dict[str, dict[int, list[int | None]]] = field(default_factory=dict)
     expected: dict[str, dict[int, str]] = field(default_factory=dict)
+    pauses: dict[int, list[int]] = field(default_factory=dict)
     warns: bool = False
 
 
@@ -78,6 +80,8 @@ class _Writer:
             self.odd -= {"index_repeats"}
         if not self.spec.state_dtype.startswith("float"):
             self.odd -= {"state_in_parts"}
+        if not any(self.truth.pauses.values()):
+            self.odd -= {name for name in self.odd if name.endswith("_pause")}
         self.truth.warns = any(ODDITIES[name].warns for name in self.odd)
         for number, _ in enumerate(self.spec.cameras):
             self._write_camera(number)
@@ -156,7 +160,7 @@ class _Writer:
             }
             for name, values in columns.items():
                 self.columns[episode][name] = self._integers(values)
-            self.columns[episode]["timestamp"] = self._times(frames)
+            self.columns[episode]["timestamp"] = self._times(frames, episode)
         for name in INDEX:
             self.features[name] = {"dtype": "int64", "shape": [1], "names": None}
         self.features["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
@@ -175,15 +179,29 @@ class _Writer:
             return pa.ListArray.from_arrays(pa.array(np.arange(len(values) + 1), pa.int32()), numbers)
         return numbers
 
-    def _times(self, frames: np.ndarray) -> pa.Array:
-        seconds = frames / self.spec.fps
+    def _times(self, frames: np.ndarray, episode: int) -> pa.Array:
+        seconds, fps = frames / self.spec.fps, self.spec.fps
+        self.truth.pauses[episode] = []
+        clock = next((each for each in sorted(self.odd) if each.startswith("times_")), "")
+        # In an episode of a few frames, a gap or a tick cannot be distinguished from another rate.
+        long = len(frames) >= 7
+        if clock.endswith("pause") and long:
+            at = self.random.randrange(1, len(frames))
+            seconds = seconds + self.random.uniform(3.0, 60.0) * (frames >= at)
+            if "no_timestamp" not in self.odd:
+                self.truth.pauses[episode] = [at]
+        for name, unit in (("tenths", 0.1), ("seconds", 1.0)):
+            if name in clock and long:
+                ticks = np.floor(seconds / unit + self.random.random()) * unit
+                # A clock that stands still says nothing, and is refused.
+                seconds = ticks if ticks[-1] > ticks[0] else seconds
         if "times_jitter" in self.odd:
-            seconds = seconds + self.numpy.uniform(-0.2, 0.2, len(frames)) / self.spec.fps * (frames > 0)
+            seconds = seconds + self.numpy.uniform(-0.2, 0.2, len(frames)) / fps * (frames > 0)
         if "times_gap" in self.odd:
-            # In an episode of a few frames, a gap cannot be distinguished from another rate.
-            seconds = seconds + 0.5 * (frames > len(frames) / 2) * (len(frames) >= 7)
+            # Dropped frames are not a pause.
+            seconds = seconds + 0.2 * (frames > len(frames) / 2) * long
         if "times_coarse" in self.odd:
-            seconds = np.round(seconds, 2 if self.spec.fps <= 30 else 3)
+            seconds = np.round(seconds, 2 if fps <= 30 else 3)
         return pa.array(seconds.astype(np.float64 if "times_float64" in self.odd else np.float32))
 
     def _draw_unused(self) -> None:

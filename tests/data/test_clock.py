@@ -100,6 +100,20 @@ def test_stamps_out_of_order_and_all_equal() -> None:
     assert kinds(np.zeros(1), 10) == [] and kinds(np.array([0, np.nan]), 10) == ["timestamp_nan"]
 
 
+@pytest.mark.parametrize(("unit", "fps"), [(0.1, 30), (0.1, 60), (1.0, 10), (1.0, 30)])
+@pytest.mark.parametrize("frames", [7, 40, 200])
+def test_a_pause_on_a_coarse_clock_is_a_pause(frames: int, unit: float, fps: float) -> None:
+    """Neither another rate nor a tick, wherever the pause is and even if the clock does not tick otherwise."""
+    for at in range(1, frames, max(1, frames // 9)):
+        fine = np.arange(frames) / fps + 5.0 * (np.arange(frames) >= at)
+        seconds = np.floor(fine / unit + 0.3) * unit
+        assert not any(problem.kind == "fps" for problem in clock_problems(seconds, fps))
+        assert stretches(seconds, fps).tolist() == [0] * at + [1] * (frames - at)
+    # It hides no rate that is wrong by more than a few ticks.
+    slow = np.arange(600) / (0.8 * fps) + 5.0 * (np.arange(600) >= 300)
+    assert kinds(np.floor(slow / unit) * unit, fps) == ["fps"]
+
+
 def test_reading_and_validating_follow_one_rule(tmp_path: Path) -> None:
     root = write_table(coded_table([30, 30]), tmp_path / "set")
     file = "data/chunk-000/file-000.parquet"

@@ -59,6 +59,10 @@ def require_a_refusal(truth: Truth) -> None:
     truth.expected[CAMERA][1] = "refuse"
 
 
+def overlook_a_pause(truth: Truth) -> None:
+    truth.pauses[1] = [6]
+
+
 def lose_an_episode(truth: Truth) -> None:
     truth.ids = [0]
 
@@ -75,6 +79,7 @@ def lose_an_episode(truth: Truth) -> None:
         (require_a_warning, "no warning"),
         (require_a_refusal, "camera silent"),
         (lose_an_episode, "episodes"),
+        (overlook_a_pause, "targets"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
@@ -180,6 +185,15 @@ def test_the_command_resumes(
     result = json.loads((tmp_path / "reader_fuzz.json").read_text())
     assert (result["datasets"], result["differing"], result["differences"]) == (3, 0, {})
     assert "0 of 3 datasets differ" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("clock", ["pause", "tenths", "seconds", "tenths_pause", "seconds_pause", "gap", "coarse"])
+@pytest.mark.parametrize("fps", [10, 29.97, 60])
+def test_pauses_and_coarse_clocks_are_read_right(clock: str, fps: float) -> None:
+    lengths, ids = (7, 12, 40, 3, 200), (0, 1, 2, 3, 4)
+    for content in range(4):
+        spec = DatasetSpec(fps=fps, lengths=lengths, ids=ids, order=ids, oddities=(f"times_{clock}",), content=content)
+        assert check(spec).differences == []
 
 
 @settings(max_examples=80, derandomize=True, deadline=None, phases=[Phase.generate], database=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +17,8 @@ GAP_STEPS = 1.75
 LISTED_GAP = 1.9
 # Frames by which a clock may differ over an episode in any case: stamps are rounded, and they jitter.
 MIN_DRIFT = 1.0
-
-
+# Seconds of a tick of the coarsest clock.
+COARSEST = 1.0
 # A gap of at least this many seconds and frames is a pause of the recording, in which anything may have happened.
 PAUSE_SECONDS, PAUSE_FRAMES = 0.5, 3.5
 
@@ -61,18 +62,21 @@ def clock_problems(seconds: np.ndarray, fps: float) -> list[ClockProblem]:
     if seconds[-1] == seconds[0]:
         return [ClockProblem("timestamp_order", "all timestamps are equal", 1)]
     usual = max(float(np.median(steps)), float(steps.mean()) / 2)
-    gaps = steps > GAP_STEPS * usual
-    overall, time_between = _rate(seconds), float(steps[~gaps].sum())
-    # Where a coarse clock gives all time to a few ticks, no time is left between them.
-    between = (len(steps) - int(gaps.sum())) / time_between if time_between > 0 else overall
-    tolerance = IRREGULAR_TOLERANCE if gaps.mean() > IRREGULAR_SHARE else FPS_TOLERANCE
     unit = _unit(steps)
+    gaps = steps > GAP_STEPS * usual + unit
+    overall, time_between, steps_between = _rate(seconds), float(steps[~gaps].sum()), int((~gaps).sum())
+    # A coarse clock may not tick between two gaps.
+    between = steps_between / time_between if time_between > 0 else overall
+    tolerance = IRREGULAR_TOLERANCE if gaps.mean() > IRREGULAR_SHARE else FPS_TOLERANCE
 
     def fits(rate: float) -> bool:
         drift = abs(fps / rate - 1) * len(steps)
         return abs(rate / fps - 1) <= tolerance or drift <= max(MIN_DRIFT, unit * fps)
 
-    if not fits(overall) and not fits(between):
+    # Each gap rounds the time between the gaps once more; the rounding errors are independent.
+    ticks = unit * (1 + math.sqrt(gaps.sum()))
+    within_ticks = abs(time_between - steps_between / fps) <= ticks
+    if not fits(overall) and not fits(between) and not within_ticks:
         rate = between if gaps.any() else overall
         message = f"fps mismatch: timestamps give {rate:.4g} frames per second, info.json {fps:g}"
         return [ClockProblem("fps", message, amount=rate)]
@@ -105,7 +109,10 @@ def stretches(seconds: np.ndarray, fps: float) -> np.ndarray:
 
 def _unit(steps: np.ndarray) -> float:
     """Seconds of one tick of a coarse clock, which equal stamps reveal and which is not a gap; 0 for a fine clock."""
-    return float(steps[steps > 0].min(initial=np.inf)) if (steps == 0).any() and (steps > 0).any() else 0.0
+    if not (steps == 0).any() or not (steps > 0).any():
+        return 0.0
+    # In a short episode, a pause may be the only step.
+    return min(float(steps[steps > 0].min()), COARSEST)
 
 
 def _rate(seconds: np.ndarray) -> float:
