@@ -256,6 +256,23 @@ def test_an_earlier_state_by_role_and_an_earlier_action_never(root: Path) -> Non
         table.feature("action@-2")
 
 
+def test_an_earlier_action_is_refused_by_its_role(root: Path) -> None:
+    rename(root, {ACTION: "cmd"})
+    table = read_dataset(root, features=[STATE, "cmd"])
+    for features, state, action in (
+        ([STATE, "cmd@-1"], STATE, "cmd"),
+        ([f"{STATE}, cmd@-1"], STATE, "cmd"),
+        ([STATE], "cmd@-3", "cmd"),
+        ([STATE, "cmd@-1"], STATE, f"{STATE}, cmd"),
+    ):
+        with pytest.raises(InputError, match=r"'cmd@-\d' is an earlier action.*'cmd' is the action feature"):
+            ChunkDataset(
+                table, chunk_size=2, observation_features=features, state_feature=state, action_feature=action
+            )
+    # The same feature is an observation where another one is the action.
+    ChunkDataset(table, chunk_size=2, observation_features=["cmd@-1"], action_feature=STATE)
+
+
 def test_a_nan_in_a_feature_that_is_used_names_every_episode(root: Path) -> None:
     edit_rows(DATA, ACTION, lambda v: [[np.nan] * 4 if row in (4, 12) else each for row, each in enumerate(v)])(root)
     table = read_dataset(root)

@@ -102,6 +102,15 @@ class CameraImages:
         return torch.from_numpy(images)
 
 
+def _refuse_earlier_action(name: str, action_feature: str) -> None:
+    """Refuse `NAME@-K` of the action, whatever its name: in the first frames it is the action to predict."""
+    actions = {part.strip() for part in action_feature.split(",")}
+    for part in (part.strip() for part in name.split(",")):
+        now, at, _ = part.partition("@-")
+        if at and now in actions:
+            raise InputError(f"{part!r} is an earlier action, which cannot be observed: {now!r} is the action feature")
+
+
 def _loading_processes() -> int:
     """The number of processes of this machine that load batches as this one does."""
     worker, devices = get_worker_info(), os.environ.get("LOCAL_WORLD_SIZE", "1")
@@ -160,8 +169,8 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         weights: `(F,)`, nonnegative weight of each chunk, as returned by `read_weights`; equal weights by default.
 
     Raises:
-        InputError: a size below 1, a missing feature (the nearest name is suggested), a value that is not finite, or
-            chunks longer than every episode.
+        InputError: a size below 1, a missing feature (the nearest name is suggested), an earlier action among the
+            observations, a value that is not finite, or chunks longer than every episode.
     """
 
     def __init__(
@@ -193,6 +202,8 @@ class ChunkDataset(Dataset[dict[str, torch.Tensor]]):
         for name in observation_features:
             if name not in table.videos:
                 table.feature(name)
+        for name in (*observation_features, state_feature):
+            _refuse_earlier_action(name, action_feature)
         if cameras and len(cameras) < len(observation_features):
             vectors = ", ".join(name for name in observation_features if name not in cameras)
             raise InputError(

@@ -73,5 +73,5 @@ def _first_time(text: str) -> bool:
 def print_in_workers() -> None:
     """Install the printing in a worker process of a command, when it imports this package."""
     # Not `multiprocessing.parent_process`, which is unknown while a spawned process imports its main module.
-    if PRINTED in os.environ and not Path(os.environ[PRINTED]).name.startswith(f"hf-ptr-{os.getpid()}-"):
+    if PRINTED in os.environ:
         _install()

@@ -31,8 +31,8 @@ def read_dataset(
     """Read the numeric columns of a LeRobotDataset, v3.0, v2.1 or v2.0.
 
     Every numeric feature becomes a float32 column `(F, d)`; arrays of several dimensions are flattened in row-major
-    order. Images and videos are decoded later, on demand. Text is ignored. Only files with selected episodes are
-    opened.
+    order. Images and videos are decoded later, on demand. Text is ignored. Values are read from the files of the
+    selected episodes only; others are opened if `index` has to be checked or derived, or an episode is not where the metadata say.
 
     A dataset without `observation.state` or `action` gets these columns from features with other names in use, see
     [`derived_roles`][hf_ptr.data.features.derived_roles]. Index columns that are missing, or repeat a value, are
