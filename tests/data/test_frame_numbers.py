@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gc
+import weakref
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from shade_videos import copied, decoded_numbers, number_of, reader_of, write_sh
 from hf_ptr.data.video.decoding import FrameReader, video_header
 from hf_ptr.data.video.frame_index import read_frame_index
 from hf_ptr.data.video.opened_video import OpenVideo
+from hf_ptr.data.video.placement import VideoFile
 from hf_ptr.errors import DataWarning, InputError
 
 COUNT = 60
@@ -225,3 +229,26 @@ def test_deep_pixels_are_never_read_as_colours(tmp_path: Path) -> None:
         out.mux(stream.encode(None))
     with pytest.raises(InputError, match="stores gray16le pixels, which are depth or 16-bit values"):
         reader_of(path, {0: (0.0, 3)}, 30.0).read([0], [0])
+
+
+def test_the_indices_of_many_files_are_not_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hf_ptr.data.video.frame_index.KEPT_FRAMES", 25)
+    files = []
+    for number in range(4):
+        path = write_shades(tmp_path / f"{number}.mp4", range(10), options={"g": "5"})
+        files.append(VideoFile(path, {0: (0.0, 10)}))
+    indices = [weakref.ref(file.index) for file in files]
+    gc.collect()
+    assert [index() is None for index in indices] == [True, True, False, False]
+    # A dropped index is read again.
+    assert [file.frame_of(0, 9, 30.0) for file in files] == [9] * 4
+
+
+def test_labels_need_not_ascend(tmp_path: Path) -> None:
+    path = write_shades(tmp_path / "a.mp4", range(10), options={"g": "5", "bf": "0"})
+    index = read_frame_index(path)
+    shuffled = np.random.default_rng(0).permutation(10)
+    opened = OpenVideo(path, dataclasses.replace(index, labels=index.labels[shuffled]), None)
+    assert [opened._place(int(label)) for label in index.labels] == np.argsort(shuffled).tolist()
+    assert opened._place(-1) is None and opened._place(int(index.labels.max()) + 1) is None
+    opened.close()

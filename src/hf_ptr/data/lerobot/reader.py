@@ -32,7 +32,8 @@ def read_dataset(
 
     Every numeric feature becomes a float32 column `(F, d)`; arrays of several dimensions are flattened in row-major
     order. Images and videos are decoded later, on demand. Text is ignored. Values are read from the files of the
-    selected episodes only; others are opened if `index` has to be checked or derived, or an episode is not where the metadata say.
+    selected episodes only; others are opened if `index` has to be checked or derived, or an episode is not
+    where the metadata say.
 
     A dataset without `observation.state` or `action` gets these columns from features with other names in use, see
     [`derived_roles`][hf_ptr.data.features.derived_roles]. Index columns that are missing, or repeat a value, are

@@ -9,7 +9,7 @@ from typing import Any
 import av
 import numpy as np
 
-from hf_ptr.data.video.frame_index import DECODE_ERRORS, FrameIndex, position_of
+from hf_ptr.data.video.frame_index import DECODE_ERRORS, FrameIndex
 from hf_ptr.errors import InputError, first_line
 
 # A frame at most this many frames ahead is reached by decoding forward, also past key frames.
@@ -32,7 +32,9 @@ class OpenVideo:
 
     def __init__(self, path: Path, index: FrameIndex, size: tuple[int, int] | None) -> None:
         self.path, self.index, self.size = path, index, size
-        self._places = position_of(index.labels)
+        # Labels guessed by a decoder need not ascend. A dictionary would take ten times the memory of the index.
+        ascending = bool((np.diff(index.labels) >= 0).all())
+        self._order = None if ascending else np.argsort(index.labels, kind="stable")
         self._container: Any = None
         # Whether every seek so far has landed at or before the wanted frame.
         self._lands = True
@@ -129,7 +131,18 @@ class OpenVideo:
         labels, last = self.index.labels, self._at
         if last is not None and 0 <= last < len(labels) - 1 and labels[last] == frame.pts == labels[last + 1]:
             return last + 1
-        return self._places.get(frame.pts)
+        return self._place(frame.pts)
+
+    def _place(self, label: int | None) -> int | None:
+        """The first position with a label; None if there is none."""
+        labels, order = self.index.labels, self._order
+        if label is None:
+            return None
+        found = int(np.searchsorted(labels, label, sorter=order))
+        if found == len(labels):
+            return None
+        place = found if order is None else int(order[found])
+        return place if labels[place] == label else None
 
     def _jump(self, key: int) -> bool:
         """Move to a key frame without a check of the landing; False if that fails."""
@@ -149,7 +162,7 @@ class OpenVideo:
                 first = next(packets)
             except (*DECODE_ERRORS, StopIteration):
                 continue
-            place = self._places.get(first.pts if first.pts is not None else first.dts)
+            place = self._place(first.pts if first.pts is not None else first.dts)
             # MP4 files are searched by decoding time, so a key frame that is shown later may be found.
             if place is not None and place <= position:
                 self._frames, self._at, self._damaged = self._decode(first, packets), None, False

@@ -70,19 +70,16 @@ class VideoFile:
     episodes: Mapping[int, tuple[float, int]]
     times: Callable[[int], np.ndarray | None] | None = None
     noted: set[str] = field(default_factory=set)
-    _index: FrameIndex | None = field(default=None, repr=False)
     _placements: dict[float, Placement] = field(default_factory=dict, repr=False)
 
     @property
     def index(self) -> FrameIndex:
-        """The frames of the file, read on first use.
+        """The frames of the file, read again unless it is among the last indices: a dataset has thousands of files.
 
         Raises:
             InputError: see [`read_frame_index`].
         """
-        if self._index is None:
-            self._index = read_frame_index(self.path)
-        return self._index
+        return read_frame_index(self.path)
 
     def placement(self, fps: float) -> Placement:
         """
