@@ -117,3 +117,12 @@ def test_wrong_cameras_are_one_line(dataset: Path) -> None:
         chunks_of(dataset, (FRONT, "observation.state"))
     with pytest.raises(InputError, match="image_size"):
         ChunkDataset(read_dataset(dataset), chunk_size=4, observation_features=[FRONT], image_size=0)
+
+
+def test_a_camera_is_not_a_vector_and_the_line_says_how_to_read_it(dataset: Path) -> None:
+    table = read_dataset(dataset)
+    with pytest.raises(InputError, match=f"'{FRONT}' of .* is a camera, not a vector; ") as caught:
+        table.feature(FRONT)
+    advice = str(caught.value).partition("its image at a row is ")[2]
+    image = eval(advice, {"ChunkDataset": ChunkDataset, "table": table, "row": 9})
+    assert image.shape == (1, 96, 96, 3) and abs(image.float().mean() - shade(FRONT, 1, 0)) < 2.5

@@ -52,7 +52,40 @@ def test_several_features_and_changed_rows() -> None:
     history = ObservationHistory(["b@-2", "a", "b"], [1, 2, 1])
     assert history.present == ["b", "a"] and history.width == 3
     frames = [torch.tensor([[float(t), 10.0 + t, 20.0 + t]]) for t in range(4)]
-    found = [history.complete(frame)[0].tolist() for frame in frames]
+    found = []
+    for frame in frames:
+        found.append(history.complete(frame)[0].tolist())
+        history.remember(frame)
     assert found == [[0, 10, 20, 0], [0, 11, 21, 1], [0, 12, 22, 2], [1, 13, 23, 3]]
     with pytest.raises(InputError, match=r"began with 1 rows, and now there are 2; call reset\(\)"):
         history.complete(torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("features", [["observation.state"], FEATURES], ids=["present", "history"])
+def test_a_call_that_fails_leaves_nothing_behind(features: list[str]) -> None:
+    table = reaching(2, 20)
+    policy, processor = policy_from_dataset(table, observation_features=features, chunk_size=4, n_action_steps=1)
+    policy.eval()
+    state = torch.from_numpy(table.feature("observation.state"))
+    complete = torch.cat([torch.from_numpy(table.feature(name)) for name in features], dim=1)
+    wrong = [
+        (state[:7], state[0]),
+        (state[7], state[0, :2]),
+        (state[:7], state[:7, :1]),
+        (complete[:7], state[0]),
+        (torch.zeros(9, 5, 3), state[0]),
+        (torch.zeros((9, 5, 3), dtype=torch.uint8), state[0]),
+    ]
+
+    def act(frame: int) -> torch.Tensor:
+        inputs = processor(instructions=["reach"], observation=state[frame], state=state[frame])
+        return policy.select_action(**inputs, generator=torch.Generator().manual_seed(frame))
+
+    policy.reset()
+    expected = [act(frame) for frame in range(4)]
+    policy.reset()
+    for frame in range(4):
+        for observation, proprioception in wrong:
+            with pytest.raises(InputError):
+                policy.select_action(**processor(["reach"], observation=observation, state=proprioception))
+        assert torch.equal(act(frame), expected[frame])

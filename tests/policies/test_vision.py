@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from data_helpers import write_v21
+from dataset_kinds import reaching, with_cameras
 from huggingface_hub.errors import StrictDataclassError
 from model_helpers import losses_of
+from page_helpers import ROOT, blocks
 from policy_contract import assert_other_shapes_are_one_line
 from torch import nn
 from transformers import (
@@ -116,6 +119,22 @@ def test_inference_does_not_read_the_next_observation() -> None:
     assert torch.equal(outputs[0].query, outputs[1].query)
     assert torch.equal(outputs[0].belief_tokens, outputs[1].belief_tokens)
     assert not torch.equal(outputs[0].target, outputs[1].target)
+
+
+def test_the_page_shows_how_to_act_on_a_frame_of_a_dataset(tmp_path: Path) -> None:
+    camera = "observation.images.front"
+    table = read_dataset(write_v21(with_cameras(reaching(2, 20), camera), tmp_path / "data"))
+    policy, processor = policy_from_dataset(table, observation_features=[camera], size="tiny")
+    (shown,) = [block.text for block in blocks(ROOT / "docs" / "policies.md") if "frame = frames[0]" in block.text]
+    names = {"table": table, "policy": policy.eval(), "processor": processor}
+    exec(shown, names)
+    assert names["action"].shape == (1, 3)
+    whole = {"instructions": ["reach"], "state": names["frame"]["state"]}
+    for image in (torch.zeros((48, 64, 3), dtype=torch.uint8), torch.zeros((2, 1, 48, 64, 3), dtype=torch.uint8)):
+        policy.reset()
+        with pytest.raises(InputError, match=r"has shape \("):
+            policy.select_action(**processor(**whole, observation=image))
+        assert policy.select_action(**processor(**whole, observation=names["frame"]["observation"])).shape == (1, 3)
 
 
 def test_the_papers_tower_is_built() -> None:

@@ -135,7 +135,8 @@ class EpisodeTable:
         would be the action to predict.
 
         Raises:
-            InputError: the table has no such numeric feature; the reason or the nearest name is given.
+            InputError: the table has no such numeric feature; the reason or the nearest name is given, and for a
+                camera how to read its images.
         """
         if name in self.columns:
             return self.columns[name]
@@ -147,6 +148,11 @@ class EpisodeTable:
             return self.feature(now)[np.maximum(np.arange(self.num_frames) - int(lag), first)]
         if name in self.left_out:
             raise InputError(f"feature {name!r} of {self.source!r} cannot be used: {self.left_out[name]}")
+        if name in self.videos:
+            raise InputError(
+                f"feature {name!r} of {self.source!r} is a camera, not a vector; its image at a row is "
+                f"ChunkDataset(table, chunk_size=1, observation_features=[{name!r}])[row]['observation']"
+            )
         known = (*self.columns, *self.videos)
         raise InputError(
             f"dataset {self.source!r} has no numeric feature {name!r} (it has: {', '.join(known) or 'none'})."

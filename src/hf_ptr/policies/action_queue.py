@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from hf_ptr.errors import InputError
 from hf_ptr.policies.contract import PolicyInputs
 from hf_ptr.policies.observation_history import ObservationHistory
 from hf_ptr.ptr import BeliefTokenizer
@@ -61,25 +62,34 @@ class ActionQueueMixin:
             generator: random generator for the noise.
             inputs: the batch of `predict_action_chunk` as keyword arguments, from the processor.
         """
-        if self._history is not None and inputs["observation"].shape[-1] == self._history.width:
-            inputs["observation"] = self._history.complete(inputs["observation"])
+        history, present = self._history, inputs["observation"]
+        if history is not None and (present.dim() != 2 or present.shape[-1] != history.width):
+            history = None
+        if history is not None:
+            inputs["observation"] = history.complete(present)
         if not self._queue:
             chunk = self.predict_action_chunk(inputs, generator)
             self._queue.extend(chunk[:, : self.config.n_action_steps].unbind(dim=1))
+        # Last: a call that fails leaves nothing behind.
+        if history is not None:
+            history.remember(present)
         return self._queue.popleft()
 
     def _recall_belief(self, rows: int) -> torch.Tensor | None:
         """The belief tokens `(B, M, D)` that the next chunk reads: `z_init` until an earlier chunk has ended."""
         if self._rows not in (None, rows):
-            raise ValueError(f"the batch has {rows} rows and the episode began with {self._rows}: reset()")
-        self._rows = rows
+            raise InputError(f"the batch has {rows} rows and the episode began with {self._rows}: reset()")
         if not self._belief:
             return None
         ended = len(self._tokens) == belief_lag(self.config)
         return self._tokens[0] if ended else self._belief[0].initial_tokens(rows)
 
     def _remember_belief(self, hidden: torch.Tensor, action_tokens: torch.Tensor) -> None:
-        """Stores the belief tokens of this chunk, made from its `C_t` and `A_t` `(B, L, F)`, for a later chunk."""
+        """
+        Stores the number of rows of this chunk, and its belief tokens, made from `C_t` and `A_t` `(B, L, F)`, for a
+        later chunk. Call it once the chunk has been predicted.
+        """
+        self._rows = len(hidden)
         if self._belief:
             self._tokens.append(self._belief[0](hidden, action_tokens, reconstruct=False).tokens)
 

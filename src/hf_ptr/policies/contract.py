@@ -111,7 +111,7 @@ def require_input_shapes(config: Any, observation: torch.Tensor, state: torch.Te
         state: `(N, ds)`.
 
     Raises:
-        InputError: the number of cameras or dimensions differs from the configuration.
+        InputError: the number of cameras or dimensions differs from the configuration, or that of the rows.
     """
     if config.cameras:
         found = observation.shape[1] if observation.dim() == 5 else 0
@@ -131,6 +131,11 @@ def require_input_shapes(config: Any, observation: torch.Tensor, state: torch.Te
         raise InputError(
             f"the observation has {observation.shape[-1]} dimensions and the policy was trained with "
             f"{config.observation_dim}; {fix}"
+        )
+    if observation.dim() != (5 if config.cameras else 2) or state.dim() != 2 or len(observation) != len(state):
+        raise InputError(
+            f"the observation has shape {tuple(observation.shape)} and the state {tuple(state.shape)}; both begin "
+            "with the rows: (rows, dimensions), or (rows, cameras, height, width, 3) for images"
         )
     if state.shape[-1] != config.state_dim:
         raise InputError(

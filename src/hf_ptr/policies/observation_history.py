@@ -51,7 +51,7 @@ class ObservationHistory:
 
     def complete(self, observation: torch.Tensor) -> torch.Tensor:
         """
-        The complete observation of this frame; call it once per frame.
+        The complete observation of this frame; `remember` the present values once they have been used.
 
         Args:
             observation: `(B, width)`, the present values.
@@ -64,7 +64,11 @@ class ObservationHistory:
                 f"the episode began with {len(self._frames[0])} rows, and now there are {len(observation)}; call "
                 "reset() at the start of every episode"
             )
-        self._frames.append(observation)
-        newest = len(self._frames) - 1
-        values = [self._frames[max(newest - lag, 0)][:, part] for part, lag in self._parts]
+        frames = deque([*self._frames, observation], maxlen=self._frames.maxlen)
+        newest = len(frames) - 1
+        values = [frames[max(newest - lag, 0)][:, part] for part, lag in self._parts]
         return torch.cat(values, dim=1)
+
+    def remember(self, observation: torch.Tensor) -> None:
+        """Adds the present values `(B, width)` of this frame to the history; call it once per frame."""
+        self._frames.append(observation)

@@ -223,6 +223,8 @@ class VLAPolicy(ActionQueueMixin, Component):
             generator: random generator for the noise.
         """
         state, action_dim_mask = batch["state"], batch.get("action_dim_mask")
+        # Before the number of rows is compared with that of the episode: a wrong shape is the more likely mistake.
+        require_input_shapes(self.config, batch["observation"], state)
         context, state_token = self._encode_context(batch, self._recall_belief(len(batch["observation"])))
         dims = state.new_ones((), dtype=torch.bool) if action_dim_mask is None else action_dim_mask[:, None]
         chunk, hidden, embeddings = self.head.sample(context, state_token, dims, generator)
