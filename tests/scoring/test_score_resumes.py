@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -12,11 +13,12 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from data_helpers import LENGTH, drifting_table
+from data_helpers import LENGTH, drifting_table, with_camera
 from safetensors.torch import load_file, save_file
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.lerobot.writer import write_table
+from hf_ptr.data.video.decoding import VideoClip
 from hf_ptr.scoring import cross_fitting
 from hf_ptr.scoring import fit as fitting
 from hf_ptr.scoring.config import ScoreConfig
@@ -88,6 +90,32 @@ def test_parts_of_another_fit_are_not_used(tmp_path: Path, trained: list[int]) -
         trained.clear()
         fit(tmp_path, rounds=1, **changes)
         assert len(trained) == (FOLDS if changes else 0)
+
+
+def test_parts_of_other_images_are_not_used(tmp_path: Path) -> None:
+    video, camera = tmp_path / "video.mp4", "observation.images.top"
+    table = with_camera(drifting_table([LENGTH] * 4), camera)
+
+    def key(start: float = 0.0) -> dict[str, Any]:
+        clips = {episode: VideoClip(video, start + 10.0 * n, LENGTH) for n, episode in enumerate(range(7, 11))}
+        chunks = ChunkDataset(
+            dataclasses.replace(table, videos={camera: clips}),
+            chunk_size=8,
+            target_offset=8,
+            observation_features=[camera],
+            image_size=(16, 16),
+        )
+        return fitting._cache_key(chunks, ScoreConfig(), "cpu")
+
+    video.write_bytes(b"0" * 100)
+    os.utime(video, ns=(0, 10**9))
+    first = key()
+    assert key() == first and key(start=0.5) != first
+    os.utime(video, ns=(0, 2 * 10**9))
+    assert key() != first
+    video.write_bytes(b"0" * 99)
+    os.utime(video, ns=(0, 10**9))
+    assert key() != first
 
 
 def test_parts_of_other_code_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: list[int]) -> None:

@@ -132,10 +132,26 @@ def _cache_key(chunks: ChunkDataset, config: ScoreConfig, device: str | torch.de
         "data": data_digest(chunks.table),
         "chunks": {name: getattr(chunks, name) for name in names},
         "versions": {"hf_ptr": __version__, "torch": torch.__version__},
+        "images": _image_stamps(chunks),
         "code": code_digest(Path(__file__).parent),
         "config": dataclasses.asdict(config),
         "device": str(device),
     }
+
+
+def _image_stamps(chunks: ChunkDataset) -> str:
+    """A hash of each episode's place in the files of its images, and of their size and time; no file is read."""
+    digest = hashlib.sha256()
+    for camera in chunks.cameras:
+        clips = chunks.table.videos[camera]
+        for episode in chunks.table.episode_index.tolist():
+            clip = clips[episode]
+            # The form of a clip contains its path and where it starts in the file.
+            digest.update(repr(clip).encode())
+            if clip.path.is_file():
+                file = clip.path.stat()
+                digest.update(f"{file.st_size} {file.st_mtime_ns}".encode())
+    return digest.hexdigest()
 
 
 def code_digest(folder: Path) -> str:
