@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import hf_ptr
+from command_line import hf_ptr, the_line
 from data_helpers import drifting_table, write_v21
 from spoiling import damage, edit_info, edit_rows, remove, set_row
 
@@ -48,6 +48,18 @@ def test_errors_come_first_and_one_line_a_kind(data: Path) -> None:
     assert len(listed["problems"]) == 21 and listed["skip_episodes"] == [8, 9, 10, 12, 15]
     again = hf_ptr("validate", data, "--skip-episodes", "8,9,10,12,15")
     assert again.returncode == 0 and f"{data} is usable: " in again.stdout and command in again.stdout
+
+
+def test_counts_are_those_of_the_selection(data: Path) -> None:
+    shown = hf_ptr("validate", data, "--episodes", "8:11", "--skip-episodes", "9")
+    assert "2 episodes, 48 frames" in shown.stdout.splitlines()[-2]
+    remove(FILE.format(8))(data)
+    listed = json.loads(hf_ptr("validate", data, "--episodes", "8:11", "--json").stdout)
+    assert (listed["episodes"], listed["frames"], listed["skip_episodes"]) == (3, 72, [8])
+    # Nothing is left without the only episode of the selection.
+    assert json.loads(hf_ptr("validate", data, "--episodes", "8", "--json").stdout)["skip_episodes"] is None
+    line = the_line(hf_ptr("validate", data, "--episodes", "9,10", "--skip-episodes", "9:12"))
+    assert line == f"hf-ptr: no episodes were selected from {data}; select at least one"
 
 
 def test_the_worst_problem_of_a_kind_is_shown() -> None:

@@ -83,6 +83,23 @@ def test_unusable_episodes_are_left_out_with_the_reason(tmp_path: Path) -> None:
     assert parse_episodes(state["skip_episodes"]) == [1, 6]
 
 
+def test_comments_tell_chosen_episodes_from_unusable_ones(tmp_path: Path) -> None:
+    data = write_v21(reaching(8, 12), tmp_path / "data")
+
+    def comments(*options: str) -> dict[str, str]:
+        lines = hf_ptr("init", data, *options).stdout.splitlines()
+        return {line.partition(":")[0]: line.partition("  # ")[2] for line in lines}
+
+    assert comments("--skip-episodes", "2")["skip_episodes"] == "--skip-episodes"
+    assert comments("--episodes", "0:6")["episodes"] == "--episodes, without those that are held out or left out"
+    remove(FILE.format(1))(data)
+    assert comments()["skip_episodes"] == "not usable, see above"
+    both = comments("--skip-episodes", "2", "--episodes", "0:6")
+    assert both["skip_episodes"] == "--skip-episodes, and 1 not usable, see above"
+    again = comments("--skip-episodes", "1")
+    assert again["skip_episodes"] == "--skip-episodes" and not any("is missing" in line for line in again)
+
+
 def test_a_camera_without_videos_is_left_out(tmp_path: Path) -> None:
     data = write_v21(with_cameras(reaching(4, 12), CAMERA, WRIST), tmp_path / "data")
     for episode in range(4):

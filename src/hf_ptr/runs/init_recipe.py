@@ -130,9 +130,7 @@ def _cameras(
     """The usable cameras, and the episodes to leave out for them."""
     kept, unusable = [], set[int]()
     for camera, found in validate_videos(folder, cameras, episodes=choice.episodes, skip=skip).items():
-        if not found.usable and (
-            found.skippable is None or len(found.skippable) > CAMERA_ERRORS * (found.episodes - len(skip))
-        ):
+        if not found.usable and (found.skippable is None or len(found.skippable) > CAMERA_ERRORS * found.episodes):
             notes.append(f"camera {camera} is not observed: {_first_errors(found)[0]}")
             continue
         kept.append(camera)
@@ -194,11 +192,12 @@ def _text(
         ("dataset", dataset, ""),
     ]
     if choice.episodes is not None:
-        lines.append(("episodes", episode_text(_without(choice.episodes, {*held_out, *skip})), "--episodes"))
+        less = {*held_out, *skip}.intersection(choice.episodes)
+        why = "--episodes, without those that are held out or left out" if less else "--episodes"
+        lines.append(("episodes", episode_text(_without(choice.episodes, less)), why))
+    lines += [f"#   {note}" for note in notes]
     if skip:
-        lines += [*(f"#   {note}" for note in notes), ("skip_episodes", episode_ranges(skip), "not usable, see above")]
-    elif notes:
-        lines += [f"#   {note}" for note in notes]
+        lines.append(("skip_episodes", episode_ranges(skip), _why_skipped(skip, set(choice.skip))))
     if held_out:
         why = "every tenth episode" if len(held_out) > 1 else "one episode"
         lines.append(("eval_episodes", episode_ranges(held_out), f"{why} held out, for eval_loss and hf-ptr evaluate"))
@@ -249,6 +248,16 @@ def _text(
         ]
     lines.append(("belief_tokens", 0, "0: plain chunks; 4: belief tokens of the paper"))
     return "".join(_yaml(line) for line in lines)
+
+
+def _why_skipped(skip: Collection[int], chosen: Collection[int]) -> str:
+    """The comment of `skip_episodes`: which the user chose, and which are unusable, with notes above."""
+    unusable = {*skip} - {*chosen}
+    if not unusable:
+        return "--skip-episodes"
+    if not chosen:
+        return "not usable, see above"
+    return f"--skip-episodes, and {episode_ranges(unusable)} not usable, see above"
 
 
 def _without(ids: Sequence[int], out: Collection[int]) -> str:

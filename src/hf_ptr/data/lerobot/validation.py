@@ -60,10 +60,11 @@ class Validation:
 
     Attributes:
         dataset: the folder.
-        episodes, frames: numbers in the metadata; 0 if these cannot be read.
+        episodes, frames: numbers of the selection in the metadata; 0 if these cannot be read.
         cameras: the cameras that were checked.
         features: the use of each feature, and why some are left out.
         problems: all problems, in the order of the checks.
+        selected: ids of the selected episodes in the metadata.
     """
 
     dataset: str
@@ -72,6 +73,7 @@ class Validation:
     cameras: tuple[str, ...] = ()
     features: Mapping[str, FeatureKind] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    selected: frozenset[int] = frozenset()
 
     @property
     def errors(self) -> list[Problem]:
@@ -87,7 +89,7 @@ class Validation:
     def skippable(self) -> list[int] | None:
         """The episodes to leave out to make the rest usable; None if no such selection exists."""
         episodes = {problem.episode for problem in self.errors}
-        if None in episodes or len(episodes) >= self.episodes:
+        if None in episodes or episodes >= self.selected:
             return None
         return sorted(episode for episode in episodes if episode is not None)
 
@@ -146,6 +148,9 @@ def validate_dataset(
 
     Returns:
         The problems. If the metadata cannot be read, this is the only problem listed.
+
+    Raises:
+        InputError: an id is not in the dataset, or no episode is selected.
     """
     root = Path(path)
     found = Validation(dataset=str(path))
@@ -163,13 +168,15 @@ def validate_dataset(
         within = f"; its episode ids are in {ids[0]}..{ids[-1]}" if len(ids) else ""
         raise InputError(f"{root} has no episode {unknown[0]}{within}")
     found.features = classify_features(metadata.info)
-    found.episodes, found.frames = len(metadata.episode_index), sum(metadata.lengths.tolist())
-    if not found.episodes and found.usable:
+    lengths = dict(zip(metadata.episode_index.tolist(), metadata.lengths.tolist(), strict=True))
+    wanted = {episode: length for episode, length in lengths.items() if checker.wanted(episode)}
+    found.episodes, found.frames, found.selected = len(wanted), sum(wanted.values()), frozenset(wanted)
+    if not wanted and found.usable:
+        if lengths:
+            raise InputError(f"no episodes were selected from {root}; select at least one")
         checker.report("the dataset has no episodes")
     checker.check_tables(metadata, features or (STATE, ACTION), progress)
     found.cameras = tuple(camera for camera in metadata.videos if cameras is None or camera in cameras)
-    lengths = dict(zip(metadata.episode_index.tolist(), metadata.lengths.tolist(), strict=True))
-    wanted = {episode: length for episode, length in lengths.items() if checker.wanted(episode)}
     for camera in found.cameras:
         check = CameraCheck(root, metadata, camera, checker.report, checker.relative)
         check.check(wanted, checker.readable, decode, every_frame, progress)
@@ -189,9 +196,10 @@ def validate_videos(
     metadata = read_metadata(root, note=lambda _: None)
     lengths = dict(zip(metadata.episode_index.tolist(), metadata.lengths.tolist(), strict=True))
     for camera in cameras:
-        found = result[camera] = Validation(str(path), len(lengths), sum(lengths.values()), (camera,))
+        found = result[camera] = Validation(str(path), cameras=(camera,))
         checker = _Checker(root, found, None if episodes is None else frozenset(episodes), frozenset(skip))
         wanted = {episode: length for episode, length in lengths.items() if checker.wanted(episode)}
+        found.episodes, found.frames, found.selected = len(wanted), sum(wanted.values()), frozenset(wanted)
         CameraCheck(root, metadata, camera, checker.report, checker.relative).check(
             wanted, (), decode=False, every_frame=False, progress=no_progress
         )
