@@ -12,10 +12,11 @@ import pytest
 import yaml
 from command_line import hf_ptr, the_line
 from data_helpers import vector, write_v21
-from dataset_kinds import reaching
+from dataset_kinds import reaching, with_cameras
 from rich.console import Console
 
 from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.evaluation.offline import HOLD, MEAN, ZERO, Errors, compare, evaluate_dataset
 from hf_ptr.policies import policy_from_dataset
 from hf_ptr.runs.run import trained_episodes
@@ -121,6 +122,41 @@ def test_the_command_prints_dimensions_and_the_verdict(tmp_path: Path) -> None:
     assert "run was trained on 2 of these episodes, such as 0" in " ".join(seen.stdout.split())
     assert "none" in the_line(hf_ptr("evaluate", tmp_path / "none", "--dataset", data))
     assert "leave it out with --env" in the_line(hf_ptr("evaluate", run, "--env", "metaworld", "--skip-episodes", "1"))
+
+
+@pytest.mark.parametrize("damages", [{1: 0}, {0: 0, 2: 300, 5: 0}], ids=["one", "several"])
+def test_every_episode_with_an_unusable_video_is_named(damages: dict[int, int], tmp_path: Path) -> None:
+    camera = "observation.images.front"
+    data = write_v21(with_cameras(reaching(6, 12), camera), tmp_path / "data")
+    policy, processor = policy_from_dataset(
+        read_dataset(data), observation_features=[camera], size="tiny", chunk_size=4, n_action_steps=4
+    )
+    for part in (policy, processor):
+        part.save_pretrained(tmp_path / "policy")
+    for episode, kept in damages.items():
+        video = data / f"videos/chunk-000/{camera}/episode_{episode:06d}.mp4"
+        video.write_bytes(video.read_bytes()[:kept])
+    (data / f"videos/chunk-000/{camera}/episode_{min(damages):06d}.mp4").unlink()
+    command = ["evaluate", tmp_path / "policy", "--dataset", data, "--skip-episodes"]
+    line = the_line(hf_ptr(*command, "3"))
+    advice = ",".join(map(str, sorted({*damages, 3})))
+    assert line.endswith(f"(--skip-episodes {advice})") and "leave the episode out" in line
+    assert hf_ptr(*command, advice).returncode == 0
+
+
+def test_an_interrupted_run_is_called_one(tmp_path: Path) -> None:
+    data, run = write_v21(reaching(3, 12), tmp_path / "data"), tmp_path / "run"
+    run.mkdir()
+    (run / "recipe.yaml").write_text("dataset: data\n")
+    for options in (["--dataset", data], ["--env", "metaworld"]):
+        line = the_line(hf_ptr("evaluate", run, *options))
+        assert line == f"hf-ptr: the run {run} was interrupted; rerun hf-ptr train to finish it"
+    for step in (20, 100):
+        (run / f"checkpoint-{step}").mkdir()
+        (run / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    (run / "checkpoint-120").mkdir()
+    line = the_line(hf_ptr("evaluate", run, "--dataset", data))
+    assert line.endswith(f"was interrupted; rerun hf-ptr train to finish it, or pass {run / 'checkpoint-100'}")
 
 
 def test_training_episodes_of_a_recipe(tmp_path: Path) -> None:

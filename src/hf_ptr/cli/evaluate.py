@@ -67,11 +67,14 @@ def evaluate(
 
     from hf_ptr.errors import InputError
     from hf_ptr.hub.repos import model_folder
+    from hf_ptr.runs.run import require_policy
     from hf_ptr.utils.atomic_files import write_json
 
     if (env is None) == (dataset is None):
         raise InputError("pass one of --env NAME and --dataset FOLDER, to choose where to evaluate")
     folders = {name: model_folder(path) for name, path in checkpoint_names(checkpoints).items()}
+    for folder in folders.values():
+        require_policy(folder)
     if dataset is not None:
         arms, settings = _on_dataset(folders, dataset, selected(episodes, skip_episodes), source=source, seed=seed)
     else:
@@ -130,6 +133,7 @@ def _on_dataset(
 
     from hf_ptr.data.episode_ids import episode_ranges
     from hf_ptr.data.lerobot.metadata import read_metadata
+    from hf_ptr.errors import InputError
     from hf_ptr.evaluation.offline import compare, evaluate_dataset
     from hf_ptr.hub.datasets import load_dataset
     from hf_ptr.hub.repos import dataset_folder
@@ -146,7 +150,12 @@ def _on_dataset(
         if seen:
             console.print(f"{name} was trained on {len(seen)} of these episodes, such as {seen[0]}", style="yellow")
         reference = _reference(dataset, trained or set(known).difference(ids))
-        error = evaluate_dataset(folder, table, reference=reference, seed=seed, source=source)
+        try:
+            error = evaluate_dataset(folder, table, reference=reference, seed=seed, source=source)
+        except InputError as unusable:
+            # The option that the message ends with replaces the one that was given.
+            skip = {*unusable.skip, *chosen["skip"]} if unusable.skip else ()
+            raise InputError(str(unusable), skip=sorted(skip)) from unusable
         errors[name] = error
         console.print(error.to_rich(title=f"{name}: mean absolute action error"))
         console.print(error.dimensions_to_rich())

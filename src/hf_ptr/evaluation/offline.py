@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hf_ptr.data.chunks import CameraImages
 from hf_ptr.data.episode_ids import episode_ranges
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.features import component_names
+from hf_ptr.errors import InputError
 from hf_ptr.hub.datasets import pull_videos
 from hf_ptr.metrics.statistics import mean_interval
 from hf_ptr.policies import VLAProcessor, load_for_robot, require_fits
@@ -216,7 +218,8 @@ def evaluate_dataset(
             Episodes are resampled to that robot's frame rate.
 
     Raises:
-        InputError: `checkpoint` is not a checkpoint, or does not match the dataset.
+        InputError: `checkpoint` is not a checkpoint or does not match the dataset, or images cannot be read; its
+            `skip` contains all episodes with such images.
     """
     policy, processor, robot = load_for_robot(str(checkpoint), source, (table.source, Path(table.source).name))
     config = policy.config
@@ -229,10 +232,14 @@ def evaluate_dataset(
     pull_videos(table, config.cameras)
     kind = action_kind(table, config.state_feature, config.action_feature)
     mean_action = reference.feature(config.action_feature).mean(axis=0, dtype=np.float64)
-    episodes = [
-        _episode_errors(policy, processor, table, episode, seed, mean_action, kind.is_position)
-        for episode in range(len(table.lengths))
-    ]
+    episodes = []
+    for episode in range(len(table.lengths)):
+        try:
+            episodes.append(_episode_errors(policy, processor, table, episode, seed, mean_action, kind.is_position))
+        except InputError as error:
+            if error.skip and config.cameras:
+                _require_images(table, config, range(episode, len(table.lengths)))
+            raise
     names = (HOLD, MEAN, ZERO) if kind.is_position else (MEAN, ZERO)
     found = {
         name: Errors(*(np.stack([episode[name][part] for episode in episodes]) for part in (0, 1)))
@@ -247,6 +254,36 @@ def evaluate_dataset(
         baselines={name: found[name] for name in names},
         undefined={} if kind.is_position else {HOLD: kind.reason},
     )
+
+
+def _require_images(table: EpisodeTable, config: Any, episodes: Iterable[int]) -> None:
+    """
+    Reads the images of all episodes at these positions, to name every unusable one at once.
+
+    Raises:
+        InputError: some cannot be read; the first is quoted.
+    """
+    found: list[InputError] = []
+    for episode in episodes:
+        try:
+            # Alone: a camera without the videos of several episodes is refused as a whole.
+            _images(table.select([int(table.episode_index[episode])]), config, 0)
+        except InputError as error:
+            found.append(error)
+    skip = {episode for error in found for episode in error.skip}
+    if len(skip) > 1:
+        every = skip >= set(table.episode_index.tolist())
+        raise InputError(
+            f"{len(skip)} of {table.num_episodes} episodes of {table.source!r} have images that cannot be read "
+            f"({episode_ranges(skip)}), the first: {found[0]}",
+            skip=() if every else sorted(skip),
+        )
+
+
+def _images(table: EpisodeTable, config: Any, episode: int) -> np.ndarray:
+    """The images of the episode at a position, `(frames, cameras, height, width, 3)` uint8."""
+    rows = torch.arange(int(table.starts[episode]), int(table.starts[episode] + table.lengths[episode]))
+    return CameraImages(table, config.observation_features, config.image_resolution)[rows].numpy()
 
 
 def _episode_errors(
@@ -264,8 +301,7 @@ def _episode_errors(
     if not config.cameras:
         observation = np.concatenate([table.feature(name)[rows] for name in config.observation_features], axis=1)
     else:
-        images = CameraImages(table, config.observation_features, config.image_resolution)
-        observation = images[torch.arange(rows.start, rows.stop)].numpy()
+        observation = _images(table, config, episode)
     state, action = table.feature(config.state_feature)[rows], table.feature(config.action_feature)[rows]
     task = table.tasks[int(table.task_index[rows.start])]
     policy.reset()

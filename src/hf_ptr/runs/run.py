@@ -170,6 +170,21 @@ def trained_episodes(folder: str | Path, dataset: str, known: Collection[int]) -
     return found
 
 
+def require_policy(folder: Path) -> None:
+    """
+    Check that the run in a folder, if it is one, has saved its policy.
+
+    Raises:
+        InputError: the run was interrupted; the message names its last checkpoint.
+    """
+    saved = any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
+    if saved or not (folder / RECIPE_FILE).is_file():
+        return
+    last = last_complete_checkpoint(folder)
+    other = "" if last is None else f", or pass {last}"
+    raise InputError(f"the run {folder} was interrupted; rerun hf-ptr train to finish it{other}")
+
+
 def evaluation_command(folder: Path) -> str:
     """The command that evaluates a finished run, on the held-out episodes of its recipe where it has any."""
     given = yaml.safe_load((folder / RECIPE_FILE).read_text(encoding="utf-8"))
