@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from command_line import ROOT, hf_ptr, the_line
+from data_helpers import write_v21
+from dataset_kinds import reaching
 
 from hf_ptr.cli import main
 from hf_ptr.data.lerobot.reader import read_dataset
@@ -168,6 +170,25 @@ def test_score_refuses_arguments_that_do_not_go_together(
     result = hf_ptr("score", metaworld_dataset, *arguments, "--out", tmp_path / "scores.parquet")
     assert complaint in the_line(result)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_score_file_of_another_dataset_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = reaching(4, 20)
+    one, other = (write_v21(table, tmp_path / name) for name in ("one", "other"))
+    out, settings = tmp_path / "scores.parquet", ["steps=2", "rounds=1", "--chunk-size", "4", "--target-offset", "4"]
+    assert hf_ptr("score", one, *settings, "--out", out).returncode == 0
+    before = out.read_bytes()
+    line = the_line(hf_ptr("score", other, *settings, "--out", out))
+    assert line == f"hf-ptr: {out} has the scores of another dataset, {one}; choose another file with --out"
+    assert out.read_bytes() == before
+    monkeypatch.chdir(tmp_path)
+    assert hf_ptr("score", "one", *settings, "--out", out).returncode == 0
+    # Moved: known by its name.
+    one.rename(tmp_path / "two")
+    (tmp_path / "elsewhere").mkdir()
+    moved = (tmp_path / "two").rename(tmp_path / "elsewhere" / "one")
+    assert hf_ptr("score", moved, *settings, "--out", out).returncode == 0
+    assert "of another dataset, " in the_line(hf_ptr("score", other, *settings, "--out", out))
 
 
 def test_score_writes_one_row_per_frame(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def score(
 
     from hf_ptr.data.corruption import TRUTH_FILE, CorruptionTruth, corrupt
     from hf_ptr.data.episode_ids import episode_ranges
-    from hf_ptr.data.score_file import write_scores
+    from hf_ptr.data.score_file import scored_dataset, write_scores
     from hf_ptr.errors import InputError
     from hf_ptr.hub.datasets import load_dataset
     from hf_ptr.hub.repos import dataset_folder, model_folder
@@ -127,6 +127,9 @@ def score(
         )
     if out.is_dir() or out.suffix != ".parquet":
         raise InputError(f"--out {out} is not the name of a score file; end it in .parquet")
+    before = scored_dataset(out)
+    if before is not None and _differs(before, str(dataset)):
+        raise InputError(f"{out} has the scores of another dataset, {before}; choose another file with --out")
     config = ScoreConfig(seed=seed, **parse_settings(settings or [], {"seed": "--seed"}))
     where = _checked_device(device)
     return_freed_memory()
@@ -215,6 +218,18 @@ def _checked_device(name: str | None) -> str | None:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"--device {name} cannot be used here ({str(error).splitlines()[0]}); try cpu") from error
     return name
+
+
+def _differs(one: str, other: str) -> bool:
+    """Whether two datasets, as they were named, are not the same."""
+    folders = Path(one), Path(other)
+    if all(folder.is_dir() for folder in folders):
+        return not folders[0].samefile(folders[1])
+    repos = [name.partition("@")[0] for name in (one, other)]
+    if not any(folder.is_dir() for folder in folders):
+        return repos[0] != repos[1]
+    # A relative path may have been typed in another folder, or the dataset may have been moved.
+    return Path(repos[0]).absolute().name != Path(repos[1]).absolute().name
 
 
 def _require_one_process() -> None:

@@ -249,6 +249,16 @@ def read_weights(path: str | Path, table: EpisodeTable) -> np.ndarray:
     return weight[row]
 
 
+def scored_dataset(path: Path) -> str | None:
+    """The dataset of a score file as its command named it; None without a file, or one that does not say."""
+    try:
+        with _open(path) as file:
+            name = _attrs(file.metadata).get("dataset")
+    except InputError:
+        return None
+    return name if isinstance(name, str) else None
+
+
 def weight_lookup(path: str | Path) -> Callable[[Any], np.ndarray]:
     """
     A function from global frame indices to weights, for a training loop of one's own.
