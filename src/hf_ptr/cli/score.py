@@ -98,11 +98,12 @@ def score(
         accelerate launch --multi_gpu -m hf_ptr.score data/mt10 --method paper --run runs/ptr
     """
     import shutil
+    import warnings
 
     from hf_ptr.data.corruption import TRUTH_FILE, CorruptionTruth, corrupt
     from hf_ptr.data.episode_ids import episode_ranges
     from hf_ptr.data.score_file import scored_dataset, write_scores
-    from hf_ptr.errors import InputError
+    from hf_ptr.errors import DataWarning, InputError
     from hf_ptr.hub.datasets import load_dataset
     from hf_ptr.hub.repos import dataset_folder, model_folder
     from hf_ptr.report.summary import ScoreSummary, with_known_faults, worst_episodes
@@ -129,7 +130,12 @@ def score(
         raise InputError(f"--out {out} is not the name of a score file; end it in .parquet")
     before = scored_dataset(out)
     if before is not None and _differs(before, str(dataset)):
-        raise InputError(f"{out} has the scores of another dataset, {before}; choose another file with --out")
+        # Said before the fit: there is time to interrupt.
+        warnings.warn(
+            f"{out} has the scores of another dataset, {before}, and will be replaced; --out names another file",
+            DataWarning,
+            stacklevel=2,
+        )
     config = ScoreConfig(seed=seed, **parse_settings(settings or [], {"seed": "--seed"}))
     where = _checked_device(device)
     return_freed_memory()
