@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.faults import FAULTS
+from hf_ptr.data.faults import FAULTS, position_dimensions, rows_of
 
 STATE, ACTION = "observation.state", "action"
 # Frames up to which the lead of a command over the state is searched.
@@ -22,11 +22,6 @@ RESTING_DIMENSIONS = 14
 REST_ANGLE, ENCODER_NOISE = 0.01, 0.002
 
 Change = Callable[[EpisodeTable, np.ndarray, np.random.Generator], EpisodeTable]
-
-
-def rows_of(table: EpisodeTable, episode: int) -> slice:
-    """The rows of an episode."""
-    return slice(int(table.starts[episode]), int(table.starts[episode] + table.lengths[episode]))
 
 
 def within_episode_deviation(table: EpisodeTable, name: str) -> np.ndarray:
@@ -67,24 +62,16 @@ def held(every: int) -> Change:
     return change
 
 
-def positions(table: EpisodeTable) -> np.ndarray:
-    """`(da,)` bool, the dimensions of the action that command a position, which repeat at rest."""
-    action, state = table.feature(ACTION), table.feature(STATE)
-    if action.shape != state.shape:
-        return np.zeros(action.shape[1], dtype=bool)
-    return np.abs(action - state).mean(axis=0) <= np.abs(state - state.mean(axis=0)).mean(axis=0)
-
-
 def displacements(table: EpisodeTable) -> np.ndarray:
     """`(da,)` bool, the dimensions that command a displacement, which is zero at rest."""
     names = [str(name) for name in np.ravel(table.features[ACTION]["names"])]
     grips = np.array(["grip" in name or "hand" in name.lower() for name in names])
-    return ~positions(table) & ~grips
+    return ~position_dimensions(table) & ~grips
 
 
 def lead(table: EpisodeTable) -> int:
     """Frames by which position commands run ahead of the state; 0 without any."""
-    found = positions(table)
+    found = position_dimensions(table)
     if not found.any():
         return 0
     action, state = table.feature(ACTION)[:, found], table.feature(STATE)[:, found]
@@ -171,7 +158,7 @@ def other_path(size: float) -> Change:
     """A detour by a third of the joints, in the state and in the position commands that lead it."""
 
     def change(table: EpisodeTable, episodes: np.ndarray, random: np.random.Generator) -> EpisodeTable:
-        ahead, found = lead(table), positions(table)
+        ahead, found = lead(table), position_dimensions(table)
         bent = np.flatnonzero(found)[::3]
         columns = {name: table.columns[name].copy() for name in (STATE, ACTION)}
         deviation = within_episode_deviation(table, STATE)[bent]

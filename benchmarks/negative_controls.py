@@ -25,7 +25,6 @@ from benchmarks.harmless_operators import (
     held,
     other_path,
     pausing,
-    positions,
     slower,
     take_episodes,
     tremor,
@@ -39,6 +38,7 @@ from benchmarks.robustness.results import checkout
 from benchmarks.robustness.suites import SUITES, WORK
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.faults import position_dimensions
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.envs.metaworld.tasks import DEFAULT_TASKS
 from hf_ptr.envs.recording import record_metaworld
@@ -136,7 +136,7 @@ def controls_of(table: EpisodeTable, real: bool) -> dict[str, Control]:
     }
     for seed in range(3):
         found[f"good ones of twelve, three faulty ({seed + 1})"] = partial(few_with_faults, seed, three)
-    if positions(table).any():
+    if position_dimensions(table).any():
         found["another path, 10 %"] = operated(other_path(1.0), 0.1)
     if table.task_index.max() >= RARE:
         found["a rare task (three demonstrations)"] = rare_task

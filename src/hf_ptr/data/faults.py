@@ -27,7 +27,7 @@ def _noise(table: EpisodeTable, episodes: np.ndarray, sigma: float, rng: np.rand
     """
     action = table.feature("action").copy()
     for episode in episodes:
-        rows = _rows(table, episode)
+        rows = rows_of(table, episode)
         action[rows] += rng.normal(0.0, sigma, action[rows].shape).astype(action.dtype)
     return _with_action(table, action)
 
@@ -44,8 +44,8 @@ def _foreign_actions(table: EpisodeTable, episodes: np.ndarray, _: float, rng: n
     action = source.copy()
     for episode in episodes:
         donor = (episode + rng.integers(1, table.num_episodes)) % table.num_episodes
-        action[_rows(table, episode)] = np.resize(
-            source[_rows(table, donor)], (table.lengths[episode], source.shape[1])
+        action[rows_of(table, episode)] = np.resize(
+            source[rows_of(table, donor)], (table.lengths[episode], source.shape[1])
         )
     return _with_action(table, action)
 
@@ -54,7 +54,7 @@ def _misalignment(table: EpisodeTable, episodes: np.ndarray, steps: float, _: np
     """Actions recorded late: frame `t` has the action of frame `t - steps`, and the first frames the first action."""
     action = table.feature("action").copy()
     for episode in episodes:
-        rows = _rows(table, episode)
+        rows = rows_of(table, episode)
         late = np.maximum(np.arange(table.lengths[episode]) - int(steps), 0)
         action[rows] = action[rows][late]
     return _with_action(table, action)
@@ -74,7 +74,7 @@ def _instruction(table: EpisodeTable, episodes: np.ndarray, _: float, rng: np.ra
     present = np.unique(table.task_index)
     task_index = table.task_index.copy()
     for episode in episodes:
-        rows = _rows(table, episode)
+        rows = rows_of(table, episode)
         others = np.setdiff1d(present, table.task_index[rows])
         if len(others) == 0:
             raise InputError(
@@ -115,7 +115,7 @@ def _wrong_goal(table: EpisodeTable, episodes: np.ndarray, _: float, rng: np.ran
         donor = int(rng.choice(others))
         for name, dimensions in goals.items():
             goal = table.columns[name][table.starts[donor], dimensions]
-            columns[name][_rows(table, episode), dimensions] = goal
+            columns[name][rows_of(table, episode), dimensions] = goal
     return dataclasses.replace(table, columns={**table.columns, **columns})
 
 
@@ -125,7 +125,7 @@ def _frozen_camera(table: EpisodeTable, episodes: np.ndarray, share: float, rng:
         raise InputError(f"dataset {table.source!r} has no camera, which a frozen camera needs; choose another recipe")
     frames = table.video_frame.copy()
     for episode in episodes:
-        rows = _rows(table, episode)
+        rows = rows_of(table, episode)
         length = int(table.lengths[episode])
         frozen = max(1, round(min(share, 1.0) * length))
         first = rows.start + int(rng.integers(0, length - frozen + 1))
@@ -155,9 +155,7 @@ def _hesitation(table: EpisodeTable, episodes: np.ndarray, pause: float, rng: np
     kept = np.zeros(action.shape[1], dtype=bool)
     for dimension, name in enumerate(_names(table.features.get("action"))[: len(kept)]):
         kept[dimension] = any(word in name.lower() for word in KEPT_DURING_PAUSE)
-    state = table.columns.get("observation.state")
-    if state is not None and state.shape[1] == action.shape[1]:
-        kept |= np.abs(table.feature("action") - state).mean(axis=0) <= np.abs(state - state.mean(axis=0)).mean(axis=0)
+    kept |= position_dimensions(table)
     action[np.ix_(inserted, ~kept)] = 0.0
     frame_id = paused.frame_id.copy()
     frame_id[inserted] = FIRST_INSERTED_ID + np.arange(int(inserted.sum()))
@@ -180,7 +178,21 @@ FAULTS: dict[str, Callable[[EpisodeTable, np.ndarray, float, np.random.Generator
 }
 
 
-def _rows(table: EpisodeTable, episode: int) -> slice:
+def position_dimensions(table: EpisodeTable) -> np.ndarray:
+    """
+    `(da,)` bool, the dimensions of the action that command a position and repeat at rest.
+
+    Such a dimension is closer to its state dimension than the state is to its own mean (mean absolute deviation).
+    """
+    action, state = table.feature("action"), table.columns.get("observation.state")
+    if state is None or state.shape[1] != action.shape[1]:
+        return np.zeros(action.shape[1], dtype=bool)
+    found: np.ndarray = np.abs(action - state).mean(axis=0) <= np.abs(state - state.mean(axis=0)).mean(axis=0)
+    return found
+
+
+def rows_of(table: EpisodeTable, episode: int) -> slice:
+    """The rows of an episode, by its position in the table."""
     start = int(table.starts[episode])
     return slice(start, start + int(table.lengths[episode]))
 
