@@ -37,7 +37,7 @@ def load_policy(source: str) -> tuple[Any, Any]:
         The policy, or its adapter (it implements [`PostTrainable`], `reset` and `select_action`), and its processor.
 
     Raises:
-        InputError: there is no policy, it is damaged or unsafe, or it cannot be post-trained.
+        InputError: the policy is missing, damaged or unsafe, or cannot be post-trained.
 
     Example:
         ```python

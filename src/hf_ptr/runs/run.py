@@ -123,7 +123,7 @@ def _checkpoint(source: str) -> str:
     The folder of the checkpoint to resume from.
 
     Raises:
-        InputError: there is no checkpoint at that path or repo id.
+        InputError: that path or repo id has no checkpoint.
     """
     folder = checkpoint_folder(source)
     if not (folder / TRAINER_STATE_NAME).is_file():

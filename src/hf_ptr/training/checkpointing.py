@@ -55,7 +55,7 @@ def resolve_resume_checkpoint(asked: str | bool | None, args: TrainingArguments)
         args: settings of the run.
 
     Raises:
-        InputError: there is no checkpoint, it cannot be pulled, or it cannot be resumed from; see
+        InputError: the checkpoint is missing, cannot be pulled, or cannot be resumed from; see
             [`require_resumable`].
     """
     if not asked:
