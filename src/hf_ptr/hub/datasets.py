@@ -42,7 +42,7 @@ def load_dataset(
         cameras: cameras whose videos are downloaded; None downloads all, `()` none.
         skip: ids of episodes to leave out.
         features: the vectors to read, and which have to be readable; None reads all that can be read, see
-            [`read_dataset`][hf_ptr.data.read_dataset].
+            `hf_ptr.data.read_dataset`.
         streaming: download each video when its first frame is read, instead of all before.
         spill_dir: folder for memory-mapped features; by default they are held in memory.
 
