@@ -52,6 +52,8 @@ class EpisodeTable:
             `observed_id`.
         stretch: `(F,)` int64, number of the stretch of its episode, without a pause of the recording, that each row is
             in; by default 0. A chunk has no target in another stretch.
+        seconds: `(F,)` float64, time of each row since the first of its episode, as recorded; by default
+            `frame_index / fps`.
         left_out: why a feature of the dataset is not in `columns`, by its name; errors about the feature quote it.
 
     Raises:
@@ -75,6 +77,7 @@ class EpisodeTable:
     revision: str | None = None
     observed_id: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     stretch: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    seconds: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.float64))
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -100,6 +103,8 @@ class EpisodeTable:
             object.__setattr__(self, "observed_id", self.frame_id)
         if not len(self.stretch):
             object.__setattr__(self, "stretch", np.zeros(frames, dtype=np.int64))
+        if not len(self.seconds):
+            object.__setattr__(self, "seconds", self.frame_index / self.fps)
         if not self.video_fps:
             object.__setattr__(self, "video_fps", self.fps)
 
@@ -224,6 +229,7 @@ class EpisodeTable:
             video_frame=self.video_frame[rows],
             observed_id=self.observed_id[rows],
             stretch=self.stretch[rows],
+            seconds=self.seconds[rows],
         )
 
 

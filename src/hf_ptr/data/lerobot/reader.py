@@ -101,6 +101,8 @@ def _read(
     task_index, frame_id = _empty((total,), np.int64, spill_dir), _empty((total,), np.int64, spill_dir)
     stretch = _empty((total,), np.int64, spill_dir)
     stretch[:] = 0
+    seconds = _empty((total,), np.float64, spill_dir)
+    seconds[:] = (np.arange(total) - np.repeat(starts, lengths)) / float(info["fps"])
     for name, in_file in slots.items():
         ids = metadata.episode_index[wanted[in_file]].tolist()
         with open_columns(root / name) as file:
@@ -122,6 +124,8 @@ def _read(
             if times is not None:
                 for part, put in zip(rows.values(), targets, strict=True):
                     stretch[put] = stretches(times[part], float(info["fps"]))
+                    if np.isfinite(times[part]).all():
+                        seconds[put] = times[part] - times[part][0]
             target_row = np.full(file.rows, -1)
             for taken, put in zip(rows.values(), targets, strict=True):
                 target_row[taken] = np.arange(put.start, put.stop)
@@ -146,6 +150,7 @@ def _read(
         features=vectors.descriptions,
         videos=metadata.videos,
         stretch=stretch,
+        seconds=seconds,
         left_out=vectors.left_out,
     )
 

@@ -1,0 +1,1 @@
+"""Finds faults in robot demonstrations: which recordings, where, and why."""

@@ -1,0 +1,176 @@
+"""The interface of a check: a mechanism of faults, its amount in an episode, its planted fault, its description."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from hf_ptr.detection.response import Prediction, ResponseModel
+from hf_ptr.detection.signals import Episode, Signals
+from hf_ptr.detection.windows import Windows, windows_of
+
+Severity = Literal["fault", "note"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """
+    What the checks know of the dataset.
+
+    Attributes:
+        signals: all episodes.
+        model: the response model.
+    """
+
+    signals: Signals
+    model: ResponseModel
+
+    @property
+    def fps(self) -> float:
+        """Frames per second."""
+        return self.signals.fps
+
+    def view(self, episode: Episode) -> View:
+        """An episode, or a copy with a planted fault, as the checks see it."""
+        return View(episode, self.model.predict(episode), windows_of(len(episode), self.fps))
+
+
+@dataclass(frozen=True)
+class View:
+    """
+    An episode as the checks see it.
+
+    Attributes:
+        episode: its signals.
+        prediction: the commands that the state implies.
+        windows: its windows, one entry a scale.
+    """
+
+    episode: Episode
+    prediction: Prediction
+    windows: list[Windows]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """
+    Stretches of an episode with the amount of a mechanism in each.
+
+    Attributes:
+        first, stop: `(N,)` int64, first frame of each stretch and the frame after its last.
+        amount: `(N, d)` float64, at least 0: the amount in each of d dimensions, or d = 1.
+        detail: `(N, d)` float64, what `Check.cause` needs besides, for example the amount with its sign.
+    """
+
+    first: np.ndarray
+    stop: np.ndarray
+    amount: np.ndarray
+    detail: np.ndarray
+
+    @classmethod
+    def of(cls, windows: Windows, amount: np.ndarray, detail: np.ndarray | None = None) -> Candidates:
+        """Those of the windows of one scale, from amounts `(W,)` or `(W, d)`."""
+        return cls.events(windows.first, windows.stop, amount, detail)
+
+    @classmethod
+    def events(
+        cls,
+        first: np.ndarray | Sequence[int],
+        stop: np.ndarray | Sequence[int],
+        amount: np.ndarray | Sequence[float],
+        detail: np.ndarray | Sequence[float] | None = None,
+    ) -> Candidates:
+        """Stretches with an extent of their own; there may be none."""
+        first, stop = np.asarray(first, dtype=np.int64), np.asarray(stop, dtype=np.int64)
+        values = np.asarray(amount, dtype=np.float64).reshape(len(first), -1 if len(first) else 1)
+        other = values if detail is None else np.asarray(detail, dtype=np.float64).reshape(values.shape)
+        return cls(first, stop, values, other)
+
+
+# Candidates by scale: `SHORT`, `MIDDLE`, `WHOLE` of `hf_ptr.detection.windows`, or `EVENT`.
+Measurement = dict[str, Candidates]
+
+
+@dataclass(frozen=True)
+class Found:
+    """
+    An amount that is a finding.
+
+    Attributes:
+        first, stop: first frame and the frame after the last.
+        amount: in units of the check.
+        dimension: the dimension of the candidates.
+        detail: that of the candidates.
+    """
+
+    first: int
+    stop: int
+    amount: float
+    dimension: int
+    detail: float
+
+
+@dataclass(frozen=True)
+class Plant:
+    """
+    A fault that a check plants in copies of episodes, to learn whether it would be found.
+
+    Attributes:
+        label: the fault with its amount, for example `late by 6 frames`.
+        make: from an episode, the context and a generator to the faulty copy; None where the episode cannot have it.
+        partial: whether it can also be planted in a part of an episode: the copy has the same frames.
+    """
+
+    label: str
+    make: Callable[[Episode, Context, np.random.Generator], Episode | None]
+    partial: bool = True
+
+
+class Check(ABC):
+    """
+    A mechanism of faults.
+
+    The docstring of a subclass is its page in the documentation. Its first line says what it finds; the sections
+    `Why it harms`, `Example`, `What to do` and `Limits` follow.
+
+    Attributes:
+        name: name in findings, `SIGNAL/MECHANISM`.
+        unit: unit of the amount.
+        severity: `fault`, or `note` for information that is not a fault.
+        rule: True where every material amount is a finding; otherwise it must also be improbable among the dataset's
+            own episodes.
+        action: what a user should do about a finding.
+        material: the least amount that counts.
+    """
+
+    name: ClassVar[str]
+    unit: ClassVar[str]
+    severity: ClassVar[Severity] = "fault"
+    rule: ClassVar[bool] = False
+    action: ClassVar[str]
+    material: float
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    @classmethod
+    def unavailable(cls, context: Context) -> str | None:
+        """Why this dataset cannot be checked, in one line; None if it can."""
+        del context
+        return None
+
+    @abstractmethod
+    def measure(self, view: View) -> Measurement:
+        """The amounts in an episode, by scale."""
+
+    @abstractmethod
+    def cause(self, found: Found) -> str:
+        """The likely cause of a finding with its amount, in words."""
+
+    def plants(self) -> Sequence[Plant]:
+        """The faults that show whether this check works on this dataset; none by default."""
+        return ()

@@ -1,0 +1,103 @@
+"""Values of state or command that leap away for some frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
+from hf_ptr.detection.planting import busy_dimensions
+from hf_ptr.detection.signals import STALE, Episode
+from hf_ptr.detection.windows import EVENT
+
+# Frames on either side that a value is compared with; a spike of up to this many frames is seen.
+REACH = 3
+# A spike is this many times as large as what the neighbourhood moves by itself.
+STANDS_OUT = 2.0
+
+
+class _Spikes(Check):
+    """The spikes of one signal: one candidate for each dimension's largest."""
+
+    unit = "std"
+    signal: ClassVar[Literal["state", "action"]]
+    material = 0.4
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._scale = getattr(context.signals, self.signal)
+        self._used = np.flatnonzero(self._scale.moves & ~self._scale.two_valued)
+
+    def measure(self, view: View) -> Measurement:
+        values = getattr(view.episode, self.signal)[:, self._used]
+        length = len(values)
+        if length <= 4 * REACH or not len(self._used):
+            return {EVENT: Candidates.events([], [], [])}
+        near = np.lib.stride_tricks.sliding_window_view(
+            np.pad(values, ((REACH, REACH), (0, 0)), mode="edge"), 2 * REACH + 1, axis=0
+        )
+        middle = np.median(near, axis=-1)
+        away = np.abs(values - middle)
+        moved = np.abs(near[..., -1] - near[..., 0]) + np.median(np.abs(near - middle[..., None]), axis=-1)
+        excess = np.where(away > STANDS_OUT * moved, away, 0.0)
+        # The first and last frames are often stale, and have no neighbours.
+        excess[:STALE] = excess[length - STALE :] = 0.0
+        at = excess.argmax(axis=0)
+        return {EVENT: Candidates.events(at - 1, at + 2, np.diag(excess[at]))}
+
+    def cause(self, found: Found) -> str:
+        what = "state" if self.signal == "state" else "command"
+        name = self._scale.names[self._used[found.dimension]]
+        return f"{what} of {name} leaps by {found.amount:.2f} standard deviations for a moment"
+
+    def plants(self) -> Sequence[Plant]:
+        what = "state" if self.signal == "state" else "commands"
+        return [Plant(f"three spikes of one standard deviation in the {what}", self._add, partial=False)]
+
+    def _add(self, episode: Episode, context: Context, rng: np.random.Generator) -> Episode | None:
+        values = getattr(episode, self.signal).copy()
+        if len(values) <= 4 * REACH:
+            return None
+        for _ in range(3):
+            at = int(rng.integers(STALE, len(values) - STALE - 1))
+            chosen = busy_dimensions(values, getattr(context.signals, self.signal), rng)
+            if not len(chosen):
+                return None
+            values[at : at + rng.integers(1, 3), chosen] += rng.choice([-1.0, 1.0])
+        return episode.with_signals(**{self.signal: values})
+
+
+class ActionSpikes(_Spikes):
+    """
+    Commands that leap away for one to three frames.
+
+    Why it harms: one leap sets the scale of a normalisation by extremes, and is learned as a jerk.
+
+    Example: a packet of the teleoperation was lost, and a zero was recorded.
+
+    What to do: replace the values by their neighbours', or leave the frames out.
+
+    Limits: leaps below four tenths of a standard deviation, and those in the first and last frames, are not reported.
+    """
+
+    name, signal = "action/spikes", "action"
+    action = "replace these actions by their neighbours', or leave the frames out"
+
+
+class StateSpikes(_Spikes):
+    """
+    States that leap away for one to three frames.
+
+    Why it harms: one leap sets the scale of a normalisation by extremes; the policy sees a position that never was.
+
+    Example: an encoder wraps, or a packet was lost.
+
+    What to do: replace the values by their neighbours', or leave the frames out.
+
+    Limits: leaps below four tenths of a standard deviation, and those in the first and last frames, are not reported.
+    """
+
+    name, signal = "state/spikes", "state"
+    action = "replace these states by their neighbours', or leave the frames out"

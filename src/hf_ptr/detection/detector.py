@@ -1,0 +1,133 @@
+"""Measures all checks on all episodes and decides which amounts are findings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hf_ptr.detection.check import Check, Context, Found, Measurement, View
+from hf_ptr.detection.response import ResponseModel
+from hf_ptr.detection.signals import Episode, Signals
+from hf_ptr.detection.significance import Bulk
+from hf_ptr.detection.windows import EVENT, MIDDLE, SHORT, WHOLE
+
+# Probability of a sound amount beyond which it is a finding, over all checks and scales of an episode.
+LEVEL = 0.01
+# A fault must be larger to count in a window than in a whole episode: a window has less evidence.
+WINDOW_MATERIAL = {SHORT: 1.5, MIDDLE: 1.2, WHOLE: 1.0, EVENT: 1.0}
+# Episodes of a task from which it is also compared with itself.
+LEAST_GROUP = 8
+ALL = -1
+
+
+@dataclass(frozen=True)
+class Hit:
+    """
+    A finding of one check at one scale.
+
+    Attributes:
+        check: the check.
+        scale: scale of the candidates.
+        found: what was found, and where.
+        p: probability of so large an amount in a sound episode, over all checks and scales.
+    """
+
+    check: Check
+    scale: str
+    found: Found
+    p: float
+
+
+class Detector:
+    """
+    The checks, fitted to a dataset.
+
+    Args:
+        signals: the episodes.
+        checks: the checks to use.
+    """
+
+    def __init__(self, signals: Signals, checks: Sequence[type[Check]]) -> None:
+        self.context = Context(signals, ResponseModel(signals))
+        self.unavailable = {check.name: check.unavailable(self.context) for check in checks}
+        self.checks = [check(self.context) for check in checks if self.unavailable[check.name] is None]
+        self.views = [self.context.view(episode) for episode in signals.episodes]
+        self.measured = [self.measure(view) for view in self.views]
+        tasks = np.array([episode.task for episode in signals.episodes])
+        self.groups = {ALL: np.arange(len(tasks))}
+        if len(np.unique(tasks)) > 1:
+            counts = zip(*np.unique(tasks, return_counts=True), strict=True)
+            self.groups |= {int(task): np.flatnonzero(tasks == task) for task, n in counts if n >= LEAST_GROUP}
+        self.bulks: dict[tuple[str, str, int], Bulk] = {}
+        self.tests = 0
+        for number, check in enumerate(self.checks):
+            for scale in (SHORT, MIDDLE, WHOLE, EVENT):
+                amounts = largest([measured[number] for measured in self.measured], scale)
+                if amounts is None or check.rule:
+                    continue
+                self.tests += 1
+                for group, members in self.groups.items():
+                    self.bulks[check.name, scale, group] = Bulk.of(amounts[members], check.material)
+
+    def measure(self, view: View) -> list[Measurement]:
+        """The measurements of all checks."""
+        return [check.measure(view) for check in self.checks]
+
+    def hits(self, view: View, measured: list[Measurement], level: float = LEVEL) -> list[Hit]:
+        """The findings in an episode."""
+        found = []
+        for check, measurement in zip(self.checks, measured, strict=True):
+            for scale, candidates in measurement.items():
+                enough = candidates.amount >= check.material * WINDOW_MATERIAL[scale]
+                if not enough.any():
+                    continue
+                p = self.p_values(check, scale, candidates.amount, view.episode.task)
+                for row, dimension in zip(*np.nonzero(enough & (p < level)), strict=True):
+                    at = (row, dimension)
+                    place = Found(
+                        int(candidates.first[row]),
+                        int(candidates.stop[row]),
+                        float(candidates.amount[at]),
+                        int(dimension),
+                        float(candidates.detail[at]),
+                    )
+                    found.append(Hit(check, scale, place, float(p[at])))
+        return found
+
+    def p_values(self, check: Check, scale: str, amount: np.ndarray, task: int) -> np.ndarray:
+        """Probability of such amounts in a sound episode, over all checks and scales; at least that of its task."""
+        if check.rule:
+            return np.where(amount >= check.material, 0.0, 1.0)
+        p = np.zeros(amount.shape)
+        for group in (ALL, task):
+            bulk = self.bulks.get((check.name, scale, group))
+            if bulk is not None:
+                p = np.maximum(p, bulk.p(amount))
+        return np.minimum(p * self.tests, 1.0)
+
+    def least_p(self, view: View, measured: list[Measurement]) -> float:
+        """The least probability over everything that was measured in an episode, for rankings."""
+        values = [1.0]
+        for check, measurement in zip(self.checks, measured, strict=True):
+            for scale, candidates in measurement.items():
+                if check.severity == "fault" and candidates.amount.size:
+                    values.append(float(self.p_values(check, scale, candidates.amount, view.episode.task).min()))
+        return min(values)
+
+    def of_episode(self, episode: Episode) -> list[Hit]:
+        """The findings in a copy of an episode, against the bulk of the dataset as it is."""
+        view = self.context.view(episode)
+        return self.hits(view, self.measure(view))
+
+
+def largest(measured: Sequence[Measurement], scale: str) -> np.ndarray | None:
+    """The largest amount of each episode and dimension, `(E, d)`; 0 without candidates. None if no episode has any."""
+    widths = [m[scale].amount.shape[1] for m in measured if scale in m and len(m[scale].amount)]
+    if not widths:
+        return None
+    rows = [
+        m[scale].amount.max(axis=0) if scale in m and len(m[scale].amount) else np.zeros(widths[0]) for m in measured
+    ]
+    return np.stack(rows)

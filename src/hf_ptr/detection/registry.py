@@ -1,0 +1,65 @@
+"""The checks: those of this package, and those of installed packages, by the entry points `hf_ptr.checks`."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+from hf_ptr.detection.check import Check
+from hf_ptr.detection.checks.copies import Copies
+from hf_ptr.detection.checks.exchanged import Exchanged
+from hf_ptr.detection.checks.gain import Gain
+from hf_ptr.detection.checks.idle_end import IdleEnd
+from hf_ptr.detection.checks.lag import Lag
+from hf_ptr.detection.checks.noise import ActionNoise, StateNoise
+from hf_ptr.detection.checks.offset import Offset
+from hf_ptr.detection.checks.repeated_frames import RepeatedFrames
+from hf_ptr.detection.checks.residual import OneDimension, OtherData
+from hf_ptr.detection.checks.spikes import ActionSpikes, StateSpikes
+from hf_ptr.errors import InputError, first_line
+
+GROUP = "hf_ptr.checks"
+
+BUILT_IN: tuple[type[Check], ...] = (
+    Lag,
+    Offset,
+    Gain,
+    Exchanged,
+    OtherData,
+    OneDimension,
+    ActionNoise,
+    StateNoise,
+    ActionSpikes,
+    StateSpikes,
+    RepeatedFrames,
+    IdleEnd,
+    Copies,
+)
+
+
+def all_checks() -> list[type[Check]]:
+    """
+    The checks of this package, then those of installed packages by name.
+
+    A package adds one in its `pyproject.toml`:
+
+        [project.entry-points."hf_ptr.checks"]
+        my_check = "my_package.checks:MyCheck"
+
+    Raises:
+        InputError: an entry point cannot be loaded, is not a check, or takes a name that is in use.
+    """
+    found = list(BUILT_IN)
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        try:
+            check = point.load()
+        except (ImportError, AttributeError) as error:
+            raise InputError(
+                f"check {point.name!r} ({point.value}) cannot be loaded: {first_line(error)}; repair or uninstall the "
+                "package"
+            ) from error
+        if not (isinstance(check, type) and issubclass(check, Check)):
+            raise InputError(f"check {point.name!r} ({point.value}) is not a subclass of hf_ptr.detection.Check")
+        if check.name in {other.name for other in found}:
+            raise InputError(f"check {point.name!r} ({point.value}) has the name {check.name!r}, which is in use")
+        found.append(check)
+    return found

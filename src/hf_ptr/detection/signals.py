@@ -1,0 +1,192 @@
+"""State, command and camera images of an episode as signals in comparable units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.features import component_names
+from hf_ptr.errors import InputError
+
+# Share of a dimension's values within `EXTREMES` of its range from the lowest or highest that makes it two-valued.
+TWO_VALUED_SHARE = 0.9
+EXTREMES = 0.05
+# Spread of a dimension, as a share of the typical spread of its feature, below which it rests.
+RESTING = 0.02
+# Least unit, as a share of that of the dimensions that move most (upper quartile): the tremor of a resting joint is
+# not a motion.
+LEAST_UNIT = 0.15
+# Frames at both ends of an episode that are left out: first frames are often stale, with a leap after them.
+STALE = 3
+# Variance of the steps of a dimension, as a multiple of its variance, above which it is noise; white noise has 2.
+NOISE_ONLY = 0.7
+
+
+@dataclass(frozen=True)
+class Episode:
+    """
+    The signals of an episode of T frames.
+
+    Attributes:
+        state: `(T, ds)` float64, in units of [`Scale`].
+        action: `(T, da)` float64, in units of [`Scale`].
+        seconds: `(T,)` float64, increasing times of the frames.
+        stretch: `(T,)` int64, number of the stretch without a pause of the recording.
+        position: position of the episode in the table; a planted fault keeps that of its original.
+        task: index of its instruction.
+        cameras: by camera, what the camera checks read of the images.
+    """
+
+    state: np.ndarray
+    action: np.ndarray
+    seconds: np.ndarray
+    stretch: np.ndarray
+    position: int
+    task: int
+    cameras: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+    def with_signals(
+        self,
+        state: np.ndarray | None = None,
+        action: np.ndarray | None = None,
+        cameras: Mapping[str, Any] | None = None,
+    ) -> Episode:
+        """A copy with other signals of the same length, for planted faults."""
+        return replace(
+            self,
+            state=self.state if state is None else state,
+            action=self.action if action is None else action,
+            cameras=self.cameras if cameras is None else cameras,
+        )
+
+    def take(self, rows: np.ndarray, seconds: np.ndarray) -> Episode:
+        """The episode of the given rows, with new times; for planted faults that change the length. No cameras."""
+        return replace(
+            self,
+            state=self.state[rows],
+            action=self.action[rows],
+            seconds=seconds,
+            stretch=np.zeros(len(rows), dtype=np.int64),
+            cameras={},
+        )
+
+
+@dataclass(frozen=True)
+class Scale:
+    """
+    Centre and unit of each dimension of a feature, and how it behaves.
+
+    Attributes:
+        centre: `(d,)`, the median of all frames.
+        unit: `(d,)`, the typical standard deviation within an episode.
+        moves: `(d,)` bool, False where the dimension is constant, rests, or is noise only.
+        two_valued: `(d,)` bool, True for dimensions with two values, such as a gripper command.
+        names: names of the dimensions.
+    """
+
+    centre: np.ndarray
+    unit: np.ndarray
+    moves: np.ndarray
+    two_valued: np.ndarray
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, column: np.ndarray, starts: np.ndarray, lengths: np.ndarray, names: Sequence[str]) -> Scale:
+        """The scale of a column `(F, d)` with the given episodes."""
+        column = np.asarray(column, dtype=np.float64)
+        parts = [column[start : start + length] for start, length in zip(starts, lengths, strict=True)]
+        parts = [part[STALE:-STALE] if len(part) > 4 * STALE else part for part in parts]
+        spread = np.array([part.std(axis=0) for part in parts])
+        steps = np.array([np.diff(part, axis=0).var(axis=0) if len(part) > 1 else part[0] * 0 for part in parts])
+        # A joint that moves in a few episodes only has a median of zero; it still has a unit.
+        unit = np.maximum(np.median(spread, axis=0), 0.7 * np.sqrt((spread**2).mean(axis=0)))
+        moving = unit[unit > 0]
+        typical = np.median(moving) if len(moving) else 1.0
+        floor = LEAST_UNIT * (np.quantile(moving, 0.75) if len(moving) else 1.0)
+        low, high = column.min(axis=0), column.max(axis=0)
+        extent = high - low
+        rough = steps.mean(axis=0) > NOISE_ONLY * np.maximum((spread**2).mean(axis=0), 1e-300)
+        at_ends = ((column < low + EXTREMES * extent) | (column > high - EXTREMES * extent)).mean(axis=0)
+        two_valued = (extent > 0) & (at_ends > TWO_VALUED_SHARE)
+        moves = (unit > RESTING * typical) & (extent > 0) & (~rough | two_valued)
+        unit = np.where(unit > 0, np.maximum(unit, floor), 1.0)
+        return cls(np.median(column, axis=0), unit, moves, two_valued, tuple(names))
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Values `(T, d)` in units, relative to the centre."""
+        return (np.asarray(values, dtype=np.float64) - self.centre) / self.unit
+
+
+@dataclass(frozen=True)
+class Signals:
+    """
+    The episodes of a dataset as signals.
+
+    Attributes:
+        episodes: one for each episode of the table.
+        state, action: scales of the two features.
+        fps: frames per second.
+        tasks: the instructions.
+        episode_index: ids of the episodes.
+    """
+
+    episodes: tuple[Episode, ...]
+    state: Scale
+    action: Scale
+    fps: float
+    tasks: tuple[str, ...]
+    episode_index: tuple[int, ...]
+
+    @classmethod
+    def of_table(cls, table: EpisodeTable, state_feature: str, action_feature: str) -> Signals:
+        """
+        The signals of a table.
+
+        Args:
+            table: the episodes.
+            state_feature, action_feature: names of vector features, several joined by commas.
+
+        Raises:
+            InputError: a feature is missing or not finite, or the table has one episode only.
+        """
+        if table.num_episodes < 2:
+            raise InputError(
+                f"dataset {table.source!r} has one episode; faults are found by comparison, which needs several"
+            )
+        table.require_finite([state_feature, action_feature])
+        columns = [np.asarray(table.feature(name), dtype=np.float64) for name in (state_feature, action_feature)]
+        scales = [
+            Scale.of(column, table.starts, table.lengths, _names(table, name, column.shape[1]))
+            for name, column in zip((state_feature, action_feature), columns, strict=True)
+        ]
+        state, action = (scale.apply(column) for scale, column in zip(scales, columns, strict=True))
+        episodes = []
+        for position, (start, length) in enumerate(zip(table.starts.tolist(), table.lengths.tolist(), strict=True)):
+            rows = slice(start, start + length)
+            seconds = table.seconds[rows]
+            if (np.diff(seconds) <= 0).any():
+                seconds = np.arange(length) / table.fps
+            task = int(table.task_index[start])
+            episodes.append(Episode(state[rows], action[rows], seconds, table.stretch[rows], position, task))
+        ids = tuple(table.episode_index.tolist())
+        return cls(tuple(episodes), scales[0], scales[1], table.fps, tuple(table.tasks), ids)
+
+    def frames(self, seconds: float, least: int = 1) -> int:
+        """A duration in frames, at least `least`."""
+        return max(least, round(seconds * self.fps))
+
+
+def _names(table: EpisodeTable, feature: str, width: int) -> list[str]:
+    """Names of the dimensions of a feature: those of the dataset, or their numbers."""
+    names: list[str] = []
+    for part in (part.strip().partition("@-")[0] for part in feature.split(",")):
+        known = component_names(table.features.get(part, {}))
+        names += known or [str(number) for number in range(table.columns[part].shape[1])]
+    return names if len(names) == width else [str(number) for number in range(width)]

@@ -1,0 +1,53 @@
+"""Windows of an episode at several scales, and means over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hf_ptr.detection.signals import STALE
+
+# Length of the shortest windows: seconds, and at most this share of the episode; the next is larger by `GROWTH`.
+SHORTEST = 2.0
+SHORTEST_SHARE = 0.2
+LEAST_FRAMES = 12
+GROWTH = 2.5
+SHORT, MIDDLE, WHOLE = "short", "middle", "whole"
+# The scale of candidates that have an extent of their own.
+EVENT = "event"
+
+
+@dataclass(frozen=True)
+class Windows:
+    """
+    The windows of one scale in an episode.
+
+    Attributes:
+        scale: `SHORT`, `MIDDLE` or `WHOLE`.
+        first, stop: `(W,)` int64, first frame of each window and the frame after its last.
+    """
+
+    scale: str
+    first: np.ndarray
+    stop: np.ndarray
+
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """Means of values `(T, ...)` over each window, `(W, ...)`."""
+        total = np.concatenate([np.zeros((1, *values.shape[1:])), np.cumsum(values, axis=0)])
+        size = (self.stop - self.first).reshape(-1, *[1] * (values.ndim - 1))
+        return (total[self.stop] - total[self.first]) / size
+
+
+def windows_of(length: int, fps: float) -> list[Windows]:
+    """The windows of an episode: overlapping by half at the shorter scales, and the whole episode."""
+    found = []
+    begin, end = (STALE, length - STALE) if length > 4 * STALE else (0, length)
+    inner = end - begin
+    shortest = min(inner, max(LEAST_FRAMES, round(min(SHORTEST * fps, SHORTEST_SHARE * inner))))
+    for scale, size in ((SHORT, shortest), (MIDDLE, round(GROWTH * shortest))):
+        if size <= 0.6 * inner:
+            count = 1 + int(np.ceil((inner - size) / (size / 2)))
+            first = begin + np.unique(np.round(np.linspace(0, inner - size, count)).astype(int))
+            found.append(Windows(scale, first, first + size))
+    return [*found, Windows(WHOLE, np.array([begin]), np.array([end]))]

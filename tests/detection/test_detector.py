@@ -1,0 +1,84 @@
+"""The detector finds planted faults, and leaves sound episodes alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.detection.detector import Detector
+from hf_ptr.detection.registry import all_checks
+from hf_ptr.detection.signals import Signals
+from hf_ptr.errors import InputError
+
+FRAMES, FPS = 120, 20.0
+
+
+def a_table(episodes: int, action_of=None) -> EpisodeTable:
+    """Smooth motions of three joints whose commands lead them by two frames; `action_of` changes an episode's."""
+    rng = np.random.default_rng(0)
+    times = np.arange(FRAMES + 2) / FRAMES
+    states, actions = [], []
+    for number in range(episodes):
+        phase, size = rng.uniform(0, 1, (2, 4, 3))
+        path = sum(size[k] * np.sin(2 * np.pi * (k + 1) * (times[:, None] + phase[k])) for k in range(4))
+        state = path[:-2] + rng.normal(0, 0.003, (FRAMES, 3))
+        action = path[2:] + rng.normal(0, 0.003, (FRAMES, 3))
+        states.append(state)
+        actions.append(action if action_of is None else action_of(number, action))
+    total = episodes * FRAMES
+    return EpisodeTable(
+        columns={
+            "observation.state": np.concatenate(states).astype(np.float32),
+            "action": np.concatenate(actions).astype(np.float32),
+        },
+        task_index=np.zeros(total, dtype=np.int64),
+        tasks=("move",),
+        starts=np.arange(episodes) * FRAMES,
+        lengths=np.full(episodes, FRAMES),
+        episode_index=np.arange(episodes),
+        frame_id=np.arange(total),
+        fps=FPS,
+        robot_type=None,
+        source="made",
+        features={name: {"dtype": "float32", "shape": [3], "names": None} for name in ("observation.state", "action")},
+    )
+
+
+def flagged(table: EpisodeTable) -> dict[int, set[str]]:
+    detector = Detector(Signals.of_table(table, "observation.state", "action"), all_checks())
+    found = {}
+    for view, measured in zip(detector.views, detector.measured, strict=True):
+        names = {hit.check.name for hit in detector.hits(view, measured)}
+        if names:
+            found[view.episode.position] = names
+    return found
+
+
+def test_sound_episodes_have_no_findings():
+    assert flagged(a_table(20)) == {}
+
+
+@pytest.mark.parametrize(
+    ("fault", "check"),
+    [
+        (lambda a: np.concatenate([np.repeat(a[:1], 5, axis=0), a[:-5]]), "action/lag"),
+        (lambda a: a + np.array([0.8, 0, 0]), "action/offset"),
+        (lambda a: a * [-1, 1, 1], "action/gain"),
+        (lambda a: a[:, [1, 0, 2]], "action/exchanged"),
+        (lambda a: a[::-1], "action/residual"),
+        (lambda a: a + np.random.default_rng(1).normal(0, 0.2, a.shape), "action/noise"),
+        (lambda a: a + 3.0 * (np.arange(len(a))[:, None] == 50), "action/spikes"),
+    ],
+)
+def test_each_planted_fault_is_found_by_its_check_in_its_episodes_only(fault, check):
+    table = a_table(20, lambda number, action: fault(action) if number in (3, 11) else action)
+    found = flagged(table)
+    assert sorted(found) == [3, 11]
+    assert check in found[3]
+    assert check in found[11]
+
+
+def test_one_episode_alone_is_refused():
+    with pytest.raises(InputError, match="needs several"):
+        Signals.of_table(a_table(1), "observation.state", "action")
