@@ -158,7 +158,7 @@ class ResponseModel:
         expected = (features / self._size) @ self._weights[fold]
         action = episode.action[:, self.dimensions]
         # Where the fold has seen no such state, the model cannot know: nothing is held against the command.
-        unknown = np.einsum("ti,ij,tj->t", features, self._unknown[fold], features)
+        unknown = ((features @ self._unknown[fold]) * features).sum(axis=1)
         share = KNOWN / np.sqrt(KNOWN**2 + unknown)
         return Prediction(action, action - share[:, None] * (action - expected))
 
