@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from hf_ptr.detection.windows import EVENT, MIDDLE, SHORT, WHOLE
 LEVEL = 0.01
 # A fault must be larger to count in a window than in a whole episode: a window has less evidence.
 WINDOW_MATERIAL = {SHORT: 1.5, MIDDLE: 1.2, WHOLE: 1.0, EVENT: 1.0}
+SCALES = (SHORT, MIDDLE, WHOLE, EVENT)
 # Episodes of a task from which it is also compared with itself.
 LEAST_GROUP = 8
 ALL = -1
@@ -60,16 +62,46 @@ class Detector:
         if len(np.unique(tasks)) > 1:
             counts = zip(*np.unique(tasks, return_counts=True), strict=True)
             self.groups |= {int(task): np.flatnonzero(tasks == task) for task, n in counts if n >= LEAST_GROUP}
-        self.bulks: dict[tuple[str, str, int], Bulk] = {}
-        self.tests = 0
+        # Of each check and scale, the largest amount of each episode and dimension.
+        self.amounts: dict[tuple[str, str], np.ndarray] = {}
         for number, check in enumerate(self.checks):
-            for scale in (SHORT, MIDDLE, WHOLE, EVENT):
+            for scale in SCALES:
                 amounts = largest([measured[number] for measured in self.measured], scale)
+                if amounts is not None and not check.rule:
+                    self.amounts[check.name, scale] = amounts
+        self._bulks: dict[tuple[str, str, int], Bulk] = {}
+
+    def contaminated(self, positions: np.ndarray, measured: Sequence[list[Measurement]]) -> Detector:
+        """
+        The detector of this dataset with other measurements of some episodes, for example those of planted faults. The
+        response model stays the same.
+
+        Args:
+            positions: `(N,)` positions of the episodes.
+            measured: N measurements of all checks.
+        """
+        other = copy(self)
+        other.amounts, other._bulks = dict(self.amounts), {}
+        for number, check in enumerate(self.checks):
+            for scale in SCALES:
+                amounts = largest([measurement[number] for measurement in measured], scale)
                 if amounts is None or check.rule:
                     continue
-                self.tests += 1
-                for group, members in self.groups.items():
-                    self.bulks[check.name, scale, group] = Bulk.of(amounts[members], check.material)
+                usual = self.amounts.get((check.name, scale))
+                changed = np.zeros((len(self.views), amounts.shape[1])) if usual is None else usual.copy()
+                changed[positions] = amounts
+                other.amounts[check.name, scale] = changed
+        return other
+
+    def bulk(self, check: Check, scale: str, group: int) -> Bulk | None:
+        """The sound amounts of a check at a scale in a group of episodes; None where there are none."""
+        amounts, members = self.amounts.get((check.name, scale)), self.groups.get(group)
+        if amounts is None or members is None:
+            return None
+        key = check.name, scale, group
+        if key not in self._bulks:
+            self._bulks[key] = Bulk.of(amounts[members], check.material)
+        return self._bulks[key]
 
     def measure(self, view: View) -> list[Measurement]:
         """The measurements of all checks."""
@@ -102,10 +134,10 @@ class Detector:
             return np.where(amount >= check.material, 0.0, 1.0)
         p = np.zeros(amount.shape)
         for group in (ALL, task):
-            bulk = self.bulks.get((check.name, scale, group))
+            bulk = self.bulk(check, scale, group)
             if bulk is not None:
                 p = np.maximum(p, bulk.p(amount))
-        return np.minimum(p * self.tests, 1.0)
+        return np.minimum(p * len(self.amounts), 1.0)
 
     def least_p(self, view: View, measured: list[Measurement]) -> float:
         """The least probability over everything that was measured in an episode, for rankings."""
