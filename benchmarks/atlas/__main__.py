@@ -1,0 +1,128 @@
+"""
+Plant faults in datasets and record what each tool finds of them: recall, false alarms, ranking, place, time.
+
+    python -m benchmarks.atlas --set g1_bottle=PATH --set cr5_usb=PATH --seeds 2     # rerun to resume
+    python -m benchmarks.atlas --set g1_bottle=PATH --tools hf-ptr --faults 'late 6,noise 0.1' --out build/atlas.jsonl
+    python -m benchmarks.atlas.table
+
+One cell a line in `benchmarks/results/atlas.jsonl`. A cell that was recorded with the present code is not repeated.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import measurement
+from benchmarks.atlas.cells import Cell, Recorded, cells_of
+from benchmarks.atlas.faults import CONTROLS, FAULTS
+from benchmarks.atlas.generated import generated_set
+from benchmarks.atlas.metrics import figures
+from benchmarks.atlas.planted import STATE, UNTOUCHED, plant, read_set
+from benchmarks.atlas.tools import TOOLS, version_of
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.errors import InputError, nearest
+from hf_ptr.utils.progress import progress_bar
+
+EVERYTHING = (UNTOUCHED, *CONTROLS, *FAULTS)
+# What the small form plants.
+SMALL_FAULTS = (UNTOUCHED, "tremor 0.05", "swapped", "late 6", "noise 0.1")
+
+
+def named(option: str, text: str | None, known: Sequence[str]) -> list[str]:
+    """The names of a comma-separated option, in the order of `known`; all without the option."""
+    names = list(known) if text is None else [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise InputError(f"{option} names {name!r}, which the atlas does not have.{nearest(name, known)}")
+    return [name for name in known if name in names]
+
+
+def pairs(option: str, values: Sequence[str]) -> dict[str, str]:
+    """`NAME=VALUE` options."""
+    found = {}
+    for value in values:
+        name, equals, rest = value.partition("=")
+        if not (name and equals and rest):
+            raise InputError(f"{option} is {value!r}; it must be NAME=VALUE")
+        found[name] = rest
+    return found
+
+
+def run_cell(dataset: str, table: EpisodeTable, cell: Cell, tools: Sequence[str], recorded: Recorded) -> None:
+    """Judge a planted set with the tools that have not judged it, and record each."""
+    versions = {tool: version_of(tool) for tool in tools}
+    missing = [tool for tool in tools if recorded.version(dataset, cell, tool) != versions[tool]]
+    if not missing:
+        return
+    planted = plant(table, cell.fault, cell.part, cell.seed, cell.carriers)
+    if planted is None:
+        return
+    for tool in missing:
+        start = time.perf_counter()
+        judgement = TOOLS[tool](planted)
+        seconds = round(time.perf_counter() - start, 3)
+        found = figures(planted, judgement, harmless=cell.fault in CONTROLS)
+        rounded = {name: None if value is None else round(value, 4) for name, value in found.items()}
+        recorded.add(
+            {
+                "dataset": dataset,
+                "fault": cell.fault,
+                "part": cell.part,
+                "seed": cell.seed,
+                "tool": tool,
+                "episodes": table.num_episodes,
+                "carriers": cell.carriers,
+                **rounded,
+                "power_promised": judgement.power,
+                "seconds": seconds,
+                "version": versions[tool],
+            }
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    parser = measurement.command_parser("atlas", (__doc__ or "").strip())
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=PATH", help="a dataset and its name")
+    parser.add_argument(
+        "--state", action="append", default=[], metavar="NAME=FEATURE", help=f"its state feature; default {STATE}"
+    )
+    parser.add_argument("--episodes", type=int, default=100, help="most episodes of a dataset; default 100")
+    parser.add_argument("--tools", help=f"comma-separated; default all: {', '.join(TOOLS)}")
+    parser.add_argument("--faults", help="comma-separated faults and controls, and `untouched`; default all")
+    parser.add_argument("--seeds", type=int, default=2, help="number of seeds; default 2")
+    parser.add_argument("--out", type=Path, help="results file; default benchmarks/results/atlas.jsonl")
+    options = parser.parse_args(arguments)
+    tools = named("--tools", options.tools, list(TOOLS))
+    faults = named("--faults", options.faults, SMALL_FAULTS if options.small else EVERYTHING)
+    sets, states = pairs("--set", options.set), pairs("--state", options.state)
+    for name in states:
+        if name not in sets:
+            raise InputError(f"--state names {name!r}, which no --set names.{nearest(name, list(sets))}")
+    if options.seeds < 1:
+        raise InputError(f"--seeds is {options.seeds}; it must be at least 1")
+    if not sets and not options.small:
+        raise InputError("no dataset given; name one with --set NAME=PATH")
+    tables = {name: read_set(path, states.get(name, STATE), options.episodes) for name, path in sets.items()}
+    if options.small:
+        tables["generated"] = generated_set()
+    folder = measurement.SMALL if options.small else measurement.RESULTS
+    recorded = Recorded(options.out or folder / "atlas.jsonl")
+    work = [
+        (name, table, cell)
+        for name, table in tables.items()
+        for cell in cells_of(faults, range(1, 1 + (1 if options.small else options.seeds)), table.num_episodes)
+    ]
+    with progress_bar() as bar:
+        task = bar.add_task("planted sets", total=len(work))
+        for name, table, cell in work:
+            run_cell(name, table, cell, tools, recorded)
+            bar.advance(task)
+    recorded.compact()
+    print(f"{len(recorded.lines)} cells in {recorded.file}")
+
+
+if __name__ == "__main__":
+    measurement.run("benchmarks.atlas", main)
