@@ -37,9 +37,9 @@ def figures(planted: Planted, judgement: Judgement, harmless: bool) -> dict[str,
     """
     The figures of a cell, None where undefined.
 
-    `recall` is the share of the carriers that is flagged, `false_alarms` that of the other episodes. Where the planted
-    peculiarity is harmless, `recall` is undefined and `false_alarms` is the share of its carriers. `iou` is a mean over
-    the carriers that are flagged, `auroc_frames` over all.
+    `recall` is the share of the carriers that is flagged, `false_alarms` that of the other episodes. Where the
+    planted peculiarity is harmless, `recall` is undefined and `false_alarms` is the share of its carriers. `iou` is a
+    mean over the carriers that are flagged, `auroc_frames` over all.
     """
     carriers, flagged, score = planted.carriers, judgement.flagged, judgement.score
     found: dict[str, float | None] = dict.fromkeys(

@@ -190,7 +190,7 @@ def control_table(lines: Sequence[Line], tools: Sequence[str]) -> str:
 
 
 def peer_table(lines: Sequence[Line], tools: Sequence[str]) -> str:
-    """One row a fault, one column a tool: recall, with a mark where more than the accepted share is falsely flagged."""
+    """One row a fault, one column a tool: recall, marked where more than the accepted share is falsely flagged."""
     columns = {(tool, part): kinds_of(lines, tool, part, usual) for tool in tools for part in (WHOLE, PART)}
     rows = []
     for part in (WHOLE, PART):
