@@ -14,6 +14,7 @@ from hf_ptr.detection.checks.noise import ActionNoise, StateNoise
 from hf_ptr.detection.checks.offset import Offset
 from hf_ptr.detection.checks.repeated_frames import RepeatedFrames
 from hf_ptr.detection.checks.residual import OneDimension, OtherData
+from hf_ptr.detection.checks.retries import Retries
 from hf_ptr.detection.checks.spikes import ActionSpikes, StateSpikes
 from hf_ptr.errors import InputError, first_line
 
@@ -33,6 +34,7 @@ BUILT_IN: tuple[type[Check], ...] = (
     RepeatedFrames,
     IdleEnd,
     Copies,
+    Retries,
 )
 
 
