@@ -148,6 +148,25 @@ class Detector:
                     values.append(float(self.p_values(check, scale, candidates.amount, view.episode.task).min()))
         return min(values)
 
+    def frame_evidence(self, view: View, measured: list[Measurement]) -> np.ndarray:
+        """Evidence of a fault in each frame, `(T,)`: -log p of the windows around it, in the shortest scale of each check."""
+        total = np.zeros(len(view.episode))
+        for check, measurement in zip(self.checks, measured, strict=True):
+            if check.severity != "fault":
+                continue
+            for scale in (SHORT, EVENT):
+                candidates = measurement.get(scale)
+                if candidates is None or not candidates.amount.size:
+                    continue
+                p = self.p_values(check, scale, candidates.amount, view.episode.task).min(axis=1)
+                strength = -np.log(np.maximum(p, 1e-12))
+                largest_here, weight = np.zeros(len(total)), np.zeros(len(total))
+                for first, stop, value in zip(candidates.first, candidates.stop, strength, strict=True):
+                    largest_here[first:stop] += value
+                    weight[first:stop] += 1
+                total = np.maximum(total, largest_here / np.maximum(weight, 1))
+        return total
+
     def of_episode(self, episode: Episode) -> list[Hit]:
         """The findings in a copy of an episode, against the bulk of the dataset as it is."""
         view = self.context.view(episode)
