@@ -149,7 +149,7 @@ class Detector:
         return min(values)
 
     def frame_evidence(self, view: View, measured: list[Measurement]) -> np.ndarray:
-        """Evidence of a fault in each frame, `(T,)`: -log p of the windows around it, in the shortest scale of each check."""
+        """Evidence of a fault in each frame, `(T,)`: -log p of the shortest windows around it."""
         total = np.zeros(len(view.episode))
         for check, measurement in zip(self.checks, measured, strict=True):
             if check.severity != "fault":

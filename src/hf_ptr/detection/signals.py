@@ -15,11 +15,16 @@ from hf_ptr.errors import InputError
 # Share of a dimension's values within `EXTREMES` of its range from the lowest or highest that makes it two-valued.
 TWO_VALUED_SHARE = 0.9
 EXTREMES = 0.05
-# Spread of a dimension, as a share of the typical spread of its feature, below which it rests.
-RESTING = 0.02
-# Least unit, as a share of that of the dimensions that move most (upper quartile): the tremor of a resting joint is
-# not a motion.
-LEAST_UNIT = 0.15
+# Dimensions of one feature may have several physical units: those whose spreads differ by less than this factor from
+# the next have the same.
+SAME_UNIT = 30.0
+# Spread of a dimension below which it rests, and least unit, as shares of the spread of the dimensions that move most
+# (upper quartile) among those with the same physical unit: the sag of a resting arm is not a motion.
+RESTING = 0.1
+LEAST_UNIT = 0.25
+# A dimension switches between levels if this share of its variation is in its largest steps, `LARGEST` of all.
+SWITCHES = 0.7
+LARGEST = 0.05
 # Frames at both ends of an episode that are left out: first frames are often stale, with a leap after them.
 STALE = 3
 # Variance of the steps of a dimension, as a multiple of its variance, above which it is noise; white noise has 2.
@@ -87,7 +92,7 @@ class Scale:
         centre: `(d,)`, the median of all frames.
         unit: `(d,)`, the typical standard deviation within an episode.
         moves: `(d,)` bool, False where the dimension is constant, rests, or is noise only.
-        two_valued: `(d,)` bool, True for dimensions with two values, such as a gripper command.
+        two_valued: `(d,)` bool, True for dimensions that switch between values, such as a gripper command.
         names: names of the dimensions.
     """
 
@@ -107,16 +112,14 @@ class Scale:
         steps = np.array([np.diff(part, axis=0).var(axis=0) if len(part) > 1 else part[0] * 0 for part in parts])
         # A joint that moves in a few episodes only has a median of zero; it still has a unit.
         unit = np.maximum(np.median(spread, axis=0), 0.7 * np.sqrt((spread**2).mean(axis=0)))
-        moving = unit[unit > 0]
-        typical = np.median(moving) if len(moving) else 1.0
-        floor = LEAST_UNIT * (np.quantile(moving, 0.75) if len(moving) else 1.0)
+        reference = _reference(unit)
         low, high = column.min(axis=0), column.max(axis=0)
         extent = high - low
         rough = steps.mean(axis=0) > NOISE_ONLY * np.maximum((spread**2).mean(axis=0), 1e-300)
         at_ends = ((column < low + EXTREMES * extent) | (column > high - EXTREMES * extent)).mean(axis=0)
-        two_valued = (extent > 0) & (at_ends > TWO_VALUED_SHARE)
-        moves = (unit > RESTING * typical) & (extent > 0) & (~rough | two_valued)
-        unit = np.where(unit > 0, np.maximum(unit, floor), 1.0)
+        two_valued = (extent > 0) & ((at_ends > TWO_VALUED_SHARE) | _switches(parts))
+        moves = (unit > RESTING * reference) & (extent > 0) & (~rough | two_valued)
+        unit = np.where(unit > 0, np.maximum(unit, LEAST_UNIT * reference), 1.0)
         return cls(np.median(column, axis=0), unit, moves, two_valued, tuple(names))
 
     def apply(self, values: np.ndarray) -> np.ndarray:
@@ -181,6 +184,30 @@ class Signals:
     def frames(self, seconds: float, least: int = 1) -> int:
         """A duration in frames, at least `least`."""
         return max(least, round(seconds * self.fps))
+
+
+def _reference(unit: np.ndarray) -> np.ndarray:
+    """Upper quartile of the units among the dimensions with the same physical unit, `(d,)`."""
+    reference = np.ones_like(unit)
+    order = np.argsort(unit)
+    order = order[unit[order] > 0]
+    breaks = np.flatnonzero(unit[order][1:] > SAME_UNIT * unit[order][:-1]) + 1
+    for members in np.split(order, breaks):
+        if len(members):
+            reference[members] = np.quantile(unit[members], 0.75)
+    return reference
+
+
+def _switches(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Whether each dimension switches between levels in the typical episode, `(d,)` bool."""
+    shares = []
+    for part in parts:
+        steps = np.sort(np.abs(np.diff(part, axis=0)), axis=0)
+        largest = steps[len(steps) - max(1, round(LARGEST * len(steps))) :].sum(axis=0)
+        total = steps.sum(axis=0)
+        shares.append(np.where(total > 0, largest / np.maximum(total, 1e-300), np.nan))
+    moved = np.isfinite(shares).any(axis=0)
+    return np.nanmedian(np.where(moved, shares, 0.0), axis=0) > SWITCHES
 
 
 def _names(table: EpisodeTable, feature: str, width: int) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
 from hf_ptr.detection.signals import Episode
-from hf_ptr.detection.windows import Windows
+from hf_ptr.detection.windows import WHOLE, Windows
 
 # Median of the negated product of neighbouring steps of white noise, as a share of its variance.
 MEDIAN_PRODUCT = 0.35
@@ -32,6 +32,8 @@ class _Noise(Check):
         for windows in view.windows:
             noise = _noise(values, windows)
             joint = np.sqrt((noise**2).mean(axis=1, keepdims=True)) if noise.shape[1] else np.zeros((len(noise), 1))
+            # In a short window the noise of a single dimension is known too badly.
+            noise = noise if windows.scale == WHOLE else np.zeros_like(noise)
             found[windows.scale] = Candidates.of(windows, np.concatenate([joint, noise], axis=1))
         return found
 
