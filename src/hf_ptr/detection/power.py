@@ -1,0 +1,172 @@
+"""Which planted faults would be found in a dataset, and with what probability."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from scipy.stats import binomtest
+
+from hf_ptr.detection.check import Check, Measurement, Plant, View
+from hf_ptr.detection.detector import Detector
+from hf_ptr.detection.planting import in_part
+from hf_ptr.detection.unseen import Unseen, unseen
+from hf_ptr.utils.progress import progress_bar
+
+# Share of the episodes that have the fault when it is to be found.
+FAULTY = 0.2
+# Copies with a planted fault: so many first, and more where the fault is found in some of them and not in others.
+FIRST_COPIES, MOST_COPIES = 10, 24
+# Copies below which the probability cannot be told.
+LEAST_COPIES = 5
+
+
+@dataclass(frozen=True)
+class Power:
+    """
+    The probability that a fault would be found in an episode of this dataset, if a fifth of the episodes had it.
+
+    Attributes:
+        check: name of the check that plants the fault.
+        fault: the fault with its amount.
+        part: whether a fifth of the episode has the fault; otherwise all of it.
+        probability: share of the planted copies in which any check finds a fault; None if it cannot be told.
+        low, high: its 95 % Wilson interval; 0 and 1 if it cannot be told.
+        copies: number of planted copies.
+    """
+
+    check: str
+    fault: str
+    part: bool
+    probability: float | None
+    low: float
+    high: float
+    copies: int
+
+    @classmethod
+    def of(cls, check: str, fault: str, part: bool, found: int, copies: int) -> Power:
+        """The power from the number of copies in which the fault was found."""
+        if copies < LEAST_COPIES:
+            return cls(check, fault, part, None, 0.0, 1.0, copies)
+        interval = binomtest(found, copies).proportion_ci(method="wilson")
+        return cls(check, fault, part, found / copies, float(interval.low), float(interval.high), copies)
+
+
+@dataclass(frozen=True)
+class PowerCard:
+    """
+    What would be found in a dataset.
+
+    Attributes:
+        powers: each planted fault, whole and in a part.
+        unseen: what cannot be found in this dataset.
+    """
+
+    powers: tuple[Power, ...]
+    unseen: tuple[Unseen, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """
+        The card as JSON values.
+
+        Returns:
+            `faulty_share`: share of faulty episodes that the probabilities are for. `powers`: one object for each
+            fault and extent with the attributes of [`Power`][hf_ptr.detection.power.Power]; `probability` is null
+            where it cannot be told. `unseen`: objects with `fault`, `reason` and `dimensions`.
+        """
+        return {
+            "faulty_share": FAULTY,
+            "powers": [asdict(power) for power in self.powers],
+            "unseen": [{**asdict(one), "dimensions": list(one.dimensions)} for one in self.unseen],
+        }
+
+
+def power_card(detector: Detector, seed: int = 0) -> PowerCard:
+    """
+    Plants every fault of every check in copies of episodes and counts those that the detector finds.
+
+    The bulk of the amounts contains those of a fifth of faulty episodes; the response model does not.
+
+    Args:
+        detector: the detector of the dataset.
+        seed: random seed.
+    """
+    jobs = [
+        (check, plant, part)
+        for check in detector.checks
+        for plant in check.plants()
+        for part in ((False, True) if plant.partial else (False,))
+    ]
+    # A finding in the original would count as one in the copy.
+    damaged = np.array([_faults(detector, *pair) for pair in zip(detector.views, detector.measured, strict=True)])
+    powers = []
+    with progress_bar() as progress:
+        for check, plant, part in progress.track(jobs, description="planting faults"):
+            powers.append(_power(detector, check, plant, part, damaged, seed))
+    return PowerCard(tuple(powers), unseen(detector))
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """An episode with a planted fault, its measurements, and the frames that have the fault."""
+
+    view: View
+    measured: list[Measurement]
+    frames: slice
+
+
+def _faults(detector: Detector, view: View, measured: list[Measurement]) -> bool:
+    return any(hit.check.severity == "fault" for hit in detector.hits(view, measured))
+
+
+def _power(detector: Detector, check: Check, plant: Plant, part: bool, damaged: np.ndarray, seed: int) -> Power:
+    rng = np.random.default_rng([seed, crc32(f"{check.name} {plant.label} {part}".encode())])
+    order = rng.permutation(len(damaged))
+    order = order[np.argsort(damaged[order], kind="stable")]
+    candidates = (_planted(detector, plant, part, int(position), rng) for position in order)
+    able = (copy for copy in candidates if copy is not None)
+    copies = list(islice(able, FIRST_COPIES))
+    found = _count(detector, check, copies, rng)
+    if 0 < found < len(copies):
+        copies += islice(able, MOST_COPIES - FIRST_COPIES)
+        found = _count(detector, check, copies, rng)
+    return Power.of(check.name, plant.label, part, found, len(copies))
+
+
+def _count(detector: Detector, check: Check, copies: list[_Copy], rng: np.random.Generator) -> int:
+    """The number of copies in which the fault is found, by a detector that knows a fifth of faulty episodes."""
+    if not copies:
+        return 0
+    # Few copies stand for all faulty episodes.
+    episodes = len(detector.views)
+    faulty = max(1, round(FAULTY * episodes))
+    drawn = rng.choice(len(copies), faulty, replace=faulty > len(copies))
+    positions = rng.choice(episodes, faulty, replace=False)
+    contaminated = detector.contaminated(positions, [copies[number].measured for number in drawn])
+    return sum(_found(contaminated, check, copy) for copy in copies)
+
+
+def _planted(detector: Detector, plant: Plant, part: bool, position: int, rng: np.random.Generator) -> _Copy | None:
+    context = detector.context
+    episode = context.signals.episodes[position]
+    faulty = plant.make(episode, context, rng)
+    if faulty is None:
+        return None
+    frames = slice(0, len(faulty))
+    if part:
+        faulty, frames = in_part(episode, faulty, context.fps, rng)
+    view = context.view(faulty)
+    return _Copy(view, detector.measure(view), frames)
+
+
+def _found(detector: Detector, check: Check, copy: _Copy) -> bool:
+    """Whether any check finds a fault in the frames that have it; a note is found by its own check only."""
+    return any(
+        (hit.check.severity == "fault" if check.severity == "fault" else hit.check is check)
+        and hit.found.first < copy.frames.stop
+        and hit.found.stop > copy.frames.start
+        for hit in detector.hits(copy.view, copy.measured)
+    )

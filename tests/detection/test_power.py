@@ -1,0 +1,192 @@
+"""The power card says which planted faults would be found, and what cannot be found at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from hf_ptr.detection.check import Candidates, Check, Found, Measurement, Plant, View
+from hf_ptr.detection.checks.noise import StateNoise
+from hf_ptr.detection.detector import Detector
+from hf_ptr.detection.power import Power, PowerCard, power_card
+from hf_ptr.detection.power_text import power_lines
+from hf_ptr.detection.signals import Signals
+from hf_ptr.detection.unseen import Unseen, unseen
+from hf_ptr.detection.windows import WHOLE
+from tests.helpers.made_motions import signals_of
+
+FRAMES = 100
+
+
+def motions(episodes: int, *, velocity: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Smooth motions of three joints; the command leads by two frames and is a position or a velocity."""
+    rng = np.random.default_rng(0)
+    times = np.arange(FRAMES + 3) / FRAMES
+    found = []
+    for _ in range(episodes):
+        phase, size = rng.uniform(0, 1, (2, 4, 3))
+        path = sum(size[k] * np.sin(2 * np.pi * (k + 1) * (times[:, None] + phase[k])) for k in range(4))
+        command = np.diff(path, axis=0)[2:] if velocity else path[2:-1]
+        found.append(
+            (path[:-3] + rng.normal(0, 0.003, (FRAMES, 3)), command * (1 + rng.normal(0, 0.003, command.shape)))
+        )
+    return found
+
+
+def signals(episodes: int = 20, **options) -> Signals:
+    return signals_of(motions(episodes, **options), names=["base", "elbow", "wrist"])
+
+
+class Level(Check):
+    """The mean of the state in the first dimension, against the dataset's."""
+
+    name, unit, action, material = "state/level", "std", "look at it", 0.5
+
+    def measure(self, view: View) -> Measurement:
+        amount = np.abs(view.episode.state[:, :1].mean(axis=0))
+        return {WHOLE: Candidates.events([0], [len(view.episode)], [amount])}
+
+    def cause(self, found: Found) -> str:
+        return f"shifted by {found.amount}"
+
+    def plants(self) -> Sequence[Plant]:
+        def shifted(size: float):
+            return lambda episode, context, rng: episode.with_signals(state=episode.state + size)
+
+        return [
+            Plant("far", shifted(50.0), partial=False),
+            Plant("near", shifted(0.01), partial=False),
+            Plant("impossible", lambda episode, context, rng: None),
+            Plant(
+                "of the first three",
+                lambda episode, context, rng: shifted(50.0)(episode, context, rng) if episode.position < 3 else None,
+                partial=False,
+            ),
+        ]
+
+
+def by_fault(card: PowerCard) -> dict[tuple[str, bool], Power]:
+    return {(power.fault, power.part): power for power in card.powers}
+
+
+def test_a_large_fault_would_be_found_and_a_tiny_one_not():
+    found = by_fault(power_card(Detector(signals(), [Level])))
+    assert (found["far", False].probability, found["far", False].copies) == (1.0, 10)
+    assert found["far", False].low == pytest.approx(0.722, abs=0.001)
+    assert found["near", False].probability == 0.0
+    assert found["near", False].high == pytest.approx(0.278, abs=0.001)
+
+
+def test_the_probability_is_none_where_too_few_episodes_can_have_the_fault():
+    found = by_fault(power_card(Detector(signals(), [Level])))
+    for key, copies in {("impossible", False): 0, ("impossible", True): 0, ("of the first three", False): 3}.items():
+        assert (found[key].probability, found[key].low, found[key].high, found[key].copies) == (None, 0.0, 1.0, copies)
+
+
+def test_a_card_is_the_same_for_a_seed_and_says_faults_whole_and_in_a_part():
+    detector = Detector(signals(), [StateNoise])
+    card = power_card(detector, seed=3)
+    assert card == power_card(detector, seed=3)
+    found = by_fault(card)
+    noise = "noise of 0.2 standard deviations on the state"
+    assert found[noise, False].probability == 1.0
+    assert 0.0 < found[noise, True].probability < 1.0
+
+
+def test_the_amounts_of_faulty_episodes_make_such_amounts_less_improbable():
+    detector = Detector(signals(), [Level])
+
+    def p_of(which: Detector) -> float:
+        return which.p_values(which.checks[0], WHOLE, np.array([[2.0]]), 0).item()
+
+    before = p_of(detector)
+    measured = [[{WHOLE: Candidates.events([0], [FRAMES], [5.0])}]] * 8
+    assert p_of(detector.contaminated(np.arange(8), measured)) > 10 * before
+    # The detector itself is unchanged.
+    assert p_of(detector) == before < 0.01
+
+
+def reasons(detector: Detector) -> dict[str, tuple[str, ...]]:
+    return {one.fault: one.dimensions for one in unseen(detector)}
+
+
+def test_an_offset_of_the_state_cannot_be_seen_under_velocity_commands():
+    fault = "an offset of the state by one standard deviation"
+    assert fault not in reasons(Detector(signals(), []))
+    assert reasons(Detector(signals(velocity=True), []))[fault] == ("base", "elbow", "wrist")
+
+
+def test_resting_and_unexplained_dimensions_are_named():
+    rng = np.random.default_rng(1)
+
+    def change(number, state, action):
+        state, action = state.copy(), action.copy()
+        state[:, 1] = 0.5
+        # Smooth, and of nothing that the state shows.
+        action[:, 2] = np.cumsum(rng.normal(0, 1, len(action))) / 10
+        return state, action
+
+    found = reasons(Detector(signals_of(motions(20), change, ["base", "elbow", "wrist"]), []))
+    assert found["any fault of state at rest"] == ("elbow",)
+    assert found["lag, offset, gain or wrong values of single commands"] == ("elbow", "wrist")
+
+
+def test_few_episodes_missing_cameras_and_unavailable_checks_are_listed():
+    class Never(Level):
+        """Cannot be used."""
+
+        name = "camera/never"
+
+        @classmethod
+        def unavailable(cls, context):
+            return "the dataset has no cameras"
+
+    found = {one.fault: one.reason for one in unseen(Detector(signals(6), [Never]))}
+    assert found["small faults"] == "6 episodes are too few to know what is usual"
+    assert found["faults of the cameras"] == "no camera was read"
+    assert found["wrong instructions"] == "all episodes have the same one"
+    assert found["what camera/never finds"] == "the dataset has no cameras"
+
+
+CARD = PowerCard(
+    (
+        Power.of("action/lag", "late by 6", False, 10, 10),
+        Power.of("action/lag", "late by 6", True, 12, 24),
+        Power.of("action/lag", "late by 3", False, 12, 24),
+        Power.of("action/gain", "gain 2", False, 0, 10),
+        Power.of("action/gain", "gain 0.5", False, 0, 2),
+    ),
+    (
+        Unseen("a constant lag", "all have it"),
+        Unseen("any fault at rest", "no motion", tuple("abcdefghi")),
+    ),
+)
+
+
+def test_the_card_in_lines():
+    assert power_lines(CARD) == [
+        "would be found: late by 6 1.00/0.50",
+        "may be missed: late by 3 0.50",
+        "would mostly be missed: gain 2 0.00",
+        "cannot tell: gain 0.5",
+        "cannot be seen: a constant lag (all have it); any fault at rest (a, b, c, d, e, f and 3 more)",
+    ]
+
+
+def test_the_card_as_json():
+    card = json.loads(json.dumps(CARD.as_json(), allow_nan=False))
+    assert card["faulty_share"] == 0.2
+    assert card["powers"][1] == {
+        "check": "action/lag",
+        "fault": "late by 6",
+        "part": True,
+        "probability": 0.5,
+        "low": pytest.approx(0.314, abs=0.001),
+        "high": pytest.approx(0.686, abs=0.001),
+        "copies": 24,
+    }
+    assert card["powers"][4]["probability"] is None
+    assert card["unseen"][1] == {"fault": "any fault at rest", "reason": "no motion", "dimensions": list("abcdefghi")}
