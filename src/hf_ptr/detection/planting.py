@@ -50,6 +50,8 @@ def in_part(episode: Episode, faulty: Episode, fps: float, rng: np.random.Genera
     kernel = np.ones(2 * ramp + 1) / (2 * ramp + 1)
     share = np.convolve(np.pad(share, ramp, mode="edge"), kernel, mode="valid")[:, None]
     mixed = episode.with_signals(
-        episode.state * (1 - share) + faulty.state * share, episode.action * (1 - share) + faulty.action * share
+        episode.state * (1 - share) + faulty.state * share,
+        episode.action * (1 - share) + faulty.action * share,
+        {name: track.mixed(faulty.cameras[name], share[:, 0] > 0.5) for name, track in episode.cameras.items()},
     )
     return mixed, slice(first, first + size)

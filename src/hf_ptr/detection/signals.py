@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.features import component_names
+from hf_ptr.detection.cameras import Track
 from hf_ptr.errors import InputError
 
 # Share of a dimension's values within `EXTREMES` of its range from the lowest or highest that makes it two-valued.
@@ -43,7 +43,7 @@ class Episode:
         stretch: `(T,)` int64, number of the stretch without a pause of the recording.
         position: position of the episode in the table; a planted fault keeps that of its original.
         task: index of its instruction.
-        cameras: by camera, what the camera checks read of the images.
+        cameras: by camera, its reduced images; a camera without images in this episode is left out.
     """
 
     state: np.ndarray
@@ -52,7 +52,7 @@ class Episode:
     stretch: np.ndarray
     position: int
     task: int
-    cameras: Mapping[str, Any] = field(default_factory=dict)
+    cameras: Mapping[str, Track] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.state)
@@ -61,7 +61,7 @@ class Episode:
         self,
         state: np.ndarray | None = None,
         action: np.ndarray | None = None,
-        cameras: Mapping[str, Any] | None = None,
+        cameras: Mapping[str, Track] | None = None,
     ) -> Episode:
         """A copy with other signals of the same length, for planted faults."""
         return replace(
@@ -180,6 +180,11 @@ class Signals:
             episodes.append(Episode(state[rows], action[rows], seconds, table.stretch[rows], position, task))
         ids = tuple(table.episode_index.tolist())
         return cls(tuple(episodes), scales[0], scales[1], table.fps, tuple(table.tasks), ids)
+
+    def with_tracks(self, tracks: Sequence[Mapping[str, Track]]) -> Signals:
+        """A copy with the images of every episode, as `read_tracks` returns them."""
+        episodes = [replace(each, cameras=track) for each, track in zip(self.episodes, tracks, strict=True)]
+        return replace(self, episodes=tuple(episodes))
 
     def frames(self, seconds: float, least: int = 1) -> int:
         """A duration in frames, at least `least`."""
