@@ -16,28 +16,13 @@ from hf_ptr.detection.power_text import power_lines
 from hf_ptr.detection.signals import Signals
 from hf_ptr.detection.unseen import Unseen, unseen
 from hf_ptr.detection.windows import WHOLE
-from tests.helpers.made_motions import signals_of
+from tests.helpers.made_motions import signals_of, smooth_motions
 
 FRAMES = 100
 
 
-def motions(episodes: int, *, velocity: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Smooth motions of three joints; the command leads by two frames and is a position or a velocity."""
-    rng = np.random.default_rng(0)
-    times = np.arange(FRAMES + 3) / FRAMES
-    found = []
-    for _ in range(episodes):
-        phase, size = rng.uniform(0, 1, (2, 4, 3))
-        path = sum(size[k] * np.sin(2 * np.pi * (k + 1) * (times[:, None] + phase[k])) for k in range(4))
-        command = np.diff(path, axis=0)[2:] if velocity else path[2:-1]
-        found.append(
-            (path[:-3] + rng.normal(0, 0.003, (FRAMES, 3)), command * (1 + rng.normal(0, 0.003, command.shape)))
-        )
-    return found
-
-
 def signals(episodes: int = 20, **options) -> Signals:
-    return signals_of(motions(episodes, **options), names=["base", "elbow", "wrist"])
+    return signals_of(smooth_motions(episodes, FRAMES, **options), names=["base", "elbow", "wrist"])
 
 
 class Level(Check):
@@ -129,7 +114,7 @@ def test_resting_and_unexplained_dimensions_are_named():
         action[:, 2] = np.cumsum(rng.normal(0, 1, len(action))) / 10
         return state, action
 
-    found = reasons(Detector(signals_of(motions(20), change, ["base", "elbow", "wrist"]), []))
+    found = reasons(Detector(signals_of(smooth_motions(20, FRAMES), change, ["base", "elbow", "wrist"]), []))
     assert found["any fault of state at rest"] == ("elbow",)
     assert found["lag, offset, gain or wrong values of single commands"] == ("elbow", "wrist")
 

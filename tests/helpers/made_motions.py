@@ -53,6 +53,20 @@ def picking(rng: np.random.Generator, failures: int = 0, grasps: int = 1) -> Rec
     return path_through([*points, (home, 0.0)], rng)
 
 
+def smooth_motions(episodes: int, frames: int = 100, *, velocity: bool = False) -> list[Recording]:
+    """Smooth motions of three joints; the command leads by `LEAD` frames and is a position or a velocity."""
+    rng = np.random.default_rng(0)
+    times = np.arange(frames + LEAD + 1)[:, None] / (frames + LEAD + 1)
+    found = []
+    for _ in range(episodes):
+        phase, size = rng.uniform(0, 1, (2, 4, 3))
+        path = sum(size[k] * np.sin(2 * np.pi * (k + 1) * (times + phase[k])) for k in range(4))
+        command = np.diff(path, axis=0)[LEAD:] if velocity else path[LEAD:-1]
+        noise = rng.normal(0, NOISE, (2, frames, 3))
+        found.append((path[:frames] + noise[0], command + noise[1] * command.std()))
+    return found
+
+
 def table_of(recordings: Sequence[Recording], change: Change | None = None, names: Sequence[str] = ()) -> EpisodeTable:
     """The table of recordings of one task; `change` makes an episode's state and command from its number and both."""
     pairs = [pair if change is None else change(number, *pair) for number, pair in enumerate(recordings)]

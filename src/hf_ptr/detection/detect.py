@@ -8,11 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.detection.check import Check
+from hf_ptr.detection.check import Check, View
 from hf_ptr.detection.detector import Detector, Hit
 from hf_ptr.detection.findings import Finding
+from hf_ptr.detection.power import PowerCard, power_card
+from hf_ptr.detection.probability import probabilities
 from hf_ptr.detection.registry import all_checks
 from hf_ptr.detection.signals import Signals
+
+# A fault must be more likely than chance.
+LEAST_PROBABILITY = 0.5
 
 
 @dataclass(frozen=True)
@@ -22,12 +27,14 @@ class Detection:
 
     Attributes:
         findings: by episode in the order of the table, faults first, then by probability.
+        power: what would be found in this dataset, and what cannot be found; None if it was not asked for.
         unavailable: by the name of a check that this dataset has no data for, why.
         episode_probability: `(E,)`, probability that an episode has a fault; for rankings also below the threshold.
         frame_evidence: for each episode `(T,)`, evidence of a fault in each frame, at least 0; for rankings.
     """
 
     findings: tuple[Finding, ...]
+    power: PowerCard | None
     unavailable: Mapping[str, str]
     episode_probability: np.ndarray
     frame_evidence: tuple[np.ndarray, ...]
@@ -44,6 +51,8 @@ def detect(
     state_feature: str = "observation.state",
     action_feature: str = "action",
     checks: Sequence[type[Check]] | None = None,
+    power: bool = True,
+    seed: int = 0,
 ) -> Detection:
     """
     Finds faults in a dataset, without labels and without a policy.
@@ -52,44 +61,59 @@ def detect(
         table: the episodes.
         state_feature, action_feature: names of vector features, several joined by commas.
         checks: the checks to use; by default all of [`all_checks`][hf_ptr.detection.registry.all_checks].
+        power: whether to plant faults, to learn which ones would be found.
+        seed: random seed of the planted faults.
 
     Raises:
         InputError: a feature is missing or not finite, or the table has one episode only.
     """
     signals = Signals.of_table(table, state_feature, action_feature)
     detector = Detector(signals, all_checks() if checks is None else checks)
-    findings: list[Finding] = []
+    hits: list[tuple[View, Hit]] = []
     least, evidence = [], []
     for view, measured in zip(detector.views, detector.measured, strict=True):
-        hits = detector.hits(view, measured)
-        episode = signals.episode_index[view.episode.position]
-        findings += _findings(hits, episode)
+        hits += [(view, hit) for hit in detector.hits(view, measured)]
         least.append(detector.least_p(view, measured))
         evidence.append(detector.frame_evidence(view, measured))
     unavailable = {name: reason for name, reason in detector.unavailable.items() if reason is not None}
-    return Detection(tuple(findings), unavailable, 1 - np.array(least), tuple(evidence))
+    card = power_card(detector, seed) if power else None
+    return Detection(tuple(_findings(hits, signals)), card, unavailable, 1 - np.array(least), tuple(evidence))
 
 
-def _findings(hits: Sequence[Hit], episode: int) -> list[Finding]:
-    """One finding for each check that has any hit: the most improbable one, with the frames of all that touch it."""
-    best: dict[str, Hit] = {}
-    for hit in hits:
-        name = hit.check.name
-        if name not in best or hit.p < best[name].p:
-            best[name] = hit
-    found = [
-        Finding(
-            check=name,
-            episode_index=episode,
-            first_frame=hit.found.first,
-            last_frame=hit.found.stop - 1,
-            probability=1 - hit.p,
-            severity=hit.check.severity,
-            amount=hit.found.amount,
-            unit=hit.check.unit,
-            cause=hit.check.cause(hit.found),
-            action=hit.check.action,
-        )
-        for name, hit in best.items()
-    ]
-    return sorted(found, key=lambda one: (one.severity != "fault", -one.probability))
+def _findings(hits: Sequence[tuple[View, Hit]], signals: Signals) -> list[Finding]:
+    """
+    One finding for each check that has any hit in an episode: the most improbable one.
+
+    Those of faults that are more likely chance than not are left out.
+    """
+    best: dict[tuple[int, str], Hit] = {}
+    for view, hit in hits:
+        key = view.episode.position, hit.check.name
+        if key not in best or hit.p < best[key].p:
+            best[key] = hit
+    found: list[tuple[int, Finding]] = []
+    for severity in ("fault", "note"):
+        chosen = [(position, hit) for (position, _), hit in best.items() if hit.check.severity == severity]
+        p, positions = np.array([hit.p for _, hit in chosen]), np.array([position for position, _ in chosen])
+        for (position, hit), probability in zip(
+            chosen, probabilities(p, positions, len(signals.episodes)).tolist(), strict=True
+        ):
+            if severity == "note" or probability >= LEAST_PROBABILITY:
+                found.append((position, _finding(hit, signals.episode_index[position], probability)))
+    found.sort(key=lambda one: (one[0], one[1].severity != "fault", -one[1].probability))
+    return [finding for _, finding in found]
+
+
+def _finding(hit: Hit, episode: int, probability: float) -> Finding:
+    return Finding(
+        check=hit.check.name,
+        episode_index=episode,
+        first_frame=hit.found.first,
+        last_frame=hit.found.stop - 1,
+        probability=probability,
+        severity=hit.check.severity,
+        amount=hit.found.amount,
+        unit=hit.check.unit,
+        cause=hit.check.cause(hit.found),
+        action=hit.check.action,
+    )
