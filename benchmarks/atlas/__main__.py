@@ -10,17 +10,16 @@ One cell a line in `benchmarks/results/atlas.jsonl`. A cell that was recorded wi
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import measurement
 from benchmarks.atlas.cells import Cell, Recorded, cells_of
-from benchmarks.atlas.faults import CONTROLS, FAULTS
 from benchmarks.atlas.generated import generated_set
-from benchmarks.atlas.metrics import figures
+from benchmarks.atlas.kinds import CONTROLS, FAULTS
+from benchmarks.atlas.metrics import Judgement, figures
 from benchmarks.atlas.planted import STATE, UNTOUCHED, plant, read_set
-from benchmarks.atlas.tools import TOOLS, version_of
+from benchmarks.atlas.tools import GROUPS, TOOLS, judged, tools_for, version_of
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError, nearest
 from hf_ptr.utils.progress import progress_bar
@@ -30,13 +29,18 @@ EVERYTHING = (UNTOUCHED, *CONTROLS, *FAULTS)
 SMALL_FAULTS = (UNTOUCHED, "tremor 0.05", "swapped", "late 6", "noise 0.1")
 
 
-def named(option: str, text: str | None, known: Sequence[str]) -> list[str]:
-    """The names of a comma-separated option, in the order of `known`; all without the option."""
+def named(
+    option: str, text: str | None, known: Sequence[str], groups: Mapping[str, Sequence[str]] | None = None
+) -> list[str]:
+    """The names of a comma-separated option, groups expanded, in the order of `known`; all without the option."""
     names = list(known) if text is None else [name.strip() for name in text.split(",")]
+    groups = groups or {}
     for name in names:
-        if name not in known:
-            raise InputError(f"{option} names {name!r}, which the atlas does not have.{nearest(name, known)}")
-    return [name for name in known if name in names]
+        if name not in known and name not in groups:
+            choice = (*groups, *known)
+            raise InputError(f"{option} names {name!r}, which the atlas does not have.{nearest(name, choice)}")
+    wanted = {member for name in names for member in groups.get(name, (name,))}
+    return [name for name in known if name in wanted]
 
 
 def pairs(option: str, values: Sequence[str]) -> dict[str, str]:
@@ -52,19 +56,15 @@ def pairs(option: str, values: Sequence[str]) -> dict[str, str]:
 
 def run_cell(dataset: str, table: EpisodeTable, cell: Cell, tools: Sequence[str], recorded: Recorded) -> None:
     """Judge a planted set with the tools that have not judged it, and record each."""
-    versions = {tool: version_of(tool) for tool in tools}
-    missing = [tool for tool in tools if recorded.version(dataset, cell, tool) != versions[tool]]
+    versions = {tool: version_of(tool) for tool in tools_for(cell, tools)}
+    missing = [tool for tool in versions if recorded.version(dataset, cell, tool) != versions[tool]]
     if not missing:
         return
     planted = plant(table, cell.fault, cell.part, cell.seed, cell.carriers)
     if planted is None:
         return
-    for tool in missing:
-        start = time.perf_counter()
-        judgement = TOOLS[tool](planted)
-        seconds = round(time.perf_counter() - start, 3)
-        found = figures(planted, judgement, harmless=cell.fault in CONTROLS)
-        rounded = {name: None if value is None else round(value, 4) for name, value in found.items()}
+    for tool, (judgement, failure, seconds) in judged(planted, missing).items():
+        found = figures(planted, judgement or Judgement(None), harmless=cell.fault in CONTROLS)
         recorded.add(
             {
                 "dataset": dataset,
@@ -74,10 +74,11 @@ def run_cell(dataset: str, table: EpisodeTable, cell: Cell, tools: Sequence[str]
                 "tool": tool,
                 "episodes": table.num_episodes,
                 "carriers": cell.carriers,
-                **rounded,
-                "power_promised": judgement.power,
+                **{name: None if value is None else round(value, 4) for name, value in found.items()},
+                "power_promised": judgement.power if judgement else None,
                 "seconds": seconds,
                 "version": versions[tool],
+                **({"failure": failure} if failure else {}),
             }
         )
 
@@ -90,12 +91,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--state", action="append", default=[], metavar="NAME=FEATURE", help=f"its state feature; default {STATE}"
     )
     parser.add_argument("--episodes", type=int, default=100, help="most episodes of a dataset; default 100")
-    parser.add_argument("--tools", help=f"comma-separated; default all: {', '.join(TOOLS)}")
+    parser.add_argument("--tools", help=f"comma-separated, or of {', '.join(GROUPS)}; default all")
     parser.add_argument("--faults", help="comma-separated faults and controls, and `untouched`; default all")
     parser.add_argument("--seeds", type=int, default=2, help="number of seeds; default 2")
     parser.add_argument("--out", type=Path, help="results file; default benchmarks/results/atlas.jsonl")
     options = parser.parse_args(arguments)
-    tools = named("--tools", options.tools, list(TOOLS))
+    tools = named("--tools", options.tools or ("hf-ptr,baselines" if options.small else None), TOOLS, GROUPS)
     faults = named("--faults", options.faults, SMALL_FAULTS if options.small else EVERYTHING)
     sets, states = pairs("--set", options.set), pairs("--state", options.state)
     for name in states:

@@ -18,13 +18,13 @@ IDLE = 0.1
 FRAMES = 60
 
 
-def judge(name: str, planted: Planted) -> Judgement:
+def judge(name: str, planted: Planted) -> dict[str, Judgement]:
     """Flags the episodes whose figure is far from the median on either side, and ranks them by that distance."""
     states, actions = (_standardised(planted.episodes(feature)) for feature in (STATE, ACTION))
     figure = BASELINES[name](states, actions)
     distance = np.abs(figure - np.median(figure))
     score = distance / max(1.4826 * float(np.median(distance)), 1e-9)
-    return Judgement(score > FAR, score)
+    return {name: Judgement(score > FAR, score)}
 
 
 def _standardised(episodes: list[np.ndarray]) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.atlas.faults import CONTROLS, FAULTS
+from benchmarks.atlas.kinds import CONTROLS, FAULTS
 from benchmarks.atlas.planted import PART, RARE, SHARE, UNTOUCHED, WHOLE
 from hf_ptr.errors import InputError
 from hf_ptr.utils.atomic_files import write_text
@@ -25,6 +25,11 @@ class Cell:
     seed: int
     carriers: int
 
+    @property
+    def rare(self) -> bool:
+        """Whether two episodes carry the fault."""
+        return 0 < self.carriers <= RARE
+
 
 def cells_of(faults: Sequence[str], seeds: Sequence[int], episodes: int) -> list[Cell]:
     """
@@ -33,15 +38,13 @@ def cells_of(faults: Sequence[str], seeds: Sequence[int], episodes: int) -> list
     The untouched set is the same for all seeds, so it is judged once.
     """
     usual = max(RARE, round(SHARE * episodes))
+    chosen = [fault for fault in faults if fault in FAULTS]
     cells = [Cell(UNTOUCHED, WHOLE, seeds[0], 0)] if UNTOUCHED in faults else []
     for seed in seeds:
-        for fault in faults:
-            if fault in CONTROLS:
-                cells.append(Cell(fault, WHOLE, seed, usual))
-            if fault in FAULTS:
-                cells.append(Cell(fault, WHOLE, seed, usual))
-                cells += [Cell(fault, PART, seed, usual)] if FAULTS[fault][1] else []
-                cells += [Cell(fault, WHOLE, seed, RARE)] if usual > RARE else []
+        cells += [Cell(fault, WHOLE, seed, usual) for fault in faults if fault in CONTROLS]
+        cells += [Cell(fault, WHOLE, seed, usual) for fault in chosen]
+        cells += [Cell(fault, PART, seed, usual) for fault in chosen if FAULTS[fault].partial]
+        cells += [Cell(fault, WHOLE, seed, RARE) for fault in chosen if usual > RARE and not FAULTS[fault].block]
     return cells
 
 

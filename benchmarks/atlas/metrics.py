@@ -46,15 +46,15 @@ def figures(planted: Planted, judgement: Judgement, harmless: bool) -> dict[str,
         ("recall", "false_alarms", "auroc", "auroc_length_matched", "auroc_frames", "iou")
     )
     if flagged is not None:
-        sound = carriers if harmless else ~carriers
+        sound = carriers if harmless else planted.sound
         found["false_alarms"] = float(flagged[sound].mean())
         if not harmless and carriers.any():
             found["recall"] = float(flagged[carriers].mean())
     if score is not None:
         # An episode without a score stands behind all others.
         score = np.where(np.isnan(score), -np.inf, score)
-        found["auroc"] = auroc(score[carriers], score[~carriers])
-        found["auroc_length_matched"] = _matched(score, carriers, planted.table.lengths)
+        found["auroc"] = auroc(score[carriers], score[planted.sound])
+        found["auroc_length_matched"] = _matched(score, planted)
     places, frames = [], []
     for number, faulty in planted.frames.items():
         if flagged is not None and flagged[number] and number in judgement.places:
@@ -68,13 +68,12 @@ def figures(planted: Planted, judgement: Judgement, harmless: bool) -> dict[str,
     return found
 
 
-def _matched(score: np.ndarray, carriers: np.ndarray, lengths: np.ndarray) -> float | None:
+def _matched(score: np.ndarray, planted: Planted) -> float | None:
     """Probability that a carrier's score is above that of a sound episode of about its length, ties counted as 1/2."""
-    bad, good = lengths[carriers][:, None], lengths[~carriers][None]
+    lengths, carriers, sound = planted.table.lengths, planted.carriers, planted.sound
+    bad, good = lengths[carriers][:, None], lengths[sound][None]
     pairs = np.abs(bad - good) <= MATCHED * np.maximum(bad, good)
     if not pairs.any():
         return None
-    above = (score[carriers][:, None] > score[~carriers][None]) + 0.5 * (
-        score[carriers][:, None] == score[~carriers][None]
-    )
+    above = (score[carriers][:, None] > score[sound]) + 0.5 * (score[carriers][:, None] == score[sound])
     return float(above[pairs].mean())

@@ -6,22 +6,28 @@ import numpy as np
 
 from benchmarks.atlas.metrics import Judgement
 from benchmarks.atlas.planted import ACTION, STATE, Planted
-from hf_ptr.detection.detector import Detector
-from hf_ptr.detection.registry import all_checks
-from hf_ptr.detection.signals import Signals
+from hf_ptr.detection.detect import detect
+
+OURS = "hf-ptr"
+# The same findings, with notes counted as faults.
+WITH_NOTES = "hf-ptr with notes"
 
 
-def judge(planted: Planted) -> Judgement:
-    """The episodes with a finding of severity `fault`, ranked by the least probability of anything measured."""
+def judge(planted: Planted) -> dict[str, Judgement]:
+    """The episodes with a finding of severity `fault`, and those with any finding; ranked by probability."""
     table = planted.table
-    detector = Detector(Signals.of_table(table, STATE, ACTION), all_checks())
-    flagged, score = np.zeros(table.num_episodes, dtype=bool), np.zeros(table.num_episodes)
-    places = {}
-    for number, (view, measured) in enumerate(zip(detector.views, detector.measured, strict=True)):
-        hits = [hit for hit in detector.hits(view, measured) if hit.check.severity == "fault"]
-        flagged[number] = bool(hits)
-        score[number] = -detector.least_p(view, measured)
-        places[number] = np.zeros(len(view.episode), dtype=bool)
-        for hit in hits:
-            places[number][hit.found.first : hit.found.stop] = True
-    return Judgement(flagged, score, places)
+    found = detect(table, state_feature=STATE, action_feature=ACTION)
+    positions = {episode: position for position, episode in enumerate(table.episode_index.tolist())}
+    evidence = dict(enumerate(found.frame_evidence))
+    judgements = {}
+    for tool, severities in ((OURS, ("fault",)), (WITH_NOTES, ("fault", "note"))):
+        flagged = np.zeros(table.num_episodes, dtype=bool)
+        places: dict[int, np.ndarray] = {}
+        for finding in found.findings:
+            if finding.severity in severities:
+                position = positions[finding.episode_index]
+                flagged[position] = True
+                place = places.setdefault(position, np.zeros(int(table.lengths[position]), dtype=bool))
+                place[finding.first_frame : finding.last_frame + 1] = True
+        judgements[tool] = Judgement(flagged, found.episode_probability, places, evidence)
+    return judgements

@@ -15,9 +15,9 @@ import numpy as np
 
 from benchmarks import measurement
 from benchmarks.atlas.cells import Recorded
-from benchmarks.atlas.faults import CONTROLS
+from benchmarks.atlas.kinds import CONTROLS
+from benchmarks.atlas.ours import OURS
 from benchmarks.atlas.planted import PART, RARE, UNTOUCHED, WHOLE
-from benchmarks.atlas.tools import OURS
 from hf_ptr.errors import InputError
 
 # A kind counts as found from this recall on, whole and in a part, if at most this share of the sound is flagged.

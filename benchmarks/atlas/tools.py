@@ -3,31 +3,78 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from functools import partial
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 
-from benchmarks.atlas import baselines, ours
+from benchmarks.atlas import baselines, ours, peers
+from benchmarks.atlas.cells import Cell
 from benchmarks.atlas.metrics import Judgement
 from benchmarks.atlas.planted import Planted
 from hf_ptr import detection
+from hf_ptr.data.lerobot.writer import write_table
 
-OURS = "hf-ptr"
-# A tool may decline a dataset with an `InputError`.
-Judge = Callable[[Planted], Judgement]
+PLANTING = ("material", "faults", "time_faults", "set_faults", "controls", "kinds", "planted", "metrics")
+OWN = (ours.OURS, ours.WITH_NOTES)
+PEER_OF = {name: peer for peer in peers.PEERS for name in peer.names}
+TOOLS = (*OWN, *baselines.BASELINES, *PEER_OF)
+GROUPS = {"hf-ptr": OWN, "baselines": tuple(baselines.BASELINES), "peers": tuple(PEER_OF)}
 
-TOOLS: dict[str, Judge] = {OURS: ours.judge} | {name: partial(baselines.judge, name) for name in baselines.BASELINES}
 
-
+@cache
 def version_of(tool: str) -> str:
-    """A hash of the code that a cell's figures depend on: the planted faults, and the tool."""
+    """
+    The code that a cell's figures depend on: a hash of the planted faults, and one of the tool or its version.
+
+    Raises:
+        InputError: a peer is not installed.
+    """
     here = Path(__file__).parent
-    files = [here / f"{name}.py" for name in ("material", "faults", "planted", "metrics")]
-    if tool == OURS:
-        files += [here / "ours.py", *sorted(Path(detection.__file__).parent.rglob("*.py"))]
-    elif tool in baselines.BASELINES:
-        files.append(here / "baselines.py")
-    digest = hashlib.blake2b(digest_size=6)
+    planting = _hash([here / f"{name}.py" for name in PLANTING])
+    if tool in PEER_OF:
+        return f"{planting} {peers.installed_version(PEER_OF[tool].package)} {_hash([here / 'peers.py'])}"
+    if tool in OWN:
+        package = Path(detection.__file__).parent
+        return f"{planting} {_hash([here / 'ours.py', *sorted(package.rglob('*.py'))])}"
+    return f"{planting} {_hash([here / 'baselines.py'])}"
+
+
+def tools_for(cell: Cell, tools: Sequence[str]) -> list[str]:
+    """The tools that judge a cell. A peer takes seconds, so peers do not judge rare faults."""
+    return [tool for tool in tools if not (tool in PEER_OF and cell.rare)]
+
+
+def judged(planted: Planted, tools: Sequence[str]) -> dict[str, tuple[Judgement | None, str | None, float]]:
+    """The judgement of each tool, or why there is none, and its seconds; tools of one run share theirs."""
+    wanted = [peer for peer in peers.PEERS if any(name in tools for name in peer.names)]
+    with tempfile.TemporaryDirectory() as folder:
+        runs: list[tuple[Sequence[str], Callable[[], dict[str, Judgement]]]] = [(OWN, partial(ours.judge, planted))]
+        runs += [((name,), partial(baselines.judge, name, planted)) for name in baselines.BASELINES]
+        if wanted:
+            dataset = write_table(planted.table, Path(folder) / "dataset")
+            place = peers.Place(dataset, Path(folder), planted.table.num_episodes)
+            runs += [(peer.names, partial(peers.judge, peer, place)) for peer in wanted]
+        found: dict[str, tuple[Judgement | None, str | None, float]] = {}
+        for names, run in runs:
+            asked = [name for name in names if name in tools]
+            if not asked:
+                continue
+            start = time.perf_counter()
+            judgements: dict[str, Judgement] = {}
+            reason = None
+            try:
+                judgements = run()
+            except peers.PeerFailure as failure:
+                reason = str(failure)
+            seconds = round(time.perf_counter() - start, 3)
+            found |= {name: (judgements.get(name), reason, seconds) for name in asked}
+    return found
+
+
+def _hash(files: Sequence[Path]) -> str:
+    digest = hashlib.blake2b(digest_size=4)
     for file in files:
         digest.update(file.read_bytes())
     return digest.hexdigest()
