@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -82,3 +84,32 @@ def test_each_planted_fault_is_found_by_its_check_in_its_episodes_only(fault, ch
 def test_one_episode_alone_is_refused():
     with pytest.raises(InputError, match="needs several"):
         Signals.of_table(a_table(1), "observation.state", "action")
+
+
+@pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.name)
+def test_a_check_reads_no_other_signals_than_it_says(check):
+    detector = Detector(Signals.of_table(a_table(12), "observation.state", "action"), [check])
+    if not detector.checks:
+        assert detector.unavailable[check.name]
+        return
+    episode = detector.context.signals.episodes[4]
+    noise = np.random.default_rng(2).normal(0, 1, episode.state.shape)
+    others = {
+        name: getattr(episode, name) + noise for name in ("state", "action") if name not in detector.checks[0].reads
+    }
+    changed = detector.context.view(episode.with_signals(**others))
+    for scale, candidates in detector.measure(changed)[0].items():
+        assert np.array_equal(candidates.amount, detector.measured[4][0][scale].amount)
+
+
+def test_only_checks_that_read_a_changed_signal_measure_a_copy_again():
+    detector = Detector(Signals.of_table(a_table(12), "observation.state", "action"), all_checks())
+    episode = detector.context.signals.episodes[4]
+    view = detector.context.view(episode.with_signals(action=episode.action + 0.3))
+    names = [check.name for check in detector.checks]
+    again = detector.measure_changed(view)
+    assert again[names.index("state/noise")] is detector.measured[4][names.index("state/noise")]
+    assert again[names.index("action/offset")]["whole"].amount.max() > 0.2
+    # Another task or other times concern every check.
+    view = detector.context.view(dataclasses.replace(episode, task=episode.task + 1))
+    assert detector.measure_changed(view)[0] is not detector.measured[4][0]

@@ -14,6 +14,8 @@ from hf_ptr.detection.signals import Episode, Signals
 from hf_ptr.detection.windows import Windows, windows_of
 
 Severity = Literal["fault", "note"]
+# The signals of an episode that a check may read.
+SIGNALS = ("state", "action", "cameras")
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,8 @@ class Check(ABC):
         name: name in findings, `SIGNAL/MECHANISM`.
         unit: unit of the amount.
         severity: `fault`, or `note` for information that is not a fault.
+        reads: the signals of an episode that the amounts depend on, of `SIGNALS`; after a planted fault in
+            others they are not measured again.
         rule: True where every material amount is a finding; otherwise it must also be improbable among the dataset's
             own episodes.
         action: what a user should do about a finding.
@@ -150,6 +154,7 @@ class Check(ABC):
     name: ClassVar[str]
     unit: ClassVar[str]
     severity: ClassVar[Severity] = "fault"
+    reads: ClassVar[tuple[str, ...]] = SIGNALS
     rule: ClassVar[bool] = False
     action: ClassVar[str]
     material: float

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_ptr.detection.check import Check, Context, Found, Measurement, View
+from hf_ptr.detection.check import SIGNALS, Check, Context, Found, Measurement, View
 from hf_ptr.detection.response import ResponseModel
 from hf_ptr.detection.signals import Episode, Signals
 from hf_ptr.detection.significance import Bulk
@@ -106,6 +106,17 @@ class Detector:
     def measure(self, view: View) -> list[Measurement]:
         """The measurements of all checks."""
         return [check.measure(view) for check in self.checks]
+
+    def measure_changed(self, view: View) -> list[Measurement]:
+        """The measurements of a copy of an episode; those of checks that read none of the changed signals are kept."""
+        episode, original = view.episode, self.views[view.episode.position].episode
+        if episode.task != original.task or episode.seconds is not original.seconds:
+            return self.measure(view)
+        changed = {name for name in SIGNALS if getattr(episode, name) is not getattr(original, name)}
+        return [
+            check.measure(view) if changed.intersection(check.reads) else measurement
+            for check, measurement in zip(self.checks, self.measured[episode.position], strict=True)
+        ]
 
     def hits(self, view: View, measured: list[Measurement], level: float = LEVEL) -> list[Hit]:
         """The findings in an episode."""

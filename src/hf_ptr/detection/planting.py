@@ -49,9 +49,13 @@ def in_part(episode: Episode, faulty: Episode, fps: float, rng: np.random.Genera
     ramp = max(1, round(SEAM * fps))
     kernel = np.ones(2 * ramp + 1) / (2 * ramp + 1)
     share = np.convolve(np.pad(share, ramp, mode="edge"), kernel, mode="valid")[:, None]
-    mixed = episode.with_signals(
-        episode.state * (1 - share) + faulty.state * share,
-        episode.action * (1 - share) + faulty.action * share,
-        {name: track.mixed(faulty.cameras[name], share[:, 0] > 0.5) for name, track in episode.cameras.items()},
-    )
-    return mixed, slice(first, first + size)
+
+    def mixed(sound: np.ndarray, other: np.ndarray) -> np.ndarray:
+        # An untouched signal stays the same object: what depends on it alone need not be measured again.
+        return sound if other is sound else sound * (1 - share) + other * share
+
+    cameras = episode.cameras
+    if faulty.cameras is not cameras:
+        cameras = {name: track.mixed(faulty.cameras[name], share[:, 0] > 0.5) for name, track in cameras.items()}
+    state, action = mixed(episode.state, faulty.state), mixed(episode.action, faulty.action)
+    return episode.with_signals(state, action, cameras), slice(first, first + size)

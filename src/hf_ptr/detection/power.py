@@ -159,7 +159,7 @@ def _planted(detector: Detector, plant: Plant, part: bool, position: int, rng: n
     if part:
         faulty, frames = in_part(episode, faulty, context.fps, rng)
     view = context.view(faulty)
-    return _Copy(view, detector.measure(view), frames)
+    return _Copy(view, detector.measure_changed(view), frames)
 
 
 def _found(detector: Detector, check: Check, copy: _Copy) -> bool:

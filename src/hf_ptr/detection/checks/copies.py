@@ -71,6 +71,7 @@ class Copies(Check):
     """
 
     name, unit = "episode/copy", "share"
+    reads = ("state", "action")
     rule = True
     action = "keep one of the two episodes"
     material = 0.15

@@ -28,6 +28,7 @@ class Exchanged(Check):
     """
 
     name, unit = "action/exchanged", "doublings"
+    reads = ("state", "action")
     action = "exchange the two dimensions of the actions, or leave the frames out"
     material = 2.0
 

@@ -35,6 +35,7 @@ class Gain(Check):
     """
 
     name, unit = "action/gain", "doublings"
+    reads = ("state", "action")
     action = "rescale this dimension of the actions, or leave the frames out"
     material = 0.45
 

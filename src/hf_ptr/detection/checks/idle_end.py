@@ -29,6 +29,7 @@ class IdleEnd(Check):
     """
 
     name, unit = "time/idle_end", "seconds"
+    reads = ("state",)
     action = "cut the episode at the first of these frames"
     material = 1.0
 

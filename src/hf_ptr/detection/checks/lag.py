@@ -36,6 +36,7 @@ class Lag(Check):
     """
 
     name, unit = "action/lag", "frames"
+    reads = ("state", "action")
     action = "shift the actions of these frames by the lag, or leave them out"
 
     def __init__(self, context: Context) -> None:

@@ -77,6 +77,7 @@ class ActionNoise(_Noise):
     """
 
     name, signal = "action/noise", "action"
+    reads = ("action",)
     action = "smooth the actions, or leave the frames out"
     material = 0.07
 
@@ -95,6 +96,7 @@ class StateNoise(_Noise):
     """
 
     name, signal = "state/noise", "state"
+    reads = ("state",)
     action = "smooth the state, or leave the frames out"
     material = 0.07
 

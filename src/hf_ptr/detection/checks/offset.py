@@ -28,6 +28,7 @@ class Offset(Check):
     """
 
     name, unit = "action/offset", "std"
+    reads = ("state", "action")
     action = "subtract the offset from this dimension of the actions, or leave the frames out"
     material = MATERIAL
 

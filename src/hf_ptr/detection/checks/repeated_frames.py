@@ -30,6 +30,7 @@ class RepeatedFrames(Check):
     """
 
     name, unit = "state/repeated", "share"
+    reads = ("state",)
     action = "drop the repeated frames, or leave the episode out"
     material = 0.25
 

@@ -29,6 +29,7 @@ class OtherData(Check):
     """
 
     name, unit = "action/residual", "times usual"
+    reads = ("state", "action")
     action = "leave these frames out, or find the actions that belong to them"
     material = 2.0
 
@@ -66,6 +67,7 @@ class OneDimension(Check):
     """
 
     name, unit = "action/dimension", "std"
+    reads = ("state", "action")
     action = "repair this dimension of the actions, or leave the frames out"
     material = 0.5
 

@@ -32,6 +32,7 @@ class Retries(Check):
     """
 
     name, unit = "progress/retry", "seconds"
+    reads = ("state", "action")
     severity: Severity = "note"
     rule = True
     action = "watch these frames; cut the failed attempt out, or keep it to teach recovery"

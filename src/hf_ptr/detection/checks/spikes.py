@@ -83,6 +83,7 @@ class ActionSpikes(_Spikes):
     """
 
     name, signal = "action/spikes", "action"
+    reads = ("action",)
     action = "replace these actions by their neighbours', or leave the frames out"
 
 
@@ -100,4 +101,5 @@ class StateSpikes(_Spikes):
     """
 
     name, signal = "state/spikes", "state"
+    reads = ("state",)
     action = "replace these states by their neighbours', or leave the frames out"
