@@ -9,6 +9,7 @@ from hf_ptr.detection.checks.copies import Copies
 from hf_ptr.detection.checks.exchanged import Exchanged
 from hf_ptr.detection.checks.gain import Gain
 from hf_ptr.detection.checks.idle_end import IdleEnd
+from hf_ptr.detection.checks.instructions import MissingInstruction, Spelling
 from hf_ptr.detection.checks.lag import Lag
 from hf_ptr.detection.checks.noise import ActionNoise, StateNoise
 from hf_ptr.detection.checks.offset import Offset
@@ -16,6 +17,7 @@ from hf_ptr.detection.checks.repeated_frames import RepeatedFrames
 from hf_ptr.detection.checks.residual import OneDimension, OtherData
 from hf_ptr.detection.checks.retries import Retries
 from hf_ptr.detection.checks.spikes import ActionSpikes, StateSpikes
+from hf_ptr.detection.checks.wrong_instruction import WrongInstruction
 from hf_ptr.errors import InputError, first_line
 
 GROUP = "hf_ptr.checks"
@@ -34,6 +36,9 @@ BUILT_IN: tuple[type[Check], ...] = (
     RepeatedFrames,
     IdleEnd,
     Copies,
+    MissingInstruction,
+    Spelling,
+    WrongInstruction,
     Retries,
 )
 
