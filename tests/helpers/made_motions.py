@@ -67,6 +67,20 @@ def smooth_motions(episodes: int, frames: int = 100, *, velocity: bool = False) 
     return found
 
 
+def wandering(rng: np.random.Generator) -> Recording:
+    """An arm moves through four places at random, with a gripper that switches at each."""
+    return path_through([(rng.normal(0, 1, JOINTS), float(number % 2)) for number in range(5)], rng)
+
+
+def velocities(number: int, state: np.ndarray, action: np.ndarray) -> Recording:
+    """The same with commands that are velocities of the joints; for `table_of`."""
+    del number
+    speed = np.gradient(action[:, :JOINTS], axis=0) * FPS
+    # Smooth, as a controller's commands are.
+    speed = np.stack([np.convolve(column, np.ones(5) / 5, mode="same") for column in speed.T], axis=1)
+    return state, np.concatenate([speed, action[:, JOINTS:]], axis=1)
+
+
 def table_of(recordings: Sequence[Recording], change: Change | None = None, names: Sequence[str] = ()) -> EpisodeTable:
     """The table of recordings of one task; `change` makes an episode's state and command from its number and both."""
     pairs = [pair if change is None else change(number, *pair) for number, pair in enumerate(recordings)]

@@ -15,6 +15,7 @@ from hf_ptr.detection.power import PowerCard, power_card
 from hf_ptr.detection.probability import probabilities
 from hf_ptr.detection.registry import all_checks
 from hf_ptr.detection.signals import Signals
+from hf_ptr.detection.windows import EVENT
 
 # A fault must be more likely than chance.
 LEAST_PROBABILITY = 0.5
@@ -82,18 +83,19 @@ def detect(
 
 def _findings(hits: Sequence[tuple[View, Hit]], signals: Signals) -> list[Finding]:
     """
-    One finding for each check that has any hit in an episode: the most improbable one.
+    One finding for each check that has any hit in an episode: the most improbable one; of a rule, one for each event.
 
     Those of faults that are more likely chance than not are left out.
     """
-    best: dict[tuple[int, str], Hit] = {}
+    best: dict[tuple[int, str, int], Hit] = {}
     for view, hit in hits:
-        key = view.episode.position, hit.check.name
+        event = hit.found.first if hit.check.rule and hit.scale == EVENT else -1
+        key = view.episode.position, hit.check.name, event
         if key not in best or hit.p < best[key].p:
             best[key] = hit
     found: list[tuple[int, Finding]] = []
     for severity in ("fault", "note"):
-        chosen = [(position, hit) for (position, _), hit in best.items() if hit.check.severity == severity]
+        chosen = [(position, hit) for (position, _, _), hit in best.items() if hit.check.severity == severity]
         p, positions = np.array([hit.p for _, hit in chosen]), np.array([position for position, _ in chosen])
         for (position, hit), probability in zip(
             chosen, probabilities(p, positions, len(signals.episodes)).tolist(), strict=True

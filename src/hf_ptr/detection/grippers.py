@@ -30,6 +30,9 @@ LEVELS = {True: 0.7, False: 0.85}
 RARER = 0.04
 SWITCHES = 0.3
 SWITCHING = {True: 1.2, False: 0.4}
+# Least distance of the levels, units: an opening in metres is small next to joints in radians, but more than the noise
+# of an encoder.
+DISTANCE = {True: 0.02, False: 0.16}
 # Least correlation of a finger with the other fingers of its hand.
 TOGETHER = 0.5
 
@@ -77,7 +80,7 @@ def find_grippers(signals: Signals) -> tuple[Gripper, ...]:
     for feature in ("action", "state"):
         scale: Scale = getattr(signals, feature)
         columns = [getattr(episode, feature) for episode in signals.episodes]
-        able = np.flatnonzero(scale.moves)
+        able = np.flatnonzero(np.concatenate(columns).std(axis=0) > 0)
         named = [d for d in able if HAND.search(scale.names[d]) and not PLACE.search(scale.names[d])]
         groups = [
             (_group(columns, [d for d in named if _side(scale.names[d]) == side]), True) for side in (0, 1, None)
@@ -123,7 +126,7 @@ def _gripper(
     values = [part[STALE:-STALE] @ weights if len(part) > 4 * STALE else part @ weights for part in columns]
     together = np.concatenate(values)
     low, high = _levels(together)
-    if high - low < 1e-9:
+    if high - low < DISTANCE[by_name]:
         return None
     rest = np.minimum(np.abs(together - low), np.abs(together - high))
     switched = [_switched(part, low, high) for part in values]

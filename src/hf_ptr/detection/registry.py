@@ -7,9 +7,11 @@ from importlib.metadata import entry_points
 from hf_ptr.detection.check import Check
 from hf_ptr.detection.checks.copies import Copies
 from hf_ptr.detection.checks.exchanged import Exchanged
+from hf_ptr.detection.checks.frozen import FrozenCommands, FrozenState
 from hf_ptr.detection.checks.gain import Gain
 from hf_ptr.detection.checks.idle_end import IdleEnd
 from hf_ptr.detection.checks.instructions import MissingInstruction, Spelling
+from hf_ptr.detection.checks.jump import Jump
 from hf_ptr.detection.checks.lag import Lag
 from hf_ptr.detection.checks.noise import ActionNoise, StateNoise
 from hf_ptr.detection.checks.offset import Offset
@@ -39,6 +41,9 @@ BUILT_IN: tuple[type[Check], ...] = (
     MissingInstruction,
     Spelling,
     WrongInstruction,
+    FrozenState,
+    FrozenCommands,
+    Jump,
     Retries,
 )
 

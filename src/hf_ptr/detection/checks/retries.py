@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Severity, View
@@ -15,6 +17,22 @@ CARRIED = 0.5
 SAME_PLACE = 0.75
 # Least way that counts as carrying, units: below it, grasps stay in their place.
 LEAST_WAY = 0.3
+# Share of a task's episodes with such grasps above which only grasps beyond the usual number count.
+RARE = 0.4
+
+
+@dataclass(frozen=True)
+class _Usual:
+    """
+    What is usual in the episodes of a task.
+
+    Attributes:
+        way: the longest way that a grasp carries, units.
+        grasps: number of grasps that belong to the task; 0 where grasps at the same place are rare.
+    """
+
+    way: float
+    grasps: float
 
 
 class Retries(Check):
@@ -41,15 +59,25 @@ class Retries(Check):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._shortest = context.signals.frames(SHORTEST, 2)
-        self._usual: list[tuple[Gripper, dict[int, tuple[float, float]]]] = []
-        for gripper in find_grippers(context.signals):
-            by_task: dict[int, list[tuple[float, float]]] = {}
-            for episode in context.signals.episodes:
-                close, opened = gripper.closings(episode, self._shortest)
-                way = max((_way(episode, gripper, a, b) for a, b in zip(close, opened, strict=True)), default=0.0)
-                by_task.setdefault(episode.task, []).append((len(close), way))
-            usual = {task: tuple(np.median(rows, axis=0).tolist()) for task, rows in by_task.items()}
-            self._usual.append((gripper, usual))
+        self._grippers = [(gripper, self._usual(gripper)) for gripper in find_grippers(context.signals)]
+
+    def _usual(self, gripper: Gripper) -> dict[int, _Usual]:
+        """What is usual in the episodes of each task."""
+        by_task: dict[int, list[Episode]] = {}
+        for episode in self.context.signals.episodes:
+            by_task.setdefault(episode.task, []).append(episode)
+        found = {}
+        for task, episodes in by_task.items():
+            closings = [gripper.closings(episode, self._shortest) for episode in episodes]
+            ways = [
+                max((_way(episode, gripper, *pair) for pair in zip(close, opened, strict=True)), default=0.0)
+                for episode, (close, opened) in zip(episodes, closings, strict=True)
+            ]
+            way = float(np.median(ways))
+            failed = [len(self._failed(episode, gripper, way)) > 0 for episode in episodes]
+            grasps = float(np.median([len(close) for close, _ in closings]))
+            found[task] = _Usual(way, grasps if np.mean(failed) > RARE else 0.0)
+        return found
 
     @classmethod
     def unavailable(cls, context: Context) -> str | None:
@@ -57,16 +85,12 @@ class Retries(Check):
 
     def measure(self, view: View) -> Measurement:
         episode, found = view.episode, []
-        for gripper, usual in self._usual:
-            count, way = usual[episode.task]
-            close, opened = gripper.closings(episode, self._shortest)
-            attempts = [
-                (_way(episode, gripper, first, release), first, again)
-                for first, release, again in zip(close[:-1], opened[:-1], close[1:], strict=True)
-                if self._failed(episode, gripper, way, first, release, again)
-            ]
-            # Those that carry the least, and no more than there are more grasps than usual.
-            found += sorted(attempts)[: max(0, int(len(close) - count))]
+        for gripper, by_task in self._grippers:
+            usual = by_task[episode.task]
+            attempts = self._failed(episode, gripper, usual.way)
+            more = len(gripper.closings(episode, self._shortest)[0]) - usual.grasps
+            # Those that carried the least come first.
+            found += attempts[: max(0, int(more))]
         rows = sorted({(first, again) for _, first, again in found})
         seconds = [episode.seconds[again] - episode.seconds[first] for first, again in rows]
         return {EVENT: Candidates.events([row[0] for row in rows], [row[1] + 1 for row in rows], seconds)}
@@ -74,12 +98,16 @@ class Retries(Check):
     def cause(self, found: Found) -> str:
         return f"the gripper closes, opens at the same place, and closes again there {found.amount:.1f} s later"
 
-    @staticmethod
-    def _failed(episode: Episode, gripper: Gripper, way: float, first: int, release: int, again: int) -> bool:
-        if way < LEAST_WAY:
-            return _way(episode, gripper, first, again) < LEAST_WAY
-        carried, back = _way(episode, gripper, first, release), _way(episode, gripper, first, again)
-        return carried < CARRIED * way and back < SAME_PLACE * way
+    def _failed(self, episode: Episode, gripper: Gripper, usual_way: float) -> list[tuple[float, int, int]]:
+        """Way, first frame and frame of the next closing of grasps that carry nothing and are repeated, in order."""
+        close, opened = gripper.closings(episode, self._shortest)
+        found = []
+        for first, release, again in zip(close[:-1].tolist(), opened[:-1].tolist(), close[1:].tolist(), strict=True):
+            carried, back = _way(episode, gripper, first, release), _way(episode, gripper, first, again)
+            in_place = usual_way < LEAST_WAY and back < LEAST_WAY
+            if in_place or (carried < CARRIED * usual_way and back < SAME_PLACE * usual_way):
+                found.append((carried, first, again))
+        return sorted(found)
 
 
 def _way(episode: Episode, gripper: Gripper, one: int, other: int) -> float:

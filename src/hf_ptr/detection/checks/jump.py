@@ -1,0 +1,126 @@
+"""A jump of the whole state between two frames: takes that were joined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
+from hf_ptr.detection.planting import other_episode
+from hf_ptr.detection.signals import STALE, Episode, Scale
+from hf_ptr.detection.windows import EVENT
+
+# Frames on either side whose motion predicts a step, and after which a jump must still be there.
+REACH = 3
+# What a dimension does by itself: this quantile over the episodes of its largest jump, times the factor. Up to three
+# episodes in ten may be faulty.
+USUAL, FACTOR = 0.67, 1.5
+# A dimension's jump counts up to this many units.
+CAP = 1.0
+# Jump of the commands, units, from which they jump with the state.
+COMMANDS = 0.2
+# Steps longer than this many frames' time are pauses of the recording.
+PAUSE = 2.5
+
+
+class Jump(Check):
+    """
+    A jump of many dimensions at once between two frames that no other episode has.
+
+    Why it harms: the policy learns that the robot can be somewhere else at once.
+
+    Example: two takes were joined into one episode, or a piece in the middle was cut out.
+
+    What to do: split the episode at the jump, and keep the parts that are complete.
+
+    Limits: takes joined where the robot is at the same place leave no jump. A pause of the recording explains a jump.
+    A single dimension that jumps is not a seam.
+    """
+
+    name, unit = "state/jump", "std"
+    reads = ("state", "action")
+    action = "split the episode between these frames"
+    rule = True
+    material = 0.3
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._used = {name: _able(getattr(context.signals, name)) for name in ("state", "action")}
+        self._own = {}
+        for name in ("state", "action"):
+            largest = [
+                self._sizes(e, name)[STALE : len(e) - 1 - STALE].max(axis=0, initial=0)
+                for e in context.signals.episodes
+            ]
+            self._own[name] = FACTOR * np.quantile(largest, USUAL, axis=0)
+
+    def measure(self, view: View) -> Measurement:
+        episode = view.episode
+        state, action = (self._beyond(episode, name) for name in ("state", "action"))
+        # The first frames are often stale.
+        inner = state[STALE : len(episode) - 1 - STALE]
+        if not len(inner):
+            return {EVENT: Candidates.events([], [], [])}
+        at = int(inner.argmax()) + STALE
+        command = float(action[max(at - 1, 0) : at + 2].max())
+        return {EVENT: Candidates.events([at], [at + 2], [state[at]], [command])}
+
+    def cause(self, found: Found) -> str:
+        if found.detail > COMMANDS:
+            return (
+                f"state and commands jump between two frames, by {found.amount:.2f} standard deviations: joined takes"
+            )
+        return f"the state jumps between two frames, by {found.amount:.2f} standard deviations: frames are missing"
+
+    def plants(self) -> Sequence[Plant]:
+        return [Plant("the second half of another episode", _join, partial=False)]
+
+    def _sizes(self, episode: Episode, name: str) -> np.ndarray:
+        """What each step jumps beyond the motion around it, and does not take back, `(T - 1, d)`."""
+        values = getattr(episode, name)[:, self._used[name]]
+        if len(values) <= 2 * REACH + 2:
+            return np.zeros((max(len(values) - 1, 0), values.shape[1]))
+        gap = np.diff(episode.seconds) * self.context.fps
+        step = np.diff(values, axis=0)
+        speed = np.pad(step / np.maximum(gap, 0.2)[:, None], ((REACH, REACH), (0, 0)), mode="edge")
+        around = np.lib.stride_tricks.sliding_window_view(speed, 2 * REACH + 1, axis=0)
+        usual = np.median(np.delete(around, REACH, axis=-1), axis=-1)
+        before = np.maximum(np.arange(len(step)) - REACH, 0)
+        after = np.minimum(np.arange(len(step)) + 1 + REACH, len(values) - 1)
+        lasting = (
+            values[after]
+            - values[before]
+            - usual * ((episode.seconds[after] - episode.seconds[before]) * self.context.fps)[:, None]
+        )
+        size = np.minimum(np.abs(step - usual * gap[:, None]), np.abs(lasting))
+        return np.where((gap < PAUSE)[:, None], size, 0.0)
+
+    def _beyond(self, episode: Episode, name: str) -> np.ndarray:
+        """
+        Root mean square of what each step jumps beyond the usual, `(T - 1,)`, without the dimension that jumps most.
+        """
+        square = np.clip(self._sizes(episode, name) - self._own[name], 0.0, CAP) ** 2
+        rest = square.sum(axis=1) - square.max(axis=1, initial=0.0) if square.shape[1] > 1 else square.sum(axis=1)
+        return np.sqrt(np.maximum(rest, 0.0) / max(square.shape[1] - 1, 1))
+
+
+def _able(scale: Scale) -> np.ndarray:
+    return np.flatnonzero(scale.moves & ~scale.two_valued)
+
+
+def _join(episode: Episode, context: Context, rng: np.random.Generator) -> Episode | None:
+    other = other_episode(episode, context.signals.episodes, rng)
+    half, begin = len(episode) // 2, len(other) // 2
+    state, action = (
+        np.concatenate([getattr(episode, name)[:half], getattr(other, name)[begin:]]) for name in ("state", "action")
+    )
+    length = len(state)
+    return Episode(
+        state,
+        action,
+        np.arange(length) / context.fps,
+        np.zeros(length, dtype=np.int64),
+        episode.position,
+        episode.task,
+    )

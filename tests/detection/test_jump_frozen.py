@@ -1,0 +1,128 @@
+"""Joined takes, frozen states and frozen commands are found where they are; rests and single leaps are not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from made_motions import JOINTS, picking, signals_of, velocities, wandering
+
+from hf_ptr.detection.check import Context
+from hf_ptr.detection.checks.frozen import FrozenCommands, FrozenState
+from hf_ptr.detection.checks.jump import Jump
+from hf_ptr.detection.detector import Detector
+
+EPISODES = 12
+
+
+def recordings(kind=picking):
+    rng = np.random.default_rng(7)
+    return [kind(rng) for _ in range(EPISODES)]
+
+
+def found(check, change=None, made=None):
+    """The frames of the findings of a check, and their amounts, by episode."""
+    detector = Detector(signals_of(made or recordings(), change), [check])
+    hits = [detector.hits(view, measured) for view, measured in zip(detector.views, detector.measured, strict=True)]
+    return {number: [one.found for one in part] for number, part in enumerate(hits) if part}
+
+
+def frozen(which, first, frames, noise=0.001):
+    def change(number, *signals):
+        signals = [values.copy() for values in signals]
+        if number in (3, 8):
+            part = signals[which][first : first + frames]
+            part[:] = part[0] + np.random.default_rng(0).normal(0, noise, part.shape)
+        return tuple(signals)
+
+    return change
+
+
+def rest(number, state, action):
+    """Two episodes with a rest of a second in the middle of the motion, which no jump ends."""
+    if number not in (3, 8):
+        return state, action
+    times = np.concatenate([np.linspace(0, 15, 20), np.full(20, 15.0), np.linspace(15, len(state) - 1, len(state))])
+    noise = np.random.default_rng(0).normal(0, 0.003, (2, len(times), state.shape[1]))
+    return tuple(
+        np.stack([np.interp(times, np.arange(len(values)), column) for column in values.T], axis=1) + part
+        for values, part in zip((state, action), noise, strict=True)
+    )
+
+
+@pytest.mark.parametrize(("check", "which"), [(FrozenState, 0), (FrozenCommands, 1)])
+def test_a_frozen_signal_is_found_with_its_frames(check, which):
+    places = found(check, frozen(which, 10, 14))
+    assert sorted(places) == [3, 8]
+    for (place,) in places.values():
+        assert place.first == pytest.approx(10, abs=2)
+        assert place.stop == pytest.approx(24, abs=2)
+    assert found(check) == {}
+
+
+@pytest.mark.parametrize("check", [FrozenState, FrozenCommands, Jump])
+def test_a_rest_is_no_frozen_signal(check):
+    assert found(check, rest) == {}
+
+
+def test_the_amount_of_a_frozen_state_is_the_distance_missed():
+    made = recordings()
+    (place,) = found(FrozenState, frozen(0, 10, 14, noise=0.0), made)[3]
+    signals = signals_of(made)
+    missed = np.diff(signals.episodes[3].state[[10, 24], :JOINTS], axis=0)
+    assert place.amount == pytest.approx(np.sqrt((missed**2).mean()), rel=0.5)
+
+
+def test_commands_that_are_velocities_may_stand_still_while_the_robot_moves():
+    signals = signals_of(recordings(), velocities)
+    detector = Detector(signals, [FrozenCommands, FrozenState])
+    assert detector.unavailable["action/frozen"] == "the commands are not positions"
+    assert detector.unavailable["state/frozen"] is None
+
+
+def joined(number, state, action):
+    """The second half of two episodes is that of the next one."""
+    if number not in (3, 8):
+        return state, action
+    other = recordings(wandering)[number + 1]
+    return tuple(np.concatenate([own[:40], part[-60:]]) for own, part in zip((state, action), other, strict=True))
+
+
+def test_joined_takes_are_found_at_the_seam():
+    places = found(Jump, joined, recordings(wandering))
+    assert sorted(places) == [3, 8]
+    for (place,) in places.values():
+        assert (place.first, place.stop) == (39, 41)
+    assert "joined" in Jump(Context(signals_of(recordings()), None)).cause(places[3][0])
+    assert found(Jump, made=recordings(wandering)) == {}
+
+
+def test_a_spike_and_a_stale_start_are_no_seam():
+    def change(number, state, action):
+        state = state.copy()
+        if number == 3:
+            state[50:52] += 3.0
+        if number == 8:
+            state[:2] -= 3.0
+        return state, action
+
+    assert found(Jump, change) == {}
+
+
+def test_a_jump_of_one_dimension_is_no_seam():
+    def change(number, state, action):
+        state = state.copy()
+        state[50:, 0] += 6.3 * (number == 3)
+        return state, action
+
+    assert found(Jump, change) == {}
+
+
+@pytest.mark.parametrize("check", [Jump, FrozenState, FrozenCommands])
+def test_planted_faults_are_found(check):
+    detector = Detector(signals_of(recordings(wandering)), [check])
+    rng = np.random.default_rng(0)
+    for plant in detector.checks[0].plants():
+        made = [plant.make(episode, detector.context, rng) for episode in detector.context.signals.episodes]
+        made = [episode for episode in made if episode is not None]
+        assert len(made) >= 10
+        assert np.mean([bool(detector.of_episode(episode)) for episode in made]) >= 0.9
