@@ -56,13 +56,11 @@ def pairs(option: str, values: Sequence[str]) -> dict[str, str]:
 
 def run_cell(dataset: str, table: EpisodeTable, cell: Cell, tools: Sequence[str], recorded: Recorded) -> None:
     """Judge a planted set with the tools that have not judged it, and record each."""
-    versions = {tool: version_of(tool) for tool in tools_for(cell, tools)}
-    missing = [tool for tool in versions if recorded.version(dataset, cell, tool) != versions[tool]]
-    if not missing:
-        return
     planted = plant(table, cell.fault, cell.part, cell.seed, cell.carriers)
     if planted is None:
         return
+    versions = {tool: f"{planted.digest} {version_of(tool)}" for tool in tools_for(cell, tools)}
+    missing = [tool for tool, version in versions.items() if recorded.version(dataset, cell, tool) != version]
     for tool, (judgement, failure, seconds) in judged(planted, missing).items():
         found = figures(planted, judgement or Judgement(None), harmless=cell.fault in CONTROLS)
         recorded.add(

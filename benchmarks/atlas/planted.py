@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import zlib
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from benchmarks.atlas.kinds import CONTROLS, FAULTS
 from benchmarks.atlas.material import Altered, Material
-from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.episodes import EpisodeTable, data_digest
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.errors import InputError
 
@@ -32,12 +33,17 @@ class Planted:
     A dataset with a planted fault.
 
     Attributes:
+        original: the dataset without the fault.
+        fault, part: the fault, and whether it is in a part of an episode.
         table: the episodes, with the columns `observation.state` and `action`.
         carriers: `(E,)` bool, episodes that carry the fault.
         frames: by position of a carrier, `(T,)` bool, its faulty frames; empty where the fault has no extent.
         aside: `(E,)` bool, episodes that are neither carriers nor sound, such as the originals of copies.
     """
 
+    original: EpisodeTable
+    fault: str
+    part: str
     table: EpisodeTable
     carriers: np.ndarray
     frames: dict[int, np.ndarray]
@@ -47,6 +53,14 @@ class Planted:
     def sound(self) -> np.ndarray:
         """`(E,)` bool, episodes that nothing is wrong with."""
         return ~self.carriers & ~self.aside
+
+    @property
+    def digest(self) -> str:
+        """A hash of the dataset and the truth about it."""
+        digest = hashlib.blake2b(data_digest(self.table).encode(), digest_size=6)
+        for truth in (self.carriers, self.aside, *(self.frames[number] for number in sorted(self.frames))):
+            digest.update(truth.tobytes())
+        return digest.hexdigest()
 
     def episodes(self, feature: str) -> list[np.ndarray]:
         """The values of a feature, one array `(T, d)` an episode."""
@@ -101,7 +115,7 @@ def plant(table: EpisodeTable, fault: str, part: str, seed: int, carriers: int) 
     count = table.num_episodes
     nothing = np.zeros(count, dtype=bool)
     if fault == UNTOUCHED:
-        return Planted(table, nothing, {}, nothing)
+        return Planted(table, fault, part, table, nothing, {}, nothing)
     key = [seed, zlib.crc32(f"{fault}/{part}/{carriers}".encode())]
     rng = np.random.default_rng(key)
     kind = FAULTS[fault] if fault in FAULTS else CONTROLS[fault]
@@ -129,7 +143,7 @@ def plant(table: EpisodeTable, fault: str, part: str, seed: int, carriers: int) 
     chosen[list(planted)] = True
     aside[[altered.partner for altered in planted.values() if altered.partner is not None]] = True
     frames = {number: altered.frames for number, altered in planted.items() if altered.frames is not None}
-    return Planted(_rebuilt(table, planted), chosen, frames, aside & ~chosen)
+    return Planted(table, fault, part, _rebuilt(table, planted), chosen, frames, aside & ~chosen)
 
 
 def _order(count: int, carriers: int, block: bool, rng: np.random.Generator) -> list[int]:

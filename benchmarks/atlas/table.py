@@ -16,13 +16,15 @@ import numpy as np
 from benchmarks import measurement
 from benchmarks.atlas.cells import Recorded
 from benchmarks.atlas.kinds import CONTROLS
-from benchmarks.atlas.ours import OURS
+from benchmarks.atlas.ours import OURS, OWN
 from benchmarks.atlas.planted import PART, RARE, UNTOUCHED, WHOLE
 from hf_ptr.errors import InputError
 
 # A kind counts as found from this recall on, whole and in a part, if at most this share of the sound is flagged.
 FOUND = {WHOLE: 0.9, PART: 0.7}
 FALSE = 0.05
+# Largest difference of promised power and recall that is accepted.
+NEAR = 0.15
 Line = dict[str, Any]
 
 
@@ -154,7 +156,7 @@ def kind_table(lines: Sequence[Line], tools: Sequence[str]) -> str:
             others = {
                 tool: kinds[fault].recall
                 for tool, kinds in by_tool.items()
-                if tool != OURS and fault in kinds and kinds[fault].false <= FALSE * kinds[fault].sound
+                if tool not in OWN and fault in kinds and kinds[fault].false <= FALSE * kinds[fault].sound
             }
             best = max(others, key=lambda tool: others[tool], default=None)
             better = best is not None and others[best] > ours.recall
@@ -175,16 +177,30 @@ def kind_table(lines: Sequence[Line], tools: Sequence[str]) -> str:
     return markdown(header, rows)
 
 
+def promise_line(lines: Sequence[Line]) -> str:
+    """How far the promised power is from the recall, over the kinds that were promised."""
+    gaps = []
+    for part in (WHOLE, PART):
+        for fault, kind in kinds_of(lines, OURS, part, usual).items():
+            promised = [
+                line["power_promised"]
+                for line in lines
+                if (line["tool"], line["fault"], line["part"]) == (OURS, fault, part) and usual(line)
+            ]
+            known = [value for value in promised if value is not None]
+            gaps += [abs(float(np.mean(known)) - kind.recall)] if known else []
+    if not gaps:
+        return "No power was promised."
+    near = sum(gap <= NEAR for gap in gaps)
+    return f"Promised power within {NEAR} of the recall: {near} of {len(gaps)} kinds; mean error {np.mean(gaps):.2f}."
+
+
 def control_table(lines: Sequence[Line], tools: Sequence[str]) -> str:
     """One row a control, one column a tool: share of its carriers that is flagged."""
     rows = []
-    for control in CONTROLS:
-        cells = [
-            number(
-                (line["false_alarms"] for line in lines if line["tool"] == tool and line["fault"] == control), ".0%"
-            )
-            for tool in tools
-        ]
+    for control in [name for name in CONTROLS if any(line["fault"] == name for line in lines)]:
+        mine = [line for line in lines if line["fault"] == control]
+        cells = [number((line["false_alarms"] for line in mine if line["tool"] == tool), ".0%") for tool in tools]
         rows.append([control, *cells])
     return markdown(["control", *tools], rows)
 
@@ -217,6 +233,7 @@ def tables(lines: Sequence[Line], each_tool: bool) -> str:
             f"## {dataset}: {episodes} episodes, {seeds} seed{'s' if seeds > 1 else ''}",
             summary_table(mine, tools),
             kind_table(mine, tools),
+            promise_line(mine),
             control_table(mine, tools),
         ]
         parts += [peer_table(mine, tools)] if each_tool else []
