@@ -49,6 +49,7 @@ STEPS = {
     "pixels_overhead": f"{PYTHON} benchmarks.pixels_overhead",
     "soak": "make soak",
     "behaviour": f"{PYTHON} benchmarks.robustness.behaviour",
+    "detection_speed": f"{PYTHON} benchmarks.detection_speed",
     "score_memory": f"{PYTHON} benchmarks.score_memory",
     "five_faults": f"{PYTHON} benchmarks.five_faults {DATASET}",
     "overfit": f"{PYTHON} benchmarks.overfit {DATASET}",

@@ -215,6 +215,11 @@ def test_five_faults(command: Any, tmp_path: Path) -> None:
     assert len(found["faults"]) == 5 and 0.0 <= found["runs"][0]["auroc"] <= 1.0
 
 
+def test_detection_speed(command: Any, tmp_path: Path) -> None:
+    command("detection_speed", "--small")
+    assert results(tmp_path, "detection_speed")["detect"]["cpu_seconds"]["n"] == 1
+
+
 @pytest.mark.slow
 def test_score_memory(command: Any, tmp_path: Path) -> None:
     command("score_memory", "--episodes", "4")
