@@ -8,20 +8,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_ptr.detection.check import SIGNALS, Check, Context, Found, Measurement, View
+from hf_ptr.detection.check import SIGNALS, Candidates, Check, Context, Found, Measurement, Severity, View
 from hf_ptr.detection.response import ResponseModel
 from hf_ptr.detection.signals import Episode, Signals
-from hf_ptr.detection.significance import Bulk
+from hf_ptr.detection.significance import Bulk, false_discovery_level
 from hf_ptr.detection.windows import EVENT, MIDDLE, SHORT, WHOLE
 
-# Probability of a sound amount beyond which it is a finding, over all checks and scales of an episode.
+# Share of false ones among the episodes with a finding (Benjamini and Hochberg), and the largest probability of a
+# sound amount, over all checks and scales of an episode, that is a finding.
+FALSE_SHARE = 0.02
 LEVEL = 0.01
 # A fault must be larger to count in a window than in a whole episode: a window has less evidence.
 WINDOW_MATERIAL = {SHORT: 1.5, MIDDLE: 1.2, WHOLE: 1.0, EVENT: 1.0}
 SCALES = (SHORT, MIDDLE, WHOLE, EVENT)
 # Episodes of a task from which it is also compared with itself.
 LEAST_GROUP = 8
-ALL = -1
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,8 @@ class Detector:
         self.checks = [check(self.context) for check in checks if self.unavailable[check.name] is None]
         self.views = [self.context.view(episode) for episode in signals.episodes]
         self.measured = [self.measure(view) for view in self.views]
-        tasks = np.array([episode.task for episode in signals.episodes])
-        self.groups = {ALL: np.arange(len(tasks))}
-        if len(np.unique(tasks)) > 1:
-            counts = zip(*np.unique(tasks, return_counts=True), strict=True)
-            self.groups |= {int(task): np.flatnonzero(tasks == task) for task, n in counts if n >= LEAST_GROUP}
+        self._tasks = np.array([episode.task for episode in signals.episodes])
+        self._severity = {check.name: check.severity for check in self.checks}
         # Of each check and scale, the largest amount of each episode and dimension.
         self.amounts: dict[tuple[str, str], np.ndarray] = {}
         for number, check in enumerate(self.checks):
@@ -69,7 +67,8 @@ class Detector:
                 amounts = largest([measured[number] for measured in self.measured], scale)
                 if amounts is not None and not check.rule:
                     self.amounts[check.name, scale] = amounts
-        self._bulks: dict[tuple[str, str, int], Bulk] = {}
+        self._bulks: dict[tuple[str, str], Bulk] = {}
+        self._levels: dict[Severity, float] = {}
 
     def contaminated(self, positions: np.ndarray, measured: Sequence[list[Measurement]]) -> Detector:
         """
@@ -81,7 +80,10 @@ class Detector:
             measured: N measurements of all checks.
         """
         other = copy(self)
-        other.amounts, other._bulks = dict(self.amounts), {}
+        other.amounts, other._bulks, other._levels = dict(self.amounts), {}, {}
+        other.measured = list(self.measured)
+        for position, measurement in zip(positions.tolist(), measured, strict=True):
+            other.measured[position] = measurement
         for number, check in enumerate(self.checks):
             for scale in SCALES:
                 amounts = largest([measurement[number] for measurement in measured], scale)
@@ -93,15 +95,22 @@ class Detector:
                 other.amounts[check.name, scale] = changed
         return other
 
-    def bulk(self, check: Check, scale: str, group: int) -> Bulk | None:
-        """The sound amounts of a check at a scale in a group of episodes; None where there are none."""
-        amounts, members = self.amounts.get((check.name, scale)), self.groups.get(group)
-        if amounts is None or members is None:
-            return None
-        key = check.name, scale, group
+    def bulk(self, check: Check, scale: str) -> Bulk:
+        """The sound amounts of a check at a scale."""
+        key = check.name, scale
         if key not in self._bulks:
-            self._bulks[key] = Bulk.of(amounts[members], check.material)
+            self._bulks[key] = Bulk.of(self.amounts[key], self._tasks, check.material)
         return self._bulks[key]
+
+    def level(self, severity: Severity) -> float:
+        """The probability of a sound amount below which an amount is a finding of this severity, at most `LEVEL`."""
+        if severity not in self._levels:
+            p = [
+                self._least_material(measured, task, severity)
+                for measured, task in zip(self.measured, self._tasks.tolist(), strict=True)
+            ]
+            self._levels[severity] = min(LEVEL, false_discovery_level(np.array(p), FALSE_SHARE))
+        return self._levels[severity]
 
     def measure(self, view: View) -> list[Measurement]:
         """The measurements of all checks."""
@@ -118,16 +127,16 @@ class Detector:
             for check, measurement in zip(self.checks, self.measured[episode.position], strict=True)
         ]
 
-    def hits(self, view: View, measured: list[Measurement], level: float = LEVEL) -> list[Hit]:
+    def hits(self, view: View, measured: list[Measurement]) -> list[Hit]:
         """The findings in an episode."""
         found = []
         for check, measurement in zip(self.checks, measured, strict=True):
             for scale, candidates in measurement.items():
-                enough = candidates.amount >= check.material * WINDOW_MATERIAL[scale]
+                enough = _material(check, scale, candidates)
                 if not enough.any():
                     continue
                 p = self.p_values(check, scale, candidates.amount, view.episode.task)
-                for row, dimension in zip(*np.nonzero(enough & (p < level)), strict=True):
+                for row, dimension in zip(*np.nonzero(enough & (p <= self.level(check.severity))), strict=True):
                     at = (row, dimension)
                     place = Found(
                         int(candidates.first[row]),
@@ -139,16 +148,23 @@ class Detector:
                     found.append(Hit(check, scale, place, float(p[at])))
         return found
 
+    def _least_material(self, measured: list[Measurement], task: int, severity: Severity) -> float:
+        """The least probability of a material amount of this severity in an episode; 1 without any."""
+        least = 1.0
+        for check, measurement in zip(self.checks, measured, strict=True):
+            for scale, candidates in measurement.items():
+                enough = _material(check, scale, candidates)
+                if check.severity == severity and enough.any():
+                    p = self.p_values(check, scale, candidates.amount, task)
+                    least = min(least, float(p[enough].min()))
+        return least
+
     def p_values(self, check: Check, scale: str, amount: np.ndarray, task: int) -> np.ndarray:
-        """Probability of such amounts in a sound episode, over all checks and scales; at least that of its task."""
+        """Probability of such amounts in a sound episode, over all checks of this severity and all scales."""
         if check.rule:
             return np.where(amount >= check.material, 0.0, 1.0)
-        p = np.zeros(amount.shape)
-        for group in (ALL, task):
-            bulk = self.bulk(check, scale, group)
-            if bulk is not None:
-                p = np.maximum(p, bulk.p(amount))
-        return np.minimum(p * len(self.amounts), 1.0)
+        tests = sum(self._severity[name] == check.severity for name, _ in self.amounts)
+        return np.minimum(self.bulk(check, scale).p(amount, task) * tests, 1.0)
 
     def least_p(self, view: View, measured: list[Measurement]) -> float:
         """The least probability over everything that was measured in an episode, for rankings."""
@@ -182,6 +198,11 @@ class Detector:
         """The findings in a copy of an episode, against the bulk of the dataset as it is."""
         view = self.context.view(episode)
         return self.hits(view, self.measure(view))
+
+
+def _material(check: Check, scale: str, candidates: Candidates) -> np.ndarray:
+    """The amounts of candidates that are large enough to matter, `(N, d)` bool."""
+    return candidates.amount >= check.material * WINDOW_MATERIAL[scale]
 
 
 def largest(measured: Sequence[Measurement], scale: str) -> np.ndarray | None:

@@ -9,7 +9,7 @@ import numpy as np
 from hf_ptr.detection.signals import STALE, Episode, Signals
 
 # Times of the state around a command, seconds: a robot follows its command, so mostly later ones.
-TIMES = (-0.1, 0.0, 0.1, 0.2, 0.35)
+TIMES = (-0.1, -0.05, 0.0, 0.025, 0.05, 0.1, 0.2, 0.35)
 # Ridge penalty as a share of the mean of the Gram matrix's diagonal.
 RIDGE = 1e-3
 # Tasks above which there is one intercept for all.
@@ -22,6 +22,10 @@ LEAST_SIGMA = 0.05
 KNOWN = 0.25
 # Episodes whose residual is this many times the median count little in the second fit.
 OUTLYING = 3.0
+# Seconds that a command may be held by a sender with a lower rate.
+LONGEST_HOLD = 0.15
+# Share of the commands at either end that are beyond the range of a dimension.
+EXTREME = 0.002
 # Times that the model is fitted, each with the weights of the fit before.
 FITS = 3
 # Share of a dimension's variance that the model must explain for its residual to mean anything.
@@ -60,6 +64,8 @@ class ResponseModel:
     def __init__(self, signals: Signals) -> None:
         self.signals = signals
         self.dimensions = np.flatnonzero(signals.action.moves & ~signals.action.two_valued)
+        commands = np.concatenate([episode.action[:, self.dimensions] for episode in signals.episodes])
+        self._range = np.quantile(commands, [EXTREME, 1 - EXTREME], axis=0)
         self.names = tuple(signals.action.names[dimension] for dimension in self.dimensions)
         self.unit, self.centre = signals.action.unit[self.dimensions], signals.action.centre[self.dimensions]
         self._states = np.flatnonzero(signals.state.moves)
@@ -155,22 +161,39 @@ class ResponseModel:
         """The prediction for an episode, or for a copy of it with a planted fault, by the model of its fold."""
         features = np.clip(self._features(episode), -self._limit, self._limit)
         fold = self._fold[episode.position]
-        expected = (features / self._size) @ self._weights[fold]
+        # Beyond the commands that there are, a linear model knows nothing: a robot at its limit is not at fault.
+        expected = np.clip((features / self._size) @ self._weights[fold], *self._range)
         action = episode.action[:, self.dimensions]
         # Where the fold has seen no such state, the model cannot know: nothing is held against the command.
         unknown = ((features @ self._unknown[fold]) * features).sum(axis=1)
         share = KNOWN / np.sqrt(KNOWN**2 + unknown)
+        expected = _over_holds(expected, episode.action, max(2, round(LONGEST_HOLD * self.signals.fps)))
         return Prediction(action, action - share[:, None] * (action - expected))
 
 
 def _at(values: np.ndarray, seconds: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Values `(T, d)` at each frame's time plus each of `times` `(k,)`, interpolated: `(T, k, d)`."""
+    """Values `(T, d)` at each frame time plus each of `times` `(k,)`, interpolated: `(T, k, d)`."""
     wanted = np.clip(seconds[:, None] + times, seconds[0], seconds[-1])
     high = np.clip(np.searchsorted(seconds, wanted), 1, max(len(seconds) - 1, 1))
     low = np.maximum(high - 1, 0)
     high = np.minimum(high, len(seconds) - 1)
     share = (wanted - seconds[low]) / np.maximum(seconds[high] - seconds[low], 1e-9)
     return values[low] + (values[high] - values[low]) * np.clip(share, 0.0, 1.0)[..., None]
+
+
+def _over_holds(expected: np.ndarray, action: np.ndarray, longest: int) -> np.ndarray:
+    """
+    The mean of the expected commands `(T, d)` over the frames of a held command, `(T, da)`, if at most `longest`.
+
+    A command that is sent at a lower rate than the recording's stands for the time until the next.
+    """
+    run = np.concatenate([[0], np.cumsum((np.diff(action, axis=0) != 0).any(axis=1))])
+    length = np.bincount(run)
+    held = (length > 1) & (length <= longest)
+    if not held.any():
+        return expected
+    total = np.stack([np.bincount(run, column) for column in expected.T], axis=1)
+    return np.where(held[run][:, None], (total / length[:, None])[run], expected)
 
 
 def _inner(values: np.ndarray) -> np.ndarray:

@@ -6,12 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Least scale of the tail, in logarithms: an amount ten percent above the bulk is never improbable.
+# Least scale of the tail, in logarithms.
 LEAST_TAIL = 0.15
 # Quantile that sets the scale of the tail: above it, up to three episodes in ten may be faulty.
 UPPER = 0.67
 # Share of the material amount that stands for zero.
 FLOOR = 0.5
+# Episodes that the median of all counts as against the median of a task.
+SHRINKAGE = 4.0
+# What a quarter of a task's episodes show, if there are this many, and hardly any of the other tasks', is the task's
+# own way.
+HABIT = 0.75
+LEAST_HABIT = 8
+ELSEWHERE = 0.05
 
 
 @dataclass(frozen=True)
@@ -21,30 +28,56 @@ class Bulk:
     all dimensions together.
 
     Attributes:
-        middle, scale: `(d,)` median and scale of the logarithm.
+        middle: by task, `(d,)` median of the logarithm, shrunk to that of all; higher where the task has a habit.
+        scale: `(d,)` scale of the tail, in logarithms.
         floor: amounts below it count as this.
         joint_middle, joint_scale: median and scale of the largest standardised logarithm of an episode.
     """
 
-    middle: np.ndarray
+    middle: dict[int, np.ndarray]
     scale: np.ndarray
     floor: float
     joint_middle: float
     joint_scale: float
 
     @classmethod
-    def of(cls, amounts: np.ndarray, material: float) -> Bulk:
-        """The bulk of the amounts of E episodes, `(E, d)`."""
+    def of(cls, amounts: np.ndarray, tasks: np.ndarray, material: float) -> Bulk:
+        """The bulk of the amounts of E episodes, `(E, d)`, of the given tasks `(E,)`."""
         floor = FLOOR * material
         logs = np.log(np.maximum(amounts, floor))
-        middle, upper = np.quantile(logs, [0.5, UPPER], axis=0)
+        overall = np.median(logs, axis=0)
+        middle = {}
+        for task in np.unique(tasks).tolist():
+            own = logs[tasks == task]
+            middle[task] = (len(own) * np.median(own, axis=0) + SHRINKAGE * overall) / (len(own) + SHRINKAGE)
+        for task in middle:
+            own = tasks == task
+            if LEAST_HABIT <= own.sum() < len(own):
+                shown = np.quantile(logs[own], HABIT, axis=0)
+                rare = (logs[~own] >= shown).mean(axis=0) < ELSEWHERE
+                middle[task] = np.where(rare, np.maximum(middle[task], shown), middle[task])
+        away = logs - np.stack([middle[task] for task in tasks.tolist()])
         spread = 1 + 1 / np.sqrt(len(amounts))
-        scale = np.maximum((upper - middle) / np.log(0.5 / (1 - UPPER)) * spread, LEAST_TAIL)
-        z = ((logs - middle) / scale).max(axis=1)
+        upper = np.quantile(away, UPPER, axis=0) - np.median(away, axis=0)
+        scale = np.maximum(upper / np.log(0.5 / (1 - UPPER)) * spread, LEAST_TAIL)
+        z = (away / scale).max(axis=1)
         lower, joint = np.quantile(z, [0.25, 0.5])
         return cls(middle, scale, floor, float(joint), max(1.0, float((joint - lower) / np.log(2) * spread)))
 
-    def p(self, amounts: np.ndarray) -> np.ndarray:
-        """Probability `(..., d)` that a sound episode has such an amount, `(..., d)`, in any dimension."""
-        z = (np.log(np.maximum(amounts, self.floor)) - self.middle) / self.scale
+    def p(self, amounts: np.ndarray, task: int) -> np.ndarray:
+        """Probability `(..., d)` that a sound episode of a task has such an amount, `(..., d)`, in any dimension."""
+        z = (np.log(np.maximum(amounts, self.floor)) - self.middle[task]) / self.scale
         return 0.5 * np.exp(-np.maximum(z - self.joint_middle, 0.0) / self.joint_scale)
+
+
+def false_discovery_level(p: np.ndarray, share: float) -> float:
+    """
+    The probability below which an episode is a discovery, by Benjamini and Hochberg's procedure; 0 if none is.
+
+    Args:
+        p: `(E,)`, the probability of each episode if it is sound.
+        share: accepted share of false ones among the discoveries.
+    """
+    critical = share * np.arange(1, len(p) + 1) / len(p)
+    passed = np.sort(p) <= critical
+    return float(critical[passed][-1]) if passed.any() else 0.0

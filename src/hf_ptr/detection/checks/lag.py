@@ -69,12 +69,16 @@ class Lag(Check):
         for windows in view.windows:
             share = windows.mean(inside.astype(float))
             mean = windows.mean(filled) / np.maximum(share, 1e-9)
+            # Far away, something in the episode resembles any short window.
+            far = np.abs(shifts - shifts[usual]) > (windows.stop - windows.first)[:, None] // 2
+            mean = np.where(far, np.inf, mean)
             best = mean.argmin(axis=1)
-            inner = (best > 0) & (best < len(shifts) - 1)
             rows = np.arange(len(best))
             left, here, right = (mean[rows, np.clip(best + step, 0, len(shifts) - 1)] for step in (-1, 0, 1))
+            inner = (best > 0) & (best < len(shifts) - 1) & np.isfinite(left) & np.isfinite(right)
+            left, right = np.where(inner, left, here), np.where(inner, right, here)
             bend = left - 2 * here + right
-            vertex = np.where(inner & (bend > 1e-12), 0.5 * (left - right) / np.maximum(bend, 1e-12), 0.0)
+            vertex = np.where(bend > 1e-12, 0.5 * (left - right) / np.maximum(bend, 1e-12), 0.0)
             position = shifts[best] + vertex
             ratio = (mean[:, usual] + 0.05) / (here + 0.05)
             sure = (ratio > LEAST_RATIO) & inner & (share[:, 0] > 0.5)
