@@ -30,7 +30,7 @@ MOST_NAMED = 8
 MOST_THREADS = 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Track:
     """
     The images of one camera in an episode of T frames.

@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
 
+from hf_ptr.detection.camera_model import CameraModel
 from hf_ptr.detection.response import Prediction, ResponseModel
 from hf_ptr.detection.signals import Episode, Signals
 from hf_ptr.detection.windows import Windows, windows_of
@@ -16,6 +18,8 @@ from hf_ptr.detection.windows import Windows, windows_of
 Severity = Literal["fault", "note"]
 # The signals of an episode that a check may read.
 SIGNALS = ("state", "action", "cameras")
+# Episodes in which a camera needs images to be compared.
+LEAST_EPISODES = 5
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,14 @@ class Context:
     def fps(self) -> float:
         """Frames per second."""
         return self.signals.fps
+
+    @cached_property
+    def cameras(self) -> dict[str, CameraModel]:
+        """The cameras with images in at least `LEAST_EPISODES` episodes, by name."""
+        episodes = self.signals.episodes
+        names = sorted({name for episode in episodes for name in episode.cameras})
+        counts = {name: sum(name in episode.cameras for episode in episodes) for name in names}
+        return {name: CameraModel(self.signals, name) for name in names if counts[name] >= LEAST_EPISODES}
 
     def view(self, episode: Episode) -> View:
         """An episode, or a copy with a planted fault, as the checks see it."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.detection.cameras import read_tracks
 from hf_ptr.detection.check import Check, View
 from hf_ptr.detection.detector import Detector, Hit
 from hf_ptr.detection.findings import Finding
@@ -51,6 +52,7 @@ def detect(
     *,
     state_feature: str = "observation.state",
     action_feature: str = "action",
+    cameras: Sequence[str] | None = (),
     checks: Sequence[type[Check]] | None = None,
     power: bool = True,
     seed: int = 0,
@@ -61,14 +63,17 @@ def detect(
     Args:
         table: the episodes.
         state_feature, action_feature: names of vector features, several joined by commas.
+        cameras: names of the cameras whose images are decoded and checked; None for all.
         checks: the checks to use; by default all of [`all_checks`][hf_ptr.detection.registry.all_checks].
         power: whether to plant faults, to learn which ones would be found.
         seed: random seed of the planted faults.
 
     Raises:
-        InputError: a feature is missing or not finite, or the table has one episode only.
+        InputError: a feature is missing or not finite, a camera is missing, or the table has one episode only.
     """
     signals = Signals.of_table(table, state_feature, action_feature)
+    if cameras is None or len(cameras):
+        signals = signals.with_tracks(read_tracks(table, cameras))
     detector = Detector(signals, all_checks() if checks is None else checks)
     hits: list[tuple[View, Hit]] = []
     least, evidence = [], []

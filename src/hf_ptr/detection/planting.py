@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from hf_ptr.detection.cameras import Track
 from hf_ptr.detection.signals import Episode, Scale
 
 # Share of a dimension's unit that it must move in an episode to be chosen, and of the upper quartile of all units.
@@ -35,6 +38,14 @@ def busy_dimensions(values: np.ndarray, scale: Scale, rng: np.random.Generator, 
 def other_episode(episode: Episode, episodes: tuple[Episode, ...], rng: np.random.Generator) -> Episode:
     """Another episode, at random."""
     return episodes[(episode.position + rng.integers(1, len(episodes))) % len(episodes)]
+
+
+def one_camera(episode: Episode, rng: np.random.Generator, change: Callable[[Track], Track]) -> Episode | None:
+    """The episode with changed images of one of its cameras; None without images."""
+    if not episode.cameras:
+        return None
+    chosen = str(rng.choice(sorted(episode.cameras)))
+    return episode.with_signals(cameras={**episode.cameras, chosen: change(episode.cameras[chosen])})
 
 
 def in_part(episode: Episode, faulty: Episode, fps: float, rng: np.random.Generator) -> tuple[Episode, slice]:

@@ -5,6 +5,14 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 
 from hf_ptr.detection.check import Check
+from hf_ptr.detection.checks.camera_blank import CameraBlank
+from hf_ptr.detection.checks.camera_blurred import CameraBlurred
+from hf_ptr.detection.checks.camera_exchanged import CameraExchanged
+from hf_ptr.detection.checks.camera_frozen import CameraFrozen
+from hf_ptr.detection.checks.camera_late import CameraLate
+from hf_ptr.detection.checks.camera_missing import CameraMissing
+from hf_ptr.detection.checks.camera_moved import CameraMoved
+from hf_ptr.detection.checks.camera_other import CameraOther
 from hf_ptr.detection.checks.copies import Copies
 from hf_ptr.detection.checks.exchanged import Exchanged
 from hf_ptr.detection.checks.frozen import FrozenCommands, FrozenState
@@ -45,6 +53,14 @@ BUILT_IN: tuple[type[Check], ...] = (
     FrozenCommands,
     Jump,
     Retries,
+    CameraBlank,
+    CameraBlurred,
+    CameraExchanged,
+    CameraFrozen,
+    CameraLate,
+    CameraMissing,
+    CameraMoved,
+    CameraOther,
 )
 
 

@@ -1,0 +1,264 @@
+"""The motion that the images of a camera show, and the motion of the state that belongs to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from scipy.optimize import nnls
+
+from hf_ptr.detection.cameras import SIZE, Track
+from hf_ptr.detection.signals import Episode, Signals
+
+# Half of the time over which a motion is measured, seconds.
+STEP = 0.07
+# Time over which a moving robot must change the image, seconds.
+APART = 0.4
+# Slower motions than these seconds are left out: where things are differs between episodes, when they move does not.
+SLOW = 1.0
+# Least standard deviation of the grey levels of an image that its contrast is brought to one by.
+LEAST_CONTRAST = 4.0
+# Share of the usual contrast below which an image is blank.
+BLANK = 0.1
+# Motions of the image below this share of its contrast are noise of the pixels.
+PIXEL_NOISE = 0.03
+# Height and width of the images that flow is measured in, and parts of a side that have a flow of their own.
+FLOW_SIZE, PARTS = SIZE // 2, 2
+# Share of the mean gradient that keeps the flow of an even image at zero.
+FLOW_RIDGE = 0.02
+RIDGE = 1e-2
+# Folds that the regressions on images are fitted in.
+FOLDS = 10
+# Rows that the weights of the joints are fitted to.
+MOST_ROWS = 6000
+# Largest weight of a motion that the images tell well, as signal to noise.
+MOST_WEIGHT = 3.0
+# Least sum of the weights for the images to tell the motion of the state.
+LEAST_WEIGHT = 0.2
+
+
+@dataclass(frozen=True)
+class Look:
+    """
+    What the images of a track show in its T frames, the same in any light.
+
+    Attributes:
+        contrast: `(T,)` standard deviation of the thumbnail, grey levels.
+        flow: `(T, p)` flow and energy of the motion around each frame.
+        energy: `(T,)` root mean square change around each frame, in contrasts.
+        apart: `(T,)` root mean square change within the next `APART` seconds, in contrasts.
+    """
+
+    contrast: np.ndarray
+    flow: np.ndarray
+    energy: np.ndarray
+    apart: np.ndarray
+
+
+@dataclass(frozen=True)
+class Motion:
+    """
+    The motion of an episode without slow parts: of the state, and as its images show it.
+
+    Attributes:
+        recorded, seen: `(T, d)`.
+    """
+
+    recorded: np.ndarray
+    seen: np.ndarray
+
+
+class CameraModel:
+    """
+    How the images of one camera change when the state moves, over all episodes.
+
+    A ridge regression predicts velocities of the state and the energy of the motion from the flow in the images,
+    without the episode that it predicts. Nothing depends on the scene, so that it holds for fixed and moving cameras.
+
+    Args:
+        signals: the episodes.
+        camera: name of the camera.
+
+    Attributes:
+        weight: `(d,)` how well the images tell each motion: signal to noise, at most `MOST_WEIGHT`.
+        known: whether they tell the motion well enough for a comparison.
+        least_contrast: contrast below which an image is blank, grey levels.
+        usual: change of the image within `APART` seconds of an ordinary motion, in contrasts.
+    """
+
+    def __init__(self, signals: Signals, camera: str) -> None:
+        self.camera = camera
+        self._step = signals.frames(STEP)
+        self._apart = signals.frames(APART, 2)
+        self._slow = signals.frames(SLOW, 2)
+        self._states = np.flatnonzero(signals.state.moves)
+        self._looks: WeakKeyDictionary[Track, Look] = WeakKeyDictionary()
+        self.episodes = [episode for episode in signals.episodes if camera in episode.cameras]
+        looks = [self.look(episode.cameras[camera]) for episode in self.episodes]
+        self.least_contrast = BLANK * float(np.median(np.concatenate([look.contrast for look in looks])))
+        velocity = [self._velocity(episode) for episode in self.episodes]
+        self._joints = _energy_weights(velocity, [look.energy for look in looks])
+        displacement = [self._displacement(episode) for episode in self.episodes]
+        self._far = _energy_weights(displacement, [look.apart for look in looks])[:-1]
+        expected = np.concatenate([self._change(part) for part in displacement])
+        self.usual = float(np.median(expected[expected >= np.median(expected)]))
+        self._fit(velocity, looks)
+
+    def _fit(self, velocity: list[np.ndarray], looks: list[Look]) -> None:
+        targets = [self._targets(part) for part in velocity]
+        inputs = np.concatenate([look.flow for look in looks])
+        self._centre, self._size = inputs.mean(axis=0), inputs.std(axis=0) + 1e-9
+        features = [self._features(look) for look in looks]
+        gram = np.stack([part.T @ part for part in features])
+        cross = np.stack([part.T @ target for part, target in zip(features, targets, strict=True)])
+        fold = np.arange(len(features)) % FOLDS
+        self._fold = {episode.position: int(own) for episode, own in zip(self.episodes, fold, strict=True)}
+        self._weights = []
+        for out in range(FOLDS):
+            left = gram[fold != out].sum(axis=0)
+            left[np.diag_indices(len(left))] += RIDGE * np.trace(left) / len(left) + 1e-9
+            self._weights.append(np.linalg.solve(left, cross[fold != out].sum(axis=0)))
+        motions = [self.motion(episode) for episode in self.episodes]
+        noise = np.median([(motion.recorded - motion.seen).var(axis=0) for motion in motions], axis=0)
+        signal = np.median([motion.recorded.var(axis=0) for motion in motions], axis=0)
+        told = np.clip(1 - noise / np.maximum(signal, 1e-12), 0.0, 1.0)
+        self.weight = np.minimum(told / np.maximum(1 - told, 1e-6), MOST_WEIGHT)
+        self.known = bool(self.weight.sum() >= LEAST_WEIGHT)
+
+    def look(self, track: Track) -> Look:
+        """What the images of a track show; remembered as long as the track exists."""
+        if track not in self._looks:
+            self._looks[track] = self._looked(track)
+        return self._looks[track]
+
+    def fold(self, episode: Episode) -> int:
+        """The fold that has not seen an episode."""
+        return self._fold[episode.position]
+
+    def motion(self, episode: Episode) -> Motion:
+        """The motion of an episode, or of a copy of it with a planted fault, by the model of its fold."""
+        features = self._features(self.look(episode.cameras[self.camera]))
+        seen = features @ self._weights[self.fold(episode)]
+        return Motion(self._fast(self._targets(self._velocity(episode))), self._fast(seen))
+
+    def expected_change(self, episode: Episode) -> np.ndarray:
+        """The change of the image within `APART` seconds of each frame that the state implies, `(T,)` contrasts."""
+        return self._change(self._displacement(episode))
+
+    def _looked(self, track: Track) -> Look:
+        images, contrast = in_any_light(track.thumbnails)
+        before, after = _around(images, self._step)
+        energy = np.sqrt(((after - before) ** 2).mean(axis=1))
+        later = np.minimum(np.arange(len(images)) + self._apart, len(images) - 1)
+        apart = np.sqrt(((images[later] - images) ** 2).mean(axis=1))
+        flow = np.concatenate([_flow(images, self._step), np.log(energy + PIXEL_NOISE)[:, None]], axis=1)
+        return Look(contrast, moving_mean(flow, self._step), energy, apart)
+
+    def _features(self, look: Look) -> np.ndarray:
+        return np.concatenate([(look.flow - self._centre) / self._size, np.ones((len(look.flow), 1))], axis=1)
+
+    def _velocity(self, episode: Episode) -> np.ndarray:
+        before, after = _around(episode.state[:, self._states], self._step)
+        return after - before
+
+    def _displacement(self, episode: Episode) -> np.ndarray:
+        state = episode.state[:, self._states]
+        return state[np.minimum(np.arange(len(state)) + self._apart, len(state) - 1)] - state
+
+    def _targets(self, velocity: np.ndarray) -> np.ndarray:
+        energy = np.sqrt(velocity**2 @ self._joints[:-1] + self._joints[-1])
+        return np.concatenate([velocity, np.log(energy + PIXEL_NOISE)[:, None]], axis=1)
+
+    def _change(self, displacement: np.ndarray) -> np.ndarray:
+        return np.sqrt(displacement**2 @ self._far)
+
+    def _fast(self, values: np.ndarray) -> np.ndarray:
+        return values - moving_mean(values, self._slow)
+
+
+def in_any_light(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Thumbnails `(T, SIZE, SIZE)` brought to the same brightness and contrast.
+
+    Returns:
+        `(T, SIZE * SIZE)` float32 with mean 0 and standard deviation 1, less for even images; and the standard
+        deviation of each before, `(T,)` grey levels.
+    """
+    images = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
+    images -= images.mean(axis=1, keepdims=True)
+    contrast = images.std(axis=1)
+    images /= np.maximum(contrast, LEAST_CONTRAST)[:, None]
+    return images, contrast
+
+
+def moving_mean(values: np.ndarray, reach: int) -> np.ndarray:
+    """Means of `(T, d)` over the frames up to `reach` away; at the ends, the first and last values are repeated."""
+    padded = np.pad(values, ((reach + 1, reach), (0, 0)), mode="edge")
+    total = np.cumsum(padded, axis=0, dtype=np.float64)
+    return (total[2 * reach + 1 :] - total[: -2 * reach - 1]) / (2 * reach + 1)
+
+
+def _around(values: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """The values `step` frames before and after each frame, within the episode."""
+    rows = np.arange(len(values))
+    return values[np.maximum(rows - step, 0)], values[np.minimum(rows + step, len(rows) - 1)]
+
+
+def _energy_weights(motions: list[np.ndarray], energies: list[np.ndarray]) -> np.ndarray:
+    """How much each joint's squared motion adds to the squared change of the image, at least 0; the last is noise."""
+    square = np.concatenate(motions) ** 2
+    square = np.concatenate([square, np.ones((len(square), 1))], axis=1)
+    energy = np.concatenate(energies).astype(np.float64) ** 2
+    rows = np.linspace(0, len(square) - 1, min(MOST_ROWS, len(square))).astype(np.int64)
+    # Relative errors, so that few large motions do not decide.
+    scale = 1 / (energy[rows] + np.median(energy) + 1e-12)
+    weights: np.ndarray = nnls(square[rows] * scale[:, None], energy[rows] * scale)[0]
+    return weights
+
+
+def _flow(images: np.ndarray, step: int) -> np.ndarray:
+    """
+    The affine flow of the whole image around each frame, and the flow and energy of its parts.
+
+    Args:
+        images: `(T, SIZE * SIZE)` float32.
+        step: frames before and after.
+
+    Returns:
+        `(T, 6 + 3 * PARTS**2)`: pixels of the reduced image in 2 * step frames.
+    """
+    size, count = FLOW_SIZE, len(images)
+    quarters = images.reshape(count, size, 2, size, 2)
+    small = (quarters[:, :, 0, :, 0] + quarters[:, :, 0, :, 1] + quarters[:, :, 1, :, 0] + quarters[:, :, 1, :, 1]) / 4
+    before, after = _around(small, step)
+    mean, change = (before + after) / 2, after - before
+    down, across = np.zeros_like(mean), np.zeros_like(mean)
+    down[:, 1:-1] = (mean[:, 2:] - mean[:, :-2]) / 2
+    across[:, :, 1:-1] = (mean[:, :, 2:] - mean[:, :, :-2]) / 2
+    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j].astype(np.float32)
+    slopes = np.stack([across, across * x, across * y, down, down * x, down * y], axis=1).reshape(count, 6, -1)
+    left = slopes @ slopes.transpose(0, 2, 1)
+    right = slopes @ change.reshape(count, -1, 1)
+    left += np.eye(6, dtype=np.float32) * (FLOW_RIDGE / 6 * np.trace(left, axis1=1, axis2=2) + 1e-3)[:, None, None]
+    whole = -np.linalg.solve(left, right)[..., 0]
+
+    side = size // PARTS
+    # Sums over the parts as a product of matrices, which is many times as fast as sums over short axes.
+    cells = np.arange(size) // side
+    of_part = np.eye(PARTS**2, dtype=np.float32)[(PARTS * cells[:, None] + cells).ravel()]
+
+    def sums(values: np.ndarray) -> np.ndarray:
+        added: np.ndarray = values.reshape(count, -1) @ of_part
+        return added
+
+    xx, xy, yy = sums(across * across), sums(across * down), sums(down * down)
+    xt, yt = sums(across * change), sums(down * change)
+    least = FLOW_RIDGE * (xx + yy).mean(axis=1, keepdims=True) + 1e-3 * side**2
+    xx, yy = xx + least, yy + least
+    area = xx * yy - xy * xy
+    parts = [-(yy * xt - xy * yt) / area, -(xx * yt - xy * xt) / area]
+    energy = np.log(np.sqrt(sums(change * change) / side**2) + PIXEL_NOISE)
+    # A motion of more than a few pixels is not measured by slopes.
+    flow: np.ndarray = np.concatenate([np.clip(np.concatenate([whole, *parts], axis=1), -3, 3), energy], axis=1)
+    return flow

@@ -1,0 +1,51 @@
+"""What the checks of camera images share: one dimension of the amounts for each camera."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+
+from hf_ptr.detection.camera_model import CameraModel
+from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, View
+
+
+class CameraCheck(Check):
+    """
+    A check of the images of each camera.
+
+    Attributes:
+        cameras: names of the cameras, one for each dimension of the amounts.
+    """
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.cameras = tuple(context.cameras)
+
+    @classmethod
+    def unavailable(cls, context: Context) -> str | None:
+        return None if context.cameras else "no camera was read"
+
+    def measure(self, view: View) -> Measurement:
+        parts: dict[str, list[Candidates]] = {}
+        for number, (name, model) in enumerate(self.context.cameras.items()):
+            if name not in view.episode.cameras:
+                continue
+            for scale, found in self.measure_camera(view, model).items():
+                amount, detail = np.zeros((2, len(found.first), len(self.cameras)))
+                amount[:, number], detail[:, number] = found.amount[:, 0], found.detail[:, 0]
+                parts.setdefault(scale, []).append(Candidates(found.first, found.stop, amount, detail))
+        return {
+            scale: Candidates(
+                *(np.concatenate([getattr(part, name) for part in found]) for name in Candidates.__annotations__)
+            )
+            for scale, found in parts.items()
+        }
+
+    @abstractmethod
+    def measure_camera(self, view: View, model: CameraModel) -> Measurement:
+        """The amounts of one camera in an episode with its images; candidates have one dimension."""
+
+    def camera_of(self, found: Found) -> str:
+        """The camera of a finding, for a text."""
+        return f"camera {self.cameras[found.dimension]}"

@@ -1,0 +1,131 @@
+"""Images of another episode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hf_ptr.detection.camera_model import CameraModel, Motion
+from hf_ptr.detection.check import Candidates, Context, Found, Measurement, Plant, View
+from hf_ptr.detection.checks.camera_check import CameraCheck
+from hf_ptr.detection.planting import one_camera, other_episode, resample
+from hf_ptr.detection.signals import Episode
+from hf_ptr.detection.windows import EVENT
+
+# Times at which episodes of different lengths are compared.
+POINTS = 384
+# Episodes that the images are compared with.
+MOST_OTHERS = 256
+# Lag of the images, seconds, at which they still belong to their own episode.
+LAG = 1.0
+LEAST_LAG = 8
+
+
+class CameraOther(CameraCheck):
+    """
+    Images that follow the motion of another episode better than that of their own.
+
+    Why it harms: the policy learns actions that have nothing to do with what it sees.
+
+    Example: after a merge, the video files of a camera are numbered one higher than the tables.
+
+    What to do: find the right video, or leave the episode out.
+
+    Limits: the images must show the motion of the robot. Demonstrations of one script look alike.
+    """
+
+    name, unit = "camera/other", "times usual"
+    reads = ("state", "cameras")
+    action = "find the video that belongs to this episode, or leave the episode out"
+    material = 0.15
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._lag = max(LEAST_LAG, round(LAG * context.fps))
+        self._others: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self._agreement: dict[str, float] = {}
+        for name, model in context.cameras.items():
+            if not model.known:
+                continue
+            step = -(-len(model.episodes) // MOST_OTHERS)
+            chosen = model.episodes[::step]
+            motions = [model.motion(episode) for episode in chosen]
+            positions = np.array([episode.position for episode in chosen])
+            stretched = np.stack([_stretched(motion.recorded, model.weight) for motion in motions])
+            longest = max(len(motion.recorded) for motion in motions)
+            padded = np.stack([_padded(motion.recorded, model.weight, longest) for motion in motions])
+            self._others[name] = positions, stretched, padded
+            own = [_own(motion, model.weight, self._lag) for motion in motions]
+            self._agreement[name] = max(float(np.median(own)), 1e-3)
+
+    @classmethod
+    def unavailable(cls, context: Context) -> str | None:
+        if any(model.known for model in context.cameras.values()):
+            return None
+        return super().unavailable(context) or "the images of no camera follow the motion of the state"
+
+    def measure_camera(self, view: View, model: CameraModel) -> Measurement:
+        if model.camera not in self._others:
+            return {}
+        positions, stretched, padded = self._others[model.camera]
+        motion = model.motion(view.episode)
+        longest = padded.shape[1] // len(model.weight)
+        agreement = np.maximum(
+            stretched @ _stretched(motion.seen, model.weight), padded @ _padded(motion.seen, model.weight, longest)
+        )
+        agreement[positions == view.episode.position] = -1.0
+        best = int(agreement.argmax())
+        deficit = agreement[best] - _own(motion, model.weight, self._lag)
+        amount = max(0.0, float(deficit) / self._agreement[model.camera])
+        whole = view.windows[-1]
+        return {EVENT: Candidates.events(whole.first, whole.stop, [amount], [float(positions[best])])}
+
+    def cause(self, found: Found) -> str:
+        other = self.context.signals.episode_index[int(found.detail)]
+        return (
+            f"images of {self.camera_of(found)} do not follow this episode's motion; they follow that of episode "
+            f"{other} better"
+        )
+
+    def plants(self) -> Sequence[Plant]:
+        return [Plant("images of another episode", _swap, partial=False)]
+
+
+def _unit(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Motions `(T, d)` as a vector, so that the product of two is the weighted mean of their correlations."""
+    norm = np.sqrt((values**2).sum(axis=0)) + 1e-9
+    scaled: np.ndarray = values / norm * np.sqrt(weight / weight.sum())
+    return scaled.astype(np.float32).reshape(-1)
+
+
+def _stretched(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    return _unit(resample(values, np.linspace(0, len(values) - 1, POINTS)), weight)
+
+
+def _padded(values: np.ndarray, weight: np.ndarray, length: int) -> np.ndarray:
+    padded = np.zeros((length, values.shape[1]))
+    padded[: min(length, len(values))] = values[:length]
+    return _unit(padded, weight)
+
+
+def _own(motion: Motion, weight: np.ndarray, reach: int) -> float:
+    """The agreement of the images with their own episode, at the best lag."""
+    length = len(motion.seen)
+    best = -1.0
+    for shift in range(-min(reach, length // 3), min(reach, length // 3) + 1):
+        recorded = motion.recorded[max(0, -shift) : length - max(0, shift)]
+        seen = motion.seen[max(0, shift) : length - max(0, -shift)]
+        norm = np.sqrt((recorded**2).sum(axis=0) * (seen**2).sum(axis=0)) + 1e-9
+        best = max(best, float(((recorded * seen).sum(axis=0) / norm) @ weight / weight.sum()))
+    return best
+
+
+def _swap(episode: Episode, context: Context, rng: np.random.Generator) -> Episode | None:
+    other = other_episode(episode, context.signals.episodes, rng)
+    names = sorted(set(episode.cameras) & set(other.cameras))
+    if not names:
+        return None
+    rows = np.round(np.linspace(0, len(other) - 1, len(episode))).astype(np.int64)
+    cameras = {name: other.cameras[name].rows(rows) for name in names}
+    return one_camera(episode.with_signals(cameras=cameras), rng, lambda track: track)
