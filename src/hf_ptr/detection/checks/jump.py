@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
+from hf_ptr.detection.neighbours import median_of, neighbours
 from hf_ptr.detection.planting import other_episode
 from hf_ptr.detection.signals import STALE, Episode, Scale
 from hf_ptr.detection.windows import EVENT
@@ -83,9 +84,8 @@ class Jump(Check):
             return np.zeros((max(len(values) - 1, 0), values.shape[1]))
         gap = np.diff(episode.seconds) * self.context.fps
         step = np.diff(values, axis=0)
-        speed = np.pad(step / np.maximum(gap, 0.2)[:, None], ((REACH, REACH), (0, 0)), mode="edge")
-        around = np.lib.stride_tricks.sliding_window_view(speed, 2 * REACH + 1, axis=0)
-        usual = np.median(np.delete(around, REACH, axis=-1), axis=-1)
+        speed = neighbours(step / np.maximum(gap, 0.2)[:, None], REACH)
+        usual = median_of(speed[:REACH] + speed[REACH + 1 :])
         before = np.maximum(np.arange(len(step)) - REACH, 0)
         after = np.minimum(np.arange(len(step)) + 1 + REACH, len(values) - 1)
         lasting = (

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
+from hf_ptr.detection.neighbours import median_of, neighbours
 from hf_ptr.detection.planting import busy_dimensions
 from hf_ptr.detection.signals import STALE, Episode
 from hf_ptr.detection.windows import EVENT
@@ -35,12 +36,10 @@ class _Spikes(Check):
         length = len(values)
         if length <= 4 * REACH or not len(self._used):
             return {EVENT: Candidates.events([], [], [])}
-        near = np.lib.stride_tricks.sliding_window_view(
-            np.pad(values, ((REACH, REACH), (0, 0)), mode="edge"), 2 * REACH + 1, axis=0
-        )
-        middle = np.median(near, axis=-1)
+        near = neighbours(values, REACH)
+        middle = median_of(near)
         away = np.abs(values - middle)
-        moved = np.abs(near[..., -1] - near[..., 0]) + np.median(np.abs(near - middle[..., None]), axis=-1)
+        moved = np.abs(near[-1] - near[0]) + median_of([np.abs(one - middle) for one in near])
         excess = np.where(away > STANDS_OUT * moved, away, 0.0)
         # The first and last frames are often stale, and have no neighbours.
         excess[:STALE] = excess[length - STALE :] = 0.0
