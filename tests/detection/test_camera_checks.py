@@ -150,13 +150,18 @@ def test_without_images_the_checks_say_so():
 def test_every_planted_fault_of_the_images_is_found():
     table = a_table()
     table = with_cameras(table, {TOP: arm_images(table), WRIST: close_images(table)})
-    detector = Detector(Signals.of_table(table, STATE, ACTION).with_tracks(read_tracks(table)), CHECKS)
+    signals = Signals.of_table(table, STATE, ACTION).with_tracks(read_tracks(table))
+    detector = Detector(signals, CHECKS)
     rng = np.random.default_rng(0)
     labels = []
     for check in detector.checks:
         for plant in check.plants():
-            copies = [plant.make(view.episode, detector.context, rng) for view in detector.views[::4]]
-            found = [any(hit.check is check for hit in detector.of_episode(copy)) for copy in copies]
-            assert found == [True] * 3, plant.label
+            positions = np.arange(0, EPISODES, 6)
+            copies = [plant.make(signals.episodes[position], detector.context, rng) for position in positions]
+            views = [detector.context.view(copy) for copy in copies]
+            measured = [detector.measure_changed(view) for view in views]
+            planted = detector.contaminated(positions, measured)
+            for view, measurement in zip(views, measured, strict=True):
+                assert check in [hit.check for hit in planted.hits(view, measurement)], plant.label
             labels.append(plant.label)
     assert len(labels) == 9

@@ -95,11 +95,12 @@ class Detector:
                 other.amounts[check.name, scale] = changed
         return other
 
-    def bulk(self, check: Check, scale: str) -> Bulk:
-        """The sound amounts of a check at a scale."""
+    def bulk(self, check: Check, scale: str, width: int) -> Bulk:
+        """The sound amounts of a check at a scale, in `width` dimensions; zeros where no episode has a candidate."""
         key = check.name, scale
         if key not in self._bulks:
-            self._bulks[key] = Bulk.of(self.amounts[key], self._tasks, check.material)
+            amounts = self.amounts.get(key, np.zeros((len(self.views), width)))
+            self._bulks[key] = Bulk.of(amounts, self._tasks, check.material)
         return self._bulks[key]
 
     def level(self, severity: Severity) -> float:
@@ -164,7 +165,7 @@ class Detector:
         if check.rule:
             return np.where(amount >= check.material, 0.0, 1.0)
         tests = sum(self._severity[name] == check.severity for name, _ in self.amounts)
-        return np.minimum(self.bulk(check, scale).p(amount, task) * tests, 1.0)
+        return np.minimum(self.bulk(check, scale, amount.shape[1]).p(amount, task) * tests, 1.0)
 
     def least_p(self, view: View, measured: list[Measurement]) -> float:
         """The least probability over everything that was measured in an episode, for rankings."""
