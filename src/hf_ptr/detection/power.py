@@ -19,7 +19,7 @@ from hf_ptr.utils.progress import progress_bar
 # Share of the episodes that have the fault when it is to be found.
 FAULTY = 0.2
 # Copies with a planted fault: so many first, and more where the fault is found in some of them and not in others.
-FIRST_COPIES, MOST_COPIES = 10, 24
+FIRST_COPIES, MOST_COPIES = 12, 24
 # Copies below which the probability cannot be told.
 LEAST_COPIES = 5
 
