@@ -148,35 +148,37 @@ class Copies(Check):
         nearest = np.minimum.reduceat(distance, starts[filled], axis=1)
         nearest[:, filled == position] = np.inf
         found: list[_Match] = []
+        variance = float(values.var(axis=0).mean())
         for row, anchor in enumerate(anchors):
             for column in np.argsort(nearest[row])[: min(NEAREST, len(filled) - 1)]:
                 other = int(filled[column])
                 at = self._places[other][distance[row, starts[other] : starts[other + 1]].argmin()]
                 if any(m.other == other and m.first <= anchor < m.stop for m in found):
                     continue
-                match = self._around(values, int(anchor), other, int(at))
+                match = self._around(values, variance, int(anchor), other, int(at))
                 if match is not None:
                     found.append(match)
         return found
 
-    def _around(self, values: np.ndarray, anchor: int, other: int, at: int) -> _Match | None:
+    def _around(self, values: np.ndarray, variance: float, anchor: int, other: int, at: int) -> _Match | None:
         """The copied stretch around an anchor that is near a frame of another episode."""
         theirs = self._values[other]
         reach = self._thin
-        stretch = np.arange(anchor, anchor + self._span + 1)
-        shifts = [
-            s
-            for s in range(at - anchor - reach, at - anchor + reach + 1)
-            if anchor + s >= 0 and anchor + s + self._span < len(theirs)
-        ]
-        if not shifts:
+        span = self._span + 1
+        shifts = np.arange(
+            max(at - anchor - reach, -anchor), min(at - anchor + reach, len(theirs) - anchor - span) + 1
+        )
+        if not len(shifts):
             return None
-        shift = min(shifts, key=lambda s: float(((values[stretch] - theirs[stretch + s]) ** 2).sum()))
+        near = np.lib.stride_tricks.sliding_window_view(theirs, span, axis=0)[anchor + shifts]
+        errors = ((near - values[anchor : anchor + span].T) ** 2).mean(axis=(1, 2))
+        best = int(errors.argmin())
+        level = max(float(errors[best]), ROUNDING**2)
+        if level * SIGNAL > variance:
+            return None
+        shift = int(shifts[best])
         low, high = max(0, -shift), min(len(values), len(theirs) - shift)
         square = ((values[low:high] - theirs[low + shift : high + shift]) ** 2).mean(axis=1)
-        level = max(float(square[anchor - low : anchor - low + self._span + 1].mean()), ROUNDING**2)
-        if level * SIGNAL > values.var(axis=0).mean():
-            return None
         kernel = np.ones(self._span + 1) / (self._span + 1)
         smooth = np.convolve(np.pad(square, self._span, mode="edge"), kernel, mode="same")[self._span : -self._span]
         bad = np.flatnonzero(smooth > 5 * level)
