@@ -123,10 +123,10 @@ def robovet(place: Place) -> dict[str, Judgement]:
 
 
 def report_card(place: Place) -> dict[str, Judgement]:
-    """Episodes of the quality `FLAG` or with hard flags; the largest robust deviation ranks."""
+    """Episodes of the quality `FLAG` or `HARD`; the largest robust deviation ranks, and hard ones come first."""
     episodes = json.loads(place.run("rrc", "score", str(place.dataset), "--json"))["episodes"]
-    named = (each["episode_index"] for each in episodes if each["quality"] != "ok" or each["hard_flags"])
-    ranked = ((each["episode_index"], each["combined"]) for each in episodes)
+    named = (each["episode_index"] for each in episodes if each["quality"] != "ok")
+    ranked = ((each["episode_index"], np.inf if each["quality"] == "HARD" else each["combined"]) for each in episodes)
     return {"robot-report-card": Judgement(place.flags(named), place.scores(ranked))}
 
 
