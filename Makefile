@@ -121,7 +121,7 @@ test-wheel: install gl  ## Build the wheel, install it in an empty environment o
 demo: install  ## Record, plant faults, train three arms, evaluate, report: about ten minutes on two cores
 	$(BIN)/hf-ptr demo --out runs/demo
 
-# `make bench SMALL=--small` (likewise bench-import, bench-loader, bench-scaling, docs, fuzz, soak, test-wheel) checks that the
+# `make bench SMALL=--small` (likewise atlas, bench-import, bench-loader, bench-scaling, docs, fuzz, soak, test-wheel) checks that the
 # target runs.
 SMALL :=
 bench: install  ## Measure the cost of PTR and of calibrated weights relative to SFT
@@ -159,6 +159,21 @@ fuzz: install  ## Read drawn datasets and compare them with their right content 
 
 soak: install  ## Compare a training run that is killed 30 times with an uninterrupted one: some minutes
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.soak $(SMALL)
+
+# The checkers from PyPI that the atlas compares; they need other versions of libraries.
+ATLAS_PEERS := build/atlas-peers
+$(ATLAS_PEERS)/.installed: benchmarks/atlas/peers.txt
+	$(PYTHON) -m venv $(ATLAS_PEERS)
+	$(ATLAS_PEERS)/bin/pip install --quiet --requirement benchmarks/atlas/peers.txt
+	@touch $@
+
+atlas-peers: $(ATLAS_PEERS)/.installed  ## Build build/atlas-peers with other checkers of datasets, 600 MB
+
+SETS := g1_bottle=$(DATA)
+SEEDS := 2
+atlas: install $(if $(SMALL),,atlas-peers)  ## Measure what the detector and others find of planted faults (SETS='NAME=PATH ...'): hours; rerun to resume
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.atlas $(if $(SMALL),$(SMALL),$(addprefix --set ,$(SETS)) --seeds $(SEEDS))
+	$(if $(SMALL),,$(BIN)/python -m benchmarks.atlas.table)
 
 bench-scaling: install  ## Measure how the cost of a step grows with batch, queue, candidates, chunks, segments, processes
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.scaling $(SMALL)

@@ -46,6 +46,7 @@ STEPS = {
     "bench": "make bench",
     "bench-loader": "make bench-loader",
     "bench-scaling": "make bench-scaling",
+    "atlas": f"make atlas SETS=g1_bottle={DATASET}",
     "pixels_overhead": f"{PYTHON} benchmarks.pixels_overhead",
     "soak": "make soak",
     "behaviour": f"{PYTHON} benchmarks.robustness.behaviour",

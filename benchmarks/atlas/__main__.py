@@ -18,6 +18,7 @@ from benchmarks.atlas.cells import Cell, Recorded, cells_of
 from benchmarks.atlas.generated import generated_set
 from benchmarks.atlas.kinds import CONTROLS, FAULTS
 from benchmarks.atlas.metrics import Judgement, figures
+from benchmarks.atlas.pinned import require_pinned
 from benchmarks.atlas.planted import STATE, UNTOUCHED, plant, read_set
 from benchmarks.atlas.tools import GROUPS, TOOLS, judged, tools_for, version_of
 from hf_ptr.data.episodes import EpisodeTable
@@ -25,8 +26,14 @@ from hf_ptr.errors import InputError, nearest
 from hf_ptr.utils.progress import progress_bar
 
 EVERYTHING = (UNTOUCHED, *CONTROLS, *FAULTS)
-# What the small form plants.
-SMALL_FAULTS = (UNTOUCHED, "tremor 0.05", "swapped", "late 6", "noise 0.1")
+# What the small form plants, and the generated sets that it leaves untouched.
+SMALL_FAULTS = (
+    UNTOUCHED,
+    *("tremor 0.05", "half rate", "slower 1.5", "pause 1", "minority strategy"),
+    *("swapped", "noise 0.1", "late 6", "early 3", "reversed", "flipped axis", "gain 0.5", "offset 0.5"),
+    *("exchanged", "dead", "action spikes 1", "doubled", "idle tail 3", "duplicate", "degrees"),
+)
+SOUND_SETS = 3
 
 
 def named(
@@ -105,15 +112,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not sets and not options.small:
         raise InputError("no dataset given; name one with --set NAME=PATH")
     tables = {name: read_set(path, states.get(name, STATE), options.episodes) for name, path in sets.items()}
-    if options.small:
-        tables["generated"] = generated_set()
-    folder = measurement.SMALL if options.small else measurement.RESULTS
-    recorded = Recorded(options.out or folder / "atlas.jsonl")
+    recorded = Recorded(options.out or (measurement.SMALL if options.small else measurement.RESULTS) / "atlas.jsonl")
+    seeds = range(1, 1 + options.seeds)
     work = [
         (name, table, cell)
         for name, table in tables.items()
-        for cell in cells_of(faults, range(1, 1 + (1 if options.small else options.seeds)), table.num_episodes)
+        for cell in cells_of(faults, seeds, table.num_episodes, rare=True)
     ]
+    if options.small:
+        recorded = Recorded(recorded.file, fresh=True)
+        generated = [generated_set(seed=seed) for seed in range(SOUND_SETS)]
+        small = cells_of(faults, [1], generated[0].num_episodes, rare=False)
+        work += [("generated", generated[0], cell) for cell in small]
+        sound = cells_of([UNTOUCHED], [1], generated[0].num_episodes, rare=False)
+        work += [(f"generated {n}", table, cell) for n, table in enumerate(generated) if n for cell in sound]
     with progress_bar() as bar:
         task = bar.add_task("planted sets", total=len(work))
         for name, table, cell in work:
@@ -121,6 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             bar.advance(task)
     recorded.compact()
     print(f"{len(recorded.lines)} cells in {recorded.file}")
+    if options.small and not (sets or options.faults or options.tools):
+        require_pinned(recorded.lines.values())
 
 
 if __name__ == "__main__":

@@ -31,11 +31,11 @@ class Cell:
         return 0 < self.carriers <= RARE
 
 
-def cells_of(faults: Sequence[str], seeds: Sequence[int], episodes: int) -> list[Cell]:
+def cells_of(faults: Sequence[str], seeds: Sequence[int], episodes: int, *, rare: bool) -> list[Cell]:
     """
-    The planted sets of a dataset: each fault whole, in a part where it can be, and rare; each control; untouched.
+    The planted sets of a dataset: each control, each fault whole, in a part where it can be, and rare if wanted.
 
-    The untouched set is the same for all seeds, so it is judged once.
+    The untouched set comes first. It is the same for all seeds, so it is judged once.
     """
     usual = max(RARE, round(SHARE * episodes))
     chosen = [fault for fault in faults if fault in FAULTS]
@@ -44,7 +44,8 @@ def cells_of(faults: Sequence[str], seeds: Sequence[int], episodes: int) -> list
         cells += [Cell(fault, WHOLE, seed, usual) for fault in faults if fault in CONTROLS]
         cells += [Cell(fault, WHOLE, seed, usual) for fault in chosen]
         cells += [Cell(fault, PART, seed, usual) for fault in chosen if FAULTS[fault].partial]
-        cells += [Cell(fault, WHOLE, seed, RARE) for fault in chosen if usual > RARE and not FAULTS[fault].block]
+        if rare and usual > RARE:
+            cells += [Cell(fault, WHOLE, seed, RARE) for fault in chosen if not FAULTS[fault].block]
     return cells
 
 
@@ -52,13 +53,19 @@ class Recorded:
     """
     The recorded cells of a results file, one JSON object a line; the last line of a cell counts.
 
+    Args:
+        file: the results file; may be missing.
+        fresh: remove it first.
+
     Raises:
         InputError: the file is not JSON lines.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, fresh: bool = False) -> None:
         self.file = file
         self.lines: dict[tuple[Any, ...], dict[str, Any]] = {}
+        if fresh:
+            file.unlink(missing_ok=True)
         if file.exists():
             for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
                 try:

@@ -27,11 +27,12 @@ NO_STEP = {
     "oldest",
     "lerobot",
     "libero",
+    "atlas-peers",
     "clean",
     "everything",
 }
 # Commands that need a GPU, or are part of a step: bench-clean, bench-score and bench-robustness write the tables.
-NO_BENCHMARK_STEP = {"host_waits", "everything", "robustness.report"}
+NO_BENCHMARK_STEP = {"host_waits", "everything", "robustness.report", "atlas.pinned"}
 
 
 def test_steps_are_run_logged_and_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
