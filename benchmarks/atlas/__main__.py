@@ -29,9 +29,9 @@ EVERYTHING = (UNTOUCHED, *CONTROLS, *FAULTS)
 # What the small form plants, and the generated sets that it leaves untouched.
 SMALL_FAULTS = (
     UNTOUCHED,
-    *("tremor 0.05", "half rate", "slower 1.5", "pause 1", "minority strategy"),
-    *("swapped", "noise 0.1", "late 6", "early 3", "reversed", "flipped axis", "gain 0.5", "offset 0.5"),
-    *("exchanged", "dead", "action spikes 1", "doubled", "idle tail 3", "duplicate", "degrees"),
+    *("tremor 0.05", "half rate", "slower 1.5", "minority strategy"),
+    *("swapped", "noise 0.1", "late 6", "flipped axis", "exchanged"),
+    *("action spikes 1", "doubled", "duplicate"),
 )
 SOUND_SETS = 3
 

@@ -3,7 +3,8 @@ What the small form must find: write it from its last run, after an intended cha
 
     python -m benchmarks.atlas --small; python -m benchmarks.atlas.pinned
 
-The small form fails if more sound episodes are flagged than here, or a fault is found less often.
+The small form fails if more sound episodes are flagged than here, or a fault is found in fewer of its
+carriers, by more than one of five.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from benchmarks.atlas.ours import OURS
 from hf_ptr.errors import InputError
 from hf_ptr.utils.atomic_files import write_json
 
+# A recall may be lower by this: one of the five carriers, which another machine may see differently.
+SLACK = 0.21
 FILE = Path(__file__).parent / "pinned.json"
 Figures = dict[str, dict[str, float]]
 
@@ -37,11 +40,11 @@ def figures_of(lines: Iterable[dict[str, Any]]) -> Figures:
 
 
 def problems(figures: Figures, pinned: Figures) -> list[str]:
-    """One line for each figure that is worse than the pinned one, or that is not pinned or not measured."""
+    """One line for each figure that is worse than the pinned one, or is not pinned, or not measured."""
     found = []
     for name, value in figures["recall"].items():
         least = pinned["recall"].get(name)
-        if least is not None and value < least:
+        if least is not None and value < least - SLACK:
             found.append(f"{name}: recall {value:.2f}, pinned {least:.2f}")
     for name, value in figures["false_alarms"].items():
         most = pinned["false_alarms"].get(name)
