@@ -136,12 +136,13 @@ def test_score_fits_scorers_without_a_policy(
     assert scores["index"].tolist() == table.frame_id.tolist()
     assert read_weights(out, table) == pytest.approx(scores.weight.to_numpy())
     printed = capsys.readouterr().out
-    assert "episodes with the lowest weight" in printed and "weights=" in printed
+    assert " of 8 episodes " in printed.splitlines()[0]
+    assert "lowest weight" not in printed and "weights=" in printed
     assert "known fault noise: 2 episodes, AUROC" in printed
     reported = hf_ptr("report", out)
     assert reported.returncode == 0, reported.stderr
     page = out.with_suffix(".html").read_text()
-    assert "State and action along the episode" in page and "known fault: noise" in page
+    assert '<th scope="row">noise</th>' in page and "No findings" not in reported.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from leading_table import leading_table
 
 from hf_ptr.detection.check import Context
 from hf_ptr.detection.checks.copies import Copies
 from hf_ptr.detection.response import ResponseModel
 from hf_ptr.detection.signals import Episode, Signals
 from hf_ptr.detection.windows import EVENT
-from tests.detection.test_detector import a_table
 
 
 def signals() -> Signals:
-    return Signals.of_table(a_table(20), "observation.state", "action")
+    return Signals.of_table(leading_table(20), "observation.state", "action")
 
 
 def changed(signals: Signals, position: int, state: np.ndarray, action: np.ndarray) -> Signals:

@@ -6,45 +6,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from leading_table import leading_table
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.detection.detector import Detector
 from hf_ptr.detection.registry import all_checks
 from hf_ptr.detection.signals import Signals
 from hf_ptr.errors import InputError
-
-FRAMES, FPS = 120, 20.0
-
-
-def a_table(episodes: int, action_of=None) -> EpisodeTable:
-    """Smooth motions of three joints whose commands lead them by two frames; `action_of` changes an episode's."""
-    rng = np.random.default_rng(0)
-    times = np.arange(FRAMES + 2) / FRAMES
-    states, actions = [], []
-    for number in range(episodes):
-        phase, size = rng.uniform(0, 1, (2, 4, 3))
-        path = sum(size[k] * np.sin(2 * np.pi * (k + 1) * (times[:, None] + phase[k])) for k in range(4))
-        state = path[:-2] + rng.normal(0, 0.003, (FRAMES, 3))
-        action = path[2:] + rng.normal(0, 0.003, (FRAMES, 3))
-        states.append(state)
-        actions.append(action if action_of is None else action_of(number, action))
-    total = episodes * FRAMES
-    return EpisodeTable(
-        columns={
-            "observation.state": np.concatenate(states).astype(np.float32),
-            "action": np.concatenate(actions).astype(np.float32),
-        },
-        task_index=np.zeros(total, dtype=np.int64),
-        tasks=("move",),
-        starts=np.arange(episodes) * FRAMES,
-        lengths=np.full(episodes, FRAMES),
-        episode_index=np.arange(episodes),
-        frame_id=np.arange(total),
-        fps=FPS,
-        robot_type=None,
-        source="made",
-        features={name: {"dtype": "float32", "shape": [3], "names": None} for name in ("observation.state", "action")},
-    )
 
 
 def flagged(table: EpisodeTable) -> dict[int, set[str]]:
@@ -58,7 +26,7 @@ def flagged(table: EpisodeTable) -> dict[int, set[str]]:
 
 
 def test_sound_episodes_have_no_findings():
-    assert flagged(a_table(20)) == {}
+    assert flagged(leading_table(20)) == {}
 
 
 @pytest.mark.parametrize(
@@ -74,7 +42,7 @@ def test_sound_episodes_have_no_findings():
     ],
 )
 def test_each_planted_fault_is_found_by_its_check_in_its_episodes_only(fault, check):
-    table = a_table(20, lambda number, action: fault(action) if number in (3, 11) else action)
+    table = leading_table(20, lambda number, action: fault(action) if number in (3, 11) else action)
     found = flagged(table)
     assert sorted(found) == [3, 11]
     assert check in found[3]
@@ -83,12 +51,12 @@ def test_each_planted_fault_is_found_by_its_check_in_its_episodes_only(fault, ch
 
 def test_one_episode_alone_is_refused():
     with pytest.raises(InputError, match="needs several"):
-        Signals.of_table(a_table(1), "observation.state", "action")
+        Signals.of_table(leading_table(1), "observation.state", "action")
 
 
 @pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.name)
 def test_a_check_reads_no_other_signals_than_it_says(check):
-    detector = Detector(Signals.of_table(a_table(12), "observation.state", "action"), [check])
+    detector = Detector(Signals.of_table(leading_table(12), "observation.state", "action"), [check])
     if not detector.checks:
         assert detector.unavailable[check.name]
         return
@@ -103,7 +71,7 @@ def test_a_check_reads_no_other_signals_than_it_says(check):
 
 
 def test_only_checks_that_read_a_changed_signal_measure_a_copy_again():
-    detector = Detector(Signals.of_table(a_table(12), "observation.state", "action"), all_checks())
+    detector = Detector(Signals.of_table(leading_table(12), "observation.state", "action"), all_checks())
     episode = detector.context.signals.episodes[4]
     view = detector.context.view(episode.with_signals(action=episode.action + 0.3))
     names = [check.name for check in detector.checks]

@@ -6,18 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from leading_table import leading_table
 
 from hf_ptr.detection.check import Check, Context
 from hf_ptr.detection.checks.instructions import MissingInstruction, Spelling, defect
 from hf_ptr.detection.response import ResponseModel
 from hf_ptr.detection.signals import Signals
 from hf_ptr.detection.windows import EVENT
-from tests.detection.test_detector import a_table
 
 
 def with_tasks(tasks: list[str]) -> Context:
     """A dataset with one episode for each instruction."""
-    sound = Signals.of_table(a_table(len(tasks)), "observation.state", "action")
+    sound = Signals.of_table(leading_table(len(tasks)), "observation.state", "action")
     episodes = tuple(replace(episode, task=number) for number, episode in enumerate(sound.episodes))
     signals = replace(sound, tasks=tuple(tasks), episodes=episodes)
     return Context(signals, ResponseModel(signals))

@@ -6,20 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from leading_table import leading_table
 
 from hf_ptr.detection.check import Context
 from hf_ptr.detection.checks.wrong_instruction import WrongInstruction
 from hf_ptr.detection.response import ResponseModel
 from hf_ptr.detection.signals import Signals
 from hf_ptr.detection.windows import EVENT
-from tests.detection.test_detector import a_table
 
 PER_TASK, TASKS = 15, ("reach", "push", "open")
 
 
 def context_of(labels: list[int], motions: list[int]) -> Context:
     """Episodes with the given instructions, and with the motion of the given tasks at random sizes."""
-    sound = Signals.of_table(a_table(len(labels)), "observation.state", "action")
+    sound = Signals.of_table(leading_table(len(labels)), "observation.state", "action")
     rng = np.random.default_rng(0)
     times = np.linspace(0, 1, 120)[:, None]
     paths = [times * [3, 0, 0], times * [0, 3, 0], times**2 * [0, 0, 3]]

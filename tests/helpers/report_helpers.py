@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,8 @@ from video_helpers import CAMERA, LENGTHS, dataset, frame_of  # noqa: F401
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.score_file import score_file_keys, write_scores
+from hf_ptr.detection.findings import Finding
+from hf_ptr.detection.findings_file import DETECTION, findings_written
 
 
 def scores_of(table: EpisodeTable, score: dict[int, float]) -> pd.DataFrame:
@@ -38,8 +42,19 @@ def table() -> EpisodeTable:
     return coded_table([30, 20, 25, 40, 30, 20, 22, 27, 31, 30])
 
 
-def written(scores: pd.DataFrame, folder: Path) -> Path:
-    return write_scores(scores, folder / "scores.parquet")
+def written(scores: pd.DataFrame, folder: Path, findings: Sequence[Finding] | None = None, **made: object) -> Path:
+    """A score file; with findings, also theirs."""
+    out = folder / "scores.parquet"
+    if findings is None:
+        return write_scores(scores, out)
+    with findings_written(out, findings, {}, **made) as mark:
+        return write_scores(scores, out, **{DETECTION: mark})
+
+
+def fault(episode: int, first: int, last: int, cause: str = "commands 6.0 frames late", **other: Any) -> Finding:
+    values = {"check": "action/lag", "probability": 0.98, "severity": "fault", "amount": 6.0, "unit": "frames"}
+    values |= {"action": "shift the actions by the lag", **other}
+    return Finding(episode_index=episode, first_frame=first, last_frame=last, cause=cause, **values)
 
 
 def run_folder(folder: Path, **settings: object) -> Path:

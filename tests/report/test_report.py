@@ -15,9 +15,10 @@ import yaml
 from command_line import hf_ptr, the_line
 from data_helpers import coded_table, with_camera, write_v21
 from hub_server import HubServer
+from leading_table import leading_table
 from PIL import Image
 from recipe_helpers import recipe
-from report_helpers import run_folder, scores_of, written
+from report_helpers import fault, run_folder, scores_of, written
 from video_helpers import CAMERA, LENGTHS, frame_of
 
 from hf_ptr.data.episodes import EpisodeTable
@@ -25,6 +26,7 @@ from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.errors import InputError
 from hf_ptr.functional import source_shift
 from hf_ptr.hub.push import ensure_repository, push_files
+from hf_ptr.report.expectation import expectation_of
 from hf_ptr.report.inputs import load_scored_table, read_report_input
 from hf_ptr.report.page import delete_command, write_report
 from hf_ptr.report.statistics import measure_known_faults, share_shifts, summarise_episodes
@@ -50,46 +52,86 @@ def test_a_score_file_is_read_as_it_was_written(table: EpisodeTable, tmp_path: P
     assert evidence.scores.score_instruction.isna().all() and evidence.bounds == (0.25, 4.0)
 
 
-def test_flagged_episodes_are_listed_with_the_failed_element(table: EpisodeTable, tmp_path: Path) -> None:
-    evidence = read_report_input(written(scores_of(table, {3: 0.1, 7: 0.2}), tmp_path))
-    episodes = summarise_episodes(evidence.scores, evidence.bounds)
-    assert episodes.index[episodes.flagged].tolist() == [3, 7]
-    assert episodes.failed[episodes.flagged].tolist() == ["action", "action"]
-    page = text_of(write_report(evidence, tmp_path / "r.html", dataset=table).read_text())
-    assert "2 of 10 episodes are flagged (mean weight below 2.12): episodes 3, 7." in page
-    assert "In these episodes, the actions do not fit the observations before and after them" in page
-    assert (
-        page.index("Episode 3 ")
-        < page.index("Episode 7 ")
-        < page.index("Episodes with the highest weight For comparison.")
-    )
-
-
-@pytest.mark.parametrize(
-    ("component", "shift", "words"),
-    [
-        ("action/shift", 6, "the actions recorded 6 frames later fit better, as if the actions were 6 frames late"),
-        ("action/shift", -4, "4 frames earlier fit better, as if the actions were 4 frames early"),
-        ("action/noise", 6, "the actions jump from frame to frame, as if noise had been added"),
-    ],
-)
-def test_a_flagged_episode_has_its_likely_cause(
-    component: str, shift: int, words: str, table: EpisodeTable, tmp_path: Path
+def test_flagged_are_the_episodes_with_a_fault_and_not_those_of_low_weight(
+    table: EpisodeTable, tmp_path: Path
 ) -> None:
-    scores = scores_of(table, {3: 0.1})
-    scores = scores.assign(failed_check=np.where(scores.score < 0.5, component, ""), estimated_lag=shift)
-    page = text_of(write_report(read_report_input(written(scores, tmp_path)), tmp_path / "r.html").read_text())
-    assert page.count(words) == 1
+    findings = [fault(7, 3, 9), fault(3, 0, 39, "a copy of <b>", probability=0.99), fault(1, 0, 5, severity="note")]
+    evidence = read_report_input(written(scores_of(table, {5: 0.1}), tmp_path, findings))
+    episodes = summarise_episodes(evidence.scores, evidence.flagged)
+    assert episodes.index[episodes.flagged].tolist() == evidence.flagged == [3, 7]
+    assert episodes.failed[5] == "action"
+    page = write_report(evidence, tmp_path / "r.html", dataset=table).read_text()
+    assert "a copy of <b>" not in page
+    words = text_of(page)
+    assert "2 of 10 episodes have faults: ep 3 a copy of <b>; ep 7 frames 3-9 commands 6.0 frames late." in words
+    assert words.index("Episode 3 ") < words.index("Episode 7 ") < words.rindex("All findings")
+    assert "Episode 5 " not in words and "lowest weight" not in words and "highest weight" not in words
+    assert "To do: shift the actions by the lag." in words
+    assert "1 note in 1 episode (information, not faults): action/lag 1." in words
+    assert "hf-ptr init DATASET --skip-episodes 3,7" in words
+
+
+def test_without_a_fault_there_is_neither_worst_nor_best(table: EpisodeTable, tmp_path: Path) -> None:
+    evidence = read_report_input(written(scores_of(table, {5: 0.1}), tmp_path, []))
+    words = text_of(write_report(evidence, tmp_path / "r.html", dataset=table).read_text())
+    assert "No fault of the kinds that it can find: 0 of 10 episodes flagged." in words
+    assert not re.search(r"Episode \d|[Ll]owest weight|[Hh]ighest weight|Nothing fails", words)
+    assert "0 of 10 episodes Episodes to drop" in words
+
+
+def test_scores_without_findings_flag_nothing_and_say_so(table: EpisodeTable, tmp_path: Path) -> None:
+    evidence = read_report_input(written(scores_of(table, {3: 0.1}), tmp_path))
+    assert evidence.findings is None and evidence.flagged == []
+    words = text_of(write_report(evidence, tmp_path / "r.html", dataset=table).read_text())
+    assert "There are no findings with these scores: hf-ptr score DATASET finds faults and writes both." in words
+    assert "a low weight is a rank, not a fault" in words and "Episode 3 " in words
+    assert "the element “action” fails in 100% of the chunks: the actions do not fit the observations" in words
+    ranked = evidence.scores.drop(columns=[name for name in evidence.scores if "_" in name and "score" in name])
+    words = text_of(write_report(read_report_input(written(ranked, tmp_path)), tmp_path / "r.html").read_text())
+    assert "The PTR score ranks episodes and finds no faults: hf-ptr score DATASET does." in words
+
+
+def test_findings_of_other_scores_are_left_out_with_a_warning(
+    table: EpisodeTable, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = written(scores_of(table, {}), tmp_path, [fault(3, 0, 5)])
+    mine = file.read_bytes()
+    written(scores_of(table, {}), tmp_path, [fault(4, 0, 5)])
+    file.write_bytes(mine)
+    assert read_report_input(file).findings is None
+    assert "findings.parquet belong to other scores; score the data again" in caplog.text
+    (tmp_path / "findings.parquet").unlink()
+    assert read_report_input(file).findings is None
+    assert "findings.parquet are missing" in caplog.text
+
+
+def test_findings_beyond_the_end_of_an_episode_are_refused(table: EpisodeTable, tmp_path: Path) -> None:
+    evidence = read_report_input(written(scores_of(table, {}), tmp_path, [fault(1, 0, 20)]))
+    with pytest.raises(InputError, match="has no frame 20 in episode 1; pass the scored dataset"):
+        write_report(evidence, tmp_path / "r.html", dataset=table)
+
+
+def test_the_expected_signal_is_drawn_at_the_place(tmp_path: Path) -> None:
+    """The commands of one dimension are shifted in a part of one episode."""
+    table = leading_table(8, frames=60)
+    rows = slice(int(table.starts[2]) + 20, int(table.starts[2]) + 40)
+    table.columns["action"][rows, 1] += 1.0
+    made = {"state_feature": "observation.state", "action_feature": "action"}
+    evidence = read_report_input(written(scores_of(table, {}), tmp_path, [fault(2, 20, 39)], **made))
+    line = expectation_of(table, evidence.made, [2]).lines(fault(2, 20, 39))[0]
+    assert line.name == "action 1"
+    inside = (line.frames >= 20) & (line.frames < 40)
+    gap = line.recorded - line.expected
+    assert gap[inside].mean() == pytest.approx(1.0, abs=0.15) and abs(gap[~inside].mean()) < 0.15
+    page = write_report(evidence, tmp_path / "r.html", dataset=table).read_text()
+    assert "Recorded and expected values around frames 20 to 39" in page and "action 1." in text_of(page)
+    assert "frames 20-39 (1.0 to 2.0 s)" in text_of(page)
 
 
 def test_weights_without_effect_are_reported(table: EpisodeTable, tmp_path: Path) -> None:
-    evidence = read_report_input(written(scores_of(table, {}), tmp_path))
+    evidence = read_report_input(written(scores_of(table, {}), tmp_path, []))
     page = text_of(write_report(evidence, tmp_path / "r.html", dataset=table).read_text())
-    assert (
-        "The weights have almost no effect" in page
-        and "No episode is flagged" in page
-        and "no fault of the kinds that it can find" in page
-    )
+    assert "The weights have almost no effect" in page
 
 
 def test_too_few_episodes_are_reported(tmp_path: Path) -> None:
@@ -97,7 +139,7 @@ def test_too_few_episodes_are_reported(tmp_path: Path) -> None:
     evidence = read_report_input(written(scores_of(few, {}), tmp_path))
     assert (
         "3 episodes are too few to calibrate the score"
-        in explain_scores(evidence, summarise_episodes(evidence.scores, evidence.bounds), [])[0]
+        in explain_scores(evidence, summarise_episodes(evidence.scores), [])[1]
     )
 
 
@@ -115,12 +157,12 @@ def test_known_faults_are_measured_against_fault_free_episodes(table: EpisodeTab
     scores = scores_of(table, {0: 0.1, 1: 0.9, 2: 0.95})
     faults = {0: "noise", 1: "noise+instruction", 2: "instruction"}
     scores["fault"] = [faults.get(number, "") for number in scores.episode_index]
-    episodes = summarise_episodes(scores, (0.25, 4.0))
+    episodes = summarise_episodes(scores, [0, 7])
     found = {fault.name: fault for fault in measure_known_faults(episodes)}
     assert {name: fault.episodes for name, fault in found.items()} == {"instruction": 2, "noise": 2, "any": 3}
-    assert found["noise"].auroc == 1.0 and found["noise"].flagged == {"action": 1}
+    assert found["noise"].auroc == 1.0 and found["noise"].flagged == 1 and found["any"].flagged == 1
     scores["score"] = 1.0
-    blind = measure_known_faults(summarise_episodes(scores, (0.25, 4.0)))
+    blind = measure_known_faults(summarise_episodes(scores))
     assert {fault.auroc for fault in blind} == {0.5}
 
 

@@ -13,6 +13,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from hf_ptr.detection.check import Severity
+from hf_ptr.detection.findings import Finding
 from hf_ptr.report.inputs import ReportInput
 from hf_ptr.report.page import write_report
 
@@ -62,9 +64,33 @@ def scores_of(episodes: int, seed: int = 0) -> pd.DataFrame:
     )
 
 
+def finding(episode: int, severity: Severity) -> Finding:
+    return Finding(HOSTILE, episode, 5, 9, 0.9, severity, 2.0, HOSTILE, HOSTILE, HOSTILE)
+
+
+POWER = {
+    "faulty_share": 0.2,
+    "powers": [
+        {"check": HOSTILE, "fault": HOSTILE, "part": part, "probability": value, "low": 0.6, "high": 1.0, "copies": 9}
+        for part, value in ((False, 0.9), (True, None))
+    ],
+    "unseen": [{"fault": HOSTILE, "reason": HOSTILE, "dimensions": [HOSTILE] * 20}],
+}
+
+
 def write(folder: Path, episodes: int) -> Path:
     log = [{"step": step, "loss_action": 1.0 / step, "ess": 0.9} for step in range(1, 40)]
-    evidence = ReportInput(HOSTILE, scores_of(episodes), (0.25, 4.0), log=log, recipe={"dataset": HOSTILE, "seed": 0})
+    scores = scores_of(episodes)
+    bad = sorted(scores[scores.fault != ""].episode_index.unique().tolist())
+    evidence = ReportInput(
+        HOSTILE,
+        scores,
+        (0.25, 4.0),
+        log=log,
+        recipe={"dataset": HOSTILE, "seed": 0},
+        findings=(*(finding(number, "fault") for number in bad), finding(0, "note")),
+        power=POWER,
+    )
     other = ReportInput("b", scores_of(episodes, seed=1), (0.25, 4.0), log=log, recipe={"seed": 1})
     return write_report(evidence, folder / f"{episodes}.html", compare=other)
 

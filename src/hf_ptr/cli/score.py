@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hf_ptr.cli.episode_options import Episodes, SkipEpisodes, selected
+from hf_ptr.cli.score_output import print_findings, print_summary
 
 
 class Method(StrEnum):
@@ -73,13 +74,19 @@ def score(
             help="Device: cpu, cuda, cuda:1 or mps.", show_default="cpu if calibrated, else the best available"
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON, and nothing else.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print findings, power card and a summary as JSON, and nothing else.")
+    ] = False,
 ) -> None:
-    """Find bad recordings: score and weight of every chunk of a dataset, one row a frame.
+    """Find bad recordings: which episodes have a fault, where and why; and a training weight for every chunk.
 
-    The calibrated score needs no policy and no label. Small models are fitted on the dataset; each episode is scored
-    by models that have not seen it, and the worst episodes are listed with the element that does not fit. The paper's
-    score uses the scorer of a trained PTR run; accelerate launch shares it between devices.
+    No policy and no label is needed. The checks compare each episode with the others of the dataset. Prints the
+    verdict, the findings and the power card: which faults would be found in this dataset. Writes the score file, one
+    row a frame, and next to it findings.parquet, findings.json and power.json; next to a score file NAME.parquet other
+    than scores.parquet they are NAME.findings.parquet and so on.
+
+    A weight is that of the calibrated score, lowered where a chunk covers a fault. The paper's score uses the scorer
+    of a trained PTR run and has no findings; accelerate launch shares it between devices.
 
     Rerun an interrupted command to resume it.
 
@@ -101,12 +108,12 @@ def score(
     import warnings
 
     from hf_ptr.data.corruption import TRUTH_FILE, CorruptionTruth, corrupt
-    from hf_ptr.data.episode_ids import episode_ranges
     from hf_ptr.data.score_file import scored_dataset, write_scores
+    from hf_ptr.detection.findings_file import FindingsFiles
     from hf_ptr.errors import DataWarning, InputError
     from hf_ptr.hub.datasets import load_dataset
     from hf_ptr.hub.repos import dataset_folder, model_folder
-    from hf_ptr.report.summary import ScoreSummary, with_known_faults, worst_episodes
+    from hf_ptr.report.summary import ScoreSummary, with_known_faults
     from hf_ptr.scoring.config import ScoreConfig, frames_at, parse_settings
     from hf_ptr.utils.malloc import return_freed_memory
 
@@ -128,6 +135,7 @@ def score(
         )
     if out.is_dir() or out.suffix != ".parquet":
         raise InputError(f"--out {out} is not the name of a score file; end it in .parquet")
+    beside = FindingsFiles.beside(out)
     before = scored_dataset(out)
     if before is not None and _differs(before, str(dataset)):
         # Said before the fit: there is time to interrupt.
@@ -152,7 +160,6 @@ def score(
     truth = CorruptionTruth.load(folder) if (folder / "meta" / TRUTH_FILE).is_file() else None
     if corruption != "clean":
         table, truth = corrupt(table, corruption, corruption_seed)
-    writes = True
     resting: dict[str, list[int]] = {}
     if run is not None:
         from accelerate import PartialState
@@ -162,9 +169,12 @@ def score(
         parts = iter([score_dataset(model_folder(run), table, seed=seed, device=where, keep=keep)])
         PartialState().wait_for_everyone()
         writes = PartialState().is_main_process
+        if not writes:
+            return
+        found = None
     else:
         from hf_ptr.data.chunks import ChunkDataset
-        from hf_ptr.scoring.fit import fit_scores
+        from hf_ptr.training.detected_scores import detected_scores, power_values, write_detected_scores
 
         _require_one_process()
         chunks = ChunkDataset(
@@ -175,38 +185,30 @@ def score(
             state_feature=state,
             action_feature=action,
         )
-        fitted = fit_scores(chunks, config, device=where or "cpu", keep=keep)
+        fitted, found = detected_scores(chunks, config, power=True, device=where or "cpu", keep=keep)
         parts, resting = fitted.blocks(), fitted.resting
-    if not writes:
-        return
     if truth is not None:
         parts = (with_known_faults(part, truth) for part in parts)
-    summary = ScoreSummary()
+    summary = ScoreSummary() if found is None else ScoreSummary(found.flagged)
     meta = {"dataset": str(dataset), "corruption": corruption, "corruption_seed": corruption_seed, "seed": config.seed}
-    write_scores(summary.collect(parts), out, **meta)
+    if found is None:
+        write_scores(summary.collect(parts), out, **meta)
+    else:
+        write_detected_scores(summary.collect(parts), found, chunks, out, **meta)
     shutil.rmtree(keep, ignore_errors=True)
-    found = summary.to_dict(out)
     if as_json:
         import json
+        from dataclasses import asdict
 
-        typer.echo(json.dumps(found, indent=2, allow_nan=False))
+        content = summary.to_dict(out)
+        if found is not None:
+            content |= {"findings": [asdict(one) for one in found.findings], "power": power_values(found)}
+        typer.echo(json.dumps(content, indent=2, allow_nan=False))
         return
-    typer.echo(
-        f"{out}: {found['frames']} frames, {found['with_target']} with a target; mean score "
-        f"{_number(found['mean_score'])}, mean weight {found['mean_weight']:.2f}"
-    )
-    if resting:
-        which = "; ".join(f"{name} {', '.join(map(str, numbers))}" for name, numbers in resting.items())
-        typer.echo(f"dimensions at rest, which do not enter the score: {which}")
-    if not paper:
-        from rich.console import Console
-
-        Console().print(worst_episodes(found["episodes"], table.tasks))
-    for fault in found["faults"]:
-        typer.echo(f"known fault {fault['fault']}: {fault['episodes']} episodes, AUROC {_number(fault['auroc'])}")
-    flagged = [episode["episode"] for episode in found["episodes"] if episode["flagged"]]
-    which = f": {episode_ranges(flagged)}" if flagged else ""
-    typer.echo(f"{len(flagged)} of {len(found['episodes'])} episodes flagged{which}")
+    lengths = dict(zip(table.episode_index.tolist(), table.lengths.tolist(), strict=True))
+    if found is not None:
+        print_findings(found, lengths, beside)
+    print_summary(summary.to_dict(out), resting)
     following = "" if paper else f"; to train: hf-ptr train RECIPE dataset={dataset} weights={out} alpha=0"
     typer.echo(f"Next: hf-ptr report {out}{following}")
 
@@ -245,7 +247,3 @@ def _require_one_process() -> None:
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("--method calibrated runs in one process; start it without accelerate launch")
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"

@@ -12,11 +12,11 @@ from hf_ptr.detection.cameras import read_tracks
 from hf_ptr.detection.check import Check, View
 from hf_ptr.detection.detector import Detector, Hit
 from hf_ptr.detection.findings import Finding
+from hf_ptr.detection.place import places
 from hf_ptr.detection.power import PowerCard, power_card
 from hf_ptr.detection.probability import probabilities
 from hf_ptr.detection.registry import all_checks
 from hf_ptr.detection.signals import Signals
-from hf_ptr.detection.windows import EVENT
 
 # A fault must be more likely than chance.
 LEAST_PROBABILITY = 0.5
@@ -88,35 +88,44 @@ def detect(
 
 def _findings(hits: Sequence[tuple[View, Hit]], signals: Signals) -> list[Finding]:
     """
-    One finding for each check that has any hit in an episode: the most improbable one; of a rule, one for each event.
+    The findings of each check at each place of an episode.
 
     Those of faults that are more likely chance than not are left out.
     """
-    best: dict[tuple[int, str, int], Hit] = {}
+    grouped: dict[tuple[int, str], list[Hit]] = {}
     for view, hit in hits:
-        event = hit.found.first if hit.check.rule and hit.scale == EVENT else -1
-        key = view.episode.position, hit.check.name, event
-        if key not in best or hit.p < best[key].p:
-            best[key] = hit
+        grouped.setdefault((view.episode.position, hit.check.name), []).append(hit)
+    placed = [
+        (position, *place)
+        for (position, _), of_check in grouped.items()
+        for place in places(of_check, len(signals.episodes[position]))
+    ]
     found: list[tuple[int, Finding]] = []
     for severity in ("fault", "note"):
-        chosen = [(position, hit) for (position, _, _), hit in best.items() if hit.check.severity == severity]
-        p, positions = np.array([hit.p for _, hit in chosen]), np.array([position for position, _ in chosen])
-        for (position, hit), probability in zip(
-            chosen, probabilities(p, positions, len(signals.episodes)).tolist(), strict=True
-        ):
+        chosen = [one for one in placed if one[1].check.severity == severity]
+        p, positions = np.array([hit.p for _, hit, *_ in chosen]), np.array([position for position, *_ in chosen])
+        alone = probabilities(p, positions, len(signals.episodes))
+        for row, (position, hit, first, stop) in enumerate(chosen):
+            # One fault shows in several checks: where another check is sure, this one names the same fault.
+            beside = [
+                alone[other]
+                for other in np.flatnonzero(positions == position)
+                if chosen[other][2] < stop and first < chosen[other][3]
+            ]
+            probability = float(max(alone[row], max(beside) * (1 - hit.p)))
             if severity == "note" or probability >= LEAST_PROBABILITY:
-                found.append((position, _finding(hit, signals.episode_index[position], probability)))
-    found.sort(key=lambda one: (one[0], one[1].severity != "fault", -one[1].probability))
+                found.append((position, _finding(hit, signals.episode_index[position], first, stop, probability)))
+    # Of equals the first in the order of the checks, which have the particular mechanisms before the general ones.
+    found.sort(key=lambda one: (one[0], one[1].severity != "fault", -round(one[1].probability, 2)))
     return [finding for _, finding in found]
 
 
-def _finding(hit: Hit, episode: int, probability: float) -> Finding:
+def _finding(hit: Hit, episode: int, first: int, stop: int, probability: float) -> Finding:
     return Finding(
         check=hit.check.name,
         episode_index=episode,
-        first_frame=hit.found.first,
-        last_frame=hit.found.stop - 1,
+        first_frame=first,
+        last_frame=stop - 1,
         probability=probability,
         severity=hit.check.severity,
         amount=hit.found.amount,

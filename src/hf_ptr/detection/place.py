@@ -1,25 +1,60 @@
-"""Where in an episode a fault is: the stretch with the most evidence."""
+"""Where in an episode the faults of one check are."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+
+from hf_ptr.detection.detector import Hit
+from hf_ptr.detection.windows import EVENT, MIDDLE, SHORT, WHOLE
+
+# A fault is of the whole episode if its amount there is at least this share of the largest in a window, or if the
+# shortest windows with a hit cover this share of the frames. A strong fault in a fifth is found in the whole, too.
+WHOLE_AMOUNT, WHOLE_COVER = 0.7, 0.6
 
 
-def densest_stretch(evidence: np.ndarray) -> tuple[int, int]:
+def places(hits: Sequence[Hit], length: int) -> list[tuple[Hit, int, int]]:
     """
-    The stretch with the greatest sum of evidence.
+    The stretches in which a check finds a fault, each with its most improbable hit.
+
+    Hits that overlap are one stretch. The shortest windows place a fault; longer ones count where no shorter one has a
+    hit.
 
     Args:
-        evidence: `(T,)`, positive where a fault is likely and negative elsewhere.
+        hits: the hits of one check in one episode.
+        length: frames of the episode.
 
     Returns:
-        Its first frame and the frame after its last; `(0, 0)` if no frame has positive evidence.
+        `(hit, first frame, frame after the last)` in the order of time.
     """
-    total = np.concatenate([[0.0], np.cumsum(evidence)])
-    # For each end, the best start is where the sum before it is least.
-    least = np.minimum.accumulate(total[:-1])
-    gain = total[1:] - least
-    if not len(gain) or gain.max() <= 0:
-        return 0, 0
-    stop = int(gain.argmax()) + 1
-    return int(total[:stop].argmin()), stop
+    by_scale = {scale: [hit for hit in hits if hit.scale == scale] for scale in (SHORT, MIDDLE, WHOLE, EVENT)}
+    if by_scale[WHOLE]:
+        largest = max((hit.found.amount for hit in by_scale[SHORT] + by_scale[MIDDLE]), default=0.0)
+        strongest = _strongest(by_scale[WHOLE])
+        covered = sum(stop - first for _, first, stop in _stretches(by_scale[SHORT]))
+        if strongest.found.amount >= WHOLE_AMOUNT * largest or covered >= WHOLE_COVER * length:
+            # The largest window leaves out frames at both ends, which are often stale.
+            return [(strongest, 0, length)]
+    found: list[tuple[Hit, int, int]] = []
+    for scale in (SHORT, MIDDLE, EVENT):
+        free = [hit for hit in by_scale[scale] if not any(_touch(hit, first, stop) for _, first, stop in found)]
+        found += _stretches(free)
+    return sorted(found, key=lambda place: place[1:])
+
+
+def _stretches(hits: Sequence[Hit]) -> list[tuple[Hit, int, int]]:
+    groups: list[tuple[list[Hit], int, int]] = []
+    for hit in sorted(hits, key=lambda hit: hit.found.first):
+        if groups and _touch(hit, *groups[-1][1:]):
+            members, first, stop = groups.pop()
+            groups.append(([*members, hit], first, max(stop, hit.found.stop)))
+        else:
+            groups.append(([hit], hit.found.first, hit.found.stop))
+    return [(_strongest(members), first, stop) for members, first, stop in groups]
+
+
+def _touch(hit: Hit, first: int, stop: int) -> bool:
+    return hit.found.first < stop and first < hit.found.stop
+
+
+def _strongest(hits: Sequence[Hit]) -> Hit:
+    return min(hits, key=lambda hit: (hit.p, -hit.found.amount))

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from hf_ptr.report import plots
 from hf_ptr.report.inputs import ReportInput
-from hf_ptr.report.statistics import ess_ratio, logged_series, summarise_episodes
+from hf_ptr.report.statistics import ess_ratio, logged_series
 
 # The number of episodes in the list of the largest differences, and the smallest difference in it.
 MOST_DIFFERENT, MIN_DIFFERENCE = 8, 0.01
@@ -32,11 +32,7 @@ def compare_values(first: ReportInput, second: ReportInput, metrics: Mapping[str
     weights = [None if one.scores is None else one.scores.weight.to_numpy() for one in both]
     rows.append(("mean weight", ["–" if w is None else f"{w.mean():.2f}" for w in weights]))
     rows.append(("effective sample size / n", ["–" if w is None else f"{ess_ratio(w):.2f}" for w in weights]))
-    flagged = [
-        "–" if one.scores is None else str(int(summarise_episodes(one.scores, one.bounds).flagged.sum()))
-        for one in both
-    ]
-    rows.append(("flagged episodes", flagged))
+    rows.append(("flagged episodes", ["–" if one.findings is None else str(len(one.flagged)) for one in both]))
     for metric, title in metrics.items():
         ends = [logged_series(one.log, metric) for one in both]
         rows.append((f"{title}, at the end", [f"{points[-1][1]:.3g}" if points else "–" for points in ends]))

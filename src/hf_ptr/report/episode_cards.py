@@ -1,10 +1,9 @@
-"""Cards of single episodes: the reasons for the weight, a film strip or the motion, and the weight over time."""
+"""Cards of single episodes: the findings with place and expected signal, a film strip or the motion, the weights."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -12,30 +11,55 @@ from markupsafe import Markup
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.score_file import ELEMENT_PREFIX
-from hf_ptr.data.video.decoding import FrameReader
-from hf_ptr.errors import InputError, first_line
-from hf_ptr.report import plots
+from hf_ptr.detection.findings import Finding
+from hf_ptr.report import plots, verdict
+from hf_ptr.report.expectation import Expectation, around
+from hf_ptr.report.film_strips import Strips, Without, film_strips
 from hf_ptr.report.wording import explain_episode
 
-# The number of frames in a film strip, and their height in pixels.
-STRIP_FRAMES, STRIP_HEIGHT = 8, 120
-MAX_CAMERAS = 3
+# Film strips of an episode; further findings are shown without one.
+MAX_STRIPS = 3
+
+
+@dataclass(frozen=True)
+class FindingPart:
+    """
+    One finding of a card.
+
+    Attributes:
+        cause: the likely cause.
+        place: its frames and times in words.
+        facts: probability and amount in words, and the name of the check.
+        action: what to do.
+        plot: recorded and expected signal, an SVG; None without a dimension, or where another finding shows it.
+        dimensions: the names of the plotted dimensions.
+        strips: of each camera at the place; empty where another finding shows the place.
+    """
+
+    cause: str
+    place: str
+    facts: str
+    action: str
+    plot: Markup | None
+    dimensions: list[str]
+    strips: Strips
 
 
 @dataclass(frozen=True)
 class EpisodeCard:
     """
-    One of the episodes with the lowest or highest weight.
+    One episode: with findings, or with the lowest or highest weight of a score without findings.
 
     Attributes:
         episode: its id.
         task: its instruction.
         weight: its mean weight.
         fault: its known faults, joined by `+`.
-        flagged: whether its mean weight is below the threshold.
-        reasons: the reasons for its weight, in sentences.
+        flagged: whether it has a finding of severity `fault`.
+        findings: its findings, the most probable first.
+        reasons: what the score says of it, in sentences.
         lines: weight and scores over time, an SVG.
-        strips: `(camera, [(time, data URI)])` of each camera.
+        strips: `(camera, [(time, data URI)])` of each camera along the whole episode.
         without_video: `(camera, reason)` of each camera whose video of this episode cannot be read.
         motion: state and action over time, an SVG; None if there are film strips.
     """
@@ -45,15 +69,22 @@ class EpisodeCard:
     weight: float
     fault: str
     flagged: bool
+    findings: list[FindingPart]
     reasons: list[str]
     lines: Markup
-    strips: list[tuple[str, list[tuple[str, str]]]]
-    without_video: list[tuple[str, str]]
-    motion: Markup | None
+    strips: Strips
+    without_video: Without = field(default_factory=list)
+    motion: Markup | None = None
 
 
 def episode_card(
-    row: pd.Series, frames: pd.DataFrame, bounds: tuple[float, float], table: EpisodeTable | None, task: str
+    row: pd.Series,
+    frames: pd.DataFrame,
+    bounds: tuple[float, float],
+    table: EpisodeTable | None,
+    task: str,
+    findings: Sequence[Finding] = (),
+    expectation: Expectation | None = None,
 ) -> EpisodeCard:
     """
     Builds the card of one episode.
@@ -64,15 +95,20 @@ def episode_card(
         bounds: the lowest and highest possible weight.
         table: the episodes that were scored; None if the dataset is not available.
         task: its instruction.
+        findings: its findings of severity `fault`, the most probable first.
+        expectation: the expected signals, if they are known.
     """
     episode, fps = int(row.name), None if table is None else table.fps
     unit = "frame" if fps is None else "seconds"
     elements = {name: frames[name].to_numpy() for name in frames if name.startswith(ELEMENT_PREFIX)}
     time = frames.frame_index.to_numpy() / (1.0 if fps is None else fps)
-    last = int(frames.frame_index.max())
-    strips, without_video = ([], []) if table is None else _film_strips(table, episode, last + 1)
+    length = int(frames.frame_index.max()) + 1
+    parts, without = _findings(findings, length, table, expectation)
+    strips: Strips = []
+    if table is not None and not findings:
+        strips, without = film_strips(table, episode, range(length))
     motion = None
-    if table is not None and not strips:
+    if table is not None and not strips and not any(part.strips or part.plot for part in parts):
         features = [name for name in ("observation.state", "action") if name in table.columns]
         position = int(np.flatnonzero(table.episode_index == episode)[0])
         if features:
@@ -83,48 +119,60 @@ def episode_card(
         weight=float(row.weight),
         fault=str(row.fault),
         flagged=bool(row.flagged),
+        findings=parts,
         reasons=explain_episode(row, frames, fps),
         lines=Markup(plots.episode_lines(frames.weight.to_numpy(), elements, time, bounds, unit)),
         strips=strips,
-        without_video=without_video,
+        without_video=without,
         motion=motion,
     )
 
 
-def _film_strips(
-    table: EpisodeTable, episode: int, length: int
-) -> tuple[list[tuple[str, list[tuple[str, str]]]], list[tuple[str, str]]]:
-    """The strip of each camera, and the cameras without a readable video, each with the reason."""
-    strips: list[tuple[str, list[tuple[str, str]]]] = []
-    without: list[tuple[str, str]] = []
-    for camera in list(table.videos)[:MAX_CAMERAS]:
-        try:
-            strips.append((camera, _strip(table, camera, episode, length)))
-        except (InputError, OSError) as error:
-            without.append((camera, first_line(error)))
-    return strips, without
+def _findings(
+    findings: Sequence[Finding], length: int, table: EpisodeTable | None, expectation: Expectation | None
+) -> tuple[list[FindingPart], Without]:
+    parts: list[FindingPart] = []
+    without: Without = []
+    shown: list[np.ndarray] = []
+    plotted: set[tuple[str, int, int]] = set()
+    for found in findings:
+        lines = [] if expectation is None else expectation.lines(found)
+        strips: Strips = []
+        if table is not None:
+            place = around(found, length, table.fps)
+            if len(shown) < MAX_STRIPS and not any(_same(place, other) for other in shown):
+                shown.append(place)
+                strips, without = film_strips(table, found.episode_index, place, found.cause)
+        fps = None if table is None else table.fps
+        drawn = {(line.name, int(line.frames[0]), int(line.frames[-1])) for line in lines}
+        plot = None
+        if fps is not None and drawn - plotted:
+            plot = Markup(plots.expected_lines(lines, found.first_frame, found.last_frame, fps))
+            plotted |= drawn
+        parts.append(
+            FindingPart(
+                found.cause,
+                place_of(found, length, fps),
+                f"amount {verdict.amount_of(found)}; probability {verdict.probability_of(found)}; check {found.check}",
+                found.action,
+                plot,
+                [line.name for line in lines],
+                strips,
+            )
+        )
+    return parts, without
 
 
-def _strip(table: EpisodeTable, camera: str, episode: int, length: int) -> list[tuple[str, str]]:
-    """Frames at equal distances along the episode as `(time, data URI)`."""
-    clips = table.videos[camera]
-    if episode not in clips:
-        raise InputError("the dataset lists none")
-    feature = table.features.get(camera, {})
-    shape = feature.get("shape") or [STRIP_HEIGHT * 3, STRIP_HEIGHT * 4, 3]
-    height, width = _height_and_width(shape, feature.get("names"))
-    size = (STRIP_HEIGHT, max(1, round(STRIP_HEIGHT * width / height)))
-    last = min(length, clips[episode].frames) - 1
-    wanted = sorted({int(frame) for frame in np.linspace(0, last, STRIP_FRAMES).round()})
-    reader = FrameReader(camera, {episode: clips[episode]}, table.fps, size=size)
-    images = reader.read([episode] * len(wanted), wanted)
-    times = [f"{frame / table.fps:.1f} s" for frame in wanted]
-    return list(zip(times, map(plots.jpeg_uri, images), strict=True))
+def place_of(found: Finding, length: int, fps: float | None) -> str:
+    """The frames of a finding in words, with the seconds where the frame rate is known."""
+    frames = verdict.frames_of(found, {found.episode_index: length})
+    words = "whole episode" if frames == "all" else f"frame{'s' if '-' in frames else ''} {frames}"
+    if fps is None or frames == "all":
+        return words
+    return f"{words} ({found.first_frame / fps:.1f} to {(found.last_frame + 1) / fps:.1f} s)"
 
 
-def _height_and_width(shape: Sequence[int], names: Any) -> tuple[int, int]:
-    """The size of a camera's frames. Datasets give the shape with the channels first or last, and name the axes."""
-    if isinstance(names, list) and {"height", "width"} <= set(names):
-        return int(shape[names.index("height")]), int(shape[names.index("width")])
-    sides = [int(side) for side in (shape[1:] if shape[0] in (1, 3) else shape[:2])]
-    return sides[0], sides[1]
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two stretches of frames share most of the shorter one."""
+    shared = min(one[-1], other[-1]) - max(one[0], other[0]) + 1
+    return bool(shared > 0.7 * min(len(one), len(other)))

@@ -20,6 +20,15 @@ from hf_ptr.data.episode_ids import episode_ranges, parse_episodes
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.usable import read_usable
 from hf_ptr.data.score_file import ELEMENT_PREFIX, SCORES_FILE, read_scores
+from hf_ptr.detection.findings import Finding
+from hf_ptr.detection.findings_file import (
+    DETECTION,
+    FindingsFiles,
+    attributes,
+    flagged_episodes,
+    read_findings,
+    read_power,
+)
 from hf_ptr.equations import weight_bounds
 from hf_ptr.errors import InputError
 from hf_ptr.hub.datasets import score_file_path, with_origin, with_streamed_videos
@@ -49,6 +58,9 @@ class ReportInput:
         histograms: the weights during training, from [`read_histograms`].
         path: the score file or folder; None if the input was built in memory.
         scored: the number of episodes in the score file, if the report is about fewer of them; else None.
+        findings: the findings beside the score file; None if it has none.
+        power: the power card beside the score file, from `read_power`.
+        made: how the findings were made: the names of the state and of the action, the seed.
     """
 
     name: str
@@ -60,6 +72,14 @@ class ReportInput:
     histograms: list[dict[str, Any]] = field(default_factory=list)
     path: Path | None = None
     scored: int | None = None
+    findings: tuple[Finding, ...] | None = None
+    power: dict[str, Any] = field(default_factory=dict)
+    made: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def flagged(self) -> list[int]:
+        """Ids of the episodes with a finding of severity `fault`."""
+        return flagged_episodes(self.findings or ())
 
     @property
     def dataset(self) -> str | None:
@@ -94,7 +114,23 @@ def read_report_input(path: str | Path) -> ReportInput:
     weight = scores.weight.to_numpy()
     inside = weight.min() >= ScoreConfig.w_min - 1e-6 and weight.max() <= ScoreConfig.w_max + 1e-6
     bounds = (ScoreConfig.w_min, ScoreConfig.w_max) if inside else (float(weight.min()), float(weight.max()))
-    return ReportInput(name=path.name, scores=scores, bounds=bounds, recipe=scores.attrs, path=path)
+    return ReportInput(
+        name=path.name, scores=scores, bounds=bounds, recipe=scores.attrs, path=path, **_found_beside(path, scores)
+    )
+
+
+def _found_beside(file: Path, scores: pd.DataFrame) -> dict[str, Any]:
+    """The findings beside a score file, if they were written with it."""
+    mark = scores.attrs.get(DETECTION)
+    if mark is None:
+        return {}
+    files = FindingsFiles.beside(file)
+    made = attributes(files.findings) if files.findings.is_file() else {}
+    if made.get(DETECTION) != mark:
+        state = "belong to other scores" if made else "are missing"
+        logger.warning("No findings in the report: %s %s; score the data again.", files.findings, state)
+        return {}
+    return {"findings": read_findings(files.findings), "power": read_power(files.power), "made": made}
 
 
 def _read_run(folder: Path) -> ReportInput:
@@ -112,16 +148,18 @@ def _read_run(folder: Path) -> ReportInput:
         raise InputError(f"{folder} is damaged ({type(error).__name__}: {error}); train the run again") from error
     recipe = recipe if isinstance(recipe, dict) else {}
     scores, bounds = None, (low, high)
+    found: dict[str, Any] = {}
     given = recipe.get("weights")
     file = folder / SCORES_FILE
     if not file.is_file() and isinstance(given, str):
         file = _given_weights(given)
     if file.is_file():
         scores = read_scores(file)
+        found = _found_beside(file, scores)
     if scores is not None and given:
         bounds = (float(scores.weight.min()), float(scores.weight.max()))
     name = folder.name or folder.resolve().name
-    return ReportInput(name, scores, bounds, log, settings, recipe, read_histograms(folder), folder)
+    return ReportInput(name, scores, bounds, log, settings, recipe, read_histograms(folder), folder, **found)
 
 
 def _log_file(folder: Path) -> Path:
@@ -177,6 +215,22 @@ def require_rows_of(scores: pd.DataFrame, table: EpisodeTable) -> None:
             f"the scores belong to another dataset than {table.source!r}, which has no frame {scores['index'][row]} "
             f"as frame {scores.frame_index[row]} of episode {scores.episode_index[row]}; pass the scored dataset"
         )
+
+
+def require_frames_of(report: ReportInput, table: EpisodeTable) -> None:
+    """
+    Checks that the findings of a report are on frames of the table.
+
+    Raises:
+        InputError: one is not; the findings belong to another dataset.
+    """
+    length = dict(zip(table.episode_index.tolist(), table.lengths.tolist(), strict=True))
+    for found in report.findings or ():
+        if found.last_frame >= length.get(found.episode_index, 0):
+            raise InputError(
+                f"the findings belong to another dataset than {table.source!r}, which has no frame {found.last_frame} "
+                f"in episode {found.episode_index}; pass the scored dataset"
+            )
 
 
 def load_scored_table(
@@ -288,7 +342,11 @@ def add_run_scores(report: ReportInput, table: EpisodeTable) -> ReportInput:
         if here.all() or not here.any():
             return report
         scores = report.scores[here].reset_index(drop=True)
-        return dataclasses.replace(report, scores=scores, scored=ids.nunique())
+        findings = report.findings
+        if findings is not None:
+            kept = set(table.episode_index.tolist())
+            findings = tuple(found for found in findings if found.episode_index in kept)
+        return dataclasses.replace(report, scores=scores, scored=ids.nunique(), findings=findings)
     if report.path is None or not (report.path / "scorer").is_dir():
         return report
     # Imported here: PyTorch takes seconds to load, and other reports do not need it.

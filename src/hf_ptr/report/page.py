@@ -19,19 +19,22 @@ from hf_ptr._version import __version__
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
 from hf_ptr.hub.repos import origin, parse_hub_repo
-from hf_ptr.report import plots, wording
+from hf_ptr.report import plots, verdict, wording
 from hf_ptr.report.comparison import compare_episodes, compare_values
 from hf_ptr.report.episode_cards import EpisodeCard, episode_card
+from hf_ptr.report.expectation import expectation_of
+from hf_ptr.report.finding_rows import finding_rows, next_steps
 from hf_ptr.report.inputs import (
     ReportInput,
     add_run_scores,
     load_scored_table,
     read_report_input,
+    require_frames_of,
     require_rows_of,
 )
+from hf_ptr.report.power_rows import power_rows
 from hf_ptr.report.statistics import (
     ess_ratio,
-    flag_threshold,
     logged_series,
     measure_known_faults,
     share_shifts,
@@ -40,6 +43,9 @@ from hf_ptr.report.statistics import (
 from hf_ptr.utils.atomic_files import write_text
 
 logger = logging.getLogger(__name__)
+# Episodes with faults that have a card; the table of findings has all. Scores without findings have the lowest and the
+# highest weights.
+CARDS = 12
 LOWEST, HIGHEST = 6, 3
 # Points of the small curve of each episode in the table. Few, because a page of thousands of episodes must stay small.
 CURVE_POINTS = 40
@@ -180,6 +186,10 @@ def _contents(
         "tasks": [],
         "sources": [],
         "faults": [],
+        "faulty": [],
+        "found": None,
+        "power": None,
+        "next_steps": [],
         "lowest": [],
         "highest": [],
         "episodes": None,
@@ -203,11 +213,15 @@ def _scores_contents(
     """The variables of the template that need scores."""
     if table is not None:
         require_rows_of(scores, table)
-    episodes = summarise_episodes(scores, report.bounds)
+        require_frames_of(report, table)
+    episodes = summarise_episodes(scores, report.flagged)
     tasks = _task_names(episodes, table)
     by_task = share_shifts(scores, [tasks[number] for number in _column(scores, "task_index", 0)])
     low, high = report.bounds
     order = episodes.sort_values(["weight", "score"]).index
+    findings = report.findings or ()
+    faulty = sorted(report.flagged, key=lambda number: -verdict.main_fault(findings, number).probability)[:CARDS]
+    expected = None if table is None else expectation_of(table, report.made, faulty)
 
     def cards(numbers: Sequence[Any]) -> list[EpisodeCard]:
         return [
@@ -217,30 +231,39 @@ def _scores_contents(
                 report.bounds,
                 table,
                 tasks[int(episodes.task_index[number])],
+                [found for found in verdict.in_order(findings) if found.episode_index == number],
+                expected,
             )
             for number in numbers
         ]
 
     contents = {
-        "figures": _key_figures(scores, episodes),
+        "figures": _key_figures(report, scores, episodes),
         "findings": [*wording.explain_scores(report, episodes, by_task), *from_log],
         "shift_bounds": (low / high, high / low) if low > 0 else None,
         "tasks": by_task,
         "sources": share_shifts(scores, _column(scores, "source", "")),
         "faults": measure_known_faults(episodes),
-        "lowest": cards(order[: min(LOWEST, (len(order) + 1) // 2)]),
-        "highest": cards(order[::-1][: min(HIGHEST, len(order) // 2)]),
-        "episodes": _episode_rows(episodes, scores, tasks, report.bounds, table, command),
+        "faulty": cards(faulty),
+        "episodes": _episode_rows(report, episodes, scores, tasks, table, command),
     }
+    if report.findings is None:
+        contents["lowest"] = cards(order[: min(LOWEST, (len(order) + 1) // 2)])
+        contents["highest"] = cards(order[::-1][: min(HIGHEST, len(order) // 2)])
+    else:
+        lengths = {int(number): int(frames) for number, frames in episodes.frames.items()}
+        contents["found"] = finding_rows(report.findings, lengths)
+        contents["power"] = power_rows(report.power)
+        contents["next_steps"] = next_steps(report)
     if compared is not None and compared.scores is not None:
-        contents["agreement"] = compare_episodes(episodes, summarise_episodes(compared.scores, compared.bounds))
+        contents["agreement"] = compare_episodes(episodes, summarise_episodes(compared.scores))
     return contents
 
 
-def _key_figures(scores: pd.DataFrame, episodes: pd.DataFrame) -> list[tuple[str, str]]:
+def _key_figures(report: ReportInput, scores: pd.DataFrame, episodes: pd.DataFrame) -> list[tuple[str, str]]:
     return [
         ("episodes", str(len(episodes))),
-        ("flagged", str(int(episodes.flagged.sum()))),
+        *([] if report.findings is None else [("flagged", str(len(report.flagged)))]),
         ("mean weight", f"{scores.weight.mean():.2f}"),
         ("effective sample size", f"{ess_ratio(scores.weight.to_numpy()):.0%}"),
     ]
@@ -286,15 +309,23 @@ def _histogram(report: ReportInput) -> dict[str, Any] | None:
 
 
 def _episode_rows(
+    report: ReportInput,
     episodes: pd.DataFrame,
     scores: pd.DataFrame,
     task_names: dict[int, str],
-    bounds: tuple[float, float],
     table: EpisodeTable | None,
     command: tuple[str, str],
 ) -> dict[str, Any]:
     """The data of the table of all episodes, by column. The weight over time is coded as integers from 0 to 99."""
-    low, high = bounds
+    low, high = report.bounds
+    findings = report.findings
+    if findings is None:
+        reasons = episodes.failed.tolist()
+    else:
+        causes: dict[int, list[str]] = {int(number): [] for number in episodes.index}
+        for found in verdict.in_order(findings):
+            causes[found.episode_index].append(found.cause)
+        reasons = ["; ".join(dict.fromkeys(of_episode)) for of_episode in causes.values()]
     scale = 99.0 / (high - low) if high > low else 0.0
     curves = []
     for _, weights in scores.groupby("episode_index", sort=True).weight:
@@ -308,13 +339,14 @@ def _episode_rows(
         "fps": None if table is None else table.fps,
         "weights": episodes.weight.round(3).tolist(),
         "scores": episodes.score.round(3).tolist(),
-        "failed": episodes.failed.tolist(),
+        "reasons": reasons,
+        "reason": "failed element" if findings is None else "faults",
         "faults": episodes.fault.tolist() if (episodes.fault != "").any() else None,
         "tasks": tasks,
         "task": [tasks.index(task_names[number]) for number in episodes.task_index.tolist()],
         "curves": curves,
         "bounds": [low, high],
-        "threshold": round(flag_threshold(scores, bounds), 3),
+        "threshold": round((low + high) / 2, 3),
         "dropped": [int(number) for number in episodes.index[episodes.flagged]],
         "command": command,
     }

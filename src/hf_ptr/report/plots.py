@@ -17,6 +17,7 @@ from PIL import Image
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.score_file import ELEMENT_PREFIX
 from hf_ptr.hub.plots import draw_weights
+from hf_ptr.report.expectation import Line
 
 # Placeholder colours, unique within a plot. The SVG refers to the colours of the page instead, light or dark.
 INK, MUTED, FIRST, SECOND, THIRD = "#010203", "#010204", "#010205", "#010206", "#010207"
@@ -122,6 +123,31 @@ def episode_lines(
         return _svg(figure, spoken)
 
 
+def expected_lines(lines: Sequence[Line], first: int, last: int, fps: float) -> str:
+    """
+    The recorded and the expected values of some dimensions around a finding, whose frames are shaded.
+
+    Args:
+        lines: the dimensions. Their names are not drawn, because the page does not escape a plot.
+        first, last: the frames of the finding.
+        fps: frames per second.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _axes(5.2, 0.75 + 1.15 * len(lines), len(lines), top=0.3)
+        for number, (axis, line) in enumerate(zip(axes, lines, strict=True), 1):
+            seconds = line.frames / fps
+            axis.axvspan(first / fps, (last + 1) / fps, color=SECOND, alpha=0.13, linewidth=0)
+            axis.plot(seconds, line.recorded, color=SECOND, linewidth=1.4, label="recorded")
+            if line.expected is not None:
+                axis.plot(seconds, line.expected, color=FIRST, linewidth=1.4, linestyle="--", label="expected")
+            if len(lines) > 1:
+                axis.set(ylabel=f"({number})")
+            axis.locator_params(axis="y", nbins=4)
+        axes[0].legend(loc="lower left", bbox_to_anchor=(0.0, 0.98), ncols=2, borderaxespad=0.0)
+        axes[-1].set(xlabel="seconds")
+        return _svg(figure, f"Recorded and expected values around frames {first} to {last}")
+
+
 def state_and_action(table: EpisodeTable, position: int, features: Sequence[str], unit: str) -> str:
     """The dimensions of state and action that vary most, along one episode, in standard deviations of the dataset."""
     rows = slice(int(table.starts[position]), int(table.starts[position] + table.lengths[position]))
@@ -158,13 +184,13 @@ def jpeg_uri(frame: np.ndarray) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _axes(width: float, height: float, rows: int = 1) -> tuple[Any, Any]:
+def _axes(width: float, height: float, rows: int = 1, top: float = 0.08) -> tuple[Any, Any]:
     """A figure with panels in one column, and the panels. The margins, in inches, hold ticks and labels."""
     # Fixed margins: a layout engine that measures all text takes longer than the rest of the report. No pyplot: it
     # doubles the time to load, for windows that are not used.
     figure = Figure(figsize=(width, height))
     axes = figure.subplots(rows, 1, sharex=True, squeeze=False)
-    left, right, bottom, top = 0.55, 0.1, 0.42, 0.08
+    left, right, bottom = 0.55, 0.1, 0.42
     figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, hspace=0.32)
     return figure, axes[:, 0]
 

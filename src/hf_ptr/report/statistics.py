@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,6 @@ import pandas as pd
 from hf_ptr.data.score_file import ELEMENT_PREFIX
 from hf_ptr.equations import sample_size_of_sums, source_shift
 from hf_ptr.metrics.statistics import auroc
-from hf_ptr.report.inputs import is_calibrated
 
 
 @dataclass(frozen=True)
@@ -45,38 +44,28 @@ class KnownFault:
         episodes: the number of episodes that carry it.
         auroc: the probability that an episode without any fault has a higher mean score than an episode with this
             fault; None if there are no episodes of one of the two kinds.
-        flagged: the number of flagged episodes among them, by failed element.
+        flagged: the number of flagged episodes among them.
     """
 
     name: str
     episodes: int
     auroc: float | None
-    flagged: dict[str, int]
+    flagged: int
 
 
-def flag_threshold(scores: pd.DataFrame, bounds: tuple[float, float]) -> float:
-    """
-    The mean weight below which an episode is flagged.
-
-    Label-free score: the middle of the bounds, which corresponds to a score of one half. PTR score of a run: 1, the
-    weight of plain training.
-    """
-    return (bounds[0] + bounds[1]) / 2 if is_calibrated(scores) else 1.0
-
-
-def summarise_episodes(scores: pd.DataFrame, bounds: tuple[float, float]) -> pd.DataFrame:
+def summarise_episodes(scores: pd.DataFrame, flagged: Collection[int] = ()) -> pd.DataFrame:
     """
     Summarises the scores of each episode.
 
     Args:
         scores: one row per frame, as in a score file.
-        bounds: the lowest and highest possible weight.
+        flagged: ids of the episodes with a finding of severity `fault`.
 
     Returns:
         One row per episode, indexed by its id: `frames`, `weight`, `score` and each `score_*` (means), `least` (the
         lowest weight), `task_index`, `source`, `estimated_lag` (frames), `fault`, `flagged`, `failed` and `check`.
-        `failed` is the element that fails most often in the episode; for a flagged episode in which no chunk fails,
-        the element with the lowest mean score; "" if no element fails. `check` is the check that fails most often.
+        `failed` is the element of the score that fails most often in the episode, and `check` the check; "" if none
+        fails.
     """
     elements = [name for name in scores if name.startswith(ELEMENT_PREFIX)]
     groups = scores.groupby("episode_index", sort=True)
@@ -89,7 +78,7 @@ def summarise_episodes(scores: pd.DataFrame, bounds: tuple[float, float]) -> pd.
     )
     for name, default in (("task_index", 0), ("source", ""), ("fault", ""), ("estimated_lag", 0)):
         table[name] = groups[name].first() if name in scores else default
-    table["flagged"] = table.weight < flag_threshold(scores, bounds)
+    table["flagged"] = table.index.isin(list(flagged))
     table["failed"] = ""
     table["check"] = ""
     for column, into in (("failed_element", "failed"), ("failed_check", "check")):
@@ -97,11 +86,6 @@ def summarise_episodes(scores: pd.DataFrame, bounds: tuple[float, float]) -> pd.
             failed = scores[scores[column] != ""].groupby("episode_index")[column]
             most_often = failed.agg(lambda names: names.mode()[0])
             table.loc[most_often.index, into] = most_often
-    if elements:
-        unexplained = table.flagged & (table.failed == "")
-        lowest = table.loc[unexplained, elements].dropna(axis=1, how="all")
-        if len(lowest) and lowest.shape[1]:
-            table.loc[unexplained, "failed"] = [name.removeprefix(ELEMENT_PREFIX) for name in lowest.idxmin(axis=1)]
     return table
 
 
@@ -138,7 +122,7 @@ def measure_known_faults(episodes: pd.DataFrame) -> list[KnownFault]:
     faults = []
     for name in [*names, *(["any"] if len(names) > 1 else [])]:
         carriers = carried.map(len) > 0 if name == "any" else carried.map(lambda faults, name=name: name in faults)
-        flagged = episodes.failed[carriers & episodes.flagged].value_counts().to_dict()
+        flagged = int((carriers & episodes.flagged).sum())
         found = auroc(clean, episodes.score[carriers].to_numpy())
         faults.append(KnownFault(name, int(carriers.sum()), found, flagged))
     return faults

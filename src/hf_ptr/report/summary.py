@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.markup import escape
-from rich.table import Table
 
 from hf_ptr.data.corruption import CorruptionTruth
 from hf_ptr.equations import sample_size_of_sums
 from hf_ptr.report.statistics import measure_known_faults, summarise_episodes
-from hf_ptr.scoring.config import ScoreConfig
 
 
 def with_known_faults(scores: pd.DataFrame, truth: CorruptionTruth) -> pd.DataFrame:
@@ -27,33 +24,16 @@ def with_known_faults(scores: pd.DataFrame, truth: CorruptionTruth) -> pd.DataFr
     return scores.assign(fault=np.array(carried, dtype=object)[of_row])
 
 
-def worst_episodes(episodes: Sequence[Mapping[str, Any]], tasks: Sequence[str], count: int = 10) -> Table:
+class ScoreSummary:
     """
-    A table for the terminal of the episodes with the lowest mean weight, and the element that fails in flagged ones.
+    Collects statistics of scores while they are written, in types that JSON has.
 
     Args:
-        episodes: `episodes` of [`ScoreSummary.to_dict`].
-        tasks: the instructions, indexed by `task_index`.
-        count: the number of episodes in the table.
+        flagged: ids of the episodes with a finding of severity `fault`.
     """
-    shown = Table(title=f"episodes with the lowest weight (of {len(episodes)})")
-    shown.add_column("episode", justify="right")
-    shown.add_column("mean weight", justify="right")
-    shown.add_column("mean score", justify="right")
-    shown.add_column("failed element")
-    shown.add_column("task")
-    for row in episodes[:count]:
-        figures = (f"{row['weight']:.2f}", f"{row['score']:.2f}")
-        shown.add_row(
-            str(row["episode"]), *figures, row["failed"] if row["flagged"] else "", escape(tasks[row["task_index"]])
-        )
-    return shown
 
-
-class ScoreSummary:
-    """Collects statistics of scores while they are written, in types that JSON has."""
-
-    def __init__(self) -> None:
+    def __init__(self, flagged: Collection[int] = ()) -> None:
+        self._flagged = flagged
         self._frames = self._scored = 0
         self._score = self._weight = self._squares = 0.0
         self._episodes: list[pd.DataFrame] = []
@@ -69,7 +49,7 @@ class ScoreSummary:
             self._squares += float(np.square(weight).sum())
             # The mean of an episode in single precision would lose digits.
             exact = part.astype({name: np.float64 for name in part if part[name].dtype == np.float32})
-            self._episodes.append(summarise_episodes(exact, (ScoreConfig.w_min, ScoreConfig.w_max)))
+            self._episodes.append(summarise_episodes(exact, self._flagged))
             yield part
 
     def to_dict(self, path: Path) -> dict[str, Any]:
@@ -80,12 +60,14 @@ class ScoreSummary:
             path: the score file.
 
         Returns:
-            `scores` (the file), `frames`, `with_target`, `mean_score`, `mean_weight`, `ess` (effective sample size
-            over n), `episodes` (each with `episode task_index weight score failed flagged`, lowest weight first), and
-            `faults`, empty if none is known (each with `fault episodes auroc`).
+            `flagged` (ids of the flagged episodes), `scores` (the file), `frames`, `with_target`, `mean_score`,
+            `mean_weight`, `ess` (effective sample size over n), `episodes` (each with
+            `episode task_index weight score failed flagged`, lowest weight first), and `faults`, empty if none is
+            known (each with `fault episodes auroc flagged`).
         """
         episodes = pd.concat(self._episodes)
         return {
+            "flagged": sorted(self._flagged),
             "scores": str(path),
             "frames": self._frames,
             "with_target": self._scored,
@@ -104,7 +86,7 @@ class ScoreSummary:
                 for number, row in episodes.sort_values("weight", kind="stable").iterrows()
             ],
             "faults": [
-                {"fault": fault.name, "episodes": fault.episodes, "auroc": fault.auroc}
+                {"fault": fault.name, "episodes": fault.episodes, "auroc": fault.auroc, "flagged": fault.flagged}
                 for fault in measure_known_faults(episodes)
             ],
         }

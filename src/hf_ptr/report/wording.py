@@ -9,7 +9,8 @@ import pandas as pd
 
 from hf_ptr.data.score_file import ELEMENT_PREFIX
 from hf_ptr.report.inputs import ReportInput
-from hf_ptr.report.statistics import ShareShift, ess_ratio, flag_threshold, logged_series, measure_known_faults
+from hf_ptr.report.statistics import ShareShift, ess_ratio, logged_series, measure_known_faults
+from hf_ptr.report.verdict import notes_line, verdict
 from hf_ptr.scoring.config import ScoreConfig
 
 # What is wrong with an episode in which an element of the transition fails.
@@ -38,29 +39,12 @@ def explain_scores(report: ReportInput, episodes: pd.DataFrame, by_task: Sequenc
     """The findings from the scores, one sentence or two each, the most important first."""
     scores = report.scores
     assert scores is not None
-    threshold = flag_threshold(scores, report.bounds)
-    flagged = episodes[episodes.flagged].sort_values("weight")
-    few = report.held_out and len(episodes) < ScoreConfig.min_group_episodes
-    sentences = _effect_of_weights(report, scores, len(episodes), len(flagged))
+    sentences = _found(report, episodes)
+    sentences += _effect_of_weights(report, scores, len(episodes))
     if report.scored is not None:
         which = "of the run's training" if report.settings else "selected for it"
         sentences.append(
             f"The score file has {report.scored} episodes; this report is about the {len(episodes)} {which}."
-        )
-    if len(flagged):
-        be, noun = ("is", "episode") if len(flagged) == 1 else ("are", "episodes")
-        sentences.append(
-            f"{len(flagged)} of {len(episodes)} episodes {be} flagged (mean weight below {threshold:.2f}): "
-            f"{noun} {_listed(flagged.index)}."
-        )
-        for element, count in flagged.failed[flagged.failed != ""].value_counts().items():
-            which = "these episodes" if count == len(flagged) else f"{count} of these episodes"
-            wrong = ELEMENT_FAILS.get(str(element), f"the element {element} does not fit")
-            sentences.append(f"In {which if len(flagged) > 1 else 'this episode'}, {wrong}.")
-    elif report.held_out and not few:
-        sentences.append(
-            f"No episode is flagged: all {len(episodes)} episodes have a mean weight of at least {threshold:.2f}. The "
-            "score found no fault of the kinds that it can find."
         )
     low, high = report.bounds
     others = "the mean score of their episode" if report.held_out else "weight 1"
@@ -84,7 +68,18 @@ def explain_scores(report: ReportInput, episodes: pd.DataFrame, by_task: Sequenc
     return sentences
 
 
-def _effect_of_weights(report: ReportInput, scores: pd.DataFrame, episodes: int, flagged: int) -> list[str]:
+def _found(report: ReportInput, episodes: pd.DataFrame) -> list[str]:
+    """The verdict and the number of notes; or why there is none."""
+    if report.findings is not None:
+        lengths = {int(number): int(frames) for number, frames in episodes.frames.items()}
+        found = [verdict(report.findings, lengths), notes_line(report.findings)]
+        return [sentence for sentence in found if sentence]
+    if report.held_out:
+        return ["There are no findings with these scores: hf-ptr score DATASET finds faults and writes both."]
+    return ["The PTR score ranks episodes and finds no faults: hf-ptr score DATASET does."]
+
+
+def _effect_of_weights(report: ReportInput, scores: pd.DataFrame, episodes: int) -> list[str]:
     """A warning where the weights cannot have an effect, or have none."""
     if report.held_out and episodes < ScoreConfig.min_group_episodes:
         return [
@@ -96,7 +91,7 @@ def _effect_of_weights(report: ReportInput, scores: pd.DataFrame, episodes: int,
     valid = scores[scores.valid] if scores.valid.any() else scores
     at_bound = float((valid.weight >= high - 1e-3 * max(high, 1.0)).mean())
     ess = ess_ratio(scores.weight.to_numpy())
-    if ess <= NO_EFFECT or not (at_bound > NO_EFFECT or not flagged):
+    if ess <= NO_EFFECT or not (at_bound > NO_EFFECT or not report.flagged):
         return []
     sentence = (
         f"The weights have almost no effect: the effective sample size is {ess:.1%} of the chunks, so training with "
@@ -173,21 +168,13 @@ def explain_episode(row: pd.Series, frames: pd.DataFrame, fps: float | None) -> 
         fps: frames per second, for times in seconds; None for times in frames.
     """
     sentences = []
-    if row.flagged and row.failed:
+    if row.failed:
+        share = float((frames.failed_element != "").mean())
         wrong = ELEMENT_FAILS.get(row.failed, "it does not fit the other episodes")
-        sentences.append(f"Element “{row.failed}” fails: {wrong}.")
+        sentences.append(f"Score: the element “{row.failed}” fails in {share:.0%} of the chunks: {wrong}.")
         cause = likely_cause(row.check, int(row.estimated_lag))
         if cause:
-            sentences.append(f"Likely cause: {cause}.")
-    elif row.failed:
-        share = float((frames.failed_element != "").mean())
-        sentences.append(
-            f"No fault as a whole, but an element fails in {share:.0%} of the chunks, most often “{row.failed}”."
-        )
-    elif row.flagged:
-        sentences.append("Low weight. The score file does not contain the reason.")
-    else:
-        sentences.append("No fault found of the kinds that the score can find.")
+            sentences.append(f"Likely cause by the score: {cause}.")
     elements = [name for name in frames if name.startswith(ELEMENT_PREFIX) and np.isfinite(row[name])]
     if elements:
         values = ", ".join(f"{name.removeprefix(ELEMENT_PREFIX)} {row[name]:.2f}" for name in elements)
@@ -201,7 +188,7 @@ def explain_episode(row: pd.Series, frames: pd.DataFrame, fps: float | None) -> 
 
 def likely_cause(check: str, estimated_lag: int) -> str:
     """
-    The likely cause of a flagged episode, in words; "" if the scores do not suggest one.
+    The likely cause of an episode in which a check fails, in words; "" if the scores do not suggest one.
 
     Args:
         check: the check that fails most often.

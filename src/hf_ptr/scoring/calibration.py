@@ -25,7 +25,8 @@ a part of its own deviation. One check that fails suffices:
 
     w = w_min + (w_max - w_min) sigmoid((min_c z_c - 1/2) / width)
 
-which lies within the bounds of PTR Eq. (22)-(26). Pure functions of tensors: N transitions, E episodes, G groups. NaN
+which lies within the bounds of PTR Eq. (22)-(26). A finding of `hf_ptr.detection` on the frames of a chunk lowers its
+score to at most that of [`fault_score`]. Pure functions of tensors: N transitions, E episodes, G groups. NaN
 is a missing score; it is never evidence.
 """
 
@@ -244,6 +245,24 @@ def calibrated_weight(score: Tensor, config: ScoreConfig) -> Tensor:
     """`w_min + (w_max - w_min) sigmoid((z - 1/2) / width)`, `(N,)`, detached; it increases with `z`."""
     rise = torch.sigmoid((score.detach() - config.threshold) / config.width)
     return config.w_min + (config.w_max - config.w_min) * rise
+
+
+def fault_score(probability: Tensor, config: ScoreConfig) -> Tensor:
+    """
+    The score of chunks with a fault: that at which the weight is the expected one, `w_min` with the probability `p` of
+    the fault and `w_max` otherwise.
+
+        z = 1/2 + width log((1 - p) / p),      w(z) = p w_min + (1 - p) w_max
+
+    Args:
+        probability: `(N,)`, of a fault in the frames of a chunk.
+        config: settings of the score.
+
+    Returns:
+        `(N,)`; infinite without a fault.
+    """
+    score = config.threshold - config.width * torch.logit(probability)
+    return score.clamp(min=-config.score_limit)
 
 
 def keep_sample_size(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from functools import reduce
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.memmap import BLOCK_ROWS
 from hf_ptr.data.score_file import ELEMENT_PREFIX, ELEMENTS, score_frame
-from hf_ptr.scoring.calibration import calibrated_weight, episode_mean, keep_sample_size, least
+from hf_ptr.scoring.calibration import calibrated_weight, episode_mean, fault_score, keep_sample_size, least
 from hf_ptr.scoring.config import ACTION_NOISE, ScoreConfig
 from hf_ptr.scoring.identification_heads import element_of
 from hf_ptr.scoring.transitions import LazyTransitions
@@ -59,6 +60,23 @@ class FittedScores:
     def resting(self) -> dict[str, list[int]]:
         """The dimensions that rest and do not enter the score, by the name of their feature."""
         return self._transitions.resting
+
+    def with_faults(self, probability: np.ndarray) -> FittedScores:
+        """
+        The scores with the faults that were found by other means, for example by `hf_ptr.detection`.
+
+        Score and weight of a chunk are at most those of its fault, `w <= p w_min + (1 - p) w_max`; without a fault
+        they stay as they are. The least effective sample size holds for the weights before.
+
+        Args:
+            probability: `(F,)`, probability of a fault in the frames of the chunk that starts at each frame, from
+                `hf_ptr.detection.chunk_faults.chunk_fault_probability`.
+        """
+        limit = fault_score(torch.from_numpy(probability).to(self._score.dtype), self._config)
+        found = copy(self)
+        found._score = torch.minimum(self._score, limit)
+        found._weight = torch.minimum(self._weight, calibrated_weight(limit, self._config).to(self._weight.dtype))
+        return found
 
     def frame(self) -> pd.DataFrame:
         """

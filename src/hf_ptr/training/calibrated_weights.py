@@ -19,10 +19,11 @@ import torch
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.mixture.dataset import Chunks
-from hf_ptr.data.score_file import SCORES_FILE, read_weights, write_scores
+from hf_ptr.data.score_file import SCORES_FILE, read_weights
+from hf_ptr.detection.findings_file import FindingsFiles
 from hf_ptr.equations import mixed_weight
 from hf_ptr.errors import InputError
-from hf_ptr.scoring.fit import fit_scores
+from hf_ptr.training.detected_scores import detected_scores, write_detected_scores
 from hf_ptr.training.distributed import ProcessGroup
 from hf_ptr.training.ptr_config import PTRConfig
 from hf_ptr.utils.atomic_files import atomic_write
@@ -37,10 +38,11 @@ WEIGHT_TOLERANCE = 1e-3
 
 def calibrated_chunks(chunks: Chunks, args: PTRConfig, checkpoint: str | Path | None = None) -> Chunks:
     """
-    The chunks with the weight `1 + α (w - 1)`, where `w` is the calibrated weight (`hf_ptr.scoring.calibration`).
+    The chunks with the weight `1 + α (w - 1)`, where `w` is the calibrated weight (`hf_ptr.scoring.calibration`),
+    lowered where a chunk covers a fault (`hf_ptr.detection`).
 
-    The main process fits and writes the scores with the weights into the folder of the run, one file per source of a
-    mixture; the others wait, however long it takes. Every checkpoint contains a copy.
+    The main process fits and writes the scores with the weights and the findings into the folder of the run, those of
+    each source of a mixture under its name; the others wait, however long it takes. Every checkpoint has a copy.
 
     Args:
         chunks: chunks to train on.
@@ -71,7 +73,7 @@ def parts_to_fit(chunks: Chunks) -> dict[str, ChunkDataset]:
     parts = {}
     for number, (name, part) in enumerate(zip(chunks.source_names, chunks.parts, strict=True)):
         # A source's name may contain characters that a file name should not, or equal the name given to such a source.
-        safe = name if re.fullmatch(r"(?!source-\d+$)[\w.-]+", name) else f"source-{number}"
+        safe = name if re.fullmatch(r"(?!source-\d+$|.*\.findings$)[\w.-]+", name) else f"source-{number}"
         parts[f"{stem}-{safe}.{end}"] = part
     return parts
 
@@ -98,12 +100,16 @@ def _weights_of_checkpoint(checkpoint: Path, parts: dict[str, ChunkDataset], arg
 
 
 def copy_scores(chunks: Chunks, source: Path, folder: Path) -> None:
-    """Copies the score files of a run into another folder of it, a checkpoint; no file if the weights were given."""
+    """
+    Copies the score files of a run, with their findings, into another folder of it, a checkpoint; no file if the
+    weights were given.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name in parts_to_fit(chunks):
-        if (source / name).is_file():
-            with atomic_write(folder / name) as partial_file:
-                shutil.copyfile(source / name, partial_file)
+        for file in (*FindingsFiles.beside(source / name).all(), source / name):
+            if file.is_file():
+                with atomic_write(folder / file.name) as partial_file:
+                    shutil.copyfile(file, partial_file)
 
 
 def _fit_all(parts: dict[str, ChunkDataset], args: PTRConfig, folder: Path) -> torch.Tensor:
@@ -119,16 +125,17 @@ def _cache_folder(file: Path) -> Path:
 
 
 def _weights(chunks: ChunkDataset, args: PTRConfig, file: Path) -> torch.Tensor:
-    fitted = fit_scores(
+    fitted, found = detected_scores(
         chunks,
         args.score_config(),
+        cameras=chunks.cameras,
         keep=_cache_folder(file),
         progress=not bool(args.disable_tqdm),
     )
     scores = fitted.frame()
     scores["weight"] = mixed_weight(scores["weight"], args.alpha)
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_scores(scores, file, **_settings(args))
+    write_detected_scores(scores, found, chunks, file, **_settings(args))
     return torch.from_numpy(scores["weight"].to_numpy(copy=True))
 
 

@@ -7,7 +7,7 @@
   const find = (id) => document.getElementById(id);
   const [low, high] = data.bounds;
   const rows = data.ids.map((id, i) => ({
-    id, frames: data.frames[i], weight: data.weights[i], score: data.scores[i], failed: data.failed[i],
+    id, frames: data.frames[i], weight: data.weights[i], score: data.scores[i], reason: data.reasons[i],
     task: data.tasks[data.task[i]], fault: data.faults ? data.faults[i] : "", curve: data.curves[i],
   }));
   const dropped = new Set(data.dropped);
@@ -39,7 +39,7 @@
     const words = find("find").value.toLowerCase().split(/\s+/).filter(Boolean);
     const only = find("only").checked;
     const kept = rows.filter((row) => {
-      const text = `${row.id} ${row.task} ${row.failed} ${row.fault}`.toLowerCase();
+      const text = `${row.id} ${row.task} ${row.reason} ${row.fault}`.toLowerCase();
       return (!only || dropped.has(row.id)) && words.every((word) => text.includes(word));
     });
     const sign = state.up ? 1 : -1;
@@ -72,7 +72,7 @@
       const along = make("td", undefined, "along");
       along.append(curve(row));
       const length = data.fps ? (row.frames / data.fps).toFixed(1) : row.frames;
-      line.append(first, number, make("td", row.weight.toFixed(2), "number"), along, make("td", row.failed));
+      line.append(first, number, make("td", row.weight.toFixed(2), "number"), along, make("td", row.reason, "of-task"));
       if (data.faults) line.append(make("td", row.fault));
       line.append(make("td", row.score.toFixed(2), "number"), make("td", length, "number"), make("td", row.task, "of-task"));
       return line;

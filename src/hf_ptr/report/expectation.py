@@ -1,0 +1,125 @@
+"""The recorded signal around a finding, and the command that the state implies."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+
+from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.detection.findings import Finding
+from hf_ptr.detection.response import ResponseModel
+from hf_ptr.detection.signals import Signals
+from hf_ptr.errors import InputError
+
+# Other episodes that the response model of a report is fitted to, beside those with findings.
+OTHERS = 150
+# Dimensions in a plot, and the share of the largest difference that a further one must have.
+MOST, LEAST_SHARE = 2, 0.4
+# Frames shown on both sides of a finding: this share of its length, and at least that many seconds.
+MARGIN_SHARE, MARGIN_SECONDS = 0.5, 1.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """
+    One dimension around a finding.
+
+    Attributes:
+        name: its feature and its name or number.
+        frames: `(n,)` int64, frames of the episode.
+        recorded: `(n,)`, raw values.
+        expected: `(n,)`, raw values that the other episodes imply; None where nothing implies any.
+    """
+
+    name: str
+    frames: np.ndarray
+    recorded: np.ndarray
+    expected: np.ndarray | None
+
+
+class Expectation:
+    """
+    The response model of some episodes, fitted again for a report.
+
+    Args:
+        table: the dataset.
+        state_feature, action_feature: the features that were checked.
+        episodes: ids of the episodes with findings.
+    """
+
+    def __init__(
+        self, table: EpisodeTable, state_feature: str, action_feature: str, episodes: Collection[int]
+    ) -> None:
+        others = [number for number in table.episode_index.tolist() if number not in set(episodes)]
+        step = max(1, -(-len(others) // OTHERS))
+        table = table.select(sorted({*episodes, *others[::step]}))
+        self._fps = table.fps
+        self._signals = Signals.of_table(table, state_feature, action_feature)
+        self._model = ResponseModel(self._signals)
+        self._features = (state_feature, action_feature)
+
+    def lines(self, found: Finding) -> list[Line]:
+        """The dimensions that differ most from the expectation within a finding of a vector; none for cameras."""
+        episode = self._signals.episodes[self._signals.episode_index.index(found.episode_index)]
+        kind = found.check.partition("/")[0]
+        shown = around(found, len(episode), self._fps)
+        inside = slice(found.first_frame, found.last_frame + 1)
+        if kind == "action" and len(self._model.dimensions):
+            prediction = self._model.predict(episode)
+            difference = np.abs(prediction.action - prediction.expected)[inside].mean(axis=0)
+            chosen = _largest(difference / self._model.sigma)
+            unit, centre = self._model.unit, self._model.centre
+            return [
+                Line(
+                    f"action {self._model.names[dimension]}",
+                    shown,
+                    prediction.action[shown, dimension] * unit[dimension] + centre[dimension],
+                    prediction.expected[shown, dimension] * unit[dimension] + centre[dimension],
+                )
+                for dimension in chosen
+            ]
+        if kind == "state":
+            scale = self._signals.state
+            steps = np.abs(np.diff(episode.state, axis=0, prepend=episode.state[:1]))[inside].max(axis=0)
+            return [
+                Line(
+                    f"state {scale.names[dimension]}",
+                    shown,
+                    episode.state[shown, dimension] * scale.unit[dimension] + scale.centre[dimension],
+                    None,
+                )
+                for dimension in _largest(steps * scale.moves)
+            ]
+        return []
+
+
+def expectation_of(table: EpisodeTable, made: dict[str, object], episodes: Collection[int]) -> Expectation | None:
+    """
+    The expectation for a report; None where the dataset no longer has the features, or has one episode only.
+
+    Args:
+        table: the dataset.
+        made: how the findings were made.
+        episodes: ids of the episodes with findings.
+    """
+    state, action = made.get("state_feature"), made.get("action_feature")
+    if not isinstance(state, str) or not isinstance(action, str) or not episodes:
+        return None
+    try:
+        return Expectation(table, state, action, episodes)
+    except InputError:
+        return None
+
+
+def around(found: Finding, length: int, fps: float) -> np.ndarray:
+    """The frames of a finding and some before and after it, of an episode of `length` frames."""
+    last = min(found.last_frame, length - 1)
+    margin = round(max(MARGIN_SHARE * (last - found.first_frame), MARGIN_SECONDS * fps))
+    return np.arange(max(0, found.first_frame - margin), min(length, last + margin + 1))
+
+
+def _largest(values: np.ndarray) -> list[int]:
+    order = np.argsort(-values)[:MOST]
+    return [int(number) for number in order if values[number] >= LEAST_SHARE * values[order[0]]]

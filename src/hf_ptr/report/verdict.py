@@ -1,0 +1,119 @@
+"""What was found in a dataset, for the terminal and the report: the verdict in a sentence, and a table of findings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from hf_ptr.data.episode_ids import episode_ranges
+from hf_ptr.detection.findings import Finding
+from hf_ptr.detection.findings_file import flagged_episodes
+
+# Episodes that the verdict names with their fault, and rows of the table in the terminal.
+NAMED, ROWS = 3, 20
+NOTHING = "No fault of the kinds that it can find"
+
+
+def verdict(findings: Sequence[Finding], lengths: Mapping[int, int]) -> str:
+    """
+    The verdict in a sentence: the episodes with faults, each with its main one.
+
+    Args:
+        findings: the findings.
+        lengths: the number of frames of each episode, by its id.
+    """
+    flagged = flagged_episodes(findings)
+    of = f"of {len(lengths)} episode{'s' if len(lengths) != 1 else ''}"
+    if not flagged:
+        return f"{NOTHING}: 0 {of} flagged."
+    main = [main_fault(findings, episode) for episode in flagged]
+    main.sort(key=lambda found: -round(found.probability, 2))
+    named = "; ".join(f"ep {found.episode_index}{_place(found, lengths)} {found.cause}" for found in main[:NAMED])
+    more = sorted(found.episode_index for found in main[NAMED:])
+    rest = f"; also ep {episode_ranges(more)}" if more else ""
+    return f"{len(flagged)} {of} {'has' if len(flagged) == 1 else 'have'} faults: {named}{rest}."
+
+
+def main_fault(findings: Sequence[Finding], episode: int) -> Finding:
+    """The main fault of an episode that has one: see [`in_order`]."""
+    return next(found for found in in_order(findings) if found.episode_index == episode)
+
+
+def in_order(findings: Sequence[Finding]) -> list[Finding]:
+    """
+    The faults by episode. Of one episode the most probable comes first, of equally probable ones the longest: a lag of
+    the whole episode explains the frames in which the commands do not fit.
+    """
+    faults = [found for found in findings if found.severity == "fault"]
+    return sorted(
+        faults,
+        key=lambda found: (found.episode_index, -round(found.probability, 2), found.first_frame - found.last_frame),
+    )
+
+
+def frames_of(found: Finding, lengths: Mapping[int, int]) -> str:
+    """The frames of a finding in words."""
+    if found.first_frame == 0 and found.last_frame == lengths.get(found.episode_index, 0) - 1:
+        return "all"
+    if found.first_frame == found.last_frame:
+        return str(found.first_frame)
+    return f"{found.first_frame}-{found.last_frame}"
+
+
+def _place(found: Finding, lengths: Mapping[int, int]) -> str:
+    frames = frames_of(found, lengths)
+    return "" if frames == "all" else f" frame{'s' if '-' in frames else ''} {frames}"
+
+
+def amount_of(found: Finding) -> str:
+    """The amount of a finding with its unit."""
+    return f"{found.amount:.3g} {found.unit}"
+
+
+def probability_of(found: Finding) -> str:
+    """The probability of a finding; not 1, which it rounds to."""
+    return "> 0.99" if found.probability > 0.99 else f"{found.probability:.2f}"
+
+
+def notes_line(findings: Sequence[Finding]) -> str:
+    """The number of notes by check, in a line; "" without any."""
+    notes = [found for found in findings if found.severity == "note"]
+    if not notes:
+        return ""
+    counted = ", ".join(f"{name} {count}" for name, count in Counter(found.check for found in notes).most_common())
+    episodes = len({found.episode_index for found in notes})
+    return (
+        f"{len(notes)} note{'s' if len(notes) != 1 else ''} in {episodes} episode{'s' if episodes != 1 else ''} "
+        f"(information, not faults): {counted}."
+    )
+
+
+def findings_table(findings: Sequence[Finding], lengths: Mapping[int, int]) -> Table:
+    """
+    The faults for the terminal, `ROWS` at most: those of one episode below each other.
+
+    Args:
+        findings: the findings; notes are left out.
+        lengths: the number of frames of each episode, by its id.
+    """
+    faults = in_order(findings)
+    more = f", the first {ROWS}" if len(faults) > ROWS else ""
+    title = f"{len(faults)} finding{'s' if len(faults) != 1 else ''}{more}"
+    shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+    for name in ("episode", "frames", "probability"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    shown.add_column("amount", no_wrap=True)
+    shown.add_column("cause, and what to do")
+    for found in faults[:ROWS]:
+        shown.add_row(
+            str(found.episode_index),
+            frames_of(found, lengths),
+            probability_of(found),
+            escape(amount_of(found)),
+            f"{escape(found.cause)}\n[dim]{escape(found.action)}[/dim]",
+        )
+    return shown

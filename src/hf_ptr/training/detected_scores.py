@@ -1,0 +1,87 @@
+"""Scores and weights of a dataset with the faults that the checks find: for `hf-ptr score` and for training runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.score_file import write_scores
+from hf_ptr.detection.chunk_faults import chunk_fault_probability
+from hf_ptr.detection.detect import Detection, detect
+from hf_ptr.detection.findings_file import findings_written
+from hf_ptr.scoring.config import ScoreConfig
+from hf_ptr.scoring.fit import fit_scores
+from hf_ptr.scoring.fitted_scores import FittedScores
+
+
+def detected_scores(
+    chunks: ChunkDataset,
+    config: ScoreConfig = ScoreConfig(),
+    *,
+    cameras: Sequence[str] = (),
+    power: bool = False,
+    device: str | torch.device = "cpu",
+    keep: Path | None = None,
+    progress: bool = True,
+) -> tuple[FittedScores, Detection]:
+    """
+    The findings in a dataset, and its calibrated scores and weights, lowered where a chunk covers a fault.
+
+    Args:
+        chunks: chunks of the episodes.
+        config: settings of the calibrated score; its seed is also that of the detection.
+        cameras: cameras whose images are checked.
+        power: also learn which faults would be found.
+        device, keep, progress: as for [`fit_scores`][hf_ptr.scoring.fit.fit_scores].
+
+    Raises:
+        InputError: as `fit_scores` and [`detect`][hf_ptr.detection.detect.detect].
+    """
+    found = detect(
+        chunks.table,
+        state_feature=checked_state(chunks),
+        action_feature=chunks.action_feature,
+        power=power,
+        seed=config.seed,
+    )
+    faults = chunk_fault_probability(
+        found.findings, chunks.table, chunk_size=chunks.chunk_size, target_offset=chunks.target_offset
+    )
+    fitted = fit_scores(chunks, config, device=device, keep=keep, progress=progress)
+    return fitted.with_faults(faults), found
+
+
+def checked_state(chunks: ChunkDataset) -> str:
+    """The vectors that the checks compare with the action: the state and what else is observed, joined by commas."""
+    observed = () if chunks.cameras else chunks.observation_features
+    names = [part.strip() for name in (chunks.state_feature, *observed) for part in name.split(",")]
+    return ",".join(dict.fromkeys(names))
+
+
+def write_detected_scores(
+    scores: pd.DataFrame | Iterable[pd.DataFrame], found: Detection, chunks: ChunkDataset, path: Path, **meta: Any
+) -> None:
+    """
+    Writes a score file and the files of its findings: all of them, or none.
+
+    Args:
+        scores: the rows of the score file, or consecutive parts of them.
+        found: the findings.
+        chunks: the chunks that were scored.
+        path: the score file.
+        meta: JSON values that describe how the scores were made.
+    """
+    made = {**meta, "state_feature": checked_state(chunks), "action_feature": chunks.action_feature}
+    with findings_written(path, found.findings, power_values(found), **made) as detection:
+        write_scores(scores, path, **meta, detection=detection)
+
+
+def power_values(found: Detection) -> dict[str, Any]:
+    """The power card as JSON values; what is unavailable alone where there is none."""
+    card = {} if found.power is None else found.power.as_json()
+    return {**card, "unavailable": dict(found.unavailable)}

@@ -1,0 +1,112 @@
+"""`hf-ptr score` on data with planted faults: verdict, files, flags, weights; and on sound data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from command_line import hf_ptr, the_line
+from leading_table import leading_table
+
+from hf_ptr.data.lerobot.writer import write_table
+from hf_ptr.detection.findings_file import read_findings
+
+FRAMES, LATE, PART = 120, 3, slice(40, 70)
+CHUNK = 8
+SHORT = ("steps=2", "rounds=1", "--chunk-size", CHUNK, "--target-offset", CHUNK)
+
+
+def spoiled(number: int, action: np.ndarray) -> np.ndarray:
+    """Episode 3 has commands that are late by six frames; episode 8 has other commands in a part."""
+    if number == LATE:
+        return np.concatenate([np.repeat(action[:1], 6, axis=0), action[:-6]])
+    if number == 8:
+        action = action.copy()
+        action[PART] = action[::-1][PART]
+    return action
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_table(leading_table(16, spoiled), tmp_path_factory.mktemp("faulty") / "data")
+
+
+@pytest.fixture(scope="module")
+def scored(faulty: Path) -> tuple[Path, str]:
+    """The folder of a scored dataset, and what the command printed."""
+    out = faulty.parent / "scores.parquet"
+    done = hf_ptr("score", faulty, *SHORT, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return faulty.parent, done.stdout
+
+
+def test_the_verdict_comes_first_and_names_episode_frames_and_cause(scored: tuple[Path, str]) -> None:
+    _, printed = scored
+    first, second = printed.splitlines()[:2]
+    assert first.startswith("2 of 16 episodes have faults: ep ")
+    assert "ep 3 commands 6.0 frames late" in first and "; ep 8 frames " in first
+    assert second.startswith("would be found: ")
+    assert "Next: hf-ptr report" in printed.splitlines()[-1]
+    assert "lowest" not in printed and "worst" not in printed
+
+
+def test_the_files_agree_with_each_other(scored: tuple[Path, str], faulty: Path) -> None:
+    folder, _ = scored
+    assert {path.name for path in folder.iterdir()} == {
+        "data", "scores.parquet", "findings.parquet", "findings.json", "power.json"
+    }  # fmt: skip
+    findings = read_findings(folder / "findings.parquet")
+    faults = [found for found in findings if found.severity == "fault"]
+    assert {found.episode_index for found in faults} == {LATE, 8}
+    late = next(found for found in faults if found.check == "action/lag")
+    assert (late.episode_index, late.first_frame, late.last_frame) == (LATE, 0, FRAMES - 1)
+    assert late.amount == pytest.approx(6.0, abs=0.5) and late.unit == "frames" and late.probability > 0.9
+    assert [row["check"] for row in json.loads((folder / "findings.json").read_text())] == [f.check for f in findings]
+    card = json.loads((folder / "power.json").read_text())
+    assert card["flagged"] == [LATE, 8]
+    assert all(power["probability"] is None or 0 <= power["probability"] <= 1 for power in card["powers"])
+
+
+def test_a_chunk_weighs_less_where_it_covers_a_fault_and_the_rest_keeps_its_weight(scored: tuple[Path, str]) -> None:
+    scores = pd.read_parquet(scored[0] / "scores.parquet")
+    findings = read_findings(scored[0] / "findings.parquet")
+    weight = scores[scores.episode_index == 8].weight.to_numpy()
+    inside = np.zeros(FRAMES, dtype=bool)
+    for found in findings:
+        if found.episode_index == 8 and found.severity == "fault":
+            inside[max(0, found.first_frame - CHUNK) : found.last_frame + 1] = True
+    assert weight[inside].max() < 0.5 < weight[~inside].min() and 20 <= inside.sum() <= 70
+    assert inside[PART].mean() > 0.6
+    assert scores[scores.episode_index == LATE].weight.max() < 0.5
+    score = scores[scores.episode_index == 8].score.to_numpy()
+    assert score[inside].max() < score[~inside].min()
+
+
+def test_json_has_findings_flags_and_power(faulty: Path, tmp_path: Path) -> None:
+    done = hf_ptr("score", faulty, *SHORT, "--json", "--out", tmp_path / "other.parquet")
+    found = json.loads(done.stdout)
+    assert found["flagged"] == [LATE, 8] == sorted(one["episode"] for one in found["episodes"] if one["flagged"])
+    assert found["findings"] == json.loads((tmp_path / "other.findings.json").read_text())
+    assert {"flagged": found["flagged"], **found["power"]} == json.loads((tmp_path / "other.power.json").read_text())
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "other.findings.json", "other.findings.parquet", "other.parquet", "other.power.json"
+    ]  # fmt: skip
+
+
+def test_a_sound_dataset_has_no_fault_and_no_worst_episode(tmp_path: Path) -> None:
+    data = write_table(leading_table(12, frames=80), tmp_path / "data")
+    done = hf_ptr("score", data, *SHORT, "--out", tmp_path / "scores.parquet")
+    assert done.stdout.splitlines()[0] == "No fault of the kinds that it can find: 0 of 12 episodes flagged."
+    assert "probability" not in done.stdout and "lowest" not in done.stdout
+    assert hf_ptr("report", tmp_path / "scores.parquet").returncode == 0
+    page = (tmp_path / "scores.html").read_text()
+    assert "No fault of the kinds that it can find" in page and "What would be found" in page
+    assert "lowest weight" not in page and 'class="card"' not in page
+
+
+def test_a_score_file_cannot_have_the_name_of_a_findings_file(faulty: Path, tmp_path: Path) -> None:
+    line = the_line(hf_ptr("score", faulty, "--out", tmp_path / "findings.parquet"))
+    assert "findings.parquet is the name of a findings file" in line and list(tmp_path.iterdir()) == []
