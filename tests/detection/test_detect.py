@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from made_motions import smooth_motions, table_of
 
 from hf_ptr.detection.check import Candidates, Check, Found, Measurement, View
 from hf_ptr.detection.checks.idle_end import IdleEnd
@@ -12,7 +13,6 @@ from hf_ptr.detection.checks.offset import Offset
 from hf_ptr.detection.detect import detect
 from hf_ptr.detection.detector import Detector
 from hf_ptr.detection.windows import EVENT
-from tests.helpers.made_motions import smooth_motions, table_of
 
 
 def shifted_in_two(number, state, action):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from made_motions import signals_of, smooth_motions
 
 from hf_ptr.detection.check import Candidates, Check, Found, Measurement, Plant, View
 from hf_ptr.detection.checks.noise import StateNoise
@@ -16,7 +17,6 @@ from hf_ptr.detection.power_text import power_lines
 from hf_ptr.detection.signals import Signals
 from hf_ptr.detection.unseen import Unseen, unseen
 from hf_ptr.detection.windows import WHOLE
-from tests.helpers.made_motions import signals_of, smooth_motions
 
 FRAMES = 100
 
