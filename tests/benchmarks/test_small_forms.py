@@ -220,6 +220,13 @@ def test_detection_speed(command: Any, tmp_path: Path) -> None:
     assert results(tmp_path, "detection_speed")["detect"]["cpu_seconds"]["n"] == 1
 
 
+def test_calibration_of_the_findings(command: Any, tmp_path: Path) -> None:
+    command("atlas.calibration", "--small", "--faults", "late 6")
+    found = results(tmp_path, "calibration")
+    assert found["all"]["0.5"]["findings"] >= 2
+    assert found["all"]["0.5"]["true"] == 1.0
+
+
 @pytest.mark.slow
 def test_score_memory(command: Any, tmp_path: Path) -> None:
     command("score_memory", "--episodes", "4")
