@@ -24,6 +24,7 @@ class Altered(NamedTuple):
         instruction: its instruction, if it changed.
         partner: another episode that is as suspect as this one, such as the original of a copy; it is left out of
             the figures.
+        at: `(T,)`, the frame of the original that each frame shows, for changes of time.
     """
 
     state: np.ndarray
@@ -31,6 +32,7 @@ class Altered(NamedTuple):
     frames: np.ndarray | None = None
     instruction: str | None = None
     partner: int | None = None
+    at: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class Material:
             paired = np.array([d in self.slope for d in range(action.shape[1])])
             command = np.where(paired, command * np.gradient(effect)[:, None], command)
         command[:, self.two_valued] = action[np.clip(np.round(at), 0, len(action) - 1).astype(int)][:, self.two_valued]
-        return self.sensed(resample(state, at), command, rng)
+        return self.sensed(resample(state, at), command, rng)._replace(at=at)
 
     def moved(self, state: np.ndarray, action: np.ndarray, change: np.ndarray) -> Altered | None:
         """

@@ -173,8 +173,20 @@ def _in_part(
     return Altered(state * (1 - share) + faulty.state * share, action * (1 - share) + faulty.action * share, mask > 0)
 
 
+def _seconds(altered: Altered, recorded: np.ndarray, fps: float) -> np.ndarray:
+    """Times of an altered episode: recorded ones where it has them, else regular ones."""
+    size = len(altered.state)
+    if altered.at is None:
+        return recorded if size == len(recorded) else np.arange(size) / fps
+    # A frame lasts as long as the recorded one that it shows; one that shows no progress has the usual length.
+    progress = np.diff(altered.at)
+    passed = np.diff(np.interp(altered.at, np.arange(len(recorded)), recorded))
+    steps = np.where(progress > 1e-6, passed / np.maximum(progress, 1e-6), 1 / fps)
+    return np.concatenate([[0.0], np.cumsum(steps)])
+
+
 def _rebuilt(table: EpisodeTable, planted: dict[int, Altered]) -> EpisodeTable:
-    """The table with some episodes altered, which may have other lengths; their times are regular then."""
+    """The table with some episodes altered, which may have other lengths and times."""
     states, actions, tasks, seconds, stretch, lengths = [], [], [], [], [], []
     numbers = {instruction: number for number, instruction in enumerate(table.tasks)}
     for number, (start, length) in enumerate(zip(table.starts.tolist(), table.lengths.tolist(), strict=True)):
@@ -187,7 +199,7 @@ def _rebuilt(table: EpisodeTable, planted: dict[int, Altered]) -> EpisodeTable:
         size = len(altered.state)
         lengths.append(size)
         tasks.append(np.full(size, task))
-        seconds.append(table.seconds[rows] if size == length else np.arange(size) / table.fps)
+        seconds.append(_seconds(altered, table.seconds[rows], table.fps))
         stretch.append(table.stretch[rows] if size == length else np.zeros(size, dtype=np.int64))
     columns = {STATE: np.concatenate(states), ACTION: np.concatenate(actions)}
     return EpisodeTable(

@@ -161,6 +161,7 @@ class Check(ABC):
             own episodes.
         action: what a user should do about a finding.
         material: the least amount that counts.
+        least_tail: least scale of the amounts of sound episodes, in logarithms: 0.15 where they may vary by 15 %.
     """
 
     name: ClassVar[str]
@@ -170,6 +171,7 @@ class Check(ABC):
     rule: ClassVar[bool] = False
     action: ClassVar[str]
     material: float
+    least_tail: ClassVar[float] = 0.15
 
     def __init__(self, context: Context) -> None:
         self.context = context

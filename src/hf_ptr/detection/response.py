@@ -24,7 +24,7 @@ KNOWN = 0.25
 OUTLYING = 3.0
 # Seconds that a command may be held by a sender with a lower rate.
 LONGEST_HOLD = 0.15
-# Share of the commands at either end that are beyond the range of a dimension.
+# Share of the commands at either end that are beyond the usual range of a dimension.
 EXTREME = 0.002
 # Times that the model is fitted, each with the weights of the fit before.
 FITS = 3
@@ -38,7 +38,7 @@ class Prediction:
     The commands of an episode and the ones that its state implies, over the dimensions that the model predicts.
 
     Attributes:
-        action, expected: `(T, d)`, units.
+        action, expected: `(T, d)`, units, within the usual range.
     """
 
     action: np.ndarray
@@ -161,9 +161,9 @@ class ResponseModel:
         """The prediction for an episode, or for a copy of it with a planted fault, by the model of its fold."""
         features = np.clip(self._features(episode), -self._limit, self._limit)
         fold = self._fold[episode.position]
-        # Beyond the commands that there are, a linear model knows nothing: a robot at its limit is not at fault.
+        # Beyond the usual commands a linear model knows nothing, and a robot at its limit is not at fault.
         expected = np.clip((features / self._size) @ self._weights[fold], *self._range)
-        action = episode.action[:, self.dimensions]
+        action = np.clip(episode.action[:, self.dimensions], *self._range)
         # Where the fold has seen no such state, the model cannot know: nothing is held against the command.
         unknown = ((features @ self._unknown[fold]) * features).sum(axis=1)
         share = KNOWN / np.sqrt(KNOWN**2 + unknown)

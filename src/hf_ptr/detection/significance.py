@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Least scale of the tail, in logarithms.
-LEAST_TAIL = 0.15
 # Quantile that sets the scale of the tail: above it, up to three episodes in ten may be faulty.
 UPPER = 0.67
 # Share of the material amount that stands for zero.
@@ -41,8 +39,8 @@ class Bulk:
     joint_scale: float
 
     @classmethod
-    def of(cls, amounts: np.ndarray, tasks: np.ndarray, material: float) -> Bulk:
-        """The bulk of the amounts of E episodes, `(E, d)`, of the given tasks `(E,)`."""
+    def of(cls, amounts: np.ndarray, tasks: np.ndarray, material: float, least_tail: float) -> Bulk:
+        """The bulk of the amounts of E episodes, `(E, d)`, of the given tasks `(E,)`; see `Check`."""
         floor = FLOOR * material
         logs = np.log(np.maximum(amounts, floor))
         overall = np.median(logs, axis=0)
@@ -59,7 +57,7 @@ class Bulk:
         away = logs - np.stack([middle[task] for task in tasks.tolist()])
         spread = 1 + 1 / np.sqrt(len(amounts))
         upper = np.quantile(away, UPPER, axis=0) - np.median(away, axis=0)
-        scale = np.maximum(upper / np.log(0.5 / (1 - UPPER)) * spread, LEAST_TAIL)
+        scale = np.maximum(upper / np.log(0.5 / (1 - UPPER)) * spread, least_tail)
         z = (away / scale).max(axis=1)
         lower, joint = np.quantile(z, [0.25, 0.5])
         return cls(middle, scale, floor, float(joint), max(1.0, float((joint - lower) / np.log(2) * spread)))

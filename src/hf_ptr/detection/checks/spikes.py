@@ -17,14 +17,17 @@ from hf_ptr.detection.windows import EVENT
 REACH = 3
 # A spike is this many times as large as what the neighbourhood moves by itself.
 STANDS_OUT = 2.0
+LEAST_LEAP = 0.25
+# Standard deviation of the residual, units, below which the state shows a command well.
+SHOWN_SIGMA = 0.08
 
 
 class _Spikes(Check):
-    """The spikes of one signal: one candidate for each dimension's largest."""
+    """The spikes of one signal: the root of the sum of the squares of all of an episode's."""
 
     unit = "std"
     signal: ClassVar[Literal["state", "action"]]
-    material = 0.4
+    material = 0.8
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -32,7 +35,7 @@ class _Spikes(Check):
         self._used = np.flatnonzero(self._scale.moves & ~self._scale.two_valued)
 
     def measure(self, view: View) -> Measurement:
-        values = getattr(view.episode, self.signal)[:, self._used]
+        values = self._values(view)[:, self._used]
         length = len(values)
         if length <= 4 * REACH or not len(self._used):
             return {EVENT: Candidates.events([], [], [])}
@@ -43,13 +46,25 @@ class _Spikes(Check):
         excess = np.where(away > STANDS_OUT * moved, away, 0.0)
         # The first and last frames are often stale, and have no neighbours.
         excess[:STALE] = excess[length - STALE :] = 0.0
-        at = excess.argmax(axis=0)
-        return {EVENT: Candidates.events(at - 1, at + 2, np.diag(excess[at]))}
+        excess[excess < LEAST_LEAP] = 0.0
+        leaps = (excess > 0).any(axis=1)
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], leaps, [0]])))
+        first, stop = edges[::2], edges[1::2]
+        if not len(first):
+            return {EVENT: Candidates.events([], [], [])}
+        largest = np.array([excess[one:end].max(axis=0) for one, end in zip(first, stop, strict=True)])
+        # Single small leaps are common. Several together, in time or over dimensions, are not.
+        together = np.full(len(first), np.sqrt((largest**2).sum()))
+        return {EVENT: Candidates.events(first, stop, together, largest.argmax(axis=1))}
+
+    def _values(self, view: View) -> np.ndarray:
+        """The signal `(T, d)`."""
+        return getattr(view.episode, self.signal)
 
     def cause(self, found: Found) -> str:
-        what = "state" if self.signal == "state" else "command"
-        name = self._scale.names[self._used[found.dimension]]
-        return f"{what} of {name} leaps by {found.amount:.2f} standard deviations for a moment"
+        what = "state" if self.signal == "state" else "commands"
+        name = self._scale.names[self._used[int(found.detail)]]
+        return f"{what} of {name} leaps for a moment; together the leaps have {found.amount:.1f} standard deviations"
 
     def plants(self) -> Sequence[Plant]:
         what = "state" if self.signal == "state" else "commands"
@@ -78,11 +93,18 @@ class ActionSpikes(_Spikes):
 
     What to do: replace the values by their neighbours', or leave the frames out.
 
-    Limits: leaps below four tenths of a standard deviation, and those in the first and last frames, are not reported.
+    Limits: a single leap below a standard deviation, and those in the first and last frames, are not reported.
     """
 
     name, signal = "action/spikes", "action"
-    reads = ("action",)
+
+    def _values(self, view: View) -> np.ndarray:
+        # Where the state shows a command well, a spike is a leap that the robot did not follow.
+        values, model = view.episode.action.copy(), self.context.model
+        shown = model.known & (model.sigma < SHOWN_SIGMA)
+        values[:, model.dimensions[shown]] -= view.prediction.expected[:, shown]
+        return values
+
     action = "replace these actions by their neighbours', or leave the frames out"
 
 
@@ -96,7 +118,7 @@ class StateSpikes(_Spikes):
 
     What to do: replace the values by their neighbours', or leave the frames out.
 
-    Limits: leaps below four tenths of a standard deviation, and those in the first and last frames, are not reported.
+    Limits: a single leap below a standard deviation, and those in the first and last frames, are not reported.
     """
 
     name, signal = "state/spikes", "state"
