@@ -11,6 +11,7 @@ from made_motions import signals_of, smooth_motions
 
 from hf_ptr.detection.check import Candidates, Check, Found, Measurement, Plant, View
 from hf_ptr.detection.checks.noise import StateNoise
+from hf_ptr.detection.checks.offset import Offset
 from hf_ptr.detection.detector import Detector
 from hf_ptr.detection.power import Power, PowerCard, power_card
 from hf_ptr.detection.power_text import power_lines
@@ -100,8 +101,8 @@ def reasons(detector: Detector) -> dict[str, tuple[str, ...]]:
 
 def test_an_offset_of_the_state_cannot_be_seen_under_velocity_commands():
     fault = "an offset of the state by one standard deviation"
-    assert fault not in reasons(Detector(signals(), []))
-    assert reasons(Detector(signals(velocity=True), []))[fault] == ("base", "elbow", "wrist")
+    assert fault not in reasons(Detector(signals(), [Offset]))
+    assert reasons(Detector(signals(velocity=True), [Offset]))[fault] == ("base", "elbow", "wrist")
 
 
 def test_resting_and_unexplained_dimensions_are_named():
@@ -119,7 +120,7 @@ def test_resting_and_unexplained_dimensions_are_named():
     assert found["lag, offset, gain or wrong values of single commands"] == ("elbow", "wrist")
 
 
-def test_few_episodes_missing_cameras_and_unavailable_checks_are_listed():
+def test_few_episodes_and_unavailable_checks_are_listed():
     class Never(Level):
         """Cannot be used."""
 
@@ -131,9 +132,7 @@ def test_few_episodes_missing_cameras_and_unavailable_checks_are_listed():
 
     found = {one.fault: one.reason for one in unseen(Detector(signals(6), [Never]))}
     assert found["small faults"] == "6 episodes are too few to know what is usual"
-    assert found["faults of the cameras"] == "no camera was read"
-    assert found["wrong instructions"] == "all episodes have the same one"
-    assert found["what camera/never finds"] == "the dataset has no cameras"
+    assert found["what other checks find"] == "the dataset has no cameras"
 
 
 CARD = PowerCard(
@@ -153,11 +152,11 @@ CARD = PowerCard(
 
 def test_the_card_in_lines():
     assert power_lines(CARD) == [
-        "would be found: late by 6 1.00/0.50",
+        "would be found, in a whole episode/in a fifth of one: late by 6 1.00/0.50",
         "may be missed: late by 3 0.50",
         "would mostly be missed: gain 2 0.00",
         "cannot tell: gain 0.5",
-        "cannot be seen: a constant lag (all have it); any fault at rest (a, b, c, d, e, f and 3 more)",
+        "cannot be seen: a constant lag (all have it); any fault at rest (a, b, c, d, e, f and 3 more: no motion)",
     ]
 
 

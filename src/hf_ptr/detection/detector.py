@@ -21,8 +21,6 @@ LEVEL = 0.01
 # A fault must be larger to count in a window than in a whole episode: a window has less evidence.
 WINDOW_MATERIAL = {SHORT: 1.5, MIDDLE: 1.2, WHOLE: 1.0, EVENT: 1.0}
 SCALES = (SHORT, MIDDLE, WHOLE, EVENT)
-# Episodes of a task from which it is also compared with itself.
-LEAST_GROUP = 8
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,12 @@ import numpy as np
 from scipy.stats import binomtest
 
 from hf_ptr.detection.check import Check, Measurement, Plant, View
+from hf_ptr.detection.contamination import FAULTY, contaminated
 from hf_ptr.detection.detector import Detector
 from hf_ptr.detection.planting import in_part
 from hf_ptr.detection.unseen import Unseen, unseen
 from hf_ptr.utils.progress import progress_bar
 
-# Share of the episodes that have the fault when it is to be found.
-FAULTY = 0.2
 # Copies with a planted fault: so many first, and more where the fault is found in some of them and not in others.
 FIRST_COPIES, MOST_COPIES = 12, 24
 # Copies below which the probability cannot be told.
@@ -140,13 +139,8 @@ def _count(detector: Detector, check: Check, copies: list[_Copy], rng: np.random
     """The number of copies in which the fault is found, by a detector that knows a fifth of faulty episodes."""
     if not copies:
         return 0
-    # Few copies stand for all faulty episodes.
-    episodes = len(detector.views)
-    faulty = max(1, round(FAULTY * episodes))
-    drawn = rng.choice(len(copies), faulty, replace=faulty > len(copies))
-    positions = rng.choice(episodes, faulty, replace=False)
-    contaminated = detector.contaminated(positions, [copies[number].measured for number in drawn])
-    return sum(_found(contaminated, check, copy) for copy in copies)
+    knowing = contaminated(detector, [copy.measured for copy in copies], rng)
+    return sum(_found(knowing, check, copy) for copy in copies)
 
 
 def _planted(detector: Detector, plant: Plant, part: bool, position: int, rng: np.random.Generator) -> _Copy | None:

@@ -17,13 +17,13 @@ def power_lines(card: PowerCard) -> list[str]:
     """
     What would be found, what may be missed, what cannot be told and what cannot be seen; a line each, if there is any.
 
-    Probabilities are of a fault in a whole episode. That of a fault in a fifth of an episode follows after a slash.
+    Probabilities are of a fault in a whole episode, and of one in a fifth of an episode.
     """
     whole = {(power.check, power.fault): power for power in card.powers if not power.part}
     part = {(power.check, power.fault): power for power in card.powers if power.part}
     kinds = [(whole[key], part.get(key)) for key in whole]
     groups = {
-        "would be found": [pair for pair in kinds if _level(pair[0]) >= FOUND],
+        "would be found, in a whole episode/in a fifth of one": [pair for pair in kinds if _level(pair[0]) >= FOUND],
         "may be missed": [pair for pair in kinds if PERHAPS <= _level(pair[0]) < FOUND],
         "would mostly be missed": [pair for pair in kinds if 0 <= _level(pair[0]) < PERHAPS],
         "cannot tell": [pair for pair in kinds if pair[0].probability is None],
@@ -46,7 +46,7 @@ def _kind(whole: Power, part: Power | None) -> str:
 
 
 def _unseen(one: Unseen) -> str:
-    return one.fault + (f" ({_names(one.dimensions)})" if one.dimensions else f" ({one.reason})")
+    return f"{one.fault} ({f'{_names(one.dimensions)}: ' if one.dimensions else ''}{one.reason})"
 
 
 def _names(names: Sequence[str]) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
-from hf_ptr.detection.detector import LEAST_GROUP, Detector
+from hf_ptr.detection.contamination import contaminated
+from hf_ptr.detection.detector import Detector
 from hf_ptr.detection.signals import Scale
 
-# Change of a command that an offset of one standard deviation in a state dimension must imply for it to be seen.
-LEAST_EFFECT = 0.2
 # Episodes below which the amounts of sound ones are hardly known.
 FEW_EPISODES = 12
+# Episodes of a task below which it is compared with all other tasks only.
+LEAST_TASK = 8
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,12 @@ def unseen(detector: Detector) -> tuple[Unseen, ...]:
                 _names(signals.action, unexplained),
             )
         )
-    hidden = signals.state.moves & ~signals.state.two_valued & ~_shifts_commands(detector)
+    hidden = _hidden_offsets(detector)
     if hidden.any():
         found.append(
             Unseen(
                 "an offset of the state by one standard deviation",
-                "the commands do not depend on the level of these dimensions",
+                "neither the commands nor other dimensions depend on their level",
                 _names(signals.state, hidden),
             )
         )
@@ -67,19 +69,16 @@ def unseen(detector: Detector) -> tuple[Unseen, ...]:
         found.append(Unseen("small faults", f"{count} episodes are too few to know what is usual"))
     tasks = np.bincount([episode.task for episode in signals.episodes], minlength=len(signals.tasks))
     rare = tuple(
-        task for task, size in zip(signals.tasks, tasks.tolist(), strict=True) if 0 < size < min(LEAST_GROUP, count)
+        task for task, size in zip(signals.tasks, tasks.tolist(), strict=True) if 0 < size < min(LEAST_TASK, count)
     )
     if rare:
         found.append(
-            Unseen("what is unusual for one task only", f"fewer than {LEAST_GROUP} episodes have these tasks", rare)
+            Unseen("what is unusual for one task only", f"fewer than {LEAST_TASK} episodes have these tasks", rare)
         )
-    if not any(episode.cameras for episode in signals.episodes):
-        found.append(Unseen("faults of the cameras", "no camera was read"))
-    if not any(task.strip() for task in signals.tasks):
-        found.append(Unseen("wrong instructions", "the dataset has no instructions"))
-    elif (tasks > 0).sum() == 1:
-        found.append(Unseen("wrong instructions", "all episodes have the same one"))
-    found += [Unseen(f"what {name} finds", reason) for name, reason in detector.unavailable.items() if reason]
+    reasons = {reason for reason in detector.unavailable.values() if reason is not None}
+    for reason in sorted(reasons):
+        checks = tuple(name for name, other in detector.unavailable.items() if other == reason)
+        found.append(Unseen("what other checks find", reason, checks))
     return tuple(found)
 
 
@@ -87,18 +86,25 @@ def _names(scale: Scale, chosen: np.ndarray) -> tuple[str, ...]:
     return tuple(scale.names[dimension] for dimension in np.flatnonzero(chosen))
 
 
-def _shifts_commands(detector: Detector) -> np.ndarray:
-    """`(ds,)` bool: whether an offset of one standard deviation in this dimension of the state changes a command."""
-    signals, model = detector.context.signals, detector.context.model
-    shifts = np.zeros(len(signals.state.names), dtype=bool)
-    if not model.known.any():
-        return shifts
-    episodes = sorted(signals.episodes, key=len)
-    episode = episodes[len(episodes) // 2]
-    expected = model.predict(episode).expected[:, model.known]
-    for dimension in np.flatnonzero(signals.state.moves):
+def _hidden_offsets(detector: Detector) -> np.ndarray:
+    """`(ds,)` bool: dimensions of the state in which no check finds an offset of one standard deviation."""
+    scale, episodes = detector.context.signals.state, detector.context.signals.episodes
+    hidden = scale.moves & ~scale.two_valued
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(episodes))
+    views, measured, dimensions = [], [], []
+    for number, (dimension, sign) in enumerate(product(np.flatnonzero(hidden).tolist(), (1.0, -1.0))):
+        episode = episodes[order[number % len(episodes)]]
         state = episode.state.copy()
-        state[:, dimension] += 1.0
-        moved = model.predict(episode.with_signals(state=state)).expected[:, model.known]
-        shifts[dimension] = np.abs((moved - expected).mean(axis=0)).max() > LEAST_EFFECT
-    return shifts
+        state[:, dimension] += sign
+        view = detector.context.view(episode.with_signals(state=state))
+        views.append(view)
+        measured.append(detector.measure_changed(view))
+        dimensions.append(dimension)
+    if not views:
+        return hidden
+    knowing = contaminated(detector, measured, rng)
+    for view, measurement, dimension in zip(views, measured, dimensions, strict=True):
+        if any(hit.check.severity == "fault" for hit in knowing.hits(view, measurement)):
+            hidden[dimension] = False
+    return hidden
