@@ -74,6 +74,13 @@ def detect(
     signals = Signals.of_table(table, state_feature, action_feature)
     if cameras is None or len(cameras):
         signals = signals.with_tracks(read_tracks(table, cameras))
+    return detect_in(signals, checks, power, seed)
+
+
+def detect_in(
+    signals: Signals, checks: Sequence[type[Check]] | None = None, power: bool = True, seed: int = 0
+) -> Detection:
+    """Finds faults in signals; see [`detect`][]."""
     detector = Detector(signals, all_checks() if checks is None else checks)
     hits: list[tuple[View, Hit]] = []
     least, evidence = [], []

@@ -15,10 +15,14 @@ from hf_ptr.detection.planting import one_camera
 from hf_ptr.detection.signals import Episode
 
 # Octaves of detail that a blur takes first, and those that tell the content.
-FINE, COARSE = slice(0, 2), slice(3, 6)
+FINE, COARSE = slice(0, 3), slice(3, 6)
+# Content beyond these quantiles of the dataset's counts as that at them: a strong blur changes coarse octaves, too.
+USUAL = (0.02, 0.98)
 # Detail of the rounding of grey levels.
 LEAST_DETAIL = 0.05
 RIDGE = 1e-2
+# Doublings by which the fine detail of an episode is clearly below the usual.
+CLEARLY = 0.3
 # Standard deviations of the planted blurs, pixels.
 PLANTED = (1.5, 4.0)
 
@@ -44,11 +48,12 @@ class CameraBlurred(CameraCheck):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
+        self._limits: dict[str, np.ndarray] = {}
         self._weights = {name: self._fit(model) for name, model in context.cameras.items()}
 
     def measure_camera(self, view: View, model: CameraModel) -> Measurement:
         inputs, fine = _octaves(view.episode.cameras[model.camera])
-        expected = inputs @ self._weights[model.camera][model.fold(view.episode)]
+        expected = np.clip(inputs, *self._limits[model.camera]) @ self._weights[model.camera][model.fold(view.episode)]
         # The image of a blank camera has no detail to lose.
         seen = model.look(view.episode.cameras[model.camera]).contrast > model.least_contrast
         lost = np.where(seen, expected - fine, 0.0)
@@ -64,16 +69,23 @@ class CameraBlurred(CameraCheck):
 
     def _fit(self, model: CameraModel) -> list[np.ndarray]:
         """The regression of the fine octaves on the coarse ones, by fold."""
+        octaves = [_octaves(episode.cameras[model.camera]) for episode in model.episodes]
+        # Blurred episodes must not teach that such content has no fine detail.
+        usual = np.array([fine.mean() for _, fine in octaves])
+        away = usual - np.median(usual)
+        sharp = away > -max(CLEARLY, 3 * 1.4826 * float(np.median(np.abs(away))))
+        kept = [inputs for (inputs, _), is_sharp in zip(octaves, sharp, strict=True) if is_sharp]
+        self._limits[model.camera] = np.quantile(np.concatenate(kept), USUAL, axis=0)
         grams, crosses = [], []
-        for episode in model.episodes:
-            inputs, fine = _octaves(episode.cameras[model.camera])
+        for inputs, fine in octaves:
+            inputs = np.clip(inputs, *self._limits[model.camera])
             grams.append(inputs.T @ inputs / len(fine))
             crosses.append(inputs.T @ fine / len(fine))
         fold = np.array([model.fold(episode) for episode in model.episodes])
         weights = []
         for out in range(FOLDS):
-            kept = fold != out
-            left, right = np.mean(np.array(grams)[kept], axis=0), np.mean(np.array(crosses)[kept], axis=0)
+            seen = (fold != out) & sharp
+            left, right = np.mean(np.array(grams)[seen], axis=0), np.mean(np.array(crosses)[seen], axis=0)
             weights.append(np.linalg.solve(left + RIDGE * np.eye(len(left)), right))
         return weights
 

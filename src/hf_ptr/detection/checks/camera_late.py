@@ -11,16 +11,19 @@ from hf_ptr.detection.check import Candidates, Context, Found, Measurement, Plan
 from hf_ptr.detection.checks.camera_check import CameraCheck
 from hf_ptr.detection.planting import one_camera
 from hf_ptr.detection.signals import Episode
-from hf_ptr.detection.windows import SHORT, Windows, windows_of
 
 # Largest lag that is searched, seconds and frames.
 LONGEST = 0.8
 LEAST_LONGEST = 8
 # Least lag that counts: seconds and frames.
-MATERIAL = 0.1
+MATERIAL = 0.06
 MATERIAL_FRAMES = 1.5
 # A lag must agree better than none by this share of the usual agreement of images and state.
 LEAST_GAIN = 0.08
+# The best agreement must be at least this share of the usual one.
+LEAST_PEAK = 0.6
+# Share of the episodes that must have about the same lag.
+LEAST_AGREED = 0.6
 # Lags up to this many times the usual deviation of an episode are the camera's own.
 BEYOND = 2.5
 
@@ -35,7 +38,8 @@ class CameraLate(CameraCheck):
 
     What to do: shift the images of these frames by the lag, or leave the episodes out.
 
-    Limits: a lag that all episodes share cannot be seen. The images must show the motion of the robot.
+    Limits: a lag that all episodes share cannot be seen, nor one in a short part of an episode. The images must show
+    the motion of the robot.
     """
 
     name, unit = "camera/late", "frames"
@@ -49,19 +53,16 @@ class CameraLate(CameraCheck):
         # By camera: usual lag, largest usual deviation from it, usual agreement.
         self._usual: dict[str, tuple[float, float, float]] = {}
         for name, model in context.cameras.items():
-            if not model.known:
+            best = [self._best(model, model.motion(episode)) for episode in model.episodes] if model.known else []
+            found = np.array([each for each in best if each is not None])
+            if not len(found):
                 continue
-            lags, peaks = [], []
-            for episode in model.episodes:
-                whole = windows_of(len(episode), context.fps)[-1]
-                found = self._best(model, model.motion(episode), whole)
-                if found is not None:
-                    lags.append(found[0][0])
-                    peaks.append(found[1][0])
-            if lags:
-                usual = float(np.median(lags))
-                spread = 1.4826 * float(np.median(np.abs(np.array(lags) - usual)))
-                self._usual[name] = usual, BEYOND * spread, float(np.median(peaks))
+            lag, peak = found[:, 0], found[:, 1]
+            usual = float(np.median(lag))
+            away = np.abs(lag - usual)
+            # Where many episodes have other lags, the images do not tell the time.
+            if (away < self.material).mean() >= LEAST_AGREED:
+                self._usual[name] = usual, BEYOND * 1.4826 * float(np.median(away)), float(np.median(peak))
 
     @classmethod
     def unavailable(cls, context: Context) -> str | None:
@@ -73,67 +74,55 @@ class CameraLate(CameraCheck):
         if model.camera not in self._usual:
             return {}
         usual, beyond, agreement = self._usual[model.camera]
-        motion = model.motion(view.episode)
-        found: Measurement = {}
-        for windows in view.windows:
-            # The shortest windows contain too few motions.
-            best = None if windows.scale == SHORT else self._best(model, motion, windows)
-            if best is None:
-                continue
+        best = self._best(model, model.motion(view.episode))
+        amount, away = 0.0, 0.0
+        if best is not None:
             lag, peak, at_usual = best
-            away = np.abs(lag - usual)
-            sure = (peak - at_usual > LEAST_GAIN * agreement) & (peak > 0.5 * agreement)
-            amount = np.where(sure & (away > beyond), away, 0.0)
-            found[windows.scale] = Candidates.of(windows, amount, lag - usual)
-        return found
+            away = lag - usual
+            sure = peak - at_usual > LEAST_GAIN * agreement and peak > LEAST_PEAK * agreement
+            amount = abs(away) if sure and abs(away) > beyond else 0.0
+        # Shorter windows contain too few motions to tell a lag.
+        whole = view.windows[-1]
+        return {whole.scale: Candidates.of(whole, np.array([amount]), np.array([away]))}
 
     def cause(self, found: Found) -> str:
         return f"images of {self.camera_of(found)} {found.amount:.1f} frames {'late' if found.detail > 0 else 'early'}"
 
     def plants(self) -> Sequence[Plant]:
         return [
-            Plant(f"images {abs(frames)} frames {'late' if frames > 0 else 'early'}", _shift(frames))
+            Plant(f"images {abs(frames)} frames {'late' if frames > 0 else 'early'}", _shift(frames), partial=False)
             for frames in (6, -6)
         ]
 
-    def _best(
-        self, model: CameraModel, motion: Motion, windows: Windows
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    def _best(self, model: CameraModel, motion: Motion) -> tuple[float, float, float] | None:
         """
-        The lag of the images at which they agree best with the state.
+        The lag of the images, in frames, at which they agree best with the state.
 
         Returns:
-            lag, agreement at it, and agreement at the usual lag, each `(W,)`; None for an episode that is too short.
+            lag, agreement at it, and agreement at the usual lag; None for an episode that is too short.
         """
         length = len(motion.seen)
         reach = min(self._longest, length // 4)
         if reach < 3:
             return None
-        inner = slice(reach, length - reach)
-        first = np.clip(windows.first - reach, 0, length - 2 * reach)
-        stop = np.clip(windows.stop - reach, 0, length - 2 * reach)
-        stop = np.maximum(stop, first + 1)
-        inside = Windows(windows.scale, first, np.minimum(stop, length - 2 * reach))
-        seen = motion.seen[inner]
-        power = inside.mean(seen**2)
+        seen = motion.seen[reach : length - reach]
         shifts = np.arange(-reach, reach + 1)
-        agreement = np.empty((len(shifts), len(first)))
+        agreement = np.empty(len(shifts))
         for row, shift in enumerate(shifts.tolist()):
             # Images that are late by `shift` frames show an earlier state.
             state = motion.recorded[reach - shift : length - reach - shift]
-            both = inside.mean(state * seen) / np.sqrt(inside.mean(state**2) * power + 1e-9)
-            agreement[row] = both @ model.weight / model.weight.sum()
-        best = agreement.argmax(axis=0)
-        columns = np.arange(len(first))
-        here = np.clip(best, 1, len(shifts) - 2)
-        left, middle, right = (agreement[here + step, columns] for step in (-1, 0, 1))
-        bend = left - 2 * middle + right
-        vertex = np.where(bend < -1e-9, np.clip(0.5 * (left - right) / np.minimum(bend, -1e-9), -1, 1), 0.0)
+            norm = np.sqrt((state**2).sum(axis=0) * (seen**2).sum(axis=0)) + 1e-9
+            agreement[row] = ((state * seen).sum(axis=0) / norm) @ model.weight / model.weight.sum()
+        best = int(agreement.argmax())
         usual = self._usual.get(model.camera, (0.0, 0.0, 0.0))[0]
-        at_usual = agreement[int(np.clip(round(usual), -reach, reach)) + reach]
-        # A maximum at the end of the search is none.
-        peak = np.where(best == here, middle, -1.0)
-        return shifts[here] + vertex, peak, at_usual
+        at_usual = float(agreement[int(np.clip(round(usual), -reach, reach)) + reach])
+        if not 0 < best < len(shifts) - 1:
+            # A maximum at the end of the search is none.
+            return float(shifts[best]), -1.0, at_usual
+        left, middle, right = agreement[best - 1 : best + 2].tolist()
+        bend = left - 2 * middle + right
+        vertex = 0.5 * (left - right) / bend if bend < -1e-9 else 0.0
+        return float(shifts[best]) + vertex, middle, at_usual
 
 
 def _shift(frames: int):

@@ -22,8 +22,8 @@ LEFT = 0.5
 # Of the difference to the usual background, a shift must leave at most this share.
 BETTER = 0.7
 # Views closer than this, in cells, are the same; a view that this share of the episodes has is sound.
-SAME_VIEW = 0.6
-LEAST_SHARE = 0.25
+SAME_VIEW = 0.96
+LEAST_SHARE, LEAST_COUNT = 0.15, 3
 # Least spread of the background between episodes, in contrasts.
 LEAST_SPREAD = 0.05
 # Images of an episode that its background is estimated from.
@@ -36,12 +36,13 @@ class CameraMoved(CameraCheck):
 
     Why it harms: the same place in the image is another place in the world, and the policy reaches beside it.
 
-    Example: someone bumped into the tripod before episode 31.
+    Example: someone bumped into the tripod, and put it back in the next break.
 
     What to do: leave the episodes out, or move their images back by the shift.
 
-    Limits: needs a background that stays the same; a wrist camera has none. A view that a quarter of the episodes
-    share is taken as sound. Below about a twentieth of the width nothing is reported.
+    Limits: needs a background that stays the same; a wrist camera has none. A view that three episodes and a seventh
+    of the dataset share is taken as a session of its own, and as sound. Below about a twentieth of the width nothing
+    is reported.
     """
 
     name, unit = "camera/moved", "% of the width"
@@ -63,7 +64,7 @@ class CameraMoved(CameraCheck):
             self._fixed[name] = _Background(usual, spread)
             shifts = np.array([shift for each in seen if (shift := self._fixed[name].shift(each)) is not None])
             apart = np.linalg.norm(shifts[:, None] - shifts, axis=-1)
-            shared = (apart < SAME_VIEW).sum(axis=1) >= max(LEAST_SHARE * len(seen), 2)
+            shared = (apart < SAME_VIEW).sum(axis=1) >= max(LEAST_SHARE * len(seen), LEAST_COUNT)
             self._views[name] = np.concatenate([np.zeros((1, 2)), shifts[shared]])
 
     def measure_camera(self, view: View, model: CameraModel) -> Measurement:
