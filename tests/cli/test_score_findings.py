@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from command_line import hf_ptr, the_line
 from leading_table import leading_table
 
-from hf_ptr.data.lerobot.writer import write_table
+from hf_ptr.data.lerobot.writer import DatasetWriter, write_table
 from hf_ptr.detection.findings_file import read_findings
 
 FRAMES, LATE, PART = 120, 3, slice(40, 70)
@@ -48,7 +49,8 @@ def test_the_verdict_comes_first_and_names_episode_frames_and_cause(scored: tupl
     first, second = printed.splitlines()[:2]
     assert first.startswith("2 of 16 episodes have faults: ep ")
     assert "ep 3 commands 6.0 frames late" in first and "; ep 8 frames " in first
-    assert second.startswith("would be found: ")
+    assert re.match(r"Of \d+ faults planted in these episodes it would find \d+ \(power 0.8 or more\), and ", second)
+    assert "would be found  " in printed and "cannot be seen  " in printed
     assert "Next: hf-ptr report" in printed.splitlines()[-1]
     assert "lowest" not in printed and "worst" not in printed
 
@@ -110,3 +112,27 @@ def test_a_sound_dataset_has_no_fault_and_no_worst_episode(tmp_path: Path) -> No
 def test_a_score_file_cannot_have_the_name_of_a_findings_file(faulty: Path, tmp_path: Path) -> None:
     line = the_line(hf_ptr("score", faulty, "--out", tmp_path / "findings.parquet"))
     assert "findings.parquet is the name of a findings file" in line and list(tmp_path.iterdir()) == []
+
+
+def test_the_images_are_checked_unless_told_otherwise(tmp_path: Path) -> None:
+    """Black images in a part of one episode."""
+    frames = np.random.default_rng(0).integers(60, 200, (40, 32, 48, 3), dtype=np.uint8)
+    table = leading_table(8, frames=40)
+    features = {**table.features, "observation.images.top": {"dtype": "video", "shape": [32, 48, 3], "names": None}}
+    with DatasetWriter(tmp_path / "data", fps=20, features=features, robot_type="arm", tasks=["move"]) as writer:
+        for episode in range(8):
+            rows = slice(40 * episode, 40 * episode + 40)
+            images = frames.copy()
+            if episode == 5:
+                images[10:30] = 0
+            columns = {name: values[rows] for name, values in table.columns.items()}
+            writer.add_episode(columns, "move", {"observation.images.top": images})
+    out = ("--out", tmp_path / "scores.parquet")
+    done = hf_ptr("score", tmp_path / "data", *SHORT, *out)
+    assert done.returncode == 0, done.stderr
+    found = read_findings(tmp_path / "findings.parquet")
+    black = [one for one in found if one.check == "camera/blank"]
+    assert [one.episode_index for one in black] == [5] and 5 <= black[0].first_frame <= 15
+    without = hf_ptr("score", tmp_path / "data", *SHORT, *out, "--no-cameras").stdout
+    assert "The images of observation.images.top were not checked; --cameras checks them" in without
+    assert not [one for one in read_findings(tmp_path / "findings.parquet") if one.check.startswith("camera")]

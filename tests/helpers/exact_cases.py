@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 
 from hf_ptr import PTRTrainer, TransitionScorer
 from hf_ptr.data.score_file import score_file_keys
+from hf_ptr.detection.detect import Detection
 from hf_ptr.policies import action_loss
 from hf_ptr.policies.vla import heads, modeling_vla
 from hf_ptr.training import calibrated_weights as calibrating
@@ -46,11 +47,16 @@ def uneven(frames: int) -> np.ndarray:
 class Fitted:
     """Weights for tests that do not fit a score."""
 
-    def __init__(self, chunks: Any, config: Any = None, **_: Any) -> None:
+    def __init__(self, chunks: Any) -> None:
         self.table = chunks.table
 
     def frame(self) -> pd.DataFrame:
         return pd.DataFrame({**score_file_keys(self.table), "weight": uneven(self.table.num_frames)})
+
+
+def fitted(chunks: Any, *_: Any, **__: Any) -> tuple[Fitted, Detection]:
+    """Weights and no findings."""
+    return Fitted(chunks), Detection((), None, {}, np.zeros(chunks.table.num_episodes), ())
 
 
 @contextlib.contextmanager
@@ -79,7 +85,7 @@ def alike() -> Iterator[None]:
         mock.patch.object(heads.torch, "randn_like", lambda clean: (clean * 50.0 + 1.0).sin()),
         mock.patch.object(modeling_vla.VLAPolicy, "forward", spied),
         mock.patch.object(TransitionScorer, "with_permuted", blocks),
-        mock.patch.object(calibrating, "fit_scores", Fitted),
+        mock.patch.object(calibrating, "detected_scores", fitted),
     ):
         yield
 
@@ -127,7 +133,7 @@ def trained(
         **changes,
     }
     # Calibrated weights are fitted when the trainer is made.
-    with mock.patch.object(calibrating, "fit_scores", Fitted):
+    with mock.patch.object(calibrating, "detected_scores", fitted):
         trainer = make(dataset, folder, **settings)
     if case == WEIGHTS:
         trainer.train_dataset = trainer.train_dataset.with_weights(uneven(trainer.train_dataset.table.num_frames))

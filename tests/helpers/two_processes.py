@@ -213,7 +213,7 @@ def fitted_by_one(dataset: Path, folder: Path) -> list[str]:
     """The error in this process for each error of the main process during the fit."""
     errors = []
     for error in (InputError("no episode is long enough"), MemoryError("no memory")):
-        with mock.patch.object(calibrating, "fit_scores", side_effect=error):
+        with mock.patch.object(calibrating, "detected_scores", side_effect=error):
             try:
                 make(dataset, folder / "unfit", use_cpu=True, scoring="calibrated", belief_tokens=0)
             except Exception as caught:

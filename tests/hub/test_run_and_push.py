@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 from command_line import hf_ptr, the_line
-from exact_cases import Fitted
+from exact_cases import fitted
 from hub_server import HubServer
 from hub_store import Store, card_complaints
 from huggingface_hub import HfApi, ModelCard
@@ -258,12 +258,12 @@ def test_calibrated_weights_are_part_of_the_checkpoint(
     given = {**SHORT, "dataset": metaworld_dataset, "scoring": "calibrated", "belief_tokens": 0}
     given |= {"max_steps": 4, "save_steps": 2, "save_total_limit": 9}
     hub = {"push_to_hub": "true", "hub_strategy": "all_checkpoints", "hub_model_id": "alice/calibrated"}
-    monkeypatch.setattr(calibrating, "fit_scores", Fitted)
+    monkeypatch.setattr(calibrating, "detected_scores", fitted)
     out = run_recipe(RECIPE, [f"{k}={v}" for k, v in {**given, **hub, "output_dir": tmp_path / "run"}.items()])
     commits = logged_in.store.repos["model", "alice/calibrated"].commits
     at_two = next(name for name in commits if "checkpoint-2/scores.parquet" in logged_in.store.files(
         "alice/calibrated", name))  # fmt: skip
-    monkeypatch.setattr(calibrating, "fit_scores", lambda *args, **kwargs: pytest.fail("fitted again"))
+    monkeypatch.setattr(calibrating, "detected_scores", lambda *args, **kwargs: pytest.fail("fitted again"))
     more = {"output_dir": tmp_path / "on", "resume_from_checkpoint": f"alice/calibrated@{at_two}"}
     on = run_recipe(RECIPE, [f"{k}={v}" for k, v in {**given, **more}.items()])
     assert (on / "scores.parquet").read_bytes() == (out / "scores.parquet").read_bytes()

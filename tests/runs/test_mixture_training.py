@@ -36,9 +36,9 @@ from hf_ptr.runs.dry_run import plan_recipe
 from hf_ptr.runs.recipe import NEW_POLICY_FIELDS, load_recipe
 from hf_ptr.runs.run import evaluation_command, run_recipe
 from hf_ptr.scoring.config import ScoreConfig
-from hf_ptr.scoring.fit import fit_scores
 from hf_ptr.training import calibrated_weights as calibrating
 from hf_ptr.training.check_arguments import check_arguments
+from hf_ptr.training.detected_scores import detected_scores
 from hf_ptr.training.micro_batches import candidates_of
 from hf_ptr.training.ptr_config import PTRConfig
 from hf_ptr.training.ptr_model import PTRModel
@@ -151,11 +151,12 @@ def test_each_source_gets_calibrated_weights_of_its_own(tmp_path: Path) -> None:
     calibrated = {"scoring": "calibrated", "score_settings": ["steps=20"], "alpha": 1.0}
     made = run_recipe(recipe(tmp_path, listed, output_dir=str(tmp_path / "made"), **calibrated, **settings))
     files = ["scores-g1.parquet", "scores-source-1.parquet"]
-    assert sorted(file.name for file in made.glob("**/scores*")) == sorted(3 * files)
+    findings = [file.replace(".parquet", ".findings.parquet") for file in files]
+    assert sorted(file.name for file in made.glob("**/scores*.parquet")) == sorted(3 * (files + findings))
     mixture = build_trainer(load_recipe(recipe(tmp_path, listed, **settings))).train_dataset
     weights, config = [], ScoreConfig(seed=PTRConfig(output_dir=str(tmp_path)).seed, steps=20)
     for file, part in zip(files, mixture.parts, strict=True):
-        offline = fit_scores(part, config, progress=False).frame()
+        offline = detected_scores(part, config, progress=False)[0].frame()
         pd.testing.assert_frame_equal(pd.read_parquet(made / file), offline)
         assert (made / "checkpoint-2" / file).read_bytes() == (made / file).read_bytes()
         weights.append(offline.weight.to_numpy())

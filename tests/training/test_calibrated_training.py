@@ -11,18 +11,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from exact_cases import Fitted
+from exact_cases import fitted
 from fold_helpers import stopped_at
 from recipe_helpers import recipe
 from trainer_helpers import SFT, make
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.lerobot.reader import read_dataset
+from hf_ptr.detection.findings_file import read_findings
 from hf_ptr.errors import InputError
 from hf_ptr.functional import weight_bounds
 from hf_ptr.runs.run import run_recipe
-from hf_ptr.scoring.fit import fit_scores
 from hf_ptr.training import calibrated_weights as calibrating
+from hf_ptr.training.detected_scores import detected_scores
 from hf_ptr.training.ptr_config import PTRConfig
 
 # A short, inaccurate fit; the benchmarks measure the accuracy.
@@ -42,7 +43,10 @@ def test_a_run_fits_what_the_score_command_fits_and_trains_with_it(metaworld_dat
     chunks = ChunkDataset(
         read_dataset(metaworld_dataset), chunk_size=16, observation_features=["observation.environment_state"]
     )
-    offline = fit_scores(chunks, PTRConfig(output_dir=str(tmp_path), **SHORT).score_config(), progress=False).frame()
+    config = PTRConfig(output_dir=str(tmp_path), **SHORT).score_config()
+    fitted, detection = detected_scores(chunks, config, progress=False)
+    offline = fitted.frame()
+    assert read_findings(made / "findings.parquet") == detection.findings
     pd.testing.assert_frame_equal(found, offline)
     assert found.weight.nunique() > 2
     given = run_recipe(
@@ -81,7 +85,7 @@ def test_a_resumed_run_does_not_fit_again(
     # The checkpoint has its own copy of the file in the run's folder.
     fitted = (whole / "scores.parquet").read_bytes()
     (whole / "scores.parquet").unlink()
-    monkeypatch.setattr(calibrating, "fit_scores", lambda *args, **kwargs: pytest.fail("fitted again"))
+    monkeypatch.setattr(calibrating, "detected_scores", lambda *args, **kwargs: pytest.fail("fitted again"))
     run_recipe(recipe(tmp_path, metaworld_dataset, output_dir=tmp_path / "run", **settings))
     assert losses_of(whole) == expected and (whole / "scores.parquet").read_bytes() == fitted
 
@@ -90,7 +94,7 @@ def test_weights_of_other_settings_are_refused(
     metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"belief_tokens": 0, "save_strategy": "steps", "save_steps": 1, "max_steps": 2, **CALIBRATED}
-    monkeypatch.setattr(calibrating, "fit_scores", Fitted)
+    monkeypatch.setattr(calibrating, "detected_scores", fitted)
     make(metaworld_dataset, tmp_path, **settings).train()
     for changes, setting in (
         ({"alpha": 0.5}, "alpha 1.0, now 0.5"),

@@ -158,7 +158,7 @@ def test_a_step_never_waits_for_the_device(
     settings: dict[str, Any], parts: int, metaworld_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Metrics, weights, the pool and the check for non-finite values are read only when a step is logged."""
-    monkeypatch.setattr(calibrating, "fit_scores", cases.Fitted)
+    monkeypatch.setattr(calibrating, "detected_scores", cases.fitted)
     trainer = make(
         metaworld_dataset, tmp_path, logging_steps=100, gradient_accumulation_steps=parts, max_steps=4, **settings
     )

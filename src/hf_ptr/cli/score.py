@@ -20,7 +20,7 @@ class Method(StrEnum):
 
 
 # Options of the calibrated score. A run defines its own features and chunks.
-CALIBRATED_OPTIONS = ("observation", "state", "action", "chunk_size", "target_offset")
+CALIBRATED_OPTIONS = ("observation", "state", "action", "chunk_size", "target_offset", "cameras")
 
 
 def score(
@@ -62,6 +62,14 @@ def score(
             help="Frames to the next observation (calibrated).", show_default="16; fewer below 30 fps, more above 80"
         ),
     ] = None,
+    cameras: Annotated[
+        bool | None,
+        typer.Option(
+            "--cameras/--no-cameras",
+            help="Check the images of all cameras, which are decoded once (calibrated).",
+            show_default="checked; not for a repo id, whose videos would be downloaded",
+        ),
+    ] = None,
     corruption: Annotated[
         str, typer.Option(help="Add the faults of this corruption first, to see whether they are found.")
     ] = "clean",
@@ -98,7 +106,7 @@ def score(
 
         hf-ptr score data/g1_bottle --corruption misaligned --out misaligned.parquet
 
-        hf-ptr score data/g1_bottle --json > found.json
+        hf-ptr score data/g1_bottle --no-cameras --json > found.json
 
         hf-ptr score data/mt10 --method paper --run runs/ptr
 
@@ -112,7 +120,7 @@ def score(
     from hf_ptr.detection.findings_file import FindingsFiles
     from hf_ptr.errors import DataWarning, InputError
     from hf_ptr.hub.datasets import load_dataset
-    from hf_ptr.hub.repos import dataset_folder, model_folder
+    from hf_ptr.hub.repos import dataset_folder, model_folder, parse_hub_dataset
     from hf_ptr.report.summary import ScoreSummary, with_known_faults
     from hf_ptr.scoring.config import ScoreConfig, frames_at, parse_settings
     from hf_ptr.utils.malloc import return_freed_memory
@@ -149,7 +157,9 @@ def score(
     return_freed_memory()
     # Without --observation the state is observed, which may be made of several features.
     features = [state] if observation is None else [name.strip() for name in observation.split(",")]
-    folder = dataset_folder(dataset, features)
+    local = parse_hub_dataset(dataset) is None
+    images = not paper and (local if cameras is None else cameras)
+    folder = dataset_folder(dataset, None if images else features)
     keep = out.with_name(f".{out.stem}.parts")
     # The disk of the score file, whose folder may not exist yet.
     spill_dir = next(parent for parent in out.absolute().parents if parent.is_dir())
@@ -185,7 +195,8 @@ def score(
             state_feature=state,
             action_feature=action,
         )
-        fitted, found = detected_scores(chunks, config, power=True, device=where or "cpu", keep=keep)
+        checked = tuple(table.videos) if images else ()
+        fitted, found = detected_scores(chunks, config, cameras=checked, power=True, device=where or "cpu", keep=keep)
         parts, resting = fitted.blocks(), fitted.resting
     if truth is not None:
         parts = (with_known_faults(part, truth) for part in parts)
@@ -209,6 +220,8 @@ def score(
     if found is not None:
         print_findings(found, lengths, beside)
     print_summary(summary.to_dict(out), resting)
+    if found is not None and table.videos and not images:
+        typer.echo(f"The images of {', '.join(table.videos)} were not checked; --cameras checks them")
     following = "" if paper else f"; to train: hf-ptr train RECIPE dataset={dataset} weights={out} alpha=0"
     typer.echo(f"Next: hf-ptr report {out}{following}")
 

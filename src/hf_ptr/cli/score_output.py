@@ -27,20 +27,21 @@ def print_findings(found: Detection, lengths: Mapping[int, int], beside: Finding
     """
     from rich.console import Console
 
-    from hf_ptr.detection.power_text import power_lines
+    from hf_ptr.report.power_rows import power_summary, power_table
     from hf_ptr.report.verdict import findings_table, notes_line, verdict
 
+    # A file or a pipe has no width; the 80 columns that rich assumes there break the causes.
+    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     typer.echo(verdict(found.findings, lengths))
-    card = [] if found.power is None else power_lines(found.power)
-    for line in card[:1]:
-        typer.echo(line)
+    if found.power is not None:
+        typer.echo(power_summary(found.power.as_json()))
     if found.flagged:
-        # A file or a pipe has no width; the 80 columns that rich assumes there break the causes.
-        width = None if sys.stdout.isatty() else WIDTH
-        Console(width=width).print(findings_table(found.findings, lengths))
+        console.print(findings_table(found.findings, lengths))
     notes = notes_line(found.findings)
-    for line in filter(None, (notes, *card[1:])):
-        typer.echo(line)
+    if notes:
+        typer.echo(notes)
+    if found.power is not None:
+        console.print(power_table(found.power))
     typer.echo(f"{beside.findings}: {len(found.findings)} findings; the same in {beside.rows}; {beside.power}")
 
 

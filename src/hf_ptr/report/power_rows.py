@@ -1,12 +1,47 @@
-"""The power card of a report: what would be found in the dataset, what may be missed, what cannot be found."""
+"""The power card for the terminal and the page: what would be found, what may be missed, what cannot be found."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from rich.markup import escape
+from rich.table import Table
+
+from hf_ptr.detection.power import PowerCard
+from hf_ptr.detection.power_text import FOUND, power_lines
+
 # Names of dimensions in a cell.
 MOST_NAMES = 12
+
+
+def power_summary(card: Mapping[str, Any]) -> str:
+    """
+    The number of planted faults that would be found, in a sentence; "" for a card without probabilities.
+
+    Args:
+        card: the content of `power.json`.
+    """
+    told = [power for power in card.get("powers", ()) if power["probability"] is not None]
+    whole, part = ([power for power in told if power["part"] is kind] for kind in (False, True))
+    if not whole:
+        return ""
+    sure, also = (sum(power["probability"] >= FOUND for power in powers) for powers in (whole, part))
+    return (
+        f"Of {len(whole)} faults planted in these episodes it would find {sure} (power {FOUND:g} or more), and "
+        f"{also} of {len(part)} in a fifth of an episode. Faults that most episodes share cannot be found."
+    )
+
+
+def power_table(card: PowerCard) -> Table:
+    """The card for the terminal: a row for each kind of answer."""
+    shown = Table.grid(padding=(0, 2))
+    shown.add_column(no_wrap=True)
+    shown.add_column()
+    for line in power_lines(card):
+        answer, _, faults = line.partition(": ")
+        shown.add_row(answer, escape(faults))
+    return shown
 
 
 def power_rows(card: Mapping[str, Any]) -> dict[str, Any] | None:

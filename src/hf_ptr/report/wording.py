@@ -9,6 +9,7 @@ import pandas as pd
 
 from hf_ptr.data.score_file import ELEMENT_PREFIX
 from hf_ptr.report.inputs import ReportInput
+from hf_ptr.report.power_rows import power_summary
 from hf_ptr.report.statistics import ShareShift, ess_ratio, logged_series, measure_known_faults
 from hf_ptr.report.verdict import notes_line, verdict
 from hf_ptr.scoring.config import ScoreConfig
@@ -72,7 +73,7 @@ def _found(report: ReportInput, episodes: pd.DataFrame) -> list[str]:
     """The verdict and the number of notes; or why there is none."""
     if report.findings is not None:
         lengths = {int(number): int(frames) for number, frames in episodes.frames.items()}
-        found = [verdict(report.findings, lengths), notes_line(report.findings)]
+        found = [verdict(report.findings, lengths), power_summary(report.power), notes_line(report.findings)]
         return [sentence for sentence in found if sentence]
     if report.held_out:
         return ["There are no findings with these scores: hf-ptr score DATASET finds faults and writes both."]

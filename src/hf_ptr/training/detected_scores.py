@@ -15,7 +15,7 @@ from hf_ptr.detection.chunk_faults import chunk_fault_probability
 from hf_ptr.detection.detect import Detection, detect
 from hf_ptr.detection.findings_file import findings_written
 from hf_ptr.scoring.config import ScoreConfig
-from hf_ptr.scoring.fit import fit_scores
+from hf_ptr.scoring.fit import fit_scores, require_fittable
 from hf_ptr.scoring.fitted_scores import FittedScores
 
 
@@ -42,10 +42,13 @@ def detected_scores(
     Raises:
         InputError: as `fit_scores` and [`detect`][hf_ptr.detection.detect.detect].
     """
+    # A refusal comes before the checks, which may decode videos for minutes.
+    require_fittable(chunks, config)
     found = detect(
         chunks.table,
         state_feature=checked_state(chunks),
         action_feature=chunks.action_feature,
+        cameras=cameras,
         power=power,
         seed=config.seed,
     )
