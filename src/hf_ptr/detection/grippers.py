@@ -80,14 +80,14 @@ def find_grippers(signals: Signals) -> tuple[Gripper, ...]:
     for feature in ("action", "state"):
         scale: Scale = getattr(signals, feature)
         columns = [getattr(episode, feature) for episode in signals.episodes]
-        able = np.flatnonzero(np.concatenate(columns).std(axis=0) > 0)
+        able = np.flatnonzero(np.concatenate(columns).std(axis=0) > 0).tolist()
         named = [d for d in able if HAND.search(scale.names[d]) and not PLACE.search(scale.names[d])]
         groups = [
             (_group(columns, [d for d in named if _side(scale.names[d]) == side]), True) for side in (0, 1, None)
         ]
         single = np.eye(len(scale.unit))
         tried = [*groups, *((single[d], False) for d in able)]
-        found = []
+        found: list[Gripper] = []
         for weights, by_name in tried:
             taken = any((weights != 0)[gripper.weights != 0].any() for gripper in found)
             gripper = None if taken or not weights.any() else _gripper(signals, feature, columns, weights, by_name)
@@ -147,7 +147,7 @@ def _gripper(
     own = (weights != 0) if feature == "state" else np.zeros(len(state.unit), dtype=bool)
     name = getattr(signals, feature).names[int(np.flatnonzero(weights)[0])]
     side = _side(name)
-    other = {0: 1, 1: 0}.get(side, -1)
+    other = -1 if side is None else 1 - side
     place = [
         d
         for d in np.flatnonzero(state.moves & ~state.two_valued & ~own)

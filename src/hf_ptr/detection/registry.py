@@ -17,16 +17,27 @@ from hf_ptr.detection.checks.copies import Copies
 from hf_ptr.detection.checks.exchanged import Exchanged
 from hf_ptr.detection.checks.frozen import FrozenCommands, FrozenState
 from hf_ptr.detection.checks.gain import Gain
+from hf_ptr.detection.checks.held_commands import HeldCommands
 from hf_ptr.detection.checks.idle_end import IdleEnd
 from hf_ptr.detection.checks.instructions import MissingInstruction, Spelling
 from hf_ptr.detection.checks.jump import Jump
 from hf_ptr.detection.checks.lag import Lag
+from hf_ptr.detection.checks.no_motion import NoMotion
 from hf_ptr.detection.checks.noise import ActionNoise, StateNoise
 from hf_ptr.detection.checks.offset import Offset
+from hf_ptr.detection.checks.recording_gaps import RecordingGap
+from hf_ptr.detection.checks.regression import Regression
 from hf_ptr.detection.checks.repeated_frames import RepeatedFrames
 from hf_ptr.detection.checks.residual import OneDimension, OtherData
+from hf_ptr.detection.checks.rests import IdleStart, Pause
 from hf_ptr.detection.checks.retries import Retries
+from hf_ptr.detection.checks.return_motion import ReturnMotion
+from hf_ptr.detection.checks.short import Short
+from hf_ptr.detection.checks.slow import Slow
 from hf_ptr.detection.checks.spikes import ActionSpikes, StateSpikes
+from hf_ptr.detection.checks.stale_start import StaleStart
+from hf_ptr.detection.checks.tremor import Tremor
+from hf_ptr.detection.checks.unusual_end import UnusualEnd
 from hf_ptr.detection.checks.wrong_instruction import WrongInstruction
 from hf_ptr.errors import InputError, first_line
 
@@ -52,6 +63,9 @@ BUILT_IN: tuple[type[Check], ...] = (
     FrozenState,
     FrozenCommands,
     Jump,
+    NoMotion,
+    StaleStart,
+    RecordingGap,
     Retries,
     CameraBlank,
     CameraBlurred,
@@ -61,6 +75,15 @@ BUILT_IN: tuple[type[Check], ...] = (
     CameraMissing,
     CameraMoved,
     CameraOther,
+    Regression,
+    Short,
+    UnusualEnd,
+    ReturnMotion,
+    Slow,
+    Pause,
+    IdleStart,
+    HeldCommands,
+    Tremor,
 )
 
 

@@ -8,13 +8,11 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
-from hf_ptr.detection.signals import STALE, Episode, Signals
+from hf_ptr.detection.motion import SLOW, SPAN, moving_dimensions, speeds, stretches
+from hf_ptr.detection.signals import STALE, Episode
 from hf_ptr.detection.windows import EVENT
 
-# Seconds over which a speed is measured, so that the noise of a sensor is not motion.
-SPAN = 0.2
-# Share of the usual speed below which a signal stands still, and the shortest stretch that counts, seconds and frames.
-SLOW = 0.1
+# The shortest stretch that counts, seconds and frames.
 SHORTEST = 0.4
 LEAST_FRAMES = 4
 # Evidence of a stretch that lasts to the end of the episode, where nothing shows how far the robot had moved; and how
@@ -48,9 +46,10 @@ class _Frozen(Check):
         signals = context.signals
         self._span = signals.frames(SPAN, 2)
         self._least = signals.frames(SHORTEST, LEAST_FRAMES)
-        self._used = {name: _moving(signals, name) for name in ("state", "action")}
+        self._used = {name: moving_dimensions(getattr(signals, name)) for name in ("state", "action")}
         episodes = signals.episodes
-        self._rest = np.median(np.concatenate([e.action[:, self._used["action"]] for e in episodes]), axis=0)
+        # A velocity of zero is a rest.
+        self._rest = -(signals.action.centre / signals.action.unit)[self._used["action"]]
         own = np.concatenate([self._speed(episode, self.signal) for episode in episodes])
         self._usual = float(np.quantile(own, 0.75)) if len(own) else 0.0
         other = np.concatenate([self._motion(episode) for episode in episodes])
@@ -61,10 +60,7 @@ class _Frozen(Check):
         self._ratio = float(np.median(own[fast]) / max(np.median(motion[fast]), 1e-9)) if fast.any() else 0.0
 
     def _speed(self, episode: Episode, name: Literal["state", "action"]) -> np.ndarray:
-        values = getattr(episode, name)[:, self._used[name]]
-        if not values.shape[1] or len(values) <= self._span:
-            return np.zeros(max(len(values) - self._span, 0))
-        return np.sqrt(((values[self._span :] - values[: -self._span]) ** 2).mean(axis=1)) / self._span
+        return speeds(getattr(episode, name)[:, self._used[name]], self._span)
 
     def _motion(self, episode: Episode) -> np.ndarray:
         """
@@ -85,10 +81,8 @@ class _Frozen(Check):
             return {EVENT: Candidates.events([], [], np.empty((0, 2)))}
         missed = np.maximum(self._motion(episode)[:, self._kind] * self._ratio - speed, 0.0)
         steps = np.sqrt((np.diff(values, axis=0) ** 2).mean(axis=1))
-        still = np.concatenate([[0], (speed < SLOW * self._usual).astype(np.int8), [0]])
-        first, stop = (np.flatnonzero(np.diff(still) == sign) for sign in (1, -1))
         rows = []
-        for begin, end in zip(first.tolist(), stop.tolist(), strict=True):
+        for begin, end in stretches(speed < SLOW * self._usual):
             last = end + self._span - 1
             # First frames that stand still are stale, which is common and less harmful.
             if begin < STALE or last - begin + 1 < self._least:
@@ -166,18 +160,13 @@ class FrozenCommands(_Frozen):
 
     @classmethod
     def unavailable(cls, context: Context) -> str | None:
-        if not len(_moving(context.signals, "state")) or not len(_moving(context.signals, "action")):
+        if not all(len(moving_dimensions(scale)) for scale in (context.signals.state, context.signals.action)):
             return "nothing moves"
         as_positions, as_velocities = FrozenState(context).fits
         return None if as_positions > max(POSITIONS, as_velocities) else "the commands are not positions"
 
     def cause(self, found: Found) -> str:
         return f"the commands stand still while the robot moves, and miss {found.amount:.2f} standard deviations"
-
-
-def _moving(signals: Signals, name: Literal["state", "action"]) -> np.ndarray:
-    scale = getattr(signals, name)
-    return np.flatnonzero(scale.moves & ~scale.two_valued)
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:

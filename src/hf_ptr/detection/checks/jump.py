@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
+from hf_ptr.detection.motion import moving_dimensions
 from hf_ptr.detection.neighbours import median_of, neighbours
 from hf_ptr.detection.planting import other_episode
-from hf_ptr.detection.signals import STALE, Episode, Scale
+from hf_ptr.detection.signals import STALE, Episode
 from hf_ptr.detection.windows import EVENT
 
 # Frames on either side whose motion predicts a step, and after which a jump must still be there.
@@ -47,7 +48,7 @@ class Jump(Check):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._used = {name: _able(getattr(context.signals, name)) for name in ("state", "action")}
+        self._used = {name: moving_dimensions(getattr(context.signals, name)) for name in ("state", "action")}
         self._own = {}
         for name in ("state", "action"):
             largest = [
@@ -103,10 +104,6 @@ class Jump(Check):
         square = np.clip(self._sizes(episode, name) - self._own[name], 0.0, CAP) ** 2
         rest = square.sum(axis=1) - square.max(axis=1, initial=0.0) if square.shape[1] > 1 else square.sum(axis=1)
         return np.sqrt(np.maximum(rest, 0.0) / max(square.shape[1] - 1, 1))
-
-
-def _able(scale: Scale) -> np.ndarray:
-    return np.flatnonzero(scale.moves & ~scale.two_valued)
 
 
 def _join(episode: Episode, context: Context, rng: np.random.Generator) -> Episode | None:

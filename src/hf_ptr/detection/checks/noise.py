@@ -32,7 +32,7 @@ class _Noise(Check):
         values = getattr(view.episode, self.signal)[:, self._used]
         found: Measurement = {}
         for windows in view.windows:
-            noise = _noise(values, windows)
+            noise = white_noise(values, windows)
             joint = np.sqrt((noise**2).mean(axis=1, keepdims=True)) if noise.shape[1] else np.zeros((len(noise), 1))
             # In a short window the noise of a single dimension is known too badly.
             noise = noise if windows.scale == WHOLE else np.zeros_like(noise)
@@ -103,7 +103,7 @@ class StateNoise(_Noise):
     material = 0.065
 
 
-def _noise(values: np.ndarray, windows: Windows) -> np.ndarray:
+def white_noise(values: np.ndarray, windows: Windows) -> np.ndarray:
     """Standard deviation of the white noise on smooth signals `(T, d)`, `(W, d)`."""
     step = np.diff(values, axis=0)
     found = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -51,7 +52,7 @@ class Retries(Check):
 
     name, unit = "progress/retry", "seconds"
     reads = ("state", "action")
-    severity: Severity = "note"
+    severity: ClassVar[Severity] = "note"
     rule = True
     action = "watch these frames; cut the failed attempt out, or keep it to teach recovery"
     material = 0.2

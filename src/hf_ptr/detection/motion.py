@@ -1,0 +1,59 @@
+"""Speeds of signals, and the stretches in which they rest."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hf_ptr.detection.signals import Scale, Signals
+
+# Seconds over which a speed is measured, so that the noise of a sensor is not motion.
+SPAN = 0.2
+# Share of the usual speed below which a signal rests.
+SLOW = 0.1
+
+
+def moving_dimensions(scale: Scale) -> np.ndarray:
+    """The dimensions that move and do not only switch, `(n,)`."""
+    return np.flatnonzero(scale.moves & ~scale.two_valued)
+
+
+def speeds(values: np.ndarray, span: int) -> np.ndarray:
+    """Root mean square over the dimensions of values `(T, d)` of their speed over `span` frames, `(T - span,)`."""
+    if len(values) <= span or not values.shape[1]:
+        return np.zeros(max(len(values) - span, 0))
+    return np.sqrt(((values[span:] - values[:-span]) ** 2).mean(axis=1)) / span
+
+
+def stretches(values: np.ndarray) -> list[tuple[int, int]]:
+    """First index of each run of True in `(T,)` bool, and the index after its last."""
+    change = np.diff(np.concatenate([[0], values.astype(np.int8), [0]]))
+    return list(zip(np.flatnonzero(change == 1).tolist(), np.flatnonzero(change == -1).tolist(), strict=True))
+
+
+class Motion:
+    """
+    How fast the robot usually moves.
+
+    Args:
+        signals: the episodes.
+
+    Attributes:
+        used: `(n,)` dimensions of the state that move.
+        span: frames over which speeds are measured.
+        usual: speed of a robot that moves: the upper quartile of all frames, units a frame.
+    """
+
+    def __init__(self, signals: Signals) -> None:
+        self.used = moving_dimensions(signals.state)
+        self.span = signals.frames(SPAN, 2)
+        every = np.concatenate([self.speeds(episode.state) for episode in signals.episodes])
+        self.usual = float(np.quantile(every, 0.75)) if len(every) else 0.0
+
+    def speeds(self, state: np.ndarray) -> np.ndarray:
+        """Speeds of a state `(T, ds)`, `(T - span,)`."""
+        return speeds(state[:, self.used], self.span)
+
+    def rests(self, state: np.ndarray) -> list[tuple[int, int]]:
+        """First frame of each rest of a state `(T, ds)`, and the frame after its last."""
+        slow = self.speeds(state) < SLOW * self.usual
+        return [(first, stop + self.span) for first, stop in stretches(slow)]
