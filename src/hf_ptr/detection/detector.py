@@ -19,7 +19,7 @@ from hf_ptr.detection.windows import EVENT, MIDDLE, SHORT, WHOLE
 FALSE_SHARE = 0.02
 LEVEL = 0.01
 # A fault must be larger to count in a window than in a whole episode: a window has less evidence.
-WINDOW_MATERIAL = {SHORT: 1.5, MIDDLE: 1.2, WHOLE: 1.0, EVENT: 1.0}
+WINDOW_MATERIAL = {SHORT: 1.3, MIDDLE: 1.2, WHOLE: 1.0, EVENT: 1.0}
 SCALES = (SHORT, MIDDLE, WHOLE, EVENT)
 
 

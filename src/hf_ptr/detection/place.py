@@ -10,6 +10,8 @@ from hf_ptr.detection.windows import EVENT, MIDDLE, SHORT, WHOLE
 # A fault is of the whole episode if its amount there is at least this share of the largest in a window, or if the
 # shortest windows with a hit cover this share of the frames. A strong fault in a fifth is found in the whole, too.
 WHOLE_AMOUNT, WHOLE_COVER = 0.7, 0.6
+# Share of the largest amount in a stretch below which a window only touches the fault.
+TOUCHING = 0.75
 
 
 def places(hits: Sequence[Hit], length: int) -> list[tuple[Hit, int, int]]:
@@ -49,7 +51,14 @@ def _stretches(hits: Sequence[Hit]) -> list[tuple[Hit, int, int]]:
             groups.append(([*members, hit], first, max(stop, hit.found.stop)))
         else:
             groups.append(([hit], hit.found.first, hit.found.stop))
-    return [(_strongest(members), first, stop) for members, first, stop in groups]
+    return [_trimmed(members) for members, _, _ in groups]
+
+
+def _trimmed(members: Sequence[Hit]) -> tuple[Hit, int, int]:
+    """The stretch of the members with much of the largest amount: those with less only touch the fault."""
+    largest = max(hit.found.amount for hit in members)
+    much = [hit for hit in members if hit.found.amount >= TOUCHING * largest]
+    return _strongest(much), min(hit.found.first for hit in much), max(hit.found.stop for hit in much)
 
 
 def _touch(hit: Hit, first: int, stop: int) -> bool:

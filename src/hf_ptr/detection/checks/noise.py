@@ -81,7 +81,7 @@ class ActionNoise(_Noise):
     name, signal = "action/noise", "action"
     reads = ("action",)
     action = "smooth the actions, or leave the frames out"
-    material = 0.065
+    material = 0.06
 
 
 class StateNoise(_Noise):
@@ -100,7 +100,7 @@ class StateNoise(_Noise):
     name, signal = "state/noise", "state"
     reads = ("state",)
     action = "smooth the state, or leave the frames out"
-    material = 0.065
+    material = 0.06
 
 
 def white_noise(values: np.ndarray, windows: Windows) -> np.ndarray:
