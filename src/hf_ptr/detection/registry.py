@@ -43,11 +43,12 @@ from hf_ptr.errors import InputError, first_line
 
 GROUP = "hf_ptr.checks"
 
+# Particular mechanisms before general ones: the first of those that explain a fault equally well is named first.
 BUILT_IN: tuple[type[Check], ...] = (
-    Lag,
-    Offset,
-    Gain,
     Exchanged,
+    Lag,
+    Gain,
+    Offset,
     OtherData,
     OneDimension,
     ActionNoise,
