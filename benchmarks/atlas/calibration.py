@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     work = [
         (name, table, cell)
         for name, table in tables.items()
-        for cell in cells_of([UNTOUCHED, *faults], range(1, 1 + options.seeds), table.num_episodes)
+        for cell in cells_of([UNTOUCHED, *faults], range(1, 1 + options.seeds), table.num_episodes, rare=True)
     ]
     found: list[Flagged] = []
     with progress_bar() as bar:
