@@ -36,6 +36,7 @@ from hf_ptr.detection.checks.short import Short
 from hf_ptr.detection.checks.slow import Slow
 from hf_ptr.detection.checks.spikes import ActionSpikes, StateSpikes
 from hf_ptr.detection.checks.stale_start import StaleStart
+from hf_ptr.detection.checks.state_offset import StateOffset
 from hf_ptr.detection.checks.tremor import Tremor
 from hf_ptr.detection.checks.unusual_end import UnusualEnd
 from hf_ptr.detection.checks.wrong_instruction import WrongInstruction
@@ -57,6 +58,7 @@ BUILT_IN: tuple[type[Check], ...] = (
     StateSpikes,
     RepeatedFrames,
     IdleEnd,
+    StateOffset,
     Copies,
     MissingInstruction,
     Spelling,
