@@ -24,7 +24,7 @@ class Altered(NamedTuple):
         instruction: its instruction, if it changed.
         partner: another episode that is as suspect as this one, such as the original of a copy; it is left out of
             the figures.
-        at: `(T,)`, the frame of the original that each frame shows, for changes of time.
+        seconds: `(T,)` times of the frames, if they are neither the original's nor regular.
     """
 
     state: np.ndarray
@@ -32,7 +32,7 @@ class Altered(NamedTuple):
     frames: np.ndarray | None = None
     instruction: str | None = None
     partner: int | None = None
-    at: np.ndarray | None = None
+    seconds: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Material:
 
     Attributes:
         states, actions: the episodes, each `(T, d)`, raw units.
+        seconds: times of their frames, each `(T,)`.
         instructions: that of each episode.
         state_unit, action_unit: `(d,)` standard deviation within an episode; 0 for resting dimensions.
         state_noise, action_noise: `(d,)` noise of the recording.
@@ -57,6 +58,7 @@ class Material:
 
     states: list[np.ndarray]
     actions: list[np.ndarray]
+    seconds: list[np.ndarray]
     instructions: list[str]
     state_unit: np.ndarray
     action_unit: np.ndarray
@@ -70,7 +72,14 @@ class Material:
     two_valued: np.ndarray
 
     @classmethod
-    def of(cls, states: list[np.ndarray], actions: list[np.ndarray], instructions: list[str], fps: float) -> Material:
+    def of(
+        cls,
+        states: list[np.ndarray],
+        actions: list[np.ndarray],
+        seconds: list[np.ndarray],
+        instructions: list[str],
+        fps: float,
+    ) -> Material:
         """The material of a dataset's episodes."""
         units, noises = [], []
         for parts in (states, actions):
@@ -83,7 +92,9 @@ class Material:
         lead, velocity, slope = _pairing(states, actions, units, fps)
         two_valued = np.array([len(np.unique(column)) <= 3 for column in np.concatenate(actions).T])
         copies = _copies(states, units[0], sorted(slope))
-        return cls(states, actions, instructions, *units, *noises, fps, lead, velocity, slope, copies, two_valued)
+        return cls(
+            states, actions, seconds, instructions, *units, *noises, fps, lead, velocity, slope, copies, two_valued
+        )
 
     def donor(self, number: int, rng: np.random.Generator) -> int:
         """Another episode, at random."""
@@ -102,17 +113,35 @@ class Material:
         The same way at other times: at frame t the robot is where it was at frame `at[t]`.
 
         A command keeps its lead over the state, since it is given for a time of the world and not of the task. A
+        position is the state that follows `lead` frames later and a rest: where the lead is another one, the rest
+        grows with the speed and changes its sign with the direction; quick changes of it are noise, and stay. A
         velocity is multiplied by the speed.
         """
         state, action = self.states[number], self.actions[number]
         # The command of a frame has its effect `lead` frames later.
         effect = np.concatenate([at[self.lead :], np.full(min(self.lead, len(at)), at[-1])])
+        speed = np.gradient(effect)
         command = resample(action, effect - self.lead)
-        if self.velocity:
-            paired = np.array([d in self.slope for d in range(action.shape[1])])
-            command = np.where(paired, command * np.gradient(effect)[:, None], command)
+        for d, slope in self.slope.items():
+            if self.velocity:
+                command[:, d] *= speed
+                continue
+            aim = slope * state[:, d : d + 1]
+            rest = action[:, d : d + 1] - resample(aim, np.arange(len(action)) + self.lead)
+            usual = float(np.median(rest))
+            slow = smooth(rest - usual, max(1, round(0.15 * self.fps)))
+            change = (speed - 1)[:, None] * resample(slow, effect - self.lead)
+            command[:, d] = (resample(aim, effect) + resample(rest, effect - self.lead) + change)[:, 0]
         command[:, self.two_valued] = action[np.clip(np.round(at), 0, len(action) - 1).astype(int)][:, self.two_valued]
-        return self.sensed(resample(state, at), command, rng)._replace(at=at)
+        # A frame that took long when it was recorded takes long again.
+        passed = np.diff(self.seconds[number])
+        shown = np.clip(np.floor((at[:-1] + at[1:]) / 2), 0, len(passed) - 1).astype(int)
+        times = self.joined_times(np.where(np.diff(at) != 0, passed[shown], 1 / self.fps))
+        return self.sensed(resample(state, at), command, rng)._replace(seconds=times)
+
+    def joined_times(self, *steps: np.ndarray) -> np.ndarray:
+        """Times of frames from the seconds between them."""
+        return np.concatenate([[0.0], np.cumsum(np.concatenate(steps))])
 
     def moved(self, state: np.ndarray, action: np.ndarray, change: np.ndarray) -> Altered | None:
         """

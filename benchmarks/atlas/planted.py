@@ -124,7 +124,8 @@ def plant(table: EpisodeTable, fault: str, part: str, seed: int, carriers: int) 
         for name in (STATE, ACTION)
     )
     instructions = [table.tasks[number] for number in table.task_index[table.starts].tolist()]
-    material = Material.of(states, actions, instructions, table.fps)
+    seconds = np.split(table.seconds, table.starts[1:])
+    material = Material.of(states, actions, seconds, instructions, table.fps)
     planted: dict[int, Altered] = {}
     for number in _order(count, carriers, kind.block, rng):
         if len(planted) == carriers:
@@ -173,18 +174,6 @@ def _in_part(
     return Altered(state * (1 - share) + faulty.state * share, action * (1 - share) + faulty.action * share, mask > 0)
 
 
-def _seconds(altered: Altered, recorded: np.ndarray, fps: float) -> np.ndarray:
-    """Times of an altered episode: recorded ones where it has them, else regular ones."""
-    size = len(altered.state)
-    if altered.at is None:
-        return recorded if size == len(recorded) else np.arange(size) / fps
-    # A frame lasts as long as the recorded one that it shows; one that shows no progress has the usual length.
-    progress = np.diff(altered.at)
-    passed = np.diff(np.interp(altered.at, np.arange(len(recorded)), recorded))
-    steps = np.where(progress > 1e-6, passed / np.maximum(progress, 1e-6), 1 / fps)
-    return np.concatenate([[0.0], np.cumsum(steps)])
-
-
 def _rebuilt(table: EpisodeTable, planted: dict[int, Altered]) -> EpisodeTable:
     """The table with some episodes altered, which may have other lengths and times."""
     states, actions, tasks, seconds, stretch, lengths = [], [], [], [], [], []
@@ -199,8 +188,11 @@ def _rebuilt(table: EpisodeTable, planted: dict[int, Altered]) -> EpisodeTable:
         size = len(altered.state)
         lengths.append(size)
         tasks.append(np.full(size, task))
-        seconds.append(_seconds(altered, table.seconds[rows], table.fps))
-        stretch.append(table.stretch[rows] if size == length else np.zeros(size, dtype=np.int64))
+        regular = np.arange(size) / table.fps
+        recorded_or_regular = table.seconds[rows] if size == length else regular
+        seconds.append(recorded_or_regular if altered.seconds is None else altered.seconds)
+        same = size == length and altered.seconds is None
+        stretch.append(table.stretch[rows] if same else np.zeros(size, dtype=np.int64))
     columns = {STATE: np.concatenate(states), ACTION: np.concatenate(actions)}
     return EpisodeTable(
         columns={name: column.astype(np.float32) for name, column in columns.items()},

@@ -37,7 +37,8 @@ def idle_tail(seconds: float) -> Fault:
             paired = list(m.slope)
             command[len(state) :, paired] = 0.0
         altered = m.sensed(state[rows], command, rng, share=0.5)
-        return altered._replace(frames=np.arange(len(rows)) >= len(state))
+        times = m.joined_times(np.diff(m.seconds[number]), np.full(extra, 1 / m.fps))
+        return altered._replace(frames=np.arange(len(rows)) >= len(state), seconds=times)
 
     return plant
 
@@ -46,9 +47,15 @@ def joined(state, action, number, m, rng):
     """The first half of this episode and the second half of another."""
     donor = m.donor(number, rng)
     cut, other = len(state) // 2, len(m.states[donor]) // 2
-    return np.concatenate([state[:cut], m.states[donor][other:]]), np.concatenate(
-        [action[:cut], m.actions[donor][other:]]
+    return Altered(
+        np.concatenate([state[:cut], m.states[donor][other:]]),
+        np.concatenate([action[:cut], m.actions[donor][other:]]),
+        seconds=_one_after_the_other(m, m.seconds[number][:cut], m.seconds[donor][other:]),
     )
+
+
+def _one_after_the_other(m: Material, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return m.joined_times(np.diff(first), np.array([1 / m.fps]), np.diff(second))
 
 
 def false_start(state, action, number, m, rng):
@@ -57,14 +64,17 @@ def false_start(state, action, number, m, rng):
     size = int(rng.uniform(0.25, 0.4) * len(m.states[donor]))
     frames = np.arange(size + len(state)) < size
     return Altered(
-        np.concatenate([m.states[donor][:size], state]), np.concatenate([m.actions[donor][:size], action]), frames
+        np.concatenate([m.states[donor][:size], state]),
+        np.concatenate([m.actions[donor][:size], action]),
+        frames,
+        seconds=_one_after_the_other(m, m.seconds[donor][:size], m.seconds[number]),
     )
 
 
 def truncated(state, action, number, m, rng):
     """The recorder was stopped early."""
     n = int(rng.uniform(0.4, 0.7) * len(state))
-    return state[:n], action[:n]
+    return Altered(state[:n], action[:n], seconds=m.seconds[number][:n])
 
 
 def retry(state, action, number, m, rng):
@@ -78,16 +88,17 @@ def retry(state, action, number, m, rng):
     for d in busy_dimensions(state, m.state_unit, rng, 2):
         rise = np.sin(np.linspace(0, np.pi, second.stop - second.start)) ** 2
         change[second, d] = 0.3 * m.state_unit[d] * rng.choice([-1, 1]) * rise[: len(change[second])]
-    altered = m.moved(altered.state, altered.action, change) or altered
+    moved = m.moved(altered.state, altered.action, change) or altered
     frames = np.zeros(len(way), dtype=bool)
     frames[again - size : again + size] = True
-    return altered._replace(frames=frames)
+    return moved._replace(frames=frames, seconds=altered.seconds)
 
 
 def duplicate(state, action, number, m, rng):
     """A copy of another episode, with sensor noise."""
     donor = m.donor(number, rng)
-    return m.sensed(m.states[donor], m.actions[donor], rng, share=0.5)._replace(partner=donor)
+    copy = m.sensed(m.states[donor], m.actions[donor], rng, share=0.5)
+    return copy._replace(partner=donor, seconds=m.seconds[donor])
 
 
 def cut_duplicate(state, action, number, m, rng):
@@ -95,7 +106,8 @@ def cut_duplicate(state, action, number, m, rng):
     donor = m.donor(number, rng)
     n = len(m.states[donor])
     rows = slice(int(0.1 * n), int(0.8 * n))
-    return m.sensed(m.states[donor][rows], m.actions[donor][rows], rng, share=0.5)._replace(partner=donor)
+    copy = m.sensed(m.states[donor][rows], m.actions[donor][rows], rng, share=0.5)
+    return copy._replace(partner=donor, seconds=m.joined_times(np.diff(m.seconds[donor][rows])))
 
 
 def half_speed_frames(state, action, number, m, rng):
