@@ -55,6 +55,7 @@ class ResponseModel:
     Attributes:
         dimensions: `(d,)` action dimensions that move and have more than two values.
         names: their names.
+        lowest, highest: `(d,)`, usual range of the commands, units.
         unit, centre: `(d,)`, raw values of one unit and of zero.
         known: `(d,)` bool, dimensions that the model explains well enough to judge a command.
         sigma: `(d,)` robust standard deviation of the residual, units.
@@ -65,7 +66,7 @@ class ResponseModel:
         self.signals = signals
         self.dimensions = np.flatnonzero(signals.action.moves & ~signals.action.two_valued)
         commands = np.concatenate([episode.action[:, self.dimensions] for episode in signals.episodes])
-        self._range = np.quantile(commands, [EXTREME, 1 - EXTREME], axis=0)
+        self.lowest, self.highest = np.quantile(commands, [EXTREME, 1 - EXTREME], axis=0)
         self.names = tuple(signals.action.names[dimension] for dimension in self.dimensions)
         self.unit, self.centre = signals.action.unit[self.dimensions], signals.action.centre[self.dimensions]
         self._states = np.flatnonzero(signals.state.moves)
@@ -162,8 +163,8 @@ class ResponseModel:
         features = np.clip(self._features(episode), -self._limit, self._limit)
         fold = self._fold[episode.position]
         # Beyond the usual commands a linear model knows nothing, and a robot at its limit is not at fault.
-        expected = np.clip((features / self._size) @ self._weights[fold], *self._range)
-        action = np.clip(episode.action[:, self.dimensions], *self._range)
+        expected = np.clip((features / self._size) @ self._weights[fold], self.lowest, self.highest)
+        action = np.clip(episode.action[:, self.dimensions], self.lowest, self.highest)
         # Where the fold has seen no such state, the model cannot know: nothing is held against the command.
         unknown = ((features @ self._unknown[fold]) * features).sum(axis=1)
         share = KNOWN / np.sqrt(KNOWN**2 + unknown)

@@ -12,9 +12,9 @@ UPPER = 0.67
 FLOOR = 0.5
 # Episodes that the median of all counts as against the median of a task.
 SHRINKAGE = 4.0
-# What a quarter of a task's episodes show, if there are this many, and hardly any of the other tasks', is the task's
+# What 15 % of a task's episodes show, if there are this many, and hardly any of the other tasks', is the task's
 # own way.
-HABIT = 0.75
+HABIT = 0.85
 LEAST_HABIT = 8
 ELSEWHERE = 0.05
 

@@ -19,6 +19,9 @@ CORRELATED = 0.8
 # Least spread of the expected command in a window, units and standard deviations of the residual.
 SPREAD = 0.3
 SPREAD_SIGMAS = 2.5
+# Units from the limit of a command within which it is at its limit, and least share of a window's other frames.
+AT_LIMIT = 0.02
+LEAST_FREE = 0.5
 
 
 class Gain(Check):
@@ -43,18 +46,22 @@ class Gain(Check):
         action, expected = view.prediction.action, view.prediction.expected
         model = self.context.model
         found: Measurement = {}
+        # A command at its limit does not move, and need not.
+        free = ((action > model.lowest + AT_LIMIT) & (action < model.highest - AT_LIMIT)).astype(float)
         for windows in view.windows:
-            mean_a, mean_e = windows.mean(action), windows.mean(expected)
-            var_a = np.maximum(windows.mean(action**2) - mean_a**2, 0.0)
-            var_e = np.maximum(windows.mean(expected**2) - mean_e**2, 0.0)
-            cov = windows.mean(action * expected) - mean_a * mean_e
+            share = windows.mean(free)
+            total = np.maximum(share, 1e-9)
+            mean_a, mean_e = windows.mean(free * action) / total, windows.mean(free * expected) / total
+            var_a = np.maximum(windows.mean(free * action**2) / total - mean_a**2, 0.0)
+            var_e = np.maximum(windows.mean(free * expected**2) / total - mean_e**2, 0.0)
+            cov = windows.mean(free * action * expected) / total - mean_a * mean_e
             enough = np.sqrt(var_e) > np.maximum(SPREAD, SPREAD_SIGMAS * model.sigma)
             gain = cov / np.maximum(var_e, 1e-9)
             correlation = cov / np.sqrt(np.maximum(var_a * var_e, 1e-12))
             dead = var_a < DEAD * var_e
             size = np.where(gain > 0, np.abs(np.log2(np.maximum(gain, 2.0**-MOST))), MOST)
             size = np.where(dead, MOST, np.where(np.abs(correlation) > CORRELATED, size, 0.0))
-            amount = np.where(enough & model.known, size, 0.0)
+            amount = np.where(enough & model.known & (share > LEAST_FREE), size, 0.0)
             found[windows.scale] = Candidates.of(windows, amount, np.where(dead, 0.0, gain))
         return found
 
