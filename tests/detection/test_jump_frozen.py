@@ -120,6 +120,14 @@ def test_a_jump_of_one_dimension_is_no_seam():
     assert found(Jump, change) == {}
 
 
+def test_the_other_sign_of_a_quaternion_is_no_seam():
+    def change(number, state, action):
+        sign = np.where((np.arange(len(state)) >= 50) & (number == 3), -1.0, 1.0)[:, None]
+        return state * sign, action
+
+    assert found(Jump, change, recordings(wandering)) == {}
+
+
 @pytest.mark.parametrize("check", [Jump, FrozenState, FrozenCommands])
 def test_planted_faults_are_found(check):
     signals = signals_of(recordings(wandering))

@@ -92,8 +92,10 @@ class _Frozen(Check):
             inside = last + STALE < len(values)
             if not inside and last - begin + 1 < LONGER_AT_END * self._least:
                 continue
-            # Rests at the end are compared with each other: a gripper may press on while nothing moves.
-            rows.append((begin, last + 1, max(0.0, min(distance, leap)) * inside, AT_END * distance * (not inside)))
+            # Rests at the end are compared with each other: a gripper may press on while nothing moves. A short motion
+            # of a joint that hardly ever moves does not count.
+            steady = AT_END * float(np.median(missed[begin:end])) * (end - begin)
+            rows.append((begin, last + 1, max(0.0, min(distance, leap)) * inside, steady * (not inside)))
         table = np.array(rows).reshape(-1, 4)
         return {EVENT: Candidates.events(table[:, 0], table[:, 1], table[:, 2:])}
 

@@ -22,6 +22,14 @@ USUAL, FACTOR = 0.67, 1.5
 CAP = 1.0
 # Jump of the commands, units, from which they jump with the state.
 COMMANDS = 0.2
+# Turns by which angles wrap, and how close to one a step is, as a share of it; also how close a quaternion is to its
+# negative, which is the same attitude.
+TURNS = np.array([np.pi, 2 * np.pi, 180.0, 360.0])
+CLOSE = 0.05
+# A jump is this many times as large as what a tenth of the episode's own steps exceed.
+OFTEN = 3.0
+# Least share of the dimensions that jump.
+LEAST_SHARE = 0.5
 # Steps longer than this many frames' time are pauses of the recording.
 PAUSE = 2.5
 
@@ -95,15 +103,29 @@ class Jump(Check):
             - usual * ((episode.seconds[after] - episode.seconds[before]) * self.context.fps)[:, None]
         )
         size = np.minimum(np.abs(step - usual * gap[:, None]), np.abs(lasting))
-        return np.where((gap < PAUSE)[:, None], size, 0.0)
+        scale = getattr(self.context.signals, name)
+        wrapped = _wraps(values * scale.unit[self._used[name]] + scale.centre[self._used[name]])
+        return np.where((gap >= PAUSE)[:, None] | wrapped, 0.0, size)
 
     def _beyond(self, episode: Episode, name: str) -> np.ndarray:
         """
-        Root mean square of what each step jumps beyond the usual, `(T - 1,)`, without the dimension that jumps most.
+        Root mean square of what each step jumps beyond the usual, `(T - 1,)`, without the dimension that jumps most;
+        0 where few dimensions jump.
         """
-        square = np.clip(self._sizes(episode, name) - self._own[name], 0.0, CAP) ** 2
+        sizes = self._sizes(episode, name)
+        # An episode that jumps all the time, as with other units, has no seam.
+        often = OFTEN * np.quantile(sizes, 0.9, axis=0) if len(sizes) else self._own[name]
+        square = np.clip(sizes - np.maximum(self._own[name], often), 0.0, CAP) ** 2
         rest = square.sum(axis=1) - square.max(axis=1, initial=0.0) if square.shape[1] > 1 else square.sum(axis=1)
-        return np.sqrt(np.maximum(rest, 0.0) / max(square.shape[1] - 1, 1))
+        many = (square > 0).mean(axis=1) >= LEAST_SHARE if square.shape[1] else np.zeros(len(square), dtype=bool)
+        return np.where(many, np.sqrt(np.maximum(rest, 0.0) / max(square.shape[1] - 1, 1)), 0.0)
+
+
+def _wraps(raw: np.ndarray) -> np.ndarray:
+    """Steps of raw values `(T, d)` that are a turn of an angle or another sign of a quaternion, `(T - 1, d)` bool."""
+    step = np.abs(np.diff(raw, axis=0))
+    turned = (np.abs(step[..., None] - TURNS) < CLOSE * TURNS).any(axis=-1)
+    return turned | (np.abs(raw[1:] + raw[:-1]) < CLOSE * step)
 
 
 def _join(episode: Episode, context: Context, rng: np.random.Generator) -> Episode | None:

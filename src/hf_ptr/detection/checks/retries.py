@@ -92,9 +92,10 @@ class Retries(Check):
             more = len(gripper.closings(episode, self._shortest)[0]) - usual.grasps
             # Those that carried the least come first.
             found += attempts[: max(0, int(more))]
+        # The next closing belongs to the next attempt.
         rows = sorted({(first, again) for _, first, again in found})
         seconds = [episode.seconds[again] - episode.seconds[first] for first, again in rows]
-        return {EVENT: Candidates.events([row[0] for row in rows], [row[1] + 1 for row in rows], seconds)}
+        return {EVENT: Candidates.events([row[0] for row in rows], [row[1] for row in rows], seconds)}
 
     def cause(self, found: Found) -> str:
         return f"the gripper closes, opens at the same place, and closes again there {found.amount:.1f} s later"
