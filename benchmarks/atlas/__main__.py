@@ -61,14 +61,16 @@ def pairs(option: str, values: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def run_cell(dataset: str, table: EpisodeTable, cell: Cell, tools: Sequence[str], recorded: Recorded) -> None:
-    """Judge a planted set with the tools that have not judged it, and record each."""
+def run_cell(
+    dataset: str, table: EpisodeTable, cell: Cell, tools: Sequence[str], recorded: Recorded, power: bool = True
+) -> None:
+    """Judge a planted set with the tools that have not judged it, and record each; `power`: with the promised power."""
     planted = plant(table, cell.fault, cell.part, cell.seed, cell.carriers)
     if planted is None:
         return
     versions = {tool: f"{planted.digest} {version_of(tool)}" for tool in tools_for(cell, tools)}
     missing = [tool for tool, version in versions.items() if recorded.version(dataset, cell, tool) != version]
-    for tool, (judgement, failure, seconds) in judged(planted, missing).items():
+    for tool, (judgement, failure, seconds) in judged(planted, missing, power).items():
         found = figures(planted, judgement or Judgement(None), harmless=cell.fault in CONTROLS)
         recorded.add(
             {
@@ -129,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with progress_bar() as bar:
         task = bar.add_task("planted sets", total=len(work))
         for name, table, cell in work:
-            run_cell(name, table, cell, tools, recorded)
+            run_cell(name, table, cell, tools, recorded, power=not options.small)
             bar.advance(task)
     recorded.compact()
     print(f"{len(recorded.lines)} cells in {recorded.file}")

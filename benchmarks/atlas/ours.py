@@ -40,11 +40,19 @@ PROMISES = {
 }
 
 
-def judge(planted: Planted) -> dict[str, Judgement]:
-    """The episodes with a finding of severity `fault`, and those with any finding; ranked by probability."""
+def judge(planted: Planted, power: bool = True) -> dict[str, Judgement]:
+    """
+    The episodes with a finding of severity `fault`, and those with any finding; ranked by probability.
+
+    Args:
+        planted: the dataset with a fault.
+        power: whether to look up the promised power, for which the dataset's power card is measured once.
+    """
     table = planted.table
     found = detect(table, state_feature=STATE, action_feature=ACTION, power=False)
-    promised = promises(planted.original).get((PROMISES.get(planted.fault), planted.part == PART))
+    promised = None
+    if power and planted.fault in PROMISES:
+        promised = promises(planted.original).get((PROMISES[planted.fault], planted.part == PART))
     positions = {episode: position for position, episode in enumerate(table.episode_index.tolist())}
     evidence = dict(enumerate(found.frame_evidence))
     judgements = {}
@@ -62,7 +70,7 @@ def judge(planted: Planted) -> dict[str, Judgement]:
 
 
 @lru_cache(maxsize=1)
-def promises(table: EpisodeTable) -> dict[tuple[str | None, bool], float | None]:
+def promises(table: EpisodeTable) -> dict[tuple[str, bool], float | None]:
     """The power card of a dataset: by plant and whether it is in a part, the probability that it would be found."""
     card = detect(table, state_feature=STATE, action_feature=ACTION).power
     return {} if card is None else {(power.fault, power.part): power.probability for power in card.powers}

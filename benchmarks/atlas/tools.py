@@ -44,14 +44,18 @@ def tools_for(cell: Cell, tools: Sequence[str]) -> list[str]:
     return [tool for tool in tools if not (tool in PEER_OF and cell.rare)]
 
 
-def judged(planted: Planted, tools: Sequence[str]) -> dict[str, tuple[Judgement | None, str | None, float]]:
+def judged(
+    planted: Planted, tools: Sequence[str], power: bool = True
+) -> dict[str, tuple[Judgement | None, str | None, float]]:
     """The judgement of each tool, or why there is none, and its seconds; tools of one run share theirs."""
     wanted = [peer for peer in peers.PEERS if any(name in tools for name in peer.names)]
-    if any(tool in OWN for tool in tools) and planted.fault in ours.PROMISES:
+    if power and any(tool in OWN for tool in tools) and planted.fault in ours.PROMISES:
         # Kept for the other faults of the dataset: not a part of the time of this one.
         ours.promises(planted.original)
     with tempfile.TemporaryDirectory() as folder:
-        runs: list[tuple[Sequence[str], Callable[[], dict[str, Judgement]]]] = [(OWN, partial(ours.judge, planted))]
+        runs: list[tuple[Sequence[str], Callable[[], dict[str, Judgement]]]] = [
+            (OWN, partial(ours.judge, planted, power))
+        ]
         runs += [((name,), partial(baselines.judge, name, planted)) for name in baselines.BASELINES]
         if wanted:
             dataset = write_table(planted.table, Path(folder) / "dataset")

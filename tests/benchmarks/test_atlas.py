@@ -140,9 +140,9 @@ def test_recorded_cells_are_not_repeated(sound: EpisodeTable, tmp_path: Path, mo
     calls: list[str] = []
     judged = tools.judged
 
-    def counted(planted: Planted, names: list[str]):
+    def counted(planted: Planted, names: list[str], power: bool):
         calls.extend(names)
-        return judged(planted, names)
+        return judged(planted, names, power)
 
     monkeypatch.setattr(command, "judged", counted)
     cell = Cell("late 6", WHOLE, 1, 3)
