@@ -167,7 +167,7 @@ $(ATLAS_PEERS)/.installed: benchmarks/atlas/peers.txt
 	$(ATLAS_PEERS)/bin/pip install --quiet --requirement benchmarks/atlas/peers.txt
 	@touch $@
 
-atlas-peers: $(ATLAS_PEERS)/.installed  ## Build build/atlas-peers with other checkers of datasets, 600 MB
+atlas-peers: $(ATLAS_PEERS)/.installed  ## Build build/atlas-peers with other checkers of datasets, 0.9 GB
 
 SETS := g1_bottle=$(DATA)
 SEEDS := 2

@@ -47,6 +47,7 @@ STEPS = {
     "bench-loader": "make bench-loader",
     "bench-scaling": "make bench-scaling",
     "atlas": f"make atlas SETS=g1_bottle={DATASET}",
+    "atlas.calibration": f"{PYTHON} benchmarks.atlas.calibration --set g1_bottle={DATASET}",
     "pixels_overhead": f"{PYTHON} benchmarks.pixels_overhead",
     "soak": "make soak",
     "behaviour": f"{PYTHON} benchmarks.robustness.behaviour",

@@ -64,7 +64,7 @@ def pairs(option: str, values: Sequence[str]) -> dict[str, str]:
 def run_cell(
     dataset: str, table: EpisodeTable, cell: Cell, tools: Sequence[str], recorded: Recorded, power: bool = True
 ) -> None:
-    """Judge a planted set with the tools that have not judged it, and record each; `power`: with the promised power."""
+    """Judge a planted set with the tools that have not, and record each; `power`: with the promised power."""
     planted = plant(table, cell.fault, cell.part, cell.seed, cell.carriers)
     if planted is None:
         return
