@@ -129,8 +129,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     found: list[Flagged] = []
     with progress_bar() as bar:
-        for name, table, cell in bar.track(work, description="planted sets"):
+        task = bar.add_task("planted sets", total=len(work))
+        for name, table, cell in work:
             found += flagged(name, table, cell)
+            bar.advance(task)
     result = {
         "datasets": {name: table.num_episodes for name, table in tables.items()},
         "faults": faults,

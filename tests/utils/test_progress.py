@@ -34,6 +34,13 @@ def test_a_long_job_prints_lines_without_a_terminal(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == "", "the thread must end with the work"
 
 
+def test_the_lines_of_tracked_jobs_count_them(capsys: pytest.CaptureFixture) -> None:
+    with progress_bar() as bar:
+        for _ in bar.track(range(3), description="reading"):
+            time.sleep(0.08)
+    assert "reading: 1 of 3" in capsys.readouterr().err
+
+
 def test_short_work_prints_nothing(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "LINE_EVERY", 30.0)
     work()

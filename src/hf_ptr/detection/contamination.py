@@ -13,20 +13,30 @@ from hf_ptr.detection.detector import Detector
 FAULTY = 0.2
 
 
-def contaminated(detector: Detector, copies: Sequence[list[Measurement]], rng: np.random.Generator) -> Detector:
+def number_faulty(episodes: int) -> int:
+    """The number of faulty episodes in a dataset."""
+    return max(1, round(FAULTY * episodes))
+
+
+def contaminated(
+    detector: Detector, positions: np.ndarray, copies: Sequence[list[Measurement]], rng: np.random.Generator
+) -> Detector:
     """
     The detector with the measurements of faulty copies in the place of a fifth of the episodes.
 
-    Few copies stand for all faulty episodes. The response model does not know them.
+    Each copy takes the place of its original. If there are fewer copies than faulty episodes, they are also put in the
+    place of others, drawn at random. The response model does not know them.
 
     Args:
         detector: the detector of the dataset.
-        copies: measurements of all checks in copies of episodes with a planted fault, at least one.
-        rng: draws the episodes and the copies.
+        positions: `(N,)` positions of the copies' originals, different ones.
+        copies: N measurements of all checks, at least one.
+        rng: draws the others.
     """
     episodes = len(detector.views)
-    faulty = max(1, round(FAULTY * episodes))
-    drawn = rng.choice(len(copies), faulty, replace=faulty > len(copies))
+    free = np.setdiff1d(np.arange(episodes), positions)
+    more = rng.choice(free, max(0, number_faulty(episodes) - len(positions)), replace=False)
+    repeated = rng.integers(len(copies), size=len(more))
     return detector.contaminated(
-        rng.choice(episodes, faulty, replace=False), [copies[number] for number in drawn.tolist()]
+        np.concatenate([positions, more]), [*copies, *(copies[number] for number in repeated.tolist())]
     )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from itertools import islice
+from math import sqrt
 from typing import Any
 from zlib import crc32
 
 import numpy as np
-from scipy.stats import binomtest
 
 from hf_ptr.detection.check import Check, Measurement, Plant, View
-from hf_ptr.detection.contamination import FAULTY, contaminated
+from hf_ptr.detection.contamination import FAULTY, contaminated, number_faulty
 from hf_ptr.detection.detector import Detector
 from hf_ptr.detection.planting import in_part
 from hf_ptr.detection.unseen import Unseen, unseen
@@ -19,8 +19,12 @@ from hf_ptr.utils.progress import progress_bar
 
 # Copies with a planted fault: so many first, and more where the fault is found in some of them and not in others.
 FIRST_COPIES, MOST_COPIES = 12, 24
+# Copies that are judged at least, some of them among several draws of faulty episodes.
+LEAST_DRAWN = 24
 # Copies below which the probability cannot be told.
 LEAST_COPIES = 5
+# Standard deviations of a 95 % interval.
+NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,14 @@ class Power:
     copies: int
 
     @classmethod
-    def of(cls, check: str, fault: str, part: bool, found: int, copies: int) -> Power:
-        """The power from the number of copies in which the fault was found."""
+    def of(cls, check: str, fault: str, part: bool, found: float, copies: int) -> Power:
+        """The power from the number of copies in which the fault was found, a mean over draws."""
         if copies < LEAST_COPIES:
             return cls(check, fault, part, None, 0.0, 1.0, copies)
-        interval = binomtest(found, copies).proportion_ci(method="wilson")
-        return cls(check, fault, part, found / copies, float(interval.low), float(interval.high), copies)
+        share, z = found / copies, NORMAL_95
+        middle = (share + z**2 / (2 * copies)) / (1 + z**2 / copies)
+        half = z / (1 + z**2 / copies) * sqrt(share * (1 - share) / copies + z**2 / (4 * copies**2))
+        return cls(check, fault, part, share, max(0.0, middle - half), min(1.0, middle + half), copies)
 
 
 @dataclass(frozen=True)
@@ -103,8 +109,10 @@ def power_card(detector: Detector, seed: int = 0) -> PowerCard:
     damaged = np.array([_faults(detector, *pair) for pair in zip(detector.views, detector.measured, strict=True)])
     powers = []
     with progress_bar() as progress:
-        for check, plant, part in progress.track(jobs, description="planting faults"):
+        task = progress.add_task("planting faults", total=len(jobs))
+        for check, plant, part in jobs:
             powers.append(_power(detector, check, plant, part, damaged, seed))
+            progress.advance(task)
     return PowerCard(tuple(powers), unseen(detector))
 
 
@@ -128,19 +136,37 @@ def _power(detector: Detector, check: Check, plant: Plant, part: bool, damaged: 
     candidates = (_planted(detector, plant, part, int(position), rng) for position in order)
     able = (copy for copy in candidates if copy is not None)
     copies = list(islice(able, FIRST_COPIES))
-    found = _count(detector, check, copies, rng)
+    found = _found(detector, check, copies, rng)
     if 0 < found < len(copies):
         copies += islice(able, MOST_COPIES - FIRST_COPIES)
-        found = _count(detector, check, copies, rng)
+        found = _found(detector, check, copies, rng)
     return Power.of(check.name, plant.label, part, found, len(copies))
 
 
-def _count(detector: Detector, check: Check, copies: list[_Copy], rng: np.random.Generator) -> int:
-    """The number of copies in which the fault is found, by a detector that knows a fifth of faulty episodes."""
+def _found(detector: Detector, check: Check, copies: list[_Copy], rng: np.random.Generator) -> float:
+    """
+    The number of copies in which the fault is found, by detectors that know a fifth of faulty episodes.
+
+    What is found depends on which others are faulty: in small datasets, the mean of several draws.
+    """
     if not copies:
-        return 0
-    knowing = contaminated(detector, [copy.measured for copy in copies], rng)
-    return sum(_found(knowing, check, copy) for copy in copies)
+        return 0.0
+    faulty = min(number_faulty(len(detector.views)), len(copies))
+    found = np.zeros(len(copies))
+    draws = np.zeros(len(copies))
+    while draws.min() < 1 or draws.sum() < LEAST_DRAWN:
+        # Those that were drawn least, at random.
+        drawn = np.lexsort((rng.random(len(copies)), draws))[:faulty].tolist()
+        knowing = contaminated(
+            detector,
+            np.array([copies[number].view.episode.position for number in drawn]),
+            [copies[number].measured for number in drawn],
+            rng,
+        )
+        for number in drawn:
+            found[number] += _is_found(knowing, check, copies[number])
+        draws[drawn] += 1
+    return float((found / draws).sum())
 
 
 def _planted(detector: Detector, plant: Plant, part: bool, position: int, rng: np.random.Generator) -> _Copy | None:
@@ -156,7 +182,7 @@ def _planted(detector: Detector, plant: Plant, part: bool, position: int, rng: n
     return _Copy(view, detector.measure_changed(view), frames)
 
 
-def _found(detector: Detector, check: Check, copy: _Copy) -> bool:
+def _is_found(detector: Detector, check: Check, copy: _Copy) -> bool:
     """Whether any check finds a fault in the frames that have it; a note is found by its own check only."""
     return any(
         (hit.check.severity == "fault" if check.severity == "fault" else hit.check is check)

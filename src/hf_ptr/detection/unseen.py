@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from hf_ptr.detection.contamination import contaminated
+from hf_ptr.detection.contamination import contaminated, number_faulty
 from hf_ptr.detection.detector import Detector
 from hf_ptr.detection.signals import Scale
 
@@ -101,10 +101,12 @@ def _hidden_offsets(detector: Detector) -> np.ndarray:
         views.append(view)
         measured.append(detector.measure_changed(view))
         dimensions.append(dimension)
-    if not views:
-        return hidden
-    knowing = contaminated(detector, measured, rng)
-    for view, measurement, dimension in zip(views, measured, dimensions, strict=True):
-        if any(hit.check.severity == "fault" for hit in knowing.hits(view, measurement)):
-            hidden[dimension] = False
+    faulty = number_faulty(len(episodes))
+    for first in range(0, len(views), faulty):
+        rows = range(first, min(first + faulty, len(views)))
+        positions = np.array([views[row].episode.position for row in rows])
+        knowing = contaminated(detector, positions, [measured[row] for row in rows], rng)
+        for row in rows:
+            if any(hit.check.severity == "fault" for hit in knowing.hits(views[row], measured[row])):
+                hidden[dimensions[row]] = False
     return hidden

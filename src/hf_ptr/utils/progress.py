@@ -46,7 +46,8 @@ def progress_bar(shown: bool = True) -> Progress:
     if shown and console.is_terminal and os.environ.get(NO_BARS) != "1":
         return Progress(*columns, console=console)
     if shown and os.environ.get(QUIET) != "1":
-        return _Lines(*columns, console=console, disable=True)
+        # Without a display, the thread that counts the jobs of `track` would not run.
+        return _Lines(*columns, console=console, disable=True, auto_refresh=False)
     return Progress(*columns, console=console, disable=True)
 
 
