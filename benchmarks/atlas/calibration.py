@@ -56,7 +56,7 @@ class Flagged:
 
 
 def flagged(dataset: str, table: EpisodeTable, cell: Cell) -> list[Flagged]:
-    """The episodes of a cell with a fault; none where the dataset cannot have the fault of the cell."""
+    """The episodes of a cell with a fault, without originals of copies; none where no episode can have the fault."""
     planted = plant(table, cell.fault, cell.part, cell.seed, cell.carriers)
     if planted is None:
         return []
@@ -70,6 +70,7 @@ def flagged(dataset: str, table: EpisodeTable, cell: Cell) -> list[Flagged]:
     return [
         Flagged(dataset, position, cell, probability, bool(planted.carriers[position]))
         for position, probability in best.items()
+        if not planted.aside[position]
     ]
 
 
