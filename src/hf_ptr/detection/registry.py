@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 
 from hf_ptr.detection.check import Check
+from hf_ptr.detection.checks.blocks import BlockLag, BlockScale, BlockZero
 from hf_ptr.detection.checks.camera_blank import CameraBlank
 from hf_ptr.detection.checks.camera_blurred import CameraBlurred
 from hf_ptr.detection.checks.camera_exchanged import CameraExchanged
@@ -46,6 +47,9 @@ GROUP = "hf_ptr.checks"
 
 # Particular mechanisms before general ones: the first of those that explain a fault equally well is named first.
 BUILT_IN: tuple[type[Check], ...] = (
+    BlockScale,
+    BlockZero,
+    BlockLag,
     Exchanged,
     Lag,
     Gain,
