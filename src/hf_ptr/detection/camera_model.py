@@ -34,8 +34,12 @@ FOLDS = 10
 MOST_ROWS = 6000
 # Largest weight of a motion that the images tell well, as signal to noise.
 MOST_WEIGHT = 3.0
-# Least sum of the weights for the images to tell the motion of the state.
-LEAST_WEIGHT = 0.2
+# Median correlation of a motion with what the images show of it below which they tell nothing of it, and which one
+# must have for the images to tell the motion of the state.
+LEAST_TOLD, KNOWN = 0.1, 0.2
+# Times that the regression is fitted, and least share that an episode without agreement has in the next fit.
+FITS = 3
+LEAST_TRUST = 0.05
 
 
 @dataclass(frozen=True)
@@ -114,17 +118,25 @@ class CameraModel:
         cross = np.stack([part.T @ target for part, target in zip(features, targets, strict=True)])
         fold = np.arange(len(features)) % FOLDS
         self._fold = {episode.position: int(own) for episode, own in zip(self.episodes, fold, strict=True)}
-        self._weights = []
-        for out in range(FOLDS):
-            left = gram[fold != out].sum(axis=0)
-            left[np.diag_indices(len(left))] += RIDGE * np.trace(left) / len(left) + 1e-9
-            self._weights.append(np.linalg.solve(left, cross[fold != out].sum(axis=0)))
-        motions = [self.motion(episode) for episode in self.episodes]
-        noise = np.median([(motion.recorded - motion.seen).var(axis=0) for motion in motions], axis=0)
-        signal = np.median([motion.recorded.var(axis=0) for motion in motions], axis=0)
-        told = np.clip(1 - noise / np.maximum(signal, 1e-12), 0.0, 1.0)
-        self.weight = np.minimum(told / np.maximum(1 - told, 1e-6), MOST_WEIGHT)
-        self.known = bool(self.weight.sum() >= LEAST_WEIGHT)
+        trust = np.ones(len(features))
+        for _ in range(FITS):
+            weighted, against = np.tensordot(trust, gram, 1), np.tensordot(trust, cross, 1)
+            self._weights = []
+            for out in range(FOLDS):
+                own = fold == out
+                left = weighted - np.tensordot(trust[own], gram[own], 1)
+                left[np.diag_indices(len(left))] += RIDGE * np.trace(left) / len(left) + 1e-9
+                right = against - np.tensordot(trust[own], cross[own], 1)
+                self._weights.append(np.linalg.solve(left, right))
+            agreed = np.array([_correlations(self.motion(episode)) for episode in self.episodes])
+            told = np.clip(np.median(agreed, axis=0), 0.0, 0.99)
+            told[told < LEAST_TOLD] = 0.0
+            self.weight = np.minimum(told**2 / (1 - told**2), MOST_WEIGHT)
+            if self.weight.sum() > 0:
+                # Images that do not belong to the state teach nothing in the next fit.
+                whole = agreed @ self.weight / self.weight.sum()
+                trust = np.clip(whole / max(float(np.median(whole)), 1e-3), LEAST_TRUST, 1.0)
+        self.known = bool(told.max() >= KNOWN)
 
     def look(self, track: Track) -> Look:
         """What the images of a track show; remembered as long as the track exists."""
@@ -203,6 +215,13 @@ def _around(values: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
     """The values `step` frames before and after each frame, within the episode."""
     rows = np.arange(len(values))
     return values[np.maximum(rows - step, 0)], values[np.minimum(rows + step, len(rows) - 1)]
+
+
+def _correlations(motion: Motion) -> np.ndarray:
+    """The correlation of each recorded motion with the one that the images show, `(d,)`."""
+    power = (motion.recorded**2).sum(axis=0) * (motion.seen**2).sum(axis=0)
+    correlations: np.ndarray = (motion.recorded * motion.seen).sum(axis=0) / np.sqrt(power + 1e-12)
+    return correlations
 
 
 def _energy_weights(motions: list[np.ndarray], energies: list[np.ndarray]) -> np.ndarray:

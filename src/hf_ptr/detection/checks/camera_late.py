@@ -17,11 +17,11 @@ LONGEST = 0.8
 LEAST_LONGEST = 8
 # Least lag that counts: seconds and frames.
 MATERIAL = 0.06
-MATERIAL_FRAMES = 1.5
+MATERIAL_FRAMES = 2.0
 # A lag must agree better than none by this share of the usual agreement of images and state.
 LEAST_GAIN = 0.08
 # The best agreement must be at least this share of the usual one.
-LEAST_PEAK = 0.6
+LEAST_PEAK = 0.5
 # Share of the episodes that must have about the same lag.
 LEAST_AGREED = 0.6
 # Lags up to this many times the usual deviation of an episode are the camera's own.

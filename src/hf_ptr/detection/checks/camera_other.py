@@ -17,6 +17,8 @@ from hf_ptr.detection.windows import EVENT
 POINTS = 384
 # Episodes that the images are compared with.
 MOST_OTHERS = 256
+# Share of the episodes whose images must agree best with their own motion.
+LEAST_AHEAD = 0.7
 # Lag of the images, seconds, at which they still belong to their own episode.
 LAG = 1.0
 LEAST_LAG = 8
@@ -38,7 +40,7 @@ class CameraOther(CameraCheck):
     name, unit = "camera/other", "times usual"
     reads = ("state", "cameras")
     action = "find the video that belongs to this episode, or leave the episode out"
-    material = 0.15
+    material = 0.2
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -58,6 +60,13 @@ class CameraOther(CameraCheck):
             self._others[name] = positions, stretched, padded
             own = [_own(motion, model.weight, self._lag) for motion in motions]
             self._agreement[name] = max(float(np.median(own)), 1e-3)
+            ahead = [
+                one > self._best_other(model, motion, episode.position)[0]
+                for one, motion, episode in zip(own, motions, chosen, strict=True)
+            ]
+            # Where many episodes look like others, the images do not tell whose they are.
+            if np.mean(ahead) < LEAST_AHEAD:
+                del self._others[name]
 
     @classmethod
     def unavailable(cls, context: Context) -> str | None:
@@ -68,18 +77,23 @@ class CameraOther(CameraCheck):
     def measure_camera(self, view: View, model: CameraModel) -> Measurement:
         if model.camera not in self._others:
             return {}
-        positions, stretched, padded = self._others[model.camera]
         motion = model.motion(view.episode)
+        agreement, other = self._best_other(model, motion, view.episode.position)
+        deficit = agreement - _own(motion, model.weight, self._lag)
+        amount = max(0.0, deficit / self._agreement[model.camera])
+        whole = view.windows[-1]
+        return {EVENT: Candidates.events(whole.first, whole.stop, [amount], [float(other)])}
+
+    def _best_other(self, model: CameraModel, motion: Motion, position: int) -> tuple[float, int]:
+        """The agreement of images with the other episode that they agree with best, and its position."""
+        positions, stretched, padded = self._others[model.camera]
         longest = padded.shape[1] // len(model.weight)
         agreement = np.maximum(
             stretched @ _stretched(motion.seen, model.weight), padded @ _padded(motion.seen, model.weight, longest)
         )
-        agreement[positions == view.episode.position] = -1.0
+        agreement[positions == position] = -1.0
         best = int(agreement.argmax())
-        deficit = agreement[best] - _own(motion, model.weight, self._lag)
-        amount = max(0.0, float(deficit) / self._agreement[model.camera])
-        whole = view.windows[-1]
-        return {EVENT: Candidates.events(whole.first, whole.stop, [amount], [float(positions[best])])}
+        return float(agreement[best]), int(positions[best])
 
     def cause(self, found: Found) -> str:
         other = self.context.signals.episode_index[int(found.detail)]
