@@ -43,6 +43,9 @@ docs-images: install  ## Draw the images of the documentation (DATA=data/g1_bott
 docs-keys: install  ## Write docs/recipe_keys.md from the help texts in the code
 	$(BIN)/python docs/make_recipe_keys.py
 
+docs-checks: install  ## Write docs/checks.md and the page of each check from the docstrings in the code
+	$(BIN)/python docs/make_checks.py
+
 lint: install  ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -14,6 +14,9 @@ from hf_ptr.utils.lazy_modules import lazy_attributes
 if TYPE_CHECKING:
     from hf_ptr.data import ChunkDataset, EpisodeTable, WeightedChunkSampler
     from hf_ptr.data.score_file import read_scores, read_weights, weight_lookup, write_scores
+    from hf_ptr.detection.detect import Detection, detect
+    from hf_ptr.detection.findings import Finding
+    from hf_ptr.detection.findings_file import read_findings
     from hf_ptr.embodiment import UnifiedActionSpace
     from hf_ptr.hub.datasets import load_dataset
     from hf_ptr.policies import VLAPolicy, VLAPolicyConfig, VLAProcessor, load_policy, policy_from_dataset
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "data": ("ChunkDataset", "EpisodeTable", "WeightedChunkSampler"),
     "data.score_file": ("read_scores", "read_weights", "weight_lookup", "write_scores"),
+    "detection.detect": ("Detection", "detect"),
+    "detection.findings": ("Finding",),
+    "detection.findings_file": ("read_findings",),
     "embodiment": ("UnifiedActionSpace",),
     "hub.datasets": ("load_dataset",),
     "policies": ("VLAPolicy", "VLAPolicyConfig", "VLAProcessor", "load_policy", "policy_from_dataset"),
@@ -84,7 +90,9 @@ __all__ = [
     "BeliefTokenizerConfig",
     "CandidatePool",
     "ChunkDataset",
+    "Detection",
     "EpisodeTable",
+    "Finding",
     "InputError",
     "PTRConfig",
     "PTRModel",
@@ -100,10 +108,12 @@ __all__ = [
     "VLAProcessor",
     "WeightedChunkSampler",
     "__version__",
+    "detect",
     "fit_scores",
     "load_dataset",
     "load_policy",
     "policy_from_dataset",
+    "read_findings",
     "read_scores",
     "read_weights",
     "weight_lookup",

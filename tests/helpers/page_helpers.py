@@ -68,7 +68,7 @@ GRIPPER = Robot(6, 7, 15, ("observation.images.front",), ("Reach the goal.", "Pu
 
 def blocks(page: Path) -> list[Block]:
     """Every fenced block, in the order of the page."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    found = re.findall(r"^```(\w*)[^\n]*\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     return [Block(*block) for block in found]
 
 
