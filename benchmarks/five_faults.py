@@ -1,6 +1,6 @@
-"""The label-free score on twenty human demonstrations of which five carry a planted fault.
+"""The findings in twenty human demonstrations of which five carry a planted fault.
 
-    python -m benchmarks.five_faults DATASET [--seeds 3]
+    python -m benchmarks.five_faults DATASET
 
 DATASET is `YifanTian07/G1-policy-train` (20 episodes, 26 joints, 30 frames a second). Two episodes are recorded six
 frames late, two have noise of 0.5 rad on their commands, one has the commands of another episode. Results in
@@ -10,19 +10,16 @@ frames late, two have noise of 0.5 rad on their commands, one has the commands o
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 
 from benchmarks.robustness.suites import ROOT
-from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.reader import read_dataset
+from hf_ptr.detection import detect
 from hf_ptr.metrics.statistics import auroc
-from hf_ptr.report.statistics import summarise_episodes
-from hf_ptr.report.wording import likely_cause
-from hf_ptr.scoring.config import ScoreConfig
-from hf_ptr.scoring.fit import fit_scores
+from hf_ptr.report.verdict import by_check, verdict
 from hf_ptr.utils.atomic_files import write_json
 
 RESULTS = ROOT / "benchmarks" / "results" / "five_faults.json"
@@ -55,33 +52,20 @@ def with_faults(table: EpisodeTable) -> tuple[EpisodeTable, dict[int, str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset")
-    parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     table, faults = with_faults(read_dataset(options.dataset))
-    lines = []
-    for seed in range(options.seeds):
-        scores = fit_scores(ChunkDataset(table), ScoreConfig(seed=seed)).frame()
-        episodes = summarise_episodes(scores, (ScoreConfig.w_min, ScoreConfig.w_max)).sort_values("weight")
-        bad = episodes.index.isin(list(faults))
-        lines.append(
-            {
-                "seed": seed,
-                "auroc": auroc(episodes.score[~bad].to_numpy(), episodes.score[bad].to_numpy()),
-                "flagged": [int(episode) for episode in episodes.index[episodes.flagged]],
-                "episodes": [
-                    {
-                        "episode": int(episode),
-                        "fault": faults.get(int(episode), ""),
-                        "weight": round(float(row.weight), 2),
-                        "failed": row.failed if row.flagged else "",
-                        "likely_cause": likely_cause(row.check, int(row.estimated_lag)) if row.flagged else "",
-                    }
-                    for episode, row in episodes.head(8).iterrows()
-                ],
-            }
-        )
-        print(lines[-1], flush=True)
-        write_json({"faults": {str(k): v for k, v in sorted(faults.items())}, "runs": lines}, RESULTS)
+    detection = detect(table, power=False)
+    bad = np.isin(table.episode_index, list(faults))
+    probability = detection.episode_probability
+    found = {
+        "faults": {str(episode): fault for episode, fault in sorted(faults.items())},
+        "flagged": detection.flagged,
+        "auroc": auroc(1 - probability[~bad], 1 - probability[bad]),
+        "findings": [asdict(found) for found, _ in by_check(detection.findings)],
+    }
+    write_json(found, RESULTS)
+    lengths = dict(zip(table.episode_index.tolist(), table.lengths.tolist(), strict=True))
+    print(verdict(detection.findings, lengths))
 
 
 if __name__ == "__main__":

@@ -210,9 +210,9 @@ def test_recorded_negative_controls_are_not_measured_again(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_five_faults(command: Any, tmp_path: Path) -> None:
     write_table(coded_table([20] * 20), tmp_path / "data")
-    command("five_faults", str(tmp_path / "data"), "--seeds", "1")
+    command("five_faults", str(tmp_path / "data"))
     found = results(tmp_path, "five_faults")
-    assert len(found["faults"]) == 5 and 0.0 <= found["runs"][0]["auroc"] <= 1.0
+    assert len(found["faults"]) == 5 and 0.0 <= found["auroc"] <= 1.0
 
 
 def test_detection_speed(command: Any, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 
 from hf_ptr.detection.findings import Finding
-from hf_ptr.report.verdict import findings_table, frames_of, notes_line, probability_of, verdict
+from hf_ptr.report.verdict import by_check, findings_table, frames_of, notes_line, probability_of, verdict
 
 LENGTHS = {number: 100 for number in range(8)}
 
@@ -49,6 +49,14 @@ def test_the_table_has_every_column_and_escapes_the_text_of_the_data() -> None:
     for words in ("episode", "frames", "probability", "40-93", "0.98", "6.04 frames", "[red]joint[/red] late"):
         assert words in text, words
     assert "shift the actions" in text
+
+
+def test_several_places_of_a_check_are_one_row() -> None:
+    findings = [finding(3, first, first + 5, "a leap") for first in (10, 30, 50)] + [finding(3, 0, 9, "x", check="b")]
+    assert [(found.first_frame, further) for found, further in by_check(findings)] == [(0, 0), (10, 2)]
+    printed = io.StringIO()
+    Console(width=140, file=printed).print(findings_table(findings, LENGTHS))
+    assert "4 findings" in printed.getvalue() and "10-15 (+2)" in printed.getvalue()
 
 
 def test_frames_and_probabilities_in_words() -> None:

@@ -15,6 +15,7 @@ from hf_ptr.data.lerobot.writer import write_table
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "api.md"
 PUBLIC = {
     *("load_dataset", "ChunkDataset", "EpisodeTable"),
+    *("detect", "Detection", "Finding", "read_findings"),
     *("fit_scores", "ScoreConfig", "read_scores", "write_scores", "write_report"),
     *("read_weights", "weight_lookup", "WeightedChunkSampler"),
     *("policy_from_dataset", "load_policy", "PTRConfig", "PTRTrainer"),

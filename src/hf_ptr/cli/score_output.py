@@ -27,7 +27,7 @@ def print_findings(found: Detection, lengths: Mapping[int, int], beside: Finding
     """
     from rich.console import Console
 
-    from hf_ptr.report.power_rows import power_summary, power_table
+    from hf_ptr.report.power_rows import power_card_text, power_summary
     from hf_ptr.report.verdict import findings_table, notes_line, verdict
 
     # A file or a pipe has no width; the 80 columns that rich assumes there break the causes.
@@ -41,7 +41,7 @@ def print_findings(found: Detection, lengths: Mapping[int, int], beside: Finding
     if notes:
         typer.echo(notes)
     if found.power is not None:
-        console.print(power_table(found.power))
+        console.print(power_card_text(found.power))
     typer.echo(f"{beside.findings}: {len(found.findings)} findings; the same in {beside.rows}; {beside.power}")
 
 

@@ -43,9 +43,9 @@ from hf_ptr.report.statistics import (
 from hf_ptr.utils.atomic_files import write_text
 
 logger = logging.getLogger(__name__)
-# Episodes with faults that have a card; the table of findings has all. Scores without findings have the lowest and the
+# Episodes with faults that have a card, and checks in a card; the table of findings has all. Scores without findings have the lowest and the
 # highest weights.
-CARDS = 12
+CARDS, CHECKS = 12, 5
 LOWEST, HIGHEST = 6, 3
 # Points of the small curve of each episode in the table. Few, because a page of thousands of episodes must stay small.
 CURVE_POINTS = 40
@@ -231,7 +231,7 @@ def _scores_contents(
                 report.bounds,
                 table,
                 tasks[int(episodes.task_index[number])],
-                [found for found in verdict.in_order(findings) if found.episode_index == number],
+                [found for found, _ in verdict.by_check(findings) if found.episode_index == number][:CHECKS],
                 expected,
             )
             for number in numbers

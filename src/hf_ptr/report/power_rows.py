@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich.console import Group, RenderableType
 from rich.markup import escape
-from rich.table import Table
+from rich.padding import Padding
 
 from hf_ptr.detection.power import PowerCard
 from hf_ptr.detection.power_text import FOUND, power_lines
@@ -33,15 +34,13 @@ def power_summary(card: Mapping[str, Any]) -> str:
     )
 
 
-def power_table(card: PowerCard) -> Table:
-    """The card for the terminal: a row for each kind of answer."""
-    shown = Table.grid(padding=(0, 2))
-    shown.add_column(no_wrap=True)
-    shown.add_column()
+def power_card_text(card: PowerCard) -> Group:
+    """The card for the terminal: each kind of answer, and below it the faults."""
+    parts: list[RenderableType] = []
     for line in power_lines(card):
         answer, _, faults = line.partition(": ")
-        shown.add_row(answer, escape(faults))
-    return shown
+        parts += [f"{answer}:", Padding(escape(faults), (0, 0, 0, 2))]
+    return Group(*parts)
 
 
 def power_rows(card: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -55,6 +55,17 @@ def in_order(findings: Sequence[Finding]) -> list[Finding]:
     )
 
 
+def by_check(findings: Sequence[Finding]) -> list[tuple[Finding, int]]:
+    """The faults in order, one for each check of an episode, with the number of its further places."""
+    places = Counter((found.episode_index, found.check) for found in findings if found.severity == "fault")
+    found = []
+    for one in in_order(findings):
+        further = places.pop((one.episode_index, one.check), 0) - 1
+        if further >= 0:
+            found.append((one, further))
+    return found
+
+
 def frames_of(found: Finding, lengths: Mapping[int, int]) -> str:
     """The frames of a finding in words."""
     if found.first_frame == 0 and found.last_frame == lengths.get(found.episode_index, 0) - 1:
@@ -94,24 +105,25 @@ def notes_line(findings: Sequence[Finding]) -> str:
 
 def findings_table(findings: Sequence[Finding], lengths: Mapping[int, int]) -> Table:
     """
-    The faults for the terminal, `ROWS` at most: those of one episode below each other.
+    The faults for the terminal, `ROWS` at most: one for each check of an episode, with the number of further places.
 
     Args:
         findings: the findings; notes are left out.
         lengths: the number of frames of each episode, by its id.
     """
-    faults = in_order(findings)
+    faults = by_check(findings)
+    count = sum(further + 1 for _, further in faults)
     more = f", the first {ROWS}" if len(faults) > ROWS else ""
-    title = f"{len(faults)} finding{'s' if len(faults) != 1 else ''}{more}"
+    title = f"{count} finding{'s' if count != 1 else ''}{more}"
     shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
     for name in ("episode", "frames", "probability"):
         shown.add_column(name, justify="right", no_wrap=True)
     shown.add_column("amount", no_wrap=True)
     shown.add_column("cause, and what to do")
-    for found in faults[:ROWS]:
+    for found, further in faults[:ROWS]:
         shown.add_row(
             str(found.episode_index),
-            frames_of(found, lengths),
+            frames_of(found, lengths) + (f" (+{further})" if further else ""),
             probability_of(found),
             escape(amount_of(found)),
             f"{escape(found.cause)}\n[dim]{escape(found.action)}[/dim]",
