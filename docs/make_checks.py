@@ -21,11 +21,11 @@ HEAD = f"""{GENERATED}
 
 # The checks
 
-`hf-ptr score DATASET` runs these checks. Each compares an episode with the others of the dataset: an amount is a finding if
-it is material, at least the amount of the last column, and improbable among the dataset's own episodes. The checks of
-severity *rule* need no comparison: every material amount is a finding. A *note* is information and not a fault: it flags no
-episode and lowers no weight. How probabilities and weights follow from the amounts: [method](method.md#findings). A check of
-your own: [own check](own_check.md).
+`hf-ptr score DATASET` runs these checks. Each compares an episode with the others of the dataset: an amount is a finding
+if it is material, at least the amount of the last column, and improbable among the dataset's own episodes. The checks of
+severity *rule* need no comparison: every material amount is a finding. A *note* is information and not a fault: it flags
+no episode and lowers no weight. [How probabilities and weights follow from the amounts](method.md#findings). [A check of
+your own](own_check.md).
 
 | check | what it finds | severity | material amount |
 |---|---|---|---|
@@ -57,7 +57,8 @@ def _page(check: type[Check]) -> str:
         ("class", f"`{check.__module__}.{check.__qualname__}`"),
     ]
     rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in facts)
-    return f"{GENERATED}\n\n# {check.name}\n\n{text}\n\n## Facts\n\n| | |\n|---|---|\n{rows}\n\n[All checks](../checks.md)\n"
+    table = f"## Facts\n\n| | |\n|---|---|\n{rows}"
+    return "\n\n".join([GENERATED, f"# {check.name}", text, table, "[All checks](../checks.md)"]) + "\n"
 
 
 def _markdown(text: str) -> str:

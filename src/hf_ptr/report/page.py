@@ -43,8 +43,8 @@ from hf_ptr.report.statistics import (
 from hf_ptr.utils.atomic_files import write_text
 
 logger = logging.getLogger(__name__)
-# Episodes with faults that have a card, and checks in a card; the table of findings has all. Scores without findings have the lowest and the
-# highest weights.
+# Episodes with faults that have a card, and checks in a card; the table of findings has all. Scores without findings
+# have the lowest and the highest weights.
 CARDS, CHECKS = 12, 5
 LOWEST, HIGHEST = 6, 3
 # Points of the small curve of each episode in the table. Few, because a page of thousands of episodes must stay small.
