@@ -142,7 +142,7 @@ def _findings(
             place = around(found, length, table.fps)
             if len(shown) < MAX_STRIPS and not any(_same(place, other) for other in shown):
                 shown.append(place)
-                strips, without = film_strips(table, found.episode_index, place, found.cause)
+                strips, without = film_strips(table, found.episode_index, place.tolist(), found.cause)
         fps = None if table is None else table.fps
         drawn = {(line.name, int(line.frames[0]), int(line.frames[-1])) for line in lines}
         plot = None
