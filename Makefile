@@ -37,7 +37,7 @@ docs: install  ## Build the documentation in build/site; runs the notebook, some
 DATA := data/g1_bottle
 docs-images: install  ## Draw the images of the documentation (DATA=data/g1_bottle; requires Chromium)
 	$(BIN)/python docs/make_idea_image.py
-	$(BIN)/hf-ptr score $(DATA) --out build/scores.parquet
+	$(BIN)/hf-ptr score $(DATA) --corruption misaligned --out build/scores.parquet
 	$(BIN)/python docs/make_report_image.py build/scores.parquet
 
 docs-keys: install  ## Write docs/recipe_keys.md from the help texts in the code

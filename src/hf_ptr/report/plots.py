@@ -141,7 +141,7 @@ def expected_lines(lines: Sequence[Line], first: int, last: int, fps: float) -> 
             if line.expected is not None:
                 axis.plot(seconds, line.expected, color=FIRST, linewidth=1.4, linestyle="--", label="expected")
             if len(lines) > 1:
-                axis.set(ylabel=f"({number})")
+                axis.text(0.01, 0.88, f"({number})", transform=axis.transAxes, color=INK)
             axis.locator_params(axis="y", nbins=4)
         axes[0].legend(loc="lower left", bbox_to_anchor=(0.0, 0.98), ncols=2, borderaxespad=0.0)
         axes[-1].set(xlabel="seconds")
