@@ -36,8 +36,11 @@ class CameraCheck(Check):
                 amount[:, number], detail[:, number] = found.amount[:, 0], found.detail[:, 0]
                 parts.setdefault(scale, []).append(Candidates(found.first, found.stop, amount, detail))
         return {
-            scale: Candidates(
-                *(np.concatenate([getattr(part, name) for part in found]) for name in Candidates.__annotations__)
+            scale: Candidates.events(
+                np.concatenate([part.first for part in found]),
+                np.concatenate([part.stop for part in found]),
+                np.concatenate([part.amount for part in found]),
+                np.concatenate([part.detail for part in found]),
             )
             for scale, found in parts.items()
         }
