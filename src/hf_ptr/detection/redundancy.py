@@ -83,7 +83,7 @@ class StateModel:
         width = parts[0].shape[1]
         grams = np.zeros((int(self._fold.max()) + 1, width, width))
         frames = np.zeros(len(grams))
-        for part, fold, w in zip(parts, self._fold, weight, strict=True):
+        for part, fold, w in zip(parts, self._fold.tolist(), weight, strict=True):
             grams[fold] += w * part.T @ part
             frames[fold] += w * len(part)
         found = []

@@ -40,6 +40,7 @@ from hf_ptr.detection.checks.stale_start import StaleStart
 from hf_ptr.detection.checks.state_offset import StateOffset
 from hf_ptr.detection.checks.tremor import Tremor
 from hf_ptr.detection.checks.unusual_end import UnusualEnd
+from hf_ptr.detection.checks.wrap import Wrap
 from hf_ptr.detection.checks.wrong_instruction import WrongInstruction
 from hf_ptr.errors import InputError, first_line
 
@@ -62,6 +63,7 @@ BUILT_IN: tuple[type[Check], ...] = (
     StateSpikes,
     RepeatedFrames,
     IdleEnd,
+    Wrap,
     StateOffset,
     Copies,
     MissingInstruction,

@@ -15,6 +15,8 @@ from hf_ptr.detection.redundancy import StateModel
 from hf_ptr.detection.signals import STALE, Scale
 from hf_ptr.detection.windows import EVENT
 
+# Least motion of a dimension that is scaled, as a share of its motion in the median episode.
+LEAST_MOTION = 0.05
 # Points of the path of an episode.
 POINTS = 24
 # Least episodes that can be compared.
@@ -142,8 +144,9 @@ class BlockScale(Blocks):
             if not len(moving):
                 continue
             raw = [(_inner(part) * scale.unit + scale.centre)[:, moving] for part in parts]
-            size = np.log2(np.maximum([np.sqrt((part**2).mean(axis=0)) for part in raw], 1e-9))
-            spread = np.log2(np.maximum([np.ptp(part, axis=0) for part in raw], 1e-9))
+            least = np.maximum(LEAST_MOTION * np.median([np.ptp(part, axis=0) for part in raw], axis=0), 1e-9)
+            size = np.log2(np.maximum([np.sqrt((part**2).mean(axis=0)) for part in raw], least))
+            spread = np.log2(np.maximum([np.ptp(part, axis=0) for part in raw], least))
             together = np.median(size - np.median(size, axis=0), axis=1)
             change = find_change(together, self._tasks * 0, 1, UNITS)
             if change is not None and abs(change.difference) > UNITS:
@@ -156,7 +159,9 @@ class BlockScale(Blocks):
             for column, dimension in enumerate(moving):
                 what = f"{feature} {scale.names[dimension]}"
                 change = self._find(spread[:, column], 2 * len(moving), UNITS)
-                if change is not None:
+                # Where a dimension rests on one side, nothing is scaled.
+                rests = spread[:, column] < np.log2(2 * least[column])
+                if change is not None and not _either(rests, change):
                     yield Block(change, abs(change.difference), f"{what} {_times(change.difference)}")
                 change = self._find(slopes[:, column], 2 * len(moving), 1.0)
                 if change is not None and self._opposite(slopes[:, column], change):
@@ -286,6 +291,11 @@ class BlockLag(Blocks):
 
 def _inner(values: np.ndarray) -> np.ndarray:
     return values[STALE:-STALE] if len(values) > 4 * STALE else values
+
+
+def _either(flags: np.ndarray, change: Change) -> bool:
+    """Whether a third of the episodes on either side have a flag."""
+    return max(flags[change.inside].mean(), flags[~change.inside].mean()) > 1 / 3
 
 
 def _times(doublings: float) -> str:

@@ -76,7 +76,10 @@ def _thirds(state: np.ndarray, values: np.ndarray) -> list[np.ndarray]:
     steps = np.abs(np.diff(state, axis=0, prepend=state[:1])).sum(axis=1) + 1e-9
     path = np.cumsum(steps)
     edges = np.searchsorted(path, path[-1] * np.arange(1, PARTS) / PARTS)
-    return np.split(values, np.clip(edges, np.arange(1, PARTS), len(values) - np.arange(1, PARTS)[::-1]))
+    # Each part has a frame at least, even where all motion is in one step.
+    order = np.arange(1, PARTS)
+    edges = np.maximum.accumulate(np.maximum(edges, 1) - order) + order
+    return np.split(values, np.minimum(edges, len(values) - PARTS + order))
 
 
 def _shift(size: float):

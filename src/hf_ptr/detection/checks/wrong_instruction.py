@@ -97,7 +97,7 @@ class WrongInstruction(Check):
         for _ in range(FITS):
             self._fits = [self._fit(points, labels, np.where(self._fold == fold, 0, weight)) for fold in range(FOLDS)]
             self._distances = np.stack(
-                [self._distance(point, fold) for point, fold in zip(points, self._fold, strict=True)]
+                [self._distance(point, fold) for point, fold in zip(points, self._fold.tolist(), strict=True)]
             )
             nearest = self._names[self._distances.argmin(axis=1)]
             weight = np.where(nearest == labels, 1.0, DOUBTED)
