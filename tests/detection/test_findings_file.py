@@ -123,3 +123,38 @@ def test_missing_and_damaged_files_are_reported(tmp_path: Path) -> None:
     (tmp_path / "power.json").write_text("[1]")
     with pytest.raises(InputError, match=r"power\.json is damaged; score the data again"):
         read_power(tmp_path / "power.json")
+
+
+CARD = {
+    "faulty_share": 0.2,
+    "powers": [{"check": "a", "fault": "b", "part": False, "probability": None, "low": 0.0, "high": 1.0, "copies": 3}],
+    "unseen": [{"fault": "a", "reason": "b", "dimensions": ["c"]}],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda card: card.pop("faulty_share"), "faulty_share is not a number between 0 and 1"),
+        (lambda card: card.pop("unseen"), "unseen is not a list"),
+        (lambda card: card.update(powers={}), "powers is not a list"),
+        (lambda card: card.update(powers=[3]), "powers, row 0, lacks a value or has one out of range"),
+        (lambda card: card["powers"][0].pop("probability"), "powers, row 0,"),
+        (lambda card: card["powers"][0].pop("check"), "powers, row 0,"),
+        (lambda card: card["powers"][0].update(part=1), "powers, row 0,"),
+        (lambda card: card["powers"][0].update(probability=float("nan")), "powers, row 0,"),
+        (lambda card: card["powers"][0].update(low="0.1"), "powers, row 0,"),
+        (lambda card: card["unseen"][0].pop("dimensions"), "unseen, row 0,"),
+        (lambda card: card["unseen"][0].update(dimensions=[1]), "unseen, row 0,"),
+        (lambda card: card.update(flagged=["a"]), "flagged is not a list of integers"),
+    ],
+)
+def test_a_wrong_value_of_the_power_card_is_reported_in_one_line(change, message: str, tmp_path: Path) -> None:
+    path, card = tmp_path / "power.json", json.loads(json.dumps(CARD))
+    path.write_text(json.dumps(card))
+    assert read_power(path) == CARD
+    change(card)
+    path.write_text(json.dumps(card))
+    with pytest.raises(InputError) as error:
+        read_power(path)
+    assert message in str(error.value) and "\n" not in str(error.value) and str(path) in str(error.value)

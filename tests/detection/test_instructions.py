@@ -43,6 +43,12 @@ def found(context: Context, kind: type[Check]) -> list[int]:
         ("TODO: description here", "placeholder"),
         ("test_test", "placeholder"),
         ("n/a", "placeholder"),
+        ("unknown task", "placeholder"),
+        ("instruction", "placeholder"),
+        ("sample 12", "placeholder"),
+        ("pick up the $OBJECT", "template"),
+        ("pick up the ${object}", "template"),
+        ("\x1b[31mpick it up", "unreadable"),
         ("<task description>", "template"),
         ("pick up the {object}", "template"),
         ("123", "no words"),
@@ -69,6 +75,16 @@ def test_a_text_without_an_instruction_is_named(text, what):
         "press button 3",
         "Go!",
         "insert the USB plug",
+        "insert the bar",
+        "insert string",
+        "insert the sample here",
+        "test the sample",
+        "foo the bar",
+        "follow the instruction",
+        "pick up the $5 bill",
+        "Pick up the cube.\nPlace it in the bin.",
+        "pick\tup\r\nthe cube",
+        "turn it by 5 < x > 3 degrees",
         "Pick up the cube (red), then place it: left",
     ],
 )
@@ -85,6 +101,15 @@ def test_episodes_without_an_instruction_are_found_among_others():
     copy = plant.make(context.signals.episodes[0], context, np.random.default_rng(0))
     assert copy is not None
     assert copy.task in (1, 3)
+
+
+def test_a_placeholder_that_no_episode_has_is_not_planted():
+    context = with_tasks(["open the door", "default", "close the door"])
+    signals = replace(context.signals, tasks=(*context.signals.tasks, "todo", ""))
+    context = Context(signals, context.model)
+    check, rng = MissingInstruction(context), np.random.default_rng(0)
+    (plant,) = check.plants()
+    assert {plant.make(signals.episodes[0], context, rng).task for _ in range(20)} == {1}
 
 
 def test_a_dataset_without_language_is_said_to_have_none():

@@ -10,6 +10,7 @@ from made_motions import FPS, JOINTS, picking, signals_of, wandering
 
 from hf_ptr.detection.check import Context
 from hf_ptr.detection.checks.held_commands import HeldCommands
+from hf_ptr.detection.checks.idle_end import IdleEnd
 from hf_ptr.detection.checks.no_motion import NoMotion
 from hf_ptr.detection.checks.recording_gaps import RecordingGap
 from hf_ptr.detection.checks.regression import Regression
@@ -127,12 +128,27 @@ def test_a_fast_operator_is_neither_short_nor_slow():
 def test_gaps_of_the_time_stamps_are_reported_with_their_seconds():
     signals = signals_of(recordings())
     seconds = np.arange(len(signals.episodes[4])) / FPS
-    late = dataclasses.replace(signals.episodes[4], seconds=seconds + 0.6 * (np.arange(len(seconds)) > 30))
+    after = np.arange(len(seconds)) > 30
+    late = dataclasses.replace(signals.episodes[4], seconds=seconds + 0.6 * after, stretch=after.astype(np.int64))
+    short = dataclasses.replace(signals.episodes[4], seconds=seconds + 0.3 * after)
     signals = dataclasses.replace(signals, episodes=(*signals.episodes[:4], late, *signals.episodes[5:]))
     places = found(signals, RecordingGap)
+    # Chunks are cut at a long gap only.
+    check = RecordingGap(Context(signals, ResponseModel(signals)))
+    assert check.cause(places[4][0]) == "0.65 s without a frame"
+    (trained,) = found(dataclasses.replace(signals, episodes=(*signals.episodes[:4], short)), RecordingGap)[4]
+    assert check.cause(trained) == "0.35 s without a frame; chunks are trained across the gap"
     assert list(places) == [4]
     assert (places[4][0].first, places[4][0].stop) == (30, 32)
     assert places[4][0].amount == pytest.approx(0.65)
+
+
+def test_a_rest_at_the_end_has_the_recorded_seconds():
+    signals = signals_of(recordings(), only(at_times(lambda n: np.r_[np.arange(n), np.full(40, n - 1.0)]), (4,)))
+    rest = found(signals, IdleEnd)[4][0].amount
+    slow = [dataclasses.replace(episode, seconds=2 * episode.seconds) for episode in signals.episodes]
+    twice = found(dataclasses.replace(signals, episodes=tuple(slow)), IdleEnd)
+    assert twice[4][0].amount == pytest.approx(2 * rest)
 
 
 def test_an_episode_without_motion_is_found_where_it_is_planted():

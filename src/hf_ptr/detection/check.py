@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import ClassVar, Literal
+from functools import cached_property, wraps
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -78,12 +78,20 @@ class Candidates:
         first, stop: `(N,)` int64, first frame of each stretch and the frame after its last.
         amount: `(N, d)` float64, at least 0: the amount in each of d dimensions, or d = 1.
         detail: `(N, d)` float64, what `Check.cause` needs besides, for example the amount with its sign.
+
+    Raises:
+        ValueError: an amount is not finite; `Check.measure` adds the name of the check.
     """
 
     first: np.ndarray
     stop: np.ndarray
     amount: np.ndarray
     detail: np.ndarray
+
+    def __post_init__(self) -> None:
+        wrong = self.amount[~np.isfinite(self.amount)]
+        if wrong.size:
+            raise ValueError(f"amounts must be finite, not {wrong[0]}")
 
     @classmethod
     def of(cls, windows: Windows, amount: np.ndarray, detail: np.ndarray | None = None) -> Candidates:
@@ -176,6 +184,11 @@ class Check(ABC):
     def __init__(self, context: Context) -> None:
         self.context = context
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "measure" in vars(cls):
+            setattr(cls, "measure", _naming(vars(cls)["measure"]))  # noqa: B010  (mypy: methods are not assignable)
+
     @classmethod
     def unavailable(cls, context: Context) -> str | None:
         """Why this dataset cannot be checked, in one line; None if it can."""
@@ -193,3 +206,19 @@ class Check(ABC):
     def plants(self) -> Sequence[Plant]:
         """The faults that show whether this check works on this dataset; none by default."""
         return ()
+
+
+def _naming(measure: Callable[[Any, View], Measurement]) -> Callable[[Any, View], Measurement]:
+    """The method of a check, with its name in the message of a ValueError: checks come from other packages, too."""
+
+    @wraps(measure)
+    def named(self: Any, view: View) -> Measurement:
+        try:
+            return measure(self, view)
+        except ValueError as error:
+            prefix = f"check {self.name!r}: "
+            if str(error).startswith(prefix):
+                raise
+            raise ValueError(f"{prefix}{error}") from error
+
+    return named

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -187,7 +187,7 @@ def read_power(path: str | Path) -> dict[str, Any]:
     A power card with the flagged episodes, as [`findings_written`] writes it.
 
     Raises:
-        InputError: the file is missing or damaged.
+        InputError: the file is missing or damaged, or a value is missing or out of range.
     """
     path = Path(path)
     try:
@@ -196,7 +196,52 @@ def read_power(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path} cannot be read ({first_line(error)}); score the data again") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} is damaged; score the data again")
+    wrong = _wrong_power(content)
+    if wrong:
+        raise InputError(f"{path}: {wrong}; score the data again")
     return content
+
+
+def _wrong_power(content: Mapping[str, Any]) -> str:
+    """What is wrong in a power card, or ""; a card without probabilities has neither `powers` nor `unseen`."""
+    if not _are(content.get("flagged", []), lambda one: isinstance(one, int)):
+        return "flagged is not a list of integers"
+    if "powers" not in content and "unseen" not in content:
+        return ""
+    if not _is_share(content.get("faulty_share")):
+        return "faulty_share is not a number between 0 and 1"
+    for name, is_right in (("powers", _is_power), ("unseen", _is_unseen)):
+        rows = content.get(name)
+        if not isinstance(rows, list):
+            return f"{name} is not a list"
+        for row, one in enumerate(rows):
+            if not (isinstance(one, dict) and is_right(one)):
+                return f"{name}, row {row}, lacks a value or has one out of range"
+    return ""
+
+
+def _is_power(row: Mapping[str, Any]) -> bool:
+    return (
+        _are([row.get("check"), row.get("fault")], lambda one: isinstance(one, str))
+        and isinstance(row.get("part"), bool)
+        and ("probability" in row and (row["probability"] is None or _is_share(row["probability"])))
+        and _is_share(row.get("low"))
+        and _is_share(row.get("high"))
+    )
+
+
+def _is_unseen(row: Mapping[str, Any]) -> bool:
+    return _are([row.get("fault"), row.get("reason")], lambda one: isinstance(one, str)) and _are(
+        row.get("dimensions"), lambda one: isinstance(one, str)
+    )
+
+
+def _are(values: Any, is_right: Callable[[Any], bool]) -> bool:
+    return isinstance(values, list) and all(is_right(one) for one in values)
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0.0 <= value <= 1.0
 
 
 def attributes(path: Path) -> dict[str, Any]:

@@ -87,8 +87,8 @@ class StateModel:
             grams[fold] += w * part.T @ part
             frames[fold] += w * len(part)
         found = []
-        for fold in range(len(grams)):
-            covariance = (grams.sum(axis=0) - grams[fold]) / max(frames.sum() - frames[fold], 1e-9)
+        for own, count in zip(grams, frames, strict=True):
+            covariance = (grams.sum(axis=0) - own) / max(frames.sum() - count, 1e-9)
             covariance[np.diag_indices(width)] *= 1 + RIDGE
             covariance[np.diag_indices(width)] += 1e-9
             inverse = np.linalg.inv(covariance)

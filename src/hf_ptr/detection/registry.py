@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from importlib.metadata import entry_points
+from typing import get_args
 
-from hf_ptr.detection.check import Check
+from hf_ptr.detection.check import Check, Severity
 from hf_ptr.detection.checks.blocks import BlockLag, BlockScale, BlockZero
 from hf_ptr.detection.checks.camera_blank import CameraBlank
 from hf_ptr.detection.checks.camera_blurred import CameraBlurred
@@ -106,20 +107,39 @@ def all_checks() -> list[type[Check]]:
         my_check = "my_package.checks:MyCheck"
 
     Raises:
-        InputError: an entry point cannot be loaded, is not a check, or takes a name that is in use.
+        InputError: an entry point cannot be loaded, is not a check, lacks a part of one, or takes a name that is in
+            use.
     """
     found = list(BUILT_IN)
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         try:
             check = point.load()
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # The code of another package may raise anything.
             raise InputError(
                 f"check {point.name!r} ({point.value}) cannot be loaded: {first_line(error)}; repair or uninstall the "
                 "package"
             ) from error
         if not (isinstance(check, type) and issubclass(check, Check)):
             raise InputError(f"check {point.name!r} ({point.value}) is not a subclass of hf_ptr.detection.Check")
+        lacking = _lacking(check)
+        if lacking:
+            raise InputError(
+                f"check {point.name!r} ({point.value}) lacks {lacking}; see hf_ptr.detection.Check, or uninstall the "
+                "package"
+            )
         if check.name in {other.name for other in found}:
             raise InputError(f"check {point.name!r} ({point.value}) has the name {check.name!r}, which is in use")
         found.append(check)
     return found
+
+
+def _lacking(check: type[Check]) -> str:
+    """What a check must define and does not, or ""."""
+    methods = sorted(check.__abstractmethods__)
+    if methods:
+        return f"the method {methods[0]}"
+    for name in ("name", "unit", "action"):
+        value = getattr(check, name, None)
+        if not (isinstance(value, str) and value.strip()):
+            return f"the text {name}"
+    return "" if check.severity in get_args(Severity) else "a severity of fault or note"

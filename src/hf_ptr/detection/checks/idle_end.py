@@ -46,10 +46,10 @@ class IdleEnd(Check):
         return np.sqrt(((state[gap:, self._used] - state[:-gap, self._used]) ** 2).mean(axis=1)) / gap
 
     def measure(self, view: View) -> Measurement:
-        length = len(view.episode)
+        length, seconds = len(view.episode), view.episode.seconds
         moving = np.flatnonzero(self._speed(view.episode.state) > self._slow)
         rest = min(int(moving[-1]) + self._gap, length - 1) if len(moving) else 0
-        return {EVENT: Candidates.events([rest], [length], [(length - 1 - rest) / self.context.fps])}
+        return {EVENT: Candidates.events([rest], [length], [float(seconds[-1] - seconds[rest])])}
 
     def cause(self, found: Found) -> str:
         return f"the robot rests for the last {found.amount:.1f} s"
@@ -60,5 +60,7 @@ class IdleEnd(Check):
 
 def _rest(episode: Episode, context: Context, rng: np.random.Generator) -> Episode | None:
     del rng
-    rows = np.concatenate([np.arange(len(episode)), np.full(context.signals.frames(3.0), len(episode) - 1)])
-    return episode.take(rows, np.arange(len(rows)) / context.fps)
+    added = context.signals.frames(3.0)
+    rows = np.concatenate([np.arange(len(episode)), np.full(added, len(episode) - 1)])
+    rest = episode.seconds[-1] + np.arange(1, added + 1) / context.fps
+    return episode.take(rows, np.concatenate([episode.seconds, rest]))

@@ -14,24 +14,27 @@ from hf_ptr.detection.check import Candidates, Check, Context, Found, Measuremen
 from hf_ptr.detection.signals import Episode
 from hf_ptr.detection.windows import EVENT
 
-# An instruction of such words only, or of such words and numbers, says nothing.
+# Words that say nothing, in any number and with any of `FILLERS` and `ALONE`.
 PLACEHOLDERS = frozenset(
     re.findall(
         r"\w+",
-        """asdf bar default demo dummy episode example fixme foo instruction na nan nil none null placeholder prompt
-        recording sample string tasks task tbd test testing todo undefined unknown unlabeled unlabelled unnamed
+        """asdf default fixme na nan nil none null placeholder tbd todo undefined unknown unlabeled unlabelled unnamed
         unspecified untitled xxx""",
     )
 )
-FILLERS = frozenset(
+FILLERS = frozenset(re.findall(r"\w+", "a an by description for here language my name new no of text the this your"))
+# Words that say nothing alone or with numbers; with others they may be the things of a task.
+ALONE = frozenset(
     re.findall(
         r"\w+",
-        "a an by describe description for here insert language my n name new no of text the this your",
+        """bar demo dummy episode example foo insert instruction instructions prompt recording sample string task tasks
+        test testing""",
     )
 )
 # Signs of a text that was read with another encoding than it was written with.
 MOJIBAKE = re.compile("\ufffd|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac|\u00ef\u00bb\u00bf")
-TEMPLATE = re.compile(r"\{[^{}]*\}|<[\w /.-]+>|\$\w+|\$\{|%[sd]\b|\[(?:insert|your|task)\b", re.IGNORECASE)
+# `${`, `{name}`, `{}`, `<name>` and `$NAME`; `$5` is a price.
+TEMPLATE = re.compile(r"\$\{|\{(?:[^\W\d][\w .-]*)?\}|<[^\W\d][\w /.-]*>|\$[^\W\d]\w+")
 # Share of characters other than letters, digits and spaces in a text that is not language.
 SYMBOLS = 0.5
 
@@ -56,7 +59,9 @@ def defect(text: str) -> str | None:
     shown = text if len(text) <= 40 else f"{text[:40]}..."
     if not text.strip():
         return "the instruction is empty"
-    if MOJIBAKE.search(text) or any(unicodedata.category(char) in ("Cc", "Cn", "Co", "Cs") for char in text.strip()):
+    if MOJIBAKE.search(text) or any(
+        unicodedata.category(char) in ("Cc", "Cn", "Co", "Cs") and char not in "\n\r\t" for char in text
+    ):
         return f"the instruction {shown!r} has unreadable characters"
     if TEMPLATE.search(text):
         return f"the instruction {shown!r} is a template that was not filled in"
@@ -65,8 +70,10 @@ def defect(text: str) -> str | None:
     if sum(not (char.isalnum() or char.isspace() or char in "_-.,'") for char in text) > SYMBOLS * len(text):
         return f"the instruction {shown!r} is mostly symbols"
     said = [word for word in words if not word.isdecimal()]
-    empty = all(word in PLACEHOLDERS or word in FILLERS for word in said)
-    if empty and ("".join(said) in PLACEHOLDERS or any(word in PLACEHOLDERS for word in said)):
+    empty = all(word in PLACEHOLDERS | FILLERS | ALONE for word in said)
+    if "".join(said) in PLACEHOLDERS or (empty and any(word in PLACEHOLDERS for word in said)):
+        return f"the instruction {shown!r} is a placeholder"
+    if len(set(said)) == 1 and said[0] in ALONE:
         return f"the instruction {shown!r} is a placeholder"
     return None
 
@@ -112,8 +119,9 @@ class MissingInstruction(Check):
         return [Plant("a placeholder for the instruction", self._replace, partial=False)]
 
     def _replace(self, episode: Episode, context: Context, rng: np.random.Generator) -> Episode | None:
-        del context
-        bad = [task for task, what in enumerate(self._defects) if what is not None]
+        # A dataset may list instructions that no episode has.
+        used = sorted({one.task for one in context.signals.episodes})
+        bad = [task for task in used if self._defects[task] is not None]
         return replace(episode, task=int(rng.choice(bad))) if bad else None
 
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from hf_ptr.data.lerobot.clock import PAUSE_SECONDS
 from hf_ptr.detection.check import Candidates, Check, Found, Measurement, Severity, View
 from hf_ptr.detection.windows import EVENT
 
@@ -21,7 +22,8 @@ class RecordingGap(Check):
 
     Example: the disk was busy for half a second.
 
-    What to do: nothing: chunks across longer gaps are not trained on. Split the episode there for other software.
+    What to do: nothing from half a second on: chunks across such a gap are not trained on. Chunks are trained across a
+    shorter one: split the episode there if the robot moved meanwhile. Split it for other software in any case.
 
     Limits: time stamps that were written from the frame number hide every gap.
     """
@@ -30,13 +32,18 @@ class RecordingGap(Check):
     severity: ClassVar[Severity] = "note"
     rule = True
     reads = ()
-    action = "nothing has to be done here; split the episode there for other software"
+    action = (
+        f"nothing has to be done from {PAUSE_SECONDS} s on, where chunks are cut; split the episode at a shorter gap, "
+        "and for other software"
+    )
     material = 0.25
 
     def measure(self, view: View) -> Measurement:
         gap = np.diff(view.episode.seconds)
         at = np.flatnonzero((gap >= self.material) & (gap * self.context.fps >= LEAST_FRAMES))
-        return {EVENT: Candidates.events(at, at + 2, gap[at])}
+        across = np.diff(view.episode.stretch)[at] == 0
+        return {EVENT: Candidates.events(at, at + 2, gap[at], across)}
 
     def cause(self, found: Found) -> str:
-        return f"{found.amount:.2f} s without a frame"
+        across = "; chunks are trained across the gap" if found.detail else ""
+        return f"{found.amount:.2f} s without a frame{across}"

@@ -121,7 +121,7 @@ class WrongInstruction(Check):
             distance = self._distances[episode.position]
         else:
             point = (self._describe(episode) - self._middle) / self._size @ self._directions
-            distance = self._distance(point, self._fold[episode.position])
+            distance = self._distance(point, int(self._fold[episode.position]))
         other = np.where(np.arange(len(distance)) == own[0], np.inf, distance).argmin()
         amount = self._amount(distance, int(own[0]), int(other))
         detail = float(self._names[other])
