@@ -20,6 +20,7 @@ from dataset_kinds import reaching
 from hf_ptr.cli import main
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.score_file import read_weights
+from hf_ptr.detection.findings_file import findings_written
 from hf_ptr.ptr import CandidatePool
 from hf_ptr.runs import score_dataset as scores_module
 from hf_ptr.training.weight_histograms import read_histograms
@@ -196,9 +197,13 @@ def test_a_score_file_of_another_dataset_is_replaced_with_a_warning(
 
 def test_score_writes_one_row_per_frame(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
     files = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    # Findings of a fit that the file replaces, of which nothing may be left.
+    with findings_written(files[0], (), {}):
+        pass
     for file in files:
         result = hf_ptr("score", metaworld_dataset, "--method", "paper", "--run", run_folder, "--out", file)
         assert result.returncode == 0, result.stderr
+    assert sorted(tmp_path.iterdir()) == files
     scores = pd.read_parquet(files[0])
     pd.testing.assert_frame_equal(scores, pd.read_parquet(files[1]))
     frames = json.loads((metaworld_dataset / "meta" / "info.json").read_text())["total_frames"]

@@ -6,12 +6,14 @@ import numpy as np
 from data_helpers import coded_table
 
 from hf_ptr.detection.check import Severity
-from hf_ptr.detection.chunk_faults import chunk_fault_probability
+from hf_ptr.detection.chunk_faults import chunk_fault_probability, chunks_beside_faults
 from hf_ptr.detection.findings import Finding
 
 
-def finding(episode: int, first: int, last: int, probability: float, severity: Severity = "fault") -> Finding:
-    return Finding("a/b", episode, first, last, probability, severity, 1.0, "frames", "cause", "action")
+def finding(
+    episode: int, first: int, last: int, probability: float, severity: Severity = "fault", check: str = "a/b"
+) -> Finding:
+    return Finding(check, episode, first, last, probability, severity, 1.0, "frames", "cause", "action")
 
 
 def test_a_chunk_has_the_faults_of_its_actions_and_of_its_target() -> None:
@@ -40,3 +42,17 @@ def test_nothing_reaches_beyond_its_episode() -> None:
         [finding(1, 0, 0, 1.0), finding(0, 5, 9, 1.0)], table, chunk_size=4, target_offset=4
     )
     assert np.flatnonzero(found).tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_beside_a_fault_of_state_or_action_are_the_other_chunks_of_its_episode() -> None:
+    table = coded_table([6, 6, 6, 6])
+    findings = [
+        finding(0, 2, 3, 0.9, check="action/noise"),
+        finding(1, 0, 5, 0.9, check="state/offset"),
+        finding(2, 2, 3, 0.9, check="camera/frozen"),
+        finding(3, 2, 3, 0.9, "note", "action/held"),
+    ]
+    probability = chunk_fault_probability(findings, table, chunk_size=1, target_offset=1)
+    found = chunks_beside_faults(findings, table, probability)
+    # A whole episode has no other chunks; the score does not see the images; a note is not a fault.
+    assert np.flatnonzero(found).tolist() == [0, 4, 5]

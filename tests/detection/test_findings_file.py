@@ -18,6 +18,7 @@ from hf_ptr.detection.findings_file import (
     flagged_episodes,
     read_findings,
     read_power,
+    remove_findings,
 )
 from hf_ptr.errors import InputError
 
@@ -76,6 +77,18 @@ def test_nothing_is_replaced_unless_all_files_are_written(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="check 'action/lag' gives episode 12 the amount inf"):
         write(out, (PAUSE, replace(LATE, amount=float("inf"))))
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_the_findings_of_a_replaced_score_file_are_removed_and_no_other_files(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.parquet", (LATE,))
+    remove_findings(tmp_path / "a.parquet")
+    left = {"a.parquet", "b.parquet", "b.findings.parquet", "b.findings.json", "b.power.json"}
+    assert {path.name for path in tmp_path.iterdir()} == left
+    (tmp_path / "findings.parquet").write_text("of another program")
+    (tmp_path / "findings.json").write_text("{}")
+    remove_findings(tmp_path / "scores.parquet")
+    assert {path.name for path in tmp_path.iterdir()} == left | {"findings.parquet", "findings.json"}
 
 
 def test_flagged_are_episodes_with_a_fault() -> None:

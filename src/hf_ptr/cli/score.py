@@ -94,7 +94,8 @@ def score(
     than scores.parquet they are NAME.findings.parquet and so on.
 
     A weight is that of the calibrated score, lowered where a chunk covers a fault. The paper's score uses the scorer
-    of a trained PTR run and has no findings; accelerate launch shares it between devices.
+    of a trained PTR run and has no findings; it removes the findings and the power card of the score file that it
+    replaces. accelerate launch shares it between devices.
 
     Rerun an interrupted command to resume it.
 
@@ -117,7 +118,7 @@ def score(
 
     from hf_ptr.data.corruption import TRUTH_FILE, CorruptionTruth, corrupt
     from hf_ptr.data.score_file import scored_dataset, write_scores
-    from hf_ptr.detection.findings_file import FindingsFiles
+    from hf_ptr.detection.findings_file import FindingsFiles, remove_findings
     from hf_ptr.errors import DataWarning, InputError
     from hf_ptr.hub.datasets import load_dataset
     from hf_ptr.hub.repos import dataset_folder, model_folder, parse_hub_dataset
@@ -204,6 +205,8 @@ def score(
     meta = {"dataset": str(dataset), "corruption": corruption, "corruption_seed": corruption_seed, "seed": config.seed}
     if found is None:
         write_scores(summary.collect(parts), out, **meta)
+        # Those of the replaced score file do not describe these scores.
+        remove_findings(out)
     else:
         write_detected_scores(summary.collect(parts), found, chunks, out, **meta)
     shutil.rmtree(keep, ignore_errors=True)

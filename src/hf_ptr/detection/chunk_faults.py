@@ -1,4 +1,4 @@
-"""The faults of chunks: how probable it is that the frames of a chunk have a fault."""
+"""The faults of chunks: the probability that the frames of a chunk have a fault, and the chunks beside a fault."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import numpy as np
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.detection.findings import Finding
+
+# Kinds of checks whose faults lower the score of the whole episode: it compares states and actions.
+SCORED_KINDS = ("action", "state")
 
 
 def chunk_fault_probability(
@@ -38,3 +41,27 @@ def chunk_fault_probability(
             rows = slice(start + first, start + last + 1)
             found[rows] = np.maximum(found[rows], one.probability)
     return found
+
+
+def chunks_beside_faults(findings: Iterable[Finding], table: EpisodeTable, probability: np.ndarray) -> np.ndarray:
+    """
+    The chunks without a fault of episodes with a fault of state or action in some of their frames.
+
+    The calibrated score judges an episode as a whole. Where a fault has a place, it explains a low score of the
+    episode, and the other chunks need not share it.
+
+    Args:
+        findings: the findings.
+        table: F frames.
+        probability: `(F,)`, from [`chunk_fault_probability`].
+
+    Returns:
+        `(F,)` bool, one for the chunk that starts at each frame.
+    """
+    placed = {
+        found.episode_index
+        for found in findings
+        if found.severity == "fault" and found.check.partition("/")[0] in SCORED_KINDS
+    }
+    inside = np.repeat(np.isin(table.episode_index, list(placed)), table.lengths)
+    return inside & (probability == 0)

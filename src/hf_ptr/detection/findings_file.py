@@ -156,6 +156,22 @@ def findings_written(
         yield mark
 
 
+def remove_findings(scores: Path) -> None:
+    """
+    Removes the findings of a score file that has been replaced by scores without findings.
+
+    Files that are not from a detection are left alone.
+    """
+    files = FindingsFiles.beside(scores)
+    try:
+        ours = files.findings.is_file() and DETECTION in attributes(files.findings)
+    except InputError:
+        ours = False
+    if ours:
+        for path in files.all():
+            path.unlink(missing_ok=True)
+
+
 def read_findings(path: str | Path) -> tuple[Finding, ...]:
     """
     A findings file, checked.

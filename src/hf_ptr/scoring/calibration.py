@@ -289,8 +289,7 @@ def keep_sample_size(
     mean = weight.mean()
     deviation = weight.var(correction=0).sqrt()
     most = mean * (1.0 / min_share - 1.0) ** 0.5
-    shrink = (most / deviation.clamp(min=torch.finfo(weight.dtype).tiny)).clamp(max=1.0)
-    return mean + shrink * (weight - mean)
+    return weight if deviation <= most else mean + most / deviation * (weight - mean)
 
 
 def _least_step(weight: Tensor, more: Tensor, min_share: float) -> float:

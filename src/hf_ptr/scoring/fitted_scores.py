@@ -49,34 +49,61 @@ class FittedScores:
         self._default = {element: self._default_of(checks) for element, checks in self._checks.items() if checks}
         rows = self._rows_of(slice(None))
         self._score = self._all_frames(list(scores), rows)
-        weight = calibrated_weight(self._score, config)
-        milder = calibrated_weight(self._excusing_noise(rows), config)
-        usable = (transitions.count > 0).repeat_interleave(torch.from_numpy(table.lengths))
-        raised = keep_sample_size(weight[usable], milder[usable], min_share=config.min_sample_size)
-        # Episodes without a transition get the mean, which does not lower the effective sample size.
-        self._weight = torch.full_like(weight, float(raised.mean())).masked_scatter_(usable, raised)
+        self._milder = self._excusing_noise(rows)
+        self._usable = (transitions.count > 0).repeat_interleave(torch.from_numpy(table.lengths))
+        self._weight = self._weights()
 
     @property
     def resting(self) -> dict[str, list[int]]:
         """The dimensions that rest and do not enter the score, by the name of their feature."""
         return self._transitions.resting
 
-    def with_faults(self, probability: np.ndarray) -> FittedScores:
+    def with_faults(self, probability: np.ndarray, explained: np.ndarray | None = None) -> FittedScores:
         """
         The scores with the faults that were found by other means, for example by `hf_ptr.detection`.
 
-        Score and weight of a chunk are at most those of its fault, `w <= p w_min + (1 - p) w_max`; without a fault
-        they stay as they are. The least effective sample size holds for the weights before.
+        Score and weight of a chunk are at most those of its fault, `w <= p w_min + (1 - p) w_max`. Chunks that are
+        `explained` have at least the median score of the episodes without a fault. Without a fault nothing changes.
+        The least effective sample size holds for the new weights: where faults cover most chunks, it raises weights
+        above this limit. Scores by element and failed checks stay those of the fit.
 
         Args:
             probability: `(F,)`, probability of a fault in the frames of the chunk that starts at each frame, from
                 `hf_ptr.detection.chunk_faults.chunk_fault_probability`.
+            explained: `(F,)` bool, sound chunks of episodes in which a fault elsewhere explains a low score, from
+                `hf_ptr.detection.chunk_faults.chunks_beside_faults`; none by default.
         """
-        limit = fault_score(torch.from_numpy(probability).to(self._score.dtype), self._config)
+        if not probability.any():
+            return self
         found = copy(self)
-        found._score = torch.minimum(self._score, limit)
-        found._weight = torch.minimum(self._weight, calibrated_weight(limit, self._config).to(self._weight.dtype))
+        if explained is not None:
+            beside = torch.from_numpy(explained)
+            sound = self._usable & self._without_fault(probability)
+            if sound.any():
+                usual = self._score[sound].median()
+                found._score = torch.where(beside, self._score.clamp(min=usual), self._score)
+                found._milder = torch.where(beside, self._milder.clamp(min=usual), self._milder)
+        limit = fault_score(torch.from_numpy(probability).to(self._score.dtype), self._config)
+        found._score, found._milder = torch.minimum(found._score, limit), torch.minimum(found._milder, limit)
+        weight = found._weights()
+        # Episodes without a transition have the mean weight, whatever their score is.
+        lowered = torch.minimum(weight, calibrated_weight(limit, self._config))
+        weight = torch.where(self._usable, weight, lowered)
+        found._weight = keep_sample_size(weight, min_share=self._config.min_sample_size)
         return found
+
+    def _without_fault(self, probability: np.ndarray) -> Tensor:
+        """`(F,)` bool: the frames of the episodes in which no chunk has a fault."""
+        largest = np.maximum.reduceat(probability, self._table.starts)
+        return torch.from_numpy(largest == 0).repeat_interleave(torch.from_numpy(self._table.lengths))
+
+    def _weights(self) -> Tensor:
+        """The weights of the scores, `(F,)`, with the least effective sample size."""
+        usable, min_share = self._usable, self._config.min_sample_size
+        weight, milder = (calibrated_weight(score, self._config) for score in (self._score, self._milder))
+        raised = keep_sample_size(weight[usable], milder[usable], min_share=min_share)
+        # Episodes without a transition get the mean, which does not lower the effective sample size.
+        return torch.full_like(weight, float(raised.mean())).masked_scatter_(usable, raised)
 
     def frame(self) -> pd.DataFrame:
         """

@@ -11,7 +11,7 @@ import torch
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.score_file import write_scores
-from hf_ptr.detection.chunk_faults import chunk_fault_probability
+from hf_ptr.detection.chunk_faults import chunk_fault_probability, chunks_beside_faults
 from hf_ptr.detection.detect import Detection, detect
 from hf_ptr.detection.findings_file import findings_written
 from hf_ptr.scoring.config import ScoreConfig
@@ -31,6 +31,8 @@ def detected_scores(
 ) -> tuple[FittedScores, Detection]:
     """
     The findings in a dataset, and its calibrated scores and weights, lowered where a chunk covers a fault.
+
+    Where a fault of state or action has a place, the other chunks of its episode get the weight of a sound one.
 
     Args:
         chunks: chunks of the episodes.
@@ -56,7 +58,7 @@ def detected_scores(
         found.findings, chunks.table, chunk_size=chunks.chunk_size, target_offset=chunks.target_offset
     )
     fitted = fit_scores(chunks, config, device=device, keep=keep, progress=progress)
-    return fitted.with_faults(faults), found
+    return fitted.with_faults(faults, chunks_beside_faults(found.findings, chunks.table, faults)), found
 
 
 def checked_state(chunks: ChunkDataset) -> str:
@@ -85,6 +87,6 @@ def write_detected_scores(
 
 
 def power_values(found: Detection) -> dict[str, Any]:
-    """The power card as JSON values; what is unavailable alone where there is none."""
+    """The power card and the unavailable checks as JSON values; the checks alone without a card."""
     card = {} if found.power is None else found.power.as_json()
     return {**card, "unavailable": dict(found.unavailable)}
