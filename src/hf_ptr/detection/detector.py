@@ -65,6 +65,8 @@ class Detector:
                 amounts = largest([measured[number] for measured in self.measured], scale)
                 if amounts is not None and not check.rule:
                     self.amounts[check.name, scale] = amounts
+        # Of each episode, what is large enough to matter: little, where most episodes are sound.
+        self._large = [self._material_amounts(measured) for measured in self.measured]
         self._bulks: dict[tuple[str, str], Bulk] = {}
         self._levels: dict[Severity, float] = {}
 
@@ -79,9 +81,10 @@ class Detector:
         """
         other = copy(self)
         other.amounts, other._bulks, other._levels = dict(self.amounts), {}, {}
-        other.measured = list(self.measured)
+        other.measured, other._large = list(self.measured), list(self._large)
         for position, measurement in zip(positions.tolist(), measured, strict=True):
             other.measured[position] = measurement
+            other._large[position] = self._material_amounts(measurement)
         for number, check in enumerate(self.checks):
             for scale in SCALES:
                 amounts = largest([measurement[number] for measurement in measured], scale)
@@ -105,8 +108,8 @@ class Detector:
         """The probability of a sound amount below which an amount is a finding of this severity, at most `LEVEL`."""
         if severity not in self._levels:
             p = [
-                self._least_material(measured, task, severity)
-                for measured, task in zip(self.measured, self._tasks.tolist(), strict=True)
+                self._least_material(large, task, severity)
+                for large, task in zip(self._large, self._tasks.tolist(), strict=True)
             ]
             self._levels[severity] = min(LEVEL, false_discovery_level(np.array(p), FALSE_SHARE))
         return self._levels[severity]
@@ -147,15 +150,24 @@ class Detector:
                     found.append(Hit(check, scale, place, float(p[at])))
         return found
 
-    def _least_material(self, measured: list[Measurement], task: int, severity: Severity) -> float:
-        """The least probability of a material amount of this severity in an episode; 1 without any."""
-        least = 1.0
+    def _material_amounts(self, measured: list[Measurement]) -> list[tuple[Check, str, np.ndarray, np.ndarray]]:
+        """The checks and scales with material amounts in an episode, all amounts `(N, d)` and which are material."""
+        found = []
         for check, measurement in zip(self.checks, measured, strict=True):
             for scale, candidates in measurement.items():
                 enough = _material(check, scale, candidates)
-                if check.severity == severity and enough.any():
-                    p = self.p_values(check, scale, candidates.amount, task)
-                    least = min(least, float(p[enough].min()))
+                if enough.any():
+                    found.append((check, scale, candidates.amount, enough))
+        return found
+
+    def _least_material(
+        self, large: list[tuple[Check, str, np.ndarray, np.ndarray]], task: int, severity: Severity
+    ) -> float:
+        """The least probability of a material amount of this severity in an episode; 1 without any."""
+        least = 1.0
+        for check, scale, amount, enough in large:
+            if check.severity == severity:
+                least = min(least, float(self.p_values(check, scale, amount, task)[enough].min()))
         return least
 
     def p_values(self, check: Check, scale: str, amount: np.ndarray, task: int) -> np.ndarray:
