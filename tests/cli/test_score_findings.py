@@ -138,3 +138,19 @@ def test_the_images_are_checked_unless_told_otherwise(tmp_path: Path) -> None:
     without = hf_ptr("score", tmp_path / "data", *SHORT, *out, "--no-cameras").stdout
     assert "The images of observation.images.top were not checked; --cameras checks them" in without
     assert not [one for one in read_findings(tmp_path / "findings.parquet") if one.check.startswith("camera")]
+
+
+def test_images_without_contrast_are_no_obstacle(tmp_path: Path) -> None:
+    """Every image has one colour, so that no view can be registered against another."""
+    table = leading_table(6, frames=40)
+    features = {**table.features, "observation.images.top": {"dtype": "video", "shape": [32, 48, 3], "names": None}}
+    shade = np.clip(127 + 80 * table.columns["observation.state"][:, :1, None, None], 0, 255).astype(np.uint8)
+    with DatasetWriter(tmp_path / "data", fps=20, features=features, robot_type="arm", tasks=["move"]) as writer:
+        for episode in range(6):
+            rows = slice(40 * episode, 40 * episode + 40)
+            columns = {name: values[rows] for name, values in table.columns.items()}
+            images = np.broadcast_to(shade[rows], (40, 32, 48, 3)).copy()
+            writer.add_episode(columns, "move", {"observation.images.top": images})
+    done = hf_ptr("score", tmp_path / "data", *SHORT, "--out", tmp_path / "scores.parquet")
+    assert done.returncode == 0, done.stderr
+    assert not [one for one in read_findings(tmp_path / "findings.parquet") if one.check == "camera/moved"]

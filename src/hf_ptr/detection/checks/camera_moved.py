@@ -62,7 +62,9 @@ class CameraMoved(CameraCheck):
             if (spread**2).mean() > usual.var():
                 continue
             self._fixed[name] = _Background(usual, spread)
+            # There may be none: images without contrast have no shift.
             shifts = np.array([shift for each in seen if (shift := self._fixed[name].shift(each)) is not None])
+            shifts = shifts.reshape(-1, 2)
             apart = np.linalg.norm(shifts[:, None] - shifts, axis=-1)
             shared = (apart < SAME_VIEW).sum(axis=1) >= max(LEAST_SHARE * len(seen), LEAST_COUNT)
             self._views[name] = np.concatenate([np.zeros((1, 2)), shifts[shared]])
