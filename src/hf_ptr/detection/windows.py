@@ -40,7 +40,12 @@ class Windows:
 
 
 def windows_of(length: int, fps: float) -> list[Windows]:
-    """The windows of an episode: overlapping by half at the shorter scales, and the whole episode."""
+    """
+    The windows of an episode: overlapping by half at the shorter scales, and the whole episode; none below
+    `LEAST_FRAMES`, where a mean says nothing.
+    """
+    if length < LEAST_FRAMES:
+        return []
     found = []
     begin, end = (STALE, length - STALE) if length > 4 * STALE else (0, length)
     inner = end - begin

@@ -69,6 +69,8 @@ class CameraExchanged(CameraCheck):
             for other in self.cameras
         ]
         # In a part of an episode, the view of a wrist camera may be that of any other.
+        if not view.windows:
+            return {}
         whole = view.windows[-1]
         amount, other = max(0.0, max(likeness)), float(np.argmax(likeness))
         return {whole.scale: Candidates.of(whole, np.array([amount]), np.array([other]))}

@@ -82,6 +82,8 @@ class CameraLate(CameraCheck):
             sure = peak - at_usual > LEAST_GAIN * agreement and peak > LEAST_PEAK * agreement
             amount = abs(away) if sure and abs(away) > beyond else 0.0
         # Shorter windows contain too few motions to tell a lag.
+        if not view.windows:
+            return {}
         whole = view.windows[-1]
         return {whole.scale: Candidates.of(whole, np.array([amount]), np.array([away]))}
 

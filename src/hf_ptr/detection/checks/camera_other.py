@@ -81,6 +81,8 @@ class CameraOther(CameraCheck):
         agreement, other = self._best_other(model, motion, view.episode.position)
         deficit = agreement - _own(motion, model.weight, self._lag)
         amount = max(0.0, deficit / self._agreement[model.camera])
+        if not view.windows:
+            return {}
         whole = view.windows[-1]
         return {EVENT: Candidates.events(whole.first, whole.stop, [amount], [float(other)])}
 

@@ -101,6 +101,11 @@ class Copies(Check):
             for position, (values, found) in enumerate(zip(self._values, matches, strict=True))
         ]
 
+    @classmethod
+    def unavailable(cls, context: Context) -> str | None:
+        signals = context.signals
+        return None if signals.state.moves.any() or signals.action.moves.any() else "no dimension moves"
+
     def measure(self, view: View) -> Measurement:
         episode = view.episode
         if episode is self.context.signals.episodes[episode.position]:

@@ -172,5 +172,7 @@ class FrozenCommands(_Frozen):
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:
+    if not len(one):
+        return 0.0
     one, other = one - one.mean(), other - other.mean()
     return float(one @ other / max(np.sqrt((one @ one) * (other @ other)), 1e-12))

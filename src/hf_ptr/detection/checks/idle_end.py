@@ -33,12 +33,16 @@ class IdleEnd(Check):
     action = "cut the episode at the first of these frames"
     material = 1.0
 
+    @classmethod
+    def unavailable(cls, context: Context) -> str | None:
+        return None if context.signals.state.moves.any() else "no dimension of the state moves"
+
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._used = np.flatnonzero(context.signals.state.moves)
         self._gap = context.signals.frames(SPAN, 2)
         speeds = np.concatenate([self._speed(episode.state) for episode in context.signals.episodes])
-        self._slow = SLOW * float(np.quantile(speeds, 0.75))
+        self._slow = SLOW * float(np.quantile(speeds, 0.75)) if len(speeds) else 0.0
 
     def _speed(self, state: np.ndarray) -> np.ndarray:
         # Over a fifth of a second, so that the noise of the sensor is not motion.

@@ -9,6 +9,7 @@ import numpy as np
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
 from hf_ptr.detection.planting import resample
 from hf_ptr.detection.signals import Episode
+from hf_ptr.detection.windows import WHOLE
 
 # Largest lag that is searched, seconds and frames.
 LONGEST = 0.5
@@ -44,8 +45,9 @@ class Lag(Check):
         self.material = max(MATERIAL_FRAMES, MATERIAL * context.fps)
         self._longest = max(LEAST_LONGEST, round(LONGEST * context.fps))
         self._usual = 0.0
-        whole = [self.measure(context.view(episode))["whole"].detail[0, 0] for episode in context.signals.episodes]
-        self._usual = float(np.median(whole))
+        measured = [self.measure(context.view(episode)) for episode in context.signals.episodes]
+        whole = [one[WHOLE].detail[0, 0] for one in measured if WHOLE in one]
+        self._usual = float(np.median(whole)) if whole else 0.0
 
     def measure(self, view: View) -> Measurement:
         action, expected = view.prediction.action, view.prediction.expected

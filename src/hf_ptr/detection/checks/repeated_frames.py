@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
+from hf_ptr.detection.motion import moving_dimensions
 from hf_ptr.detection.signals import Episode
 
 # A step this many times as small as its neighbours' is a repeated frame.
@@ -38,6 +39,10 @@ class RepeatedFrames(Check):
         super().__init__(context)
         scale = context.signals.state
         self._used = np.flatnonzero(scale.moves & ~scale.two_valued)
+
+    @classmethod
+    def unavailable(cls, context: Context) -> str | None:
+        return None if len(moving_dimensions(context.signals.state)) else "no dimension of the state moves"
 
     def measure(self, view: View) -> Measurement:
         values = view.episode.state[:, self._used]

@@ -46,9 +46,9 @@ class StateOffset(Check):
 
     def measure(self, view: View) -> Measurement:
         residual = self._model.residual(view.episode)
+        if not residual.shape[1] or not view.windows:
+            return {}
         windows = view.windows[-1]
-        if not residual.shape[1]:
-            return {windows.scale: Candidates.events([], [], [])}
         rows = slice(int(windows.first[0]), int(windows.stop[0]))
         means = np.stack([part.mean(axis=0) for part in _thirds(view.episode.state[rows], residual[rows])])
         mean = means.mean(axis=0)

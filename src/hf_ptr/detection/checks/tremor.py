@@ -37,9 +37,10 @@ class Tremor(Note):
         super().__init__(context)
 
     def events(self, episode: Episode) -> Sequence[Event]:
-        if not len(self._used):
+        windows = windows_of(len(episode), self.context.fps)
+        if not len(self._used) or not windows:
             return []
-        whole = windows_of(len(episode), self.context.fps)[-1]
+        whole = windows[-1]
         amount = float(np.sqrt((white_noise(episode.action[:, self._used], whole) ** 2).mean()))
         return [Event(0, len(episode), amount)]
 

@@ -43,6 +43,11 @@ class UnusualEnd(Note):
         self._tasks = np.array([episode.task for episode in signals.episodes])
         super().__init__(context)
 
+    @classmethod
+    def unavailable(cls, context: Context) -> str | None:
+        signals = context.signals
+        return None if signals.state.moves.any() or signals.action.two_valued.any() else "no dimension moves"
+
     def _end(self, episode: Episode) -> np.ndarray:
         last = slice(-STALE, None)
         return np.concatenate([episode.state[last, self._used], episode.action[last, self._switching]], axis=1).mean(
