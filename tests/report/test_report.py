@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from hf_ptr.errors import InputError
 from hf_ptr.functional import source_shift
 from hf_ptr.hub.push import ensure_repository, push_files
 from hf_ptr.report.expectation import expectation_of
+from hf_ptr.report.film_strips import film_strips
 from hf_ptr.report.inputs import load_scored_table, read_report_input
 from hf_ptr.report.page import delete_command, write_report
 from hf_ptr.report.statistics import measure_known_faults, share_shifts, summarise_episodes
@@ -126,6 +128,41 @@ def test_the_expected_signal_is_drawn_at_the_place(tmp_path: Path) -> None:
     page = write_report(evidence, tmp_path / "r.html", dataset=table).read_text()
     assert "Recorded and expected values around frames 20 to 39" in page and "action 1." in text_of(page)
     assert "frames 20-39 (1.0 to 2.0 s)" in text_of(page)
+    assert "Expected: the command that the state implies in the other episodes." in text_of(page)
+
+
+def test_a_leap_is_drawn_as_it_was_recorded(tmp_path: Path) -> None:
+    """The leap is larger than any other command; another dimension differs more than the named one."""
+    table = leading_table(8, frames=60)
+    at = int(table.starts[2]) + 30
+    table.columns["action"][at, 1] = 7.0
+    table.columns["action"][at - 5 : at + 5, 2] += 12.0
+    spike = fault(2, 30, 30, "the command of 1 leaps for a moment; together the leaps have 2.0 standard deviations")
+    made = {"state_feature": "observation.state", "action_feature": "action"}
+    (line,) = expectation_of(table, made, [2]).lines(spike)
+    assert line.name == "action 1"
+    assert line.recorded[line.frames == 30] == pytest.approx(7.0, abs=1e-5)
+    assert abs(line.expected[line.frames == 30][0]) < 4.0
+
+
+def test_a_state_is_drawn_in_the_dimension_that_the_cause_names_and_without_an_expectation(tmp_path: Path) -> None:
+    table = leading_table(8, frames=60)
+    start = int(table.starts[2])
+    table.columns["observation.state"][start : start + 60, 0] += 0.4
+    table.columns["observation.state"][start + 20, 2] += 3.0
+    shifted = fault(2, 0, 59, "0 shifted by +0.4", check="state/offset")
+    made = {"state_feature": "observation.state", "action_feature": "action"}
+    (line,) = expectation_of(table, made, [2]).lines(shifted)
+    assert line.name == "state 0" and line.expected is None
+    np.testing.assert_allclose(line.recorded, table.columns["observation.state"][start + line.frames, 0], atol=1e-5)
+    unnamed = replace(shifted, cause="30% of the frames repeat the state of the frame before", check="state/repeated")
+    assert expectation_of(table, made, [2]).lines(unnamed)[0].name == "state 2"
+    page = write_report(
+        read_report_input(written(scores_of(table, {}), tmp_path, [shifted], **made)),
+        tmp_path / "r.html",
+        dataset=table,
+    ).read_text()
+    assert "Recorded values around frames 0 to 59" in page and "Expected:" not in text_of(page)
 
 
 def test_weights_without_effect_are_reported(table: EpisodeTable, tmp_path: Path) -> None:
@@ -291,6 +328,33 @@ def test_film_strips_show_the_frames_at_their_times(dataset: Path, tmp_path: Pat
     assert frame_of(np.stack(frames)) == [round(float(seconds) * table.fps) for _, seconds in shown]
     assert len(shown) == sum(min(length, 8) for length in LENGTHS)
     assert all(frame.shape == (120, 180, 3) for frame in frames)
+
+
+def test_film_strips_skip_the_frames_of_the_video_without_a_row(dataset: Path) -> None:
+    """Every second frame of the video has a row: the rows have half of the video's rate."""
+    read = read_dataset(dataset)
+    rows = np.flatnonzero(read.frame_index % 2 == 0)
+    lengths = np.array([(length + 1) // 2 for length in LENGTHS])
+    table = replace(
+        read,
+        columns={name: values[rows] for name, values in read.columns.items()},
+        task_index=read.task_index[rows],
+        starts=np.cumsum(lengths) - lengths,
+        lengths=lengths,
+        frame_id=read.frame_id[rows],
+        video_frame=read.video_frame[rows],
+        observed_id=read.observed_id[rows],
+        stretch=read.stretch[rows],
+        seconds=read.seconds[rows],
+        fps=read.fps / 2,
+    )
+    assert table.video_fps == read.fps
+    strips, without = film_strips(table, 2, range(6))
+    assert without == []
+    ((_, shown),) = strips
+    images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))) for _, uri in shown]
+    assert frame_of(np.stack(images)) == [0, 2, 4, 6, 8, 10]
+    assert [when for when, _ in shown] == ["0.0 s", "0.2 s", "0.4 s", "0.6 s", "0.8 s", "1.0 s"]
 
 
 def test_state_and_action_are_plotted_without_cameras(table: EpisodeTable, tmp_path: Path) -> None:

@@ -31,8 +31,10 @@ class FindingPart:
         place: its frames and times in words.
         facts: probability and amount in words, and the name of the check.
         action: what to do.
-        plot: recorded and expected signal, an SVG; None without a dimension, or where another finding shows it.
+        plot: the recorded signal, and the expected one of commands, an SVG; None without a dimension, or where another
+            finding shows it.
         dimensions: the names of the plotted dimensions.
+        expected: whether an expected signal is drawn.
         strips: of each camera at the place; empty where another finding shows the place.
     """
 
@@ -42,6 +44,7 @@ class FindingPart:
     action: str
     plot: Markup | None
     dimensions: list[str]
+    expected: bool
     strips: Strips
 
 
@@ -157,6 +160,7 @@ def _findings(
                 found.action,
                 plot,
                 [line.name for line in lines],
+                any(line.expected is not None for line in lines),
                 strips,
             )
         )

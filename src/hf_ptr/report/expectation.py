@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.detection.findings import Finding
 from hf_ptr.detection.response import ResponseModel
-from hf_ptr.detection.signals import Signals
+from hf_ptr.detection.signals import Scale, Signals
 from hf_ptr.errors import InputError
 
 # Other episodes that the response model of a report is fitted to, beside those with findings.
@@ -19,6 +20,8 @@ OTHERS = 150
 MOST, LEAST_SHARE = 2, 0.4
 # Frames shown on both sides of a finding: this share of its length, and at least that many seconds.
 MARGIN_SHARE, MARGIN_SECONDS = 0.5, 1.0
+# Where the name of a dimension can begin in a cause: "commands of NAME and NAME exchanged", "NAME shifted".
+NAMED = re.compile(r"^|\bof |\band ")
 
 
 @dataclass(frozen=True)
@@ -58,40 +61,32 @@ class Expectation:
         self._fps = table.fps
         self._signals = Signals.of_table(table, state_feature, action_feature)
         self._model = ResponseModel(self._signals)
-        self._features = (state_feature, action_feature)
 
     def lines(self, found: Finding) -> list[Line]:
-        """The dimensions that differ most from the expectation within a finding of a vector; none for cameras."""
+        """
+        The dimensions that the cause of a finding names, or those that differ most within it.
+
+        A command is compared with the expected one, a state with that of the frame before. Findings of images, of time
+        and of language have no lines.
+        """
         episode = self._signals.episodes[self._signals.episode_index.index(found.episode_index)]
         kind = found.check.partition("/")[0]
         shown = around(found, len(episode), self._fps)
         inside = slice(found.first_frame, found.last_frame + 1)
         if kind == "action" and len(self._model.dimensions):
-            prediction = self._model.predict(episode)
-            difference = np.abs(prediction.action - prediction.expected)[inside].mean(axis=0)
-            chosen = _largest(difference / self._model.sigma)
-            unit, centre = self._model.unit, self._model.centre
+            scale, dimensions = self._signals.action, self._model.dimensions
+            # The model clips commands to their usual range; the episode's own have the leap that was found.
+            recorded, expected = episode.action[:, dimensions], self._model.predict(episode).expected
+            difference = np.abs(recorded - expected)[inside].mean(axis=0) / self._model.sigma
+            chosen = _named(found.cause, self._model.names) or _largest(difference)
             return [
-                Line(
-                    f"action {self._model.names[dimension]}",
-                    shown,
-                    prediction.action[shown, dimension] * unit[dimension] + centre[dimension],
-                    prediction.expected[shown, dimension] * unit[dimension] + centre[dimension],
-                )
-                for dimension in chosen
+                _line("action", scale, dimensions[one], shown, recorded[:, one], expected[:, one]) for one in chosen
             ]
         if kind == "state":
             scale = self._signals.state
             steps = np.abs(np.diff(episode.state, axis=0, prepend=episode.state[:1]))[inside].max(axis=0)
-            return [
-                Line(
-                    f"state {scale.names[dimension]}",
-                    shown,
-                    episode.state[shown, dimension] * scale.unit[dimension] + scale.centre[dimension],
-                    None,
-                )
-                for dimension in _largest(steps * scale.moves)
-            ]
+            chosen = _named(found.cause, scale.names) or _largest(steps * scale.moves)
+            return [_line("state", scale, one, shown, episode.state[:, one], None) for one in chosen]
         return []
 
 
@@ -118,6 +113,30 @@ def around(found: Finding, length: int, fps: float) -> np.ndarray:
     last = min(found.last_frame, length - 1)
     margin = round(max(MARGIN_SHARE * (last - found.first_frame), MARGIN_SECONDS * fps))
     return np.arange(max(0, found.first_frame - margin), min(length, last + margin + 1))
+
+
+def _line(
+    kind: str, scale: Scale, dimension: int, shown: np.ndarray, recorded: np.ndarray, expected: np.ndarray | None
+) -> Line:
+    """A dimension in raw units; `recorded` and `expected` are `(T,)`, in those of the scale."""
+    unit, centre = scale.unit[dimension], scale.centre[dimension]
+    return Line(
+        f"{kind} {scale.names[dimension]}",
+        shown,
+        recorded[shown] * unit + centre,
+        None if expected is None else expected[shown] * unit + centre,
+    )
+
+
+def _named(cause: str, names: Sequence[str]) -> list[int]:
+    """The dimensions that a cause names, `MOST` at most, in the order of the cause; amounts are not names."""
+    found = []
+    for match in NAMED.finditer(cause):
+        # The longest name that starts here: names may contain spaces, and begin with another name.
+        starting = [name for name in names if re.match(rf"{re.escape(name)}(?![\w.%])", cause[match.end() :])]
+        if starting:
+            found.append(list(names).index(max(starting, key=len)))
+    return list(dict.fromkeys(found))[:MOST]
 
 
 def _largest(values: np.ndarray) -> list[int]:

@@ -48,10 +48,12 @@ def _strip(table: EpisodeTable, camera: str, episode: int, frames: Sequence[int]
     shape = feature.get("shape") or [STRIP_HEIGHT * 3, STRIP_HEIGHT * 4, 3]
     height, width = _height_and_width(shape, feature.get("names"))
     size = (STRIP_HEIGHT, max(1, round(STRIP_HEIGHT * width / height)))
-    first, last = (min(frame, clips[episode].frames - 1) for frame in (frames[0], frames[-1]))
-    wanted = sorted({int(frame) for frame in np.linspace(first, last, STRIP_FRAMES).round()})
-    reader = FrameReader(camera, {episode: clips[episode]}, table.fps, size=size)
-    images = reader.read([episode] * len(wanted), wanted)
+    wanted = sorted({int(frame) for frame in np.linspace(frames[0], frames[-1], STRIP_FRAMES).round()})
+    # Rows may lack frames of the video, whose rate may be another one.
+    start = int(table.starts[np.flatnonzero(table.episode_index == episode)[0]])
+    shown = np.minimum(table.video_frame[start + np.array(wanted)], clips[episode].frames - 1).tolist()
+    reader = FrameReader(camera, {episode: clips[episode]}, table.video_fps, size=size)
+    images = reader.read([episode] * len(shown), shown)
     times = [f"{frame / table.fps:.1f} s" for frame in wanted]
     return list(zip(times, map(jpeg_uri, images), strict=True))
 

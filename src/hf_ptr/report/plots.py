@@ -145,7 +145,8 @@ def expected_lines(lines: Sequence[Line], first: int, last: int, fps: float) -> 
             axis.locator_params(axis="y", nbins=4)
         axes[0].legend(loc="lower left", bbox_to_anchor=(0.0, 0.98), ncols=2, borderaxespad=0.0)
         axes[-1].set(xlabel="seconds")
-        return _svg(figure, f"Recorded and expected values around frames {first} to {last}")
+        drawn = "Recorded and expected" if any(line.expected is not None for line in lines) else "Recorded"
+        return _svg(figure, f"{drawn} values around frames {first} to {last}")
 
 
 def state_and_action(table: EpisodeTable, position: int, features: Sequence[str], unit: str) -> str:
