@@ -56,7 +56,7 @@ def main() -> None:
     table, faults = with_faults(read_dataset(options.dataset))
     detection = detect(table, power=False)
     bad = np.isin(table.episode_index, list(faults))
-    probability = detection.episode_probability
+    probability = detection.episode_evidence
     found = {
         "faults": {str(episode): fault for episode, fault in sorted(faults.items())},
         "flagged": detection.flagged,

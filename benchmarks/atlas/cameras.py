@@ -140,7 +140,7 @@ def judgement_of(found: Detection, table: EpisodeTable) -> Judgement:
             place = places.setdefault(position, np.zeros(int(table.lengths[position]), dtype=bool))
             place[finding.first_frame : finding.last_frame + 1] = True
     flagged = np.isin(np.arange(table.num_episodes), list(places))
-    return Judgement(flagged, found.episode_probability, places, dict(enumerate(found.frame_evidence)))
+    return Judgement(flagged, found.episode_evidence, places, dict(enumerate(found.frame_evidence)))
 
 
 def run_cell(cameras: Cameras, cell: Cell, recorded: Recorded) -> None:

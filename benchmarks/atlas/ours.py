@@ -65,7 +65,7 @@ def judge(planted: Planted, power: bool = True) -> dict[str, Judgement]:
                 flagged[position] = True
                 place = places.setdefault(position, np.zeros(int(table.lengths[position]), dtype=bool))
                 place[finding.first_frame : finding.last_frame + 1] = True
-        judgements[tool] = Judgement(flagged, found.episode_probability, places, evidence, promised)
+        judgements[tool] = Judgement(flagged, found.episode_evidence, places, evidence, promised)
     return judgements
 
 

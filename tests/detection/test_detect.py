@@ -44,7 +44,7 @@ class Doubtful(Check):
 
 
 @pytest.mark.parametrize(("episodes", "flagged", "probabilities"), [(20, [5], [0.984]), (100, [], [])])
-def test_a_fault_that_is_more_likely_chance_is_not_reported(monkeypatch, episodes, flagged, probabilities):
+def test_what_chance_shows_among_so_many_episodes_is_not_reported(monkeypatch, episodes, flagged, probabilities):
     monkeypatch.setattr(Detector, "p_values", lambda self, check, scale, amount, task: amount * 0 + 0.0008)
     found = detect(table_of(smooth_motions(episodes, 30)), checks=[Doubtful], power=False)
     assert found.flagged == flagged

@@ -81,3 +81,24 @@ def test_only_checks_that_read_a_changed_signal_measure_a_copy_again():
     # Other times concern every check.
     view = detector.context.view(dataclasses.replace(episode, seconds=episode.seconds * 2))
     assert detector.measure_changed(view)[0] is not detector.measured[4][0]
+
+
+def test_the_order_of_the_tasks_does_not_matter_to_the_model():
+    tasks = np.repeat(np.arange(20) % 10, 120)
+    table = dataclasses.replace(leading_table(20), task_index=tasks, tasks=tuple("abcdefghij"))
+    model = Detector(Signals.of_table(table, "observation.state", "action"), all_checks()).context.model
+    assert (model.explained > 0.98).all()
+
+
+def test_a_glitch_and_a_short_episode_hide_no_other_fault():
+    def change(number, action):
+        return np.concatenate([np.repeat(action[:1], 5, axis=0), action[:-5]]) if number in (3, 11) else action
+
+    table = leading_table(20, change)
+    table.columns["observation.state"][7 * 120 + 60] += 60.0
+    lengths = table.lengths.copy()
+    lengths[-1] = 4
+    table = table.take_rows(np.arange(19 * 120 + 4), lengths, table.episode_index)
+    found = flagged(table)
+    assert {3, 11} <= set(found)
+    assert "state/spikes" in found[7]

@@ -140,4 +140,5 @@ def test_planted_faults_are_found(check):
         assert len(faulty) == 2
         episodes = [made[n] if n in faulty else signals.episodes[n] for n in range(EPISODES)]
         detector = Detector(dataclasses.replace(signals, episodes=tuple(episodes)), [check])
-        assert [bool(detector.of_episode(episode)) for episode in episodes] == [n in faulty for n in range(EPISODES)]
+        hits = [bool(detector.hits(*seen)) for seen in zip(detector.views, detector.measured, strict=True)]
+        assert hits == [n in faulty for n in range(EPISODES)]

@@ -18,9 +18,6 @@ from hf_ptr.detection.probability import probabilities
 from hf_ptr.detection.registry import all_checks
 from hf_ptr.detection.signals import Signals
 
-# A fault must be more likely than chance.
-LEAST_PROBABILITY = 0.5
-
 
 @dataclass(frozen=True)
 class Detection:
@@ -31,14 +28,14 @@ class Detection:
         findings: by episode in the order of the table, faults first, then by probability.
         power: what would be found in this dataset, and what cannot be found; None if it was not asked for.
         unavailable: by the name of a check that this dataset has no data for, why.
-        episode_probability: `(E,)`, probability that an episode has a fault; for rankings also below the threshold.
+        episode_evidence: `(E,)`, one minus the least probability of a sound episode over all checks; for rankings.
         frame_evidence: for each episode `(T,)`, evidence of a fault in each frame, at least 0; for rankings.
     """
 
     findings: tuple[Finding, ...]
     power: PowerCard | None
     unavailable: Mapping[str, str]
-    episode_probability: np.ndarray
+    episode_evidence: np.ndarray
     frame_evidence: tuple[np.ndarray, ...]
 
     @property
@@ -94,11 +91,7 @@ def detect_in(
 
 
 def _findings(hits: Sequence[tuple[View, Hit]], signals: Signals) -> list[Finding]:
-    """
-    The findings of each check at each place of an episode.
-
-    Those of faults that are more likely chance than not are left out.
-    """
+    """The findings of each check at each place of an episode."""
     grouped: dict[tuple[int, str], list[Hit]] = {}
     for view, hit in hits:
         grouped.setdefault((view.episode.position, hit.check.name), []).append(hit)
@@ -113,18 +106,22 @@ def _findings(hits: Sequence[tuple[View, Hit]], signals: Signals) -> list[Findin
         p, positions = np.array([hit.p for _, hit, *_ in chosen]), np.array([position for position, *_ in chosen])
         alone = probabilities(p, positions, len(signals.episodes))
         for row, (position, hit, first, stop) in enumerate(chosen):
-            # One fault shows in several checks: where another check is sure, this one names the same fault.
+            # One fault shows in several checks of the same signals: where one is sure, the others name the same fault.
             beside = [
                 alone[other]
                 for other in np.flatnonzero(positions == position)
-                if chosen[other][2] < stop and first < chosen[other][3]
+                if chosen[other][2] < stop and first < chosen[other][3] and _same_signals(chosen[other][1], hit)
             ]
-            probability = float(max(alone[row], max(beside) * (1 - hit.p)))
-            if severity == "note" or probability >= LEAST_PROBABILITY:
-                found.append((position, _finding(hit, signals.episode_index[position], first, stop, probability)))
+            probability = float(max([alone[row], *(sure * (1 - hit.p) for sure in beside)]))
+            found.append((position, _finding(hit, signals.episode_index[position], first, stop, probability)))
     # Of equals the first in the order of the checks, which have the particular mechanisms before the general ones.
     found.sort(key=lambda one: (one[0], one[1].severity != "fault", -round(one[1].probability, 2)))
     return [finding for _, finding in found]
+
+
+def _same_signals(sure: Hit, other: Hit) -> bool:
+    """Whether two findings may be of one fault. A rule is sure of its own only."""
+    return not sure.check.rule and bool(set(sure.check.reads) & set(other.check.reads))
 
 
 def _finding(hit: Hit, episode: int, first: int, stop: int, probability: float) -> Finding:

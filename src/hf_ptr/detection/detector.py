@@ -10,7 +10,7 @@ import numpy as np
 
 from hf_ptr.detection.check import SIGNALS, Candidates, Check, Context, Found, Measurement, Severity, View
 from hf_ptr.detection.response import ResponseModel
-from hf_ptr.detection.signals import Episode, Signals
+from hf_ptr.detection.signals import Signals
 from hf_ptr.detection.significance import Bulk, false_discovery_level
 from hf_ptr.detection.windows import EVENT, MIDDLE, SHORT, WHOLE
 
@@ -166,7 +166,8 @@ class Detector:
         """The least probability of a material amount of this severity in an episode; 1 without any."""
         least = 1.0
         for check, scale, amount, enough in large:
-            if check.severity == severity:
+            # A rule is certain by itself, and says nothing of the other checks.
+            if check.severity == severity and not check.rule:
                 least = min(least, float(self.p_values(check, scale, amount, task)[enough].min()))
         return least
 
@@ -204,11 +205,6 @@ class Detector:
                     weight[first:stop] += 1
                 total = np.maximum(total, largest_here / np.maximum(weight, 1))
         return total
-
-    def of_episode(self, episode: Episode) -> list[Hit]:
-        """The findings in a copy of an episode, against the bulk of the dataset as it is."""
-        view = self.context.view(episode)
-        return self.hits(view, self.measure(view))
 
 
 def _material(check: Check, scale: str, candidates: Candidates) -> np.ndarray:

@@ -26,6 +26,8 @@ OUTLYING = 3.0
 LONGEST_HOLD = 0.15
 # Share of the commands at either end that are beyond the usual range of a dimension.
 EXTREME = 0.002
+# Sound frames from which an episode counts in the fit.
+LEAST_ROWS = 12
 # Times that the model is fitted, each with the weights of the fit before.
 FITS = 3
 # Share of a dimension's variance that the model must explain for its residual to mean anything.
@@ -86,14 +88,20 @@ class ResponseModel:
         sound = [(np.abs(part) <= self._limit).all(axis=1) for part in features]
         features = [part[kept] for part, kept in zip(features, sound, strict=True)]
         targets = [part[kept] for part, kept in zip(targets, sound, strict=True)]
+        # An episode of a few frames, or of damaged ones, says nothing about the others.
+        enough = np.array([len(part) >= LEAST_ROWS for part in features])
+        enough |= not enough.any()
         # Levels and increments differ in size by orders of magnitude; the ridge needs them alike.
-        self._size = np.sqrt(np.mean([np.mean(part**2, axis=0) for part in features], axis=0)) + 1e-9
+        squares = [(part**2).mean(axis=0) for part, kept in zip(features, enough, strict=True) if kept and len(part)]
+        self._size = np.sqrt(np.mean(squares, axis=0)) + 1e-9 if squares else np.ones(features[0].shape[1])
         self._size[steps.stop :] = 1.0
         features = [part / self._size for part in features]
         gram = np.stack([part.T @ part for part in features])
         cross = np.stack([part.T @ target for part, target in zip(features, targets, strict=True)])
         count = len(features)
-        self._fold = np.arange(count) % min(count, FOLDS)
+        # Episodes of one task are in different folds, in whatever order the tasks were recorded.
+        self._fold = np.empty(count, dtype=np.int64)
+        self._fold[np.argsort(tasks, kind="stable")] = np.arange(count) % min(count, FOLDS)
         weight = np.ones((count, len(self.dimensions)))
         for _ in range(FITS):
             self._weights = self._solve(gram, cross, weight)
@@ -102,8 +110,8 @@ class ResponseModel:
                 for part, target, fold in zip(features, targets, self._fold, strict=True)
             ]
             # Damage is of an episode and a dimension: the rest of the episode keeps its weight.
-            error = np.array([(part**2).mean(axis=0) for part in residual]).reshape(count, -1)
-            usual = np.maximum(np.median(error, axis=0), LEAST_SIGMA**2)
+            error = np.array([(part**2).sum(axis=0) / max(len(part), 1) for part in residual]).reshape(count, -1)
+            usual = np.maximum(np.median(error[enough], axis=0), LEAST_SIGMA**2)
             weight = np.where(error > OUTLYING * usual, (OUTLYING * usual / np.maximum(error, 1e-12)) ** 2, 1.0)
         # The covariance of the coefficients after the data, with a spread of one unit a unit before them.
         total = gram.sum(axis=0) * np.outer(self._size, self._size)
@@ -116,15 +124,14 @@ class ResponseModel:
                 for fold in range(int(self._fold.max()) + 1)
             ]
         )
-        scale = np.array([1.4826 * np.median(np.abs(part), axis=0) for part in residual]).reshape(count, -1)
-        self.sigma = np.maximum(np.median(scale, axis=0), LEAST_SIGMA)
-        share = np.array(
-            [
-                1 - np.mean(part**2, axis=0) / np.maximum(target.var(axis=0), 0.04)
-                for part, target in zip(residual, targets, strict=True)
-            ]
-        ).reshape(count, -1)
-        self.explained = np.clip(np.median(share, axis=0), 0.0, 1.0)
+        judged = [(residual[number], targets[number]) for number in np.flatnonzero(enough) if len(residual[number])]
+        self.sigma = np.full(len(self.dimensions), LEAST_SIGMA)
+        self.explained = np.zeros(len(self.dimensions))
+        if judged:
+            scale = [1.4826 * np.median(np.abs(part), axis=0) for part, _ in judged]
+            self.sigma = np.maximum(np.median(scale, axis=0), LEAST_SIGMA)
+            share = [1 - np.mean(part**2, axis=0) / np.maximum(target.var(axis=0), 0.04) for part, target in judged]
+            self.explained = np.clip(np.median(share, axis=0), 0.0, 1.0)
         self.known = self.explained > EXPLAINED
 
     def _features(self, episode: Episode) -> np.ndarray:

@@ -14,6 +14,10 @@ from hf_ptr.errors import InputError
 
 # Share of a dimension's values within `EXTREMES` of its range from the lowest or highest that makes it two-valued.
 TWO_VALUED_SHARE = 0.9
+# Quantile of a dimension's values that ends its range, and of the episodes' spreads that ends the usual ones: single
+# damaged frames must not set a scale.
+EXTENT = 0.998
+USUAL = 0.95
 EXTREMES = 0.05
 # Dimensions of one feature may have several physical units: those whose spreads differ by less than this factor from
 # the next have the same.
@@ -110,12 +114,13 @@ class Scale:
         parts = [part[STALE:-STALE] if len(part) > 4 * STALE else part for part in parts]
         spread = np.array([part.std(axis=0) for part in parts])
         steps = np.array([np.diff(part, axis=0).var(axis=0) if len(part) > 1 else part[0] * 0 for part in parts])
-        # A joint that moves in a few episodes only has a median of zero; it still has a unit.
-        unit = np.maximum(np.median(spread, axis=0), 0.7 * np.sqrt((spread**2).mean(axis=0)))
+        # A joint that moves in a few episodes only has a median of zero; it still has a unit. A glitch has none.
+        usual = np.minimum(spread, np.quantile(spread, USUAL, axis=0, method="lower"))
+        unit = np.maximum(np.median(spread, axis=0), 0.7 * np.sqrt((usual**2).mean(axis=0)))
         reference = _reference(unit)
-        low, high = column.min(axis=0), column.max(axis=0)
+        low, high = np.quantile(column, [1 - EXTENT, EXTENT], axis=0)
         extent = high - low
-        rough = steps.mean(axis=0) > NOISE_ONLY * np.maximum((spread**2).mean(axis=0), 1e-300)
+        rough = np.median(steps, axis=0) > NOISE_ONLY * np.maximum(np.median(spread**2, axis=0), 1e-300)
         at_ends = ((column < low + EXTREMES * extent) | (column > high - EXTREMES * extent)).mean(axis=0)
         two_valued = (extent > 0) & ((at_ends > TWO_VALUED_SHARE) | _switches(parts))
         moves = (unit > RESTING * reference) & (extent > 0) & (~rough | two_valued)

@@ -12,11 +12,12 @@ UPPER = 0.67
 FLOOR = 0.5
 # Episodes that the median of all counts as against the median of a task.
 SHRINKAGE = 4.0
-# What 15 % of a task's episodes show, if there are this many, and hardly any of the other tasks', is the task's
-# own way.
-HABIT = 0.85
+# A task has a habit in a dimension if so many of its episodes, of at least this many, leave the bulk by `AWAY` scales
+# of the tail: this share, and `ELSEWHERE` times that of the other tasks' episodes.
+HABIT = 0.15
 LEAST_HABIT = 8
-ELSEWHERE = 0.05
+ELSEWHERE = 1.5
+AWAY = 5.0
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,18 @@ class Bulk:
         for task in np.unique(tasks).tolist():
             own = logs[tasks == task]
             middle[task] = (len(own) * np.median(own, axis=0) + SHRINKAGE * overall) / (len(own) + SHRINKAGE)
+        spread = 1 + 1 / np.sqrt(len(amounts))
+        away = logs - np.stack([middle[task] for task in tasks.tolist()])
+        upper = np.quantile(away, UPPER, axis=0) - np.median(away, axis=0)
+        scale = np.maximum(upper / np.log(0.5 / (1 - UPPER)) * spread, least_tail)
+        left = away / scale > AWAY
         for task in middle:
             own = tasks == task
             if LEAST_HABIT <= own.sum() < len(own):
-                shown = np.quantile(logs[own], HABIT, axis=0)
-                rare = (logs[~own] >= shown).mean(axis=0) < ELSEWHERE
-                middle[task] = np.where(rare, np.maximum(middle[task], shown), middle[task])
+                habit = left[own].mean(axis=0) >= HABIT + ELSEWHERE * left[~own].mean(axis=0)
+                shown = np.quantile(logs[own], 1 - HABIT, axis=0)
+                middle[task] = np.where(habit, np.maximum(middle[task], shown), middle[task])
         away = logs - np.stack([middle[task] for task in tasks.tolist()])
-        spread = 1 + 1 / np.sqrt(len(amounts))
-        upper = np.quantile(away, UPPER, axis=0) - np.median(away, axis=0)
-        scale = np.maximum(upper / np.log(0.5 / (1 - UPPER)) * spread, least_tail)
         z = (away / scale).max(axis=1)
         lower, joint = np.quantile(z, [0.25, 0.5])
         return cls(middle, scale, floor, float(joint), max(1.0, float((joint - lower) / np.log(2) * spread)))
