@@ -139,6 +139,15 @@ def test_a_step_is_compared_within_tasks_and_found_across_them():
     assert np.flatnonzero(change.inside).tolist() == [*range(12), *range(50, 60)]
 
 
+def test_a_task_with_wrong_instructions_elsewhere_is_no_block():
+    """The motion of the second task is another one; a few episodes of the others have its instruction."""
+    rng = np.random.default_rng(0)
+    motion = np.repeat([0, 1, 2], 20)
+    tasks = motion.copy()
+    tasks[[2, 9, 44, 51, 57]] = 1
+    assert find_change(rng.normal(0, 0.1, 60) + 2.0 * (motion == 1), tasks, 100, 0.3) is None
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_no_change_is_found_in_noise(seed):
     rng = np.random.default_rng(seed)

@@ -19,9 +19,13 @@ DEVIATIONS = 3.0
 SEPARATED = 0.9
 # Probability of such a difference by chance, over all blocks and figures.
 CHANCE = 0.001
-# A drift has no edge: the episodes next to one differ by this share of the difference.
+# A drift has no edge: the episodes next to one differ by this share of the difference. They are looked for among so
+# many episodes on either side, or so many for each task; a task needs some on both.
 NEAR = 5
 EDGE = 0.6
+WIDTH = 10
+WIDTH_TASKS = 4
+NEAR_LEAST = 3
 
 
 @dataclass(frozen=True)
@@ -131,15 +135,37 @@ def _tested(
     blocks = len(figures) ** 2 / 2
     if student.sf(value, max(int(compared.sum()) - 2, 1)) * 2 * blocks * tests > CHANCE:
         return None
-    for edge in np.flatnonzero(np.diff(inside.astype(int))) + 1:
-        if task[edge - 1] != task[edge] and (task == task[edge]).sum() > NEAR:
-            continue
-        before, after = (np.flatnonzero(side[:edge])[-NEAR:] for side in (one, other))
-        later = [np.flatnonzero(side[edge:])[:NEAR] + edge for side in (one, other)]
-        near_one = later[0] if inside[edge] else before
-        near_other = after if inside[edge] else later[1]
-        if len(near_one) and len(near_other):
-            local = sign * (np.median(rest[near_one]) - np.median(rest[near_other]))
-            if local < EDGE * abs(difference):
-                return None
+    steps = [
+        step
+        for edge in np.flatnonzero(np.diff(inside.astype(int))) + 1
+        for step in [_step(rest, task, inside, int(edge))]
+        if step is not None
+    ]
+    # A drift has no edge, and a block between two tasks may be a task with a few wrong instructions.
+    if not steps or min(sign * np.array(steps)) < EDGE * abs(difference):
+        return None
     return Change(inside, difference, deviation)
+
+
+def _step(rest: np.ndarray, task: np.ndarray, inside: np.ndarray, edge: int) -> float | None:
+    """Difference of the two sides of a block next to an edge; None where no task has episodes on both."""
+    distance = np.abs(np.arange(len(rest)) + 0.5 - edge)
+    near = distance < max(WIDTH, WIDTH_TASKS * (int(task.max()) + 1))
+    sides: list[list[np.ndarray]] = [[], []]
+    before = np.arange(len(rest)) < edge
+    for number in range(int(task.max()) + 1):
+        members = near & (task == number)
+        parts = [
+            np.flatnonzero(members & (before == (inside[edge - 1] == wanted)) & (inside == wanted))
+            for wanted in (True, False)
+        ]
+        if min(len(part) for part in parts) >= NEAR_LEAST:
+            for side, part in zip(sides, parts, strict=True):
+                side.append(part)
+    if not sides[0]:
+        return None
+    nearest = []
+    for side in sides:
+        positions = np.concatenate(side)
+        nearest.append(rest[positions[np.argsort(distance[positions])[:NEAR]]])
+    return float(np.median(nearest[0]) - np.median(nearest[1]))
