@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.atlas.material import Altered, Fault, Material, busy_dimensions, resample, smooth
+from benchmarks.atlas.material import Altered, Fault, Material, busy_dimensions, smooth
+from hf_ptr.detection.planting import resample
 
 
 def swapped(state, action, number, m: Material, rng):

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hf_ptr.detection.planting import resample
+
 # Least correlation of a command with the state that follows it, for the two to count as a pair.
 PAIRED = 0.6
 # Least correlation of the steps of two states, for one to be a copy of the other.
@@ -164,14 +166,6 @@ class Material:
 Fault = Callable[[np.ndarray, np.ndarray, int, Material, np.random.Generator], "tuple | None"]
 
 
-def resample(values: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Values `(T, d)` at fractional frames `(n,)`, clipped to the episode: `(n, d)`."""
-    at = np.clip(at, 0, len(values) - 1)
-    low = np.floor(at).astype(int)
-    high = np.minimum(low + 1, len(values) - 1)
-    return values[low] + (values[high] - values[low]) * (at - low)[:, None]
-
-
 def smooth(values: np.ndarray, frames: int) -> np.ndarray:
     """Moving average of `(T,)` or `(T, d)` over `2 * frames + 1` frames."""
     table = values.reshape(len(values), -1)
@@ -182,7 +176,11 @@ def smooth(values: np.ndarray, frames: int) -> np.ndarray:
 def busy_dimensions(
     values: np.ndarray, unit: np.ndarray, rng: np.random.Generator, count: int = 1, least: float = 0.6
 ) -> np.ndarray:
-    """Dimensions that move in this episode, drawn at random; two-valued ones only where there are no others."""
+    """
+    Dimensions that move in this episode, drawn at random; two-valued ones only where there are no others.
+
+    The detection chooses the dimensions of its own planted faults by another rule, on which the figures do not depend.
+    """
     moved = np.flatnonzero((unit > 0) & (values.std(axis=0) >= least * unit))
     two_valued = np.array([len(np.unique(values[:, d])) <= 3 for d in moved], dtype=bool)
     moved = moved[~two_valued] if (~two_valued).any() else moved

@@ -103,11 +103,13 @@ def test_json_has_findings_flags_and_power(faulty: Path, tmp_path: Path) -> None
 def test_a_sound_dataset_has_no_fault_and_no_worst_episode(tmp_path: Path) -> None:
     data = write_table(leading_table(12, frames=80), tmp_path / "data")
     done = hf_ptr("score", data, *SHORT, "--out", tmp_path / "scores.parquet")
-    assert done.stdout.splitlines()[0] == "No fault of the kinds that it can find: 0 of 12 episodes flagged."
+    assert (
+        done.stdout.splitlines()[0] == "hf-ptr found no fault of the kinds that it can find: 0 of 12 episodes flagged."
+    )
     assert "probability" not in done.stdout and "lowest" not in done.stdout
     assert hf_ptr("report", tmp_path / "scores.parquet").returncode == 0
     page = (tmp_path / "scores.html").read_text()
-    assert "No fault of the kinds that it can find" in page and "What would be found" in page
+    assert "hf-ptr found no fault of the kinds that it can find" in page and "What would be found" in page
     assert "lowest weight" not in page and 'class="card"' not in page
 
 

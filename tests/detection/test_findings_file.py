@@ -9,13 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hf_ptr.detection.findings import Finding
+from hf_ptr.detection.findings import Finding, flagged_episodes
 from hf_ptr.detection.findings_file import (
     COLUMNS,
     FindingsFiles,
     attributes,
     findings_written,
-    flagged_episodes,
     read_findings,
     read_power,
     remove_findings,

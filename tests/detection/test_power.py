@@ -132,7 +132,7 @@ def test_few_episodes_and_unavailable_checks_are_listed():
 
     found = {one.fault: one.reason for one in unseen(Detector(signals(6), [Never]))}
     assert found["small faults"] == "6 episodes are too few to know what is usual"
-    assert found["what other checks find"] == "the dataset has no cameras"
+    assert found["the faults of checks that cannot run here"] == "the dataset has no cameras"
 
 
 CARD = PowerCard(

@@ -76,7 +76,7 @@ def test_flagged_are_the_episodes_with_a_fault_and_not_those_of_low_weight(
 def test_without_a_fault_there_is_neither_worst_nor_best(table: EpisodeTable, tmp_path: Path) -> None:
     evidence = read_report_input(written(scores_of(table, {5: 0.1}), tmp_path, []))
     words = text_of(write_report(evidence, tmp_path / "r.html", dataset=table).read_text())
-    assert "No fault of the kinds that it can find: 0 of 10 episodes flagged." in words
+    assert "hf-ptr found no fault of the kinds that it can find: 0 of 10 episodes flagged." in words
     assert not re.search(r"Episode \d|[Ll]owest weight|[Hh]ighest weight|Nothing fails", words)
     assert "0 of 10 episodes Episodes to drop" in words
 

@@ -37,7 +37,7 @@ def test_the_verdict_names_episodes_with_their_main_fault() -> None:
 
 def test_without_a_fault_nothing_is_called_worst() -> None:
     note = finding(6, 7, 9, "a rest", severity="note", check="episode/pause")
-    assert verdict([note], LENGTHS) == "No fault of the kinds that it can find: 0 of 8 episodes flagged."
+    assert verdict([note], LENGTHS) == "hf-ptr found no fault of the kinds that it can find: 0 of 8 episodes flagged."
     assert notes_line([note, note]) == "2 notes in 1 episode (information, not faults): episode/pause 2."
     assert notes_line([finding(1, 2, 3, "x")]) == ""
 

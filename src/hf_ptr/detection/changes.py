@@ -12,7 +12,7 @@ LEAST = 4
 LEAST_SHARE = 0.06
 # Episodes at which a block may begin or end in a first search; the best ones are searched around closely.
 EDGES = 96
-# Deviations that the figures are clipped to in the search: one episode is no block.
+# Deviations that the figures are clipped to in the search: a block has several episodes.
 CLIP = 20.0
 # A block differs by so many deviations within its sides, and so large a share of either side is on its own side.
 DEVIATIONS = 3.0

@@ -1,7 +1,8 @@
-"""Findings: what is wrong with which frames of which episode."""
+"""Findings: faults and notes of frames of episodes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hf_ptr.detection.check import Severity
@@ -34,3 +35,20 @@ class Finding:
     unit: str
     cause: str
     action: str
+
+
+def flagged_episodes(findings: Iterable[Finding]) -> list[int]:
+    """Ids of the episodes with a finding of severity `fault`, in rising order."""
+    return sorted({found.episode_index for found in findings if found.severity == "fault"})
+
+
+def faults_in_order(findings: Iterable[Finding]) -> list[Finding]:
+    """
+    The faults by episode. Of one episode the most probable comes first, of equally probable ones the longest: a lag of
+    the whole episode explains the frames in which the commands do not fit.
+    """
+    faults = [found for found in findings if found.severity == "fault"]
+    return sorted(
+        faults,
+        key=lambda found: (found.episode_index, -round(found.probability, 2), found.first_frame - found.last_frame),
+    )

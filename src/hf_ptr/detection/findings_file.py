@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from hf_ptr.data.lerobot.columns import ColumnFile, open_columns
 from hf_ptr.data.score_file import SCORES_FILE
-from hf_ptr.detection.findings import Finding
+from hf_ptr.detection.findings import Finding, flagged_episodes
 from hf_ptr.errors import InputError, first_line
 from hf_ptr.utils.atomic_files import atomic_write
 
@@ -93,11 +93,6 @@ class FindingsFiles:
     def all(self) -> tuple[Path, Path, Path]:
         """The three files."""
         return self.findings, self.rows, self.power
-
-
-def flagged_episodes(findings: Iterable[Finding]) -> list[int]:
-    """Ids of the episodes with a finding of severity `fault`, in rising order."""
-    return sorted({found.episode_index for found in findings if found.severity == "fault"})
 
 
 def detection_id(findings: Sequence[Finding], power: Mapping[str, Any], made: Mapping[str, Any]) -> str:

@@ -9,7 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from hf_ptr.detection.signals import STALE, Episode, Scale, Signals
+from hf_ptr.detection.signals import Episode, Scale, Signals
+from hf_ptr.detection.windows import inner_rows
 
 # Names of fingers and grippers, and names of a place or a motion of them, which do not open or close anything.
 HAND = re.compile(r"grip|hand|finger|thumb|index|middle|ring|pinky|little|jaw|claw|grasp", re.IGNORECASE)
@@ -123,7 +124,7 @@ def _gripper(
     by_name: bool,
 ) -> Gripper | None:
     """The gripper of the given weights if its values are those of one."""
-    values = [part[STALE:-STALE] @ weights if len(part) > 4 * STALE else part @ weights for part in columns]
+    values = [inner_rows(part) @ weights for part in columns]
     together = np.concatenate(values)
     low, high = _levels(together)
     if high - low < DISTANCE[by_name]:

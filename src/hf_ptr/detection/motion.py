@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hf_ptr.detection.runs import runs_of
 from hf_ptr.detection.signals import Scale, Signals
 
 # Seconds over which a speed is measured, so that the noise of a sensor is not motion.
@@ -22,12 +23,6 @@ def speeds(values: np.ndarray, span: int) -> np.ndarray:
     if len(values) <= span or not values.shape[1]:
         return np.zeros(max(len(values) - span, 0))
     return np.sqrt(((values[span:] - values[:-span]) ** 2).mean(axis=1)) / span
-
-
-def stretches(values: np.ndarray) -> list[tuple[int, int]]:
-    """First index of each run of True in `(T,)` bool, and the index after its last."""
-    change = np.diff(np.concatenate([[0], values.astype(np.int8), [0]]))
-    return list(zip(np.flatnonzero(change == 1).tolist(), np.flatnonzero(change == -1).tolist(), strict=True))
 
 
 class Motion:
@@ -56,4 +51,4 @@ class Motion:
     def rests(self, state: np.ndarray) -> list[tuple[int, int]]:
         """First frame of each rest of a state `(T, ds)`, and the frame after its last."""
         slow = self.speeds(state) < SLOW * self.usual
-        return [(first, stop + self.span) for first, stop in stretches(slow)]
+        return [(int(first), int(stop) + self.span) for first, stop in zip(*runs_of(slow), strict=True)]

@@ -1,4 +1,4 @@
-"""Notes: what is unusual in an episode without being a fault."""
+"""Notes: unusual events in an episode that are not faults."""
 
 from __future__ import annotations
 

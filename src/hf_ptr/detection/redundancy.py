@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hf_ptr.detection.signals import STALE, Episode, Signals
+from hf_ptr.detection.signals import Episode, Signals
+from hf_ptr.detection.windows import inner_rows
 
 # Ridge penalty as a share of each dimension's variance.
 RIDGE = 1e-3
@@ -43,7 +44,7 @@ class StateModel:
         self._commands = np.flatnonzero(signals.action.moves) if commands else np.empty(0, dtype=np.int64)
         self._reach = signals.frames(SPEED)
         episodes = signals.episodes
-        inner = [_inner(self._values(episode)) for episode in episodes]
+        inner = [inner_rows(self._values(episode)) for episode in episodes]
         means = np.stack([part.mean(axis=0) for part in inner])
         tasks = np.array([episode.task for episode in episodes])
         self._centre = {int(task): np.median(means[tasks == task], axis=0) for task in np.unique(tasks)}
@@ -94,7 +95,3 @@ class StateModel:
             inverse = np.linalg.inv(covariance)
             found.append((inverse / np.diag(inverse))[:, : len(self._states)])
         return found
-
-
-def _inner(values: np.ndarray) -> np.ndarray:
-    return values[STALE:-STALE] if len(values) > 4 * STALE else values

@@ -1,4 +1,4 @@
-"""What cannot be found in a dataset, whatever its episodes contain."""
+"""Faults that cannot be found in a dataset, whatever its episodes contain."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Unseen:
 
 
 def unseen(detector: Detector) -> tuple[Unseen, ...]:
-    """What cannot be found in the dataset of a detector."""
+    """The faults that cannot be found in the dataset of a detector."""
     signals, model = detector.context.signals, detector.context.model
     found = [
         Unseen("a lag, offset, gain, unit or polarity of most episodes", "episodes are compared with each other"),
@@ -73,12 +73,16 @@ def unseen(detector: Detector) -> tuple[Unseen, ...]:
     )
     if rare:
         found.append(
-            Unseen("what is unusual for one task only", f"fewer than {LEAST_TASK} episodes have these tasks", rare)
+            Unseen(
+                "faults that are unusual only within one task",
+                f"fewer than {LEAST_TASK} episodes have these tasks",
+                rare,
+            )
         )
     reasons = {reason for reason in detector.unavailable.values() if reason is not None}
     for reason in sorted(reasons):
         checks = tuple(name for name, other in detector.unavailable.items() if other == reason)
-        found.append(Unseen("what other checks find", reason, checks))
+        found.append(Unseen("the faults of checks that cannot run here", reason, checks))
     return tuple(found)
 
 

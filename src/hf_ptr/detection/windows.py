@@ -18,6 +18,11 @@ SHORT, MIDDLE, WHOLE = "short", "middle", "whole"
 EVENT = "event"
 
 
+def inner_rows(values: np.ndarray) -> np.ndarray:
+    """Values `(T, ...)` without the frames at both ends, which may be stale; of a short episode all."""
+    return values[STALE:-STALE] if len(values) > 4 * STALE else values
+
+
 @dataclass(frozen=True)
 class Windows:
     """

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_ptr.data.episode_ids import episode_ranges
-from hf_ptr.detection.findings import Finding
+from hf_ptr.detection.findings import Finding, faults_in_order
 from hf_ptr.report import verdict
 from hf_ptr.report.inputs import ReportInput
 
@@ -27,7 +27,7 @@ def finding_rows(findings: Sequence[Finding], lengths: Mapping[int, int]) -> dic
         `faults` and `notes`, each a list of `(episode, frames, cause, amount, probability, action)`, `MOST_ROWS` at
         most, and `left_out`, the number of rows that are not in them.
     """
-    faults = verdict.in_order(findings)
+    faults = faults_in_order(findings)
     notes = sorted(
         (found for found in findings if found.severity == "note"), key=lambda found: (found.check, found.episode_index)
     )

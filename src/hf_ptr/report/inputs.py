@@ -20,12 +20,11 @@ from hf_ptr.data.episode_ids import episode_ranges, parse_episodes
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.usable import read_usable
 from hf_ptr.data.score_file import ELEMENT_PREFIX, SCORES_FILE, read_scores
-from hf_ptr.detection.findings import Finding
+from hf_ptr.detection.findings import Finding, flagged_episodes
 from hf_ptr.detection.findings_file import (
     DETECTION,
     FindingsFiles,
     attributes,
-    flagged_episodes,
     read_findings,
     read_power,
 )

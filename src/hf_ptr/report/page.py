@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from hf_ptr._version import __version__
 from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.detection.findings import faults_in_order
 from hf_ptr.errors import InputError
 from hf_ptr.hub.repos import origin, parse_hub_repo
 from hf_ptr.report import plots, verdict, wording
@@ -323,7 +324,7 @@ def _episode_rows(
         reasons = episodes.failed.tolist()
     else:
         causes: dict[int, list[str]] = {int(number): [] for number in episodes.index}
-        for found in verdict.in_order(findings):
+        for found in faults_in_order(findings):
             causes[found.episode_index].append(found.cause)
         reasons = ["; ".join(dict.fromkeys(of_episode)) for of_episode in causes.values()]
     scale = 99.0 / (high - low) if high > low else 0.0

@@ -1,4 +1,4 @@
-"""What was found in a dataset, for the terminal and the report: the verdict in a sentence, and a table of findings."""
+"""Findings of a dataset for the terminal and the report: the verdict in a sentence, and a table."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from hf_ptr.data.episode_ids import episode_ranges
-from hf_ptr.detection.findings import Finding
-from hf_ptr.detection.findings_file import flagged_episodes
+from hf_ptr.detection.findings import Finding, faults_in_order, flagged_episodes
 
 # Episodes that the verdict names with their fault, and rows of the table in the terminal.
 NAMED, ROWS = 3, 20
-NOTHING = "No fault of the kinds that it can find"
+NOTHING = "hf-ptr found no fault of the kinds that it can find"
 
 
 def verdict(findings: Sequence[Finding], lengths: Mapping[int, int]) -> str:
@@ -39,27 +38,15 @@ def verdict(findings: Sequence[Finding], lengths: Mapping[int, int]) -> str:
 
 
 def main_fault(findings: Sequence[Finding], episode: int) -> Finding:
-    """The main fault of an episode that has one: see [`in_order`]."""
-    return next(found for found in in_order(findings) if found.episode_index == episode)
-
-
-def in_order(findings: Sequence[Finding]) -> list[Finding]:
-    """
-    The faults by episode. Of one episode the most probable comes first, of equally probable ones the longest: a lag of
-    the whole episode explains the frames in which the commands do not fit.
-    """
-    faults = [found for found in findings if found.severity == "fault"]
-    return sorted(
-        faults,
-        key=lambda found: (found.episode_index, -round(found.probability, 2), found.first_frame - found.last_frame),
-    )
+    """The main fault of an episode that has one, the first of `faults_in_order`."""
+    return next(found for found in faults_in_order(findings) if found.episode_index == episode)
 
 
 def by_check(findings: Sequence[Finding]) -> list[tuple[Finding, int]]:
     """The faults in order, one for each check of an episode, with the number of its further places."""
     places = Counter((found.episode_index, found.check) for found in findings if found.severity == "fault")
     found = []
-    for one in in_order(findings):
+    for one in faults_in_order(findings):
         further = places.pop((one.episode_index, one.check), 0) - 1
         if further >= 0:
             found.append((one, further))

@@ -14,7 +14,7 @@ from hf_ptr.report.statistics import ShareShift, ess_ratio, logged_series, measu
 from hf_ptr.report.verdict import notes_line, verdict
 from hf_ptr.scoring.config import ScoreConfig
 
-# What is wrong with an episode in which an element of the transition fails.
+# The fault of an episode in which an element of the transition fails.
 ELEMENT_FAILS = {
     "action": "the actions do not fit the observations before and after them (late, noisy, or from another motion)",
     "next_observation": "the next observation does not follow from the observation and the actions",
@@ -70,7 +70,7 @@ def explain_scores(report: ReportInput, episodes: pd.DataFrame, by_task: Sequenc
 
 
 def _found(report: ReportInput, episodes: pd.DataFrame) -> list[str]:
-    """The verdict and the number of notes; or why there is none."""
+    """The verdict and the number of notes; without findings, the reason."""
     if report.findings is not None:
         lengths = {int(number): int(frames) for number, frames in episodes.frames.items()}
         found = [verdict(report.findings, lengths), power_summary(report.power), notes_line(report.findings)]
@@ -140,7 +140,7 @@ def explain_log(report: ReportInput) -> list[str]:
 
 
 def explain_limits(report: ReportInput) -> list[str]:
-    """What the scores cannot show."""
+    """The limits of the scores."""
     if report.scores is None:
         return []
     meaning = (

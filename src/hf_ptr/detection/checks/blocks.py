@@ -12,8 +12,8 @@ from hf_ptr.detection.changes import Change, find_change
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, View
 from hf_ptr.detection.planting import resample
 from hf_ptr.detection.redundancy import StateModel
-from hf_ptr.detection.signals import STALE, Scale
-from hf_ptr.detection.windows import EVENT
+from hf_ptr.detection.signals import Scale
+from hf_ptr.detection.windows import EVENT, inner_rows
 
 # Least motion of a dimension that is scaled, as a share of its motion in the median episode.
 LEAST_MOTION = 0.05
@@ -21,7 +21,7 @@ LEAST_MOTION = 0.05
 POINTS = 24
 # Least episodes that can be compared.
 LEAST_EPISODES = 10
-# A factor of the motion that is no other way of doing the task, as a logarithm to base 2.
+# A factor of the motion that another way of doing the task does not explain, as a logarithm to base 2.
 UNITS = 1.5
 # A factor of the commands relative to what the state implies, likewise.
 GAIN = 0.4
@@ -112,7 +112,7 @@ class Blocks(Check):
         for episode in self.context.signals.episodes:
             # The prediction limits commands to their usual range; those of a changed block may be beyond.
             action = episode.action[:, model.dimensions[model.known]]
-            yield _inner(action), _inner(model.predict(episode).expected[:, model.known])
+            yield inner_rows(action), inner_rows(model.predict(episode).expected[:, model.known])
 
     def _known(self) -> list[str]:
         model = self.context.model
@@ -143,7 +143,7 @@ class BlockScale(Blocks):
             moving = np.flatnonzero(scale.moves)
             if not len(moving):
                 continue
-            raw = [(_inner(part) * scale.unit + scale.centre)[:, moving] for part in parts]
+            raw = [(inner_rows(part) * scale.unit + scale.centre)[:, moving] for part in parts]
             least = np.maximum(LEAST_MOTION * np.median([np.ptp(part, axis=0) for part in raw], axis=0), 1e-9)
             size = np.log2(np.maximum([np.sqrt((part**2).mean(axis=0)) for part in raw], least))
             spread = np.log2(np.maximum([np.ptp(part, axis=0) for part in raw], least))
@@ -153,7 +153,10 @@ class BlockScale(Blocks):
                 yield Block(change, abs(change.difference), f"{feature} {_times(change.difference)}")
                 continue
             paths = np.stack(
-                [resample(_inner(part)[:, moving], np.linspace(0, len(_inner(part)) - 1, POINTS)) for part in parts]
+                [
+                    resample(inner_rows(part)[:, moving], np.linspace(0, len(inner_rows(part)) - 1, POINTS))
+                    for part in parts
+                ]
             )
             slopes = self._slopes(paths)
             for column, dimension in enumerate(moving):
@@ -228,7 +231,7 @@ class BlockZero(Blocks):
         for commands in (True, False):
             # With the command, a shift of the state alone is seen; without it, one of both together.
             states = StateModel(signals, commands)
-            means = np.array([_inner(states.residual(episode)).mean(axis=0) for episode in signals.episodes])
+            means = np.array([inner_rows(states.residual(episode)).mean(axis=0) for episode in signals.episodes])
             found = self._clearest(means, states.sigma)
             if found is not None:
                 column, change = found
@@ -287,10 +290,6 @@ class BlockLag(Blocks):
         if change is not None:
             late = "late" if change.difference > 0 else "early"
             yield Block(change, abs(change.difference), f"commands about {abs(change.difference):.1f} frames {late}")
-
-
-def _inner(values: np.ndarray) -> np.ndarray:
-    return values[STALE:-STALE] if len(values) > 4 * STALE else values
 
 
 def _either(flags: np.ndarray, change: Change) -> bool:

@@ -56,7 +56,7 @@ class CameraExchanged(CameraCheck):
     @classmethod
     def unavailable(cls, context: Context) -> str | None:
         if len(context.cameras) == 1:
-            return "there is one camera"
+            return "the dataset has one camera"
         return super().unavailable(context)
 
     def measure_camera(self, view: View, model: CameraModel) -> Measurement:

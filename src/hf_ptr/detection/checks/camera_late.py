@@ -119,7 +119,7 @@ class CameraLate(CameraCheck):
         usual = self._usual.get(model.camera, (0.0, 0.0, 0.0))[0]
         at_usual = float(agreement[int(np.clip(round(usual), -reach, reach)) + reach])
         if not 0 < best < len(shifts) - 1:
-            # A maximum at the end of the search is none.
+            # The value at the end of the search is not a maximum: it may rise beyond.
             return float(shifts[best]), -1.0, at_usual
         left, middle, right = agreement[best - 1 : best + 2].tolist()
         bend = left - 2 * middle + right

@@ -42,7 +42,7 @@ NOISIER = 0.5
 CUT = 0.2
 # The leap at a seam is this many times that of the other episode at the same place.
 SEAM = 2.0
-# At the end of an episode there is nothing to compare with.
+# The end of an episode has no following frames to compare.
 LONE_SEAM = 3.0
 
 

@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
-from hf_ptr.detection.motion import SLOW, SPAN, moving_dimensions, speeds, stretches
+from hf_ptr.detection.motion import SLOW, SPAN, moving_dimensions, speeds
+from hf_ptr.detection.runs import runs_of
 from hf_ptr.detection.signals import STALE, Episode
 from hf_ptr.detection.windows import EVENT
 
@@ -82,7 +83,7 @@ class _Frozen(Check):
         missed = np.maximum(self._motion(episode)[:, self._kind] * self._ratio - speed, 0.0)
         steps = np.sqrt((np.diff(values, axis=0) ** 2).mean(axis=1))
         rows = []
-        for begin, end in stretches(speed < SLOW * self._usual):
+        for begin, end in zip(*runs_of(speed < SLOW * self._usual), strict=True):
             last = end + self._span - 1
             # First frames that stand still are stale, which is common and less harmful.
             if begin < STALE or last - begin + 1 < self._least:

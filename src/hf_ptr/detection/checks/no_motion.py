@@ -8,8 +8,8 @@ import numpy as np
 
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
 from hf_ptr.detection.motion import moving_dimensions
-from hf_ptr.detection.signals import STALE, Episode
-from hf_ptr.detection.windows import EVENT
+from hf_ptr.detection.signals import Episode
+from hf_ptr.detection.windows import EVENT, inner_rows
 
 # Noise of a planted episode without motion, units.
 NOISE = 0.01
@@ -43,7 +43,7 @@ class NoMotion(Check):
         self._usual = {task: float(np.median(extent[tasks == task])) for task in np.unique(tasks).tolist()}
 
     def _extent(self, episode: Episode) -> float:
-        values = episode.state[STALE:-STALE] if len(episode) > 4 * STALE else episode.state
+        values = inner_rows(episode.state)
         return float(np.sqrt(values[:, self._used].var(axis=0).sum()))
 
     def measure(self, view: View) -> Measurement:

@@ -11,7 +11,7 @@ from hf_ptr.detection.motion import moving_dimensions
 from hf_ptr.detection.notes import Event, Note
 from hf_ptr.detection.signals import Episode
 
-# Seconds between the states that a way is made of, so that the noise of a sensor is no way; and the distance of its
+# Seconds between the states that a way is made of, so that the noise of a sensor is not a way; and the distance of its
 # points, units.
 SPAN = 0.1
 STEP = 0.1

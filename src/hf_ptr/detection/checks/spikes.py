@@ -10,6 +10,7 @@ import numpy as np
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
 from hf_ptr.detection.neighbours import median_of, neighbours
 from hf_ptr.detection.planting import busy_dimensions
+from hf_ptr.detection.runs import runs_of
 from hf_ptr.detection.signals import STALE, Episode
 from hf_ptr.detection.windows import EVENT
 
@@ -48,8 +49,7 @@ class _Spikes(Check):
         excess[:STALE] = excess[length - STALE :] = 0.0
         excess[excess < LEAST_LEAP] = 0.0
         leaps = (excess > 0).any(axis=1)
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], leaps, [0]])))
-        first, stop = edges[::2], edges[1::2]
+        first, stop = runs_of(leaps)
         if not len(first):
             return {EVENT: Candidates.events([], [], [])}
         largest = np.array([excess[one:end].max(axis=0) for one, end in zip(first, stop, strict=True)])

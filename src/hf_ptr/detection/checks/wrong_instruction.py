@@ -187,7 +187,7 @@ class WrongInstruction(Check):
             gap = middle[1] - middle[0]
             # The deviation of a few alike episodes is too small.
             least = 0.05 * abs(gap) + 1e-9
-            # Of two instructions for one motion, an episode is as likely on either side.
+            # If two instructions have the same motion, an episode is equally likely under both.
             wrong = int((margins[0] > 0).sum() + (margins[1] <= 0).sum())
             chance = float(binom.cdf(wrong, sum(len(part) for part in margins), 0.5))
             apart = gap > APART * max(sum(spread) / 2, least) and chance < CHANCE
