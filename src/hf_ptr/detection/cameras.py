@@ -22,6 +22,8 @@ SIZE = 32
 ROWS = 48
 # Bands of detail, an octave each, the finest first.
 BANDS = 6
+# The detail of every so manyth image is measured, and stands for the next ones: sharpness changes slowly.
+DETAIL_EVERY = 2
 # Images that are decoded at once.
 BATCH = 4
 # Episodes that a warning names.
@@ -38,7 +40,7 @@ class Track:
     Attributes:
         thumbnails: `(T, SIZE, SIZE)` uint8, grey.
         detail: `(T, BANDS)` float32, mean square of the detail along the rows in each octave, the finest first, in
-            grey levels; the finest is of two to four pixels.
+            grey levels; the finest is of two to four pixels. Two images share theirs.
         change: `(T,)` float32, mean absolute difference to the image before, grey levels; 0 for the first.
     """
 
@@ -104,6 +106,7 @@ class _Reducer:
         change = np.abs(grey - before).mean(axis=(1, 2))
         self._last = grey[-1:]
         thumbnails = np.clip(np.rint(self._down @ grey @ self._across), 0, 255).astype(np.uint8)
+        count, grey = len(grey), grey[::DETAIL_EVERY]
         detail = np.zeros((len(grey), BANDS), dtype=np.float32)
         for band in range(BANDS):
             if grey.shape[2] < 3:
@@ -115,7 +118,7 @@ class _Reducer:
             detail[:, band] = np.einsum("np,np->n", bend, bend) / bend.shape[1]
             even = grey.shape[2] // 2 * 2
             grey = 0.5 * (grey[..., 0:even:2] + grey[..., 1:even:2])
-        return thumbnails, detail, change
+        return thumbnails, detail.repeat(DETAIL_EVERY, axis=0)[:count], change
 
 
 def read_tracks(table: EpisodeTable, cameras: Sequence[str] | None = None) -> list[dict[str, Track]]:

@@ -34,11 +34,12 @@ class CameraMoved(CameraCheck):
     """
     A camera that was moved, or whose images are cropped differently.
 
-    Why it harms: the same place in the image is another place in the world, and the policy reaches beside it.
+    Why it harms: the same place in the image is another place in the world. A note and not a fault: sessions with
+    another view are usual, and a policy may learn from them.
 
     Example: someone bumped into the tripod, and put it back in the next break.
 
-    What to do: leave the episodes out, or move their images back by the shift.
+    What to do: put the camera back before the next recording; move the images back by the shift.
 
     Limits: needs a background that stays the same; a wrist camera has none. A view that three episodes and a seventh
     of the dataset share is taken as a session of its own, and as sound. Below about a twentieth of the width nothing
@@ -47,7 +48,8 @@ class CameraMoved(CameraCheck):
 
     name, unit = "camera/moved", "% of the width"
     reads = ("cameras",)
-    action = "leave these frames out, or shift their images back"
+    action = "check that the camera stands where it should; shift the images back if it does not"
+    severity = "note"
     material = 3.0
 
     def __init__(self, context: Context) -> None:
