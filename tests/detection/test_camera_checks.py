@@ -129,6 +129,23 @@ def test_missing_images_are_found():
     assert found == {5: {"camera/missing": f"images of camera {TOP} are missing or damaged"}}
 
 
+def test_a_camera_that_most_episodes_lack_is_named():
+    table = table_of([wandering(np.random.default_rng([1, number])) for number in range(8)])
+    table = with_cameras(table, {f"{TOP}\x1b]0;a\x07": arm_images(table)}, dict.fromkeys((0, 2, 5, 6), 0))
+    with pytest.warns(match="cannot be checked .* in 4 of 8 episodes"):
+        tracks = read_tracks(table)
+    detector = Detector(Signals.of_table(table, STATE, ACTION).with_tracks(tracks), CHECKS)
+    hits = [detector.hits(view, measured) for view, measured in zip(detector.views, detector.measured, strict=True)]
+    # The terminal would carry out the escape sequence of the name.
+    shown = f"{TOP}\ufffd]0;a\ufffd"
+    assert [number for number, found in enumerate(hits) if found] == [0, 2, 5, 6]
+    (hit,) = hits[0]
+    assert hit.check.cause(hit.found) == f"images of camera {shown} are missing or damaged"
+    assert {reason for reason in detector.unavailable.values() if reason} == {
+        f"camera {shown} has images in 4 episodes only; 5 are needed"
+    }
+
+
 @pytest.mark.parametrize("flicker", [0.0, 0.2])
 def test_sound_images_have_no_finding_in_any_light(flicker):
     render = arm_images(a_table())

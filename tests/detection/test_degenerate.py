@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from made_motions import ACTION, STATE, Recording, smooth_motions, table_of
+from made_motions import ACTION, STATE, Recording, signals_of, smooth_motions, table_of
 
 from hf_ptr.detection.checks.copies import Copies
 from hf_ptr.detection.checks.idle_end import IdleEnd
@@ -79,3 +79,8 @@ def test_checks_of_motion_say_that_nothing_moves():
 def test_an_episode_of_a_few_frames_has_no_windows():
     assert windows_of(LEAST_FRAMES - 1, 20.0) == []
     assert [one.scale for one in windows_of(LEAST_FRAMES, 20.0)] == ["whole"]
+
+
+def test_names_have_no_escape_sequences():
+    signals = signals_of(few(), names=("\x1b]0;title\x07", "joint 2", "a\u202eb"))
+    assert signals.state.names == ("\ufffd]0;title\ufffd", "joint 2", "a\ufffdb")

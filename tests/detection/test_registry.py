@@ -89,5 +89,12 @@ def test_an_amount_that_is_not_finite_is_refused_with_the_name_of_the_check(amou
         def measure(self, view: View) -> Measurement:
             return {"event": Candidates.events([0], [4], [amount])}
 
-    with pytest.raises(ValueError, match=f"check 'own/broken': amounts must be finite, not {amount}"):
-        Broken(None).measure(None)
+    class Also(Broken):
+        """Calls the method of its base class."""
+
+        def measure(self, view: View) -> Measurement:
+            return super().measure(view)
+
+    for check in (Broken, Also):
+        with pytest.raises(InputError, match=f"^check 'own/broken': amounts must be finite, not {amount}"):
+            check(None).measure(None)

@@ -9,7 +9,7 @@ import pytest
 from leading_table import leading_table
 
 from hf_ptr.detection.check import Context
-from hf_ptr.detection.checks.wrong_instruction import WrongInstruction
+from hf_ptr.detection.checks.wrong_instruction import LEAST_EPISODES, WrongInstruction, _Pair
 from hf_ptr.detection.response import ResponseModel
 from hf_ptr.detection.signals import Signals
 from hf_ptr.detection.windows import EVENT
@@ -65,6 +65,24 @@ def test_nothing_is_reported_between_instructions_for_one_motion(seed):
     rng = np.random.default_rng(seed)
     motions = [0] * 2 * PER_TASK + [1] * 2 * PER_TASK
     assert found(context_of(rng.integers(0, 2, len(motions)).tolist(), motions)) == {}
+
+
+def test_an_unusual_episode_that_is_far_from_both_tasks_is_not_reported():
+    """Ten from the stated task and eight from the other one, with six deviations of the margin."""
+    check = WrongInstruction(context_of(TRUE, TRUE))
+    check._pairs[0, 1] = _Pair(own=-4.0, other=4.0, spread=1.0, apart=True)
+    check._distances[:] = 5.0
+    assert check._amount(np.array([10.0, 8.0, 99.0]), 0, 1) == 0.0
+    assert check._amount(np.array([6.0, 4.0, 99.0]), 0, 1) == pytest.approx(6.0)
+
+
+def test_few_episodes_of_a_task_are_not_compared():
+    counts = (15, 15, LEAST_EPISODES - 1)
+    labels = [task for task, count in enumerate(counts) for _ in range(count)]
+    wrong = labels.copy()
+    wrong[3] = 2
+    assert found(context_of(labels, labels)) == {}
+    assert found(context_of(wrong[:-1], labels[:-1])) == {}
 
 
 def test_one_task_alone_cannot_be_checked():

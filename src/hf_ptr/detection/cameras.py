@@ -13,6 +13,7 @@ import numpy as np
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.video.decoding import FrameReader
 from hf_ptr.errors import DataWarning, InputError, first_line, nearest
+from hf_ptr.utils.printable import printable
 from hf_ptr.utils.process_pool import available_cores
 from hf_ptr.utils.progress import progress_bar
 
@@ -132,7 +133,7 @@ def read_tracks(table: EpisodeTable, cameras: Sequence[str] | None = None) -> li
         cameras: names of the cameras; all by default.
 
     Returns:
-        the tracks of each episode, by camera; a row's image is that of `table.video_frame`.
+        the tracks of each episode, by the printable name of the camera; a row's image is that of `table.video_frame`.
 
     Raises:
         InputError: the dataset has no such camera.
@@ -164,7 +165,7 @@ def read_tracks(table: EpisodeTable, cameras: Sequence[str] | None = None) -> li
         task = bar.add_task("Reading images", total=len(jobs))
         for name, position, track in pool.map(decode, jobs):
             if isinstance(track, Track):
-                found[position][name] = track
+                found[position][printable(name)] = track
             else:
                 failed.setdefault(name, []).append((int(table.episode_index[position]), track))
             bar.advance(task)

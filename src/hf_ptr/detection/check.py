@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, wraps
@@ -14,6 +15,7 @@ from hf_ptr.detection.camera_model import CameraModel
 from hf_ptr.detection.response import Prediction, ResponseModel
 from hf_ptr.detection.signals import Episode, Signals
 from hf_ptr.detection.windows import Windows, windows_of
+from hf_ptr.errors import InputError
 
 Severity = Literal["fault", "note"]
 # The signals of an episode that a check may read.
@@ -41,12 +43,15 @@ class Context:
         return self.signals.fps
 
     @cached_property
+    def camera_counts(self) -> Counter[str]:
+        """By camera, the number of episodes with its images; a camera without any is left out."""
+        return Counter(sorted(name for episode in self.signals.episodes for name in episode.cameras))
+
+    @cached_property
     def cameras(self) -> dict[str, CameraModel]:
         """The cameras with images in at least `LEAST_EPISODES` episodes, by name."""
-        episodes = self.signals.episodes
-        names = sorted({name for episode in episodes for name in episode.cameras})
-        counts = {name: sum(name in episode.cameras for episode in episodes) for name in names}
-        return {name: CameraModel(self.signals, name) for name in names if counts[name] >= LEAST_EPISODES}
+        counts = self.camera_counts
+        return {name: CameraModel(self.signals, name) for name in counts if counts[name] >= LEAST_EPISODES}
 
     def view(self, episode: Episode) -> View:
         """An episode, or a copy with a planted fault, as the checks see it."""
@@ -80,7 +85,7 @@ class Candidates:
         detail: `(N, d)` float64, what `Check.cause` needs besides, for example the amount with its sign.
 
     Raises:
-        ValueError: an amount is not finite; `Check.measure` adds the name of the check.
+        InputError: an amount is not finite; the message gets the name of the check.
     """
 
     first: np.ndarray
@@ -91,7 +96,7 @@ class Candidates:
     def __post_init__(self) -> None:
         wrong = self.amount[~np.isfinite(self.amount)]
         if wrong.size:
-            raise ValueError(f"amounts must be finite, not {wrong[0]}")
+            raise InputError(f"amounts must be finite, not {wrong[0]}; repair or uninstall the check")
 
     @classmethod
     def of(cls, windows: Windows, amount: np.ndarray, detail: np.ndarray | None = None) -> Candidates:
@@ -209,16 +214,17 @@ class Check(ABC):
 
 
 def _naming(measure: Callable[[Any, View], Measurement]) -> Callable[[Any, View], Measurement]:
-    """The method of a check, with its name in the message of a ValueError: checks come from other packages, too."""
+    """The method of a check, with its name in the message of an InputError."""
 
     @wraps(measure)
     def named(self: Any, view: View) -> Measurement:
         try:
             return measure(self, view)
-        except ValueError as error:
+        except InputError as error:
             prefix = f"check {self.name!r}: "
+            # A subclass may call the method of its base class.
             if str(error).startswith(prefix):
                 raise
-            raise ValueError(f"{prefix}{error}") from error
+            raise InputError(f"{prefix}{error}") from error
 
     return named

@@ -11,6 +11,7 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.features import component_names
 from hf_ptr.detection.cameras import Track
 from hf_ptr.errors import InputError
+from hf_ptr.utils.printable import printable
 
 # Share of a dimension's values within `EXTREMES` of its range from the lowest or highest that makes it two-valued.
 TWO_VALUED_SHARE = 0.9
@@ -226,4 +227,4 @@ def _names(table: EpisodeTable, feature: str, width: int) -> list[str]:
     for part in (part.strip().partition("@-")[0] for part in feature.split(",")):
         known = component_names(table.features.get(part, {}))
         names += known or [str(number) for number in range(table.columns[part].shape[1])]
-    return names if len(names) == width else [str(number) for number in range(width)]
+    return [printable(name) for name in names] if len(names) == width else [str(number) for number in range(width)]

@@ -7,7 +7,7 @@ from abc import abstractmethod
 import numpy as np
 
 from hf_ptr.detection.camera_model import CameraModel
-from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, View
+from hf_ptr.detection.check import LEAST_EPISODES, Candidates, Check, Context, Found, Measurement, View
 
 
 class CameraCheck(Check):
@@ -24,7 +24,10 @@ class CameraCheck(Check):
 
     @classmethod
     def unavailable(cls, context: Context) -> str | None:
-        return None if context.cameras else "no camera was read"
+        if context.cameras:
+            return None
+        few = [f"camera {name} has images in {count} episodes only" for name, count in context.camera_counts.items()]
+        return f"{'; '.join(few)}; {LEAST_EPISODES} are needed" if few else "no camera was read"
 
     def measure(self, view: View) -> Measurement:
         parts: dict[str, list[Candidates]] = {}

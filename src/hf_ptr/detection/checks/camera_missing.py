@@ -18,7 +18,8 @@ class CameraMissing(Check):
 
     What to do: find the video, or leave the episode out.
 
-    Limits: damage that the decoder of a video hides is not seen; `hf-ptr validate` checks the files.
+    Limits: a camera without images in any episode is not reported, apart from the warning when they are read. Damage
+    that the decoder of a video hides is not seen; `hf-ptr validate` checks the files.
     """
 
     name, unit = "camera/missing", "cameras"
@@ -31,12 +32,12 @@ class CameraMissing(Check):
         super().__init__(context)
         self._without = {
             name: {episode.position for episode in context.signals.episodes if name not in episode.cameras}
-            for name in context.cameras
+            for name in context.camera_counts
         }
 
     @classmethod
     def unavailable(cls, context: Context) -> str | None:
-        return None if context.cameras else "no camera was read"
+        return None if context.camera_counts else "no camera was read"
 
     def measure(self, view: View) -> Measurement:
         # A planted copy of a sound episode may have no images; its original has.

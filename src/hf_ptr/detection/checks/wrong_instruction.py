@@ -26,7 +26,7 @@ DOUBTED = 0.02
 # Share of the covariances between directions that is taken for chance.
 SHRINKAGE = 0.1
 # Least episodes of a task that is compared with others.
-LEAST_EPISODES = 5
+LEAST_EPISODES = 8
 # Two tasks can be told apart where the medians of their margins are so many deviations apart.
 APART = 3.0
 # Probability that the episodes of two instructions for one motion are on two sides so clearly.
@@ -35,6 +35,8 @@ CHANCE = 0.003
 OUTER, OUTER_DEVIATIONS = 0.1, 1.28
 # Share of the way from the stated task to the other one.
 NEARER = 0.6
+# Largest distance from the other task, as a share of that from the stated one: an unusual episode is far from both.
+CLEAR = 0.7
 # An episode of the other task is as far from its centre as the others are: robust deviations.
 TYPICAL = 6.0
 
@@ -66,7 +68,7 @@ class WrongInstruction(Check):
 
     What to do: correct the instruction, or leave the episode out.
 
-    Limits: tasks whose motions are alike cannot be told apart; nothing is reported between them. A task needs five
+    Limits: tasks whose motions are alike cannot be told apart; nothing is reported between them. A task needs eight
     episodes. An instruction without any episodes of its motion in the dataset is not recognised as wrong.
     """
 
@@ -168,7 +170,8 @@ class WrongInstruction(Check):
         middle = np.median(usual)
         typical = middle + TYPICAL * max(1.4826 * np.median(np.abs(usual - middle)), 0.1 * middle)
         way = (margin - pair.own) / max(pair.other - pair.own, 1e-9)
-        if not pair.apart or way < NEARER or margin <= 0 or distance[other] > typical:
+        clear = way >= NEARER and distance[other] < CLEAR * distance[own]
+        if not pair.apart or not clear or distance[other] > typical:
             return 0.0
         return max(0.0, (margin - pair.own) / pair.spread)
 
