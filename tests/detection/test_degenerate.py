@@ -45,6 +45,9 @@ CASES = {
     "one frame each": lambda: table_of(few(), cut(dict.fromkeys(range(9), 1))),
     "two frames each": lambda: table_of(few(), cut(dict.fromkeys(range(9), 2))),
     "integers": lambda: integers(table_of(few())),
+    "a gripper alone": lambda: table_of(
+        few(), lambda number, state, action: (state, np.sign(action[::2]).repeat(2, 0))
+    ),
 }
 
 
@@ -64,7 +67,7 @@ def test_a_degenerate_dataset_has_no_fault_and_no_warning(case: str):
         found = detect(CASES[case](), power=case in PLANTED)
     # A single frame has no motion; nothing else is wrong.
     assert {one.check for one in found.findings if one.severity == "fault"} <= {"time/no_motion"}
-    assert np.isfinite(found.episode_probability).all()
+    assert np.isfinite(found.episode_evidence).all()
 
 
 def test_checks_of_motion_say_that_nothing_moves():

@@ -198,7 +198,7 @@ def _over_holds(expected: np.ndarray, action: np.ndarray, longest: int) -> np.nd
     run = np.concatenate([[0], np.cumsum((np.diff(action, axis=0) != 0).any(axis=1))])
     length = np.bincount(run)
     held = (length > 1) & (length <= longest)
-    if not held.any():
+    if not held.any() or not expected.shape[1]:
         return expected
     total = np.stack([np.bincount(run, column) for column in expected.T], axis=1)
     return np.where(held[run][:, None], (total / length[:, None])[run], expected)
