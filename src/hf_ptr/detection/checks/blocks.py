@@ -23,6 +23,8 @@ POINTS = 24
 LEAST_EPISODES = 10
 # A factor of the motion that another way of doing the task does not explain, as a logarithm to base 2.
 UNITS = 1.5
+# The same for all dimensions together where no task has episodes on both sides: tasks have different motions.
+UNITS_ACROSS = 3.0
 # A factor of the commands relative to what the state implies, likewise.
 GAIN = 0.4
 LEAST_GAIN = 0.2
@@ -148,8 +150,8 @@ class BlockScale(Blocks):
             size = np.log2(np.maximum([np.sqrt((part**2).mean(axis=0)) for part in raw], least))
             spread = np.log2(np.maximum([np.ptp(part, axis=0) for part in raw], least))
             together = np.median(size - np.median(size, axis=0), axis=1)
-            change = find_change(together, self._tasks * 0, 1, UNITS)
-            if change is not None and abs(change.difference) > UNITS:
+            change = self._find(together, 2, UNITS) or find_change(together, self._tasks * 0, 2, UNITS_ACROSS)
+            if change is not None:
                 yield Block(change, abs(change.difference), f"{feature} {_times(change.difference)}")
                 continue
             paths = np.stack(
