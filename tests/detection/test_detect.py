@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from leading_table import leading_table
 from made_motions import smooth_motions, table_of
 
 from hf_ptr.detection.check import Candidates, Check, Found, Measurement, View
@@ -49,3 +50,15 @@ def test_what_chance_shows_among_so_many_episodes_is_not_reported(monkeypatch, e
     found = detect(table_of(smooth_motions(episodes, 30)), checks=[Doubtful], power=False)
     assert found.flagged == flagged
     assert [finding.probability for finding in found.findings] == pytest.approx(probabilities)
+
+
+def test_every_finding_of_a_faulty_episode_is_probable():
+    def twice(number, action):
+        inverted = np.isin(np.arange(len(action)) // 20, (1, 4))[:, None] * [1, 0, 0]
+        return action * (1 - 2 * inverted) if number in (3, 11) else action
+
+    found = detect(leading_table(20, twice), power=False)
+    faults = [finding for finding in found.findings if finding.severity == "fault"]
+    assert found.flagged == [3, 11]
+    assert len(faults) > 4
+    assert min(finding.probability for finding in faults) > 0.95

@@ -105,23 +105,15 @@ def _findings(hits: Sequence[tuple[View, Hit]], signals: Signals) -> list[Findin
         chosen = [one for one in placed if one[1].check.severity == severity]
         p, positions = np.array([hit.p for _, hit, *_ in chosen]), np.array([position for position, *_ in chosen])
         alone = probabilities(p, positions, len(signals.episodes))
+        # The expected share of false ones among all findings as improbable as this (Benjamini and Hochberg). It bounds
+        # the second finding of an episode, which no density of episodes describes.
+        expected = p * len(signals.episodes) / max(len(np.unique(positions)), 1)
         for row, (position, hit, first, stop) in enumerate(chosen):
-            # One fault shows in several checks of the same signals: where one is sure, the others name the same fault.
-            beside = [
-                alone[other]
-                for other in np.flatnonzero(positions == position)
-                if chosen[other][2] < stop and first < chosen[other][3] and _same_signals(chosen[other][1], hit)
-            ]
-            probability = float(max([alone[row], *(sure * (1 - hit.p) for sure in beside)]))
+            probability = float(max(alone[row], 1 - expected[row]))
             found.append((position, _finding(hit, signals.episode_index[position], first, stop, probability)))
     # Of equals the first in the order of the checks, which have the particular mechanisms before the general ones.
     found.sort(key=lambda one: (one[0], one[1].severity != "fault", -round(one[1].probability, 2)))
     return [finding for _, finding in found]
-
-
-def _same_signals(sure: Hit, other: Hit) -> bool:
-    """Whether two findings may be of one fault. A rule is sure of its own only."""
-    return not sure.check.rule and bool(set(sure.check.reads) & set(other.check.reads))
 
 
 def _finding(hit: Hit, episode: int, first: int, stop: int, probability: float) -> Finding:
