@@ -48,7 +48,7 @@ class _Spikes(Check):
         # The first and last frames are often stale, and have no neighbours.
         excess[:STALE] = excess[length - STALE :] = 0.0
         excess[excess < LEAST_LEAP] = 0.0
-        leaps = (excess > 0).any(axis=1)
+        leaps = np.any(excess > 0, axis=1)
         first, stop = runs_of(leaps)
         if not len(first):
             return {EVENT: Candidates.events([], [], [])}
