@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import binom
 
 # Quantile that sets the scale of the tail: above it, up to three episodes in ten may be faulty.
 UPPER = 0.67
@@ -12,11 +13,11 @@ UPPER = 0.67
 FLOOR = 0.5
 # Episodes that the median of all counts as against the median of a task.
 SHRINKAGE = 4.0
-# A task has a habit in a dimension if so many of its episodes, of at least this many, leave the bulk by `AWAY` scales
-# of the tail: this share, and `ELSEWHERE` times that of the other tasks' episodes.
+# A task has a habit in a dimension if this share of its episodes, of at least this many, leave the bulk by `AWAY`
+# scales of the tail, and so many would hardly do so at the rate of the other tasks.
 HABIT = 0.15
 LEAST_HABIT = 8
-ELSEWHERE = 1.5
+HARDLY = 0.01
 AWAY = 5.0
 
 
@@ -57,7 +58,10 @@ class Bulk:
         for task in middle:
             own = tasks == task
             if LEAST_HABIT <= own.sum() < len(own):
-                habit = left[own].mean(axis=0) >= HABIT + ELSEWHERE * left[~own].mean(axis=0)
+                # One more of each, so that a rate is never 0 or 1.
+                rate = (left[~own].sum(axis=0) + 1) / ((~own).sum() + 2)
+                by_chance = binom.sf(left[own].sum(axis=0) - 1, own.sum(), rate)
+                habit = (left[own].mean(axis=0) >= HABIT) & (by_chance < HARDLY)
                 shown = np.quantile(logs[own], 1 - HABIT, axis=0)
                 middle[task] = np.where(habit, np.maximum(middle[task], shown), middle[task])
         away = logs - np.stack([middle[task] for task in tasks.tolist()])
