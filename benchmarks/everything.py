@@ -36,6 +36,7 @@ STEPS = {
     "fuzz": "make fuzz",
     "docs": "make docs",
     "docs-keys": "make docs-keys",
+    "docs-checks": "make docs-checks",
     "docs-images": f"make docs-images DATA={DATASET}",
     "demo": "make demo",
     "test-lerobot": "make test-lerobot",

@@ -209,4 +209,5 @@ def test_the_command_resumes_and_leaves_only_the_scores(
     assert hf_ptr(*command).returncode == 0
     # Eight episodes make four folds.
     assert len(trained) == 8
-    assert {path.name for path in tmp_path.iterdir()} == {"data", "s.parquet"}
+    companions = {"s.findings.parquet", "s.findings.json", "s.power.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "s.parquet", *companions}

@@ -57,7 +57,7 @@ def test_a_report_of_a_score_file_and_of_a_run_loads_neither_torch_nor_transform
     written(scores, run)
     (run / "recipe.yaml").write_text(f"dataset: {data}\nscoring: calibrated\n")
     commands = [["report", str(source), "--dataset", str(data)] for source in (tmp_path / "scores.parquet", run)]
-    assert not {"torch", "transformers", "scipy", "datasets"} & set(loaded_by_command(tmp_path, *commands))
+    assert not {"torch", "transformers", "datasets"} & set(loaded_by_command(tmp_path, *commands))
     assert "State and action along the episode" in (run / "report.html").read_text()
 
 
