@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hf_ptr.detection import registry
-from hf_ptr.detection.check import Candidates, Check, Found, Measurement, View
+from hf_ptr.detection.check import Candidates, Check, Found, Measurement, View, measurement_of
 from hf_ptr.detection.checks.lag import Lag
 from hf_ptr.detection.registry import BUILT_IN, all_checks
 from hf_ptr.errors import InputError
@@ -97,4 +97,4 @@ def test_an_amount_that_is_not_finite_is_refused_with_the_name_of_the_check(amou
 
     for check in (Broken, Also):
         with pytest.raises(InputError, match=f"^check 'own/broken': amounts must be finite, not {amount}"):
-            check(None).measure(None)
+            measurement_of(check(None), None)

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, wraps
-from typing import Any, ClassVar, Literal
+from functools import cached_property
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -189,11 +189,6 @@ class Check(ABC):
     def __init__(self, context: Context) -> None:
         self.context = context
 
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        if "measure" in vars(cls):
-            setattr(cls, "measure", _naming(vars(cls)["measure"]))  # noqa: B010  (mypy: methods are not assignable)
-
     @classmethod
     def unavailable(cls, context: Context) -> str | None:
         """Why this dataset cannot be checked, in one line; None if it can."""
@@ -213,18 +208,9 @@ class Check(ABC):
         return ()
 
 
-def _naming(measure: Callable[[Any, View], Measurement]) -> Callable[[Any, View], Measurement]:
-    """The method of a check, with its name in the message of an InputError."""
-
-    @wraps(measure)
-    def named(self: Any, view: View) -> Measurement:
-        try:
-            return measure(self, view)
-        except InputError as error:
-            prefix = f"check {self.name!r}: "
-            # A subclass may call the method of its base class.
-            if str(error).startswith(prefix):
-                raise
-            raise InputError(f"{prefix}{error}") from error
-
-    return named
+def measurement_of(check: Check, view: View) -> Measurement:
+    """The measurement of a check, with its name in the message of an InputError."""
+    try:
+        return check.measure(view)
+    except InputError as error:
+        raise InputError(f"check {check.name!r}: {error}") from error

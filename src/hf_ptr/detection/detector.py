@@ -8,7 +8,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_ptr.detection.check import SIGNALS, Candidates, Check, Context, Found, Measurement, Severity, View
+from hf_ptr.detection.check import (
+    SIGNALS,
+    Candidates,
+    Check,
+    Context,
+    Found,
+    Measurement,
+    Severity,
+    View,
+    measurement_of,
+)
 from hf_ptr.detection.response import ResponseModel
 from hf_ptr.detection.signals import Signals
 from hf_ptr.detection.significance import Bulk, false_discovery_level
@@ -116,7 +126,7 @@ class Detector:
 
     def measure(self, view: View) -> list[Measurement]:
         """The measurements of all checks."""
-        return [check.measure(view) for check in self.checks]
+        return [measurement_of(check, view) for check in self.checks]
 
     def measure_changed(self, view: View) -> list[Measurement]:
         """The measurements of a copy of an episode; those of checks that read none of the changed signals are kept."""
@@ -125,7 +135,7 @@ class Detector:
             return self.measure(view)
         changed = {name for name in SIGNALS if getattr(episode, name) is not getattr(original, name)}
         return [
-            check.measure(view) if changed.intersection(check.reads) else measurement
+            measurement_of(check, view) if changed.intersection(check.reads) else measurement
             for check, measurement in zip(self.checks, self.measured[episode.position], strict=True)
         ]
 

@@ -21,7 +21,7 @@ from hf_ptr.utils.progress import progress_bar
 FIRST_COPIES, MOST_COPIES = 12, 24
 # Copies that are judged at least, some of them among several draws of faulty episodes.
 LEAST_DRAWN = 24
-# Copies below which the probability cannot be told.
+# Copies below which the probability cannot be estimated.
 LEAST_COPIES = 5
 # Standard deviations of a 95 % interval.
 NORMAL_95 = 1.96
@@ -36,8 +36,8 @@ class Power:
         check: name of the check that plants the fault.
         fault: the fault with its amount.
         part: whether a fifth of the episode has the fault; otherwise all of it.
-        probability: share of the planted copies in which any check finds a fault; None if it cannot be told.
-        low, high: its 95 % Wilson interval; 0 and 1 if it cannot be told.
+        probability: share of the planted copies in which any check finds a fault; None if it cannot be estimated.
+        low, high: its 95 % Wilson interval; 0 and 1 if it cannot be estimated.
         copies: number of planted copies.
     """
 
@@ -80,7 +80,7 @@ class PowerCard:
         Returns:
             `faulty_share`: share of faulty episodes that the probabilities are for. `powers`: one object for each
             fault and extent with the attributes of [`Power`][hf_ptr.detection.power.Power]; `probability` is null
-            where it cannot be told. `unseen`: objects with `fault`, `reason` and `dimensions`.
+            where it cannot be estimated. `unseen`: objects with `fault`, `reason` and `dimensions`.
         """
         return {
             "faulty_share": FAULTY,

@@ -15,7 +15,7 @@ MOST_NAMES = 6
 
 def power_lines(card: PowerCard) -> list[str]:
     """
-    What would be found, what may be missed, what cannot be told and what cannot be seen; a line each, if there is any.
+    What would be found, may be missed, cannot be estimated and cannot be seen; a line each, if there is any.
 
     Probabilities are of a fault in a whole episode, and of one in a fifth of an episode.
     """

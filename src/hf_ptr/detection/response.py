@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_ptr.detection.signals import STALE, Episode, Signals
+from hf_ptr.detection.signals import Episode, Signals
+from hf_ptr.detection.windows import inner_rows
 
 # Times of the state around a command, seconds: a robot follows its command, so mostly later ones.
 TIMES = (-0.1, -0.05, 0.0, 0.025, 0.05, 0.1, 0.2, 0.35)
@@ -77,8 +78,8 @@ class ResponseModel:
         self._times = frames / signals.fps
         tasks = np.array([episode.task for episode in signals.episodes])
         self._tasks = np.unique(tasks) if len(np.unique(tasks)) <= MOST_TASKS else tasks[:1] * 0 - 1
-        features = [_inner(self._features(episode)) for episode in signals.episodes]
-        targets = [_inner(episode.action[:, self.dimensions]) for episode in signals.episodes]
+        features = [inner_rows(self._features(episode)) for episode in signals.episodes]
+        targets = [inner_rows(episode.action[:, self.dimensions]) for episode in signals.episodes]
         # A leap of a damaged frame must neither set the scale of the steps nor bend the fit.
         steps = slice(len(self._states), features[0].shape[1] - len(self._tasks))
         self._limit = np.full(features[0].shape[1], np.inf)
@@ -202,8 +203,3 @@ def _over_holds(expected: np.ndarray, action: np.ndarray, longest: int) -> np.nd
         return expected
     total = np.stack([np.bincount(run, column) for column in expected.T], axis=1)
     return np.where(held[run][:, None], (total / length[:, None])[run], expected)
-
-
-def _inner(values: np.ndarray) -> np.ndarray:
-    """The values without the frames at both ends."""
-    return values[STALE:-STALE] if len(values) > 4 * STALE else values

@@ -55,3 +55,13 @@ class CameraCheck(Check):
     def camera_of(self, found: Found) -> str:
         """The camera of a finding, for a text."""
         return f"camera {self.cameras[found.dimension]}"
+
+
+class CameraMotionCheck(CameraCheck):
+    """A check of images against the motion of the state, which the images of a camera must follow."""
+
+    @classmethod
+    def unavailable(cls, context: Context) -> str | None:
+        if any(model.known for model in context.cameras.values()):
+            return None
+        return super().unavailable(context) or "the images of no camera follow the motion of the state"

@@ -8,7 +8,7 @@ import numpy as np
 
 from hf_ptr.detection.camera_model import CameraModel, Motion
 from hf_ptr.detection.check import Candidates, Context, Found, Measurement, Plant, View
-from hf_ptr.detection.checks.camera_check import CameraCheck
+from hf_ptr.detection.checks.camera_check import CameraMotionCheck
 from hf_ptr.detection.planting import one_camera
 from hf_ptr.detection.signals import Episode
 
@@ -28,7 +28,7 @@ LEAST_AGREED = 0.6
 BEYOND = 2.5
 
 
-class CameraLate(CameraCheck):
+class CameraLate(CameraMotionCheck):
     """
     Images recorded late or early relative to the state, compared with the other episodes.
 
@@ -63,12 +63,6 @@ class CameraLate(CameraCheck):
             # Where many episodes have other lags, the images do not tell the time.
             if (away < self.material).mean() >= LEAST_AGREED:
                 self._usual[name] = usual, BEYOND * 1.4826 * float(np.median(away)), float(np.median(peak))
-
-    @classmethod
-    def unavailable(cls, context: Context) -> str | None:
-        if any(model.known for model in context.cameras.values()):
-            return None
-        return super().unavailable(context) or "the images of no camera follow the motion of the state"
 
     def measure_camera(self, view: View, model: CameraModel) -> Measurement:
         if model.camera not in self._usual:

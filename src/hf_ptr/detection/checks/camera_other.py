@@ -8,7 +8,7 @@ import numpy as np
 
 from hf_ptr.detection.camera_model import CameraModel, Motion
 from hf_ptr.detection.check import Candidates, Context, Found, Measurement, Plant, View
-from hf_ptr.detection.checks.camera_check import CameraCheck
+from hf_ptr.detection.checks.camera_check import CameraMotionCheck
 from hf_ptr.detection.planting import one_camera, other_episode, resample
 from hf_ptr.detection.signals import Episode
 from hf_ptr.detection.windows import EVENT
@@ -24,7 +24,7 @@ LAG = 1.0
 LEAST_LAG = 8
 
 
-class CameraOther(CameraCheck):
+class CameraOther(CameraMotionCheck):
     """
     Images that follow the motion of another episode better than that of their own.
 
@@ -67,12 +67,6 @@ class CameraOther(CameraCheck):
             # Where many episodes look like others, the images do not tell whose they are.
             if np.mean(ahead) < LEAST_AHEAD:
                 del self._others[name]
-
-    @classmethod
-    def unavailable(cls, context: Context) -> str | None:
-        if any(model.known for model in context.cameras.values()):
-            return None
-        return super().unavailable(context) or "the images of no camera follow the motion of the state"
 
     def measure_camera(self, view: View, model: CameraModel) -> Measurement:
         if model.camera not in self._others:

@@ -34,7 +34,7 @@ class Wrap(Check):
     What to do: add the range of the encoder to the frames after the leap, and subtract it after the leap back.
 
     Limits: where most episodes have such leaps, they belong to the signal. A leap at either end of the episode is not
-    told from a stale frame.
+    distinguished from a stale frame.
     """
 
     name, unit = "state/wrap", "std"

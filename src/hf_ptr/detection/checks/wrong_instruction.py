@@ -27,7 +27,7 @@ DOUBTED = 0.02
 SHRINKAGE = 0.1
 # Least episodes of a task that is compared with others.
 LEAST_EPISODES = 8
-# Two tasks can be told apart where the medians of their margins are so many deviations apart.
+# Two tasks can be distinguished where the medians of their margins are so many deviations apart.
 APART = 3.0
 # Probability that the episodes of two instructions for one motion are on two sides so clearly.
 CHANCE = 0.003
@@ -49,7 +49,7 @@ class _Pair:
     Attributes:
         own, other: median margin of the episodes of the stated and of the other task.
         spread: robust standard deviation of the margin in the stated task.
-        apart: whether the two tasks can be told apart.
+        apart: whether the two tasks can be distinguished.
     """
 
     own: float
@@ -68,7 +68,7 @@ class WrongInstruction(Check):
 
     What to do: correct the instruction, or leave the episode out.
 
-    Limits: tasks whose motions are alike cannot be told apart; nothing is reported between them. A task needs eight
+    Limits: tasks whose motions are alike cannot be distinguished; nothing is reported between them. A task needs eight
     episodes. An instruction without any episodes of its motion in the dataset is not recognised as wrong.
     """
 
