@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hf_ptr.detection.runs import runs_of
-from hf_ptr.detection.signals import Scale, Signals
+from hf_ptr.detection.signals import Episode, Scale, Signals
 
 # Seconds over which a speed is measured, so that the noise of a sensor is not motion.
 SPAN = 0.2
@@ -52,3 +54,9 @@ class Motion:
         """First frame of each rest of a state `(T, ds)`, and the frame after its last."""
         slow = self.speeds(state) < SLOW * self.usual
         return [(int(first), int(stop) + self.span) for first, stop in zip(*runs_of(slow), strict=True)]
+
+
+def medians_by_task(episodes: Sequence[Episode], values: Sequence[Sequence[float]]) -> dict[int, np.ndarray]:
+    """The medians of k values an episode, `(E, k)`, over the episodes of each task: `(k,)` by task."""
+    tasks, table = np.array([episode.task for episode in episodes]), np.array(values)
+    return {task: np.median(table[tasks == task], axis=0) for task in np.unique(tasks).tolist()}

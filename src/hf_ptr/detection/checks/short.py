@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hf_ptr.detection.check import Context, Found
-from hf_ptr.detection.motion import Motion
+from hf_ptr.detection.motion import Motion, medians_by_task
 from hf_ptr.detection.notes import Event, Note
 from hf_ptr.detection.signals import STALE, Episode
 
@@ -34,9 +34,7 @@ class Short(Note):
     def __init__(self, context: Context) -> None:
         self._motion = Motion(context.signals)
         episodes = context.signals.episodes
-        tasks = np.array([episode.task for episode in episodes])
-        sizes = np.array([self._size(episode) for episode in episodes])
-        self._usual = {task: np.median(sizes[tasks == task], axis=0) for task in np.unique(tasks).tolist()}
+        self._usual = medians_by_task(episodes, [self._size(episode) for episode in episodes])
         super().__init__(context)
 
     def _size(self, episode: Episode) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hf_ptr.detection.check import Context, Found
-from hf_ptr.detection.motion import SLOW, Motion
+from hf_ptr.detection.motion import SLOW, Motion, medians_by_task
 from hf_ptr.detection.notes import Event, Note
 from hf_ptr.detection.signals import Episode
 
@@ -34,12 +34,7 @@ class Slow(Note):
     def __init__(self, context: Context) -> None:
         self._motion = Motion(context.signals)
         episodes = context.signals.episodes
-        tasks = np.array([episode.task for episode in episodes])
-        seconds, speed = np.array([self._pace(episode) for episode in episodes]).T
-        self._usual = {
-            task: (float(np.median(seconds[tasks == task])), float(np.median(speed[tasks == task])))
-            for task in np.unique(tasks).tolist()
-        }
+        self._usual = medians_by_task(episodes, [self._pace(episode) for episode in episodes])
         super().__init__(context)
 
     def _pace(self, episode: Episode) -> tuple[float, float]:
