@@ -12,11 +12,12 @@ import pytest
 import torch
 from hub_server import HubServer
 from model_helpers import policy_inputs, text_processor, tiny_batch, tiny_model
-from transformers import AutoConfig, AutoModel, AutoProcessor
+from transformers import AutoConfig, AutoModel, AutoProcessor, TrainingArguments
 
 from hf_ptr import BeliefTokenizer, PTRModel, TransitionScorer, VLAPolicy
 from hf_ptr.errors import InputError
 from hf_ptr.hub.push import ensure_repository, push_files, require_writable, run_files
+from hf_ptr.training import publishing
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -218,3 +219,27 @@ def test_a_folder_without_a_model_is_not_pushed(tmp_path: Path) -> None:
     (tmp_path / "model.pkl").touch()
     with pytest.raises(InputError, match=r"holds model.pkl, a pickle"):
         run_files(tmp_path)
+
+
+def test_checkpoints_are_pushed_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow push of a checkpoint must not overwrite that of a later one."""
+    second_started, pushed = threading.Event(), []
+
+    def push(files: dict[str, Path], repo_id: str, *, message: str, **where: object) -> str:
+        if message.endswith("10"):
+            second_started.wait(1)
+        else:
+            second_started.set()
+        pushed.append(message)
+        return "commit"
+
+    monkeypatch.setattr(publishing, "push_files", push)
+    arguments = TrainingArguments(str(tmp_path), hub_strategy="every_save", hub_always_push=True, report_to=[])
+    pusher = publishing.CheckpointPusher(arguments)
+    for step in (10, 20):
+        checkpoint = tmp_path / f"checkpoint-{step}"
+        tiny_model().save_pretrained(checkpoint)
+        assert pusher.wants_checkpoint
+        pusher.push(checkpoint, "alice/run")
+    pusher.wait_until_done()
+    assert pushed == ["Training in progress, step 10", "Training in progress, step 20"]

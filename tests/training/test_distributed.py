@@ -29,6 +29,8 @@ def results_of_two_processes(work: Callable[[], object], folder: Path) -> list[s
                 store = dist.FileStore(str(folder / "store"), 2)
                 dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=2))
                 group = ProcessGroup(rank, 2)
+                # Both have joined before either fails: a peer lost while joining is the launcher's matter.
+                dist.barrier(group=group._patient_group)
                 try:
                     result = repr(group.run_on_main(work))
                     result += f", then {group.all_reduce_max(rank)}"

@@ -179,6 +179,8 @@ class CheckpointPusher(PushInProgress):
         super().__init__()
         self.args = args
         self.jobs: list[Future] = []
+        # Runs its pushes one after the other: a slow push must not overwrite the checkpoint of a later one.
+        self.api = HfApi()
 
     @property
     def wants_checkpoint(self) -> bool:
@@ -187,11 +189,11 @@ class CheckpointPusher(PushInProgress):
 
     def push(self, checkpoint: Path, repo_id: str) -> None:
         """Starts to push the run, in its state at a checkpoint, to an existing repository."""
-        job = _start_push(checkpoint, self.args, repo_id)
+        job = _start_push(checkpoint, self.args, repo_id, self.api)
         self.jobs = [*(other for other in self.jobs if not other.done()), *([] if job is None else [job])]
 
 
-def _start_push(checkpoint: Path, args: TrainingArguments, repo_id: str) -> Future | None:
+def _start_push(checkpoint: Path, args: TrainingArguments, repo_id: str, api: HfApi) -> Future | None:
     """
     The future of the commit; None if the push could not start. Errors are logged and do not stop the training: the
     push at its end sends the missing files.
@@ -222,7 +224,7 @@ def _start_push(checkpoint: Path, args: TrainingArguments, repo_id: str) -> Futu
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
-    return HfApi().run_as_future(push)
+    return api.run_as_future(push)
 
 
 def _not_pushed(error: Exception) -> None:
