@@ -24,7 +24,7 @@ HEAD = f"""{GENERATED}
 `hf-ptr score DATASET` runs these checks. Each compares an episode with the others of the dataset: an amount is a
 finding if it is material, at least the amount of the last column, and improbable among the dataset's own episodes. The
 checks of severity *rule* need no comparison: every material amount is a finding. A *note* is information and not a
-fault: it flags no episode and lowers no weight. [How probabilities and weights follow from the
+fault: it flags no episode. [How probabilities and weights follow from the
 amounts](method.md#findings). [A check of your own](own_check.md).
 
 | check | what it finds | severity | material amount |

@@ -155,6 +155,8 @@ def test_score_fits_scorers_without_a_policy(
         (["--fit", "--method", "paper", "--run", "run"], "--fit is the calibrated score"),
         (["rounds=1", "--method", "paper", "--run", "run"], "'rounds=1' configures the calibrated score"),
         (["--method", "paper", "--run", "run", "--observation", "a"], "--observation configures the calibrated score"),
+        (["--method", "paper", "--run", "run", "--harm", "action/noise=1"], "--harm configures the calibrated score"),
+        (["--harm", "action/nois=1"], "--harm: unknown check 'action/nois'. Did you mean 'action/noise'?"),
         (["--method", "paper", "--run", "run", "--state", "a"], "--state configures the calibrated score"),
         (["--method", "paper", "--run", "run", "--action", "action"], "--action configures the calibrated score"),
         (["--method", "paper", "--run", "run", "--chunk-size", "16"], "--chunk-size configures the calibrated score"),

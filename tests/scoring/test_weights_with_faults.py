@@ -30,30 +30,30 @@ def fitted(low: tuple[int, ...] = ()) -> FittedScores:
 def test_faults_in_most_chunks_leave_half_of_the_samples(share: float) -> None:
     frames = EPISODES * LENGTH + SHORT * 8
     # From the end: the episodes without a transition have a fault, too.
-    probability = np.where(np.arange(frames) >= (1 - share) * frames, 0.999, 0.0)
-    found = fitted().with_faults(probability).frame()
+    harm = np.where(np.arange(frames) >= (1 - share) * frames, 0.999, 0.0)
+    found = fitted().with_faults(harm).frame()
     weight = torch.tensor(found.weight.to_numpy(), dtype=torch.float64)
     assert effective_sample_size(weight).item() / frames == pytest.approx(CONFIG.min_sample_size, abs=1e-3)
-    assert weight[probability > 0].max() < 0.6 * weight[probability == 0].min()
+    assert weight[harm > 0].max() < 0.6 * weight[harm == 0].min()
     assert CONFIG.w_min <= weight.min() and weight.max() <= CONFIG.w_max
 
 
 def test_few_faults_keep_the_limit_also_without_a_transition() -> None:
-    probability = np.zeros(EPISODES * LENGTH + SHORT * 8)
-    probability[:20] = probability[-8:] = 0.9
-    weight = fitted().with_faults(probability).frame().weight.to_numpy()
+    harm = np.zeros(EPISODES * LENGTH + SHORT * 8)
+    harm[:20] = harm[-8:] = 0.9
+    weight = fitted().with_faults(harm).frame().weight.to_numpy()
     limit = 0.9 * CONFIG.w_min + 0.1 * CONFIG.w_max
-    assert weight[probability > 0] == pytest.approx(limit, abs=1e-4)
-    assert weight[probability == 0].min() > 3.8
+    assert weight[harm > 0] == pytest.approx(limit, abs=1e-4)
+    assert weight[harm == 0].min() > 3.8
 
 
 def test_beside_a_fault_that_has_a_place_a_chunk_weighs_as_in_a_sound_episode() -> None:
     scores = fitted(low=(0, 1))
-    probability = np.zeros(EPISODES * LENGTH + SHORT * 8)
-    probability[5:12] = 0.95
-    explained = np.zeros(len(probability), dtype=bool)
-    explained[:LENGTH] = probability[:LENGTH] == 0
-    found = scores.with_faults(probability, explained).frame()
+    harm = np.zeros(EPISODES * LENGTH + SHORT * 8)
+    harm[5:12] = 0.95
+    explained = np.zeros(len(harm), dtype=bool)
+    explained[:LENGTH] = harm[:LENGTH] == 0
+    found = scores.with_faults(harm, explained).frame()
     sound = found[(found.episode_index >= 12) & (found.episode_index < 20)]
     for column in ("weight", "score"):
         values = found[column].to_numpy()
@@ -67,5 +67,14 @@ def test_beside_a_fault_that_has_a_place_a_chunk_weighs_as_in_a_sound_episode() 
 def test_without_faults_nothing_changes() -> None:
     scores = fitted(low=(0,))
     frames = EPISODES * LENGTH + SHORT * 8
-    found = scores.with_faults(np.zeros(frames), np.ones(frames, dtype=bool)).frame()
+    found = scores.with_faults(np.zeros(frames), np.zeros(frames, dtype=bool)).frame()
     assert found.equals(scores.frame())
+
+
+def test_a_fault_without_harm_explains_a_low_score() -> None:
+    scores = fitted(low=(0,))
+    frames = EPISODES * LENGTH + SHORT * 8
+    explained = np.arange(frames) < LENGTH
+    before, found = scores.frame(), scores.with_faults(np.zeros(frames), explained).frame()
+    assert before.weight[explained].max() < 1.0
+    assert found.weight[explained].min() == pytest.approx(before.weight[~explained].median(), rel=1e-6)

@@ -13,16 +13,20 @@ import pytest
 import torch
 from exact_cases import fitted
 from fold_helpers import stopped_at
+from leading_table import leading_table
 from recipe_helpers import recipe
 from trainer_helpers import SFT, make
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.lerobot.reader import read_dataset
+from hf_ptr.detection.detect import Detection
+from hf_ptr.detection.findings import Finding
 from hf_ptr.detection.findings_file import read_findings
 from hf_ptr.errors import InputError
 from hf_ptr.functional import weight_bounds
 from hf_ptr.runs.run import run_recipe
 from hf_ptr.training import calibrated_weights as calibrating
+from hf_ptr.training import detected_scores as detected
 from hf_ptr.training.detected_scores import detected_scores
 from hf_ptr.training.ptr_config import PTRConfig
 
@@ -100,6 +104,7 @@ def test_weights_of_other_settings_are_refused(
         ({"alpha": 0.5}, "alpha 1.0, now 0.5"),
         ({"w_min": 0.5, "w_max": 2.0}, "w_min 0.25, now 0.5; w_max 4.0, now 2.0"),
         ({"seed": 3}, "seed 0, now 3"),
+        ({"harm": {"action/noise": 0.5}}, r"harm \{\}, now \{'action/noise': 0.5\}"),
     ):
         trainer = make(metaworld_dataset, tmp_path, **{**settings, **changes})
         with pytest.raises(InputError, match=f"scores.parquet were made with {setting}: resume with the settings"):
@@ -179,3 +184,17 @@ def test_weights_require_a_dataset_of_chunks(metaworld_dataset: Path, tmp_path: 
             train_dataset=[trainer.train_dataset[0]],  # type: ignore[arg-type]
             data_collator=trainer.data_collator,
         )
+
+
+def test_the_harm_of_the_settings_decides_about_findings(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = leading_table(8, frames=40)
+    chunks = ChunkDataset(table, chunk_size=8, target_offset=8)
+    noise = Finding("action/noise", 0, 10, 39, 0.9, "fault", 1.0, "std", "noise", "watch")
+    none = np.zeros(0)
+    monkeypatch.setattr(detected, "detect", lambda *args, **kwargs: Detection((noise,), None, {}, none, ()))
+    config = PTRConfig(output_dir="unused", score_settings=["steps=2", "rounds=1"]).score_config()
+    weight = [
+        detected_scores(chunks, config, harm=harm, progress=False)[0].frame().weight[10]
+        for harm in ({}, {"action/noise": 0.5}, {"action/noise": 0.0})
+    ]
+    assert weight[0] < 0.2 * weight[2] and weight[0] < weight[1] < 0.7 * weight[2]

@@ -20,7 +20,7 @@ class Method(StrEnum):
 
 
 # Options of the calibrated score. A run defines its own features and chunks.
-CALIBRATED_OPTIONS = ("observation", "state", "action", "chunk_size", "target_offset", "cameras")
+CALIBRATED_OPTIONS = ("observation", "state", "action", "chunk_size", "target_offset", "cameras", "harm")
 
 
 def score(
@@ -70,6 +70,14 @@ def score(
             show_default="checked; not for a repo id, whose videos would be downloaded",
         ),
     ] = None,
+    harm: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CHECK=HARM",
+            help="Harm of a check in [0, 1], for example action/noise=0.5: how far its findings lower weights. "
+            "Repeatable (calibrated).",
+        ),
+    ] = None,
     corruption: Annotated[
         str, typer.Option(help="Add the faults of this corruption first, to see whether they are found.")
     ] = "clean",
@@ -109,6 +117,8 @@ def score(
 
         hf-ptr score data/g1_bottle --no-cameras --json > found.json
 
+        hf-ptr score data/g1_bottle --harm action/noise=0.5 --harm time/pause=1
+
         hf-ptr score data/mt10 --method paper --run runs/ptr
 
         accelerate launch --multi_gpu -m hf_ptr.score data/mt10 --method paper --run runs/ptr
@@ -119,6 +129,7 @@ def score(
     from hf_ptr.data.corruption import TRUTH_FILE, CorruptionTruth, corrupt
     from hf_ptr.data.score_file import scored_dataset, write_scores
     from hf_ptr.detection.findings_file import FindingsFiles, remove_findings
+    from hf_ptr.detection.harm import parse_harm
     from hf_ptr.errors import DataWarning, InputError
     from hf_ptr.hub.datasets import load_dataset
     from hf_ptr.hub.repos import dataset_folder, model_folder, parse_hub_dataset
@@ -153,6 +164,7 @@ def score(
             DataWarning,
             stacklevel=2,
         )
+    own_harm = parse_harm(harm or [], "--harm")
     config = ScoreConfig(seed=seed, **parse_settings(settings or [], {"seed": "--seed"}))
     where = _checked_device(device)
     return_freed_memory()
@@ -197,7 +209,9 @@ def score(
             action_feature=action,
         )
         checked = tuple(table.videos) if images else ()
-        fitted, found = detected_scores(chunks, config, cameras=checked, power=True, device=where or "cpu", keep=keep)
+        fitted, found = detected_scores(
+            chunks, config, harm=own_harm, cameras=checked, power=True, device=where or "cpu", keep=keep
+        )
         parts, resting = fitted.blocks(), fitted.resting
     if truth is not None:
         parts = (with_known_faults(part, truth) for part in parts)

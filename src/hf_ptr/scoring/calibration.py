@@ -247,21 +247,20 @@ def calibrated_weight(score: Tensor, config: ScoreConfig) -> Tensor:
     return config.w_min + (config.w_max - config.w_min) * rise
 
 
-def fault_score(probability: Tensor, config: ScoreConfig) -> Tensor:
+def fault_score(harm: Tensor, config: ScoreConfig) -> Tensor:
     """
-    The score of chunks with a fault: that at which the weight is the expected one, `w_min` with the probability `p` of
-    the fault and `w_max` otherwise.
+    The score of chunks with a fault: that at which the weight is `w_min` for the expected harm 1 and `w_max` for 0.
 
-        z = 1/2 + width log((1 - p) / p),      w(z) = p w_min + (1 - p) w_max
+        z = 1/2 + width log((1 - h) / h),      w(z) = h w_min + (1 - h) w_max
 
     Args:
-        probability: `(N,)`, of a fault in the frames of a chunk.
+        harm: `(N,)`, `h` in [0, 1]: the probability of a fault in the frames of a chunk, times its harm.
         config: settings of the score.
 
     Returns:
-        `(N,)`; infinite without a fault.
+        `(N,)`; infinite without harm.
     """
-    score = config.threshold - config.width * torch.logit(probability)
+    score = config.threshold - config.width * torch.logit(harm)
     return score.clamp(min=-config.score_limit)
 
 

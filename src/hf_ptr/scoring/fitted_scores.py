@@ -58,32 +58,32 @@ class FittedScores:
         """The dimensions that rest and do not enter the score, by the name of their feature."""
         return self._transitions.resting
 
-    def with_faults(self, probability: np.ndarray, explained: np.ndarray | None = None) -> FittedScores:
+    def with_faults(self, harm: np.ndarray, explained: np.ndarray | None = None) -> FittedScores:
         """
         The scores with the faults that were found by other means, for example by `hf_ptr.detection`.
 
-        Score and weight of a chunk are at most those of its fault, `w <= p w_min + (1 - p) w_max`. Chunks that are
+        Score and weight of a chunk are at most those of its fault, `w <= h w_min + (1 - h) w_max`. Chunks that are
         `explained` have at least the median score of the episodes without a fault. Without a fault nothing changes.
         The least effective sample size holds for the new weights: where faults cover most chunks, it raises weights
         above this limit. Scores by element and failed checks stay those of the fit.
 
         Args:
-            probability: `(F,)`, probability of a fault in the frames of the chunk that starts at each frame, from
-                `hf_ptr.detection.chunk_faults.chunk_fault_probability`.
+            harm: `(F,)`, `h`, the expected harm of the faults in the frames of the chunk that starts at each frame,
+                from `hf_ptr.detection.chunk_faults.chunk_harm`.
             explained: `(F,)` bool, sound chunks of episodes in which a fault elsewhere explains a low score, from
                 `hf_ptr.detection.chunk_faults.chunks_beside_faults`; none by default.
         """
-        if not probability.any():
+        if not harm.any() and (explained is None or not explained.any()):
             return self
         found = copy(self)
         if explained is not None:
             beside = torch.from_numpy(explained)
-            sound = self._usable & self._without_fault(probability)
+            sound = self._usable & self._harmless(harm)
             if sound.any():
                 usual = self._score[sound].median()
                 found._score = torch.where(beside, self._score.clamp(min=usual), self._score)
                 found._milder = torch.where(beside, self._milder.clamp(min=usual), self._milder)
-        limit = fault_score(torch.from_numpy(probability).to(self._score.dtype), self._config)
+        limit = fault_score(torch.from_numpy(harm).to(self._score.dtype), self._config)
         found._score, found._milder = torch.minimum(found._score, limit), torch.minimum(found._milder, limit)
         weight = found._weights()
         # Episodes without a transition have the mean weight, whatever their score is.
@@ -92,9 +92,9 @@ class FittedScores:
         found._weight = keep_sample_size(weight, min_share=self._config.min_sample_size)
         return found
 
-    def _without_fault(self, probability: np.ndarray) -> Tensor:
-        """`(F,)` bool: the frames of the episodes in which no chunk has a fault."""
-        largest = np.maximum.reduceat(probability, self._table.starts)
+    def _harmless(self, harm: np.ndarray) -> Tensor:
+        """`(F,)` bool: the frames of the episodes in which no chunk is harmful."""
+        largest = np.maximum.reduceat(harm, self._table.starts)
         return torch.from_numpy(largest == 0).repeat_interleave(torch.from_numpy(self._table.lengths))
 
     def _weights(self) -> Tensor:

@@ -29,7 +29,7 @@ from hf_ptr.training.ptr_config import PTRConfig
 from hf_ptr.utils.atomic_files import atomic_write
 
 # Settings that the weights depend on, besides the data.
-FITTED_WITH = ("alpha", "w_min", "w_max", "seed", "score_settings")
+FITTED_WITH = ("alpha", "w_min", "w_max", "seed", "score_settings", "harm")
 # Names of the score files of a run, of one dataset or of the sources of a mixture.
 SCORE_FILES = "scores*.parquet"
 # Weights fitted on another machine differ by rounding.
@@ -128,6 +128,7 @@ def _weights(chunks: ChunkDataset, args: PTRConfig, file: Path) -> torch.Tensor:
     fitted, found = detected_scores(
         chunks,
         args.score_config(),
+        harm=args.harm,
         cameras=chunks.cameras,
         keep=_cache_folder(file),
         progress=not bool(args.disable_tqdm),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -11,7 +12,7 @@ import torch
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.score_file import write_scores
-from hf_ptr.detection.chunk_faults import chunk_fault_probability, chunks_beside_faults
+from hf_ptr.detection.chunk_faults import chunk_harm, chunks_beside_faults
 from hf_ptr.detection.detect import Detection, detect
 from hf_ptr.detection.findings_file import findings_written
 from hf_ptr.scoring.config import ScoreConfig
@@ -23,6 +24,7 @@ def detected_scores(
     chunks: ChunkDataset,
     config: ScoreConfig = ScoreConfig(),
     *,
+    harm: Mapping[str, float] = MappingProxyType({}),
     cameras: Sequence[str] = (),
     power: bool = False,
     device: str | torch.device = "cpu",
@@ -37,6 +39,7 @@ def detected_scores(
     Args:
         chunks: chunks of the episodes.
         config: settings of the calibrated score; its seed is also that of the detection.
+        harm: the user's choice of harm by name of the check; see `hf_ptr.detection.harm`.
         cameras: cameras whose images are checked.
         power: also learn which faults would be found.
         device, keep, progress: as for [`fit_scores`][hf_ptr.scoring.fit.fit_scores].
@@ -54,11 +57,9 @@ def detected_scores(
         power=power,
         seed=config.seed,
     )
-    faults = chunk_fault_probability(
-        found.findings, chunks.table, chunk_size=chunks.chunk_size, target_offset=chunks.target_offset
-    )
+    expected = chunk_harm(found.findings, chunks.table, chunk_size=chunks.chunk_size, harm=harm)
     fitted = fit_scores(chunks, config, device=device, keep=keep, progress=progress)
-    return fitted.with_faults(faults, chunks_beside_faults(found.findings, chunks.table, faults)), found
+    return fitted.with_faults(expected, chunks_beside_faults(found.findings, chunks.table, expected)), found
 
 
 def checked_state(chunks: ChunkDataset) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from transformers import TrainingArguments
 
+from hf_ptr.detection.harm import require_harm
 from hf_ptr.errors import InputError
 from hf_ptr.ptr.candidate_pool import HARD_NEGATIVES
 from hf_ptr.scoring.config import ScoreConfig, parse_settings
@@ -35,6 +36,8 @@ class PTRConfig(TrainingArguments):
         weights use `alpha`, `w_min` and `w_max` of the fields below; they need neither scorer nor warm-up.
     score_settings (`list[str]`): constants of the calibrated score as `key=value`, for example `rounds=1`
         (`hf_ptr.scoring.config.ScoreConfig`).
+    harm (`dict[str, float]`): the harm of checks in [0, 1], by name, where it is not that of
+        `hf_ptr.detection.harm`: 1 lowers the weight of a chunk with such a finding to `w_min`, 0 leaves it as it is.
     alpha (`float`): α in [0, 1], the strength of the weight; 0 is plain supervised post-training.
     beta (`float`): β_0, initial temperature of `exp(T/β)`.
     w_min (`float`), w_max (`float`): lower and upper clip of `exp(T/β)`.
@@ -96,6 +99,9 @@ class PTRConfig(TrainingArguments):
     scoring: str = field(default="paper", metadata={"help": "Score of the weights: paper or calibrated."})
     score_settings: list[str] = field(
         default_factory=list, metadata={"help": "Constants of the calibrated score as key=value; see ScoreConfig."}
+    )
+    harm: dict[str, float] = field(
+        default_factory=dict, metadata={"help": "Harm of checks in [0, 1] by name, for example {action/noise: 0.5}."}
     )
     alpha: float = field(
         default=1.0, metadata={"help": "Strength of the weight in [0, 1], PTR Eq. (21); 0 is plain SFT."}
@@ -170,6 +176,7 @@ class PTRConfig(TrainingArguments):
         if self.w_max < 1.0:
             raise ValueError(f"w_max is {self.w_max}; it must be at least 1, the neutral weight")
         self.score_config()
+        self.harm = require_harm(self.harm, "harm")
         for name, known in (("scoring", SCORINGS), ("hard_negatives", HARD_NEGATIVES)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; known: {', '.join(known)}")
