@@ -14,7 +14,7 @@ from hf_ptr.detection.checks.noise import StateNoise
 from hf_ptr.detection.checks.offset import Offset
 from hf_ptr.detection.detector import Detector
 from hf_ptr.detection.power import Power, PowerCard, power_card
-from hf_ptr.detection.power_text import power_lines
+from hf_ptr.detection.power_text import PowerRow, power_table, unseen_table
 from hf_ptr.detection.signals import Signals
 from hf_ptr.detection.unseen import Unseen, unseen
 from hf_ptr.detection.windows import WHOLE
@@ -150,14 +150,22 @@ CARD = PowerCard(
 )
 
 
-def test_the_card_in_lines():
-    assert power_lines(CARD) == [
-        "would be found, in a whole episode/in a fifth of one: late by 6 1.00/0.50",
-        "may be missed: late by 3 0.50",
-        "would mostly be missed: gain 2 0.00",
-        "cannot tell: gain 0.5",
-        "cannot be seen: a constant lag (all have it); any fault at rest (a, b, c, d, e, f and 3 more: no motion)",
+def test_the_card_in_rows_puts_what_is_found_only_in_whole_episodes_apart() -> None:
+    assert power_table(CARD) == [
+        PowerRow("found if whole", "late by 6", "1.00", "0.50"),
+        PowerRow("may be missed", "late by 3", "0.50", ""),
+        PowerRow("mostly missed", "gain 2", "0.00", ""),
+        PowerRow("cannot tell", "gain 0.5", "", ""),
     ]
+    assert unseen_table(CARD) == [
+        ("a constant lag", "all have it"),
+        ("any fault at rest", "no motion (a, b, c, d, e, f and 3 more)"),
+    ]
+
+
+def test_faults_of_a_check_with_the_same_answer_share_a_row() -> None:
+    powers = [Power.of("action/lag", f"late by {frames}", False, found, 10) for frames, found in ((3, 9), (6, 10))]
+    assert power_table(PowerCard(tuple(powers), ())) == [PowerRow("found", "late by 3; late by 6", "0.90-1.00", "")]
 
 
 def test_the_card_as_json():

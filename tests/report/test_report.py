@@ -69,7 +69,7 @@ def test_flagged_are_the_episodes_with_a_fault_and_not_those_of_low_weight(
     assert words.index("Episode 3 ") < words.index("Episode 7 ") < words.rindex("All findings")
     assert "Episode 5 " not in words and "lowest weight" not in words and "highest weight" not in words
     assert "To do: shift the actions by the lag." in words
-    assert "1 note in 1 episode (information, not faults): action/lag 1." in words
+    assert "Worth knowing, but not faults: lag in episode 1." in words
     assert "hf-ptr init DATASET --skip-episodes 3,7" in words
 
 

@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 
 from hf_ptr.detection.findings import Finding
-from hf_ptr.report.verdict import by_check, findings_table, frames_of, notes_line, probability_of, verdict
+from hf_ptr.report.verdict import by_check, findings_table, frames_of, probability_of, verdict
 
 LENGTHS = {number: 100 for number in range(8)}
 
@@ -38,8 +38,6 @@ def test_the_verdict_names_episodes_with_their_main_fault() -> None:
 def test_without_a_fault_nothing_is_called_worst() -> None:
     note = finding(6, 7, 9, "a rest", severity="note", check="episode/pause")
     assert verdict([note], LENGTHS) == "hf-ptr found no fault of the kinds that it can find: 0 of 8 episodes flagged."
-    assert notes_line([note, note]) == "2 notes in 1 episode (information, not faults): episode/pause 2."
-    assert notes_line([finding(1, 2, 3, "x")]) == ""
 
 
 def test_the_table_has_every_column_and_escapes_the_text_of_the_data() -> None:

@@ -47,6 +47,8 @@ def init(
     text = init_recipe(dataset, Choice(state, action, state_only, **selected(episodes, skip_episodes)))
     if out is None:
         typer.echo(text, nl=False)
+        name = Path(dataset.rstrip("/").partition("@")[0]).name
+        typer.echo(f"To write this recipe to a file: hf-ptr init {dataset} --out {name}.yaml", err=True)
         return
     write_text(text, out)
     typer.echo(f"{out}: look at it, then run hf-ptr train {out} --dry-run")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hf_ptr.cli.episode_options import Episodes, SkipEpisodes, selected
-from hf_ptr.cli.score_output import print_findings, print_summary
+from hf_ptr.cli.score_output import print_findings, print_next, print_summary
 
 
 class Method(StrEnum):
@@ -216,7 +216,9 @@ def score(
     if truth is not None:
         parts = (with_known_faults(part, truth) for part in parts)
     summary = ScoreSummary() if found is None else ScoreSummary(found.flagged)
-    meta = {"dataset": str(dataset), "corruption": corruption, "corruption_seed": corruption_seed, "seed": config.seed}
+    # Absolute, so that the report finds the dataset from any folder.
+    named = str(dataset.resolve() if local else dataset)
+    meta = {"dataset": named, "corruption": corruption, "corruption_seed": corruption_seed, "seed": config.seed}
     if found is None:
         write_scores(summary.collect(parts), out, **meta)
         # Those of the replaced score file do not describe these scores.
@@ -236,11 +238,12 @@ def score(
     lengths = dict(zip(table.episode_index.tolist(), table.lengths.tolist(), strict=True))
     if found is not None:
         print_findings(found, lengths, beside)
-    print_summary(summary.to_dict(out), resting)
+    print_summary(summary.to_dict(out), resting, None if paper else (config.w_min, config.w_max))
     if found is not None and table.videos and not images:
         typer.echo(f"The images of {', '.join(table.videos)} were not checked; --cameras checks them")
-    following = "" if paper else f"; to train: hf-ptr train RECIPE dataset={dataset} weights={out} alpha=0"
-    typer.echo(f"Next: hf-ptr report {out}{following}")
+    needed = {"--episodes": episodes, "--skip-episodes": skip_episodes}
+    needed |= {f"--{name}": value for name, value in (("state", state), ("action", action)) if name in given}
+    print_next(None if paper else named, out, summary.flagged, needed)
 
 
 def _checked_device(name: str | None) -> str | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -27,41 +29,79 @@ def print_findings(found: Detection, lengths: Mapping[int, int], beside: Finding
     """
     from rich.console import Console
 
+    from hf_ptr.report.note_words import notes_line, notes_table
     from hf_ptr.report.power_rows import power_card_text, power_summary
-    from hf_ptr.report.verdict import findings_table, notes_line, verdict
+    from hf_ptr.report.verdict import findings_table, verdict
 
     # A file or a pipe has no width; the 80 columns that rich assumes there break the causes.
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+    notes = notes_line(found.findings, len(lengths))
     typer.echo(verdict(found.findings, lengths))
-    if found.power is not None:
-        typer.echo(power_summary(found.power.as_json()))
-    if found.flagged:
-        console.print(findings_table(found.findings, lengths))
-    notes = notes_line(found.findings)
     if notes:
         typer.echo(notes)
     if found.power is not None:
+        typer.echo(power_summary(found.power.as_json()))
+    typer.echo()
+    if found.flagged:
+        console.print(findings_table(found.findings, lengths))
+        typer.echo()
+    if notes:
+        console.print(notes_table(found.findings, lengths))
+        typer.echo()
+    if found.power is not None:
         console.print(power_card_text(found.power))
-    typer.echo(f"{beside.findings}: {len(found.findings)} findings; the same in {beside.rows}; {beside.power}")
+        typer.echo()
+    typer.echo(
+        f"{beside.findings}: all {len(found.findings)} findings; the same in {beside.rows}; self-test: {beside.power}"
+    )
 
 
-def print_summary(summary: Mapping[str, Any], resting: Mapping[str, list[int]]) -> None:
+def print_summary(
+    summary: Mapping[str, Any], resting: Mapping[str, list[int]], bounds: tuple[float, float] | None
+) -> None:
     """
     Prints the statistics of a score file.
 
     Args:
         summary: from `ScoreSummary.to_dict`.
         resting: dimensions that do not enter the score, by the name of their feature.
+        bounds: the weights of a chunk with a fault and of a good one; None for the paper's score.
     """
     typer.echo(
         f"{summary['scores']}: {summary['frames']} frames, {summary['with_target']} with a target; mean score "
         f"{_number(summary['mean_score'])}, mean weight {summary['mean_weight']:.2f}"
     )
+    if bounds is not None:
+        low, high = bounds
+        typer.echo(
+            f"scores: 0 with a fault, 1 without; weights: {low:g} with a fault, {high:g} without. Training uses their "
+            "ratios only, so equal weights of any size change nothing"
+        )
     if resting:
         which = "; ".join(f"{name} {', '.join(map(str, numbers))}" for name, numbers in resting.items())
         typer.echo(f"dimensions at rest, which do not enter the score: {which}")
     for fault in summary["faults"]:
         typer.echo(f"known fault {fault['fault']}: {fault['episodes']} episodes, AUROC {_number(fault['auroc'])}")
+
+
+def print_next(dataset: str | None, out: Path, flagged: Collection[int], options: Mapping[str, str | None]) -> None:
+    """
+    Prints what to type next.
+
+    Args:
+        dataset: path or repo id of the scored dataset; None for the paper's score, which a run has used already.
+        out: the score file.
+        flagged: ids of the episodes with faults.
+        options: options that `hf-ptr init` needs too, with their values; None for one that was not given.
+    """
+    from hf_ptr.report.next_steps import training_steps
+
+    given = [text for name, value in options.items() if value is not None for text in (name, value)]
+    report = ("see the findings", shlex.join(["hf-ptr", "report", str(out)]))
+    steps = [report, *(() if dataset is None else training_steps(dataset, out, sorted(flagged), given))]
+    typer.echo("Next:")
+    for purpose, command in steps:
+        typer.echo(f"  {command}   # {purpose}")
 
 
 def _number(value: float | None) -> str:

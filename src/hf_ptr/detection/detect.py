@@ -11,7 +11,7 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.detection.cameras import read_tracks
 from hf_ptr.detection.check import Check, View
 from hf_ptr.detection.detector import Detector, Hit
-from hf_ptr.detection.findings import Finding
+from hf_ptr.detection.findings import Finding, flagged_episodes
 from hf_ptr.detection.place import places
 from hf_ptr.detection.power import PowerCard, power_card
 from hf_ptr.detection.probability import probabilities
@@ -40,8 +40,8 @@ class Detection:
 
     @property
     def flagged(self) -> list[int]:
-        """Ids of the episodes with a fault, in the order of the table."""
-        return list(dict.fromkeys(found.episode_index for found in self.findings if found.severity == "fault"))
+        """Ids of the episodes with a fault, in rising order."""
+        return flagged_episodes(self.findings)
 
 
 def detect(

@@ -1,58 +1,82 @@
-"""The power card in a few lines of text."""
+"""The power card in a few rows of text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from hf_ptr.detection.power import Power, PowerCard
 from hf_ptr.detection.unseen import Unseen
 
 # Probabilities above which a fault would be found, and may be found.
 FOUND, PERHAPS = 0.8, 0.3
+# The answers, the best first.
+ANSWERS = ("found", "found if whole", "may be missed", "mostly missed", "cannot tell")
 # Names of a list that are printed.
 MOST_NAMES = 6
 
 
-def power_lines(card: PowerCard) -> list[str]:
+@dataclass(frozen=True)
+class PowerRow:
     """
-    What would be found, may be missed, cannot be estimated and cannot be seen; a line each, if there is any.
+    The faults of one check with the same answer.
 
-    Probabilities are of a fault in a whole episode, and of one in a fifth of an episode.
+    Attributes:
+        answer: one of `ANSWERS`.
+        faults: the faults with their amounts.
+        whole: probability in a whole episode, a range where the faults differ; "" where it cannot be estimated.
+        part: probability in a fifth of an episode; "" where none is planted in a part, or it cannot be estimated.
     """
-    whole = {(power.check, power.fault): power for power in card.powers if not power.part}
+
+    answer: str
+    faults: str
+    whole: str
+    part: str
+
+
+def power_table(card: PowerCard) -> list[PowerRow]:
+    """The rows of a card, the surest first; faults of one check with the same answer share a row."""
     part = {(power.check, power.fault): power for power in card.powers if power.part}
-    kinds = [(whole[key], part.get(key)) for key in whole]
-    groups = {
-        "would be found, in a whole episode/in a fifth of one": [pair for pair in kinds if _level(pair[0]) >= FOUND],
-        "may be missed": [pair for pair in kinds if PERHAPS <= _level(pair[0]) < FOUND],
-        "would mostly be missed": [pair for pair in kinds if 0 <= _level(pair[0]) < PERHAPS],
-        "cannot tell": [pair for pair in kinds if pair[0].probability is None],
-    }
-    lines = [f"{name}: {_join(_kind(*pair) for pair in pairs)}" for name, pairs in groups.items() if pairs]
-    if card.unseen:
-        lines.append(f"cannot be seen: {_join(_unseen(one) for one in card.unseen)}")
-    return lines
+    grouped: dict[tuple[str, str], list[tuple[Power, Power | None]]] = {}
+    for power in card.powers:
+        if not power.part:
+            pair = power, part.get((power.check, power.fault))
+            grouped.setdefault((_answer(*pair), power.check), []).append(pair)
+    rows = [
+        PowerRow(
+            answer,
+            "; ".join(whole.fault for whole, _ in pairs),
+            _range([whole for whole, _ in pairs]),
+            _range([other for _, other in pairs if other is not None]),
+        )
+        for (answer, _), pairs in grouped.items()
+    ]
+    return sorted(rows, key=lambda row: ANSWERS.index(row.answer))
 
 
-def _level(power: Power) -> float:
-    return -1.0 if power.probability is None else power.probability
+def unseen_table(card: PowerCard) -> list[tuple[str, str]]:
+    """What cannot be found, `(fault, reason)`, with the names concerned in the reason."""
+    return [(one.fault, _reason(one)) for one in card.unseen]
 
 
-def _kind(whole: Power, part: Power | None) -> str:
+def _answer(whole: Power, part: Power | None) -> str:
     if whole.probability is None:
-        return whole.fault
-    also = "" if part is None or part.probability is None else f"/{part.probability:.2f}"
-    return f"{whole.fault} {whole.probability:.2f}{also}"
+        return "cannot tell"
+    if whole.probability < FOUND:
+        return "may be missed" if whole.probability >= PERHAPS else "mostly missed"
+    missed = part is not None and part.probability is not None and part.probability < FOUND
+    return "found if whole" if missed else "found"
 
 
-def _unseen(one: Unseen) -> str:
-    return f"{one.fault} ({f'{_names(one.dimensions)}: ' if one.dimensions else ''}{one.reason})"
+def _range(powers: Sequence[Power]) -> str:
+    told = [power.probability for power in powers if power.probability is not None]
+    if not told:
+        return ""
+    low, high = f"{min(told):.2f}", f"{max(told):.2f}"
+    return low if low == high else f"{low}-{high}"
 
 
-def _names(names: Sequence[str]) -> str:
-    more = len(names) - MOST_NAMES
-    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
-
-
-def _join(parts: Iterable[str]) -> str:
-    return "; ".join(parts)
+def _reason(one: Unseen) -> str:
+    more = len(one.dimensions) - MOST_NAMES
+    names = ", ".join(one.dimensions[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    return f"{one.reason} ({names})" if names else one.reason

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hf_ptr.data.episode_ids import episode_ranges
 from hf_ptr.detection.findings import Finding, faults_in_order
 from hf_ptr.report import verdict
 from hf_ptr.report.inputs import ReportInput
+from hf_ptr.report.next_steps import training_steps
 
 # Rows of each table; the findings file has all.
 MOST_ROWS = 300
@@ -53,14 +52,4 @@ def next_steps(report: ReportInput) -> list[tuple[str, str]]:
     """What to type next, `(purpose, command)`; empty for a run, which has been trained."""
     if report.path is None or report.settings:
         return []
-    dataset, scores = shlex.quote(report.dataset or "DATASET"), shlex.quote(str(report.path))
-    steps = [
-        (
-            "train with the weights, which keep the sound parts of these episodes" if report.flagged else "train",
-            f"hf-ptr train RECIPE dataset={dataset} weights={scores} alpha=0",
-        )
-    ]
-    if report.flagged:
-        without = episode_ranges(report.flagged)
-        steps.append(("or train without these episodes", f"hf-ptr init {dataset} --skip-episodes {without}"))
-    return steps
+    return training_steps(report.dataset or "DATASET", report.path, report.flagged)

@@ -355,8 +355,9 @@ def _episode_rows(
 
 def delete_command(dataset: str | None) -> tuple[str, str]:
     """
-    The parts before and after the list of episodes in the `lerobot-edit-dataset` command that copies a dataset
-    without these episodes.
+    The parts before and after the list of episodes in the command that copies a dataset without these episodes.
+
+    It is `lerobot-edit-dataset`, and `hf-ptr convert` for a folder in the layout v2.1, which the former cannot read.
 
     Args:
         dataset: the path or repo id of the dataset; None if it is not known.
@@ -367,6 +368,9 @@ def delete_command(dataset: str | None) -> tuple[str, str]:
         where = {"repo_id": name, "new_repo_id": f"{name}_kept"}
     else:
         name = Path(source).name
+        if (Path(source) / "meta" / "episodes.jsonl").is_file():
+            copy = ["hf-ptr", "convert", "lerobot", source, f"{source}_kept", "--skip-episodes"]
+            return f'{shlex.join(copy)} "', '"'
         where = {"repo_id": name, "root": source, "new_repo_id": f"{name}_kept", "new_root": f"{source}_kept"}
     options = " ".join(f"--{option} {shlex.quote(value)}" for option, value in where.items())
     before = f"lerobot-edit-dataset {options} --operation.type delete_episodes"

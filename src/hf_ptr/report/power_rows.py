@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Group
 from rich.markup import escape
-from rich.padding import Padding
 
 from hf_ptr.detection.power import PowerCard
-from hf_ptr.detection.power_text import FOUND, power_lines
+from hf_ptr.detection.power_text import FOUND, power_table, unseen_table
+from hf_ptr.report.verdict import plain_table
 
 # Names of dimensions in a cell.
 MOST_NAMES = 12
@@ -18,7 +18,7 @@ MOST_NAMES = 12
 
 def power_summary(card: Mapping[str, Any]) -> str:
     """
-    The number of planted faults that would be found, in a sentence; "" for a card without probabilities.
+    How many kinds of fault would be found, in two sentences; "" for a card without probabilities.
 
     Args:
         card: the content of `power.json`.
@@ -28,19 +28,30 @@ def power_summary(card: Mapping[str, Any]) -> str:
     if not whole:
         return ""
     sure, also = (sum(power["probability"] >= FOUND for power in powers) for powers in (whole, part))
+    in_part = f", and {also} of {len(part)} where only a fifth of an episode has the fault" if part else ""
     return (
-        f"Of {len(whole)} faults planted in these episodes it would find {sure} (power {FOUND:g} or more), and "
-        f"{also} of {len(part)} in a fifth of an episode. Faults that most episodes share cannot be found."
+        f"Self-test: hf-ptr put {len(whole)} faults into copies of your episodes, one at a time. It would find {sure} "
+        f"in at least {FOUND * 10:.0f} of 10 copies{in_part}. It cannot find a fault that most episodes share."
     )
 
 
 def power_card_text(card: PowerCard) -> Group:
-    """The card for the terminal: each kind of answer, and below it the faults."""
-    parts: list[RenderableType] = []
-    for line in power_lines(card):
-        answer, _, faults = line.partition(": ")
-        parts += [f"{answer}:", Padding(escape(faults), (0, 0, 0, 2))]
-    return Group(*parts)
+    """The card for the terminal: planted faults with their probabilities, and below it what cannot be found."""
+    powers = plain_table("Self-test: share of the copies in which the fault is found, in a whole episode and in a fifth of one")
+    powers.add_column("", no_wrap=True)
+    powers.add_column("planted fault")
+    for name in ("whole", "a fifth"):
+        powers.add_column(name, justify="right", no_wrap=True)
+    answer = ""
+    for row in power_table(card):
+        new, answer = row.answer != answer, row.answer
+        powers.add_row(answer if new else "", escape(row.faults), row.whole, row.part)
+    hidden = plain_table("What cannot be found in this dataset")
+    for name in ("fault", "because"):
+        hidden.add_column(name)
+    for fault, reason in unseen_table(card):
+        hidden.add_row(escape(fault), escape(reason))
+    return Group(powers, "", hidden) if powers.row_count else Group(hidden)
 
 
 def power_rows(card: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -33,7 +33,7 @@ class ScoreSummary:
     """
 
     def __init__(self, flagged: Collection[int] = ()) -> None:
-        self._flagged = flagged
+        self.flagged = flagged
         self._frames = self._scored = 0
         self._score = self._weight = self._squares = 0.0
         self._episodes: list[pd.DataFrame] = []
@@ -49,7 +49,7 @@ class ScoreSummary:
             self._squares += float(np.square(weight).sum())
             # The mean of an episode in single precision would lose digits.
             exact = part.astype({name: np.float64 for name in part if part[name].dtype == np.float32})
-            self._episodes.append(summarise_episodes(exact, self._flagged))
+            self._episodes.append(summarise_episodes(exact, self.flagged))
             yield part
 
     def to_dict(self, path: Path) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class ScoreSummary:
         """
         episodes = pd.concat(self._episodes)
         return {
-            "flagged": sorted(self._flagged),
+            "flagged": sorted(self.flagged),
             "scores": str(path),
             "frames": self._frames,
             "with_target": self._scored,

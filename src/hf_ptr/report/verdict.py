@@ -77,17 +77,9 @@ def probability_of(found: Finding) -> str:
     return "> 0.99" if found.probability > 0.99 else f"{found.probability:.2f}"
 
 
-def notes_line(findings: Sequence[Finding]) -> str:
-    """The number of notes by check, in a line; "" without any."""
-    notes = [found for found in findings if found.severity == "note"]
-    if not notes:
-        return ""
-    counted = ", ".join(f"{name} {count}" for name, count in Counter(found.check for found in notes).most_common())
-    episodes = len({found.episode_index for found in notes})
-    return (
-        f"{len(notes)} note{'s' if len(notes) != 1 else ''} in {episodes} episode{'s' if episodes != 1 else ''} "
-        f"(information, not faults): {counted}."
-    )
+def plain_table(title: str) -> Table:
+    """An empty table for the terminal, with a line under the names of the columns only."""
+    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), show_edge=False)
 
 
 def findings_table(findings: Sequence[Finding], lengths: Mapping[int, int]) -> Table:
@@ -102,7 +94,7 @@ def findings_table(findings: Sequence[Finding], lengths: Mapping[int, int]) -> T
     count = sum(further + 1 for _, further in faults)
     more = f", the first {ROWS}" if len(faults) > ROWS else ""
     title = f"{count} finding{'s' if count != 1 else ''}{more}"
-    shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+    shown = plain_table(title)
     for name in ("episode", "frames", "probability"):
         shown.add_column(name, justify="right", no_wrap=True)
     shown.add_column("amount", no_wrap=True)

@@ -9,9 +9,10 @@ import pandas as pd
 
 from hf_ptr.data.score_file import ELEMENT_PREFIX
 from hf_ptr.report.inputs import ReportInput
+from hf_ptr.report.note_words import notes_line
 from hf_ptr.report.power_rows import power_summary
 from hf_ptr.report.statistics import ShareShift, ess_ratio, logged_series, measure_known_faults
-from hf_ptr.report.verdict import notes_line, verdict
+from hf_ptr.report.verdict import verdict
 from hf_ptr.scoring.config import ScoreConfig
 
 # The fault of an episode in which an element of the transition fails.
@@ -70,10 +71,14 @@ def explain_scores(report: ReportInput, episodes: pd.DataFrame, by_task: Sequenc
 
 
 def _found(report: ReportInput, episodes: pd.DataFrame) -> list[str]:
-    """The verdict and the number of notes; without findings, the reason."""
+    """The verdict, the notes and the self-test; without findings, the reason."""
     if report.findings is not None:
         lengths = {int(number): int(frames) for number, frames in episodes.frames.items()}
-        found = [verdict(report.findings, lengths), power_summary(report.power), notes_line(report.findings)]
+        found = [
+            verdict(report.findings, lengths),
+            notes_line(report.findings, len(lengths)),
+            power_summary(report.power),
+        ]
         return [sentence for sentence in found if sentence]
     if report.held_out:
         return ["There are no findings with these scores: hf-ptr score DATASET finds faults and writes both."]
@@ -202,8 +207,3 @@ def likely_cause(check: str, estimated_lag: int) -> str:
             f"were {frames} frames {'late' if late else 'early'}"
         )
     return CHECK_CAUSES.get(check, "")
-
-
-def _listed(ids: Sequence[int], most: int = 12) -> str:
-    shown = ", ".join(str(number) for number in list(ids)[:most])
-    return shown if len(ids) <= most else f"{shown} and {len(ids) - most} more"
