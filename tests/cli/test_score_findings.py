@@ -54,6 +54,19 @@ def test_the_verdict_comes_first_and_names_episode_frames_and_cause(scored: tupl
     assert "lowest" not in printed and "worst" not in printed
 
 
+def test_what_to_type_next_is_complete_and_names_the_dataset_from_any_folder(scored: tuple[Path, str]) -> None:
+    folder, printed = scored
+    lines = [line.strip().partition("   # ")[0] for line in printed.partition("Next:\n")[2].splitlines()]
+    scores = folder / "scores.parquet"
+    assert lines == [
+        f"hf-ptr report {scores}",
+        f"hf-ptr init {folder / 'data'} --out data.yaml",
+        f"hf-ptr train data.yaml weights={scores} alpha=0",
+        f"hf-ptr init {folder / 'data'} --skip-episodes {LATE},8 --out data_without.yaml",
+    ]
+    assert Path(pd.read_parquet(scores).attrs["dataset"]).is_absolute()
+
+
 def test_the_files_agree_with_each_other(scored: tuple[Path, str], faulty: Path) -> None:
     folder, _ = scored
     assert {path.name for path in folder.iterdir()} == {

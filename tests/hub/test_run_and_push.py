@@ -29,9 +29,12 @@ from transformers.trainer_utils import SaveStrategy
 from hf_ptr import PTRConfig, PTRTrainer
 from hf_ptr.cli.push import push
 from hf_ptr.data import ChunkDataset, read_dataset
+from hf_ptr.detection.findings import Finding
+from hf_ptr.detection.findings_file import findings_written, read_findings
 from hf_ptr.errors import InputError
 from hf_ptr.hub.repos import model_folder
 from hf_ptr.policies.lora import base_model_source
+from hf_ptr.report.inputs import read_report_input
 from hf_ptr.runs.recipe import NEW_POLICY_FIELDS
 from hf_ptr.runs.run import run_recipe
 from hf_ptr.training import calibrated_weights as calibrating
@@ -305,6 +308,31 @@ def test_shared_scores_contain_no_local_path(logged_in: HubServer, tmp_path: Pat
     there = pd.read_parquet(tmp_path / "there.parquet")
     assert there.attrs == {"dataset": "g1", "seed": 3} and there.equals(frame)
     assert str(tmp_path).encode() not in (tmp_path / "there.parquet").read_bytes()
+
+
+def test_the_findings_of_scores_are_pushed_with_them_and_not_those_of_others(
+    logged_in: HubServer, tmp_path: Path
+) -> None:
+    row = {"index": 0, "episode_index": 0, "frame_index": 0, "task_index": 0, "source": "a", "scorer": "b"}
+    frame = pd.DataFrame([row | {"score": 0.0, "weight": 1.0, "valid": True}])
+    found = [Finding("action/lag", 0, 0, 0, 0.9, "fault", 6.0, "frames", "late", "shift them")]
+    file, made = tmp_path / "mine.parquet", {"dataset": str(tmp_path / "g1")}
+    with findings_written(file, found, {}, **made) as detection:
+        frame.attrs = {**made, "detection": detection}
+        frame.to_parquet(file)
+    push(["scores", str(file)], repo_id="alice/found")
+    there = logged_in.store.files("alice/found", kind="dataset")
+    (tmp_path / "there").mkdir()
+    for name in ("scores.parquet", "findings.parquet", "findings.json", "power.json"):
+        assert str(tmp_path).encode() not in there[name]
+        (tmp_path / "there" / name).write_bytes(there[name])
+    assert read_findings(tmp_path / "there" / "findings.parquet") == tuple(found)
+    assert read_report_input(tmp_path / "there" / "scores.parquet").flagged == [0]
+    # Scores without a detection, with the findings of others next to them.
+    frame.attrs = {}
+    frame.to_parquet(file)
+    push(["scores", str(file)], repo_id="alice/alone")
+    assert "findings.parquet" not in logged_in.store.files("alice/alone", kind="dataset")
 
 
 @pytest.mark.parametrize(

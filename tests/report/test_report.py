@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,6 +70,8 @@ def test_flagged_are_the_episodes_with_a_fault_and_not_those_of_low_weight(
     assert words.index("Episode 3 ") < words.index("Episode 7 ") < words.rindex("All findings")
     assert "Episode 5 " not in words and "lowest weight" not in words and "highest weight" not in words
     assert "To do: shift the actions by the lag." in words
+    # A note has its place, and the motion has no table of its own where the note is the only one.
+    assert "Lag in episode 1 To do: shift the actions by the lag." in words and "Episode 1, frames 0-5 (" in words
     assert "Worth knowing, but not faults: lag in episode 1." in words
     assert "hf-ptr init DATASET --skip-episodes 3,7" in words
 
@@ -380,6 +383,20 @@ def test_the_command_is_safe_to_paste() -> None:
     before, after = delete_command("data/my demos; rm -rf ~/")
     assert "'data/my demos; rm -rf ~'" in before and "'data/my demos; rm -rf ~_kept'" in before
     assert (before + "0, 2" + after).endswith('--operation.episode_indices "[0, 2]"')
+
+
+def test_a_dataset_that_lerobot_cannot_read_is_copied_by_hf_ptr(tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    table = coded_table([8, 9, 10, 11])
+    vectors = {name: feature for name, feature in table.features.items() if feature["dtype"] != "video"}
+    write_v21(replace(table, features=vectors), old)
+    whole = read_dataset(old)
+    command = shlex.split("0, 2".join(delete_command(str(old))))
+    assert command[:3] == ["hf-ptr", "convert", "lerobot"]
+    done = hf_ptr(*command[1:])
+    assert done.returncode == 0, done.stderr
+    kept = read_dataset(tmp_path / "old_kept")
+    assert kept.lengths.tolist() == np.delete(whole.lengths, [0, 2]).tolist()
 
 
 def test_the_command_of_a_dataset_on_the_hub_names_no_folder() -> None:

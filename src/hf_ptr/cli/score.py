@@ -237,7 +237,7 @@ def score(
         return
     lengths = dict(zip(table.episode_index.tolist(), table.lengths.tolist(), strict=True))
     if found is not None:
-        print_findings(found, lengths, beside)
+        print_findings(found, lengths, beside, own_harm)
     print_summary(summary.to_dict(out), resting, None if paper else (config.w_min, config.w_max))
     if found is not None and table.videos and not images:
         typer.echo(f"The images of {', '.join(table.videos)} were not checked; --cameras checks them")

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 WIDTH = 110
 
 
-def print_findings(found: Detection, lengths: Mapping[int, int], beside: FindingsFiles) -> None:
+def print_findings(
+    found: Detection, lengths: Mapping[int, int], beside: FindingsFiles, harm: Mapping[str, float]
+) -> None:
     """
     Prints the verdict, the findings and the power card.
 
@@ -26,6 +28,7 @@ def print_findings(found: Detection, lengths: Mapping[int, int], beside: Finding
         found: what was found.
         lengths: the number of frames of each episode, by its id.
         beside: the files of the findings.
+        harm: the user's choice of harm, by name of the check.
     """
     from rich.console import Console
 
@@ -46,7 +49,7 @@ def print_findings(found: Detection, lengths: Mapping[int, int], beside: Finding
         console.print(findings_table(found.findings, lengths))
         typer.echo()
     if notes:
-        console.print(notes_table(found.findings, lengths))
+        console.print(notes_table(found.findings, lengths, harm))
         typer.echo()
     if found.power is not None:
         console.print(power_card_text(found.power))

@@ -67,7 +67,7 @@ def train(
     from hf_ptr.runs.run import evaluation_command, run_recipe
 
     with exit_when_stopped():
-        folder = run_recipe(recipe, overrides or [])
+        folder = run_recipe(recipe, overrides or [], say=typer.echo)
     typer.echo(f"{folder} is trained. Next: {evaluation_command(folder)}")
 
 

@@ -1,4 +1,4 @@
-"""The tables of findings and notes of the page, and what to type next."""
+"""The table of faults of the page, and what to type next."""
 
 from __future__ import annotations
 
@@ -10,34 +10,30 @@ from hf_ptr.report import verdict
 from hf_ptr.report.inputs import ReportInput
 from hf_ptr.report.next_steps import training_steps
 
-# Rows of each table; the findings file has all.
+# Rows of the table; the findings file has all.
 MOST_ROWS = 300
 
 
 def finding_rows(findings: Sequence[Finding], lengths: Mapping[int, int]) -> dict[str, Any]:
     """
-    The rows of both tables.
+    The rows of the table of faults.
 
     Args:
         findings: the findings.
         lengths: the number of frames of each episode, by its id.
 
     Returns:
-        `faults` and `notes`, each a list of `(episode, frames, cause, amount, probability, action)`, `MOST_ROWS` at
-        most, and `left_out`, the number of rows that are not in them.
+        `faults`, a list of rows as in [`finding_row`], `MOST_ROWS` at most, and `left_out`, the number of the others.
     """
     faults = faults_in_order(findings)
-    notes = sorted(
-        (found for found in findings if found.severity == "note"), key=lambda found: (found.check, found.episode_index)
-    )
     return {
-        "faults": [_row(found, lengths) for found in faults[:MOST_ROWS]],
-        "notes": [_row(found, lengths) for found in notes[:MOST_ROWS]],
-        "left_out": max(0, len(faults) - MOST_ROWS) + max(0, len(notes) - MOST_ROWS),
+        "faults": [finding_row(found, lengths) for found in faults[:MOST_ROWS]],
+        "left_out": max(0, len(faults) - MOST_ROWS),
     }
 
 
-def _row(found: Finding, lengths: Mapping[int, int]) -> tuple[str, ...]:
+def finding_row(found: Finding, lengths: Mapping[int, int]) -> tuple[str, ...]:
+    """A finding as `(episode, frames, cause, amount, probability, action)`."""
     return (
         str(found.episode_index),
         verdict.frames_of(found, lengths),

@@ -1,4 +1,4 @@
-"""Pushing a score file to the Hub, as a dataset with a card."""
+"""Pushing a score file with its findings to the Hub, as a dataset with a card."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ import pandas as pd
 from hf_ptr._version import __version__
 from hf_ptr.data.lerobot.columns import open_columns
 from hf_ptr.data.score_file import BASE_COLUMNS, SCORES_FILE, read_scores
+from hf_ptr.detection.findings_file import (
+    DETECTION,
+    FINDINGS_FILE,
+    FINDINGS_JSON,
+    POWER_FILE,
+    FindingsFiles,
+    attributes,
+)
 from hf_ptr.hub.cards import CardFacts, score_card
 from hf_ptr.hub.plots import HISTOGRAM_FILE, save_weight_histogram
 from hf_ptr.hub.push import push_files, without_local_paths
@@ -48,7 +56,7 @@ def push_scores(
     license: str | None = None,
 ) -> str:
     """
-    Pushes a score file with its card, in one commit.
+    Pushes a score file with its findings, power card and card, in one commit.
 
     Args:
         path: the score file.
@@ -95,10 +103,25 @@ def push_scores(
         write_text(str(card), readme)
         files = {
             SCORES_FILE: _without_local_path(path, Path(made) / SCORES_FILE),
+            **_findings(path, scores, Path(made)),
             CARD_FILE: readme,
             HISTOGRAM_FILE: histogram,
         }
         return push_files(files, repo_id, "dataset", message=message, revision=revision)
+
+
+def _findings(path: Path, scores: pd.DataFrame, made: Path) -> dict[str, Path]:
+    """The findings files that were written with a score file, under the names that they have next to `SCORES_FILE`."""
+    mark, files = scores.attrs.get(DETECTION), FindingsFiles.beside(path)
+    if mark is None or not all(file.is_file() for file in files.all()):
+        return {}
+    if attributes(files.findings).get(DETECTION) != mark:
+        return {}
+    return {
+        FINDINGS_FILE: _without_local_path(files.findings, made / FINDINGS_FILE),
+        FINDINGS_JSON: files.rows,
+        POWER_FILE: files.power,
+    }
 
 
 def _without_local_path(path: Path, copy: Path) -> Path:

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hf_ptr.detection.findings import Finding
+from hf_ptr.detection.harm import harm_of
 from hf_ptr.report.verdict import plain_table
 
 # Names of the kinds in a sentence; a check that is not listed has the second part of its name.
@@ -96,15 +97,16 @@ def notes_line(findings: Iterable[Finding], episodes: int) -> str:
     return f"Worth knowing, but not faults: {named}{rest}."
 
 
-def notes_table(findings: Iterable[Finding], lengths: Mapping[int, int]) -> Table:
+def notes_table(findings: Iterable[Finding], lengths: Mapping[int, int], harm: Mapping[str, float]) -> Table:
     """
     The notes for the terminal, a row for each kind.
 
     Args:
         findings: the findings; faults are left out.
         lengths: the number of frames of each episode, by its id.
+        harm: the user's choice of harm, by name of the check.
     """
-    shown = plain_table("Notes: information that lowers no weight")
+    shown = plain_table("Notes: information, not faults")
     shown.add_column("note", no_wrap=True)
     shown.add_column("episodes", max_width=24)
     shown.add_column("the largest, and what to do")
@@ -112,7 +114,8 @@ def notes_table(findings: Iterable[Finding], lengths: Mapping[int, int]) -> Tabl
         first = kind.findings[0]
         ids = f"{len(kind.episodes)} of {len(lengths)}" + ("" if kind.common else f": {listed(kind.episodes)}")
         where = f"episode {first.episode_index}, frame {first.first_frame}: "
-        shown.add_row(escape(kind.name), ids, f"{where}{escape(first.cause)}\n[dim]{escape(first.action)}[/dim]")
+        name = escape(kind.name) + ("\n[dim]lower weights[/dim]" if harm_of(first, harm) else "")
+        shown.add_row(name, ids, f"{where}{escape(first.cause)}\n[dim]{escape(first.action)}[/dim]")
     return shown
 
 

@@ -33,6 +33,7 @@ from hf_ptr.report.inputs import (
     require_frames_of,
     require_rows_of,
 )
+from hf_ptr.report.note_sections import note_sections
 from hf_ptr.report.power_rows import power_rows
 from hf_ptr.report.statistics import (
     ess_ratio,
@@ -189,6 +190,7 @@ def _contents(
         "faults": [],
         "faulty": [],
         "found": None,
+        "notes": [],
         "power": None,
         "next_steps": [],
         "lowest": [],
@@ -254,6 +256,7 @@ def _scores_contents(
     else:
         lengths = {int(number): int(frames) for number, frames in episodes.frames.items()}
         contents["found"] = finding_rows(report.findings, lengths)
+        contents["notes"] = note_sections(report.findings, lengths, table)
         contents["power"] = power_rows(report.power)
         contents["next_steps"] = next_steps(report)
     if compared is not None and compared.scores is not None:

@@ -50,8 +50,10 @@ def explain_scores(report: ReportInput, episodes: pd.DataFrame, by_task: Sequenc
         )
     low, high = report.bounds
     others = "the mean score of their episode" if report.held_out else "weight 1"
+    scale = f"{low:g} (as with a fault) to {high:g} (as without one)" if report.held_out else f"{low:g} to {high:g}"
     sentences.append(
-        f"Weights can be {low:g} to {high:g}. {scores.valid.mean():.0%} of the frames start a chunk that is followed "
+        f"Weights can be {scale}; training uses their ratios only, so equal weights of any size change "
+        f"nothing. {scores.valid.mean():.0%} of the frames start a chunk that is followed "
         f"by an observation; the others have {others}."
     )
     if len(by_task) > 1 and by_task[0].ratio < 1 - REPORTED_DECREASE:

@@ -17,6 +17,7 @@ from hf_ptr.hub.repos import checkpoint_folder
 from hf_ptr.runs.build import RunInputs, read_inputs
 from hf_ptr.runs.episodes import require_same_data
 from hf_ptr.runs.recipe import Recipe, load_recipe
+from hf_ptr.runs.weights_in_words import weights_in_words
 from hf_ptr.training.checkpointing import last_complete_checkpoint, restore_replaced
 from hf_ptr.training.distributed import ProcessGroup
 from hf_ptr.training.provenance import RECIPE_FILE
@@ -45,13 +46,14 @@ class RunStopped(Exception):
         self.signal = signal
 
 
-def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
+def run_recipe(path: str | Path, overrides: Sequence[str] = (), *, say: Callable[[str], None] | None = None) -> Path:
     """
     Trains a recipe, or resumes an interrupted run of the same recipe.
 
     Args:
         path: path of the recipe.
         overrides: `key=value` texts, as in [`load_recipe`].
+        say: called by the first process with a line about the weights before the first step.
 
     Returns:
         The folder of the run, with the policy at its root.
@@ -73,6 +75,8 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
     _check_push(recipe)
     resume = None if resume is None else _checkpoint(resume)
     trainer = _started(read_inputs(recipe), folder, resume)
+    if say is not None and training.process_index == 0:
+        say(weights_in_words(trainer, recipe.data.weights))
     result = trainer.train(resume_from_checkpoint=resume)
     if trainer.stopped_by:
         raise RunStopped(folder, trainer.stopped_by)

@@ -1,0 +1,35 @@
+"""The weights that a run trains with, in a line."""
+
+from __future__ import annotations
+
+import torch
+
+from hf_ptr.data.score_file import SCORES_FILE
+from hf_ptr.training.ptr_trainer import PTRTrainer
+
+# A chunk counts as lowered below this share of the highest weight.
+LOWERED = 0.5
+
+
+def weights_in_words(trainer: PTRTrainer, file: str | None = None) -> str:
+    """
+    Says where the weights come from and how many chunks they lower.
+
+    Args:
+        trainer: the trainer, ready to train.
+        file: the score file of the recipe; None without one.
+    """
+    args = trainer.args
+    given: torch.Tensor | None = getattr(trainer.train_dataset, "weights", None)
+    if given is None:
+        if args.alpha > 0:
+            return f"Weights: PTR's score, computed in training; 1 for the first {args.nce_warmup_steps:,} steps."
+        return "Weights: equal, as in plain training."
+    source = f"fitted on these episodes, {args.output_dir}/{SCORES_FILE}" if args.calibrates else file
+    source = "those of the sources" if source is None else source
+    high = float(given.max())
+    share = float((given < LOWERED * high).float().mean())
+    effect = f"{share:.1%} of the {len(given):,} chunks have less than half of the highest weight, {high:.3g}"
+    if float(given.min()) >= 0.99 * high:
+        effect = f"all {len(given):,} chunks have nearly the same weight, as in plain training"
+    return f"Weights: {source}; {effect}."

@@ -1,0 +1,42 @@
+"""The line about the weights of a run."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from hf_ptr.runs.weights_in_words import weights_in_words
+
+
+def trainer(weights: list[float] | None, **args: object) -> SimpleNamespace:
+    given = {"alpha": 0.0, "calibrates": False, "nce_warmup_steps": 3000, "output_dir": "runs/a", **args}
+    chunks = SimpleNamespace(weights=None if weights is None else torch.tensor(weights))
+    return SimpleNamespace(args=SimpleNamespace(**given), train_dataset=chunks)
+
+
+@pytest.mark.parametrize(
+    ("run", "file", "line"),
+    [
+        (trainer(None), None, "Weights: equal, as in plain training."),
+        (
+            trainer(None, alpha=1.0),
+            None,
+            "Weights: PTR's score, computed in training; 1 for the first 3,000 steps.",
+        ),
+        (
+            trainer([4.0, 4.0, 1.9, 0.25]),
+            "s.parquet",
+            "Weights: s.parquet; 50.0% of the 4 chunks have less than half of the highest weight, 4.",
+        ),
+        (
+            trainer([3.99, 4.0], calibrates=True, alpha=1.0),
+            None,
+            "Weights: fitted on these episodes, runs/a/scores.parquet; all 2 chunks have nearly the same weight, "
+            "as in plain training.",
+        ),
+    ],
+)
+def test_the_line_names_source_and_effect(run: SimpleNamespace, file: str | None, line: str) -> None:
+    assert weights_in_words(run, file) == line
