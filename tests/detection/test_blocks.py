@@ -104,6 +104,15 @@ def test_another_rest_pose_is_no_shift_of_the_zero():
         assert found(context, kind) == ([], [])
 
 
+def test_a_joint_that_rests_in_a_block_has_no_other_gain():
+    def rests(values):
+        rest = values.copy()
+        rest[:, 0] = values[0, 0] + 1e-3 * np.sin(np.arange(len(values)))
+        return rest
+
+    assert found(context_of(changed(slice(20, None), rests, rests)), BlockScale)[0] == []
+
+
 def test_tasks_in_blocks_are_no_change():
     table = sound()
     task = np.repeat([0, 1, 2], EPISODES * FRAMES // 3)

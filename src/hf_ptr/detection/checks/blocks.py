@@ -28,6 +28,8 @@ UNITS_ACROSS = 3.0
 # A factor of the commands relative to what the state implies, likewise.
 GAIN = 0.4
 LEAST_GAIN = 0.2
+# Variance of the expected commands below which an episode rests, squared units.
+RESTING = 0.05
 # Shift of a zero in units.
 ZERO = 0.2
 # Amount of a changed polarity, in doublings.
@@ -191,11 +193,14 @@ class BlockScale(Blocks):
         return bool(one * other < 0 and 0.5 < abs(one / other) < 2 and min(abs(one), abs(other)) > 0.4)
 
     def _gains(self) -> Iterator[Block]:
+        pairs = [(a - a.mean(axis=0), e - e.mean(axis=0), e.var(axis=0)) for a, e in self._responses()]
+        # An episode that rests in a dimension shows no gain of it, and counts as the usual one.
         gains = np.array(
-            [
-                ((a - a.mean(axis=0)) * (e - e.mean(axis=0))).mean(axis=0) / np.maximum(e.var(axis=0), 0.05)
-                for a, e in self._responses()
-            ]
+            [np.where(v > RESTING, (a * e).mean(axis=0) / np.maximum(v, RESTING), np.nan) for a, e, v in pairs]
+        )
+        moved = np.isfinite(gains).sum(axis=0)
+        gains = np.where(
+            np.isfinite(gains), gains, [np.nanmedian(c) if m else 0.0 for c, m in zip(gains.T, moved, strict=True)]
         )
         for column, name in enumerate(self._known()):
             change = self._find(gains[:, column], gains.shape[1], LEAST_GAIN, across_tasks=True)
