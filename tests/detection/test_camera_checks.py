@@ -123,6 +123,15 @@ def test_exchanged_cameras_are_found_in_both():
     assert all("camera/exchanged" in causes for causes in found.values())
 
 
+def test_a_lag_that_all_episodes_share_is_no_fault_and_hides_none():
+    render = arm_images(a_table())
+    found = findings({TOP: lambda episode, frame: render(episode, max(frame - (7 if episode in FAULTY else 4), 0))})
+    assert sorted(found) == sorted(FAULTY)
+    for causes in found.values():
+        frames = float(causes["camera/late"].split(f"camera {TOP} ")[1].split(" frames late")[0])
+        assert frames == pytest.approx(3, abs=0.7)
+
+
 def test_missing_images_are_found():
     with pytest.warns(match="cannot be checked"):
         found = findings({TOP: arm_images(a_table())}, broken={5: 0})

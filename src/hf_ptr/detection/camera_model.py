@@ -16,7 +16,9 @@ STEP = 0.07
 # Time over which a moving robot must change the image, seconds.
 APART = 0.4
 # Slower motions than these seconds are left out: where things are differs between episodes, when they move does not.
-SLOW = 1.0
+SLOW = 0.5
+# Speeds below this share of a joint's unit, within two steps, are noise.
+SPEED_NOISE = 0.05
 # Least standard deviation of the grey levels of an image that its contrast is brought to one by.
 LEAST_CONTRAST = 4.0
 # Share of the usual contrast below which an image is blank.
@@ -32,11 +34,14 @@ RIDGE = 1e-2
 FOLDS = 10
 # Rows that the weights of the joints are fitted to.
 MOST_ROWS = 6000
-# Largest weight of a motion that the images tell well, as signal to noise.
-MOST_WEIGHT = 3.0
-# Median correlation of a motion with what the images show of it below which they tell nothing of it, and which one
-# must have for the images to tell the motion of the state.
-LEAST_TOLD, KNOWN = 0.1, 0.2
+# Share of the covariance of the errors that is kept on its diagonal only, and least share of the largest signal that
+# a direction must have to count as shown by the images.
+SHRINKAGE = 0.1
+LEAST_SHOWN = 0.03
+# Median agreement of the images with the motion of the state above which they tell it.
+KNOWN = 0.15
+# Largest lag of a camera in all episodes, seconds.
+LARGEST_LAG = 0.5
 # Times that the regression is fitted, and least share that an episode without agreement has in the next fit.
 FITS = 3
 LEAST_TRUST = 0.05
@@ -65,8 +70,10 @@ class Motion:
     """
     The motion of an episode without slow parts: of the state, and as its images show it.
 
+    Its k dimensions are the combinations of joints that the images show, with independent errors of variance one.
+
     Attributes:
-        recorded, seen: `(T, d)`.
+        recorded, seen: `(T, k)`.
     """
 
     recorded: np.ndarray
@@ -77,15 +84,15 @@ class CameraModel:
     """
     How the images of one camera change when the state moves, over all episodes.
 
-    A ridge regression predicts velocities of the state and the energy of the motion from the flow in the images,
-    without the episode that it predicts. Nothing depends on the scene, so that it holds for fixed and moving cameras.
+    A ridge regression predicts velocities and speeds of the state and the energy of the motion from the flow in the
+    images, without the episode that it predicts. Nothing depends on the scene, so that it holds for fixed and moving
+    cameras. A lag that all episodes share is taken out.
 
     Args:
         signals: the episodes.
         camera: name of the camera.
 
     Attributes:
-        weight: `(d,)` how well the images tell each motion: signal to noise, at most `MOST_WEIGHT`.
         known: whether they tell the motion well enough for a comparison.
         least_contrast: contrast below which an image is blank, grey levels.
         usual: change of the image within `APART` seconds of an ordinary motion, in contrasts.
@@ -96,6 +103,7 @@ class CameraModel:
         self._step = signals.frames(STEP)
         self._apart = signals.frames(APART, 2)
         self._slow = signals.frames(SLOW, 2)
+        self._longest = signals.frames(LARGEST_LAG)
         self._states = np.flatnonzero(signals.state.moves)
         self._looks: WeakKeyDictionary[Track, Look] = WeakKeyDictionary()
         self.episodes = [episode for episode in signals.episodes if camera in episode.cameras]
@@ -110,16 +118,17 @@ class CameraModel:
         self._fit(velocity, looks)
 
     def _fit(self, velocity: list[np.ndarray], looks: list[Look]) -> None:
-        targets = [self._targets(part) for part in velocity]
+        self._lag = 0
         inputs = np.concatenate([look.flow for look in looks])
         self._centre, self._size = inputs.mean(axis=0), inputs.std(axis=0) + 1e-9
         features = [self._features(look) for look in looks]
         gram = np.stack([part.T @ part for part in features])
-        cross = np.stack([part.T @ target for part, target in zip(features, targets, strict=True)])
         fold = np.arange(len(features)) % FOLDS
         self._fold = {episode.position: int(own) for episode, own in zip(self.episodes, fold, strict=True)}
         trust = np.ones(len(features))
-        for _ in range(FITS):
+        for number in range(FITS):
+            targets = [self._targets(part) for part in velocity]
+            cross = np.stack([part.T @ target for part, target in zip(features, targets, strict=True)])
             weighted, against = np.tensordot(trust, gram, 1), np.tensordot(trust, cross, 1)
             self._weights = []
             for out in range(FOLDS):
@@ -128,15 +137,25 @@ class CameraModel:
                 left[np.diag_indices(len(left))] += RIDGE * np.trace(left) / len(left) + 1e-9
                 right = against - np.tensordot(trust[own], cross[own], 1)
                 self._weights.append(np.linalg.solve(left, right))
-            agreed = np.array([_correlations(self.motion(episode)) for episode in self.episodes])
-            told = np.clip(np.median(agreed, axis=0), 0.0, 0.99)
-            told[told < LEAST_TOLD] = 0.0
-            self.weight = np.minimum(told**2 / (1 - told**2), MOST_WEIGHT)
-            if self.weight.sum() > 0:
-                # Images that do not belong to the state teach nothing in the next fit.
-                whole = agreed @ self.weight / self.weight.sum()
-                trust = np.clip(whole / max(float(np.median(whole)), 1e-3), LEAST_TRUST, 1.0)
-        self.known = bool(told.max() >= KNOWN)
+            recorded = [self._fast(target) for target in targets]
+            seen = [self._seen(part, int(own)) for part, own in zip(features, fold, strict=True)]
+            self._shown = _shown(recorded, seen, trust)
+            motions = [
+                Motion(one @ self._shown, other @ self._shown) for one, other in zip(recorded, seen, strict=True)
+            ]
+            if not number:
+                reach = self._longest
+                curves = [lagged_agreement(motion, reach) for motion in motions if len(motion.seen) > 4 * reach]
+                if curves:
+                    self._lag = int(np.median(curves, axis=0).argmax()) - reach
+                if self._lag:
+                    # Nothing is known of an episode from its agreement at a wrong lag.
+                    continue
+            # Images that do not belong to the state teach nothing in the next fit.
+            agreed = np.array([agreement(motion.recorded, motion.seen) for motion in motions])
+            usual = float(np.median(agreed))
+            trust = np.clip(agreed / max(usual, 1e-3), LEAST_TRUST, 1.0)
+        self.known = usual >= KNOWN
 
     def look(self, track: Track) -> Look:
         """What the images of a track show; remembered as long as the track exists."""
@@ -150,9 +169,9 @@ class CameraModel:
 
     def motion(self, episode: Episode) -> Motion:
         """The motion of an episode, or of a copy of it with a planted fault, by the model of its fold."""
-        features = self._features(self.look(episode.cameras[self.camera]))
-        seen = features @ self._weights[self.fold(episode)]
-        return Motion(self._fast(self._targets(self._velocity(episode))), self._fast(seen))
+        seen = self._seen(self._features(self.look(episode.cameras[self.camera])), self.fold(episode))
+        recorded = self._fast(self._targets(self._velocity(episode)))
+        return Motion(recorded @ self._shown, seen @ self._shown)
 
     def expected_change(self, episode: Episode) -> np.ndarray:
         """The change of the image within `APART` seconds of each frame that the state implies, `(T,)` contrasts."""
@@ -178,9 +197,16 @@ class CameraModel:
         state = episode.state[:, self._states]
         return state[np.minimum(np.arange(len(state)) + self._apart, len(state) - 1)] - state
 
+    def _seen(self, features: np.ndarray, fold: int) -> np.ndarray:
+        return self._fast(features @ self._weights[fold])
+
     def _targets(self, velocity: np.ndarray) -> np.ndarray:
+        """What the images should show, `(T, 2 * d + 1)`: velocities, speeds and the energy of the motion."""
         energy = np.sqrt(velocity**2 @ self._joints[:-1] + self._joints[-1])
-        return np.concatenate([velocity, np.log(energy + PIXEL_NOISE)[:, None]], axis=1)
+        speed = np.log(np.abs(velocity) + SPEED_NOISE)
+        targets = np.concatenate([velocity, speed, np.log(energy + PIXEL_NOISE)[:, None]], axis=1)
+        # Images that are late show an earlier state.
+        return targets[np.clip(np.arange(len(targets)) - self._lag, 0, len(targets) - 1)]
 
     def _change(self, displacement: np.ndarray) -> np.ndarray:
         return np.sqrt(displacement**2 @ self._far)
@@ -217,11 +243,42 @@ def _around(values: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
     return values[np.maximum(rows - step, 0)], values[np.minimum(rows + step, len(rows) - 1)]
 
 
-def _correlations(motion: Motion) -> np.ndarray:
-    """The correlation of each recorded motion with the one that the images show, `(d,)`."""
-    power = (motion.recorded**2).sum(axis=0) * (motion.seen**2).sum(axis=0)
-    correlations: np.ndarray = (motion.recorded * motion.seen).sum(axis=0) / np.sqrt(power + 1e-12)
-    return correlations
+def agreement(recorded: np.ndarray, seen: np.ndarray) -> float:
+    """The correlation of two motions `(T, k)` over all their dimensions, from -1 to 1; 0 where nothing moves."""
+    power = float(np.vdot(recorded, recorded) * np.vdot(seen, seen))
+    return float(np.vdot(recorded, seen)) / np.sqrt(power) if power > 0 else 0.0
+
+
+def lagged_agreement(motion: Motion, reach: int) -> np.ndarray:
+    """The agreement with images that are late by `-reach` to `reach` frames, `(2 * reach + 1,)`."""
+    length = len(motion.seen)
+    seen = motion.seen[reach : length - reach]
+    return np.array(
+        [agreement(motion.recorded[reach - lag : length - reach - lag], seen) for lag in range(-reach, reach + 1)]
+    )
+
+
+def _shown(recorded: list[np.ndarray], seen: list[np.ndarray], trust: np.ndarray) -> np.ndarray:
+    """
+    The combinations of motions that the images show, scaled so that their errors are independent with variance one.
+
+    Args:
+        recorded, seen: of each episode `(T, d)`.
+        trust: `(E,)` weights of the episodes.
+
+    Returns:
+        `(d, k)`, k at least 1.
+    """
+    share = np.repeat(np.sqrt(trust), [len(part) for part in seen])[:, None]
+    told, error = np.concatenate(seen) * share, (np.concatenate(recorded) - np.concatenate(seen)) * share
+    size = error.std(axis=0) + 1e-9
+    told, error = told / size, error / size
+    covariance = (1 - SHRINKAGE) * error.T @ error / len(error)
+    covariance[np.diag_indices(len(covariance))] += SHRINKAGE
+    alone = np.linalg.cholesky(np.linalg.inv(covariance))
+    signal, directions = np.linalg.eigh(alone.T @ (told.T @ told / len(told)) @ alone)
+    kept: np.ndarray = directions[:, signal >= LEAST_SHOWN * signal[-1]]
+    return alone @ kept / size[:, None]
 
 
 def _energy_weights(motions: list[np.ndarray], energies: list[np.ndarray]) -> np.ndarray:

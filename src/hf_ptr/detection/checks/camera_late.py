@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hf_ptr.detection.camera_model import CameraModel, Motion
+from hf_ptr.detection.camera_model import CameraModel, Motion, lagged_agreement
 from hf_ptr.detection.check import Candidates, Context, Found, Measurement, Plant, View
 from hf_ptr.detection.checks.camera_check import CameraMotionCheck
 from hf_ptr.detection.planting import one_camera
@@ -19,9 +19,9 @@ LEAST_LONGEST = 8
 MATERIAL = 0.06
 MATERIAL_FRAMES = 2.0
 # A lag must agree better than none by this share of the usual agreement of images and state.
-LEAST_GAIN = 0.08
+LEAST_GAIN = 0.1
 # The best agreement must be at least this share of the usual one.
-LEAST_PEAK = 0.5
+LEAST_PEAK = 0.35
 # Share of the episodes that must have about the same lag.
 LEAST_AGREED = 0.6
 # Lags up to this many times the usual deviation of an episode are the camera's own.
@@ -101,14 +101,8 @@ class CameraLate(CameraMotionCheck):
         reach = min(self._longest, length // 4)
         if reach < 3:
             return None
-        seen = motion.seen[reach : length - reach]
         shifts = np.arange(-reach, reach + 1)
-        agreement = np.empty(len(shifts))
-        for row, shift in enumerate(shifts.tolist()):
-            # Images that are late by `shift` frames show an earlier state.
-            state = motion.recorded[reach - shift : length - reach - shift]
-            norm = np.sqrt((state**2).sum(axis=0) * (seen**2).sum(axis=0)) + 1e-9
-            agreement[row] = ((state * seen).sum(axis=0) / norm) @ model.weight / model.weight.sum()
+        agreement = lagged_agreement(motion, reach)
         best = int(agreement.argmax())
         usual = self._usual.get(model.camera, (0.0, 0.0, 0.0))[0]
         at_usual = float(agreement[int(np.clip(round(usual), -reach, reach)) + reach])
