@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.atlas.kinds import CONTROLS, FAULTS
+from benchmarks.atlas.kinds import CONTROLS, FAULTS, Kind
 from benchmarks.atlas.material import Altered, Material
 from hf_ptr.data.episodes import EpisodeTable, data_digest
 from hf_ptr.data.lerobot.reader import read_dataset
@@ -98,7 +98,9 @@ def _numbers(table: EpisodeTable) -> np.ndarray:
     return np.arange(table.num_episodes)
 
 
-def plant(table: EpisodeTable, fault: str, part: str, seed: int, carriers: int) -> Planted | None:
+def plant(
+    table: EpisodeTable, fault: str, part: str, seed: int, carriers: int, kind: Kind | None = None
+) -> Planted | None:
     """
     A copy of a dataset in which `carriers` episodes carry a fault, or a harmless peculiarity.
 
@@ -108,6 +110,7 @@ def plant(table: EpisodeTable, fault: str, part: str, seed: int, carriers: int) 
         part: `whole` or `part`.
         seed: chooses carriers and amounts, together with the fault and the part.
         carriers: number of carriers.
+        kind: the kind of a fault that is not one of the atlas.
 
     Returns:
         None if fewer episodes than that can have the fault.
@@ -118,14 +121,10 @@ def plant(table: EpisodeTable, fault: str, part: str, seed: int, carriers: int) 
         return Planted(table, fault, part, table, nothing, {}, nothing)
     key = [seed, zlib.crc32(f"{fault}/{part}/{carriers}".encode())]
     rng = np.random.default_rng(key)
-    kind = FAULTS[fault] if fault in FAULTS else CONTROLS[fault]
-    states, actions = (
-        [values.astype(np.float64) for values in np.split(table.columns[name], table.starts[1:])]
-        for name in (STATE, ACTION)
-    )
-    instructions = [table.tasks[number] for number in table.task_index[table.starts].tolist()]
-    seconds = np.split(table.seconds, table.starts[1:])
-    material = Material.of(states, actions, seconds, instructions, table.fps)
+    if kind is None:
+        kind = FAULTS[fault] if fault in FAULTS else CONTROLS[fault]
+    material = material_of(table)
+    states, actions = material.states, material.actions
     planted: dict[int, Altered] = {}
     for number in _order(count, carriers, kind.block, rng):
         if len(planted) == carriers:
@@ -145,6 +144,16 @@ def plant(table: EpisodeTable, fault: str, part: str, seed: int, carriers: int) 
     aside[[altered.partner for altered in planted.values() if altered.partner is not None]] = True
     frames = {number: altered.frames for number, altered in planted.items() if altered.frames is not None}
     return Planted(table, fault, part, _rebuilt(table, planted), chosen, frames, aside & ~chosen)
+
+
+def material_of(table: EpisodeTable) -> Material:
+    """The material of a table from [`read_set`][]."""
+    states, actions = (
+        [values.astype(np.float64) for values in np.split(table.columns[name], table.starts[1:])]
+        for name in (STATE, ACTION)
+    )
+    instructions = [table.tasks[number] for number in table.task_index[table.starts].tolist()]
+    return Material.of(states, actions, np.split(table.seconds, table.starts[1:]), instructions, table.fps)
 
 
 def _order(count: int, carriers: int, block: bool, rng: np.random.Generator) -> list[int]:

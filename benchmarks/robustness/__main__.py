@@ -16,7 +16,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -25,6 +25,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from benchmarks.measurement import run
+from benchmarks.robustness.planting import OPERATORS, write_planted
 from benchmarks.robustness.results import append, cell_of, checkout, corruption_name, read_lines, results_file
 from benchmarks.robustness.running import (
     Cell,
@@ -76,14 +77,19 @@ def missing_of(cells: Iterable[Cell], lines: list[dict[str, Any]], keep: bool) -
     return missing
 
 
-def record(cells: Iterable[Cell], workers: int) -> None:
-    """Records the demonstrations of the cells where they are missing."""
-    for name, seed in sorted({(cell.suite, cell.seed) for cell in cells}):
+def record(cells: Collection[Cell], workers: int) -> None:
+    """Records the demonstrations of the cells and plants their faults, where they are missing."""
+    for name, seed, operators in sorted({(cell.suite, cell.seed, cell.operators) for cell in cells}):
         suite = SUITES[name]
         for control in suite.controls:
-            folder, given = suite.demonstrations_of(seed, control), {"pixels": suite.pixels, "control": control}
+            folder = suite.demonstrations_of(seed, control, operators)
+            given = {"pixels": suite.pixels, "control": control, "operators": OPERATORS.get(operators, ("expert",))}
             if not folder.exists():
                 record_metaworld(suite.tasks, suite.demonstrations, folder, seed=seed, workers=workers, **given)
+    for cell in cells:
+        if cell.planted is not None and not cell.planted.exists():
+            demonstrations = cell.definition.demonstrations_of(cell.seed, operators=cell.operators)
+            write_planted(demonstrations, cell.corruption, cell.seed, cell.planted)
 
 
 def start(cells: Iterable[Cell], workers: int, keep: bool) -> None:

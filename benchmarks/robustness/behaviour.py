@@ -28,6 +28,7 @@ import pandas as pd
 
 from benchmarks.robustness.arms import RECIPES, Arm, arm_of
 from benchmarks.robustness.peers import policy_loss
+from benchmarks.robustness.planting import Truth
 from benchmarks.robustness.results import checkout
 from benchmarks.robustness.suites import EMBODIMENTS, RESULTS, ROOT
 from benchmarks.robustness.weighting import WEIGHTINGS, score_file
@@ -127,7 +128,8 @@ def measure(part: str, folder: Path) -> Figures:
         }
     needs = WEIGHTINGS[part]
     other = None if needs is None else _run(needs, data, folder)
-    return _distribution(score_file(part, table, truth, 0, observation_features=[ENVIRONMENT], other=other))
+    truths = Truth.of_episodes(table, truth)
+    return _distribution(score_file(part, table, truths, 0, observation_features=[ENVIRONMENT], other=other))
 
 
 def differences(part: str, measured: Figures) -> list[str]:

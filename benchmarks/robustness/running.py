@@ -18,10 +18,11 @@ import pandas as pd
 from benchmarks.robustness.arms import arm_of
 from benchmarks.robustness.behaviour import is_current, parts_of, versions
 from benchmarks.robustness.figures import NO_FIGURES, score_figures
+from benchmarks.robustness.planting import OPERATORS, Truth, is_planted, read_planted
 from benchmarks.robustness.suites import EMBODIMENTS, ROOT, SUITES, WORK, Start, Suite
 from benchmarks.robustness.weighting import score_file
 from hf_ptr.cli.train import exit_when_stopped
-from hf_ptr.data.corruption import CorruptionTruth, corrupt
+from hf_ptr.data.corruption import corrupt
 from hf_ptr.data.episodes import EpisodeTable, data_digest
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.score_file import write_scores
@@ -51,12 +52,23 @@ class Cell:
     @property
     def folder(self) -> Path:
         """The run's folder."""
-        return WORK / self.suite / f"{self.corruption}-{self.seed}" / self.arm
+        return WORK / self.suite / f"{self.corruption.replace(' ', '_')}-{self.seed}" / self.arm
 
     @property
     def definition(self) -> Suite:
         """The suite."""
         return SUITES[self.suite]
+
+    @property
+    def planted(self) -> Path | None:
+        """The folder of the demonstrations with a kind of `benchmarks.robustness.planting`; None without one."""
+        name = f"planted-{self.corruption.replace(' ', '_')}-{self.definition.demonstrations}-{self.seed}"
+        return WORK / self.suite / name if is_planted(self.corruption) else None
+
+    @property
+    def operators(self) -> str:
+        """The operators of its demonstrations, a key of `OPERATORS`; empty for the expert alone."""
+        return self.corruption if self.corruption in OPERATORS else ""
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
@@ -181,11 +193,15 @@ def dependencies_of(cell: Cell) -> Dependencies:
         definition["needed"] = _settings(cell.needed)
     if suite.start is not None:
         definition["start"] = _start_definition(suite.start)
+    if cell.planted is not None:
+        definition["planted"] = data_hash(cell.planted)
     if len(suite.controls) > 1:
         definition |= {"controls": suite.controls, "groups": cell.groups, "corruption": cell.corruption}
     return {
         "recipe_hash": _digest(json.dumps(definition, sort_keys=True, default=str)),
-        "data_hash": data_hash(*(suite.demonstrations_of(cell.seed, control) for control in suite.controls)),
+        "data_hash": data_hash(
+            *(suite.demonstrations_of(cell.seed, control, cell.operators) for control in suite.controls)
+        ),
         "behaviour": versions(cell.parts),
     }
 
@@ -229,14 +245,14 @@ def _trained(folder: Path, depends_on: Dependencies, recipe: tuple[Path, list[st
 
 
 def _score_figures(
-    cell: Cell, folder: Path, scores: pd.DataFrame | None, table: EpisodeTable, truth: CorruptionTruth
+    cell: Cell, folder: Path, scores: pd.DataFrame | None, table: EpisodeTable, truth: Truth
 ) -> dict[str, Any]:
     """Figures of the weights that a run was given or made."""
     if (folder / SCORES_FILE).exists():
         scores = pd.read_parquet(folder / SCORES_FILE)
     elif scores is None and (folder / "scorer").is_dir():
         scores = score_dataset(folder, table, seed=cell.seed)
-    return NO_FIGURES if scores is None else score_figures(scores, table, truth)
+    return NO_FIGURES if scores is None else score_figures(scores, table, truth.episodes)
 
 
 def _settings(cell: Cell) -> dict[str, Any]:
@@ -264,9 +280,13 @@ def _start_definition(start: Start) -> dict[str, Any]:
     return {**asdict(start), "settings": _without_folders(load_recipe(*_start_recipe(start)).given)}
 
 
-def _corrupted(cell: Cell, control: str) -> tuple[EpisodeTable, CorruptionTruth]:
-    """The corrupted demonstrations in a control mode, and which episodes carry which fault."""
-    return corrupt(read_dataset(cell.definition.demonstrations_of(cell.seed, control)), cell.corruption, cell.seed)
+def _corrupted(cell: Cell, control: str) -> tuple[EpisodeTable, Truth]:
+    """The corrupted demonstrations in a control mode, and which episodes and frames have which fault."""
+    if cell.planted is not None:
+        return read_planted(cell.planted)
+    good = read_dataset(cell.definition.demonstrations_of(cell.seed, control))
+    table, truth = corrupt(good, cell.corruption, cell.seed)
+    return table, Truth.of_episodes(table, truth)
 
 
 def _recipe_of(
@@ -275,9 +295,7 @@ def _recipe_of(
     arm, suite = arm_of(cell.arm), cell.definition
     data = {
         control: {
-            "dataset": str(suite.demonstrations_of(cell.seed, control)),
-            "corruption": cell.corruption,
-            "corruption_seed": cell.seed,
+            **_dataset(cell, control),
             **({"weights": str(weights[control])} if control in weights else {}),
         }
         for control in group
@@ -302,6 +320,13 @@ def _recipe_of(
         steps = load_recipe(recipe, overrides).training.max_steps
         overrides.append(f"max_steps={steps // len(suite.controls)}")
     return recipe, overrides
+
+
+def _dataset(cell: Cell, control: str) -> dict[str, Any]:
+    if cell.planted is not None:
+        return {"dataset": str(cell.planted)}
+    folder = cell.definition.demonstrations_of(cell.seed, control)
+    return {"dataset": str(folder), "corruption": cell.corruption, "corruption_seed": cell.seed}
 
 
 def _digest(text: str) -> str:

@@ -103,9 +103,10 @@ class Suite:
         """The path of a recipe."""
         return ROOT / "recipes" / self.recipes / f"{name}.yaml"
 
-    def demonstrations_of(self, seed: int, control: str = "hand") -> Path:
-        """The folder of a seed's demonstrations."""
+    def demonstrations_of(self, seed: int, control: str = "hand", operators: str = "") -> Path:
+        """The folder of a seed's demonstrations, by the expert or by a key of `planting.OPERATORS`."""
         suffix = "" if control == "hand" else f"-{control}"
+        suffix += f"-{operators.replace(' ', '_')}" if operators else ""
         return WORK / (self.data or self.name) / f"demonstrations-{self.demonstrations}-{seed}{suffix}"
 
 
@@ -134,6 +135,7 @@ SUITES: dict[str, Suite] = {
             data="mt10-state",
             start=FORTY,
         ),
+        Suite("mt10-atlas", DEFAULT_TASKS, demonstrations=40, rollouts=20, overrides=SMALL, data="mt10-state"),
         Suite("goal-state", GOAL_TASKS, demonstrations=40, rollouts=20, overrides=SMALL),
         Suite(
             "mt10-pixels",
@@ -201,7 +203,22 @@ MAIN = Block(
     ("sft", "oracle", "ptr", "calibrated", "sft_belief", "random", "length", "loss"),
     seeds=range(5),
 )
+# Candidates for the table of unseen faults: which of them cost success is found on tuning seeds.
+CANDIDATES = (
+    *("swapped", "joint zero 1", "exchanged", "inverted group", "dead", "gain 0.5", "offset 0.8"),
+    *("joined", "wrong instruction", "reversed", "flipped axis", "doubled", "late 6", "idle tail 3", "noise 0.5"),
+    *("action spikes 1", "state offset 0.5"),
+)
+# Planted by no check of the detector.
+UNSEEN = (
+    *("early release", "clumsy operators", "crosstalk 0.5", "drift 1", "zeroed group", "retry"),
+    "false start",
+)
 PLANS: dict[str, tuple[Block, ...]] = {
+    "atlas-find": (
+        Block("mt10-atlas", ("clean",), ("sft",), seeds=range(10, 12)),
+        Block("mt10-atlas", (*UNSEEN, *CANDIDATES), ("sft", "oracle"), seeds=range(10, 12)),
+    ),
     "clean": (Block("mt10-state", ("clean",), ("sft", "ptr"), seeds=range(5)),),
     "main": (MAIN,),
     # Fifteen more seeds for two comparisons in which five seeds are inconclusive. They were fixed before the first was

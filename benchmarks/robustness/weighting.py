@@ -10,17 +10,21 @@ import pandas as pd
 import torch
 
 from benchmarks.robustness.peers import PEERS, policy_loss, weights_from_score
-from hf_ptr.data.corruption import CorruptionTruth
+from benchmarks.robustness.planting import Truth
+from benchmarks.robustness.progress import CHUNK
+from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.policies import load_policy
 from hf_ptr.runs.score_dataset import score_dataset
 from hf_ptr.scoring.calibration import keep_sample_size
+from hf_ptr.training.detected_scores import detected, findings_weight
 
 # Each weighting, with the arm whose run it reads: the weights of PTR, or the losses of the SFT policy.
 WEIGHTINGS: dict[str, str | None] = {
     "oracle": None,
     "oracle-floor": None,
     "oracle-mild": None,
+    "findings": None,
     "random": "ptr",
     "ptr-weights": "ptr",
     "loss": "sft",
@@ -32,7 +36,7 @@ ORACLE_WEIGHTS = (0.25, 4.0)
 def score_file(
     weighting: str,
     table: EpisodeTable,
-    truth: CorruptionTruth,
+    truth: Truth,
     seed: int,
     *,
     observation_features: Sequence[str],
@@ -44,22 +48,26 @@ def score_file(
     Args:
         weighting: a key of `WEIGHTINGS`.
         table: the corrupted episodes.
-        truth: the faults of each episode; only the oracles use it.
+        truth: the faults of each episode and frame; only the oracles use it.
         seed: seed of the run.
         observation_features: the observation features of the policy.
         other: folder of the run that the weighting reads; None if it reads none.
     """
     valid = np.ones(table.num_frames, dtype=bool)
     if weighting.startswith("oracle"):
-        score = np.where(np.repeat(truth.any, table.lengths), -1.0, 1.0)
+        score = np.where(truth.chunks(table, CHUNK), -1.0, 1.0)
         weight = np.where(score < 0, *ORACLE_WEIGHTS)
         if weighting == "oracle-floor":
             weight = keep_sample_size(torch.from_numpy(weight)).numpy()
         elif weighting == "oracle-mild":
             # Faults other than action noise keep the low weight.
-            worse = np.logical_or.reduce([carries for name, carries in truth.faults.items() if name != "noise"])
-            milder = np.where(np.repeat(truth.any & ~worse, table.lengths), np.mean(ORACLE_WEIGHTS), weight)
+            faults = truth.episodes
+            worse = np.logical_or.reduce([carries for name, carries in faults.faults.items() if name != "noise"])
+            milder = np.where(np.repeat(faults.any & ~worse, table.lengths), np.mean(ORACLE_WEIGHTS), weight)
             weight = keep_sample_size(torch.from_numpy(weight), torch.from_numpy(milder)).numpy()
+    elif weighting == "findings":
+        weight = found_weight(table, seed, observation_features)
+        score = weight
     elif weighting in ("random", "ptr-weights"):
         found = score_dataset(_needed(other), table, seed=seed)
         score, weight, valid = found.score.to_numpy(), found.weight.to_numpy(copy=True), found.valid.to_numpy()
@@ -81,6 +89,14 @@ def score_file(
             "valid": valid,
         }
     )
+
+
+def found_weight(table: EpisodeTable, seed: int, observation_features: Sequence[str]) -> np.ndarray:
+    """The weights from the findings of `hf_ptr.detection` alone, `(F,)`."""
+    chunks = ChunkDataset(
+        table, chunk_size=CHUNK, target_offset=CHUNK, observation_features=list(observation_features)
+    )
+    return findings_weight(detected(chunks, seed=seed).findings, chunks)
 
 
 def _needed(other: Path | None) -> Path:

@@ -12,6 +12,7 @@ from model_helpers import tiny_policy
 
 from benchmarks.robustness import peers, progress
 from benchmarks.robustness.peers import PEERS, policy_loss, weights_from_score
+from benchmarks.robustness.planting import Truth
 from benchmarks.robustness.weighting import score_file
 from hf_ptr import InputError, VLAProcessor
 from hf_ptr.data.corruption import CorruptionTruth
@@ -268,7 +269,7 @@ def test_policy_loss_is_seeded_detects_wrong_actions_and_restores_the_policy():
 def test_oracle_weights_follow_the_truth_and_two_variants_keep_half_of_the_samples() -> None:
     table = coded_table([30, 20, 25, 25])
     faults = {"noise": np.array([True, False, False, True]), "instruction": np.array([True, True, False, False])}
-    truth = CorruptionTruth("two faults", 0, table.episode_index, faults)
+    truth = Truth.of_episodes(table, CorruptionTruth("two faults", 0, table.episode_index, faults))
     found = {
         name: score_file(name, table, truth, 0, observation_features=FEATURES, other=None).weight.to_numpy()
         for name in ("oracle", "oracle-floor", "oracle-mild")

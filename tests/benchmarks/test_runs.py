@@ -21,6 +21,7 @@ from benchmarks.robustness import __main__ as command
 from benchmarks.robustness import behaviour, report, results, running, suites
 from benchmarks.robustness.arms import ABLATIONS, RECIPES, WEIGHTINGS, arm_of
 from benchmarks.robustness.figures import score_figures
+from benchmarks.robustness.planting import KINDS, OPERATORS
 from benchmarks.robustness.running import Cell
 from benchmarks.robustness.suites import PLANS, SUITES
 from hf_ptr.data.corruption import RECIPES as CORRUPTIONS
@@ -47,11 +48,13 @@ def test_every_cell_of_every_plan_has_a_recipe_that_loads(plan: str) -> None:
     wanted = cells(plan)
     assert len(set(wanted)) == len(wanted)
     for cell in wanted:
-        assert cell.corruption in CORRUPTIONS
+        assert cell.corruption in (*CORRUPTIONS, *KINDS, *OPERATORS)
         for group in cell.groups:
             recipe = load_recipe(*running._recipe_of(cell, group))
             assert recipe.training.seed == cell.seed
-            if len(group) == 1:
+            if cell.planted is not None:
+                assert (recipe.data.dataset, recipe.data.corruption) == (str(cell.planted), "clean")
+            elif len(group) == 1:
                 assert (recipe.data.corruption, recipe.data.corruption_seed) == (cell.corruption, cell.seed)
 
 

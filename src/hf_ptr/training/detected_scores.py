@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -14,7 +15,9 @@ from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.score_file import write_scores
 from hf_ptr.detection.chunk_faults import chunk_harm, chunks_beside_faults
 from hf_ptr.detection.detect import Detection, detect
+from hf_ptr.detection.findings import Finding
 from hf_ptr.detection.findings_file import findings_written
+from hf_ptr.scoring.calibration import calibrated_weight, fault_score, keep_sample_size
 from hf_ptr.scoring.config import ScoreConfig
 from hf_ptr.scoring.fit import fit_scores, require_fittable
 from hf_ptr.scoring.fitted_scores import FittedScores
@@ -49,17 +52,46 @@ def detected_scores(
     """
     # A refusal comes before the checks, which may decode videos for minutes.
     require_fittable(chunks, config)
-    found = detect(
+    found = detected(chunks, cameras=cameras, power=power, seed=config.seed)
+    expected = chunk_harm(found.findings, chunks.table, chunk_size=chunks.chunk_size, harm=harm)
+    fitted = fit_scores(chunks, config, device=device, keep=keep, progress=progress)
+    return fitted.with_faults(expected, chunks_beside_faults(found.findings, chunks.table, expected)), found
+
+
+def detected(chunks: ChunkDataset, *, cameras: Sequence[str] = (), power: bool = False, seed: int = 0) -> Detection:
+    """The findings in the episodes of chunks, from the features that they have; see `detect`."""
+    return detect(
         chunks.table,
         state_feature=checked_state(chunks),
         action_feature=chunks.action_feature,
         cameras=cameras,
         power=power,
-        seed=config.seed,
+        seed=seed,
     )
-    expected = chunk_harm(found.findings, chunks.table, chunk_size=chunks.chunk_size, harm=harm)
-    fitted = fit_scores(chunks, config, device=device, keep=keep, progress=progress)
-    return fitted.with_faults(expected, chunks_beside_faults(found.findings, chunks.table, expected)), found
+
+
+def findings_weight(
+    findings: Iterable[Finding],
+    chunks: ChunkDataset,
+    config: ScoreConfig = ScoreConfig(),
+    harm: Mapping[str, float] = MappingProxyType({}),
+) -> np.ndarray:
+    """
+    The weights of chunks from findings alone, without the calibrated score: `h w_min + (1 - h) w_max`, with the least
+    effective sample size.
+
+    Args:
+        findings: findings in the episodes of the chunks.
+        chunks: chunks of F frames.
+        config: the bounds and the least sample size.
+        harm: the user's choice of harm by name of the check; see `hf_ptr.detection.harm`.
+
+    Returns:
+        `(F,)` float64 in `[w_min, w_max]`.
+    """
+    expected = chunk_harm(findings, chunks.table, chunk_size=chunks.chunk_size, harm=harm)
+    weight = calibrated_weight(fault_score(torch.from_numpy(expected), config), config)
+    return keep_sample_size(weight, min_share=config.min_sample_size).numpy()
 
 
 def checked_state(chunks: ChunkDataset) -> str:
