@@ -30,6 +30,7 @@ from benchmarks.robustness.arms import RECIPES, Arm, arm_of
 from benchmarks.robustness.peers import policy_loss
 from benchmarks.robustness.planting import Truth
 from benchmarks.robustness.results import checkout
+from benchmarks.robustness.selecting import EXTERNAL
 from benchmarks.robustness.suites import EMBODIMENTS, RESULTS, ROOT
 from benchmarks.robustness.weighting import WEIGHTINGS, score_file
 from hf_ptr.data.corruption import corrupt
@@ -46,7 +47,8 @@ from hf_ptr.utils.atomic_files import write_json
 REFERENCE = RESULTS.with_name("behaviour.json")
 # The shared action space of several robots, which only suites with several control modes use.
 ROBOTS = "robots"
-PARTS = (*RECIPES, *WEIGHTINGS, ROBOTS)
+# Other checkers run in an environment of their own; their results depend on the pinned version instead.
+PARTS = (*RECIPES, *(name for name in WEIGHTINGS if name not in EXTERNAL), ROBOTS)
 # Arithmetic differs between machines in the last digits, and a few optimiser steps amplify that.
 RELATIVE, ABSOLUTE = 1e-3, 1e-5
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -73,7 +75,7 @@ Figures = dict[str, Any]
 def parts_of(arm: Arm, *, several_robots: bool = False) -> tuple[str, ...]:
     """The parts that an arm's results depend on: its recipe, its weighting, and the recipe of the arm it needs."""
     needed = () if arm.needs is None else (arm_of(arm.needs).recipe,)
-    weighting = () if arm.weighting is None else (arm.weighting,)
+    weighting = () if arm.weighting is None or arm.weighting in EXTERNAL else (arm.weighting,)
     robots = (ROBOTS,) if several_robots else ()
     return tuple(dict.fromkeys((arm.recipe, *weighting, *needed, *robots)))
 

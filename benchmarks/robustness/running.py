@@ -19,6 +19,7 @@ from benchmarks.robustness.arms import arm_of
 from benchmarks.robustness.behaviour import is_current, parts_of, versions
 from benchmarks.robustness.figures import NO_FIGURES, score_figures
 from benchmarks.robustness.planting import OPERATORS, Truth, is_planted, read_planted
+from benchmarks.robustness.selecting import EXTERNAL, pinned_version
 from benchmarks.robustness.suites import EMBODIMENTS, ROOT, SUITES, WORK, Start, Suite
 from benchmarks.robustness.weighting import score_file
 from hf_ptr.cli.train import exit_when_stopped
@@ -193,6 +194,8 @@ def dependencies_of(cell: Cell) -> Dependencies:
         definition["needed"] = _settings(cell.needed)
     if suite.start is not None:
         definition["start"] = _start_definition(suite.start)
+    if arm.weighting in EXTERNAL:
+        definition["rdq"] = pinned_version()
     if cell.planted is not None:
         definition["planted"] = data_hash(cell.planted)
     if len(suite.controls) > 1:

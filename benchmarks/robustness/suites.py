@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.robustness.selecting import SELECTIONS
 from hf_ptr.envs.metaworld.tasks import DEFAULT_TASKS, INSTRUCTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,6 +137,8 @@ SUITES: dict[str, Suite] = {
             start=FORTY,
         ),
         Suite("mt10-atlas", DEFAULT_TASKS, demonstrations=40, rollouts=20, overrides=SMALL, data="mt10-state"),
+        Suite("mt10-five", DEFAULT_TASKS, demonstrations=5, rollouts=20, overrides=SMALL),
+        Suite("one-task", ("pick-place-v3",), demonstrations=20, rollouts=100, overrides=SMALL),
         Suite("goal-state", GOAL_TASKS, demonstrations=40, rollouts=20, overrides=SMALL),
         Suite(
             "mt10-pixels",
@@ -214,10 +217,29 @@ UNSEEN = (
     *("early release", "clumsy operators", "crosstalk 0.5", "drift 1", "zeroed group", "retry"),
     "false start",
 )
+HARMLESS = ("mixed operators", "tremor 0.05", "noise 0.1", "slower 2")
 PLANS: dict[str, tuple[Block, ...]] = {
     "atlas-find": (
         Block("mt10-atlas", ("clean",), ("sft",), seeds=range(10, 12)),
         Block("mt10-atlas", (*UNSEEN, *CANDIDATES), ("sft", "oracle"), seeds=range(10, 12)),
+    ),
+    # Recorded faults, and what users do with the findings of a checker, on tuning seeds.
+    "atlas-tune": (
+        Block(
+            "mt10-atlas",
+            (*UNSEEN, *CANDIDATES),
+            ("sft", "oracle", "findings", "calibrated", *SELECTIONS),
+            seeds=range(10, 12),
+        ),
+    ),
+    # Peculiarities that are no faults: weights must do no harm.
+    "harmless": (
+        Block("mt10-atlas", ("clean", *HARMLESS), ("sft", "findings", "calibrated", "drop-findings"), seeds=range(3)),
+    ),
+    "small": (
+        Block("mt10-five", ("clean", "hard"), ("sft", "oracle", "findings", "calibrated"), seeds=range(3)),
+        # One task has no other instruction.
+        Block("one-task", ("clean", "foreign"), ("sft", "oracle", "findings", "calibrated"), seeds=range(3)),
     ),
     "clean": (Block("mt10-state", ("clean",), ("sft", "ptr"), seeds=range(5)),),
     "main": (MAIN,),
@@ -301,6 +323,9 @@ PLANS: dict[str, tuple[Block, ...]] = {
                 "sft_belief",
                 "ptr",
                 "oracle",
+                "findings",
+                "drop-findings",
+                "keep-shortest-70",
                 "random",
                 "ptr-weights",
                 "calibrated",
@@ -315,6 +340,7 @@ PLANS: dict[str, tuple[Block, ...]] = {
             ),
             seeds=range(1),
         ),
+        Block("smoke", ("noise 0.5",), ("oracle",), seeds=range(1)),
         Block("smoke-cross", ("hard",), ("sft", "ptr", "oracle", "specialists"), seeds=range(1)),
     ),
 }

@@ -12,6 +12,7 @@ import torch
 from benchmarks.robustness.peers import PEERS, policy_loss, weights_from_score
 from benchmarks.robustness.planting import Truth
 from benchmarks.robustness.progress import CHUNK
+from benchmarks.robustness.selecting import SELECTIONS, kept_weight
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.policies import load_policy
@@ -29,6 +30,7 @@ WEIGHTINGS: dict[str, str | None] = {
     "ptr-weights": "ptr",
     "loss": "sft",
     **dict.fromkeys(PEERS),
+    **dict.fromkeys(SELECTIONS),
 }
 ORACLE_WEIGHTS = (0.25, 4.0)
 
@@ -68,6 +70,8 @@ def score_file(
     elif weighting == "findings":
         weight = found_weight(table, seed, observation_features)
         score = weight
+    elif weighting in SELECTIONS:
+        score = weight = kept_weight(weighting, table, seed, observation_features, CHUNK)
     elif weighting in ("random", "ptr-weights"):
         found = score_dataset(_needed(other), table, seed=seed)
         score, weight, valid = found.score.to_numpy(), found.weight.to_numpy(copy=True), found.valid.to_numpy()
