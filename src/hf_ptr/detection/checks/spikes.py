@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
+from hf_ptr.detection.motion import moving_dimensions
 from hf_ptr.detection.neighbours import median_of, neighbours
 from hf_ptr.detection.planting import busy_dimensions
 from hf_ptr.detection.runs import runs_of
@@ -15,12 +16,16 @@ from hf_ptr.detection.signals import STALE, Episode
 from hf_ptr.detection.windows import EVENT
 
 # Frames on either side that a value is compared with; a spike of up to this many frames is seen.
-REACH = 3
-# A spike is this many times as large as what the neighbourhood moves by itself.
+REACH = 2
+# A spike is this many times as large as what the neighbourhood moves by itself, plus `STEADY` units and this share of
+# the value, and larger than in the dataset's own episodes: this quantile over the episodes of the largest, times the
+# factor. Up to three episodes in ten may be faulty.
 STANDS_OUT = 2.0
+STEADY, OF_VALUE = 0.2, 0.03
+USUAL, FACTOR = 0.67, 1.6
 LEAST_LEAP = 0.25
-# Standard deviation of the residual, units, below which the state shows a command well.
-SHOWN_SIGMA = 0.08
+# Steps longer than this many frames' time: a velocity or an increment of a late frame is larger by as much.
+LATE = 1.3
 
 
 class _Spikes(Check):
@@ -28,38 +33,46 @@ class _Spikes(Check):
 
     unit = "std"
     signal: ClassVar[Literal["state", "action"]]
-    material = 0.8
+    material = 0.6
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._scale = getattr(context.signals, self.signal)
-        self._used = np.flatnonzero(self._scale.moves & ~self._scale.two_valued)
+        self._used = moving_dimensions(self._scale)
+        largest = [self._leaps(episode)[1].max(axis=0, initial=0.0) for episode in context.signals.episodes]
+        self._usual = np.maximum(STANDS_OUT, FACTOR * np.quantile(largest, USUAL, axis=0))
 
     def measure(self, view: View) -> Measurement:
-        values = self._values(view)[:, self._used]
-        length = len(values)
-        if length <= 4 * REACH or not len(self._used):
-            return {EVENT: Candidates.events([], [], [])}
-        near = neighbours(values, REACH)
-        middle = median_of(near)
-        away = np.abs(values - middle)
-        moved = np.abs(near[-1] - near[0]) + median_of([np.abs(one - middle) for one in near])
-        excess = np.where(away > STANDS_OUT * moved, away, 0.0)
-        # The first and last frames are often stale, and have no neighbours.
-        excess[:STALE] = excess[length - STALE :] = 0.0
-        excess[excess < LEAST_LEAP] = 0.0
-        leaps = np.any(excess > 0, axis=1)
-        first, stop = runs_of(leaps)
+        away, ratio = self._leaps(view.episode)
+        excess = np.where(ratio > self._usual, away, 0.0)
+        first, stop = runs_of(np.any(excess > 0, axis=1))
+        # The first and last frames are often stale.
+        inner = (first >= STALE) & (stop <= len(excess) - STALE)
+        first, stop = first[inner], stop[inner]
         if not len(first):
             return {EVENT: Candidates.events([], [], [])}
-        largest = np.array([excess[one:end].max(axis=0) for one, end in zip(first, stop, strict=True)])
+        spikes = [excess[one:end] for one, end in zip(first, stop, strict=True)]
         # Single small leaps are common. Several together, in time or over dimensions, are not.
-        together = np.full(len(first), np.sqrt((largest**2).sum()))
-        return {EVENT: Candidates.events(first, stop, together, largest.argmax(axis=1))}
+        together = np.sqrt(sum((spike**2).sum() for spike in spikes))
+        largest = [spike.max(axis=0).argmax() for spike in spikes]
+        return {EVENT: Candidates.events(first, stop, np.full(len(first), together), largest)}
 
-    def _values(self, view: View) -> np.ndarray:
-        """The signal `(T, d)`."""
-        return getattr(view.episode, self.signal)
+    def _leaps(self, episode: Episode) -> tuple[np.ndarray, np.ndarray]:
+        """
+        How far each value is from those around it, `(T, n)` units, and over what its neighbourhood moves; 0 for less
+        than `LEAST_LEAP`.
+        """
+        away, moved = _leap(getattr(episode, self.signal)[:, self._used])
+        size = self._followed(episode, away)
+        gap = np.diff(episode.seconds) * self.context.fps > LATE
+        size[np.concatenate([gap, [False]]) | np.concatenate([[False], gap])] = 0.0
+        size[size < LEAST_LEAP] = 0.0
+        return size, size / moved
+
+    def _followed(self, episode: Episode, away: np.ndarray) -> np.ndarray:
+        """The size of leaps `(T, n)`, without what the robot followed."""
+        del episode
+        return np.abs(away)
 
     def cause(self, found: Found) -> str:
         what = "state" if self.signal == "state" else "commands"
@@ -85,7 +98,7 @@ class _Spikes(Check):
 
 class ActionSpikes(_Spikes):
     """
-    Commands that leap away for one to three frames.
+    Commands that leap away for one or two frames.
 
     Why it harms: one leap sets the scale of a normalisation by extremes, and is learned as a jerk.
 
@@ -98,19 +111,20 @@ class ActionSpikes(_Spikes):
 
     name, signal = "action/spikes", "action"
 
-    def _values(self, view: View) -> np.ndarray:
-        # Where the state shows a command well, a spike is a leap that the robot did not follow.
-        values, model = view.episode.action.copy(), self.context.model
-        shown = model.known & (model.sigma < SHOWN_SIGMA)
-        values[:, model.dimensions[shown]] -= view.prediction.expected[:, shown]
-        return values
+    def _followed(self, episode: Episode, away: np.ndarray) -> np.ndarray:
+        model, size = self.context.model, np.abs(away)
+        unexpected = _leap(episode.action[:, model.dimensions] - model.predict(episode).expected)[0]
+        column = np.searchsorted(self._used, model.dimensions)
+        both = np.minimum(size[:, column], np.abs(unexpected))
+        size[:, column] = np.where(away[:, column] * unexpected > 0, both, 0.0)
+        return size
 
     action = "replace these actions by their neighbours', or leave the frames out"
 
 
 class StateSpikes(_Spikes):
     """
-    States that leap away for one to three frames.
+    States that leap away for one or two frames.
 
     Why it harms: one leap sets the scale of a normalisation by extremes; the policy sees a position that never was.
 
@@ -124,3 +138,11 @@ class StateSpikes(_Spikes):
     name, signal = "state/spikes", "state"
     reads = ("state",)
     action = "replace these states by their neighbours', or leave the frames out"
+
+
+def _leap(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far each of values `(T, n)` is from the median of those around it, and how much these move by themselves."""
+    near = neighbours(values, REACH)
+    middle = median_of(near)
+    by_itself = np.abs(near[-1] - near[0]) + median_of([np.abs(one - middle) for one in near])
+    return values - middle, by_itself + STEADY + OF_VALUE * np.abs(middle)
