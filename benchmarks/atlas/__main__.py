@@ -10,19 +10,19 @@ One cell a line in `benchmarks/results/atlas.jsonl`. A cell that was recorded wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from benchmarks import measurement
 from benchmarks.atlas.cells import Cell, Recorded, cells_of
 from benchmarks.atlas.generated import generated_set
 from benchmarks.atlas.kinds import CONTROLS, FAULTS
 from benchmarks.atlas.metrics import Judgement, figures
+from benchmarks.atlas.options import add_options, named, parsed
 from benchmarks.atlas.pinned import require_pinned
 from benchmarks.atlas.planted import STATE, UNTOUCHED, plant, read_set
 from benchmarks.atlas.tools import GROUPS, TOOLS, judged, tools_for, version_of
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.errors import InputError, nearest
+from hf_ptr.errors import InputError
 from hf_ptr.utils.progress import progress_bar
 
 EVERYTHING = (UNTOUCHED, *CONTROLS, *FAULTS)
@@ -34,31 +34,6 @@ SMALL_FAULTS = (
     *("action spikes 1", "doubled", "duplicate"),
 )
 SOUND_SETS = 3
-
-
-def named(
-    option: str, text: str | None, known: Sequence[str], groups: Mapping[str, Sequence[str]] | None = None
-) -> list[str]:
-    """The names of a comma-separated option, groups expanded, in the order of `known`; all without the option."""
-    names = list(known) if text is None else [name.strip() for name in text.split(",")]
-    groups = groups or {}
-    for name in names:
-        if name not in known and name not in groups:
-            choice = (*groups, *known)
-            raise InputError(f"{option} names {name!r}, which the atlas does not have.{nearest(name, choice)}")
-    wanted = {member for name in names for member in groups.get(name, (name,))}
-    return [name for name in known if name in wanted]
-
-
-def pairs(option: str, values: Sequence[str]) -> dict[str, str]:
-    """`NAME=VALUE` options."""
-    found = {}
-    for value in values:
-        name, equals, rest = value.partition("=")
-        if not (name and equals and rest):
-            raise InputError(f"{option} is {value!r}; it must be NAME=VALUE")
-        found[name] = rest
-    return found
 
 
 def run_cell(
@@ -93,24 +68,12 @@ def run_cell(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = measurement.command_parser("atlas", (__doc__ or "").strip())
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=PATH", help="a dataset and its name")
-    parser.add_argument(
-        "--state", action="append", default=[], metavar="NAME=FEATURE", help=f"its state feature; default {STATE}"
-    )
-    parser.add_argument("--episodes", type=int, default=100, help="most episodes of a dataset; default 100")
+    add_options(parser)
     parser.add_argument("--tools", help=f"comma-separated, or of {', '.join(GROUPS)}; default all")
-    parser.add_argument("--faults", help="comma-separated faults and controls, and `untouched`; default all")
-    parser.add_argument("--seeds", type=int, default=2, help="number of seeds; default 2")
-    parser.add_argument("--out", type=Path, help="results file; default benchmarks/results/atlas.jsonl")
-    options = parser.parse_args(arguments)
+    options = parsed(parser, arguments)
     tools = named("--tools", options.tools or ("hf-ptr,baselines" if options.small else None), TOOLS, GROUPS)
     faults = named("--faults", options.faults, SMALL_FAULTS if options.small else EVERYTHING)
-    sets, states = pairs("--set", options.set), pairs("--state", options.state)
-    for name in states:
-        if name not in sets:
-            raise InputError(f"--state names {name!r}, which no --set names.{nearest(name, list(sets))}")
-    if options.seeds < 1:
-        raise InputError(f"--seeds is {options.seeds}; it must be at least 1")
+    sets, states = options.set, options.state
     if not sets and not options.small:
         raise InputError("no dataset given; name one with --set NAME=PATH")
     tables = {name: read_set(path, states.get(name, STATE), options.episodes) for name, path in sets.items()}

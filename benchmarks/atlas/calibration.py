@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks import measurement
-from benchmarks.atlas.__main__ import named, pairs
 from benchmarks.atlas.cells import Cell, cells_of
 from benchmarks.atlas.generated import generated_set
 from benchmarks.atlas.kinds import FAULTS
+from benchmarks.atlas.options import named, pairs
 from benchmarks.atlas.planted import ACTION, STATE, UNTOUCHED, plant, read_set
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.detection.detect import detect

@@ -19,7 +19,6 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import measurement
-from benchmarks.atlas.__main__ import named, pairs
 from benchmarks.atlas.camera_faults import (
     CAMERA_CONTROLS,
     CAMERA_FAULTS,
@@ -31,6 +30,7 @@ from benchmarks.atlas.camera_faults import (
 )
 from benchmarks.atlas.cells import Cell, Recorded
 from benchmarks.atlas.metrics import Judgement, figures
+from benchmarks.atlas.options import add_options, named, parsed
 from benchmarks.atlas.ours import OURS
 from benchmarks.atlas.planted import RARE, SHARE, STATE, UNTOUCHED, WHOLE, Planted
 from benchmarks.atlas.tools import version_of
@@ -175,22 +175,14 @@ def run_cell(cameras: Cameras, cell: Cell, recorded: Recorded) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = measurement.command_parser("atlas.cameras", (__doc__ or "").strip(), small=False)
-    parser.add_argument("--set", action="append", required=True, metavar="NAME=PATH", help="a dataset and its name")
-    parser.add_argument(
-        "--state", action="append", default=[], metavar="NAME=FEATURE", help=f"its state feature; default {STATE}"
-    )
-    parser.add_argument("--episodes", type=int, default=100, help="most episodes of a dataset; default 100")
-    parser.add_argument("--faults", help="comma-separated faults and controls, and `untouched`; default all")
-    parser.add_argument("--seeds", type=int, default=2, help="number of seeds; default 2")
-    parser.add_argument("--out", type=Path, help="results file; default benchmarks/results/atlas.jsonl")
-    options = parser.parse_args(arguments)
-    if options.seeds < 1:
-        raise InputError(f"--seeds is {options.seeds}; it must be at least 1")
+    add_options(parser)
+    options = parsed(parser, arguments)
+    if not options.set:
+        raise InputError("no dataset given; name one with --set NAME=PATH")
     kinds = named("--faults", options.faults, (UNTOUCHED, *KINDS))
-    states = pairs("--state", options.state)
     recorded = Recorded(options.out or measurement.RESULTS / "atlas.jsonl")
-    for name, path in pairs("--set", options.set).items():
-        cameras = read_cameras(name, path, states.get(name, STATE), options.episodes)
+    for name, path in options.set.items():
+        cameras = read_cameras(name, path, options.state.get(name, STATE), options.episodes)
         cells = cells_of(kinds, range(1, 1 + options.seeds), cameras.table.num_episodes)
         with progress_bar() as bar:
             task = bar.add_task(name, total=len(cells))

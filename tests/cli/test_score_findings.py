@@ -91,7 +91,7 @@ def test_a_chunk_weighs_less_where_it_covers_a_fault_and_the_rest_keeps_its_weig
     inside = np.zeros(FRAMES, dtype=bool)
     for found in findings:
         if found.episode_index == 8 and found.severity == "fault":
-            inside[max(0, found.first_frame - CHUNK) : found.last_frame + 1] = True
+            inside[max(0, found.first_frame - CHUNK + 1) : found.last_frame + 1] = True
     assert weight[inside].max() < 0.5 and 20 <= inside.sum() <= 70
     sound = scores[~scores.episode_index.isin([LATE, 8])]
     assert weight[~inside].min() >= sound.weight.median() - 1e-3

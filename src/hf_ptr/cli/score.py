@@ -217,7 +217,7 @@ def score(
         parts = (with_known_faults(part, truth) for part in parts)
     summary = ScoreSummary() if found is None else ScoreSummary(found.flagged)
     # Absolute, so that the report finds the dataset from any folder.
-    named = str(dataset.resolve() if local else dataset)
+    named = str(dataset.absolute() if local else dataset)
     meta = {"dataset": named, "corruption": corruption, "corruption_seed": corruption_seed, "seed": config.seed}
     if found is None:
         write_scores(summary.collect(parts), out, **meta)
@@ -243,7 +243,7 @@ def score(
         typer.echo(f"The images of {', '.join(table.videos)} were not checked; --cameras checks them")
     needed = {"--episodes": episodes, "--skip-episodes": skip_episodes}
     needed |= {f"--{name}": value for name, value in (("state", state), ("action", action)) if name in given}
-    print_next(None if paper else named, out, summary.flagged, needed)
+    print_next(None if paper else str(dataset), out, summary.flagged, needed)
 
 
 def _checked_device(name: str | None) -> str | None:

@@ -38,11 +38,11 @@ def power_summary(card: Mapping[str, Any]) -> str:
 def power_card_text(card: PowerCard) -> Group:
     """The card for the terminal: planted faults with their probabilities, and below it what cannot be found."""
     powers = plain_table(
-        "Self-test: share of the copies in which a fault is found, in a whole episode and in a fifth of it"
+        "Self-test: share of the copies in which a fault is found, if a further fifth of the episodes has it"
     )
     powers.add_column("", no_wrap=True)
     powers.add_column("planted fault")
-    for name in ("whole", "a fifth"):
+    for name in ("whole episode", "a fifth of it"):
         powers.add_column(name, justify="right", no_wrap=True)
     answer = ""
     for row in power_table(card):

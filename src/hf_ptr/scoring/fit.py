@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from hf_ptr._version import __version__
 from hf_ptr.data.chunks import ChunkDataset
-from hf_ptr.data.episodes import data_digest
+from hf_ptr.data.episodes import EpisodeTable, data_digest
 from hf_ptr.errors import InputError
 from hf_ptr.scoring.action_noise import action_noise_score
 from hf_ptr.scoring.calibration import calibrated_weight, episode_mean, fit_scale, keep_sample_size
@@ -132,20 +133,22 @@ def _cache_key(chunks: ChunkDataset, config: ScoreConfig, device: str | torch.de
         "data": data_digest(chunks.table),
         "chunks": {name: getattr(chunks, name) for name in names},
         "versions": {"hf_ptr": __version__, "torch": torch.__version__},
-        "images": _image_stamps(chunks),
+        "images": image_stamps(chunks.table, chunks.cameras),
         "code": code_digest(Path(__file__).parent),
         "config": dataclasses.asdict(config),
         "device": str(device),
     }
 
 
-def _image_stamps(chunks: ChunkDataset) -> str:
+def image_stamps(table: EpisodeTable, cameras: Sequence[str]) -> str:
     """A hash of each episode's place in the files of its images, and of their size and time; no file is read."""
     digest = hashlib.sha256()
-    for camera in chunks.cameras:
-        clips = chunks.table.videos[camera]
-        for episode in chunks.table.episode_index.tolist():
-            clip = clips[episode]
+    for camera in cameras:
+        clips = table.videos[camera]
+        for episode in table.episode_index.tolist():
+            clip = clips.get(episode)
+            if clip is None:
+                continue
             # The form of a clip contains its path and where it starts in the file.
             digest.update(repr(clip).encode())
             if clip.path.is_file():

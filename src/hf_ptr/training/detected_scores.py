@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +22,7 @@ from hf_ptr.scoring.calibration import calibrated_weight, fault_score, keep_samp
 from hf_ptr.scoring.config import ScoreConfig
 from hf_ptr.scoring.fit import fit_scores, require_fittable
 from hf_ptr.scoring.fitted_scores import FittedScores
+from hf_ptr.training.detection_cache import cached_detection
 
 
 def detected_scores(
@@ -52,22 +54,29 @@ def detected_scores(
     """
     # A refusal comes before the checks, which may decode videos for minutes.
     require_fittable(chunks, config)
-    found = detected(chunks, cameras=cameras, power=power, seed=config.seed)
+    found = detected(chunks, cameras=cameras, power=power, seed=config.seed, keep=keep)
     expected = chunk_harm(found.findings, chunks.table, chunk_size=chunks.chunk_size, harm=harm)
     fitted = fit_scores(chunks, config, device=device, keep=keep, progress=progress)
     return fitted.with_faults(expected, chunks_beside_faults(found.findings, chunks.table, expected)), found
 
 
-def detected(chunks: ChunkDataset, *, cameras: Sequence[str] = (), power: bool = False, seed: int = 0) -> Detection:
-    """The findings in the episodes of chunks, from the features that they have; see `detect`."""
-    return detect(
-        chunks.table,
-        state_feature=checked_state(chunks),
-        action_feature=chunks.action_feature,
-        cameras=cameras,
-        power=power,
-        seed=seed,
-    )
+def detected(
+    chunks: ChunkDataset,
+    *,
+    cameras: Sequence[str] = (),
+    power: bool = False,
+    seed: int = 0,
+    keep: Path | None = None,
+) -> Detection:
+    """The findings in episodes of chunks, from their features; see `detect`, and `cached_detection` for `keep`."""
+    settings: dict[str, Any] = {
+        "state_feature": checked_state(chunks),
+        "action_feature": chunks.action_feature,
+        "power": power,
+        "seed": seed,
+    }
+    new = partial(detect, chunks.table, cameras=cameras, **settings)
+    return cached_detection(keep, chunks.table, cameras, settings, new)
 
 
 def findings_weight(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hf_ptr.detection.check import Context, Found
-from hf_ptr.detection.motion import moving_dimensions
+from hf_ptr.detection.motion import medians_by_task, moving_dimensions
 from hf_ptr.detection.notes import Event, Note
 from hf_ptr.detection.signals import STALE, Episode
 
@@ -36,9 +36,7 @@ class ReturnMotion(Note):
     def __init__(self, context: Context) -> None:
         self._used = moving_dimensions(context.signals.state)
         episodes = context.signals.episodes
-        tasks = np.array([episode.task for episode in episodes])
-        end = np.array([self._from_start(episode)[-1] for episode in episodes])
-        self._usual = {task: float(np.median(end[tasks == task])) for task in np.unique(tasks).tolist()}
+        self._usual = medians_by_task(episodes, [[self._from_start(episode)[-1]] for episode in episodes])
         super().__init__(context)
 
     def _from_start(self, episode: Episode) -> np.ndarray:
@@ -47,7 +45,7 @@ class ReturnMotion(Note):
         return np.sqrt((away**2).sum(axis=1) / max(away.shape[1], 1))
 
     def events(self, episode: Episode) -> Sequence[Event]:
-        away, usual = self._from_start(episode), self._usual[episode.task]
+        away, usual = self._from_start(episode), float(self._usual[episode.task][0])
         if away[-1] > RETURNED * usual:
             return []
         return [Event(int(away.argmax()), len(episode), usual - float(away[-1]))]

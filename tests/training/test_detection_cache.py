@@ -1,0 +1,52 @@
+"""A finished detection is read again for the same inputs only."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from leading_table import leading_table
+
+from hf_ptr.detection.detect import Detection, detect
+from hf_ptr.training import detection_cache
+from hf_ptr.training.detection_cache import cached_detection
+
+
+def never() -> Detection:
+    raise AssertionError("the detection is not read from the folder")
+
+
+def test_an_interrupted_scoring_does_not_detect_again(tmp_path: Path) -> None:
+    table = leading_table(12, frames=60)
+    made = cached_detection(tmp_path, table, (), {"seed": 0}, lambda: detect(table))
+    read = cached_detection(tmp_path, table, (), {"seed": 0}, never)
+    assert made.power is not None and len(made.power.powers) > 3
+    assert (read.findings, read.power, read.unavailable) == (made.findings, made.power, dict(made.unavailable))
+    assert np.array_equal(read.episode_evidence, made.episode_evidence)
+    assert all(map(np.array_equal, read.frame_evidence, made.frame_evidence))
+
+
+def test_other_data_settings_or_code_are_detected_anew(tmp_path: Path, monkeypatch) -> None:
+    table = leading_table(12, frames=60)
+    made: list[Detection] = []
+
+    def make() -> Detection:
+        made.append(detect(table, power=False))
+        return made[-1]
+
+    cached_detection(tmp_path, table, (), {"seed": 0}, make)
+    columns = {name: column.copy() for name, column in table.columns.items()}
+    columns["action"][5] += 0.25
+    cached_detection(tmp_path, dataclasses.replace(table, columns=columns), (), {"seed": 0}, make)
+    cached_detection(tmp_path, table, (), {"seed": 1}, make)
+    monkeypatch.setattr(detection_cache, "code_digest", lambda folder: "changed")
+    cached_detection(tmp_path, table, (), {"seed": 1}, make)
+    assert len(made) == 4
+    cached_detection(tmp_path, table, (), {"seed": 1}, never)
+
+
+def test_nothing_is_kept_without_a_folder() -> None:
+    table = leading_table(12, frames=60)
+    found = detect(table, power=False)
+    assert cached_detection(None, table, (), {}, lambda: found) is found
