@@ -11,9 +11,13 @@ from made_motions import ACTION, FPS, STATE, table_of
 from PIL import Image, ImageFilter
 
 from hf_ptr.detection.cameras import read_tracks
+from hf_ptr.detection.checks.camera_blank import CameraBlank
+from hf_ptr.detection.checks.camera_missing import CameraMissing
+from hf_ptr.detection.detect import detect
 from hf_ptr.detection.detector import Detector
 from hf_ptr.detection.registry import all_checks
 from hf_ptr.detection.signals import Signals
+from hf_ptr.detection.unseen import unseen
 
 CHECKS = [check for check in all_checks() if check.name.startswith("camera/")]
 TOP, WRIST = "observation.images.top", "observation.images.wrist"
@@ -153,6 +157,36 @@ def test_a_camera_that_most_episodes_lack_is_named():
     assert {reason for reason in detector.unavailable.values() if reason} == {
         f"camera {shown} has images in 4 episodes only; 5 are needed"
     }
+
+
+def images_without(cameras):
+    """A table whose cameras have no images in any episode, as far as named."""
+    table = table_of([wandering(np.random.default_rng([1, number])) for number in range(6)])
+    table = with_cameras(table, {TOP: arm_images(table), WRIST: close_images(table)})
+    for camera in cameras:
+        table.videos[camera].clear()
+    return table
+
+
+def test_one_camera_without_images_is_listed_and_no_finding():
+    table = images_without([WRIST])
+    with pytest.warns(match="cannot be checked"):
+        signals = Signals.of_table(table, STATE, ACTION).with_tracks(read_tracks(table), (TOP, WRIST))
+    detector = Detector(signals, [CameraMissing, CameraBlank])
+    assert not any(detector.hits(view, found) for view, found in zip(detector.views, detector.measured, strict=True))
+    assert not any(detector.unavailable.values())
+    (listed,) = [one for one in unseen(detector) if one.dimensions == (WRIST,)]
+    assert listed.reason == "fewer than 5 episodes have images here"
+
+
+def test_cameras_without_any_images_make_their_checks_unavailable():
+    with pytest.warns(match="cannot be checked"):
+        found = detect(images_without([TOP, WRIST]), cameras=None, checks=CHECKS, power=False)
+    assert not found.findings
+    assert found.unavailable["camera/frozen"] == (
+        f"camera {TOP} has images in no episode; camera {WRIST} has images in no episode; 5 are needed"
+    )
+    assert found.unavailable["camera/missing"] == "the cameras have no images"
 
 
 @pytest.mark.parametrize("flicker", [0.0, 0.2])

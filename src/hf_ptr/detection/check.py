@@ -44,8 +44,10 @@ class Context:
 
     @cached_property
     def camera_counts(self) -> Counter[str]:
-        """By camera, the number of episodes with its images; a camera without any is left out."""
-        return Counter(sorted(name for episode in self.signals.episodes for name in episode.cameras))
+        """By camera that was read, the number of episodes with its images."""
+        counts = Counter(dict.fromkeys(self.signals.cameras, 0))
+        counts.update(name for episode in self.signals.episodes for name in episode.cameras)
+        return counts
 
     @cached_property
     def cameras(self) -> dict[str, CameraModel]:

@@ -70,7 +70,8 @@ def detect(
     """
     signals = Signals.of_table(table, state_feature, action_feature)
     if cameras is None or len(cameras):
-        signals = signals.with_tracks(read_tracks(table, cameras))
+        names = tuple(table.videos) if cameras is None else cameras
+        signals = signals.with_tracks(read_tracks(table, names), names)
     return detect_in(signals, checks, power, seed)
 
 

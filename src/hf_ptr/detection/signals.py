@@ -144,6 +144,7 @@ class Signals:
         fps: frames per second.
         tasks: the instructions.
         episode_index: ids of the episodes.
+        cameras: names of the cameras that were read, those without any images among them.
     """
 
     episodes: tuple[Episode, ...]
@@ -152,6 +153,7 @@ class Signals:
     fps: float
     tasks: tuple[str, ...]
     episode_index: tuple[int, ...]
+    cameras: tuple[str, ...] = ()
 
     @classmethod
     def of_table(cls, table: EpisodeTable, state_feature: str, action_feature: str) -> Signals:
@@ -187,10 +189,17 @@ class Signals:
         ids = tuple(table.episode_index.tolist())
         return cls(tuple(episodes), scales[0], scales[1], table.fps, tuple(table.tasks), ids)
 
-    def with_tracks(self, tracks: Sequence[Mapping[str, Track]]) -> Signals:
-        """A copy with the images of every episode, as `read_tracks` returns them."""
+    def with_tracks(self, tracks: Sequence[Mapping[str, Track]], read: Sequence[str] = ()) -> Signals:
+        """
+        A copy with the images of every episode.
+
+        Args:
+            tracks: the images, as `read_tracks` returns them.
+            read: names of the cameras that were read; those with images need not be named.
+        """
         episodes = [replace(each, cameras=track) for each, track in zip(self.episodes, tracks, strict=True)]
-        return replace(self, episodes=tuple(episodes))
+        names = dict.fromkeys([*map(printable, read), *(name for track in tracks for name in track)])
+        return replace(self, episodes=tuple(episodes), cameras=tuple(sorted(names)))
 
     def frames(self, seconds: float, least: int = 1) -> int:
         """A duration in frames, at least `least`."""

@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 
+from hf_ptr.detection.check import LEAST_EPISODES
 from hf_ptr.detection.contamination import contaminated, number_faulty
 from hf_ptr.detection.detector import Detector
 from hf_ptr.detection.signals import Scale
@@ -25,7 +26,7 @@ class Unseen:
     Attributes:
         fault: the fault.
         reason: why it cannot be found in this dataset.
-        dimensions: names of the dimensions, tasks or checks concerned; empty where all are.
+        dimensions: names of the dimensions, tasks, cameras or checks concerned; empty where all are.
     """
 
     fault: str
@@ -79,6 +80,10 @@ def unseen(detector: Detector) -> tuple[Unseen, ...]:
                 rare,
             )
         )
+    counts = detector.context.camera_counts
+    if detector.context.cameras and len(detector.context.cameras) < len(counts):
+        without = tuple(name for name in counts if name not in detector.context.cameras)
+        found.append(Unseen("faults of images", f"fewer than {LEAST_EPISODES} episodes have images here", without))
     reasons = {reason for reason in detector.unavailable.values() if reason is not None}
     for reason in sorted(reasons):
         checks = tuple(name for name, other in detector.unavailable.items() if other == reason)

@@ -26,7 +26,10 @@ class CameraCheck(Check):
     def unavailable(cls, context: Context) -> str | None:
         if context.cameras:
             return None
-        few = [f"camera {name} has images in {count} episodes only" for name, count in context.camera_counts.items()]
+        few = [
+            f"camera {name} has images in {f'{count} episodes only' if count else 'no episode'}"
+            for name, count in context.camera_counts.items()
+        ]
         return f"{'; '.join(few)}; {LEAST_EPISODES} are needed" if few else "no camera was read"
 
     def measure(self, view: View) -> Measurement:

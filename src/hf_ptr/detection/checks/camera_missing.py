@@ -18,8 +18,8 @@ class CameraMissing(Check):
 
     What to do: find the video, or leave the episode out.
 
-    Limits: a camera without images in any episode is not reported, apart from the warning when they are read. Damage
-    that the decoder of a video hides is not seen; `hf-ptr validate` checks the files.
+    Limits: a camera without images in any episode is listed among what cannot be checked, and not as a finding of
+    every episode. Damage that the decoder of a video hides is not seen; `hf-ptr validate` checks the files.
     """
 
     name, unit = "camera/missing", "cameras"
@@ -32,12 +32,15 @@ class CameraMissing(Check):
         super().__init__(context)
         self._without = {
             name: {episode.position for episode in context.signals.episodes if name not in episode.cameras}
-            for name in context.camera_counts
+            for name, count in context.camera_counts.items()
+            if count
         }
 
     @classmethod
     def unavailable(cls, context: Context) -> str | None:
-        return None if context.camera_counts else "no camera was read"
+        if any(context.camera_counts.values()):
+            return None
+        return "the cameras have no images" if context.camera_counts else "no camera was read"
 
     def measure(self, view: View) -> Measurement:
         # A planted copy of a sound episode may have no images; its original has.
