@@ -9,18 +9,34 @@ import numpy as np
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
 from hf_ptr.detection.planting import resample
 from hf_ptr.detection.signals import Episode
-from hf_ptr.detection.windows import WHOLE
+from hf_ptr.detection.windows import SHORT, WHOLE, Windows
 
 # Largest lag that is searched, seconds and frames.
 LONGEST = 0.5
 LEAST_LONGEST = 8
+# Commands are compared relative to their mean over so many seconds either way: the model errs slowly, and slow errors
+# hide the lag.
+FAST = 0.2
+LEAST_FAST = 2
+# Share of a dimension's variance that the model must explain for it to have a part. Little is enough: all dimensions
+# have the same lag.
+LEAST_EXPLAINED = 0.3
+# Least standard deviation of a fast residual, units.
+LEAST_SIGMA = 0.02
 # Residuals above this many standard deviations count as this.
 CAP = 6.0
-# The fit at the dataset's own lag must be this many times worse than at the best one.
-LEAST_RATIO = 1.4
-# Least lag that counts: seconds and frames.
-MATERIAL = 0.05
-MATERIAL_FRAMES = 1.25
+# Least share of a window's frames that a shift must leave to be compared.
+LEAST_SHARE = 0.6
+# Least lag that counts, frames.
+MATERIAL = 1.5
+# Gain of a lag, summed over the frames of a window, below which it is not sure: `LEAST_GAIN` and multiples of the
+# median of the task's episodes and of the spread of all episodes around it. The gains are those of the short windows,
+# of which an episode has most.
+LEAST_GAIN = 3.0
+MEDIANS, SPREADS = 2.0, 4.0
+# Quantile of the gains that sets their spread, and episodes that those of all count as against those of a task.
+UPPER = 0.67
+SHRINKAGE = 4.0
 
 
 class Lag(Check):
@@ -40,52 +56,93 @@ class Lag(Check):
     reads = ("state", "action")
     action = "shift the actions of these frames by the lag, or leave them out"
 
+    material = MATERIAL
+
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.material = max(MATERIAL_FRAMES, MATERIAL * context.fps)
+        self._used = np.flatnonzero(context.model.explained > LEAST_EXPLAINED)
         self._longest = max(LEAST_LONGEST, round(LONGEST * context.fps))
+        self._around = max(LEAST_FAST, round(FAST * context.fps))
+        self._sigma = np.ones(len(self._used))
+        views = [context.view(episode) for episode in context.signals.episodes]
+        pairs = [pair for pair in map(self._fast, views) if len(pair[0])]
+        if pairs:
+            spread = [1.4826 * np.median(np.abs(action - expected), axis=0) for action, expected in pairs]
+            self._sigma = np.maximum(np.median(spread, axis=0), LEAST_SIGMA)
         self._usual = 0.0
-        measured = [self.measure(context.view(episode)) for episode in context.signals.episodes]
-        whole = [one[WHOLE].detail[0, 0] for one in measured if WHOLE in one]
+        estimates = [self._estimates(view) for view in views]
+        whole = [one[WHOLE][0][0] for one in estimates if WHOLE in one and one[WHOLE][1][0] >= 0]
         self._usual = float(np.median(whole)) if whole else 0.0
+        self._least_gain = self._gains_of_sound(views)
+
+    def _gains_of_sound(self, views: Sequence[View]) -> dict[int, float]:
+        """By task, the gain from which a lag is sure."""
+        tasks = np.array([view.episode.task for view in views])
+        gains = np.zeros(len(views))
+        for number, view in enumerate(views):
+            position, gain = self._estimates(view).get(SHORT, (np.zeros(1), np.zeros(1)))
+            gains[number] = np.where(np.abs(position - self._usual) >= MATERIAL, gain, 0.0).max(initial=0.0)
+        median = {}
+        for task in np.unique(tasks).tolist():
+            own = gains[tasks == task]
+            median[task] = float((len(own) * np.median(own) + SHRINKAGE * np.median(gains)) / (len(own) + SHRINKAGE))
+        away = gains - np.array([median[task] for task in tasks.tolist()])
+        spread = max(0.0, float(np.quantile(away, UPPER)))
+        return {task: LEAST_GAIN + MEDIANS * middle + SPREADS * spread for task, middle in median.items()}
 
     def measure(self, view: View) -> Measurement:
-        action, expected = view.prediction.action, view.prediction.expected
-        model = self.context.model
-        used = model.known
-        length, reach = len(action), min(self._longest, len(action) // 4)
-        shifts = np.arange(-reach, reach + 1)
-        if not used.any() or reach < 2:
-            return {part.scale: Candidates.of(part, np.zeros(len(part.first))) for part in view.windows}
-        cost = np.full((length, len(shifts)), np.nan)
-        weight = model.explained[used] / model.explained[used].sum()
-        a, e = action[:, used] / model.sigma[used], expected[:, used] / model.sigma[used]
-        for column, shift in enumerate(shifts.tolist()):
-            low, high = max(0, -shift), min(length, length - shift)
-            cost[low:high, column] = np.minimum(np.abs(a[low + shift : high + shift] - e[low:high]), CAP) @ weight
-        # Beyond the ends of the episode no shift can be compared.
-        inside = np.isfinite(cost).all(axis=1)[:, None]
-        filled = np.where(inside, cost, 0.0)
-        usual = reach + max(-reach, min(reach, round(self._usual)))
+        estimates = self._estimates(view)
         found: Measurement = {}
         for windows in view.windows:
-            share = windows.mean(inside.astype(float))
-            mean = windows.mean(filled) / np.maximum(share, 1e-9)
+            position, gain = estimates.get(windows.scale, (np.zeros(len(windows.first)),) * 2)
+            lag = np.where(gain > self._least_gain[view.episode.task], position - self._usual, 0.0)
+            found[windows.scale] = Candidates.of(windows, np.abs(lag), lag)
+        return found
+
+    def _fast(self, view: View) -> tuple[np.ndarray, np.ndarray]:
+        """Command and expected command relative to their means over the frames around, `(T, d)`."""
+        action, expected = view.prediction.action[:, self._used], view.prediction.expected[:, self._used]
+        row = np.arange(len(action))
+        around = Windows("", np.maximum(row - self._around, 0), np.minimum(row + self._around + 1, len(row)))
+        return action - around.mean(action), expected - around.mean(expected)
+
+    def _estimates(self, view: View) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """
+        By scale, the best lag of each window, frames, and its gain over the usual lag: by how much the absolute
+        residuals become smaller, in standard deviations, summed over the frames. -1 where there is no best lag.
+        """
+        length = len(view.episode)
+        reach = min(self._longest, length // 4)
+        if not len(self._used) or reach < 2:
+            return {}
+        action, expected = (values / self._sigma for values in self._fast(view))
+        shifts = np.arange(-reach, reach + 1)
+        usual = int(reach + np.clip(round(self._usual), -reach, reach))
+        cost = np.full((length, len(shifts)), np.nan)
+        for column, shift in enumerate(shifts.tolist()):
+            low, high = max(0, -shift), min(length, length - shift)
+            cost[low:high, column] = np.minimum(
+                np.abs(action[low + shift : high + shift] - expected[low:high]), CAP
+            ).mean(axis=1)
+        # The same frames at both lags: some have more to gain than others.
+        gain = cost[:, [usual]] - cost
+        compared = np.isfinite(gain)
+        gain = np.where(compared, gain, 0.0)
+        found = {}
+        for windows in view.windows:
+            size = (windows.stop - windows.first)[:, None]
+            share = windows.mean(compared.astype(float))
             # Far away, something in the episode resembles any short window.
-            far = np.abs(shifts - shifts[usual]) > (windows.stop - windows.first)[:, None] // 2
-            mean = np.where(far, np.inf, mean)
-            best = mean.argmin(axis=1)
-            rows = np.arange(len(best))
-            left, here, right = (mean[rows, np.clip(best + step, 0, len(shifts) - 1)] for step in (-1, 0, 1))
+            able = (share >= LEAST_SHARE) & (np.abs(shifts - shifts[usual]) <= size // 2)
+            total = np.where(able, size * windows.mean(gain) / np.maximum(share, 1e-9), -np.inf)
+            best = total.argmax(axis=1)
+            row = np.arange(len(best))
+            left, here, right = (total[row, np.clip(best + step, 0, len(shifts) - 1)] for step in (-1, 0, 1))
             inner = (best > 0) & (best < len(shifts) - 1) & np.isfinite(left) & np.isfinite(right)
             left, right = np.where(inner, left, here), np.where(inner, right, here)
             bend = left - 2 * here + right
-            vertex = np.where(bend > 1e-12, 0.5 * (left - right) / np.maximum(bend, 1e-12), 0.0)
-            position = shifts[best] + vertex
-            ratio = (mean[:, usual] + 0.05) / (here + 0.05)
-            sure = (ratio > LEAST_RATIO) & inner & (share[:, 0] > 0.5)
-            amount = np.where(sure, np.abs(position - self._usual), 0.0)
-            found[windows.scale] = Candidates.of(windows, amount, position - self._usual)
+            vertex = np.where(bend < -1e-12, 0.5 * (left - right) / np.minimum(bend, -1e-12), 0.0)
+            found[windows.scale] = shifts[best] + vertex, np.where(inner, here, -1.0)
         return found
 
     def cause(self, found: Found) -> str:
