@@ -27,12 +27,15 @@ LEAST_SIGMA = 0.02
 CAP = 6.0
 # Least share of a window's frames that a shift must leave to be compared.
 LEAST_SHARE = 0.6
+# The squared residuals at a lag must be at most this share of those at the usual one: of commands that do not belong
+# to the state at any lag, some always fit a little better.
+MOST_LEFT = 0.7
 # Least lag that counts, frames.
 MATERIAL = 1.5
 # Gain of a lag, summed over the frames of a window, below which it is not sure: `LEAST_GAIN` and multiples of the
 # median of the task's episodes and of the spread of all episodes around it. The gains are those of the short windows,
 # of which an episode has most.
-LEAST_GAIN = 3.0
+LEAST_GAIN = 5.0
 MEDIANS, SPREADS = 2.0, 4.0
 # Quantile of the gains that sets their spread, and episodes that those of all count as against those of a task.
 UPPER = 0.67
@@ -71,7 +74,7 @@ class Lag(Check):
             self._sigma = np.maximum(np.median(spread, axis=0), LEAST_SIGMA)
         self._usual = 0.0
         estimates = [self._estimates(view) for view in views]
-        whole = [one[WHOLE][0][0] for one in estimates if WHOLE in one and one[WHOLE][1][0] >= 0]
+        whole = [one[WHOLE][0][0] for one in estimates if WHOLE in one]
         self._usual = float(np.median(whole)) if whole else 0.0
         self._least_gain = self._gains_of_sound(views)
 
@@ -109,7 +112,7 @@ class Lag(Check):
     def _estimates(self, view: View) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """
         By scale, the best lag of each window, frames, and its gain over the usual lag: by how much the absolute
-        residuals become smaller, in standard deviations, summed over the frames. -1 where there is no best lag.
+        residuals become smaller, in standard deviations, summed over the frames. -1 where no lag is clearly better.
         """
         length = len(view.episode)
         reach = min(self._longest, length // 4)
@@ -118,16 +121,15 @@ class Lag(Check):
         action, expected = (values / self._sigma for values in self._fast(view))
         shifts = np.arange(-reach, reach + 1)
         usual = int(reach + np.clip(round(self._usual), -reach, reach))
-        cost = np.full((length, len(shifts)), np.nan)
+        cost = np.full((2, length, len(shifts)), np.nan)
         for column, shift in enumerate(shifts.tolist()):
             low, high = max(0, -shift), min(length, length - shift)
-            cost[low:high, column] = np.minimum(
-                np.abs(action[low + shift : high + shift] - expected[low:high]), CAP
-            ).mean(axis=1)
+            residual = np.minimum(np.abs(action[low + shift : high + shift] - expected[low:high]), CAP)
+            cost[:, low:high, column] = residual.mean(axis=1), (residual**2).mean(axis=1)
         # The same frames at both lags: some have more to gain than others.
-        gain = cost[:, [usual]] - cost
-        compared = np.isfinite(gain)
-        gain = np.where(compared, gain, 0.0)
+        compared = np.isfinite(cost[0] + cost[0][:, [usual]])
+        gain = np.where(compared, cost[0][:, [usual]] - cost[0], 0.0)
+        before, after = (np.where(compared, part, 0.0) for part in (cost[1][:, [usual]], cost[1]))
         found = {}
         for windows in view.windows:
             size = (windows.stop - windows.first)[:, None]
@@ -142,7 +144,8 @@ class Lag(Check):
             left, right = np.where(inner, left, here), np.where(inner, right, here)
             bend = left - 2 * here + right
             vertex = np.where(bend < -1e-12, 0.5 * (left - right) / np.minimum(bend, -1e-12), 0.0)
-            found[windows.scale] = shifts[best] + vertex, np.where(inner, here, -1.0)
+            smaller = (windows.mean(after) <= MOST_LEFT * windows.mean(before))[row, best]
+            found[windows.scale] = shifts[best] + vertex, np.where(inner & smaller, here, -1.0)
         return found
 
     def cause(self, found: Found) -> str:
