@@ -30,7 +30,7 @@ from hf_ptr.functional import source_shift
 from hf_ptr.hub.push import ensure_repository, push_files
 from hf_ptr.report.expectation import expectation_of
 from hf_ptr.report.film_strips import film_strips
-from hf_ptr.report.inputs import load_scored_table, read_report_input
+from hf_ptr.report.inputs import ReportInput, load_scored_table, read_report_input
 from hf_ptr.report.page import delete_command, write_report
 from hf_ptr.report.statistics import measure_known_faults, share_shifts, summarise_episodes
 from hf_ptr.report.wording import explain_log, explain_scores
@@ -383,6 +383,13 @@ def test_the_command_is_safe_to_paste() -> None:
     before, after = delete_command("data/my demos; rm -rf ~/")
     assert "'data/my demos; rm -rf ~'" in before and "'data/my demos; rm -rf ~_kept'" in before
     assert (before + "0, 2" + after).endswith('--operation.episode_indices "[0, 2]"')
+
+
+def test_a_dataset_below_the_working_folder_has_a_short_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = ReportInput("a", None, (0.25, 4.0), recipe={"dataset": str(tmp_path / "data" / "mine")})
+    assert found.dataset == str(tmp_path / "data" / "mine")
+    monkeypatch.chdir(tmp_path)
+    assert found.dataset == "data/mine"
 
 
 def test_a_dataset_that_lerobot_cannot_read_is_copied_by_hf_ptr(tmp_path: Path) -> None:

@@ -202,3 +202,16 @@ def test_the_smallest_deviation_of_the_policy_is_that_of_the_calibrated_score(
 ) -> None:
     recipe = load_recipe(write(tmp_path, f"dataset: d\nuse_cpu: true\n{text}"))
     assert recipe.training.score_config().min_std == expected
+
+
+def test_a_recipe_that_is_started_in_another_folder_says_where_it_looked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = ROOT / "recipes" / "vla" / "g1" / "sft.yaml"
+    with pytest.raises(InputError) as caught:
+        plan_recipe(path, ["dataset=mine", "use_cpu=true"])
+    assert str(caught.value) == (
+        f"dataset mine does not exist in {tmp_path}; start from the folder that it is relative to, "
+        "or pass dataset=PATH"
+    )

@@ -82,9 +82,16 @@ class ReportInput:
 
     @property
     def dataset(self) -> str | None:
-        """The path or repo id of the dataset that was scored or trained on; None if it is not recorded."""
+        """
+        The path or repo id of the dataset that was scored or trained on; None if it is not recorded.
+
+        A path below the working folder is relative, so that the commands of the report are short.
+        """
         dataset = self.recipe.get("dataset")
-        return dataset if isinstance(dataset, str) else None
+        if not isinstance(dataset, str):
+            return None
+        below = Path(dataset).is_absolute() and Path(dataset).is_relative_to(Path.cwd())
+        return str(Path(dataset).relative_to(Path.cwd())) if below else dataset
 
     @property
     def held_out(self) -> bool:

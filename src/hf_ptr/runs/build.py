@@ -23,7 +23,7 @@ from hf_ptr.data.mixture.dataset import Chunks
 from hf_ptr.data.score_file import read_weights
 from hf_ptr.errors import DataWarning, InputError, first_line
 from hf_ptr.hub.datasets import pull_videos, score_file_path
-from hf_ptr.hub.repos import dataset_folder
+from hf_ptr.hub.repos import dataset_folder, parse_hub_dataset
 from hf_ptr.policies import adapter_of, policy_from_dataset
 from hf_ptr.policies.action_queue import belief_lag
 from hf_ptr.policies.loading import has_rate, require_features
@@ -129,6 +129,7 @@ def read_inputs(recipe: Recipe) -> RunInputs:
         mixture, held_out_mixture, policy, processor = mixture_of(recipe)
         truths = {source.name: source.truth for source in mixture.sources}
         return RunInputs(recipe, policy, processor, mixture, held_out_mixture, mixture_corruption_record(truths))
+    _require_here(str(recipe.data.dataset))
     # Report what is missing on the Hub before the data is pulled, which is the largest part.
     weights_file = None if recipe.data.weights is None else score_file_path(recipe.data.weights)
     if recipe.policy.policy is not None:
@@ -162,6 +163,20 @@ def read_inputs(recipe: Recipe) -> RunInputs:
     return RunInputs(
         recipe, policy, processor, train, evaluation, None if faults is None else corruption_record(faults)
     )
+
+
+def _require_here(dataset: str) -> None:
+    """
+    Checks that a local dataset is there; the path of a recipe is relative to the working folder.
+
+    Raises:
+        InputError: it is not.
+    """
+    if parse_hub_dataset(dataset) is None and not Path(dataset).exists():
+        raise InputError(
+            f"dataset {dataset} does not exist in {Path.cwd()}; start from the folder that it is relative to, or pass "
+            "dataset=PATH"
+        )
 
 
 @contextmanager
