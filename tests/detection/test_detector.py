@@ -9,9 +9,15 @@ import pytest
 from leading_table import leading_table
 
 from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.detection.check import Context
+from hf_ptr.detection.checks.dead import Dead
+from hf_ptr.detection.checks.gain import Gain
+from hf_ptr.detection.checks.offset import Offset
 from hf_ptr.detection.detector import Detector
 from hf_ptr.detection.registry import all_checks
+from hf_ptr.detection.response import ResponseModel
 from hf_ptr.detection.signals import Signals
+from hf_ptr.detection.windows import SHORT, WHOLE
 from hf_ptr.errors import InputError
 
 
@@ -35,6 +41,7 @@ def test_sound_episodes_have_no_findings():
         (lambda a: np.concatenate([np.repeat(a[:1], 5, axis=0), a[:-5]]), "action/lag"),
         (lambda a: a + np.array([0.8, 0, 0]), "action/offset"),
         (lambda a: a * [-1, 1, 1], "action/gain"),
+        (lambda a: np.where([True, False, False], a[:1], a), "action/dead"),
         (lambda a: a[:, [1, 0, 2]], "action/exchanged"),
         (lambda a: a[::-1], "action/residual"),
         (lambda a: a + np.random.default_rng(1).normal(0, 0.2, a.shape), "action/noise"),
@@ -47,6 +54,51 @@ def test_each_planted_fault_is_found_by_its_check_in_its_episodes_only(fault, ch
     assert sorted(found) == [3, 11]
     assert check in found[3]
     assert check in found[11]
+
+
+def test_half_of_all_commands_is_one_finding_of_all_dimensions():
+    table = leading_table(20, lambda number, action: 0.5 * action if number in (3, 11) else action)
+    detector = Detector(Signals.of_table(table, "observation.state", "action"), [Gain])
+    (check,) = detector.checks
+    every = len(detector.context.model.names)
+    for view, measured in zip(detector.views, detector.measured, strict=True):
+        whole = [hit.found for hit in detector.hits(view, measured) if hit.scale == WHOLE]
+        together = [found for found in whole if found.dimension == every]
+        assert bool(together) == (view.episode.position in (3, 11))
+        for found in together:
+            assert found.detail == pytest.approx(0.5, abs=0.1)
+            assert check.cause(found).startswith("commands of all dimensions with gain 0.")
+
+
+def test_commands_dead_in_a_part_are_found_there():
+    def stopped(number, action):
+        if number in (3, 11):
+            action = action.copy()
+            action[40:70, 1] = action[40, 1]
+        return action
+
+    detector = Detector(Signals.of_table(leading_table(20, stopped), "observation.state", "action"), [Dead])
+    for view, measured in zip(detector.views, detector.measured, strict=True):
+        hits = detector.hits(view, measured)
+        assert bool(hits) == (view.episode.position in (3, 11))
+        for hit in hits:
+            assert hit.found.dimension == 1
+            assert hit.found.first == pytest.approx(40, abs=3)
+            assert hit.found.stop == pytest.approx(70, abs=3)
+
+
+def test_a_pause_with_an_error_of_one_moment_is_no_shift():
+    table = leading_table(20)
+    signals = Signals.of_table(table, "observation.state", "action")
+    context = Context(signals, ResponseModel(signals))
+    episode = signals.episodes[4]
+    rows = np.concatenate([np.arange(50), np.full(60, 50), np.arange(50, len(episode))])
+    paused = episode.take(rows, np.arange(len(rows)) / signals.fps)
+    paused.action[50:110, 0] += 0.5
+    (offset,) = Detector(signals, [Offset]).checks
+    still, moving = (offset.measure(context.view(each))[SHORT].amount.max() for each in (paused, episode))
+    assert still < offset.material
+    assert moving < offset.material
 
 
 def test_one_episode_alone_is_refused():

@@ -55,6 +55,11 @@ class Context:
         counts = self.camera_counts
         return {name: CameraModel(self.signals, name) for name in counts if counts[name] >= LEAST_EPISODES}
 
+    @cached_property
+    def views(self) -> list[View]:
+        """The episodes as the checks see them."""
+        return [self.view(episode) for episode in self.signals.episodes]
+
     def view(self, episode: Episode) -> View:
         """An episode, or a copy with a planted fault, as the checks see it."""
         return View(episode, self.model.predict(episode), windows_of(len(episode), self.fps))

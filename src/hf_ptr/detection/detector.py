@@ -64,7 +64,7 @@ class Detector:
         self.context = Context(signals, ResponseModel(signals))
         self.unavailable = {check.name: check.unavailable(self.context) for check in checks}
         self.checks = [check(self.context) for check in checks if self.unavailable[check.name] is None]
-        self.views = [self.context.view(episode) for episode in signals.episodes]
+        self.views = self.context.views
         self.measured = [self.measure(view) for view in self.views]
         self._tasks = np.array([episode.task for episode in signals.episodes])
         self._severity = {check.name: check.severity for check in self.checks}

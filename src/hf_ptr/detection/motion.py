@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.ndimage import uniform_filter1d
 
 from hf_ptr.detection.runs import runs_of
 from hf_ptr.detection.signals import Episode, Scale, Signals
@@ -54,6 +55,36 @@ class Motion:
         """First frame of each rest of a state `(T, ds)`, and the frame after its last."""
         slow = self.speeds(state) < SLOW * self.usual
         return [(int(first), int(stop) + self.span) for first, stop in zip(*runs_of(slow), strict=True)]
+
+
+class Moving:
+    """
+    Which frames move: the state or the command changes.
+
+    Args:
+        signals: the episodes.
+    """
+
+    def __init__(self, signals: Signals) -> None:
+        self._used = moving_dimensions(signals.state), moving_dimensions(signals.action)
+        self._span = signals.frames(SPAN, 2)
+        every = zip(*[self._speeds(episode) for episode in signals.episodes], strict=True)
+        together = [np.concatenate(part) for part in every]
+        self._least = [SLOW * np.quantile(each, 0.75) if len(each) else 0.0 for each in together]
+
+    def frames(self, episode: Episode) -> np.ndarray:
+        """Whether each frame moves, `(T,)` bool."""
+        moving = np.zeros(len(episode), dtype=bool)
+        for speed, least in zip(self._speeds(episode), self._least, strict=True):
+            for first, stop in zip(*runs_of(speed > least), strict=True):
+                moving[first : stop + self._span] = True
+        return moving
+
+    def _speeds(self, episode: Episode) -> tuple[np.ndarray, np.ndarray]:
+        signals = episode.state[:, self._used[0]], episode.action[:, self._used[1]]
+        # The noise of commands is not motion either.
+        state, action = (uniform_filter1d(each, self._span, axis=0) if each.size else each for each in signals)
+        return speeds(state, self._span), speeds(action, self._span)
 
 
 def medians_by_task(episodes: Sequence[Episode], values: Sequence[Sequence[float]]) -> dict[int, np.ndarray]:

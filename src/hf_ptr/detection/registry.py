@@ -16,6 +16,7 @@ from hf_ptr.detection.checks.camera_missing import CameraMissing
 from hf_ptr.detection.checks.camera_moved import CameraMoved
 from hf_ptr.detection.checks.camera_other import CameraOther
 from hf_ptr.detection.checks.copies import Copies
+from hf_ptr.detection.checks.dead import Dead
 from hf_ptr.detection.checks.exchanged import Exchanged
 from hf_ptr.detection.checks.frozen import FrozenCommands, FrozenState
 from hf_ptr.detection.checks.gain import Gain
@@ -54,6 +55,7 @@ BUILT_IN: tuple[type[Check], ...] = (
     BlockLag,
     Exchanged,
     Lag,
+    Dead,
     Gain,
     Offset,
     OtherData,

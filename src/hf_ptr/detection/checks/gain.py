@@ -1,36 +1,43 @@
-"""Commands that are too small or too large, inverted, or dead."""
+"""Commands that are too small or too large, or inverted."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.ndimage import maximum_filter1d
 
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
+from hf_ptr.detection.motion import Moving
 from hf_ptr.detection.planting import busy_dimensions
 from hf_ptr.detection.signals import Episode
+from hf_ptr.detection.windows import MIDDLE, SHORT, WHOLE
 
-# Amount of a dead or inverted dimension: as if the gain were 1/8.
+# Amount of an inverted dimension: as if the gain were 1/8.
 MOST = 3.0
-# Share of the expected variance below which a dimension is dead.
-DEAD = 0.01
 # Least correlation of command and expectation for a gain to mean anything.
 CORRELATED = 0.8
-# Least spread of the expected command in a window, units and standard deviations of the residual.
-SPREAD = 0.3
-SPREAD_SIGMAS = 2.5
-# Units from the limit of a command within which it is at its limit, and least share of a window's other frames.
+# Errors of an expected command, in standard deviations of its residual, that a gain may be due to, by scale: the model
+# errs over whole stretches, as where the robot touches something, and an episode has many of them.
+ERRORS = {SHORT: 2.5, MIDDLE: 2.5, WHOLE: 0.5}
+# Least spread of the expected command for a gain to mean anything, units.
+LEAST_SPREAD = 0.3
+# Least number of frames that carry the spread: one burst that the model underrates is not a gain.
+LEAST_CARRYING = 6.0
+# Units from the limit of a command within which it is at its limit, seconds that its state needs to follow it there,
+# and least share of a window's other frames.
 AT_LIMIT = 0.02
+FOLLOWING = 0.1
 LEAST_FREE = 0.5
 
 
 class Gain(Check):
     """
-    A dimension of the command that is too small, too large, inverted or dead against what the state implies.
+    A dimension of the command that is too small, too large or inverted against what the state implies.
 
     Why it harms: the policy learns to do too little, too much or the opposite.
 
-    Example: degrees and radians in one dataset, a gripper with the other polarity, a joint that was not recorded.
+    Example: degrees and radians in one dataset, a gripper with the other polarity.
 
     What to do: rescale or invert the dimension, or leave the episodes out.
 
@@ -42,12 +49,14 @@ class Gain(Check):
     action = "rescale this dimension of the actions, or leave the frames out"
     material = 0.45
 
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._moving = Moving(context.signals)
+
     def measure(self, view: View) -> Measurement:
         action, expected = view.prediction.action, view.prediction.expected
-        model = self.context.model
+        free = self._free(view)
         found: Measurement = {}
-        # A command at its limit does not move, and need not.
-        free = ((action > model.lowest + AT_LIMIT) & (action < model.highest - AT_LIMIT)).astype(float)
         for windows in view.windows:
             share = windows.mean(free)
             total = np.maximum(share, 1e-9)
@@ -55,20 +64,34 @@ class Gain(Check):
             var_a = np.maximum(windows.mean(free * action**2) / total - mean_a**2, 0.0)
             var_e = np.maximum(windows.mean(free * expected**2) / total - mean_e**2, 0.0)
             cov = windows.mean(free * action * expected) / total - mean_a * mean_e
-            enough = np.sqrt(var_e) > np.maximum(SPREAD, SPREAD_SIGMAS * model.sigma)
+            third, fourth = (windows.mean(free * expected**power) / total for power in (3, 4))
+            fourth += -4 * mean_e * third + 6 * mean_e**2 * var_e + 3 * mean_e**4
+            frames = share * (windows.stop - windows.first)[:, None]
+            judged = (share > LEAST_FREE) & (frames * var_e**2 > LEAST_CARRYING * np.maximum(fourth, 1e-12))
+            # The variance that the error of the model leaves to a gain.
+            doubt = var_e * self.context.model.sigma**2
+            var_a, var_e, cov, doubt = (_with_all(judged * each) for each in (var_a, var_e, cov, doubt))
             gain = cov / np.maximum(var_e, 1e-9)
-            correlation = cov / np.sqrt(np.maximum(var_a * var_e, 1e-12))
-            dead = var_a < DEAD * var_e
-            size = np.where(gain > 0, np.abs(np.log2(np.maximum(gain, 2.0**-MOST))), MOST)
-            size = np.where(dead, MOST, np.where(np.abs(correlation) > CORRELATED, size, 0.0))
-            amount = np.where(enough & model.known & (share > LEAST_FREE), size, 0.0)
-            found[windows.scale] = Candidates.of(windows, amount, np.where(dead, 0.0, gain))
+            error = ERRORS[windows.scale] * np.sqrt(doubt) / np.maximum(var_e, 1e-9)
+            sure = 1 + np.sign(gain - 1) * np.maximum(np.abs(gain - 1) - error, 0.0)
+            size = np.abs(np.log2(np.maximum(sure, 2.0**-MOST)))
+            clear = np.abs(cov) > CORRELATED * np.sqrt(np.maximum(var_a * var_e, 1e-12))
+            amount = np.where(clear & (var_e > LEAST_SPREAD**2), size, 0.0)
+            found[windows.scale] = Candidates.of(windows, amount, gain)
         return found
 
+    def _free(self, view: View) -> np.ndarray:
+        """Frames that move with a command that is free to move, `(T, d)`, 0 or 1."""
+        model, action = self.context.model, view.prediction.action
+        # A command at its limit does not move, and need not; the state follows later, and expects it around then.
+        limited = (action <= model.lowest + AT_LIMIT) | (action >= model.highest - AT_LIMIT)
+        reach = self.context.signals.frames(FOLLOWING)
+        near = maximum_filter1d(limited, 2 * reach + 1, axis=0, mode="constant") if limited.size else limited
+        return (~near & self._moving.frames(view.episode)[:, None]).astype(float)
+
     def cause(self, found: Found) -> str:
-        name = self.context.model.names[found.dimension]
-        if found.detail == 0:
-            return f"commands of {name} do not move, though the robot does"
+        names = self.context.model.names
+        name = names[found.dimension] if found.dimension < len(names) else "all dimensions"
         kind = "inverted, gain" if found.detail < 0 else "with gain"
         return f"commands of {name} {kind} {found.detail:.2f}"
 
@@ -78,8 +101,12 @@ class Gain(Check):
             Plant("all commands with gain 2", _all(2.0)),
             Plant("one dimension with gain 0.5", _one(0.5)),
             Plant("one dimension inverted", _one(-1.0)),
-            Plant("one dimension dead", _one(0.0)),
         ]
+
+
+def _with_all(values: np.ndarray) -> np.ndarray:
+    """Values `(W, d)` with their sum, which is that of all dimensions together, as one more dimension."""
+    return np.concatenate([values, values.sum(axis=1, keepdims=True)], axis=1)
 
 
 def _scaled(values: np.ndarray, factor: float) -> np.ndarray:

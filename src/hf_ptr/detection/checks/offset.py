@@ -7,10 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
+from hf_ptr.detection.motion import Moving
 from hf_ptr.detection.planting import busy_dimensions
 from hf_ptr.detection.signals import Episode
 
 MATERIAL = 0.2
+# Least share of a window's frames that the mean of those that move is taken over.
+LEAST_MOVING = 0.8
 
 
 class Offset(Check):
@@ -32,13 +35,20 @@ class Offset(Check):
     action = "subtract the offset from this dimension of the actions, or leave the frames out"
     material = MATERIAL
 
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._moving = Moving(context.signals)
+
     def measure(self, view: View) -> Measurement:
-        residual = view.prediction.action - view.prediction.expected
+        # A frame that lasts is not more evidence: where nothing moves, the error of one moment is not a shift.
+        moving = self._moving.frames(view.episode)
+        residual = np.where(moving[:, None], view.prediction.action - view.prediction.expected, 0.0)
         found: Measurement = {}
         for windows in view.windows:
-            mean = windows.mean(residual)
+            share = np.maximum(windows.mean(moving.astype(float)), LEAST_MOVING)[:, None]
+            mean = windows.mean(residual) / share
             # A shift is constant: the rest of the residual must be small next to it.
-            rest = np.sqrt(np.maximum(windows.mean(residual**2) - mean**2, 0.0))
+            rest = np.sqrt(np.maximum(windows.mean(residual**2) / share - mean**2, 0.0))
             amount = np.where(self.context.model.known, np.maximum(np.abs(mean) - 0.5 * rest, 0.0), 0.0)
             found[windows.scale] = Candidates.of(windows, amount, mean)
         return found
