@@ -37,6 +37,8 @@ MATERIAL = 1.5
 # of which an episode has most.
 LEAST_GAIN = 5.0
 MEDIANS, SPREADS = 2.0, 4.0
+# The larger a lag, the rarer it is, and the more shifts have a chance to fit: gain that each factor of e needs more.
+RARE = 2.0
 # Quantile of the gains that sets their spread, and episodes that those of all count as against those of a task.
 UPPER = 0.67
 SHRINKAGE = 4.0
@@ -52,7 +54,8 @@ class Lag(Check):
 
     What to do: shift the action column of these frames by the lag, or leave the episodes out.
 
-    Limits: a lag that all episodes share cannot be seen. Where the robot rests, there is nothing to align.
+    Limits: a lag that all episodes share cannot be seen, nor one below 1.5 frames. Where the robot rests, or moves
+    slowly and evenly, there is nothing to align.
     """
 
     name, unit = "action/lag", "frames"
@@ -60,6 +63,8 @@ class Lag(Check):
     action = "shift the actions of these frames by the lag, or leave them out"
 
     material = MATERIAL
+    # A lag is measured to a fraction of a frame, and where it is not sure it counts as none.
+    least_tail = 0.12
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -98,7 +103,9 @@ class Lag(Check):
         found: Measurement = {}
         for windows in view.windows:
             position, gain = estimates.get(windows.scale, (np.zeros(len(windows.first)),) * 2)
-            lag = np.where(gain > self._least_gain[view.episode.task], position - self._usual, 0.0)
+            lag = position - self._usual
+            rare = RARE * np.log(np.maximum(np.abs(lag), MATERIAL) / MATERIAL)
+            lag = np.where(gain > self._least_gain[view.episode.task] + rare, lag, 0.0)
             found[windows.scale] = Candidates.of(windows, np.abs(lag), lag)
         return found
 
