@@ -8,11 +8,16 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
+from hf_ptr.detection.detector import WINDOW_MATERIAL
 from hf_ptr.detection.signals import Episode
 from hf_ptr.detection.windows import WHOLE, Windows
 
+# Squares above this many times their median count as much: four standard deviations of white noise.
+LEAP = 9.0
 # Median of the negated product of neighbouring steps of white noise, as a share of its variance.
 MEDIAN_PRODUCT = 0.35
+# Uncertainty of an estimate as a share of it, times the root of the number of samples: one and a half standard errors.
+UNCERTAIN = 1.7
 
 
 class _Noise(Check):
@@ -30,13 +35,23 @@ class _Noise(Check):
 
     def measure(self, view: View) -> Measurement:
         values = getattr(view.episode, self.signal)[:, self._used]
-        found: Measurement = {}
-        for windows in view.windows:
-            noise = white_noise(values, windows)
-            joint = np.sqrt((noise**2).mean(axis=1, keepdims=True)) if noise.shape[1] else np.zeros((len(noise), 1))
-            # In a short window the noise of a single dimension is known too badly.
-            noise = noise if windows.scale == WHOLE else np.zeros_like(noise)
-            found[windows.scale] = Candidates.of(windows, np.concatenate([joint, noise], axis=1))
+        if not view.windows or not len(self._used):
+            return {}
+        single = white_noise(values, view.windows[-1])
+        everywhere = float((single**2).mean())
+        joint = np.full((1, 1), np.sqrt(everywhere))
+        found = {WHOLE: Candidates.of(view.windows[-1], np.concatenate([joint, single], axis=1))}
+        for windows in view.windows[:-1]:
+            # A short quick motion looks like noise, but hardly in most of its frames. In a short window the noise of a
+            # single dimension is known too badly, and that of the whole episode is judged there.
+            noise = median_noise(values, windows)
+            more = np.sqrt(np.maximum((noise**2).mean(axis=1) - everywhere, 0.0))
+            # What is certain of it, in place of the allowance that the detector makes for any window.
+            samples = (windows.stop - windows.first) * len(self._used)
+            more *= WINDOW_MATERIAL[windows.scale] * np.maximum(1 - UNCERTAIN / np.sqrt(samples), 0.0)
+            found[windows.scale] = Candidates.of(
+                windows, np.concatenate([more[:, None], np.zeros_like(noise)], axis=1)
+            )
         return found
 
     def plants(self) -> Sequence[Plant]:
@@ -81,7 +96,7 @@ class ActionNoise(_Noise):
     name, signal = "action/noise", "action"
     reads = ("action",)
     action = "smooth the actions, or leave the frames out"
-    material = 0.06
+    material = 0.065
 
 
 class StateNoise(_Noise):
@@ -100,16 +115,31 @@ class StateNoise(_Noise):
     name, signal = "state/noise", "state"
     reads = ("state",)
     action = "smooth the state, or leave the frames out"
-    material = 0.06
+    material = 0.065
+
+
+def median_noise(values: np.ndarray, windows: Windows) -> np.ndarray:
+    """Standard deviation of white noise that is there in most frames of each window, `(W, d)`; too small in motion."""
+    step = np.diff(values, axis=0)
+    found = np.zeros((len(windows.first), values.shape[1]))
+    for row, (first, stop) in enumerate(zip(windows.first, windows.stop, strict=True)):
+        part = step[first : stop - 1]
+        # Neighbouring steps of a smooth signal are alike; those of white noise correlate by -1/2.
+        found[row] = np.median(-part[:-1] * part[1:], axis=0) / MEDIAN_PRODUCT
+    return np.sqrt(np.maximum(found, 0.0))
 
 
 def white_noise(values: np.ndarray, windows: Windows) -> np.ndarray:
     """Standard deviation of the white noise on smooth signals `(T, d)`, `(W, d)`."""
-    step = np.diff(values, axis=0)
-    found = []
-    for first, stop in zip(windows.first, windows.stop, strict=True):
-        part = step[first : stop - 1]
-        # Neighbouring steps of a smooth signal are alike; those of white noise correlate by -1/2.
-        product = np.median(-part[:-1] * part[1:], axis=0) if len(part) > 2 else np.zeros(values.shape[1])
-        found.append(np.sqrt(np.maximum(product, 0.0) / MEDIAN_PRODUCT))
-    return np.array(found)
+    curve = np.diff(values, n=2, axis=0)
+    # Of white noise, neighbouring second differences have a mean product of -4 variances, and their differences a mean
+    # square of 20; a smooth motion adds to both, but makes the product positive.
+    product, square = -curve[:-1] * curve[1:] / 4, np.diff(curve, axis=0) ** 2 / 20
+    found = np.zeros((len(windows.first), values.shape[1]))
+    for row, (first, stop) in enumerate(zip(windows.first, windows.stop, strict=True)):
+        inside = slice(first, stop - 3)
+        # Single leaps are spikes.
+        cap = LEAP * np.median(square[inside], axis=0)
+        alternating = np.clip(product[inside], -cap, cap).mean(axis=0)
+        found[row] = np.minimum(alternating, np.minimum(square[inside], cap).mean(axis=0))
+    return np.sqrt(np.maximum(found, 0.0))
