@@ -1,7 +1,7 @@
 """
 Print the tables of the atlas: what each tool finds on each dataset, and where another tool is better than ours.
 
-    python -m benchmarks.atlas.table [--out FILE] [--set NAME] [--all]
+    python -m benchmarks.atlas.table [--out FILE] [--set NAME] [--seed N ...] [--all]
 """
 
 from __future__ import annotations
@@ -247,12 +247,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = measurement.command_parser("atlas.table", (__doc__ or "").strip(), small=False)
     parser.add_argument("--out", type=Path, default=measurement.RESULTS / "atlas.jsonl", help="results file")
     parser.add_argument("--set", help="comma-separated datasets; default all")
+    parser.add_argument("--seed", type=int, action="append", help="a seed; repeat for several; default all")
     parser.add_argument("--all", action="store_true", help="also the recall of every tool on every fault")
     options = parser.parse_args(arguments)
     wanted = None if options.set is None else options.set.split(",")
-    lines = [line for line in Recorded(options.out).lines.values() if wanted is None or line["dataset"] in wanted]
+    lines = [
+        line
+        for line in Recorded(options.out).lines.values()
+        if (wanted is None or line["dataset"] in wanted)
+        # The untouched set is the same for all seeds.
+        and (options.seed is None or line["seed"] in options.seed or line["fault"] == UNTOUCHED)
+    ]
     if not lines:
-        raise InputError(f"{options.out} has no cell of these datasets; run `python -m benchmarks.atlas` first")
+        raise InputError(
+            f"{options.out} has no cell of these datasets and seeds; run `python -m benchmarks.atlas` first"
+        )
     print(tables(lines, options.all))
 
 
