@@ -26,7 +26,7 @@ from hf_ptr.detection.windows import EVENT, MIDDLE, SHORT, WHOLE
 
 # Share of false ones among the episodes with a finding (Benjamini and Hochberg), and the largest probability of a
 # sound amount, over all checks and scales of an episode, that is a finding.
-FALSE_SHARE = 0.02
+FALSE_SHARE = 0.03
 LEVEL = 0.01
 # A fault must be larger to count in a window than in a whole episode: a window has less evidence.
 WINDOW_MATERIAL = {SHORT: 1.3, MIDDLE: 1.2, WHOLE: 1.0, EVENT: 1.0}

@@ -13,6 +13,8 @@ from hf_ptr.detection.signals import Episode
 
 # Parts of the episode that must all have the shift.
 PARTS = 3
+# Usual sizes of the residual that the shift must exceed in each part: below, sound episodes have it as well.
+LEAST_SIGMAS = 2.0
 
 
 class StateOffset(Check):
@@ -56,7 +58,8 @@ class StateOffset(Check):
         # A shift of one dimension is in the residuals of all; it is largest next to its own deviation.
         clearest = np.abs(mean) / self._model.sigma
         alike &= clearest == clearest.max()
-        amount = np.where(alike, np.abs(means).min(axis=0), 0.0)
+        least = np.abs(means).min(axis=0)
+        amount = np.where(alike & (least > LEAST_SIGMAS * self._model.sigma), least, 0.0)
         return {windows.scale: Candidates.of(windows, amount[None], mean[None])}
 
     def cause(self, found: Found) -> str:
