@@ -13,7 +13,7 @@ from command_line import hf_ptr, the_line
 from leading_table import leading_table
 
 from hf_ptr.data.lerobot.writer import DatasetWriter, write_table
-from hf_ptr.detection.findings_file import read_findings
+from hf_ptr.detection.findings_file import attributes, read_findings
 
 FRAMES, LATE, PART = 120, 3, slice(40, 70)
 CHUNK = 8
@@ -102,11 +102,13 @@ def test_a_chunk_weighs_less_where_it_covers_a_fault_and_the_rest_keeps_its_weig
 
 
 def test_json_has_findings_flags_and_power(faulty: Path, tmp_path: Path) -> None:
-    done = hf_ptr("score", faulty, *SHORT, "--json", "--out", tmp_path / "other.parquet")
+    harm = ("--harm", "time/pause=0.5")
+    done = hf_ptr("score", faulty, *SHORT, *harm, "--json", "--out", tmp_path / "other.parquet")
     found = json.loads(done.stdout)
     assert found["flagged"] == [LATE, 8] == sorted(one["episode"] for one in found["episodes"] if one["flagged"])
     assert found["findings"] == json.loads((tmp_path / "other.findings.json").read_text())
     assert {"flagged": found["flagged"], **found["power"]} == json.loads((tmp_path / "other.power.json").read_text())
+    assert attributes(tmp_path / "other.findings.parquet")["harm"] == {"time/pause": 0.5}
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "other.findings.json", "other.findings.parquet", "other.parquet", "other.power.json"
     ]  # fmt: skip

@@ -76,6 +76,15 @@ def test_flagged_are_the_episodes_with_a_fault_and_not_those_of_low_weight(
     assert "hf-ptr init DATASET --skip-episodes 3,7" in words
 
 
+@pytest.mark.parametrize(("harm", "lowered"), [({}, False), ({"action/lag": 0.5}, True), (None, False)])
+def test_a_note_lowers_weights_where_the_user_chose_so(
+    table: EpisodeTable, tmp_path: Path, harm: dict[str, float] | None, lowered: bool
+) -> None:
+    file = written(scores_of(table, {}), tmp_path, [fault(1, 0, 5, severity="note")], harm=harm)
+    words = text_of(write_report(file, tmp_path / "r.html", dataset=table).read_text())
+    assert "Lag in episode 1" in words and ("The weights of these frames are lowered." in words) == lowered
+
+
 def test_without_a_fault_there_is_neither_worst_nor_best(table: EpisodeTable, tmp_path: Path) -> None:
     evidence = read_report_input(written(scores_of(table, {5: 0.1}), tmp_path, []))
     words = text_of(write_report(evidence, tmp_path / "r.html", dataset=table).read_text())

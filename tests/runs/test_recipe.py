@@ -204,14 +204,25 @@ def test_the_smallest_deviation_of_the_policy_is_that_of_the_calibrated_score(
     assert recipe.training.score_config().min_std == expected
 
 
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ("mine", "dataset mine does not exist in HERE; start from the folder that it is relative to, or pass "),
+        ("/no/such/data", "dataset /no/such/data does not exist; correct the path, or pass dataset=PATH"),
+        ("data/mine", "data/mine is neither a local folder nor a dataset on the Hub; check the name, or use a token"),
+        (
+            "data/a/b/c",
+            "data/a/b/c is neither a local folder nor a dataset on the Hub; check the name, or use a token",
+        ),
+    ],
+)
 def test_a_recipe_that_is_started_in_another_folder_says_where_it_looked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged_in: HubServer
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = ROOT / "recipes" / "vla" / "g1" / "sft.yaml"
     with pytest.raises(InputError) as caught:
-        plan_recipe(path, ["dataset=mine", "use_cpu=true"])
-    assert str(caught.value) == (
-        f"dataset mine does not exist in {tmp_path}; start from the folder that it is relative to, "
-        "or pass dataset=PATH"
-    )
+        plan_recipe(path, [f"dataset={dataset}", "use_cpu=true"])
+    line = str(caught.value)
+    assert line.startswith(message.replace("HERE", str(tmp_path)))
+    assert dataset.startswith("/") or dataset == "mine" or line.endswith(f"; a local path is relative to {tmp_path}")

@@ -40,9 +40,15 @@ def test_other_data_settings_or_code_are_detected_anew(tmp_path: Path, monkeypat
     columns["action"][5] += 0.25
     cached_detection(tmp_path, dataclasses.replace(table, columns=columns), (), {"seed": 0}, make)
     cached_detection(tmp_path, table, (), {"seed": 1}, make)
+    # Columns of images without clips, as before their download.
+    empty = dataclasses.replace(table, videos={"top": {}, "wrist": {}})
+    for cameras in (("top",), ("wrist",)):
+        cached_detection(tmp_path, empty, cameras, {"seed": 1}, make)
+    monkeypatch.setattr(detection_cache, "version", lambda package: "0.0.1")
+    cached_detection(tmp_path, table, (), {"seed": 1}, make)
     monkeypatch.setattr(detection_cache, "code_digest", lambda folder: "changed")
     cached_detection(tmp_path, table, (), {"seed": 1}, make)
-    assert len(made) == 4
+    assert len(made) == 7
     cached_detection(tmp_path, table, (), {"seed": 1}, never)
 
 

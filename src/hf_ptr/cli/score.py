@@ -224,7 +224,7 @@ def score(
         # Those of the replaced score file do not describe these scores.
         remove_findings(out)
     else:
-        write_detected_scores(summary.collect(parts), found, chunks, out, **meta)
+        write_detected_scores(summary.collect(parts), found, chunks, out, **meta, harm=own_harm)
     shutil.rmtree(keep, ignore_errors=True)
     if as_json:
         import json

@@ -291,7 +291,7 @@ def _explanation(error: BaseException, repo: HubRepo, kind: str) -> str | None:
         return f"the {kind} {repo} lacks a required file; push it again"
     if isinstance(error, RepositoryNotFoundError):
         hidden = "use a token that may read it" if get_token() else f"if it is private, {LOGIN}"
-        return f"{repo.repo_id} is neither a local folder nor a {kind} on the Hub; check the name, or {hidden}"
+        return f"{repo.name} is neither a local folder nor a {kind} on the Hub; check the name, or {hidden}; {_here()}"
     if isinstance(error, LocalTokenNotFoundError):
         return f"writing to the Hub needs a token: {LOGIN}"
     if isinstance(error, HfHubHTTPError):
@@ -299,9 +299,14 @@ def _explanation(error: BaseException, repo: HubRepo, kind: str) -> str | None:
     if is_unreachable(error):
         return (
             f"the {kind} {repo} is neither a local folder nor in the cache, and the Hub cannot be reached; check the "
-            "path or the connection"
+            f"path or the connection; {_here()}"
         )
     return f"{repo.repo_id} is not a valid repo id: {error}" if isinstance(error, HFValidationError) else None
+
+
+def _here() -> str:
+    """Where a local path is looked for: a recipe that is started in another folder names data that is not there."""
+    return f"a local path is relative to {Path.cwd()}"
 
 
 def _status_explanation(error: HfHubHTTPError, repo: HubRepo, kind: str) -> str:

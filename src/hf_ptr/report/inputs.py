@@ -59,7 +59,7 @@ class ReportInput:
         scored: the number of episodes in the score file, if the report is about fewer of them; else None.
         findings: the findings beside the score file; None if it has none.
         power: the power card beside the score file, from `read_power`.
-        made: how the findings were made: the names of the state and of the action, the seed.
+        made: how the findings were made: the names of the state and of the action, the seed, the harm.
     """
 
     name: str
@@ -92,6 +92,11 @@ class ReportInput:
             return None
         below = Path(dataset).is_absolute() and Path(dataset).is_relative_to(Path.cwd())
         return str(Path(dataset).relative_to(Path.cwd())) if below else dataset
+
+    @property
+    def harm(self) -> dict[str, float]:
+        """The user's choice of harm when the findings were made, by name of the check."""
+        return self.made.get("harm") or {}
 
     @property
     def held_out(self) -> bool:

@@ -44,7 +44,7 @@ class NoteSection:
     Attributes:
         title: the kind and its episodes in words.
         action: what to do.
-        lowers: whether these notes lower weights by default.
+        lowers: whether these notes lower weights.
         examples: the largest notes.
         rows: as in `finding_row`, by episode, `MOST_ROWS` at most.
         count: the number of notes.
@@ -59,7 +59,7 @@ class NoteSection:
 
 
 def note_sections(
-    findings: Sequence[Finding], lengths: Mapping[int, int], table: EpisodeTable | None
+    findings: Sequence[Finding], lengths: Mapping[int, int], table: EpisodeTable | None, harm: Mapping[str, float]
 ) -> list[NoteSection]:
     """
     The notes by kind, the most useful kind first.
@@ -68,6 +68,7 @@ def note_sections(
         findings: the findings; faults are left out.
         lengths: the number of frames of each episode, by its id.
         table: the episodes that were scored; None if the dataset is not available.
+        harm: the user's choice of harm, by name of the check.
     """
     sections = []
     for kind in note_kinds(findings, len(lengths)):
@@ -79,7 +80,7 @@ def note_sections(
             NoteSection(
                 title=f"{kind.name} in {kind.where()}",
                 action=kind.findings[0].action,
-                lowers=harm_of(kind.findings[0]) > 0,
+                lowers=harm_of(kind.findings[0], harm) > 0,
                 examples=[_example(found, lengths[found.episode_index], table) for found in largest],
                 rows=[finding_row(found, lengths) for found in rows[:MOST_ROWS]],
                 count=len(rows),

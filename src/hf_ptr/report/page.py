@@ -256,7 +256,7 @@ def _scores_contents(
     else:
         lengths = {int(number): int(frames) for number, frames in episodes.frames.items()}
         contents["found"] = finding_rows(report.findings, lengths)
-        contents["notes"] = note_sections(report.findings, lengths, table)
+        contents["notes"] = note_sections(report.findings, lengths, table, report.harm)
         contents["power"] = power_rows(report.power)
         contents["next_steps"] = next_steps(report)
     if compared is not None and compared.scores is not None:

@@ -167,16 +167,19 @@ def read_inputs(recipe: Recipe) -> RunInputs:
 
 def _require_here(dataset: str) -> None:
     """
-    Checks that a local dataset is there; the path of a recipe is relative to the working folder.
+    Checks that a dataset whose name cannot be one of the Hub is there; others are looked up by `dataset_folder`.
 
     Raises:
         InputError: it is not.
     """
-    if parse_hub_dataset(dataset) is None and not Path(dataset).exists():
-        raise InputError(
-            f"dataset {dataset} does not exist in {Path.cwd()}; start from the folder that it is relative to, or pass "
-            "dataset=PATH"
-        )
+    if parse_hub_dataset(dataset) is not None or Path(dataset).exists():
+        return
+    if Path(dataset).is_absolute():
+        raise InputError(f"dataset {dataset} does not exist; correct the path, or pass dataset=PATH")
+    raise InputError(
+        f"dataset {dataset} does not exist in {Path.cwd()}; start from the folder that it is relative to, or pass "
+        "dataset=PATH"
+    )
 
 
 @contextmanager

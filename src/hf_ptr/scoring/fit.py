@@ -141,9 +141,11 @@ def _cache_key(chunks: ChunkDataset, config: ScoreConfig, device: str | torch.de
 
 
 def image_stamps(table: EpisodeTable, cameras: Sequence[str]) -> str:
-    """A hash of each episode's place in the files of its images, and of their size and time; no file is read."""
+    """A hash of the cameras and, for each episode, of its place in their files, with size and time; reads no file."""
     digest = hashlib.sha256()
     for camera in cameras:
+        # The clips alone do not distinguish a camera without clips from no camera.
+        digest.update(camera.encode() + b"\0")
         clips = table.videos[camera]
         for episode in table.episode_index.tolist():
             clip = clips.get(episode)

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import scipy
 import torch
 from torch import Tensor
 
+import hf_ptr.data.video
 import hf_ptr.detection
 from hf_ptr._version import __version__
 from hf_ptr.data.episodes import EpisodeTable, data_digest
@@ -27,6 +29,8 @@ from hf_ptr.scoring.fit import code_digest, image_stamps
 from hf_ptr.utils.safetensors_io import PartCache
 
 PART = "detection"
+# They decode the images.
+DECODERS = ("av", "torchcodec")
 
 
 def cached_detection(
@@ -58,16 +62,24 @@ def cached_detection(
 
 
 def _inputs(table: EpisodeTable, cameras: Sequence[str]) -> dict[str, Any]:
-    folder = Path(hf_ptr.detection.__path__[0])
+    folder, videos = (Path(package.__path__[0]) for package in (hf_ptr.detection, hf_ptr.data.video))
     # Checks of other packages, whose versions need not change with their code.
     files = sorted({str(sys.modules[check.__module__].__file__) for check in all_checks()})
     return {
         "data": data_digest(table),
+        "cameras": list(cameras),
         "images": image_stamps(table, cameras),
-        "versions": [__version__, np.__version__, scipy.__version__],
-        "code": [code_digest(folder), code_digest(folder / "checks")],
+        "versions": [__version__, np.__version__, scipy.__version__, *map(_installed, DECODERS)],
+        "code": [code_digest(folder), code_digest(folder / "checks"), code_digest(videos)],
         "checks": {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files},
     }
+
+
+def _installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def _packed(found: Detection) -> dict[str, Tensor]:
