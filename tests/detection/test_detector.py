@@ -13,6 +13,7 @@ from hf_ptr.detection.check import Context
 from hf_ptr.detection.checks.dead import Dead
 from hf_ptr.detection.checks.gain import Gain
 from hf_ptr.detection.checks.offset import Offset
+from hf_ptr.detection.checks.spikes import ActionSpikes
 from hf_ptr.detection.detector import Detector
 from hf_ptr.detection.registry import all_checks
 from hf_ptr.detection.response import ResponseModel
@@ -77,6 +78,7 @@ def test_commands_dead_in_a_part_are_found_there():
             action[40:70, 1] = action[40, 1]
         return action
 
+    sound = Signals.of_table(leading_table(20), "observation.state", "action")
     detector = Detector(Signals.of_table(leading_table(20, stopped), "observation.state", "action"), [Dead])
     for view, measured in zip(detector.views, detector.measured, strict=True):
         hits = detector.hits(view, measured)
@@ -85,6 +87,25 @@ def test_commands_dead_in_a_part_are_found_there():
             assert hit.found.dimension == 1
             assert hit.found.first == pytest.approx(40, abs=3)
             assert hit.found.stop == pytest.approx(70, abs=3)
+            # The cause states the whole motion, the amount only what no usual error explains.
+            way = np.ptp(sound.episodes[view.episode.position].action[42:68, 1])
+            assert hit.found.detail == pytest.approx(way, rel=0.1)
+            assert hit.found.amount < hit.found.detail
+            assert f"moves by {hit.found.detail:.2f} standard deviations" in hit.check.cause(hit.found)
+
+
+def test_each_leap_counts_once_however_many_frames_it_has():
+    def leaping(number, action):
+        leaps = np.isin(np.arange(len(action)), [40, 41, 70])[:, None] * [3.0, 0.0, 0.0]
+        return action + leaps if number in (3, 11) else action
+
+    signals = Signals.of_table(leading_table(20, leaping), "observation.state", "action")
+    detector = Detector(signals, [ActionSpikes])
+    hits = detector.hits(detector.views[3], detector.measured[3])
+    assert [(hit.found.first, hit.found.stop) for hit in hits] == [(40, 42), (70, 71)]
+    for hit in hits:
+        assert hit.found.amount == pytest.approx(np.sqrt(2) * 3.0 / signals.action.unit[0], rel=0.1)
+        assert hit.check.cause(hit.found).startswith("commands of 0 leap for a moment; all leaps together")
 
 
 def test_a_pause_with_an_error_of_one_moment_is_no_shift():

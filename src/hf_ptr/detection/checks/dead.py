@@ -28,7 +28,8 @@ class Dead(Check):
     """
     A dimension of the command that stands still while the state implies that it moves.
 
-    The amount is the distance between the lowest and the highest command that the state implies in that time.
+    The amount is what the state implies beyond what was commanded: the distance between the lowest and the highest
+    implied command, less that of the recorded ones and three usual errors.
 
     Why it harms: the policy learns to hold this joint in the middle of a motion.
 
@@ -65,7 +66,7 @@ class Dead(Check):
         expected = self._smooth(view.prediction.expected)
         begin, end = (STALE, len(action) - STALE) if len(action) > 4 * STALE else (0, len(action))
         still = self._speed(action) <= self._still
-        found: list[tuple[int, int, int, float]] = []
+        found: list[tuple[int, int, int, float, float]] = []
         for dimension in np.flatnonzero(model.known).tolist():
             for first, last in zip(*runs_of(still[:, dimension]), strict=True):
                 first, stop = max(first, begin), min(last + self._span, end)
@@ -73,16 +74,18 @@ class Dead(Check):
                 inner = slice(first + self._span // 2, stop - self._span // 2)
                 if stop - first < self._least:
                     continue
-                way = np.ptp(expected[inner, dimension]) - np.ptp(self._smooth(action[inner, dimension]))
-                found.append((first, stop, dimension, max(0.0, way - ERRORS * model.sigma[dimension])))
-        amount = np.zeros((len(found), max(action.shape[1], 1)))
-        for number, (_, _, dimension, way) in enumerate(found):
-            amount[number, dimension] = way
-        return {EVENT: Candidates.events([row[0] for row in found], [row[1] for row in found], amount)}
+                # Predictions end where the usual commands end, so that they stand still with a command at its limit.
+                way = np.ptp(expected[inner, dimension])
+                surplus = way - np.ptp(self._smooth(action[inner, dimension])) - ERRORS * model.sigma[dimension]
+                found.append((first, stop, dimension, max(0.0, surplus), way))
+        amount, ways = np.zeros((2, len(found), max(action.shape[1], 1)))
+        for number, (_, _, dimension, surplus, way) in enumerate(found):
+            amount[number, dimension], ways[number, dimension] = surplus, way
+        return {EVENT: Candidates.events([row[0] for row in found], [row[1] for row in found], amount, ways)}
 
     def cause(self, found: Found) -> str:
         name = self.context.model.names[found.dimension]
-        return f"commands of {name} stand still while the robot moves by {found.amount:.2f} standard deviations"
+        return f"commands of {name} stand still while the robot moves by {found.detail:.2f} standard deviations"
 
     def plants(self) -> Sequence[Plant]:
         return [Plant("one dimension dead", _stop)]

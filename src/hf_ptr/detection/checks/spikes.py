@@ -39,11 +39,11 @@ class _Spikes(Check):
         super().__init__(context)
         self._scale = getattr(context.signals, self.signal)
         self._used = moving_dimensions(self._scale)
-        largest = [self._leaps(episode)[1].max(axis=0, initial=0.0) for episode in context.signals.episodes]
+        largest = [self._leaps(view)[1].max(axis=0, initial=0.0) for view in context.views]
         self._usual = np.maximum(STANDS_OUT, FACTOR * np.quantile(largest, USUAL, axis=0))
 
     def measure(self, view: View) -> Measurement:
-        away, ratio = self._leaps(view.episode)
+        away, ratio = self._leaps(view)
         excess = np.where(ratio > self._usual, away, 0.0)
         first, stop = runs_of(np.any(excess > 0, axis=1))
         # The first and last frames are often stale.
@@ -51,33 +51,32 @@ class _Spikes(Check):
         first, stop = first[inner], stop[inner]
         if not len(first):
             return {EVENT: Candidates.events([], [], [])}
-        spikes = [excess[one:end] for one, end in zip(first, stop, strict=True)]
+        largest = np.array([excess[one:end].max(axis=0) for one, end in zip(first, stop, strict=True)])
         # Single small leaps are common. Several together, in time or over dimensions, are not.
-        together = np.sqrt(sum((spike**2).sum() for spike in spikes))
-        largest = [spike.max(axis=0).argmax() for spike in spikes]
-        return {EVENT: Candidates.events(first, stop, np.full(len(first), together), largest)}
+        together = np.full(len(first), np.sqrt((largest**2).sum()))
+        return {EVENT: Candidates.events(first, stop, together, largest.argmax(axis=1))}
 
-    def _leaps(self, episode: Episode) -> tuple[np.ndarray, np.ndarray]:
+    def _leaps(self, view: View) -> tuple[np.ndarray, np.ndarray]:
         """
         How far each value is from those around it, `(T, n)` units, and over what its neighbourhood moves; 0 for less
         than `LEAST_LEAP`.
         """
-        away, moved = _leap(getattr(episode, self.signal)[:, self._used])
-        size = self._followed(episode, away)
-        gap = np.diff(episode.seconds) * self.context.fps > LATE
+        away, moved = _leap(getattr(view.episode, self.signal)[:, self._used])
+        size = self._followed(view, away)
+        gap = np.diff(view.episode.seconds) * self.context.fps > LATE
         size[np.concatenate([gap, [False]]) | np.concatenate([[False], gap])] = 0.0
         size[size < LEAST_LEAP] = 0.0
         return size, size / moved
 
-    def _followed(self, episode: Episode, away: np.ndarray) -> np.ndarray:
+    def _followed(self, view: View, away: np.ndarray) -> np.ndarray:
         """The size of leaps `(T, n)`, without what the robot followed."""
-        del episode
+        del view
         return np.abs(away)
 
     def cause(self, found: Found) -> str:
-        what = "state" if self.signal == "state" else "commands"
+        what = "states" if self.signal == "state" else "commands"
         name = self._scale.names[self._used[int(found.detail)]]
-        return f"{what} of {name} leaps for a moment; together the leaps have {found.amount:.1f} standard deviations"
+        return f"{what} of {name} leap for a moment; all leaps together have {found.amount:.1f} standard deviations"
 
     def plants(self) -> Sequence[Plant]:
         what = "state" if self.signal == "state" else "commands"
@@ -106,20 +105,21 @@ class ActionSpikes(_Spikes):
 
     What to do: replace the values by their neighbours', or leave the frames out.
 
-    Limits: a single leap below a standard deviation, and those in the first and last frames, are not reported.
+    Limits: a single leap below 0.6 standard deviations is not reported, nor are leaps that are small next to the motion
+    around them or next to the largest of most episodes, nor those in the first and last frames.
     """
 
     name, signal = "action/spikes", "action"
+    reads = ("state", "action")
+    action = "replace these actions by their neighbours', or leave the frames out"
 
-    def _followed(self, episode: Episode, away: np.ndarray) -> np.ndarray:
+    def _followed(self, view: View, away: np.ndarray) -> np.ndarray:
         model, size = self.context.model, np.abs(away)
-        unexpected = _leap(episode.action[:, model.dimensions] - model.predict(episode).expected)[0]
+        unexpected = _leap(view.episode.action[:, model.dimensions] - view.prediction.expected)[0]
         column = np.searchsorted(self._used, model.dimensions)
         both = np.minimum(size[:, column], np.abs(unexpected))
         size[:, column] = np.where(away[:, column] * unexpected > 0, both, 0.0)
         return size
-
-    action = "replace these actions by their neighbours', or leave the frames out"
 
 
 class StateSpikes(_Spikes):
@@ -132,7 +132,8 @@ class StateSpikes(_Spikes):
 
     What to do: replace the values by their neighbours', or leave the frames out.
 
-    Limits: a single leap below a standard deviation, and those in the first and last frames, are not reported.
+    Limits: a single leap below 0.6 standard deviations is not reported, nor are leaps that are small next to the motion
+    around them or next to the largest of most episodes, nor those in the first and last frames.
     """
 
     name, signal = "state/spikes", "state"
