@@ -94,7 +94,7 @@ def test_commands_dead_in_a_part_are_found_there():
             assert f"moves by {hit.found.detail:.2f} standard deviations" in hit.check.cause(hit.found)
 
 
-def test_each_leap_counts_once_however_many_frames_it_has():
+def test_the_amount_of_leaps_is_that_of_all_leaping_values():
     def leaping(number, action):
         leaps = np.isin(np.arange(len(action)), [40, 41, 70])[:, None] * [3.0, 0.0, 0.0]
         return action + leaps if number in (3, 11) else action
@@ -104,8 +104,9 @@ def test_each_leap_counts_once_however_many_frames_it_has():
     hits = detector.hits(detector.views[3], detector.measured[3])
     assert [(hit.found.first, hit.found.stop) for hit in hits] == [(40, 42), (70, 71)]
     for hit in hits:
-        assert hit.found.amount == pytest.approx(np.sqrt(2) * 3.0 / signals.action.unit[0], rel=0.1)
-        assert hit.check.cause(hit.found).startswith("commands of 0 leap for a moment; all leaps together")
+        assert hit.found.amount == pytest.approx(np.sqrt(3) * 3.0 / signals.action.unit[0], rel=0.1)
+        size = f"root of the sum of squares of all leaping values: {hit.found.amount:.1f} standard deviations"
+        assert hit.check.cause(hit.found) == f"commands of 0 leap for a moment; {size}"
 
 
 def test_a_pause_with_an_error_of_one_moment_is_no_shift():

@@ -29,7 +29,7 @@ LATE = 1.3
 
 
 class _Spikes(Check):
-    """The spikes of one signal: the root of the sum of the squares of all of an episode's."""
+    """The spikes of one signal: the root of the sum of the squares of all leaping values of an episode."""
 
     unit = "std"
     signal: ClassVar[Literal["state", "action"]]
@@ -51,10 +51,11 @@ class _Spikes(Check):
         first, stop = first[inner], stop[inner]
         if not len(first):
             return {EVENT: Candidates.events([], [], [])}
-        largest = np.array([excess[one:end].max(axis=0) for one, end in zip(first, stop, strict=True)])
+        spikes = [excess[one:end] for one, end in zip(first, stop, strict=True)]
         # Single small leaps are common. Several together, in time or over dimensions, are not.
-        together = np.full(len(first), np.sqrt((largest**2).sum()))
-        return {EVENT: Candidates.events(first, stop, together, largest.argmax(axis=1))}
+        together = np.sqrt(sum((spike**2).sum() for spike in spikes))
+        largest = [spike.max(axis=0).argmax() for spike in spikes]
+        return {EVENT: Candidates.events(first, stop, np.full(len(first), together), largest)}
 
     def _leaps(self, view: View) -> tuple[np.ndarray, np.ndarray]:
         """
@@ -76,7 +77,8 @@ class _Spikes(Check):
     def cause(self, found: Found) -> str:
         what = "states" if self.signal == "state" else "commands"
         name = self._scale.names[self._used[int(found.detail)]]
-        return f"{what} of {name} leap for a moment; all leaps together have {found.amount:.1f} standard deviations"
+        together = f"root of the sum of squares of all leaping values: {found.amount:.1f} standard deviations"
+        return f"{what} of {name} leap for a moment; {together}"
 
     def plants(self) -> Sequence[Plant]:
         what = "state" if self.signal == "state" else "commands"
@@ -105,8 +107,8 @@ class ActionSpikes(_Spikes):
 
     What to do: replace the values by their neighbours', or leave the frames out.
 
-    Limits: a single leap below 0.6 standard deviations is not reported, nor are leaps that are small next to the motion
-    around them or next to the largest of most episodes, nor those in the first and last frames.
+    Limits: a single leap below 0.6 standard deviations is not reported, nor are leaps that are small next to the
+    motion around them or next to the largest of most episodes, nor those in the first and last frames.
     """
 
     name, signal = "action/spikes", "action"
@@ -132,8 +134,8 @@ class StateSpikes(_Spikes):
 
     What to do: replace the values by their neighbours', or leave the frames out.
 
-    Limits: a single leap below 0.6 standard deviations is not reported, nor are leaps that are small next to the motion
-    around them or next to the largest of most episodes, nor those in the first and last frames.
+    Limits: a single leap below 0.6 standard deviations is not reported, nor are leaps that are small next to the
+    motion around them or next to the largest of most episodes, nor those in the first and last frames.
     """
 
     name, signal = "state/spikes", "state"
