@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from benchmarks.fits import Cell, corrupted_chunks, fill
 from benchmarks.robustness.figures import score_figures
+from benchmarks.robustness.planting import Truth
 from benchmarks.robustness.suites import ROOT
 from hf_ptr.scoring.config import ScoreConfig
 from hf_ptr.scoring.fit import fit_scores
@@ -40,9 +41,8 @@ CORRUPTIONS = (
 def figures_of(cell: Cell) -> dict[str, Any]:
     """AUROC and weights of the score."""
     chunks, truth = corrupted_chunks(cell["corruption"], cell["seed"])
-    return score_figures(
-        fit_scores(chunks, ScoreConfig(seed=cell["seed"]), progress=False).frame(), chunks.table, truth
-    )
+    scores = fit_scores(chunks, ScoreConfig(seed=cell["seed"]), progress=False).frame()
+    return score_figures(scores, chunks.table, Truth.of_episodes(chunks.table, truth))
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks.fits import Cell, corrupted_chunks, fill
 from benchmarks.robustness.figures import score_figures
+from benchmarks.robustness.planting import Truth
 from benchmarks.robustness.suites import ROOT
 from hf_ptr.scoring.config import CHECKS, ScoreConfig
 from hf_ptr.scoring.fit import fit_scores
@@ -57,7 +58,7 @@ def figures_of(cell: Cell) -> dict[str, Any]:
     weight, faulty = scores.weight.to_numpy(np.float64), np.repeat(truth.any, chunks.table.lengths)
     parts = {"weight_good": weight[~faulty], "weight_faulty": weight[faulty]}
     means = {name: float(part.mean()) if len(part) else None for name, part in parts.items()}
-    return {**score_figures(scores, chunks.table, truth), **means}
+    return {**score_figures(scores, chunks.table, Truth.of_episodes(chunks.table, truth)), **means}
 
 
 def main() -> None:

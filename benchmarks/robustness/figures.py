@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hf_ptr.data.corruption import CorruptionTruth
+from benchmarks.robustness.planting import Truth
+from benchmarks.robustness.progress import CHUNK
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.metrics.statistics import auroc
 
@@ -23,25 +24,28 @@ NO_FIGURES: dict[str, Any] = {
 }
 
 
-def score_figures(scores: pd.DataFrame, table: EpisodeTable, truth: CorruptionTruth) -> dict[str, Any]:
+def score_figures(scores: pd.DataFrame, table: EpisodeTable, truth: Truth) -> dict[str, Any]:
     """
-    AUROC of each fault against fault-free episodes, per chunk and by the mean of the episode, and the distribution of
-    the weights.
+    AUROC of each fault against what is sound, and the distribution of the weights.
+
+    Per sample, chunks with a faulty frame are compared with all chunks without one; per episode, the mean scores of
+    faulty episodes with those of sound ones.
 
     Args:
         scores: one row per frame in the order of the table, with `score`, `weight` and `valid`.
         table: the corrupted episodes.
-        truth: the faults of each episode.
+        truth: the faults of each episode and frame.
     """
     weight = scores.weight.to_numpy(np.float64)
     counted = scores.valid.to_numpy(bool)
     score, episode = scores.score.to_numpy(np.float64)[counted], table.episode_of_row[counted]
     rows = np.bincount(episode, minlength=table.num_episodes)
     mean = np.bincount(episode, score, table.num_episodes) / np.maximum(rows, 1)
+    faulty, any_fault = truth.chunks(table, CHUNK)[counted], truth.episodes.any
     by_sample, by_episode = {}, {}
-    for name, carries in {**truth.faults, "any": truth.any}.items():
-        by_sample[name] = auroc(score[~truth.any[episode]], score[carries[episode]])
-        by_episode[name] = auroc(mean[~truth.any & (rows > 0)], mean[carries & (rows > 0)])
+    for name, carries in {**truth.episodes.faults, "any": any_fault}.items():
+        by_sample[name] = auroc(score[~faulty], score[faulty & carries[episode]])
+        by_episode[name] = auroc(mean[~any_fault & (rows > 0)], mean[carries & (rows > 0)])
     return {
         "auroc_sample": by_sample,
         "auroc_episode": by_episode,

@@ -8,12 +8,15 @@ folder of its own, because its episodes may have other lengths, and with the tru
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks import atlas
 from benchmarks.atlas.kinds import CONTROLS, FAULTS, Kind
 from benchmarks.atlas.material import Altered, Material
 from benchmarks.atlas.planted import ACTION, STATE, WHOLE, Planted, material_of, plant, read_set
@@ -27,6 +30,8 @@ from hf_ptr.errors import InputError, nearest
 OBSERVED = "observation.environment_state"
 # Share of the episodes that can have a fault, and have it.
 SHARE = 0.4
+# Modules of the atlas that decide what is planted.
+PLANTING = ("controls", "faults", "kinds", "material", "planted", "set_faults", "time_faults")
 FRAMES_FILE = "faulty_frames.json"
 # Operators of the episodes in turn, and those among them whose slips are faults.
 OPERATORS: dict[str, tuple[str, ...]] = {
@@ -86,6 +91,13 @@ class Truth:
 def is_planted(corruption: str) -> bool:
     """Whether a corruption is a kind of the atlas or of operators, and not one of `hf_ptr.data.corruption`."""
     return corruption not in RECIPES
+
+
+@cache
+def planting_code() -> str:
+    """A digest of the code that plants faults."""
+    files = [Path(__file__), *(Path(atlas.__file__).with_name(f"{name}.py") for name in PLANTING)]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
 
 
 def write_planted(demonstrations: Path, kind: str, seed: int, folder: Path) -> None:

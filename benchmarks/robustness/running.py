@@ -18,7 +18,7 @@ import pandas as pd
 from benchmarks.robustness.arms import arm_of
 from benchmarks.robustness.behaviour import is_current, parts_of, versions
 from benchmarks.robustness.figures import NO_FIGURES, score_figures
-from benchmarks.robustness.planting import OPERATORS, Truth, is_planted, read_planted
+from benchmarks.robustness.planting import OPERATORS, Truth, is_planted, planting_code, read_planted
 from benchmarks.robustness.selecting import EXTERNAL, pinned_version
 from benchmarks.robustness.suites import EMBODIMENTS, ROOT, SUITES, WORK, Start, Suite
 from benchmarks.robustness.weighting import score_file
@@ -63,8 +63,12 @@ class Cell:
     @property
     def planted(self) -> Path | None:
         """The folder of the demonstrations with a kind of `benchmarks.robustness.planting`; None without one."""
-        name = f"planted-{self.corruption.replace(' ', '_')}-{self.definition.demonstrations}-{self.seed}"
-        return WORK / self.suite / name if is_planted(self.corruption) else None
+        if not is_planted(self.corruption):
+            return None
+        kind = self.corruption.replace(" ", "_")
+        # Other code may plant other faults: it has a folder of its own.
+        name = f"planted-{kind}-{self.definition.demonstrations}-{self.seed}-{planting_code()}"
+        return WORK / self.suite / name
 
     @property
     def operators(self) -> str:
@@ -255,7 +259,7 @@ def _score_figures(
         scores = pd.read_parquet(folder / SCORES_FILE)
     elif scores is None and (folder / "scorer").is_dir():
         scores = score_dataset(folder, table, seed=cell.seed)
-    return NO_FIGURES if scores is None else score_figures(scores, table, truth.episodes)
+    return NO_FIGURES if scores is None else score_figures(scores, table, truth)
 
 
 def _settings(cell: Cell) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from benchmarks.robustness import __main__ as command
 from benchmarks.robustness import behaviour, report, results, running, suites
 from benchmarks.robustness.arms import ABLATIONS, RECIPES, WEIGHTINGS, arm_of
 from benchmarks.robustness.figures import score_figures
-from benchmarks.robustness.planting import KINDS, OPERATORS
+from benchmarks.robustness.planting import KINDS, OPERATORS, Truth
 from benchmarks.robustness.running import Cell
 from benchmarks.robustness.suites import PLANS, SUITES
 from hf_ptr.data.corruption import RECIPES as CORRUPTIONS
@@ -267,12 +267,31 @@ def test_score_figures_compare_each_fault_with_fault_free_episodes() -> None:
     weight = [4.0, 4.0, 1.0, 1.0, 4.0, 4.0, 4.0, 4.0]
     valid = [True] * 7 + [False]
     scores = pd.DataFrame({"score": score, "weight": weight, "valid": valid})
-    found = score_figures(scores, table, truth)
+    found = score_figures(scores, table, Truth.of_episodes(table, truth))
     # Fault-free chunks score 3, 1 and 4, their episodes 2 and 4; noisy ones 0 and 2, swapped ones 5 and 5.
     assert found["auroc_sample"]["noise"] == pytest.approx(5 / 6)
     assert found["auroc_episode"] == {"noise": 1.0, "foreign_actions": 0.0, "any": 0.5}
     assert found["ess"] == pytest.approx(26.0**2 / (6 * 16 + 2) / 8)
     assert found["weight_quantiles"][0] == 1.0
+
+
+def test_a_sound_chunk_of_a_faulty_episode_is_sound() -> None:
+    table = coded_table([3, 2])
+    truth = Truth.of_episodes(
+        table, CorruptionTruth("made", 0, table.episode_index, {"noise": np.array([True, False])})
+    )
+    truth.frames[:] = [True, False, False, False, False]
+    scores = pd.DataFrame({"score": [0.0, 9.0, 9.0, 1.0, 1.0], "weight": 1.0, "valid": True})
+    found = score_figures(scores, table, truth)
+    assert found["auroc_sample"] == {"noise": 1.0, "any": 1.0} and found["auroc_episode"]["any"] == 0.0
+
+
+def test_other_planting_code_plants_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = Cell("mt10-atlas", "gain 0.5", "sft", 0)
+    before = cell.planted
+    assert before == cell.planted and Cell("mt10-atlas", "hard", "sft", 0).planted is None
+    monkeypatch.setattr(running, "planting_code", lambda: "other")
+    assert cell.planted != before
 
 
 @pytest.mark.parametrize(
