@@ -49,7 +49,9 @@ def test_the_verdict_comes_first_and_names_episode_frames_and_cause(scored: tupl
     first, second = printed.splitlines()[:2]
     assert first.startswith("2 of 16 episodes have faults: ep ")
     assert "ep 3 commands 6.0 frames late" in first and "; ep 8 frames " in first
-    assert re.match(r"Self-test: hf-ptr put \d+ faults into copies of your episodes, one at a time. It would", second)
+    assert re.match(
+        r"Self-test: hf-ptr put \d+ kinds of fault into copies of your episodes, one at a time. It would", second
+    )
     assert "What cannot be found in this dataset" in printed and "\n found " in printed
     assert "lowest" not in printed and "worst" not in printed
 
@@ -102,13 +104,14 @@ def test_a_chunk_weighs_less_where_it_covers_a_fault_and_the_rest_keeps_its_weig
 
 
 def test_json_has_findings_flags_and_power(faulty: Path, tmp_path: Path) -> None:
-    harm = ("--harm", "time/pause=0.5")
-    done = hf_ptr("score", faulty, *SHORT, *harm, "--json", "--out", tmp_path / "other.parquet")
+    options = ("--harm", "time/pause=0.5", "--episodes", "0:16")
+    done = hf_ptr("score", faulty, *SHORT, *options, "--json", "--out", tmp_path / "other.parquet")
     found = json.loads(done.stdout)
     assert found["flagged"] == [LATE, 8] == sorted(one["episode"] for one in found["episodes"] if one["flagged"])
     assert found["findings"] == json.loads((tmp_path / "other.findings.json").read_text())
     assert {"flagged": found["flagged"], **found["power"]} == json.loads((tmp_path / "other.power.json").read_text())
     assert attributes(tmp_path / "other.findings.parquet")["harm"] == {"time/pause": 0.5}
+    assert pd.read_parquet(tmp_path / "other.parquet").attrs["episodes"] == "0:16"
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "other.findings.json", "other.findings.parquet", "other.parquet", "other.power.json"
     ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hf_ptr.report.next_steps import training_steps
+from hf_ptr.report.next_steps import recipe_command, training_steps
 
 
 def commands(*arguments: object) -> list[str]:
@@ -10,15 +10,29 @@ def commands(*arguments: object) -> list[str]:
 
 
 def test_a_recipe_is_written_before_it_is_trained() -> None:
-    assert commands("data/usb", "scores.parquet", []) == [
+    assert commands("data/usb", "scores.parquet", [], {}) == [
         "hf-ptr init data/usb --out usb.yaml",
         "hf-ptr train usb.yaml weights=scores.parquet alpha=0",
     ]
 
 
 def test_flagged_episodes_can_be_left_out_and_options_stay() -> None:
-    assert commands("me/usb@v1", "a b.parquet", [2, 5], ["--action", "command"]) == [
+    assert commands("me/usb@v1", "a b.parquet", [2, 5], {"action": "command", "seed": 3}) == [
         "hf-ptr init me/usb@v1 --action command --out usb.yaml",
         "hf-ptr train usb.yaml 'weights=a b.parquet' alpha=0",
-        "hf-ptr init me/usb@v1 --action command --skip-episodes 2,5 --out usb_without.yaml",
+        "hf-ptr init me/usb@v1 --skip-episodes 2,5 --action command --out usb_without.yaml",
     ]
+
+
+def test_episodes_that_were_skipped_are_left_out_with_the_flagged_ones() -> None:
+    assert commands("data/usb", "s.parquet", [2, 5], {"episodes": "0:9", "skip_episodes": "3,7"})[::2] == [
+        "hf-ptr init data/usb --episodes 0:9 --skip-episodes 3,7 --out usb.yaml",
+        "hf-ptr init data/usb --episodes 0:9 --skip-episodes 2,3,5,7 --out usb_without.yaml",
+    ]
+
+
+def test_a_recipe_has_a_name_for_any_dataset_and_the_shell_reads_the_command() -> None:
+    assert recipe_command("/", {}) == "hf-ptr init / --out recipe.yaml"
+    assert recipe_command("my data@v1", {"state": "a,b"}, state_only=True) == (
+        "hf-ptr init 'my data@v1' --state a,b --state-only --out 'my data.yaml'"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import html
 import io
 import re
@@ -74,6 +75,19 @@ def test_flagged_are_the_episodes_with_a_fault_and_not_those_of_low_weight(
     assert "Lag in episode 1 To do: shift the actions by the lag." in words and "Episode 1, frames 0-5 (" in words
     assert "Worth knowing, but not faults: lag in episode 1." in words
     assert "hf-ptr init DATASET --skip-episodes 3,7" in words
+
+
+def test_the_report_says_what_to_type_for_the_episodes_and_features_that_were_scored(
+    table: EpisodeTable, tmp_path: Path
+) -> None:
+    evidence = read_report_input(written(scores_of(table, {}), tmp_path, [fault(3, 0, 5)]))
+    scored = {"episodes": "0:9", "skip_episodes": "2", "action": "command", "seed": 0}
+    for corruption, printed in (("clean", True), ("hard", False)):
+        chosen = dataclasses.replace(evidence, recipe={**scored, "corruption": corruption})
+        words = text_of(write_report(chosen, tmp_path / "r.html", dataset=table).read_text())
+        recipe = "hf-ptr init DATASET --episodes 0:9 --skip-episodes 2 --action command --out DATASET.yaml"
+        assert (recipe in words) == printed and ("--skip-episodes 2,3 --action command" in words) == printed
+        assert ("hf-ptr train" in words) == printed
 
 
 @pytest.mark.parametrize(("harm", "lowered"), [({}, False), ({"action/lag": 0.5}, True), (None, False)])

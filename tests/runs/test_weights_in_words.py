@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from leading_table import leading_table
 
+from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.runs.weights_in_words import weights_in_words
 
 
-def trainer(weights: list[float] | None, **args: object) -> SimpleNamespace:
+class Mixture(SimpleNamespace):
+    """Chunks of two sources; a file cannot have the name of the second."""
+
+    source_names, parts = ("usb", "a/b"), (None, None)
+
+
+def trainer(weights: list[float] | None, *, mixed: bool = False, **args: object) -> SimpleNamespace:
     given = {"alpha": 0.0, "calibrates": False, "nce_warmup_steps": 3000, "output_dir": "runs/a", **args}
-    chunks = SimpleNamespace(weights=None if weights is None else torch.tensor(weights))
+    chunks: Any = Mixture() if mixed else ChunkDataset(leading_table(2, frames=20), chunk_size=4, target_offset=4)
+    chunks.weights = None if weights is None else torch.tensor(weights)
     return SimpleNamespace(args=SimpleNamespace(**given), train_dataset=chunks)
 
 
@@ -35,6 +45,12 @@ def trainer(weights: list[float] | None, **args: object) -> SimpleNamespace:
             None,
             "Weights: fitted on these episodes, runs/a/scores.parquet; all 2 chunks have nearly the same weight, "
             "as in plain training.",
+        ),
+        (
+            trainer([4.0, 1.0], mixed=True, calibrates=True, alpha=1.0),
+            None,
+            "Weights: fitted on these episodes, runs/a/scores-usb.parquet, runs/a/scores-source-1.parquet; 50.0% of "
+            "the 2 chunks have less than half of the highest weight, 4.",
         ),
     ],
 )

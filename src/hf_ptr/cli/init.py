@@ -39,6 +39,7 @@ def init(
         hf-ptr init data/g1_bottle --episodes 0:10 --skip-episodes 3 --out few.yaml
     """
     from hf_ptr.errors import InputError
+    from hf_ptr.report.next_steps import recipe_command
     from hf_ptr.runs.init_recipe import Choice, init_recipe
     from hf_ptr.utils.atomic_files import write_text
 
@@ -47,8 +48,11 @@ def init(
     text = init_recipe(dataset, Choice(state, action, state_only, **selected(episodes, skip_episodes)))
     if out is None:
         typer.echo(text, nl=False)
-        name = Path(dataset.rstrip("/").partition("@")[0]).name
-        typer.echo(f"To write this recipe to a file: hf-ptr init {dataset} --out {name}.yaml", err=True)
+        given = {"episodes": episodes, "skip_episodes": skip_episodes, "state": state, "action": action}
+        usual = {"state": "observation.state", "action": "action"}
+        options = {name: value for name, value in given.items() if value != usual.get(name)}
+        command = recipe_command(dataset, options, state_only=state_only)
+        typer.echo(f"To write this recipe to a file: {command}", err=True)
         return
     write_text(text, out)
     typer.echo(f"{out}: look at it, then run hf-ptr train {out} --dry-run")

@@ -218,7 +218,12 @@ def score(
     summary = ScoreSummary() if found is None else ScoreSummary(found.flagged)
     # Absolute, so that the report finds the dataset from any folder.
     named = str(dataset.absolute() if local else dataset)
+    # What a recipe for these scores needs too.
+    shared = {"episodes": episodes, "skip_episodes": skip_episodes}
+    shared |= {name: value for name, value in (("state", state), ("action", action)) if name in given}
+    shared = {name: value for name, value in shared.items() if value is not None}
     meta = {"dataset": named, "corruption": corruption, "corruption_seed": corruption_seed, "seed": config.seed}
+    meta |= shared
     if found is None:
         write_scores(summary.collect(parts), out, **meta)
         # Those of the replaced score file do not describe these scores.
@@ -241,9 +246,9 @@ def score(
     print_summary(summary.to_dict(out), resting, None if paper else (config.w_min, config.w_max))
     if found is not None and table.videos and not images:
         typer.echo(f"The images of {', '.join(table.videos)} were not checked; --cameras checks them")
-    needed = {"--episodes": episodes, "--skip-episodes": skip_episodes}
-    needed |= {f"--{name}": value for name, value in (("state", state), ("action", action)) if name in given}
-    print_next(None if paper else str(dataset), out, summary.flagged, needed)
+    # Weights of planted faults do not belong to the dataset itself, and a run with the paper's score has been trained.
+    trains = not paper and corruption == "clean"
+    print_next(str(dataset) if trains else None, out, summary.flagged, shared)
 
 
 def _checked_device(name: str | None) -> str | None:

@@ -87,21 +87,20 @@ def print_summary(
         typer.echo(f"known fault {fault['fault']}: {fault['episodes']} episodes, AUROC {_number(fault['auroc'])}")
 
 
-def print_next(dataset: str | None, out: Path, flagged: Collection[int], options: Mapping[str, str | None]) -> None:
+def print_next(dataset: str | None, out: Path, flagged: Collection[int], options: Mapping[str, str]) -> None:
     """
     Prints what to type next.
 
     Args:
-        dataset: path or repo id of the scored dataset; None for the paper's score, which a run has used already.
+        dataset: path or repo id of the scored dataset; None where nothing is to be trained with these scores.
         out: the score file.
         flagged: ids of the episodes with faults.
-        options: options that `hf-ptr init` needs too, with their values; None for one that was not given.
+        options: options that `hf-ptr init` needs too, as in `training_steps`.
     """
     from hf_ptr.report.next_steps import training_steps
 
-    given = [text for name, value in options.items() if value is not None for text in (name, value)]
     report = ("see the findings", shlex.join(["hf-ptr", "report", str(out)]))
-    steps = [report, *(() if dataset is None else training_steps(dataset, out, sorted(flagged), given))]
+    steps = [report, *(() if dataset is None else training_steps(dataset, out, sorted(flagged), options))]
     typer.echo("Next:")
     for purpose, command in steps:
         typer.echo(f"  {command}   # {purpose}")

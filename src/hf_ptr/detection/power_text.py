@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from hf_ptr.detection.power import Power, PowerCard
 from hf_ptr.detection.unseen import Unseen
+from hf_ptr.utils.listing import listed
 
 # Probabilities above which a fault would be found, and may be found.
 FOUND, PERHAPS = 0.8, 0.3
@@ -77,6 +78,5 @@ def _range(powers: Sequence[Power]) -> str:
 
 
 def _reason(one: Unseen) -> str:
-    more = len(one.dimensions) - MOST_NAMES
-    names = ", ".join(one.dimensions[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    names = listed(one.dimensions, MOST_NAMES)
     return f"{one.reason} ({names})" if names else one.reason

@@ -45,7 +45,7 @@ def finding_row(found: Finding, lengths: Mapping[int, int]) -> tuple[str, ...]:
 
 
 def next_steps(report: ReportInput) -> list[tuple[str, str]]:
-    """What to type next, `(purpose, command)`; empty for a run, which has been trained."""
-    if report.path is None or report.settings:
+    """What to type next, `(purpose, command)`; empty for a run, which has been trained, and after planted faults."""
+    if report.path is None or report.settings or report.recipe.get("corruption", "clean") != "clean":
         return []
-    return training_steps(report.dataset or "DATASET", report.path, report.flagged)
+    return training_steps(report.dataset or "DATASET", report.path, report.flagged, report.recipe)

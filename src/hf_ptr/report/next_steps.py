@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from hf_ptr.data.episode_ids import episode_ranges
+from hf_ptr.data.episode_ids import episode_ranges, parse_episodes
+
+# Options of `hf-ptr init` that belong to the scores too, by their name in the metadata of a score file.
+SHARED = ("episodes", "skip_episodes", "state", "action")
 
 
 def training_steps(
-    dataset: str, scores: str | Path, flagged: Sequence[int], options: Sequence[str] = ()
+    dataset: str, scores: str | Path, flagged: Sequence[int], options: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
     """
     The commands that train a policy, `(purpose, command)`.
@@ -19,18 +23,37 @@ def training_steps(
         dataset: path or repo id of the scored dataset.
         scores: the score file.
         flagged: ids of the episodes with faults.
-        options: options of `hf-ptr init`, for example those that select the scored episodes.
+        options: texts by a name of `SHARED`, those that the dataset was scored with; others are ignored.
     """
-    name = Path(dataset.rstrip("/").partition("@")[0]).name or "recipe"
-    init = shlex.join(["hf-ptr", "init", dataset, *options])
     steps = [
-        ("write a recipe", f"{init} --out {shlex.quote(f'{name}.yaml')}"),
+        ("write a recipe", recipe_command(dataset, options)),
         (
             "train with the weights, which keep the sound parts of faulty episodes" if flagged else "train",
-            shlex.join(["hf-ptr", "train", f"{name}.yaml", f"weights={scores}", "alpha=0"]),
+            shlex.join(["hf-ptr", "train", _recipe(dataset), f"weights={scores}", "alpha=0"]),
         ),
     ]
-    if flagged and "--skip-episodes" not in options:
-        without = f"{init} --skip-episodes {episode_ranges(flagged)} --out {shlex.quote(f'{name}_without.yaml')}"
+    if flagged:
+        left_out = {*(parse_episodes(options.get("skip_episodes")) or ()), *flagged}
+        without = recipe_command(dataset, {**options, "skip_episodes": episode_ranges(left_out)}, "_without")
         steps.append(("or leave these episodes out: a recipe without them", without))
     return steps
+
+
+def recipe_command(dataset: str, options: Mapping[str, Any], ending: str = "", *, state_only: bool = False) -> str:
+    """
+    The command that writes a recipe into a file of the dataset's name.
+
+    Args:
+        dataset: path or repo id.
+        options: as in `training_steps`.
+        ending: after the name of the dataset.
+        state_only: without cameras.
+    """
+    given = [(f"--{name.replace('_', '-')}", options[name]) for name in SHARED if isinstance(options.get(name), str)]
+    words = [word for option in given for word in option] + (["--state-only"] if state_only else [])
+    return shlex.join(["hf-ptr", "init", dataset, *words, "--out", _recipe(dataset, ending)])
+
+
+def _recipe(dataset: str, ending: str = "") -> str:
+    name = Path(dataset.rstrip("/").partition("@")[0]).name or "recipe"
+    return f"{name}{ending}.yaml"

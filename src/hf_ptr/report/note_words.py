@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from rich.markup import escape
@@ -11,6 +11,7 @@ from rich.table import Table
 from hf_ptr.detection.findings import Finding
 from hf_ptr.detection.harm import harm_of
 from hf_ptr.report.verdict import plain_table
+from hf_ptr.utils.listing import listed
 
 # Names of the kinds in a sentence; a check that is not listed has the second part of its name.
 KINDS = {
@@ -31,8 +32,9 @@ KINDS = {
 }
 # Ids of a kind that are listed, and kinds that the line of the verdict names.
 MOST_IDS, MOST_KINDS = 12, 3
-# Share of the episodes from which a kind describes how the set was recorded, and only its number is given.
-COMMON = 0.25
+# A kind in more than this share of the episodes, and in more than this number of them, describes how the set was
+# recorded: only its number is given.
+COMMON, COMMON_EPISODES = 0.25, 3
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class NoteKind:
         count = len(self.episodes)
         if count == 1:
             return f"episode {self.episodes[0]}"
-        return f"{count} episodes" if self.common else f"episodes {listed(self.episodes)} ({count})"
+        return f"{count} episodes" if self.common else f"episodes {listed(self.episodes, MOST_IDS)} ({count})"
 
 
 def note_kinds(findings: Iterable[Finding], episodes: int) -> list[NoteKind]:
@@ -79,7 +81,7 @@ def note_kinds(findings: Iterable[Finding], episodes: int) -> list[NoteKind]:
         ids = sorted({found.episode_index for found in notes})
         name = KINDS.get(check, check.rpartition("/")[2].replace("_", " "))
         notes.sort(key=lambda found: -found.amount)
-        kinds.append(NoteKind(check, name, ids, notes, len(ids) > max(MOST_KINDS, COMMON * episodes)))
+        kinds.append(NoteKind(check, name, ids, notes, len(ids) > max(COMMON_EPISODES, COMMON * episodes)))
     # A retry is worth watching however many episodes have one.
     outcome = [kind.check.startswith("progress/") for kind in kinds]
     order = sorted(range(len(kinds)), key=lambda k: (not outcome[k], kinds[k].common, -len(kinds[k].episodes)))
@@ -112,14 +114,9 @@ def notes_table(findings: Iterable[Finding], lengths: Mapping[int, int], harm: M
     shown.add_column("the largest, and what to do")
     for kind in note_kinds(findings, len(lengths)):
         first = kind.findings[0]
-        ids = f"{len(kind.episodes)} of {len(lengths)}" + ("" if kind.common else f": {listed(kind.episodes)}")
+        ids = f"{len(kind.episodes)} of {len(lengths)}"
+        ids += "" if kind.common else f": {listed(kind.episodes, MOST_IDS)}"
         where = f"episode {first.episode_index}, frame {first.first_frame}: "
         name = escape(kind.name) + ("\n[dim]lower weights[/dim]" if harm_of(first, harm) else "")
         shown.add_row(name, ids, f"{where}{escape(first.cause)}\n[dim]{escape(first.action)}[/dim]")
     return shown
-
-
-def listed(ids: Sequence[int]) -> str:
-    """The first ids, `MOST_IDS` at most, and the number of the others."""
-    more = len(ids) - MOST_IDS
-    return ", ".join(map(str, ids[:MOST_IDS])) + (f" and {more} more" if more > 0 else "")

@@ -11,6 +11,7 @@ from rich.markup import escape
 from hf_ptr.detection.power import PowerCard
 from hf_ptr.detection.power_text import FOUND, power_table, unseen_table
 from hf_ptr.report.verdict import plain_table
+from hf_ptr.utils.listing import listed
 
 # Names of dimensions in a cell.
 MOST_NAMES = 12
@@ -30,8 +31,9 @@ def power_summary(card: Mapping[str, Any]) -> str:
     sure, also = (sum(power["probability"] >= FOUND for power in powers) for powers in (whole, part))
     in_part = f", and {also} of {len(part)} where only a fifth of an episode has the fault" if part else ""
     return (
-        f"Self-test: hf-ptr put {len(whole)} faults into copies of your episodes, one at a time. It would find {sure} "
-        f"in at least {FOUND * 10:.0f} of 10 copies{in_part}. It cannot find a fault that most episodes share."
+        f"Self-test: hf-ptr put {len(whole)} kinds of fault into copies of your episodes, one at a time. It would "
+        f"find {sure} in at least {FOUND * 10:.0f} of 10 copies{in_part}. It cannot find a fault that most episodes "
+        "share."
     )
 
 
@@ -79,7 +81,7 @@ def power_rows(card: Mapping[str, Any]) -> dict[str, Any] | None:
     return {
         "share": card["faulty_share"],
         "kinds": [(key[1], key[0], _cell(kinds[key].get(False)), _cell(kinds[key].get(True))) for key in order],
-        "unseen": [(one["fault"], one["reason"], _names(one["dimensions"])) for one in card["unseen"]],
+        "unseen": [(one["fault"], one["reason"], listed(one["dimensions"], MOST_NAMES)) for one in card["unseen"]],
     }
 
 
@@ -89,8 +91,3 @@ def _cell(power: Mapping[str, Any] | None) -> str:
     if power["probability"] is None:
         return "cannot tell"
     return f"{power['probability']:.2f} [{power['low']:.2f}, {power['high']:.2f}]"
-
-
-def _names(names: list[str]) -> str:
-    more = len(names) - MOST_NAMES
-    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from hf_ptr.data.score_file import SCORES_FILE
+from hf_ptr.training.calibrated_weights import parts_to_fit
 from hf_ptr.training.ptr_trainer import PTRTrainer
+from hf_ptr.utils.listing import listed
 
 # A chunk counts as lowered below this share of the highest weight.
 LOWERED = 0.5
+# From this share of the highest weight on, weights count as equal.
+EQUAL = 0.99
+# Score files that are named.
+MOST_FILES = 4
 
 
 def weights_in_words(trainer: PTRTrainer, file: str | None = None) -> str:
@@ -25,11 +30,13 @@ def weights_in_words(trainer: PTRTrainer, file: str | None = None) -> str:
         if args.alpha > 0:
             return f"Weights: PTR's score, computed in training; 1 for the first {args.nce_warmup_steps:,} steps."
         return "Weights: equal, as in plain training."
-    source = f"fitted on these episodes, {args.output_dir}/{SCORES_FILE}" if args.calibrates else file
-    source = "those of the sources" if source is None else source
+    source = "those of the sources" if file is None else file
+    if args.calibrates:
+        files = [f"{args.output_dir}/{name}" for name in parts_to_fit(trainer.train_dataset)]
+        source = f"fitted on these episodes, {listed(files, MOST_FILES)}"
     high = float(given.max())
     share = float((given < LOWERED * high).float().mean())
     effect = f"{share:.1%} of the {len(given):,} chunks have less than half of the highest weight, {high:.3g}"
-    if float(given.min()) >= 0.99 * high:
+    if float(given.min()) >= EQUAL * high:
         effect = f"all {len(given):,} chunks have nearly the same weight, as in plain training"
     return f"Weights: {source}; {effect}."

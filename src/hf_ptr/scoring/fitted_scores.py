@@ -63,7 +63,7 @@ class FittedScores:
         The scores with the faults that were found by other means, for example by `hf_ptr.detection`.
 
         Score and weight of a chunk are at most those of its fault, `w <= h w_min + (1 - h) w_max`. Chunks that are
-        `explained` have at least the median score of the episodes without a fault. Without a fault nothing changes.
+        `explained` have at least the median score of the episodes without harm. Without harm nothing changes.
         The least effective sample size holds for the new weights: where faults cover most chunks, it raises weights
         above this limit. Scores by element and failed checks stay those of the fit.
 
