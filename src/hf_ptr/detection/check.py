@@ -181,6 +181,7 @@ class Check(ABC):
             own episodes.
         action: what a user should do about a finding.
         material: the least amount that counts.
+        sure_windows: whether the amounts of windows are certain, so that no more is asked of them than of the whole.
         least_tail: least scale of the amounts of sound episodes, in logarithms: 0.15 where they may vary by 15 %.
     """
 
@@ -191,6 +192,7 @@ class Check(ABC):
     rule: ClassVar[bool] = False
     action: ClassVar[str]
     material: float
+    sure_windows: ClassVar[bool] = False
     least_tail: ClassVar[float] = 0.15
 
     def __init__(self, context: Context) -> None:

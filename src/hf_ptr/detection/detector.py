@@ -219,7 +219,7 @@ class Detector:
 
 def _material(check: Check, scale: str, candidates: Candidates) -> np.ndarray:
     """The amounts of candidates that are large enough to matter, `(N, d)` bool."""
-    return candidates.amount >= check.material * WINDOW_MATERIAL[scale]
+    return candidates.amount >= check.material * (1.0 if check.sure_windows else WINDOW_MATERIAL[scale])
 
 
 def largest(measured: Sequence[Measurement], scale: str) -> np.ndarray | None:

@@ -8,14 +8,16 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
-from hf_ptr.detection.detector import WINDOW_MATERIAL
+from hf_ptr.detection.motion import moving_dimensions
 from hf_ptr.detection.signals import Episode
-from hf_ptr.detection.windows import WHOLE, Windows
+from hf_ptr.detection.windows import WHOLE, Windows, inner_rows
 
-# Squares above this many times their median count as much: four standard deviations of white noise.
+# Squares count as at most this many times their median: two standard deviations of white noise; motions have more.
 LEAP = 9.0
 # Median of the negated product of neighbouring steps of white noise, as a share of its variance.
-MEDIAN_PRODUCT = 0.35
+MEDIAN_PRODUCT = 0.329
+# A window counts from this many times the variance of the episode's median window.
+USUAL = 3.0
 # Uncertainty of an estimate as a share of it, times the root of the number of samples: one and a half standard errors.
 UNCERTAIN = 1.7
 
@@ -26,38 +28,40 @@ class _Noise(Check):
     unit = "std"
     # The noise of a sensor hardly varies.
     least_tail = 0.1
+    sure_windows = True
     signal: ClassVar[Literal["state", "action"]]
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._scale = getattr(context.signals, self.signal)
-        self._used = np.flatnonzero(self._scale.moves & ~self._scale.two_valued)
+        self._used = moving_dimensions(self._scale)
 
     def measure(self, view: View) -> Measurement:
-        values = getattr(view.episode, self.signal)[:, self._used]
         if not view.windows or not len(self._used):
             return {}
-        single = white_noise(values, view.windows[-1])
-        everywhere = float((single**2).mean())
-        joint = np.full((1, 1), np.sqrt(everywhere))
-        found = {WHOLE: Candidates.of(view.windows[-1], np.concatenate([joint, single], axis=1))}
+        signals = self._signals(view)
+        single = np.min([white_noise(inner_rows(values)) for values in signals], axis=0)
+        joint = np.sqrt((single**2).mean(keepdims=True))
+        found = {WHOLE: Candidates.of(view.windows[-1], np.concatenate([joint, single])[None])}
         for windows in view.windows[:-1]:
             # A short quick motion looks like noise, but hardly in most of its frames. In a short window the noise of a
             # single dimension is known too badly, and that of the whole episode is judged there.
-            noise = median_noise(values, windows)
-            more = np.sqrt(np.maximum((noise**2).mean(axis=1) - everywhere, 0.0))
-            # What is certain of it, in place of the allowance that the detector makes for any window.
+            variance = np.min([median_variance(values, windows) for values in signals], axis=0).mean(axis=1)
+            more = np.sqrt(np.maximum(variance - USUAL * np.median(variance), 0.0))
+            # As much of it as is certain.
             samples = (windows.stop - windows.first) * len(self._used)
-            more *= WINDOW_MATERIAL[windows.scale] * np.maximum(1 - UNCERTAIN / np.sqrt(samples), 0.0)
-            found[windows.scale] = Candidates.of(
-                windows, np.concatenate([more[:, None], np.zeros_like(noise)], axis=1)
-            )
+            more *= np.maximum(1 - UNCERTAIN / np.sqrt(samples), 0.0)
+            found[windows.scale] = Candidates.of(windows, np.pad(more[:, None], ((0, 0), (0, len(self._used)))))
         return found
 
     def plants(self) -> Sequence[Plant]:
         return [
             Plant(f"noise of {size} standard deviations on the {self._what}", self._add(size)) for size in (0.1, 0.2)
         ]
+
+    def _signals(self, view: View) -> list[np.ndarray]:
+        """Signals `(T, d)` that all have the noise, in units."""
+        return [getattr(view.episode, self.signal)[:, self._used]]
 
     @property
     def _what(self) -> str:
@@ -90,13 +94,21 @@ class ActionNoise(_Noise):
 
     What to do: smooth the commands, or leave the frames out.
 
-    Limits: the noise that most episodes have cannot be seen, nor any below a tenth of a standard deviation.
+    Limits: the noise that most episodes have cannot be seen, nor any below 0.06 standard deviations. In a part of an
+    episode, noise of a tenth is often missed where few dimensions move.
     """
 
     name, signal = "action/noise", "action"
     reads = ("action",)
     action = "smooth the actions, or leave the frames out"
-    material = 0.065
+    material = 0.06
+
+    def _signals(self, view: View) -> list[np.ndarray]:
+        commands = super()._signals(view)[0]
+        # A jerk, or the steps of commands at a lower rate, is in what the state implies, too; noise is not. The model
+        # predicts the same dimensions.
+        residual = np.where(self.context.model.known, view.prediction.action - view.prediction.expected, commands)
+        return [commands, residual]
 
 
 class StateNoise(_Noise):
@@ -109,37 +121,39 @@ class StateNoise(_Noise):
 
     What to do: smooth the state, or leave the frames out.
 
-    Limits: the noise that most episodes have cannot be seen, nor any below a tenth of a standard deviation.
+    Limits: the noise that most episodes have cannot be seen, nor any below 0.06 standard deviations. In a part of an
+    episode, noise of a tenth is often missed where few dimensions move.
     """
 
     name, signal = "state/noise", "state"
     reads = ("state",)
     action = "smooth the state, or leave the frames out"
-    material = 0.065
+    material = 0.06
 
 
-def median_noise(values: np.ndarray, windows: Windows) -> np.ndarray:
-    """Standard deviation of white noise that is there in most frames of each window, `(W, d)`; too small in motion."""
+def median_variance(values: np.ndarray, windows: Windows) -> np.ndarray:
+    """Variance of the white noise in most frames of each window of `(T, d)` signals, `(W, d)`; too small in motion."""
     step = np.diff(values, axis=0)
-    found = np.zeros((len(windows.first), values.shape[1]))
-    for row, (first, stop) in enumerate(zip(windows.first, windows.stop, strict=True)):
-        part = step[first : stop - 1]
-        # Neighbouring steps of a smooth signal are alike; those of white noise correlate by -1/2.
-        found[row] = np.median(-part[:-1] * part[1:], axis=0) / MEDIAN_PRODUCT
-    return np.sqrt(np.maximum(found, 0.0))
+    # Neighbouring steps of a smooth signal are alike; those of white noise correlate by -1/2.
+    products = -step[:-1] * step[1:]
+    found = [
+        np.median(products[first : stop - 2], axis=0) for first, stop in zip(windows.first, windows.stop, strict=True)
+    ]
+    return np.maximum(np.reshape(found, (len(found), -1)), 0.0) / MEDIAN_PRODUCT
 
 
-def white_noise(values: np.ndarray, windows: Windows) -> np.ndarray:
-    """Standard deviation of the white noise on smooth signals `(T, d)`, `(W, d)`."""
+def white_noise(values: np.ndarray) -> np.ndarray:
+    """
+    Standard deviation of the white noise on smooth or held signals, `(T, d)` to `(d,)`; T is at least 6.
+
+    It is the noise of most frames: one in less than half of them is too small here, and any by about a tenth.
+    """
     curve = np.diff(values, n=2, axis=0)
-    # Of white noise, neighbouring second differences have a mean product of -4 variances, and their differences a mean
-    # square of 20; a smooth motion adds to both, but makes the product positive.
-    product, square = -curve[:-1] * curve[1:] / 4, np.diff(curve, axis=0) ** 2 / 20
-    found = np.zeros((len(windows.first), values.shape[1]))
-    for row, (first, stop) in enumerate(zip(windows.first, windows.stop, strict=True)):
-        inside = slice(first, stop - 3)
-        # Single leaps are spikes.
-        cap = LEAP * np.median(square[inside], axis=0)
-        alternating = np.clip(product[inside], -cap, cap).mean(axis=0)
-        found[row] = np.minimum(alternating, np.minimum(square[inside], cap).mean(axis=0))
-    return np.sqrt(np.maximum(found, 0.0))
+    # Second differences of white noise have a mean product of -4 variances with the next, 1 with the one after it and
+    # none with later ones, and their differences have a mean square of 20. A smooth motion adds to all of them.
+    square = np.diff(curve, axis=0) ** 2 / 20
+    cap = LEAP * np.median(square, axis=0)
+    products = [np.clip(-curve[:-lag] * curve[lag:], -4 * cap, 4 * cap).mean(axis=0) for lag in (1, 2, 3)]
+    # Steps of a command that is held for two or three frames alternate, too, but return after as many frames.
+    sums = np.cumsum(products, axis=0) / np.array([4.0, 3.0, 3.0])[:, None]
+    return np.sqrt(np.maximum(np.minimum(sums.min(axis=0), np.minimum(square, cap).mean(axis=0)), 0.0))

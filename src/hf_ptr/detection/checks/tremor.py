@@ -11,7 +11,7 @@ from hf_ptr.detection.checks.noise import ActionNoise, white_noise
 from hf_ptr.detection.motion import moving_dimensions
 from hf_ptr.detection.notes import Event, Note
 from hf_ptr.detection.signals import Episode
-from hf_ptr.detection.windows import windows_of
+from hf_ptr.detection.windows import inner_rows, windows_of
 
 
 class Tremor(Note):
@@ -37,11 +37,9 @@ class Tremor(Note):
         super().__init__(context)
 
     def events(self, episode: Episode) -> Sequence[Event]:
-        windows = windows_of(len(episode), self.context.fps)
-        if not len(self._used) or not windows:
+        if not len(self._used) or not windows_of(len(episode), self.context.fps):
             return []
-        whole = windows[-1]
-        amount = float(np.sqrt((white_noise(episode.action[:, self._used], whole) ** 2).mean()))
+        amount = float(np.sqrt((white_noise(inner_rows(episode.action[:, self._used])) ** 2).mean()))
         return [Event(0, len(episode), amount)]
 
     def cause(self, found: Found) -> str:
