@@ -66,8 +66,10 @@ class Bulk:
                 middle[task] = np.where(habit, np.maximum(middle[task], shown), middle[task])
         away = logs - np.stack([middle[task] for task in tasks.tolist()])
         z = (away / scale).max(axis=1)
-        lower, joint = np.quantile(z, [0.25, 0.5])
-        return cls(middle, scale, floor, float(joint), max(1.0, float((joint - lower) / np.log(2) * spread)))
+        # Where most amounts count as the floor, only those above the median show the tail.
+        lower, joint, above = np.quantile(z, [0.25, 0.5, UPPER])
+        tails = (joint - lower) / np.log(2), (above - joint) / np.log(0.5 / (1 - UPPER))
+        return cls(middle, scale, floor, float(joint), max(1.0, float(max(tails) * spread)))
 
     def p(self, amounts: np.ndarray, task: int) -> np.ndarray:
         """Probability `(..., d)` that a sound episode of a task has such an amount, `(..., d)`, in any dimension."""
