@@ -127,7 +127,7 @@ def test_exchanged_cameras_are_found_in_both():
     assert all("camera/exchanged" in causes for causes in found.values())
 
 
-def test_a_lag_that_all_episodes_share_is_no_fault_and_hides_none():
+def test_a_lag_that_all_episodes_share_is_not_a_fault_and_hides_none():
     render = arm_images(a_table())
     found = findings({TOP: lambda episode, frame: render(episode, max(frame - (7 if episode in FAULTY else 4), 0))})
     assert sorted(found) == sorted(FAULTY)

@@ -38,12 +38,12 @@ MOST_ROWS = 6000
 # a direction must have to count as shown by the images.
 SHRINKAGE = 0.1
 LEAST_SHOWN = 0.03
-# Median agreement of the images with the motion of the state above which they tell it.
+# Median agreement of the images with the motion of the state above which they show it.
 KNOWN = 0.15
 # Largest lag of a camera in all episodes, seconds.
 LARGEST_LAG = 0.5
-# Times that the regression is fitted, and least share that an episode without agreement has in the next fit.
-FITS = 3
+# Times that the regression is fitted again, and least share that an episode without agreement has then.
+REFITS = 2
 LEAST_TRUST = 0.05
 
 
@@ -86,14 +86,14 @@ class CameraModel:
 
     A ridge regression predicts velocities and speeds of the state and the energy of the motion from the flow in the
     images, without the episode that it predicts. Nothing depends on the scene, so that it holds for fixed and moving
-    cameras. A lag that all episodes share is taken out.
+    cameras. The regression takes out a lag that all episodes share; `usual` and `expected_change` do not.
 
     Args:
         signals: the episodes.
         camera: name of the camera.
 
     Attributes:
-        known: whether they tell the motion well enough for a comparison.
+        known: whether the images show the motion well enough for a comparison.
         least_contrast: contrast below which an image is blank, grey levels.
         usual: change of the image within `APART` seconds of an ordinary motion, in contrasts.
     """
@@ -125,8 +125,8 @@ class CameraModel:
         gram = np.stack([part.T @ part for part in features])
         fold = np.arange(len(features)) % FOLDS
         self._fold = {episode.position: int(own) for episode, own in zip(self.episodes, fold, strict=True)}
-        trust = np.ones(len(features))
-        for number in range(FITS):
+
+        def fitted(trust: np.ndarray) -> list[Motion]:
             targets = [self._targets(part) for part in velocity]
             cross = np.stack([part.T @ target for part, target in zip(features, targets, strict=True)])
             weighted, against = np.tensordot(trust, gram, 1), np.tensordot(trust, cross, 1)
@@ -140,22 +140,18 @@ class CameraModel:
             recorded = [self._fast(target) for target in targets]
             seen = [self._seen(part, int(own)) for part, own in zip(features, fold, strict=True)]
             self._shown = _shown(recorded, seen, trust)
-            motions = [
-                Motion(one @ self._shown, other @ self._shown) for one, other in zip(recorded, seen, strict=True)
-            ]
-            if not number:
-                reach = self._longest
-                curves = [lagged_agreement(motion, reach) for motion in motions if len(motion.seen) > 4 * reach]
-                if curves:
-                    self._lag = int(np.median(curves, axis=0).argmax()) - reach
-                if self._lag:
-                    # Nothing is known of an episode from its agreement at a wrong lag.
-                    continue
-            # Images that do not belong to the state teach nothing in the next fit.
+            return [Motion(one @ self._shown, other @ self._shown) for one, other in zip(recorded, seen, strict=True)]
+
+        motions = fitted(np.ones(len(features)))
+        self._lag = _shared_lag(motions, self._longest)
+        if self._lag:
+            # Nothing is known of an episode from its agreement at a wrong lag.
+            motions = fitted(np.ones(len(features)))
+        for _ in range(REFITS):
             agreed = np.array([agreement(motion.recorded, motion.seen) for motion in motions])
-            usual = float(np.median(agreed))
-            trust = np.clip(agreed / max(usual, 1e-3), LEAST_TRUST, 1.0)
-        self.known = usual >= KNOWN
+            # Images that do not belong to the state teach nothing.
+            motions = fitted(np.clip(agreed / max(float(np.median(agreed)), 1e-3), LEAST_TRUST, 1.0))
+        self.known = float(np.median([agreement(motion.recorded, motion.seen) for motion in motions])) >= KNOWN
 
     def look(self, track: Track) -> Look:
         """What the images of a track show; remembered as long as the track exists."""
@@ -258,6 +254,12 @@ def lagged_agreement(motion: Motion, reach: int) -> np.ndarray:
     )
 
 
+def _shared_lag(motions: list[Motion], reach: int) -> int:
+    """The lag of the images in most episodes, frames; 0 where all episodes are too short."""
+    curves = [lagged_agreement(motion, reach) for motion in motions if len(motion.seen) > 4 * reach]
+    return int(np.median(curves, axis=0).argmax()) - reach if curves else 0
+
+
 def _shown(recorded: list[np.ndarray], seen: list[np.ndarray], trust: np.ndarray) -> np.ndarray:
     """
     The combinations of motions that the images show, scaled so that their errors are independent with variance one.
@@ -270,13 +272,13 @@ def _shown(recorded: list[np.ndarray], seen: list[np.ndarray], trust: np.ndarray
         `(d, k)`, k at least 1.
     """
     share = np.repeat(np.sqrt(trust), [len(part) for part in seen])[:, None]
-    told, error = np.concatenate(seen) * share, (np.concatenate(recorded) - np.concatenate(seen)) * share
+    shown, error = np.concatenate(seen) * share, (np.concatenate(recorded) - np.concatenate(seen)) * share
     size = error.std(axis=0) + 1e-9
-    told, error = told / size, error / size
+    shown, error = shown / size, error / size
     covariance = (1 - SHRINKAGE) * error.T @ error / len(error)
     covariance[np.diag_indices(len(covariance))] += SHRINKAGE
     alone = np.linalg.cholesky(np.linalg.inv(covariance))
-    signal, directions = np.linalg.eigh(alone.T @ (told.T @ told / len(told)) @ alone)
+    signal, directions = np.linalg.eigh(alone.T @ (shown.T @ shown / len(shown)) @ alone)
     kept: np.ndarray = directions[:, signal >= LEAST_SHOWN * signal[-1]]
     return alone @ kept / size[:, None]
 

@@ -14,7 +14,7 @@ from hf_ptr.detection.checks.camera_check import CameraCheck
 from hf_ptr.detection.planting import one_camera
 from hf_ptr.detection.signals import Episode
 
-# Octaves of detail that a blur takes first, and those that tell the content.
+# Octaves of detail that a blur takes first, and those that show the content.
 FINE, COARSE = slice(0, 3), slice(3, 6)
 # Content beyond these quantiles of the dataset's counts as that at them: a strong blur changes coarse octaves, too.
 USUAL = (0.02, 0.98)

@@ -14,7 +14,7 @@ from hf_ptr.detection.signals import Episode
 
 # Images of an episode that are compared.
 MOST_IMAGES = 48
-# Cells of an image that tell about as much as one that is independent.
+# Cells of an image that show about as much as one that is independent.
 ALIKE = 64.0
 # Least spreads between episodes: of a cell in contrasts, and of the detail in doublings.
 LEAST_CONTRAST, LEAST_DETAIL = 0.03, 0.05

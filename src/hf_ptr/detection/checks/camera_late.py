@@ -9,6 +9,7 @@ import numpy as np
 from hf_ptr.detection.camera_model import CameraModel, Motion, lagged_agreement
 from hf_ptr.detection.check import Candidates, Context, Found, Measurement, Plant, View
 from hf_ptr.detection.checks.camera_check import CameraMotionCheck
+from hf_ptr.detection.parabola import vertex
 from hf_ptr.detection.planting import one_camera
 from hf_ptr.detection.signals import Episode
 
@@ -60,7 +61,7 @@ class CameraLate(CameraMotionCheck):
             lag, peak = found[:, 0], found[:, 1]
             usual = float(np.median(lag))
             away = np.abs(lag - usual)
-            # Where many episodes have other lags, the images do not tell the time.
+            # Where many episodes have other lags, the images do not show the time.
             if (away < self.material).mean() >= LEAST_AGREED:
                 self._usual[name] = usual, BEYOND * 1.4826 * float(np.median(away)), float(np.median(peak))
 
@@ -75,7 +76,7 @@ class CameraLate(CameraMotionCheck):
             away = lag - usual
             sure = peak - at_usual > LEAST_GAIN * agreement and peak > LEAST_PEAK * agreement
             amount = abs(away) if sure and abs(away) > beyond else 0.0
-        # Shorter windows contain too few motions to tell a lag.
+        # Shorter windows contain too few motions to show a lag.
         if not view.windows:
             return {}
         whole = view.windows[-1]
@@ -109,10 +110,8 @@ class CameraLate(CameraMotionCheck):
         if not 0 < best < len(shifts) - 1:
             # The value at the end of the search is not a maximum: it may rise beyond.
             return float(shifts[best]), -1.0, at_usual
-        left, middle, right = agreement[best - 1 : best + 2].tolist()
-        bend = left - 2 * middle + right
-        vertex = 0.5 * (left - right) / bend if bend < -1e-9 else 0.0
-        return float(shifts[best]) + vertex, middle, at_usual
+        place = float(shifts[best] + vertex(*agreement[best - 1 : best + 2]))
+        return place, float(agreement[best]), at_usual
 
 
 def _shift(frames: int):

@@ -11,6 +11,7 @@ from hf_ptr.detection.camera_model import CameraModel, in_any_light
 from hf_ptr.detection.cameras import SIZE, Track
 from hf_ptr.detection.check import Candidates, Context, Found, Measurement, Plant, View
 from hf_ptr.detection.checks.camera_check import CameraCheck
+from hf_ptr.detection.parabola import vertex
 from hf_ptr.detection.planting import one_camera
 from hf_ptr.detection.signals import Episode
 from hf_ptr.detection.windows import SHORT
@@ -121,8 +122,8 @@ class _Background:
             return None
         if (row, column) != (LARGEST, LARGEST) and cost[row, column] > BETTER * cost[LARGEST, LARGEST]:
             return None
-        down = row - LARGEST + _vertex(cost[row - 1 : row + 2, column])
-        return np.array([down, column - LARGEST + _vertex(cost[row, column - 1 : column + 2])])
+        down = row - LARGEST + vertex(*cost[row - 1 : row + 2, column])
+        return np.array([down, column - LARGEST + vertex(*cost[row, column - 1 : column + 2])])
 
     def _differences(self, seen: np.ndarray) -> np.ndarray:
         """
@@ -153,12 +154,6 @@ def _correlated(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     at = np.arange(-LARGEST, LARGEST + 1)
     products: np.ndarray = np.fft.irfft2(one * other, (2 * SIZE, 2 * SIZE))[np.ix_(at, at)]
     return products
-
-
-def _vertex(cost: np.ndarray) -> float:
-    """Place of the least cost around the middle of three."""
-    bend = cost[0] - 2 * cost[1] + cost[2]
-    return float(np.clip(0.5 * (cost[0] - cost[2]) / bend, -1, 1)) if bend > 1e-12 else 0.0
 
 
 def _move(episode: Episode, context: Context, rng: np.random.Generator) -> Episode | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hf_ptr.detection.camera_model import CameraModel, Motion, agreement
+from hf_ptr.detection.camera_model import CameraModel, Motion, lagged_agreement
 from hf_ptr.detection.check import Candidates, Context, Found, Measurement, Plant, View
 from hf_ptr.detection.checks.camera_check import CameraMotionCheck
 from hf_ptr.detection.planting import one_camera, other_episode, resample
@@ -66,7 +66,7 @@ class CameraOther(CameraMotionCheck):
                 one > self._best_other(model, motion, episode.position)[0]
                 for one, motion, episode in zip(own, motions, chosen, strict=True)
             ]
-            # Where many episodes look like others, the images do not tell whose they are.
+            # Where many episodes look like others, the images do not show whose they are.
             if np.mean(ahead) < LEAST_AHEAD:
                 del self._others[name]
 
@@ -120,12 +120,7 @@ def _padded(values: np.ndarray, length: int) -> np.ndarray:
 
 def _own(motion: Motion, reach: int) -> float:
     """The agreement of the images with their own episode, at the best lag."""
-    length = len(motion.seen)
-    best = -1.0
-    for shift in range(-min(reach, length // 3), min(reach, length // 3) + 1):
-        recorded = motion.recorded[max(0, -shift) : length - max(0, shift)]
-        best = max(best, agreement(recorded, motion.seen[max(0, shift) : length - max(0, -shift)]))
-    return best
+    return float(lagged_agreement(motion, min(reach, len(motion.seen) // 4)).max())
 
 
 def _swap(episode: Episode, context: Context, rng: np.random.Generator) -> Episode | None:
