@@ -25,15 +25,17 @@ from hf_ptr.training.detected_scores import detected
 SHARES = (50, 70, 90)
 PINNED = Path(peers.__file__).with_name("peers.txt")
 
-Selection = Callable[..., np.ndarray]
+# From the table, `(E,)` bool: which episodes are kept.
+Selection = Callable[[EpisodeTable], np.ndarray]
 
 
-def flagged_dropped(table: EpisodeTable, seed: int, *, chunks: ChunkDataset) -> np.ndarray:
+def flagged_dropped(table: EpisodeTable, *, seed: int, observation_features: Sequence[str], size: int) -> np.ndarray:
     """`(E,)` bool, the episodes without a fault of `hf_ptr.detection`."""
+    chunks = ChunkDataset(table, chunk_size=size, target_offset=size, observation_features=list(observation_features))
     return ~np.isin(table.episode_index, detected(chunks, seed=seed).flagged)
 
 
-def shortest(table: EpisodeTable, seed: int, *, chunks: ChunkDataset, share: int) -> np.ndarray:
+def shortest(table: EpisodeTable, *, share: int) -> np.ndarray:
     """`(E,)` bool, the shortest `share` % of the episodes of each task."""
     kept = np.zeros(table.num_episodes, dtype=bool)
     task = table.task_index[table.starts]
@@ -43,7 +45,7 @@ def shortest(table: EpisodeTable, seed: int, *, chunks: ChunkDataset, share: int
     return kept
 
 
-def rdq_unflagged(table: EpisodeTable, seed: int, *, chunks: ChunkDataset) -> np.ndarray:
+def rdq_unflagged(table: EpisodeTable) -> np.ndarray:
     """`(E,)` bool, the episodes that `rdq check` names in no warning."""
     flagged = _judged(table, peers.rdq_check)["rdq check"].flagged
     if flagged is None:
@@ -51,7 +53,7 @@ def rdq_unflagged(table: EpisodeTable, seed: int, *, chunks: ChunkDataset) -> np
     return ~flagged
 
 
-def rdq_best(table: EpisodeTable, seed: int, *, chunks: ChunkDataset, name: str, share: int) -> np.ndarray:
+def rdq_best(table: EpisodeTable, *, name: str, share: int) -> np.ndarray:
     """`(E,)` bool, the best `share` % of the episodes by a ranking of `rdq rank`."""
     return _lowest(_judged(table, peers.rdq_rank)[name].score, share)
 
@@ -62,11 +64,9 @@ EXTERNAL: dict[str, Selection] = {
     **{f"keep-rdq-{share}": partial(rdq_best, name="rdq rank", share=share) for share in SHARES},
     **{f"keep-deminf-{share}": partial(rdq_best, name="DemInf (rdq rank)", share=share) for share in SHARES},
 }
-SELECTIONS: dict[str, Selection] = {
-    "drop-findings": flagged_dropped,
-    "keep-shortest-70": partial(shortest, share=70),
-    **EXTERNAL,
-}
+FLAGGED_DROPPED = "drop-findings"
+OF_TABLE: dict[str, Selection] = {"keep-shortest-70": partial(shortest, share=70), **EXTERNAL}
+SELECTIONS = (FLAGGED_DROPPED, *OF_TABLE)
 
 
 def kept_weight(
@@ -76,7 +76,7 @@ def kept_weight(
     Weights of a selection: 1 in the episodes that it keeps, 0 in the others.
 
     Args:
-        name: a key of `SELECTIONS`.
+        name: one of `SELECTIONS`.
         table: F frames.
         seed: random seed.
         observation_features: the observation features of the policy.
@@ -88,8 +88,8 @@ def kept_weight(
     Raises:
         InputError: nothing is kept.
     """
-    chunks = ChunkDataset(table, chunk_size=size, target_offset=size, observation_features=list(observation_features))
-    kept = SELECTIONS[name](table, seed, chunks=chunks)
+    found = partial(flagged_dropped, seed=seed, observation_features=observation_features, size=size)
+    kept = (found if name == FLAGGED_DROPPED else OF_TABLE[name])(table)
     if not kept.any():
         raise InputError(f"{name} keeps no episode of {table.source!r}; there is nothing to train on")
     return np.repeat(kept, table.lengths).astype(np.float64)

@@ -208,13 +208,32 @@ MAIN = Block(
 )
 # Candidates for the table of unseen faults: which of them cost success is found on tuning seeds.
 CANDIDATES = (
-    *("swapped", "joint zero 1", "exchanged", "inverted group", "dead", "gain 0.5", "offset 0.8"),
-    *("joined", "wrong instruction", "reversed", "flipped axis", "doubled", "late 6", "idle tail 3", "noise 0.5"),
-    *("action spikes 1", "state offset 0.5"),
+    "swapped",
+    "joint zero 1",
+    "exchanged",
+    "inverted group",
+    "dead",
+    "gain 0.5",
+    "offset 0.8",
+    "joined",
+    "wrong instruction",
+    "reversed",
+    "flipped axis",
+    "doubled",
+    "late 6",
+    "idle tail 3",
+    "noise 0.5",
+    "action spikes 1",
+    "state offset 0.5",
 )
 # Planted by no check of the detector.
 UNSEEN = (
-    *("early release", "clumsy operators", "crosstalk 0.5", "drift 1", "zeroed group", "retry"),
+    "early release",
+    "clumsy operators",
+    "crosstalk 0.5",
+    "drift 1",
+    "zeroed group",
+    "retry",
     "false start",
 )
 HARMLESS = ("mixed operators", "tremor 0.05", "noise 0.1", "slower 2")
@@ -232,7 +251,7 @@ PLANS: dict[str, tuple[Block, ...]] = {
             seeds=range(10, 12),
         ),
     ),
-    # Peculiarities that are no faults: weights must do no harm.
+    # Peculiarities that are not faults: weights must do no harm.
     "harmless": (
         Block("mt10-atlas", ("clean", *HARMLESS), ("sft", "findings", "calibrated", "drop-findings"), seeds=range(3)),
     ),

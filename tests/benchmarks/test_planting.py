@@ -14,7 +14,7 @@ from benchmarks.atlas.metrics import Judgement
 from benchmarks.robustness import planting, selecting
 from benchmarks.robustness.behaviour import ENVIRONMENT, synthetic_table
 from benchmarks.robustness.planting import SHARE, Truth, early_release, read_planted, write_planted
-from benchmarks.robustness.selecting import SELECTIONS, kept_weight
+from benchmarks.robustness.selecting import OF_TABLE, kept_weight
 from hf_ptr.data.corruption import CorruptionTruth
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.reader import read_dataset
@@ -138,9 +138,9 @@ def test_what_rdq_flags_or_ranks_low_is_dropped(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_keeping_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SELECTIONS, "drop-findings", lambda table, seed, chunks: np.zeros(table.num_episodes, bool))
-    with pytest.raises(InputError, match="drop-findings keeps no episode of 'synthetic'"):
-        kept_weight("drop-findings", synthetic_table(), 0, [ENVIRONMENT], 8)
+    monkeypatch.setitem(OF_TABLE, "keep-shortest-70", lambda table: np.zeros(table.num_episodes, bool))
+    with pytest.raises(InputError, match="keep-shortest-70 keeps no episode of 'synthetic'"):
+        kept_weight("keep-shortest-70", synthetic_table(), 0, [ENVIRONMENT], 8)
 
 
 def test_results_with_rdq_depend_on_its_pinned_version() -> None:
