@@ -1,6 +1,6 @@
 """Recordings that differ from the rest without a fault: each function alters some episodes of a table.
 
-Position commands and displacements are told apart as in the pauses of `hf_ptr.data.faults`: what an operator does
+Position commands and displacements are distinguished as in the pauses of `hf_ptr.data.faults`: what an operator does
 more slowly keeps the natural lead of the command over the state, and a displacement shrinks with the speed.
 """
 

@@ -72,7 +72,7 @@ def read_set(path: str, state_feature: str, most: int) -> EpisodeTable:
     A dataset's state and action, cut down evenly to at most `most` episodes.
 
     Episodes of several tasks are interleaved, as when tasks are recorded in turn: a block of episodes that is a whole
-    task could not be told apart from the task.
+    task could not be distinguished from the task.
 
     Raises:
         InputError: the dataset cannot be read, lacks a feature, or has fewer than eight episodes.

@@ -159,7 +159,7 @@ def test_the_images_are_checked_unless_told_otherwise(tmp_path: Path) -> None:
     assert not [one for one in read_findings(tmp_path / "findings.parquet") if one.check.startswith("camera")]
 
 
-def test_images_without_contrast_are_no_obstacle(tmp_path: Path) -> None:
+def test_images_without_contrast_are_not_an_obstacle(tmp_path: Path) -> None:
     """Every image has one colour, so that no view can be registered against another."""
     table = leading_table(6, frames=40)
     features = {**table.features, "observation.images.top": {"dtype": "video", "shape": [32, 48, 3], "names": None}}

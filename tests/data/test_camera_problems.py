@@ -142,7 +142,7 @@ def test_a_matroska_video_of_a_browser_is_usable(copy: dict[str, Path]) -> None:
         assert shown(copy["v2.1"], 1, [0, 24, 11]) == [100, 124, 111]
 
 
-def test_a_pause_in_a_video_is_no_other_rate(copy: dict[str, Path]) -> None:
+def test_a_pause_in_a_video_is_not_another_rate(copy: dict[str, Path]) -> None:
     times = [50 * number + (2000 if number > 12 else 0) for number in range(25)]
     write_shades(copy["v2.1"] / VIDEO_1, range(100, 125), times=times, base=Fraction(1, 1000), container="matroska")
     (line,) = problems(copy["v2.1"], every_frame=True)

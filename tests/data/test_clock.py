@@ -24,7 +24,7 @@ def kinds(seconds: np.ndarray, fps: float) -> list[str]:
 
 @pytest.mark.parametrize("frames", [2, 3, 10, 40, 300])
 @pytest.mark.parametrize("deviation", [0.002, 0.004, 0.008])
-def test_jitter_is_no_other_rate(frames: int, deviation: float) -> None:
+def test_jitter_is_not_another_rate(frames: int, deviation: float) -> None:
     for seed in range(40):
         noise = np.random.default_rng(seed).normal(0, deviation, frames).clip(-0.015, 0.015)
         seconds = np.arange(frames) / 30 + noise
@@ -147,7 +147,7 @@ def test_a_chunk_has_no_target_after_a_pause(tmp_path: Path) -> None:
         # Frames 6 to 9 look across the pause before frame 10, and the last four across the end.
         assert batch["has_target"].tolist() == [True] * 6 + [False] * 4 + [True] * 6 + [False] * 4
         assert batch["target_index"][6] == -1 and not batch["next_observation"][6].any()
-    # A dropped frame is no pause.
+    # A dropped frame is not a pause.
     edit_rows(file, "timestamp", lambda t: [*t[:20], *(np.arange(20) / 20 + 0.05 * (np.arange(20) >= 10)).tolist()])(
         root
     )
@@ -164,5 +164,5 @@ def test_an_episode_of_a_real_recorder_that_drops_frames_is_usable(episode: int,
         ("timestamp_drift", True),
     ]
     assert [problem.amount for problem in found] == [pytest.approx(gap, abs=0.006), pytest.approx(drift, abs=0.1)]
-    # Dropped frames are no pauses.
+    # Dropped frames are not pauses.
     assert not stretches(seconds, 10).any()

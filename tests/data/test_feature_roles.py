@@ -188,7 +188,7 @@ def test_the_state_and_the_action_under_other_names(features: list[str], roles: 
     assert derived_roles(info) == roles
 
 
-def test_a_flag_is_no_part_of_an_action() -> None:
+def test_a_flag_is_not_part_of_an_action() -> None:
     info = {"features": {"actions.arm": vector(2), "actions.is_pad": vector(1, "bool")}}
     assert derived_roles(info) == {ACTION: ["actions.arm"]}
 

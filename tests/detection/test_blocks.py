@@ -96,7 +96,7 @@ def test_a_block_to_the_end_is_named_by_its_first_episode_and_halves_are_said_to
     assert "other half" in BlockScale(context).text(0)
 
 
-def test_another_rest_pose_is_no_shift_of_the_zero():
+def test_another_rest_pose_is_not_a_shift_of_the_zero():
     """From episode 20 on a joint starts elsewhere, and goes where it always went."""
     way = np.clip(1 - np.arange(FRAMES)[:, None] / 40, 0, 1) * [1.5, 0, 0, 1.5]
     context = context_of(changed(slice(20, None), lambda s: s + way, lambda a: a + way))
@@ -113,7 +113,7 @@ def test_a_joint_that_rests_in_a_block_has_no_other_gain():
     assert found(context_of(changed(slice(20, None), rests, rests)), BlockScale)[0] == []
 
 
-def test_tasks_in_blocks_are_no_change():
+def test_tasks_in_blocks_are_not_a_change():
     table = sound()
     task = np.repeat([0, 1, 2], EPISODES * FRAMES // 3)
     size = np.array([0.3, 1.0, 3.0])[task][:, None]
@@ -148,7 +148,7 @@ def test_a_step_is_compared_within_tasks_and_found_across_them():
     assert np.flatnonzero(change.inside).tolist() == [*range(12), *range(50, 60)]
 
 
-def test_a_task_with_wrong_instructions_elsewhere_is_no_block():
+def test_a_task_with_wrong_instructions_elsewhere_is_not_a_block():
     """The motion of the second task is another one; a few episodes of the others have its instruction."""
     rng = np.random.default_rng(0)
     motion = np.repeat([0, 1, 2], 20)

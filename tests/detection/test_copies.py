@@ -37,7 +37,7 @@ def found(signals: Signals) -> dict[int, tuple[int, int, int]]:
     return copies
 
 
-def test_sound_episodes_are_no_copies():
+def test_sound_episodes_are_not_copies():
     assert found(signals()) == {}
 
 
@@ -84,7 +84,7 @@ def test_nothing_is_reported_where_all_episodes_are_replays_of_one_script():
     assert found(sound) == {}
 
 
-def test_scripted_commands_that_differ_by_noise_are_no_copies():
+def test_scripted_commands_that_differ_by_noise_are_not_copies():
     """Similar motions with noisy commands: the states differ smoothly."""
     sound, rng = signals(), np.random.default_rng(0)
     source = sound.episodes[0]

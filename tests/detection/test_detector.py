@@ -109,7 +109,7 @@ def test_the_amount_of_leaps_is_that_of_all_leaping_values():
         assert hit.check.cause(hit.found) == f"commands of 0 leap for a moment; {size}"
 
 
-def test_a_pause_with_an_error_of_one_moment_is_no_shift():
+def test_a_pause_with_an_error_of_one_moment_is_not_a_shift():
     table = leading_table(20)
     signals = Signals.of_table(table, "observation.state", "action")
     context = Context(signals, ResponseModel(signals))

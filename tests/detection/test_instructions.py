@@ -88,7 +88,7 @@ def test_a_text_without_an_instruction_is_named(text, what):
         "Pick up the cube (red), then place it: left",
     ],
 )
-def test_an_instruction_is_no_defect(text):
+def test_an_instruction_is_not_a_defect(text):
     assert defect(text) is None
 
 

@@ -63,7 +63,7 @@ def test_a_frozen_signal_is_found_with_its_frames(check, which):
 
 
 @pytest.mark.parametrize("check", [FrozenState, FrozenCommands, Jump])
-def test_a_rest_is_no_frozen_signal(check):
+def test_a_rest_is_not_a_frozen_signal(check):
     assert found(check, rest) == {}
 
 
@@ -99,7 +99,7 @@ def test_joined_takes_are_found_at_the_seam():
     assert found(Jump, made=recordings(wandering)) == {}
 
 
-def test_a_spike_and_a_stale_start_are_no_seam():
+def test_a_spike_and_a_stale_start_are_not_a_seam():
     def change(number, state, action):
         state = state.copy()
         if number == 3:
@@ -111,7 +111,7 @@ def test_a_spike_and_a_stale_start_are_no_seam():
     assert found(Jump, change) == {}
 
 
-def test_a_jump_of_one_dimension_is_no_seam():
+def test_a_jump_of_one_dimension_is_not_a_seam():
     def change(number, state, action):
         state = state.copy()
         state[50:, 0] += 6.3 * (number == 3)
@@ -120,7 +120,7 @@ def test_a_jump_of_one_dimension_is_no_seam():
     assert found(Jump, change) == {}
 
 
-def test_the_other_sign_of_a_quaternion_is_no_seam():
+def test_the_other_sign_of_a_quaternion_is_not_a_seam():
     def change(number, state, action):
         sign = np.where((np.arange(len(state)) >= 50) & (number == 3), -1.0, 1.0)[:, None]
         return state * sign, action

@@ -74,11 +74,11 @@ def test_a_hand_of_many_fingers_is_one_gripper():
 
 
 @pytest.mark.parametrize("grasps", [1, 2])
-def test_as_many_grasps_as_the_task_needs_are_no_retries(grasps):
+def test_as_many_grasps_as_the_task_needs_are_not_retries(grasps):
     assert found(signals_of(recordings(grasps, {}))) == {}
 
 
-def test_a_second_thing_that_is_carried_is_no_retry():
+def test_a_second_thing_that_is_carried_is_not_a_retry():
     rng = np.random.default_rng(3)
     assert found(signals_of([picking(rng, 0, 2 if number == 4 else 1) for number in range(10)])) == {}
 

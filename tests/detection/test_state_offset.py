@@ -57,7 +57,7 @@ def test_a_shifted_state_is_found_with_its_amount(velocity):
     for cause in causes.values():
         name, _, amount = cause.partition(" shifted by ")
         if velocity:
-            # One relation between three dimensions does not tell which of them is wrong.
+            # One relation between three dimensions does not show which of them is wrong.
             assert name in ("0", "1", "3")
         else:
             assert name == "0"

@@ -47,7 +47,7 @@ def test_a_wrap_is_found_where_it_is():
     assert found(context) == {3: [(40, 70), (70, 120)], 12: [(40, 70), (70, 120)]}
 
 
-def test_a_spike_is_no_wrap():
+def test_a_spike_is_not_a_wrap():
     def spike(state: np.ndarray) -> None:
         state[40, 1] -= 6.0
 

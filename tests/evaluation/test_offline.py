@@ -69,7 +69,7 @@ def test_baselines_are_those_of_the_data(tmp_path: Path) -> None:
     ],
     ids=["velocities", "widths"],
 )
-def test_actions_that_are_no_positions_have_two_baselines(table: EpisodeTable, reason: str, tmp_path: Path) -> None:
+def test_actions_that_are_not_positions_have_two_baselines(table: EpisodeTable, reason: str, tmp_path: Path) -> None:
     found = evaluate_dataset(saved_policy(table, tmp_path / "policy"), table)
     assert set(found.baselines) == {MEAN, ZERO} and found.hold_position is None
     assert found.undefined[HOLD].startswith(reason) and reason in found.verdict()

@@ -47,5 +47,5 @@ def test_the_table_has_a_row_a_kind_with_its_largest_note() -> None:
     text = printed.getvalue()
     assert "10 of 20 " in text and "2 of 20: 3, 7" in text
     assert "episode 9, frame 4: [b]cause[/b] of 9" in text and "episode 8," not in text and "watch it" in text
-    # Of these kinds, only a retry lowers weights by default.
+    # Only a retry lowers weights by default.
     assert text.count("lower weights") == 1 and text.index("lower weights") < text.index("pauses")

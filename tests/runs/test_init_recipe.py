@@ -177,7 +177,7 @@ def test_tables_are_read_once_for_all_cameras(tmp_path: Path, monkeypatch: pytes
     assert sorted(opened) == [f"episode_{episode:06d}.parquet" for episode in range(4)]
 
 
-def test_actions_in_other_units_are_no_positions() -> None:
+def test_actions_in_other_units_are_not_positions() -> None:
     for table, is_position in (
         (reaching(), True), (reaching(velocities=True), False), (reaching(action=4), False)
     ):  # fmt: skip

@@ -52,7 +52,7 @@ def weights_by_episode(z: dict[str, torch.Tensor]) -> torch.Tensor:
 def test_a_tremor_is_not_a_fault_however_few_or_many_hands_tremble(size: float, trembling: int) -> None:
     z = noise_scores(moving(dict.fromkeys(range(trembling), size)))
     assert weights_by_episode(z).min() > 3.0
-    # It can still be told from a steady hand.
+    # It can still be distinguished from a steady hand.
     mean = z[ACTION_NOISE].reshape(12, -1).mean(dim=1)
     assert mean[:trembling].max() < mean[trembling:].min()
 

@@ -554,7 +554,7 @@ def test_a_near_state_candidate_is_the_nearest_of_another_episode() -> None:
         assert float(found) == pytest.approx(float(away.min()), abs=1e-4)
 
 
-def test_an_observation_after_a_pause_is_no_evidence() -> None:
+def test_an_observation_after_a_pause_is_not_evidence() -> None:
     table = drifting_table([40] * 12)
     stretch = table.stretch.copy()
     # The recording of the fourth episode paused before its frame 20.

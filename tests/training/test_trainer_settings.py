@@ -62,7 +62,7 @@ def test_values_that_are_not_read(settings: dict[str, Any], message: str, tmp_pa
         PTRConfig(output_dir=str(tmp_path), **settings)
 
 
-def test_defaults_and_values_equal_to_them_are_no_settings(tmp_path: Path) -> None:
+def test_defaults_and_values_equal_to_them_are_not_settings(tmp_path: Path) -> None:
     PTRConfig(output_dir=str(tmp_path), label_smoothing_factor=0.0, include_num_input_tokens_seen="no", do_train=True)
 
 

@@ -48,7 +48,7 @@ class Gripper:
         weights: `(d,)`, its opening or closing is the weighted sum of the feature's dimensions.
         low, high: the two levels of that sum.
         closed_high: whether it is closed at the higher level.
-        place: `(n,)` int64, dimensions of the state that tell where it is.
+        place: `(n,)` int64, dimensions of the state that show where it is.
     """
 
     feature: Literal["state", "action"]

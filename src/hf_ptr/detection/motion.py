@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.ndimage import uniform_filter1d
 
 from hf_ptr.detection.runs import runs_of
@@ -87,7 +88,7 @@ class Moving:
         return speeds(state, self._span), speeds(action, self._span)
 
 
-def medians_by_task(episodes: Sequence[Episode], values: Sequence[Sequence[float]]) -> dict[int, np.ndarray]:
-    """The medians of k values an episode, `(E, k)`, over the episodes of each task: `(k,)` by task."""
+def medians_by_task(episodes: Sequence[Episode], values: ArrayLike) -> dict[int, np.ndarray]:
+    """The medians of values `(E,)` or `(E, k)` over the episodes of each task: `()` or `(k,)` by task."""
     tasks, table = np.array([episode.task for episode in episodes]), np.array(values)
     return {task: np.median(table[tasks == task], axis=0) for task in np.unique(tasks).tolist()}

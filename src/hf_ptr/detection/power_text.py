@@ -70,10 +70,10 @@ def _answer(whole: Power, part: Power | None) -> str:
 
 
 def _range(powers: Sequence[Power]) -> str:
-    told = [power.probability for power in powers if power.probability is not None]
-    if not told:
+    known = [power.probability for power in powers if power.probability is not None]
+    if not known:
         return ""
-    low, high = f"{min(told):.2f}", f"{max(told):.2f}"
+    low, high = f"{min(known):.2f}", f"{max(known):.2f}"
     return low if low == high else f"{low}-{high}"
 
 

@@ -133,7 +133,7 @@ class BlockScale(Blocks):
 
     What to do: convert the block to the unit of the others.
 
-    Limits: two halves cannot tell which one is right, and the later is named. A block that begins and ends with its
+    Limits: two halves do not show which one is right, and the later is named. A block that begins and ends with its
     tasks is found only if all dimensions changed. A factor below three is found in commands only, relative to the
     state; another way of doing the task would explain it as well.
     """
@@ -198,10 +198,8 @@ class BlockScale(Blocks):
         gains = np.array(
             [np.where(v > RESTING, (a * e).mean(axis=0) / np.maximum(v, RESTING), np.nan) for a, e, v in pairs]
         )
-        moved = np.isfinite(gains).sum(axis=0)
-        gains = np.where(
-            np.isfinite(gains), gains, [np.nanmedian(c) if m else 0.0 for c, m in zip(gains.T, moved, strict=True)]
-        )
+        usual = np.ma.median(np.ma.masked_invalid(gains), axis=0).filled(0.0)
+        gains = np.where(np.isfinite(gains), gains, usual)
         for column, name in enumerate(self._known()):
             change = self._find(gains[:, column], gains.shape[1], LEAST_GAIN, across_tasks=True)
             if change is None:
@@ -225,7 +223,7 @@ class BlockZero(Blocks):
 
     What to do: subtract the shift from the block.
 
-    Limits: two halves cannot tell which one is right, and the later is named. A block that begins and ends with its
+    Limits: two halves do not show which one is right, and the later is named. A block that begins and ends with its
     tasks is not found, and neither is a shift of a dimension that does not follow from the others.
     """
 
@@ -276,8 +274,8 @@ class BlockLag(Blocks):
 
     What to do: shift the action column of the block by the lag.
 
-    Limits: the amount is exact for lags that are short next to the motion, and too small for others. Two halves cannot
-    tell which one is right, and the later is named.
+    Limits: the amount is exact for lags that are short next to the motion, and too small for others. Two halves do not
+    show which one is right, and the later is named.
     """
 
     name, unit = "block/lag", "frames"

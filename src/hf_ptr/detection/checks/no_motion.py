@@ -38,14 +38,14 @@ class NoMotion(Check):
         super().__init__(context)
         self._used = moving_dimensions(context.signals.state)
         episodes = context.signals.episodes
-        self._usual = medians_by_task(episodes, [[self._extent(episode)] for episode in episodes])
+        self._usual = medians_by_task(episodes, [self._extent(episode) for episode in episodes])
 
     def _extent(self, episode: Episode) -> float:
         values = inner_rows(episode.state)
         return float(np.sqrt(values[:, self._used].var(axis=0).sum()))
 
     def measure(self, view: View) -> Measurement:
-        usual, own = self._usual[view.episode.task][0], self._extent(view.episode)
+        usual, own = self._usual[view.episode.task], self._extent(view.episode)
         amount = max(0.0, float(np.log2((usual + 1e-12) / (own + 1e-12))))
         return {EVENT: Candidates.events([0], [len(view.episode)], [amount])}
 

@@ -36,7 +36,7 @@ class ReturnMotion(Note):
     def __init__(self, context: Context) -> None:
         self._used = moving_dimensions(context.signals.state)
         episodes = context.signals.episodes
-        self._usual = medians_by_task(episodes, [[self._from_start(episode)[-1]] for episode in episodes])
+        self._usual = medians_by_task(episodes, [self._from_start(episode)[-1] for episode in episodes])
         super().__init__(context)
 
     def _from_start(self, episode: Episode) -> np.ndarray:
@@ -45,7 +45,7 @@ class ReturnMotion(Note):
         return np.sqrt((away**2).sum(axis=1) / max(away.shape[1], 1))
 
     def events(self, episode: Episode) -> Sequence[Event]:
-        away, usual = self._from_start(episode), float(self._usual[episode.task][0])
+        away, usual = self._from_start(episode), float(self._usual[episode.task])
         if away[-1] > RETURNED * usual:
             return []
         return [Event(int(away.argmax()), len(episode), usual - float(away[-1]))]
