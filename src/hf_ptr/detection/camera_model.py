@@ -130,7 +130,7 @@ class CameraModel:
             targets = [self._targets(part) for part in velocity]
             cross = np.stack([part.T @ target for part, target in zip(features, targets, strict=True)])
             weighted, against = np.tensordot(trust, gram, 1), np.tensordot(trust, cross, 1)
-            self._weights = []
+            self._weights: list[np.ndarray] = []
             for out in range(FOLDS):
                 own = fold == out
                 left = weighted - np.tensordot(trust[own], gram[own], 1)

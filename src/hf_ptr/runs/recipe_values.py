@@ -63,7 +63,7 @@ def _converted(key: str, value: Any, kinds: tuple[Any, ...]) -> Any:
         value = [value]
     known = sorted((kind for kind in kinds if _base(kind) in ORDER), key=lambda kind: ORDER.index(_base(kind)))
     if any(_base(kind) is Enum for kind in known) or (dict in map(_base, known) and str(value).lstrip()[:1] == "{"):
-        # Text that is not a choice, or begins as a mapping and is not one, is wrong even where the key may be any text.
+        # Text that is not a choice, or is a broken mapping, is wrong even where the key may be any text.
         known = [kind for kind in known if kind is not str]
     errors = []
     for kind in known or [Any]:
