@@ -31,7 +31,7 @@ Selection = Callable[[EpisodeTable], np.ndarray]
 
 def flagged_dropped(table: EpisodeTable, *, seed: int, observation_features: Sequence[str], size: int) -> np.ndarray:
     """`(E,)` bool, the episodes without a fault of `hf_ptr.detection`."""
-    chunks = ChunkDataset(table, chunk_size=size, target_offset=size, observation_features=list(observation_features))
+    chunks = chunks_of(table, observation_features, size)
     return ~np.isin(table.episode_index, detected(chunks, seed=seed).flagged)
 
 
@@ -93,6 +93,11 @@ def kept_weight(
     if not kept.any():
         raise InputError(f"{name} keeps no episode of {table.source!r}; there is nothing to train on")
     return np.repeat(kept, table.lengths).astype(np.float64)
+
+
+def chunks_of(table: EpisodeTable, observation_features: Sequence[str], size: int) -> ChunkDataset:
+    """The chunks of `size` actions that the detector judges."""
+    return ChunkDataset(table, chunk_size=size, target_offset=size, observation_features=list(observation_features))
 
 
 def pinned_version() -> str:

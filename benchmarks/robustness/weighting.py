@@ -12,13 +12,14 @@ import torch
 from benchmarks.robustness.peers import PEERS, policy_loss, weights_from_score
 from benchmarks.robustness.planting import Truth
 from benchmarks.robustness.progress import CHUNK
-from benchmarks.robustness.selecting import SELECTIONS, kept_weight
-from hf_ptr.data.chunks import ChunkDataset
+from benchmarks.robustness.selecting import SELECTIONS, chunks_of, kept_weight
 from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.detection.chunk_faults import chunk_harm
 from hf_ptr.policies import load_policy
 from hf_ptr.runs.score_dataset import score_dataset
-from hf_ptr.scoring.calibration import keep_sample_size
-from hf_ptr.training.detected_scores import detected, findings_weight
+from hf_ptr.scoring.calibration import calibrated_weight, fault_score, keep_sample_size
+from hf_ptr.scoring.config import ScoreConfig
+from hf_ptr.training.detected_scores import detected
 
 # Each weighting, with the arm whose run it reads: the weights of PTR, or the losses of the SFT policy.
 WEIGHTINGS: dict[str, str | None] = {
@@ -96,11 +97,15 @@ def score_file(
 
 
 def found_weight(table: EpisodeTable, seed: int, observation_features: Sequence[str]) -> np.ndarray:
-    """The weights from the findings of `hf_ptr.detection` alone, `(F,)`."""
-    chunks = ChunkDataset(
-        table, chunk_size=CHUNK, target_offset=CHUNK, observation_features=list(observation_features)
-    )
-    return findings_weight(detected(chunks, seed=seed).findings, chunks)
+    """
+    The weights from the findings of `hf_ptr.detection` alone, `(F,)`.
+
+    They are `h w_min + (1 - h) w_max`, with the least effective sample size.
+    """
+    chunks, config = chunks_of(table, observation_features, CHUNK), ScoreConfig()
+    harm = chunk_harm(detected(chunks, seed=seed).findings, chunks.table, chunk_size=CHUNK)
+    weight = calibrated_weight(fault_score(torch.from_numpy(harm), config), config)
+    return keep_sample_size(weight, min_share=config.min_sample_size).numpy()
 
 
 def _needed(other: Path | None) -> Path:

@@ -7,7 +7,7 @@ import pytest
 from data_helpers import coded_table
 
 from hf_ptr.detection.check import Severity
-from hf_ptr.detection.chunk_faults import chunk_harm, chunks_beside_faults
+from hf_ptr.detection.chunk_faults import chunk_harm, chunks_next_to_faults
 from hf_ptr.detection.findings import Finding
 from hf_ptr.detection.harm import HARM, harm_of, parse_harm, require_harm
 from hf_ptr.detection.registry import all_checks
@@ -55,12 +55,12 @@ def test_beside_a_fault_of_state_or_action_are_the_other_chunks_of_its_episode()
         finding(3, 2, 3, 0.9, "note", "action/held"),
     ]
     harm = chunk_harm(findings, table, chunk_size=1)
-    found = chunks_beside_faults(findings, table, harm)
+    found = chunks_next_to_faults(findings, table, harm)
     # A whole episode has no other chunks; the score does not see the images; a note is not a fault.
     assert np.flatnonzero(found).tolist() == [0, 1, 4, 5]
     # A fault without harm explains a low score of its own frames, too.
     harm = chunk_harm(findings, table, chunk_size=1, harm={"state/offset": 0.0})
-    found = chunks_beside_faults(findings, table, harm)
+    found = chunks_next_to_faults(findings, table, harm)
     assert np.flatnonzero(found).tolist() == [0, 1, 4, 5, *range(6, 12)]
 
 

@@ -66,6 +66,8 @@ def test_cameras_are_observed(cameras: tuple[str, ...], tmp_path: Path) -> None:
     data = write_v21(with_cameras(reaching(4, 12), *cameras), tmp_path / "data")
     recipe = trained(data, tmp_path)
     assert recipe["observation_features"] == list(cameras) and recipe["size"] == "tiny"
+    shown = hf_ptr("init", data, "--state-only", "--episodes", "0:3")
+    assert f"hf-ptr init {data} --episodes 0:3 --state-only --out {data.name}.yaml" in shown.stderr
     alone = yaml.safe_load(hf_ptr("init", data, "--state-only").stdout)
     assert alone["observation_features"] == ["observation.state"] and "size" not in alone
 

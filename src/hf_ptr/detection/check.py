@@ -88,7 +88,8 @@ class Candidates:
 
     Attributes:
         first, stop: `(N,)` int64, first frame of each stretch and the frame after its last.
-        amount: `(N, d)` float64, at least 0: the amount in each of d dimensions, or d = 1.
+        amount: `(N, d)` float64, at least 0: the amount in each of d columns. A column is a dimension or what a check
+            measures otherwise, for example all dimensions together; its place among the columns is the check's choice.
         detail: `(N, d)` float64, what `Check.cause` needs besides, for example the amount with its sign.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The faults of chunks: the expected harm of the findings on the frames of a chunk, and the chunks beside a fault."""
+"""The faults of chunks: the expected harm of the findings on the frames of a chunk, and the chunks next to a fault."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def chunk_harm(
     return found
 
 
-def chunks_beside_faults(findings: Iterable[Finding], table: EpisodeTable, harm: np.ndarray) -> np.ndarray:
+def chunks_next_to_faults(findings: Iterable[Finding], table: EpisodeTable, harm: np.ndarray) -> np.ndarray:
     """
     The harmless chunks of episodes with a fault of state or action in some of their frames.
 

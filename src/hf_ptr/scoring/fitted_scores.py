@@ -71,18 +71,18 @@ class FittedScores:
             harm: `(F,)`, `h`, the expected harm of the faults in the frames of the chunk that starts at each frame,
                 from `hf_ptr.detection.chunk_faults.chunk_harm`.
             explained: `(F,)` bool, sound chunks of episodes in which a fault elsewhere explains a low score, from
-                `hf_ptr.detection.chunk_faults.chunks_beside_faults`; none by default.
+                `hf_ptr.detection.chunk_faults.chunks_next_to_faults`; none by default.
         """
         if not harm.any() and (explained is None or not explained.any()):
             return self
         found = copy(self)
         if explained is not None:
-            beside = torch.from_numpy(explained)
+            spared = torch.from_numpy(explained)
             sound = self._usable & self._harmless(harm)
             if sound.any():
                 usual = self._score[sound].median()
-                found._score = torch.where(beside, self._score.clamp(min=usual), self._score)
-                found._milder = torch.where(beside, self._milder.clamp(min=usual), self._milder)
+                found._score = torch.where(spared, self._score.clamp(min=usual), self._score)
+                found._milder = torch.where(spared, self._milder.clamp(min=usual), self._milder)
         limit = fault_score(torch.from_numpy(harm).to(self._score.dtype), self._config)
         found._score, found._milder = torch.minimum(found._score, limit), torch.minimum(found._milder, limit)
         weight = found._weights()

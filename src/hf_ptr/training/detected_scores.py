@@ -8,17 +8,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.score_file import write_scores
-from hf_ptr.detection.chunk_faults import chunk_harm, chunks_beside_faults
+from hf_ptr.detection.chunk_faults import chunk_harm, chunks_next_to_faults
 from hf_ptr.detection.detect import Detection, detect
-from hf_ptr.detection.findings import Finding
 from hf_ptr.detection.findings_file import findings_written
-from hf_ptr.scoring.calibration import calibrated_weight, fault_score, keep_sample_size
 from hf_ptr.scoring.config import ScoreConfig
 from hf_ptr.scoring.fit import fit_scores, require_fittable
 from hf_ptr.scoring.fitted_scores import FittedScores
@@ -57,7 +54,7 @@ def detected_scores(
     found = detected(chunks, cameras=cameras, power=power, seed=config.seed, keep=keep)
     expected = chunk_harm(found.findings, chunks.table, chunk_size=chunks.chunk_size, harm=harm)
     fitted = fit_scores(chunks, config, device=device, keep=keep, progress=progress)
-    return fitted.with_faults(expected, chunks_beside_faults(found.findings, chunks.table, expected)), found
+    return fitted.with_faults(expected, chunks_next_to_faults(found.findings, chunks.table, expected)), found
 
 
 def detected(
@@ -68,7 +65,22 @@ def detected(
     seed: int = 0,
     keep: Path | None = None,
 ) -> Detection:
-    """The findings in episodes of chunks, from their features; see `detect`, and `cached_detection` for `keep`."""
+    """
+    The findings in the episodes of chunks.
+
+    Args:
+        chunks: chunks of the episodes; their state, action and observed vectors are checked.
+        cameras: cameras whose images are checked.
+        power: also learn which faults would be found.
+        seed: random seed.
+        keep: a folder for the finished detection, from which the same detection is read again; None to keep nothing.
+
+    Returns:
+        The findings, with the power card if asked for.
+
+    Raises:
+        InputError: as [`detect`][hf_ptr.detection.detect.detect].
+    """
     settings: dict[str, Any] = {
         "state_feature": checked_state(chunks),
         "action_feature": chunks.action_feature,
@@ -77,30 +89,6 @@ def detected(
     }
     new = partial(detect, chunks.table, cameras=cameras, **settings)
     return cached_detection(keep, chunks.table, cameras, settings, new)
-
-
-def findings_weight(
-    findings: Iterable[Finding],
-    chunks: ChunkDataset,
-    config: ScoreConfig = ScoreConfig(),
-    harm: Mapping[str, float] = MappingProxyType({}),
-) -> np.ndarray:
-    """
-    The weights of chunks from findings alone, without the calibrated score: `h w_min + (1 - h) w_max`, with the least
-    effective sample size.
-
-    Args:
-        findings: findings in the episodes of the chunks.
-        chunks: chunks of F frames.
-        config: the bounds and the least sample size.
-        harm: the user's choice of harm by name of the check; see `hf_ptr.detection.harm`.
-
-    Returns:
-        `(F,)` float64 in `[w_min, w_max]`.
-    """
-    expected = chunk_harm(findings, chunks.table, chunk_size=chunks.chunk_size, harm=harm)
-    weight = calibrated_weight(fault_score(torch.from_numpy(expected), config), config)
-    return keep_sample_size(weight, min_share=config.min_sample_size).numpy()
 
 
 def checked_state(chunks: ChunkDataset) -> str:
