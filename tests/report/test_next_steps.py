@@ -10,14 +10,14 @@ def commands(*arguments: object) -> list[str]:
 
 
 def test_a_recipe_is_written_before_it_is_trained() -> None:
-    assert commands("data/usb", "scores.parquet", [], {}) == [
+    assert commands("data/usb", "scores.parquet", [], [], {}) == [
         "hf-ptr init data/usb --out usb.yaml",
         "hf-ptr train usb.yaml weights=scores.parquet alpha=0",
     ]
 
 
 def test_flagged_episodes_can_be_left_out_and_options_stay() -> None:
-    assert commands("me/usb@v1", "a b.parquet", [2, 5], {"action": "command", "seed": 3}) == [
+    assert commands("me/usb@v1", "a b.parquet", [2, 5], [], {"action": "command", "seed": 3}) == [
         "hf-ptr init me/usb@v1 --action command --out usb.yaml",
         "hf-ptr train usb.yaml 'weights=a b.parquet' alpha=0",
         "hf-ptr init me/usb@v1 --skip-episodes 2,5 --action command --out usb_without.yaml",
@@ -25,7 +25,7 @@ def test_flagged_episodes_can_be_left_out_and_options_stay() -> None:
 
 
 def test_episodes_that_were_skipped_are_left_out_with_the_flagged_ones() -> None:
-    assert commands("data/usb", "s.parquet", [2, 5], {"episodes": "0:9", "skip_episodes": "3,7"})[::2] == [
+    assert commands("data/usb", "s.parquet", [2, 5], [], {"episodes": "0:9", "skip_episodes": "3,7"})[::2] == [
         "hf-ptr init data/usb --episodes 0:9 --skip-episodes 3,7 --out usb.yaml",
         "hf-ptr init data/usb --episodes 0:9 --skip-episodes 2,3,5,7 --out usb_without.yaml",
     ]
@@ -36,3 +36,18 @@ def test_a_recipe_has_a_name_for_any_dataset_and_the_shell_reads_the_command() -
     assert recipe_command("my data@v1", {"state": "a,b"}, state_only=True) == (
         "hf-ptr init 'my data@v1' --state a,b --state-only --out 'my data.yaml'"
     )
+
+
+def test_episodes_with_lower_weights_can_be_left_out_too() -> None:
+    steps = training_steps("data/usb", "scores.parquet", [2], [1, 9], {})
+    assert [step for step in steps if "--skip-episodes" in step[1]] == [
+        (
+            "or leave out instead: 1 episode with a fault",
+            "hf-ptr init data/usb --skip-episodes 2 --out usb_without.yaml",
+        ),
+        (
+            "or leave out instead: also 2 with frames that count less",
+            "hf-ptr init data/usb --skip-episodes 1,2,9 --out usb_sound.yaml",
+        ),
+    ]
+    assert commands("data/usb", "scores.parquet", [], [4], {})[-1].endswith("--skip-episodes 4 --out usb_sound.yaml")

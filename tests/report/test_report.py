@@ -73,7 +73,7 @@ def test_flagged_are_the_episodes_with_a_fault_and_not_those_of_low_weight(
     assert "To do: shift the actions by the lag." in words
     # A note has its place, and the motion has no table of its own where the note is the only one.
     assert "Lag in episode 1 To do: shift the actions by the lag." in words and "Episode 1, frames 0-5 (" in words
-    assert "Worth knowing, but not faults: lag in episode 1." in words
+    assert "Notes without effect on weights: lag in episode 1." in words
     assert "hf-ptr init DATASET --skip-episodes 3,7" in words
 
 
@@ -97,6 +97,9 @@ def test_a_note_lowers_weights_where_the_user_chose_so(
     file = written(scores_of(table, {}), tmp_path, [fault(1, 0, 5, severity="note")], harm=harm)
     words = text_of(write_report(file, tmp_path / "r.html", dataset=table).read_text())
     assert "Lag in episode 1" in words and ("The weights of these frames are lowered." in words) == lowered
+    assert ("0 of 10 episodes flagged; 1 has frames that count less: lag in episode 1." in words) == lowered
+    assert ("Notes without effect on weights: lag" in words) != lowered
+    assert f"{int(lowered)} with lower weights only" in words or f"with lower weights only {int(lowered)}" in words
 
 
 def test_without_a_fault_there_is_neither_worst_nor_best(table: EpisodeTable, tmp_path: Path) -> None:

@@ -32,12 +32,24 @@ def test_the_verdict_names_episodes_with_their_main_fault() -> None:
     )
     several = [finding(number, 1, 2, "noise", 0.9 - number / 100) for number in range(6)]
     assert verdict(several, LENGTHS).endswith("ep 2 frames 1-2 noise; also ep 3:6.")
-    assert verdict(several[:1], LENGTHS).startswith("1 of 8 episodes has faults: ep 0")
+    assert verdict(several[:1], LENGTHS).startswith("1 of 8 episodes has a fault: ep 0")
 
 
 def test_without_a_fault_nothing_is_called_worst() -> None:
     note = finding(6, 7, 9, "a rest", severity="note", check="episode/pause")
     assert verdict([note], LENGTHS) == "hf-ptr found no fault of the kinds that it can find: 0 of 8 episodes flagged."
+
+
+def test_episodes_whose_frames_count_less_are_in_the_verdict_unless_the_user_chose_otherwise() -> None:
+    retry = finding(6, 7, 9, "a retry", severity="note", check="progress/retry")
+    assert verdict([finding(2, 1, 2, "noise"), retry], LENGTHS) == (
+        "1 of 8 episodes has a fault: ep 2 frames 1-2 noise; 1 more has frames that count less: retries in episode 6."
+    )
+    assert verdict([retry], LENGTHS) == (
+        "hf-ptr found no fault of the kinds that it can find: 0 of 8 episodes flagged; 1 has frames that count less: "
+        "retries in episode 6."
+    )
+    assert verdict([retry], LENGTHS, {"progress/retry": 0.0}).endswith("0 of 8 episodes flagged.")
 
 
 def test_the_table_has_every_column_and_escapes_the_text_of_the_data() -> None:

@@ -129,7 +129,7 @@ def score(
     from hf_ptr.data.corruption import TRUTH_FILE, CorruptionTruth, corrupt
     from hf_ptr.data.score_file import scored_dataset, write_scores
     from hf_ptr.detection.findings_file import FindingsFiles, remove_findings
-    from hf_ptr.detection.harm import parse_harm
+    from hf_ptr.detection.harm import lowered_episodes, parse_harm
     from hf_ptr.errors import DataWarning, InputError
     from hf_ptr.hub.datasets import load_dataset
     from hf_ptr.hub.repos import dataset_folder, model_folder, parse_hub_dataset
@@ -215,7 +215,9 @@ def score(
         parts, resting = fitted.blocks(), fitted.resting
     if truth is not None:
         parts = (with_known_faults(part, truth) for part in parts)
-    summary = ScoreSummary() if found is None else ScoreSummary(found.flagged)
+    summary = (
+        ScoreSummary() if found is None else ScoreSummary(found.flagged, lowered_episodes(found.findings, own_harm))
+    )
     # Absolute, so that the report finds the dataset from any folder.
     named = str(dataset.absolute() if local else dataset)
     # What a recipe for these scores needs too.
@@ -248,7 +250,7 @@ def score(
         typer.echo(f"The images of {', '.join(table.videos)} were not checked; --cameras checks them")
     # Weights of planted faults do not belong to the dataset itself, and a run with the paper's score has been trained.
     trains = not paper and corruption == "clean"
-    print_next(str(dataset) if trains else None, out, summary.flagged, shared)
+    print_next(str(dataset) if trains else None, out, summary.flagged, summary.lowered, shared)
 
 
 def _checked_device(name: str | None) -> str | None:

@@ -38,8 +38,8 @@ def print_findings(
 
     # A file or a pipe has no width; the 80 columns that rich assumes there break the causes.
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
-    notes = notes_line(found.findings, len(lengths))
-    typer.echo(verdict(found.findings, lengths))
+    notes = notes_line(found.findings, len(lengths), harm)
+    typer.echo(verdict(found.findings, lengths, harm))
     if notes:
         typer.echo(notes)
     if found.power is not None:
@@ -48,7 +48,7 @@ def print_findings(
     if found.flagged:
         console.print(findings_table(found.findings, lengths))
         typer.echo()
-    if notes:
+    if any(one.severity == "note" for one in found.findings):
         console.print(notes_table(found.findings, lengths, harm))
         typer.echo()
     if found.power is not None:
@@ -87,7 +87,9 @@ def print_summary(
         typer.echo(f"known fault {fault['fault']}: {fault['episodes']} episodes, AUROC {_number(fault['auroc'])}")
 
 
-def print_next(dataset: str | None, out: Path, flagged: Collection[int], options: Mapping[str, str]) -> None:
+def print_next(
+    dataset: str | None, out: Path, flagged: Collection[int], lowered: Collection[int], options: Mapping[str, str]
+) -> None:
     """
     Prints what to type next.
 
@@ -95,12 +97,14 @@ def print_next(dataset: str | None, out: Path, flagged: Collection[int], options
         dataset: path or repo id of the scored dataset; None where nothing is to be trained with these scores.
         out: the score file.
         flagged: ids of the episodes with faults.
+        lowered: ids of further episodes, whose notes lower weights.
         options: options that `hf-ptr init` needs too, as in `training_steps`.
     """
     from hf_ptr.report.next_steps import training_steps
 
     report = ("see the findings", shlex.join(["hf-ptr", "report", str(out)]))
-    steps = [report, *(() if dataset is None else training_steps(dataset, out, sorted(flagged), options))]
+    training = () if dataset is None else training_steps(dataset, out, sorted(flagged), sorted(lowered), options)
+    steps = [report, *training]
     typer.echo("Next:")
     for purpose, command in steps:
         typer.echo(f"  {command}   # {purpose}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from hf_ptr.detection.findings import Finding
+from hf_ptr.detection.findings import Finding, flagged_episodes
 from hf_ptr.detection.registry import all_checks
 from hf_ptr.errors import InputError, nearest
 
@@ -32,6 +32,28 @@ def harm_of(finding: Finding, own: Mapping[str, float] = MappingProxyType({})) -
     """
     default = HARM.get(finding.check, HARM_OF_SEVERITY[finding.severity])
     return own.get(finding.check, default)
+
+
+def lowering_notes(findings: Iterable[Finding], own: Mapping[str, float] = MappingProxyType({})) -> list[Finding]:
+    """
+    The notes that lower weights, of the episodes without a fault.
+
+    Args:
+        findings: the findings.
+        own: as for [`harm_of`].
+    """
+    findings = list(findings)
+    flagged = set(flagged_episodes(findings))
+    return [
+        found
+        for found in findings
+        if found.severity == "note" and found.episode_index not in flagged and harm_of(found, own) > 0
+    ]
+
+
+def lowered_episodes(findings: Iterable[Finding], own: Mapping[str, float] = MappingProxyType({})) -> list[int]:
+    """Ids of the episodes with notes that lower weights and without a fault, in rising order."""
+    return sorted({found.episode_index for found in lowering_notes(findings, own)})
 
 
 def require_harm(harm: Mapping[Any, Any], where: str) -> dict[str, float]:

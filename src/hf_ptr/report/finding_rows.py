@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_ptr.detection.findings import Finding, faults_in_order
+from hf_ptr.detection.harm import harm_of
 from hf_ptr.report import verdict
 from hf_ptr.report.inputs import ReportInput
 from hf_ptr.report.next_steps import training_steps
+from hf_ptr.report.note_words import kind_name
 
 # Rows of the table; the findings file has all.
 MOST_ROWS = 300
@@ -44,8 +46,34 @@ def finding_row(found: Finding, lengths: Mapping[int, int]) -> tuple[str, ...]:
     )
 
 
+def reasons_of(findings: Sequence[Finding], harm: Mapping[str, float]) -> dict[int, str]:
+    """
+    What was found in each episode in words, by its id: faults, then notes that lower weights, then other notes.
+
+    Args:
+        findings: the findings.
+        harm: the user's choice of harm, by name of the check.
+    """
+    kinds: dict[int, dict[str, list[str]]] = {}
+    notes = [found for found in findings if found.severity == "note"]
+    # The kinds of an episode in the order of their names here.
+    for name, chosen in (
+        ("fault", faults_in_order(findings)),
+        ("lower weights", [found for found in notes if harm_of(found, harm) > 0]),
+        ("note", [found for found in notes if not harm_of(found, harm) > 0]),
+    ):
+        for found in chosen:
+            words = found.cause if name == "fault" else kind_name(found.check)
+            kinds.setdefault(found.episode_index, {}).setdefault(name, []).append(words)
+    return {
+        episode: "; ".join(f"{name}: {', '.join(dict.fromkeys(words))}" for name, words in of_episode.items())
+        for episode, of_episode in kinds.items()
+    }
+
+
 def next_steps(report: ReportInput) -> list[tuple[str, str]]:
     """What to type next, `(purpose, command)`; empty for a run, which has been trained, and after planted faults."""
     if report.path is None or report.settings or report.recipe.get("corruption", "clean") != "clean":
         return []
-    return training_steps(report.dataset or "DATASET", report.path, report.flagged, report.recipe)
+    dataset = report.dataset or "DATASET"
+    return training_steps(dataset, report.path, report.flagged, report.lowered, report.recipe)

@@ -28,6 +28,7 @@ from hf_ptr.detection.findings_file import (
     read_findings,
     read_power,
 )
+from hf_ptr.detection.harm import lowered_episodes
 from hf_ptr.equations import weight_bounds
 from hf_ptr.errors import InputError
 from hf_ptr.hub.datasets import score_file_path, with_origin, with_streamed_videos
@@ -79,6 +80,11 @@ class ReportInput:
     def flagged(self) -> list[int]:
         """Ids of the episodes with a finding of severity `fault`."""
         return flagged_episodes(self.findings or ())
+
+    @property
+    def lowered(self) -> list[int]:
+        """Ids of the episodes without a fault whose notes lower weights."""
+        return lowered_episodes(self.findings or (), self.harm)
 
     @property
     def dataset(self) -> str | None:

@@ -14,7 +14,7 @@ SHARED = ("episodes", "skip_episodes", "state", "action")
 
 
 def training_steps(
-    dataset: str, scores: str | Path, flagged: Sequence[int], options: Mapping[str, Any]
+    dataset: str, scores: str | Path, flagged: Sequence[int], lowered: Sequence[int], options: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
     """
     The commands that train a policy, `(purpose, command)`.
@@ -23,19 +23,27 @@ def training_steps(
         dataset: path or repo id of the scored dataset.
         scores: the score file.
         flagged: ids of the episodes with faults.
+        lowered: ids of further episodes, whose notes lower weights.
         options: texts by a name of `SHARED`, those that the dataset was scored with; others are ignored.
     """
     steps = [
         ("write a recipe", recipe_command(dataset, options)),
         (
-            "train with the weights, which keep the sound parts of faulty episodes" if flagged else "train",
+            "train with the weights, which keep the sound parts" if flagged or lowered else "train",
             shlex.join(["hf-ptr", "train", _recipe(dataset), f"weights={scores}", "alpha=0"]),
         ),
     ]
+
+    def without(episodes: Sequence[int], ending: str) -> str:
+        left_out = {*(parse_episodes(options.get("skip_episodes")) or ()), *episodes}
+        return recipe_command(dataset, {**options, "skip_episodes": episode_ranges(left_out)}, ending)
+
     if flagged:
-        left_out = {*(parse_episodes(options.get("skip_episodes")) or ()), *flagged}
-        without = recipe_command(dataset, {**options, "skip_episodes": episode_ranges(left_out)}, "_without")
-        steps.append(("or leave these episodes out: a recipe without them", without))
+        faults = f"{len(flagged)} episode{'s' if len(flagged) > 1 else ''} with a fault"
+        steps.append((f"or leave out instead: {faults}", without(flagged, "_without")))
+    if lowered:
+        also = f"{'also ' if flagged else ''}{len(lowered)} with frames that count less"
+        steps.append((f"or leave out instead: {also}", without([*flagged, *lowered], "_sound")))
     return steps
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.detection.findings import Finding
-from hf_ptr.detection.harm import harm_of
 from hf_ptr.report.episode_cards import place_of
 from hf_ptr.report.expectation import around
 from hf_ptr.report.film_strips import Strips, film_strips
@@ -62,7 +61,7 @@ def note_sections(
     findings: Sequence[Finding], lengths: Mapping[int, int], table: EpisodeTable | None, harm: Mapping[str, float]
 ) -> list[NoteSection]:
     """
-    The notes by kind, the most useful kind first.
+    The notes by kind, in the order of `note_kinds`.
 
     Args:
         findings: the findings; faults are left out.
@@ -71,7 +70,7 @@ def note_sections(
         harm: the user's choice of harm, by name of the check.
     """
     sections = []
-    for kind in note_kinds(findings, len(lengths)):
+    for kind in note_kinds(findings, len(lengths), harm):
         most = OUTCOME_STRIPS if kind.check.startswith("progress/") else STRIPS
         # One an episode: further notes of the same one look alike.
         largest = list({found.episode_index: found for found in reversed(kind.findings)}.values())[::-1][:most]
@@ -80,7 +79,7 @@ def note_sections(
             NoteSection(
                 title=f"{kind.name} in {kind.where()}",
                 action=kind.findings[0].action,
-                lowers=harm_of(kind.findings[0], harm) > 0,
+                lowers=kind.lowers,
                 examples=[_example(found, lengths[found.episode_index], table) for found in largest],
                 rows=[finding_row(found, lengths) for found in rows[:MOST_ROWS]],
                 count=len(rows),

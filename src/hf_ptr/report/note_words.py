@@ -1,16 +1,17 @@
-"""Notes in words: each kind with its episodes, the most useful kind first."""
+"""Notes in words: each kind with its episodes, those that lower weights first, then those with something to do."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
 from hf_ptr.detection.findings import Finding
-from hf_ptr.detection.harm import harm_of
-from hf_ptr.report.verdict import plain_table
+from hf_ptr.detection.harm import harm_of, lowered_episodes, lowering_notes
 from hf_ptr.utils.listing import listed
 
 # Names of the kinds in a sentence; a check that is not listed has the second part of its name.
@@ -35,6 +36,8 @@ MOST_IDS, MOST_KINDS = 12, 3
 # A kind in more than this share of the episodes, and in more than this number of them, describes how the set was
 # recorded: only its number is given.
 COMMON, COMMON_EPISODES = 0.25, 3
+# Start of the advice of a check that asks for nothing.
+NOTHING_TO_DO = "nothing has to be done"
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class NoteKind:
         episodes: ids of the episodes, rising.
         findings: the notes, the largest amount first.
         common: whether so many episodes have it that only their number is given.
+        lowers: whether these notes lower weights.
     """
 
     check: str
@@ -55,6 +59,7 @@ class NoteKind:
     episodes: list[int]
     findings: list[Finding]
     common: bool
+    lowers: bool
 
     def where(self) -> str:
         """The episodes in words, for example `episodes 3, 7, 12 (3)`."""
@@ -64,13 +69,16 @@ class NoteKind:
         return f"{count} episodes" if self.common else f"episodes {listed(self.episodes, MOST_IDS)} ({count})"
 
 
-def note_kinds(findings: Iterable[Finding], episodes: int) -> list[NoteKind]:
+def note_kinds(
+    findings: Iterable[Finding], episodes: int, harm: Mapping[str, float] = MappingProxyType({})
+) -> list[NoteKind]:
     """
-    The notes by check. Kinds about the outcome come first, and kinds of many episodes last.
+    The notes by check: those that lower weights, then those with something to do, and the most frequent kind first.
 
     Args:
         findings: the findings; faults are left out.
         episodes: the number of episodes of the dataset.
+        harm: the user's choice of harm, by name of the check.
     """
     of_check: dict[str, list[Finding]] = {}
     for found in findings:
@@ -79,24 +87,47 @@ def note_kinds(findings: Iterable[Finding], episodes: int) -> list[NoteKind]:
     kinds = []
     for check, notes in of_check.items():
         ids = sorted({found.episode_index for found in notes})
-        name = KINDS.get(check, check.rpartition("/")[2].replace("_", " "))
         notes.sort(key=lambda found: -found.amount)
-        kinds.append(NoteKind(check, name, ids, notes, len(ids) > max(COMMON_EPISODES, COMMON * episodes)))
-    # A retry is worth watching however many episodes have one.
-    outcome = [kind.check.startswith("progress/") for kind in kinds]
-    order = sorted(range(len(kinds)), key=lambda k: (not outcome[k], kinds[k].common, -len(kinds[k].episodes)))
-    return [kinds[k] for k in order]
+        common = len(ids) > max(COMMON_EPISODES, COMMON * episodes)
+        kinds.append(NoteKind(check, kind_name(check), ids, notes, common, harm_of(notes[0], harm) > 0))
+    return sorted(kinds, key=_order)
 
 
-def notes_line(findings: Iterable[Finding], episodes: int) -> str:
-    """The notes in a sentence, `MOST_KINDS` kinds at most; "" without any."""
-    kinds = note_kinds(findings, episodes)
-    if not kinds:
+def _order(kind: NoteKind) -> tuple[bool, bool, int]:
+    return not kind.lowers, kind.findings[0].action.startswith(NOTHING_TO_DO), -len(kind.episodes)
+
+
+def kind_name(check: str) -> str:
+    """The notes of a check in words, a plural."""
+    return KINDS.get(check, check.rpartition("/")[2].replace("_", " "))
+
+
+def lowered_words(findings: Sequence[Finding], episodes: int, harm: Mapping[str, float] = MappingProxyType({})) -> str:
+    """
+    The episodes without a fault whose notes lower weights, for example `2 more have frames that count less: retries in
+    episodes 3, 7 (2)`; "" without any.
+
+    Args:
+        findings, episodes, harm: as for [`note_kinds`].
+    """
+    count = len(lowered_episodes(findings, harm))
+    if not count:
         return ""
+    more = " more" if any(found.severity == "fault" for found in findings) else ""
+    kinds = note_kinds(lowering_notes(findings, harm), episodes, harm)
+    return f"{count}{more} {'has' if count == 1 else 'have'} frames that count less: {_named(kinds)}"
+
+
+def notes_line(findings: Iterable[Finding], episodes: int, harm: Mapping[str, float] = MappingProxyType({})) -> str:
+    """The notes without effect on weights in a sentence, `MOST_KINDS` kinds at most; "" without any."""
+    kinds = [kind for kind in note_kinds(findings, episodes, harm) if not kind.lowers]
+    return f"Notes without effect on weights: {_named(kinds)}." if kinds else ""
+
+
+def _named(kinds: Sequence[NoteKind]) -> str:
     named = "; ".join(f"{kind.name} in {kind.where()}" for kind in kinds[:MOST_KINDS])
     more = len(kinds) - MOST_KINDS
-    rest = f"; and {more} more kind{'s' if more > 1 else ''}" if more > 0 else ""
-    return f"Worth knowing, but not faults: {named}{rest}."
+    return named + (f"; and {more} more kind{'s' if more > 1 else ''}" if more > 0 else "")
 
 
 def notes_table(findings: Iterable[Finding], lengths: Mapping[int, int], harm: Mapping[str, float]) -> Table:
@@ -112,11 +143,16 @@ def notes_table(findings: Iterable[Finding], lengths: Mapping[int, int], harm: M
     shown.add_column("note", no_wrap=True)
     shown.add_column("episodes", max_width=24)
     shown.add_column("the largest, and what to do")
-    for kind in note_kinds(findings, len(lengths)):
+    for kind in note_kinds(findings, len(lengths), harm):
         first = kind.findings[0]
         ids = f"{len(kind.episodes)} of {len(lengths)}"
         ids += "" if kind.common else f": {listed(kind.episodes, MOST_IDS)}"
         where = f"episode {first.episode_index}, frame {first.first_frame}: "
-        name = escape(kind.name) + ("\n[dim]lower weights[/dim]" if harm_of(first, harm) else "")
+        name = escape(kind.name) + ("\n[dim]lower weights[/dim]" if kind.lowers else "")
         shown.add_row(name, ids, f"{where}{escape(first.cause)}\n[dim]{escape(first.action)}[/dim]")
     return shown
+
+
+def plain_table(title: str) -> Table:
+    """An empty table for the terminal, with a line under the names of the columns only."""
+    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), show_edge=False)

@@ -17,14 +17,13 @@ from markupsafe import Markup
 
 from hf_ptr._version import __version__
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.detection.findings import faults_in_order
 from hf_ptr.errors import InputError
 from hf_ptr.hub.repos import origin, parse_hub_repo
 from hf_ptr.report import plots, verdict, wording
 from hf_ptr.report.comparison import compare_episodes, compare_values
 from hf_ptr.report.episode_cards import EpisodeCard, episode_card
 from hf_ptr.report.expectation import expectation_of
-from hf_ptr.report.finding_rows import finding_rows, next_steps
+from hf_ptr.report.finding_rows import finding_rows, next_steps, reasons_of
 from hf_ptr.report.inputs import (
     ReportInput,
     add_run_scores,
@@ -267,7 +266,11 @@ def _scores_contents(
 def _key_figures(report: ReportInput, scores: pd.DataFrame, episodes: pd.DataFrame) -> list[tuple[str, str]]:
     return [
         ("episodes", str(len(episodes))),
-        *([] if report.findings is None else [("flagged", str(len(report.flagged)))]),
+        *(
+            []
+            if report.findings is None
+            else [("with a fault", str(len(report.flagged))), ("with lower weights only", str(len(report.lowered)))]
+        ),
         ("mean weight", f"{scores.weight.mean():.2f}"),
         ("effective sample size", f"{ess_ratio(scores.weight.to_numpy()):.0%}"),
     ]
@@ -326,10 +329,8 @@ def _episode_rows(
     if findings is None:
         reasons = episodes.failed.tolist()
     else:
-        causes: dict[int, list[str]] = {int(number): [] for number in episodes.index}
-        for found in faults_in_order(findings):
-            causes[found.episode_index].append(found.cause)
-        reasons = ["; ".join(dict.fromkeys(of_episode)) for of_episode in causes.values()]
+        found = reasons_of(findings, report.harm)
+        reasons = [found.get(int(number), "") for number in episodes.index]
     scale = 99.0 / (high - low) if high > low else 0.0
     curves = []
     for _, weights in scores.groupby("episode_index", sort=True).weight:
@@ -344,7 +345,7 @@ def _episode_rows(
         "weights": episodes.weight.round(3).tolist(),
         "scores": episodes.score.round(3).tolist(),
         "reasons": reasons,
-        "reason": "failed element" if findings is None else "faults",
+        "reason": "failed element" if findings is None else "fault or note",
         "faults": episodes.fault.tolist() if (episodes.fault != "").any() else None,
         "tasks": tasks,
         "task": [tasks.index(task_names[number]) for number in episodes.task_index.tolist()],

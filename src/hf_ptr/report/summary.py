@@ -30,10 +30,11 @@ class ScoreSummary:
 
     Args:
         flagged: ids of the episodes with a finding of severity `fault`.
+        lowered: ids of further episodes, whose notes lower weights.
     """
 
-    def __init__(self, flagged: Collection[int] = ()) -> None:
-        self.flagged = flagged
+    def __init__(self, flagged: Collection[int] = (), lowered: Collection[int] = ()) -> None:
+        self.flagged, self.lowered = flagged, lowered
         self._frames = self._scored = 0
         self._score = self._weight = self._squares = 0.0
         self._episodes: list[pd.DataFrame] = []
@@ -60,14 +61,15 @@ class ScoreSummary:
             path: the score file.
 
         Returns:
-            `flagged` (ids of the flagged episodes), `scores` (the file), `frames`, `with_target`, `mean_score`,
-            `mean_weight`, `ess` (effective sample size over n), `episodes` (each with
+            `flagged` and `lowered` (ids of these episodes), `scores` (the file), `frames`, `with_target`,
+            `mean_score`, `mean_weight`, `ess` (effective sample size over n), `episodes` (each with
             `episode task_index weight score failed flagged`, lowest weight first), and `faults`, empty if none is
             known (each with `fault episodes auroc flagged`).
         """
         episodes = pd.concat(self._episodes)
         return {
             "flagged": sorted(self.flagged),
+            "lowered": sorted(self.lowered),
             "scores": str(path),
             "frames": self._frames,
             "with_target": self._scored,

@@ -4,37 +4,43 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
-from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
 from hf_ptr.data.episode_ids import episode_ranges
 from hf_ptr.detection.findings import Finding, faults_in_order, flagged_episodes
+from hf_ptr.report.note_words import lowered_words, plain_table
 
 # Episodes that the verdict names with their fault, and rows of the table in the terminal.
 NAMED, ROWS = 3, 20
 NOTHING = "hf-ptr found no fault of the kinds that it can find"
 
 
-def verdict(findings: Sequence[Finding], lengths: Mapping[int, int]) -> str:
+def verdict(
+    findings: Sequence[Finding], lengths: Mapping[int, int], harm: Mapping[str, float] = MappingProxyType({})
+) -> str:
     """
-    The verdict in a sentence: the episodes with faults, each with its main one.
+    The verdict in a sentence: the episodes with faults, each with its main one, then those with lower weights only.
 
     Args:
         findings: the findings.
         lengths: the number of frames of each episode, by its id.
+        harm: the user's choice of harm, by name of the check.
     """
     flagged = flagged_episodes(findings)
     of = f"of {len(lengths)} episode{'s' if len(lengths) != 1 else ''}"
+    words = lowered_words(findings, len(lengths), harm)
+    lowered = f"; {words}" if words else ""
     if not flagged:
-        return f"{NOTHING}: 0 {of} flagged."
+        return f"{NOTHING}: 0 {of} flagged{lowered}."
     main = [main_fault(findings, episode) for episode in flagged]
     main.sort(key=lambda found: -round(found.probability, 2))
     named = "; ".join(f"ep {found.episode_index}{_place(found, lengths)} {found.cause}" for found in main[:NAMED])
     more = sorted(found.episode_index for found in main[NAMED:])
     rest = f"; also ep {episode_ranges(more)}" if more else ""
-    return f"{len(flagged)} {of} {'has' if len(flagged) == 1 else 'have'} faults: {named}{rest}."
+    return f"{len(flagged)} {of} {'has a fault' if len(flagged) == 1 else 'have faults'}: {named}{rest}{lowered}."
 
 
 def main_fault(findings: Sequence[Finding], episode: int) -> Finding:
@@ -75,11 +81,6 @@ def amount_of(found: Finding) -> str:
 def probability_of(found: Finding) -> str:
     """The probability of a finding; not 1, which it rounds to."""
     return "> 0.99" if found.probability > 0.99 else f"{found.probability:.2f}"
-
-
-def plain_table(title: str) -> Table:
-    """An empty table for the terminal, with a line under the names of the columns only."""
-    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), show_edge=False)
 
 
 def findings_table(findings: Sequence[Finding], lengths: Mapping[int, int]) -> Table:

@@ -77,8 +77,8 @@ def _found(report: ReportInput, episodes: pd.DataFrame) -> list[str]:
     if report.findings is not None:
         lengths = {int(number): int(frames) for number, frames in episodes.frames.items()}
         found = [
-            verdict(report.findings, lengths),
-            notes_line(report.findings, len(lengths)),
+            verdict(report.findings, lengths, report.harm),
+            notes_line(report.findings, len(lengths), report.harm),
             power_summary(report.power),
         ]
         return [sentence for sentence in found if sentence]
