@@ -88,7 +88,7 @@ def print_summary(
 
 
 def print_next(
-    dataset: str | None, out: Path, flagged: Collection[int], lowered: Collection[int], options: Mapping[str, str]
+    dataset: str | None, out: Path, flagged: Collection[int], lowered: Collection[int], options: Mapping[str, Any]
 ) -> None:
     """
     Prints what to type next.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from hf_ptr.training.calibrated_weights import parts_to_fit
@@ -25,14 +27,16 @@ def weights_in_words(trainer: PTRTrainer, file: str | None = None) -> str:
         file: the score file of the recipe; None without one.
     """
     args = trainer.args
-    given: torch.Tensor | None = getattr(trainer.train_dataset, "weights", None)
+    # The trainer of transformers allows datasets of other types.
+    chunks: Any = trainer.train_dataset
+    given: torch.Tensor | None = getattr(chunks, "weights", None)
     if given is None:
         if args.alpha > 0:
             return f"Weights: PTR's score, computed in training; 1 for the first {args.nce_warmup_steps:,} steps."
         return "Weights: equal, as in plain training."
     source = "those of the sources" if file is None else file
     if args.calibrates:
-        files = [f"{args.output_dir}/{name}" for name in parts_to_fit(trainer.train_dataset)]
+        files = [f"{args.output_dir}/{name}" for name in parts_to_fit(chunks)]
         source = f"fitted on these episodes, {listed(files, MOST_FILES)}"
     high = float(given.max())
     share = float((given < LOWERED * high).float().mean())
