@@ -58,7 +58,7 @@ def test_train_saves_policy_components_and_recipe(metaworld_dataset: Path, run_f
     again = train(metaworld_dataset, run_folder)
     assert again.returncode == 0 and (run_folder / "model.safetensors").stat().st_mtime_ns == before
     other = train(metaworld_dataset, run_folder, "seed=5")
-    assert "contains a run with another seed" in the_line(other)
+    assert "contains a run with other settings (seed)" in the_line(other)
 
 
 @pytest.mark.slow

@@ -17,9 +17,19 @@ from recipe_helpers import recipe
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.lerobot.reader import read_dataset
-from hf_ptr.data.score_file import COLUMNS, read_scores, read_weights, score_frame, weight_lookup, write_scores
-from hf_ptr.errors import InputError
+from hf_ptr.data.score_file import (
+    COLUMNS,
+    read_scores,
+    read_weights,
+    score_frame,
+    warn_of_longer_chunks,
+    weight_lookup,
+    write_scores,
+)
+from hf_ptr.errors import DataWarning, InputError
 from hf_ptr.functional import self_normalized_mean
+from hf_ptr.runs.dry_run import plan_recipe
+from hf_ptr.runs.recipe import load_recipe
 from hf_ptr.runs.run import run_recipe
 
 
@@ -156,3 +166,45 @@ def test_weights_and_a_scorer_of_its_own_exclude_each_other(metaworld_dataset: P
     with pytest.raises(InputError, match="set alpha to 0"):
         run_recipe(recipe(tmp_path, metaworld_dataset, output_dir=tmp_path / "run", weights=given, alpha=1.0))
     assert not (tmp_path / "run").exists()
+
+
+def test_weights_for_shorter_chunks_than_those_of_the_policy_are_said(
+    metaworld_dataset: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    rows = score_frame(
+        read_dataset(metaworld_dataset),
+        score=0.0,
+        weight=1.0,
+        valid=True,
+        scorer="s",
+        failed_element="",
+        failed_check="",
+    )
+    file = write_scores(rows, tmp_path / "s.parquet", chunk_size=5)
+    warn_of_longer_chunks(file, 5)
+    warn_of_longer_chunks(write_scores(rows.assign(), tmp_path / "old.parquet"), 16)
+    assert not recwarn.list
+    with pytest.warns(DataWarning) as said:
+        warn_of_longer_chunks(file, 16)
+    assert str(said[0].message) == (
+        f"weights in {file} are for chunks of 5 actions, the policy has 16: frames up to 11 before a fault keep their "
+        "weight; score again with --chunk-size 16"
+    )
+
+
+def test_given_weights_switch_the_fitted_ones_off_and_the_plan_measures_them(
+    metaworld_dataset: Path, tmp_path: Path
+) -> None:
+    table = read_dataset(metaworld_dataset)
+    weight = np.where(np.arange(table.num_frames) % 2, 0.0, 2.0)
+    rows = score_frame(table, score=0.0, weight=weight, valid=True, scorer="s", failed_element="", failed_check="")
+    file = write_scores(rows, tmp_path / "s.parquet", chunk_size=1)
+    path = recipe(
+        tmp_path, metaworld_dataset, weights=file, scoring="calibrated", alpha=1.0, output_dir=tmp_path / "run"
+    )
+    assert load_recipe(path).training.alpha == 0 and not load_recipe(path).training.calibrates
+    with pytest.warns(DataWarning, match="weights in .* are for chunks of 1 actions"):
+        method = plan_recipe(path)["method"]
+    # Half of the frames have all of the weight.
+    assert method["KL(q‖p)"] == "0.69 nats" and method["weight range"] == "[0, 2]"
+    assert method["arm"].startswith("regression with the weights of a score file")

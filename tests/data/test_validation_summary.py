@@ -37,7 +37,7 @@ def test_errors_come_first_and_one_line_a_kind(data: Path) -> None:
     assert missing == f"error: 4 episodes (8:11,12): {FILE.format(8)} is missing (first: episode 8)"
     assert nan == "error: episode 15, frame 3: feature 'action' is NaN or infinite"
     assert gaps.startswith(
-        "warning: 8 episodes (7,11,13:19): 1 gap in the timestamps, the longest 1.05 s before frame 5"
+        "warning: 8 episodes (7,11,13:19): 8 gaps in the timestamps, the longest 1.05 s before frame 5 of episode 7"
     )
     assert drift.startswith("warning: 8 episodes (7,11,13:19): timestamps drift up to 20.0 frames")
     counted = "12 episodes, 288 frames, 0 cameras; 5 errors, 16 warnings"
@@ -68,6 +68,17 @@ def test_the_worst_problem_of_a_kind_is_shown() -> None:
     assert problem_lines([*problems, other]) == [
         "error: column 'a' repeats",
         "warning: 3 episodes (3:6): 9.0 gaps (worst: episode 4)",
+    ]
+
+
+def test_gaps_are_counted_in_all_episodes() -> None:
+    gaps = [
+        Problem("5 gaps in the timestamps, the longest 2 s before frame 9", 0, 2, True, "timestamp_gaps", 2.0),
+        Problem("7 gaps in the timestamps, the longest 1 s before frame 3", 4, 3, True, "timestamp_gaps", 1.0),
+    ]
+    assert problem_lines(gaps) == [
+        "warning: 2 episodes (0,4): 12 gaps in the timestamps, the longest 2 s before frame 9 of episode 0; the most "
+        "in episode 4 (7)"
     ]
 
 

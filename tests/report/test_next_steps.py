@@ -12,14 +12,14 @@ def commands(*arguments: object) -> list[str]:
 def test_a_recipe_is_written_before_it_is_trained() -> None:
     assert commands("data/usb", "scores.parquet", [], [], {}) == [
         "hf-ptr init data/usb --out usb.yaml",
-        "hf-ptr train usb.yaml weights=scores.parquet alpha=0",
+        "hf-ptr train usb.yaml weights=scores.parquet",
     ]
 
 
 def test_flagged_episodes_can_be_left_out_and_options_stay() -> None:
     assert commands("me/usb@v1", "a b.parquet", [2, 5], [], {"action": "command", "seed": 3}) == [
         "hf-ptr init me/usb@v1 --action command --out usb.yaml",
-        "hf-ptr train usb.yaml 'weights=a b.parquet' alpha=0",
+        "hf-ptr train usb.yaml 'weights=a b.parquet'",
         "hf-ptr init me/usb@v1 --skip-episodes 2,5 --action command --out usb_without.yaml",
     ]
 

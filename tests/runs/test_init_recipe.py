@@ -42,7 +42,10 @@ def trained(data: Path, tmp_path: Path, *options: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("table", "expected"),
     [
-        (reaching(), {"relative_actions": True, "chunk_size": 10, "target_offset": 10, "alpha": 0.0}),
+        (
+            reaching(),
+            {"relative_actions": True, "chunk_size": 10, "target_offset": 10, "alpha": 0.0, "warmup_steps": 0.05},
+        ),
         (reaching(velocities=True), {"relative_actions": False}),
         (reaching(state=3, action=5), {"relative_actions": False, "eval_episodes": "5"}),
         (reaching(fps=10), {"chunk_size": 5, "n_action_steps": 2}),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.columns import ColumnFile, open_columns
-from hf_ptr.errors import InputError, first_line
+from hf_ptr.errors import DataWarning, InputError, first_line
 from hf_ptr.utils.atomic_files import atomic_write
 from hf_ptr.utils.frame_rates import same_rate
 
@@ -257,6 +258,19 @@ def scored_dataset(path: Path) -> str | None:
     except InputError:
         return None
     return name if isinstance(name, str) else None
+
+
+def warn_of_longer_chunks(path: Path, chunk_size: int) -> None:
+    """Warns where weights are for shorter chunks than those of a policy, `chunk_size` actions."""
+    with _open(path) as file:
+        scored = _attrs(file.metadata).get("chunk_size")
+    if isinstance(scored, int) and scored < chunk_size:
+        warnings.warn(
+            f"weights in {path} are for chunks of {scored} actions, the policy has {chunk_size}: frames up to "
+            f"{chunk_size - scored} before a fault keep their weight; score again with --chunk-size {chunk_size}",
+            DataWarning,
+            stacklevel=2,
+        )
 
 
 def weight_lookup(path: str | Path) -> Callable[[Any], np.ndarray]:

@@ -30,7 +30,7 @@ def training_steps(
         ("write a recipe", recipe_command(dataset, options)),
         (
             "train with the weights, which keep the sound parts" if flagged or lowered else "train",
-            shlex.join(["hf-ptr", "train", _recipe(dataset), f"weights={scores}", "alpha=0"]),
+            shlex.join(["hf-ptr", "train", _recipe(dataset), f"weights={scores}"]),
         ),
     ]
 

@@ -20,7 +20,7 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.usable import require_usable
 from hf_ptr.data.lerobot.validation import validate_dataset
 from hf_ptr.data.mixture.dataset import Chunks
-from hf_ptr.data.score_file import read_weights
+from hf_ptr.data.score_file import read_weights, warn_of_longer_chunks
 from hf_ptr.errors import DataWarning, InputError, first_line
 from hf_ptr.hub.datasets import pull_videos, score_file_path
 from hf_ptr.hub.repos import dataset_folder, parse_hub_dataset
@@ -155,7 +155,9 @@ def read_inputs(recipe: Recipe) -> RunInputs:
     }
     weights = None if weights_file is None else read_weights(weights_file, table)
     if weights is not None and recipe.training.calibrates:
-        raise InputError("weights and scoring calibrated both give the weights; set alpha to 0, or leave one out")
+        raise InputError("weights names the weights, and scoring calibrated would fit others; leave one of them out")
+    if weights_file is not None:
+        warn_of_longer_chunks(weights_file, config.chunk_size)
     train = chunks_for(config, with_video_options(table, dataset, recipe.data), weights=weights, **cut)
     evaluation = (
         None if held_out is None else chunks_for(config, with_video_options(held_out, dataset, recipe.data), **cut)

@@ -56,7 +56,9 @@ class DataArguments:
     )
     weights: str | None = field(
         default=None,
-        metadata={"help": "Score file with the weight of each chunk: path or repo id; needs alpha 0."},
+        metadata={
+            "help": "Score file with the weight of each chunk: path or repo id; scoring paper needs alpha 0 too."
+        },
     )
     segment_chunks: int = field(default=4, metadata={"help": "Consecutive chunks in a segment."})
     target_offset: int = field(

@@ -103,15 +103,32 @@ def _plan(recipe: Recipe, trainer: PTRTrainer) -> dict[str, dict[str, Any]]:
         },
         "method": {
             "arm": arm_of(trainer),
-            "α": args.alpha,
-            "weight range": f"[{args.w_min:g}, {args.w_max:g}]",
-            "KL(q‖p)": f"at most {kl_bound(args.alpha, args.w_min, args.w_max):.2f} nats",
+            **_weights(trainer),
         },
         "memory": {
             "on each device": f"{_mebibytes(state_bytes(trainer.model))} for weights, gradients and AdamW",
             "activations": _activations(trainer),
             "on the host": f"{_mebibytes(table_bytes)} of vectors; images are decoded when they are needed",
         },
+    }
+
+
+def _weights(trainer: PTRTrainer) -> dict[str, Any]:
+    """The strength, the range and the effect of the weights; measured where they are given."""
+    args = trainer.args
+    given = getattr(trainer.train_dataset, "weights", None)
+    if given is None or args.calibrates:
+        return {
+            "α": args.alpha,
+            "weight range": f"[{args.w_min:g}, {args.w_max:g}]",
+            "KL(q‖p)": f"at most {kl_bound(args.alpha, args.w_min, args.w_max):.2f} nats",
+        }
+    share = given.double() / given.double().sum()
+    divergence = float(torch.xlogy(share, share * len(share)).sum())
+    return {
+        "α": "not used, as the weights are given",
+        "weight range": f"[{float(given.min()):g}, {float(given.max()):g}]",
+        "KL(q‖p)": f"{divergence:.2f} nats",
     }
 
 

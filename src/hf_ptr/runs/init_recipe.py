@@ -228,7 +228,7 @@ def _text(
         ("max_steps", steps, f"{steps * batch / frames:.0f} passes over {frames} chunks"),
         ("per_device_train_batch_size", batch, ""),
         ("learning_rate", 1e-3, ""),
-        ("warmup_steps", steps // 20, ""),
+        ("warmup_steps", 0.05, "a share of the steps, whatever max_steps is"),
         ("logging_steps", max(1, steps // 40), ""),
         ("save_steps", max(1, steps // 4), ""),
         ("seed", 0, ""),
@@ -236,9 +236,9 @@ def _text(
     if training >= MIN_CALIBRATED:
         lines += [
             "# Weights: fitted on these episodes before the first step (docs/calibrated.md). With a score file:\n"
-            "# weights: scores.parquet, alpha: 0, without scoring",
+            "# weights: scores.parquet; nothing is fitted then",
             ("scoring", "calibrated", ""),
-            ("alpha", 1.0, "strength of the weights; 0 trains with equal weights"),
+            ("alpha", 1.0, "strength of the fitted weights, 0 for equal ones; not read with weights: FILE"),
         ]
     else:
         lines += [

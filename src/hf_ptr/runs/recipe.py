@@ -171,6 +171,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         data, policy, lora, training = (section(**section_values(section, given)) for section in SECTIONS)
     except ValueError as error:
         raise InputError(f"{path}: {_located(str(error), where)}") from error
+    if data.weights is not None and training.calibrates:
+        # The weights of the file are used, and nothing is fitted.
+        training.alpha = 0.0
     # Calibrated weights leave out what the policy does not enlarge; recipes that state it for the score keep that.
     if (
         training.scoring == "calibrated"

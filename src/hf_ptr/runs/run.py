@@ -224,6 +224,6 @@ def require_same_run(folder: Path, recipe: Recipe) -> None:
     changed = sorted(key for key in {*before, *recipe.given} if before.get(key) != recipe.given.get(key))
     if changed:
         raise InputError(
-            f"output_dir {folder} contains a run with another {', '.join(changed)}; "
+            f"output_dir {folder} contains a run with other settings ({', '.join(changed)}); "
             "choose another output_dir, or delete the folder to start over"
         )

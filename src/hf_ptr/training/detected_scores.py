@@ -113,7 +113,8 @@ def write_detected_scores(
     """
     made = {**meta, "state_feature": checked_state(chunks), "action_feature": chunks.action_feature}
     with findings_written(path, found.findings, power_values(found), **made) as detection:
-        write_scores(scores, path, **meta, detection=detection)
+        size = {"chunk_size": chunks.chunk_size, "target_offset": chunks.target_offset}
+        write_scores(scores, path, **{**meta, **size}, detection=detection)
 
 
 def power_values(found: Detection) -> dict[str, Any]:

@@ -31,9 +31,21 @@ def _line(problems: list[Problem]) -> str:
         more = f" (and {len(problems) - 1} more of this kind)" if len(problems) > 1 else ""
         return f"{worst}{more}"
     severity = "warning" if worst.warning else "error"
+    if worst.kind == "timestamp_gaps":
+        return f"{severity}: {len(episodes)} episodes ({episode_ranges(episodes)}): {_gaps(problems, worst)}"
     where = f"episode {worst.episode}" + ("" if worst.frame is None else f", frame {worst.frame}")
     which = "worst" if worst.amount is not None else "first"
     return f"{severity}: {len(episodes)} episodes ({episode_ranges(episodes)}): {worst.message} ({which}: {where})"
+
+
+def _gaps(problems: list[Problem], worst: Problem) -> str:
+    """The gaps of all episodes in words, from the message of each, which starts with its number."""
+    counts = [int(problem.message.partition(" ")[0]) for problem in problems]
+    most = counts.index(max(counts))
+    return (
+        f"{sum(counts)} {worst.message.partition(' ')[2].replace('gap in', 'gaps in', 1)} of episode {worst.episode}; "
+        f"the most in episode {problems[most].episode} ({counts[most]})"
+    )
 
 
 def feature_lines(features: Mapping[str, FeatureKind]) -> list[str]:
