@@ -44,12 +44,15 @@ def return_motion(state, action, number, m, rng):
 
 
 def clutch(state, action, number, m, rng):
-    """For two seconds the operator lifts the leader arm: nothing moves, and the command is the state."""
+    """For two seconds the operator lifts the leader arm: nothing moves, and the command is that of the state."""
     extra, at = max(4, round(2.0 * m.fps)), int(rng.integers(len(state) // 4, 3 * len(state) // 4))
     times = np.concatenate([np.arange(at), np.full(extra, at), np.arange(at, len(state))]).astype(float)
     altered = m.warped(number, smooth(times, max(1, round(SOFT * m.fps / 2))), rng)
-    for d in m.slope:
-        altered.action[at : at + extra, d] = 0.0 if m.velocity else altered.state[at : at + extra, d]
+    for d, slope in m.slope.items():
+        # Command and state may have different units and zeros.
+        zero = np.median(action[:, d] - slope * state[:, d])
+        still = 0.0 if m.velocity else zero + slope * altered.state[at : at + extra, d]
+        altered.action[at : at + extra, d] = still
     return altered
 
 

@@ -16,7 +16,7 @@ from hf_ptr.detection.windows import WHOLE, Windows, inner_rows
 LEAP = 9.0
 # Median of the negated product of neighbouring steps of white noise, as a share of its variance.
 MEDIAN_PRODUCT = 0.329
-# A window counts from this many times the variance of the episode's median window.
+# A window counts from this many times the variance of the episode, and of its median window.
 USUAL = 3.0
 # Uncertainty of an estimate as a share of it, times the root of the number of samples: one and a half standard errors.
 UNCERTAIN = 1.7
@@ -47,7 +47,7 @@ class _Noise(Check):
             # A short quick motion looks like noise, but hardly in most of its frames. In a short window the noise of a
             # single dimension is known too badly, and that of the whole episode is judged there.
             variance = np.min([median_variance(values, windows) for values in signals], axis=0).mean(axis=1)
-            more = np.sqrt(np.maximum(variance - USUAL * np.median(variance), 0.0))
+            more = np.sqrt(np.maximum(variance - USUAL * max(np.median(variance), (single**2).mean()), 0.0))
             # As much of it as is certain.
             samples = (windows.stop - windows.first) * len(self._used)
             more *= np.maximum(1 - UNCERTAIN / np.sqrt(samples), 0.0)
