@@ -66,7 +66,8 @@ def test_what_to_type_next_is_complete_and_names_the_dataset_from_any_folder(sco
         f"hf-ptr train data.yaml weights={scores}",
         f"hf-ptr init {folder / 'data'} --skip-episodes {LATE},8 --out data_without.yaml",
     ]
-    assert Path(pd.read_parquet(scores).attrs["dataset"]).is_absolute()
+    made = pd.read_parquet(scores).attrs
+    assert Path(made["dataset"]).is_absolute() and made["chunk_size"] == made["target_offset"] == CHUNK
 
 
 def test_the_files_agree_with_each_other(scored: tuple[Path, str], faulty: Path) -> None:

@@ -119,6 +119,15 @@ def test_places():
     assert (stale.first, stale.stop) == (0, 2)
 
 
+def test_a_stale_start_names_the_dimension_that_is_farthest_away():
+    def one_joint(state, action):
+        return np.concatenate([state[:2] + 3.0 * (np.arange(state.shape[1]) == 1), state[2:]]), action
+
+    signals = signals_of(recordings(), only(one_joint))
+    check = StaleStart(Context(signals, ResponseModel(signals)))
+    assert check.cause(found(signals, StaleStart)[4][0]).endswith("from the following ones, most in dimension 1")
+
+
 def test_a_fast_operator_is_neither_short_nor_slow():
     signals = signals_of(recordings(), only(at_times(lambda n: np.arange(0, n - 1, 1.5))))
     assert found(signals, Short) == {}

@@ -60,7 +60,11 @@ class StaleStart(Check):
         frames, size = self._leap(view.episode)
         if not frames or view.episode.task in self._usual:
             return {EVENT: Candidates.events([], [], [])}
-        return {EVENT: Candidates.events([0], [frames], [size])}
+        start = view.episode.state[: frames + 1, self._used]
+        farthest = int(self._used[np.abs(start[-1] - start[-2]).argmax()])
+        return {EVENT: Candidates.events([0], [frames], [size], [float(farthest)])}
 
     def cause(self, found: Found) -> str:
-        return f"the first frames are {found.amount:.1f} standard deviations from the following ones"
+        name = self.context.signals.state.names[int(found.detail)]
+        away = f"{found.amount:.1f} standard deviations from the following ones"
+        return f"the first frames are {away}, most in dimension {name}"
