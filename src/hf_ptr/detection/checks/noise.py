@@ -16,7 +16,7 @@ from hf_ptr.detection.windows import WHOLE, Windows, inner_rows
 LEAP = 9.0
 # Median of the negated product of neighbouring steps of white noise, as a share of its variance.
 MEDIAN_PRODUCT = 0.329
-# A window counts from this many times the variance of the episode, and of its median window.
+# A window counts from this many times the variance of the median episode, and of its own median window.
 USUAL = 3.0
 # Uncertainty of an estimate as a share of it, times the root of the number of samples: one and a half standard errors.
 UNCERTAIN = 1.7
@@ -35,19 +35,23 @@ class _Noise(Check):
         super().__init__(context)
         self._scale = getattr(context.signals, self.signal)
         self._used = moving_dimensions(self._scale)
+        self._usual = 0.0
+        if len(self._used):
+            noise = [self._everywhere(self._signals(view)) for view in context.views if view.windows]
+            self._usual = float(np.median(np.mean(np.square(noise), axis=1))) if noise else 0.0
 
     def measure(self, view: View) -> Measurement:
         if not view.windows or not len(self._used):
             return {}
         signals = self._signals(view)
-        single = np.min([white_noise(inner_rows(values)) for values in signals], axis=0)
+        single = self._everywhere(signals)
         joint = np.sqrt((single**2).mean(keepdims=True))
         found = {WHOLE: Candidates.of(view.windows[-1], np.concatenate([joint, single])[None])}
         for windows in view.windows[:-1]:
             # A short quick motion looks like noise, but hardly in most of its frames. In a short window the noise of a
             # single dimension is known too badly, and that of the whole episode is judged there.
             variance = np.min([median_variance(values, windows) for values in signals], axis=0).mean(axis=1)
-            more = np.sqrt(np.maximum(variance - USUAL * max(np.median(variance), (single**2).mean()), 0.0))
+            more = np.sqrt(np.maximum(variance - USUAL * max(np.median(variance), self._usual), 0.0))
             # As much of it as is certain.
             samples = (windows.stop - windows.first) * len(self._used)
             more *= np.maximum(1 - UNCERTAIN / np.sqrt(samples), 0.0)
@@ -58,6 +62,11 @@ class _Noise(Check):
         return [
             Plant(f"noise of {size} standard deviations on the {self._what}", self._add(size)) for size in (0.1, 0.2)
         ]
+
+    @staticmethod
+    def _everywhere(signals: list[np.ndarray]) -> np.ndarray:
+        """Standard deviation of the noise of a whole episode, `(d,)`."""
+        return np.min([white_noise(inner_rows(values)) for values in signals], axis=0)
 
     def _signals(self, view: View) -> list[np.ndarray]:
         """Signals `(T, d)` that all have the noise, in units."""
