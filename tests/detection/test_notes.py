@@ -160,6 +160,14 @@ def test_a_rest_at_the_end_has_the_recorded_seconds():
     assert twice[4][0].amount == pytest.approx(2 * rest)
 
 
+def test_a_rest_that_a_task_always_has_is_its_convention():
+    waits = at_times(lambda n: np.r_[np.arange(n), np.full(60, n - 1.0)])
+    signals = signals_of(recordings(), only(waits, ODD))
+    assert sorted(found(signals, IdleEnd)) == list(ODD)
+    other = [dataclasses.replace(e, task=int(e.position in ODD)) for e in signals.episodes]
+    assert found(dataclasses.replace(signals, episodes=tuple(other), tasks=("a", "b")), IdleEnd) == {}
+
+
 def test_an_episode_without_motion_is_found_where_it_is_planted():
     signals = signals_of(recordings())
     context = Context(signals, ResponseModel(signals))

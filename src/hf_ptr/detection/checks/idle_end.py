@@ -27,8 +27,8 @@ class IdleEnd(Check):
 
     What to do: cut the episode where the motion ends.
 
-    Limits: the rest that a third of the episodes have is the dataset's convention; only what is two seconds longer is
-    reported.
+    Limits: a rest that a third of the episodes have, or of those of a task, is a convention; only what is two seconds
+    longer is reported.
     """
 
     name, unit = "time/idle_end", "seconds"
@@ -47,8 +47,13 @@ class IdleEnd(Check):
         self._gap = context.signals.frames(SPAN, 2)
         speeds = np.concatenate([self._speed(episode.state) for episode in context.signals.episodes])
         self._slow = SLOW * float(np.quantile(speeds, 0.75)) if len(speeds) else 0.0
-        rests = [self._rest(episode)[1] for episode in context.signals.episodes]
-        self._usual = float(np.quantile(rests, USUAL))
+        tasks = np.array([episode.task for episode in context.signals.episodes])
+        rests = np.array([self._rest(episode)[1] for episode in context.signals.episodes])
+        # A task may have a convention of its own, such as to wait for a lamp.
+        self._usual = {
+            task: float(max(np.quantile(part, USUAL) for part in (rests, rests[tasks == task])))
+            for task in np.unique(tasks).tolist()
+        }
 
     def _speed(self, state: np.ndarray) -> np.ndarray:
         # Over a fifth of a second, so that the noise of the sensor is not motion.
@@ -63,7 +68,7 @@ class IdleEnd(Check):
 
     def measure(self, view: View) -> Measurement:
         first, seconds = self._rest(view.episode)
-        longer = max(0.0, seconds - self._usual)
+        longer = max(0.0, seconds - self._usual[view.episode.task])
         return {EVENT: Candidates.events([first], [len(view.episode)], [longer], [seconds])}
 
     def cause(self, found: Found) -> str:
