@@ -216,7 +216,7 @@ def test_the_readme_prints_what_the_command_prints(desk: Path) -> None:
     # The columns are in the output only where something is found, which depends on the data of this test.
     table = io.StringIO()
     Console(width=110, file=table).print(findings_table((), {}))
-    assert head.split() == table.getvalue().splitlines()[2].split()
+    assert head.split() in [line.split() for line in table.getvalue().splitlines()]
     assert re.match(r"\d+ of \d+ episodes have faults: ep \d+ |hf-ptr found no fault", printed)
     numbers = re.compile(r"\d+(\.\d+)?")
     start = lines[1].partition(" it would find")[0]

@@ -58,7 +58,7 @@ class StaleStart(Check):
 
     def measure(self, view: View) -> Measurement:
         frames, size = self._leap(view.episode)
-        if not frames or view.episode.task in self._usual:
+        if not size or view.episode.task in self._usual:
             return {EVENT: Candidates.events([], [], [])}
         start = view.episode.state[: frames + 1, self._used]
         farthest = int(self._used[np.abs(start[-1] - start[-2]).argmax()])
