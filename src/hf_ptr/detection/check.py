@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from hf_ptr.detection.camera_model import CameraModel
+from hf_ptr.detection.motion import Moving
 from hf_ptr.detection.response import Prediction, ResponseModel
 from hf_ptr.detection.signals import Episode, Signals
 from hf_ptr.detection.windows import Windows, windows_of
@@ -54,6 +55,11 @@ class Context:
         """The cameras with images in at least `LEAST_EPISODES` episodes, by name."""
         counts = self.camera_counts
         return {name: CameraModel(self.signals, name) for name in counts if counts[name] >= LEAST_EPISODES}
+
+    @cached_property
+    def moving(self) -> Moving:
+        """Which frames of an episode move."""
+        return Moving(self.signals)
 
     @cached_property
     def views(self) -> list[View]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hf_ptr.detection.motion import moving_dimensions
 from hf_ptr.detection.signals import Episode, Signals
 from hf_ptr.detection.windows import inner_rows
 
@@ -40,7 +41,7 @@ class StateModel:
     """
 
     def __init__(self, signals: Signals, commands: bool) -> None:
-        self._states = np.flatnonzero(signals.state.moves & ~signals.state.two_valued)
+        self._states = moving_dimensions(signals.state)
         self._commands = np.flatnonzero(signals.action.moves) if commands else np.empty(0, dtype=np.int64)
         self._reach = signals.frames(SPEED)
         episodes = signals.episodes

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hf_ptr.detection.motion import moving_dimensions
 from hf_ptr.detection.signals import Episode, Signals
 from hf_ptr.detection.windows import inner_rows
 
@@ -67,7 +68,7 @@ class ResponseModel:
 
     def __init__(self, signals: Signals) -> None:
         self.signals = signals
-        self.dimensions = np.flatnonzero(signals.action.moves & ~signals.action.two_valued)
+        self.dimensions = moving_dimensions(signals.action)
         commands = np.concatenate([episode.action[:, self.dimensions] for episode in signals.episodes])
         self.lowest, self.highest = np.quantile(commands, [EXTREME, 1 - EXTREME], axis=0)
         self.names = tuple(signals.action.names[dimension] for dimension in self.dimensions)

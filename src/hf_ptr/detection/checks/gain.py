@@ -8,7 +8,7 @@ import numpy as np
 from scipy.ndimage import maximum_filter1d
 
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
-from hf_ptr.detection.motion import Moving
+from hf_ptr.detection.motion import moving_dimensions
 from hf_ptr.detection.planting import busy_dimensions
 from hf_ptr.detection.signals import Episode
 from hf_ptr.detection.windows import MIDDLE, SHORT, WHOLE
@@ -51,10 +51,6 @@ class Gain(Check):
     # What the error of the model leaves to a gain is not in the amount, so that sound ones hardly vary.
     least_tail = 0.1
 
-    def __init__(self, context: Context) -> None:
-        super().__init__(context)
-        self._moving = Moving(context.signals)
-
     def measure(self, view: View) -> Measurement:
         action, expected = view.prediction.action, view.prediction.expected
         free = self._free(view)
@@ -89,7 +85,7 @@ class Gain(Check):
         limited = (action <= model.lowest + AT_LIMIT) | (action >= model.highest - AT_LIMIT)
         reach = self.context.signals.frames(FOLLOWING)
         near = maximum_filter1d(limited, 2 * reach + 1, axis=0, mode="constant") if limited.size else limited
-        return (~near & self._moving.frames(view.episode)[:, None]).astype(float)
+        return (~near & self.context.moving.frames(view.episode)[:, None]).astype(float)
 
     def cause(self, found: Found) -> str:
         names = self.context.model.names
@@ -119,10 +115,9 @@ def _scaled(values: np.ndarray, factor: float) -> np.ndarray:
 def _all(factor: float):
     def make(episode: Episode, context: Context, rng: np.random.Generator) -> Episode | None:
         del rng
-        scale = context.signals.action
-        return episode.with_signals(
-            action=np.where(scale.moves & ~scale.two_valued, _scaled(episode.action, factor), episode.action)
-        )
+        used, action = moving_dimensions(context.signals.action), episode.action.copy()
+        action[:, used] = _scaled(action[:, used], factor)
+        return episode.with_signals(action=action)
 
     return make
 

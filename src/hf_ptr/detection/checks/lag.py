@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
+from hf_ptr.detection.parabola import vertex
 from hf_ptr.detection.planting import resample
 from hf_ptr.detection.signals import Episode
 from hf_ptr.detection.windows import SHORT, WHOLE, Windows
@@ -72,23 +73,25 @@ class Lag(Check):
         self._longest = max(LEAST_LONGEST, round(LONGEST * context.fps))
         self._around = max(LEAST_FAST, round(FAST * context.fps))
         self._sigma = np.ones(len(self._used))
-        views = [context.view(episode) for episode in context.signals.episodes]
-        pairs = [pair for pair in map(self._fast, views) if len(pair[0])]
+        pairs = [pair for pair in map(self._fast, context.views) if len(pair[0])]
         if pairs:
             spread = [1.4826 * np.median(np.abs(action - expected), axis=0) for action, expected in pairs]
             self._sigma = np.maximum(np.median(spread, axis=0), LEAST_SIGMA)
         self._usual = 0.0
-        estimates = [self._estimates(view) for view in views]
+        estimates = [self._estimates(view) for view in context.views]
         whole = [one[WHOLE][0][0] for one in estimates if WHOLE in one]
         self._usual = float(np.median(whole)) if whole else 0.0
-        self._least_gain = self._gains_of_sound(views)
+        if round(self._usual):
+            # The gains were those over no lag.
+            estimates = [self._estimates(view) for view in context.views]
+        self._least_gain = self._gains_of_sound(estimates)
 
-    def _gains_of_sound(self, views: Sequence[View]) -> dict[int, float]:
-        """By task, the gain from which a lag is sure."""
-        tasks = np.array([view.episode.task for view in views])
-        gains = np.zeros(len(views))
-        for number, view in enumerate(views):
-            position, gain = self._estimates(view).get(SHORT, (np.zeros(1), np.zeros(1)))
+    def _gains_of_sound(self, estimates: Sequence[Mapping[str, tuple[np.ndarray, np.ndarray]]]) -> dict[int, float]:
+        """By task, the gain from which a lag is sure, from the estimates of all episodes over the usual lag."""
+        tasks = np.array([episode.task for episode in self.context.signals.episodes])
+        gains = np.zeros(len(estimates))
+        for number, one in enumerate(estimates):
+            position, gain = one.get(SHORT, (np.zeros(1), np.zeros(1)))
             gains[number] = np.where(np.abs(position - self._usual) >= MATERIAL, gain, 0.0).max(initial=0.0)
         median = {}
         for task in np.unique(tasks).tolist():
@@ -149,10 +152,8 @@ class Lag(Check):
             left, here, right = (total[row, np.clip(best + step, 0, len(shifts) - 1)] for step in (-1, 0, 1))
             inner = (best > 0) & (best < len(shifts) - 1) & np.isfinite(left) & np.isfinite(right)
             left, right = np.where(inner, left, here), np.where(inner, right, here)
-            bend = left - 2 * here + right
-            vertex = np.where(bend < -1e-12, 0.5 * (left - right) / np.minimum(bend, -1e-12), 0.0)
             smaller = (windows.mean(after) <= MOST_LEFT * windows.mean(before))[row, best]
-            found[windows.scale] = shifts[best] + vertex, np.where(inner & smaller, here, -1.0)
+            found[windows.scale] = shifts[best] + vertex(left, here, right), np.where(inner & smaller, here, -1.0)
         return found
 
     def cause(self, found: Found) -> str:

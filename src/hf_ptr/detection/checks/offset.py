@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
-from hf_ptr.detection.motion import Moving
 from hf_ptr.detection.planting import busy_dimensions
 from hf_ptr.detection.signals import Episode
 
@@ -35,13 +34,9 @@ class Offset(Check):
     action = "subtract the offset from this dimension of the actions, or leave the frames out"
     material = MATERIAL
 
-    def __init__(self, context: Context) -> None:
-        super().__init__(context)
-        self._moving = Moving(context.signals)
-
     def measure(self, view: View) -> Measurement:
         # A frame that lasts is not more evidence: where nothing moves, the error of one moment is not a shift.
-        moving = self._moving.frames(view.episode)
+        moving = self.context.moving.frames(view.episode)
         residual = np.where(moving[:, None], view.prediction.action - view.prediction.expected, 0.0)
         found: Measurement = {}
         for windows in view.windows:

@@ -38,7 +38,7 @@ class RepeatedFrames(Check):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         scale = context.signals.state
-        self._used = np.flatnonzero(scale.moves & ~scale.two_valued)
+        self._used = moving_dimensions(scale)
 
     @classmethod
     def unavailable(cls, context: Context) -> str | None:

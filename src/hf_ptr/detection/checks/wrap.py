@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
+from hf_ptr.detection.motion import moving_dimensions
 from hf_ptr.detection.planting import busy_dimensions
 from hf_ptr.detection.signals import STALE, Episode
 from hf_ptr.detection.windows import EVENT
@@ -46,7 +47,7 @@ class Wrap(Check):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         signals = context.signals
-        self._used = np.flatnonzero(signals.state.moves & ~signals.state.two_valued)
+        self._used = moving_dimensions(signals.state)
         inner = [episode.state[STALE:-STALE, self._used] for episode in signals.episodes if len(episode) > 4 * STALE]
         if not inner or not len(self._used):
             self._used, self._least = self._used[:0], np.empty(0)
