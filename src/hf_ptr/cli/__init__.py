@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from hf_ptr.cli import convert, demo, doctor, evaluate, init, push, record, report, score, train, validate
+from hf_ptr.cli import convert, demo, doctor, evaluate, export, init, push, record, report, score, train, validate
 from hf_ptr.cli.episode_options import Commands
 from hf_ptr.errors import InputError
 from hf_ptr.utils.atomic_files import is_out_of_space
@@ -71,6 +71,7 @@ app.command("report")(report.report)
 app.command("init")(init.init)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("export")(export.export)
 app.command("push")(push.push)
 app.command("validate")(validate.validate)
 app.command("demo")(demo.demo)
