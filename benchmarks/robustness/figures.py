@@ -21,6 +21,8 @@ NO_FIGURES: dict[str, Any] = {
     "ess": None,
     "weight_mean": None,
     "weight_quantiles": None,
+    "weight_faulty": None,
+    "weight_sound": None,
 }
 
 
@@ -29,7 +31,8 @@ def score_figures(scores: pd.DataFrame, table: EpisodeTable, truth: Truth) -> di
     AUROC of each fault against what is sound, and the distribution of the weights.
 
     Per sample, chunks with a faulty frame are compared with all chunks without one; per episode, the mean scores of
-    faulty episodes with those of sound ones.
+    faulty episodes with those of sound ones. `weight_faulty` is the mean weight of the chunks with a faulty frame,
+    `weight_sound` that of the others.
 
     Args:
         scores: one row per frame in the order of the table, with `score`, `weight` and `valid`.
@@ -41,7 +44,8 @@ def score_figures(scores: pd.DataFrame, table: EpisodeTable, truth: Truth) -> di
     score, episode = scores.score.to_numpy(np.float64)[counted], table.episode_of_row[counted]
     rows = np.bincount(episode, minlength=table.num_episodes)
     mean = np.bincount(episode, score, table.num_episodes) / np.maximum(rows, 1)
-    faulty, any_fault = truth.chunks(table, CHUNK)[counted], truth.episodes.any
+    all_faulty, any_fault = truth.chunks(table, CHUNK), truth.episodes.any
+    faulty = all_faulty[counted]
     by_sample, by_episode = {}, {}
     for name, carries in {**truth.episodes.faults, "any": any_fault}.items():
         by_sample[name] = auroc(score[~faulty], score[faulty & carries[episode]])
@@ -52,4 +56,6 @@ def score_figures(scores: pd.DataFrame, table: EpisodeTable, truth: Truth) -> di
         "ess": float(weight.sum() ** 2 / (weight**2).sum() / len(weight)),
         "weight_mean": float(weight.mean()),
         "weight_quantiles": [float(value) for value in np.quantile(weight, QUANTILES)],
+        "weight_faulty": float(weight[all_faulty].mean()) if all_faulty.any() else None,
+        "weight_sound": float(weight[~all_faulty].mean()) if not all_faulty.all() else None,
     }

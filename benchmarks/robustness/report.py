@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.robustness.markdown import bounds, markdown_table, points
 from benchmarks.robustness.plots import gap_figure, sensitivity_figure
 from benchmarks.robustness.results import cell_of, corruption_name, read_lines
 from benchmarks.robustness.statistics import (
@@ -84,7 +85,7 @@ def summary_table(usable: Sequence[dict[str, Any]]) -> str:
             best = max((arm for arm in PEERS if arm in found), key=lambda arm: rate(found[arm]), default=None)
             leading = [shown.get(arm, "") for arm in LEADING]
             rows.append((f"`{suite}`", name, len(sft), *leading, f"`{best}` {shown[best]}" if best else ""))
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def success_table(cells: Cells, suite: str, corruptions: Sequence[str], arms: Sequence[str]) -> str:
@@ -102,7 +103,7 @@ def success_table(cells: Cells, suite: str, corruptions: Sequence[str], arms: Se
             text = f"{100 * solved.mean():.1f} [{100 * low:.0f}, {100 * high:.0f}] ({len(mine)})"
             row.append(text if sft is None else text + _difference_to(mine, sft))
         rows.append(tuple(row))
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def comparison_table(cells: Cells, suite: str, corruptions: Sequence[str], arms: Sequence[str]) -> str:
@@ -117,10 +118,10 @@ def comparison_table(cells: Cells, suite: str, corruptions: Sequence[str], arms:
             if mine is None or arm == "sft":
                 continue
             gap = Estimate(None) if oracle is None else recovered_gap(mine, sft, oracle)
-            shown = "-" if gap.value is None else f"{100 * gap.value:.0f} % {_bounds(gap, '%.0f')}"
+            shown = "-" if gap.value is None else f"{100 * gap.value:.0f} % {bounds(gap, '%.0f')}"
             seeds = " / ".join(str(number) for number in significant_seeds(mine, sft))
             rows.append((corruption, f"`{arm}`", shown, verdict(difference(mine, sft)), seeds))
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def pairwise_table(cells: Cells, suite: str, corruptions: Sequence[str], mine: str, arms: Sequence[str]) -> str:
@@ -133,9 +134,9 @@ def pairwise_table(cells: Cells, suite: str, corruptions: Sequence[str], mine: s
         row = [f"`{arm}`"]
         for name in shown:
             found = difference(cells[suite, name, mine], cells.get((suite, name, arm), {}))
-            row.append("" if found.value is None else f"{_points(found)}<br>{verdict(found)}")
+            row.append("" if found.value is None else f"{points(found)}<br>{verdict(found)}")
         rows.append(tuple(row))
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def auroc_table(lines: Sequence[dict[str, Any]], suite: str, corruptions: Sequence[str]) -> str:
@@ -154,7 +155,7 @@ def auroc_table(lines: Sequence[dict[str, Any]], suite: str, corruptions: Sequen
     for (name, arm), by_fault in sorted(found.items(), key=lambda item: (corruptions.index(item[0][0]), item[0][1])):
         cells = [_pair(by_fault.get(fault)) for fault in faults]
         rows.append((name, f"`{arm}`", *cells))
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def weights_table(lines: Sequence[dict[str, Any]], suite: str, corruptions: Sequence[str], arms: Sequence[str]) -> str:
@@ -179,7 +180,7 @@ def weights_table(lines: Sequence[dict[str, Any]], suite: str, corruptions: Sequ
                         len(mine),
                     )
                 )
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def detection_table(lines: Sequence[dict[str, Any]]) -> str:
@@ -199,7 +200,7 @@ def detection_table(lines: Sequence[dict[str, Any]]) -> str:
             ]
             weights = [_spread([line[key] for line in mine], 2) for key in ("ess", "weight_mean")]
             rows.append((corruption, "none" if known is None else fault, *of, *weights, len(mine)))
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def score_ablations_table(lines: Sequence[dict[str, Any]]) -> str:
@@ -238,7 +239,7 @@ def score_ablations_table(lines: Sequence[dict[str, Any]]) -> str:
                 len(whole),
             )
         )
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def negative_controls_table(sets: dict[str, list[dict[str, Any]]]) -> str:
@@ -255,7 +256,7 @@ def negative_controls_table(sets: dict[str, list[dict[str, Any]]]) -> str:
             figures.append([run["ess"] for run in runs])
             shown = [_spread(values, 2) for values in figures]
             rows.append((name, part, *shown[:2], shown[2] if part == "all" else "", len(runs)))
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def harmless_operators_table(lines: Sequence[dict[str, Any]]) -> str:
@@ -270,7 +271,7 @@ def harmless_operators_table(lines: Sequence[dict[str, Any]]) -> str:
             line = found.get(version)
             figures += ["", ""] if line is None else [f"{line['mean weight']:.2f}", f"{line['share below 2']:.0%}"]
         rows.append((data, control, next(iter(found.values()))["episodes"], *figures))
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def fill_page(page: Path, parts: dict[str, str]) -> None:
@@ -356,15 +357,7 @@ def _state(lines: Sequence[dict[str, Any]], blocks: Sequence[Block]) -> str:
 
 def _difference_to(mine: Outcomes, sft: Outcomes) -> str:
     """The second line of a cell: its difference to SFT."""
-    return "" if mine is sft else f"<br>{_points(difference(mine, sft))}"
-
-
-def _points(estimate: Estimate) -> str:
-    return "" if estimate.value is None else f"{100 * estimate.value:+.1f} {_bounds(estimate, '%+.1f')}"
-
-
-def _bounds(estimate: Estimate, form: str) -> str:
-    return "" if estimate.interval is None else "[{}, {}]".format(*(form % (100 * end) for end in estimate.interval))
+    return "" if mine is sft else f"<br>{points(difference(mine, sft))}"
 
 
 def _spread(values: Sequence[float], digits: int) -> str:
@@ -376,11 +369,6 @@ def _pair(values: list[tuple[float, float]] | None) -> str:
         return ""
     episode, sample = np.mean(values, axis=0)
     return f"{episode:.2f} ({sample:.2f})"
-
-
-def _markdown(rows: Sequence[Sequence[Any]]) -> str:
-    head, *body = [f"| {' | '.join(str(cell) for cell in row)} |" for row in rows]
-    return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
 
 
 if __name__ == "__main__":

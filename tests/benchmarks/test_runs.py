@@ -273,6 +273,7 @@ def test_score_figures_compare_each_fault_with_fault_free_episodes() -> None:
     assert found["auroc_episode"] == {"noise": 1.0, "foreign_actions": 0.0, "any": 0.5}
     assert found["ess"] == pytest.approx(26.0**2 / (6 * 16 + 2) / 8)
     assert found["weight_quantiles"][0] == 1.0
+    assert (found["weight_faulty"], found["weight_sound"]) == (2.5, 4.0)
 
 
 def test_a_sound_chunk_of_a_faulty_episode_is_sound() -> None:

@@ -1,0 +1,90 @@
+"""Tables of the suite of recorded faults: success by kind of fault, and detection and policy side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.robustness.markdown import bounds, markdown_table, points
+from benchmarks.robustness.results import corruption_name
+from benchmarks.robustness.statistics import Cells, Estimate, Outcomes, difference, rate, recovered_gap
+
+
+def mean_over(cells: Cells, suite: str, kinds: Sequence[str], arm: str) -> Outcomes:
+    """
+    The outcomes of an arm on several kinds as those of one, over the seeds that all kinds have.
+
+    Returns:
+        By seed, `(kinds * tasks, rollouts)` bool. The rate over it is the mean of the rates on the kinds.
+    """
+    each = [cells.get((suite, kind, arm), {}) for kind in kinds]
+    seeds = set.intersection(*map(set, each)) if each else set()
+    return {seed: np.concatenate([outcomes[seed] for outcomes in each]) for seed in sorted(seeds)}
+
+
+def faults_table(
+    cells: Cells, suite: str, groups: dict[str, Sequence[str]], kinds: Sequence[str], arms: Sequence[str]
+) -> str:
+    """
+    One row per kind of fault and per group of kinds: success of each arm, its difference to SFT and recovered gap.
+
+    Args:
+        cells: the outcomes.
+        suite: the suite.
+        groups: rows that are means over several kinds, by their labels.
+        kinds: the kinds with a row of their own.
+        arms: the arms other than SFT, with a column each.
+    """
+    rows: list[tuple[Any, ...]] = [("faults", "`sft`", *(f"`{arm}`" for arm in arms))]
+    for label, members in {**groups, **{kind: (kind,) for kind in kinds}}.items():
+        sft, oracle = (mean_over(cells, suite, members, arm) for arm in ("sft", "oracle"))
+        if not sft:
+            continue
+        row = [label, f"{100 * rate(sft):.1f} ({len(sft)})"]
+        for arm in arms:
+            mine = mean_over(cells, suite, members, arm)
+            if not mine:
+                row.append("")
+                continue
+            text = f"{100 * rate(mine):.1f} ({len(mine)})<br>{points(difference(mine, sft))}"
+            if arm != "oracle":
+                text += f"<br>{_recovered(recovered_gap(mine, sft, oracle))}"
+            row.append(text)
+        rows.append(tuple(row))
+    return markdown_table(rows)
+
+
+def detection_and_policy_table(
+    lines: Sequence[dict[str, Any]], cells: Cells, suite: str, kinds: Sequence[str], arms: Sequence[str]
+) -> str:
+    """
+    One row per kind of fault: gain of the oracle, and of each arm the AUROC of its weights per episode, its mean
+    weights of faulty and of other chunks, and its recovered gap.
+    """
+    rows: list[tuple[Any, ...]] = [
+        ("faults", "oracle, points", *(f"`{arm}`: AUROC, weight faulty / sound, recovered" for arm in arms))
+    ]
+    for kind in kinds:
+        sft, oracle = (cells.get((suite, kind, arm), {}) for arm in ("sft", "oracle"))
+        if not sft or not oracle:
+            continue
+        row = [kind, points(difference(oracle, sft))]
+        for arm in arms:
+            mine = [
+                line for line in lines if (line["suite"], corruption_name(line), line["arm"]) == (suite, kind, arm)
+            ]
+            if not mine:
+                row.append("")
+                continue
+            auroc = np.mean([line["auroc_episode"]["any"] for line in mine])
+            faulty, sound = (np.mean([line[name] for line in mine]) for name in ("weight_faulty", "weight_sound"))
+            gap = _recovered(recovered_gap(cells[suite, kind, arm], sft, oracle))
+            row.append(f"{auroc:.2f}, {faulty:.2f} / {sound:.2f}, {gap}")
+        rows.append(tuple(row))
+    return markdown_table(rows)
+
+
+def _recovered(gap: Estimate) -> str:
+    return "-" if gap.value is None else f"{100 * gap.value:.0f} % {bounds(gap, '%.0f')}"
