@@ -14,6 +14,7 @@ import torch
 from scipy.special import digamma
 
 from benchmarks.robustness.progress import CHUNK, impute_median, progress, progress_delta, standardized
+from benchmarks.robustness.reachability import reachability
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
 from hf_ptr.runs.build import chunks_for
@@ -101,6 +102,7 @@ PEERS: dict[str, Callable[..., np.ndarray]] = {
     "mutual_information": mutual_information,
     "progress": progress,
     "progress_delta": progress_delta,
+    "reachability": reachability,
 }
 
 

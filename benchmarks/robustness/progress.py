@@ -49,13 +49,13 @@ def progress(table: EpisodeTable, seed: int, *, observation_features: Sequence[s
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        classifier = _mlp(2 * observations.shape[1], len(BINS) - 1)
-        _fit(classifier, classifier, batches(), nn.functional.cross_entropy)
+        classifier = mlp(2 * observations.shape[1], len(BINS) - 1)
+        fit(classifier, classifier, batches(), nn.functional.cross_entropy)
 
     # All spans of an episode have the same length: that of a chunk, or of the episode if it is shorter.
     row, end = np.arange(table.num_frames), np.repeat(table.starts + table.lengths - 1, table.lengths)
     span = np.repeat(np.minimum(CHUNK, table.lengths - 1), table.lengths)
-    logits = _in_blocks(
+    logits = in_blocks(
         lambda rows: classifier(_pair_input(observations, rows, np.minimum(rows + span[rows], end[rows]))), row
     )
     expected = logits.double().softmax(dim=1).numpy() @ np.arange(len(BINS) - 1)
@@ -90,15 +90,15 @@ def progress_delta(table: EpisodeTable, seed: int, *, observation_features: Sequ
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         embedding = nn.Embedding(len(table.tasks), 16)
-        trunk = _mlp(observations.shape[1] + 16, 1)
+        trunk = mlp(observations.shape[1] + 16, 1)
 
         def predict(rows: np.ndarray) -> torch.Tensor:
             return trunk(torch.cat((observations[rows], embedding(tasks[rows])), dim=1)).sigmoid()
 
         batches = ((rows, label[rows]) for rows in draws)
-        _fit(nn.ModuleList((embedding, trunk)), predict, batches, nn.functional.mse_loss)
+        fit(nn.ModuleList((embedding, trunk)), predict, batches, nn.functional.mse_loss)
 
-    predicted = _in_blocks(predict, np.arange(table.num_frames))[:, 0].double().numpy()
+    predicted = in_blocks(predict, np.arange(table.num_frames))[:, 0].double().numpy()
     last = np.repeat(table.starts + table.lengths - 1, table.lengths)
     long_enough = np.repeat(table.lengths > 1, table.lengths)
     begin = np.where(long_enough, np.minimum(np.arange(table.num_frames), last - 1), last)
@@ -164,13 +164,13 @@ def _pair_input(observations: torch.Tensor, first: np.ndarray, last: np.ndarray)
     return torch.cat((observations[first], observations[last]), dim=1)
 
 
-def _mlp(inputs: int, outputs: int) -> nn.Sequential:
+def mlp(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(inputs, WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH), nn.GELU(), nn.Linear(WIDTH, outputs)
     )
 
 
-def _fit(
+def fit(
     module: nn.Module,
     predict: Callable[..., torch.Tensor],
     batches: Iterable[tuple[torch.Tensor | np.ndarray, torch.Tensor]],
@@ -187,6 +187,6 @@ def _fit(
 
 
 @torch.no_grad()
-def _in_blocks(predict: Callable[[np.ndarray], torch.Tensor], rows: np.ndarray) -> torch.Tensor:
+def in_blocks(predict: Callable[[np.ndarray], torch.Tensor], rows: np.ndarray) -> torch.Tensor:
     """`predict` for all rows, in blocks of a few thousand, so that memory does not grow with the table."""
     return torch.cat([predict(block) for block in np.array_split(rows, len(rows) // 4096 + 1)])

@@ -361,6 +361,7 @@ PLANS: dict[str, tuple[Block, ...]] = {
                 "mutual_information",
                 "progress",
                 "progress_delta",
+                "reachability",
                 "ptr-no-clipping",
                 "ptr+beta=0.75",
             ),

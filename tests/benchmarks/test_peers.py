@@ -10,7 +10,7 @@ import torch
 from data_helpers import coded_table
 from model_helpers import tiny_policy
 
-from benchmarks.robustness import peers, progress
+from benchmarks.robustness import peers, progress, reachability
 from benchmarks.robustness.peers import PEERS, policy_loss, weights_from_score
 from benchmarks.robustness.planting import Truth
 from benchmarks.robustness.weighting import score_file
@@ -66,7 +66,8 @@ def score_of(name: str, table: EpisodeTable, seed: int = 0) -> np.ndarray:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short training, and batches smaller than the table."""
-    monkeypatch.setattr(progress, "STEPS", 60)
+    for module in (progress, reachability):
+        monkeypatch.setattr(module, "STEPS", 60)
     monkeypatch.setattr(peers, "MI_BATCH", 512)
 
 
@@ -133,6 +134,20 @@ def test_mutual_information_detects_swapped_actions():
     # The actions of an episode of another task, in reverse.
     action[rows_of(table, 4)] = np.resize(action[rows_of(table, 7)][::-1], action[rows_of(table, 4)].shape)
     score = by_episode(score_of("mutual_information", with_columns(table, action=action)), table)
+    assert score.argmin() == 4
+
+
+def test_reachability_detects_chunks_that_lead_elsewhere(monkeypatch):
+    for module in (progress, reachability):
+        monkeypatch.setattr(module, "STEPS", 150)
+    # Straight ways to random targets: the action is the direction.
+    table = coded_table([30] * 24)
+    rng = np.random.default_rng(0)
+    way = np.repeat(rng.uniform(-1.0, 1.0, (24, 3)), 30, axis=0)
+    state = way * table.frame_index[:, None] / 30
+    action = np.concatenate([way, np.zeros((len(way), 1))], axis=1)
+    action[rows_of(table, 4)] *= -1.0
+    score = by_episode(score_of("reachability", with_columns(table, state=state, action=action)), table)
     assert score.argmin() == 4
 
 
