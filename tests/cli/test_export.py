@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -12,9 +13,16 @@ from command_line import hf_ptr, the_line
 from leading_table import leading_table
 
 from hf_ptr.data.score_file import score_frame, write_scores
+from hf_ptr.detection.findings import Finding
+from hf_ptr.detection.findings_file import findings_written
 from hf_ptr.exports.rabc import rabc_weights, weight_error
 
 FRAMES, EPISODES = 40, 6
+FINDINGS = (
+    Finding("action/lag", 4, 0, FRAMES - 1, 0.99, "fault", 6.0, "frames", "commands 6 frames late", "shift them"),
+    Finding("progress/retry", 2, 12, 19, 0.9, "note", 1.0, "retries", "a failed grasp", "cut it out"),
+    Finding("time/pause", 2, 15, 17, 0.9, "note", 0.1, "s", "a rest", "nothing has to be done"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +32,9 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weight = np.full((EPISODES, FRAMES), 4.0)
     weight[2, 10:20] = weight[4] = 0.25
     frame = score_frame(table, score=1.0, weight=weight.ravel(), valid=True, scorer="made")
-    return write_scores(frame, tmp_path_factory.mktemp("export") / "scores.parquet", dataset="data/mine")
+    path = tmp_path_factory.mktemp("export") / "scores.parquet"
+    with findings_written(path, FINDINGS, {}) as detection:
+        return write_scores(frame, path, dataset="data/mine", detection=detection)
 
 
 def test_static_weights_have_mean_1_and_keep_their_ratios(scores: Path, tmp_path: Path) -> None:
@@ -51,4 +61,111 @@ def test_the_progress_file_has_the_error_that_is_printed(scores: Path, tmp_path:
 def test_the_score_file_is_not_overwritten(scores: Path) -> None:
     before = scores.read_bytes()
     line = the_line(hf_ptr("export", scores, "--to", "lerobot-static", "--out", scores))
-    assert "is the score file itself" in line and scores.read_bytes() == before
+    assert "is the file to export" in line and scores.read_bytes() == before
+
+
+def listed(path: Path) -> list[int]:
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("to", "options", "ids", "printed"),
+    [
+        ("exclude-episodes", (), [4], "--dataset.exclude_episodes='[4]'"),
+        ("episodes", (), [0, 1, 2, 3, 5], "--dataset.episodes='[0,1,2,3,5]'"),
+        # A quarter of episode 2 is light: its mean weight is 0.77 of the largest.
+        ("episodes", ("--min-weight", 0.9), [0, 1, 3, 5], "2 with a mean weight below 0.9 of the largest"),
+        ("exclude-episodes", ("--min-weight", 0.05), [], "0 episodes to leave out"),
+    ],
+)
+def test_lists_leave_out_faults_or_light_episodes(
+    scores: Path, tmp_path: Path, to: str, options: tuple[object, ...], ids: list[int], printed: str
+) -> None:
+    out = tmp_path / "ids.json"
+    done = hf_ptr("export", scores, "--to", to, *options, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert listed(out) == ids and printed in done.stdout
+
+
+def test_many_ids_are_read_from_the_file(tmp_path: Path) -> None:
+    weight = np.ones(70)
+    weight[3] = 0.1
+    rows = pd.DataFrame(
+        {"index": range(70), "episode_index": range(70), "score": 1.0, "weight": weight, "valid": True}
+    )
+    file, out = tmp_path / "s.parquet", tmp_path / "e.json"
+    rows.to_parquet(file)
+    assert (
+        f'--dataset.episodes="$(cat {out})"'
+        in hf_ptr("export", file, "--to", "episodes", "--min-weight", 0.5, "--out", out).stdout
+    )
+    assert listed(out) == [number for number in range(70) if number != 3]
+
+
+def test_ranges_of_kept_frames_for_openpi(scores: Path, tmp_path: Path) -> None:
+    out = tmp_path / "ranges.json"
+    done = hf_ptr("export", scores, "--to", "keep-ranges", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "190 of 240 frames in 6 ranges, in 5 of 6 episodes" in done.stdout
+    content = json.loads(out.read_text())
+    assert content["metadata"] == {"filter_last_n_in_ranges": 0}
+    whole = [[0, FRAMES]]
+    assert content["keep_ranges"] == {
+        "0": whole, "1": whole, "2": [[0, 10], [20, FRAMES]], "3": whole, "4": [], "5": whole,
+    }  # fmt: skip
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps([f"lab/{number}--file" for number in range(EPISODES)]))
+    assert hf_ptr("export", scores, "--to", "keep-ranges", "--keys", keys, "--out", out).returncode == 0
+    assert json.loads(out.read_text())["keep_ranges"]["lab/2--file"] == [[0, 10], [20, FRAMES]]
+    keys.write_text('["a", "a"]')
+    assert "not a JSON list of different texts" in the_line(
+        hf_ptr("export", scores, "--to", "keep-ranges", "--keys", keys, "--out", out)
+    )
+
+
+def test_a_csv_has_weight_and_findings_of_every_frame(scores: Path, tmp_path: Path) -> None:
+    out = tmp_path / "frames.csv"
+    assert hf_ptr("export", scores, "--to", "csv", "--out", out).returncode == 0
+    table = pd.read_csv(out, keep_default_na=False)
+    assert len(table) == EPISODES * FRAMES and table["weight"].tolist() == pd.read_parquet(scores)["weight"].tolist()
+    assert set(table["faults"][table.episode_index == 4]) == {"action/lag"} and not table["faults"][:160].any()
+    second = table[table.episode_index == 2].set_index("frame_index")["notes"]
+    assert second[12] == "progress/retry" and second[16] == "progress/retry+time/pause" and not second[11]
+
+
+def test_findings_alone_give_the_episodes_to_leave_out(scores: Path, tmp_path: Path) -> None:
+    findings, out = scores.with_name("findings.parquet"), tmp_path / "ids.json"
+    assert hf_ptr("export", findings, "--to", "exclude-episodes", "--out", out).returncode == 0
+    assert listed(out) == [4]
+    assert hf_ptr("export", findings, "--to", "csv", "--out", tmp_path / "f.csv").returncode == 0
+    assert pd.read_csv(tmp_path / "f.csv")["check"].tolist() == [found.check for found in FINDINGS]
+    line = the_line(hf_ptr("export", findings, "--to", "lerobot-static", "--out", out))
+    assert "has findings and no weights, which --to lerobot-static needs; pass the score file" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--to", "csv", "--chunk-size", 8), "--chunk-size is for lerobot-rabc; leave it out with --to csv"),
+        (("--to", "episodes", "--min-weight", 0), "--min-weight 0 is not a share of the largest weight"),
+        (("--to", "lerobot-rabc", "--chunk-size", 0), "--chunk-size 0 is too small"),
+        (("--to", "keep-ranges", "--keys", "nowhere.json"), "--keys nowhere.json cannot be read"),
+    ],
+)
+def test_wrong_options_write_nothing(
+    scores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[object, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said in the_line(hf_ptr("export", scores, *options))
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_episodes_left_out_are_refused(scores: Path, tmp_path: Path) -> None:
+    table = leading_table(2, frames=FRAMES)
+    frame = score_frame(table, score=1.0, weight=np.tile([1.0, 0.1], FRAMES), valid=True, scorer="made")
+    file = write_scores(frame, tmp_path / "s.parquet")
+    line = the_line(hf_ptr("export", file, "--to", "episodes", "--min-weight", 0.9))
+    assert "all 2 episodes would be left out; lower --min-weight" in line
+    assert "has no findings to choose episodes by; add --min-weight 0.5" in the_line(
+        hf_ptr("export", file, "--to", "exclude-episodes")
+    )

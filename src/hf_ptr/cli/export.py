@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hf_ptr.detection.findings import Finding
 
 
 class Format(StrEnum):
@@ -14,58 +20,250 @@ class Format(StrEnum):
 
     LEROBOT_STATIC = "lerobot-static"
     LEROBOT_RABC = "lerobot-rabc"
+    EPISODES = "episodes"
+    EXCLUDE_EPISODES = "exclude-episodes"
+    KEEP_RANGES = "keep-ranges"
+    CSV = "csv"
+
+
+ENDINGS: Mapping[str, str] = {
+    "lerobot-static": ".lerobot-static.parquet",
+    "lerobot-rabc": ".lerobot-rabc.parquet",
+    "episodes": ".episodes.json",
+    "exclude-episodes": ".exclude-episodes.json",
+    "keep-ranges": ".keep-ranges.json",
+    "csv": ".csv",
+}
+# Options that only some formats read.
+ONLY_FOR: Mapping[str, tuple[str, ...]] = {
+    "chunk_size": ("lerobot-rabc",),
+    "min_weight": ("episodes", "exclude-episodes", "keep-ranges"),
+    "keys": ("keep-ranges",),
+}
+# Frames are kept down to this share of the largest weight.
+SHARE = 0.5
+# Ids that fit a command line; more are read from the file.
+MOST_IDS = 60
 
 
 def export(
-    scores: Annotated[Path, typer.Argument(help="Score file, or repo id of one.", metavar="SCORES")],
+    context: typer.Context,
+    scores: Annotated[
+        Path,
+        typer.Argument(
+            help="Score file, or repo id of one. For exclude-episodes and csv also a findings file.", metavar="SCORES"
+        ),
+    ],
     to: Annotated[Format, typer.Option(help="Format to write.")],
     out: Annotated[
-        Path | None, typer.Option(help="File to write.", show_default="next to the score file, named by the format")
+        Path | None, typer.Option(help="File to write.", show_default="NAME.FORMAT in the working folder")
+    ] = None,
+    min_weight: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the largest weight, in (0, 1]. Episodes with a lower mean weight are left out; keep-ranges "
+            "leaves out frames below.",
+            show_default="episodes with a fault are left out; keep-ranges: 0.5",
+        ),
     ] = None,
     chunk_size: Annotated[
-        int, typer.Option(help="Actions per chunk of the policy (lerobot-rabc). 50: SmolVLA, π0; 100: ACT.")
+        int, typer.Option(help="Actions per chunk of the policy (lerobot-rabc). SmolVLA and π0: 50, ACT: 100.")
     ] = 50,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON list with the key of each episode of the dataset (keep-ranges). openpi's keys of DROID are "
+            "RECORDING_FOLDER--FILE.",
+            show_default="the ids",
+        ),
+    ] = None,
 ) -> None:
-    """Write the weights of a score file in the format of another trainer.
+    """Write weights or findings in the format of another trainer, and print the option that reads the file.
 
-    lerobot-static: weights by frame, which LeRobot's proposed `static` sample weighting reads. lerobot-rabc: a
-    progress file for the RA-BC weighting of LeRobot 0.6, whose weights come as near to ours as its rule allows; the
-    remaining error is printed.
+    lerobot-static: weights by frame, scaled to mean 1, for LeRobot's proposed `static` sample weighting.
+
+    lerobot-rabc: a progress file for the RA-BC weighting of LeRobot 0.6, whose weights come as near to ours as its
+    rule allows; the remaining error is printed.
+
+    episodes, exclude-episodes: ids of the episodes to train on, or to leave out, as a JSON list.
+
+    keep-ranges: the frames to train on, for openpi's filter.
+
+    csv: weight and findings of every frame; of a findings file, its rows.
 
     Examples:
 
         hf-ptr export scores.parquet --to lerobot-static --out weights.parquet
 
         hf-ptr export scores.parquet --to lerobot-rabc --chunk-size 50
-    """
-    import shlex
 
+        hf-ptr export scores.parquet --to exclude-episodes
+
+        hf-ptr export scores.parquet --to episodes --min-weight 0.7 --out episodes.json
+
+        hf-ptr export scores.parquet --to keep-ranges
+    """
+    from hf_ptr.data.lerobot.columns import open_columns
     from hf_ptr.data.score_file import read_scores
+    from hf_ptr.detection.findings_file import read_findings
     from hf_ptr.errors import InputError
-    from hf_ptr.exports.parquet_weights import static_weights, write_parquet
-    from hf_ptr.exports.rabc import progress_table, rabc_weights, weight_error
     from hf_ptr.hub.datasets import score_file_path
 
+    kind = str(to.value)
+    for name, formats in ONLY_FOR.items():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE" and kind not in formats:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"{option} is for {', '.join(formats)}; leave it out with --to {kind}")
+    if min_weight is not None and not 0 < min_weight <= 1:
+        raise InputError(f"--min-weight {min_weight:g} is not a share of the largest weight; give a number in (0, 1]")
     file = score_file_path(scores)
-    rows = read_scores(file)
-    path = out or Path(file.name).with_suffix(f".{to.value}.parquet")
+    path = out or Path(file.name).with_suffix(ENDINGS[kind])
     if path.resolve() == file.resolve():
-        raise InputError(f"--out {path} is the score file itself; name another file")
-    made = {"dataset": rows.attrs.get("dataset"), "scores": file.name, "format": to.value}
-    if to.value == Format.LEROBOT_STATIC:
-        table = static_weights(rows)
-        write_parquet(table, path, **made)
-        typer.echo(f"{path}: weights of {len(table)} frames, scaled to mean 1")
-        return
+        raise InputError(f"--out {path} is the file to export; name another file")
+    if file.is_file():
+        with open_columns(file) as columns:
+            findings_only = "check" in columns.names and "weight" not in columns.names
+        if findings_only:
+            _export_findings(read_findings(file), kind, path, file, min_weight)
+            return
+    rows = read_scores(file)
+    if kind == Format.LEROBOT_STATIC:
+        _export_static(rows, path, file)
+    elif kind == Format.LEROBOT_RABC:
+        _export_progress(rows, path, file, chunk_size)
+    elif kind == Format.KEEP_RANGES:
+        _export_ranges(rows, path, min_weight or SHARE, keys)
+    elif kind == Format.CSV:
+        _export_csv(rows, path, file)
+    else:
+        _export_lists(rows, path, file, kind, min_weight)
+
+
+def _export_static(rows: pd.DataFrame, path: Path, file: Path) -> None:
+    from hf_ptr.exports.parquet_weights import static_weights, write_parquet
+
+    table = static_weights(rows)
+    write_parquet(table, path, dataset=rows.attrs.get("dataset"), scores=file.name)
+    typer.echo(f"{path}: weights of {len(table)} frames, scaled to mean 1")
+
+
+def _export_progress(rows: pd.DataFrame, path: Path, file: Path, chunk_size: int) -> None:
+    from hf_ptr.exports.parquet_weights import write_parquet
+    from hf_ptr.exports.rabc import progress_table, rabc_weights, weight_error
+
     table = progress_table(rows, chunk_size)
     error = weight_error(rows["weight"].to_numpy(), rabc_weights(table, chunk_size))
-    write_parquet(table, path, **made, chunk_size=chunk_size)
+    write_parquet(table, path, dataset=rows.attrs.get("dataset"), scores=file.name, chunk_size=chunk_size)
     typer.echo(f"{path}: progress of {len(table)} frames, for policies with chunk_size {chunk_size}")
     typer.echo(
         f"RA-BC's weights against ours, both scaled to mean 1: mean absolute error {error['mean']:.4f}, largest "
         f"{error['max']:.2f}, correlation {error['correlation']:.3f}"
     )
+    _next("lerobot-train", f"--sample_weighting.type=rabc --sample_weighting.progress_path={_quoted(path)}")
+
+
+def _export_ranges(rows: pd.DataFrame, path: Path, min_weight: float, keys: Path | None) -> None:
+    from hf_ptr.exports.selections import kept_ranges, openpi_filter
+    from hf_ptr.utils.atomic_files import write_json
+
+    ranges = kept_ranges(rows, min_weight)
+    write_json(openpi_filter(ranges, None if keys is None else _key_list(keys)), path)
+    kept = sum(end - first for spans in ranges.values() for first, end in spans)
     typer.echo(
-        "Next:\n  lerobot-train … --sample_weighting.type=rabc "
-        f"--sample_weighting.progress_path={shlex.quote(str(path))}"
+        f"{path}: {kept} of {len(rows)} frames in {sum(map(len, ranges.values()))} ranges, in "
+        f"{sum(map(bool, ranges.values()))} of {len(ranges)} episodes"
     )
+    typer.echo(f"Next: filter_dict_path={_quoted(path)} in the data config of openpi")
+
+
+def _export_csv(rows: pd.DataFrame, path: Path, file: Path) -> None:
+    from hf_ptr.exports.frame_table import frame_table, write_csv
+
+    table = frame_table(rows, _findings(rows, file) or ())
+    write_csv(table, path)
+    typer.echo(f"{path}: {', '.join(table)} of {len(table)} frames")
+
+
+def _export_lists(rows: pd.DataFrame, path: Path, file: Path, kind: str, min_weight: float | None) -> None:
+    from hf_ptr.detection.findings import flagged_episodes
+    from hf_ptr.errors import InputError
+    from hf_ptr.exports.selections import kept_episodes, light_episodes
+
+    if min_weight is None:
+        findings = _findings(rows, file)
+        if findings is None:
+            raise InputError(f"{file} has no findings to choose episodes by; add --min-weight 0.5")
+        excluded, why = flagged_episodes(findings), "with a fault"
+    else:
+        excluded = light_episodes(rows, min_weight)
+        why = f"with a mean weight below {min_weight:g} of the largest"
+    kept = kept_episodes(rows, excluded)
+    _write_list(kept if kind == Format.EPISODES else excluded, path, kind, f"{len(excluded)} {why}")
+
+
+def _export_findings(
+    findings: tuple[Finding, ...], kind: str, path: Path, file: Path, min_weight: float | None
+) -> None:
+    """Exports of a findings file without its score file."""
+    from hf_ptr.detection.findings import flagged_episodes
+    from hf_ptr.errors import InputError
+    from hf_ptr.exports.frame_table import findings_frame, write_csv
+
+    if kind == Format.CSV:
+        write_csv(findings_frame(findings), path)
+        typer.echo(f"{path}: {len(findings)} findings")
+    elif kind == Format.EXCLUDE_EPISODES and min_weight is None:
+        flagged = flagged_episodes(findings)
+        _write_list(flagged, path, kind, f"{len(flagged)} with a fault")
+    else:
+        raise InputError(f"{file} has findings and no weights, which --to {kind} needs; pass the score file")
+
+
+def _write_list(ids: list[int], path: Path, kind: str, why: str) -> None:
+    import json
+
+    from hf_ptr.utils.atomic_files import write_text
+
+    text = json.dumps(ids)
+    write_text(f"{text}\n", path)
+    named = "episodes to train on" if kind == Format.EPISODES else "episodes to leave out"
+    typer.echo(f"{path}: {len(ids)} {named}; {why}")
+    if not ids:
+        return
+    value = f"'{text.replace(' ', '')}'" if len(ids) <= MOST_IDS else f'"$(cat {_quoted(path)})"'
+    option = "--dataset.episodes" if kind == Format.EPISODES else "--dataset.exclude_episodes"
+    _next("lerobot-train", f"{option}={value}")
+    if kind == Format.EXCLUDE_EPISODES:
+        typer.echo("LeRobot up to 0.6 has --dataset.episodes only: --to episodes writes that list")
+
+
+def _findings(rows: pd.DataFrame, file: Path) -> tuple[Finding, ...] | None:
+    from hf_ptr.detection.findings_file import read_beside
+
+    found = read_beside(file, rows.attrs)
+    return None if found is None else found.findings
+
+
+def _key_list(path: Path) -> list[str]:
+    import json
+
+    from hf_ptr.errors import InputError, first_line
+
+    try:
+        keys: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"--keys {path} cannot be read ({first_line(error)}); give a JSON list of texts") from error
+    if not (isinstance(keys, list) and all(isinstance(key, str) for key in keys) and len(set(keys)) == len(keys)):
+        raise InputError(f"--keys {path} is not a JSON list of different texts; give the key of each episode in order")
+    return keys
+
+
+def _quoted(path: Path) -> str:
+    import shlex
+
+    return shlex.quote(str(path))
+
+
+def _next(command: str, options: str) -> None:
+    typer.echo(f"Next:\n  {command} … {options}")

@@ -193,6 +193,52 @@ def read_findings(path: str | Path) -> tuple[Finding, ...]:
     return findings
 
 
+class MissingFindings(InputError):
+    """The findings of a score file are missing, or belong to other scores."""
+
+
+@dataclass(frozen=True)
+class FoundBeside:
+    """
+    The findings of a score file.
+
+    Attributes:
+        findings: the findings.
+        power: the power card, from [`read_power`].
+        made: how the detection was made, from [`attributes`].
+    """
+
+    findings: tuple[Finding, ...]
+    power: dict[str, Any]
+    made: dict[str, Any]
+
+
+def read_beside(scores: Path, attrs: Mapping[str, Any]) -> FoundBeside | None:
+    """
+    The findings that were written with a score file.
+
+    Args:
+        scores: the score file.
+        attrs: its metadata, the `attrs` of its rows.
+
+    Returns:
+        The findings; None for scores that were made without.
+
+    Raises:
+        MissingFindings: the files are missing or of other scores.
+        InputError: a file is damaged.
+    """
+    mark = attrs.get(DETECTION)
+    if mark is None:
+        return None
+    files = FindingsFiles.beside(scores)
+    made = attributes(files.findings) if files.findings.is_file() else {}
+    if made.get(DETECTION) != mark:
+        state = "belong to other scores" if made else "are missing"
+        raise MissingFindings(f"{files.findings} {state}; score the data again")
+    return FoundBeside(read_findings(files.findings), read_power(files.power), made)
+
+
 def read_power(path: str | Path) -> dict[str, Any]:
     """
     A power card with the flagged episodes, as [`findings_written`] writes it.

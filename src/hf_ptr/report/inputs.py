@@ -21,13 +21,7 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.usable import read_usable
 from hf_ptr.data.score_file import ELEMENT_PREFIX, SCORES_FILE, read_scores
 from hf_ptr.detection.findings import Finding, flagged_episodes
-from hf_ptr.detection.findings_file import (
-    DETECTION,
-    FindingsFiles,
-    attributes,
-    read_findings,
-    read_power,
-)
+from hf_ptr.detection.findings_file import MissingFindings, read_beside
 from hf_ptr.detection.harm import lowered_episodes
 from hf_ptr.equations import weight_bounds
 from hf_ptr.errors import InputError
@@ -138,16 +132,12 @@ def read_report_input(path: str | Path) -> ReportInput:
 
 def _found_beside(file: Path, scores: pd.DataFrame) -> dict[str, Any]:
     """The findings beside a score file, if they were written with it."""
-    mark = scores.attrs.get(DETECTION)
-    if mark is None:
+    try:
+        found = read_beside(file, scores.attrs)
+    except MissingFindings as error:
+        logger.warning("No findings in the report: %s.", error)
         return {}
-    files = FindingsFiles.beside(file)
-    made = attributes(files.findings) if files.findings.is_file() else {}
-    if made.get(DETECTION) != mark:
-        state = "belong to other scores" if made else "are missing"
-        logger.warning("No findings in the report: %s %s; score the data again.", files.findings, state)
-        return {}
-    return {"findings": read_findings(files.findings), "power": read_power(files.power), "made": made}
+    return {} if found is None else {"findings": found.findings, "power": found.power, "made": found.made}
 
 
 def _read_run(folder: Path) -> ReportInput:

@@ -1,4 +1,4 @@
-"""What to type after scoring: look at the findings, write a recipe, train."""
+"""What to type after scoring: look at the findings, write a recipe, train, here or elsewhere."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ def training_steps(
         (
             "train with the weights, which keep the sound parts" if flagged or lowered else "train",
             shlex.join(["hf-ptr", "train", _recipe(dataset), f"weights={scores}"]),
+        ),
+        (
+            "or train with them in LeRobot; --help lists further formats",
+            shlex.join(["hf-ptr", "export", str(scores), "--to", "lerobot-static"]),
         ),
     ]
 
