@@ -16,9 +16,10 @@ from trainer_helpers import make
 from transformers import ProgressCallback
 from transformers.integrations import TrackioCallback, WandbCallback
 
-from hf_ptr.training.callbacks import RichProgress, use_rich_progress
+from hf_ptr.training.callbacks import RichProgress, StepLines, use_rich_progress
 from hf_ptr.training.ptr_callbacks import HISTOGRAM_NAME, PROGRESS_METRICS, log_histogram
 from hf_ptr.training.weight_histograms import read_histograms
+from hf_ptr.utils import progress
 
 
 def callbacks(trainer) -> set[type]:
@@ -44,6 +45,20 @@ def test_without_a_terminal_logs_are_lines(
     trainer = make(metaworld_dataset, tmp_path / "out", max_steps=2, disable_tqdm=disable_tqdm)
     use_rich_progress(trainer, PROGRESS_METRICS, Console(file=io.StringIO(), force_terminal=terminal))
     assert RichProgress not in callbacks(trainer)
+
+
+def test_without_bars_the_steps_are_lines(
+    metaworld_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "FIRST_AFTER", 0.01)
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.01)
+    trainer = make(metaworld_dataset, tmp_path / "out", max_steps=3)
+    with progress.without_bars():
+        trainer.train()
+    assert "training, steps: 1 of 3 after 0:0" in capsys.readouterr().err
+    assert StepLines not in callbacks(trainer)
+    trainer.train()
+    assert "training, steps" not in capsys.readouterr().err, "where there are bars, no lines"
 
 
 def test_tensorboard_has_the_metrics_and_the_histograms_of_the_weights(

@@ -8,11 +8,12 @@ import time
 import pytest
 
 from hf_ptr.utils import progress
-from hf_ptr.utils.progress import progress_bar, without_bars
+from hf_ptr.utils.progress import command_lines, progress_bar, without_bars
 
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "FIRST_AFTER", 0.05)
     monkeypatch.setattr(progress, "LINE_EVERY", 0.05)
 
 
@@ -42,9 +43,23 @@ def test_the_lines_of_tracked_jobs_count_them(capsys: pytest.CaptureFixture) -> 
 
 
 def test_short_work_prints_nothing(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "LINE_EVERY", 30.0)
+    monkeypatch.setattr(progress, "FIRST_AFTER", 30.0)
     work()
     assert capsys.readouterr().err == ""
+
+
+def test_a_command_is_not_silent_before_between_and_after_its_bars(capsys: pytest.CaptureFixture) -> None:
+    with without_bars(), command_lines("score"):
+        time.sleep(0.15)
+        before = capsys.readouterr().err.splitlines()
+        work()
+        inside = capsys.readouterr().err.splitlines()
+        time.sleep(0.15)
+        after = capsys.readouterr().err.splitlines()
+    assert (
+        before and after and all(line.startswith("hf-ptr score: still working after 0:0") for line in before + after)
+    )
+    assert any(line.startswith("fitting: 1 of 4") for line in inside), inside
 
 
 def test_quiet_and_hidden_work_print_nothing(capsys: pytest.CaptureFixture) -> None:

@@ -46,7 +46,7 @@ def global_options(
 ) -> None:
     """Find bad demonstrations, and post-train robot policies on uneven ones.
 
-    Set NO_COLOR to disable colours. Without a terminal, long work prints a line of progress every 30 seconds instead
+    Set NO_COLOR to disable colours. Without a terminal, long work prints a line of progress every 10 seconds instead
     of a bar. To get started:
 
         hf-ptr doctor
@@ -55,10 +55,11 @@ def global_options(
 
         hf-ptr report scores.parquet
     """
-    from hf_ptr.utils.progress import without_bars
+    from hf_ptr.utils.progress import command_lines, without_bars
 
     if quiet or not sys.stderr.isatty():
         context.with_resource(without_bars(lines=not quiet))
+        context.with_resource(command_lines(str(context.invoked_subcommand)))
     if quiet:
         # Errors go to stderr and stay visible. The context closes the file.
         nowhere = context.with_resource(open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115

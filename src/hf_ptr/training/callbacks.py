@@ -7,7 +7,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import ProgressCallback, TrainerCallback
 
+from hf_ptr.utils.progress import NO_BARS, progress_bar
 from hf_ptr.utils.random_state import seed_device
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -100,6 +102,39 @@ def use_rich_progress(trainer: Any, shown: Mapping[str, str], console: Console |
     if console.is_terminal and not trainer.args.disable_tqdm and trainer.args.local_process_index == 0:
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(RichProgress(console, shown))
+
+
+@contextmanager
+def step_lines(trainer: Any) -> Iterator[None]:
+    """Lines with the steps of a run inside the context, where bars are disabled because there is no terminal."""
+    shown = os.environ.get(NO_BARS) == "1" and trainer.args.local_process_index == 0
+    with progress_bar(shown) as progress:
+        callback = StepLines(progress)
+        trainer.add_callback(callback)
+        try:
+            yield
+        finally:
+            trainer.remove_callback(callback)
+
+
+class StepLines(TrainerCallback):
+    """
+    Counts the steps of a run in a progress.
+
+    Args:
+        progress: which has been started.
+    """
+
+    def __init__(self, progress: Progress):
+        self.progress = progress
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Adds the steps."""
+        self._task = self.progress.add_task("training, steps", total=state.max_steps, completed=state.global_step)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Counts a step."""
+        self.progress.update(self._task, completed=state.global_step)
 
 
 class RichProgress(TrainerCallback):

@@ -17,7 +17,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from hf_ptr.training.callbacks import StopAfterStep, StopSignals, use_rich_progress
+from hf_ptr.training.callbacks import StopAfterStep, StopSignals, step_lines, use_rich_progress
 from hf_ptr.training.checkpointing import (
     Stateful,
     clear_unfinished,
@@ -108,7 +108,8 @@ class ResumableTrainer(Trainer):
             self.reset_state()
         self.stopped_by, self._has_trained = 0, True
         with self.stop_signals:
-            result = super().train(checkpoint, *args, **kwargs)
+            with step_lines(self):
+                result = super().train(checkpoint, *args, **kwargs)
             # From here on, only the main process saves.
             self.prepare_save()
             # A signal may also arrive after the last step, whose result may not have been saved yet.

@@ -23,14 +23,14 @@ from rich.progress import (
 NO_BARS = "TQDM_DISABLE"
 # Disables the lines as well.
 QUIET = "HF_PTR_QUIET"
-# Seconds between two lines. Work that takes less prints none.
-LINE_EVERY = 30.0
+# Seconds of work before the first line, and between two lines. Work that takes less than the first prints none.
+FIRST_AFTER, LINE_EVERY = 2.0, 10.0
 
 
 def progress_bar(shown: bool = True) -> Progress:
     """
-    Jobs done, elapsed and remaining time: a bar in a terminal; otherwise, in a log file for example, one line every
-    `LINE_EVERY` seconds.
+    Jobs done, elapsed and remaining time: a bar in a terminal; otherwise, in a log file for example, one line after
+    `FIRST_AFTER` seconds and then every `LINE_EVERY` seconds.
 
     Args:
         shown: whether to show anything. Nothing is shown inside `without_bars(lines=False)`.
@@ -51,30 +51,76 @@ def progress_bar(shown: bool = True) -> Progress:
     return Progress(*columns, console=console, disable=True)
 
 
+@contextmanager
+def command_lines(name: str) -> Iterator[None]:
+    """
+    Keeps a command from being silent between its bars, where it loads libraries or data: lines as of [`progress_bar`],
+    with the time that it runs. Nothing in a terminal.
+
+    Args:
+        name: the command.
+    """
+    # Processes of a launcher would all say the same.
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    with progress_bar(first and not sys.stderr.isatty()) as progress:
+        progress.add_task(f"hf-ptr {name}: still working", total=None)
+        yield
+
+
 class _Lines(Progress):
-    """Prints unfinished tasks at intervals. A thread does, so that one long job is not silent either."""
+    """Prints its newest unfinished task at intervals, unless work inside of it does."""
 
     def start(self) -> None:
-        """Starts the thread."""
-        self._ended = threading.Event()
-        threading.Thread(target=self._report, args=(self._ended,), daemon=True).start()
+        """Starts to print."""
+        _SPEAKER.add(self)
 
     def stop(self) -> None:
-        """Ends the thread."""
-        self._ended.set()
+        """Ends to print."""
+        _SPEAKER.remove(self)
 
-    def _report(self, ended: threading.Event) -> None:
-        while not ended.wait(LINE_EVERY):
-            for task in self.tasks:
-                if task.started and not task.finished:
-                    print(_line(task), file=sys.stderr, flush=True)
+
+class _Speaker:
+    """Prints a line about the innermost running work. A thread does, so that one long job is not silent either."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: list[_Lines] = []
+        self._ended = threading.Event()
+
+    def add(self, lines: _Lines) -> None:
+        """Adds work, which starts the thread if there was none."""
+        with self._lock:
+            self._running.append(lines)
+            if len(self._running) == 1:
+                self._ended = threading.Event()
+                threading.Thread(target=self._speak, args=(self._ended,), daemon=True).start()
+
+    def remove(self, lines: _Lines) -> None:
+        """Removes work, which ends the thread if there is no other."""
+        with self._lock:
+            if lines in self._running:
+                self._running.remove(lines)
+            if not self._running:
+                self._ended.set()
+
+    def _speak(self, ended: threading.Event) -> None:
+        wait = FIRST_AFTER
+        while not ended.wait(wait):
+            with self._lock:
+                tasks = [task for lines in self._running for task in lines.tasks if task.started and not task.finished]
+            if tasks:
+                print(_line(tasks[-1]), file=sys.stderr, flush=True)
+            wait = LINE_EVERY
+
+
+_SPEAKER = _Speaker()
 
 
 def _line(task: Task) -> str:
-    total = "" if task.total is None else f" of {task.total:g}"
+    jobs = "" if task.total is None else f": {task.completed:g} of {task.total:g}"
     left = task.time_remaining
     remaining = "" if left is None else f", about {_minutes(left)} left"
-    return f"{task.description}: {task.completed:g}{total} after {_minutes(task.elapsed or 0.0)}{remaining}"
+    return f"{task.description}{jobs} after {_minutes(task.elapsed or 0.0)}{remaining}"
 
 
 def _minutes(seconds: float) -> str:
