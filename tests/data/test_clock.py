@@ -86,7 +86,10 @@ def test_a_pause_is_a_gap_and_the_rate_counts_without_it() -> None:
 
 def test_many_dropped_frames_are_counted() -> None:
     kept = np.flatnonzero(np.arange(200) % 6 != 3)
-    gap, drift = clock_problems(kept / 10, 10)
+    rate, gap, drift = clock_problems(kept / 10, 10)
+    assert rate.kind == "frame_rate" and rate.message.startswith(
+        "8.34 frames per second on average, info.json says 10"
+    )
     assert gap.warning and gap.message.startswith("33 gaps in the timestamps, the longest 0.2 s before frame 3")
     assert drift.amount == pytest.approx(33)
 
@@ -158,7 +161,7 @@ def test_a_chunk_has_no_target_after_a_pause(tmp_path: Path) -> None:
 def test_an_episode_of_a_real_recorder_that_drops_frames_is_usable(episode: int, gap: float, drift: float) -> None:
     steps = json.loads(Path(__file__).with_name("stamps_cr5.json").read_text(encoding="utf-8"))[str(episode)]
     seconds = np.concatenate(([0], np.cumsum(steps))) / 1000
-    found = clock_problems(seconds, 10)
+    found = [problem for problem in clock_problems(seconds, 10) if problem.kind != "frame_rate"]
     assert [(problem.kind, problem.warning) for problem in found] == [
         ("timestamp_gaps", True),
         ("timestamp_drift", True),
@@ -166,3 +169,17 @@ def test_an_episode_of_a_real_recorder_that_drops_frames_is_usable(episode: int,
     assert [problem.amount for problem in found] == [pytest.approx(gap, abs=0.006), pytest.approx(drift, abs=0.1)]
     # Dropped frames are not pauses.
     assert not stretches(seconds, 10).any()
+
+
+def test_an_episode_of_another_rate_has_a_note_with_the_figure() -> None:
+    recorded = json.loads(Path(__file__).with_name("stamps_cr5.json").read_text(encoding="utf-8"))
+    stamps = {number: np.concatenate(([0], np.cumsum(recorded[number]))) / 1000 for number in ("1", "9", "14")}
+    (note,) = (problem for problem in clock_problems(stamps["9"], 10) if problem.kind == "frame_rate")
+    assert note.warning and note.message == (
+        "7.97 frames per second on average, info.json says 10: the motion looks 26% faster than it was"
+    )
+    # A pause is a gap, and not a rate.
+    paused = np.concatenate([stamps["9"], stamps["9"][-1] + 20 + stamps["9"]])
+    assert "7.97" in next(problem.message for problem in clock_problems(paused, 10) if problem.kind == "frame_rate")
+    for number in ("1", "14"):
+        assert "frame_rate" not in kinds(stamps[number], 10)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from camera_helpers import camera_table
 from data_helpers import write_v21
 from dataset_kinds import reaching, with_cameras
 from huggingface_hub.errors import StrictDataclassError
@@ -135,6 +136,15 @@ def test_the_page_shows_how_to_act_on_a_frame_of_a_dataset(tmp_path: Path) -> No
         with pytest.raises(InputError, match=r"has shape \("):
             policy.select_action(**processor(**whole, observation=image))
         assert policy.select_action(**processor(**whole, observation=names["frame"]["observation"])).shape == (1, 3)
+
+
+def test_cameras_that_a_new_policy_does_not_observe_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    table = camera_table()
+    policy_from_dataset(table, chunk_size=4, n_action_steps=2)
+    assert f"no camera; with cameras: policy_from_dataset(table, observation_features={CAMERAS})" in caplog.text
+    caplog.clear()
+    policy_from_dataset(table, observation_features=["observation.state"], chunk_size=4, n_action_steps=2)
+    assert caplog.text == "", "chosen"
 
 
 def test_the_papers_tower_is_built() -> None:

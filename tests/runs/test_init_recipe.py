@@ -127,6 +127,21 @@ def test_selected_episodes_and_named_features(tmp_path: Path) -> None:
     assert parse_episodes(recipe["episodes"]) == [0, 1, 3, 4] and recipe["eval_episodes"] == "5"
 
 
+def test_leaving_episodes_out_holds_out_the_same_ones(tmp_path: Path) -> None:
+    data = write_v21(reaching(30, 8), tmp_path / "data")
+
+    def held_out(*options: str) -> str:
+        return yaml.safe_load(hf_ptr("init", data, *options).stdout)["eval_episodes"]
+
+    assert held_out() == "5,15,25" == held_out("--skip-episodes", "2,9,11:14,26")
+    assert held_out("--skip-episodes", "0,15") == "5,25"
+    remove(FILE.format(1))(data)
+    assert held_out() == "5,15,25"
+    # Of selected episodes every tenth, whatever their ids are.
+    assert held_out("--episodes", "10:30", "--skip-episodes", "2,12") == "15,25"
+    assert held_out("--episodes", "0:4", "--skip-episodes", "3") == "2"
+
+
 def test_a_state_and_an_action_in_parts(tmp_path: Path) -> None:
     """As AgiBot writes them: the parts are joined, and a warning says which."""
     table = reaching(4, state=3, action=3)

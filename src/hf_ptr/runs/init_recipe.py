@@ -154,12 +154,20 @@ def _chunks(table: EpisodeTable) -> dict[str, int]:
     return {"chunk_size": size, "target_offset": size}
 
 
-def _held_out(table: EpisodeTable) -> list[int]:
-    """Every tenth episode from the fifth on, at least one; none of a single episode."""
-    ids = table.episode_index.tolist()
+def _held_out(ids: Sequence[int], listed: Sequence[int]) -> list[int]:
+    """
+    Every tenth episode from the fifth on, at least one; none of a single episode.
+
+    Episodes that are left out are counted, too, so that runs with and without them are evaluated on the same ones.
+
+    Args:
+        ids: the episodes that are used.
+        listed: the same with those that are left out.
+    """
     if len(ids) < 2:
         return []
-    return ids[HELD_OUT_EVERY // 2 :: HELD_OUT_EVERY] or [ids[-1]]
+    used = set(ids)
+    return [number for number in listed[HELD_OUT_EVERY // 2 :: HELD_OUT_EVERY] if number in used] or [ids[-1]]
 
 
 def _text(
@@ -174,7 +182,8 @@ def _text(
 ) -> str:
     repo = parse_hub_dataset(dataset)
     name = (Path(dataset).resolve().name if repo is None else repo.name.rpartition("/")[2]) or "data"
-    held_out = _held_out(table)
+    listed = sorted({*table.episode_index.tolist(), *skip} if choice.episodes is None else set(choice.episodes))
+    held_out = _held_out(table.episode_index.tolist(), listed)
     training = table.num_episodes - len(held_out)
     frames = int(table.lengths[~np.isin(table.episode_index, held_out)].sum())
     kind, chunk = ("cameras" if cameras else "vectors"), cut["chunk_size"]

@@ -19,6 +19,8 @@ LISTED_GAP = 1.9
 MIN_DRIFT = 1.0
 # Seconds of a tick of the coarsest clock.
 COARSEST = 1.0
+# Relative deviation of the rate of an episode, pauses left out, that is worth a note.
+NOTED_RATE = 0.05
 # A gap of at least this many seconds and frames is a pause of the recording, in which anything may have happened.
 PAUSE_SECONDS, PAUSE_FRAMES = 0.5, 3.5
 
@@ -29,10 +31,12 @@ class ClockProblem:
     A problem of an episode's time stamps.
 
     Attributes:
-        kind: `"timestamp_nan"`, `"timestamp_order"`, `"fps"`, `"timestamp_gaps"` or `"timestamp_drift"`.
+        kind: `"timestamp_nan"`, `"timestamp_order"`, `"fps"`, `"frame_rate"`, `"timestamp_gaps"` or
+            `"timestamp_drift"`.
         message: the problem, in one line.
         frame: the first affected frame, or None.
-        amount: seconds of the longest gap, frames of drift, or measured frames per second; None otherwise.
+        amount: seconds of the longest gap, frames of drift, measured frames per second (`"fps"`), or the relative
+            deviation of the rate (`"frame_rate"`); None otherwise.
         warning: True if the episode is usable nonetheless.
     """
 
@@ -80,7 +84,7 @@ def clock_problems(seconds: np.ndarray, fps: float) -> list[ClockProblem]:
         rate = between if gaps.any() else overall
         message = f"fps mismatch: timestamps give {rate:.4g} frames per second, info.json {fps:g}"
         return [ClockProblem("fps", message, amount=rate)]
-    problems = []
+    problems = _rate_note(steps, fps)
     missing = steps > max(LISTED_GAP * usual, LISTED_GAP / fps) + unit
     if missing.any():
         longest = int(np.argmax(steps.round(6)))
@@ -103,8 +107,26 @@ def clock_problems(seconds: np.ndarray, fps: float) -> list[ClockProblem]:
 def stretches(seconds: np.ndarray, fps: float) -> np.ndarray:
     """The number of the stretch without a pause that each row of an episode is in, `(n,)` int64 from 0."""
     steps = np.diff(np.asarray(seconds, dtype=np.float64))
-    paused = steps > max(PAUSE_SECONDS, PAUSE_FRAMES / fps) + _unit(steps)
-    return np.concatenate((np.zeros(min(len(seconds), 1), dtype=np.int64), np.cumsum(paused)))
+    return np.concatenate((np.zeros(min(len(seconds), 1), dtype=np.int64), np.cumsum(_pauses(steps, fps))))
+
+
+def _rate_note(steps: np.ndarray, fps: float) -> list[ClockProblem]:
+    """A note where many small gaps make an episode slower, or faster, than the frame rate of the dataset."""
+    kept = steps[~_pauses(steps, fps)]
+    seconds, frames = float(kept.sum()), len(kept)
+    if not seconds or abs(frames - seconds * fps) <= max(MIN_DRIFT, _unit(steps) * fps):
+        return []
+    rate = frames / seconds
+    if abs(rate / fps - 1) <= NOTED_RATE:
+        return []
+    looks = f"{abs(fps / rate - 1):.0%} {'faster' if rate < fps else 'slower'}"
+    message = f"{rate:.3g} frames per second on average, info.json says {fps:g}: the motion looks {looks} than it was"
+    return [ClockProblem("frame_rate", message, amount=abs(rate / fps - 1), warning=True)]
+
+
+def _pauses(steps: np.ndarray, fps: float) -> np.ndarray:
+    """Whether each step between stamps is a pause of the recording, `(n,)` bool."""
+    return steps > max(PAUSE_SECONDS, PAUSE_FRAMES / fps) + _unit(steps)
 
 
 def _unit(steps: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,11 +21,13 @@ from hf_ptr.policies.vla.processing_vla import VLAProcessor, instruction_tokeniz
 from hf_ptr.policies.vla.sizes import for_image_size, size_settings
 from hf_ptr.policies.vla.vision import CameraTower
 
+logger = logging.getLogger(__name__)
+
 
 def policy_from_dataset(
     table: EpisodeTable,
     *,
-    observation_features: Sequence[str] = ("observation.state",),
+    observation_features: Sequence[str] | None = None,
     state_feature: str = "observation.state",
     action_feature: str = "action",
     size: str | None = None,
@@ -39,7 +42,8 @@ def policy_from_dataset(
     Args:
         table: the episodes to train on.
         observation_features, state_feature, action_feature: the features used as `o`, `s` and `a`. `o` is either
-            vectors or cameras.
+            vectors or cameras. `o` is `observation.state` by default; a dataset with cameras then gets a warning that
+            these are not observed.
         size: one of [`SIZES`]; `settings` override it. With cameras `"tiny"` by default.
         vision_model: folder or Hub id (`user/name`, `user/name@revision`) of a pretrained vision tower, or
             `package:NAME` for one inside a Python package.
@@ -57,6 +61,14 @@ def policy_from_dataset(
         policy, processor = policy_from_dataset(table, observation_features=["observation.images.front"], size="tiny")
         ```
     """
+    if observation_features is None:
+        observation_features = ("observation.state",)
+        if table.videos:
+            logger.warning(
+                "The policy observes the state and no camera; with cameras: policy_from_dataset(table, "
+                "observation_features=%s)",
+                list(table.videos),
+            )
     cameras = [name for name in observation_features if name in table.videos]
     if size is None and cameras:
         size = "tiny"
