@@ -7,6 +7,7 @@ import gc
 import weakref
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from shade_videos import copied, decoded_numbers, number_of, reader_of, write_shades
 
 from hf_ptr.data.video.decoding import FrameReader, video_header
-from hf_ptr.data.video.frame_index import read_frame_index
+from hf_ptr.data.video.frame_index import _from_table, opened, read_frame_index
 from hf_ptr.data.video.opened_video import OpenVideo
 from hf_ptr.data.video.placement import VideoFile
 from hf_ptr.errors import DataWarning, InputError
@@ -242,6 +243,15 @@ def test_the_indices_of_many_files_are_not_all_kept(tmp_path: Path, monkeypatch:
     assert [index() is None for index in indices] == [True, True, False, False]
     # A dropped index is read again.
     assert [file.frame_of(0, 9, 30.0) for file in files] == [9] * 4
+
+
+def test_without_the_table_of_a_file_its_packets_are_read(tmp_path: Path) -> None:
+    """PyAV 15 has no `index_entries`."""
+    path = write_shades(tmp_path / "a.mp4", range(10), codec="libsvtav1", options={"g": "2"})
+    with opened(path) as (container, stream):
+        assert len(_from_table(container, stream)) == 10
+        older = SimpleNamespace(codec_context=stream.codec_context, frames=stream.frames)
+        assert _from_table(container, older) is None
 
 
 def test_labels_need_not_ascend(tmp_path: Path) -> None:

@@ -207,7 +207,9 @@ def _from_table(container: Any, stream: Any) -> np.ndarray | None:
     """As `_packets`, from the table of an MP4 file, which takes a tenth of the time; None if it is not sufficient."""
     if "mp4" not in container.format.name.split(",") or stream.codec_context.name not in IN_ORDER_CODECS:
         return None
-    entries = [(e.timestamp, e.timestamp, e.is_keyframe, e.is_discard) for e in stream.index_entries]
+    # PyAV 15, which LeRobot 0.6 requires, does not give the table.
+    table = getattr(stream, "index_entries", ())
+    entries = [(e.timestamp, e.timestamp, e.is_keyframe, e.is_discard) for e in table]
     # A fragmented file lists only the fragments that were read.
     if not entries or len(entries) != stream.frames:
         return None
