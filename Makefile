@@ -83,17 +83,18 @@ test-oldest: oldest gl  ## Run the tests of training with the lowest versions
 LEROBOT := .venv-lerobot
 PYTHON312 ?= python3.12
 # LeRobot requires Python 3.12 and other versions of torch and transformers, hence a separate environment.
-$(LEROBOT)/.installed: pyproject.toml
+PLUGIN := packages/lerobot_policy_hf_ptr
+$(LEROBOT)/.installed: pyproject.toml $(PLUGIN)/pyproject.toml
 	@$(PYTHON312) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || { echo "LeRobot needs Python 3.12: make PYTHON312=python3.12"; exit 2; }
 	$(PYTHON312) -m venv $(LEROBOT)
-	$(LEROBOT)/bin/pip install --quiet --editable '.[lerobot]' 'lerobot==0.6.1' pytest pytest-timeout
+	$(LEROBOT)/bin/pip install --quiet --editable '.[lerobot]' --editable $(PLUGIN) 'lerobot==0.6.1' pytest pytest-timeout
 	@touch $@
 
 lerobot: $(LEROBOT)/.installed  ## Build .venv-lerobot, 6 GB
 
-test-lerobot: install lerobot  ## Run the tests with LeRobot: datasets read back, policies post-trained
+test-lerobot: install lerobot  ## Run the tests with LeRobot: datasets read back, policies post-trained, lerobot-train with weights
 	$(ONE_THREAD) HF_PTR_LEROBOT_PYTHON=$(CURDIR)/$(LEROBOT)/bin/python $(BIN)/pytest tests/data/test_read_by_lerobot.py
-	$(ONE_THREAD) $(LEROBOT)/bin/python -m pytest tests/policies/test_lerobot_policies.py
+	$(ONE_THREAD) $(LEROBOT)/bin/python -m pytest tests/policies/test_lerobot_policies.py tests/lerobot_plugin
 
 LIBERO := .venv-libero
 LIBERO_ENV := $(ONE_THREAD) LIBERO_CONFIG_PATH=$(CURDIR)/$(LIBERO)/settings
