@@ -17,7 +17,8 @@ from rich.console import Console
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.reader import read_dataset
-from hf_ptr.evaluation.offline import HOLD, MEAN, ZERO, Errors, compare, evaluate_dataset
+from hf_ptr.evaluation.error_text import comparison_table, differences, episodes_table, legend, summary_table, verdict
+from hf_ptr.evaluation.offline import HOLD, MEAN, ZERO, Errors, ErrorTable, evaluate_dataset
 from hf_ptr.policies import policy_from_dataset
 from hf_ptr.runs.run import trained_episodes
 
@@ -72,7 +73,7 @@ def test_baselines_are_those_of_the_data(tmp_path: Path) -> None:
 def test_actions_that_are_not_positions_have_two_baselines(table: EpisodeTable, reason: str, tmp_path: Path) -> None:
     found = evaluate_dataset(saved_policy(table, tmp_path / "policy"), table)
     assert set(found.baselines) == {MEAN, ZERO} and found.hold_position is None
-    assert found.undefined[HOLD].startswith(reason) and reason in found.verdict()
+    assert found.undefined[HOLD].startswith(reason) and reason in legend(found)
     result = found.to_dict()
     assert "hold_state_mae" not in result and result["baselines"]["hold_position"]["undefined"].startswith(reason)
 
@@ -91,14 +92,52 @@ def test_a_baseline_without_an_error_has_no_ratio(tmp_path: Path) -> None:
     expected = (found.policy[others] / found.hold_position[others]).mean()
     assert result["ratio_to_hold_state"]["mean"] == pytest.approx(expected)
     assert result["episodes_without_ratio"] == [1]
-    assert f"policy error is {expected:.2f} of" in found.verdict() and "that is 0: 1" in found.verdict()
+    words = verdict("run", found)
+    assert (
+        f"{expected:.2f} times the error" in words
+        and "without the episodes where that of hold position is 0: 1" in words
+    )
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(found.to_rich(), compare({"run": found}))
+    console.print(summary_table("run", found), episodes_table("run", found), comparison_table({"run": found}))
     assert not {"inf", "nan"} & set(console.export_text().split())
     none = Errors(np.zeros((4, 3)), np.zeros((4, 3)))
     exact = dataclasses.replace(found, baselines={HOLD: none})
     assert "ratio_to_hold_state" not in json.loads(json.dumps(exact.to_dict(), allow_nan=False))
-    assert "has no ratio to that of the best baseline (hold position), which is 0" in exact.verdict()
+    assert "There is no ratio of the errors, because that of hold position is 0." in verdict("run", exact)
+
+
+def errors_of(values: list[float], zero: list[float]) -> ErrorTable:
+    """Errors of one dimension, by episode."""
+    made = Errors(np.array(values)[:, None], np.square(values)[:, None])
+    baseline = Errors(np.array(zero)[:, None], np.square(zero)[:, None])
+    return ErrorTable(tuple(range(len(values))), ("x",), made, made, {ZERO: baseline}, {})
+
+
+def test_the_verdict_says_whether_a_policy_is_better_than_none() -> None:
+    zero = [1.0, 1.1, 0.9, 1.2]
+    for factors, words in (
+        ([0.5, 0.52, 0.49, 0.5], "The policy is better: 0.50 times the error [0.48, 0.52]."),
+        ([0.8, 1.3, 0.9, 1.1], "The policy is not significantly different: 1.02"),
+        ([1.5, 1.52, 1.49, 1.5], "The policy is worse: 1.50 times the error [1.48, 1.52]. Train it longer"),
+    ):
+        assert words in verdict("run", errors_of([a * b for a, b in zip(factors, zero, strict=True)], zero))
+
+
+def test_several_policies_are_compared_episode_by_episode() -> None:
+    zero = [1.0, 4.0, 2.0, 8.0]
+    first = errors_of([0.5, 2.0, 1.0, 4.0], zero)
+    better = errors_of([0.4, 1.9, 0.89, 3.9], zero)
+    other_steps = errors_of([0.4, 1.9, 0.9, 3.9], [1.1, 4.1, 2.1, 8.1])
+    found = differences({"a": first, "b": better, "c": other_steps})
+    assert list(found) == ["b", "c"] and found["b"]["comparable"] and not found["c"]["comparable"]
+    assert found["b"]["mean"] == pytest.approx(-0.1025)
+    # The episodes differ by more than the policies, which pairing removes.
+    low, high = found["b"]["interval"]
+    assert -0.12 < low < high < -0.09
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(comparison_table({"a": first, "b": better, "c": other_steps, "d": first}))
+    rows = {line.split()[0]: line for line in console.export_text().splitlines()[2:]}
+    assert "better" in rows["b"] and "not comparable" in rows["c"] and "not significantly different" in rows["d"]
 
 
 def test_the_command_prints_dimensions_and_the_verdict(tmp_path: Path) -> None:
@@ -112,14 +151,23 @@ def test_the_command_prints_dimensions_and_the_verdict(tmp_path: Path) -> None:
     shown = hf_ptr("evaluate", run, "--dataset", data, "--episodes", "1,4", "--json", tmp_path / "r.json")
     assert shown.returncode == 0, shown.stderr
     words = " ".join(shown.stdout.split())
-    assert "lift" in words and "policy error is" in words and "was trained on" not in words
+    assert "lift" in words and "run: predicted actions are" in words and "was trained on" not in words
+    assert words.startswith("run: predicted actions are"), "the verdict comes first"
+    assert f"Next: hf-ptr evaluate {run} OTHER_RUN --dataset {data} --episodes 1,4 # compare with another run" in words
     found = json.loads((tmp_path / "r.json").read_text())["arms"]["run"]
     training = table.select([0, 2, 3, 5])
     mean = np.broadcast_to(training.feature("action").mean(axis=0), table.feature("action").shape)
     expected = by_hand(table, mean)[[1, 4]].mean()
     assert found["baselines"]["mean_action"]["mae"]["mean"] == pytest.approx(expected, rel=1e-5)
     seen = hf_ptr("evaluate", run, "--dataset", data, "--episodes", "0:3", "--skip-episodes", "1")
-    assert "run was trained on 2 of these episodes, such as 0" in " ".join(seen.stdout.split())
+    assert "run was trained on 2 of these episodes (0,2), so its error is too small" in seen.stdout
+    twin = saved_policy(table, tmp_path / "twin")
+    both = hf_ptr("evaluate", run, twin, "--dataset", data, "--episodes", "1,4", "--json", tmp_path / "r.json")
+    assert "Compared with run, episode by episode" in both.stdout
+    compared = json.loads((tmp_path / "r.json").read_text())
+    assert compared["differences"]["to"] == "run"
+    means = [compared["arms"][name]["action_mae"]["mean"] for name in ("run", "twin")]
+    assert compared["differences"]["twin"]["mean"] == pytest.approx(means[1] - means[0])
     assert "none" in the_line(hf_ptr("evaluate", tmp_path / "none", "--dataset", data))
     assert "leave it out with --env" in the_line(hf_ptr("evaluate", run, "--env", "metaworld", "--skip-episodes", "1"))
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from scipy import stats
 
 from hf_ptr.metrics.statistics import mean_interval
-from hf_ptr.metrics.success import SuccessRate, SuccessTable
+from hf_ptr.metrics.success import SuccessRate, SuccessTable, comparison_table, success_difference
 
 
 @pytest.mark.parametrize(("successes", "episodes"), [(0, 20), (20, 20), (7, 20), (81, 150)])
@@ -41,6 +41,30 @@ def test_success_table() -> None:
     for successes, episodes in ((0, 0), (3, 2), (-1, 2)):
         with pytest.raises(ValueError, match="is not a rate"):
             SuccessRate(successes, episodes)
+
+
+def paired(both: int, mine: int, other: int, neither: int) -> tuple[SuccessTable, SuccessTable]:
+    one = (True,) * (both + mine) + (False,) * (other + neither)
+    two = (True,) * both + (False,) * mine + (True,) * other + (False,) * neither
+    return SuccessTable({"reach": one}), SuccessTable({"reach": two})
+
+
+def test_differences_are_of_pairs() -> None:
+    # Newcombe 1998, table II, method 10: 36, 12, 2 and 0 of 50 pairs.
+    found = success_difference(*paired(36, 12, 2, 0))
+    assert found["difference"] == pytest.approx(0.2)
+    assert found["interval"] == [pytest.approx(0.0569, abs=1e-4), pytest.approx(0.3404, abs=1e-4)]
+    # Of episodes that most often end alike, the difference is known better.
+    alike, mixed = (success_difference(*paired(*counts))["interval"] for counts in ((45, 10, 0, 45), (25, 30, 20, 25)))
+    assert alike[0] > 0.03 and mixed[0] < 0 and alike[1] - alike[0] < 0.7 * (mixed[1] - mixed[0])
+    same = success_difference(*paired(20, 0, 0, 0))
+    assert same["difference"] == 0 and same["interval"][0] < 0 < same["interval"][1]
+    with pytest.raises(ValueError, match="other episodes"):
+        success_difference(paired(3, 0, 0, 0)[0], paired(4, 0, 0, 0)[0])
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(comparison_table(dict(zip(("sft", "ptr"), paired(36, 12, 2, 0)[::-1], strict=True))))
+    assert "+20.0 points  +5.7 to +34.0  better" in capture.get()
 
 
 def test_t_intervals() -> None:

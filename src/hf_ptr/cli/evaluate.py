@@ -12,6 +12,10 @@ from hf_ptr.cli.episode_options import SkipEpisodes, selected
 if TYPE_CHECKING:
     from hf_ptr.data.episodes import EpisodeTable
 
+# Columns of the tables where the output is not a terminal.
+WIDTH = 110
+ONE_RUN = "The intervals are over episodes. Runs with other seeds differ as well: train each arm with several."
+
 
 def evaluate(
     checkpoints: Annotated[list[Path], typer.Argument(help="Paths or repo ids of saved policies.")],
@@ -53,6 +57,9 @@ def evaluate(
     predicted actions are compared with recorded ones, and with baselines: the mean action of the training episodes,
     zero, and the held position where actions are positions; by episode and by dimension, in the dataset's units.
 
+    With several policies, each is also compared with the first one, episode by episode: the difference and its 95 %
+    interval.
+
     Examples:
 
         hf-ptr evaluate runs/ptr --env metaworld --episodes 20
@@ -63,7 +70,6 @@ def evaluate(
 
         hf-ptr evaluate runs/mixture/ptr --env metaworld --source mt10-pixels
     """
-    from rich.console import Console
 
     from hf_ptr.errors import InputError
     from hf_ptr.hub.repos import model_folder
@@ -76,7 +82,7 @@ def evaluate(
     for folder in folders.values():
         require_policy(folder)
     if dataset is not None:
-        arms, settings = _on_dataset(folders, dataset, selected(episodes, skip_episodes), source=source, seed=seed)
+        results = _on_dataset(folders, dataset, selected(episodes, skip_episodes), source=source, seed=seed)
     else:
         assert env is not None
         if skip_episodes is not None:
@@ -85,12 +91,13 @@ def evaluate(
         if not number.isdigit():
             raise InputError(f"--episodes {number!r} is not a number; with --env it counts rollouts per task")
         named = None if tasks is None else [task.strip() for task in tasks.split(",") if task.strip()]
-        arms, settings = _in_simulator(
+        results = _in_simulator(
             folders, env, suite, named, int(number), seed=seed, max_steps=max_steps, workers=workers, source=source
         )
     if json_file is not None:
-        write_json({"arms": arms, "evaluation": settings}, json_file)
-        Console().print(f"written to {json_file}")
+        write_json(results, json_file)
+        typer.echo(f"written to {json_file}")
+    _print_next(checkpoints, list(folders.values()), _options(env, suite, dataset, episodes, skip_episodes, source))
 
 
 def _in_simulator(
@@ -104,51 +111,54 @@ def _in_simulator(
     max_steps: int | None,
     workers: int,
     source: str | None,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Print success rates; returns the results by checkpoint and the settings for the JSON file."""
-    from rich.console import Console
-
+) -> dict[str, Any]:
+    """Print success rates; returns the content of the JSON file."""
     from hf_ptr.envs.registry import get_simulator
     from hf_ptr.evaluation.rollouts import evaluate_in
+    from hf_ptr.metrics.success import comparison_table, success_difference
 
-    simulator = get_simulator(env, suite)
-    arms = {}
+    simulator, console = get_simulator(env, suite), _console()
+    tables = {}
     for name, folder in folders.items():
         result = evaluate_in(
             simulator, folder, tasks, episodes, seed=seed, max_steps=max_steps, workers=workers, source=source
         )
-        Console().print(result.to_rich(title=name))
-        arms[name] = result.to_dict()
+        console.print(result.to_rich(title=name))
+        tables[name] = result
+    if len(tables) > 1:
+        console.print(comparison_table(tables))
+        typer.echo(ONE_RUN)
     limits = {task: max_steps or simulator.steps(task) for task in simulator.tasks(tasks)}
     same = len(set(limits.values())) == 1
     settings = {"environment": env, "seed": seed, "max_steps": next(iter(limits.values())) if same else limits}
-    return arms, settings if suite is None else {**settings, "suite": suite}
+    if suite is not None:
+        settings["suite"] = suite
+    first = next(iter(tables.values()))
+    compared = {name: success_difference(table, first) for name, table in list(tables.items())[1:]}
+    return _results({name: table.to_dict() for name, table in tables.items()}, compared, settings)
 
 
 def _on_dataset(
     folders: dict[str, Path], dataset: Path, chosen: dict[str, Any], *, source: str | None, seed: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Print action errors; returns the results by checkpoint and the settings for the JSON file."""
-    from rich.console import Console
-
+) -> dict[str, Any]:
+    """Print action errors; returns the content of the JSON file."""
     from hf_ptr.data.episode_ids import episode_ranges
     from hf_ptr.data.lerobot.metadata import read_metadata
     from hf_ptr.errors import InputError
-    from hf_ptr.evaluation.offline import compare, evaluate_dataset
+    from hf_ptr.evaluation import error_text
+    from hf_ptr.evaluation.offline import evaluate_dataset
     from hf_ptr.hub.datasets import load_dataset
     from hf_ptr.hub.repos import dataset_folder
     from hf_ptr.runs.run import trained_episodes
 
-    console = Console()
+    console = _console()
     table = load_dataset(dataset, **chosen, cameras=())
     ids = table.episode_index.tolist()
     known = read_metadata(dataset_folder(dataset), lambda _, __: None).episode_index.tolist()
-    errors = {}
+    errors, warnings = {}, []
     for name, folder in folders.items():
         trained = trained_episodes(folder, table.source, known)
         seen = sorted(trained.intersection(ids))
-        if seen:
-            console.print(f"{name} was trained on {len(seen)} of these episodes, such as {seen[0]}", style="yellow")
         reference = _reference(dataset, trained or set(known).difference(ids))
         try:
             error = evaluate_dataset(folder, table, reference=reference, seed=seed, source=source)
@@ -157,18 +167,83 @@ def _on_dataset(
             skip = {*unusable.skip, *chosen["skip"]} if unusable.skip else ()
             raise InputError(str(unusable), skip=sorted(skip)) from unusable
         errors[name] = error
-        console.print(error.to_rich(title=f"{name}: mean absolute action error"))
-        console.print(error.dimensions_to_rich())
-        console.print(f"{name}: {error.verdict()}", markup=False)
+        if seen:
+            warnings.append(
+                f"{name} was trained on {len(seen)} of these episodes ({episode_ranges(seen)}), so its error is too "
+                "small; evaluate it on others"
+            )
+    # The verdicts first, then the tables behind them.
+    for line in [*(error_text.verdict(name, error) for name, error in errors.items()), *warnings]:
+        typer.echo(line)
+    typer.echo()
     if len(errors) > 1:
-        console.print(compare(errors))
+        console.print(error_text.comparison_table(errors))
+        typer.echo(f"{ONE_RUN}\n")
+    for name, error in errors.items():
+        for each in (error_text.summary_table, error_text.dimensions_table, error_text.episodes_table):
+            console.print(each(name, error))
+            typer.echo()
+    typer.echo(error_text.legend(next(iter(errors.values()))))
     settings = {
         "dataset": table.source,
         "revision": table.revision,
         "episode_ids": episode_ranges(ids),
         "seed": seed,
     }
-    return {name: error.to_dict() for name, error in errors.items()}, settings
+    return _results({name: one.to_dict() for name, one in errors.items()}, error_text.differences(errors), settings)
+
+
+def _results(
+    arms: dict[str, dict[str, Any]], compared: dict[str, dict[str, Any]], settings: dict[str, Any]
+) -> dict[str, Any]:
+    """The content of the JSON file: results by checkpoint, differences to the first one, and the settings."""
+    differences = {"differences": {"to": next(iter(arms)), **compared}} if compared else {}
+    return {"arms": arms, **differences, "evaluation": settings}
+
+
+def _options(
+    env: str | None,
+    suite: str | None,
+    dataset: Path | None,
+    episodes: str | None,
+    skip_episodes: str | None,
+    source: str | None,
+) -> list[str]:
+    """The given options again, for a command that evaluates another policy in the same way."""
+    given = {
+        "env": env,
+        "suite": suite,
+        "dataset": dataset,
+        "episodes": episodes,
+        "skip-episodes": skip_episodes,
+        "source": source,
+    }
+    return [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+
+
+def _print_next(checkpoints: list[Path], folders: list[Path], options: list[str]) -> None:
+    """Print what to type next: a comparison with another run, and the report of a run that has a log."""
+    import shlex
+
+    steps = []
+    if len(checkpoints) == 1:
+        command = shlex.join(["hf-ptr", "evaluate", str(checkpoints[0])])
+        steps.append((f"{command} OTHER_RUN {shlex.join(options)}", "compare with another run"))
+    if all((folder / "trainer_state.json").is_file() for folder in folders):
+        words = ["hf-ptr", "report", str(checkpoints[0])]
+        words += ["--compare", str(checkpoints[1])] if len(checkpoints) > 1 else []
+        steps.append((shlex.join(words), "see the weights and the training"))
+    for line in ["Next:" if steps else "", *(f"  {command}   # {purpose}" for command, purpose in steps)]:
+        typer.echo(line)
+
+
+def _console() -> Any:
+    """A console that is wide enough for the tables where the output is not a terminal."""
+    import sys
+
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
 
 
 def _reference(dataset: Path, episodes: set[int]) -> EpisodeTable | None:

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.markup import escape
-from rich.table import Table
 
 from hf_ptr.data.action_kind import action_kind
 from hf_ptr.data.chunks import CameraImages
@@ -21,6 +19,7 @@ from hf_ptr.errors import InputError
 from hf_ptr.hub.datasets import pull_videos
 from hf_ptr.metrics.statistics import mean_interval
 from hf_ptr.policies import VLAProcessor, load_for_robot, require_fits
+from hf_ptr.utils.progress import progress_bar
 
 SAMPLES = 16
 HOLD, MEAN, ZERO = "hold position", "mean action", "zero"
@@ -94,8 +93,8 @@ class ErrorTable:
 
     def to_dict(self) -> dict[str, Any]:
         """
-        Means with 95 % t-intervals over episodes, the errors of the baselines, and the errors by dimension. The ratio
-        is over the episodes where the baseline has an error; the others are listed.
+        Means with 95 % t-intervals over episodes, the errors of the baselines, and the errors by episode and by
+        dimension. The ratio is over the episodes where the baseline has an error; the others are listed.
         """
         result: dict[str, Any] = {
             "action_mae": mean_interval(self.policy),
@@ -110,11 +109,14 @@ class ErrorTable:
             if (defined := ~np.isnan(ratio)).any():
                 result["ratio_to_hold_state"] = mean_interval(ratio[defined])
             if not defined.all():
-                result["episodes_without_ratio"] = self._without_ratio(HOLD)
+                result["episodes_without_ratio"] = self.without_ratio(HOLD)
         result["baselines"] = {
             _key(name): {"mae": mean_interval(errors.mae), "mse": mean_interval(errors.mse)}
             for name, errors in self.baselines.items()
         } | {_key(name): {"undefined": reason} for name, reason in self.undefined.items()}
+        result["by_episode"] = [
+            {"episode": number, "mae": float(mae)} for number, mae in zip(self.episodes, self.policy, strict=True)
+        ]
         result["dimensions"] = [
             {
                 "name": name,
@@ -129,70 +131,13 @@ class ErrorTable:
         ]
         return result
 
-    def to_rich(self, title: str | None = None) -> Table:
-        """Mean absolute errors by episode, for the terminal."""
-        table = Table(title=title)
-        table.add_column("episode")
-        columns = {"policy": self.policy, "one sample": self.sample.mae}
-        columns |= {name: errors.mae for name, errors in self.baselines.items()}
-        columns[f"policy / {self.best}"] = self.ratio(self.best)
-        for name in columns:
-            table.add_column(name, justify="right")
-        for row, number in enumerate(self.episodes):
-            table.add_row(str(number), *(_number_text(column[row]) for column in columns.values()))
-        table.add_section()
-        cells = [_mean_interval(column) for column in columns.values()]
-        table.add_row("mean", *(_number_text(cell["mean"]) for cell in cells))
-        table.add_row("95 % interval", *(_interval_text(cell["interval"]) for cell in cells))
-        return table
-
-    def dimensions_to_rich(self) -> Table:
-        """Errors by dimension in the units of the dataset, for the terminal."""
-        table = Table(title="by action dimension, in the units of the dataset")
-        table.add_column("dimension")
-        columns = {"policy MAE": self.estimate.absolute, "policy MSE": self.estimate.squared}
-        columns |= {f"{name} MAE": errors.absolute for name, errors in self.baselines.items()}
-        for name in columns:
-            table.add_column(name, justify="right")
-        for number, name in enumerate(self.dimensions):
-            table.add_row(escape(name), *(f"{column[:, number].mean():.4g}" for column in columns.values()))
-        return table
-
-    def verdict(self) -> str:
-        """One sentence: the policy's error relative to the best baseline."""
-        found, exact = _mean_interval(self.ratio(self.best)), self._without_ratio(self.best)
-        if len(exact) == len(self.episodes):
-            sentence = f"policy error has no ratio to that of the best baseline ({self.best}), which is 0"
-        else:
-            sentence = f"policy error is {found['mean']:.2f} of that of the best baseline ({self.best})"
-            if found["interval"] is not None:
-                sentence += f", 95 % interval {_interval_text(found['interval'])}"
-            if exact:
-                sentence += f", without the episodes where that is 0: {episode_ranges(exact)}"
-        missing = "".join(f"; {name} is not defined: {reason}" for name, reason in self.undefined.items())
-        return f"{sentence}{missing}"
-
-    def _without_ratio(self, baseline: str) -> list[int]:
+    def without_ratio(self, baseline: str) -> list[int]:
         """Ids of the episodes in which a baseline has no error, as in one where the robot stands still."""
         return [number for number, ratio in zip(self.episodes, self.ratio(baseline), strict=True) if np.isnan(ratio)]
 
 
-def _mean_interval(values: np.ndarray) -> dict[str, Any]:
-    """[`mean_interval`] of the values that are not NaN; NaN without an interval if all are."""
-    defined = values[~np.isnan(values)]
-    return mean_interval(defined) if len(defined) else {"mean": np.nan, "interval": None}
-
-
-def _number_text(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.4f}"
-
-
 def _key(name: str) -> str:
     return name.replace(" ", "_")
-
-
-def _interval_text(interval: list[float] | None) -> str:
-    return "-" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
 
 
 def evaluate_dataset(
@@ -233,13 +178,16 @@ def evaluate_dataset(
     kind = action_kind(table, config.state_feature, config.action_feature)
     mean_action = reference.feature(config.action_feature).mean(axis=0, dtype=np.float64)
     episodes = []
-    for episode in range(len(table.lengths)):
-        try:
-            episodes.append(_episode_errors(policy, processor, table, episode, seed, mean_action, kind.is_position))
-        except InputError as error:
-            if error.skip and config.cameras:
-                _require_images(table, config, range(episode, len(table.lengths)))
-            raise
+    with progress_bar() as progress:
+        for episode in progress.track(range(len(table.lengths)), description=f"evaluating {Path(checkpoint).name}"):
+            try:
+                episodes.append(
+                    _episode_errors(policy, processor, table, episode, seed, mean_action, kind.is_position)
+                )
+            except InputError as error:
+                if error.skip and config.cameras:
+                    _require_images(table, config, range(episode, len(table.lengths)))
+                raise
     names = (HOLD, MEAN, ZERO) if kind.is_position else (MEAN, ZERO)
     found = {
         name: Errors(*(np.stack([episode[name][part] for episode in episodes]) for part in (0, 1)))
@@ -328,21 +276,3 @@ def _episode_errors(
         )
         for name, parts in differences.items()
     }
-
-
-def compare(tables: dict[str, ErrorTable]) -> Table:
-    """Table of the mean errors of several checkpoints on the same episodes."""
-    shown = Table(title="held-out action error")
-    shown.add_column("checkpoint")
-    for name in ("policy", "95 % interval", "best baseline", "policy / baseline"):
-        shown.add_column(name, justify="right")
-    for name, errors in tables.items():
-        mine, best = mean_interval(errors.policy), errors.baselines[errors.best].mae
-        shown.add_row(
-            name,
-            f"{mine['mean']:.4f}",
-            _interval_text(mine["interval"]),
-            f"{best.mean():.4f} ({errors.best})",
-            _number_text(_mean_interval(errors.ratio(errors.best))["mean"]),
-        )
-    return shown
