@@ -24,6 +24,7 @@ class Format(StrEnum):
     EXCLUDE_EPISODES = "exclude-episodes"
     KEEP_RANGES = "keep-ranges"
     CSV = "csv"
+    EXPECTED = "expected"
 
 
 ENDINGS: Mapping[str, str] = {
@@ -33,12 +34,14 @@ ENDINGS: Mapping[str, str] = {
     "exclude-episodes": ".exclude-episodes.json",
     "keep-ranges": ".keep-ranges.json",
     "csv": ".csv",
+    "expected": ".expected.yaml",
 }
 # Options that only some formats read.
 ONLY_FOR: Mapping[str, tuple[str, ...]] = {
     "chunk_size": ("lerobot-rabc",),
     "min_weight": ("episodes", "exclude-episodes", "keep-ranges"),
     "keys": ("keep-ranges",),
+    "reason": ("expected",),
 }
 # Frames are kept down to this share of the largest weight.
 SHARE = 0.5
@@ -51,7 +54,8 @@ def export(
     scores: Annotated[
         Path,
         typer.Argument(
-            help="Score file, or repo id of one. For exclude-episodes and csv also a findings file.", metavar="SCORES"
+            help="Score file, or repo id of one. A findings file serves exclude-episodes, csv and expected.",
+            metavar="SCORES",
         ),
     ],
     to: Annotated[Format, typer.Option(help="Format to write.")],
@@ -77,6 +81,7 @@ def export(
             show_default="the ids",
         ),
     ] = None,
+    reason: Annotated[str | None, typer.Option(help="Why the findings are accepted (expected).")] = None,
 ) -> None:
     """Write weights or findings in the format of another trainer, and print the option that reads the file.
 
@@ -91,6 +96,9 @@ def export(
 
     csv: weight and findings of every frame; of a findings file, its rows.
 
+    expected: all faults and notes as accepted findings; edit the file, and copy it into the
+    dataset as meta/hf_ptr_expected.yaml or pass it to hf-ptr score --expected.
+
     Examples:
 
         hf-ptr export scores.parquet --to lerobot-static --out weights.parquet
@@ -102,6 +110,8 @@ def export(
         hf-ptr export scores.parquet --to episodes --min-weight 0.7 --out episodes.json
 
         hf-ptr export scores.parquet --to keep-ranges
+
+        hf-ptr export scores.parquet --to expected --reason "all watched on 3 May: harmless"
     """
     from hf_ptr.data.lerobot.columns import open_columns
     from hf_ptr.data.score_file import read_scores
@@ -117,6 +127,8 @@ def export(
             raise InputError(f"{option} is for {', '.join(formats)}; leave it out with --to {kind}")
     if min_weight is not None and not 0 < min_weight <= 1:
         raise InputError(f"--min-weight {min_weight:g} is not a share of the largest weight; give a number in (0, 1]")
+    if kind == Format.EXPECTED and not (reason or "").strip():
+        raise InputError("--to expected needs a reason; add --reason TEXT")
     file = score_file_path(scores)
     path = out or Path(file.name).with_suffix(ENDINGS[kind])
     if path.resolve() == file.resolve():
@@ -125,7 +137,7 @@ def export(
         with open_columns(file) as columns:
             findings_only = "check" in columns.names and "weight" not in columns.names
         if findings_only:
-            _export_findings(read_findings(file), kind, path, file, min_weight)
+            _export_findings(read_findings(file), kind, path, file, min_weight, reason or "")
             return
     rows = read_scores(file)
     if kind == Format.LEROBOT_STATIC:
@@ -136,6 +148,8 @@ def export(
         _export_ranges(rows, path, min_weight or SHARE, keys)
     elif kind == Format.CSV:
         _export_csv(rows, path, file)
+    elif kind == Format.EXPECTED:
+        _export_expected(_findings(rows, file) or (), path, reason or "")
     else:
         _export_lists(rows, path, file, kind, min_weight)
 
@@ -203,7 +217,7 @@ def _export_lists(rows: pd.DataFrame, path: Path, file: Path, kind: str, min_wei
 
 
 def _export_findings(
-    findings: tuple[Finding, ...], kind: str, path: Path, file: Path, min_weight: float | None
+    findings: tuple[Finding, ...], kind: str, path: Path, file: Path, min_weight: float | None, reason: str
 ) -> None:
     """Exports of a findings file without its score file."""
     from hf_ptr.detection.findings import flagged_episodes
@@ -213,11 +227,26 @@ def _export_findings(
     if kind == Format.CSV:
         write_csv(findings_frame(findings), path)
         typer.echo(f"{path}: {len(findings)} findings")
+    elif kind == Format.EXPECTED:
+        _export_expected(findings, path, reason)
     elif kind == Format.EXCLUDE_EPISODES and min_weight is None:
         flagged = flagged_episodes(findings)
         _write_list(flagged, path, kind, f"{len(flagged)} with a fault")
     else:
         raise InputError(f"{file} has findings and no weights, which --to {kind} needs; pass the score file")
+
+
+def _export_expected(findings: tuple[Finding, ...], path: Path, reason: str) -> None:
+    from hf_ptr.data.expected_findings import EXPECTED_FILE, dump_expected
+    from hf_ptr.exports.accepted_entries import accepted_entries
+    from hf_ptr.utils.atomic_files import write_text
+
+    entries = accepted_entries(findings, reason)
+    write_text(dump_expected(entries), path)
+    typer.echo(f"{path}: {len(entries)} entries")
+    typer.echo(
+        f"Next: edit it, then copy it to DATASET/meta/{EXPECTED_FILE}, or hf-ptr score --expected {_quoted(path)}"
+    )
 
 
 def _write_list(ids: list[int], path: Path, kind: str, why: str) -> None:

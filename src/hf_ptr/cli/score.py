@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hf_ptr.cli.episode_options import Episodes, SkipEpisodes, selected
 from hf_ptr.cli.score_output import print_findings, print_next, print_summary
+
+if TYPE_CHECKING:
+    from hf_ptr.detection.detect import Detection
 
 
 class Method(StrEnum):
@@ -19,8 +22,19 @@ class Method(StrEnum):
     PAPER = "paper"
 
 
-# Options of the calibrated score. A run defines its own features and chunks.
-CALIBRATED_OPTIONS = ("observation", "state", "action", "chunk_size", "target_offset", "cameras", "harm")
+class FailOn(StrEnum):
+    """The least finding with which the command exits with code 1."""
+
+    FAULT = "fault"
+    NOTE = "note"
+    NEVER = "never"
+
+
+# Options of the calibrated score. A run defines its own features and chunks, and has no findings.
+CALIBRATED_OPTIONS = (
+    *("observation", "state", "action", "chunk_size", "target_offset"),
+    *("cameras", "harm", "expected", "fail_on"),
+)
 
 
 def score(
@@ -78,6 +92,20 @@ def score(
             "Repeatable (calibrated).",
         ),
     ] = None,
+    expected: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file of findings to accept (calibrated).",
+            show_default="meta/hf_ptr_expected.yaml in the dataset",
+        ),
+    ] = None,
+    fail_on: Annotated[
+        FailOn,
+        typer.Option(
+            help="Exit with code 1 after a finding: fault, note (a fault or a note), or never (calibrated). Accepted "
+            "findings do not count."
+        ),
+    ] = FailOn.NEVER,
     corruption: Annotated[
         str, typer.Option(help="Add the faults of this corruption first, to see whether they are found.")
     ] = "clean",
@@ -105,6 +133,9 @@ def score(
     of a trained PTR run and has no findings; it removes the findings and the power card of the score file that it
     replaces. accelerate launch shares it between devices.
 
+    Findings that meta/hf_ptr_expected.yaml in the dataset lists with a reason are accepted: they are not faults and
+    do not lower weights. `hf-ptr export scores.parquet --to expected` writes this file from all present findings.
+
     Rerun an interrupted command to resume it.
 
     Examples:
@@ -119,14 +150,18 @@ def score(
 
         hf-ptr score data/g1_bottle --harm action/noise=0.5 --harm time/pause=1
 
+        hf-ptr score data/g1_bottle --fail-on fault
+
         hf-ptr score data/mt10 --method paper --run runs/ptr
 
         accelerate launch --multi_gpu -m hf_ptr.score data/mt10 --method paper --run runs/ptr
     """
     import shutil
     import warnings
+    from dataclasses import replace
 
     from hf_ptr.data.corruption import TRUTH_FILE, CorruptionTruth, corrupt
+    from hf_ptr.data.expected_findings import read_expected
     from hf_ptr.data.score_file import scored_dataset, write_scores
     from hf_ptr.detection.findings_file import FindingsFiles, remove_findings
     from hf_ptr.detection.harm import lowered_episodes, parse_harm
@@ -165,6 +200,7 @@ def score(
             stacklevel=2,
         )
     own_harm = parse_harm(harm or [], "--harm")
+    accepted = None if expected is None else read_expected(expected)
     config = ScoreConfig(seed=seed, **parse_settings(settings or [], {"seed": "--seed"}))
     where = _checked_device(device)
     return_freed_memory()
@@ -180,6 +216,8 @@ def score(
     # A run has features of its own, and faults are planted in any.
     read = None if paper or corruption != "clean" else [*features, state, action]
     table = load_dataset(folder, **chosen, features=read, spill_dir=None if paper else spill_dir)
+    if accepted is not None:
+        table = replace(table, expected=accepted)
     truth = CorruptionTruth.load(folder) if (folder / "meta" / TRUTH_FILE).is_file() else None
     if corruption != "clean":
         table, truth = corrupt(table, corruption, corruption_seed)
@@ -241,6 +279,7 @@ def score(
         if found is not None:
             content |= {"findings": [asdict(one) for one in found.findings], "power": power_values(found)}
         typer.echo(json.dumps(content, indent=2, allow_nan=False))
+        _exit(found, fail_on)
         return
     lengths = dict(zip(table.episode_index.tolist(), table.lengths.tolist(), strict=True))
     if found is not None:
@@ -251,6 +290,14 @@ def score(
     # Weights of planted faults do not belong to the dataset itself, and a run with the paper's score has been trained.
     trains = not paper and corruption == "clean"
     print_next(str(dataset) if trains else None, out, summary.flagged, summary.lowered, shared)
+    _exit(found, fail_on)
+
+
+def _exit(found: Detection | None, fail_on: FailOn) -> None:
+    """Exits with code 1 if a finding is one to fail on."""
+    failing = {"fault": ("fault",), "note": ("fault", "note"), "never": ()}[fail_on.value]
+    if found is not None and any(one.severity in failing for one in found.findings):
+        raise typer.Exit(1)
 
 
 def _checked_device(name: str | None) -> str | None:

@@ -32,16 +32,20 @@ def print_findings(
     """
     from rich.console import Console
 
+    from hf_ptr.report.accepted_words import accepted_line
     from hf_ptr.report.note_words import notes_line, notes_table
     from hf_ptr.report.power_rows import power_card_text, power_summary
     from hf_ptr.report.verdict import findings_table, verdict
 
     # A file or a pipe has no width; the 80 columns that rich assumes there break the causes.
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+    accepted = accepted_line(found.findings)
     notes = notes_line(found.findings, len(lengths), harm)
     typer.echo(verdict(found.findings, lengths, harm))
     if notes:
         typer.echo(notes)
+    if accepted:
+        typer.echo(accepted)
     if found.power is not None:
         typer.echo(power_summary(found.power.as_json()))
     typer.echo()

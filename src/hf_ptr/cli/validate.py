@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hf_ptr.cli.episode_options import Episodes, SkipEpisodes, selected
+
+
+class FailOn(StrEnum):
+    """The least problem after which the exit code is not 0."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NEVER = "never"
 
 
 def validate(
@@ -18,6 +27,13 @@ def validate(
     every_frame: Annotated[
         bool, typer.Option("--every-frame", help="Decode all frames, not only the first and last of each episode.")
     ] = False,
+    fail_on: Annotated[
+        FailOn,
+        typer.Option(
+            help="error: exit with code 2 if the dataset cannot be used. warning: also with 1 after a warning. never: "
+            "exit with 0."
+        ),
+    ] = FailOn.ERROR,
 ) -> None:
     """Check a dataset: its problems, errors first, one line a kind with its episodes; its features; the verdict.
 
@@ -57,5 +73,9 @@ def validate(
             typer.echo(line)
         for line in verdict_lines(found, str(dataset), episodes, chosen["skip"]):
             typer.echo(line)
+    if fail_on.value == FailOn.NEVER:
+        return
     if not found.usable:
         raise typer.Exit(2)
+    if found.problems and fail_on.value == FailOn.WARNING:
+        raise typer.Exit(1)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_ptr.data.expected_findings import ExpectedFinding
 from hf_ptr.data.memmap import row_blocks
 from hf_ptr.data.video.decoding import Clip
 from hf_ptr.errors import InputError, nearest
@@ -54,6 +55,7 @@ class EpisodeTable:
             in; by default 0. A chunk has no target in another stretch.
         seconds: `(F,)` float64, time of each row since the first of its episode, as recorded; by default
             `frame_index / fps`.
+        expected: findings that the owner of the dataset accepts.
         left_out: why a feature of the dataset is not in `columns`, by its name; errors about the feature quote it.
 
     Raises:
@@ -79,6 +81,7 @@ class EpisodeTable:
     stretch: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     seconds: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.float64))
     left_out: Mapping[str, str] = field(default_factory=dict)
+    expected: tuple[ExpectedFinding, ...] = ()
 
     def __post_init__(self) -> None:
         frames, episodes = len(self.task_index), len(self.lengths)

@@ -57,7 +57,7 @@ def chunks_next_to_faults(findings: Iterable[Finding], table: EpisodeTable, harm
     The harmless chunks of episodes with a fault of state or action in some of their frames.
 
     The calibrated score judges an episode as a whole. Where a fault has a place, it explains a low score of the
-    episode, and the other chunks need not share it.
+    episode, and the other chunks need not share it. An accepted fault explains the score of its own chunks as well.
 
     Args:
         findings: the findings.
@@ -70,7 +70,7 @@ def chunks_next_to_faults(findings: Iterable[Finding], table: EpisodeTable, harm
     placed = {
         found.episode_index
         for found in findings
-        if found.severity == "fault" and found.check.partition("/")[0] in SCORED_KINDS
+        if found.severity in ("fault", "accepted") and found.check.partition("/")[0] in SCORED_KINDS
     }
     inside = np.repeat(np.isin(table.episode_index, list(placed)), table.lengths)
     return inside & (harm == 0)

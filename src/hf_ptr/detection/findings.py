@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from hf_ptr.detection.check import Severity
 
@@ -18,7 +19,7 @@ class Finding:
         episode_index: id of the episode.
         first_frame, last_frame: the frames, both included; 0 and length - 1 for a whole episode.
         probability: probability that this is a fault and not chance.
-        severity: `fault` or `note`.
+        severity: `fault`, `note`, or `accepted` where the owner of the dataset expects it.
         amount: amount in units of `unit`.
         unit: for example `frames`.
         cause: the likely cause in words.
@@ -30,7 +31,7 @@ class Finding:
     first_frame: int
     last_frame: int
     probability: float
-    severity: Severity
+    severity: Severity | Literal["accepted"]
     amount: float
     unit: str
     cause: str

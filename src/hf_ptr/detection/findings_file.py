@@ -28,7 +28,7 @@ from hf_ptr.utils.atomic_files import atomic_write
 FINDINGS_FILE, FINDINGS_JSON, POWER_FILE = "findings.parquet", "findings.json", "power.json"
 # Key of the id in the metadata of a score file and of its findings: files of different fits have different ids.
 DETECTION = "detection"
-SEVERITIES = ("fault", "note")
+SEVERITIES = ("fault", "note", "accepted")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ COLUMNS = (
     Column("first_frame", "integer", "first frame, counted from the start of the episode; 0 for a whole episode"),
     Column("last_frame", "integer", "last frame, included; the length of the episode minus 1 for a whole episode"),
     Column("probability", "number", "probability that this is a fault and not chance, 0 to 1"),
-    Column("severity", "text", "`fault`, or `note` for information that is not a fault"),
+    Column("severity", "text", "`fault`, `note` for information that is not a fault, or `accepted`"),
     Column("amount", "number", "size of the fault, in `unit`"),
     Column("unit", "text", "unit of the amount, for example `frames`"),
     Column("cause", "text", "likely cause in words"),
@@ -331,7 +331,7 @@ def _values(file: ColumnFile, column: Column) -> list[Any]:
 def _wrong(found: Finding) -> str:
     """What is out of range in a finding and how to fix it, or ""."""
     if found.severity not in SEVERITIES:
-        return f"severity is {found.severity!r}; write fault or note"
+        return f"severity is {found.severity!r}; write fault, note or accepted"
     if not 0.0 <= found.probability <= 1.0:
         return f"probability is {found.probability}; it must be between 0 and 1"
     if not np.isfinite(found.amount):

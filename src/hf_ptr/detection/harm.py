@@ -24,12 +24,14 @@ HARM_OF_SEVERITY: Mapping[str, float] = MappingProxyType({"fault": 1.0, "note": 
 
 def harm_of(finding: Finding, own: Mapping[str, float] = MappingProxyType({})) -> float:
     """
-    The harm of a finding, in [0, 1].
+    The harm of a finding, in [0, 1]; 0 of an accepted one.
 
     Args:
         finding: the finding.
         own: the user's choice by name of the check, before that of `HARM`.
     """
+    if finding.severity == "accepted":
+        return 0.0
     default = HARM.get(finding.check, HARM_OF_SEVERITY[finding.severity])
     return own.get(finding.check, default)
 

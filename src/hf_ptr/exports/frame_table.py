@@ -23,13 +23,15 @@ def frame_table(scores: pd.DataFrame, findings: Iterable[Finding]) -> pd.DataFra
 
     Returns:
         `index`, `episode_index`, `frame_index`, `weight`, `faults` and `notes`; the last two are the names of the
-        checks with a finding on the frame, joined by `+`.
+        checks with a finding on the frame, joined by `+`, without accepted findings.
     """
     table = scores[["index", "episode_index", "frame_index", "weight"]].copy()
     episode, frame = table["episode_index"].to_numpy(), table["frame_index"].to_numpy()
     names = {severity: np.full(len(table), "", dtype=object) for severity in ("fault", "note")}
     for found in sorted(findings, key=lambda one: one.check):
-        here = names[found.severity]
+        here = names.get(found.severity)
+        if here is None:
+            continue
         first, end = np.searchsorted(episode, [found.episode_index, found.episode_index + 1])
         on = np.flatnonzero((frame[first:end] >= found.first_frame) & (frame[first:end] <= found.last_frame)) + first
         for row in on:

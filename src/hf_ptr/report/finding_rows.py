@@ -8,6 +8,7 @@ from typing import Any
 from hf_ptr.detection.findings import Finding, faults_in_order
 from hf_ptr.detection.harm import harm_of
 from hf_ptr.report import verdict
+from hf_ptr.report.accepted_words import accepted_findings
 from hf_ptr.report.inputs import ReportInput
 from hf_ptr.report.next_steps import training_steps
 from hf_ptr.report.note_words import kind_name
@@ -48,7 +49,8 @@ def finding_row(found: Finding, lengths: Mapping[int, int]) -> tuple[str, ...]:
 
 def reasons_of(findings: Sequence[Finding], harm: Mapping[str, float]) -> dict[int, str]:
     """
-    What was found in each episode in words, by its id: faults, then notes that lower weights, then other notes.
+    What was found in each episode in words, by its id: faults, notes that lower weights, other notes, and
+    accepted findings.
 
     Args:
         findings: the findings.
@@ -61,6 +63,7 @@ def reasons_of(findings: Sequence[Finding], harm: Mapping[str, float]) -> dict[i
         ("fault", faults_in_order(findings)),
         ("lower weights", [found for found in notes if harm_of(found, harm) > 0]),
         ("note", [found for found in notes if not harm_of(found, harm) > 0]),
+        ("accepted", accepted_findings(findings)),
     ):
         for found in chosen:
             words = found.cause if name == "fault" else kind_name(found.check)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hf_ptr.data.score_file import ELEMENT_PREFIX
+from hf_ptr.report.accepted_words import accepted_line
 from hf_ptr.report.inputs import ReportInput
 from hf_ptr.report.note_words import notes_line
 from hf_ptr.report.power_rows import power_summary
@@ -79,6 +80,7 @@ def _found(report: ReportInput, episodes: pd.DataFrame) -> list[str]:
         found = [
             verdict(report.findings, lengths, report.harm),
             notes_line(report.findings, len(lengths), report.harm),
+            accepted_line(report.findings),
             power_summary(report.power),
         ]
         return [sentence for sentence in found if sentence]

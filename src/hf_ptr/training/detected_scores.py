@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +14,7 @@ import torch
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.score_file import write_scores
+from hf_ptr.detection.accepted import with_accepted
 from hf_ptr.detection.chunk_faults import chunk_harm, chunks_next_to_faults
 from hf_ptr.detection.detect import Detection, detect
 from hf_ptr.detection.findings_file import findings_written
@@ -66,7 +68,7 @@ def detected(
     keep: Path | None = None,
 ) -> Detection:
     """
-    The findings in the episodes of chunks.
+    The findings in the episodes of chunks, those that their dataset expects as accepted ones.
 
     Args:
         chunks: chunks of the episodes; their state, action and observed vectors are checked.
@@ -88,7 +90,9 @@ def detected(
         "seed": seed,
     }
     new = partial(detect, chunks.table, cameras=cameras, **settings)
-    return cached_detection(keep, chunks.table, cameras, settings, new)
+    found = cached_detection(keep, chunks.table, cameras, settings, new)
+    ids = chunks.table.episode_index.tolist()
+    return replace(found, findings=with_accepted(found.findings, chunks.table.expected, ids))
 
 
 def checked_state(chunks: ChunkDataset) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.expected_findings import expected_of_dataset
 from hf_ptr.data.features import classify_features, component_names, derived_roles, joined_feature
 from hf_ptr.data.lerobot.clock import clock_problems, stretches
 from hf_ptr.data.lerobot.columns import ColumnFile, open_columns, rows_of_episode
@@ -152,6 +153,7 @@ def _read(
         stretch=stretch,
         seconds=seconds,
         left_out=vectors.left_out,
+        expected=expected_of_dataset(root),
     )
 
 
