@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,21 +17,26 @@ import pandas as pd
 import pytest
 import torch
 from camera_helpers import CAMERAS, camera_batch
+from command_line import hf_ptr
 from data_helpers import REAL_V21, coded_table, with_camera, write_v21
 from hub_server import HubServer
 from plugin_helpers import weight_rows
 
 from hf_ptr.data.lerobot.convert import convert_lerobot
+from hf_ptr.data.lerobot.reader import read_dataset
+from hf_ptr.data.score_file import score_frame, write_scores
 
 HERE = importlib.util.find_spec("lerobot_policy_hf_ptr") is not None
 pytestmark = [
     pytest.mark.skipif(not HERE, reason="LeRobot needs an environment of its own: make test-lerobot"),
     # A command imports LeRobot for half a minute on busy cores.
-    pytest.mark.timeout(1200),
+    pytest.mark.timeout(1800),
 ]
 HELPERS = Path(__file__).parents[1] / "helpers"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "lerobot_train.sh"
 
 if HERE:
+    from lerobot.rewards.sarm.rabc import RABCWeights
     from lerobot_helpers import SIZE, config_of, serve_paligemma, tiny_lerobot, tiny_smolvlm
     from lerobot_policy_hf_ptr.sample_losses import give_sample_losses
     from lerobot_policy_hf_ptr.weighter import FrameWeights
@@ -80,34 +86,29 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return convert_lerobot(write_v21(table, folder / "v21"), folder / "v30")
 
 
-def lerobot_train(*options: str, spy: Path | None = None, succeeds: bool = True) -> tuple[str, list[dict[str, Any]]]:
-    """The command as a user has it, and what the spy recorded of each step."""
+def run_command(*command: object, spy: Path | None = None, succeeds: bool = True) -> tuple[str, list[dict[str, Any]]]:
+    """A command with LeRobot's tools on the path: its errors and log, and what the spy recorded of each step."""
     spied = ["--policy.discover_packages_path=lerobot_spy"] if spy else []
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
-        [str(Path(sys.executable).parent / "lerobot-train"), *options, *spied],
-        capture_output=True, text=True, timeout=1000,
-        env={**os.environ, "PYTHONPATH": str(HELPERS), "LEROBOT_SPY": str(spy), "OMP_NUM_THREADS": "2"},
+        [*map(str, command), *spied], capture_output=True, text=True, timeout=1700,
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(HELPERS), "LEROBOT_SPY": str(spy), "OMP_NUM_THREADS": "2"},
     )  # fmt: skip
     assert (done.returncode == 0) == succeeds, done.stderr[-3000:]
     steps = [json.loads(line) for line in spy.read_text().splitlines()] if spy and spy.exists() else []
     return done.stderr, steps
 
 
-def options(kind: str, data: Path, out: Path, *more: str, steps: int = 20) -> list[str]:
-    return [
-        f"--policy.type={kind}",
-        *TINY[kind],
-        "--policy.device=cpu",
-        "--policy.push_to_hub=false",
-        f"--dataset.repo_id=local/{data.parent.name}",
-        f"--dataset.root={data}",
-        "--batch_size=2",
-        "--num_workers=0",
-        f"--steps={steps}",
-        "--log_freq=1",
-        f"--output_dir={out}",
-        *more,
-    ]
+def lerobot_train(
+    kind: str, data: Path, scores: object, out: Path, *options: str, steps: int = 20, **keywords: Any
+) -> tuple[str, list[dict[str, Any]]]:
+    """The example's command with a tiny policy, on the CPU."""
+    return run_command("bash", EXAMPLE, kind, data, scores, *tiny(kind, out, steps), *options, **keywords)
+
+
+def tiny(kind: str, out: Path, steps: int) -> list[str]:
+    small = ["--policy.device=cpu", "--batch_size=2", "--num_workers=0", "--log_freq=1"]
+    return [*TINY[kind], *small, f"--steps={steps}", f"--output_dir={out}"]
 
 
 def towers(kind: str, hub: HubServer, folder: Path) -> list[str]:
@@ -136,15 +137,42 @@ def test_the_loss_of_each_sample_is_multiplied_by_its_weight(
     frames = json.loads((real / "meta/info.json").read_text())["total_frames"]
     rows = weight_rows(frames)
     rows.to_parquet(tmp_path / "w.parquet")
+    out = tmp_path / "run"
     printed, steps = lerobot_train(
-        *options(kind, real, tmp_path / "run", *towers(kind, hub, tmp_path)),
-        f"--sample_weighting.path={tmp_path / 'w.parquet'}",
-        spy=tmp_path / "steps.jsonl",
+        kind, real, tmp_path / "w.parquet", out, *towers(kind, hub, tmp_path), spy=tmp_path / "steps.jsonl"
     )
     assert "Creating sample weighter: hf_ptr" in printed and f"weighs {frames} of {frames} frames" in printed
     assert len(steps) == 20
     assert_weighted(steps, rows.set_index("index")["weight"].sort_index().to_numpy())
-    assert (tmp_path / "run/checkpoints/last/pretrained_model/model.safetensors").is_file()
+    assert (out / "checkpoints/last/pretrained_model/model.safetensors").is_file()
+
+
+def test_an_exported_progress_file_weighs_as_it_says(small: Path, tmp_path: Path) -> None:
+    """LeRobot's own RA-BC, for ACT: its weights differ from ours by the error that the export prints."""
+    table, file = read_dataset(small), tmp_path / "progress.parquet"
+    ours = np.random.default_rng(0).uniform(0.25, 4, 36)
+    scores = score_frame(table, score=0.0, weight=ours, valid=True, scorer="")
+    write_scores(scores, tmp_path / "scores.parquet")
+    said = hf_ptr("export", tmp_path / "scores.parquet", "--to", "lerobot-rabc", "--chunk-size", 8, "--out", file)
+    error = [float(one) for one in re.findall(r"error ([\d.]+), largest ([\d.]+)", said.stdout)[0]]
+    rabc, _ = RABCWeights(file, chunk_size=8, device=torch.device("cpu")).compute_batch_weights(
+        {"index": torch.arange(36)}
+    )
+    differences = np.abs(rabc.numpy() - ours / ours.mean())
+    assert [differences.mean(), differences.max()] == pytest.approx(error, abs=0.006)
+    _, steps = run_command(
+        "lerobot-train",
+        "--policy.type=act",
+        "--policy.push_to_hub=false",
+        "--dataset.repo_id=local/small",
+        f"--dataset.root={small}",
+        "--sample_weighting.type=rabc",
+        f"--sample_weighting.progress_path={file}",
+        *tiny("act", tmp_path / "run", 10),
+        spy=tmp_path / "steps.jsonl",
+    )
+    assert len(steps) == 10
+    assert_weighted(steps, rabc.numpy())
 
 
 def test_a_resumed_run_keeps_its_weights(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,13 +182,10 @@ def test_a_resumed_run_keeps_its_weights(small: Path, tmp_path: Path, monkeypatc
     weight_of[:21] = rows.set_index("index")["weight"].sort_index()[:21]
     run = tmp_path / "run"
     monkeypatch.chdir(tmp_path)
-    lerobot_train(
-        *options("act", small, run, "--save_freq=2", steps=2),
-        "--sample_weighting.path=w.parquet",
-        "--sample_weighting.fallback_weight=0.25",
-    )
+    lerobot_train("act", small, "w.parquet", run, "--sample_weighting.fallback_weight=0.25", steps=2)
     monkeypatch.chdir(small)
-    _, steps = lerobot_train(
+    _, steps = run_command(
+        "lerobot-train",
         f"--config_path={run}/checkpoints/last/pretrained_model/train_config.json",
         "--resume=true",
         "--steps=6",
@@ -182,11 +207,7 @@ def test_a_wrong_file_is_one_line_before_training(
     rows: pd.DataFrame, more: tuple[str, ...], message: str, small: Path, tmp_path: Path
 ) -> None:
     rows.to_parquet(tmp_path / "w.parquet")
-    printed, _ = lerobot_train(
-        *options("act", small, tmp_path / "run", *more),
-        f"--sample_weighting.path={tmp_path / 'w.parquet'}",
-        succeeds=False,
-    )
+    printed, _ = lerobot_train("act", small, tmp_path / "w.parquet", tmp_path / "run", *more, succeeds=False)
     last = printed.strip().splitlines()[-1]
     assert last.startswith("--sample_weighting") and message in last and "Traceback" not in printed
     assert not (tmp_path / "run").exists()
