@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import uniform_filter1d
@@ -14,22 +15,39 @@ from hf_ptr.detection.signals import STALE, Episode
 from hf_ptr.detection.windows import EVENT
 
 # Seconds over which a speed is measured, so that the noise of a sensor is not motion; and share of the usual speed of
-# a dimension below which it stands still.
+# a dimension below which it stands still, or deviations of a speed that is noise only.
 SPAN = 0.1
 STILL = 0.15
+NOISE_SPEEDS = 3.0
+# White noise of a dimension from the lower quartile of its second differences.
+LOWER = 0.25
+NOISE_OF_LOWER = 1 / (0.319 * 6**0.5)
 # The shortest stretch that counts, seconds and frames.
 SHORTEST = 0.25
 LEAST_FRAMES = 6
-# Usual errors of an expected command that are not motion.
-ERRORS = 3.0
+# Episodes, as a share, whose longest stretch is a usual one.
+USUAL = 0.75
+# Least motion that the state implies, units, and share of a dimension's variance that the model must explain.
+LEAST_WAY = 0.25
+EXPLAINED = 0.5
+
+
+class _Stretch(NamedTuple):
+    """Frames `[first, stop)` in which a dimension stands still; in `moving` of them the robot moves."""
+
+    first: int
+    stop: int
+    dimension: int
+    moving: int
 
 
 class Dead(Check):
     """
     A dimension of the command that stands still while the state implies that it moves.
 
-    The amount is what the state implies beyond what was commanded: the distance between the lowest and the highest
-    implied command, less that of the recorded ones and three usual errors.
+    The amount is a product: the distance between the lowest and the highest command that the state implies, less that
+    of the recorded ones, in usual errors of an implied command; times the duration, in durations that this dimension
+    usually stands still for. Either alone also occurs without a fault.
 
     Why it harms: the policy learns to hold this joint in the middle of a motion.
 
@@ -40,19 +58,32 @@ class Dead(Check):
     Limits: a dimension that rests anyway may be dead without a trace. A command at its limit is not judged.
     """
 
-    name, unit = "action/dead", "std"
+    name, unit = "action/dead", "times usual"
     reads = ("state", "action")
     action = "leave these frames out, or restore this dimension of the actions"
-    material = 0.6
-    # The model errs more in some episodes than its usual error says.
-    least_tail = 0.2
+    material = 12.0
+    # Both factors are relative to what is usual in this dimension, so that sound amounts hardly vary.
+    least_tail = 0.1
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._span = context.signals.frames(SPAN, 2)
         self._least = context.signals.frames(SHORTEST, LEAST_FRAMES)
-        every = np.concatenate([self._speed(view.prediction.action) for view in context.views])
-        self._still = STILL * np.quantile(every, 0.75, axis=0) if len(every) else np.zeros(every.shape[1])
+        self._judged = np.flatnonzero(context.model.explained > EXPLAINED)
+        commands = [view.prediction.action for view in context.views]
+        speeds = np.concatenate([self._speed(values) for values in commands])
+        rough = [
+            np.quantile(np.abs(np.diff(values, n=2, axis=0)), LOWER, axis=0) for values in commands if len(values) > 2
+        ]
+        width = len(context.model.dimensions)
+        noise = NOISE_OF_LOWER * np.median(rough, axis=0) if rough else np.zeros(width)
+        usual = np.quantile(speeds, 0.75, axis=0) if len(speeds) else np.zeros(width)
+        self._still = np.maximum(STILL * usual, NOISE_SPEEDS * np.sqrt(2 / self._span) * noise)
+        longest = np.zeros((len(context.views), width))
+        for row, view in enumerate(context.views):
+            for stretch in self._stretches(view):
+                longest[row, stretch.dimension] = max(longest[row, stretch.dimension], stretch.moving)
+        self._usual = np.maximum(np.quantile(longest, USUAL, axis=0), self._least)
 
     def _smooth(self, values: np.ndarray) -> np.ndarray:
         return uniform_filter1d(values, self._span, axis=0, mode="nearest") if values.size else values
@@ -61,27 +92,36 @@ class Dead(Check):
         smooth = self._smooth(values)
         return np.abs(smooth[self._span :] - smooth[: -self._span])
 
-    def measure(self, view: View) -> Measurement:
-        model, action = self.context.model, view.prediction.action
-        expected = self._smooth(view.prediction.expected)
+    def _stretches(self, view: View) -> list[_Stretch]:
+        action = view.prediction.action
         begin, end = (STALE, len(action) - STALE) if len(action) > 4 * STALE else (0, len(action))
         still = self._speed(action) <= self._still
-        found: list[tuple[int, int, int, float, float]] = []
-        for dimension in np.flatnonzero(model.known).tolist():
+        moving = np.concatenate([[0], np.cumsum(self.context.moving.frames(view.episode))])
+        found = []
+        for dimension in self._judged.tolist():
             for first, last in zip(*runs_of(still[:, dimension]), strict=True):
-                first, stop = max(first, begin), min(last + self._span, end)
-                # The expected command changes before and after the others begin to move.
-                inner = slice(first + self._span // 2, stop - self._span // 2)
-                if stop - first < self._least:
-                    continue
-                # Predictions end where the usual commands end, so that they stand still with a command at its limit.
-                way = np.ptp(expected[inner, dimension])
-                surplus = way - np.ptp(self._smooth(action[inner, dimension])) - ERRORS * model.sigma[dimension]
-                found.append((first, stop, dimension, max(0.0, surplus), way))
-        amount, ways = np.zeros((2, len(found), max(action.shape[1], 1)))
-        for number, (_, _, dimension, surplus, way) in enumerate(found):
-            amount[number, dimension], ways[number, dimension] = surplus, way
-        return {EVENT: Candidates.events([row[0] for row in found], [row[1] for row in found], amount, ways)}
+                first, stop = max(int(first), begin), min(int(last) + self._span, end)
+                if stop - first >= self._least:
+                    found.append(_Stretch(first, stop, dimension, int(moving[stop] - moving[first])))
+        return found
+
+    def measure(self, view: View) -> Measurement:
+        model = self.context.model
+        action, expected = self._smooth(view.prediction.action), self._smooth(view.prediction.expected)
+        stretches = self._stretches(view)
+        amount, ways = np.zeros((2, len(stretches), max(action.shape[1], 1)))
+        for row, (first, stop, dimension, moving) in enumerate(stretches):
+            # The expected command changes before and after the others begin to move.
+            inner = slice(first + self._span // 2, stop - self._span // 2)
+            # Predictions end where the usual commands end, so that they stand still with a command at its limit.
+            way = np.ptp(expected[inner, dimension])
+            missed = way - np.ptp(action[inner, dimension])
+            if missed >= LEAST_WAY:
+                amount[row, dimension] = missed / model.sigma[dimension] * moving / self._usual[dimension]
+                ways[row, dimension] = way
+        return {
+            EVENT: Candidates.events([one.first for one in stretches], [one.stop for one in stretches], amount, ways)
+        }
 
     def cause(self, found: Found) -> str:
         name = self.context.model.names[found.dimension]
