@@ -87,11 +87,29 @@ def test_commands_dead_in_a_part_are_found_there():
             assert hit.found.dimension == 1
             assert hit.found.first == pytest.approx(40, abs=3)
             assert hit.found.stop == pytest.approx(70, abs=3)
-            # The cause states the whole motion, the amount only what no usual error explains.
             way = np.ptp(sound.episodes[view.episode.position].action[42:68, 1])
             assert hit.found.detail == pytest.approx(way, rel=0.1)
-            assert hit.found.amount < hit.found.detail
             assert f"moves by {hit.found.detail:.2f} standard deviations" in hit.check.cause(hit.found)
+
+
+def test_noise_does_not_hide_a_dead_dimension_and_a_usual_rest_is_none():
+    noise = np.random.default_rng(2).normal(0, 0.08, (20, 120, 3))
+
+    def stopped(number, action):
+        action = action.copy()
+        # Every operator lets go of the third joint for a while; two lose the second one for longer than anybody rests.
+        action[60:85, 2] = action[60, 2]
+        if number in (3, 11):
+            action[30:80, 1] = action[30, 1]
+        return action + noise[number]
+
+    detector = Detector(Signals.of_table(leading_table(20, stopped), "observation.state", "action"), [Dead])
+    found = {
+        (view.episode.position, hit.found.dimension)
+        for view, measured in zip(detector.views, detector.measured, strict=True)
+        for hit in detector.hits(view, measured)
+    }
+    assert found == {(3, 1), (11, 1)}
 
 
 def test_the_amount_of_leaps_is_that_of_all_leaping_values():

@@ -55,15 +55,16 @@ class Dead(Check):
 
     What to do: leave these frames out, or the dimension in this episode.
 
-    Limits: a dimension that rests anyway may be dead without a trace. A command at its limit is not judged.
+    Limits: a dimension that rests anyway may be dead without a trace, and so may one whose command the state does not
+    reflect. A command at its limit is not judged.
     """
 
     name, unit = "action/dead", "times usual"
     reads = ("state", "action")
     action = "leave these frames out, or restore this dimension of the actions"
-    material = 12.0
+    material = 15.0
     # Both factors are relative to what is usual in this dimension, so that sound amounts hardly vary.
-    least_tail = 0.1
+    least_tail = 0.08
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
