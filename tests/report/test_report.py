@@ -29,6 +29,8 @@ from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.errors import InputError
 from hf_ptr.functional import source_shift
 from hf_ptr.hub.push import ensure_repository, push_files
+from hf_ptr.report.clock import clock_sentence, recorded_seconds
+from hf_ptr.report.episode_cards import place_of
 from hf_ptr.report.expectation import expectation_of
 from hf_ptr.report.film_strips import film_strips
 from hf_ptr.report.inputs import ReportInput, load_scored_table, read_report_input
@@ -72,7 +74,9 @@ def test_flagged_are_the_episodes_with_a_fault_and_not_those_of_low_weight(
     assert "Episode 5 " not in words and "lowest weight" not in words and "highest weight" not in words
     assert "To do: shift the actions by the lag." in words
     # A note has its place, and the motion has no table of its own where the note is the only one.
-    assert "Lag in episode 1 To do: shift the actions by the lag." in words and "Episode 1, frames 0-5 (" in words
+    assert "Lag in episode 1 To do: shift the actions by the lag." in words
+    assert "Episode 1: commands 6.0 frames late frames 0-5 (" in words
+    assert words.index("2 of 10 episodes") < words.index("What to type next") < words.index("Notes without effect")
     assert "Notes without effect on weights: lag in episode 1." in words
     assert "hf-ptr init DATASET --skip-episodes 3,7" in words
 
@@ -381,9 +385,65 @@ def test_film_strips_skip_the_frames_of_the_video_without_a_row(dataset: Path) -
     strips, without = film_strips(table, 2, range(6))
     assert without == []
     ((_, shown),) = strips
-    images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))) for _, uri in shown]
+    images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))) for _, uri, _ in shown]
     assert frame_of(np.stack(images)) == [0, 2, 4, 6, 8, 10]
-    assert [when for when, _ in shown] == ["0.0 s", "0.2 s", "0.4 s", "0.6 s", "0.8 s", "1.0 s"]
+    assert [shot.when for shot in shown] == ["0.0 s", "0.2 s", "0.4 s", "0.6 s", "0.8 s", "1.0 s"]
+
+
+def test_film_strips_mark_the_place_and_show_a_frame_of_it(dataset: Path, tmp_path: Path) -> None:
+    table = read_dataset(dataset)
+    episode = int(table.episode_index[int(np.argmax(table.lengths))])
+    length = int(table.lengths.max())
+    for place in ((2, 4), (3, 3), (0, 0)):
+        ((_, shown),), _ = film_strips(table, episode, range(length), place=place)
+        inside = [round(float(shot.when.split()[0]) * table.fps) for shot in shown if shot.inside]
+        assert inside and all(place[0] <= frame <= place[1] for frame in inside)
+    ((_, whole),), _ = film_strips(table, episode, range(length), place=(0, length - 1))
+    assert not any(shot.inside for shot in whole), "marks of all frames say nothing"
+    made = {"state_feature": "state", "action_feature": "action"}
+    found = [fault(episode, 2, 4, severity="note", check="time/pause", cause="the robot rests for 0.3 s")]
+    report = read_report_input(written(scores_of(table, {}), tmp_path, found, **made))
+    page = write_report(report, tmp_path / "r.html", dataset=table).read_text()
+    assert 'class="frame inside"' in page and "in the frames named above" in page
+
+
+def test_times_are_the_recorded_ones(dataset: Path, tmp_path: Path) -> None:
+    read = read_dataset(dataset)
+    slow = replace(read, seconds=read.seconds * 1.5)
+    episode, length = int(read.episode_index[0]), int(read.lengths[0])
+    seconds = recorded_seconds(slow, episode)
+    np.testing.assert_allclose(seconds, np.arange(length) * 1.5 / read.fps)
+    assert place_of(fault(episode, 2, 4), length, seconds) == (
+        f"frames 2-4 ({3 / read.fps:.1f} to {7.5 / read.fps:.1f} s)"
+    )
+    (((_, shown),), _) = film_strips(slow, episode, range(length))
+    assert shown[-1].when == f"{(length - 1) * 1.5 / read.fps:.1f} s"
+    assert clock_sentence(read) == ""
+    longest = max(zip(read.lengths.tolist(), read.episode_index.tolist(), strict=True))
+    away = 0.5 * (longest[0] - 1) / read.fps
+    if away > 0.5:
+        assert f"up to {away:.1f} s away from the recorded time (episode {longest[1]})" in clock_sentence(slow)
+    slower = replace(read, seconds=read.seconds * 10)
+    assert f"(episode {longest[1]})" in clock_sentence(slower)
+    still = replace(read, seconds=np.zeros_like(read.seconds))
+    np.testing.assert_allclose(recorded_seconds(still, episode), np.arange(length) / read.fps)
+
+
+def test_notes_have_the_signal_that_shows_them() -> None:
+    """The gripper of a retry, and the joints of a pause."""
+    table = leading_table(8, frames=60)
+    grip = np.tile(np.r_[np.zeros(10), np.ones(15), np.zeros(10), np.ones(20), np.zeros(5)], 8)[:, None]
+    action = np.concatenate((table.columns["action"], grip), axis=1).astype(np.float32)
+    table = replace(table, columns={**table.columns, "action": action}, features=dict(table.features))
+    made = {"state_feature": "observation.state", "action_feature": "action"}
+    expectation = expectation_of(table, made, [2])
+    retry = fault(2, 10, 35, "the gripper closes and opens", check="progress/retry", severity="note")
+    (line,) = expectation.lines(retry)
+    assert line.name == f"action {action.shape[1] - 1}" and set(line.recorded.round(3)) == {0.0, 1.0}
+    pause = fault(2, 20, 30, "the robot rests for 0.5 s", check="time/pause", severity="note")
+    assert expectation.lines(pause) and all(one.name.startswith("state ") for one in expectation.lines(pause))
+    stale = fault(2, 0, 0, "3.1 standard deviations, most in dimension 1", check="state/stale_start", severity="note")
+    assert [one.name for one in expectation.lines(stale)] == ["state 1"]
 
 
 def test_state_and_action_are_plotted_without_cameras(table: EpisodeTable, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.score_file import ELEMENT_PREFIX
 from hf_ptr.detection.findings import Finding
 from hf_ptr.report import plots, verdict
+from hf_ptr.report.clock import recorded_seconds
 from hf_ptr.report.expectation import Expectation, around
 from hf_ptr.report.film_strips import Strips, Without, film_strips
 from hf_ptr.report.wording import explain_episode
@@ -62,7 +63,7 @@ class EpisodeCard:
         findings: its findings, the most probable first.
         reasons: what the score says of it, in sentences.
         lines: weight and scores over time, an SVG.
-        strips: `(camera, [(time, data URI)])` of each camera along the whole episode.
+        strips: of each camera along the whole episode.
         without_video: `(camera, reason)` of each camera whose video of this episode cannot be read.
         motion: state and action over time, an SVG; None if there are film strips.
     """
@@ -101,10 +102,12 @@ def episode_card(
         findings: its findings of severity `fault`, the most probable first.
         expectation: the expected signals, if they are known.
     """
-    episode, fps = int(row.name), None if table is None else table.fps
-    unit = "frame" if fps is None else "seconds"
+    episode = int(row.name)
+    seconds = None if table is None else recorded_seconds(table, episode)
+    unit = "frame" if seconds is None else "seconds"
     elements = {name: frames[name].to_numpy() for name in frames if name.startswith(ELEMENT_PREFIX)}
-    time = frames.frame_index.to_numpy() / (1.0 if fps is None else fps)
+    numbers = frames.frame_index.to_numpy()
+    time = numbers if seconds is None else seconds[numbers]
     length = int(frames.frame_index.max()) + 1
     parts, without = _findings(findings, length, table, expectation)
     strips: Strips = []
@@ -115,7 +118,7 @@ def episode_card(
         features = [name for name in ("observation.state", "action") if name in table.columns]
         position = int(np.flatnonzero(table.episode_index == episode)[0])
         if features:
-            motion = Markup(plots.state_and_action(table, position, features, unit))
+            motion = Markup(plots.state_and_action(table, position, features, recorded_seconds(table, episode)))
     return EpisodeCard(
         episode=episode,
         task=task,
@@ -123,7 +126,7 @@ def episode_card(
         fault=str(row.fault),
         flagged=bool(row.flagged),
         findings=parts,
-        reasons=explain_episode(row, frames, fps),
+        reasons=explain_episode(row, frames, seconds),
         lines=Markup(plots.episode_lines(frames.weight.to_numpy(), elements, time, bounds, unit)),
         strips=strips,
         without_video=without,
@@ -145,17 +148,23 @@ def _findings(
             place = around(found, length, table.fps)
             if len(shown) < MAX_STRIPS and not any(_same(place, other) for other in shown):
                 shown.append(place)
-                strips, without = film_strips(table, found.episode_index, place.tolist(), found.cause)
-        fps = None if table is None else table.fps
+                strips, without = film_strips(
+                    table,
+                    found.episode_index,
+                    place.tolist(),
+                    found.cause,
+                    (found.first_frame, found.last_frame),
+                )
+        seconds = None if table is None else recorded_seconds(table, found.episode_index)
         drawn = {(line.name, int(line.frames[0]), int(line.frames[-1])) for line in lines}
         plot = None
-        if fps is not None and drawn - plotted:
-            plot = Markup(plots.expected_lines(lines, found.first_frame, found.last_frame, fps))
+        if seconds is not None and drawn - plotted:
+            plot = Markup(plots.expected_lines(lines, found.first_frame, found.last_frame, seconds))
             plotted |= drawn
         parts.append(
             FindingPart(
                 found.cause,
-                place_of(found, length, fps),
+                place_of(found, length, seconds),
                 f"amount {verdict.amount_of(found)}; probability {verdict.probability_of(found)}; check {found.check}",
                 found.action,
                 plot,
@@ -167,13 +176,15 @@ def _findings(
     return parts, without
 
 
-def place_of(found: Finding, length: int, fps: float | None) -> str:
-    """The frames of a finding in words, with the seconds where the frame rate is known."""
+def place_of(found: Finding, length: int, seconds: np.ndarray | None) -> str:
+    """The frames of a finding in words, with their times where `seconds` `(T,)` of the episode are known."""
     frames = verdict.frames_of(found, {found.episode_index: length})
     words = "whole episode" if frames == "all" else f"frame{'s' if '-' in frames else ''} {frames}"
-    if fps is None or frames == "all":
+    if seconds is None or frames == "all":
         return words
-    return f"{words} ({found.first_frame / fps:.1f} to {(found.last_frame + 1) / fps:.1f} s)"
+    # The last frame lasts until the next one.
+    end = seconds[min(found.last_frame + 1, len(seconds) - 1)]
+    return f"{words} ({seconds[found.first_frame]:.1f} to {end:.1f} s)"
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> bool:

@@ -10,8 +10,9 @@ import numpy as np
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.detection.findings import Finding
+from hf_ptr.detection.grippers import SHORTEST, find_grippers
 from hf_ptr.detection.response import ResponseModel
-from hf_ptr.detection.signals import Scale, Signals
+from hf_ptr.detection.signals import Episode, Scale, Signals
 from hf_ptr.errors import InputError
 
 # Other episodes that the response model of a report is fitted to, beside those with findings.
@@ -20,8 +21,10 @@ OTHERS = 150
 MOST, LEAST_SHARE = 2, 0.4
 # Frames shown on both sides of a finding: this share of its length, and at least that many seconds.
 MARGIN_SHARE, MARGIN_SECONDS = 0.5, 1.0
-# Where the name of a dimension can begin in a cause: "commands of NAME and NAME exchanged", "NAME shifted".
-NAMED = re.compile(r"^|\bof |\band ")
+RETRY = "progress/retry"
+# Where the name of a dimension can begin in a cause: "commands of NAME and NAME exchanged", "NAME shifted", "most in
+# dimension NAME".
+NAMED = re.compile(r"^|\bof |\band |\bdimension ")
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,15 @@ class Expectation:
         self._fps = table.fps
         self._signals = Signals.of_table(table, state_feature, action_feature)
         self._model = ResponseModel(self._signals)
+        self._grippers = find_grippers(self._signals)
 
     def lines(self, found: Finding) -> list[Line]:
         """
         The dimensions that the cause of a finding names, or those that differ most within it.
 
-        A command is compared with the expected one, a state with that of the frame before. Findings of images, of time
-        and of language have no lines.
+        A command is compared with the expected one, a state with that of the frame before. Retries have the gripper
+        that switches most, other findings of progress and time the states that vary most around the place. Findings of
+        images and of language have no lines.
         """
         episode = self._signals.episodes[self._signals.episode_index.index(found.episode_index)]
         kind = found.check.partition("/")[0]
@@ -87,7 +92,22 @@ class Expectation:
             steps = np.abs(np.diff(episode.state, axis=0, prepend=episode.state[:1]))[inside].max(axis=0)
             chosen = _named(found.cause, scale.names) or _largest(steps * scale.moves)
             return [_line("state", scale, one, shown, episode.state[:, one], None) for one in chosen]
+        if found.check == RETRY and self._grippers:
+            return self._gripper_lines(episode, found, shown)
+        if kind in ("progress", "time"):
+            scale = self._signals.state
+            chosen = _largest(np.ptp(episode.state[shown], axis=0) * scale.moves)
+            return [_line("state", scale, one, shown, episode.state[:, one], None) for one in chosen]
         return []
+
+    def _gripper_lines(self, episode: Episode, found: Finding, shown: np.ndarray) -> list[Line]:
+        """The dimensions of the gripper that opens and closes most often within a finding."""
+        inside = slice(found.first_frame, found.last_frame + 1)
+        shortest = self._signals.frames(SHORTEST, 2)
+        gripper = max(self._grippers, key=lambda one: int(np.diff(one.closed(episode, shortest)[inside]).sum()))
+        scale = getattr(self._signals, gripper.feature)
+        values, weights = getattr(episode, gripper.feature), np.abs(gripper.weights)
+        return [_line(gripper.feature, scale, one, shown, values[:, one], None) for one in _largest(weights)]
 
 
 def expectation_of(table: EpisodeTable, made: dict[str, object], episodes: Collection[int]) -> Expectation | None:

@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.video.decoding import FrameReader
 from hf_ptr.errors import InputError, first_line
+from hf_ptr.report.clock import recorded_seconds
 from hf_ptr.report.plots import jpeg_uri
 
 # The number of frames in a film strip, and their height in pixels.
 STRIP_FRAMES, STRIP_HEIGHT = 8, 120
 MAX_CAMERAS = 3
-# `(camera, [(time, data URI)])`, and `(camera, reason)` without a readable video.
-Strips = list[tuple[str, list[tuple[str, str]]]]
+
+
+class Shot(NamedTuple):
+    """
+    A frame of a strip.
+
+    Attributes:
+        when: its time in words.
+        image: a data URI.
+        inside: whether it belongs to the marked place.
+    """
+
+    when: str
+    image: str
+    inside: bool
+
+
+# `(camera, frames)`, and `(camera, reason)` without a readable video.
+Strips = list[tuple[str, list[Shot]]]
 Without = list[tuple[str, str]]
 
 
-def film_strips(table: EpisodeTable, episode: int, frames: Sequence[int], named: str = "") -> tuple[Strips, Without]:
+def film_strips(
+    table: EpisodeTable, episode: int, frames: Sequence[int], named: str = "", place: tuple[int, int] | None = None
+) -> tuple[Strips, Without]:
     """
     A strip for each camera, `MAX_CAMERAS` at most, and the cameras without a readable video.
 
@@ -29,18 +49,31 @@ def film_strips(table: EpisodeTable, episode: int, frames: Sequence[int], named:
         episode: id of the episode.
         frames: the stretch of frames to show, of which `STRIP_FRAMES` are taken at equal distances.
         named: a text; cameras that it names come first.
+        place: first and last frame that are marked, of which one is shown at least; None to mark none.
     """
+    wanted = _wanted(frames, place)
     strips: Strips = []
     without: Without = []
     for camera in sorted(table.videos, key=lambda camera: camera not in named)[:MAX_CAMERAS]:
         try:
-            strips.append((camera, _strip(table, camera, episode, frames)))
+            strips.append((camera, _strip(table, camera, episode, wanted, place)))
         except (InputError, OSError) as error:
             without.append((camera, first_line(error)))
     return strips, without
 
 
-def _strip(table: EpisodeTable, camera: str, episode: int, frames: Sequence[int]) -> list[tuple[str, str]]:
+def _wanted(frames: Sequence[int], place: tuple[int, int] | None) -> list[int]:
+    """The frames of a strip, rising."""
+    wanted = np.unique(np.linspace(frames[0], frames[-1], STRIP_FRAMES).round().astype(int))
+    if place is not None and not ((wanted >= place[0]) & (wanted <= place[1])).any():
+        middle = sum(place) // 2
+        wanted[np.abs(wanted - middle).argmin()] = middle
+    return wanted.tolist()
+
+
+def _strip(
+    table: EpisodeTable, camera: str, episode: int, wanted: Sequence[int], place: tuple[int, int] | None
+) -> list[Shot]:
     clips = table.videos[camera]
     if episode not in clips:
         raise InputError("the dataset lists none")
@@ -48,14 +81,18 @@ def _strip(table: EpisodeTable, camera: str, episode: int, frames: Sequence[int]
     shape = feature.get("shape") or [STRIP_HEIGHT * 3, STRIP_HEIGHT * 4, 3]
     height, width = _height_and_width(shape, feature.get("names"))
     size = (STRIP_HEIGHT, max(1, round(STRIP_HEIGHT * width / height)))
-    wanted = sorted({int(frame) for frame in np.linspace(frames[0], frames[-1], STRIP_FRAMES).round()})
     # Rows may lack frames of the video, whose rate may be another one.
     start = int(table.starts[np.flatnonzero(table.episode_index == episode)[0]])
     shown = np.minimum(table.video_frame[start + np.array(wanted)], clips[episode].frames - 1).tolist()
     reader = FrameReader(camera, {episode: clips[episode]}, table.video_fps, size=size)
     images = reader.read([episode] * len(shown), shown)
-    times = [f"{frame / table.fps:.1f} s" for frame in wanted]
-    return list(zip(times, map(jpeg_uri, images), strict=True))
+    seconds = recorded_seconds(table, episode)
+    inside = [place is not None and place[0] <= frame <= place[1] for frame in wanted]
+    # Where all frames are in the place, as in one of a whole episode, marks say nothing.
+    return [
+        Shot(f"{seconds[frame]:.1f} s", jpeg_uri(image), within and not all(inside))
+        for frame, image, within in zip(wanted, images, inside, strict=True)
+    ]
 
 
 def _height_and_width(shape: Sequence[int], names: Any) -> tuple[int, int]:

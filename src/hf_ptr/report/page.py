@@ -20,6 +20,7 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
 from hf_ptr.hub.repos import origin, parse_hub_repo
 from hf_ptr.report import plots, verdict, wording
+from hf_ptr.report.clock import clock_sentence, duration
 from hf_ptr.report.comparison import compare_episodes, compare_values
 from hf_ptr.report.episode_cards import EpisodeCard, episode_card
 from hf_ptr.report.expectation import expectation_of
@@ -32,7 +33,7 @@ from hf_ptr.report.inputs import (
     require_frames_of,
     require_rows_of,
 )
-from hf_ptr.report.note_sections import note_sections
+from hf_ptr.report.note_sections import note_sections, shown_notes
 from hf_ptr.report.power_rows import power_rows
 from hf_ptr.report.statistics import (
     ess_ratio,
@@ -42,6 +43,7 @@ from hf_ptr.report.statistics import (
     summarise_episodes,
 )
 from hf_ptr.utils.atomic_files import write_text
+from hf_ptr.utils.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 # Episodes with faults that have a card, and checks in a card; the table of findings has all. Scores without findings
@@ -196,6 +198,8 @@ def _contents(
         "highest": [],
         "episodes": None,
         "shift_bounds": None,
+        "legend": "",
+        "clock": "" if table is None else clock_sentence(table),
     }
     if report.scores is not None:
         contents |= _scores_contents(
@@ -223,25 +227,28 @@ def _scores_contents(
     order = episodes.sort_values(["weight", "score"]).index
     findings = report.findings or ()
     faulty = sorted(report.flagged, key=lambda number: -verdict.main_fault(findings, number).probability)[:CARDS]
-    expected = None if table is None else expectation_of(table, report.made, faulty)
+    noted = {found.episode_index for found in shown_notes(findings, len(episodes), report.harm)}
+    expected = None if table is None else expectation_of(table, report.made, {*faulty, *noted})
+
+    def card(number: Any) -> EpisodeCard:
+        return episode_card(
+            episodes.loc[number],
+            scores[scores.episode_index == number],
+            report.bounds,
+            table,
+            tasks[int(episodes.task_index[number])],
+            [found for found, _ in verdict.by_check(findings) if found.episode_index == number][:CHECKS],
+            expected,
+        )
 
     def cards(numbers: Sequence[Any]) -> list[EpisodeCard]:
-        return [
-            episode_card(
-                episodes.loc[number],
-                scores[scores.episode_index == number],
-                report.bounds,
-                table,
-                tasks[int(episodes.task_index[number])],
-                [found for found, _ in verdict.by_check(findings) if found.episode_index == number][:CHECKS],
-                expected,
-            )
-            for number in numbers
-        ]
+        with progress_bar() as progress:
+            return [card(number) for number in progress.track(numbers, description="drawing episodes")]
 
     contents = {
         "figures": _key_figures(report, scores, episodes),
         "findings": [*wording.explain_scores(report, episodes, by_task), *from_log],
+        "legend": wording.explain_columns(report),
         "shift_bounds": (low / high, high / low) if low > 0 else None,
         "tasks": by_task,
         "sources": share_shifts(scores, _column(scores, "source", "")),
@@ -255,7 +262,7 @@ def _scores_contents(
     else:
         lengths = {int(number): int(frames) for number, frames in episodes.frames.items()}
         contents["found"] = finding_rows(report.findings, lengths)
-        contents["notes"] = note_sections(report.findings, lengths, table, report.harm)
+        contents["notes"] = note_sections(report.findings, lengths, table, report.harm, expected)
         contents["power"] = power_rows(report.power)
         contents["next_steps"] = next_steps(report)
     if compared is not None and compared.scores is not None:
@@ -341,7 +348,7 @@ def _episode_rows(
     return {
         "ids": [int(number) for number in episodes.index],
         "frames": episodes.frames.astype(int).tolist(),
-        "fps": None if table is None else table.fps,
+        "seconds": None if table is None else [round(duration(table, number), 1) for number in episodes.index],
         "weights": episodes.weight.round(3).tolist(),
         "scores": episodes.score.round(3).tolist(),
         "reasons": reasons,

@@ -123,36 +123,38 @@ def episode_lines(
         return _svg(figure, spoken)
 
 
-def expected_lines(lines: Sequence[Line], first: int, last: int, fps: float) -> str:
+def expected_lines(lines: Sequence[Line], first: int, last: int, seconds: np.ndarray) -> str:
     """
     The recorded and the expected values of some dimensions around a finding, whose frames are shaded.
 
     Args:
         lines: the dimensions. Their names are not drawn, because the page does not escape a plot.
         first, last: the frames of the finding.
-        fps: frames per second.
+        seconds: `(T,)`, time of each frame of the episode.
     """
+    step = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 1.0
     with matplotlib.rc_context(STYLE):
         figure, axes = _axes(5.2, 0.75 + 1.15 * len(lines), len(lines), top=0.3)
         for number, (axis, line) in enumerate(zip(axes, lines, strict=True), 1):
-            seconds = line.frames / fps
-            axis.axvspan(first / fps, (last + 1) / fps, color=SECOND, alpha=0.13, linewidth=0)
-            axis.plot(seconds, line.recorded, color=SECOND, linewidth=1.4, label="recorded")
+            time = seconds[line.frames]
+            axis.axvspan(seconds[first], seconds[last] + step, color=SECOND, alpha=0.13, linewidth=0)
+            axis.plot(time, line.recorded, color=SECOND, linewidth=1.4, label="recorded")
             if line.expected is not None:
-                axis.plot(seconds, line.expected, color=FIRST, linewidth=1.4, linestyle="--", label="expected")
+                axis.plot(time, line.expected, color=FIRST, linewidth=1.4, linestyle="--", label="expected")
             if len(lines) > 1:
                 axis.text(0.01, 0.88, f"({number})", transform=axis.transAxes, color=INK)
             axis.locator_params(axis="y", nbins=4)
-        axes[0].legend(loc="lower left", bbox_to_anchor=(0.0, 0.98), ncols=2, borderaxespad=0.0)
+        expected = any(line.expected is not None for line in lines)
+        if expected:
+            axes[0].legend(loc="lower left", bbox_to_anchor=(0.0, 0.98), ncols=2, borderaxespad=0.0)
         axes[-1].set(xlabel="seconds")
-        drawn = "Recorded and expected" if any(line.expected is not None for line in lines) else "Recorded"
+        drawn = "Recorded and expected" if expected else "Recorded"
         return _svg(figure, f"{drawn} values around frames {first} to {last}")
 
 
-def state_and_action(table: EpisodeTable, position: int, features: Sequence[str], unit: str) -> str:
+def state_and_action(table: EpisodeTable, position: int, features: Sequence[str], seconds: np.ndarray) -> str:
     """The dimensions of state and action that vary most, along one episode, in standard deviations of the dataset."""
     rows = slice(int(table.starts[position]), int(table.starts[position] + table.lengths[position]))
-    seconds = np.arange(rows.stop - rows.start) / table.fps
     with matplotlib.rc_context(STYLE):
         figure, axes = _axes(5.2, 0.5 + 1.1 * len(features), len(features))
         for axis, name in zip(axes, features, strict=True):
@@ -163,7 +165,7 @@ def state_and_action(table: EpisodeTable, position: int, features: Sequence[str]
             for number, dimension in enumerate(most):
                 axis.plot(seconds, values[:, dimension], color=INK, alpha=0.9 - 0.09 * number, linewidth=0.9)
             axis.set(ylabel="action" if name == "action" else "state")
-        axes[-1].set(xlabel=unit)
+        axes[-1].set(xlabel="seconds")
         return _svg(figure, f"State and action along the episode, the {MOST_LINES} dimensions that vary most")
 
 

@@ -148,6 +148,21 @@ def explain_log(report: ReportInput) -> list[str]:
     return sentences
 
 
+def explain_columns(report: ReportInput) -> str:
+    """The meaning of the figures of an episode in the table of all."""
+    low, high = report.bounds
+    if report.held_out:
+        return (
+            f"Weight: how much the frames of an episode count in training, {low:g} with a fault to {high:g} without. "
+            "Score: how well observation, action and next observation fit together, without the findings; 0 as with a "
+            "planted fault, 1 as in a good episode. Only findings flag an episode."
+        )
+    return (
+        f"Weight: how much the frames of an episode count in training, {low:g} to {high:g}. Score: the PTR score in "
+        "nats; 0 is chance, and more is better."
+    )
+
+
 def explain_limits(report: ReportInput) -> list[str]:
     """The limits of the scores."""
     if report.scores is None:
@@ -168,14 +183,14 @@ def explain_limits(report: ReportInput) -> list[str]:
     ]
 
 
-def explain_episode(row: pd.Series, frames: pd.DataFrame, fps: float | None) -> list[str]:
+def explain_episode(row: pd.Series, frames: pd.DataFrame, seconds: np.ndarray | None) -> list[str]:
     """
     The reasons for the weight of one episode.
 
     Args:
         row: its row of `summarise_episodes`.
         frames: its rows of the score file.
-        fps: frames per second, for times in seconds; None for times in frames.
+        seconds: `(T,)`, time of each frame of the episode; None for times in frames.
     """
     sentences = []
     if row.failed:
@@ -191,7 +206,7 @@ def explain_episode(row: pd.Series, frames: pd.DataFrame, fps: float | None) -> 
         sentences.append(f"Mean scores: {values} (0 as with a planted fault, 1 as a good episode).")
     if frames.weight.max() - frames.weight.min() > 0.05:
         lowest = frames.loc[frames.weight.idxmin()]
-        when = f"frame {lowest.frame_index}" if fps is None else f"{lowest.frame_index / fps:.1f} s"
+        when = f"frame {lowest.frame_index}" if seconds is None else f"{seconds[lowest.frame_index]:.1f} s"
         sentences.append(f"The chunk with the lowest weight ({lowest.weight:.2f}) starts at {when}.")
     return sentences
 

@@ -7,7 +7,7 @@
   const find = (id) => document.getElementById(id);
   const [low, high] = data.bounds;
   const rows = data.ids.map((id, i) => ({
-    id, frames: data.frames[i], weight: data.weights[i], score: data.scores[i], reason: data.reasons[i],
+    id, frames: data.frames[i], seconds: data.seconds ? data.seconds[i] : 0, weight: data.weights[i], score: data.scores[i], reason: data.reasons[i],
     task: data.tasks[data.task[i]], fault: data.faults ? data.faults[i] : "", curve: data.curves[i],
   }));
   const dropped = new Set(data.dropped);
@@ -71,7 +71,7 @@
       number.scope = "row";
       const along = make("td", undefined, "along");
       along.append(curve(row));
-      const length = data.fps ? (row.frames / data.fps).toFixed(1) : row.frames;
+      const length = data.seconds ? row.seconds.toFixed(1) : row.frames;
       line.append(first, number, make("td", row.weight.toFixed(2), "number"), along, make("td", row.reason, "of-task"));
       if (data.faults) line.append(make("td", row.fault));
       line.append(make("td", row.score.toFixed(2), "number"), make("td", length, "number"), make("td", row.task, "of-task"));
