@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from leading_table import leading_table
@@ -50,6 +52,28 @@ def test_a_lag_of_a_few_frames_is_found_and_measured_though_the_model_knows_half
     for position in CARRIERS:
         whole = [hit.found.detail for hit in found[position] if hit.scale == "whole"]
         assert whole == [pytest.approx(frames, abs=0.3)]
+
+
+@pytest.mark.parametrize(("slow", "found_in"), [(0, []), (4, list(CARRIERS))])
+def test_quick_changes_that_lag_behind_slow_ones_are_another_response_and_no_lag(slow, found_in):
+    frames = np.arange(120)
+
+    def wide(number: int, at: np.ndarray) -> np.ndarray:
+        return 3 * np.sin(2 * np.pi * (1.5 * at[:, None] / 120 + np.array([0.0, 0.2, 0.6]) + 0.37 * number))
+
+    def quick(number: int, at: np.ndarray) -> np.ndarray:
+        return 0.1 * np.sin(2 * np.pi * (np.array([8, 9, 11]) * at[:, None] / 120 + 0.37 * number))
+
+    def added(number: int, action: np.ndarray) -> np.ndarray:
+        carrier = number in CARRIERS
+        both = action + wide(number, frames + 2)
+        return late(both, slow * carrier) + quick(number, frames + 2 - 4 * carrier)
+
+    table = leading_table(20, added)
+    state = [wide(number, frames) + quick(number, frames) for number in range(20)]
+    column = table.columns["observation.state"] + np.concatenate(state)
+    _, found = hits(dataclasses.replace(table, columns={**table.columns, "observation.state": column}))
+    assert sorted(found) == found_in
 
 
 def test_a_lag_in_a_part_is_found_at_its_place():

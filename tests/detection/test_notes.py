@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from made_motions import FPS, JOINTS, picking, signals_of, wandering
+from made_motions import FPS, JOINTS, picking, signals_of, smooth_motions, wandering
 
 from hf_ptr.detection.check import Context
 from hf_ptr.detection.checks.held_commands import HeldCommands
@@ -102,6 +102,22 @@ def test_a_peculiarity_is_found_in_its_episodes_only(check, change, amount, with
     if amount is not None:
         assert [place.amount for (place,) in places.values()] == pytest.approx([amount] * 2, abs=within)
     assert found(signals_of(recordings()), check) == {}
+
+
+def test_a_slow_operator_who_approaches_slowly_at_the_end_does_not_rest():
+    def crawl(rest):
+        """At 0.3 of the usual speed, and for three more seconds at a sixth of that; or the robot rests then."""
+
+        def change(state, action):
+            fast = int(np.abs(np.diff(state[10:-10], axis=0)).sum(axis=1).argmax()) + 10
+            times = np.r_[np.arange(0, fast, 0.3), fast + (1 - rest) * np.arange(0, 3 * FPS) * 0.05]
+            return at_times(lambda _: times)(state, action)
+
+        return change
+
+    motions = smooth_motions(EPISODES)
+    assert found(signals_of(motions, only(crawl(0))), IdleEnd) == {}
+    assert sorted(found(signals_of(motions, only(crawl(1))), IdleEnd)) == list(ODD)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in ("end", "no motion")])

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
+from hf_ptr.detection.motion import SLOW, SPAN, speeds
 from hf_ptr.detection.signals import Episode
 from hf_ptr.detection.windows import EVENT
 
-# Share of the usual speed below which the robot rests, and seconds over which the speed is measured.
-SLOW = 0.1
-SPAN = 0.2
+# Least speed that rests are judged by, as a share of the usual one: an episode may hardly move at all.
+SLOWEST = 1 / 3
 # Quantile of the rests over the episodes that is usual: above it, up to three episodes in ten may be faulty.
 USUAL = 0.67
 
@@ -44,9 +44,9 @@ class IdleEnd(Check):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._used = np.flatnonzero(context.signals.state.moves)
-        self._gap = context.signals.frames(SPAN, 2)
-        speeds = np.concatenate([self._speed(episode.state) for episode in context.signals.episodes])
-        self._slow = SLOW * float(np.quantile(speeds, 0.75)) if len(speeds) else 0.0
+        self._span = context.signals.frames(SPAN, 2)
+        every = np.concatenate([self._speeds(episode) for episode in context.signals.episodes])
+        self._usual_speed = float(np.quantile(every, 0.75)) if len(every) else 0.0
         tasks = np.array([episode.task for episode in context.signals.episodes])
         rests = np.array([self._rest(episode)[1] for episode in context.signals.episodes])
         # A task may have a convention of its own, such as to wait for a lamp.
@@ -55,15 +55,16 @@ class IdleEnd(Check):
             for task in np.unique(tasks).tolist()
         }
 
-    def _speed(self, state: np.ndarray) -> np.ndarray:
-        # Over a fifth of a second, so that the noise of the sensor is not motion.
-        gap = min(self._gap, max(1, len(state) - 1))
-        return np.sqrt(((state[gap:, self._used] - state[:-gap, self._used]) ** 2).mean(axis=1)) / gap
+    def _speeds(self, episode: Episode) -> np.ndarray:
+        return speeds(episode.state[:, self._used], self._span)
 
     def _rest(self, episode: Episode) -> tuple[int, float]:
         """The first frame of the rest at the end, and its seconds."""
-        moving = np.flatnonzero(self._speed(episode.state) > self._slow)
-        first = min(int(moving[-1]) + self._gap, len(episode) - 1) if len(moving) else 0
+        speed = self._speeds(episode)
+        # A slow operator approaches slowly, too.
+        own = float(np.quantile(speed, 0.75)) if len(speed) else 0.0
+        moving = np.flatnonzero(speed > SLOW * np.clip(own, SLOWEST * self._usual_speed, self._usual_speed))
+        first = min(int(moving[-1]) + self._span, len(episode) - 1) if len(moving) else 0
         return first, float(episode.seconds[-1] - episode.seconds[first])
 
     def measure(self, view: View) -> Measurement:

@@ -10,7 +10,7 @@ from hf_ptr.detection.check import Candidates, Check, Context, Found, Measuremen
 from hf_ptr.detection.parabola import vertex
 from hf_ptr.detection.planting import resample
 from hf_ptr.detection.signals import Episode
-from hf_ptr.detection.windows import SHORT, WHOLE, Windows
+from hf_ptr.detection.windows import MIDDLE, SHORT, WHOLE, Windows
 
 # Largest lag that is searched, seconds and frames.
 LONGEST = 0.5
@@ -34,8 +34,7 @@ MOST_LEFT = 0.7
 # Least lag that counts, frames.
 MATERIAL = 1.5
 # Gain of a lag, summed over the frames of a window, below which it is not sure: `LEAST_GAIN` and multiples of the
-# median of the task's episodes and of the spread of all episodes around it. The gains are those of the short windows,
-# of which an episode has most.
+# median of the task's episodes and of the spread of all episodes around it, at each scale by itself.
 LEAST_GAIN = 5.0
 MEDIANS, SPREADS = 2.0, 4.0
 # The larger a lag, the rarer it is, and the more shifts have a chance to fit: gain that each factor of e needs more.
@@ -79,19 +78,23 @@ class Lag(Check):
             self._sigma = np.maximum(np.median(spread, axis=0), LEAST_SIGMA)
         self._usual = 0.0
         estimates = [self._estimates(view) for view in context.views]
-        whole = [one[WHOLE][0][0] for one in estimates if WHOLE in one]
-        self._usual = float(np.median(whole)) if whole else 0.0
+        whole = [(float(one[WHOLE][0][0]), float(one[WHOLE][1][0])) for one in estimates if WHOLE in one]
+        # A large lag that nothing speaks for is none.
+        positions = [place for place, gain in whole if abs(place) < MATERIAL or gain > LEAST_GAIN]
+        self._usual = float(np.median(positions)) if len(positions) > len(whole) / 2 else 0.0
         if round(self._usual):
             # The gains were those over no lag.
             estimates = [self._estimates(view) for view in context.views]
-        self._least_gain = self._gains_of_sound(estimates)
+        self._least_gain = {scale: self._gains_of_sound(estimates, scale) for scale in (SHORT, MIDDLE, WHOLE)}
 
-    def _gains_of_sound(self, estimates: Sequence[Mapping[str, tuple[np.ndarray, np.ndarray]]]) -> dict[int, float]:
+    def _gains_of_sound(
+        self, estimates: Sequence[Mapping[str, tuple[np.ndarray, np.ndarray]]], scale: str
+    ) -> dict[int, float]:
         """By task, the gain from which a lag is sure, from the estimates of all episodes over the usual lag."""
         tasks = np.array([episode.task for episode in self.context.signals.episodes])
         gains = np.zeros(len(estimates))
         for number, one in enumerate(estimates):
-            position, gain = one.get(SHORT, (np.zeros(1), np.zeros(1)))
+            position, gain = one.get(scale, (np.zeros(1), np.zeros(1)))
             gains[number] = np.where(np.abs(position - self._usual) >= MATERIAL, gain, 0.0).max(initial=0.0)
         median = {}
         for task in np.unique(tasks).tolist():
@@ -108,9 +111,36 @@ class Lag(Check):
             position, gain = estimates.get(windows.scale, (np.zeros(len(windows.first)),) * 2)
             lag = position - self._usual
             rare = RARE * np.log(np.maximum(np.abs(lag), MATERIAL) / MATERIAL)
-            lag = np.where(gain > self._least_gain[view.episode.task] + rare, lag, 0.0)
+            sure = gain > self._least_gain[windows.scale][view.episode.task] + rare
+            if (np.abs(lag[sure]) >= MATERIAL).any():
+                sure &= self._fits_slowly(view, windows, np.where(sure, np.round(position), 0).astype(int))
+            lag = np.where(sure, lag, 0.0)
             found[windows.scale] = Candidates.of(windows, np.abs(lag), lag)
         return found
+
+    def _fits_slowly(self, view: View, windows: Windows, shifts: np.ndarray) -> np.ndarray:
+        """
+        Whether the commands of each window are closer to the expected ones at its shift, `(W,)` frames, than at the
+        usual one, in their slow changes too.
+
+        A lag moves everything alike. Another speed, or another response, moves what is quick against what is slow.
+        """
+        action, expected = view.prediction.action[:, self._used], view.prediction.expected[:, self._used]
+        usual, length = round(self._usual), len(action)
+        closer = np.zeros(len(shifts), dtype=bool)
+        for shift in np.unique(shifts).tolist():
+            rows = np.arange(max(0, -shift, -usual), length - max(0, shift, usual))
+            compared = np.zeros((length, 1))
+            compared[rows] = 1.0
+            share = np.maximum(windows.mean(compared), 1e-9)
+            variance = []
+            for at in (usual, shift):
+                residual = np.zeros(action.shape)
+                residual[rows] = action[rows + at] - expected[rows]
+                mean = windows.mean(residual) / share
+                variance.append((windows.mean(residual**2) / share - mean**2).sum(axis=1))
+            closer |= (shifts == shift) & (variance[1] < variance[0])
+        return closer
 
     def _fast(self, view: View) -> tuple[np.ndarray, np.ndarray]:
         """Command and expected command relative to their means over the frames around, `(T, d)`."""
