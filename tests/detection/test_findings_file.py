@@ -107,7 +107,7 @@ def test_a_file_that_another_program_wrote_is_read(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (lambda t: t.drop(columns="cause"), "lacks the column 'cause'"),
-        (lambda t: t.assign(severity="error"), "row 0: severity is 'error'; write fault or note"),
+        (lambda t: t.assign(severity="error"), "row 0: severity is 'error'; write fault, note or accepted"),
         (lambda t: t.assign(probability=[0.5, 1.5]), "row 1: probability is 1.5; it must be between 0 and 1"),
         (lambda t: t.assign(probability=[float("nan"), 0.5]), "probability"),
         (lambda t: t.assign(amount=[float("inf"), 1.0]), "row 0: amount is inf; it must be finite"),

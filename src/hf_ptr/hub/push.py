@@ -39,7 +39,7 @@ def require_writable(
 
     Args:
         repo_id: `user/name`, or `name` in the namespace of the token's owner.
-        kind: `"model"` or `"dataset"`.
+        kind: `"model"`, `"dataset"` or `"space"`, a static one.
         private: whether the repository must be private.
         token: token to write with; None for that of `hf auth login` or HF_TOKEN.
 
@@ -92,7 +92,8 @@ def ensure_repository(
     """
     full, api = require_writable(repo_id, kind, private=private, token=token), HfApi(token=token)
     with explain_hub_errors(HubRepo(full, revision), kind, pushing=True):
-        api.create_repo(full, repo_type=kind, private=private, exist_ok=True)
+        sdk = "static" if kind == "space" else None
+        api.create_repo(full, repo_type=kind, space_sdk=sdk, private=private, exist_ok=True)
         if revision is not None:
             api.create_branch(full, repo_type=kind, branch=revision, exist_ok=True)
     return full
@@ -135,7 +136,7 @@ def push_files(
     Args:
         files: local files by path in the repository.
         repo_id: an existing repository.
-        kind: `"model"` or `"dataset"`.
+        kind: `"model"`, `"dataset"` or `"space"`, a static one.
         message: commit message.
         revision: branch; None for the main branch.
         token: token to write with; None for that of `hf auth login` or HF_TOKEN.
