@@ -92,7 +92,7 @@ def run_command(*command: object, spy: Path | None = None, succeeds: bool = True
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         [*map(str, command), *spied], capture_output=True, text=True, timeout=1700,
-        env={**os.environ, "PATH": path, "PYTHONPATH": str(HELPERS), "LEROBOT_SPY": str(spy), "OMP_NUM_THREADS": "2"},
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(HELPERS), "LEROBOT_SPY": str(spy), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert (done.returncode == 0) == succeeds, done.stderr[-3000:]
     steps = [json.loads(line) for line in spy.read_text().splitlines()] if spy and spy.exists() else []

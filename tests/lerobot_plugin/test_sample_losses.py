@@ -118,6 +118,29 @@ def test_a_policy_without_losses_per_sample_is_refused_and_others_stay_as_they_a
         module.give_sample_losses(other)
 
 
+def test_a_policy_below_an_adapter_is_extended(act: type[ACT]) -> None:
+    class Adapted(nn.Module):
+        """As PEFT wraps a policy: any arguments go to the policy."""
+
+        def __init__(self, policy: ACT) -> None:
+            super().__init__()
+            self.policy = policy
+
+        def get_base_model(self) -> ACT:
+            return self.policy
+
+        def forward(self, *arguments: Any, **keywords: Any) -> Any:
+            return self.policy(*arguments, **keywords)
+
+    adapted = Adapted(act())
+    module.give_sample_losses(adapted)
+    # A second weighter of the same process finds it extended.
+    extended = act.forward
+    module.give_sample_losses(adapted)
+    assert act.forward is extended
+    assert adapted(batch_of(), reduction="none")[0].shape == (3,)
+
+
 class Scheduler:
     def add_noise(self, clean: Tensor, noise: Tensor, steps: Tensor) -> Tensor:
         return clean + noise * steps[:, None, None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import logging
 import sys
@@ -41,7 +40,7 @@ def register() -> None:
 
     from lerobot_policy_hf_ptr.weighter import WeightingConfig
 
-    if getattr(sample_weighting.make_sample_weighter, "extended_by", None) == __name__:
+    if sample_weighting.make_sample_weighter.__module__ == __name__:
         return
     # LeRobot's parser reads the type of a setting from the field or from the annotation.
     TrainPipelineConfig.__dataclass_fields__[FIELD].type = WeightingConfig | None
@@ -61,7 +60,6 @@ def extended_factory(released: Callable[..., Any]) -> Callable[..., Any]:
     """
     from lerobot_policy_hf_ptr.weighter import make_frame_weighter
 
-    @functools.wraps(released)
     def make_sample_weighter(
         config: Any, policy: Any, device: Any, dataset_root: str | None = None, dataset_repo_id: str | None = None
     ) -> Any:
@@ -75,5 +73,4 @@ def extended_factory(released: Callable[..., Any]) -> Callable[..., Any]:
             raise SystemExit(f"--{FIELD}: {error}") from None
         return released(config, policy, device, dataset_root, dataset_repo_id)
 
-    make_sample_weighter.extended_by = __name__  # type: ignore[attr-defined]
     return make_sample_weighter

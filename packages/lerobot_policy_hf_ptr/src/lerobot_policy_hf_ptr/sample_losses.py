@@ -7,7 +7,6 @@ Its mean is the released loss, so that equal weights train as no weights do.
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -39,7 +38,9 @@ def give_sample_losses(policy: nn.Module) -> None:
     Raises:
         NoSampleLossError: any other policy.
     """
-    base = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
+    base: Any = policy
+    if hasattr(base, "get_base_model"):
+        base = base.get_base_model()
     if "reduction" in inspect.signature(type(base).forward).parameters:
         return
     name = getattr(base, "name", type(base).__name__)
@@ -59,7 +60,7 @@ def with_reduction(forward: Forward, losses_of: Callable[[Any, dict[str, Any], F
     """
     checked = False
 
-    @functools.wraps(forward)
+    # Not by `functools.wraps`, which would show the signature of the released one.
     def extended(self: Any, batch: dict[str, Any], reduction: str = "mean") -> tuple[Tensor, dict[str, Any] | None]:
         nonlocal checked
         if reduction == "mean":
@@ -76,8 +77,7 @@ def with_reduction(forward: Forward, losses_of: Callable[[Any, dict[str, Any], F
         checked = True
         return losses, logged
 
-    # `functools.wraps` would show the signature of the released one.
-    extended.__signature__ = inspect.signature(extended, follow_wrapped=False)  # type: ignore[attr-defined]
+    extended.__doc__ = forward.__doc__
     return extended
 
 

@@ -30,12 +30,12 @@ class WeightingConfig(SampleWeightingConfig):
         fallback_weight: weight of frames that have no row in the file.
     """
 
-    type: str | None = None  # type: ignore[assignment]
+    type: str = ""
     path: str | None = None
     fallback_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.type is None:
+        if not self.type:
             self.type = "rabc" if self.path is None else "hf_ptr"
         if (self.type == "hf_ptr") != (self.path is not None):
             raise SystemExit("--sample_weighting.path=FILE.parquet and --sample_weighting.type=hf_ptr go together")
