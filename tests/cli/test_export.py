@@ -42,6 +42,7 @@ def test_static_weights_have_mean_1_and_keep_their_ratios(scores: Path, tmp_path
     done = hf_ptr("export", scores, "--to", "lerobot-static", "--out", out)
     assert done.returncode == 0, done.stderr
     assert f"{out}: weights of {EPISODES * FRAMES} frames, scaled to mean 1" in done.stdout
+    assert f"lerobot-train … --sample_weighting.path={out}" in done.stdout
     table, given = pd.read_parquet(out), pd.read_parquet(scores)
     assert list(table.columns) == ["index", "weight"] and list(table["index"]) == list(range(EPISODES * FRAMES))
     assert table["weight"].mean() == pytest.approx(1) and np.ptp(table["weight"] / given["weight"]) < 1e-12

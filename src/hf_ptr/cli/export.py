@@ -160,6 +160,8 @@ def _export_static(rows: pd.DataFrame, path: Path, file: Path) -> None:
     table = static_weights(rows)
     write_parquet(table, path, dataset=rows.attrs.get("dataset"), scores=file.name)
     typer.echo(f"{path}: weights of {len(table)} frames, scaled to mean 1")
+    _next("lerobot-train", f"--sample_weighting.path={_quoted(path)}")
+    typer.echo("LeRobot 0.6.1 reads it with a plug-in: pip install lerobot_policy_hf_ptr")
 
 
 def _export_progress(rows: pd.DataFrame, path: Path, file: Path, chunk_size: int) -> None:
