@@ -11,7 +11,21 @@ from typing import Annotated
 
 import typer
 
-from hf_ptr.cli import convert, demo, doctor, evaluate, export, init, push, record, report, score, train, validate
+from hf_ptr.cli import (
+    apply,
+    convert,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    init,
+    push,
+    record,
+    report,
+    score,
+    train,
+    validate,
+)
 from hf_ptr.cli.episode_options import Commands
 from hf_ptr.errors import InputError
 from hf_ptr.utils.atomic_files import is_out_of_space
@@ -69,6 +83,7 @@ def global_options(
 # In the order of the help page.
 app.command("score")(score.score)
 app.command("report")(report.report)
+app.command("apply")(apply.apply)
 app.command("init")(init.init)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)

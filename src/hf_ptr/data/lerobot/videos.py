@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ import numpy as np
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.features import classify_features
 from hf_ptr.data.lerobot.columns import episode_runs, open_columns
-from hf_ptr.data.lerobot.paths import filled, formatted, path_fields
+from hf_ptr.data.lerobot.metadata_files import read_json
+from hf_ptr.data.lerobot.paths import filled, formatted, path_fields, within
 from hf_ptr.data.lerobot.stored_images import StoredImageClips
 from hf_ptr.data.video.decoding import Clip, VideoClip
 from hf_ptr.data.video.placement import VideoFile
@@ -26,6 +28,9 @@ MAX_SECONDS = 3.2e7
 Clips = Mapping[int, Clip]
 # Returns the `timestamp` column of an episode, or None.
 Times = Callable[[int], np.ndarray | None]
+
+# Written with a dataset whose videos were cut between two key frames.
+UNSHOWN_FILE = "meta/hf_ptr_unshown_frames.json"
 
 VIDEO_DECODERS = ("pyav", "torchcodec")
 
@@ -138,7 +143,22 @@ def _clips_v3(root: Path, info: Mapping[str, Any], files: Sequence[Path], times:
             video = root / filled(info, "video_path", values, root)
             if length > 0:
                 episodes_in.setdefault(video, {})[episode] = (start, length)
-    return _clips_of_files(episodes_in, times)
+    stated = unshown_frames(root)
+    unshown = {root / name: count for name, count in stated.items() if root / name in episodes_in}
+    return _clips_of_files(episodes_in, times, unshown)
+
+
+def unshown_frames(root: Path) -> dict[str, int]:
+    """
+    The number of frames that belong to no row on purpose, by the video's path in a dataset's folder, as far as
+    `meta/hf_ptr_unshown_frames.json` states it.
+    """
+    try:
+        found = read_json(root / within(root, UNSHOWN_FILE))
+    except InputError:
+        return {}
+    counts = found.items() if isinstance(found, dict) else ()
+    return {name: count for name, count in counts if isinstance(count, int) and not isinstance(count, bool)}
 
 
 def _clips_v21(
@@ -156,12 +176,16 @@ def _clips_v21(
     return _clips_of_files(episodes_in, times)
 
 
-def _clips_of_files(episodes_in: Mapping[Path, Mapping[int, tuple[float, int]]], times: Times) -> Clips:
+def _clips_of_files(
+    episodes_in: Mapping[Path, Mapping[int, tuple[float, int]]],
+    times: Times,
+    unshown: Mapping[Path, int] = MappingProxyType({}),
+) -> Clips:
     """The clips of a camera by episode id, from the start and length of all episodes in each of its files."""
     noted: set[str] = set()
     clips: dict[int, VideoClip] = {}
     for path, episodes in episodes_in.items():
-        file = VideoFile(path, episodes, times, noted)
+        file = VideoFile(path, episodes, times, noted, unshown.get(path, 0))
         clips |= {e: VideoClip(path, start, length, e, file) for e, (start, length) in episodes.items()}
     return dict(sorted(clips.items()))
 

@@ -64,12 +64,14 @@ class VideoFile:
         episodes: start (seconds) and number of rows by episode id: all that lie in the file, also unselected ones.
         times: returns the `timestamp` column of an episode, `(length,)` seconds, or None if it has none.
         noted: whether a note on this camera was given, shared by the camera's files.
+        unshown: number of frames that belong to no row on purpose.
     """
 
     path: Path
     episodes: Mapping[int, tuple[float, int]]
     times: Callable[[int], np.ndarray | None] | None = None
     noted: set[str] = field(default_factory=set)
+    unshown: int = 0
     _placements: dict[float, Placement] = field(default_factory=dict, repr=False)
 
     @property
@@ -92,7 +94,7 @@ class VideoFile:
             InputError: the file cannot be read.
         """
         if fps not in self._placements:
-            self._placements[fps] = place(self.path, self.index, self.episodes, fps, self.times)
+            self._placements[fps] = place(self.path, self.index, self.episodes, fps, self.times, self.unshown)
         return self._placements[fps]
 
     def frame_of(self, episode: int, row: int, fps: float) -> int:
@@ -119,6 +121,7 @@ def place(
     episodes: Mapping[int, tuple[float, int]],
     fps: float,
     times: Callable[[int], np.ndarray | None] | None = None,
+    unshown: int = 0,
 ) -> Placement:
     """
     The frame of every row of the episodes in a video file.
@@ -129,11 +132,12 @@ def place(
         episodes: start (seconds) and number of rows by episode id.
         fps: frames per second of the table.
         times: returns the `timestamp` column of an episode, or None.
+        unshown: number of frames that belong to no row on purpose, which need no note.
     """
     order = sorted(episodes, key=lambda episode: (episodes[episode][0], episode))
     starts = np.array([episodes[episode][0] for episode in order])
     lengths = np.array([episodes[episode][1] for episode in order])
-    file = _File(path, index, fps, order, starts, lengths, times)
+    file = _File(path, index, fps, order, starts, lengths, times, unshown)
     return file.by_order() if lengths.sum() == len(index) else file.by_time()
 
 
@@ -148,6 +152,7 @@ class _File:
     starts: np.ndarray
     lengths: np.ndarray
     times: Callable[[int], np.ndarray | None] | None
+    unshown: int
 
     def by_order(self) -> Placement:
         """The frames in order: the first rows have the first frames."""
@@ -211,6 +216,8 @@ class _File:
                 found[self.order[number]] = EpisodeFrames(frames)
                 worst = max(worst, float(np.abs(off).max()))
         total, listed = len(self.index), int(self.lengths.sum())
+        if worst <= EXACT and total == listed + self.unshown:
+            return Placement(found)
         notes = [f"{self.path} has {total} frames, the table {listed}; frames are chosen by time"]
         if worst > EXACT:
             cause = f", because {self._drift}" if self._drift else ""

@@ -1,0 +1,165 @@
+"""`hf-ptr apply`: an edited copy of a dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hf_ptr.cli.episode_options import Episodes, SkipEpisodes, selected
+
+if TYPE_CHECKING:
+    from hf_ptr.data.lerobot.rewriting import VideoCounts
+    from hf_ptr.edits.plan import Plan
+
+
+def apply(
+    dataset: Annotated[Path, typer.Argument(help="Path or repo id of a LeRobotDataset, v2.x or v3.0.")],
+    findings: Annotated[Path, typer.Option(help="Findings of this dataset, as hf-ptr score writes them.")] = Path(
+        "findings.parquet"
+    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="New folder. It must not exist or must be empty.", show_default="none; needed to write"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the edits of every episode. Write nothing.")
+    ] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="CHECK", help="Use the findings of this check only. Repeatable.")
+    ] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option(metavar="CHECK", help="Ignore the findings of this check. Repeatable.")
+    ] = None,
+    edit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CHECK=EDIT",
+            help="Edit for the findings of a check: cut, split, shift, relabel, drop or keep. Repeatable.",
+        ),
+    ] = None,
+    relabel: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="EPISODES=TEXT", help='Correct instruction of episodes: 4,7:9="open the door". Repeatable.'
+        ),
+    ] = None,
+    least_seconds: Annotated[
+        float, typer.Option(help="Leave out what remains of an edited episode if it is shorter.")
+    ] = 1.0,
+    episodes: Episodes = None,
+    skip_episodes: SkipEpisodes = None,
+) -> None:
+    """Write a copy of a dataset with its faults removed: episodes dropped, trimmed, split, shifted or relabelled.
+
+    The frames of a fault are cut out: the episode is dropped if they are all of it, trimmed if they are at an end, and
+    split in two otherwise. Late or early actions of a whole episode are shifted. Failed grasps that are repeated are
+    cut out. Other notes are kept. --edit changes the edit of a check; docs/apply.md lists them.
+
+    The copy is a LeRobotDataset v3.0. Values of kept frames keep their bits, and videos are copied without
+    re-encoding where possible. meta/hf_ptr_edits.json states the source of every episode and the reasons.
+
+    Examples:
+
+        hf-ptr apply data/g1_bottle --dry-run
+
+        hf-ptr apply data/g1_bottle --findings findings.parquet --out data/g1_bottle_clean
+
+        hf-ptr apply data/g1_bottle --out data/g1_bottle_clean --edit time/idle_start=cut --skip progress/retry
+
+        hf-ptr apply data/g1_bottle --out data/g1_bottle_clean --only language/wrong --relabel '4="close the door"'
+    """
+    import shlex
+
+    from hf_ptr.detection.findings_file import read_findings
+    from hf_ptr.edits.apply import apply_plan, prepare
+    from hf_ptr.edits.choices import parse_choices
+    from hf_ptr.errors import InputError
+    from hf_ptr.hub.repos import dataset_folder
+    from hf_ptr.utils.atomic_files import StagedFolder
+    from hf_ptr.utils.progress import progress_bar
+
+    if out is None and not dry_run:
+        raise InputError("--out is missing; give a new folder, or --dry-run to see the plan")
+    if out is not None:
+        StagedFolder(out)  # Refuses a folder in use before anything is downloaded.
+    choices = parse_choices(
+        edits=edit or (),
+        only=only or (),
+        skip=skip or (),
+        relabel=relabel or (),
+        least_seconds=least_seconds,
+        found={finding.check for finding in read_findings(findings)},
+    )
+    chosen = selected(episodes, skip_episodes)
+    home = dataset_folder(dataset, cameras=() if dry_run else None)
+    prepared = prepare(home, findings, choices, **chosen)
+    if not prepared.changes:
+        typer.echo(
+            f"{findings} asks for no edit of {dataset}; nothing was written. Notes are kept unless --edit is given"
+        )
+        return
+    if dry_run:
+        for line in plan_lines(prepared.plan):
+            typer.echo(line)
+    else:
+        assert out is not None
+        with progress_bar() as progress:
+            written = apply_plan(prepared, out, lambda what, jobs: progress.track(jobs, description=what))
+    for line in summary_lines(prepared.plan, len(prepared.left_out)):
+        typer.echo(line)
+    if dry_run:
+        typer.echo("Nothing was written: this is a dry run")
+        return
+    if written.copied or written.encoded:
+        typer.echo(video_line(written))
+    name, scores = str(out), f"{Path(str(out)).name}.parquet"
+    typer.echo("Next:")
+    typer.echo(f"  {shlex.join(['hf-ptr', 'validate', name])}   # check the copy")
+    typer.echo(f"  {shlex.join(['hf-ptr', 'score', name, '--out', scores])}   # find what is left")
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """The edits as lines: episode, frames, edit, check and reason."""
+    rows = [("episode", "frames", "edit", "check", "reason")]
+    rows += [
+        (str(step.episode), f"{step.first}-{step.last}", step.edit, step.check or "-", step.reason)
+        for step in plan.steps
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)), row[4]]) for row in rows
+    ]
+
+
+def summary_lines(plan: Plan, left_out: int) -> list[str]:
+    """What becomes of the episodes, in numbers."""
+    from hf_ptr.data.episode_ids import episode_ranges
+
+    edited, dropped, before = plan.edited, plan.dropped, sum(plan.lengths.values())
+    counts = {
+        name: sum(step.edit == name for step in plan.steps) for name in ("cut", "trim", "split", "shift", "relabel")
+    }
+    done = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    lines = [
+        f"{len(plan.lengths) - len(edited) - len(dropped)} episodes unchanged, {len(edited)} edited"
+        f"{f' ({done})' if edited and done else ''}, {len(dropped)} dropped"
+        f"{f' ({episode_ranges(dropped)})' if dropped else ''}"
+        f"{f', {left_out} left out' if left_out else ''}"
+    ]
+    lines.append(
+        f"{len(plan.lengths)} episodes become {len(plan.parts)}; {plan.frames} of {before} frames are kept "
+        f"({plan.frames / max(before, 1):.1%})"
+    )
+    return lines
+
+
+def video_line(written: VideoCounts) -> str:
+    """How the videos were written."""
+    line = f"video: {written.copied} frames copied without re-encoding, {written.encoded} encoded again"
+    if written.unshown:
+        line += (
+            f"; {written.unshown} frames that no episode shows were copied with them, as videos are cut at key frames"
+        )
+    return line

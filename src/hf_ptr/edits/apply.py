@@ -1,0 +1,202 @@
+"""Applying findings to a dataset: an edited copy with the provenance of every episode."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_ptr._version import __version__
+from hf_ptr.data.episode_ids import episode_ranges
+from hf_ptr.data.features import ACTION, derived_roles, vector_widths
+from hf_ptr.data.lerobot.metadata import Metadata, read_metadata
+from hf_ptr.data.lerobot.metadata_files import read_json
+from hf_ptr.data.lerobot.paths import within
+from hf_ptr.data.lerobot.rewriting import VideoCounts, write_parts
+from hf_ptr.data.lerobot.usable import require_usable
+from hf_ptr.data.lerobot.validation import Progress, no_progress, validate_dataset
+from hf_ptr.detection.findings import Finding
+from hf_ptr.detection.findings_file import DETECTION, attributes, read_findings
+from hf_ptr.edits.choices import Choices
+from hf_ptr.edits.plan import Plan, Step, plan_edits
+from hf_ptr.errors import InputError
+from hf_ptr.utils.atomic_files import StagedFolder
+
+# In `meta/` of an edited dataset.
+EDITS_FILE = "hf_ptr_edits.json"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """
+    A dataset with the plan of its edits.
+
+    Attributes:
+        root: the dataset's folder.
+        metadata: its metadata.
+        findings: the findings file.
+        plan: the plan.
+        left_out: ids of the episodes that the user left out.
+        skip: ids of episodes that may be damaged.
+    """
+
+    root: Path
+    metadata: Metadata
+    findings: Path
+    plan: Plan
+    left_out: Sequence[int]
+    skip: Collection[int]
+
+    @property
+    def changes(self) -> bool:
+        """Whether the plan changes anything."""
+        return bool(self.plan.steps or self.left_out)
+
+
+def prepare(
+    root: Path,
+    findings: Path,
+    choices: Choices,
+    *,
+    episodes: Collection[int] | None = None,
+    skip: Collection[int] = (),
+) -> Prepared:
+    """
+    Plan the edits that findings ask for. Nothing is written.
+
+    Args:
+        root: folder of a LeRobotDataset, v3.0 or v2.x.
+        findings: a findings file of this dataset.
+        choices: the user's choices.
+        episodes: ids of the episodes to keep; all by default.
+        skip: ids of episodes to leave out, even if they are damaged.
+
+    Raises:
+        InputError: a file cannot be read, an id is unknown, or the findings are not of this dataset.
+    """
+    found = read_findings(findings)
+
+    def report(message: str, episode: int | None) -> None:
+        if episode not in skip:
+            raise InputError(message, skip=() if episode is None else (episode,))
+        damaged.add(episode)
+
+    damaged: set[int] = set()
+    metadata = read_metadata(root, report)
+    lengths = dict(zip(metadata.episode_index.tolist(), metadata.lengths.tolist(), strict=True))
+    known = {*lengths, *metadata.empty, *damaged}
+    unknown = sorted({*(episodes or ()), *skip, *choices.instructions} - known)
+    if unknown:
+        raise InputError(f"{root} has no episode {unknown[0]}; its episode ids are in {min(known)}..{max(known)}")
+    _require_same_dataset(found, lengths, known, findings, root)
+    selected = {
+        episode: length
+        for episode, length in lengths.items()
+        if episode not in skip and (episodes is None or episode in episodes)
+    }
+    plan = plan_edits(found, selected, float(metadata.info["fps"]), metadata.tasks, choices)
+    return Prepared(root, metadata, findings, plan, sorted(known - set(selected) - metadata.empty), skip)
+
+
+def apply_plan(prepared: Prepared, out: Path, progress: Progress = no_progress) -> VideoCounts:
+    """
+    Write the edited dataset as a LeRobotDataset v3.0, atomically.
+
+    `meta/hf_ptr_edits.json` states the source episode, its frames and the reasons of every episode.
+
+    Args:
+        prepared: the dataset and the plan.
+        out: the new folder; must be missing or empty, and outside of the dataset.
+        progress: called with a description and a list, returns an iterable over the list.
+
+    Raises:
+        InputError: no episode is left, the kept episodes are not usable, or `out` cannot be written.
+    """
+    root, metadata, plan = prepared.root, prepared.metadata, prepared.plan
+    staged = StagedFolder(out)
+    if staged.out.is_relative_to(root.resolve()):
+        raise InputError(f"{out} is in the dataset {root}, which stays as it is; choose a folder outside of it")
+    if not plan.parts:
+        raise InputError(f"no episode of {root} is left after the edits; choose fewer, for example by --only CHECK")
+    kept = {part.episode for part in plan.parts}
+    require_usable(validate_dataset(root, episodes=kept, skip=prepared.skip, decode=False), prepared.skip)
+    return write_parts(
+        root,
+        metadata,
+        plan.parts,
+        staged,
+        shifted=action_columns(metadata.info, str(attributes(prepared.findings).get("action_feature", ACTION))),
+        extra={EDITS_FILE: _provenance(prepared)},
+        progress=progress,
+    )
+
+
+def _require_same_dataset(
+    findings: Sequence[Finding], lengths: dict[int, int], known: Collection[int], path: Path, root: Path
+) -> None:
+    for finding in findings:
+        episode = finding.episode_index
+        if episode not in known:
+            problem = f"episode {episode} of a finding is not in {root}"
+        elif finding.last_frame >= lengths.get(episode, finding.last_frame + 1):
+            problem = (
+                f"a finding of episode {episode} ends at frame {finding.last_frame}, and this episode of {root} has "
+                f"{lengths[episode]} frames"
+            )
+        else:
+            continue
+        raise InputError(f"{path} is not of this dataset: {problem}; run hf-ptr score {root}")
+
+
+def action_columns(info: Mapping[str, Any], action: str) -> list[str]:
+    """
+    The columns that hold actions.
+
+    Args:
+        info: content of `meta/info.json`.
+        action: the feature of the action that was scored; several are joined by commas.
+    """
+    vectors = vector_widths(info)
+    scored = [name.strip() for name in action.split(",")]
+    others = [name for name in vectors if name == ACTION or name.startswith((f"{ACTION}.", f"{ACTION}s."))]
+    named = dict.fromkeys([*scored, *others, *derived_roles(info).get(ACTION, [])])
+    return [name for name in named if name in vectors]
+
+
+def _provenance(prepared: Prepared) -> dict[str, Any]:
+    plan, root = prepared.plan, prepared.root
+    content = {
+        "hf_ptr": __version__,
+        "source": root.resolve().name,
+        "source_version": prepared.metadata.info["codebase_version"],
+        "findings": prepared.findings.name,
+        DETECTION: attributes(prepared.findings).get(DETECTION),
+        "episodes": [
+            {
+                "episode_index": number,
+                "source_episode": part.episode,
+                "source_first_frame": part.first,
+                "source_last_frame": part.stop - 1,
+                "action_shift": part.shift,
+                "instruction": part.task,
+                "edits": _as_json(plan.reasons(part.episode)),
+            }
+            for number, part in enumerate(plan.parts)
+        ],
+        "dropped": [{"source_episode": episode, "edits": _as_json(plan.reasons(episode))} for episode in plan.dropped],
+        "left_out": episode_ranges(prepared.left_out),
+    }
+    try:
+        content["earlier"] = read_json(root / within(root, f"meta/{EDITS_FILE}"))
+    except InputError:
+        return content
+    return content
+
+
+def _as_json(steps: Sequence[Step]) -> list[dict[str, Any]]:
+    return [
+        {("first_frame" if key == "first" else "last_frame" if key == "last" else key): value
+         for key, value in asdict(step).items() if key != "episode"}
+        for step in steps
+    ]  # fmt: skip

@@ -1,0 +1,123 @@
+"""The edit of each check, and the user's choices."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal, get_args
+
+from hf_ptr.data.episode_ids import parse_episodes
+from hf_ptr.detection.findings import Finding
+from hf_ptr.detection.registry import all_checks
+from hf_ptr.errors import InputError, nearest
+
+# cut: the frames of the finding are left out; the episode is dropped, trimmed or split, depending on where they are.
+# split: the episode is split between the two frames of the finding.
+# shift: the actions are shifted by the lag, where it is one of the whole episode; otherwise as cut.
+# relabel: the instruction is corrected, where the finding or the user gives one; otherwise, a fault is cut.
+# drop: the episode is dropped. keep: nothing.
+Edit = Literal["cut", "split", "shift", "relabel", "drop", "keep"]
+
+# The edits of checks that do not have that of their severity.
+EDITS: Mapping[str, Edit] = MappingProxyType(
+    {
+        "action/lag": "shift",
+        "block/lag": "shift",
+        "state/jump": "split",
+        "language/missing": "relabel",
+        "language/wrong": "relabel",
+        # The failed attempt, up to the next one; the attempt that succeeds is kept.
+        "progress/retry": "cut",
+    }
+)
+EDIT_OF_SEVERITY: Mapping[str, Edit] = MappingProxyType({"fault": "cut", "note": "keep"})
+# Seconds below which what is left of an episode between two edits is no demonstration.
+LEAST_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Choices:
+    """
+    The user's choices.
+
+    Attributes:
+        edits: edit by name of a check, before that of the table.
+        only: the checks whose findings are used; None for all.
+        skip: the checks whose findings are not used.
+        instructions: the correct instruction by episode id.
+        least_seconds: what is left of an edited episode and is shorter is left out.
+    """
+
+    edits: Mapping[str, Edit] = field(default_factory=dict)
+    only: Collection[str] | None = None
+    skip: Collection[str] = ()
+    instructions: Mapping[int, str] = field(default_factory=dict)
+    least_seconds: float = LEAST_SECONDS
+
+    def edit_of(self, finding: Finding) -> Edit:
+        """The edit that a finding asks for."""
+        if finding.check in self.skip or (self.only is not None and finding.check not in self.only):
+            return "keep"
+        default = EDITS.get(finding.check, EDIT_OF_SEVERITY[finding.severity])
+        return self.edits.get(finding.check, default)
+
+
+def parse_choices(
+    *,
+    edits: Sequence[str] = (),
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    relabel: Sequence[str] = (),
+    least_seconds: float = LEAST_SECONDS,
+    found: Collection[str] = (),
+) -> Choices:
+    """
+    The choices from the texts of options.
+
+    Args:
+        edits: texts `CHECK=EDIT`.
+        only, skip: names of checks.
+        relabel: texts `EPISODES=INSTRUCTION`.
+        least_seconds: as in `Choices`.
+        found: names of checks that are known because there are findings of them.
+
+    Raises:
+        InputError: a text has another form, or names an unknown check or edit.
+    """
+    known = {*found, *(check.name for check in all_checks())} if edits or only or skip else set()
+    for option, names in (("--only", only), ("--skip", skip)):
+        for name in names:
+            _require_check(name, option, known)
+    chosen: dict[str, Edit] = {}
+    for text in edits:
+        name, equals, edit = text.partition("=")
+        names: tuple[Edit, ...] = get_args(Edit)
+        kind = next((each for each in names if each == edit), None)
+        if not equals or kind is None:
+            raise InputError(
+                f"--edit {text!r} is not CHECK=EDIT with an edit of {', '.join(names)}; write for example "
+                "--edit time/idle_start=cut"
+            )
+        _require_check(name, "--edit", known)
+        chosen[name] = kind
+    if not 0 <= least_seconds < float("inf"):
+        raise InputError(f"--least-seconds is {least_seconds}; write 0 or a positive number")
+    return Choices(chosen, only or None, skip, _instructions(relabel), least_seconds)
+
+
+def _require_check(name: str, option: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise InputError(f"{option}: unknown check {name!r}.{nearest(name, known)} docs/checks.md lists them")
+
+
+def _instructions(texts: Sequence[str]) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for text in texts:
+        ids, equals, instruction = text.partition("=")
+        if not equals or not instruction.strip():
+            raise InputError(f'--relabel {text!r} is not EPISODES="INSTRUCTION"; write for example 4="open the door"')
+        for episode in parse_episodes(ids, "--relabel") or ():
+            if found.setdefault(episode, instruction) != instruction:
+                raise InputError(f"--relabel gives episode {episode} two instructions; give one")
+    return found

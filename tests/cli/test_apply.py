@@ -1,0 +1,171 @@
+"""`hf-ptr apply`: an edited copy, with the plan, the provenance and refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from data_helpers import coded_table, snapshot, with_camera, write_v21
+from typer.testing import CliRunner
+
+from hf_ptr.cli import app
+from hf_ptr.data.lerobot.reader import read_dataset
+from hf_ptr.data.lerobot.validation import validate_dataset
+from hf_ptr.data.video.decoding import FrameReader
+from hf_ptr.detection.findings import Finding
+from hf_ptr.detection.findings_file import findings_written
+from hf_ptr.edits.apply import action_columns
+from hf_ptr.errors import InputError
+
+CAMERAS = ("observation.images.top", "observation.images.wrist")
+LENGTHS = [60, 50, 40, 45]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two cameras at 20 frames per second."""
+    table = coded_table(LENGTHS)
+    features = with_camera(table, CAMERAS[0]).features | with_camera(table, CAMERAS[1], (32, 32)).features
+    table.features.clear()
+    table.features.update(features)
+    return write_v21(table, tmp_path_factory.mktemp("apply") / "door")
+
+
+@pytest.fixture(scope="module")
+def findings(dataset: Path) -> Path:
+    scores = dataset.parent / "scores.parquet"
+    found = [
+        Finding("progress/retry", 0, 25, 33, 0.9, "note", 0.4, "seconds", "closes twice", ""),
+        Finding("action/lag", 1, 0, 49, 0.9, "fault", 3.2, "frames", "commands 3.2 frames late", ""),
+        Finding("camera/frozen", 2, 0, 39, 0.9, "fault", 2.0, "s", "the picture stands still", ""),
+        Finding("time/slow", 3, 0, 44, 0.9, "note", 0.4, "share", "slow", ""),
+    ]
+    with findings_written(scores, found, {}, action_feature="action") as detection:
+        assert detection
+    return scores.with_name("findings.parquet")
+
+
+def run(*arguments: Any) -> str:
+    done = CliRunner().invoke(app, ["apply", *map(str, arguments)])
+    assert done.exit_code == 0, done.exception
+    return done.output
+
+
+def refusal(*arguments: Any) -> str:
+    refused = CliRunner().invoke(app, ["apply", *map(str, arguments)]).exception
+    assert isinstance(refused, InputError)
+    return str(refused)
+
+
+def test_the_plan_is_printed_and_nothing_written(dataset: Path, findings: Path) -> None:
+    before = snapshot(dataset.parent)
+    lines = run(dataset, "--findings", findings, "--dry-run", "--relabel", "3=close it").splitlines()
+    assert [line.split()[:4] for line in lines[:5]] == [
+        ["episode", "frames", "edit", "check"],
+        ["0", "25-33", "cut", "progress/retry"],
+        ["1", "0-49", "shift", "action/lag"],
+        ["2", "0-39", "drop", "camera/frozen"],
+        ["3", "0-44", "relabel", "-"],
+    ]
+    assert lines[1].endswith("closes twice")
+    assert lines[5] == "0 episodes unchanged, 3 edited (1 cut, 1 shift, 1 relabel), 1 dropped (2)"
+    assert lines[6] == "4 episodes become 4; 143 of 195 frames are kept (73.3%)"
+    assert snapshot(dataset.parent) == before
+
+
+def test_the_copy_is_the_planned_one(dataset: Path, findings: Path, tmp_path: Path) -> None:
+    out, before = tmp_path / "clean", snapshot(dataset)
+    printed = run(dataset, "--findings", findings, "--out", out)
+    assert snapshot(dataset) == before and [path.name for path in tmp_path.iterdir()] == ["clean"]
+    assert "video: 286 frames copied without re-encoding, 0 encoded again" in printed
+    assert f"hf-ptr validate {out}" in printed and f"hf-ptr score {out} --out clean.parquet" in printed
+    assert validate_dataset(out, every_frame=True).errors == []
+    edits = json.loads((out / "meta/hf_ptr_edits.json").read_text())
+    places = [
+        (e["source_episode"], e["source_first_frame"], e["source_last_frame"], e["action_shift"])
+        for e in edits["episodes"]
+    ]
+    assert places == [(0, 0, 24, 0), (0, 34, 59, 0), (1, 0, 46, 3), (3, 0, 44, 0)]
+    assert edits["episodes"][1]["edits"][0] == {
+        "first_frame": 25, "last_frame": 33, "edit": "cut", "check": "progress/retry", "reason": "closes twice"
+    }  # fmt: skip
+    assert (edits["source"], edits["source_version"], edits["findings"]) == ("door", "v2.1", "findings.parquet")
+    assert [(each["source_episode"], each["edits"][0]["check"]) for each in edits["dropped"]] == [(2, "camera/frozen")]
+    source, copy = read_dataset(dataset), read_dataset(out)
+    for number, (episode, first, last, shift) in enumerate(places):
+        rows = slice(copy.starts[number], copy.starts[number] + copy.lengths[number])
+        at = int(source.starts[episode])
+        for name, later in (("observation.state", 0), ("action", shift)):
+            taken = source.columns[name][at + first + later : at + last + 1 + later]
+            assert copy.columns[name][rows].tobytes() == taken.tobytes()
+        for camera in CAMERAS:
+            shown, recorded = (FrameReader(camera, table.videos[camera], 20.0) for table in (copy, source))
+            frames = list(range(last - first + 1))
+            np.testing.assert_array_equal(
+                shown.read([number] * len(frames), frames),
+                recorded.read([episode] * len(frames), [first + frame for frame in frames]),
+            )
+
+
+def test_episodes_are_left_out_and_instructions_given(dataset: Path, findings: Path, tmp_path: Path) -> None:
+    options = [
+        "--findings",
+        findings,
+        "--skip-episodes",
+        "0,2",
+        "--edit",
+        "action/lag=keep",
+        "--relabel",
+        "3=close it",
+    ]
+    assert "1 episodes unchanged, 1 edited (1 relabel), 0 dropped, 2 left out" in run(
+        dataset, *options, "--out", tmp_path / "out"
+    )
+    copy = read_dataset(tmp_path / "out")
+    assert copy.lengths.tolist() == [50, 45]
+    assert [copy.tasks[copy.task_index[row]] for row in (0, -1)] == ["do task 1", "close it"]
+    again = ["--findings", findings, "--only", "time/slow"]
+    assert "asks for no edit" in run(dataset, *again, "--out", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_copy_of_a_copy_names_both_sources(dataset: Path, findings: Path, tmp_path: Path) -> None:
+    run(dataset, "--findings", findings, "--out", tmp_path / "one")
+    with findings_written(tmp_path / "scores.parquet", [], {}):
+        pass
+    of_one = tmp_path / "findings.parquet"
+    run(tmp_path / "one", "--findings", of_one, "--skip-episodes", "0", "--out", tmp_path / "two")
+    edits = json.loads((tmp_path / "two/meta/hf_ptr_edits.json").read_text())
+    assert (edits["source"], edits["earlier"]["source"], edits["left_out"]) == ("one", "door", "0")
+
+
+def test_wrong_input_is_one_line_and_writes_nothing(dataset: Path, findings: Path, tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    (full / "kept").mkdir(parents=True)
+    given = [dataset, "--findings", findings]
+    short = write_v21(coded_table([20, 20, 20, 20]), tmp_path / "short")
+    before = snapshot(tmp_path)
+    assert "--out is missing" in refusal(*given)
+    assert "is not an empty folder" in refusal(*given, "--out", full)
+    assert "choose a folder outside of it" in refusal(*given, "--out", dataset / "copy")
+    assert "findings.parquet does not exist" in refusal(
+        dataset, "--findings", tmp_path / "findings.parquet", "--dry-run"
+    )
+    assert "has no episode 9" in refusal(*given, "--dry-run", "--relabel", "9=open it")
+    assert "no episode of" in refusal(*given, "--out", tmp_path / "out", "--episodes", "2")
+    assert "is not of this dataset: a finding of episode 0 ends at frame 33, and this episode" in refusal(
+        short, "--findings", findings, "--dry-run"
+    )
+    assert snapshot(tmp_path) == before and not (dataset / "copy").exists()
+
+
+def test_the_columns_of_the_actions() -> None:
+    names = ["observation.state", "action", "action.grip", "actions.arm", "other", "next.reward"]
+    info = {"features": {name: {"dtype": "float32", "shape": [2], "names": None} for name in names}}
+    assert action_columns(info, "other, action") == ["other", "action", "action.grip", "actions.arm"]
+    del info["features"]["action"]
+    info["features"] = {"actions": info["features"]["other"], "state": info["features"]["other"]}
+    assert action_columns(info, "action") == ["actions"]
