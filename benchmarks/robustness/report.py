@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.robustness.fault_tables import detection_and_policy_table, faults_table
 from benchmarks.robustness.markdown import bounds, markdown_table, points
 from benchmarks.robustness.plots import gap_figure, sensitivity_figure
 from benchmarks.robustness.results import cell_of, corruption_name, read_lines
@@ -29,7 +30,7 @@ from benchmarks.robustness.statistics import (
     significant_seeds,
     verdict,
 )
-from benchmarks.robustness.suites import PLANS, RESULTS, ROOT, SUITES, Block
+from benchmarks.robustness.suites import COSTLY, PLANS, RESULTS, ROOT, SUITES, UNSEEN, Block
 from hf_ptr.metrics.success import SuccessRate
 from hf_ptr.utils.atomic_files import write_text
 
@@ -292,13 +293,27 @@ def tables_of(plan: str, usable: Sequence[dict[str, Any]]) -> dict[str, str]:
     arms = arms if "sft" in arms else ["sft", "ptr", "oracle", *arms]
     lines = _on_seeds_of(usable, blocks)
     cells = outcomes_by_cell(lines)
+    faults = _fault_tables(lines, cells, suite, arms) if plan == "atlas" else {}
     return {
+        **faults,
         plan: success_table(cells, suite, corruptions, arms),
         f"{plan}-comparison": comparison_table(cells, suite, corruptions, arms),
         f"{plan}-pairwise": pairwise_table(cells, suite, corruptions, COMPARED.get(plan, "calibrated"), arms),
         f"{plan}-auroc": auroc_table(lines, suite, corruptions),
         f"{plan}-weights": weights_table(lines, suite, corruptions, arms),
         f"{plan}-state": _state(lines, blocks),
+    }
+
+
+def _fault_tables(lines: Sequence[dict[str, Any]], cells: Cells, suite: str, arms: Sequence[str]) -> dict[str, str]:
+    """Success by kind of fault, and detection and policy side by side."""
+    unseen = [kind for kind in COSTLY if kind in UNSEEN]
+    groups = {f"mean of {len(COSTLY)} kinds": COSTLY, f"mean of {len(unseen)} that no check plants": unseen}
+    others = [arm for arm in arms if arm != "sft"]
+    weighing = [arm for arm in others if arm != "oracle"]
+    return {
+        "atlas-faults": faults_table(cells, suite, groups, (*COSTLY, "hard"), others),
+        "atlas-detection": detection_and_policy_table(lines, cells, suite, COSTLY, weighing),
     }
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.robustness import __main__ as command
 from benchmarks.robustness import plots, results
+from benchmarks.robustness.fault_tables import detection_and_policy_table, faults_table
 from benchmarks.robustness.report import (
     comparable,
     outcomes_by_cell,
@@ -73,6 +74,26 @@ def test_the_summary_table_shows_the_leading_arms_and_the_best_peer() -> None:
     assert without_intervals == (
         "| `mt10-state` | hard | 2 | 50.0 | 45.0<br>-5.0 |  |  | `smoothness` 70.0<br>+20.0 |"
     )
+
+
+def test_the_mean_over_kinds_and_what_an_arm_recovers_of_it() -> None:
+    solved = {"sft": (10, 12), "oracle": (18, 16), "findings": (16, 14)}
+    lines = [
+        {**run(arm, kind, "paper", seed, counts[place]), "suite": "mt10-atlas"}
+        for arm, counts in solved.items()
+        for place, kind in enumerate(("swapped", "retry"))
+        for seed in range(3)
+    ]
+    for line in lines:
+        line |= {"auroc_episode": {"any": 0.9}, "weight_faulty": 1.0, "weight_sound": 4.0}
+    cells = outcomes_by_cell(lines)
+    text = faults_table(cells, "mt10-atlas", {"mean": ("swapped", "retry")}, ("swapped",), ("oracle", "findings"))
+    plain = re.sub(r" \[[^]]*\]", "", text).splitlines()
+    # The oracle gains 40 and 20 points, the findings 30 and 10: 40 of 60.
+    assert plain[2] == "| mean | 55.0 (3) | 85.0 (3)<br>+30.0 | 75.0 (3)<br>+20.0<br>67 % |"
+    assert plain[3].startswith("| swapped | 50.0 (3) | 90.0 (3)<br>+40.0 | 80.0 (3)<br>+30.0<br>75 %")
+    side = detection_and_policy_table(lines, cells, "mt10-atlas", ("swapped",), ("findings", "drop-findings"))
+    assert re.sub(r" \[[^]]*\]", "", side).splitlines()[2] == "| swapped | +40.0 | 0.90, 1.00 / 4.00, 75 % |  |"
 
 
 def test_runs_without_a_table_are_listed() -> None:
