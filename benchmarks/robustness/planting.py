@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import atlas
+from benchmarks.atlas.faults import clipped, crosstalk
 from benchmarks.atlas.kinds import CONTROLS, FAULTS, Kind
 from benchmarks.atlas.material import Altered, Material
 from benchmarks.atlas.planted import ACTION, STATE, WHOLE, Planted, material_of, plant, read_set
@@ -58,7 +59,11 @@ def early_release(state: np.ndarray, action: np.ndarray, number: int, m: Materia
     return Altered(state, action, np.arange(len(action)) >= release)
 
 
-OWN = {"early release": Kind(early_release)}
+OWN = {
+    "early release": Kind(early_release),
+    "crosstalk 1": Kind(crosstalk(1.0)),
+    "clipped 0.3": Kind(clipped(0.3)),
+}
 KINDS = {**FAULTS, **CONTROLS, **OWN}
 
 

@@ -238,6 +238,8 @@ UNSEEN = (
     "early release",
     "clumsy operators",
     "crosstalk 0.5",
+    "crosstalk 1",
+    "clipped 0.3",
     "drift 1",
     "zeroed group",
     "retry",
