@@ -15,6 +15,7 @@ from hf_ptr.cli import (
     apply,
     convert,
     demo,
+    diff,
     doctor,
     evaluate,
     export,
@@ -88,6 +89,7 @@ app.command("init")(init.init)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
+app.command("diff")(diff.diff)
 app.command("push")(push.push)
 app.command("validate")(validate.validate)
 app.command("demo")(demo.demo)

@@ -1,0 +1,132 @@
+"""`hf-ptr diff`: what changed between two scorings of a dataset."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hf_ptr.detection.findings import Finding
+    from hf_ptr.exports.comparison import Comparison
+
+# Rows of each list, and columns where the output is not a terminal.
+ROWS, WIDTH = 20, 110
+
+
+class FailOn(StrEnum):
+    """The difference with which the command exits with code 1."""
+
+    NEW_FAULT = "new-fault"
+    ANY = "any"
+    NEVER = "never"
+
+
+def diff(
+    before: Annotated[Path, typer.Argument(help="Score file or findings file.", metavar="A")],
+    after: Annotated[
+        Path, typer.Argument(help="The same of the dataset after an edit, or with another version.", metavar="B")
+    ],
+    fail_on: Annotated[
+        FailOn, typer.Option(help="Exit with code 1 after: new-fault, any difference, or never.")
+    ] = FailOn.NEVER,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON, and nothing else.")] = False,
+) -> None:
+    """Compare two scorings of a dataset: findings that are new, gone or changed, and weights of episodes that changed.
+
+    Findings of one check are the same if they share frames of an episode. An amount has changed if one is less than
+    0.8 of the other, a place if less than 0.8 of the frames are common, and a mean weight by more than 0.05 of the
+    largest. Accepted findings count as such. For a dataset from `hf-ptr apply`, episodes and frames are those of the
+    dataset before.
+
+    Examples:
+
+        hf-ptr diff before.parquet after.parquet
+
+        hf-ptr diff main.parquet branch.parquet --fail-on new-fault
+    """
+    import json
+
+    from hf_ptr.exports.comparison import compare_findings
+
+    first, first_rows, source = _read(before)
+    second, second_rows, other = _read(after)
+    if source != other:
+        second, second_rows = _before_edits(second, second_rows, other)
+    both = None if first_rows is None or second_rows is None else (first_rows, second_rows)
+    compared = compare_findings(first, second, both)
+    if as_json:
+        typer.echo(json.dumps(compared.to_dict(), indent=2, allow_nan=False))
+    else:
+        _print(compared)
+    failing = {"new-fault": bool(compared.new_faults), "any": compared.differs, "never": False}
+    if failing[fail_on.value]:
+        raise typer.Exit(1)
+
+
+def _read(path: Path) -> tuple[tuple[Finding, ...] | list[Finding], pd.DataFrame | None, str | None]:
+    """Findings, rows of the score file if it is one, and the dataset."""
+    from hf_ptr.data.lerobot.columns import open_columns
+    from hf_ptr.data.score_file import read_scores
+    from hf_ptr.detection.findings_file import attributes, read_beside, read_findings
+    from hf_ptr.errors import InputError
+
+    if path.is_file():
+        with open_columns(path) as columns:
+            findings_only = "check" in columns.names and "weight" not in columns.names
+        if findings_only:
+            return read_findings(path), None, attributes(path).get("dataset")
+    rows = read_scores(path)
+    found = read_beside(path, rows.attrs)
+    if found is None:
+        raise InputError(f"{path} has no findings to compare; score the data with hf-ptr score")
+    return found.findings, rows, rows.attrs.get("dataset")
+
+
+def _before_edits(
+    findings: Any, rows: pd.DataFrame | None, dataset: str | None
+) -> tuple[list[Finding], pd.DataFrame | None]:
+    """Findings and rows in the frames of the dataset that `hf-ptr apply` edited; unchanged for any other one."""
+    import json
+
+    from hf_ptr.errors import InputError, first_line
+    from hf_ptr.exports.comparison import in_source
+
+    file = None if dataset is None else Path(dataset) / "meta" / "hf_ptr_edits.json"
+    if file is None or not file.is_file():
+        return list(findings), rows
+    try:
+        edits = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read ({first_line(error)}); run hf-ptr apply again") from error
+    return in_source(findings, rows, edits)
+
+
+def _print(compared: Comparison) -> None:
+    import sys
+
+    from rich.console import Console
+
+    from hf_ptr.data.episode_ids import episode_ranges
+    from hf_ptr.report.diff_table import diff_table, weights_table
+
+    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+    faults = len(compared.new_faults)
+    typer.echo(
+        f"{len(compared.new)} new, {len(compared.gone)} gone, {len(compared.changed)} changed, {compared.same} "
+        f"unchanged findings; {faults} new fault{'s' if faults != 1 else ''}; {len(compared.weights)} episodes with "
+        "another mean weight"
+    )
+    for name, ids in zip(("A", "B"), compared.only, strict=True):
+        if ids:
+            typer.echo(f"Only {name} has episodes {episode_ranges(ids)}")
+    if compared.new or compared.gone or compared.changed:
+        typer.echo()
+        console.print(diff_table(compared, ROWS))
+    if compared.weights:
+        typer.echo()
+        console.print(weights_table(compared.weights, ROWS))
