@@ -154,8 +154,8 @@ def explain_columns(report: ReportInput) -> str:
     if report.held_out:
         return (
             f"Weight: how much the frames of an episode count in training, {low:g} with a fault to {high:g} without. "
-            "Score: how well observation, action and next observation fit together, without the findings; 0 as with a "
-            "planted fault, 1 as in a good episode. Only findings flag an episode."
+            "Score: what the weight follows from, about 1 in a good episode and 0 or less where frames have a fault or "
+            "a note that lowers weights. Only faults flag an episode."
         )
     return (
         f"Weight: how much the frames of an episode count in training, {low:g} to {high:g}. Score: the PTR score in "
