@@ -525,6 +525,11 @@ def test_a_run_is_reported_from_its_log(tmp_path: Path) -> None:
     assert "Early: batches up to step 4. Late: batches up to step 8." in words
     for title in ("identification accuracy", "temperature τ", "scale β", "effective sample size / n"):
         assert f"{title}: A from" in page
+    assert "What to type next" not in words, "no episode is held out"
+    recipe = "dataset: me/bottle\neval_episodes: [5, 15]\n"
+    (folder / "recipe.yaml").write_text(recipe)
+    page = write_report(read_report_input(folder), tmp_path / "r.html").read_text()
+    assert f"hf-ptr evaluate {folder} --dataset me/bottle --episodes 5,15" in text_of(page)
 
 
 def test_a_run_with_given_weights_is_not_described_as_unweighted(

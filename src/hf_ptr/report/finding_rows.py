@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hf_ptr.data.episode_ids import episode_text
 from hf_ptr.detection.findings import Finding, faults_in_order
 from hf_ptr.detection.harm import harm_of
 from hf_ptr.report import verdict
@@ -75,8 +77,14 @@ def reasons_of(findings: Sequence[Finding], harm: Mapping[str, float]) -> dict[i
 
 
 def next_steps(report: ReportInput) -> list[tuple[str, str]]:
-    """What to type next, `(purpose, command)`; empty for a run, which has been trained, and after planted faults."""
-    if report.path is None or report.settings or report.recipe.get("corruption", "clean") != "clean":
+    """What to type next, `(purpose, command)`: to train with scores without planted faults, to evaluate a run."""
+    if report.path is None:
+        return []
+    held_out = report.recipe.get("eval_episodes")
+    if report.settings and report.dataset and held_out:
+        words = ["hf-ptr", "evaluate", str(report.path), "--dataset", report.dataset, "--episodes"]
+        return [("measure the action error on the held-out episodes", shlex.join([*words, episode_text(held_out)]))]
+    if report.settings or report.recipe.get("corruption", "clean") != "clean":
         return []
     dataset = report.dataset or "DATASET"
     return training_steps(dataset, report.path, report.flagged, report.lowered, report.recipe)

@@ -193,7 +193,7 @@ def _contents(
         "found": None,
         "notes": [],
         "power": None,
-        "next_steps": [],
+        "next_steps": next_steps(report) if report.settings else [],
         "lowest": [],
         "highest": [],
         "episodes": None,

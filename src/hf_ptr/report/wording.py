@@ -51,7 +51,8 @@ def explain_scores(report: ReportInput, episodes: pd.DataFrame, by_task: Sequenc
         )
     low, high = report.bounds
     others = "the mean score of their episode" if report.held_out else "weight 1"
-    scale = f"{low:g} (as with a fault) to {high:g} (as without one)" if report.held_out else f"{low:g} to {high:g}"
+    scale = f"{low:.3g} (as with a fault) to {high:.3g} (as without one)"
+    scale = scale if report.held_out else f"{low:.3g} to {high:.3g}"
     sentences.append(
         f"Weights can be {scale}; training uses their ratios only, so equal weights of any size change "
         f"nothing. {scores.valid.mean():.0%} of the frames start a chunk that is followed "
@@ -151,16 +152,13 @@ def explain_log(report: ReportInput) -> list[str]:
 def explain_columns(report: ReportInput) -> str:
     """The meaning of the figures of an episode in the table of all."""
     low, high = report.bounds
+    weight = f"Weight: how much the frames of an episode count in training, {low:.3g} to {high:.3g}."
     if report.held_out:
         return (
-            f"Weight: how much the frames of an episode count in training, {low:g} with a fault to {high:g} without. "
-            "Score: what the weight follows from, about 1 in a good episode and 0 or less where frames have a fault or "
-            "a note that lowers weights. Only faults flag an episode."
+            f"{weight} Score: what the weight follows from, about 1 in a good episode and 0 or less where frames have "
+            "a fault or a note that lowers weights. Only faults flag an episode."
         )
-    return (
-        f"Weight: how much the frames of an episode count in training, {low:g} to {high:g}. Score: the PTR score in "
-        "nats; 0 is chance, and more is better."
-    )
+    return f"{weight} Score: the PTR score in nats; 0 is chance, and more is better."
 
 
 def explain_limits(report: ReportInput) -> list[str]:
