@@ -114,7 +114,7 @@ def success_difference(table: SuccessTable, first: SuccessTable) -> dict[str, An
     pairs = [pair for task in table.outcomes for pair in zip(table.outcomes[task], first.outcomes[task], strict=True)]
     both, neither = pairs.count((True, True)), pairs.count((False, False))
     mine, other = pairs.count((True, False)), pairs.count((False, True))
-    agreement = both * neither - mine * other
+    agreement: float = both * neither - mine * other
     if agreement > 0:
         agreement = max(agreement - len(pairs) / 2, 0)
     margins = (both + mine) * (other + neither) * (both + other) * (mine + neither)
