@@ -104,5 +104,5 @@ def test_the_notebook_of_the_first_hour_runs(
             source += "\nDEMONSTRATIONS, HELD_OUT, STEPS = 3, 1, 2\nTASKS, SCORE = TASKS[:2], ScoreConfig(steps=2)"
         exec(compile(source, f"first_hour.ipynb, {cell['id']}", "exec"), names)
     printed = capsys.readouterr().out
-    assert "8 episodes" in printed and "AUROC" in printed and "weighted: action error" in printed
+    assert "8 episodes" in printed and "AUROC" in printed and "weighted: predicted actions are" in printed
     assert names["page"].is_file() and len(names["scores"]) == names["table"].num_frames
