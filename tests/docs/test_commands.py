@@ -52,6 +52,7 @@ NOT_RUN = {
     "hf-ptr train recipes/pi0": "needs a pretrained PI0: tests/policies/test_pi0.py trains one of random weights",
     "python -m robocasa": "needs RoboCasa's assets; tests/envs/test_robocasa.py has a stand-in",
     "python -c 'from libero": "needs LIBERO, 3 GB: make test-libero",
+    "hf-ptr diff before.parquet": "needs two scorings: tests/cli/test_diff.py makes them",
     "echo N": "needs LIBERO, 3 GB: make test-libero",
     "hf-ptr evaluate runs/ptr --env libero": "needs LIBERO, 3 GB: make test-libero",
     "hf-ptr evaluate runs/ptr --env robocasa": "needs RoboCasa: tests/envs/test_robocasa.py",
