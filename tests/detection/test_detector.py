@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 from leading_table import leading_table
+from scipy.ndimage import gaussian_filter1d
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.detection.check import Context
@@ -194,3 +195,16 @@ def test_a_glitch_and_a_short_episode_hide_no_other_fault():
     found = flagged(table)
     assert {3, 11} <= set(found)
     assert "state/spikes" in found[7]
+
+
+def test_commands_that_have_nothing_to_do_with_the_state_have_no_gain():
+    rng = np.random.default_rng(5)
+
+    def unrelated(number: int, action: np.ndarray) -> np.ndarray:
+        return gaussian_filter1d(rng.normal(size=action.shape).cumsum(axis=0), 6.0, axis=0)
+
+    table = leading_table(40, unrelated)
+    state = np.concatenate([unrelated(number, np.empty((120, 3))) for number in range(40)]).astype(np.float32)
+    table = dataclasses.replace(table, columns={**table.columns, "observation.state": state})
+    detector = Detector(Signals.of_table(table, "observation.state", "action"), [Gain])
+    assert not any(detector.hits(view, found) for view, found in zip(detector.views, detector.measured, strict=True))

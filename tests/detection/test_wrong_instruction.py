@@ -59,6 +59,15 @@ def test_wrong_instructions_are_found_with_the_right_one():
     assert found(context_of(labels, TRUE)) == {3: 0, 20: 1, 21: 1, 40: 2}
 
 
+def test_episodes_of_a_third_task_do_not_make_two_tasks_of_few_episodes_alike():
+    true = [task for task in range(3) for _ in range(9)]
+    labels = list(true)
+    for first in (0, 9, 18):
+        labels[first], labels[first + 1] = (labels[first] + 1) % 3, (labels[first] + 2) % 3
+    wrong = {number: task for number, task in enumerate(true) if labels[number] != task}
+    assert found(context_of(labels, true)) == wrong
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_nothing_is_reported_between_instructions_for_one_motion(seed):
     """Two instructions at random for motions of two kinds: each kind has episodes of both."""

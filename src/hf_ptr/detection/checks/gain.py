@@ -15,6 +15,9 @@ from hf_ptr.detection.windows import MIDDLE, SHORT, WHOLE
 
 # Amount of an inverted dimension: as if the gain were 1/8.
 MOST = 3.0
+# Share of a dimension's variance that the model must explain in the typical episode: where commands and state have
+# nothing to do with each other, they still correlate in some episode.
+LEAST_EXPLAINED = 0.3
 # Least correlation of command and expectation for a gain to mean anything.
 CORRELATED = 0.8
 # Errors of an expected command, in standard deviations of its residual, that a gain may be due to, by scale: the model
@@ -53,7 +56,7 @@ class Gain(Check):
 
     def measure(self, view: View) -> Measurement:
         action, expected = view.prediction.action, view.prediction.expected
-        free = self._free(view)
+        free, explained = self._free(view), self.context.model.explained > LEAST_EXPLAINED
         found: Measurement = {}
         for windows in view.windows:
             share = windows.mean(free)
@@ -65,7 +68,9 @@ class Gain(Check):
             third, fourth = (windows.mean(free * expected**power) / total for power in (3, 4))
             fourth += -4 * mean_e * third + 6 * mean_e**2 * var_e + 3 * mean_e**4
             frames = share * (windows.stop - windows.first)[:, None]
-            judged = (share > LEAST_FREE) & (frames * var_e**2 > LEAST_CARRYING * np.maximum(fourth, 1e-12))
+            judged = (
+                explained & (share > LEAST_FREE) & (frames * var_e**2 > LEAST_CARRYING * np.maximum(fourth, 1e-12))
+            )
             # The variance that the error of the model leaves to a gain.
             doubt = var_e * self.context.model.sigma**2
             var_a, var_e, cov, doubt = (_with_all(judged * each) for each in (var_a, var_e, cov, doubt))

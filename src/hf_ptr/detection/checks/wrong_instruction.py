@@ -26,7 +26,7 @@ DOUBTED = 0.02
 # Share of the covariances between directions that is taken for chance.
 SHRINKAGE = 0.1
 # Least episodes of a task that is compared with others.
-LEAST_EPISODES = 8
+LEAST_EPISODES = 6
 # Two tasks can be distinguished where the medians of their margins are so many deviations apart.
 APART = 3.0
 # Probability that the episodes of two instructions for one motion are on two sides so clearly.
@@ -68,7 +68,7 @@ class WrongInstruction(Check):
 
     What to do: correct the instruction, or leave the episode out.
 
-    Limits: tasks whose motions are alike cannot be distinguished; nothing is reported between them. A task needs eight
+    Limits: tasks whose motions are alike cannot be distinguished; nothing is reported between them. A task needs six
     episodes. An instruction without any episodes of its motion in the dataset is not recognised as wrong.
     """
 
@@ -101,8 +101,8 @@ class WrongInstruction(Check):
             self._distances = np.stack(
                 [self._distance(point, fold) for point, fold in zip(points, self._fold.tolist(), strict=True)]
             )
-            nearest = self._names[self._distances.argmin(axis=1)]
-            weight = np.where(nearest == labels, 1.0, DOUBTED)
+            self._nearest = self._names[self._distances.argmin(axis=1)]
+            weight = np.where(self._nearest == labels, 1.0, DOUBTED)
         self._labels = labels
         self._pairs: dict[tuple[int, int], _Pair] = {}
 
@@ -190,9 +190,12 @@ class WrongInstruction(Check):
             gap = middle[1] - middle[0]
             # The deviation of a few alike episodes is too small.
             least = 0.05 * abs(gap) + 1e-9
-            # If two instructions have the same motion, an episode is equally likely under both.
-            wrong = int((margins[0] > 0).sum() + (margins[1] <= 0).sum())
-            chance = float(binom.cdf(wrong, sum(len(part) for part in margins), 0.5))
+            # If two instructions have the same motion, an episode is equally likely under both. One of a third motion
+            # says nothing about the two.
+            one, two = self._names[own], self._names[other]
+            of_these = np.isin(self._labels, [one, two]) & np.isin(self._nearest, [one, two])
+            wrong = int((self._labels != self._nearest)[of_these].sum())
+            chance = float(binom.cdf(wrong, of_these.sum(), 0.5))
             apart = gap > APART * max(sum(spread) / 2, least) and chance < CHANCE
             self._pairs[own, other] = _Pair(middle[0], middle[1], max(spread[0], least), apart)
         return self._pairs[own, other]
