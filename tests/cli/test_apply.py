@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from hf_ptr.detection.findings import Finding
 from hf_ptr.detection.findings_file import findings_written
 from hf_ptr.edits.apply import action_columns
 from hf_ptr.errors import InputError
+from hf_ptr.utils.atomic_files import StagedFolder
 
 CAMERAS = ("observation.images.top", "observation.images.wrist")
 LENGTHS = [60, 50, 40, 45]
@@ -160,6 +162,21 @@ def test_wrong_input_is_one_line_and_writes_nothing(dataset: Path, findings: Pat
         short, "--findings", findings, "--dry-run"
     )
     assert snapshot(tmp_path) == before and not (dataset / "copy").exists()
+
+
+def test_a_kill_leaves_no_dataset(dataset: Path, findings: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """The last file is written, and the folder not yet renamed."""
+
+    def killed(self: StagedFolder) -> None:
+        assert (self.path() / "meta/hf_ptr_edits.json").is_file()
+        os._exit(9)
+
+    monkeypatch.setattr(StagedFolder, "publish", killed)
+    child = os.fork()
+    if not child:
+        run(dataset, "--findings", findings, "--out", tmp_path / "out")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert not (tmp_path / "out").exists() and all(path.name.startswith(".") for path in tmp_path.iterdir())
 
 
 def test_the_columns_of_the_actions() -> None:

@@ -14,15 +14,19 @@ import pytest
 from conversion_helpers import write_robomimic
 from data_helpers import REAL_V21, coded_image, coded_table, vector, with_camera, write_v21
 from report_helpers import scores_of, written
+from spoiling import edit_rows
 from stored_image_helpers import images_v21, images_v30
 
 from hf_ptr.data.lerobot.convert import convert_lerobot
 from hf_ptr.data.lerobot.convert_robomimic import convert_robomimic
+from hf_ptr.data.lerobot.metadata import read_metadata
 from hf_ptr.data.lerobot.reader import read_dataset
-from hf_ptr.data.lerobot.validation import validate_dataset
+from hf_ptr.data.lerobot.rewriting import Part, write_parts
+from hf_ptr.data.lerobot.validation import no_progress, validate_dataset
 from hf_ptr.data.lerobot.writer import DatasetWriter
 from hf_ptr.data.video.decoding import FrameReader
 from hf_ptr.report.page import write_report
+from hf_ptr.utils.atomic_files import StagedFolder
 
 PYTHON = os.environ.get("HF_PTR_LEROBOT_PYTHON")
 pytestmark = pytest.mark.skipif(PYTHON is None, reason="LeRobot needs an environment of its own: make test-lerobot")
@@ -55,6 +59,18 @@ def converted(folder: Path) -> Path:
     return convert_lerobot(write_v21(table, folder / "v21"), folder / "v30")
 
 
+def edited(folder: Path) -> Path:
+    """Parts that begin between key frames, with the clock of a recorder that jitters."""
+    root = write_v21(with_camera(coded_table([30, 25, 12]), CAMERAS[0]), folder / "v21")
+    for episode, length in enumerate((30, 25, 12)):
+        clock = (0.03 + np.arange(length) / 20 + np.random.default_rng(episode).uniform(0, 0.02, length)).tolist()
+        edit_rows(f"data/chunk-000/episode_{episode:06d}.parquet", "timestamp", lambda _, t=clock: t)(root)
+    parts = [Part(0, 3, 9), Part(0, 14, 27, shift=3), Part(2, 0, 12), Part(1, 1, 25, task="new words")]
+    staged = StagedFolder(folder / "v30")
+    write_parts(root, read_metadata(root), parts, staged, shifted=["action"], progress=no_progress)
+    return staged.out
+
+
 def robomimic(folder: Path) -> Path:
     return convert_robomimic(write_robomimic(folder / "can.hdf5", {"demo_0": 7, "demo_1": 5}), folder / "v30")
 
@@ -71,7 +87,14 @@ def converted_stored_images(folder: Path) -> Path:
     return convert_lerobot(images_v21(folder / "v21", in_files=True), folder / "v30")
 
 
-SOURCES: list[Callable[[Path], Path]] = [recorded, converted, robomimic, stored_images, converted_stored_images]
+SOURCES: list[Callable[[Path], Path]] = [
+    recorded,
+    converted,
+    edited,
+    robomimic,
+    stored_images,
+    converted_stored_images,
+]
 if (REAL_V21 / "meta/info.json").is_file():
     SOURCES.append(real_robot)
 

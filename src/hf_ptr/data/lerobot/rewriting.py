@@ -28,6 +28,8 @@ from hf_ptr.utils.atomic_files import StagedFolder, write_json
 SIZE_LIMITS = (100.0, 200.0)
 # Seconds up to which a time stamp is that of a video frame: the tolerance of LeRobot.
 SAME_TIME = 1e-4
+# Shares of the deviation of a clock from frame / fps, of which the first that gives a usable clock is kept.
+SHARES = (1.0, 0.95, 0.9, 0.8, 0.6, 0.4, 0.2, 0.0)
 # Least step between the times of two video frames, frames: the time base of the file resolves it at any rate.
 LEAST_STEP = 0.01
 
@@ -155,15 +157,15 @@ def _write(
     pooled: dict[str, list[Mapping[str, Any]]] = {camera: [] for camera in readers}
     schema: pa.Schema | None = None
     off_time: list[int] = []
-    replaced: list[int] = []
+    changed: list[int] = []
     frames = 0
     for part, position in zip(progress("writing", list(parts)), positions.tolist(), strict=True):
         length = part.stop - part.first
         number = len(episodes) if renumber else part.episode
         stored_rows = source.read(position)
         times, clock = _times(stored_rows, part, fps, by_time)
-        if clock == "replaced":
-            replaced.append(part.episode)
+        if clock == "changed":
+            changed.append(part.episode)
         taken = slice(part.first, part.stop)
         indices = {
             "timestamp": times,
@@ -224,10 +226,10 @@ def _write(
     }
     if unshown:
         write_json(unshown, target / UNSHOWN_FILE)
-    if replaced:
+    if changed:
         warn(
-            f"{root}: parts of episodes {episode_ranges(replaced)} get the time stamps frame / fps, because those "
-            "recorded there do not have the frame rate of the dataset"
+            f"{root}: time stamps of parts of episodes {episode_ranges(changed)} are moved towards frame / fps, "
+            "because those recorded there do not have the frame rate of the dataset"
         )
     if off_time:
         warn(
@@ -260,13 +262,19 @@ def _task_numbers(metadata: Metadata, parts: Sequence[Part]) -> dict[str, int]:
 
 
 def _times(rows: Rows, part: Part, fps: float, from_zero: bool) -> tuple[np.ndarray, str]:
-    """The time stamps of a part, and whether they are `"stored"`, `"moved"` to its first frame, or `"replaced"`."""
+    """The time stamps of a part, and whether they are `"stored"`, `"moved"` to its first frame, or `"changed"`."""
     times = rows.timestamp[part.first : part.stop]
+    begin = 0.0 if from_zero else float(rows.timestamp[0])
     since, nominal = times.astype(np.float64) - float(times[0]), np.arange(len(times)) / fps
-    # A clock whose rate is right over the whole episode only would be refused by every reader.
-    partial, begin = len(times) < len(rows.timestamp), 0.0 if from_zero else float(rows.timestamp[0])
-    if partial and any(not problem.warning for problem in clock_problems(since, fps)):
-        return begin + nominal, "replaced"
+    if len(times) < len(rows.timestamp):
+        # Readers refuse a part whose clock has another rate, although it is right over the whole episode. As much of
+        # the clock as they accept is kept, because commands of velocities depend on it.
+        for share in SHARES:
+            nearer = nominal + share * (since - nominal)
+            if all(problem.warning for problem in clock_problems(nearer, fps)):
+                break
+        if share < 1:
+            return begin + nearer, "changed"
     if float(times[0]) == begin:
         return times, "stored"
     # Rounded stamps of a steady clock are those of frame / fps, which a difference of them is not.
