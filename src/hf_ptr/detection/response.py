@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hf_ptr.detection.majority import LEAST_SHARE, majority, relative, shorth, sound_quantile
 from hf_ptr.detection.motion import moving_dimensions
 from hf_ptr.detection.signals import Episode, Signals
 from hf_ptr.detection.windows import inner_rows
@@ -32,6 +33,16 @@ EXTREME = 0.002
 LEAST_ROWS = 12
 # Times that the model is fitted, each with the weights of the fit before.
 FITS = 3
+# Variance of recorded and expected commands of an episode, squared units, below which it has no gain.
+RESTING = 0.09
+# Share of the episodes that a fit begins with, and fits to such a share.
+HALF, HALVES = 0.55, 3
+# Folds of the search for the rule.
+SEARCH_FOLDS = 3
+# Scales of the tail beyond which an episode does not follow the rule.
+SEPARATE = 5.0
+# A task has the general gain and offset if this share of its episodes is so close; otherwise it has its own.
+GENERAL, CLOSE = 0.3, 0.25
 # Share of a dimension's variance that the model must explain for its residual to mean anything.
 EXPLAINED = 0.8
 
@@ -104,16 +115,14 @@ class ResponseModel:
         # Episodes of one task are in different folds, in whatever order the tasks were recorded.
         self._fold = np.empty(count, dtype=np.int64)
         self._fold[np.argsort(tasks, kind="stable")] = np.arange(count) % min(count, FOLDS)
-        weight = np.ones((count, len(self.dimensions)))
+        follows = self._follows(gram, cross, features, targets, tasks, enough)
+        weight = np.ones(follows.shape)
         for _ in range(FITS):
-            self._weights = self._solve(gram, cross, weight)
-            residual = [
-                target - part @ self._weights[fold]
-                for part, target, fold in zip(features, targets, self._fold, strict=True)
-            ]
+            self._weights = self._solve(gram, cross, weight * follows, self._fold)
+            residual = _residuals(features, targets, self._weights, self._fold)
             # Damage is of an episode and a dimension: the rest of the episode keeps its weight.
-            error = np.array([(part**2).sum(axis=0) / max(len(part), 1) for part in residual]).reshape(count, -1)
-            usual = np.maximum(np.median(error[enough], axis=0), LEAST_SIGMA**2)
+            error = _mean_square(residual)
+            usual = np.maximum(sound_quantile(error[enough], follows[enough], 0.5), LEAST_SIGMA**2)
             weight = np.where(error > OUTLYING * usual, (OUTLYING * usual / np.maximum(error, 1e-12)) ** 2, 1.0)
         # The covariance of the coefficients after the data, with a spread of one unit a unit before them.
         total = gram.sum(axis=0) * np.outer(self._size, self._size)
@@ -126,14 +135,20 @@ class ResponseModel:
                 for fold in range(int(self._fold.max()) + 1)
             ]
         )
-        judged = [(residual[number], targets[number]) for number in np.flatnonzero(enough) if len(residual[number])]
+        judged = [number for number in np.flatnonzero(enough) if len(residual[number])]
         self.sigma = np.full(len(self.dimensions), LEAST_SIGMA)
         self.explained = np.zeros(len(self.dimensions))
         if judged:
-            scale = [1.4826 * np.median(np.abs(part), axis=0) for part, _ in judged]
-            self.sigma = np.maximum(np.median(scale, axis=0), LEAST_SIGMA)
-            share = [1 - np.mean(part**2, axis=0) / np.maximum(target.var(axis=0), 0.04) for part, target in judged]
-            self.explained = np.clip(np.median(share, axis=0), 0.0, 1.0)
+            follows = follows[judged]
+            scale = np.array([1.4826 * np.median(np.abs(residual[number]), axis=0) for number in judged])
+            self.sigma = np.maximum(sound_quantile(scale, follows, 0.5), LEAST_SIGMA)
+            share = np.array(
+                [
+                    1 - np.mean(residual[number] ** 2, axis=0) / np.maximum(targets[number].var(axis=0), 0.04)
+                    for number in judged
+                ]
+            )
+            self.explained = np.clip(sound_quantile(share, follows, 0.5), 0.0, 1.0)
         self.known = self.explained > EXPLAINED
 
     def _features(self, episode: Episode) -> np.ndarray:
@@ -145,24 +160,84 @@ class ResponseModel:
         )
         return np.concatenate([around[:, self._now], steps, intercept], axis=1)
 
-    def _solve(self, gram: np.ndarray, cross: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    def _follows(
+        self,
+        gram: np.ndarray,
+        cross: np.ndarray,
+        features: list[np.ndarray],
+        targets: list[np.ndarray],
+        tasks: np.ndarray,
+        enough: np.ndarray,
+    ) -> np.ndarray:
+        """
+        Which episodes follow the rule of most in each dimension, `(E, d)` bool.
+
+        A fault of two fifths of the episodes bends a fit to all, so that no residual is large. A fit to a half that
+        agrees is not bent: the search begins with those of the same gain, the same offset, or the smallest errors.
+        """
+        fold = self._fold % SEARCH_FOLDS
+        follows = np.ones((len(features), len(self.dimensions)), dtype=bool)
+
+        def fit(weight: np.ndarray) -> list[np.ndarray]:
+            return _residuals(features, targets, self._solve(gram, cross, weight.astype(float), fold), fold)
+
+        first = fit(follows)
+        doubtful = np.any(
+            [
+                np.quantile(distance_of(targets, first, tasks), 1 - LEAST_SHARE, axis=0) > doubt
+                for distance_of, doubt, _ in DISTANCES
+            ],
+            axis=0,
+        )
+        searched = np.flatnonzero(doubtful)
+        if not len(searched):
+            return follows
+        cross, targets, first = (
+            cross[:, :, searched],
+            [t[:, searched] for t in targets],
+            [r[:, searched] for r in first],
+        )
+        variance = np.array([target.var(axis=0) if len(target) else np.ones(len(searched)) for target in targets])
+        least, best = np.full(len(searched), np.inf), follows[:, searched]
+        for distance_of, _, _ in DISTANCES:
+            distance = distance_of(targets, first, tasks)
+            for _ in range(HALVES):
+                half = (distance <= np.quantile(distance[enough], HALF, axis=0)) & enough[:, None]
+                residual = fit(half)
+                distance = distance_of(targets, residual, tasks)
+            unexplained = np.sort((_mean_square(residual) / np.maximum(variance, 0.04))[enough], axis=0)
+            trimmed = unexplained[: max(1, round(HALF * len(unexplained)))].mean(axis=0)
+            best, least = np.where(trimmed < least, half, best), np.minimum(trimmed, least)
+        for _ in range(HALVES - 1):
+            residual = fit(best)
+            best = np.all(
+                [
+                    majority(distance_of(targets, residual, tasks), tail, SEPARATE)
+                    for distance_of, _, tail in DISTANCES
+                ],
+                axis=0,
+            )
+        follows[:, searched] = best
+        return follows
+
+    def _solve(self, gram: np.ndarray, cross: np.ndarray, weight: np.ndarray, fold: np.ndarray) -> np.ndarray:
         """The coefficients of each fold, `(folds, p, d)`; dimensions with the same weights are solved at once."""
         groups: dict[bytes, list[int]] = {}
         for dimension in range(weight.shape[1]):
             groups.setdefault(weight[:, dimension].tobytes(), []).append(dimension)
-        folds = int(self._fold.max()) + 1
+        folds = int(fold.max()) + 1
         solved = np.zeros((folds, gram.shape[1], weight.shape[1]))
         for members in groups.values():
             w = weight[:, members[0]]
             total, right = np.tensordot(w, gram, 1), np.tensordot(w, cross[:, :, members], 1)
-            for fold in range(folds):
-                out = np.flatnonzero(self._fold == fold)
+            for number in range(folds):
+                out = np.flatnonzero(fold == number)
                 left = total - np.tensordot(w[out], gram[out], 1)
                 penalty = np.full(len(left), RIDGE * np.trace(left) / len(left))
                 # A task without episodes in the fold needs a little.
                 penalty[-len(self._tasks) :] *= 1e-3
                 left[np.diag_indices(len(left))] += penalty + 1e-9
-                solved[fold][:, members] = np.linalg.solve(
+                solved[number][:, members] = np.linalg.solve(
                     left, right - np.tensordot(w[out], cross[out][:, :, members], 1)
                 )
         return solved
@@ -179,6 +254,63 @@ class ResponseModel:
         share = KNOWN / np.sqrt(KNOWN**2 + unknown)
         expected = _over_holds(expected, episode.action, max(2, round(LONGEST_HOLD * self.signals.fps)))
         return Prediction(action, action - share[:, None] * (action - expected))
+
+
+def _residuals(
+    features: list[np.ndarray], targets: list[np.ndarray], weights: np.ndarray, fold: np.ndarray
+) -> list[np.ndarray]:
+    """Residuals of each episode, `(T, d)`, with the coefficients of its fold."""
+    return [
+        target - part @ weights[number] for part, target, number in zip(features, targets, fold.tolist(), strict=True)
+    ]
+
+
+def _mean_square(residual: list[np.ndarray]) -> np.ndarray:
+    """Mean squares `(E, d)` of the residuals of each episode, `(T, d)`."""
+    return np.array([(part**2).sum(axis=0) / max(len(part), 1) for part in residual]).reshape(len(residual), -1)
+
+
+def _error_distance(targets: list[np.ndarray], residual: list[np.ndarray], tasks: np.ndarray) -> np.ndarray:
+    """Logarithm of the mean square of each episode's residuals relative to that of its task, `(E, d)`."""
+    del targets
+    return relative(np.log(np.maximum(_mean_square(residual), LEAST_SIGMA**2)), tasks)
+
+
+def _offset_distance(targets: list[np.ndarray], residual: list[np.ndarray], tasks: np.ndarray) -> np.ndarray:
+    """Distance of each episode's mean residual from that of most, `(E, d)`, units."""
+    del targets
+    offset = np.array([part.sum(axis=0) / max(len(part), 1) for part in residual]).reshape(len(residual), -1)
+    return np.abs(offset - _usual(offset, tasks, np.full(offset.shape[1], CLOSE)))
+
+
+def _gain_distance(targets: list[np.ndarray], residual: list[np.ndarray], tasks: np.ndarray) -> np.ndarray:
+    """Distance of each episode's gain from that of most, `(E, d)`, as a share of it; 0 where an episode rests."""
+    gain = np.full((len(targets), targets[0].shape[1]), np.nan)
+    for number, (target, rest) in enumerate(zip(targets, residual, strict=True)):
+        if len(target):
+            expected = target - rest
+            spread = expected - expected.mean(axis=0)
+            variance = (spread**2).mean(axis=0)
+            slope = (spread * target).mean(axis=0) / np.maximum(variance, 1e-12)
+            gain[number] = np.where(np.maximum(target.var(axis=0), variance) > RESTING, slope, np.nan)
+    size = np.abs(shorth(gain)) + 1e-9
+    return np.nan_to_num(np.abs(gain - _usual(gain, tasks, CLOSE * size)) / size)
+
+
+def _usual(values: np.ndarray, tasks: np.ndarray, close: np.ndarray) -> np.ndarray:
+    """What most values `(E, d)` are, or those of a task where few are as close `(d,)` to it, `(E, d)`."""
+    usual = np.broadcast_to(shorth(values), values.shape).copy()
+    for task in np.unique(tasks):
+        own = tasks == task
+        near = np.nan_to_num(np.abs(values[own] - usual[own]), nan=np.inf) <= close
+        general = near.sum(axis=0) >= GENERAL * np.isfinite(values[own]).sum(axis=0)
+        usual[own] = np.where(general, usual[own], shorth(values[own]))
+    return usual
+
+
+# What an episode may differ in; the least distance that a fifth of the episodes must have to be searched, and the
+# least scale of the tail of the distances of sound ones.
+DISTANCES = ((_gain_distance, 0.2, 0.04), (_offset_distance, 0.15, 0.04), (_error_distance, 1.1, 0.2))
 
 
 def _at(values: np.ndarray, seconds: np.ndarray, times: np.ndarray) -> np.ndarray:

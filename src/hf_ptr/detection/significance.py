@@ -7,12 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binom
 
-# Quantile that sets the scale of the tail: above it, up to three episodes in ten may be faulty.
-UPPER = 0.67
+from hf_ptr.detection.majority import UPPER, away, levels, majority, majority_of_tasks, sound_quantile, tail
+
 # Share of the material amount that stands for zero.
 FLOOR = 0.5
-# Episodes that the median of all counts as against the median of a task.
-SHRINKAGE = 4.0
 # A task has a habit in a dimension if this share of its episodes, of at least this many, leave the bulk by `AWAY`
 # scales of the tail, and so many would hardly do so at the rate of the other tasks.
 HABIT = 0.15
@@ -45,16 +43,14 @@ class Bulk:
         """The bulk of the amounts of E episodes, `(E, d)`, of the given tasks `(E,)`; see `Check`."""
         floor = FLOOR * material
         logs = np.log(np.maximum(amounts, floor))
-        overall = np.median(logs, axis=0)
-        middle = {}
-        for task in np.unique(tasks).tolist():
-            own = logs[tasks == task]
-            middle[task] = (len(own) * np.median(own, axis=0) + SHRINKAGE * overall) / (len(own) + SHRINKAGE)
+        # Two fifths of faulty episodes would set middle and tail; those that are clearly apart do not count.
+        follows = majority_of_tasks(logs, tasks, least_tail)
+        middle = levels(logs, tasks, follows, 0.5)
         spread = 1 + 1 / np.sqrt(len(amounts))
-        away = logs - np.stack([middle[task] for task in tasks.tolist()])
-        upper = np.quantile(away, UPPER, axis=0) - np.median(away, axis=0)
-        scale = np.maximum(upper / np.log(0.5 / (1 - UPPER)) * spread, least_tail)
-        left = away / scale > AWAY
+        rest = away(logs, tasks, middle)
+        upper = sound_quantile(rest, follows, UPPER) - sound_quantile(rest, follows, 0.5)
+        scale = np.maximum(tail(upper) * spread, least_tail)
+        left = rest / scale > AWAY
         for task in middle:
             own = tasks == task
             if LEAST_HABIT <= own.sum() < len(own):
@@ -64,12 +60,12 @@ class Bulk:
                 habit = (left[own].mean(axis=0) >= HABIT) & (by_chance < HARDLY)
                 shown = np.quantile(logs[own], 1 - HABIT, axis=0)
                 middle[task] = np.where(habit, np.maximum(middle[task], shown), middle[task])
-        away = logs - np.stack([middle[task] for task in tasks.tolist()])
-        z = (away / scale).max(axis=1)
+        z = (away(logs, tasks, middle) / scale).max(axis=1, keepdims=True)
+        follows = majority(z, 1.0)
         # Where most amounts count as the floor, only those above the median show the tail.
-        lower, joint, above = np.quantile(z, [0.25, 0.5, UPPER])
-        tails = (joint - lower) / np.log(2), (above - joint) / np.log(0.5 / (1 - UPPER))
-        return cls(middle, scale, floor, float(joint), max(1.0, float(max(tails) * spread)))
+        lower, joint, above = (float(sound_quantile(z, follows, share)[0]) for share in (0.25, 0.5, UPPER))
+        tails = (joint - lower) / np.log(2), tail(above - joint)
+        return cls(middle, scale, floor, joint, max(1.0, float(max(tails) * spread)))
 
     def p(self, amounts: np.ndarray, task: int) -> np.ndarray:
         """Probability `(..., d)` that a sound episode of a task has such an amount, `(..., d)`, in any dimension."""

@@ -1,0 +1,122 @@
+"""The episodes that follow the rule, where a minority of up to nearly half is clearly apart from them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+# Quantiles that show middle and spread of the sound values even if two fifths are apart, the factor from their
+# distance to the scale of a tail, and scales beyond which the search begins.
+LOWER, START = 0.1, 0.3
+SPREAD = 1.25
+BEGIN = 6.0
+# Scales of the tail from which a value is apart, and the share of them from which it is between.
+APART = 8.0
+BETWEEN_FROM = 0.4
+# Share of the values that are apart, at least and at most: fewer do little harm, and near half nobody knows the rule.
+LEAST_SHARE, MOST_SHARE = 0.2, 0.48
+LEAST_COUNT = 4
+# Values between the two groups, as a share of those apart: with more, one group has a long tail.
+BETWEEN = 0.5
+# Quantile that sets the scale of a tail: above it, up to three values in ten may be faulty.
+UPPER = 0.67
+# Most steps of the search.
+STEPS = 6
+# Episodes that the level of all counts as against the level of a task.
+SHRINKAGE = 4.0
+
+
+def majority(values: np.ndarray, least: float, scales: float = APART) -> np.ndarray:
+    """
+    Which values of each dimension follow the rule.
+
+    A group is apart if it is at least a fifth and less than half of all, if its values are beyond the tail of the
+    others, and if hardly any are between. Without such a group all values follow the rule.
+
+    Args:
+        values: `(E, d)`, for example logarithms of amounts relative to a task's; large ones are faults.
+        least: least scale of the tail of sound values.
+        scales: scales of the tail beyond which a value is apart.
+
+    Returns:
+        `(E, d)` bool.
+    """
+    follows = np.ones(values.shape, dtype=bool)
+    low, start = np.quantile(values, [LOWER, START], axis=0)
+    limit = start + BEGIN * np.maximum(SPREAD * (start - low), least)
+    enough = max(LEAST_COUNT, LEAST_SHARE * len(values))
+    able = np.flatnonzero((values > limit).sum(axis=0) >= enough)
+    if not len(able):
+        return follows
+    values, limit = values[:, able], limit[able]
+    for _ in range(STEPS):
+        near = values <= limit
+        middle = sound_quantile(values, near, 0.5)
+        scale = np.maximum(tail(sound_quantile(values, near, UPPER) - middle), least)
+        limit = middle + scales * scale
+    apart = (values > limit).sum(axis=0)
+    between = ((values > middle + BETWEEN_FROM * scales * scale) & (values <= limit)).sum(axis=0)
+    clear = (apart >= enough) & (apart <= MOST_SHARE * len(values)) & (between <= BETWEEN * apart)
+    follows[:, able] = (values <= limit) | ~clear
+    return follows
+
+
+def majority_of_tasks(values: np.ndarray, tasks: np.ndarray, least: float) -> np.ndarray:
+    """As [`majority`], of values relative to a low one of their task `(E,)`: tasks differ in what is usual."""
+    return majority(relative(values, tasks), least)
+
+
+def relative(values: np.ndarray, tasks: np.ndarray) -> np.ndarray:
+    """Values `(E, d)` relative to a low one of their task, which is sound even if two fifths are not."""
+    return away(values, tasks, levels(values, tasks, np.ones(values.shape, dtype=bool), START))
+
+
+def levels(values: np.ndarray, tasks: np.ndarray, follows: np.ndarray, share: float) -> dict[int, np.ndarray]:
+    """By task, a quantile `(d,)` of those values `(E, d)` that follow the rule, shrunk to that of all tasks."""
+    overall = sound_quantile(values, follows, share)
+    found = {}
+    for task in np.unique(tasks).tolist():
+        own = tasks == task
+        count, level = follows[own].sum(axis=0), sound_quantile(values[own], follows[own], share)
+        found[task] = (count * np.where(count > 0, level, 0.0) + SHRINKAGE * overall) / (count + SHRINKAGE)
+    return found
+
+
+def away(values: np.ndarray, tasks: np.ndarray, level: dict[int, np.ndarray]) -> np.ndarray:
+    """Values `(E, d)` relative to the level of their task."""
+    return values - np.stack([level[task] for task in tasks.tolist()])
+
+
+def tail(distance: np.ndarray) -> np.ndarray:
+    """Scale of an exponential tail from the distance of the quantile `UPPER` to the median."""
+    return distance / np.log(0.5 / (1 - UPPER))
+
+
+def sound_quantile(values: np.ndarray, follows: np.ndarray, share: float) -> np.ndarray:
+    """A quantile `(d,)` of those values `(E, d)` of each dimension that follow the rule; NaN where none does."""
+    number = follows.sum(axis=0)
+    if (number == len(values)).all():
+        return np.quantile(values, share, axis=0)
+    ordered = np.sort(np.where(follows, values, np.inf), axis=0)
+    place = share * np.maximum(number - 1, 0)
+    low = place.astype(np.int64)
+    column = np.arange(values.shape[1])
+    below, above = ordered[low, column], ordered[np.minimum(low + 1, np.maximum(number - 1, 0)), column]
+    with np.errstate(invalid="ignore"):
+        return np.where(number > 0, below + (place - low) * (above - below), np.nan)
+
+
+def shorth(values: np.ndarray) -> np.ndarray:
+    """
+    Middle of the shortest interval with half of the values `(E, d)` of each dimension, `(d,)`.
+
+    It stays with the larger of two groups. NaN are left out; where all are, it is 0.
+    """
+    ordered = np.sort(values, axis=0)
+    middle = np.zeros(values.shape[1])
+    for column, number in enumerate(np.isfinite(values).sum(axis=0).tolist()):
+        if number:
+            half = number // 2 + 1
+            low, high = ordered[: number - half + 1, column], ordered[half - 1 : number, column]
+            shortest = int(np.argmin(high - low))
+            middle[column] = (low[shortest] + high[shortest]) / 2
+    return middle
