@@ -126,7 +126,7 @@ def _gripper(
     """The gripper of the given weights if its values are those of one."""
     values = [inner_rows(part) @ weights for part in columns]
     together = np.concatenate(values)
-    low, high = _levels(together)
+    low, high = two_levels(together)
     if high - low < DISTANCE[by_name]:
         return None
     rest = np.minimum(np.abs(together - low), np.abs(together - high))
@@ -157,7 +157,7 @@ def _gripper(
     return Gripper(feature, weights, low, high, bool(closed_high), np.array(place, dtype=np.int64))
 
 
-def _levels(values: np.ndarray) -> tuple[float, float]:
+def two_levels(values: np.ndarray) -> tuple[float, float]:
     """The two levels of values `(n,)`: the means of two clusters."""
     low, high = np.quantile(values, [0.02, 0.98])
     for _ in range(20):

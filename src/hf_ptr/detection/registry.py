@@ -28,6 +28,7 @@ from hf_ptr.detection.checks.lag import Lag
 from hf_ptr.detection.checks.no_motion import NoMotion
 from hf_ptr.detection.checks.noise import ActionNoise, StateNoise
 from hf_ptr.detection.checks.offset import Offset
+from hf_ptr.detection.checks.polarity import Polarity
 from hf_ptr.detection.checks.recording_gaps import RecordingGap
 from hf_ptr.detection.checks.regression import Regression
 from hf_ptr.detection.checks.repeated_frames import RepeatedFrames
@@ -57,6 +58,7 @@ BUILT_IN: tuple[type[Check], ...] = (
     Lag,
     Dead,
     Gain,
+    Polarity,
     Offset,
     OtherData,
     OneDimension,
