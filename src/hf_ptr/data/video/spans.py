@@ -82,7 +82,7 @@ def _packets(
     container: Any, stream: Any, places: dict[int, int], key: int, stop: int
 ) -> tuple[bool, list[tuple[Any, int]]]:
     """Whether the key frame at a position was found, and the packets from it on; none if they are not complete."""
-    packets = iter([])
+    packets: Iterator[Any] = iter(())
     for packet in container.demux(stream):
         position = _position(packet, places)
         if packet.size and position == key:
