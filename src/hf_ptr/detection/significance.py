@@ -63,9 +63,9 @@ class Bulk:
         z = (away(logs, tasks, middle) / scale).max(axis=1, keepdims=True)
         follows = majority(z, 1.0)
         # Where most amounts count as the floor, only those above the median show the tail.
-        lower, joint, above = (float(sound_quantile(z, follows, share)[0]) for share in (0.25, 0.5, UPPER))
-        tails = (joint - lower) / np.log(2), tail(above - joint)
-        return cls(middle, scale, floor, joint, max(1.0, float(max(tails) * spread)))
+        lower, joint, above = (sound_quantile(z, follows, share) for share in (0.25, 0.5, UPPER))
+        widest = np.maximum((joint - lower) / np.log(2), tail(above - joint)) * spread
+        return cls(middle, scale, floor, float(joint[0]), max(1.0, float(widest[0])))
 
     def p(self, amounts: np.ndarray, task: int) -> np.ndarray:
         """Probability `(..., d)` that a sound episode of a task has such an amount, `(..., d)`, in any dimension."""
