@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_ptr.data.episode_ids import episode_ranges, parse_episodes
+from hf_ptr.detection.findings_file import FindingsFiles
 
 # Options of `hf-ptr init` that belong to the scores too, by their name in the metadata of a score file.
 SHARED = ("episodes", "skip_episodes", "state", "action")
@@ -38,6 +39,11 @@ def training_steps(
         ),
     ]
 
+    if flagged or lowered:
+        findings = FindingsFiles.beside(Path(scores)).findings
+        copy = ["hf-ptr", "apply", dataset, "--findings", str(findings), "--out", f"{_name(dataset)}_edited"]
+        steps.append(("or write a copy without these frames; --dry-run shows the edits", shlex.join(copy)))
+
     def without(episodes: Sequence[int], ending: str) -> str:
         left_out = {*(parse_episodes(options.get("skip_episodes")) or ()), *episodes}
         return recipe_command(dataset, {**options, "skip_episodes": episode_ranges(left_out)}, ending)
@@ -67,5 +73,8 @@ def recipe_command(dataset: str, options: Mapping[str, Any], ending: str = "", *
 
 
 def _recipe(dataset: str, ending: str = "") -> str:
-    name = Path(dataset.rstrip("/").partition("@")[0]).name or "recipe"
-    return f"{name}{ending}.yaml"
+    return f"{_name(dataset)}{ending}.yaml"
+
+
+def _name(dataset: str) -> str:
+    return Path(dataset.rstrip("/").partition("@")[0]).name or "recipe"
