@@ -78,7 +78,7 @@ def prepare(
     found = read_findings(findings)
 
     def report(message: str, episode: int | None) -> None:
-        if episode not in skip:
+        if episode is None or episode not in skip:
             raise InputError(message, skip=() if episode is None else (episode,))
         damaged.add(episode)
 

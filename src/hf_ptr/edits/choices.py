@@ -92,11 +92,11 @@ def parse_choices(
     chosen: dict[str, Edit] = {}
     for text in edits:
         name, equals, edit = text.partition("=")
-        names: tuple[Edit, ...] = get_args(Edit)
-        kind = next((each for each in names if each == edit), None)
+        possible: tuple[Edit, ...] = get_args(Edit)
+        kind = next((each for each in possible if each == edit), None)
         if not equals or kind is None:
             raise InputError(
-                f"--edit {text!r} is not CHECK=EDIT with an edit of {', '.join(names)}; write for example "
+                f"--edit {text!r} is not CHECK=EDIT with an edit of {', '.join(possible)}; write for example "
                 "--edit time/idle_start=cut"
             )
         _require_check(name, "--edit", known)
