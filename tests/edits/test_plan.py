@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from hf_ptr.data.lerobot.rewriting import Part
 from hf_ptr.detection import detect
 from hf_ptr.detection.checks.lag import Lag
 from hf_ptr.detection.findings import Finding
+from hf_ptr.detection.lag_words import frames_late, lag_words
 from hf_ptr.detection.registry import all_checks
 from hf_ptr.edits.choices import EDITS, parse_choices
 from hf_ptr.edits.plan import Plan, plan_edits
@@ -105,15 +107,49 @@ def test_the_shift_undoes_the_lag_that_the_detector_finds(frames: int) -> None:
     np.testing.assert_array_equal(shifted, sound.columns["action"][at + part.first : at + part.stop])
 
 
+def test_a_lag_that_cannot_be_shifted_away_is_cut() -> None:
+    unknown = finding("action/lag", 0, 0, 99, amount=5.7, cause="commands 5.7 frames apart")
+    longer = finding("action/lag", 1, 0, 79, amount=90.0, cause="commands 90.0 frames late")
+    found = plan([unknown, longer])
+    assert (found.dropped, edits(found)) == ([0, 1], [(0, "drop"), (1, "drop")])
+    # Two checks that find one lag need one shift; two different lags leave nothing that is right.
+    late = finding("action/lag", 0, 0, 99, amount=5.7, cause="commands 5.7 frames late")
+    same = finding("block/lag", 0, 0, 99, amount=5.0, cause="commands about 5.0 frames late from episode 0 on")
+    other = finding("block/lag", 0, 0, 99, amount=5.0, cause="commands about 5.0 frames early from episode 0 on")
+    assert plan([late, same]).parts[0] == Part(0, 0, 94, 6)
+    assert plan([late, other]).dropped == [0]
+
+
+@pytest.mark.parametrize("frames", [5.7, -5.7])
+def test_the_direction_of_a_lag_is_read_from_the_words_of_checks(frames: float) -> None:
+    assert frames_late(f"commands about {lag_words(frames)} from episode 1 on", 5.68) == math.copysign(5.68, frames)
+    assert frames_late("the late episodes stand still", 3.0) == 0
+
+
+def test_accepted_findings_are_kept() -> None:
+    noise = finding("action/noise", 0, 10, 29, severity="accepted")
+    retry = finding("progress/retry", 1, 20, 39, severity="accepted")
+    lag = finding("action/lag", 5, 0, 59, severity="accepted", amount=3.0, cause="commands 3.0 frames late")
+    assert plan([noise, retry, lag]).steps == []
+    chosen = plan([noise, retry, lag], edits=["progress/retry=cut", "action/lag=shift"])
+    assert edits(chosen) == [(1, "cut"), (5, "shift")]
+
+
 def test_an_episode_is_split_at_a_jump() -> None:
     found = plan([finding("state/jump", 0, 39, 40)])
     assert of(found, 0) == [(0, 40), (40, 100)] and edits(found) == [(0, "split")]
+    # No place is known in a longer finding.
+    noise = finding("action/noise", 0, 40, 59)
+    assert of(plan([noise], edits=["action/noise=split"]), 0) == [(0, 40), (60, 100)]
 
 
 def test_what_is_left_and_too_short_is_left_out() -> None:
     found = plan([finding("action/noise", 0, 5, 94), finding("action/noise", 1, 9, 49)])
     assert (of(found, 0), of(found, 1)) == ([], [(50, 80)])
     assert [step.reason for step in found.reasons(1)] == ["a cause", "less than --least-seconds is left here"]
+    # A short episode that only gets another instruction stays.
+    relabelled = plan([], relabel=["5=close it"], least_seconds=7.0)
+    assert (of(relabelled, 5), relabelled.dropped) == ([(0, 60)], [])
 
 
 @pytest.mark.parametrize("text", TASKS)
@@ -142,6 +178,7 @@ def test_the_table_names_checks() -> None:
             "is not CHECK=EDIT with an edit of cut, split, shift, relabel, drop, keep",
         ),
         ({"edits": ["action/noise"]}, "--edit 'action/noise' is not CHECK=EDIT"),
+        ({"edits": ["camera/late=shift"]}, "measures no lag of the actions; shift is for action/lag, block/lag"),
         ({"only": ["noise"]}, "--only: unknown check 'noise'"),
         ({"skip": ["noise"]}, "--skip: unknown check 'noise'"),
         ({"relabel": ["4"]}, "--relabel '4' is not EPISODES="),

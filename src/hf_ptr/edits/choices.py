@@ -13,7 +13,7 @@ from hf_ptr.detection.registry import all_checks
 from hf_ptr.errors import InputError, nearest
 
 # cut: the frames of the finding are left out; the episode is dropped, trimmed or split, depending on where they are.
-# split: the episode is split between the two frames of the finding.
+# split: the episode is split between the two frames of the finding; a longer finding is cut.
 # shift: the actions are shifted by the lag, where it is one of the whole episode; otherwise as cut.
 # relabel: the instruction is corrected, where the finding or the user gives one; otherwise, a fault is cut.
 # drop: the episode is dropped. keep: nothing.
@@ -31,8 +31,10 @@ EDITS: Mapping[str, Edit] = MappingProxyType(
         "progress/retry": "cut",
     }
 )
-EDIT_OF_SEVERITY: Mapping[str, Edit] = MappingProxyType({"fault": "cut", "note": "keep"})
-# Seconds below which what is left of an episode between two edits is no demonstration.
+EDIT_OF_SEVERITY: Mapping[str, Edit] = MappingProxyType({"fault": "cut", "note": "keep", "accepted": "keep"})
+# Checks that measure by how many frames the actions are late or early.
+LAGS = frozenset(name for name, edit in EDITS.items() if edit == "shift")
+# Shorter remains of an edited episode, in seconds, are not a demonstration.
 LEAST_SECONDS = 1.0
 
 
@@ -42,11 +44,11 @@ class Choices:
     The user's choices.
 
     Attributes:
-        edits: edit by name of a check, before that of the table.
+        edits: edit by name of a check, before that of the table; for accepted findings too.
         only: the checks whose findings are used; None for all.
         skip: the checks whose findings are not used.
         instructions: the correct instruction by episode id.
-        least_seconds: what is left of an edited episode and is shorter is left out.
+        least_seconds: shorter remains of an episode that is trimmed, cut, split or shifted are left out.
     """
 
     edits: Mapping[str, Edit] = field(default_factory=dict)
@@ -59,7 +61,9 @@ class Choices:
         """The edit that a finding asks for."""
         if finding.check in self.skip or (self.only is not None and finding.check not in self.only):
             return "keep"
-        default = EDITS.get(finding.check, EDIT_OF_SEVERITY[finding.severity])
+        default = EDIT_OF_SEVERITY[finding.severity]
+        if finding.severity != "accepted":
+            default = EDITS.get(finding.check, default)
         return self.edits.get(finding.check, default)
 
 
@@ -100,6 +104,10 @@ def parse_choices(
                 "--edit time/idle_start=cut"
             )
         _require_check(name, "--edit", known)
+        if kind == "shift" and name not in LAGS:
+            raise InputError(
+                f"--edit {text}: {name} measures no lag of the actions; shift is for {', '.join(sorted(LAGS))}"
+            )
         chosen[name] = kind
     if not 0 <= least_seconds < float("inf"):
         raise InputError(f"--least-seconds is {least_seconds}; write 0 or a positive number")

@@ -10,9 +10,12 @@ from typing import Literal
 
 from hf_ptr.data.lerobot.rewriting import Part
 from hf_ptr.detection.findings import Finding
+from hf_ptr.detection.lag_words import frames_late
 from hf_ptr.edits.choices import Choices
 
 Done = Literal["drop", "trim", "cut", "split", "shift", "relabel"]
+# Frames by which two checks may measure one lag differently.
+SAME_LAG = 1
 
 
 @dataclass(frozen=True)
@@ -119,16 +122,19 @@ def _planned(
             if task is None and suggested is not None:
                 task = suggested
                 steps.append(_step(finding, "relabel", f"{finding.cause}"))
-            if task is not None or finding.severity == "note":
+            if task is not None or finding.severity != "fault":
                 continue
-        if edit == "shift" and whole and abs(frames := _lag(finding)) < length:
-            if frames and not shift:
+        if edit == "shift" and whole:
+            frames = round(frames_late(finding.cause, finding.amount))
+            if shift and abs(frames - shift) <= SAME_LAG:
+                continue  # Two checks that find one lag.
+            if not shift and 0 < abs(frames) < length:
                 shift = frames
                 steps.append(
                     _step(finding, "shift", f"{finding.cause}; each frame gets the actions of {shift:+d} frames")
                 )
-            continue
-        if edit == "split":
+                continue
+        if edit == "split" and stop - first == 2:
             edges.add(min(first + 1, length))
             steps.append(_step(finding, "split", finding.cause))
             continue
@@ -139,6 +145,8 @@ def _planned(
         removed.append((first, stop))
         edges |= {first, stop}
         steps.append(_step(finding, "cut" if first and stop < length else "trim", finding.cause))
+    # A new instruction alone shortens nothing.
+    shortest = max(least, 1) if removed or shift or len(edges) > 2 else 0
     if (0, length) in removed:
         return [], [step for step in steps if step.edit == "drop"]
     parts: list[Part] = []
@@ -147,7 +155,7 @@ def _planned(
             continue
         # The actions of the frames at one end are those of frames that are not in the part.
         kept = (first, stop - shift) if shift > 0 else (first - shift, stop)
-        if steps and kept[1] - kept[0] < max(least, 1):
+        if kept[1] - kept[0] < shortest:
             steps.append(Step(episode, first, stop - 1, "trim", "", "less than --least-seconds is left here"))
         else:
             parts.append(Part(episode, *kept, shift, task))
@@ -156,13 +164,6 @@ def _planned(
 
 def _step(finding: Finding, edit: Done, reason: str) -> Step:
     return Step(finding.episode_index, finding.first_frame, finding.last_frame, edit, finding.check, reason)
-
-
-def _lag(finding: Finding) -> int:
-    """Frames by which the commands are late, from the amount and the cause; negative if they are early."""
-    words = finding.cause.replace(";", " ").split()
-    sign = 1 if "late" in words else -1 if "early" in words else 0
-    return sign * round(finding.amount)
 
 
 def _suggested_instruction(finding: Finding, tasks: Collection[str]) -> str | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from hf_ptr.detection.changes import Change, find_change
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, View
+from hf_ptr.detection.lag_words import lag_words
 from hf_ptr.detection.planting import resample
 from hf_ptr.detection.redundancy import StateModel
 from hf_ptr.detection.signals import Scale
@@ -293,8 +294,7 @@ class BlockLag(Blocks):
             lags.append(-((action - expected) * speed).sum() / max(power, 1e-9))
         change = self._find(np.array(lags), 1, self.material, across_tasks=True)
         if change is not None:
-            late = "late" if change.difference > 0 else "early"
-            yield Block(change, abs(change.difference), f"commands about {abs(change.difference):.1f} frames {late}")
+            yield Block(change, abs(change.difference), f"commands about {lag_words(change.difference)}")
 
 
 def _either(flags: np.ndarray, change: Change) -> bool:

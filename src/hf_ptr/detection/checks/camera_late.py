@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from hf_ptr.detection.camera_model import CameraModel, Motion, lagged_agreement
 from hf_ptr.detection.check import Candidates, Context, Found, Measurement, Plant, View
 from hf_ptr.detection.checks.camera_check import CameraMotionCheck
+from hf_ptr.detection.lag_words import lag_words
 from hf_ptr.detection.parabola import vertex
 from hf_ptr.detection.planting import one_camera
 from hf_ptr.detection.signals import Episode
@@ -83,7 +85,7 @@ class CameraLate(CameraMotionCheck):
         return {whole.scale: Candidates.of(whole, np.array([amount]), np.array([away]))}
 
     def cause(self, found: Found) -> str:
-        return f"images of {self.camera_of(found)} {found.amount:.1f} frames {'late' if found.detail > 0 else 'early'}"
+        return f"images of {self.camera_of(found)} {lag_words(math.copysign(found.amount, found.detail))}"
 
     def plants(self) -> Sequence[Plant]:
         return [

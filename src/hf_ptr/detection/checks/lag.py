@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
+from hf_ptr.detection.lag_words import lag_words
 from hf_ptr.detection.parabola import vertex
 from hf_ptr.detection.planting import resample
 from hf_ptr.detection.signals import Episode
@@ -187,7 +189,7 @@ class Lag(Check):
         return found
 
     def cause(self, found: Found) -> str:
-        return f"commands {found.amount:.1f} frames {'late' if found.detail > 0 else 'early'}"
+        return f"commands {lag_words(math.copysign(found.amount, found.detail))}"
 
     def plants(self) -> Sequence[Plant]:
         return [
