@@ -98,6 +98,39 @@ def test_the_gradient_of_a_weighted_loss_is_that_of_its_samples(act: type[ACT]) 
     torch.testing.assert_close(weighted, policy.model.layer.weight.grad)
 
 
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_the_losses_are_those_of_float32_under_autocast(act: type[ACT], precision: torch.dtype) -> None:
+    """The released loss is a sum in the precision of training, which is not a loss of another LeRobot."""
+    torch.manual_seed(0)
+    policy, batch = act(), batch_of()
+
+    class Low(Network):
+        """Its latent is of the low precision, in which the released pass computes the divergence."""
+
+        def forward(self, batch: dict[str, Tensor]) -> Any:
+            actions, (mean, log_variance) = super().forward(batch)
+            return actions, (mean.to(precision) + 3, log_variance.to(precision) / 64)
+
+    policy.model = Low()
+    module.give_sample_losses(policy)
+    with torch.autocast("cpu", dtype=precision):
+        released, _ = policy(batch)
+        losses, _ = policy(batch, reduction="none")
+    assert losses.dtype == torch.float32
+    difference = abs(losses.mean() / released.float() - 1).item()
+    assert 0 < difference < module.TOLERANCES[precision]
+
+
+def test_a_loss_that_has_changed_is_refused_under_autocast_too() -> None:
+    policy = type("Changed", (Other,), {"forward": Other.forward})()
+    module.give_sample_losses(policy)
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        pytest.raises(module.NoSampleLossError, match="computes it in another way"),
+    ):
+        policy(batch_of(), reduction="none")
+
+
 def test_a_loss_that_has_changed_is_refused() -> None:
     policy = Other()
     module.give_sample_losses(policy)

@@ -35,6 +35,8 @@ def test_weights_are_those_of_the_rows_and_the_fallback(tmp_path: Path) -> None:
     expected[rows["index"]] = rows["weight"]
     np.testing.assert_array_equal(weights, expected)
     assert set(np.flatnonzero(known)) == set(rows["index"])
+    # `fallback_weight: 1` in a recipe is an integer.
+    np.testing.assert_array_equal(file.by_frame(12, 1)[0][rows["index"]], rows["weight"])
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,9 @@ from torch.nn import functional
 
 # Policies of LeRobot 0.6.1 whose own `forward` takes `reduction="none"`.
 BY_THEMSELVES = ("evo1", "molmoact2", "pi0", "pi05", "smolvla")
-# Two ways to add up the same losses, in the precision of training.
+# Relative difference of two sums of the same losses, by the precision of the forward pass: the released loss is rounded
+# to it at each operation, by at most 2^-8 in bfloat16 and 2^-11 in float16.
+TOLERANCES = {torch.bfloat16: 2e-2, torch.float16: 4e-3}
 TOLERANCE = 1e-3
 
 Forward = Callable[..., tuple[Tensor, dict[str, Any] | None]]
@@ -29,7 +31,7 @@ class NoSampleLossError(TypeError):
 
 def give_sample_losses(policy: nn.Module) -> None:
     """
-    Makes `policy.forward(batch, reduction="none")` return one loss per sample, `(B,)`.
+    Makes `policy.forward(batch, reduction="none")` return one loss per sample, `(B,)` in float32.
 
     Args:
         policy: a policy of LeRobot, also below an adapter of PEFT. The `forward` of ACT and Diffusion is extended;
@@ -69,7 +71,8 @@ def with_reduction(forward: Forward, losses_of: Callable[[Any, dict[str, Any], F
             raise ValueError(f"reduction is 'mean' or 'none', not {reduction!r}")
         losses, loss, logged = losses_of(self, batch, forward)
         # Once is enough: this guards against a LeRobot whose loss has changed.
-        if not checked and not torch.isclose(losses.mean(), loss, rtol=TOLERANCE, equal_nan=True):
+        tolerance = TOLERANCES.get(_precision(self, losses.device.type), TOLERANCE)
+        if not checked and not torch.isclose(losses.mean(), loss.float(), rtol=tolerance, equal_nan=True):
             raise NoSampleLossError(
                 f"{type(self).__name__}: the losses per sample have the mean {losses.mean().item():.6g}, LeRobot's "
                 f"loss is {loss.item():.6g}; this LeRobot computes it in another way: pip install 'lerobot==0.6.1'"
@@ -91,7 +94,7 @@ def act_losses(policy: Any, batch: dict[str, Any], forward: Forward) -> tuple[Te
         forward: the released forward pass.
 
     Returns:
-        Losses per sample `(B,)`, the released loss, and what is logged.
+        Losses per sample `(B,)` in float32, the released loss, and the logged values.
     """
     outputs: list[Any] = []
     hook = policy.model.register_forward_hook(lambda module, inputs, output: outputs.append(output))
@@ -100,9 +103,10 @@ def act_losses(policy: Any, batch: dict[str, Any], forward: Forward) -> tuple[Te
     finally:
         hook.remove()
     actions, (mean, log_variance) = outputs[-1]
-    error = functional.l1_loss(actions, batch["action"], reduction="none")
+    error = functional.l1_loss(actions.float(), batch["action"].float(), reduction="none")
     losses = _by_sample(error, ~batch["action_is_pad"])
     if policy.config.use_vae and log_variance is not None:
+        mean, log_variance = mean.float(), log_variance.float()
         divergence = 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).sum(-1)
         losses = losses + policy.config.kl_weight * divergence
     return losses, loss, logged
@@ -120,7 +124,7 @@ def diffusion_losses(
         forward: the released forward pass.
 
     Returns:
-        Losses per sample `(B,)`, the released loss, and what is logged.
+        Losses per sample `(B,)` in float32, the released loss, and the logged values.
     """
     drawn: list[tuple[Tensor, Tensor]] = []
     outputs: list[Tensor] = []
@@ -141,10 +145,17 @@ def diffusion_losses(
         del scheduler.add_noise
     clean, noise = drawn[-1]
     target = noise if policy.config.prediction_type == "epsilon" else clean
-    error = functional.mse_loss(outputs[-1], target, reduction="none")
+    error = functional.mse_loss(outputs[-1].float(), target.float(), reduction="none")
     masked = policy.config.do_mask_loss_for_padding
     valid = ~batch["action_is_pad"] if masked else error.new_ones(error.shape[:2], dtype=torch.bool)
     return _by_sample(error, valid), loss, logged
+
+
+def _precision(policy: nn.Module, device: str) -> torch.dtype | None:
+    """The type that the forward pass computes in: that of autocast, or of the parameters."""
+    if torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return next((one.dtype for one in policy.parameters() if one.is_floating_point()), None)
 
 
 def _by_sample(error: Tensor, valid: Tensor) -> Tensor:

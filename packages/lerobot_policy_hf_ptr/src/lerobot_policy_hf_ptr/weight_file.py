@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 COLUMNS = ("index", "weight")
-# Columns of hf-ptr's score files that tell one dataset from another.
+# Columns of hf-ptr's score files that distinguish datasets.
 PLACE = ("episode_index", "frame_index")
 HOW = "write it with `hf-ptr score DATASET`"
 
@@ -47,9 +47,9 @@ class WeightFile:
             fallback_weight: weight of frames without a row.
 
         Returns:
-            Weights `(F,)`, and whether the file has a row for the frame, `(F,)`.
+            Weights `(F,)` as float64, and whether the file has a row for the frame, `(F,)`.
         """
-        weights, known = np.full(frames, fallback_weight), np.zeros(frames, bool)
+        weights, known = np.full(frames, fallback_weight, np.float64), np.zeros(frames, bool)
         weights[self.index], known[self.index] = self.weight, True
         return weights, known
 
