@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ import pytest
 from command_line import hf_ptr, the_line
 from leading_table import leading_table
 
+from hf_ptr.data.expected_findings import read_expected
 from hf_ptr.data.score_file import score_frame, write_scores
+from hf_ptr.detection.accepted import with_accepted
 from hf_ptr.detection.findings import Finding
 from hf_ptr.detection.findings_file import findings_written
 from hf_ptr.exports.rabc import rabc_weights, weight_error
@@ -62,7 +65,43 @@ def test_the_progress_file_has_the_error_that_is_printed(scores: Path, tmp_path:
 def test_the_score_file_is_not_overwritten(scores: Path) -> None:
     before = scores.read_bytes()
     line = the_line(hf_ptr("export", scores, "--to", "lerobot-static", "--out", scores))
-    assert "is the file to export" in line and scores.read_bytes() == before
+    assert "is a file to export" in line and scores.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["findings.parquet", "findings.json", "power.json"])
+def test_the_findings_of_the_scores_are_not_overwritten(scores: Path, name: str) -> None:
+    out = scores.with_name(name)
+    before = out.read_bytes()
+    for source in (scores, scores.with_name("findings.parquet")):
+        line = the_line(hf_ptr("export", source, "--to", "csv", "--out", out))
+        assert f"--out {out} is a file to export, or one that belongs to it" in line
+    assert out.read_bytes() == before
+    assert "is a file to export" in the_line(
+        hf_ptr("export", out.with_name("findings.parquet"), "--to", "csv", "--out", scores)
+    )
+
+
+def test_only_findings_of_whole_episodes_accept_later_ones_anywhere(tmp_path: Path) -> None:
+    table = leading_table(2, frames=FRAMES)
+    frame = score_frame(table, score=1.0, weight=1.0, valid=True, scorer="made")
+    whole = replace(FINDINGS[0], episode_index=0)
+    at_start = replace(FINDINGS[0], check="action/spike", episode_index=1, last_frame=9)
+    path, out = tmp_path / "s.parquet", tmp_path / "accepted.yaml"
+    with findings_written(path, [whole, at_start], {}) as detection:
+        write_scores(frame, path, detection=detection)
+    options = ("--to", "expected", "--reason", "watched", "--out", out)
+    assert hf_ptr("export", path, *options).returncode == 0
+    assert [(one.check, one.frames) for one in read_expected(out)] == [("action/lag", None), ("action/spike", (0, 10))]
+    # A findings file does not state the lengths.
+    assert hf_ptr("export", path.with_name("s.findings.parquet"), *options).returncode == 0
+    assert [one.frames for one in read_expected(out)] == [(0, FRAMES), (0, 10)]
+    later = replace(at_start, first_frame=20, last_frame=29)
+    entries = read_expected(out)
+    assert [one.severity for one in with_accepted([whole, at_start, later], entries, [0, 1])] == [
+        "accepted",
+        "accepted",
+        "fault",
+    ]
 
 
 def listed(path: Path) -> list[int]:

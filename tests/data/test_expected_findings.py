@@ -38,16 +38,31 @@ def test_entries_have_episodes_frames_and_a_reason(tmp_path: Path) -> None:
     first, second, third = read_expected(path)
     reason = "the second grasp is part of the task"
     assert first == ExpectedFinding(
-        "progress/retry", reason, frozenset({3, 7, 8, 9}), (40, 90), f"{path}, entry 1"
+        "progress/retry", reason, (range(3, 4), range(7, 10)), (40, 90), f"{path}, entry 1"
     )  # fmt: skip
-    assert (second.episodes, second.frames) == (None, None) and third.episodes == {1, 4, 5}
+    assert (second.episodes, second.frames) == (None, None)
+    assert [number for number in range(8) if third.has_episode(number)] == [1, 4, 5]
     assert read_expected(written(tmp_path, "# nothing yet\n")) == ()
 
 
 def test_written_entries_are_read_back_with_texts_that_yaml_would_misread(tmp_path: Path) -> None:
-    entries = [{"check": "action/lag", "episodes": "0:16", "frames": "1:59", "reason": "yes: 'no' # 1e3"}]
-    (found,) = read_expected(written(tmp_path, dump_expected(entries)))
-    assert (found.episodes, found.frames, found.reason) == (frozenset(range(16)), (1, 59), "yes: 'no' # 1e3")
+    reasons = ["yes: 'no' # 1e3", "1e3", "no", "12:30", "~", "0x1F", "2026-05-03"]
+    entries = [{"check": "action/lag", "episodes": "0:16", "frames": "1:59", "reason": reason} for reason in reasons]
+    found = read_expected(written(tmp_path, dump_expected(entries)))
+    assert [one.reason for one in found] == reasons
+    assert {(one.episodes, one.frames) for one in found} == {((range(16),), (1, 59))}
+
+
+def test_a_range_of_very_many_episodes_is_not_a_list_of_them(tmp_path: Path) -> None:
+    (found,) = read_expected(written(tmp_path, "- {check: a, episodes: '3:99999999999999', reason: b}"))
+    assert found.has_episode(10**12) and not found.has_episode(2)
+
+
+def test_a_link_out_of_the_dataset_is_not_read(tmp_path: Path) -> None:
+    root = write_table(coded_table([30]), tmp_path / "data")
+    (root / "meta" / "hf_ptr_expected.yaml").symlink_to(written(tmp_path, GOOD))
+    with pytest.raises(InputError, match="is a link out of the dataset's folder"):
+        expected_of_dataset(root)
 
 
 @pytest.mark.parametrize(

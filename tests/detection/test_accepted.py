@@ -23,7 +23,7 @@ def lag(episode: int, first: int = 0, last: int = 39) -> Finding:
 def entry(
     episodes: set[int] | None, frames: tuple[int, int] | None = None, check: str = "action/lag"
 ) -> ExpectedFinding:
-    chosen = None if episodes is None else frozenset(episodes)
+    chosen = None if episodes is None else tuple(range(one, one + 1) for one in sorted(episodes))
     return ExpectedFinding(check, "slow controller", chosen, frames, "f, entry 1")
 
 

@@ -113,9 +113,8 @@ def export(
 
         hf-ptr export scores.parquet --to expected --reason "all watched on 3 May: harmless"
     """
-    from hf_ptr.data.lerobot.columns import open_columns
     from hf_ptr.data.score_file import read_scores
-    from hf_ptr.detection.findings_file import read_findings
+    from hf_ptr.detection.findings_file import files_of_scoring, holds_findings, read_findings
     from hf_ptr.errors import InputError
     from hf_ptr.hub.datasets import score_file_path
 
@@ -131,14 +130,12 @@ def export(
         raise InputError("--to expected needs a reason; add --reason TEXT")
     file = score_file_path(scores)
     path = out or Path(file.name).with_suffix(ENDINGS[kind])
-    if path.resolve() == file.resolve():
-        raise InputError(f"--out {path} is the file to export; name another file")
-    if file.is_file():
-        with open_columns(file) as columns:
-            findings_only = "check" in columns.names and "weight" not in columns.names
-        if findings_only:
-            _export_findings(read_findings(file), kind, path, file, min_weight, reason or "")
-            return
+    used = [file, *files_of_scoring(file), *(() if keys is None else (keys,))]
+    if path.resolve() in {one.resolve() for one in used}:
+        raise InputError(f"--out {path} is a file to export, or one that belongs to it; name another file")
+    if file.is_file() and holds_findings(file):
+        _export_findings(read_findings(file), kind, path, file, min_weight, reason or "")
+        return
     rows = read_scores(file)
     if kind == Format.LEROBOT_STATIC:
         _export_static(rows, path, file)
@@ -149,7 +146,8 @@ def export(
     elif kind == Format.CSV:
         _export_csv(rows, path, file)
     elif kind == Format.EXPECTED:
-        _export_expected(_findings(rows, file) or (), path, reason or "")
+        lengths = (rows.groupby("episode_index")["frame_index"].max() + 1).to_dict()
+        _export_expected(_findings(rows, file) or (), path, reason or "", lengths)
     else:
         _export_lists(rows, path, file, kind, min_weight)
 
@@ -230,7 +228,8 @@ def _export_findings(
         write_csv(findings_frame(findings), path)
         typer.echo(f"{path}: {len(findings)} findings")
     elif kind == Format.EXPECTED:
-        _export_expected(findings, path, reason)
+        # Without scores the lengths of the episodes are unknown.
+        _export_expected(findings, path, reason, {})
     elif kind == Format.EXCLUDE_EPISODES and min_weight is None:
         flagged = flagged_episodes(findings)
         _write_list(flagged, path, kind, f"{len(flagged)} with a fault")
@@ -238,12 +237,12 @@ def _export_findings(
         raise InputError(f"{file} has findings and no weights, which --to {kind} needs; pass the score file")
 
 
-def _export_expected(findings: tuple[Finding, ...], path: Path, reason: str) -> None:
+def _export_expected(findings: tuple[Finding, ...], path: Path, reason: str, lengths: Mapping[int, int]) -> None:
     from hf_ptr.data.expected_findings import EXPECTED_FILE, dump_expected
     from hf_ptr.exports.accepted_entries import accepted_entries
     from hf_ptr.utils.atomic_files import write_text
 
-    entries = accepted_entries(findings, reason)
+    entries = accepted_entries(findings, reason, lengths)
     write_text(dump_expected(entries), path)
     typer.echo(f"{path}: {len(entries)} entries")
     typer.echo(

@@ -25,19 +25,30 @@ def parse_episodes(value: object, name: str = "episodes") -> list[int] | None:
     Raises:
         InputError: the value is not a list of ids and ranges, or an empty one.
     """
+    spans = parse_ranges(value, name)
+    return None if spans is None else [number for span in spans for number in span]
+
+
+def parse_ranges(value: object, name: str = "episodes") -> list[range] | None:
+    """
+    As [`parse_episodes`], without a list of all ids of a range: a text may hold `0:1000000000`.
+
+    Raises:
+        InputError: as [`parse_episodes`].
+    """
     if value is None:
         return None
-    ids: list[int] = []
+    spans = []
     for part in _parts(value):
         start, colon, end = part.partition(":")
         if not start.isdecimal() or (colon and not end.isdecimal()):
             span = re.fullmatch(r"(\d+)\s*(?:-|\.\.)\s*(\d+)", part)
             form = FORM if span is None else f"write {span[1]}:{int(span[2]) + 1}, the end of a range is exclusive"
             raise InputError(f"{name} {str(value)!r} cannot be read at {part!r}; {form}")
-        ids.extend(range(int(start), int(end)) if colon else [int(start)])
-    if not ids:
+        spans.append(range(int(start), int(end) if colon else int(start) + 1))
+    if not any(spans):
         raise InputError(f"{name} {str(value)!r} is an empty list; {FORM}")
-    return ids
+    return spans
 
 
 def _parts(value: object) -> list[str]:

@@ -11,15 +11,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from hf_ptr.data.episode_ids import parse_episodes
+from hf_ptr.data.episode_ids import parse_ranges
+from hf_ptr.data.lerobot.paths import within
 from hf_ptr.errors import InputError, first_line, nearest
-from hf_ptr.utils.yaml_values import ValueLoader
+from hf_ptr.utils.yaml_values import ValueLoader, dump_values
 
 EXPECTED_FILE = "hf_ptr_expected.yaml"
 KEYS = ("check", "episodes", "frames", "reason")
@@ -33,16 +35,20 @@ class ExpectedFinding:
     Attributes:
         check: name of the check.
         reason: why they are accepted.
-        episodes: ids of the episodes; None for all.
+        episodes: ranges of ids of the episodes; None for all.
         frames: first frame and the frame after the last, counted from the start of the episode; None for all.
         place: the entry and its file, for messages.
     """
 
     check: str
     reason: str
-    episodes: frozenset[int] | None = None
+    episodes: tuple[range, ...] | None = None
     frames: tuple[int, int] | None = None
     place: str = ""
+
+    def has_episode(self, episode: int) -> bool:
+        """Whether the entry is for the episode."""
+        return self.episodes is None or any(episode in span for span in self.episodes)
 
 
 def expected_of_dataset(root: Path) -> tuple[ExpectedFinding, ...]:
@@ -50,9 +56,9 @@ def expected_of_dataset(root: Path) -> tuple[ExpectedFinding, ...]:
     The accepted findings in the folder of a dataset; empty without a file.
 
     Raises:
-        InputError: as [`read_expected`].
+        InputError: as [`read_expected`], or the file is a link out of the folder.
     """
-    path = root / "meta" / EXPECTED_FILE
+    path = root / within(root, f"meta/{EXPECTED_FILE}")
     return read_expected(path) if path.is_file() else ()
 
 
@@ -74,10 +80,10 @@ def read_expected(path: Path) -> tuple[ExpectedFinding, ...]:
     return tuple(_entry(values, f"{path}, entry {number}") for number, values in enumerate(content, start=1))
 
 
-def dump_expected(entries: list[dict[str, Any]]) -> str:
+def dump_expected(entries: Sequence[dict[str, Any]]) -> str:
     """Entries as the text of a file that [`read_expected`] reads, each a mapping with `KEYS`."""
     head = "# Findings that the owner of the dataset accepts: they are not faults and do not lower weights.\n"
-    return head + yaml.safe_dump(entries, sort_keys=False, allow_unicode=True)
+    return head + dump_values(list(entries), sort_keys=False)
 
 
 def _entry(values: Any, place: str) -> ExpectedFinding:
@@ -92,11 +98,11 @@ def _entry(values: Any, place: str) -> ExpectedFinding:
     if "episodes" not in values or values["episodes"] is None:
         raise InputError(f"{place} has no episodes; write ids and ranges, as in 0:16,20, or all")
     chosen = values["episodes"]
-    ids = None if chosen == "all" else parse_episodes(chosen, f"{place}: episodes")
+    spans = None if chosen == "all" else parse_ranges(chosen, f"{place}: episodes")
     return ExpectedFinding(
         check=values["check"].strip(),
         reason=" ".join(values["reason"].split()),
-        episodes=None if ids is None else frozenset(ids),
+        episodes=None if spans is None else tuple(spans),
         frames=_frames(values.get("frames"), place),
         place=place,
     )

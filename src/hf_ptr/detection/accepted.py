@@ -40,7 +40,7 @@ def with_accepted(
         result.append(found)
     known = [check.name for check in all_checks()] if len(used) < len(expected) else []
     for number, one in enumerate(expected):
-        if number in used or not (one.episodes is None or one.episodes & set(episodes)):
+        if number in used or not (one.episodes is None or any(map(one.has_episode, episodes))):
             continue
         hint = "" if one.check in known else f" (unknown check {one.check!r}.{nearest(one.check, known)})"
         warnings.warn(f"{one.place}: accepts no finding{hint}; remove it", DataWarning, stacklevel=2)
@@ -48,7 +48,7 @@ def with_accepted(
 
 
 def _accepts(entry: ExpectedFinding, found: Finding) -> bool:
-    if entry.check != found.check or not (entry.episodes is None or found.episode_index in entry.episodes):
+    if entry.check != found.check or not entry.has_episode(found.episode_index):
         return False
     if entry.frames is None:
         return True

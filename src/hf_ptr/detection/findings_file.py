@@ -1,7 +1,7 @@
 """
-Findings beside a score file: `findings.parquet`, the same rows as `findings.json`, and the power card as `power.json`.
+Findings next to a score file: `findings.parquet`, the same rows as `findings.json`, the power card as `power.json`.
 
-Beside `scores.parquet` the files have exactly these names. Beside another score file, `NAME.parquet`, they are
+Next to `scores.parquet` the files have exactly these names. Next to another score file, `NAME.parquet`, they are
 `NAME.findings.parquet`, `NAME.findings.json` and `NAME.power.json`: two score files of a folder keep their own.
 """
 
@@ -65,7 +65,7 @@ _TYPES = {"text": pa.string(), "integer": pa.int64(), "number": pa.float64()}
 @dataclass(frozen=True)
 class FindingsFiles:
     """
-    The files beside a score file.
+    The files next to a score file.
 
     Attributes:
         findings: the table of findings, a parquet.
@@ -93,6 +93,27 @@ class FindingsFiles:
     def all(self) -> tuple[Path, Path, Path]:
         """The three files."""
         return self.findings, self.rows, self.power
+
+
+def holds_findings(path: Path) -> bool:
+    """
+    Whether a parquet holds findings and no scores.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    with open_columns(path) as columns:
+        return "check" in columns.names and "weight" not in columns.names
+
+
+def files_of_scoring(path: Path) -> tuple[Path, ...]:
+    """The score file and its three files of findings, of which `path` is the score file or the findings parquet."""
+    scores = path
+    if path.name == FINDINGS_FILE:
+        scores = path.with_name(SCORES_FILE)
+    elif path.name.endswith(f".{FINDINGS_FILE}"):
+        scores = path.with_name(f"{path.name.removesuffix(f'.{FINDINGS_FILE}')}.parquet")
+    return scores, *FindingsFiles.beside(scores).all()
 
 
 def detection_id(findings: Sequence[Finding], power: Mapping[str, Any], made: Mapping[str, Any]) -> str:

@@ -39,6 +39,13 @@ _ValueDumper.yaml_implicit_resolvers = {
 }
 
 
-def dump_values(values: Mapping[str, Any]) -> str:
-    """The mapping as YAML that gives the same values when it is read as YAML 1.1 or 1.2."""
-    return yaml.dump(dict(values), Dumper=_ValueDumper, sort_keys=True, allow_unicode=True)
+def dump_values(values: Mapping[str, Any] | list[Any], *, sort_keys: bool = True) -> str:
+    """
+    A mapping or list as YAML that gives the same values when it is read as YAML 1.1 or 1.2.
+
+    Args:
+        values: the mapping or list.
+        sort_keys: whether keys are sorted, or in the given order.
+    """
+    content = values if isinstance(values, list) else dict(values)
+    return yaml.dump(content, Dumper=_ValueDumper, sort_keys=sort_keys, allow_unicode=True)

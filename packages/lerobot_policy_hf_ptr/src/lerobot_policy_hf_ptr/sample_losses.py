@@ -17,8 +17,8 @@ from torch.nn import functional
 
 # Policies of LeRobot 0.6.1 whose own `forward` takes `reduction="none"`.
 BY_THEMSELVES = ("evo1", "molmoact2", "pi0", "pi05", "smolvla")
-# Relative difference of two sums of the same losses, by the precision of the forward pass: the released loss is rounded
-# to it at each operation, by at most 2^-8 in bfloat16 and 2^-11 in float16.
+# Relative difference of two sums of the same losses, by the precision of the forward pass: the released loss is
+# rounded to it at each operation, by at most 2^-8 in bfloat16 and 2^-11 in float16.
 TOLERANCES = {torch.bfloat16: 2e-2, torch.float16: 4e-3}
 TOLERANCE = 1e-3
 
