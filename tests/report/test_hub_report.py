@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 
 import pytest
 import yaml
 from command_line import hf_ptr, the_line
+from data_helpers import write_v21
 from hub_server import HubServer
 from leading_table import leading_table
 
 from hf_ptr.data.lerobot.writer import write_table
 from hf_ptr.data.score_file import score_frame, write_scores
+from hf_ptr.detection.findings import Finding
+from hf_ptr.detection.findings_file import findings_written
+from hf_ptr.errors import InputError
+from hf_ptr.report.hub_report import report_page
+from hf_ptr.report.page import write_report
 
 
 @pytest.fixture
@@ -36,10 +43,35 @@ def test_a_pushed_report_is_a_static_space_without_local_paths(
     page = there["index.html"].decode()
     assert "hf-ptr report" in page and "mine" in page and str(scores.parent) not in page
     # The same page as a file, and again into the same Space.
-    html = scores.with_name("report.html")
-    html.write_text(page)
-    assert hf_ptr("push", "report", html, "--repo-id", "alice/look").returncode == 0
+    file = scores.with_name("report.html")
+    file.write_text(page)
+    assert hf_ptr("push", "report", file, "--repo-id", "alice/look").returncode == 0
     assert hub.store.files("alice/look", kind="space")["index.html"].decode() == page
+
+
+@pytest.mark.parametrize("name", ["R & D", "it's", "plain/sub"])
+@pytest.mark.parametrize("old", [False, True])
+def test_a_page_names_no_folder_of_this_machine(
+    tmp_path: Path, name: str, old: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paths are quoted for the shell and for HTML."""
+    base = tmp_path / "private" / name
+    base.mkdir(parents=True)
+    table = leading_table(3, frames=30)
+    data = write_v21(table, base / "mine") if old else write_table(table, base / "mine")
+    frame = score_frame(table, score=1.0, weight=2.0, valid=True, scorer="made")
+    late = Finding("action/lag", 1, 0, 29, 0.99, "fault", 6.0, "frames", "commands 6 frames late", "shift them")
+    with findings_written(base / "deep.parquet", [late], {}, dataset=str(data)) as detection:
+        write_scores(frame, base / "deep.parquet", dataset=str(data), detection=detection)
+    monkeypatch.chdir(tmp_path)
+    for source in (base / "deep.parquet", Path("private") / name / "deep.parquet"):
+        text = html.unescape(report_page(source, tmp_path / "made").read_text())
+        assert "private" not in text and str(tmp_path) not in text
+        assert "weights=deep.parquet" in text and "hf-ptr init mine" in text
+        assert ("hf-ptr convert lerobot mine mine_kept" in text) == old
+    page = write_report(base / "deep.parquet", tmp_path / "report.html", dataset=data)
+    with pytest.raises(InputError, match=r"report.html names the local path /.*; push the score file or run"):
+        report_page(page, tmp_path / "made")
 
 
 def test_another_page_is_not_pushed(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
+import html
+import re
 import tempfile
 from pathlib import Path
 
@@ -10,15 +11,17 @@ import yaml
 
 from hf_ptr._version import __version__
 from hf_ptr.errors import InputError
-from hf_ptr.hub.push import push_files, without_local_paths
-from hf_ptr.hub.repos import parse_hub_dataset
-from hf_ptr.report.inputs import read_report_input
+from hf_ptr.hub.push import push_files
 from hf_ptr.report.page import write_report
 from hf_ptr.utils.atomic_files import write_text
 
 PAGE, CARD = "index.html", "README.md"
 # Text that every report has.
 MARK = "hf-ptr report"
+# Content of a page that is not its text.
+NOT_TEXT = re.compile(r"<(style|script|svg)\b.*?</\1>|<[^>]*>", re.DOTALL)
+# An absolute path of two or more parts, or one in the home folder.
+LOCAL_PATH = re.compile(r"(?:^|(?<=[\s'\"=(\[,;]))(?:~?/[\w.][^\s/'\"]*/|~/|[A-Za-z]:[\\/])[^\s'\"]*")
 
 
 def report_page(source: Path, folder: Path, dataset: str | None = None) -> Path:
@@ -34,24 +37,21 @@ def report_page(source: Path, folder: Path, dataset: str | None = None) -> Path:
         The HTML file.
 
     Raises:
-        InputError: the source is none of these, or as [`write_report`][hf_ptr.report.page.write_report].
+        InputError: the source is none of these, an HTML file names a local path, or as
+            [`write_report`][hf_ptr.report.page.write_report].
     """
     if source.suffix in (".html", ".htm"):
-        if not source.is_file() or MARK not in source.read_text(encoding="utf-8", errors="replace"):
+        text = source.read_text(encoding="utf-8", errors="replace") if source.is_file() else ""
+        if MARK not in text:
             raise InputError(f"{source} is not a report; write one with hf-ptr report")
+        found = LOCAL_PATH.search(html.unescape(NOT_TEXT.sub("\n", text)))
+        if found is not None:
+            raise InputError(
+                f"{source} names the local path {found[0]}, which everyone would read; push the score file or run "
+                "instead of the page, or edit the page"
+            )
         return source
-    report = read_report_input(source)
-    recipe = without_local_paths(report.recipe)
-    public = dataclasses.replace(report, recipe=recipe, path=report.path and Path(report.path.name))
-    # A run needs its folder for its scorer, and its commands name no path.
-    shown = report if report.settings else public
-    page = write_report(shown, folder / PAGE, dataset=dataset or report.recipe.get("dataset") or None)
-    text = page.read_text(encoding="utf-8")
-    for path in {str(source), str(source.absolute()), str(dataset or ""), str(report.recipe.get("dataset") or "")}:
-        if Path(path).is_absolute() or ("/" in path and parse_hub_dataset(path) is None):
-            text = text.replace(path, Path(path).name)
-    write_text(text, page)
-    return page
+    return write_report(source, folder / PAGE, dataset=dataset, public=True)
 
 
 def push_report(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import logging
 import shlex
@@ -18,6 +19,7 @@ from markupsafe import Markup
 from hf_ptr._version import __version__
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
+from hf_ptr.hub.push import without_local_paths
 from hf_ptr.hub.repos import origin, parse_hub_repo
 from hf_ptr.report import plots, verdict, wording
 from hf_ptr.report.clock import clock_sentence, duration
@@ -79,6 +81,7 @@ def write_report(
     compare: str | Path | ReportInput | None = None,
     episodes: Collection[int] | None = None,
     skip: Collection[int] = (),
+    public: bool = False,
 ) -> Path:
     """
     Writes a report on the scores of a dataset or on a training run, as one HTML file.
@@ -97,6 +100,7 @@ def write_report(
             score file or run names. Without a dataset the report has no film strips and no instructions.
         compare: a second score file or run, to compare with.
         episodes, skip: ids of the episodes to report, and of those to leave out; they need a dataset.
+        public: name local files and folders without the folder that they are in, also in commands.
 
     Returns:
         The HTML file.
@@ -125,8 +129,20 @@ def write_report(
     # The cache folder of a dataset on the Hub is named by a commit.
     repo = None if named is None else origin(named)
     named = named if repo is None else repo.repo_id
-    write_text(_render(_contents(report, compared, table, named)), out)
+    command = delete_command(named)
+    if public:
+        shown = None if named is None else _short_name(named)
+        command = delete_command(named, shown)
+        report, compared, named = _without_folders(report, shown), compared and _without_folders(compared), shown
+    write_text(_render(_contents(report, compared, table, named, command)), out)
     return out
+
+
+def _without_folders(report: ReportInput, dataset: str | None = None) -> ReportInput:
+    """The input with the names of local files and folders in place of their paths; `dataset` replaces the recorded."""
+    recipe = {**without_local_paths(report.recipe), **({} if dataset is None else {"dataset": dataset})}
+    path = None if report.path is None else Path(report.path.name or report.name)
+    return dataclasses.replace(report, recipe=recipe, path=path)
 
 
 def _short_name(dataset: str) -> str:
@@ -167,7 +183,11 @@ def _render(contents: dict[str, Any]) -> str:
 
 
 def _contents(
-    report: ReportInput, compared: ReportInput | None, table: EpisodeTable | None, named: str | None
+    report: ReportInput,
+    compared: ReportInput | None,
+    table: EpisodeTable | None,
+    named: str | None,
+    command: tuple[str, str],
 ) -> dict[str, Any]:
     """The variables of the template."""
     both = [report] if compared is None else [report, compared]
@@ -202,9 +222,7 @@ def _contents(
         "clock": "" if table is None else clock_sentence(table),
     }
     if report.scores is not None:
-        contents |= _scores_contents(
-            report, report.scores, compared, table, delete_command(named), contents["findings"]
-        )
+        contents |= _scores_contents(report, report.scores, compared, table, command, contents["findings"])
     return contents
 
 
@@ -364,7 +382,7 @@ def _episode_rows(
     }
 
 
-def delete_command(dataset: str | None) -> tuple[str, str]:
+def delete_command(dataset: str | None, shown: str | None = None) -> tuple[str, str]:
     """
     The parts before and after the list of episodes in the command that copies a dataset without these episodes.
 
@@ -372,14 +390,16 @@ def delete_command(dataset: str | None) -> tuple[str, str]:
 
     Args:
         dataset: the path or repo id of the dataset; None if it is not known.
+        shown: its name in the command, if that is another.
     """
-    source = (dataset or "DATASET").rstrip("/")
+    old = dataset is not None and (Path(dataset) / "meta" / "episodes.jsonl").is_file()
+    source = (shown or dataset or "DATASET").rstrip("/")
     name = source.partition("@")[0]
-    if parse_hub_repo(source) is not None:
+    if not old and parse_hub_repo(source) is not None:
         where = {"repo_id": name, "new_repo_id": f"{name}_kept"}
     else:
         name = Path(source).name
-        if (Path(source) / "meta" / "episodes.jsonl").is_file():
+        if old:
             copy = ["hf-ptr", "convert", "lerobot", source, f"{source}_kept", "--skip-episodes"]
             return f'{shlex.join(copy)} "', '"'
         where = {"repo_id": name, "root": source, "new_repo_id": f"{name}_kept", "new_root": f"{source}_kept"}
