@@ -43,6 +43,7 @@ def step(name: str) -> str:
 def run(name: str, folder: Path, **inputs: str) -> subprocess.CompletedProcess[str]:
     """A step as GitHub runs it: `bash --noprofile --norc -eo pipefail FILE`, with its own files for outputs."""
     tools = folder / "bin"
+    (folder / "temp").mkdir(exist_ok=True)
     script = folder / "step.sh"
     script.write_text(step(name), encoding="utf-8")
     environment = {
@@ -60,6 +61,11 @@ def run(name: str, folder: Path, **inputs: str) -> subprocess.CompletedProcess[s
     )  # fmt: skip
 
 
+def made_folders(folder: Path) -> list[Path]:
+    """The folders of the uses so far, from their outputs."""
+    return [Path(line.removeprefix("folder=")) for line in (folder / "output").read_text().splitlines()]
+
+
 def tool(folder: Path, name: str, text: str) -> None:
     path = folder / "bin" / name
     path.parent.mkdir(exist_ok=True)
@@ -69,11 +75,11 @@ def tool(folder: Path, name: str, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("version", "installed"),
-    [("", "hf-ptr"), ("0.2.0", "hf-ptr==0.2.0"), ("./wheel file.whl", "./wheel file.whl")],
+    [("", "/of the/action"), ("0.2.0", "hf-ptr==0.2.0"), ("./wheel file.whl", "./wheel file.whl")],
 )
 def test_the_version_is_installed(tmp_path: Path, version: str, installed: str) -> None:
     tool(tmp_path, "pip", '#!/bin/bash\nprintf "%s\\n" "$@" > pip.txt\n')
-    assert run("Install hf-ptr", tmp_path, VERSION=version).returncode == 0
+    assert run("Install hf-ptr", tmp_path, VERSION=version, ACTION="/of the/action").returncode == 0
     assert (tmp_path / "pip.txt").read_text().splitlines() == ["install", installed]
 
 
@@ -83,8 +89,7 @@ def test_the_summary_has_the_verdict_and_the_report_is_written(tmp_path: Path) -
     options = "steps=2 rounds=1 --chunk-size 8 --target-offset 8"
     done = run("Score", tmp_path, DATASET=data.name, FAIL_ON="fault", OPTIONS=options)
     assert done.returncode == 1, done.stderr
-    folder = tmp_path / "temp" / "hf-ptr"
-    assert (tmp_path / "output").read_text() == f"folder={folder}\n"
+    folder = made_folders(tmp_path)[0]
     assert {"report.html", "scores.parquet", "findings.parquet", "findings.json", "power.json"} <= {
         path.name for path in folder.iterdir()
     }
@@ -99,8 +104,45 @@ def test_an_unusable_dataset_fails_with_its_problems_in_the_summary(tmp_path: Pa
     data = write_table(leading_table(2, frames=40), tmp_path / "data")
     next((data / "data").rglob("*.parquet")).unlink()
     done = run("Score", tmp_path, DATASET=data.name, FAIL_ON="never", OPTIONS="")
-    assert done.returncode == 2 and not (tmp_path / "temp" / "hf-ptr" / "scores.parquet").exists()
+    assert done.returncode == 2 and not (made_folders(tmp_path)[0] / "scores.parquet").exists()
     assert "error: " in (tmp_path / "summary.md").read_text()
+
+
+# Commands that print and exit as told: the step itself is tested, not hf-ptr.
+TOLD = """#!/bin/bash
+case "$1" in
+  validate) echo "$2 is usable" ;;
+  score)
+    out="$(dirname "$6")"
+    [ "$2" = broken ] && { echo "error: no state in broken" >&2; exit 2; }
+    [ "$2" = late ] && { echo "1 of 5 episodes has a fault"; touch "$out/findings.parquet"; exit 1; }
+    echo "0 of 5 episodes have a fault"; touch "$out/findings.parquet" ;;
+  report) [ -z "$NO_REPORT" ] || { echo "error: no space left" >&2; exit 2; } ;;
+esac
+"""
+
+
+def test_a_second_use_shows_its_own_verdict(tmp_path: Path) -> None:
+    tool(tmp_path, "hf-ptr", TOLD)
+    given = {"FAIL_ON": "fault", "OPTIONS": ""}
+    assert [run("Score", tmp_path, DATASET=name, **given).returncode for name in ("late", "broken", "sound")] == [
+        1,
+        2,
+        0,
+    ]
+    late, broken, sound = (tmp_path / "summary.md").read_text().split("### hf-ptr: ")[1:]
+    assert "1 of 5 episodes has a fault" in late
+    assert "error: no state in broken" in broken and "of 5 episodes" not in broken
+    assert "0 of 5 episodes have a fault" in sound and "error" not in sound
+    assert len(set(made_folders(tmp_path))) == 3
+
+
+def test_a_failed_report_fails_the_job_and_keeps_the_verdict(tmp_path: Path) -> None:
+    tool(tmp_path, "hf-ptr", TOLD)
+    done = run("Score", tmp_path, DATASET="sound", FAIL_ON="fault", OPTIONS="", NO_REPORT="1")
+    summary = (tmp_path / "summary.md").read_text()
+    assert done.returncode == 1 and "error: no space left" in done.stderr
+    assert "0 of 5 episodes have a fault" in summary and "error: no space left" in summary
 
 
 def test_inputs_reach_the_shell_through_the_environment_only() -> None:
