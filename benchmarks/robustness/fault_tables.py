@@ -78,12 +78,18 @@ def detection_and_policy_table(
             if not mine:
                 row.append("")
                 continue
-            auroc = np.mean([line["auroc_episode"]["any"] for line in mine])
-            faulty, sound = (np.mean([line[name] for line in mine]) for name in ("weight_faulty", "weight_sound"))
-            gap = _recovered(recovered_gap(cells[suite, kind, arm], sft, oracle))
-            row.append(f"{auroc:.2f}, {faulty:.2f} / {sound:.2f}, {gap}")
+            figures = [_figures(line) for line in mine]
+            known = [found for found in figures if found is not None]
+            shown = "-" if not known else "{:.2f}, {:.2f} / {:.2f}".format(*np.mean(known, axis=0))
+            row.append(f"{shown}, {_recovered(recovered_gap(cells[suite, kind, arm], sft, oracle))}")
         rows.append(tuple(row))
     return markdown_table(rows)
+
+
+def _figures(line: dict[str, Any]) -> tuple[float, float, float] | None:
+    """AUROC per episode, mean weights of faulty and of sound chunks; None where a run has no such figures."""
+    found = (line["auroc_episode"].get("any"), line.get("weight_faulty"), line.get("weight_sound"))
+    return None if None in found else found
 
 
 def _recovered(gap: Estimate) -> str:

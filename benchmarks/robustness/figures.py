@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.robustness.planting import Truth
-from benchmarks.robustness.progress import CHUNK
+from benchmarks.robustness.small_networks import CHUNK
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.metrics.statistics import auroc
 

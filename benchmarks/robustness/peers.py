@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from scipy.special import digamma
 
-from benchmarks.robustness.progress import CHUNK, impute_median, progress, progress_delta, standardized
+from benchmarks.robustness.progress import impute_median, progress, progress_delta
 from benchmarks.robustness.reachability import reachability
+from benchmarks.robustness.small_networks import CHUNK, standardized
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
 from hf_ptr.runs.build import chunks_for

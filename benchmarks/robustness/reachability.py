@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.robustness.progress import BATCH, CHUNK, STEPS, WIDTH, fit, in_blocks, mlp, standardized
+from benchmarks.robustness.small_networks import BATCH, CHUNK, STEPS, WIDTH, fit, in_blocks, mlp, standardized
 from hf_ptr.data.episodes import EpisodeTable
 
 # Futures are drawn a geometric number of frames ahead with this mean, two chunks.
@@ -28,8 +28,8 @@ def reachability(table: EpisodeTable, seed: int, *, observation_features: Sequen
     the last observation of its episode. The score is the critic's value of the recorded chunk minus its mean over
     `OTHERS` chunks of other frames with the same label.
 
-    Only the idea was had: the embedding of images and the schedule of the published form are missing. The score
-    becomes a weight by the mapping that all peers share.
+    This is the idea and not the published form, which embeds images and has its own mapping to weights. Here all peers
+    share one mapping.
 
     Returns:
         `(F,)` float64 in nats.
@@ -58,13 +58,14 @@ def reachability(table: EpisodeTable, seed: int, *, observation_features: Sequen
 
         fit(nn.ModuleList((of_chunk, of_goal)), compare, batches(), nn.functional.cross_entropy)
 
-    goals = in_blocks(lambda block: nn.functional.normalize(of_goal(observations[block]), dim=1), last)
+    ends = table.starts + table.lengths - 1
+    goals = in_blocks(lambda block: nn.functional.normalize(of_goal(observations[block]), dim=1), ends)
 
     def value(block: np.ndarray, taken: np.ndarray) -> torch.Tensor:
         first = nn.functional.normalize(of_chunk(torch.cat((observations[block], chunks[taken]), 1)), dim=1)
-        return (first * goals[block]).sum(dim=1) / TEMPERATURE
+        return (first * goals[episode[block]]).sum(dim=1) / TEMPERATURE
 
-    every = np.arange(table.num_frames)
+    every, episode = np.arange(table.num_frames), table.episode_of_row
     score = in_blocks(lambda block: value(block, block), every).double().numpy()
     for _ in range(OTHERS):
         other = _of_same_task(table, rng)

@@ -136,6 +136,7 @@ SUITES: dict[str, Suite] = {
             data="mt10-state",
             start=FORTY,
         ),
+        # Half the batch: its plans have several hundred runs. Not to be compared with `mt10-state`.
         Suite(
             "mt10-atlas",
             DEFAULT_TASKS,

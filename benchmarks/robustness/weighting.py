@@ -11,8 +11,8 @@ import torch
 
 from benchmarks.robustness.peers import PEERS, policy_loss, weights_from_score
 from benchmarks.robustness.planting import Truth
-from benchmarks.robustness.progress import CHUNK
 from benchmarks.robustness.selecting import SELECTIONS, chunks_of, kept_weight
+from benchmarks.robustness.small_networks import CHUNK
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.detection.chunk_faults import chunk_harm
 from hf_ptr.policies import load_policy

@@ -10,7 +10,7 @@ import torch
 from data_helpers import coded_table
 from model_helpers import tiny_policy
 
-from benchmarks.robustness import peers, progress, reachability
+from benchmarks.robustness import peers, progress, reachability, small_networks
 from benchmarks.robustness.peers import PEERS, policy_loss, weights_from_score
 from benchmarks.robustness.planting import Truth
 from benchmarks.robustness.weighting import score_file
@@ -63,11 +63,16 @@ def score_of(name: str, table: EpisodeTable, seed: int = 0) -> np.ndarray:
     return PEERS[name](table, seed, observation_features=FEATURES)
 
 
+def set_steps(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """The training steps of all peers that train."""
+    for module in (progress, reachability, small_networks):
+        monkeypatch.setattr(module, "STEPS", steps)
+
+
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short training, and batches smaller than the table."""
-    for module in (progress, reachability):
-        monkeypatch.setattr(module, "STEPS", 60)
+    set_steps(monkeypatch, 60)
     monkeypatch.setattr(peers, "MI_BATCH", 512)
 
 
@@ -138,8 +143,7 @@ def test_mutual_information_detects_swapped_actions():
 
 
 def test_reachability_detects_chunks_that_lead_elsewhere(monkeypatch):
-    for module in (progress, reachability):
-        monkeypatch.setattr(module, "STEPS", 150)
+    set_steps(monkeypatch, 150)
     # Straight ways to random targets: the action is the direction.
     table = coded_table([30] * 24)
     rng = np.random.default_rng(0)
@@ -170,7 +174,7 @@ def test_mutual_information_is_zero_for_a_task_with_too_few_frames():
 
 @pytest.mark.parametrize("name", ("progress", "progress_delta"))
 def test_progress_peers_detect_a_stall(name, monkeypatch):
-    monkeypatch.setattr(progress, "STEPS", 200)
+    set_steps(monkeypatch, 200)
     table = walks(length=100)
     state = table.feature("observation.state").copy()
     rows = rows_of(table, 3)
@@ -180,15 +184,15 @@ def test_progress_peers_detect_a_stall(name, monkeypatch):
     state[rows] = state[rows][still[: table.lengths[3]].astype(np.int64)]
     score = score_of(name, with_columns(table, state=state))
     others = np.concatenate([score[rows_of(table, e)][30:54] for e in range(table.num_episodes) if e != 3])
-    inside = score[stall.start : stall.stop - progress.CHUNK]
+    inside = score[stall.start : stall.stop - small_networks.CHUNK]
     assert np.median(inside) < np.quantile(others, 0.05)
 
 
 def test_progress_delta_of_a_uniform_episode_is_the_share_of_a_chunk(monkeypatch):
-    monkeypatch.setattr(progress, "STEPS", 500)
+    set_steps(monkeypatch, 500)
     table = walks(length=60)
     score = score_of("progress_delta", table)
-    expected = np.repeat(progress.CHUNK / (table.lengths - 1), table.lengths)
+    expected = np.repeat(small_networks.CHUNK / (table.lengths - 1), table.lengths)
     assert np.abs(score - expected).mean() < 0.2 * expected.mean()
     last = table.starts + table.lengths - 1
     np.testing.assert_array_equal(score[last], score[last - 1])
