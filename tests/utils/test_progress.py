@@ -62,6 +62,33 @@ def test_a_command_is_not_silent_before_between_and_after_its_bars(capsys: pytes
     assert any(line.startswith("fitting: 1 of 4") for line in inside), inside
 
 
+def test_work_that_starts_after_a_line_has_lines_of_its_own(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The intervals have their real ratio; the work starts just after a line and ends before the next."""
+    monkeypatch.setattr(progress, "FIRST_AFTER", 0.3)
+    monkeypatch.setattr(progress, "LINE_EVERY", 1.5)
+    with without_bars(), command_lines("score"):
+        time.sleep(0.5)
+        with progress_bar() as bar:
+            for _ in bar.track(range(2), description="fitting"):
+                time.sleep(0.4)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["hf-ptr score", "fitting"], lines
+
+
+def test_short_work_does_not_delay_the_line_of_a_command(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "FIRST_AFTER", 0.2)
+    with without_bars(), command_lines("score"):
+        for _ in range(5):
+            with progress_bar() as bar:
+                for _ in bar.track(range(1), description="short"):
+                    time.sleep(0.1)
+    assert capsys.readouterr().err != ""
+
+
 def test_quiet_and_hidden_work_print_nothing(capsys: pytest.CaptureFixture) -> None:
     with without_bars(lines=False):
         work()

@@ -119,21 +119,21 @@ def step_lines(trainer: Any) -> Iterator[None]:
 
 class StepLines(TrainerCallback):
     """
-    Counts the steps of a run in a progress.
+    Shows the steps of a run in a progress display.
 
     Args:
-        progress: which has been started.
+        progress: the display, already started.
     """
 
     def __init__(self, progress: Progress):
         self.progress = progress
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Adds the steps."""
+        """Adds a task with the number of steps."""
         self._task = self.progress.add_task("training, steps", total=state.max_steps, completed=state.global_step)
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Counts a step."""
+        """Updates the number of finished steps."""
         self.progress.update(self._task, completed=state.global_step)
 
 

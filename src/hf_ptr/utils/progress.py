@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -60,7 +61,7 @@ def command_lines(name: str) -> Iterator[None]:
     Args:
         name: the command.
     """
-    # Processes of a launcher would all say the same.
+    # Only the first process of a launcher prints: the others would repeat its lines.
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     with progress_bar(first and not sys.stderr.isatty()) as progress:
         progress.add_task(f"hf-ptr {name}: still working", total=None)
@@ -68,14 +69,14 @@ def command_lines(name: str) -> Iterator[None]:
 
 
 class _Lines(Progress):
-    """Prints its newest unfinished task at intervals, unless work inside of it does."""
+    """Prints its newest unfinished task at intervals, unless other work inside it prints."""
 
     def start(self) -> None:
-        """Starts to print."""
+        """Starts printing."""
         _SPEAKER.add(self)
 
     def stop(self) -> None:
-        """Ends to print."""
+        """Stops printing."""
         _SPEAKER.remove(self)
 
 
@@ -83,34 +84,43 @@ class _Speaker:
     """Prints a line about the innermost running work. A thread does, so that one long job is not silent either."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._running: list[_Lines] = []
-        self._ended = threading.Event()
+        self._next = 0.0
+        self._speaking = False
 
     def add(self, lines: _Lines) -> None:
         """Adds work, which starts the thread if there was none."""
-        with self._lock:
+        with self._changed:
+            due = time.monotonic() + FIRST_AFTER
+            # Work that starts just after a line need not wait `LINE_EVERY` for its own; short work delays no line.
+            self._next = min(self._next, due) if self._running else due
             self._running.append(lines)
-            if len(self._running) == 1:
-                self._ended = threading.Event()
-                threading.Thread(target=self._speak, args=(self._ended,), daemon=True).start()
+            if not self._speaking:
+                self._speaking = True
+                threading.Thread(target=self._speak, daemon=True).start()
+            self._changed.notify()
 
     def remove(self, lines: _Lines) -> None:
         """Removes work, which ends the thread if there is no other."""
-        with self._lock:
+        with self._changed:
             if lines in self._running:
                 self._running.remove(lines)
-            if not self._running:
-                self._ended.set()
+            self._changed.notify()
 
-    def _speak(self, ended: threading.Event) -> None:
-        wait = FIRST_AFTER
-        while not ended.wait(wait):
-            with self._lock:
+    def _speak(self) -> None:
+        while True:
+            with self._changed:
+                while self._running and (wait := self._next - time.monotonic()) > 0:
+                    self._changed.wait(wait)
+                if not self._running:
+                    self._speaking = False
+                    return
+                self._next = time.monotonic() + LINE_EVERY
                 tasks = [task for lines in self._running for task in lines.tasks if task.started and not task.finished]
+            # Outside the lock: a full pipe must not stop the work.
             if tasks:
                 print(_line(tasks[-1]), file=sys.stderr, flush=True)
-            wait = LINE_EVERY
 
 
 _SPEAKER = _Speaker()
