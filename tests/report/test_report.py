@@ -26,10 +26,12 @@ from video_helpers import CAMERA, LENGTHS, frame_of
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.reader import read_dataset
+from hf_ptr.data.video.decoding import VideoClip
+from hf_ptr.data.video.placement import VideoFile
 from hf_ptr.errors import InputError
 from hf_ptr.functional import source_shift
 from hf_ptr.hub.push import ensure_repository, push_files
-from hf_ptr.report.clock import clock_sentence, recorded_seconds
+from hf_ptr.report.clock import clock_sentence, frame_edges
 from hf_ptr.report.episode_cards import place_of
 from hf_ptr.report.expectation import expectation_of
 from hf_ptr.report.film_strips import film_strips
@@ -407,26 +409,58 @@ def test_film_strips_mark_the_place_and_show_a_frame_of_it(dataset: Path, tmp_pa
     assert 'class="frame inside"' in page and "in the frames named above" in page
 
 
-def test_times_are_the_recorded_ones(dataset: Path, tmp_path: Path) -> None:
+def test_times_are_the_recorded_ones(dataset: Path) -> None:
     read = read_dataset(dataset)
     slow = replace(read, seconds=read.seconds * 1.5)
     episode, length = int(read.episode_index[0]), int(read.lengths[0])
-    seconds = recorded_seconds(slow, episode)
-    np.testing.assert_allclose(seconds, np.arange(length) * 1.5 / read.fps)
-    assert place_of(fault(episode, 2, 4), length, seconds) == (
-        f"frames 2-4 ({3 / read.fps:.1f} to {7.5 / read.fps:.1f} s)"
-    )
+    edges = frame_edges(slow, episode)
+    np.testing.assert_allclose(edges, np.arange(length + 1) * 1.5 / read.fps)
+    place = place_of(fault(episode, 2, 4), length, edges)
+    assert place == f"frames 2-4 ({3 / read.fps:.1f} to {7.5 / read.fps:.1f} s)"
     (((_, shown),), _) = film_strips(slow, episode, range(length))
     assert shown[-1].when == f"{(length - 1) * 1.5 / read.fps:.1f} s"
-    assert clock_sentence(read) == ""
-    longest = max(zip(read.lengths.tolist(), read.episode_index.tolist(), strict=True))
-    away = 0.5 * (longest[0] - 1) / read.fps
-    if away > 0.5:
-        assert f"up to {away:.1f} s away from the recorded time (episode {longest[1]})" in clock_sentence(slow)
-    slower = replace(read, seconds=read.seconds * 10)
-    assert f"(episode {longest[1]})" in clock_sentence(slower)
     still = replace(read, seconds=np.zeros_like(read.seconds))
-    np.testing.assert_allclose(recorded_seconds(still, episode), np.arange(length) / read.fps)
+    np.testing.assert_allclose(frame_edges(still, episode), np.arange(length + 1) / read.fps)
+    assert frame_edges(coded_table([1]), 0).tolist() == [0.0, 1 / coded_table([1]).fps]
+
+
+def test_the_last_frame_of_an_episode_takes_time() -> None:
+    table = replace(coded_table([30]), fps=10, seconds=np.arange(30) / 10)
+    assert place_of(fault(0, 29, 29), 30, frame_edges(table, 0)) == "frame 29 (2.9 to 3.0 s)"
+
+
+def test_the_clock_is_explained_where_a_video_player_shows_another_one(dataset: Path) -> None:
+    read = read_dataset(dataset)
+    assert clock_sentence(read) == ""
+    longest, length = int(read.episode_index[read.lengths.argmax()]), int(read.lengths.max())
+    slow = replace(read, seconds=read.seconds * 2)
+    away = (length - 1) / read.fps
+    assert f"frames up to {away:.1f} s earlier or later (episode {longest})" in clock_sentence(slow)
+    # The stamps of the first and last frame are right.
+    ends = np.arange(length) / read.fps
+    middle = np.interp(ends, [0, ends[3], ends[-1]], [0, ends[3] + 0.7, ends[-1]])
+    rows = np.flatnonzero(read.episode_of_row == read.lengths.argmax())
+    seconds = read.seconds.copy()
+    seconds[rows] = middle
+    assert f"up to 0.7 s earlier or later (episode {longest})" in clock_sentence(replace(read, seconds=seconds))
+    assert clock_sentence(replace(slow, videos={})) == ""
+
+
+def test_rows_that_the_recorder_dropped_keep_their_time_in_the_video(dataset: Path) -> None:
+    read = read_dataset(dataset)
+    (clip, *_) = read.videos[CAMERA].values()
+    stamps = np.delete(np.arange(sum(LENGTHS)), np.s_[5:15]) / read.fps
+    file = VideoFile(clip.path, {0: (0.0, len(stamps))}, times=lambda _: stamps)
+    table = replace(
+        coded_table([len(stamps)]),
+        fps=read.fps,
+        video_fps=read.fps,
+        seconds=stamps,
+        videos={CAMERA: {0: VideoClip(clip.path, 0.0, len(stamps), 0, file)}},
+    )
+    assert clock_sentence(table) == ""
+    # Stamps that the frames of the file do not have.
+    assert "up to 2.0 s" in clock_sentence(replace(table, seconds=stamps + 2.0 * (stamps > 1.45)))
 
 
 def test_notes_have_the_signal_that_shows_them() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import report_helpers
 from axe_playwright_python.sync_playwright import Axe
+from data_helpers import coded_table
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from hf_ptr.detection.check import Severity
@@ -194,4 +197,19 @@ def test_episodes_are_sorted_found_chosen_and_exported_by_keyboard(browser: Brow
         page.locator("#download").focus()
         page.keyboard.press("Enter")
     assert Path(download.value.path()).read_text() == "1949\n"
+    page.close()
+
+
+def test_episodes_are_sorted_by_the_seconds_that_the_column_shows(browser: Browser, tmp_path: Path) -> None:
+    """The shortest episode in frames lasts longest."""
+    frames, step = [20, 30, 40], [0.4, 0.05, 0.1]
+    table = coded_table(frames)
+    seconds = np.concatenate([np.arange(length) * one for length, one in zip(frames, step, strict=True)])
+    table = dataclasses.replace(table, seconds=seconds)
+    scores = report_helpers.scores_of(table, {})
+    report = write_report(ReportInput("a", scores, (0.25, 4.0)), tmp_path / "r.html", dataset=table)
+    page = Opened(browser, report).page
+    page.get_by_role("button", name="seconds", exact=True).click()
+    assert page.locator("#episodes tbody td:nth-last-child(2)").all_inner_texts() == ["1.5", "4.0", "8.0"]
+    assert page.locator("th:has(button[data-key=seconds])").get_attribute("aria-sort") == "ascending"
     page.close()

@@ -13,7 +13,7 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.score_file import ELEMENT_PREFIX
 from hf_ptr.detection.findings import Finding
 from hf_ptr.report import plots, verdict
-from hf_ptr.report.clock import recorded_seconds
+from hf_ptr.report.clock import frame_edges
 from hf_ptr.report.expectation import Expectation, around
 from hf_ptr.report.film_strips import Strips, Without, film_strips
 from hf_ptr.report.wording import explain_episode
@@ -61,7 +61,7 @@ class EpisodeCard:
         fault: its known faults, joined by `+`.
         flagged: whether it has a finding of severity `fault`.
         findings: its findings, the most probable first.
-        reasons: what the score says of it, in sentences.
+        reasons: the reasons for its score, in sentences.
         lines: weight and scores over time, an SVG.
         strips: of each camera along the whole episode.
         without_video: `(camera, reason)` of each camera whose video of this episode cannot be read.
@@ -103,11 +103,11 @@ def episode_card(
         expectation: the expected signals, if they are known.
     """
     episode = int(row.name)
-    seconds = None if table is None else recorded_seconds(table, episode)
-    unit = "frame" if seconds is None else "seconds"
+    edges = None if table is None else frame_edges(table, episode)
+    unit = "frame" if edges is None else "seconds"
     elements = {name: frames[name].to_numpy() for name in frames if name.startswith(ELEMENT_PREFIX)}
     numbers = frames.frame_index.to_numpy()
-    time = numbers if seconds is None else seconds[numbers]
+    time = numbers if edges is None else edges[numbers]
     length = int(frames.frame_index.max()) + 1
     parts, without = _findings(findings, length, table, expectation)
     strips: Strips = []
@@ -118,7 +118,7 @@ def episode_card(
         features = [name for name in ("observation.state", "action") if name in table.columns]
         position = int(np.flatnonzero(table.episode_index == episode)[0])
         if features:
-            motion = Markup(plots.state_and_action(table, position, features, recorded_seconds(table, episode)))
+            motion = Markup(plots.state_and_action(table, position, features, frame_edges(table, episode)))
     return EpisodeCard(
         episode=episode,
         task=task,
@@ -126,7 +126,7 @@ def episode_card(
         fault=str(row.fault),
         flagged=bool(row.flagged),
         findings=parts,
-        reasons=explain_episode(row, frames, seconds),
+        reasons=explain_episode(row, frames, edges),
         lines=Markup(plots.episode_lines(frames.weight.to_numpy(), elements, time, bounds, unit)),
         strips=strips,
         without_video=without,
@@ -155,16 +155,16 @@ def _findings(
                     found.cause,
                     (found.first_frame, found.last_frame),
                 )
-        seconds = None if table is None else recorded_seconds(table, found.episode_index)
+        edges = None if table is None else frame_edges(table, found.episode_index)
         drawn = {(line.name, int(line.frames[0]), int(line.frames[-1])) for line in lines}
         plot = None
-        if seconds is not None and drawn - plotted:
-            plot = Markup(plots.expected_lines(lines, found.first_frame, found.last_frame, seconds))
+        if edges is not None and drawn - plotted:
+            plot = Markup(plots.expected_lines(lines, found.first_frame, found.last_frame, edges))
             plotted |= drawn
         parts.append(
             FindingPart(
                 found.cause,
-                place_of(found, length, seconds),
+                place_of(found, length, edges),
                 f"amount {verdict.amount_of(found)}; probability {verdict.probability_of(found)}; check {found.check}",
                 found.action,
                 plot,
@@ -176,15 +176,20 @@ def _findings(
     return parts, without
 
 
-def place_of(found: Finding, length: int, seconds: np.ndarray | None) -> str:
-    """The frames of a finding in words, with their times where `seconds` `(T,)` of the episode are known."""
+def place_of(found: Finding, length: int, edges: np.ndarray | None) -> str:
+    """
+    The frames of a finding in words, with their times where those of the episode are known.
+
+    Args:
+        found: the finding.
+        length: the number of frames `T` of its episode.
+        edges: `(T + 1,)` seconds of [`frame_edges`]; None without the dataset.
+    """
     frames = verdict.frames_of(found, {found.episode_index: length})
     words = "whole episode" if frames == "all" else f"frame{'s' if '-' in frames else ''} {frames}"
-    if seconds is None or frames == "all":
+    if edges is None or frames == "all":
         return words
-    # The last frame lasts until the next one.
-    end = seconds[min(found.last_frame + 1, len(seconds) - 1)]
-    return f"{words} ({seconds[found.first_frame]:.1f} to {end:.1f} s)"
+    return f"{words} ({edges[found.first_frame]:.1f} to {edges[found.last_frame + 1]:.1f} s)"
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.video.decoding import FrameReader
 from hf_ptr.errors import InputError, first_line
-from hf_ptr.report.clock import recorded_seconds
+from hf_ptr.report.clock import frame_edges
 from hf_ptr.report.plots import jpeg_uri
 
 # The number of frames in a film strip, and their height in pixels.
@@ -86,11 +86,11 @@ def _strip(
     shown = np.minimum(table.video_frame[start + np.array(wanted)], clips[episode].frames - 1).tolist()
     reader = FrameReader(camera, {episode: clips[episode]}, table.video_fps, size=size)
     images = reader.read([episode] * len(shown), shown)
-    seconds = recorded_seconds(table, episode)
+    edges = frame_edges(table, episode)
     inside = [place is not None and place[0] <= frame <= place[1] for frame in wanted]
     # Where all frames are in the place, as in one of a whole episode, marks say nothing.
     return [
-        Shot(f"{seconds[frame]:.1f} s", jpeg_uri(image), within and not all(inside))
+        Shot(f"{edges[frame]:.1f} s", jpeg_uri(image), within and not all(inside))
         for frame, image, within in zip(wanted, images, inside, strict=True)
     ]
 

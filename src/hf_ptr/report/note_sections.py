@@ -10,7 +10,7 @@ from markupsafe import Markup
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.detection.findings import Finding
 from hf_ptr.report import plots
-from hf_ptr.report.clock import recorded_seconds
+from hf_ptr.report.clock import frame_edges
 from hf_ptr.report.episode_cards import place_of
 from hf_ptr.report.expectation import Expectation, around
 from hf_ptr.report.film_strips import Strips, film_strips
@@ -128,17 +128,17 @@ def _largest(kind: NoteKind) -> list[Finding]:
 
 def _example(found: Finding, length: int, table: EpisodeTable | None, expectation: Expectation | None) -> NoteExample:
     strips: Strips = []
-    plot, seconds = None, None
+    plot, edges = None, None
     lines = [] if expectation is None else expectation.lines(found)
     if table is not None:
-        frames, seconds = around(found, length, table.fps).tolist(), recorded_seconds(table, found.episode_index)
+        frames, edges = around(found, length, table.fps).tolist(), frame_edges(table, found.episode_index)
         place = found.first_frame, found.last_frame
         strips, _ = film_strips(table, found.episode_index, frames, found.cause, place)
         if lines:
-            plot = Markup(plots.expected_lines(lines, *place, seconds))
+            plot = Markup(plots.expected_lines(lines, *place, edges))
     return NoteExample(
         episode=found.episode_index,
-        place=place_of(found, length, seconds),
+        place=place_of(found, length, edges),
         cause=found.cause,
         strips=strips,
         plot=plot,

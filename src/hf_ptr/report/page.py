@@ -22,7 +22,7 @@ from hf_ptr.errors import InputError
 from hf_ptr.hub.push import without_local_paths
 from hf_ptr.hub.repos import origin, parse_hub_repo
 from hf_ptr.report import plots, verdict, wording
-from hf_ptr.report.clock import clock_sentence, duration
+from hf_ptr.report.clock import clock_sentence, frame_edges
 from hf_ptr.report.comparison import compare_episodes, compare_values
 from hf_ptr.report.episode_cards import EpisodeCard, episode_card
 from hf_ptr.report.expectation import expectation_of
@@ -363,10 +363,11 @@ def _episode_rows(
         positions = np.linspace(0, len(values) - 1, min(CURVE_POINTS, len(values))).round().astype(int)
         curves.append(np.clip((values[positions] - low) * scale, 0, 99).round().astype(int).tolist())
     tasks = list(dict.fromkeys(task_names.values()))
+    ends = None if table is None else [float(frame_edges(table, number)[-1]) for number in episodes.index]
     return {
         "ids": [int(number) for number in episodes.index],
         "frames": episodes.frames.astype(int).tolist(),
-        "seconds": None if table is None else [round(duration(table, number), 1) for number in episodes.index],
+        "seconds": None if ends is None else [round(end, 1) for end in ends],
         "weights": episodes.weight.round(3).tolist(),
         "scores": episodes.score.round(3).tolist(),
         "reasons": reasons,

@@ -123,21 +123,20 @@ def episode_lines(
         return _svg(figure, spoken)
 
 
-def expected_lines(lines: Sequence[Line], first: int, last: int, seconds: np.ndarray) -> str:
+def expected_lines(lines: Sequence[Line], first: int, last: int, edges: np.ndarray) -> str:
     """
     The recorded and the expected values of some dimensions around a finding, whose frames are shaded.
 
     Args:
         lines: the dimensions. Their names are not drawn, because the page does not escape a plot.
         first, last: the frames of the finding.
-        seconds: `(T,)`, time of each frame of the episode.
+        edges: `(T + 1,)` seconds, the start of each frame of the episode and the end of the last.
     """
-    step = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 1.0
     with matplotlib.rc_context(STYLE):
         figure, axes = _axes(5.2, 0.75 + 1.15 * len(lines), len(lines), top=0.3)
         for number, (axis, line) in enumerate(zip(axes, lines, strict=True), 1):
-            time = seconds[line.frames]
-            axis.axvspan(seconds[first], seconds[last] + step, color=SECOND, alpha=0.13, linewidth=0)
+            time = edges[line.frames]
+            axis.axvspan(edges[first], edges[last + 1], color=SECOND, alpha=0.13, linewidth=0)
             axis.plot(time, line.recorded, color=SECOND, linewidth=1.4, label="recorded")
             if line.expected is not None:
                 axis.plot(time, line.expected, color=FIRST, linewidth=1.4, linestyle="--", label="expected")
@@ -152,8 +151,16 @@ def expected_lines(lines: Sequence[Line], first: int, last: int, seconds: np.nda
         return _svg(figure, f"{drawn} values around frames {first} to {last}")
 
 
-def state_and_action(table: EpisodeTable, position: int, features: Sequence[str], seconds: np.ndarray) -> str:
-    """The dimensions of state and action that vary most, along one episode, in standard deviations of the dataset."""
+def state_and_action(table: EpisodeTable, position: int, features: Sequence[str], edges: np.ndarray) -> str:
+    """
+    The dimensions of state and action that vary most, along one episode, in standard deviations of the dataset.
+
+    Args:
+        table: the dataset.
+        position: the position of the episode in it.
+        features: the features to draw.
+        edges: `(T + 1,)` seconds, the start of each frame of the episode and the end of the last.
+    """
     rows = slice(int(table.starts[position]), int(table.starts[position] + table.lengths[position]))
     with matplotlib.rc_context(STYLE):
         figure, axes = _axes(5.2, 0.5 + 1.1 * len(features), len(features))
@@ -163,7 +170,7 @@ def state_and_action(table: EpisodeTable, position: int, features: Sequence[str]
             values = (whole[rows] - whole.mean(axis=0)) / np.where(spread > 1e-6, spread, 1.0)
             most = np.argsort(-values.std(axis=0))[:MOST_LINES]
             for number, dimension in enumerate(most):
-                axis.plot(seconds, values[:, dimension], color=INK, alpha=0.9 - 0.09 * number, linewidth=0.9)
+                axis.plot(edges[:-1], values[:, dimension], color=INK, alpha=0.9 - 0.09 * number, linewidth=0.9)
             axis.set(ylabel="action" if name == "action" else "state")
         axes[-1].set(xlabel="seconds")
         return _svg(figure, f"State and action along the episode, the {MOST_LINES} dimensions that vary most")

@@ -152,11 +152,11 @@ def explain_log(report: ReportInput) -> list[str]:
 def explain_columns(report: ReportInput) -> str:
     """The meaning of the figures of an episode in the table of all."""
     low, high = report.bounds
-    weight = f"Weight: how much the frames of an episode count in training, {low:.3g} to {high:.3g}."
+    weight = f"Weight: the mean influence of the frames on training, {low:.3g} to {high:.3g}."
     if report.held_out:
         return (
-            f"{weight} Score: what the weight follows from, about 1 in a good episode and 0 or less where frames have "
-            "a fault or a note that lowers weights. Only faults flag an episode."
+            f"{weight} Score: the input of the weight, about 1 in a good episode and 0 or less where frames have a "
+            "fault or a note that lowers weights. Only faults flag an episode."
         )
     return f"{weight} Score: the PTR score in nats; 0 is chance, and more is better."
 
@@ -181,14 +181,14 @@ def explain_limits(report: ReportInput) -> list[str]:
     ]
 
 
-def explain_episode(row: pd.Series, frames: pd.DataFrame, seconds: np.ndarray | None) -> list[str]:
+def explain_episode(row: pd.Series, frames: pd.DataFrame, edges: np.ndarray | None) -> list[str]:
     """
     The reasons for the weight of one episode.
 
     Args:
         row: its row of `summarise_episodes`.
         frames: its rows of the score file.
-        seconds: `(T,)`, time of each frame of the episode; None for times in frames.
+        edges: `(T + 1,)` seconds of `frame_edges`; None for times in frames.
     """
     sentences = []
     if row.failed:
@@ -204,7 +204,7 @@ def explain_episode(row: pd.Series, frames: pd.DataFrame, seconds: np.ndarray | 
         sentences.append(f"Mean scores: {values} (0 as with a planted fault, 1 as a good episode).")
     if frames.weight.max() - frames.weight.min() > 0.05:
         lowest = frames.loc[frames.weight.idxmin()]
-        when = f"frame {lowest.frame_index}" if seconds is None else f"{seconds[lowest.frame_index]:.1f} s"
+        when = f"frame {lowest.frame_index}" if edges is None else f"{edges[lowest.frame_index]:.1f} s"
         sentences.append(f"The chunk with the lowest weight ({lowest.weight:.2f}) starts at {when}.")
     return sentences
 
