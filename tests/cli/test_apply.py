@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ from data_helpers import coded_table, snapshot, with_camera, write_v21
 from typer.testing import CliRunner
 
 from hf_ptr.cli import app
+from hf_ptr.data.expected_findings import EXPECTED_FILE, dump_expected, expected_of_dataset
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.lerobot.validation import validate_dataset
 from hf_ptr.data.video.decoding import FrameReader
 from hf_ptr.detection.findings import Finding
 from hf_ptr.detection.findings_file import findings_written
-from hf_ptr.edits.apply import action_columns
+from hf_ptr.detection.source_dataset import source_attributes
+from hf_ptr.edits.apply import action_columns, prepare
+from hf_ptr.edits.choices import Choices
 from hf_ptr.errors import InputError
 from hf_ptr.utils.atomic_files import StagedFolder
 
@@ -33,7 +37,14 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     features = with_camera(table, CAMERAS[0]).features | with_camera(table, CAMERAS[1], (32, 32)).features
     table.features.clear()
     table.features.update(features)
-    return write_v21(table, tmp_path_factory.mktemp("apply") / "door")
+    root = write_v21(table, tmp_path_factory.mktemp("apply") / "door")
+    accepted = [
+        {"check": "action/noise", "episodes": "0", "frames": "20:45", "reason": "a heavy tool"},
+        {"check": "camera/frozen", "episodes": "2", "reason": "not watched"},
+        {"check": "time/slow", "episodes": "all", "reason": "careful"},
+    ]
+    (root / "meta" / EXPECTED_FILE).write_text(dump_expected(accepted))
+    return root
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +55,11 @@ def findings(dataset: Path) -> Path:
         Finding("action/lag", 1, 0, 49, 0.9, "fault", 3.2, "frames", "commands 3.2 frames late", ""),
         Finding("camera/frozen", 2, 0, 39, 0.9, "fault", 2.0, "s", "the picture stands still", ""),
         Finding("time/slow", 3, 0, 44, 0.9, "note", 0.4, "share", "slow", ""),
+        Finding("action/noise", 0, 0, 59, 0.9, "accepted", 0.4, "share", "shakes", "accepted: a heavy tool"),
     ]
-    with findings_written(scores, found, {}, action_feature="action") as detection:
+    with findings_written(
+        scores, found, {}, action_feature="action", **source_attributes(range(4), LENGTHS, 20.0)
+    ) as detection:
         assert detection
     return scores.with_name("findings.parquet")
 
@@ -94,6 +108,10 @@ def test_the_copy_is_the_planned_one(dataset: Path, findings: Path, tmp_path: Pa
     assert edits["episodes"][1]["edits"][0] == {
         "first_frame": 25, "last_frame": 33, "edit": "cut", "check": "progress/retry", "reason": "closes twice"
     }  # fmt: skip
+    entries = [(one.check, one.episodes, one.frames) for one in expected_of_dataset(out)]
+    assert entries == [
+        ("action/noise", {0}, (20, 25)), ("action/noise", {1}, (0, 11)), ("time/slow", None, None)
+    ]  # fmt: skip
     assert (edits["source"], edits["source_version"], edits["findings"]) == ("door", "v2.1", "findings.parquet")
     assert [(each["source_episode"], each["edits"][0]["check"]) for each in edits["dropped"]] == [(2, "camera/frozen")]
     source, copy = read_dataset(dataset), read_dataset(out)
@@ -148,20 +166,63 @@ def test_wrong_input_is_one_line_and_writes_nothing(dataset: Path, findings: Pat
     full = tmp_path / "full"
     (full / "kept").mkdir(parents=True)
     given = [dataset, "--findings", findings]
-    short = write_v21(coded_table([20, 20, 20, 20]), tmp_path / "short")
+    damaged = Path(shutil.copytree(dataset, tmp_path / "damaged"))
+    (damaged / "data/chunk-000/episode_000003.parquet").write_bytes(b"no table")
     before = snapshot(tmp_path)
     assert "--out is missing" in refusal(*given)
     assert "is not an empty folder" in refusal(*given, "--out", full)
-    assert "choose a folder outside of it" in refusal(*given, "--out", dataset / "copy")
+    for dry in ([], ["--dry-run"]):
+        assert "choose a folder outside of it" in refusal(*given, "--out", dataset / "copy", *dry)
     assert "findings.parquet does not exist" in refusal(
         dataset, "--findings", tmp_path / "findings.parquet", "--dry-run"
     )
     assert "has no episode 9" in refusal(*given, "--dry-run", "--relabel", "9=open it")
-    assert "no episode of" in refusal(*given, "--out", tmp_path / "out", "--episodes", "2")
-    assert "is not of this dataset: a finding of episode 0 ends at frame 33, and this episode" in refusal(
-        short, "--findings", findings, "--dry-run"
-    )
+    for dry in ([], ["--dry-run"]):
+        assert "no episode of" in refusal(*given, "--out", tmp_path / "out", "--episodes", "2", *dry)
+    assert "is not usable" in refusal(damaged, *given[1:], "--dry-run")
     assert snapshot(tmp_path) == before and not (dataset / "copy").exists()
+
+
+@pytest.mark.parametrize(
+    ("lengths", "made", "message"),
+    [
+        ([60, 50, 40, 44], {}, "it was made of /data/door, whose episodes have other lengths"),
+        ([60, 50, 40], {}, "it was made of /data/door, whose episodes have other ids"),
+        (LENGTHS, {"corruption": "misaligned"}, "it has faults planted with --corruption misaligned"),
+        ([60, 20, 40, 45], {"scored_lengths": None}, "a finding of episode 1 ends at frame 49, and this episode of"),
+        ([60], {"scored_lengths": None}, "episode 1 of a finding is not in"),
+    ],
+)
+def test_findings_of_another_dataset_are_refused(
+    lengths: list[int], made: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    found = [Finding("time/slow", 1, 0, 49, 0.9, "note", 0.4, "share", "slow", "")]
+    source = {"dataset": "/data/door", **source_attributes(range(4), LENGTHS, 20.0), **made}
+    with findings_written(tmp_path / "scores.parquet", found, {}, **source):
+        pass
+    root = write_v21(coded_table(lengths), tmp_path / "door")
+    given = [root, "--findings", tmp_path / "findings.parquet", "--dry-run"]
+    assert f"findings.parquet is not of this dataset: {message}" in refusal(*given)
+    if lengths != LENGTHS:
+        return
+    with findings_written(tmp_path / "scores.parquet", found, {}, **{**source, "corruption": "clean"}):
+        pass
+    # Findings of some episodes, in a folder that was moved.
+    assert "asks for no edit" in run(*given)
+    with findings_written(tmp_path / "scores.parquet", found, {}, **source_attributes([1, 3], [50, 45], 20.0)):
+        pass
+    assert "asks for no edit" in run(*given)
+
+
+def test_checks_of_tables_and_videos_show_their_progress(dataset: Path, findings: Path) -> None:
+    seen: list[str] = []
+
+    def progress(what: str, jobs: Any) -> Any:
+        seen.append(what)
+        return jobs
+
+    prepare(dataset, findings, Choices(), progress=progress)
+    assert len(seen) >= 3
 
 
 def test_a_kill_leaves_no_dataset(dataset: Path, findings: Path, tmp_path: Path, monkeypatch: Any) -> None:

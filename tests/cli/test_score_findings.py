@@ -14,6 +14,8 @@ from leading_table import leading_table
 
 from hf_ptr.data.lerobot.writer import DatasetWriter, write_table
 from hf_ptr.detection.findings_file import attributes, read_findings
+from hf_ptr.detection.source_dataset import require_source
+from hf_ptr.errors import InputError
 
 FRAMES, LATE, PART = 120, 3, slice(40, 70)
 CHUNK = 8
@@ -113,7 +115,12 @@ def test_json_has_findings_flags_and_power(faulty: Path, tmp_path: Path) -> None
     assert found["flagged"] == [LATE, 8] == sorted(one["episode"] for one in found["episodes"] if one["flagged"])
     assert found["findings"] == json.loads((tmp_path / "other.findings.json").read_text())
     assert {"flagged": found["flagged"], **found["power"]} == json.loads((tmp_path / "other.power.json").read_text())
-    assert attributes(tmp_path / "other.findings.parquet")["harm"] == {"time/pause": 0.5}
+    made = attributes(tmp_path / "other.findings.parquet")
+    assert made["harm"] == {"time/pause": 0.5} and made["scored_episodes"] == "0:16"
+    # hf-ptr apply recognises the dataset by them.
+    require_source(made, dict.fromkeys(range(16), FRAMES), 20.0)
+    with pytest.raises(InputError, match="have other lengths"):
+        require_source(made, dict.fromkeys(range(16), FRAMES + 1), 20.0)
     assert pd.read_parquet(tmp_path / "other.parquet").attrs["episodes"] == "0:16"
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "other.findings.json", "other.findings.parquet", "other.parquet", "other.power.json"

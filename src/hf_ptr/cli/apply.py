@@ -73,10 +73,10 @@ def apply(
     import shlex
 
     from hf_ptr.detection.findings_file import read_findings
-    from hf_ptr.edits.apply import apply_plan, prepare
+    from hf_ptr.edits.apply import apply_plan, new_folder, prepare
     from hf_ptr.edits.choices import parse_choices
     from hf_ptr.errors import InputError
-    from hf_ptr.hub.repos import dataset_folder
+    from hf_ptr.hub.repos import dataset_folder, parse_hub_dataset
     from hf_ptr.utils.atomic_files import StagedFolder
     from hf_ptr.utils.progress import progress_bar
 
@@ -93,8 +93,20 @@ def apply(
         found={finding.check for finding in read_findings(findings)},
     )
     chosen = selected(episodes, skip_episodes)
-    home = dataset_folder(dataset, cameras=() if dry_run else None)
-    prepared = prepare(home, findings, choices, **chosen)
+    # The plan needs no video, and those of a folder can be checked for nothing.
+    cameras = () if dry_run and parse_hub_dataset(dataset) is not None else None
+    home = dataset_folder(dataset, cameras=cameras)
+    if out is not None:
+        new_folder(out, home)
+    with progress_bar() as progress:
+        prepared = prepare(
+            home,
+            findings,
+            choices,
+            **chosen,
+            cameras=cameras,
+            progress=lambda what, jobs: progress.track(jobs, description=what),
+        )
     if not prepared.changes:
         typer.echo(
             f"{findings} asks for no edit of {dataset}; nothing was written. Notes are kept unless --edit is given"
@@ -103,6 +115,7 @@ def apply(
     if dry_run:
         for line in plan_lines(prepared.plan):
             typer.echo(line)
+        prepared.require_parts()
     else:
         assert out is not None
         with progress_bar() as progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from hf_ptr._version import __version__
 from hf_ptr.data.episode_ids import episode_ranges
+from hf_ptr.data.expected_findings import EXPECTED_FILE, dump_expected, expected_of_dataset
 from hf_ptr.data.features import ACTION, derived_roles, vector_widths
 from hf_ptr.data.lerobot.metadata import Metadata, read_metadata
 from hf_ptr.data.lerobot.metadata_files import read_json
@@ -18,6 +20,8 @@ from hf_ptr.data.lerobot.usable import require_usable
 from hf_ptr.data.lerobot.validation import Progress, no_progress, validate_dataset
 from hf_ptr.detection.findings import Finding
 from hf_ptr.detection.findings_file import DETECTION, attributes, read_findings
+from hf_ptr.detection.source_dataset import require_source
+from hf_ptr.edits.accepted import accepted_in_parts
 from hf_ptr.edits.choices import Choices
 from hf_ptr.edits.plan import Plan, Step, plan_edits
 from hf_ptr.errors import InputError
@@ -38,7 +42,8 @@ class Prepared:
         findings: the findings file.
         plan: the plan.
         left_out: ids of the episodes that the user left out.
-        skip: ids of episodes that may be damaged.
+        made: metadata of the findings file.
+        accepted: entries of `meta/hf_ptr_expected.yaml` for the new dataset.
     """
 
     root: Path
@@ -46,12 +51,25 @@ class Prepared:
     findings: Path
     plan: Plan
     left_out: Sequence[int]
-    skip: Collection[int]
+    made: Mapping[str, Any]
+    accepted: Sequence[dict[str, Any]]
 
     @property
     def changes(self) -> bool:
         """Whether the plan changes anything."""
         return bool(self.plan.steps or self.left_out)
+
+    def require_parts(self) -> None:
+        """
+        Check that something is left.
+
+        Raises:
+            InputError: no episode is.
+        """
+        if not self.plan.parts:
+            raise InputError(
+                f"no episode of {self.root} is left after the edits; choose fewer, for example by --only CHECK"
+            )
 
 
 def prepare(
@@ -61,9 +79,11 @@ def prepare(
     *,
     episodes: Collection[int] | None = None,
     skip: Collection[int] = (),
+    cameras: Collection[str] | None = None,
+    progress: Progress = no_progress,
 ) -> Prepared:
     """
-    Plan the edits that findings ask for. Nothing is written.
+    Plan the edits that findings ask for, and check that the kept episodes can be written. Nothing is written.
 
     Args:
         root: folder of a LeRobotDataset, v3.0 or v2.x.
@@ -71,11 +91,14 @@ def prepare(
         choices: the user's choices.
         episodes: ids of the episodes to keep; all by default.
         skip: ids of episodes to leave out, even if they are damaged.
+        cameras: the cameras whose files are checked; all by default.
+        progress: called with a description and a list, returns an iterable over the list.
 
     Raises:
-        InputError: a file cannot be read, an id is unknown, or the findings are not of this dataset.
+        InputError: a file cannot be read, an id is unknown, the findings are not of this dataset, or the kept episodes
+            are not usable.
     """
-    found = read_findings(findings)
+    found, made = read_findings(findings), attributes(findings)
 
     def report(message: str, episode: int | None) -> None:
         if episode is None or episode not in skip:
@@ -89,21 +112,40 @@ def prepare(
     unknown = sorted({*(episodes or ()), *skip, *choices.instructions} - known)
     if unknown:
         raise InputError(f"{root} has no episode {unknown[0]}; its episode ids are in {min(known)}..{max(known)}")
+    fps = float(metadata.info["fps"])
+    try:
+        require_source(made, lengths, fps, damaged)
+    except InputError as error:
+        raise InputError(f"{findings} is not of this dataset: {error}; run hf-ptr score {root}") from error
     _require_same_dataset(found, lengths, known, findings, root)
     selected = {
         episode: length
         for episode, length in lengths.items()
         if episode not in skip and (episodes is None or episode in episodes)
     }
-    plan = plan_edits(found, selected, float(metadata.info["fps"]), metadata.tasks, choices)
-    return Prepared(root, metadata, findings, plan, sorted(known - set(selected) - metadata.empty), skip)
+    plan = plan_edits(found, selected, fps, metadata.tasks, choices)
+    prepared = Prepared(
+        root,
+        metadata,
+        findings,
+        plan,
+        sorted(known - set(selected) - metadata.empty),
+        made,
+        accepted_in_parts(expected_of_dataset(root), plan.parts),
+    )
+    if prepared.changes and plan.parts:
+        kept = {part.episode for part in plan.parts}
+        checked = validate_dataset(root, episodes=kept, skip=skip, cameras=cameras, decode=False, progress=progress)
+        require_usable(checked, skip)
+    return prepared
 
 
 def apply_plan(prepared: Prepared, out: Path, progress: Progress = no_progress) -> VideoCounts:
     """
     Write the edited dataset as a LeRobotDataset v3.0, atomically.
 
-    `meta/hf_ptr_edits.json` states the source episode, its frames and the reasons of every episode.
+    `meta/hf_ptr_edits.json` states the source episode, its frames and the reasons of every episode. The accepted
+    findings of `meta/hf_ptr_expected.yaml` are those of the new episodes.
 
     Args:
         prepared: the dataset and the plan.
@@ -111,25 +153,36 @@ def apply_plan(prepared: Prepared, out: Path, progress: Progress = no_progress) 
         progress: called with a description and a list, returns an iterable over the list.
 
     Raises:
-        InputError: no episode is left, the kept episodes are not usable, or `out` cannot be written.
+        InputError: no episode is left, or `out` cannot be written.
     """
     root, metadata, plan = prepared.root, prepared.metadata, prepared.plan
-    staged = StagedFolder(out)
-    if staged.out.is_relative_to(root.resolve()):
-        raise InputError(f"{out} is in the dataset {root}, which stays as it is; choose a folder outside of it")
-    if not plan.parts:
-        raise InputError(f"no episode of {root} is left after the edits; choose fewer, for example by --only CHECK")
-    kept = {part.episode for part in plan.parts}
-    require_usable(validate_dataset(root, episodes=kept, skip=prepared.skip, decode=False), prepared.skip)
+    staged = new_folder(out, root)
+    prepared.require_parts()
+    extra = {EDITS_FILE: json.dumps(_provenance(prepared), indent=4, ensure_ascii=False, allow_nan=False) + "\n"}
+    if prepared.accepted:
+        extra[EXPECTED_FILE] = dump_expected(list(prepared.accepted))
     return write_parts(
         root,
         metadata,
         plan.parts,
         staged,
-        shifted=action_columns(metadata.info, str(attributes(prepared.findings).get("action_feature", ACTION))),
-        extra={EDITS_FILE: _provenance(prepared)},
+        shifted=action_columns(metadata.info, str(prepared.made.get("action_feature", ACTION))),
+        extra=extra,
         progress=progress,
     )
+
+
+def new_folder(out: Path, root: Path) -> StagedFolder:
+    """
+    The folder of an edited copy, which is written when the copy is complete.
+
+    Raises:
+        InputError: it is in use, or in the folder of the dataset.
+    """
+    staged = StagedFolder(out)
+    if staged.out.is_relative_to(root.resolve()):
+        raise InputError(f"{out} is in the dataset {root}, which stays as it is; choose a folder outside of it")
+    return staged
 
 
 def _require_same_dataset(
@@ -171,7 +224,7 @@ def _provenance(prepared: Prepared) -> dict[str, Any]:
         "source": root.resolve().name,
         "source_version": prepared.metadata.info["codebase_version"],
         "findings": prepared.findings.name,
-        DETECTION: attributes(prepared.findings).get(DETECTION),
+        DETECTION: prepared.made.get(DETECTION),
         "episodes": [
             {
                 "episode_index": number,

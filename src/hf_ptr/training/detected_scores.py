@@ -18,6 +18,7 @@ from hf_ptr.detection.accepted import with_accepted
 from hf_ptr.detection.chunk_faults import chunk_harm, chunks_next_to_faults
 from hf_ptr.detection.detect import Detection, detect
 from hf_ptr.detection.findings_file import findings_written
+from hf_ptr.detection.source_dataset import source_attributes
 from hf_ptr.scoring.config import ScoreConfig
 from hf_ptr.scoring.fit import fit_scores, require_fittable
 from hf_ptr.scoring.fitted_scores import FittedScores
@@ -115,7 +116,9 @@ def write_detected_scores(
         path: the score file.
         meta: JSON values that describe how the scores were made.
     """
+    table = chunks.table
     made = {**meta, "state_feature": checked_state(chunks), "action_feature": chunks.action_feature}
+    made |= source_attributes(table.episode_index, table.lengths, table.fps)
     with findings_written(path, found.findings, power_values(found), **made) as detection:
         size = {"chunk_size": chunks.chunk_size, "target_offset": chunks.target_offset}
         write_scores(scores, path, **{**meta, **size}, detection=detection)

@@ -23,7 +23,7 @@ from hf_ptr.data.lerobot.videos import UNSHOWN_FILE, cameras_of
 from hf_ptr.data.statistics import feature_statistics, joined_statistics
 from hf_ptr.data.video.decoding import FrameReader, VideoClip
 from hf_ptr.errors import InputError, first_line
-from hf_ptr.utils.atomic_files import StagedFolder, write_json
+from hf_ptr.utils.atomic_files import StagedFolder, write_json, write_text
 
 SIZE_LIMITS = (100.0, 200.0)
 # Seconds up to which a time stamp is that of a video frame: the tolerance of LeRobot.
@@ -79,7 +79,7 @@ def write_parts(
     encode: bool = True,
     by_time: bool = True,
     shifted: Sequence[str] = (),
-    extra: Mapping[str, Any] | None = None,
+    extra: Mapping[str, str] | None = None,
     progress: Progress,
 ) -> VideoCounts:
     """
@@ -100,7 +100,7 @@ def write_parts(
             which LeRobot looks for them; otherwise, those of episodes stay as they are, and video frames get the times
             `frame / fps`.
         shifted: the columns of the actions, for `Part.shift`.
-        extra: additional JSON files for `meta/`, by file name.
+        extra: texts of additional files for `meta/`, by file name.
         progress: called with a description and a list, returns an iterable over the list.
 
     Raises:
@@ -118,7 +118,7 @@ def write_parts(
             target = staged.path()
             _write(root, target, metadata, parts, data, cameras, readers, renumber, by_time, shifted, progress)
             for name, content in (extra or {}).items():
-                write_json(content, target / "meta" / name)
+                write_text(content, target / "meta" / name)
             staged.publish()
     finally:
         data.discard()
@@ -328,7 +328,7 @@ def _off_time(seconds: np.ndarray, fps: float) -> bool:
 
 
 def _features(root: Path, info: Mapping[str, Any], cameras: Mapping[str, RemuxedFiles]) -> dict[str, Any]:
-    """The features of the new dataset: without videos that are no colour images, which are not copied."""
+    """The features of the new dataset: without videos that are not colour images, which are not copied."""
     kinds = classify_features(info)
     features = dict(info["features"])
     for name, kind in kinds.items():
