@@ -86,26 +86,83 @@ def test_the_exit_code(tmp_path: Path, before: list[Finding], after: list[Findin
     assert hf_ptr("diff", *findings, "--fail-on", least).returncode == code
 
 
-def test_an_edited_dataset_is_compared_in_the_frames_of_its_source(tmp_path: Path) -> None:
-    """Episode 0 was dropped, and the retry of episode 2 cut out, which split it in two."""
-    data = tmp_path / "edited"
-    (data / "meta").mkdir(parents=True)
-    parts = [(0, 1, 0), (1, 2, 0), (2, 2, 20), (3, 3, 0)]
-    edits = [
-        {"episode_index": number, "source_episode": source, "source_first_frame": first}
-        for number, source, first in parts
+def test_other_episodes_are_a_difference(tmp_path: Path) -> None:
+    files = [scored(tmp_path, name, [LAG], episodes) for name, episodes in (("before", 3), ("after", 4))]
+    assert hf_ptr("diff", *files, "--fail-on", "any").returncode == 1
+
+
+def edited(folder: Path, source: Path, parts: Sequence[tuple[int, int]], edits: dict | None = None) -> Path:
+    """The edits of a copy, by the source episode and its first frame of each part; `edits` are those of the source."""
+    (folder / "meta").mkdir(parents=True)
+    episodes = [
+        {"episode_index": number, "source_episode": episode, "source_first_frame": first}
+        for number, (episode, first) in enumerate(parts)
     ]
-    (data / "meta" / "hf_ptr_edits.json").write_text(json.dumps({"episodes": edits}))
-    pause = dataclasses.replace(RETRY, check="time/pause", first_frame=25, last_frame=29)
-    before = scored(tmp_path, "before", [LAG, RETRY, pause])
-    moved = dataclasses.replace(pause, episode_index=2, first_frame=5, last_frame=9)
+    content = {"source": source.name, "episodes": episodes, **({} if edits is None else {"earlier": edits})}
+    (folder / "meta" / "hf_ptr_edits.json").write_text(json.dumps(content))
+    return folder
+
+
+def edits_of(folder: Path) -> dict:
+    return json.loads((folder / "meta" / "hf_ptr_edits.json").read_text())
+
+
+# Episode 0 was dropped, and frames 10 to 19 of episode 2 cut out, which split it in two.
+PARTS = [(1, 0), (2, 0), (2, 20), (3, 0)]
+PAUSE = dataclasses.replace(RETRY, check="time/pause", first_frame=25, last_frame=29)
+
+
+def test_an_edited_dataset_is_compared_in_the_frames_of_its_source(tmp_path: Path) -> None:
+    source = tmp_path / "a"
+    data = edited(tmp_path / "edited", source, PARTS)
+    before = scored(tmp_path, "before", [LAG, RETRY, PAUSE], dataset=str(source))
+    moved = dataclasses.replace(PAUSE, episode_index=2, first_frame=5, last_frame=9)
     after = scored(tmp_path, "after", [dataclasses.replace(LAG, episode_index=0), moved], dataset=str(data))
     found = compared(before, after)
     assert [one["check"] for one in found["gone"]] == ["progress/retry"]
     assert (found["new"], found["changed"], found["same"]) == ([], [], 2)
     assert (found["only_before"], found["only_after"]) == ([0], [])
+    # The edited one may be the first.
+    found = compared(after, before)
+    assert [one["check"] for one in found["new"]] == ["progress/retry"] and found["same"] == 2
     (data / "meta" / "hf_ptr_edits.json").write_text("{}")
-    assert "meta/hf_ptr_edits.json of the second dataset is damaged" in the_line(hf_ptr("diff", before, after))
+    assert "edited/meta/hf_ptr_edits.json is damaged; run hf-ptr apply again" in the_line(
+        hf_ptr("diff", before, after)
+    )
+
+
+def test_copies_of_copies_and_two_copies_are_compared_where_both_come_from(tmp_path: Path) -> None:
+    source = tmp_path / "a"
+    one = edited(tmp_path / "one", source, PARTS)
+    # Without the first of `one`, and from frame 5 of its third.
+    two = edited(tmp_path / "two", one, [(1, 0), (2, 5), (3, 0)], edits_of(one))
+    other = edited(tmp_path / "other", source, [(2, 0), (3, 0)])
+    at_source = scored(tmp_path, "source", [PAUSE], dataset=str(source))
+    at_one = scored(
+        tmp_path, "s1", [dataclasses.replace(PAUSE, episode_index=2, first_frame=5, last_frame=9)], dataset=str(one)
+    )
+    at_two = scored(
+        tmp_path, "s2", [dataclasses.replace(PAUSE, episode_index=1, first_frame=0, last_frame=4)], 3, str(two)
+    )
+    at_other = scored(tmp_path, "s3", [dataclasses.replace(PAUSE, episode_index=0)], 2, str(other))
+    for first in (at_source, at_one, at_two, at_other):
+        for second in (at_source, at_one, at_two, at_other):
+            assert compared(first, second)["same"] == 1, (first, second)
+    assert compared(at_one, at_two)["only_before"] == [0]
+
+
+def test_scores_of_another_dataset_are_refused_or_said_to_be(tmp_path: Path) -> None:
+    copy = edited(tmp_path / "copy", tmp_path / "a", PARTS)
+    after = scored(tmp_path, "after", [], dataset=str(copy))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    line = the_line(hf_ptr("diff", scored(tmp_path, "before", [], dataset=str(tmp_path / "b")), after))
+    assert f"{copy} is an edited copy of 'a', and the other scores are of {tmp_path / 'b'}" in line
+    # The edits of a copy that has been moved cannot be read.
+    before = scored(tmp_path, "source", [], dataset=str(tmp_path / "a"))
+    copy.rename(tmp_path / "elsewhere")
+    done = hf_ptr("diff", before, after)
+    assert done.returncode == 0 and f"{copy} does not exist, so its edits are unknown" in " ".join(done.stderr.split())
 
 
 def test_scores_without_findings_are_refused(tmp_path: Path) -> None:

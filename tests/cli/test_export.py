@@ -157,6 +157,11 @@ def test_ranges_of_kept_frames_for_openpi(scores: Path, tmp_path: Path) -> None:
     keys.write_text(json.dumps([f"lab/{number}--file" for number in range(EPISODES)]))
     assert hf_ptr("export", scores, "--to", "keep-ranges", "--keys", keys, "--out", out).returncode == 0
     assert json.loads(out.read_text())["keep_ranges"]["lab/2--file"] == [[0, 10], [20, FRAMES]]
+    # One key too few, one too many.
+    for number in (EPISODES - 1, EPISODES + 1):
+        keys.write_text(json.dumps([f"{one}" for one in range(number)]))
+        line = the_line(hf_ptr("export", scores, "--to", "keep-ranges", "--keys", keys, "--out", out))
+        assert "give one for each episode" in line
     keys.write_text('["a", "a"]')
     assert "not a JSON list of different texts" in the_line(
         hf_ptr("export", scores, "--to", "keep-ranges", "--keys", keys, "--out", out)
@@ -206,6 +211,11 @@ def test_all_episodes_left_out_are_refused(scores: Path, tmp_path: Path) -> None
     file = write_scores(frame, tmp_path / "s.parquet")
     line = the_line(hf_ptr("export", file, "--to", "episodes", "--min-weight", 0.9))
     assert "all 2 episodes would be left out; lower --min-weight" in line
+    late = [replace(FINDINGS[0], episode_index=number) for number in range(2)]
+    with findings_written(tmp_path / "f.parquet", late, {}) as detection:
+        write_scores(frame, tmp_path / "f.parquet", detection=detection)
+    line = the_line(hf_ptr("export", tmp_path / "f.parquet", "--to", "episodes"))
+    assert "all 2 episodes would be left out; choose them by weight with --min-weight 0.5" in line
     assert "has no findings to choose episodes by; add --min-weight 0.5" in the_line(
         hf_ptr("export", file, "--to", "exclude-episodes")
     )

@@ -78,6 +78,9 @@ def test_another_page_is_not_pushed(hub: HubServer, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("HF_TOKEN", "hf_alice")
     other = tmp_path / "other.html"
     other.write_text("<html></html>")
+    for kind in ("report", "scores"):
+        line = the_line(hf_ptr("push", kind, other, "--repo-id", "alice/other", "--results", "evaluation.json"))
+        assert "--results is only for a run" in line
     line = the_line(hf_ptr("push", "report", other, "--repo-id", "alice/other"))
     assert f"{other} is not a report; write one with hf-ptr report" in line
     assert not any("repos/create" in request for request in hub.requests)

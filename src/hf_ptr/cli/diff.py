@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from hf_ptr.detection.findings import Finding
     from hf_ptr.exports.comparison import Comparison
+    from hf_ptr.exports.lineage import Scoring
 
 # Rows of each list, and columns where the output is not a terminal.
 ROWS, WIDTH = 20, 110
@@ -40,8 +38,8 @@ def diff(
 
     Findings of one check are the same if they share frames of an episode. An amount has changed if one is less than
     0.8 of the other, a place if less than 0.8 of the frames are common, and a mean weight by more than 0.05 of the
-    largest. Accepted findings count as such. For a dataset from `hf-ptr apply`, episodes and frames are those of the
-    dataset before.
+    largest. Accepted findings count as such. Of a dataset and its copies from `hf-ptr apply`, or of two copies,
+    episodes and frames are those of the latest dataset that both were made of.
 
     Examples:
 
@@ -50,15 +48,17 @@ def diff(
         hf-ptr diff main.parquet branch.parquet --fail-on new-fault
     """
     import json
+    import warnings
 
+    from hf_ptr.errors import DataWarning
     from hf_ptr.exports.comparison import compare_findings
+    from hf_ptr.exports.lineage import in_common_source
 
-    first, first_rows, source = _read(before)
-    second, second_rows, other = _read(after)
-    if source != other:
-        second, second_rows = _before_edits(second, second_rows, other)
-    both = None if first_rows is None or second_rows is None else (first_rows, second_rows)
-    compared = compare_findings(first, second, both)
+    first, second, doubt = in_common_source(_read(before), _read(after))
+    if doubt:
+        warnings.warn(doubt, DataWarning, stacklevel=2)
+    both = None if first.rows is None or second.rows is None else (first.rows, second.rows)
+    compared = compare_findings(first.findings, second.findings, both)
     if as_json:
         typer.echo(json.dumps(compared.to_dict(), indent=2, allow_nan=False))
     else:
@@ -68,42 +68,19 @@ def diff(
         raise typer.Exit(1)
 
 
-def _read(path: Path) -> tuple[tuple[Finding, ...] | list[Finding], pd.DataFrame | None, str | None]:
-    """Findings, rows of the score file if it is one, and the dataset."""
-    from hf_ptr.data.lerobot.columns import open_columns
+def _read(path: Path) -> Scoring:
     from hf_ptr.data.score_file import read_scores
-    from hf_ptr.detection.findings_file import attributes, read_beside, read_findings
+    from hf_ptr.detection.findings_file import attributes, holds_findings, read_beside, read_findings
     from hf_ptr.errors import InputError
+    from hf_ptr.exports.lineage import Scoring
 
-    if path.is_file():
-        with open_columns(path) as columns:
-            findings_only = "check" in columns.names and "weight" not in columns.names
-        if findings_only:
-            return read_findings(path), None, attributes(path).get("dataset")
+    if path.is_file() and holds_findings(path):
+        return Scoring(read_findings(path), None, attributes(path).get("dataset"))
     rows = read_scores(path)
     found = read_beside(path, rows.attrs)
     if found is None:
         raise InputError(f"{path} has no findings to compare; score the data with hf-ptr score")
-    return found.findings, rows, rows.attrs.get("dataset")
-
-
-def _before_edits(
-    findings: Any, rows: pd.DataFrame | None, dataset: str | None
-) -> tuple[list[Finding], pd.DataFrame | None]:
-    """Findings and rows in the frames of the dataset that `hf-ptr apply` edited; unchanged for any other one."""
-    import json
-
-    from hf_ptr.errors import InputError, first_line
-    from hf_ptr.exports.comparison import in_source
-
-    file = None if dataset is None else Path(dataset) / "meta" / "hf_ptr_edits.json"
-    if file is None or not file.is_file():
-        return list(findings), rows
-    try:
-        edits = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read ({first_line(error)}); run hf-ptr apply again") from error
-    return in_source(findings, rows, edits)
+    return Scoring(found.findings, rows, rows.attrs.get("dataset"))
 
 
 def _print(compared: Comparison) -> None:

@@ -182,7 +182,8 @@ def _export_ranges(rows: pd.DataFrame, path: Path, min_weight: float, keys: Path
     from hf_ptr.utils.atomic_files import write_json
 
     ranges = kept_ranges(rows, min_weight)
-    write_json(openpi_filter(ranges, None if keys is None else _key_list(keys)), path)
+    selected = bool(rows.attrs.get("episodes") or rows.attrs.get("skip_episodes"))
+    write_json(openpi_filter(ranges, None if keys is None else _key_list(keys), selected=selected), path)
     kept = sum(end - first for spans in ranges.values() for first, end in spans)
     typer.echo(
         f"{path}: {kept} of {len(rows)} frames in {sum(map(len, ranges.values()))} ranges, in "
@@ -209,10 +210,12 @@ def _export_lists(rows: pd.DataFrame, path: Path, file: Path, kind: str, min_wei
         if findings is None:
             raise InputError(f"{file} has no findings to choose episodes by; add --min-weight 0.5")
         excluded, why = flagged_episodes(findings), "with a fault"
+        otherwise = "choose them by weight with --min-weight 0.5"
     else:
         excluded = light_episodes(rows, min_weight)
         why = f"with a mean weight below {min_weight:g} of the largest"
-    kept = kept_episodes(rows, excluded)
+        otherwise = "lower --min-weight"
+    kept = kept_episodes(rows, excluded, otherwise)
     _write_list(kept if kind == Format.EPISODES else excluded, path, kind, f"{len(excluded)} {why}")
 
 

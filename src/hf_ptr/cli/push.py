@@ -66,6 +66,8 @@ def push(
     if len(what) > 1 and kind is None:
         raise InputError(f"{' '.join(what)}: too many arguments; pass one folder, scores FILE, or report SOURCE")
     path = Path(what[-1])
+    if results is not None and (kind is not None or path.suffix == ".parquet"):
+        raise InputError("--results is only for a run or component; remove it")
     if kind == "report":
         _push_report(path, repo_id, private, revision, message, license, dataset)
         return
@@ -82,7 +84,7 @@ def push(
     from hf_ptr.training.publishing import push_run, require_pushable
 
     if dataset is not None:
-        raise InputError("--dataset is only for scores; remove it, a run records its own training data")
+        raise InputError("--dataset is only for scores and reports; remove it, a run records its own training data")
     require_pushable(path, results)
     full = ensure_repository(repo_id, private=private, revision=revision)
     commit = push_run(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
 
 from hf_ptr.detection.findings import Finding
-from hf_ptr.errors import InputError
 
 # Share of the common frames among all frames of two findings, below which the place has changed; ratio of the smaller
 # to the larger amount, below which the amount has; and change of a mean weight as a share of the largest weight.
@@ -61,8 +61,8 @@ class Comparison:
 
     @property
     def differs(self) -> bool:
-        """Whether a finding or a weight differs."""
-        return bool(self.new or self.gone or self.changed or self.weights)
+        """Whether a finding, a weight or the episodes differ."""
+        return bool(self.new or self.gone or self.changed or self.weights or any(self.only))
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison as JSON values."""
@@ -97,11 +97,14 @@ def compare_findings(
         before, after: the findings.
         scores: rows of both score files; None to compare findings only.
     """
+    alike: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
+    for position, other in enumerate(after):
+        alike[other.check, other.episode_index].append(position)
     pairs = sorted(
-        (-_common(one, other), place, position)
+        (-_common(one, after[position]), place, position)
         for place, one in enumerate(before)
-        for position, other in enumerate(after)
-        if one.check == other.check and one.episode_index == other.episode_index and _common(one, other) > 0
+        for position in alike[one.check, one.episode_index]
+        if _common(one, after[position]) > 0
     )
     match: dict[int, int] = {}
     taken: set[int] = set()
@@ -125,42 +128,6 @@ def compare_findings(
         weights=weights,
         only=only,
     )
-
-
-def in_source(
-    findings: Sequence[Finding], scores: pd.DataFrame | None, edits: Mapping[str, Any]
-) -> tuple[list[Finding], pd.DataFrame | None]:
-    """
-    Findings and scores of a dataset that `hf-ptr apply` made, with the episodes and frames of the dataset before.
-
-    Args:
-        findings: the findings.
-        scores: rows of the score file.
-        edits: content of `meta/hf_ptr_edits.json`.
-
-    Raises:
-        InputError: an episode is not in the edits.
-    """
-    try:
-        source = {
-            int(one["episode_index"]): (int(one["source_episode"]), int(one["source_first_frame"]))
-            for one in edits["episodes"]
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError("meta/hf_ptr_edits.json of the second dataset is damaged; run hf-ptr apply again") from error
-    moved = []
-    for found in findings:
-        if found.episode_index not in source:
-            raise InputError(
-                f"episode {found.episode_index} of the second dataset is not in its meta/hf_ptr_edits.json; score the "
-                "dataset that hf-ptr apply wrote"
-            )
-        episode, first = source[found.episode_index]
-        fields = {"episode_index": episode, "first_frame": found.first_frame + first}
-        moved.append(Finding(**{**asdict(found), **fields, "last_frame": found.last_frame + first}))
-    if scores is not None:
-        scores = scores.assign(episode_index=[source.get(int(e), (int(e), 0))[0] for e in scores["episode_index"]])
-    return moved, scores
 
 
 def _common(one: Finding, other: Finding) -> int:

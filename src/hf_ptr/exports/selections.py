@@ -29,16 +29,21 @@ def light_episodes(scores: pd.DataFrame, min_weight: float) -> list[int]:
     return sorted(int(number) for number in mean.index[mean < min_weight])
 
 
-def kept_episodes(scores: pd.DataFrame, excluded: Collection[int]) -> list[int]:
+def kept_episodes(scores: pd.DataFrame, excluded: Collection[int], otherwise: str) -> list[int]:
     """
     Ids of the scored episodes that are not excluded, rising.
+
+    Args:
+        scores: rows of a score file.
+        excluded: ids of the episodes to leave out.
+        otherwise: what to do if none is left, for the message.
 
     Raises:
         InputError: none is left.
     """
     kept = sorted({*scores["episode_index"].tolist()} - set(excluded))
     if not kept:
-        raise InputError(f"all {len(set(excluded))} episodes would be left out; lower --min-weight")
+        raise InputError(f"all {len(set(excluded))} episodes would be left out; {otherwise}")
     return kept
 
 
@@ -66,19 +71,24 @@ def kept_ranges(scores: pd.DataFrame, min_weight: float) -> dict[str, list[list[
     return ranges
 
 
-def openpi_filter(ranges: dict[str, list[list[int]]], keys: Sequence[str] | None) -> dict[str, Any]:
+def openpi_filter(
+    ranges: dict[str, list[list[int]]], keys: Sequence[str] | None, *, selected: bool = False
+) -> dict[str, Any]:
     """
     Ranges of frames in the format of openpi's filter (`filter_dict_path` of its DROID loader).
 
     Args:
         ranges: from [`kept_ranges`].
         keys: the key of each episode of the dataset, in the order of the ids; None for the ids themselves.
+        selected: whether only some episodes of the dataset were scored, so that its number of episodes is unknown.
 
     Raises:
-        InputError: an episode has no key.
+        InputError: an episode has no key, or there are more keys than episodes.
     """
     if keys is not None and int(max(ranges, key=int)) >= len(keys):
         raise InputError(f"episode {max(ranges, key=int)} has no key among {len(keys)}; give one for each episode")
+    if keys is not None and not selected and len(keys) != len(ranges) == int(max(ranges, key=int)) + 1:
+        raise InputError(f"there are {len(keys)} keys for {len(ranges)} episodes; give one for each episode, in order")
     named = ranges if keys is None else {keys[int(number)]: spans for number, spans in ranges.items()}
     # openpi cuts this number of frames from each range; the weights count the chunks that reach into a fault already.
     return {"metadata": {"filter_last_n_in_ranges": 0}, "keep_ranges": named}
