@@ -9,7 +9,7 @@ import pytest
 from leading_table import leading_table
 
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.detection.changes import find_change
+from hf_ptr.detection.changes import Change, find_change
 from hf_ptr.detection.check import Context
 from hf_ptr.detection.checks.blocks import BlockLag, Blocks, BlockScale, BlockZero
 from hf_ptr.detection.response import ResponseModel
@@ -162,3 +162,10 @@ def test_no_change_is_found_in_noise(seed):
     rng = np.random.default_rng(seed)
     figures = rng.standard_t(3, (12, 40))
     assert all(find_change(row, np.zeros(40, dtype=int), 12, 0.3) is None for row in figures)
+
+
+def test_a_block_may_be_a_way_of_the_task_that_happens_to_be_consecutive():
+    def chance(inside: int, count: int) -> float:
+        return Change(np.arange(count) < inside, 1.0, 0.1).chance
+
+    assert chance(4, 15) == pytest.approx(15 / 1365) and chance(6, 30) < 1e-4

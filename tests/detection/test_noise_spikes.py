@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
+from leading_table import leading_table
 
+from hf_ptr.detection.check import Context
 from hf_ptr.detection.checks.noise import median_variance, white_noise
-from hf_ptr.detection.checks.spikes import _leap
+from hf_ptr.detection.checks.spikes import ActionSpikes, _leap
+from hf_ptr.detection.response import ResponseModel
+from hf_ptr.detection.signals import Signals, abruptness
 from hf_ptr.detection.windows import SHORT, Windows
 
 
@@ -41,3 +45,36 @@ def test_a_spike_stands_out_of_a_motion_and_a_step_does_not():
     ratio = np.abs(away) / moved
     assert (np.flatnonzero(ratio[:, 0] > 2) == [30, 31]).all()
     assert (ratio[:, 1] < 2).all()
+
+
+def check_of_spikes() -> ActionSpikes:
+    signals = Signals.of_table(leading_table(12), "observation.state", "action")
+    return ActionSpikes(Context(signals, ResponseModel(signals)))
+
+
+def test_a_leap_counts_by_how_clearly_it_exceeds_those_of_a_small_set():
+    check = check_of_spikes()
+    episode = check.context.signals.episodes[0]
+    amounts = []
+    for size in np.linspace(0.2, 3.0, 40):
+        action = episode.action.copy()
+        action[55, 0] += size
+        view = check.context.view(episode.with_signals(action=action))
+        amounts.append(check.measure(view)["event"].amount.max(initial=0.0))
+    assert amounts[0] == 0 and amounts[-1] > 2
+    assert np.diff(amounts).max() < 0.4
+
+
+def test_leaps_of_a_dimension_that_moves_in_bursts_are_its_motion():
+    rng = np.random.default_rng(0)
+    bursts, steps = np.zeros((12, 120)), np.zeros((12, 120))
+    bursts[:, [20, 60, 61, 90]] = 1.0
+    steps[:, 50:] = 1.0
+    values = np.stack([bursts, steps, np.zeros((12, 120))], axis=2) + 0.002 * rng.normal(size=(12, 120, 3))
+    factor = check_of_spikes()._bursts(list(values))
+    assert factor[0] > 3 and factor[1:] == pytest.approx(1.0)
+
+
+def test_abruptness_is_the_share_of_the_largest_steps():
+    steady, step = np.arange(101.0), np.repeat([0.0, 1.0], [50, 51])
+    assert abruptness([np.stack([steady, step], axis=1)]) == pytest.approx([0.05, 1.0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import comb
 
 import numpy as np
 from scipy.stats import t as student
@@ -47,6 +48,12 @@ class Change:
     def first(self) -> int:
         """Position of the first episode of the smaller side."""
         return int(np.flatnonzero(self.inside)[0])
+
+    @property
+    def chance(self) -> float:
+        """Probability that so many episodes are consecutive, or all others are, in a random order."""
+        count, inside = len(self.inside), int(self.inside.sum())
+        return min(1.0, count / comb(count, inside))
 
     @property
     def halves(self) -> bool:

@@ -123,7 +123,7 @@ class Scale:
         extent = high - low
         rough = np.median(steps, axis=0) > NOISE_ONLY * np.maximum(np.median(spread**2, axis=0), 1e-300)
         at_ends = ((column < low + EXTREMES * extent) | (column > high - EXTREMES * extent)).mean(axis=0)
-        two_valued = (extent > 0) & ((at_ends > TWO_VALUED_SHARE) | _switches(parts))
+        two_valued = (extent > 0) & ((at_ends > TWO_VALUED_SHARE) | (abruptness(parts) > SWITCHES))
         moves = (unit > RESTING * reference) & (extent > 0) & (~rough | two_valued)
         unit = np.where(unit > 0, np.maximum(unit, LEAST_UNIT * reference), 1.0)
         return cls(np.median(column, axis=0), unit, moves, two_valued, tuple(names))
@@ -218,8 +218,13 @@ def _reference(unit: np.ndarray) -> np.ndarray:
     return reference
 
 
-def _switches(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Whether each dimension switches between levels in the typical episode, `(d,)` bool."""
+def abruptness(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """
+    Share of the variation that is in the largest steps of each dimension in the typical episode, `(d,)`.
+
+    Args:
+        parts: values `(T, d)` of each episode.
+    """
     shares = []
     for part in parts:
         steps = np.sort(np.abs(np.diff(part, axis=0)), axis=0)
@@ -227,7 +232,7 @@ def _switches(parts: Sequence[np.ndarray]) -> np.ndarray:
         total = steps.sum(axis=0)
         shares.append(np.where(total > 0, largest / np.maximum(total, 1e-300), np.nan))
     moved = np.isfinite(shares).any(axis=0)
-    return np.nanmedian(np.where(moved, shares, 0.0), axis=0) > SWITCHES
+    return np.nanmedian(np.where(moved, shares, 0.0), axis=0)
 
 
 def _names(table: EpisodeTable, feature: str, width: int) -> list[str]:

@@ -33,6 +33,8 @@ LEAST_GAIN = 0.2
 RESTING = 0.05
 # Shift of a zero in units.
 ZERO = 0.2
+# Probability that episodes of two ways to do the task happen to form a block.
+ORDER = 0.001
 # Amount of a changed polarity, in doublings.
 POLARITY = 2.0
 
@@ -190,6 +192,9 @@ class BlockScale(Blocks):
 
     @staticmethod
     def _opposite(slopes: np.ndarray, change: Change) -> bool:
+        # A way of the task in the opposite direction has no place in the order of the recording.
+        if change.chance > ORDER:
+            return False
         one, other = np.median(slopes[change.inside]), np.median(slopes[~change.inside])
         return bool(one * other < 0 and 0.5 < abs(one / other) < 2 and min(abs(one), abs(other)) > 0.4)
 

@@ -12,7 +12,7 @@ from hf_ptr.detection.motion import moving_dimensions
 from hf_ptr.detection.neighbours import median_of, neighbours
 from hf_ptr.detection.planting import busy_dimensions
 from hf_ptr.detection.runs import runs_of
-from hf_ptr.detection.signals import STALE, Episode
+from hf_ptr.detection.signals import STALE, SWITCHES, Episode, abruptness
 from hf_ptr.detection.windows import EVENT
 
 # Frames on either side that a value is compared with; a spike of up to this many frames is seen.
@@ -24,6 +24,12 @@ STANDS_OUT = 2.0
 STEADY, OF_VALUE = 0.2, 0.03
 USUAL, FACTOR = 0.67, 1.6
 LEAST_LEAP = 0.25
+# The leaps of an episode count in full if one of them is `1 + VARY / sqrt(n)` times the limit, and less below: the
+# largest of n episodes vary.
+VARY = 1.2
+# A dimension moves in bursts where a third of the episodes have a leap of `BURST` units and its largest steps make up
+# more than this share of its variation. The limit is larger there, and rises up to `SWITCHES`, where it only switches.
+BURST, BURSTS = 0.5, 0.45
 # Steps longer than this many frames' time: a velocity or an increment of a late frame is larger by as much.
 LATE = 1.3
 
@@ -40,7 +46,16 @@ class _Spikes(Check):
         self._scale = getattr(context.signals, self.signal)
         self._used = moving_dimensions(self._scale)
         largest = [self._leaps(view)[1].max(axis=0, initial=0.0) for view in context.views]
-        self._usual = np.maximum(STANDS_OUT, FACTOR * np.quantile(largest, USUAL, axis=0))
+        self._vary = VARY / np.sqrt(len(context.views))
+        usual = np.maximum(STANDS_OUT, FACTOR * np.quantile(largest, USUAL, axis=0))
+        self._usual = usual * self._bursts([getattr(view.episode, self.signal) for view in context.views])
+
+    def _bursts(self, values: list[np.ndarray]) -> np.ndarray:
+        """How many times larger the limit is where a dimension moves in bursts, `(n,)`; values `(T, d)` by episode."""
+        moving = [each[:, self._used] for each in values]
+        leaps = np.quantile([np.abs(_leap(each)[0]).max(axis=0, initial=0.0) for each in moving], USUAL, axis=0)
+        share = np.where(leaps > BURST, abruptness(moving), 0.0)
+        return (SWITCHES - BURSTS) / np.maximum(SWITCHES - np.maximum(share, BURSTS), 1e-3)
 
     def measure(self, view: View) -> Measurement:
         away, ratio = self._leaps(view)
@@ -53,7 +68,8 @@ class _Spikes(Check):
             return {EVENT: Candidates.events([], [], [])}
         spikes = [excess[one:end] for one, end in zip(first, stop, strict=True)]
         # Single small leaps are common. Several together, in time or over dimensions, are not.
-        together = np.sqrt(sum((spike**2).sum() for spike in spikes))
+        clearest = max((ratio[one:end] / self._usual).max() for one, end in zip(first, stop, strict=True))
+        together = np.sqrt(sum((spike**2).sum() for spike in spikes)) * min((clearest - 1) / self._vary, 1.0)
         largest = [spike.max(axis=0).argmax() for spike in spikes]
         return {EVENT: Candidates.events(first, stop, np.full(len(first), together), largest)}
 
@@ -108,7 +124,8 @@ class ActionSpikes(_Spikes):
     What to do: replace the values by their neighbours', or leave the frames out.
 
     Limits: a single leap below 0.6 standard deviations is not reported, nor are leaps that are small next to the
-    motion around them or next to the largest of most episodes, nor those in the first and last frames.
+    motion around them or next to the largest of most episodes, those of a dimension that moves in bursts, and those in
+    the first and last frames.
     """
 
     name, signal = "action/spikes", "action"
@@ -135,7 +152,8 @@ class StateSpikes(_Spikes):
     What to do: replace the values by their neighbours', or leave the frames out.
 
     Limits: a single leap below 0.6 standard deviations is not reported, nor are leaps that are small next to the
-    motion around them or next to the largest of most episodes, nor those in the first and last frames.
+    motion around them or next to the largest of most episodes, those of a dimension that moves in bursts, and those in
+    the first and last frames.
     """
 
     name, signal = "state/spikes", "state"
