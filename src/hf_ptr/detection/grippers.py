@@ -158,8 +158,11 @@ def _gripper(
 
 
 def two_levels(values: np.ndarray) -> tuple[float, float]:
-    """The two levels of values `(n,)`: the means of two clusters."""
+    """The two levels of values `(n,)`: the means of two clusters; equal where all values are."""
     low, high = np.quantile(values, [0.02, 0.98])
+    if low == high:
+        # One of the levels is rare.
+        low, high = values.min(), values.max()
     for _ in range(20):
         upper = values > (low + high) / 2
         if upper.all() or not upper.any():
