@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from hf_ptr.metrics.statistics import mean_interval
+from hf_ptr.metrics.statistics import mean_interval, ratio_interval
 from hf_ptr.metrics.success import SuccessRate, SuccessTable, comparison_table, success_difference
 
 
@@ -73,3 +73,18 @@ def test_t_intervals() -> None:
     low, high = stats.t.interval(0.95, 3, loc=values.mean(), scale=stats.sem(values))
     assert result == {"mean": pytest.approx(0.5), "interval": [pytest.approx(low), pytest.approx(high)]}
     assert mean_interval(values[:1]) == {"mean": 0.2, "interval": None}
+
+
+def test_a_ratio_of_means_lies_in_its_interval() -> None:
+    reference = np.array([1.0, 4.0, 2.0, 8.0])
+    assert ratio_interval(0.5 * reference, reference) == {"mean": 0.5, "interval": pytest.approx([0.5, 0.5])}
+    assert ratio_interval(reference[:1], 2 * reference[:1]) == {"mean": 0.5, "interval": None}
+    assert np.isnan(ratio_interval(reference, 0 * reference)["mean"])
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(300):
+        pairs = rng.gamma(4.0, size=(2, 12)) + rng.gamma(2.0, size=12)
+        low, high = ratio_interval(pairs[0] * 1.5, pairs[1])["interval"]
+        inside += low <= 1.5 <= high
+    # Four standard deviations of the count around 95 %.
+    assert inside / 300 >= 0.90

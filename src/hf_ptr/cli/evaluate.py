@@ -57,8 +57,8 @@ def evaluate(
     predicted actions are compared with recorded ones, and with baselines: the mean action of the training episodes,
     zero, and the held position where actions are positions; by episode and by dimension, in the dataset's units.
 
-    With several policies, each is also compared with the first one, episode by episode: the difference and its 95 %
-    interval.
+    With several policies, each is also compared with the first one, episode by episode: the difference of the success
+    rates or the ratio of the errors, and its 95 % interval.
 
     Examples:
 
@@ -183,7 +183,7 @@ def _on_dataset(
         for each in (error_text.summary_table, error_text.dimensions_table, error_text.episodes_table):
             console.print(each(name, error))
             typer.echo()
-    typer.echo(error_text.legend(next(iter(errors.values()))))
+    typer.echo(error_text.legend(errors))
     settings = {
         "dataset": table.source,
         "revision": table.revision,

@@ -11,9 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from hf_ptr.data.episode_ids import episode_ranges
-from hf_ptr.evaluation.offline import HOLD, MEAN, SAMPLES, ZERO, Errors, ErrorTable
-from hf_ptr.metrics.statistics import mean_interval
+from hf_ptr.evaluation.offline import HOLD, MEAN, SAMPLES, ZERO, Errors, ErrorTable, error_interval
 
 # Episodes in the table of episodes.
 MOST_EPISODES = 20
@@ -27,26 +25,23 @@ BASELINES = {
 
 def verdict(name: str, found: ErrorTable) -> str:
     """
-    The error of a policy, the best baseline, and which of both is better, in sentences.
+    The error of a policy, that of the best baseline, and a comparison of the two, in sentences.
 
     Args:
         name: name of the policy.
         found: its errors.
     """
-    error, best = mean_interval(found.policy), float(found.baselines[found.best].mae.mean())
+    error, baseline = error_interval(found.policy), found.baselines[found.best]
     count = len(found.episodes)
     over = f"{_between(error['interval'])}{count} episode{'s' if count > 1 else ''}"
     text = (
         f"{name}: predicted actions are {_number(error['mean'])} away from the recorded ones ({over}); the best guess "
-        f"without a policy ({found.best}) is {_number(best)} away. "
+        f"without a policy ({found.best}) is {_number(float(baseline.mae.mean()))} away. "
     )
-    exact = found.without_ratio(found.best)
-    if len(exact) == count:
+    ratio = found.estimate.relative_to(baseline)
+    if np.isnan(ratio["mean"]):
         return text + f"There is no ratio of the errors, because that of {found.best} is 0."
-    ratio = _mean_interval(found.ratio(found.best))
     relative = f"{_ratio(ratio['mean'])} times the error{_bracket(ratio['interval'])}"
-    if exact:
-        relative += f", without the episodes where that of {found.best} is 0: {episode_ranges(exact)}"
     if ratio["interval"] is None:
         return text + f"The policy has {relative}."
     low, high = ratio["interval"]
@@ -62,21 +57,28 @@ def summary_table(name: str, found: ErrorTable) -> Group:
     shown = _table("predictor")
     for column in ("error", "95 % CI", f"relative to {found.best}"):
         shown.add_column(column, justify="right")
-    best = found.baselines[found.best].mae
     rows: dict[str, Errors] = {name: found.estimate, f"{name}, one sample": found.sample}
     rows |= dict(sorted(found.baselines.items(), key=lambda item: float(item[1].mae.mean())))
     for label, errors in rows.items():
-        interval = mean_interval(errors.mae)
-        ratio = _mean_interval(np.divide(errors.mae, best, out=np.full(len(best), np.nan), where=best > 0))
-        shown.add_row(escape(label), _number(interval["mean"]), _range(interval["interval"]), _ratio(ratio["mean"]))
+        interval, ratio = error_interval(errors.mae), errors.relative_to(found.baselines[found.best])
+        relative = f"{_ratio(ratio['mean'])}{_bracket(ratio['interval'])}"
+        shown.add_row(escape(label), _number(interval["mean"]), _range(interval["interval"]), escape(relative))
     mean = f", the mean of {len(found.dimensions)} dimensions" if len(found.dimensions) > 1 else ""
     return _titled(f"{name}: mean absolute error of the actions in the units of the dataset{mean}", shown)
 
 
-def legend(found: ErrorTable) -> str:
-    """The meaning of the rows of the summary."""
-    known = "; ".join(BASELINES[name] for name in found.baselines)
-    undefined = "".join(f" There is no {name}: {reason}." for name, reason in found.undefined.items())
+def legend(tables: Mapping[str, ErrorTable]) -> str:
+    """The meaning of the rows of the summaries of all policies, by name."""
+    used = {name for found in tables.values() for name in found.baselines}
+    known = "; ".join(text for name, text in BASELINES.items() if name in used)
+    missing: dict[str, list[str]] = {}
+    for policy, found in tables.items():
+        for name, reason in found.undefined.items():
+            missing.setdefault(f"is no {name}: {reason}", []).append(policy)
+    undefined = "".join(
+        f" There {text}." if len(policies) == len(tables) else f" For {', '.join(policies)} there {text}."
+        for text, policies in missing.items()
+    )
     return (
         f"A smaller error is better. The policy is the mean of {SAMPLES} sampled chunks; one sample is what a robot "
         f"executes. Baselines need no policy: {known}.{undefined} The error ranks policies on recorded states; it is "
@@ -112,47 +114,59 @@ def episodes_table(name: str, found: ErrorTable) -> Group:
 
 def differences(tables: Mapping[str, ErrorTable]) -> dict[str, dict[str, Any]]:
     """
-    The differences of the other policies to the first one, paired by episode, by name.
+    The other policies compared with the first one, paired by episode, by name.
 
     Returns:
-        `mean` and `interval` (95 %, over episodes) of the difference of the mean absolute errors, negative where the
-        policy is better than the first, and `comparable`: whether both predict the same steps. Chunks of other lengths
-        end at other steps, and are not comparable.
+        `difference` of the mean absolute errors, negative where the policy is better than the first; `ratio` and
+        `interval`, the ratio of these errors and its 95 % interval over episodes, both None where the first has no
+        error; and `comparable`, whether both predict the same number of steps of the same action. Chunks of other
+        lengths end at other steps.
     """
     first = next(iter(tables.values()))
-    return {
-        name: {
-            **mean_interval(found.policy - first.policy),
-            "comparable": bool(np.allclose(found.baselines[ZERO].mae, first.baselines[ZERO].mae)),
+    found = {}
+    for name, table in list(tables.items())[1:]:
+        ratio = table.estimate.relative_to(first.estimate)
+        found[name] = {
+            "difference": float(table.policy.mean() - first.policy.mean()),
+            "ratio": None if np.isnan(ratio["mean"]) else ratio["mean"],
+            "interval": ratio["interval"],
+            "comparable": _not_comparable(table, first) is None,
         }
-        for name, found in list(tables.items())[1:]
-    }
+    return found
 
 
 def comparison_table(tables: Mapping[str, ErrorTable]) -> Group:
-    """The errors of several policies on the same episodes, and the differences to the first one."""
+    """The errors of several policies on the same episodes, and their ratios to that of the first one."""
     first = next(iter(tables))
     shown = _table("policy")
-    for column in ("error", "difference", "95 % CI"):
+    for column in ("error", "relative", "95 % CI"):
         shown.add_column(column, justify="right")
     shown.add_column("verdict")
     shown.add_row(escape(first), _number(float(tables[first].policy.mean())), "", "", "")
     for name, one in differences(tables).items():
+        reason = _not_comparable(tables[name], tables[first])
         shown.add_row(
             escape(name),
             _number(float(tables[name].policy.mean())),
-            f"{one['mean']:+.2g}",
-            "-" if one["interval"] is None else f"{one['interval'][0]:+.2g} to {one['interval'][1]:+.2g}",
-            _compared(one) if one["comparable"] else "not comparable: the policies predict other numbers of steps",
+            "-" if one["ratio"] is None else _ratio(one["ratio"]),
+            "-" if one["interval"] is None else f"{one['interval'][0]:.2f} to {one['interval'][1]:.2f}",
+            _compared(one["interval"]) if reason is None else f"not comparable: {reason}",
         )
-    return _titled(f"Compared with {first}, episode by episode; a difference below zero is better", shown)
+    return _titled(f"Compared with {first}, episode by episode; a ratio below 1 is better", shown)
 
 
-def _compared(difference: Mapping[str, Any]) -> str:
-    if difference["interval"] is None:
-        return "one episode has no interval"
-    low, high = difference["interval"]
-    return "better" if high < 0 else "worse" if low > 0 else "not significantly different"
+def _not_comparable(one: ErrorTable, other: ErrorTable) -> str | None:
+    """The reason why the errors of two policies cannot be compared; None if they can."""
+    if one.action_feature != other.action_feature:
+        return f"the policies predict {one.action_feature} and {other.action_feature}"
+    return None if one.steps == other.steps else "the policies predict other numbers of steps"
+
+
+def _compared(interval: list[float] | None) -> str:
+    if interval is None:
+        return "no interval"
+    low, high = interval
+    return "better" if high < 1 else "worse" if low > 1 else "not significantly different"
 
 
 def _table(first: str) -> Table:
@@ -164,12 +178,6 @@ def _table(first: str) -> Table:
 def _titled(title: str, table: Table) -> Group:
     """A table below its title, which may be wider."""
     return Group(Text(title, style="bold"), table)
-
-
-def _mean_interval(values: np.ndarray) -> dict[str, Any]:
-    """[`mean_interval`] of the values that are not NaN; NaN without an interval if all are."""
-    defined = values[~np.isnan(values)]
-    return mean_interval(defined) if len(defined) else {"mean": np.nan, "interval": None}
 
 
 def _number(value: float) -> str:

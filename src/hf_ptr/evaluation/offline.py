@@ -17,7 +17,7 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.features import component_names
 from hf_ptr.errors import InputError
 from hf_ptr.hub.datasets import pull_videos
-from hf_ptr.metrics.statistics import mean_interval
+from hf_ptr.metrics.statistics import mean_interval, ratio_interval
 from hf_ptr.policies import VLAProcessor, load_for_robot, require_fits
 from hf_ptr.utils.progress import progress_bar
 
@@ -48,6 +48,10 @@ class Errors:
         """`(E,)`, mean squared error over all dimensions."""
         return self.squared.mean(axis=1)
 
+    def relative_to(self, other: Errors) -> dict[str, Any]:
+        """The ratio of the mean absolute errors over all episodes, as in [`ratio_interval`]."""
+        return ratio_interval(self.mae, other.mae)
+
 
 @dataclass(frozen=True)
 class ErrorTable:
@@ -62,6 +66,8 @@ class ErrorTable:
         baselines: errors of predictors without a policy. `hold position` repeats the state at the start of the chunk,
             where actions are target positions; `mean action` is the mean of the reference episodes; `zero` is 0.
         undefined: the baselines that are not defined for this dataset, each with the reason.
+        action_feature: the feature that the policy predicts.
+        steps: number of predicted actions in each episode; those of overlapping chunks count several times.
     """
 
     episodes: tuple[int, ...]
@@ -70,6 +76,8 @@ class ErrorTable:
     sample: Errors
     baselines: dict[str, Errors]
     undefined: dict[str, str]
+    action_feature: str
+    steps: tuple[int, ...]
 
     @property
     def policy(self) -> np.ndarray:
@@ -94,24 +102,22 @@ class ErrorTable:
     def to_dict(self) -> dict[str, Any]:
         """
         Means with 95 % t-intervals over episodes, the errors of the baselines, and the errors by episode and by
-        dimension. The ratio is over the episodes where the baseline has an error; the others are listed.
+        dimension. The ratio is that of the mean errors; it is left out where the baseline has none.
         """
         result: dict[str, Any] = {
-            "action_mae": mean_interval(self.policy),
-            "action_mse": mean_interval(self.estimate.mse),
-            "one_sample_mae": mean_interval(self.sample.mae),
+            "action_mae": error_interval(self.policy),
+            "action_mse": error_interval(self.estimate.mse),
+            "one_sample_mae": error_interval(self.sample.mae),
             "samples": SAMPLES,
             "episodes": len(self.episodes),
         }
         if self.hold_position is not None:
-            result["hold_state_mae"] = mean_interval(self.hold_position)
-            ratio = self.ratio(HOLD)
-            if (defined := ~np.isnan(ratio)).any():
-                result["ratio_to_hold_state"] = mean_interval(ratio[defined])
-            if not defined.all():
-                result["episodes_without_ratio"] = self.without_ratio(HOLD)
+            result["hold_state_mae"] = error_interval(self.hold_position)
+            ratio = self.estimate.relative_to(self.baselines[HOLD])
+            if not np.isnan(ratio["mean"]):
+                result["ratio_to_hold_state"] = ratio
         result["baselines"] = {
-            _key(name): {"mae": mean_interval(errors.mae), "mse": mean_interval(errors.mse)}
+            _key(name): {"mae": error_interval(errors.mae), "mse": error_interval(errors.mse)}
             for name, errors in self.baselines.items()
         } | {_key(name): {"undefined": reason} for name, reason in self.undefined.items()}
         result["by_episode"] = [
@@ -131,9 +137,13 @@ class ErrorTable:
         ]
         return result
 
-    def without_ratio(self, baseline: str) -> list[int]:
-        """Ids of the episodes in which a baseline has no error, as in one where the robot stands still."""
-        return [number for number, ratio in zip(self.episodes, self.ratio(baseline), strict=True) if np.isnan(ratio)]
+
+def error_interval(errors: np.ndarray) -> dict[str, Any]:
+    """[`mean_interval`] of errors, which are never below zero."""
+    found = mean_interval(errors)
+    if found["interval"] is not None:
+        found["interval"] = [max(end, 0.0) for end in found["interval"]]
+    return found
 
 
 def _key(name: str) -> str:
@@ -201,7 +211,14 @@ def evaluate_dataset(
         sample=found["sample"],
         baselines={name: found[name] for name in names},
         undefined={} if kind.is_position else {HOLD: kind.reason},
+        action_feature=config.action_feature,
+        steps=tuple(_steps(length, config.n_action_steps, config.chunk_size) for length in table.lengths.tolist()),
     )
+
+
+def _steps(length: int, every: int, chunk: int) -> int:
+    """The actions that chunks from every `every`-th frame predict, up to the end of an episode."""
+    return sum(min(chunk, length - frame) for frame in range(0, length, every))
 
 
 def _require_images(table: EpisodeTable, config: Any, episodes: Iterable[int]) -> None:

@@ -50,3 +50,27 @@ def mean_interval(values: np.ndarray) -> dict[str, Any]:
         return {"mean": mean, "interval": None}
     half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return {"mean": mean, "interval": [mean - half, mean + half]}
+
+
+def ratio_interval(values: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
+    """
+    The ratio of two means of paired positive values with its 95 % interval over the pairs.
+
+    The interval is a t-interval of the logarithm (delta method), so it stays above zero. It excludes 1 where the
+    means differ significantly.
+
+    Args:
+        values, reference: `(N,)`, at least 0.
+
+    Returns:
+        `{"mean": ratio, "interval": [low, high]}`. The ratio is NaN where the mean of `reference` is 0; `interval` is
+        None there, for one pair, and where the mean of `values` is 0.
+    """
+    above, below = float(values.mean()), float(reference.mean())
+    if below == 0:
+        return {"mean": float("nan"), "interval": None}
+    if above == 0 or len(values) < 2:
+        return {"mean": above / below, "interval": None}
+    # Of values that are proportional to the reference, the ratio is known exactly however much the pairs differ.
+    change = mean_interval(values / above - reference / below)
+    return {"mean": above / below, "interval": [float(above / below * np.exp(end)) for end in change["interval"]]}
