@@ -7,7 +7,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from data_helpers import coded_table, snapshot, with_camera, write_v21
@@ -118,6 +120,31 @@ def test_tables_and_metadata_of_a_copy(tmp_path: Path) -> None:
     np.testing.assert_allclose(stats["action"]["mean"], copy.columns["action"].mean(axis=0), rtol=1e-5)
 
 
+def test_notes_with_times_and_the_end_of_an_episode_are_those_of_the_part(tmp_path: Path) -> None:
+    root = folder(tmp_path / "v21")
+
+    def note(content: str, seconds: float, style: str = "subtask") -> dict[str, Any]:
+        return {"role": "assistant", "content": content, "style": style, "timestamp": seconds, "camera": None}
+
+    notes = [note("reach", 0.0), note("plan", 0.0, "plan"), note("grasp", 0.25), note("lift", 0.75), note("end", 1.5)]
+    for episode, length in enumerate(LENGTHS):
+        path = root / f"data/chunk-000/episode_{episode:06d}.parquet"
+        rows = pq.read_table(path).append_column("language_persistent", pa.array([notes] * length))
+        rows = rows.append_column("next.done", pa.array([row == 39 for row in range(length)]))
+        pq.write_table(rows, path)
+    parts = [Part(0, 10, 25), Part(0, 0, 40), Part(1, 0, 20), Part(0, 20, 40)]
+    rewritten(root, tmp_path / "out", parts)
+    rows = pq.read_table(tmp_path / "out/data/chunk-000/file-000.parquet").to_pylist()
+    first, whole, begin, end = (rows[at]["language_persistent"] for at in (3, 15, 55, 75))
+    # The frames that the notes begin with; LeRobot compares times exactly.
+    assert first == [note("plan", 0.0, "plan"), note("grasp", 0.0), note("lift", rows[5]["timestamp"])]
+    assert (whole, begin[-1]) == (notes, note("lift", 0.75))
+    assert [(each["content"], each["timestamp"]) for each in end] == [
+        ("plan", 0.0), ("lift", 0.0), ("end", rows[85]["timestamp"])
+    ]  # fmt: skip
+    assert [number for number, row in enumerate(rows) if row["next.done"]] == [14, 54, 94]
+
+
 def test_frames_get_the_times_of_a_clock_that_jitters(tmp_path: Path) -> None:
     root = folder(tmp_path / "v21", options={"g": "6", "bf": "2"})
     rng = np.random.default_rng(0)
@@ -161,6 +188,27 @@ def test_frames_that_cannot_be_copied_are_encoded_again(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is encoded as vp8, which MP4 files cannot hold; re-encode it"):
         rewritten(root, tmp_path / "other", PARTS, encode=False)
     assert snapshot(tmp_path) == before
+
+
+def test_frames_of_odd_size_are_encoded_again(tmp_path: Path) -> None:
+    root = folder(tmp_path / "v21", codec="libvpx", container="webm")
+    for episode, length in enumerate(LENGTHS):
+        video = root / f"videos/chunk-000/{CAMERA}/episode_{episode:06d}.mp4"
+        video.unlink()
+        with av.open(str(video), "w", format="webm") as container:
+            stream = container.add_stream("libvpx", rate=20)
+            stream.width, stream.height, stream.pix_fmt = 63, 47, "yuv420p"
+            for row in range(length):
+                image = np.full((47, 63, 3), 5 * row, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode(None))
+    features = json.loads((root / "meta/info.json").read_text())["features"]
+    edit_info(features={**features, CAMERA: {**features[CAMERA], "shape": [47, 63, 3]}})(root)
+    assert rewritten(root, tmp_path / "out", [Part(0, 3, 20)]).encoded == 17
+    copy = read_dataset(tmp_path / "out")
+    shown = FrameReader(CAMERA, copy.videos[CAMERA], 20.0).read([0] * 17, range(17))
+    assert shown.shape[1:3] == (47, 63)
+    np.testing.assert_allclose(shown.mean(axis=(1, 2, 3)), 5.0 * np.arange(3, 20), atol=3)
 
 
 @pytest.mark.parametrize("v30", [True, False])

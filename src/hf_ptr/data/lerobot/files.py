@@ -182,7 +182,8 @@ class VideoFiles(NumberedFiles):
             self._container = av.open(str(path), "w")
             stream = self._container.add_stream(VIDEO_CODEC, rate=self.rate, options=dict(VIDEO_OPTIONS))
             stream.height, stream.width = self.shape[:2]
-            stream.pix_fmt = "yuv420p"
+            # Colours at half the resolution need even sides.
+            stream.pix_fmt = "yuv444p" if stream.height % 2 or stream.width % 2 else "yuv420p"
             self._stream = stream
         self.episode = ImageStatistics()
 

@@ -16,6 +16,7 @@ from hf_ptr.data.lerobot.clock import clock_problems
 from hf_ptr.data.lerobot.episode_rows import EpisodeRows, Rows, with_embedded_images, with_index
 from hf_ptr.data.lerobot.files import DataFiles, statistics_columns, writable, write_metadata
 from hf_ptr.data.lerobot.metadata import Metadata, warn
+from hf_ptr.data.lerobot.part_columns import with_done_at_end, with_moved_notes
 from hf_ptr.data.lerobot.remux import RemuxedFiles
 from hf_ptr.data.lerobot.stored_statistics import Statistics, image_statistics, stored_statistics
 from hf_ptr.data.lerobot.validation import Progress
@@ -85,8 +86,10 @@ def write_parts(
     """
     Write parts of a dataset's episodes as a new dataset, atomically.
 
-    Values keep their bits and types. Videos are copied without decoding where possible. Stored image statistics of
-    whole episodes are kept; others are computed from a few decoded images.
+    Values keep their bits and types, except that the times of notes such as `language_persistent` are those of the new
+    episode, and `next.done` is set at its end if it was set at the end of the source episode. Videos are copied
+    without decoding where possible. Stored image statistics of whole episodes are kept; others are computed from a few
+    decoded images.
 
     Args:
         root: folder of the dataset.
@@ -177,6 +180,11 @@ def _write(
         if part.task is not None:
             indices["task_index"] = np.full(length, tasks[part.task])
         rows = _with_shifted(stored_rows.table, part, shifted)
+        shortened = length < len(stored_rows.table)
+        if shortened:
+            rows = with_done_at_end(rows, stored_rows.table)
+        if shortened or clock != "stored":
+            rows = with_moved_notes(rows, stored_rows.timestamp, part.first, times)
         for column, values in indices.items():
             rows = with_index(rows, column, values, keep=column != "timestamp" or clock == "stored")
         rows = _in_schema(rows, schema, stored_rows.file.path)
