@@ -70,3 +70,11 @@ def test_an_accepted_finding_lowers_no_weight_whatever_its_harm() -> None:
     # The score of the episode is low because of the accepted fault, which explains it.
     explained = chunks_next_to_faults(after, table, np.zeros(table.num_frames))
     assert explained.reshape(4, 40).any(axis=1).tolist() == [False, False, True, False]
+
+
+def test_an_accepted_note_explains_no_low_score() -> None:
+    table = leading_table(4, frames=40)
+    note = Finding("state/stale_start", 1, 0, 0, 0.9, "note", 1.0, "units", "an old frame", "drop it")
+    (accepted,) = with_accepted([note], [entry({1}, check="state/stale_start")], range(4))
+    assert (accepted.severity, accepted.accepted_as) == ("accepted", "note")
+    assert not chunks_next_to_faults([accepted], table, np.zeros(table.num_frames)).any()

@@ -36,7 +36,8 @@ def with_accepted(
         entry = next((number for number, one in enumerate(expected) if _accepts(one, found)), None)
         if entry is not None:
             used.add(entry)
-            found = replace(found, severity="accepted", action=f"{ACCEPTED}{expected[entry].reason}")
+            action = f"{ACCEPTED}{expected[entry].reason}"
+            found = replace(found, severity="accepted", accepted_as=found.severity, action=action)
         result.append(found)
     known = [check.name for check in all_checks()] if len(used) < len(expected) else []
     for number, one in enumerate(expected):

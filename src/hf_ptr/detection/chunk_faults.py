@@ -70,7 +70,7 @@ def chunks_next_to_faults(findings: Iterable[Finding], table: EpisodeTable, harm
     placed = {
         found.episode_index
         for found in findings
-        if found.severity in ("fault", "accepted") and found.check.partition("/")[0] in SCORED_KINDS
+        if "fault" in (found.severity, found.accepted_as) and found.check.partition("/")[0] in SCORED_KINDS
     }
     inside = np.repeat(np.isin(table.episode_index, list(placed)), table.lengths)
     return inside & (harm == 0)

@@ -24,6 +24,7 @@ class Finding:
         unit: for example `frames`.
         cause: the likely cause in words.
         action: what to do.
+        accepted_as: the severity that an accepted finding would have; "" for the others.
     """
 
     check: str
@@ -36,6 +37,7 @@ class Finding:
     unit: str
     cause: str
     action: str
+    accepted_as: Severity | Literal[""] = ""
 
 
 def flagged_episodes(findings: Iterable[Finding]) -> list[int]:

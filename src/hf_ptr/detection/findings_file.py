@@ -58,6 +58,7 @@ COLUMNS = (
     Column("unit", "text", "unit of the amount, for example `frames`"),
     Column("cause", "text", "likely cause in words"),
     Column("action", "text", "suggested action"),
+    Column("accepted_as", "text", "severity that an accepted finding would have, `fault` or `note`; otherwise empty"),
 )
 _TYPES = {"text": pa.string(), "integer": pa.int64(), "number": pa.float64()}
 
@@ -353,6 +354,8 @@ def _wrong(found: Finding) -> str:
     """What is out of range in a finding and how to fix it, or ""."""
     if found.severity not in SEVERITIES:
         return f"severity is {found.severity!r}; write fault, note or accepted"
+    if found.accepted_as not in ("", "fault", "note"):
+        return f"accepted_as is {found.accepted_as!r}; write fault, note or nothing"
     if not 0.0 <= found.probability <= 1.0:
         return f"probability is {found.probability}; it must be between 0 and 1"
     if not np.isfinite(found.amount):
