@@ -25,7 +25,7 @@ def accepted_in_parts(expected: Sequence[ExpectedFinding], parts: Sequence[Part]
     for entry in expected:
         new: dict[tuple[int, int] | None, list[int]] = {}
         for number, part in enumerate(parts):
-            if entry.episodes is not None and part.episode not in entry.episodes:
+            if not entry.has_episode(part.episode):
                 continue
             frames = entry.frames
             if frames is not None:
