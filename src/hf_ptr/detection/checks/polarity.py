@@ -147,7 +147,7 @@ class Polarity(Check):
                 before, out = out, _disagreeing(own, tasks)
                 if (out == before).all() or out.sum() < LEAST_SHARE * len(out):
                     break
-                less_grams, less_rights = self._sums([episodes[number] for number in np.flatnonzero(out)])
+                less_grams, less_rights = self._sums([episodes[number] for number in np.flatnonzero(out).tolist()])
                 self._weights[..., dimension] = _solved(grams - less_grams, rights[dimension] - less_rights[dimension])
                 own = np.array([self._agreement(episode)[dimension] for episode in episodes])
             if _two_groups(own, out):
