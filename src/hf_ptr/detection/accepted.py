@@ -37,7 +37,8 @@ def with_accepted(
         if entry is not None:
             used.add(entry)
             action = f"{ACCEPTED}{expected[entry].reason}"
-            found = replace(found, severity="accepted", accepted_as=found.severity, action=action)
+            usual = found.accepted_as if found.severity == "accepted" else found.severity
+            found = replace(found, severity="accepted", accepted_as=usual, action=action)
         result.append(found)
     known = [check.name for check in all_checks()] if len(used) < len(expected) else []
     for number, one in enumerate(expected):
