@@ -41,8 +41,9 @@ HALF, HALVES = 0.55, 3
 SEARCH_FOLDS = 3
 # Scales of the tail beyond which an episode does not follow the rule.
 SEPARATE = 5.0
-# A task has the general gain and offset if this share of its episodes is so close; otherwise it has its own.
-GENERAL, CLOSE = 0.3, 0.25
+# A task has a gain and an offset of its own if fewer of its episodes than this share are so close to the general one,
+# and more than this to its own: a fault of two fifths may be of most episodes of a task, but hardly of all.
+GENERAL, PARTICULAR, CLOSE = 0.3, 0.9, 0.25
 # Share of a dimension's variance that the model must explain for its residual to mean anything.
 EXPLAINED = 0.8
 
@@ -116,6 +117,11 @@ class ResponseModel:
         self._fold = np.empty(count, dtype=np.int64)
         self._fold[np.argsort(tasks, kind="stable")] = np.arange(count) % min(count, FOLDS)
         follows = self._follows(gram, cross, features, targets, tasks, enough)
+        usual_share = np.maximum(follows.mean(axis=0), 1e-9)
+        self._trust = {
+            task: np.minimum(follows[tasks == task].mean(axis=0) / usual_share, 1.0)
+            for task in np.unique(tasks).tolist()
+        }
         weight = np.ones(follows.shape)
         for _ in range(FITS):
             self._weights = self._solve(gram, cross, weight * follows, self._fold)
@@ -124,17 +130,11 @@ class ResponseModel:
             error = _mean_square(residual)
             usual = np.maximum(sound_quantile(error[enough], follows[enough], 0.5), LEAST_SIGMA**2)
             weight = np.where(error > OUTLYING * usual, (OUTLYING * usual / np.maximum(error, 1e-12)) ** 2, 1.0)
-        # The covariance of the coefficients after the data, with a spread of one unit a unit before them.
-        total = gram.sum(axis=0) * np.outer(self._size, self._size)
-        self._unknown = np.stack(
-            [
-                np.linalg.inv(
-                    np.eye(len(total))
-                    + (total - gram[self._fold == fold].sum(axis=0) * np.outer(self._size, self._size)) / KNOWN**2
-                )
-                for fold in range(int(self._fold.max()) + 1)
-            ]
-        )
+        # The covariance of the coefficients after the data, with a spread of one unit a unit before them. Episodes
+        # that do not follow the rule of a dimension say nothing about it. A dataset without dimensions has one rule.
+        rules, rule = np.unique(np.column_stack([follows, np.ones(count, bool)]), axis=1, return_inverse=True)
+        self._rule = rule[:-1]
+        self._unknown = np.stack([self._covariances(gram, rule) for rule in rules.T])
         judged = [number for number in np.flatnonzero(enough) if len(residual[number])]
         self.sigma = np.full(len(self.dimensions), LEAST_SIGMA)
         self.explained = np.zeros(len(self.dimensions))
@@ -150,6 +150,16 @@ class ResponseModel:
             )
             self.explained = np.clip(sound_quantile(share, follows, 0.5), 0.0, 1.0)
         self.known = self.explained > EXPLAINED
+
+    def _covariances(self, gram: np.ndarray, rule: np.ndarray) -> np.ndarray:
+        """The covariance of the coefficients of each fold, `(folds, p, p)`, after the episodes of a rule `(E,)`."""
+        size = np.outer(self._size, self._size) / KNOWN**2
+        return np.stack(
+            [
+                np.linalg.inv(np.eye(len(size)) + np.tensordot(rule & (self._fold != fold), gram, 1) * size)
+                for fold in range(int(self._fold.max()) + 1)
+            ]
+        )
 
     def _features(self, episode: Episode) -> np.ndarray:
         state = episode.state[:, self._states]
@@ -212,7 +222,7 @@ class ResponseModel:
             residual = fit(best)
             best = np.all(
                 [
-                    majority(distance_of(targets, residual, tasks), tail, SEPARATE)
+                    _with_near(distance := distance_of(targets, residual, tasks), majority(distance, tail, SEPARATE))
                     for distance_of, _, tail in DISTANCES
                 ],
                 axis=0,
@@ -242,6 +252,15 @@ class ResponseModel:
                 )
         return solved
 
+    def trust(self, episode: Episode) -> np.ndarray:
+        """
+        The share of the episodes of a task that follow the rule of each dimension, relative to that of all tasks,
+        `(d,)`, at most 1.
+
+        The fewer they are, the less the model knows of the task, and the larger are its errors.
+        """
+        return self._trust[episode.task]
+
     def predict(self, episode: Episode) -> Prediction:
         """The prediction for an episode, or for a copy of it with a planted fault, by the model of its fold."""
         features = np.clip(self._features(episode), -self._limit, self._limit)
@@ -250,10 +269,12 @@ class ResponseModel:
         expected = np.clip((features / self._size) @ self._weights[fold], self.lowest, self.highest)
         action = np.clip(episode.action[:, self.dimensions], self.lowest, self.highest)
         # Where the fold has seen no such state, the model cannot know: nothing is held against the command.
-        unknown = ((features @ self._unknown[fold]) * features).sum(axis=1)
-        share = KNOWN / np.sqrt(KNOWN**2 + unknown)
+        unknown = np.stack(
+            [((features @ covariance[fold]) * features).sum(axis=1) for covariance in self._unknown], axis=1
+        )
+        share = KNOWN / np.sqrt(KNOWN**2 + unknown[:, self._rule])
         expected = _over_holds(expected, episode.action, max(2, round(LONGEST_HOLD * self.signals.fps)))
-        return Prediction(action, action - share[:, None] * (action - expected))
+        return Prediction(action, action - share * (action - expected))
 
 
 def _residuals(
@@ -297,14 +318,24 @@ def _gain_distance(targets: list[np.ndarray], residual: list[np.ndarray], tasks:
     return np.nan_to_num(np.abs(gain - _usual(gain, tasks, CLOSE * size)) / size)
 
 
+def _with_near(distance: np.ndarray, follows: np.ndarray) -> np.ndarray:
+    """Those of the episodes `(E, d)` that follow a rule, and those that are nearer to them than to most others."""
+    middle, other = sound_quantile(distance, follows, 0.5), sound_quantile(distance, ~follows, 0.5)
+    # Where none is apart the middle of the others is NaN, and nothing is nearer.
+    return follows | (distance <= (middle + other) / 2)
+
+
 def _usual(values: np.ndarray, tasks: np.ndarray, close: np.ndarray) -> np.ndarray:
-    """What most values `(E, d)` are, or those of a task where few are as close `(d,)` to it, `(E, d)`."""
+    """What most values `(E, d)` are, or most of a task where few are as close `(d,)` to it, `(E, d)`."""
     usual = np.broadcast_to(shorth(values), values.shape).copy()
     for task in np.unique(tasks):
         own = tasks == task
-        near = np.nan_to_num(np.abs(values[own] - usual[own]), nan=np.inf) <= close
-        general = near.sum(axis=0) >= GENERAL * np.isfinite(values[own]).sum(axis=0)
-        usual[own] = np.where(general, usual[own], shorth(values[own]))
+        number, of_task = np.isfinite(values[own]).sum(axis=0), shorth(values[own])
+        general, particular = (
+            (np.nan_to_num(np.abs(values[own] - level), nan=np.inf) <= close).sum(axis=0)
+            for level in (usual[own], of_task)
+        )
+        usual[own] = np.where((general < GENERAL * number) & (particular >= PARTICULAR * number), of_task, usual[own])
     return usual
 
 

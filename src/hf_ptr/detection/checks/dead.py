@@ -9,6 +9,7 @@ import numpy as np
 from scipy.ndimage import uniform_filter1d
 
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
+from hf_ptr.detection.majority import majority, sound_quantile
 from hf_ptr.detection.planting import busy_dimensions
 from hf_ptr.detection.runs import runs_of
 from hf_ptr.detection.signals import STALE, Episode
@@ -27,6 +28,8 @@ SHORTEST = 0.25
 LEAST_FRAMES = 6
 # Episodes, as a share, whose longest stretch is a usual one.
 USUAL = 0.75
+# Least scale of the tail of the longest stretches, in logarithms.
+LEAST_TAIL = 0.15
 # Least motion that the state implies, units, and share of a dimension's variance that the model must explain.
 LEAST_WAY = 0.25
 EXPLAINED = 0.5
@@ -84,7 +87,10 @@ class Dead(Check):
         for row, view in enumerate(context.views):
             for stretch in self._stretches(view):
                 longest[row, stretch.dimension] = max(longest[row, stretch.dimension], stretch.moving)
-        self._usual = np.maximum(np.quantile(longest, USUAL, axis=0), self._least)
+        longest = np.maximum(longest, self._least)
+        # Dead dimensions of two fifths of the episodes are not usual.
+        follows = majority(np.log(longest), LEAST_TAIL)
+        self._usual = sound_quantile(longest, follows, USUAL)
 
     def _smooth(self, values: np.ndarray) -> np.ndarray:
         return uniform_filter1d(values, self._span, axis=0, mode="nearest") if values.size else values

@@ -59,7 +59,7 @@ class Exchanged(Check):
             exchanged = np.maximum(error, error.transpose(0, 2, 1))
             recorded = np.minimum(own[:, :, None], own[:, None, :])
             ratio = np.where(recorded > LEAST_ERROR, np.log2((recorded + 1e-9) / (exchanged + 1.0)), 0.0)
-            flat = np.maximum(ratio, 0.0).reshape(len(own), -1)
+            flat = np.maximum(ratio * model.trust(view.episode)[used].min(), 0.0).reshape(len(own), -1)
             best = flat.argmax(axis=1)
             found[windows.scale] = Candidates.of(windows, flat[np.arange(len(own)), best], best.astype(float))
         return found

@@ -57,6 +57,8 @@ class Gain(Check):
     def measure(self, view: View) -> Measurement:
         action, expected = view.prediction.action, view.prediction.expected
         free, explained = self._free(view), self.context.model.explained > LEAST_EXPLAINED
+        trust = self.context.model.trust(view.episode)
+        trust = np.append(trust, trust.min(initial=1.0))
         found: Measurement = {}
         for windows in view.windows:
             share = windows.mean(free)
@@ -80,7 +82,7 @@ class Gain(Check):
             size = np.abs(np.log2(np.maximum(sure, 2.0**-MOST)))
             clear = np.abs(cov) > CORRELATED * np.sqrt(np.maximum(var_a * var_e, 1e-12))
             amount = np.where(clear & (var_e > LEAST_SPREAD**2), size, 0.0)
-            found[windows.scale] = Candidates.of(windows, amount, gain)
+            found[windows.scale] = Candidates.of(windows, amount * trust, gain)
         return found
 
     def _free(self, view: View) -> np.ndarray:

@@ -108,12 +108,13 @@ class Lag(Check):
 
     def measure(self, view: View) -> Measurement:
         estimates = self._estimates(view)
+        trust = self.context.model.trust(view.episode)[self._used].min(initial=1.0)
         found: Measurement = {}
         for windows in view.windows:
             position, gain = estimates.get(windows.scale, (np.zeros(len(windows.first)),) * 2)
             lag = position - self._usual
             rare = RARE * np.log(np.maximum(np.abs(lag), MATERIAL) / MATERIAL)
-            sure = gain > self._least_gain[windows.scale][view.episode.task] + rare
+            sure = gain * trust > self._least_gain[windows.scale][view.episode.task] + rare
             if (np.abs(lag[sure]) >= MATERIAL).any():
                 sure &= self._fits_slowly(view, windows, np.where(sure, np.round(position), 0).astype(int))
             lag = np.where(sure, lag, 0.0)

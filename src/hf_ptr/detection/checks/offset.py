@@ -45,6 +45,7 @@ class Offset(Check):
             # A shift is constant: the rest of the residual must be small next to it.
             rest = np.sqrt(np.maximum(windows.mean(residual**2) / share - mean**2, 0.0))
             amount = np.where(self.context.model.known, np.maximum(np.abs(mean) - 0.5 * rest, 0.0), 0.0)
+            amount *= self.context.model.trust(view.episode)
             found[windows.scale] = Candidates.of(windows, amount, mean)
         return found
 

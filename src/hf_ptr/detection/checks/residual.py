@@ -43,6 +43,7 @@ class OtherData(Check):
                 mean = windows.mean(np.minimum(residual[:, model.known] ** 2, CAP**2))
                 # The median: dimensions that the model does not know must not decide.
                 amount = np.median(np.sqrt(mean) / model.sigma[model.known], axis=1)
+                amount *= np.median(model.trust(view.episode)[model.known])
             found[windows.scale] = Candidates.of(windows, amount)
         return found
 
@@ -76,6 +77,7 @@ class OneDimension(Check):
         found: Measurement = {}
         for windows in view.windows:
             size = np.sqrt(windows.mean(np.minimum(residual**2, CAP_ONE**2)))
+            size *= self.context.model.trust(view.episode)
             found[windows.scale] = Candidates.of(windows, np.where(self.context.model.known, size, 0.0))
         return found
 
