@@ -88,6 +88,9 @@ def test_the_plan_is_printed_and_nothing_written(dataset: Path, findings: Path) 
     ]
     assert lines[1].endswith("closes twice")
     assert lines[5] == "0 episodes unchanged, 3 edited (1 cut, 1 shift, 1 relabel), 1 dropped (2)"
+    # The command that writes this plan.
+    assert lines[-1].startswith(f"  hf-ptr apply {dataset} --findings {findings} --out ")
+    assert lines[-1].endswith("_edited --relabel '3=close it'")
     assert lines[6] == "4 episodes become 4; 143 of 195 frames are kept (73.3%)"
     assert snapshot(dataset.parent) == before
 

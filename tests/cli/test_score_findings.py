@@ -183,3 +183,14 @@ def test_images_without_contrast_are_not_an_obstacle(tmp_path: Path) -> None:
     done = hf_ptr("score", tmp_path / "data", *SHORT, "--out", tmp_path / "scores.parquet")
     assert done.returncode == 0, done.stderr
     assert not [one for one in read_findings(tmp_path / "findings.parquet") if one.check == "camera/moved"]
+
+
+def test_a_missing_dataset_is_refused_before_a_word_about_the_score_file(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from hf_ptr.cli import app
+
+    refused = CliRunner().invoke(app, ["score", str(tmp_path / "none"), "--out", str(tmp_path / "s.parquet")])
+    assert (
+        str(refused.exception) == f"{tmp_path / 'none'} does not exist; pass the folder or repo id of a LeRobotDataset"
+    )

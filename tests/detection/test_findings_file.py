@@ -97,6 +97,12 @@ def test_flagged_are_episodes_with_a_fault() -> None:
     ]
 
 
+def test_a_file_without_the_column_of_accepted_findings_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "scores.parquet").findings
+    pd.read_parquet(path).drop(columns="accepted_as").to_parquet(path)
+    assert read_findings(path) == (PAUSE, LATE)
+
+
 def test_a_file_that_another_program_wrote_is_read(tmp_path: Path) -> None:
     path = tmp_path / "mine.parquet"
     pd.DataFrame([asdict(LATE)]).astype({"episode_index": "int32", "amount": "int64"}).to_parquet(path)

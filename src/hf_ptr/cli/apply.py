@@ -111,6 +111,11 @@ def apply(
         typer.echo(
             f"{findings} asks for no edit of {dataset}; nothing was written. Notes are kept unless --edit is given"
         )
+        if prepared.metadata.info["codebase_version"] == "v2.1":
+            typer.echo(
+                "LeRobot 0.6 reads v3.0 only; this writes a copy that it reads:\n"
+                f"  {shlex.join(['hf-ptr', 'convert', 'lerobot', str(dataset), f'{home.resolve().name}_v30'])}"
+            )
         return
     if dry_run:
         for line in plan_lines(prepared.plan):
@@ -124,6 +129,14 @@ def apply(
         typer.echo(line)
     if dry_run:
         typer.echo("Nothing was written: this is a dry run")
+        words = ["hf-ptr", "apply", str(dataset), "--findings", str(findings)]
+        words += ["--out", str(out or f"{home.resolve().name}_edited")]
+        for name, values in (("only", only), ("skip", skip), ("edit", edit), ("relabel", relabel)):
+            words += [word for value in values or () for word in (f"--{name}", value)]
+        words += [] if least_seconds == 1.0 else ["--least-seconds", f"{least_seconds:g}"]
+        words += [] if episodes is None else ["--episodes", episodes]
+        words += [] if skip_episodes is None else ["--skip-episodes", skip_episodes]
+        typer.echo(f"Next:\n  {shlex.join(words)}")
         return
     if written.copied or written.encoded:
         typer.echo(video_line(written))

@@ -31,9 +31,11 @@ def lerobot(
     episodes: Episodes = None,
     skip_episodes: SkipEpisodes = None,
 ) -> None:
-    """Convert a LeRobotDataset v2.1 or v2.0. All values stay bit-identical, and videos are copied without re-encoding.
+    """Convert a LeRobotDataset v2.1 or v2.0. Values stay bit-identical, and videos are copied without re-encoding.
 
-    If episodes are left out, the others are numbered from 0.
+    Time stamps count from the first frame of each episode, and video frames get the times of their rows: LeRobot
+    reads the copy even where the clock of the recording deviates from its frame rate. If episodes are left out, the
+    others are numbered from 0.
 
     Examples:
 

@@ -261,14 +261,14 @@ def _write_list(ids: list[int], path: Path, kind: str, why: str) -> None:
     text = json.dumps(ids)
     write_text(f"{text}\n", path)
     named = "episodes to train on" if kind == Format.EPISODES else "episodes to leave out"
-    typer.echo(f"{path}: {len(ids)} {named}; {why}")
+    typer.echo(f"{path}: {len(ids)} {named if len(ids) != 1 else named.replace('episodes', 'episode', 1)}; {why}")
     if not ids:
         return
     value = f"'{text.replace(' ', '')}'" if len(ids) <= MOST_IDS else f'"$(cat {_quoted(path)})"'
     option = "--dataset.episodes" if kind == Format.EPISODES else "--dataset.exclude_episodes"
-    _next("lerobot-train", f"{option}={value}")
     if kind == Format.EXCLUDE_EPISODES:
-        typer.echo("LeRobot up to 0.6 has --dataset.episodes only: --to episodes writes that list")
+        typer.echo("LeRobot up to 0.6 has --dataset.episodes only: --to episodes writes that list. Later versions:")
+    _next("lerobot-train", f"{option}={value}")
 
 
 def _findings(rows: pd.DataFrame, file: Path) -> tuple[Finding, ...] | None:

@@ -191,6 +191,10 @@ def score(
     if out.is_dir() or out.suffix != ".parquet":
         raise InputError(f"--out {out} is not the name of a score file; end it in .parquet")
     beside = FindingsFiles.beside(out)
+    local = parse_hub_dataset(dataset) is None
+    if local and not dataset.exists():
+        # Before anything is said about the score file.
+        raise InputError(f"{dataset} does not exist; pass the folder or repo id of a LeRobotDataset")
     before = scored_dataset(out)
     if before is not None and _differs(before, str(dataset)):
         # Said before the fit: there is time to interrupt.
@@ -206,7 +210,6 @@ def score(
     return_freed_memory()
     # Without --observation the state is observed, which may be made of several features.
     features = [state] if observation is None else [name.strip() for name in observation.split(",")]
-    local = parse_hub_dataset(dataset) is None
     images = not paper and (local if cameras is None else cameras)
     folder = dataset_folder(dataset, None if images else features)
     keep = out.with_name(f".{out.stem}.parts")

@@ -28,6 +28,8 @@ from hf_ptr.utils.atomic_files import atomic_write
 FINDINGS_FILE, FINDINGS_JSON, POWER_FILE = "findings.parquet", "findings.json", "power.json"
 # Key of the id in the metadata of a score file and of its findings: files of different fits have different ids.
 DETECTION = "detection"
+# The column that files of other tools lack, whose findings nobody accepted.
+ACCEPTED_AS = "accepted_as"
 SEVERITIES = ("fault", "note", "accepted")
 
 
@@ -58,7 +60,7 @@ COLUMNS = (
     Column("unit", "text", "unit of the amount, for example `frames`"),
     Column("cause", "text", "likely cause in words"),
     Column("action", "text", "suggested action"),
-    Column("accepted_as", "text", "severity that an accepted finding would have, `fault` or `note`; otherwise empty"),
+    Column(ACCEPTED_AS, "text", "severity that an accepted finding would have, `fault` or `note`; otherwise empty"),
 )
 _TYPES = {"text": pa.string(), "integer": pa.int64(), "number": pa.float64()}
 
@@ -194,7 +196,7 @@ def read_findings(path: str | Path) -> tuple[Finding, ...]:
     A findings file, checked.
 
     Args:
-        path: a parquet with the columns of [`COLUMNS`].
+        path: a parquet with the columns of [`COLUMNS`]; `accepted_as` may be missing and is then empty.
 
     Returns:
         The findings, in the order of the file.
@@ -343,6 +345,8 @@ def _values(file: ColumnFile, column: Column) -> list[Any]:
         return file.integers(column.name).tolist()
     if column.kind == "number":
         return file.numbers(column.name, 1)[:, 0].astype(np.float64).tolist()
+    if column.name == ACCEPTED_AS and ACCEPTED_AS not in file.names:
+        return [""] * len(file.texts("check"))
     texts = file.texts(column.name)
     wrong = [row for row, text in enumerate(texts) if not isinstance(text, str)]
     if wrong:

@@ -1,4 +1,4 @@
-"""Conversion of a LeRobotDataset v2.1 to v3.0, with bit-identical tables and videos copied packet by packet."""
+"""Conversion of a LeRobotDataset v2.1 to v3.0, with values kept bit by bit and videos copied packet by packet."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def convert_lerobot(
     """
     Convert a LeRobotDataset v2.1 or v2.0 to v3.0.
 
-    Rows keep every value and type; episodes, frames and tasks keep their numbers. If episodes are left out, the others
+    Rows keep every value and type, except that time stamps count from the first frame of each episode; episodes,
+    frames and tasks keep their numbers. Video frames get the times of their rows, at which LeRobot looks for them.
+    If episodes are left out, the others
     and their frames are numbered from 0, because LeRobot requires numbers without gaps. Index
     columns that are missing, or not single integers, are written as LeRobot needs them. Videos are concatenated
     without re-encoding. Stored image statistics are kept; if they are missing, they are computed from a few decoded
@@ -62,5 +64,5 @@ def convert_lerobot(
     if not parts:
         raise InputError(f"no episode of {root} is left to convert; leave out fewer")
     renumber = len(parts) < len(metadata.files)
-    write_parts(root, metadata, parts, staged, renumber=renumber, encode=False, by_time=False, progress=progress)
+    write_parts(root, metadata, parts, staged, renumber=renumber, encode=False, progress=progress)
     return staged.out

@@ -46,7 +46,6 @@ class RemuxedFiles(NumberedFiles):
         reader: decodes the frames of parts that cannot be copied and are encoded again; None refuses such parts.
 
     Attributes:
-        on_time: whether the frames of the last part got the times of their rows, and not those they had.
         unshown: number of frames that no row shows and that had to be copied with others, by the number of the file.
         encoded: number of frames encoded again so far.
     """
@@ -55,7 +54,6 @@ class RemuxedFiles(NumberedFiles):
         super().__init__(video_template(key), limit_mb)
         self.key = key
         self.fps = fps
-        self.on_time = False
         self.unshown: Counter[int] = Counter()
         self.encoded = 0
         self._reader = reader
@@ -66,7 +64,9 @@ class RemuxedFiles(NumberedFiles):
         # The last decoding time stamp in the stream's time base; the next one must be larger.
         self._last = 0
 
-    def add(self, root: Path, clip: VideoClip, rows: range, seconds: np.ndarray | None = None) -> dict[str, Any]:
+    def add(
+        self, root: Path, clip: VideoClip, rows: range, seconds: np.ndarray | None = None, *, moved: float = 0.0
+    ) -> dict[str, Any]:
         """
         Append rows of an episode.
 
@@ -75,6 +75,8 @@ class RemuxedFiles(NumberedFiles):
             clip: the episode's frames.
             rows: the rows, in steps of 1.
             seconds: `(rows,)`, times of the rows from 0, increasing; `row / fps` by default.
+            moved: seconds by which the time stamps of the rows are less than in the source, by which frames that keep
+                their own times are found later.
 
         Returns:
             The columns of `meta/episodes`: file, and start and end in it (seconds).
@@ -87,7 +89,7 @@ class RemuxedFiles(NumberedFiles):
         try:
             with copied_rows(clip, rows, self.fps) as found:
                 if isinstance(found, Copied):
-                    return self._copy(root, found, len(rows), video.stat().st_size, seconds)
+                    return self._copy(root, found, len(rows), video.stat().st_size, seconds, moved)
         except (*DECODE_ERRORS, IndexError) as error:
             if isinstance(error, InputError) or getattr(error, "filename", None) not in (None, str(video)):
                 raise
@@ -96,8 +98,10 @@ class RemuxedFiles(NumberedFiles):
             raise InputError(f"{video} {found}; re-encode it")
         return self._encode(root, self._reader, clip.episode, rows, seconds)
 
-    def _copy(self, root: Path, found: Copied, length: int, size: int, seconds: np.ndarray | None) -> dict[str, Any]:
-        self.on_time = on_time = found.on_time
+    def _copy(
+        self, root: Path, found: Copied, length: int, size: int, seconds: np.ndarray | None, moved: float
+    ) -> dict[str, Any]:
+        on_time = found.on_time
         times = self._times(found, length, seconds) if on_time else None
         stream = found.stream
         if not found.whole:
@@ -115,7 +119,7 @@ class RemuxedFiles(NumberedFiles):
             self._last = packet.dts
             self._container.mux(packet)
         chunk, number = self.location
-        start = self.frames + found.before
+        start = self.frames + found.before + (0.0 if on_time else moved * self.fps)
         end = length if seconds is None else float(seconds[-1]) * self.fps + 1
         # The next part begins a whole number of frame durations later.
         self.frames += len(packets) if times is None else math.ceil(round(float(times[-1]) * self.fps, 3)) + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,6 @@ def write_parts(
     *,
     renumber: bool = True,
     encode: bool = True,
-    by_time: bool = True,
     shifted: Sequence[str] = (),
     extra: Mapping[str, str] | None = None,
     progress: Progress,
@@ -86,8 +86,10 @@ def write_parts(
     """
     Write parts of a dataset's episodes as a new dataset, atomically.
 
-    Values keep their bits and types, except that the times of notes such as `language_persistent` are those of the new
-    episode, and `next.done` is set at its end if it was set at the end of the source episode. Videos are copied
+    Values keep their bits and types, except that time stamps count from the first frame of each part, the times of
+    notes such as `language_persistent` are those of the new episode, and `next.done` is set at its end if it was set
+    at the end of the source episode. Video frames get the times of their rows, at which LeRobot looks for them; time
+    stamps that videos cannot have, which are NaN or do not rise, are moved towards `frame / fps`. Videos are copied
     without decoding where possible. Stored image statistics of whole episodes are kept; others are computed from a few
     decoded images.
 
@@ -99,9 +101,6 @@ def write_parts(
         renumber: whether episodes and frames are numbered from 0; otherwise, each part is a whole episode, and both
             keep their numbers.
         encode: whether video frames that cannot be copied are encoded again; otherwise, they are an error.
-        by_time: whether time stamps count from the first frame of each part, and video frames get these times, by
-            which LeRobot looks for them; otherwise, those of episodes stay as they are, and video frames get the times
-            `frame / fps`.
         shifted: the columns of the actions, for `Part.shift`.
         extra: texts of additional files for `meta/`, by file name.
         progress: called with a description and a list, returns an iterable over the list.
@@ -119,7 +118,7 @@ def write_parts(
     try:
         with writable(staged.out):
             target = staged.path()
-            _write(root, target, metadata, parts, data, cameras, readers, renumber, by_time, shifted, progress)
+            _write(root, target, metadata, parts, data, cameras, readers, renumber, shifted, progress)
             for name, content in (extra or {}).items():
                 write_text(content, target / "meta" / name)
             staged.publish()
@@ -142,7 +141,6 @@ def _write(
     cameras: Mapping[str, RemuxedFiles],
     readers: Mapping[str, FrameReader],
     renumber: bool,
-    by_time: bool,
     shifted: Sequence[str],
     progress: Progress,
 ) -> None:
@@ -159,14 +157,13 @@ def _write(
     episodes: list[dict[str, Any]] = []
     pooled: dict[str, list[Mapping[str, Any]]] = {camera: [] for camera in readers}
     schema: pa.Schema | None = None
-    off_time: list[int] = []
     changed: list[int] = []
     frames = 0
     for part, position in zip(progress("writing", list(parts)), positions.tolist(), strict=True):
         length = part.stop - part.first
         number = len(episodes) if renumber else part.episode
         stored_rows = source.read(position)
-        times, clock = _times(stored_rows, part, fps, by_time)
+        times, clock = _times(stored_rows, part, fps)
         if clock == "changed":
             changed.append(part.episode)
         taken = slice(part.first, part.stop)
@@ -209,13 +206,13 @@ def _write(
             "meta/episodes/file_index": 0,
         }
         shown, stamps = range(part.first, part.stop), times.astype(np.float64)
-        seconds = stamps if by_time and _is_clock(stamps, fps) else None
+        began = float(stored_rows.timestamp[part.first])
+        moved = began - float(stamps[0]) if math.isfinite(began) else 0.0
+        seconds = stamps if _differs(stamps, fps) else None
         for camera, files in cameras.items():
             clip = metadata.videos[camera][part.episode]
             assert isinstance(clip, VideoClip)
-            row |= files.add(target, clip, shown, seconds)
-        if seconds is None and any(files.on_time for files in cameras.values()) and _off_time(stamps, fps):
-            off_time.append(part.episode)
+            row |= files.add(target, clip, shown, seconds, moved=moved)
         whole = length == metadata.lengths[position]
         for camera, reader in readers.items():
             known = stored.get(part.episode, {}).get(camera) if whole else None
@@ -237,13 +234,7 @@ def _write(
     if changed:
         warn(
             f"{root}: time stamps of parts of episodes {episode_ranges(changed)} are moved towards frame / fps, "
-            "because those recorded there do not have the frame rate of the dataset"
-        )
-    if off_time:
-        warn(
-            f"{root}: time stamps are more than half a frame away from frame / fps in episodes "
-            f"{episode_ranges(off_time)}; their video frames are copied without these gaps, so hf-ptr, which counts "
-            "frames, finds each row's frame, but a reader that looks for frames by time stamp does not"
+            "because those recorded there are not finite, do not rise, or do not have the frame rate of the dataset"
         )
     write_metadata(
         target,
@@ -269,33 +260,40 @@ def _task_numbers(metadata: Metadata, parts: Sequence[Part]) -> dict[str, int]:
     return tasks
 
 
-def _times(rows: Rows, part: Part, fps: float, from_zero: bool) -> tuple[np.ndarray, str]:
+def _times(rows: Rows, part: Part, fps: float) -> tuple[np.ndarray, str]:
     """The time stamps of a part, and whether they are `"stored"`, `"moved"` to its first frame, or `"changed"`."""
     times = rows.timestamp[part.first : part.stop]
-    begin = 0.0 if from_zero else float(rows.timestamp[0])
-    since, nominal = times.astype(np.float64) - float(times[0]), np.arange(len(times)) / fps
-    if len(times) < len(rows.timestamp):
-        # Readers refuse a part whose clock has another rate, although it is right over the whole episode. As much of
-        # the clock as they accept is kept, because commands of velocities depend on it.
+    nominal = np.arange(len(times)) / fps
+    if not np.isfinite(times).all():
+        return nominal, "changed"
+    since = times.astype(np.float64) - float(times[0])
+    shortened = len(times) < len(rows.timestamp)
+    if shortened or not _rises(since, fps):
+        # Readers refuse a part whose clock has another rate, although it is right over the whole episode, and two
+        # video frames cannot have one time. As much of the clock as they accept is kept, because commands of
+        # velocities depend on it.
         for share in SHARES:
             nearer = nominal + share * (since - nominal)
-            if all(problem.warning for problem in clock_problems(nearer, fps)):
+            if _rises(nearer, fps) and all(problem.warning for problem in clock_problems(nearer, fps)):
                 break
         if share < 1:
-            return begin + nearer, "changed"
-    if float(times[0]) == begin:
+            return nearer, "changed"
+    if float(times[0]) == 0.0:
         return times, "stored"
     # Rounded stamps of a steady clock are those of frame / fps, which a difference of them is not.
     rounding = 2 * np.spacing(np.float32(np.abs(rows.timestamp).max()))
     steady = (np.abs(since - nominal) <= rounding).all()
-    return begin + (nominal if steady else since), "moved"
+    return nominal if steady else since, "moved"
 
 
-def _is_clock(stamps: np.ndarray, fps: float) -> bool:
-    """Whether time stamps rise from 0 and differ from `frame / fps`, so that video frames get these times."""
-    nominal = np.arange(len(stamps)) / fps
-    rises = np.isfinite(stamps).all() and (np.diff(stamps) * fps >= LEAST_STEP).all()
-    return bool(rises and abs(stamps[0]) <= SAME_TIME and (np.abs(stamps - nominal) > SAME_TIME).any())
+def _rises(stamps: np.ndarray, fps: float) -> bool:
+    """Whether video frames can have these times."""
+    return bool((np.diff(stamps) * fps >= LEAST_STEP).all())
+
+
+def _differs(stamps: np.ndarray, fps: float) -> bool:
+    """Whether time stamps differ from `frame / fps`, so that video frames get these times."""
+    return bool((np.abs(stamps - np.arange(len(stamps)) / fps) > SAME_TIME).any())
 
 
 def _with_shifted(rows: pa.Table, part: Part, columns: Sequence[str]) -> pa.Table:
@@ -328,11 +326,6 @@ def _in_schema(rows: pa.Table, schema: pa.Schema | None, path: Path) -> pa.Table
         return rows.select(schema.names).cast(schema)
     except (pa.ArrowException, KeyError) as error:
         raise InputError(f"{path} has different columns from the previous episodes: {first_line(error)}") from error
-
-
-def _off_time(seconds: np.ndarray, fps: float) -> bool:
-    """Whether a row's time stamp is more than half a frame away from `frame / fps`, the time of its video frame."""
-    return bool((np.abs(seconds * fps - np.arange(len(seconds))) > 0.5).any())
 
 
 def _features(root: Path, info: Mapping[str, Any], cameras: Mapping[str, RemuxedFiles]) -> dict[str, Any]:
