@@ -89,8 +89,15 @@ def test_the_amounts_of_faulty_episodes_make_such_amounts_less_improbable():
         return which.p_values(which.checks[0], WHOLE, np.array([[2.0]]), 0).item()
 
     before = p_of(detector)
-    measured = [[{WHOLE: Candidates.events([0], [FRAMES], [5.0])}]] * 8
-    assert p_of(detector.contaminated(np.arange(8), measured)) > 10 * before
+
+    def contaminated_by(amounts: Sequence[float]) -> Detector:
+        measured = [[{WHOLE: Candidates.events([0], [FRAMES], [amount])}] for amount in amounts]
+        return detector.contaminated(np.arange(8), measured)
+
+    # Amounts within reach of those of sound episodes widen the tail.
+    assert p_of(contaminated_by([0.5] * 8)) > 10 * before
+    # Amounts clearly apart from those of the others are no habit of the set.
+    assert p_of(contaminated_by([5.0] * 8)) < 0.01
     # The detector itself is unchanged.
     assert p_of(detector) == before < 0.01
 
