@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from command_line import hf_ptr, the_line
+from data_helpers import write_v21
 from leading_table import leading_table
 
 from hf_ptr.data.expected_findings import read_expected
+from hf_ptr.data.lerobot.writer import write_table
 from hf_ptr.data.score_file import score_frame, write_scores
 from hf_ptr.detection.accepted import with_accepted
 from hf_ptr.detection.findings import Finding
@@ -45,7 +47,7 @@ def test_static_weights_have_mean_1_and_keep_their_ratios(scores: Path, tmp_path
     done = hf_ptr("export", scores, "--to", "lerobot-static", "--out", out)
     assert done.returncode == 0, done.stderr
     assert f"{out}: weights of {EPISODES * FRAMES} frames, scaled to mean 1" in done.stdout
-    assert f"lerobot-train … --sample_weighting.path={out}" in done.stdout
+    assert f"lerobot-train … --dataset.repo_id=data/mine --sample_weighting.path={out}" in done.stdout
     table, given = pd.read_parquet(out), pd.read_parquet(scores)
     assert list(table.columns) == ["index", "weight"] and list(table["index"]) == list(range(EPISODES * FRAMES))
     assert table["weight"].mean() == pytest.approx(1) and np.ptp(table["weight"] / given["weight"]) < 1e-12
@@ -60,6 +62,18 @@ def test_the_progress_file_has_the_error_that_is_printed(scores: Path, tmp_path:
     assert printed is not None
     assert [float(one) for one in printed.groups()] == pytest.approx(list(error.values()), abs=0.01)
     assert f"--sample_weighting.type=rabc --sample_weighting.progress_path={out}" in done.stdout
+
+
+def test_the_command_for_lerobot_names_a_local_dataset_in_its_format(tmp_path: Path) -> None:
+    table = leading_table(2, frames=FRAMES)
+    for name, write, converts in (("old", write_v21, True), ("new", write_table, False)):
+        write(table, tmp_path / name)
+        frame = score_frame(table, score=1.0, weight=1.0, valid=True, scorer="made")
+        scores = write_scores(frame, tmp_path / f"{name}.parquet", dataset=str(tmp_path / name))
+        done = hf_ptr("export", scores, "--to", "lerobot-static", "--out", tmp_path / f"{name}-weights.parquet")
+        folder = tmp_path / ("old_v3" if converts else "new")
+        assert f"--dataset.repo_id=local/{folder.name} --dataset.root={folder} --sample_weighting.path=" in done.stdout
+        assert (f"hf-ptr convert lerobot {tmp_path / name} {folder}\n" in done.stdout) == converts
 
 
 def test_the_score_file_is_not_overwritten(scores: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from typing import Annotated
 
 import typer
@@ -32,7 +34,7 @@ from hf_ptr.errors import InputError
 from hf_ptr.utils.atomic_files import is_out_of_space
 from hf_ptr.utils.data_warnings import data_warnings_printed
 
-OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, WRONG_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
 
 app = typer.Typer(
@@ -99,12 +101,12 @@ app.add_typer(convert.app, name="convert")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 success, 2 invalid input, 1 other errors, 130 interrupted.
+    """Run the command line and exit: 0 success, 2 invalid input, 1 other errors, 130 interrupted, 143 after SIGTERM.
 
-    `train` exits with 143 after SIGTERM. Warnings about data are one line each on stderr.
+    Warnings about data are one line each on stderr.
     """
     try:
-        with data_warnings_printed():
+        with data_warnings_printed(), _cleaning_up_after_sigterm():
             code = app(None if arguments is None else list(arguments), prog_name="hf-ptr", standalone_mode=False)
     except InputError as error:
         sys.exit(_complain(str(error), WRONG_INPUT))
@@ -125,11 +127,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(_interrupted() if code == INTERRUPTED else code if isinstance(code, int) else OK)
 
 
+@contextmanager
+def _cleaning_up_after_sigterm() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does, without partial files. Signals reach the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_ended("terminated", TERMINATED)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _interrupted() -> int:
-    return _complain(
-        "interrupted; rerun train, score or demo to resume, other commands start over",
-        INTERRUPTED,
-    )
+    return _ended("interrupted", INTERRUPTED)
+
+
+def _ended(how: str, code: int) -> int:
+    return _complain(f"{how}; rerun train, score or demo to resume, other commands start over", code)
 
 
 def _complain(message: str, code: int) -> int:

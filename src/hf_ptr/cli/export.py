@@ -158,7 +158,7 @@ def _export_static(rows: pd.DataFrame, path: Path, file: Path) -> None:
     table = static_weights(rows)
     write_parquet(table, path, dataset=rows.attrs.get("dataset"), scores=file.name)
     typer.echo(f"{path}: weights of {len(table)} frames, scaled to mean 1")
-    _next("lerobot-train", f"--sample_weighting.path={_quoted(path)}")
+    _train_next(rows, f"--sample_weighting.path={_quoted(path)}")
     typer.echo("LeRobot 0.6.1 reads it with a plug-in: pip install lerobot_policy_hf_ptr")
 
 
@@ -174,7 +174,7 @@ def _export_progress(rows: pd.DataFrame, path: Path, file: Path, chunk_size: int
         f"RA-BC's weights against ours, both scaled to mean 1: mean absolute error {error['mean']:.4f}, largest "
         f"{error['max']:.2f}, correlation {error['correlation']:.3f}"
     )
-    _next("lerobot-train", f"--sample_weighting.type=rabc --sample_weighting.progress_path={_quoted(path)}")
+    _train_next(rows, f"--sample_weighting.type=rabc --sample_weighting.progress_path={_quoted(path)}")
 
 
 def _export_ranges(rows: pd.DataFrame, path: Path, min_weight: float, keys: Path | None) -> None:
@@ -296,6 +296,22 @@ def _quoted(path: Path) -> str:
     import shlex
 
     return shlex.quote(str(path))
+
+
+def _train_next(rows: pd.DataFrame, options: str) -> None:
+    """Prints the command that trains in LeRobot on the scored dataset; LeRobot reads format v3.0 only."""
+    import shlex
+
+    dataset = str(rows.attrs.get("dataset") or "DATASET")
+    folder, where = Path(dataset), f"--dataset.repo_id={shlex.quote(dataset)}"
+    info = folder / "meta" / "info.json"
+    if info.is_file():
+        if '"v3.0"' not in info.read_text(encoding="utf-8"):
+            folder = folder.with_name(f"{folder.name}_v3")
+            convert = shlex.join(["hf-ptr", "convert", "lerobot", dataset, str(folder)])
+            typer.echo(f"LeRobot reads format v3.0; first: {convert}")
+        where = shlex.join([f"--dataset.repo_id=local/{folder.name}", f"--dataset.root={folder}"])
+    _next("lerobot-train", f"{where} {options}")
 
 
 def _next(command: str, options: str) -> None:

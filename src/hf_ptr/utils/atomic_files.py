@@ -75,12 +75,21 @@ class StagedFolder:
         self._made_parents: list[Path] = []
 
     def path(self) -> Path:
-        """The hidden folder, created on first use."""
+        """
+        The hidden folder, created on first use.
+
+        Raises:
+            InputError: it cannot be created there.
+        """
         if self._root is None:
             self._made_parents = [parent for parent in self.out.parents if not parent.exists()]
-            self.out.parent.mkdir(parents=True, exist_ok=True)
             root = self.out.parent / f".{self.out.name}.partial-{secrets.token_hex(4)}"
-            root.mkdir()
+            try:
+                root.mkdir(parents=True)
+            except OSError as error:
+                if is_out_of_space(error):
+                    raise
+                raise InputError(f"{self.out} cannot be created ({error.strerror}); choose another path") from error
             self._root = root
         return self._root
 
