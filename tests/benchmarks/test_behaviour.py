@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.robustness import behaviour, running
 from benchmarks.robustness.arms import arm_of
+from benchmarks.robustness.planting import is_planted
 from benchmarks.robustness.results import cell_of, read_lines
 from benchmarks.robustness.running import Cell
 from hf_ptr.data.lerobot.writer import write_table
@@ -41,7 +42,8 @@ def test_data_hash_is_unchanged(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_every_recorded_line_has_the_current_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "data_hash", lambda *folders: "not recorded here")
-    lines = read_lines()
+    # The settings of a planted cell contain the hash of data that only its run has.
+    lines = [line for line in read_lines() if not is_planted(line["corruption"])]
     assert len(lines) >= 397
     for line in lines:
         assert running.dependencies_of(Cell(*cell_of(line)))["recipe_hash"] == line["recipe_hash"], cell_of(line)

@@ -357,7 +357,7 @@ def test_a_mixtures_policy_is_evaluated_for_each_robot(generalist: Path, sources
         evaluate_dataset(generalist, read_dataset(folders[1]), source="g1")
     command = ["evaluate", str(generalist), "--dataset", str(folders[0]), "--episodes", "0:2"]
     shown = CliRunner().invoke(app, command)
-    assert shown.exit_code == 0 and "was trained on 1 of these episodes, such as 0" in shown.stdout
+    assert shown.exit_code == 0 and "was trained on 1 of these episodes (0)" in shown.stdout
     assert evaluation_command(generalist) == f"hf-ptr evaluate {generalist} --dataset {folders[0]} --episodes 1"
     with pytest.raises(InputError, match="source g1 acts at 20 fps, but Meta-World runs at 80 fps"):
         evaluate_in(MetaWorld(), generalist, ["reach-v3"], 1, source="g1")

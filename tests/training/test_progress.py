@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from trainer_helpers import make
-from transformers import ProgressCallback
+from transformers import ProgressCallback, TrainerCallback
 from transformers.integrations import TrackioCallback, WandbCallback
 
 from hf_ptr.training.callbacks import RichProgress, StepLines, use_rich_progress
@@ -47,12 +48,20 @@ def test_without_a_terminal_logs_are_lines(
     assert RichProgress not in callbacks(trainer)
 
 
+class SlowSteps(TrainerCallback):
+    """Steps that take long enough for a line."""
+
+    def on_step_end(self, *_: object, **__: object) -> None:
+        time.sleep(0.2)
+
+
 def test_without_bars_the_steps_are_lines(
     metaworld_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "FIRST_AFTER", 0.01)
     monkeypatch.setattr(progress, "LINE_EVERY", 0.01)
     trainer = make(metaworld_dataset, tmp_path / "out", max_steps=3)
+    trainer.add_callback(SlowSteps())
     with progress.without_bars():
         trainer.train()
     assert "training, steps: 1 of 3 after 0:0" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from hf_ptr.data.episode_ids import episode_ranges
 from hf_ptr.data.expected_findings import EXPECTED_FILE, dump_expected, expected_of_dataset
 from hf_ptr.data.features import ACTION, derived_roles, vector_widths
 from hf_ptr.data.lerobot.metadata import Metadata, read_metadata
-from hf_ptr.data.lerobot.metadata_files import read_json
+from hf_ptr.data.lerobot.metadata_files import EDITS_FILE, read_json
 from hf_ptr.data.lerobot.paths import within
 from hf_ptr.data.lerobot.rewriting import VideoCounts, write_parts
 from hf_ptr.data.lerobot.usable import require_usable
@@ -26,9 +26,6 @@ from hf_ptr.edits.choices import Choices
 from hf_ptr.edits.plan import Plan, Step, plan_edits
 from hf_ptr.errors import InputError
 from hf_ptr.utils.atomic_files import StagedFolder
-
-# In `meta/` of an edited dataset.
-EDITS_FILE = "hf_ptr_edits.json"
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from hf_ptr.data.lerobot.metadata_files import read_json
+from hf_ptr.data.lerobot.metadata_files import EDITS_FILE, read_json
 from hf_ptr.data.lerobot.paths import within
 from hf_ptr.detection.findings import Finding
-from hf_ptr.edits.apply import EDITS_FILE
 from hf_ptr.errors import InputError
 
 

@@ -16,6 +16,8 @@ from hf_ptr.errors import InputError, first_line
 from hf_ptr.utils.git_lfs import refuse_pointer
 
 TASKS_PARQUET, TASKS_JSONL = "meta/tasks.parquet", "meta/tasks.jsonl"
+# In `meta/` of an edited dataset: where its episodes come from.
+EDITS_FILE = "hf_ptr_edits.json"
 # The column of the instruction where several hold text. pandas names an index without a name by its level.
 _INSTRUCTION = ("task", "tasks", "__index_level_0__", "instruction", "language_instruction")
 
