@@ -302,11 +302,12 @@ def _train_next(rows: pd.DataFrame, options: str) -> None:
     """Prints the command that trains in LeRobot on the scored dataset; LeRobot reads format v3.0 only."""
     import shlex
 
+    from hf_ptr.data.lerobot.versions import has_v21_files
+
     dataset = str(rows.attrs.get("dataset") or "DATASET")
     folder, where = Path(dataset), f"--dataset.repo_id={shlex.quote(dataset)}"
-    info = folder / "meta" / "info.json"
-    if info.is_file():
-        if '"v3.0"' not in info.read_text(encoding="utf-8"):
+    if (folder / "meta" / "info.json").is_file():
+        if has_v21_files(folder):
             folder = folder.with_name(f"{folder.name}_v3")
             convert = shlex.join(["hf-ptr", "convert", "lerobot", dataset, str(folder)])
             typer.echo(f"LeRobot reads format v3.0; first: {convert}")

@@ -288,7 +288,12 @@ def _residuals(
 
 def _mean_square(residual: list[np.ndarray]) -> np.ndarray:
     """Mean squares `(E, d)` of the residuals of each episode, `(T, d)`."""
-    return np.array([(part**2).sum(axis=0) / max(len(part), 1) for part in residual]).reshape(len(residual), -1)
+    return _mean_of_each([part**2 for part in residual])
+
+
+def _mean_of_each(parts: list[np.ndarray]) -> np.ndarray:
+    """Means `(E, d)` of the values of each episode, `(T, d)`; 0 for an episode without any."""
+    return np.array([part.sum(axis=0) / max(len(part), 1) for part in parts]).reshape(len(parts), -1)
 
 
 def _error_distance(targets: list[np.ndarray], residual: list[np.ndarray], tasks: np.ndarray) -> np.ndarray:
@@ -300,7 +305,7 @@ def _error_distance(targets: list[np.ndarray], residual: list[np.ndarray], tasks
 def _offset_distance(targets: list[np.ndarray], residual: list[np.ndarray], tasks: np.ndarray) -> np.ndarray:
     """Distance of each episode's mean residual from that of most, `(E, d)`, units."""
     del targets
-    offset = np.array([part.sum(axis=0) / max(len(part), 1) for part in residual]).reshape(len(residual), -1)
+    offset = _mean_of_each(residual)
     return np.abs(offset - _usual(offset, tasks, np.full(offset.shape[1], CLOSE)))
 
 

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from hf_ptr._version import __version__
 from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.lerobot.versions import has_v21_files
 from hf_ptr.errors import InputError
 from hf_ptr.hub.push import without_local_paths
 from hf_ptr.hub.repos import origin, parse_hub_repo
@@ -393,7 +394,7 @@ def delete_command(dataset: str | None, shown: str | None = None) -> tuple[str, 
         dataset: the path or repo id of the dataset; None if it is not known.
         shown: its name in the command, if that is another.
     """
-    old = dataset is not None and (Path(dataset) / "meta" / "episodes.jsonl").is_file()
+    old = dataset is not None and has_v21_files(Path(dataset))
     source = (shown or dataset or "DATASET").rstrip("/")
     name = source.partition("@")[0]
     if not old and parse_hub_repo(source) is not None:

@@ -54,7 +54,12 @@ def layout_of(root: Path, info: Mapping[str, Any], note: Callable[[str], None]) 
     return known
 
 
+def has_v21_files(root: Path) -> bool:
+    """Whether a folder has the files of a dataset before v3.0, which LeRobot 0.6 does not read."""
+    return (root / "meta" / "episodes.jsonl").is_file()
+
+
 def _by_files(root: Path) -> str | None:
     if (root / "meta" / "episodes").is_dir():
         return "v3.0"
-    return "v2.1" if (root / "meta" / "episodes.jsonl").is_file() else None
+    return "v2.1" if has_v21_files(root) else None
