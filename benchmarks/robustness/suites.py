@@ -248,7 +248,18 @@ UNSEEN = (
 )
 HARMLESS = ("mixed operators", "tremor 0.05", "noise 0.1", "slower 2")
 # The kinds of the published table, by `atlas-find`: benchmarks/NOTES.md.
-COSTLY = ("swapped", "zeroed group", "inverted group", "early release", "false start")
+COSTLY = (
+    "reversed",
+    "swapped",
+    "flipped axis",
+    "exchanged",
+    "inverted group",
+    "zeroed group",
+    "dead",
+    "clipped 0.3",
+    "crosstalk 1",
+    "false start",
+)
 # What users do with a checker in place of weights, and two ways of weighing by others.
 ALTERNATIVES = (*SELECTIONS, "mutual_information", "reachability")
 PLANS: dict[str, tuple[Block, ...]] = {
