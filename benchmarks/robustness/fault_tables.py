@@ -9,7 +9,15 @@ import numpy as np
 
 from benchmarks.robustness.markdown import bounds, markdown_table, points
 from benchmarks.robustness.results import corruption_name
-from benchmarks.robustness.statistics import Cells, Estimate, Outcomes, difference, rate, recovered_gap
+from benchmarks.robustness.statistics import (
+    Cells,
+    Estimate,
+    Outcomes,
+    difference,
+    mean_difference,
+    rate,
+    recovered_gap,
+)
 
 
 def mean_over(cells: Cells, suite: str, kinds: Sequence[str], arm: str) -> Outcomes:
@@ -54,6 +62,62 @@ def faults_table(
             row.append(text)
         rows.append(tuple(row))
     return markdown_table(rows)
+
+
+def headline_table(cells: Cells, suite: str, groups: dict[str, Sequence[str]], peers: Sequence[str]) -> str:
+    """
+    Four rows: SFT, the peer with the highest mean over the first group, weights from findings, and the oracle.
+
+    Args:
+        cells: the outcomes.
+        suite: the suite.
+        groups: the columns, kinds of fault by label.
+        peers: the arms of which the best is shown.
+    """
+    first = next(iter(groups.values()))
+    best = max(
+        (arm for arm in peers if mean_over(cells, suite, first, arm)),
+        key=lambda arm: rate(mean_over(cells, suite, first, arm)),
+        default=None,
+    )
+    rows: list[tuple[Any, ...]] = [("weights", *groups)]
+    for arm in ("sft", best, "findings", "oracle"):
+        if arm is None:
+            continue
+        row = [f"`{arm}`" if arm != best else f"best peer (`{arm}`)"]
+        for kinds in groups.values():
+            mine, sft = (mean_over(cells, suite, kinds, name) for name in (arm, "sft"))
+            text = f"{100 * rate(mine):.1f} ({len(mine)})" if mine else ""
+            row.append(text if arm == "sft" or not text else f"{text}<br>{points(difference(mine, sft))}")
+        rows.append(tuple(row))
+    return markdown_table(rows)
+
+
+def harm_table(cells: Cells, rows: Sequence[tuple[str, str]], arms: Sequence[str]) -> str:
+    """
+    Success on data without a fault of SFT, and the difference of each arm to it; last, the mean over the rows.
+
+    Args:
+        cells: the outcomes.
+        rows: suites and corruptions.
+        arms: the arms other than SFT, with a column each.
+    """
+    table: list[tuple[Any, ...]] = [("suite", "recordings", "`sft`", *(f"`{arm}`" for arm in arms))]
+    compared: dict[str, list[tuple[Outcomes, Outcomes]]] = {arm: [] for arm in arms}
+    for suite, name in rows:
+        sft = cells.get((suite, name, "sft"))
+        if sft is None:
+            continue
+        row = [f"`{suite}`", name, f"{100 * rate(sft):.1f} ({len(sft)})"]
+        for arm in arms:
+            mine = cells.get((suite, name, arm), {})
+            if mine:
+                compared[arm].append((mine, sft))
+            row.append(points(difference(mine, sft)))
+        table.append(tuple(row))
+    means = [f"{points(mean_difference(pairs))} ({len(pairs)} rows)" if pairs else "" for pairs in compared.values()]
+    table.append(("", "mean over the rows", "", *means))
+    return markdown_table(table)
 
 
 def detection_and_policy_table(

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.robustness.fault_tables import detection_and_policy_table, faults_table
+from benchmarks.robustness.fault_tables import detection_and_policy_table, faults_table, harm_table, headline_table
 from benchmarks.robustness.markdown import bounds, markdown_table, points
 from benchmarks.robustness.plots import gap_figure, sensitivity_figure
 from benchmarks.robustness.results import cell_of, corruption_name, read_lines
+from benchmarks.robustness.selecting import FLAGGED_DROPPED
 from benchmarks.robustness.statistics import (
     Cells,
     Estimate,
@@ -30,13 +31,15 @@ from benchmarks.robustness.statistics import (
     significant_seeds,
     verdict,
 )
-from benchmarks.robustness.suites import COSTLY, PLANS, RESULTS, ROOT, SUITES, UNSEEN, Block
+from benchmarks.robustness.suites import ALTERNATIVES, COSTLY, PLANS, RESULTS, ROOT, SUITES, UNSEEN, Block
 from hf_ptr.metrics.success import SuccessRate
 from hf_ptr.utils.atomic_files import write_text
 
 PAGES = (*(ROOT / "docs" / name for name in ("results.md", "tables.md", "calibrated.md")), ROOT / "README.md")
 FIGURE, SWEEPS = ROOT / "docs" / "difference_to_sft.png", ROOT / "docs" / "sensitivity.png"
 
+# The corruptions of the plan `small` that are faults.
+FAULTY = ("hard", "foreign")
 # The arm that is compared with every other arm of a plan; `calibrated` by default.
 COMPARED = {"ablations": "ptr", "sensitivity": "ptr"}
 # The summary table: plans, arms with a column each, and peers of which the best is shown.
@@ -52,8 +55,6 @@ SCORE_VARIANTS = {
     "no action among its neighbours": "no action check against neighbouring frames",
     "negatives near in state, too": "additional negatives near in state",
 }
-# Fault mixtures in the README's table: strong faults, the mixture of the paper, no faults.
-HEADLINE = ("hard", "combined", "clean")
 
 
 def comparable(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -305,16 +306,37 @@ def tables_of(plan: str, usable: Sequence[dict[str, Any]]) -> dict[str, str]:
     }
 
 
+def costly_groups() -> dict[str, Sequence[str]]:
+    """The kinds of fault that cost success, and those of them that no check plants, by label."""
+    unseen = [kind for kind in COSTLY if kind in UNSEEN]
+    return {f"mean of {len(COSTLY)} kinds": COSTLY, f"mean of {len(unseen)} that no check plants": unseen}
+
+
 def _fault_tables(lines: Sequence[dict[str, Any]], cells: Cells, suite: str, arms: Sequence[str]) -> dict[str, str]:
     """Success by kind of fault, and detection and policy side by side."""
-    unseen = [kind for kind in COSTLY if kind in UNSEEN]
-    groups = {f"mean of {len(COSTLY)} kinds": COSTLY, f"mean of {len(unseen)} that no check plants": unseen}
+    groups = costly_groups()
     others = [arm for arm in arms if arm != "sft"]
     weighing = [arm for arm in others if arm != "oracle"]
     return {
         "atlas-faults": faults_table(cells, suite, groups, (*COSTLY, "hard"), others),
         "atlas-detection": detection_and_policy_table(lines, cells, suite, COSTLY, weighing),
     }
+
+
+def headline_of(usable: Sequence[dict[str, Any]]) -> str:
+    """The table of the README, over the seeds of the plans `atlas` and, for clean data, `harmless`."""
+    suite = PLANS["atlas"][0].suite
+    cells = outcomes_by_cell(_on_seeds_of(usable, PLANS["atlas"]))
+    groups = {**costly_groups(), "`hard`": ("hard",), "clean": ("clean",)}
+    return headline_table(cells, suite, groups, [arm for arm in ALTERNATIVES if arm != FLAGGED_DROPPED])
+
+
+def harm_of_arms(usable: Sequence[dict[str, Any]]) -> str:
+    """Differences to SFT on recordings without a fault, of the plans `harmless` and `small`."""
+    blocks = (*PLANS["harmless"], *PLANS["small"])
+    rows = [(block.suite, name) for block in blocks for name in block.corruptions if name not in FAULTY]
+    arms = [arm for arm in PLANS["harmless"][0].arms if arm != "sft"]
+    return harm_table(outcomes_by_cell(_on_seeds_of(usable, blocks)), rows, arms)
 
 
 def without_table(lines: Sequence[dict[str, Any]], pages: str) -> list[str]:
@@ -331,7 +353,8 @@ def main() -> None:
     parts["summary"] = summary_table(usable)
     block = PLANS["main"][0]
     cells = outcomes_by_cell(_on_seeds_of(usable, [block]))
-    parts["headline"] = success_table(cells, block.suite, HEADLINE, LEADING)
+    parts["headline"] = headline_of(usable)
+    parts["harm"] = harm_of_arms(usable)
     gap_figure(cells, block.suite, block.corruptions, block.arms[1:], FIGURE)
     swept = PLANS["sensitivity"]
     sensitivity_figure(outcomes_by_cell(_on_seeds_of(usable, swept)), swept[0].suite, swept[0].corruptions[0], SWEEPS)

@@ -90,6 +90,23 @@ def difference(mine: Outcomes, other: Outcomes, draws: int = DRAWS) -> Estimate:
     return Estimate(value, (low, high))
 
 
+def mean_difference(pairs: Sequence[tuple[Outcomes, Outcomes]]) -> Estimate:
+    """
+    The mean over several settings, each counted alike, of the success rate of the first minus that of the second.
+
+    Only the seeds that all settings have count; the interval is Student's t over them. One seed has no interval.
+    """
+    seeds = sorted(set.intersection(*(set(mine) & set(other) for mine, other in pairs))) if pairs else []
+    if not seeds:
+        return Estimate(None)
+    by_seed = np.array([np.mean([mine[seed].mean() - other[seed].mean() for mine, other in pairs]) for seed in seeds])
+    value = float(by_seed.mean())
+    if len(seeds) == 1:
+        return Estimate(value)
+    half = float(t.ppf(0.5 + LEVEL / 2, len(seeds) - 1) * by_seed.std(ddof=1) / np.sqrt(len(seeds)))
+    return Estimate(value, (value - half, value + half))
+
+
 def recovered_gap(arm: Outcomes, sft: Outcomes, oracle: Outcomes, draws: int = DRAWS) -> Estimate:
     """
     `(arm - SFT) / (oracle - SFT)`: the share of the gain from oracle weights that the arm achieves.

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.robustness import __main__ as command
 from benchmarks.robustness import plots, results
-from benchmarks.robustness.fault_tables import detection_and_policy_table, faults_table
+from benchmarks.robustness.fault_tables import detection_and_policy_table, faults_table, harm_table, headline_table
 from benchmarks.robustness.report import (
     comparable,
     outcomes_by_cell,
@@ -94,6 +94,39 @@ def test_the_mean_over_kinds_and_what_an_arm_recovers_of_it() -> None:
     assert plain[3].startswith("| swapped | 50.0 (3) | 90.0 (3)<br>+40.0 | 80.0 (3)<br>+30.0<br>75 %")
     side = detection_and_policy_table(lines, cells, "mt10-atlas", ("swapped",), ("findings", "drop-findings"))
     assert re.sub(r" \[[^]]*\]", "", side).splitlines()[2] == "| swapped | +40.0 | 0.90, 1.00 / 4.00, 75 % |  |"
+
+
+def test_the_headline_shows_the_best_peer_of_the_first_column() -> None:
+    solved = {"sft": (10, 10), "short": (12, 20), "shorter": (14, 10), "findings": (16, 10)}
+    lines = [
+        {**run(arm, kind, "paper", seed, counts[place]), "suite": "mt10-atlas"}
+        for arm, counts in solved.items()
+        for place, kind in enumerate(("swapped", "clean"))
+        for seed in range(2)
+    ]
+    columns = {"faults": ("swapped",), "clean": ("clean",)}
+    text = headline_table(outcomes_by_cell(lines), "mt10-atlas", columns, ("short", "shorter", "absent"))
+    plain = re.sub(r" \[[^]]*\]", "", text).splitlines()
+    assert plain[2:] == [
+        "| `sft` | 50.0 (2) | 50.0 (2) |",
+        "| best peer (`shorter`) | 70.0 (2)<br>+20.0 | 50.0 (2)<br>+0.0 |",
+        "| `findings` | 80.0 (2)<br>+30.0 | 50.0 (2)<br>+0.0 |",
+        "| `oracle` |  |  |",
+    ]
+
+
+def test_the_mean_harm_counts_every_setting_alike() -> None:
+    lines = [
+        {**run(arm, kind, "paper", seed, solved), "suite": "mt10-atlas"}
+        for kind, arms in {"clean": {"sft": 10, "findings": 8}, "slower": {"sft": 10, "findings": 9}}.items()
+        for arm, solved in arms.items()
+        for seed in range(3)
+    ]
+    rows = [("mt10-atlas", name) for name in ("clean", "slower", "absent")]
+    text = harm_table(outcomes_by_cell(lines), rows, ("findings", "calibrated"))
+    last = text.splitlines()[-1]
+    assert len(text.splitlines()) == 5
+    assert last == "|  | mean over the rows |  | -7.5 [-7.5, -7.5] (2 rows) |  |"
 
 
 def test_runs_without_a_table_are_listed() -> None:
