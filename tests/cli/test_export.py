@@ -71,7 +71,7 @@ def test_the_command_for_lerobot_names_a_local_dataset_in_its_format(tmp_path: P
         frame = score_frame(table, score=1.0, weight=1.0, valid=True, scorer="made")
         scores = write_scores(frame, tmp_path / f"{name}.parquet", dataset=str(tmp_path / name))
         done = hf_ptr("export", scores, "--to", "lerobot-static", "--out", tmp_path / f"{name}-weights.parquet")
-        folder = tmp_path / ("old_v3" if converts else "new")
+        folder = tmp_path / ("old_v30" if converts else "new")
         assert f"--dataset.repo_id=local/{folder.name} --dataset.root={folder} --sample_weighting.path=" in done.stdout
         assert (f"hf-ptr convert lerobot {tmp_path / name} {folder}\n" in done.stdout) == converts
 

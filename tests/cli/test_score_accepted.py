@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from command_line import hf_ptr, the_line
 from leading_table import leading_table
+from spoiling import edit_info
 
 import hf_ptr.training.detected_scores as scoring
 from hf_ptr.data.lerobot.writer import write_table
@@ -90,10 +91,14 @@ def test_a_malformed_file_of_accepted_findings_is_refused(data: Path, tmp_path: 
 
 
 def test_the_exit_code_of_validate(data: Path) -> None:
-    """The third joint of the actions is constant, which is a warning."""
+    """A constant joint is a note; a version that is not known is a warning."""
     assert hf_ptr("validate", data, "--fail-on", "warning").returncode == 0
     constant = leading_table(EPISODES, lambda _, action: action * np.array([1.0, 1.0, 0.0]), FRAMES)
+    noted = write_table(constant, data.with_name("noted"))
+    assert "note: feature 'action' never changes" in hf_ptr("validate", noted).stdout
+    assert hf_ptr("validate", noted, "--fail-on", "warning").returncode == 0
     warned = write_table(constant, data.with_name("warned"))
+    edit_info(codebase_version="v3.7")(warned)
     codes = [hf_ptr("validate", warned, "--fail-on", least).returncode for least in ("error", "warning", "never")]
     assert codes == [0, 1, 0]
     (data / "meta" / "info.json").write_text("{")

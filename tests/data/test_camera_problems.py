@@ -69,7 +69,10 @@ def begins(change: Any) -> Spoil:
 def test_a_drifting_from_timestamp_is_noted_and_read_in_order(copy: dict[str, Path]) -> None:
     root = copy["v3.0"]
     begins(lambda values: [value + 0.06 * number for number, value in enumerate(values)])(root)
-    (line,) = problems(root, every_frame=True)
+    line, *refused = problems(root, every_frame=True)
+    assert [each.partition(" of ")[0] for each in refused] == [
+        f"warning: episode {episode}, frame 0: LeRobot refuses rows" for episode in (1, 2)
+    ]
     assert line.startswith(f"warning: {VIDEO}: the frames of episode 2 are up to 2.4 frames away")
     with pytest.warns(DataWarning, match="assigned in order .hf-ptr validate lists"):
         assert shown(root, 2, [0, 32]) == [200, 232]
@@ -84,7 +87,8 @@ def test_a_slower_camera_is_noted_once_for_each_camera(copy: dict[str, Path]) ->
     root = copy["v3.0"]
     numbers = [100 * episode + frame for episode, length in enumerate(LENGTHS) for frame in range(length)]
     write_shades(root / VIDEO, numbers, rate=Fraction(2000, 101))
-    (line,) = problems(root, every_frame=True)
+    line, *refused = problems(root, every_frame=True)
+    assert len(refused) == 3 and all("LeRobot refuses rows" in each for each in refused)
     assert "because the video runs at 19.802 frames per second and info.json has 20 (half a frame after 50" in line
     with pytest.warns(DataWarning) as caught:
         table = read_dataset(root)
@@ -94,7 +98,7 @@ def test_a_slower_camera_is_noted_once_for_each_camera(copy: dict[str, Path]) ->
     assert len(caught) == 1
     write_shades(root / VIDEO, [*numbers, 999], rate=Fraction(2000, 101))
     lines = problems(root)
-    assert [line.split(":")[0] for line in lines] == ["warning", "error", "error"]
+    assert [line.split(":")[0] for line in lines] == ["warning", "warning", "error", "error"]
     assert validate_dataset(root).skippable == [1, 2]
 
 
@@ -145,12 +149,13 @@ def test_a_matroska_video_of_a_browser_is_usable(copy: dict[str, Path]) -> None:
 def test_a_pause_in_a_video_is_not_another_rate(copy: dict[str, Path]) -> None:
     times = [50 * number + (2000 if number > 12 else 0) for number in range(25)]
     write_shades(copy["v2.1"] / VIDEO_1, range(100, 125), times=times, base=Fraction(1, 1000), container="matroska")
-    (line,) = problems(copy["v2.1"], every_frame=True)
+    line, refused = problems(copy["v2.1"], every_frame=True)
     assert line.startswith("warning: episode 1: ") and "up to 40.0 frames away" in line
+    assert "LeRobot refuses rows" in refused and "up to 0.6 s away" in refused
     edit_rows(
         "data/chunk-000/episode_000001.parquet", "timestamp", lambda _: [float(np.float32(t / 1000)) for t in times]
     )(copy["v2.1"])
-    assert not any("away" in line for line in problems(copy["v2.1"]))
+    assert not any("frames away" in line for line in problems(copy["v2.1"]))
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_jitter_is_not_another_rate(frames: int, deviation: float) -> None:
     for seed in range(40):
         noise = np.random.default_rng(seed).normal(0, deviation, frames).clip(-0.015, 0.015)
         seconds = np.arange(frames) / 30 + noise
-        errors = [problem for problem in clock_problems(seconds, 30) if not problem.warning]
+        errors = [problem for problem in clock_problems(seconds, 30) if problem.severity == "error"]
         assert errors == [] or (np.diff(seconds) < 0).any()
 
 
@@ -62,26 +62,30 @@ def test_a_clock_may_start_at_any_time(start: float) -> None:
 @pytest.mark.parametrize("rate", [10, 15, 20, 25, 29, 31, 60, 100])
 def test_another_rate_is_an_error_that_names_it(rate: int) -> None:
     (problem,) = clock_problems(np.arange(60) / rate, 30)
-    assert not problem.warning and problem.kind == "fps" and problem.amount == pytest.approx(rate, rel=0.01)
+    assert problem.severity == "error" and problem.kind == "fps" and problem.amount == pytest.approx(rate, rel=0.01)
     assert f"timestamps give {rate} frames per second, info.json 30" in problem.message
 
 
 def test_broadcast_rates_drift_without_being_another_rate() -> None:
     (problem,) = clock_problems(np.arange(18_000) * 1001 / 30_000, 30)
-    assert problem.warning and problem.kind == "timestamp_drift" and problem.amount == pytest.approx(18, abs=0.1)
+    assert (
+        problem.severity == "note"
+        and problem.kind == "timestamp_drift"
+        and problem.amount == pytest.approx(18, abs=0.1)
+    )
 
 
 def test_a_pause_is_a_gap_and_the_rate_counts_without_it() -> None:
     seconds = np.arange(100) / 30
     seconds[50:] += 5
     gap, drift = clock_problems(seconds, 30)
-    assert gap.warning and (gap.kind, gap.frame) == ("timestamp_gaps", 50)
+    assert gap.severity == "note" and (gap.kind, gap.frame) == ("timestamp_gaps", 50)
     assert gap.amount == pytest.approx(5 + 1 / 30) and drift.amount == pytest.approx(150)
     # The same pause hides no wrong rate.
     slow = np.arange(100) / 28
     slow[50:] += 5
     (problem,) = clock_problems(slow, 30)
-    assert not problem.warning and problem.amount == pytest.approx(28)
+    assert problem.severity == "error" and problem.amount == pytest.approx(28)
 
 
 def test_many_dropped_frames_are_counted() -> None:
@@ -90,16 +94,18 @@ def test_many_dropped_frames_are_counted() -> None:
     assert rate.kind == "frame_rate" and rate.message.startswith(
         "8.34 frames per second on average, info.json says 10"
     )
-    assert gap.warning and gap.message.startswith("33 gaps in the timestamps, the longest 0.2 s before frame 3")
+    assert gap.severity == "note" and gap.message.startswith(
+        "33 gaps in the timestamps, the longest 0.2 s before frame 3"
+    )
     assert drift.amount == pytest.approx(33)
 
 
 def test_stamps_out_of_order_and_all_equal() -> None:
-    assert [(each.kind, each.frame, each.warning) for each in clock_problems(np.array([0, 0.1, 0.05]), 10)] == [
-        ("timestamp_order", 2, False)
+    assert [(each.kind, each.frame, each.severity) for each in clock_problems(np.array([0, 0.1, 0.05]), 10)] == [
+        ("timestamp_order", 2, "error")
     ]
     (problem,) = clock_problems(np.zeros(5), 10)
-    assert not problem.warning and problem.message == "all timestamps are equal"
+    assert problem.severity == "error" and problem.message == "all timestamps are equal"
     assert kinds(np.zeros(1), 10) == [] and kinds(np.array([0, np.nan]), 10) == ["timestamp_nan"]
 
 
@@ -162,9 +168,9 @@ def test_an_episode_of_a_real_recorder_that_drops_frames_is_usable(episode: int,
     steps = json.loads(Path(__file__).with_name("stamps_cr5.json").read_text(encoding="utf-8"))[str(episode)]
     seconds = np.concatenate(([0], np.cumsum(steps))) / 1000
     found = [problem for problem in clock_problems(seconds, 10) if problem.kind != "frame_rate"]
-    assert [(problem.kind, problem.warning) for problem in found] == [
-        ("timestamp_gaps", True),
-        ("timestamp_drift", True),
+    assert [(problem.kind, problem.severity) for problem in found] == [
+        ("timestamp_gaps", "note"),
+        ("timestamp_drift", "note"),
     ]
     assert [problem.amount for problem in found] == [pytest.approx(gap, abs=0.006), pytest.approx(drift, abs=0.1)]
     # Dropped frames are not pauses.
@@ -175,7 +181,7 @@ def test_an_episode_of_another_rate_has_a_note_with_the_figure() -> None:
     recorded = json.loads(Path(__file__).with_name("stamps_cr5.json").read_text(encoding="utf-8"))
     stamps = {number: np.concatenate(([0], np.cumsum(recorded[number]))) / 1000 for number in ("1", "9", "14")}
     (note,) = (problem for problem in clock_problems(stamps["9"], 10) if problem.kind == "frame_rate")
-    assert note.warning and note.message == (
+    assert note.severity == "note" and note.message == (
         "7.97 frames per second on average, info.json says 10: the motion looks 26% faster than it was"
     )
     # A pause is a gap, and not a rate.

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from command_line import hf_ptr
 from data_helpers import coded_table, snapshot, with_camera, write_v21
 from shade_videos import copied, number_of, write_shades
 from spoiling import edit_info, edit_rows
 from typer.testing import CliRunner
 
 from hf_ptr.cli import app
+from hf_ptr.data.expected_findings import EXPECTED_FILE
 from hf_ptr.data.lerobot.convert import convert_lerobot
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.lerobot.validation import validate_dataset
@@ -129,6 +131,36 @@ def test_frames_get_the_times_at_which_lerobot_looks_for_them(tmp_path: Path, cl
         np.testing.assert_allclose(shown, clip.start + times, atol=1e-4)
         if episode == 1 and clock not in ("coarse", "not finite"):
             np.testing.assert_allclose(times, CLOCKS[clock] - CLOCKS[clock][0], atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::hf_ptr.errors.DataWarning")
+def test_rows_that_lerobot_refuses_are_named_with_the_command_that_writes_a_copy_for_it(tmp_path: Path) -> None:
+    root = folder(tmp_path / "my set")
+    edit_rows("data/chunk-000/episode_000001.parquet", "timestamp", lambda _: CLOCKS["a pause"].tolist())(root)
+    (root / "meta" / EXPECTED_FILE).write_text("- {check: time/gap, episodes: 1, reason: known}\n")
+    shown = hf_ptr("validate", root, "--fail-on", "warning")
+    assert shown.returncode == 1
+    (line,) = (line for line in shown.stdout.splitlines() if line.startswith("warning"))
+    # The last video frame of the episode is at 1.2 s, the last row at 3.2 s.
+    assert line.startswith("warning: episode 1, frame 10: LeRobot refuses rows of ") and "up to 2 s away" in line
+    command = f"hf-ptr convert lerobot '{root}' '{root}_v30' --even-times"
+    assert shown.stdout.splitlines()[-1].endswith(command)
+
+    # With the times of the rows, the frame of a row is not the one that torchcodec counts.
+    drifting = convert_lerobot(root, tmp_path / "drifting")
+    (line,) = (line for line in hf_ptr("validate", drifting).stdout.splitlines() if line.startswith("warning"))
+    assert "LeRobot with torchcodec refuses rows" in line
+    for source in (root, drifting):
+        out = Path(f"{source}_v30")
+        assert hf_ptr("convert", "lerobot", source, out, "--even-times").returncode == 0
+        assert hf_ptr("validate", out, "--fail-on", "warning").returncode == 0
+        require_frames(out)
+        rows = [pq.ParquetFile(each / "data/chunk-000/file-000.parquet").read() for each in (out, drifting)]
+        np.testing.assert_allclose(rows[0]["timestamp"][40:65].to_numpy(), np.arange(25) / 20, atol=1e-6)
+        assert rows[0].drop_columns("timestamp").equals(rows[1].drop_columns("timestamp"))
+        assert (out / "meta" / EXPECTED_FILE).read_text() == (root / "meta" / EXPECTED_FILE).read_text()
+    with pytest.raises(InputError, match=r"is already v3.0, and LeRobot reads its times"):
+        convert_lerobot(out, tmp_path / "again")
 
 
 def test_hidden_frames_are_refused_and_nothing_is_written(tmp_path: Path) -> None:

@@ -37,10 +37,10 @@ def test_errors_come_first_and_one_line_a_kind(data: Path) -> None:
     assert missing == f"error: 4 episodes (8:11,12): {FILE.format(8)} is missing (first: episode 8)"
     assert nan == "error: episode 15, frame 3: feature 'action' is NaN or infinite"
     assert gaps.startswith(
-        "warning: 8 episodes (7,11,13:19): 8 gaps in the timestamps, the longest 1.05 s before frame 5 of episode 7"
+        "note: 8 episodes (7,11,13:19): 8 gaps in the timestamps, the longest 1.05 s before frame 5 of episode 7"
     )
-    assert drift.startswith("warning: 8 episodes (7,11,13:19): timestamps drift up to 20.0 frames")
-    counted = "12 episodes, 288 frames, 0 cameras; 5 errors, 16 warnings"
+    assert drift.startswith("note: 8 episodes (7,11,13:19): timestamps drift up to 20.0 frames")
+    counted = "12 episodes, 288 frames, 0 cameras; 5 errors, 0 warnings, 16 notes"
     assert verdict[0] == f"{data} is usable only without 5 episodes: {counted}"
     command = f"hf-ptr score {data} --skip-episodes 8,9,10,12,15"
     assert command in verdict[1] and verdict[2].endswith('skip_episodes: "8,9,10,12,15"')
@@ -63,8 +63,10 @@ def test_counts_are_those_of_the_selection(data: Path) -> None:
 
 
 def test_the_worst_problem_of_a_kind_is_shown() -> None:
-    problems = [Problem(f"{n} gaps", episode, None, True, "gaps", n) for episode, n in ((3, 2.0), (4, 9.0), (5, 1.0))]
-    other = Problem("column 'a' repeats", None, None, False)
+    problems = [
+        Problem(f"{n} gaps", episode, None, "warning", "gaps", n) for episode, n in ((3, 2.0), (4, 9.0), (5, 1.0))
+    ]
+    other = Problem("column 'a' repeats")
     assert problem_lines([*problems, other]) == [
         "error: column 'a' repeats",
         "warning: 3 episodes (3:6): 9.0 gaps (worst: episode 4)",
@@ -73,11 +75,11 @@ def test_the_worst_problem_of_a_kind_is_shown() -> None:
 
 def test_gaps_are_counted_in_all_episodes() -> None:
     gaps = [
-        Problem("5 gaps in the timestamps, the longest 2 s before frame 9", 0, 2, True, "timestamp_gaps", 2.0),
-        Problem("7 gaps in the timestamps, the longest 1 s before frame 3", 4, 3, True, "timestamp_gaps", 1.0),
+        Problem("5 gaps in the timestamps, the longest 2 s before frame 9", 0, 2, "note", "timestamp_gaps", 2.0),
+        Problem("7 gaps in the timestamps, the longest 1 s before frame 3", 4, 3, "note", "timestamp_gaps", 1.0),
     ]
     assert problem_lines(gaps) == [
-        "warning: 2 episodes (0,4): 12 gaps in the timestamps, the longest 2 s before frame 9 of episode 0; the most "
+        "note: 2 episodes (0,4): 12 gaps in the timestamps, the longest 2 s before frame 9 of episode 0; the most "
         "in episode 4 (7)"
     ]
 

@@ -72,6 +72,7 @@ def apply(
     """
     import shlex
 
+    from hf_ptr.data.lerobot.versions import conversion_command
     from hf_ptr.detection.findings_file import read_findings
     from hf_ptr.edits.apply import apply_plan, new_folder, prepare
     from hf_ptr.edits.choices import parse_choices
@@ -114,7 +115,7 @@ def apply(
         if prepared.metadata.info["codebase_version"] == "v2.1":
             typer.echo(
                 "LeRobot 0.6 reads v3.0 only; this writes a copy that it reads:\n"
-                f"  {shlex.join(['hf-ptr', 'convert', 'lerobot', str(dataset), f'{home.resolve().name}_v30'])}"
+                f"  {shlex.join(conversion_command(str(dataset)))}"
             )
         return
     if dry_run:

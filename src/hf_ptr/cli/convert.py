@@ -26,20 +26,28 @@ def convert() -> None:
 
 @app.command()
 def lerobot(
-    folder: Annotated[Path, typer.Argument(help="Folder of a LeRobotDataset v2.1 or v2.0.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of a LeRobotDataset v2.0, v2.1 or v3.0.")],
     out: Out,
     episodes: Episodes = None,
     skip_episodes: SkipEpisodes = None,
+    even_times: Annotated[
+        bool,
+        typer.Option("--even-times", help="Replace time stamps by frame / fps, for any video decoder of LeRobot."),
+    ] = False,
 ) -> None:
-    """Convert a LeRobotDataset v2.1 or v2.0. Values stay bit-identical, and videos are copied without re-encoding.
+    """Write a copy that LeRobot reads. Values stay bit-identical, and videos are copied without re-encoding.
 
-    Time stamps count from the first frame of each episode, and video frames get the times of their rows: LeRobot
-    reads the copy even where the clock of the recording deviates from its frame rate. If episodes are left out, the
-    others are numbered from 0.
+    Time stamps count from the first frame of each episode, and video frames get the times of their rows. If episodes
+    are left out, the others are numbered from 0. A dataset v3.0 is converted only if LeRobot refuses rows of it.
+
+    Where the clock of the recording deviates from its frame rate, LeRobot reads the copy with PyAV only. With
+    torchcodec, its default where FFmpeg is installed, it needs --even-times. Nothing but the time stamps differs.
 
     Examples:
 
         hf-ptr convert lerobot data/g1_bottle data/g1_bottle_v30
+
+        hf-ptr convert lerobot data/drifting data/drifting_v30 --even-times
     """
     from hf_ptr.data.lerobot.convert import convert_lerobot
     from hf_ptr.utils.progress import progress_bar
@@ -49,6 +57,7 @@ def lerobot(
             folder,
             out,
             **selected(episodes, skip_episodes),
+            even_times=even_times,
             progress=lambda what, jobs: progress.track(jobs, description=what),
         )
     _describe(made)

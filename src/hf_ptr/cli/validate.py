@@ -38,7 +38,8 @@ def validate(
     """Check a dataset: its problems, errors first, one line a kind with its episodes; its features; the verdict.
 
     Checks for missing and damaged files, inconsistent lengths, NaN, timestamps that are out of order or do not match
-    the frame rate, videos shorter than the table, unknown tasks, and constant dimensions (a warning). --json lists
+    the frame rate, videos shorter than the table, unknown tasks, and rows that LeRobot refuses because of their times
+    (a warning, with the command that writes a copy for LeRobot). A note needs no action. --json lists
     every single problem with episode and frame. The exit code is 2 if the dataset cannot be used for training. If only
     some episodes are unusable, the last lines say how to leave them out. Nothing is written.
 
@@ -77,5 +78,5 @@ def validate(
         return
     if not found.usable:
         raise typer.Exit(2)
-    if found.problems and fail_on.value == FailOn.WARNING:
+    if fail_on.value == FailOn.WARNING and any(one.severity == "warning" for one in found.problems):
         raise typer.Exit(1)

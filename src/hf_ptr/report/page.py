@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from hf_ptr._version import __version__
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot.versions import has_v21_files
+from hf_ptr.data.lerobot.versions import conversion_command, has_v21_files
 from hf_ptr.errors import InputError
 from hf_ptr.hub.push import without_local_paths
 from hf_ptr.hub.repos import origin, parse_hub_repo
@@ -402,8 +402,7 @@ def delete_command(dataset: str | None, shown: str | None = None) -> tuple[str, 
     else:
         name = Path(source).name
         if old:
-            copy = ["hf-ptr", "convert", "lerobot", source, f"{source}_kept", "--skip-episodes"]
-            return f'{shlex.join(copy)} "', '"'
+            return f'{shlex.join(conversion_command(source, "_kept", "--skip-episodes"))} "', '"'
         where = {"repo_id": name, "root": source, "new_repo_id": f"{name}_kept", "new_root": f"{source}_kept"}
     options = " ".join(f"--{option} {shlex.quote(value)}" for option, value in where.items())
     before = f"lerobot-edit-dataset {options} --operation.type delete_episodes"

@@ -37,14 +37,15 @@ class ClockProblem:
         frame: the first affected frame, or None.
         amount: seconds of the longest gap, frames of drift, measured frames per second (`"fps"`), or the relative
             deviation of the rate (`"frame_rate"`); None otherwise.
-        warning: True if the episode is usable nonetheless.
+        severity: `"error"`; otherwise the episode is usable: `"warning"` if stamps are damaged, `"note"` if they are
+            as they were recorded.
     """
 
     kind: str
     message: str
     frame: int | None = None
     amount: float | None = None
-    warning: bool = False
+    severity: str = "error"
 
 
 def clock_problems(seconds: np.ndarray, fps: float) -> list[ClockProblem]:
@@ -57,7 +58,7 @@ def clock_problems(seconds: np.ndarray, fps: float) -> list[ClockProblem]:
     seconds = np.asarray(seconds, dtype=np.float64)
     if not np.isfinite(seconds).all():
         bad = int(np.isfinite(seconds).argmin())
-        return [ClockProblem("timestamp_nan", "timestamp is NaN or infinite; it is not used", bad, warning=True)]
+        return [ClockProblem("timestamp_nan", "timestamp is NaN or infinite; it is not used", bad, severity="warning")]
     if len(seconds) < 2:
         return []
     steps = np.diff(seconds)
@@ -92,7 +93,7 @@ def clock_problems(seconds: np.ndarray, fps: float) -> list[ClockProblem]:
         what = "1 gap" if count == 1 else f"{count} gaps"
         message = f"{what} in the timestamps, the longest {steps[longest]:.3g} s before frame {longest + 1}"
         first = int(missing.argmax()) + 1
-        problems.append(ClockProblem("timestamp_gaps", message, first, float(steps[longest]), True))
+        problems.append(ClockProblem("timestamp_gaps", message, first, float(steps[longest]), "note"))
     # A recorder may count from any time, but the jitter of its first stamp is no offset.
     start = seconds[0] if abs(seconds[0]) * fps > 0.5 else 0.0
     away = np.abs(seconds - start - np.arange(len(seconds)) / fps) * fps
@@ -100,7 +101,7 @@ def clock_problems(seconds: np.ndarray, fps: float) -> list[ClockProblem]:
     if far.any():
         frame = int(far.argmax())
         message = f"timestamps drift up to {away.max():.1f} frames from frame / fps, from frame {frame} onward"
-        problems.append(ClockProblem("timestamp_drift", message, frame, float(away.max()), True))
+        problems.append(ClockProblem("timestamp_drift", message, frame, float(away.max()), "note"))
     return problems
 
 
@@ -121,7 +122,7 @@ def _rate_note(steps: np.ndarray, fps: float) -> list[ClockProblem]:
         return []
     looks = f"{abs(fps / rate - 1):.0%} {'faster' if rate < fps else 'slower'}"
     message = f"{rate:.3g} frames per second on average, info.json says {fps:g}: the motion looks {looks} than it was"
-    return [ClockProblem("frame_rate", message, amount=abs(rate / fps - 1), warning=True)]
+    return [ClockProblem("frame_rate", message, amount=abs(rate / fps - 1), severity="note")]
 
 
 def _pauses(steps: np.ndarray, fps: float) -> np.ndarray:

@@ -1,16 +1,22 @@
-"""Conversion of a LeRobotDataset v2.1 to v3.0, with values kept bit by bit and videos copied packet by packet."""
+"""A copy of a LeRobotDataset that LeRobot reads: v3.0, values kept bit by bit, videos copied packet by packet."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
 
-from hf_ptr.data.lerobot.metadata import read_metadata
+from hf_ptr.data.expected_findings import EXPECTED_FILE
+from hf_ptr.data.lerobot.metadata import read_metadata, warn
+from hf_ptr.data.lerobot.metadata_files import EDITS_FILE
+from hf_ptr.data.lerobot.paths import within
 from hf_ptr.data.lerobot.rewriting import Part, write_parts
 from hf_ptr.data.lerobot.usable import require_usable
 from hf_ptr.data.lerobot.validation import Progress, no_progress, validate_dataset
 from hf_ptr.errors import InputError
 from hf_ptr.utils.atomic_files import StagedFolder
+
+# Files in `meta` that describe episodes by their numbers.
+KEPT_FILES = (EXPECTED_FILE, EDITS_FILE)
 
 
 def convert_lerobot(
@@ -19,32 +25,34 @@ def convert_lerobot(
     *,
     episodes: Collection[int] | None = None,
     skip: Collection[int] = (),
+    even_times: bool = False,
     progress: Progress = no_progress,
 ) -> Path:
     """
-    Convert a LeRobotDataset v2.1 or v2.0 to v3.0.
+    Convert a LeRobotDataset v2.1 or v2.0 to v3.0, or one of v3.0 with rows that LeRobot refuses.
 
     Rows keep every value and type, except that time stamps count from the first frame of each episode; episodes,
     frames and tasks keep their numbers. Video frames get the times of their rows, at which LeRobot looks for them.
-    If episodes are left out, the others
-    and their frames are numbered from 0, because LeRobot requires numbers without gaps. Index
-    columns that are missing, or not single integers, are written as LeRobot needs them. Videos are concatenated
-    without re-encoding. Stored image statistics are kept; if they are missing, they are computed from a few decoded
-    images.
+    Accepted findings and the list of earlier edits are kept. If episodes are left out, the others and their frames are
+    numbered from 0, because LeRobot requires numbers without gaps, and accepted findings are left out. Index columns
+    that are missing, or not single integers, are written as LeRobot needs them. Videos are concatenated without
+    re-encoding. Stored image statistics are kept; if they are missing, they are computed from a few decoded images.
 
     Args:
         folder: folder of the dataset.
         out: the new folder; must be missing or empty. It is written atomically.
         episodes: ids of the episodes to convert; all by default.
         skip: ids of episodes to leave out, even if they are damaged.
+        even_times: whether time stamps become `frame / fps`, which LeRobot needs with torchcodec where the clock of
+            the recording deviates from its frame rate.
         progress: called with a description and a list, returns an iterable over the list, e.g. with a progress bar.
 
     Returns:
         `out`.
 
     Raises:
-        InputError: the dataset is not v2.x or is not usable (see `hf-ptr validate`), only some episodes have a column,
-            or `out` cannot be written.
+        InputError: LeRobot reads the dataset already, the dataset is not usable (see `hf-ptr validate`), only some
+            episodes have a column, or `out` cannot be written.
     """
     root, staged = Path(folder), StagedFolder(out)
 
@@ -53,9 +61,10 @@ def convert_lerobot(
             raise InputError(message, skip=() if episode is None else (episode,))
 
     metadata = read_metadata(root, report)
-    if metadata.info["codebase_version"] != "v2.1":
-        raise InputError(f"{root} is already {metadata.info['codebase_version']}; no conversion is needed")
-    require_usable(validate_dataset(root, episodes=episodes, skip=skip, decode=False), skip)
+    checked = validate_dataset(root, episodes=episodes, skip=skip, decode=False, progress=progress)
+    require_usable(checked, skip)
+    if metadata.info["codebase_version"] == "v3.0" and not checked.refused_by_lerobot:
+        raise InputError(f"{root} is already v3.0, and LeRobot reads its times; no conversion is needed")
     parts = [
         Part(episode, 0, length)
         for episode, length in zip(metadata.episode_index.tolist(), metadata.lengths.tolist(), strict=True)
@@ -64,5 +73,24 @@ def convert_lerobot(
     if not parts:
         raise InputError(f"no episode of {root} is left to convert; leave out fewer")
     renumber = len(parts) < len(metadata.files)
-    write_parts(root, metadata, parts, staged, renumber=renumber, encode=False, progress=progress)
+    kept = {} if renumber else {name: text for name in KEPT_FILES if (text := _text(root, name)) is not None}
+    if renumber and _text(root, EXPECTED_FILE) is not None:
+        warn(f"{root}: {EXPECTED_FILE} is left out, because episodes get other numbers")
+    write_parts(
+        root,
+        metadata,
+        parts,
+        staged,
+        renumber=renumber,
+        encode=False,
+        extra=kept,
+        even_times=even_times,
+        progress=progress,
+    )
     return staged.out
+
+
+def _text(root: Path, name: str) -> str | None:
+    """The content of a file in `meta`; None without it."""
+    path = root / within(root, f"meta/{name}")
+    return path.read_text(encoding="utf-8") if path.is_file() else None

@@ -290,7 +290,7 @@ def _times(file: ColumnFile, rows: Mapping[int, slice], fps: float) -> np.ndarra
         return None
     for episode, part in rows.items():
         for problem in clock_problems(times[part], fps):
-            if not problem.warning:
+            if problem.severity == "error":
                 where = "" if problem.frame is None else f", frame {problem.frame}"
                 raise InputError(f"{file.path}: episode {episode}{where}: {problem.message}", skip=[episode])
     return times

@@ -81,6 +81,7 @@ def write_parts(
     encode: bool = True,
     shifted: Sequence[str] = (),
     extra: Mapping[str, str] | None = None,
+    even_times: bool = False,
     progress: Progress,
 ) -> VideoCounts:
     """
@@ -103,6 +104,7 @@ def write_parts(
         encode: whether video frames that cannot be copied are encoded again; otherwise, they are an error.
         shifted: the columns of the actions, for `Part.shift`.
         extra: texts of additional files for `meta/`, by file name.
+        even_times: whether time stamps are replaced by `frame / fps`.
         progress: called with a description and a list, returns an iterable over the list.
 
     Raises:
@@ -118,7 +120,7 @@ def write_parts(
     try:
         with writable(staged.out):
             target = staged.path()
-            _write(root, target, metadata, parts, data, cameras, readers, renumber, shifted, progress)
+            _write(root, target, metadata, parts, data, cameras, readers, renumber, shifted, even_times, progress)
             for name, content in (extra or {}).items():
                 write_text(content, target / "meta" / name)
             staged.publish()
@@ -142,6 +144,7 @@ def _write(
     readers: Mapping[str, FrameReader],
     renumber: bool,
     shifted: Sequence[str],
+    even_times: bool,
     progress: Progress,
 ) -> None:
     info, fps = metadata.info, float(metadata.info["fps"])
@@ -163,7 +166,7 @@ def _write(
         length = part.stop - part.first
         number = len(episodes) if renumber else part.episode
         stored_rows = source.read(position)
-        times, clock = _times(stored_rows, part, fps)
+        times, clock = _times(stored_rows, part, fps, even_times)
         if clock == "changed":
             changed.append(part.episode)
         taken = slice(part.first, part.stop)
@@ -260,13 +263,15 @@ def _task_numbers(metadata: Metadata, parts: Sequence[Part]) -> dict[str, int]:
     return tasks
 
 
-def _times(rows: Rows, part: Part, fps: float) -> tuple[np.ndarray, str]:
+def _times(rows: Rows, part: Part, fps: float, even: bool) -> tuple[np.ndarray, str]:
     """The time stamps of a part, and whether they are `"stored"`, `"moved"` to its first frame, or `"changed"`."""
     times = rows.timestamp[part.first : part.stop]
     nominal = np.arange(len(times)) / fps
     if not np.isfinite(times).all():
         return nominal, "changed"
     since = times.astype(np.float64) - float(times[0])
+    if even and _differs(since, fps):
+        return nominal, "moved"
     shortened = len(times) < len(rows.timestamp)
     if shortened or not _rises(since, fps):
         # Readers refuse a part whose clock has another rate, although it is right over the whole episode, and two
@@ -274,7 +279,7 @@ def _times(rows: Rows, part: Part, fps: float) -> tuple[np.ndarray, str]:
         # velocities depend on it.
         for share in SHARES:
             nearer = nominal + share * (since - nominal)
-            if _rises(nearer, fps) and all(problem.warning for problem in clock_problems(nearer, fps)):
+            if _rises(nearer, fps) and all(problem.severity != "error" for problem in clock_problems(nearer, fps)):
                 break
         if share < 1:
             return nearer, "changed"

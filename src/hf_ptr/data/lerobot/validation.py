@@ -14,7 +14,7 @@ from hf_ptr.data.lerobot.clock import clock_problems
 from hf_ptr.data.lerobot.columns import ColumnFile, RowError, open_columns, rows_of_episode
 from hf_ptr.data.lerobot.index_columns import IndexColumns
 from hf_ptr.data.lerobot.metadata import Metadata, read_metadata
-from hf_ptr.data.lerobot.validation_videos import CameraCheck
+from hf_ptr.data.lerobot.validation_videos import LEROBOT_TIMES, CameraCheck
 from hf_ptr.data.lerobot.videos import cameras_of
 from hf_ptr.errors import InputError, first_line
 
@@ -31,7 +31,8 @@ class Problem:
     Attributes:
         message: the problem and its location, in one line.
         episode, frame: id of the affected episode and frame within it, or None.
-        warning: True if the data are usable nonetheless.
+        severity: `"error"` if the data are not usable; `"warning"` if they are, and the owner can fix the cause;
+            `"note"` if nothing needs to be done.
         kind: name of the check, the same for all episodes; by default, messages that differ in numbers only are of
             one kind.
         amount: size of the problem, to find the worst of its kind; None without a size.
@@ -40,7 +41,7 @@ class Problem:
     message: str
     episode: int | None = None
     frame: int | None = None
-    warning: bool = False
+    severity: str = "error"
     kind: str = ""
     amount: float | None = None
 
@@ -48,9 +49,7 @@ class Problem:
         location = [
             f"{name} {at}" for name, at in (("episode", self.episode), ("frame", self.frame)) if at is not None
         ]
-        return (
-            f"{'warning' if self.warning else 'error'}: {', '.join(location)}{': ' if location else ''}{self.message}"
-        )
+        return f"{self.severity}: {', '.join(location)}{': ' if location else ''}{self.message}"
 
 
 @dataclass
@@ -76,9 +75,14 @@ class Validation:
     selected: frozenset[int] = frozenset()
 
     @property
+    def refused_by_lerobot(self) -> bool:
+        """Whether LeRobot refuses rows because their times are not those of video frames."""
+        return any(problem.kind.startswith(LEROBOT_TIMES) for problem in self.problems)
+
+    @property
     def errors(self) -> list[Problem]:
-        """The problems that are not warnings."""
-        return [problem for problem in self.problems if not problem.warning]
+        """The problems that make the dataset, or an episode of it, unusable."""
+        return [problem for problem in self.problems if problem.severity == "error"]
 
     @property
     def usable(self) -> bool:
@@ -105,7 +109,7 @@ class Validation:
             "skip_episodes": self.skippable,
             "problems": [
                 {
-                    "severity": "warning" if problem.warning else "error",
+                    "severity": problem.severity,
                     "episode": problem.episode,
                     "frame": problem.frame,
                     "kind": problem.kind or None,
@@ -179,7 +183,7 @@ def validate_dataset(
     found.cameras = tuple(camera for camera in metadata.videos if cameras is None or camera in cameras)
     for camera in found.cameras:
         check = CameraCheck(root, metadata, camera, checker.report, checker.relative)
-        check.check(wanted, checker.readable, decode, every_frame, progress)
+        check.check(wanted, checker.readable, checker.stamps, decode, every_frame, progress)
     return found
 
 
@@ -201,7 +205,7 @@ def validate_videos(
         wanted = {episode: length for episode, length in lengths.items() if checker.wanted(episode)}
         found.episodes, found.frames, found.selected = len(wanted), sum(wanted.values()), frozenset(wanted)
         CameraCheck(root, metadata, camera, checker.report, checker.relative).check(
-            wanted, (), decode=False, every_frame=False, progress=no_progress
+            wanted, (), {}, decode=False, every_frame=False, progress=no_progress
         )
     return result
 
@@ -217,6 +221,8 @@ class _Checker:
         self._span: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._used: frozenset[str] = frozenset()
         self.readable: set[int] = set()
+        # Time stamps of the episodes with a usable clock.
+        self.stamps: dict[int, np.ndarray] = {}
         # The episodes with a problem, ignored or not.
         self.reported: set[int] = set()
 
@@ -226,7 +232,7 @@ class _Checker:
         episode: int | None = None,
         frame: int | None = None,
         *,
-        warning: bool = False,
+        severity: str = "error",
         kind: str = "",
         amount: float | None = None,
     ) -> None:
@@ -234,7 +240,7 @@ class _Checker:
         if episode is not None:
             self.reported.add(episode)
         if episode is None or self.wanted(episode):
-            self.found.problems.append(Problem(message, episode, frame, warning, kind, amount))
+            self.found.problems.append(Problem(message, episode, frame, severity, kind, amount))
 
     def report_of_metadata(self, message: str, episode: int | None = None) -> None:
         """Record a problem that `read_metadata` reports."""
@@ -253,7 +259,7 @@ class _Checker:
 
     def note(self, message: str) -> None:
         """Record a warning about the whole dataset."""
-        self.report(self._without_root(message), warning=True)
+        self.report(self._without_root(message), severity="warning")
 
     def wanted(self, episode: int) -> bool:
         """Whether an episode is checked."""
@@ -289,7 +295,7 @@ class _Checker:
             constant = np.flatnonzero(low == high).tolist()
             if constant:
                 numbers = ", ".join(map(str, constant[:20])) + (", …" if len(constant) > 20 else "")
-                self.report(f"feature {name!r} never changes in dimension {numbers}", warning=True, kind="constant")
+                self.report(f"feature {name!r} never changes in dimension {numbers}", severity="note", kind="constant")
 
     def _stored(self, metadata: Metadata, features: Sequence[str]) -> Iterable[str]:
         """The features of the files that make up the vectors that are used."""
@@ -301,10 +307,10 @@ class _Checker:
                 self.note(f"{name} is missing; taken from {', '.join(roles[name])}")
                 yield from roles[name]
 
-    def _report_each(self, message: str, episodes: Iterable[int], *, warning: bool = False) -> None:
+    def _report_each(self, message: str, episodes: Iterable[int], *, severity: str = "error") -> None:
         """Record a problem of a file for each of its episodes, since each can be skipped separately."""
         for episode in episodes:
-            self.report(message, episode, warning=warning)
+            self.report(message, episode, severity=severity)
 
     def _check_file(
         self,
@@ -349,23 +355,26 @@ class _Checker:
                 self.report(f"task_index {tasks[part][frame]} is not in the metadata", episode, frame, kind="task")
 
     def _check_times(self, file: ColumnFile, rows: Mapping[int, slice], fps: float) -> None:
-        for episode, times in self._parts(file, "timestamp", 1, rows, warning=True):
-            for problem in clock_problems(times[:, 0], fps):
+        for episode, times in self._parts(file, "timestamp", 1, rows, severity="warning"):
+            found = clock_problems(times[:, 0], fps)
+            if all(problem.severity != "error" for problem in found):
+                self.stamps[episode] = times[:, 0]
+            for problem in found:
                 self.report(
                     problem.message, episode, problem.frame,
-                    warning=problem.warning, kind=problem.kind, amount=problem.amount,
+                    severity=problem.severity, kind=problem.kind, amount=problem.amount,
                 )  # fmt: skip
 
     def _check_vector(self, file: ColumnFile, name: str, width: int, rows: Mapping[int, slice]) -> None:
-        unused = name not in self._used
-        for episode, values in self._parts(file, name, width, rows, warning=unused):
+        severity = "error" if name in self._used else "warning"
+        for episode, values in self._parts(file, name, width, rows, severity=severity):
             finite = np.isfinite(values).all(axis=1)
             if not finite.all():
                 frame, count = int(finite.argmin()), int((~finite).sum())
                 more = f" ({count} frames in total)" if count > 1 else ""
                 self.report(
                     f"feature {name!r} is NaN or infinite{more}", episode, frame,
-                    warning=unused, kind=f"not_finite {name}", amount=count,
+                    severity=severity, kind=f"not_finite {name}", amount=count,
                 )  # fmt: skip
             if finite.any():
                 low, high = values[finite].min(axis=0), values[finite].max(axis=0)
@@ -373,20 +382,20 @@ class _Checker:
                 self._span[name] = np.minimum(before[0], low), np.maximum(before[1], high)
 
     def _parts(
-        self, file: ColumnFile, name: str, width: int, rows: Mapping[int, slice], *, warning: bool
+        self, file: ColumnFile, name: str, width: int, rows: Mapping[int, slice], *, severity: str
     ) -> Iterable[tuple[int, np.ndarray]]:
         """Each episode's part of a column; parts that cannot be read are recorded as problems."""
         try:
             column = file.column(name)
         except InputError as error:
-            self._report_each(self.relative(error), rows, warning=warning)
+            self._report_each(self.relative(error), rows, severity=severity)
             return
         try:
             whole = file.parse(column, name, width)
         except RowError:
             whole = None
         except InputError as error:
-            self._report_each(self.relative(error), rows, warning=warning)
+            self._report_each(self.relative(error), rows, severity=severity)
             return
         for episode, part in rows.items():
             if whole is not None:
@@ -395,4 +404,4 @@ class _Checker:
             try:
                 yield episode, file.parse(column.slice(part.start, part.stop - part.start), name, width)
             except RowError as error:
-                self.report(self.relative(error), episode, error.row, warning=warning)
+                self.report(self.relative(error), episode, error.row, severity=severity)

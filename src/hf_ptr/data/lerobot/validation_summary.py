@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from hf_ptr.data.episode_ids import episode_ranges
 from hf_ptr.data.features import FeatureKind
 from hf_ptr.data.lerobot.validation import Problem, Validation
+from hf_ptr.data.lerobot.versions import conversion_command
 
+SEVERITIES = ("error", "warning", "note")
 NUMBER = re.compile(r"\d+(\.\d+)?(e[-+]?\d+)?")
 
 
 def problem_lines(problems: Iterable[Problem]) -> list[str]:
     """
-    One line for each kind of problem, errors first: its episodes, and the worst of its problems.
+    One line for each kind of problem, errors first, notes last: its episodes, and the worst of its problems.
 
     Problems are of one kind if they have the same `kind`; without one, if their messages differ in numbers only.
     """
-    kinds: dict[tuple[bool, str], list[Problem]] = {}
-    for problem in sorted(problems, key=lambda problem: problem.warning):
-        kinds.setdefault((problem.warning, problem.kind or NUMBER.sub("#", problem.message)), []).append(problem)
+    kinds: dict[tuple[str, str], list[Problem]] = {}
+    for problem in sorted(problems, key=lambda problem: SEVERITIES.index(problem.severity)):
+        kinds.setdefault((problem.severity, problem.kind or NUMBER.sub("#", problem.message)), []).append(problem)
     return [_line(group) for group in kinds.values()]
 
 
@@ -30,12 +34,13 @@ def _line(problems: list[Problem]) -> str:
     if len(problems) == 1 or len(episodes) < 2:
         more = f" (and {len(problems) - 1} more of this kind)" if len(problems) > 1 else ""
         return f"{worst}{more}"
-    severity = "warning" if worst.warning else "error"
     if worst.kind == "timestamp_gaps":
-        return f"{severity}: {len(episodes)} episodes ({episode_ranges(episodes)}): {_gaps(problems, worst)}"
+        return f"{worst.severity}: {len(episodes)} episodes ({episode_ranges(episodes)}): {_gaps(problems, worst)}"
     where = f"episode {worst.episode}" + ("" if worst.frame is None else f", frame {worst.frame}")
     which = "worst" if worst.amount is not None else "first"
-    return f"{severity}: {len(episodes)} episodes ({episode_ranges(episodes)}): {worst.message} ({which}: {where})"
+    return (
+        f"{worst.severity}: {len(episodes)} episodes ({episode_ranges(episodes)}): {worst.message} ({which}: {where})"
+    )
 
 
 def _gaps(problems: list[Problem], worst: Problem) -> str:
@@ -66,8 +71,9 @@ def verdict_lines(found: Validation, dataset: str, episodes: str | None = None, 
         episodes: the value of `--episodes`, for the commands that follow.
         skip: episodes that were left out already.
     """
-    errors = len(found.errors)
-    counted = f"{_count(errors, 'error')}, {_count(len(found.problems) - errors, 'warning')}"
+    number_of = Counter(problem.severity for problem in found.problems)
+    counted = ", ".join(_count(number_of[severity], severity) for severity in ("error", "warning"))
+    counted += f", {_count(number_of['note'], 'note')}" if number_of["note"] else ""
     if found.episodes:
         counted = (
             f"{_count(found.episodes, 'episode')}, {_count(found.frames, 'frame')}, "
@@ -78,7 +84,11 @@ def verdict_lines(found: Validation, dataset: str, episodes: str | None = None, 
     options += f" --skip-episodes {','.join(map(str, left_out))}" if left_out else ""
     following = f"hf-ptr score {dataset}{options}, or hf-ptr init {dataset}{options} for a recipe to train"
     if found.usable:
-        return [f"{dataset} is usable: {counted}", f"Next: {following}"]
+        lines = [f"{dataset} is usable: {counted}", f"Next: {following}"]
+        if found.refused_by_lerobot:
+            command = shlex.join(conversion_command(found.dataset, "_v30", "--even-times"))
+            lines.append(f"For LeRobot, a copy with the time stamps frame / fps: {command}{options}")
+        return lines
     if found.skippable is None:
         return [f"{dataset} is not usable: {counted}", "Fix the errors, then validate again."]
     number = _count(len(found.skippable), "episode")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from hf_ptr.data.lerobot.clock import FPS_TOLERANCE, MIN_DRIFT
+from hf_ptr.data.lerobot.lerobot_times import TOLERANCE, refused_rows
 from hf_ptr.data.lerobot.metadata import Metadata
 from hf_ptr.data.video.decoding import FrameReader, VideoClip
 from hf_ptr.data.video.placement import Placement, VideoFile
@@ -14,6 +18,8 @@ from hf_ptr.errors import InputError
 
 # Decoded images are discarded, so they are scaled to a minimal size.
 THUMBNAIL = (16, 16)
+# Beginning of the kind of problems with rows that LeRobot refuses because of their times.
+LEROBOT_TIMES = "lerobot_times"
 
 
 class Report(Protocol):
@@ -25,8 +31,9 @@ class Report(Protocol):
         episode: int | None = None,
         frame: int | None = None,
         *,
-        warning: bool = False,
+        severity: str = "error",
         kind: str = "",
+        amount: float | None = None,
     ) -> None: ...
 
 
@@ -54,6 +61,7 @@ class CameraCheck:
         self,
         episodes: Mapping[int, int],
         readable: Collection[int],
+        stamps: Mapping[int, np.ndarray],
         decode: bool,
         every_frame: bool,
         progress: Callable[[str, Sequence[Any]], Iterable[Any]],
@@ -64,6 +72,7 @@ class CameraCheck:
         Args:
             episodes: number of rows by episode id.
             readable: the episodes whose table can be read.
+            stamps: time stamps of the rows by episode id, without episodes whose clock is not usable.
             decode: whether to decode the first and last image of each episode.
             every_frame: whether to decode all images.
             progress: called with a description and a list, returns an iterable over the list.
@@ -94,8 +103,32 @@ class CameraCheck:
             found = placed.episodes[episode]
             if found.problem is not None:
                 self.report(self._relative(found.problem), episode, found.frame)
-            elif decode or every_frame:
+                continue
+            if episode in stamps:
+                self._check_times(clip, stamps[episode])
+            if decode or every_frame:
                 self._check_images(reader, episode, range(length), every_frame)
+
+    def _check_times(self, clip: VideoClip, stamps: np.ndarray) -> None:
+        """Warn of rows that LeRobot refuses."""
+        refused = refused_rows(clip.file.index, clip.start, stamps)
+        if refused is None:
+            return
+        which = "LeRobot" if refused.any_decoder else "LeRobot with torchcodec"
+        why = (
+            f"their times are up to {refused.seconds:.3g} s away from those of the frames that it finds, and it "
+            f"allows {TOLERANCE:g} s"
+            if math.isfinite(refused.seconds)
+            else "they have no time"
+        )
+        self.report(
+            f"{which} refuses rows of {self.camera!r}: {why}",
+            clip.episode,
+            refused.row,
+            severity="warning",
+            kind=f"{LEROBOT_TIMES} {self.camera}",
+            amount=refused.seconds,
+        )
 
     def _placement(self, file: VideoFile, episode: int) -> Placement | str:
         """The frames of the episodes in a video file, or the problem that makes it unusable; warnings are recorded."""
@@ -114,13 +147,13 @@ class CameraCheck:
             return f"fps mismatch: {name} has {index.mean_rate:.4g} frames per second, info.json {self.fps:g}"
         shape = self.metadata.info["features"][self.camera]["shape"]
         if not {index.height, index.width} <= set(shape):
-            self.report(f"{name} is {index.height} x {index.width}, info.json has {list(shape)}", warning=True)
+            self.report(f"{name} is {index.height} x {index.width}, info.json has {list(shape)}", severity="warning")
         # The notes are listed here, so reading must not warn of them once more.
         file.noted.update(placed.notes)
         # Where every episode has an error, notes about the file would only repeat it.
         if any(each.problem is None for each in placed.episodes.values()):
             for note in placed.notes:
-                self.report(self._relative(note), episode if len(placed.episodes) == 1 else None, warning=True)
+                self.report(self._relative(note), episode if len(placed.episodes) == 1 else None, severity="warning")
         return placed
 
     def _relative(self, message: str) -> str:

@@ -59,6 +59,19 @@ def has_v21_files(root: Path) -> bool:
     return (root / "meta" / "episodes.jsonl").is_file()
 
 
+def conversion_command(folder: str, ending: str = "_v30", *options: str) -> list[str]:
+    """
+    The words of the command that writes a copy of a dataset in format v3.0 next to it.
+
+    Args:
+        folder: the folder, as the user named it.
+        ending: of the name of the copy.
+        options: further words.
+    """
+    source = folder.rstrip("/") or folder
+    return ["hf-ptr", "convert", "lerobot", source, f"{source}{ending}", *options]
+
+
 def _by_files(root: Path) -> str | None:
     if (root / "meta" / "episodes").is_dir():
         return "v3.0"
