@@ -166,14 +166,28 @@ def test_a_check_reads_no_other_signals_than_it_says(check):
 def test_only_checks_that_read_a_changed_signal_measure_a_copy_again():
     detector = Detector(Signals.of_table(leading_table(12), "observation.state", "action"), all_checks())
     episode = detector.context.signals.episodes[4]
-    view = detector.context.view(episode.with_signals(action=episode.action + 0.3))
+    view = detector.context.changed_view(episode.with_signals(action=episode.action + 0.3))
     names = [check.name for check in detector.checks]
     again = detector.measure_changed(view)
     assert again[names.index("state/noise")] is detector.measured[4][names.index("state/noise")]
     assert again[names.index("action/offset")]["whole"].amount.max() > 0.2
     # Other times concern every check.
-    view = detector.context.view(dataclasses.replace(episode, seconds=episode.seconds * 2))
+    view = detector.context.changed_view(dataclasses.replace(episode, seconds=episode.seconds * 2))
     assert detector.measure_changed(view)[0] is not detector.measured[4][0]
+
+
+def test_a_copy_with_other_commands_has_the_prediction_of_its_own_state():
+    context = Detector(Signals.of_table(leading_table(12), "observation.state", "action"), []).context
+    episode = context.signals.episodes[4]
+    for changed in (
+        episode.with_signals(action=episode.action + 0.3),
+        episode.with_signals(state=episode.state + 0.3),
+        dataclasses.replace(episode, seconds=episode.seconds * 2),
+        dataclasses.replace(episode, action=episode.action[::-1], state=episode.state[::-1]),
+    ):
+        copy, alone = context.changed_view(changed).prediction, context.view(changed).prediction
+        assert np.array_equal(copy.expected, alone.expected)
+        assert np.array_equal(copy.action, alone.action)
 
 
 def test_the_order_of_the_tasks_does_not_matter_to_the_model():

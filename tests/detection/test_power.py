@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 
@@ -54,6 +55,9 @@ class Level(Check):
         ]
 
 
+PLANTS = Level.plants
+
+
 def by_fault(card: PowerCard) -> dict[tuple[str, bool], Power]:
     return {(power.fault, power.part): power for power in card.powers}
 
@@ -80,6 +84,41 @@ def test_a_card_is_the_same_for_a_seed_and_says_faults_whole_and_in_a_part():
     noise = "noise of 0.2 standard deviations on the state"
     assert found[noise, False].probability == 1.0
     assert 0.0 < found[noise, True].probability < 1.0
+
+
+class Blind(Check):
+    """Plants a fault that only another check can find, and counts how often it is asked."""
+
+    name, unit, action, material = "state/blind", "std", "look at it", 0.5
+    asked = 0
+
+    def measure(self, view: View) -> Measurement:
+        type(self).asked += 1
+        return {WHOLE: Candidates.events([0], [len(view.episode)], [0.0])}
+
+    def cause(self, found: Found) -> str:
+        return "nothing"
+
+    def plants(self) -> Sequence[Plant]:
+        far, near, *_ = Level.plants(self)
+        return [dataclasses.replace(far, label="far, of a blind check"), dataclasses.replace(near, label="near too")]
+
+
+def test_a_fault_that_its_own_check_misses_may_be_found_by_another_one():
+    found = by_fault(power_card(Detector(signals(), [Blind, Level])))
+    assert found["far, of a blind check", False].probability == 1.0
+    assert found["near too", False].probability == 0.0
+
+
+def test_a_fault_that_its_own_check_finds_is_measured_by_no_other(monkeypatch):
+    monkeypatch.setattr(Blind, "plants", lambda self: [])
+    monkeypatch.setattr(Level, "plants", lambda self: PLANTS(self)[:1])
+    detector = Detector(signals(), [Level, Blind])
+    before = Blind.asked
+    assert by_fault(power_card(detector))["far", False].probability == 1.0
+    # An offset of the state is asked of every check: of three dimensions, and with the other sign of the two that
+    # the first check does not see.
+    assert Blind.asked - before == 5
 
 
 def test_the_amounts_of_faulty_episodes_make_such_amounts_less_improbable():

@@ -13,7 +13,7 @@ import numpy as np
 
 from hf_ptr.detection.camera_model import CameraModel
 from hf_ptr.detection.motion import Moving
-from hf_ptr.detection.response import Prediction, ResponseModel
+from hf_ptr.detection.response import Implied, Prediction, ResponseModel
 from hf_ptr.detection.signals import Episode, Signals
 from hf_ptr.detection.windows import Windows, windows_of
 from hf_ptr.errors import InputError
@@ -68,7 +68,14 @@ class Context:
 
     def view(self, episode: Episode) -> View:
         """An episode, or a copy with a planted fault, as the checks see it."""
-        return View(episode, self.model.predict(episode), windows_of(len(episode), self.fps))
+        return View(self, episode, windows_of(len(episode), self.fps))
+
+    def changed_view(self, episode: Episode) -> View:
+        """A copy of an episode with a planted fault as the checks see it."""
+        original = self.views[episode.position]
+        same = episode.state is original.episode.state and episode.seconds is original.episode.seconds
+        same &= episode.task == original.episode.task
+        return View(self, episode, windows_of(len(episode), self.fps), original if same else None)
 
 
 @dataclass(frozen=True)
@@ -77,14 +84,31 @@ class View:
     An episode as the checks see it.
 
     Attributes:
+        context: what is known of the dataset.
         episode: its signals.
-        prediction: the commands that the state implies.
         windows: its windows, one entry a scale.
+        original: a view of an episode with the same states at the same times, which imply the same commands.
     """
 
+    context: Context
     episode: Episode
-    prediction: Prediction
     windows: list[Windows]
+    original: View | None = None
+
+    @cached_property
+    def prediction(self) -> Prediction:
+        """The commands, and those that the state implies."""
+        return self.context.model.predict(self.episode, None if self.original is None else self.original.implied)
+
+    @cached_property
+    def implied(self) -> Implied:
+        """What the state implies, for copies with other commands."""
+        return self.context.model.implied(self.episode)
+
+    @cached_property
+    def moving(self) -> np.ndarray:
+        """Whether each frame moves, `(T,)` bool."""
+        return self.context.moving.frames(self.episode)
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import copy
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from hf_ptr.detection.check import (
     SIGNALS,
-    Candidates,
     Check,
     Context,
     Found,
@@ -31,6 +31,12 @@ LEVEL = 0.01
 # A fault must be larger to count in a window than in a whole episode: a window has less evidence.
 WINDOW_MATERIAL = {SHORT: 1.3, MIDDLE: 1.2, WHOLE: 1.0, EVENT: 1.0}
 SCALES = (SHORT, MIDDLE, WHOLE, EVENT)
+
+
+class Measurements(Protocol):
+    """The measurements of an episode by the place of their check."""
+
+    def __getitem__(self, number: int, /) -> Measurement: ...
 
 
 @dataclass(frozen=True)
@@ -75,36 +81,48 @@ class Detector:
                 amounts = largest([measured[number] for measured in self.measured], scale)
                 if amounts is not None and not check.rule:
                     self.amounts[check.name, scale] = amounts
-        # Of each episode, what is large enough to matter: little, where most episodes are sound.
-        self._large = [self._material_amounts(measured) for measured in self.measured]
         self._bulks: dict[tuple[str, str], Bulk] = {}
+        # Of each check and scale, the least probability of a material amount of each episode.
+        self._least: dict[tuple[str, str], np.ndarray] = {}
         self._levels: dict[Severity, float] = {}
 
-    def contaminated(self, positions: np.ndarray, measured: Sequence[list[Measurement]]) -> Detector:
+    def contaminated(
+        self, positions: np.ndarray, measured: Sequence[Measurements], checks: Collection[Check] | None = None
+    ) -> Detector:
         """
-        The detector of this dataset with other measurements of some episodes, for example those of planted faults. The
-        response model stays the same.
+        The detector of this dataset with the amounts of other measurements in some episodes, for example those of
+        planted faults. The response model and the checks stay the same.
 
         Args:
             positions: `(N,)` positions of the episodes.
             measured: N measurements of all checks.
+            checks: the checks whose measurements are other ones; all by default.
         """
         other = copy(self)
-        other.amounts, other._bulks, other._levels = dict(self.amounts), {}, {}
-        other.measured, other._large = list(self.measured), list(self._large)
-        for position, measurement in zip(positions.tolist(), measured, strict=True):
-            other.measured[position] = measurement
-            other._large[position] = self._material_amounts(measurement)
-        for number, check in enumerate(self.checks):
+        other.amounts, other._bulks, other._least = dict(self.amounts), dict(self._bulks), dict(self._least)
+        other._levels = {}
+        for number, check in self._numbered(checks):
+            if check.rule:
+                continue
             for scale in SCALES:
                 amounts = largest([measurement[number] for measurement in measured], scale)
-                if amounts is None or check.rule:
+                if amounts is None:
                     continue
-                usual = self.amounts.get((check.name, scale))
+                key = check.name, scale
+                usual = self.amounts.get(key)
                 changed = np.zeros((len(self.views), amounts.shape[1])) if usual is None else usual.copy()
                 changed[positions] = amounts
-                other.amounts[check.name, scale] = changed
+                other.amounts[key] = changed
+                other._bulks.pop(key, None)
+                other._least.pop(key, None)
+        if other.amounts.keys() != self.amounts.keys():
+            # One test more changes all probabilities.
+            other._least.clear()
         return other
+
+    def _numbered(self, checks: Collection[Check] | None) -> list[tuple[int, Check]]:
+        """The chosen checks with their places in a measurement; all for None."""
+        return [(number, check) for number, check in enumerate(self.checks) if checks is None or check in checks]
 
     def bulk(self, check: Check, scale: str, width: int) -> Bulk:
         """The sound amounts of a check at a scale, in `width` dimensions; zeros where no episode has a candidate."""
@@ -117,34 +135,30 @@ class Detector:
     def level(self, severity: Severity) -> float:
         """The probability of a sound amount below which an amount is a finding of this severity, at most `LEVEL`."""
         if severity not in self._levels:
-            p = [
-                self._least_material(large, task, severity)
-                for large, task in zip(self._large, self._tasks.tolist(), strict=True)
-            ]
-            self._levels[severity] = min(LEVEL, false_discovery_level(np.array(p), FALSE_SHARE))
+            least = np.ones(len(self.views))
+            for check in self.checks:
+                # A rule is certain by itself, and says nothing of the other checks.
+                if check.severity == severity and not check.rule:
+                    for scale in SCALES:
+                        if (check.name, scale) in self.amounts:
+                            least = np.minimum(least, self._least_material(check, scale))
+            self._levels[severity] = min(LEVEL, false_discovery_level(least, FALSE_SHARE))
         return self._levels[severity]
 
     def measure(self, view: View) -> list[Measurement]:
         """The measurements of all checks."""
         return [measurement_of(check, view) for check in self.checks]
 
-    def measure_changed(self, view: View) -> list[Measurement]:
-        """The measurements of a copy of an episode; those of checks that read none of the changed signals are kept."""
-        episode, original = view.episode, self.views[view.episode.position].episode
-        if episode.task != original.task or episode.seconds is not original.seconds:
-            return self.measure(view)
-        changed = {name for name in SIGNALS if getattr(episode, name) is not getattr(original, name)}
-        return [
-            measurement_of(check, view) if changed.intersection(check.reads) else measurement
-            for check, measurement in zip(self.checks, self.measured[episode.position], strict=True)
-        ]
+    def measure_changed(self, view: View) -> ChangedMeasurements:
+        """The measurements of a copy of an episode."""
+        return ChangedMeasurements(self, view)
 
-    def hits(self, view: View, measured: list[Measurement]) -> list[Hit]:
-        """The findings in an episode."""
+    def hits(self, view: View, measured: Measurements, checks: Collection[Check] | None = None) -> list[Hit]:
+        """The findings in an episode of the given checks; of all by default."""
         found = []
-        for check, measurement in zip(self.checks, measured, strict=True):
-            for scale, candidates in measurement.items():
-                enough = _material(check, scale, candidates)
+        for number, check in self._numbered(checks):
+            for scale, candidates in measured[number].items():
+                enough = _material(check, scale, candidates.amount)
                 if not enough.any():
                     continue
                 p = self.p_values(check, scale, candidates.amount, view.episode.task)
@@ -160,33 +174,26 @@ class Detector:
                     found.append(Hit(check, scale, place, float(p[at])))
         return found
 
-    def _material_amounts(self, measured: list[Measurement]) -> list[tuple[Check, str, np.ndarray, np.ndarray]]:
-        """The checks and scales with material amounts in an episode, all amounts `(N, d)` and which are material."""
-        found = []
-        for check, measurement in zip(self.checks, measured, strict=True):
-            for scale, candidates in measurement.items():
-                enough = _material(check, scale, candidates)
-                if enough.any():
-                    found.append((check, scale, candidates.amount, enough))
-        return found
-
-    def _least_material(
-        self, large: list[tuple[Check, str, np.ndarray, np.ndarray]], task: int, severity: Severity
-    ) -> float:
-        """The least probability of a material amount of this severity in an episode; 1 without any."""
-        least = 1.0
-        for check, scale, amount, enough in large:
-            # A rule is certain by itself, and says nothing of the other checks.
-            if check.severity == severity and not check.rule:
-                least = min(least, float(self.p_values(check, scale, amount, task)[enough].min()))
-        return least
+    def _least_material(self, check: Check, scale: str) -> np.ndarray:
+        """The least probability of a material amount in each episode, `(E,)`; 1 without any."""
+        key = check.name, scale
+        if key not in self._least:
+            # The largest amount of a dimension is the least probable one.
+            amounts = self.amounts[key]
+            enough = _material(check, scale, amounts)
+            least = np.ones(len(amounts))
+            for row in np.flatnonzero(enough.any(axis=1)).tolist():
+                p = self.p_values(check, scale, amounts[row], int(self._tasks[row]))
+                least[row] = p[enough[row]].min()
+            self._least[key] = least
+        return self._least[key]
 
     def p_values(self, check: Check, scale: str, amount: np.ndarray, task: int) -> np.ndarray:
         """Probability of such amounts in a sound episode, over all checks of this severity and all scales."""
         if check.rule:
             return np.where(amount >= check.material, 0.0, 1.0)
         tests = sum(self._severity[name] == check.severity for name, _ in self.amounts)
-        return np.minimum(self.bulk(check, scale, amount.shape[1]).p(amount, task) * tests, 1.0)
+        return np.minimum(self.bulk(check, scale, amount.shape[-1]).p(amount, task) * tests, 1.0)
 
     def least_p(self, view: View, measured: list[Measurement]) -> float:
         """The least probability over everything that was measured in an episode, for rankings."""
@@ -217,9 +224,37 @@ class Detector:
         return total
 
 
-def _material(check: Check, scale: str, candidates: Candidates) -> np.ndarray:
-    """The amounts of candidates that are large enough to matter, `(N, d)` bool."""
-    return candidates.amount >= check.material * (1.0 if check.sure_windows else WINDOW_MATERIAL[scale])
+class ChangedMeasurements:
+    """
+    The measurements of all checks in a copy of an episode, each made when it is first asked for. Those of checks that
+    read none of the changed signals are the original's.
+
+    Args:
+        detector: the detector of the dataset.
+        view: the copy.
+    """
+
+    def __init__(self, detector: Detector, view: View) -> None:
+        episode, original = view.episode, detector.views[view.episode.position].episode
+        # Other times or another task matter to every check.
+        every = episode.task != original.task or episode.seconds is not original.seconds
+        changed = {name for name in SIGNALS if getattr(episode, name) is not getattr(original, name)}
+        self._checks, self._view = detector.checks, view
+        self._found: list[Measurement | None] = [
+            None if every or changed.intersection(check.reads) else measurement
+            for check, measurement in zip(detector.checks, detector.measured[episode.position], strict=True)
+        ]
+
+    def __getitem__(self, number: int) -> Measurement:
+        found = self._found[number]
+        if found is None:
+            found = self._found[number] = measurement_of(self._checks[number], self._view)
+        return found
+
+
+def _material(check: Check, scale: str, amounts: np.ndarray) -> np.ndarray:
+    """Which amounts are large enough to matter."""
+    return amounts >= check.material * (1.0 if check.sure_windows else WINDOW_MATERIAL[scale])
 
 
 def largest(measured: Sequence[Measurement], scale: str) -> np.ndarray | None:

@@ -10,9 +10,9 @@ from zlib import crc32
 
 import numpy as np
 
-from hf_ptr.detection.check import Check, Measurement, Plant, View
+from hf_ptr.detection.check import Check, Plant, View
 from hf_ptr.detection.contamination import FAULTY, contaminated, number_faulty
-from hf_ptr.detection.detector import Detector
+from hf_ptr.detection.detector import Detector, Measurements
 from hf_ptr.detection.planting import in_part
 from hf_ptr.detection.unseen import Unseen, unseen
 from hf_ptr.utils.progress import progress_bar
@@ -121,11 +121,11 @@ class _Copy:
     """An episode with a planted fault, its measurements, and the frames that have the fault."""
 
     view: View
-    measured: list[Measurement]
+    measured: Measurements
     frames: slice
 
 
-def _faults(detector: Detector, view: View, measured: list[Measurement]) -> bool:
+def _faults(detector: Detector, view: View, measured: Measurements) -> bool:
     return any(hit.check.severity == "fault" for hit in detector.hits(view, measured))
 
 
@@ -136,16 +136,21 @@ def _power(detector: Detector, check: Check, plant: Plant, part: bool, damaged: 
     candidates = (_planted(detector, plant, part, int(position), rng) for position in order)
     able = (copy for copy in candidates if copy is not None)
     copies = list(islice(able, FIRST_COPIES))
-    found = _found(detector, check, copies, rng)
+    # Most faults are found by their own check alone; what the others would measure need not be known then.
+    counting = [check]
+    found = _found(detector, counting, copies, rng)
+    if check.severity == "fault" and found < len(copies):
+        counting = [other for other in detector.checks if other.severity == "fault"]
+        found = _found(detector, counting, copies, rng)
     if 0 < found < len(copies):
         copies += islice(able, MOST_COPIES - FIRST_COPIES)
-        found = _found(detector, check, copies, rng)
+        found = _found(detector, counting, copies, rng)
     return Power.of(check.name, plant.label, part, found, len(copies))
 
 
-def _found(detector: Detector, check: Check, copies: list[_Copy], rng: np.random.Generator) -> float:
+def _found(detector: Detector, checks: list[Check], copies: list[_Copy], rng: np.random.Generator) -> float:
     """
-    The number of copies in which the fault is found, by detectors that know a fifth of faulty episodes.
+    The number of copies in which one of the checks finds the fault, by detectors that know a fifth of faulty episodes.
 
     What is found depends on which others are faulty: in small datasets, the mean of several draws.
     """
@@ -154,7 +159,7 @@ def _found(detector: Detector, check: Check, copies: list[_Copy], rng: np.random
     faulty = min(number_faulty(len(detector.views)), len(copies))
     found = np.zeros(len(copies))
     draws = np.zeros(len(copies))
-    while draws.min() < 1 or draws.sum() < LEAST_DRAWN:
+    while draws.min() < 1 or (faulty < len(copies) and draws.sum() < LEAST_DRAWN):
         # Those that were drawn least, at random.
         drawn = np.lexsort((rng.random(len(copies)), draws))[:faulty].tolist()
         knowing = contaminated(
@@ -162,9 +167,10 @@ def _found(detector: Detector, check: Check, copies: list[_Copy], rng: np.random
             np.array([copies[number].view.episode.position for number in drawn]),
             [copies[number].measured for number in drawn],
             rng,
+            checks,
         )
         for number in drawn:
-            found[number] += _is_found(knowing, check, copies[number])
+            found[number] += _is_found(knowing, checks, copies[number])
         draws[drawn] += 1
     return float((found / draws).sum())
 
@@ -178,15 +184,15 @@ def _planted(detector: Detector, plant: Plant, part: bool, position: int, rng: n
     frames = slice(0, len(faulty))
     if part:
         faulty, frames = in_part(episode, faulty, context.fps, rng)
-    view = context.view(faulty)
+    view = context.changed_view(faulty)
     return _Copy(view, detector.measure_changed(view), frames)
 
 
-def _is_found(detector: Detector, check: Check, copy: _Copy) -> bool:
-    """Whether any check finds a fault in the frames that have it; a note is found by its own check only."""
+def _is_found(detector: Detector, checks: list[Check], copy: _Copy) -> bool:
+    """Whether one of the checks finds a fault in the frames that have it."""
     return any(
-        (hit.check.severity == "fault" if check.severity == "fault" else hit.check is check)
-        and hit.found.first < copy.frames.stop
-        and hit.found.stop > copy.frames.start
-        for hit in detector.hits(copy.view, copy.measured)
+        hit.found.first < copy.frames.stop and hit.found.stop > copy.frames.start
+        # No amount of a rule matters to the others: it is measured only where they find nothing.
+        for rule in (False, True)
+        for hit in detector.hits(copy.view, copy.measured, [check for check in checks if check.rule == rule])
     )

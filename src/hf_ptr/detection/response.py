@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -59,6 +60,19 @@ class Prediction:
 
     action: np.ndarray
     expected: np.ndarray
+
+
+class Implied(NamedTuple):
+    """
+    What the state of an episode implies, over the dimensions that the model predicts.
+
+    Attributes:
+        expected: `(T, d)` commands, units, within the usual range.
+        share: `(T, d)` in [0, 1], how far they hold where the model has seen few such states.
+    """
+
+    expected: np.ndarray
+    share: np.ndarray
 
 
 class ResponseModel:
@@ -261,18 +275,22 @@ class ResponseModel:
         """
         return self._trust[episode.task]
 
-    def predict(self, episode: Episode) -> Prediction:
-        """The prediction for an episode, or for a copy of it with a planted fault, by the model of its fold."""
+    def implied(self, episode: Episode) -> Implied:
+        """What the state of an episode, or of a copy of it with a planted fault, implies by the model of its fold."""
         features = np.clip(self._features(episode), -self._limit, self._limit)
         fold = self._fold[episode.position]
         # Beyond the usual commands a linear model knows nothing, and a robot at its limit is not at fault.
         expected = np.clip((features / self._size) @ self._weights[fold], self.lowest, self.highest)
-        action = np.clip(episode.action[:, self.dimensions], self.lowest, self.highest)
         # Where the fold has seen no such state, the model cannot know: nothing is held against the command.
         unknown = np.stack(
             [((features @ covariance[fold]) * features).sum(axis=1) for covariance in self._unknown], axis=1
         )
-        share = KNOWN / np.sqrt(KNOWN**2 + unknown[:, self._rule])
+        return Implied(expected, KNOWN / np.sqrt(KNOWN**2 + unknown[:, self._rule]))
+
+    def predict(self, episode: Episode, implied: Implied | None = None) -> Prediction:
+        """The prediction for an episode, from what its state implies if that is known."""
+        expected, share = self.implied(episode) if implied is None else implied
+        action = np.clip(episode.action[:, self.dimensions], self.lowest, self.highest)
         expected = _over_holds(expected, episode.action, max(2, round(LONGEST_HOLD * self.signals.fps)))
         return Prediction(action, action - share * (action - expected))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 
@@ -101,21 +100,23 @@ def _hidden_offsets(detector: Detector) -> np.ndarray:
     hidden = scale.moves & ~scale.two_valued
     rng = np.random.default_rng(0)
     order = rng.permutation(len(episodes))
-    views, measured, dimensions = [], [], []
-    for number, (dimension, sign) in enumerate(product(np.flatnonzero(hidden).tolist(), (1.0, -1.0))):
-        episode = episodes[order[number % len(episodes)]]
-        state = episode.state.copy()
-        state[:, dimension] += sign
-        view = detector.context.view(episode.with_signals(state=state))
-        views.append(view)
-        measured.append(detector.measure_changed(view))
-        dimensions.append(dimension)
+    faults = [check for check in detector.checks if check.severity == "fault"]
     faulty = number_faulty(len(episodes))
-    for first in range(0, len(views), faulty):
-        rows = range(first, min(first + faulty, len(views)))
-        positions = np.array([views[row].episode.position for row in rows])
-        knowing = contaminated(detector, positions, [measured[row] for row in rows], rng)
-        for row in rows:
-            if any(hit.check.severity == "fault" for hit in knowing.hits(views[row], measured[row])):
-                hidden[dimensions[row]] = False
+    for sign in (1.0, -1.0):
+        # A dimension in which one sign is found is not hidden.
+        left = np.flatnonzero(hidden).tolist()
+        for begin in range(0, len(left), faulty):
+            chosen = left[begin : begin + faulty]
+            views = []
+            for dimension, position in zip(
+                chosen, order[np.arange(begin, begin + len(chosen)) % len(order)], strict=True
+            ):
+                state = episodes[position].state.copy()
+                state[:, dimension] += sign
+                views.append(detector.context.changed_view(episodes[position].with_signals(state=state)))
+            measured = [detector.measure_changed(view) for view in views]
+            positions = np.array([view.episode.position for view in views])
+            knowing = contaminated(detector, positions, measured, rng, faults)
+            for dimension, view, measurement in zip(chosen, views, measured, strict=True):
+                hidden[dimension] = not knowing.hits(view, measurement, faults)
     return hidden

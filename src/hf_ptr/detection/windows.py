@@ -23,6 +23,13 @@ def inner_rows(values: np.ndarray) -> np.ndarray:
     return values[STALE:-STALE] if len(values) > 4 * STALE else values
 
 
+def running_sums(values: np.ndarray) -> np.ndarray:
+    """Sums of values `(T, ...)` over the frames before each, `(T + 1, ...)`."""
+    sums = np.zeros((len(values) + 1, *values.shape[1:]))
+    np.cumsum(values, axis=0, out=sums[1:])
+    return sums
+
+
 @dataclass(frozen=True)
 class Windows:
     """
@@ -39,9 +46,12 @@ class Windows:
 
     def mean(self, values: np.ndarray) -> np.ndarray:
         """Means of values `(T, ...)` over each window, `(W, ...)`."""
-        total = np.concatenate([np.zeros((1, *values.shape[1:])), np.cumsum(values, axis=0)])
-        size = (self.stop - self.first).reshape(-1, *[1] * (values.ndim - 1))
-        return (total[self.stop] - total[self.first]) / size
+        return self.mean_of(running_sums(values))
+
+    def mean_of(self, sums: np.ndarray) -> np.ndarray:
+        """Means over each window, `(W, ...)`, from the running sums of values that windows of several scales share."""
+        size = (self.stop - self.first).reshape(-1, *[1] * (sums.ndim - 1))
+        return (sums[self.stop] - sums[self.first]) / size
 
 
 def windows_of(length: int, fps: float) -> list[Windows]:

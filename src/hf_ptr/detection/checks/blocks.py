@@ -116,10 +116,10 @@ class Blocks(Check):
     def _responses(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Commands of each episode and those that its state implies, in the dimensions that the model knows."""
         model = self.context.model
-        for episode in self.context.signals.episodes:
+        for view in self.context.views:
             # The prediction limits commands to their usual range; those of a changed block may be beyond.
-            action = episode.action[:, model.dimensions[model.known]]
-            yield inner_rows(action), inner_rows(model.predict(episode).expected[:, model.known])
+            action = view.episode.action[:, model.dimensions[model.known]]
+            yield inner_rows(action), inner_rows(view.prediction.expected[:, model.known])
 
     def _known(self) -> list[str]:
         model = self.context.model

@@ -103,7 +103,7 @@ class Dead(Check):
         action = view.prediction.action
         begin, end = (STALE, len(action) - STALE) if len(action) > 4 * STALE else (0, len(action))
         still = self._speed(action) <= self._still
-        moving = np.concatenate([[0], np.cumsum(self.context.moving.frames(view.episode))])
+        moving = np.concatenate([[0], np.cumsum(view.moving)])
         found = []
         for dimension in self._judged.tolist():
             for first, last in zip(*runs_of(still[:, dimension]), strict=True):

@@ -9,6 +9,7 @@ import numpy as np
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
 from hf_ptr.detection.planting import busy_dimensions
 from hf_ptr.detection.signals import Episode
+from hf_ptr.detection.windows import running_sums
 
 # Standard deviations by which both dimensions must differ from what the state implies.
 LEAST_ERROR = 3.0
@@ -45,9 +46,10 @@ class Exchanged(Check):
         action = view.prediction.action[:, used] * unit + centre
         expected = view.prediction.expected[:, used] * unit + centre
         found: Measurement = {}
+        sums = [running_sums(values**2) for values in (action, expected)]
         for windows in view.windows:
             # The mean of (a_i - e_j)², by moments, in standard deviations of j.
-            square = windows.mean(action**2)[:, :, None] + windows.mean(expected**2)[:, None, :]
+            square = windows.mean_of(sums[0])[:, :, None] + windows.mean_of(sums[1])[:, None, :]
             cross = np.stack(
                 [
                     action[first:stop].T @ expected[first:stop] / (stop - first)

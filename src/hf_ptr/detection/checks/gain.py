@@ -11,7 +11,7 @@ from hf_ptr.detection.check import Candidates, Check, Context, Found, Measuremen
 from hf_ptr.detection.motion import moving_dimensions
 from hf_ptr.detection.planting import busy_dimensions
 from hf_ptr.detection.signals import Episode
-from hf_ptr.detection.windows import MIDDLE, SHORT, WHOLE
+from hf_ptr.detection.windows import MIDDLE, SHORT, WHOLE, running_sums
 
 # Amount of an inverted dimension: as if the gain were 1/8.
 MOST = 3.0
@@ -59,15 +59,19 @@ class Gain(Check):
         free, explained = self._free(view), self.context.model.explained > LEAST_EXPLAINED
         trust = self.context.model.trust(view.episode)
         trust = np.append(trust, trust.min(initial=1.0))
+        free_a, free_e, square = free * action, free * expected, expected**2
+        moments = free, free_a, free_e, free * action**2, free * square, free_a * expected, free_e * square
+        sums = running_sums(np.stack([*moments, free * square**2], axis=1))
         found: Measurement = {}
         for windows in view.windows:
-            share = windows.mean(free)
-            total = np.maximum(share, 1e-9)
-            mean_a, mean_e = windows.mean(free * action) / total, windows.mean(free * expected) / total
-            var_a = np.maximum(windows.mean(free * action**2) / total - mean_a**2, 0.0)
-            var_e = np.maximum(windows.mean(free * expected**2) / total - mean_e**2, 0.0)
-            cov = windows.mean(free * action * expected) / total - mean_a * mean_e
-            third, fourth = (windows.mean(free * expected**power) / total for power in (3, 4))
+            means = windows.mean_of(sums)
+            share = means[:, 0]
+            means = means / np.maximum(share, 1e-9)[:, None]
+            mean_a, mean_e = means[:, 1], means[:, 2]
+            var_a = np.maximum(means[:, 3] - mean_a**2, 0.0)
+            var_e = np.maximum(means[:, 4] - mean_e**2, 0.0)
+            cov = means[:, 5] - mean_a * mean_e
+            third, fourth = means[:, 6], means[:, 7]
             fourth += -4 * mean_e * third + 6 * mean_e**2 * var_e + 3 * mean_e**4
             frames = share * (windows.stop - windows.first)[:, None]
             judged = (
@@ -92,7 +96,7 @@ class Gain(Check):
         limited = (action <= model.lowest + AT_LIMIT) | (action >= model.highest - AT_LIMIT)
         reach = self.context.signals.frames(FOLLOWING)
         near = maximum_filter1d(limited, 2 * reach + 1, axis=0, mode="constant") if limited.size else limited
-        return (~near & self.context.moving.frames(view.episode)[:, None]).astype(float)
+        return (~near & view.moving[:, None]).astype(float)
 
     def cause(self, found: Found) -> str:
         names = self.context.model.names

@@ -24,7 +24,7 @@ CAP = 1.0
 COMMANDS = 0.2
 # Turns by which angles wrap, and how close to one a step is, as a share of it; also how close a quaternion is to its
 # negative, which is the same attitude.
-TURNS = np.array([np.pi, 2 * np.pi, 180.0, 360.0])
+TURNS = (np.pi, 2 * np.pi, 180.0, 360.0)
 CLOSE = 0.05
 # A jump is this many times as large as what a tenth of the episode's own steps exceed.
 OFTEN = 3.0
@@ -124,8 +124,10 @@ class Jump(Check):
 def _wraps(raw: np.ndarray) -> np.ndarray:
     """Steps of raw values `(T, d)` that are a turn of an angle or another sign of a quaternion, `(T - 1, d)` bool."""
     step = np.abs(np.diff(raw, axis=0))
-    turned = (np.abs(step[..., None] - TURNS) < CLOSE * TURNS).any(axis=-1)
-    return turned | (np.abs(raw[1:] + raw[:-1]) < CLOSE * step)
+    wrapped = np.abs(raw[1:] + raw[:-1]) < CLOSE * step
+    for turn in TURNS:
+        wrapped |= np.abs(step - turn) < CLOSE * turn
+    return wrapped
 
 
 def _join(episode: Episode, context: Context, rng: np.random.Generator) -> Episode | None:

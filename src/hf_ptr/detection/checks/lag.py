@@ -12,7 +12,7 @@ from hf_ptr.detection.lag_words import lag_words
 from hf_ptr.detection.parabola import vertex
 from hf_ptr.detection.planting import resample
 from hf_ptr.detection.signals import Episode
-from hf_ptr.detection.windows import MIDDLE, SHORT, WHOLE, Windows
+from hf_ptr.detection.windows import MIDDLE, SHORT, WHOLE, Windows, running_sums
 
 # Largest lag that is searched, seconds and frames.
 LONGEST = 0.5
@@ -171,21 +171,21 @@ class Lag(Check):
             cost[:, low:high, column] = residual.mean(axis=1), (residual**2).mean(axis=1)
         # The same frames at both lags: some have more to gain than others.
         compared = np.isfinite(cost[0] + cost[0][:, [usual]])
-        gain = np.where(compared, cost[0][:, [usual]] - cost[0], 0.0)
-        before, after = (np.where(compared, part, 0.0) for part in (cost[1][:, [usual]], cost[1]))
+        pairs = (compared, cost[0][:, [usual]] - cost[0], cost[1][:, [usual]], cost[1])
+        sums = running_sums(np.stack([np.where(compared, part, 0.0) for part in pairs], axis=1))
         found = {}
         for windows in view.windows:
             size = (windows.stop - windows.first)[:, None]
-            share = windows.mean(compared.astype(float))
+            share, gain, before, after = np.moveaxis(windows.mean_of(sums), 1, 0)
             # Far away, something in the episode resembles any short window.
             able = (share >= LEAST_SHARE) & (np.abs(shifts - shifts[usual]) <= size // 2)
-            total = np.where(able, size * windows.mean(gain) / np.maximum(share, 1e-9), -np.inf)
+            total = np.where(able, size * gain / np.maximum(share, 1e-9), -np.inf)
             best = total.argmax(axis=1)
             row = np.arange(len(best))
             left, here, right = (total[row, np.clip(best + step, 0, len(shifts) - 1)] for step in (-1, 0, 1))
             inner = (best > 0) & (best < len(shifts) - 1) & np.isfinite(left) & np.isfinite(right)
             left, right = np.where(inner, left, here), np.where(inner, right, here)
-            smaller = (windows.mean(after) <= MOST_LEFT * windows.mean(before))[row, best]
+            smaller = (after <= MOST_LEFT * before)[row, best]
             found[windows.scale] = shifts[best] + vertex(left, here, right), np.where(inner & smaller, here, -1.0)
         return found
 

@@ -145,10 +145,9 @@ def median_variance(values: np.ndarray, windows: Windows) -> np.ndarray:
     step = np.diff(values, axis=0)
     # Neighbouring steps of a smooth signal are alike; those of white noise correlate by -1/2.
     products = -step[:-1] * step[1:]
-    found = [
-        np.median(products[first : stop - 2], axis=0) for first, stop in zip(windows.first, windows.stop, strict=True)
-    ]
-    return np.maximum(np.reshape(found, (len(found), -1)), 0.0) / MEDIAN_PRODUCT
+    # All windows of a scale have the same length.
+    inside = windows.first[:, None] + np.arange(int(windows.stop[0] - windows.first[0]) - 2)
+    return np.maximum(np.median(products[inside], axis=1), 0.0) / MEDIAN_PRODUCT
 
 
 def white_noise(values: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
 from hf_ptr.detection.planting import busy_dimensions
 from hf_ptr.detection.signals import Episode
+from hf_ptr.detection.windows import running_sums
 
 MATERIAL = 0.2
 # Least share of a window's frames that the mean of those that move is taken over.
@@ -36,14 +37,15 @@ class Offset(Check):
 
     def measure(self, view: View) -> Measurement:
         # A frame that lasts is not more evidence: where nothing moves, the error of one moment is not a shift.
-        moving = self.context.moving.frames(view.episode)
+        moving = view.moving
         residual = np.where(moving[:, None], view.prediction.action - view.prediction.expected, 0.0)
         found: Measurement = {}
+        sums, squares, count = running_sums(residual), running_sums(residual**2), running_sums(moving.astype(float))
         for windows in view.windows:
-            share = np.maximum(windows.mean(moving.astype(float)), LEAST_MOVING)[:, None]
-            mean = windows.mean(residual) / share
+            share = np.maximum(windows.mean_of(count), LEAST_MOVING)[:, None]
+            mean = windows.mean_of(sums) / share
             # A shift is constant: the rest of the residual must be small next to it.
-            rest = np.sqrt(np.maximum(windows.mean(residual**2) / share - mean**2, 0.0))
+            rest = np.sqrt(np.maximum(windows.mean_of(squares) / share - mean**2, 0.0))
             amount = np.where(self.context.model.known, np.maximum(np.abs(mean) - 0.5 * rest, 0.0), 0.0)
             amount *= self.context.model.trust(view.episode)
             found[windows.scale] = Candidates.of(windows, amount, mean)

@@ -9,6 +9,7 @@ import numpy as np
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
 from hf_ptr.detection.planting import busy_dimensions, other_episode, resample
 from hf_ptr.detection.signals import Episode
+from hf_ptr.detection.windows import running_sums
 
 # Residuals above this many units count as this.
 CAP = 2.0
@@ -37,12 +38,12 @@ class OtherData(Check):
         residual = view.prediction.action - view.prediction.expected
         model = self.context.model
         found: Measurement = {}
+        squares = running_sums(np.minimum(residual[:, model.known] ** 2, CAP**2))
         for windows in view.windows:
             amount = np.zeros(len(windows.first))
             if model.known.any():
-                mean = windows.mean(np.minimum(residual[:, model.known] ** 2, CAP**2))
                 # The median: dimensions that the model does not know must not decide.
-                amount = np.median(np.sqrt(mean) / model.sigma[model.known], axis=1)
+                amount = np.median(np.sqrt(windows.mean_of(squares)) / model.sigma[model.known], axis=1)
                 amount *= np.median(model.trust(view.episode)[model.known])
             found[windows.scale] = Candidates.of(windows, amount)
         return found
@@ -75,8 +76,9 @@ class OneDimension(Check):
     def measure(self, view: View) -> Measurement:
         residual = view.prediction.action - view.prediction.expected
         found: Measurement = {}
+        squares = running_sums(np.minimum(residual**2, CAP_ONE**2))
         for windows in view.windows:
-            size = np.sqrt(windows.mean(np.minimum(residual**2, CAP_ONE**2)))
+            size = np.sqrt(windows.mean_of(squares))
             size *= self.context.model.trust(view.episode)
             found[windows.scale] = Candidates.of(windows, np.where(self.context.model.known, size, 0.0))
         return found
