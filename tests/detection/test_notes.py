@@ -176,6 +176,16 @@ def test_a_rest_at_the_end_has_the_recorded_seconds():
     assert twice[4][0].amount == pytest.approx(2 * rest)
 
 
+@pytest.mark.parametrize(("speed", "odd"), [(1.0, list(ODD)), (0.33, [])])
+def test_a_slow_operator_rests_longer_at_the_end(speed, odd):
+    def waits(frames):
+        return lambda n: np.r_[np.arange(0, n - 1, 1.0), np.full(frames, n - 1.0)]
+
+    motions = [at_times(waits(40))(*one) for one in smooth_motions(EPISODES)]
+    slow = only(at_times(lambda n: np.r_[np.arange(0, n - 40, speed), np.full(100, n - 1.0)]))
+    assert sorted(found(signals_of(motions, slow), IdleEnd)) == odd
+
+
 def test_a_rest_that_a_task_always_has_is_its_convention():
     waits = at_times(lambda n: np.r_[np.arange(n), np.full(60, n - 1.0)])
     signals = signals_of(recordings(), only(waits, ODD))

@@ -117,6 +117,16 @@ def test_a_dataset_without_two_valued_commands_is_not_checked():
     assert Polarity.unavailable(Context(signals, ResponseModel(signals))) == "no command has two values"
 
 
+def test_a_joint_that_steps_between_other_places_in_each_episode_has_no_two_values():
+    def steps(number: int, action: np.ndarray) -> np.ndarray:
+        first, then = np.random.default_rng(number).uniform(-1, 1, 2)
+        return np.where(np.arange(len(action)) < 40 + number, first, then)
+
+    signals = Signals.of_table(with_command(np.zeros(20, dtype=np.int64), steps), "observation.state", "action")
+    assert signals.action.two_valued.tolist() == [False, False, False, True]
+    assert Polarity.unavailable(Context(signals, ResponseModel(signals))) == "no command has two values"
+
+
 def test_its_planted_fault_exchanges_the_two_values():
     signals = Signals.of_table(with_gripper((), np.zeros(20, dtype=np.int64)), "observation.state", "action")
     context = Context(signals, ResponseModel(signals))

@@ -64,6 +64,15 @@ def test_a_shifted_state_is_found_with_its_amount(velocity):
             assert float(amount) == pytest.approx(0.6 * sound.state.unit[0], rel=0.2)
 
 
+def test_episodes_in_which_several_dimensions_differ_are_another_variant_of_the_task():
+    sound = signals(velocity=False)
+    episodes = list(sound.episodes)
+    for position in (5, 17):
+        state = episodes[position].state + np.array([0.6, 0.0, 0.6, 0.0])
+        episodes[position] = episodes[position].with_signals(state=state)
+    assert found(replace(sound, episodes=tuple(episodes))) == {}
+
+
 def test_a_dimension_that_does_not_follow_from_the_others_is_not_judged():
     sound = signals(velocity=True)
     assert StateModel(sound, commands=False).dimensions.tolist() == [0, 1, 3]

@@ -73,6 +73,14 @@ class StateModel:
         values = self._values(episode) - self._centre.get(episode.task, self._middle)
         return values @ self._residual[self._fold[episode.position]][:, self._known]
 
+    def of_shift(self, episode: Episode) -> np.ndarray:
+        """
+        The residuals that a shift of one dimension by one unit makes in all, `(d, d)`: row j is those of a shift of
+        dimension j.
+        """
+        rows = np.flatnonzero(self._known)
+        return self._residual[self._fold[episode.position]][np.ix_(rows, rows)]
+
     def _values(self, episode: Episode) -> np.ndarray:
         state = episode.state[:, self._states]
         # A command leads by more where the robot moves faster.

@@ -8,10 +8,11 @@ import numpy as np
 from scipy.ndimage import maximum_filter1d
 
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
+from hf_ptr.detection.majority import sound_quantile
 from hf_ptr.detection.motion import moving_dimensions
 from hf_ptr.detection.planting import busy_dimensions
 from hf_ptr.detection.signals import Episode
-from hf_ptr.detection.windows import MIDDLE, SHORT, WHOLE, running_sums
+from hf_ptr.detection.windows import MIDDLE, SHORT, WHOLE, Windows, running_sums
 
 # Amount of an inverted dimension: as if the gain were 1/8.
 MOST = 3.0
@@ -23,6 +24,9 @@ CORRELATED = 0.8
 # Errors of an expected command, in standard deviations of its residual, that a gain may be due to, by scale: the model
 # errs over whole stretches, as where the robot touches something, and an episode has many of them.
 ERRORS = {SHORT: 2.5, MIDDLE: 2.5, WHOLE: 0.5}
+# Gains that sound episodes have as well: multiples of the median distance from 1, in doublings, of those of whole
+# episodes in a dimension. Where a command presses against something, each episode has its own.
+USUAL = 3.0
 # Least spread of the expected command for a gain to mean anything, units.
 LEAST_SPREAD = 0.3
 # Least number of frames that carry the spread: one burst that the model underrates is not a gain.
@@ -54,40 +58,61 @@ class Gain(Check):
     # What the error of the model leaves to a gain is not in the amount, so that sound ones hardly vary.
     least_tail = 0.1
 
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._usual = np.zeros(len(context.model.names) + 1)
+        whole = [(view, self._moments(view)) for view in context.views if view.windows]
+        if whole:
+            gain, _, clear = (
+                np.concatenate(each)
+                for each in zip(*[self._gains(view.windows[-1], sums) for view, sums in whole], strict=True)
+            )
+            self._usual = USUAL * np.nan_to_num(sound_quantile(_doublings(gain), clear, 0.5))
+
     def measure(self, view: View) -> Measurement:
-        action, expected = view.prediction.action, view.prediction.expected
-        free, explained = self._free(view), self.context.model.explained > LEAST_EXPLAINED
         trust = self.context.model.trust(view.episode)
         trust = np.append(trust, trust.min(initial=1.0))
-        free_a, free_e, square = free * action, free * expected, expected**2
-        moments = free, free_a, free_e, free * action**2, free * square, free_a * expected, free_e * square
-        sums = running_sums(np.stack([*moments, free * square**2], axis=1))
+        sums = self._moments(view)
         found: Measurement = {}
         for windows in view.windows:
-            means = windows.mean_of(sums)
-            share = means[:, 0]
-            means = means / np.maximum(share, 1e-9)[:, None]
-            mean_a, mean_e = means[:, 1], means[:, 2]
-            var_a = np.maximum(means[:, 3] - mean_a**2, 0.0)
-            var_e = np.maximum(means[:, 4] - mean_e**2, 0.0)
-            cov = means[:, 5] - mean_a * mean_e
-            third, fourth = means[:, 6], means[:, 7]
-            fourth += -4 * mean_e * third + 6 * mean_e**2 * var_e + 3 * mean_e**4
-            frames = share * (windows.stop - windows.first)[:, None]
-            judged = (
-                explained & (share > LEAST_FREE) & (frames * var_e**2 > LEAST_CARRYING * np.maximum(fourth, 1e-12))
-            )
-            # The variance that the error of the model leaves to a gain.
-            doubt = var_e * self.context.model.sigma**2
-            var_a, var_e, cov, doubt = (_with_all(judged * each) for each in (var_a, var_e, cov, doubt))
-            gain = cov / np.maximum(var_e, 1e-9)
-            error = ERRORS[windows.scale] * np.sqrt(doubt) / np.maximum(var_e, 1e-9)
+            gain, error, clear = self._gains(windows, sums)
             sure = 1 + np.sign(gain - 1) * np.maximum(np.abs(gain - 1) - error, 0.0)
-            size = np.abs(np.log2(np.maximum(sure, 2.0**-MOST)))
-            clear = np.abs(cov) > CORRELATED * np.sqrt(np.maximum(var_a * var_e, 1e-12))
-            amount = np.where(clear & (var_e > LEAST_SPREAD**2), size, 0.0)
+            size = np.minimum(_doublings(sure), np.maximum(_doublings(gain) - self._usual, 0.0))
+            amount = np.where(clear, size, 0.0)
             found[windows.scale] = Candidates.of(windows, amount * trust, gain)
         return found
+
+    def _moments(self, view: View) -> np.ndarray:
+        """Running sums of the products of commands and expected ones that a gain needs, `(T + 1, 8, d)`."""
+        action, expected, free = view.prediction.action, view.prediction.expected, self._free(view)
+        free_a, free_e, square = free * action, free * expected, expected**2
+        moments = free, free_a, free_e, free * action**2, free * square, free_a * expected, free_e * square
+        return running_sums(np.stack([*moments, free * square**2], axis=1))
+
+    def _gains(self, windows: Windows, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """
+        Of windows and dimensions, and of all dimensions together, `(W, d + 1)`: the gain, the error of the model that
+        it may be due to, and whether it means anything.
+        """
+        means = windows.mean_of(sums)
+        share = means[:, 0]
+        means = means / np.maximum(share, 1e-9)[:, None]
+        mean_a, mean_e = means[:, 1], means[:, 2]
+        var_a = np.maximum(means[:, 3] - mean_a**2, 0.0)
+        var_e = np.maximum(means[:, 4] - mean_e**2, 0.0)
+        cov = means[:, 5] - mean_a * mean_e
+        third, fourth = means[:, 6], means[:, 7]
+        fourth += -4 * mean_e * third + 6 * mean_e**2 * var_e + 3 * mean_e**4
+        frames = share * (windows.stop - windows.first)[:, None]
+        explained = self.context.model.explained > LEAST_EXPLAINED
+        judged = explained & (share > LEAST_FREE) & (frames * var_e**2 > LEAST_CARRYING * np.maximum(fourth, 1e-12))
+        # The variance that the error of the model leaves to a gain.
+        doubt = var_e * self.context.model.sigma**2
+        var_a, var_e, cov, doubt = (_with_all(judged * each) for each in (var_a, var_e, cov, doubt))
+        gain = cov / np.maximum(var_e, 1e-9)
+        error = ERRORS[windows.scale] * np.sqrt(doubt) / np.maximum(var_e, 1e-9)
+        clear = (np.abs(cov) > CORRELATED * np.sqrt(np.maximum(var_a * var_e, 1e-12))) & (var_e > LEAST_SPREAD**2)
+        return gain, error, clear
 
     def _free(self, view: View) -> np.ndarray:
         """Frames that move with a command that is free to move, `(T, d)`, 0 or 1."""
@@ -116,6 +141,11 @@ class Gain(Check):
 def _with_all(values: np.ndarray) -> np.ndarray:
     """Values `(W, d)` with their sum, which is that of all dimensions together, as one more dimension."""
     return np.concatenate([values, values.sum(axis=1, keepdims=True)], axis=1)
+
+
+def _doublings(gain: np.ndarray) -> np.ndarray:
+    """The distance of gains from 1."""
+    return np.abs(np.log2(np.maximum(gain, 2.0**-MOST)))
 
 
 def _scaled(values: np.ndarray, factor: float) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
-from hf_ptr.detection.motion import SLOW, SPAN, speeds
+from hf_ptr.detection.motion import SLOW, SPAN, medians_by_task, speeds
 from hf_ptr.detection.signals import Episode
 from hf_ptr.detection.windows import EVENT
 
@@ -48,7 +48,15 @@ class IdleEnd(Check):
         every = np.concatenate([self._speeds(episode) for episode in context.signals.episodes])
         self._usual_speed = float(np.quantile(every, 0.75)) if len(every) else 0.0
         tasks = np.array([episode.task for episode in context.signals.episodes])
-        rests = np.array([self._rest(episode)[1] for episode in context.signals.episodes])
+        found = [self._rest(episode) for episode in context.signals.episodes]
+        rests = np.array([seconds for _, seconds in found])
+        self._until_rest = medians_by_task(
+            context.signals.episodes,
+            [
+                one.seconds[first] - one.seconds[0]
+                for one, (first, _) in zip(context.signals.episodes, found, strict=True)
+            ],
+        )
         # A task may have a convention of its own, such as to wait for a lamp.
         self._usual = {
             task: float(max(np.quantile(part, USUAL) for part in (rests, rests[tasks == task])))
@@ -69,8 +77,12 @@ class IdleEnd(Check):
 
     def measure(self, view: View) -> Measurement:
         first, seconds = self._rest(view.episode)
-        longer = max(0.0, seconds - self._usual[view.episode.task])
-        return {EVENT: Candidates.events([first], [len(view.episode)], [longer], [seconds])}
+        episode = view.episode
+        # An operator who takes twice the time for the task rests for twice the time as well.
+        until_rest = float(episode.seconds[first] - episode.seconds[0])
+        slower = until_rest / max(float(self._until_rest[episode.task]), 1e-9)
+        longer = max(0.0, seconds - self._usual[episode.task] * max(slower, 1.0))
+        return {EVENT: Candidates.events([first], [len(episode)], [longer], [seconds])}
 
     def cause(self, found: Found) -> str:
         return f"the robot rests for the last {found.detail:.1f} s, {found.amount:.1f} s longer than usual"

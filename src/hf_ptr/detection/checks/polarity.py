@@ -17,6 +17,9 @@ RIDGE = 1e-2
 FOLDS = 10
 # Seconds from a command to the state that shows its effect.
 TIMES = (0.0, 0.2, 0.5)
+# Least share of the commands that are at one of the two levels, and how far from it they may be, in halves of their
+# distance: a joint that moves in quick steps, each episode to other places, has no two values.
+AT_LEVELS, NEAR = 0.55, 0.25
 # Powers of the share of the episode that has passed: a task opens and closes in an order.
 POWERS = 4
 # Least agreement of command and expectation in the median episode of a task for a polarity to mean anything.
@@ -182,8 +185,10 @@ def _switching(context: Context) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     dimensions = np.flatnonzero(scale.two_valued)
     commands = np.concatenate([episode.action[:, dimensions] for episode in episodes])
     levels = np.array([two_levels(column) for column in commands.T]).reshape(-1, 2)
-    half = np.ptp(levels, axis=1) / 2
-    return dimensions[half > 0], levels.mean(axis=1)[half > 0], half[half > 0]
+    middle, half = levels.mean(axis=1), np.ptp(levels, axis=1) / 2
+    from_middle = np.abs(commands - middle) / np.maximum(half, 1e-12)
+    kept = (half > 0) & ((np.abs(from_middle - 1) <= NEAR).mean(axis=0) >= AT_LEVELS)
+    return dimensions[kept], middle[kept], half[kept]
 
 
 def _solved(grams: np.ndarray, rights: np.ndarray) -> np.ndarray:

@@ -13,8 +13,12 @@ from hf_ptr.detection.signals import Episode
 
 # Parts of the episode that must all have the shift.
 PARTS = 3
-# Usual sizes of the residual that the shift must exceed in each part: below, sound episodes have it as well.
-LEAST_SIGMAS = 2.0
+# Usual sizes of the residual that the shift must exceed in each part, and more in few episodes: below, sound episodes
+# have it as well.
+LEAST_SIGMAS = 2.5
+# Usual sizes of a residual that a shift of one dimension may leave in another one. An episode in which more is
+# unusual, such as another variant of the task, is not shifted.
+MOST_LEFT = 3.0
 
 
 class StateOffset(Check):
@@ -28,8 +32,9 @@ class StateOffset(Check):
     What to do: subtract the shift from the state column, or leave the episode out.
 
     Limits: a shift of most episodes cannot be seen, and neither is one of a dimension that does not follow from the
-    others, or in a part of an episode. Where one dimension follows from another alone, either of the two may be named;
-    where a command follows the state, a shift of the command may be reported as one of the state.
+    others, or in a part of an episode. Of several shifted dimensions none is named. Where one dimension follows from
+    another alone, either of the two may be named; where a command follows the state, a shift of the command may be
+    reported as one of the state.
     """
 
     name, unit = "state/offset", "std"
@@ -40,6 +45,7 @@ class StateOffset(Check):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._model = StateModel(context.signals, commands=True)
+        self._least = LEAST_SIGMAS * (1 + 1 / np.sqrt(len(context.signals.episodes)))
 
     @classmethod
     def unavailable(cls, context: Context) -> str | None:
@@ -57,9 +63,12 @@ class StateOffset(Check):
         alike = (np.sign(means) == np.sign(mean)).all(axis=0)
         # A shift of one dimension is in the residuals of all; it is largest next to its own deviation.
         clearest = np.abs(mean) / self._model.sigma
-        alike &= clearest == clearest.max()
+        chosen = int(clearest.argmax())
+        alike &= np.arange(len(mean)) == chosen
+        left = mean - mean[chosen] * self._model.of_shift(view.episode)[chosen]
+        alike &= bool((np.abs(left) <= MOST_LEFT * self._model.sigma).all())
         least = np.abs(means).min(axis=0)
-        amount = np.where(alike & (least > LEAST_SIGMAS * self._model.sigma), least, 0.0)
+        amount = np.where(alike & (least > self._least * self._model.sigma), least, 0.0)
         return {windows.scale: Candidates.of(windows, amount[None], mean[None])}
 
     def cause(self, found: Found) -> str:
