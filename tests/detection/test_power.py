@@ -11,6 +11,7 @@ import pytest
 from made_motions import signals_of, smooth_motions
 
 from hf_ptr.detection.check import Candidates, Check, Found, Measurement, Plant, View
+from hf_ptr.detection.checks.gain import Gain
 from hf_ptr.detection.checks.noise import StateNoise
 from hf_ptr.detection.checks.offset import Offset
 from hf_ptr.detection.detector import Detector
@@ -119,6 +120,22 @@ def test_a_fault_that_its_own_check_finds_is_measured_by_no_other(monkeypatch):
     # An offset of the state is asked of every check: of three dimensions, and with the other sign of the two that
     # the first check does not see.
     assert Blind.asked - before == 5
+
+
+def test_commands_beyond_the_limits_of_sound_ones_are_not_cut_off():
+    """A robot that always uses all of its range: a fifth of the episodes have commands far beyond it."""
+    turn = 2 * np.pi * np.arange(FRAMES) / 25
+
+    def bounded(number, state, action):
+        wave = np.stack([np.sin(turn + number), np.cos(turn + number), np.sin(turn + 2 * number)], axis=1)
+        return np.roll(wave, 2, axis=0) + 0.003 * (state - state.mean(axis=0)), wave
+
+    detector = Detector(signals_of(smooth_motions(20, FRAMES), bounded, ["base", "elbow", "wrist"]), [Gain])
+    model, episodes = detector.context.model, detector.context.signals.episodes
+    doubled = [episode.with_signals(action=2 * episode.action) for episode in episodes[:4]]
+    assert model.limits_with(episodes[:4], 0.2).highest == pytest.approx(model.limits.highest, rel=0.01)
+    assert model.limits_with(doubled, 0.2).highest == pytest.approx(2 * model.limits.highest, rel=0.02)
+    assert by_fault(power_card(detector))["all commands with gain 2", False].probability == 1.0
 
 
 def test_the_amounts_of_faulty_episodes_make_such_amounts_less_improbable():

@@ -13,7 +13,7 @@ import numpy as np
 
 from hf_ptr.detection.camera_model import CameraModel
 from hf_ptr.detection.motion import Moving
-from hf_ptr.detection.response import Implied, Prediction, ResponseModel
+from hf_ptr.detection.response import Implied, Limits, Prediction, ResponseModel
 from hf_ptr.detection.signals import Episode, Signals
 from hf_ptr.detection.windows import Windows, windows_of
 from hf_ptr.errors import InputError
@@ -70,12 +70,12 @@ class Context:
         """An episode, or a copy with a planted fault, as the checks see it."""
         return View(self, episode, windows_of(len(episode), self.fps))
 
-    def changed_view(self, episode: Episode) -> View:
-        """A copy of an episode with a planted fault as the checks see it."""
+    def changed_view(self, episode: Episode, limits: Limits | None = None) -> View:
+        """A copy of an episode with a planted fault as the checks see it, with other limits of the commands."""
         original = self.views[episode.position]
         same = episode.state is original.episode.state and episode.seconds is original.episode.seconds
         same &= episode.task == original.episode.task
-        return View(self, episode, windows_of(len(episode), self.fps), original if same else None)
+        return View(self, episode, windows_of(len(episode), self.fps), original if same else None, limits)
 
 
 @dataclass(frozen=True)
@@ -88,17 +88,20 @@ class View:
         episode: its signals.
         windows: its windows, one entry a scale.
         original: a view of an episode with the same states at the same times, which imply the same commands.
+        limits: the usual limits of the commands, if they are others than in the dataset.
     """
 
     context: Context
     episode: Episode
     windows: list[Windows]
     original: View | None = None
+    limits: Limits | None = None
 
     @cached_property
     def prediction(self) -> Prediction:
         """The commands, and those that the state implies."""
-        return self.context.model.predict(self.episode, None if self.original is None else self.original.implied)
+        implied = None if self.original is None else self.original.implied
+        return self.context.model.predict(self.episode, implied, self.limits)
 
     @cached_property
     def implied(self) -> Implied:

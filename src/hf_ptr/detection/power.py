@@ -14,6 +14,8 @@ from hf_ptr.detection.check import Check, Plant, View
 from hf_ptr.detection.contamination import FAULTY, contaminated, number_faulty
 from hf_ptr.detection.detector import Detector, Measurements
 from hf_ptr.detection.planting import in_part
+from hf_ptr.detection.response import Limits
+from hf_ptr.detection.signals import Episode
 from hf_ptr.detection.unseen import Unseen, unseen
 from hf_ptr.utils.progress import progress_bar
 
@@ -134,8 +136,11 @@ def _power(detector: Detector, check: Check, plant: Plant, part: bool, damaged: 
     order = rng.permutation(len(damaged))
     order = order[np.argsort(damaged[order], kind="stable")]
     candidates = (_planted(detector, plant, part, int(position), rng) for position in order)
-    able = (copy for copy in candidates if copy is not None)
-    copies = list(islice(able, FIRST_COPIES))
+    able = (planted for planted in candidates if planted is not None)
+    first = list(islice(able, FIRST_COPIES))
+    # Commands of a fifth of the episodes set limits as well: what is beyond those of the others counts.
+    limits = detector.context.model.limits_with([episode for episode, _ in first], FAULTY) if first else None
+    copies = [_copy(detector, *planted, limits) for planted in first]
     # Most faults are found by their own check alone; what the others would measure need not be known then.
     counting = [check]
     found = _found(detector, counting, copies, rng)
@@ -143,7 +148,8 @@ def _power(detector: Detector, check: Check, plant: Plant, part: bool, damaged: 
         counting = [other for other in detector.checks if other.severity == "fault"]
         found = _found(detector, counting, copies, rng)
     if 0 < found < len(copies):
-        copies += islice(able, MOST_COPIES - FIRST_COPIES)
+        more = islice(able, MOST_COPIES - FIRST_COPIES)
+        copies += [_copy(detector, *planted, limits) for planted in more]
         found = _found(detector, counting, copies, rng)
     return Power.of(check.name, plant.label, part, found, len(copies))
 
@@ -175,7 +181,10 @@ def _found(detector: Detector, checks: list[Check], copies: list[_Copy], rng: np
     return float((found / draws).sum())
 
 
-def _planted(detector: Detector, plant: Plant, part: bool, position: int, rng: np.random.Generator) -> _Copy | None:
+def _planted(
+    detector: Detector, plant: Plant, part: bool, position: int, rng: np.random.Generator
+) -> tuple[Episode, slice] | None:
+    """An episode with a planted fault, and the frames that have it; None where it cannot have the fault."""
     context = detector.context
     episode = context.signals.episodes[position]
     faulty = plant.make(episode, context, rng)
@@ -184,7 +193,11 @@ def _planted(detector: Detector, plant: Plant, part: bool, position: int, rng: n
     frames = slice(0, len(faulty))
     if part:
         faulty, frames = in_part(episode, faulty, context.fps, rng)
-    view = context.changed_view(faulty)
+    return faulty, frames
+
+
+def _copy(detector: Detector, episode: Episode, frames: slice, limits: Limits | None) -> _Copy:
+    view = detector.context.changed_view(episode, limits)
     return _Copy(view, detector.measure_changed(view), frames)
 
 

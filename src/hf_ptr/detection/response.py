@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -49,17 +50,26 @@ GENERAL, PARTICULAR, CLOSE = 0.3, 0.9, 0.25
 EXPLAINED = 0.8
 
 
+class Limits(NamedTuple):
+    """Lowest and highest usual commands, each `(d,)`, units."""
+
+    lowest: np.ndarray
+    highest: np.ndarray
+
+
 @dataclass(frozen=True)
 class Prediction:
     """
     The commands of an episode and the ones that its state implies, over the dimensions that the model predicts.
 
     Attributes:
-        action, expected: `(T, d)`, units, within the usual range.
+        action, expected: `(T, d)`, units, within the limits.
+        limits: `(d,)` lowest and highest usual commands, units.
     """
 
     action: np.ndarray
     expected: np.ndarray
+    limits: Limits
 
 
 class Implied(NamedTuple):
@@ -67,7 +77,7 @@ class Implied(NamedTuple):
     What the state of an episode implies, over the dimensions that the model predicts.
 
     Attributes:
-        expected: `(T, d)` commands, units, within the usual range.
+        expected: `(T, d)` commands, units.
         share: `(T, d)` in [0, 1], how far they hold where the model has seen few such states.
     """
 
@@ -85,7 +95,7 @@ class ResponseModel:
     Attributes:
         dimensions: `(d,)` action dimensions that move and have more than two values.
         names: their names.
-        lowest, highest: `(d,)`, usual range of the commands, units.
+        limits: `(d,)` lowest and highest usual commands, units.
         unit, centre: `(d,)`, raw values of one unit and of zero.
         known: `(d,)` bool, dimensions that the model explains well enough to judge a command.
         sigma: `(d,)` robust standard deviation of the residual, units.
@@ -96,7 +106,8 @@ class ResponseModel:
         self.signals = signals
         self.dimensions = moving_dimensions(signals.action)
         commands = np.concatenate([episode.action[:, self.dimensions] for episode in signals.episodes])
-        self.lowest, self.highest = np.quantile(commands, [EXTREME, 1 - EXTREME], axis=0)
+        lowest, highest = np.quantile(commands, [EXTREME, 1 - EXTREME], axis=0)
+        self.limits = Limits(lowest, highest)
         self.names = tuple(signals.action.names[dimension] for dimension in self.dimensions)
         self.unit, self.centre = signals.action.unit[self.dimensions], signals.action.centre[self.dimensions]
         self._states = np.flatnonzero(signals.state.moves)
@@ -279,20 +290,27 @@ class ResponseModel:
         """What the state of an episode, or of a copy of it with a planted fault, implies by the model of its fold."""
         features = np.clip(self._features(episode), -self._limit, self._limit)
         fold = self._fold[episode.position]
-        # Beyond the usual commands a linear model knows nothing, and a robot at its limit is not at fault.
-        expected = np.clip((features / self._size) @ self._weights[fold], self.lowest, self.highest)
+        expected = (features / self._size) @ self._weights[fold]
         # Where the fold has seen no such state, the model cannot know: nothing is held against the command.
         unknown = np.stack(
             [((features @ covariance[fold]) * features).sum(axis=1) for covariance in self._unknown], axis=1
         )
         return Implied(expected, KNOWN / np.sqrt(KNOWN**2 + unknown[:, self._rule]))
 
-    def predict(self, episode: Episode, implied: Implied | None = None) -> Prediction:
-        """The prediction for an episode, from what its state implies if that is known."""
+    def limits_with(self, episodes: Sequence[Episode], share: float) -> Limits:
+        """The limits of the commands if those of some episodes were this share of all."""
+        commands = np.concatenate([episode.action[:, self.dimensions] for episode in episodes])
+        lowest, highest = np.quantile(commands, [EXTREME / share, 1 - EXTREME / share], axis=0)
+        return Limits(np.minimum(self.limits.lowest, lowest), np.maximum(self.limits.highest, highest))
+
+    def predict(self, episode: Episode, implied: Implied | None = None, limits: Limits | None = None) -> Prediction:
+        """The prediction for an episode, from what its state implies if that is known, within given limits."""
         expected, share = self.implied(episode) if implied is None else implied
-        action = np.clip(episode.action[:, self.dimensions], self.lowest, self.highest)
+        limits = self.limits if limits is None else limits
+        # Beyond the usual commands a linear model knows nothing, and a robot at its limit is not at fault.
+        expected, action = (np.clip(each, *limits) for each in (expected, episode.action[:, self.dimensions]))
         expected = _over_holds(expected, episode.action, max(2, round(LONGEST_HOLD * self.signals.fps)))
-        return Prediction(action, action - share * (action - expected))
+        return Prediction(action, action - share * (action - expected), limits)
 
 
 def _residuals(

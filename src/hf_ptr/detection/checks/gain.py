@@ -116,9 +116,9 @@ class Gain(Check):
 
     def _free(self, view: View) -> np.ndarray:
         """Frames that move with a command that is free to move, `(T, d)`, 0 or 1."""
-        model, action = self.context.model, view.prediction.action
+        action, limits = view.prediction.action, view.prediction.limits
         # A command at its limit does not move, and need not; the state follows later, and expects it around then.
-        limited = (action <= model.lowest + AT_LIMIT) | (action >= model.highest - AT_LIMIT)
+        limited = (action <= limits.lowest + AT_LIMIT) | (action >= limits.highest - AT_LIMIT)
         reach = self.context.signals.frames(FOLLOWING)
         near = maximum_filter1d(limited, 2 * reach + 1, axis=0, mode="constant") if limited.size else limited
         return (~near & view.moving[:, None]).astype(float)
