@@ -30,6 +30,7 @@ CASES: dict[str, dict[str, Any]] = {
     "belief": BELIEF,
     "ptr": {"hard_negatives": "state"},
     "ptr_without_belief": {"belief_tokens": 0, "discount": 0.5, "discount_weight": True},
+    "per_step": {"belief_tokens": 0, "loss_unit": "step", "missing_target_weight": "mean"},
     "noised_features": {"belief_tokens": 0, "policy_settings": {"pooled_actions": "noised"}},
     WEIGHTS: SFT,
     "calibrated": {"scoring": "calibrated"},

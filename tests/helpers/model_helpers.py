@@ -136,7 +136,7 @@ def losses_of(model: PTRModel, batch: Batch, trainer: PTRTrainer | None = None, 
     torch.manual_seed(seed)
     total, output = trainer.compute_loss(model, dict(batch), return_outputs=True)
     auxiliary = {name: loss for name, loss in output.losses.items() if name != "action"}
-    metrics = trainer.metrics.take(lambda values, reduction: values)
+    metrics = trainer.metrics.logged.take(lambda values, reduction: values)
     return Losses(total, output.losses["action"], auxiliary, output.weight, output, metrics)
 
 

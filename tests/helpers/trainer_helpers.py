@@ -58,6 +58,7 @@ def make(
         "learning_rate": 1e-3,
         "warmup_steps": 2,
         "logging_steps": 1,
+        "controller_steps": 1,
         "save_strategy": "no",
         "nce_warmup_steps": 2,
         "queue_size": 128,

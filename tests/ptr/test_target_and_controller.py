@@ -231,6 +231,21 @@ def test_the_hard_negative_ratio_is_linear_between_its_ends(accuracy: float, rat
     assert feed(AdaptiveScaleController(), accuracy)[2] == pytest.approx(ratio, abs=1e-12)
 
 
+def test_an_update_of_a_scaled_run_stands_for_several() -> None:
+    one, three = AdaptiveScaleController(), AdaptiveScaleController(stride=3.0)
+    # The first value initialises the averages.
+    for controller in (one, three):
+        controller.averages = {"accuracy": 0.2, "margin": 0.5, "score": 1.0, "valid_ratio": 0.9}
+    for accuracy, margin in ((0.9, 2.0), (0.5, 1.0), (0.0, 0.05)):
+        for _ in range(30):
+            for _ in range(3):
+                feed(one, accuracy, margin)
+            feed(three, accuracy, margin)
+        assert three.averages == pytest.approx(one.averages, abs=1e-12)
+    # The factors begin to count up to two updates apart, where a threshold is crossed between them.
+    assert three.temperature == pytest.approx(one.temperature, rel=0.03) and three.temperature < 0.08
+
+
 def test_tau_and_beta_stop_at_their_clips() -> None:
     blind, sharp = AdaptiveScaleController(), AdaptiveScaleController()
     for _ in range(400):

@@ -29,6 +29,7 @@ RUN = {
     "save_strategy": "steps",
     "save_steps": 2,
     "logging_steps": 3,
+    "controller_steps": 4,
     "per_device_train_batch_size": 16,
 }
 

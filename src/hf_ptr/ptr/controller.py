@@ -13,29 +13,39 @@ HARD_ACCURACY_RANGE = (0.10, 0.50)
 class AdaptiveScaleController:
     """
     Adapts the score temperature τ, the weight scale β and the hard-negative ratio to the accuracy of the
-    identification. It is updated on the host, at logging steps only, so that a training step never waits for it.
+    identification. It is updated on the host, every so many optimiser steps, so that no other step waits for it.
 
     Args:
         temperature: `τ_0`.
         beta: `β_0`.
         decay: decay of the moving averages (0.98).
+        stride: number of published updates that one update stands for; the decay and the factors of τ and β are raised
+            to this power.
         adaptive: False keeps τ and β constant and uses no hard negatives (the paper's "no controller" ablation).
 
     Attributes:
         temperature, beta, hard_negative_ratio: the current values.
     """
 
-    def __init__(self, temperature: float = 0.12, beta: float = 1.5, decay: float = 0.98, adaptive: bool = True):
+    def __init__(
+        self,
+        temperature: float = 0.12,
+        beta: float = 1.5,
+        decay: float = 0.98,
+        adaptive: bool = True,
+        stride: float = 1.0,
+    ):
         self.temperature = temperature
         self.beta = beta
         self.hard_negative_ratio = HARD_RATIO_RANGE[0]
-        self.decay = decay
+        self.decay = decay**stride
+        self.stride = stride
         self.adaptive = adaptive
         self.averages: dict[str, float] = {}
 
     def update(self, *, accuracy: float, margin: float, score: float, valid_ratio: float) -> None:
         """
-        One update (PTR Sec. 7) from the metrics of the last logging window.
+        One update (PTR Sec. 7) from the mean metrics since the last one.
 
         Args:
             accuracy: `nce_acc` in [0, 1], the share of samples whose matched target has the highest logit.
@@ -45,7 +55,7 @@ class AdaptiveScaleController:
         """
         seen = {"accuracy": accuracy, "margin": margin, "score": score, "valid_ratio": valid_ratio}
         for name, value in seen.items():
-            # The first window initialises the average: from zero, 0.98 would hold the accuracy under 0.05 for long.
+            # The first update initialises the average: from zero, 0.98 would hold the accuracy under 0.05 for long.
             previous = self.averages.get(name, value)
             self.averages[name] = self.decay * previous + (1.0 - self.decay) * value
         if not self.adaptive:
@@ -56,6 +66,7 @@ class AdaptiveScaleController:
             factor = 1.01
         elif smoothed > 0.35 and self.averages["margin"] > 0.10:
             factor = 0.995
+        factor = factor**self.stride
         self.temperature = min(max(self.temperature * factor, TEMPERATURE_RANGE[0]), TEMPERATURE_RANGE[1])
         self.beta = min(max(self.beta * factor, BETA_RANGE[0]), BETA_RANGE[1])
         low, high = HARD_ACCURACY_RANGE

@@ -45,6 +45,7 @@ from hf_ptr.report.statistics import (
     share_shifts,
     summarise_episodes,
 )
+from hf_ptr.training.time_constants import scaled_steps
 from hf_ptr.utils.atomic_files import write_text
 from hf_ptr.utils.progress import progress_bar
 
@@ -328,7 +329,10 @@ def _histogram(report: ReportInput) -> dict[str, Any] | None:
     logged = report.histograms
     if logged:
         # During the warm-up the weights are 1 by definition.
-        weighted = [line for line in logged if line["step"] > report.settings.get("nce_warmup_steps", 0)] or logged
+        warm_up = report.settings.get("nce_warmup_steps", 0)
+        if report.settings.get("schedule") == "scaled":
+            warm_up = scaled_steps(warm_up, report.settings["max_steps"])
+        weighted = [line for line in logged if line["step"] > warm_up] or logged
         early, late = ((np.array(line["edges"]), np.array(line["counts"])) for line in (weighted[0], weighted[-1]))
         words = f"Early: batches up to step {weighted[0]['step']}. Late: batches up to step {weighted[-1]['step']}."
         return {"svg": Markup(plots.weight_histogram(late, early, report.bounds)), "words": words}

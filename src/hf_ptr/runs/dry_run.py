@@ -141,7 +141,8 @@ def arm_of(trainer: PTRTrainer) -> str:
     if getattr(trainer.train_dataset, "weights", None) is not None:
         return f"regression with the weights of a score file{belief}"
     if args.alpha > 0:
-        return f"PTR as published{belief}; every weight is 1 for the first {args.nce_warmup_steps:,} steps"
+        warm_up = args.time_constants.nce_warmup_steps
+        return f"PTR as published{belief}; every weight is 1 for the first {warm_up:,} steps"
     return f"plain supervised post-training{belief}"
 
 

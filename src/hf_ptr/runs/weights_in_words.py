@@ -32,7 +32,8 @@ def weights_in_words(trainer: PTRTrainer, file: str | None = None) -> str:
     given: torch.Tensor | None = getattr(chunks, "weights", None)
     if given is None:
         if args.alpha > 0:
-            return f"Weights: PTR's score, computed in training; 1 for the first {args.nce_warmup_steps:,} steps."
+            warm_up = args.time_constants.nce_warmup_steps
+            return f"Weights: PTR's score, computed in training; 1 for the first {warm_up:,} steps."
         return "Weights: equal, as in plain training."
     source = "those of the sources" if file is None else file
     if args.calibrates:

@@ -55,7 +55,7 @@ def as_ptr_model(
         policy if peft_config is None else with_adapter(policy, peft_config),
         with_scorer=args.with_scorer,
         belief_tokens=args.belief_tokens,
-        target_decay=args.target_decay,
+        target_decay=args.time_constants.target_decay,
         belief_temperature=args.belief_temperature,
         belief_entropy_weight=args.belief_entropy_weight,
         belief_diversity_weight=args.belief_diversity_weight,

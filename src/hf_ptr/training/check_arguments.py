@@ -122,14 +122,14 @@ def _require_a_step(args: PTRConfig, train: Any) -> None:
 def _warn_of_warm_up(args: PTRConfig) -> None:
     """Warns of a run that ends before its learning rate has risen, or before its weights count."""
     steps = args.max_steps
-    if steps > 0 and args.warmup_steps >= max(steps, 1):
+    if steps > 0 and args.warmup_steps >= 1 and args.get_warmup_steps(steps) >= steps:
         warnings.warn(
             f"warmup_steps {args.warmup_steps:g} lasts for the whole run of {steps} steps, whose learning rate "
             "never reaches its peak; lower it, to 0.05 for a share of the steps",
             DataWarning,
             stacklevel=3,
         )
-    if steps > 0 and args.with_scorer and args.alpha > 0 and args.nce_warmup_steps >= steps:
+    if steps > 0 and args.with_scorer and args.alpha > 0 and args.time_constants.nce_warmup_steps >= steps:
         warnings.warn(
             f"nce_warmup_steps {args.nce_warmup_steps} lasts for the whole run of {steps} steps: every weight is 1, "
             "as with alpha 0; lower it",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -15,6 +15,13 @@ from hf_ptr.training.micro_batches import Batch, Gather, Negatives, Step, StepTo
 from hf_ptr.training.ptr_config import PTRConfig
 from hf_ptr.training.ptr_model import PTROutput
 
+# The metrics that the controller reads, and the arguments of its update.
+CONTROLLER_METRICS = {
+    "nce_acc": "accuracy",
+    "nce_margin": "margin",
+    "ptr_score": "score",
+    "valid_ratio": "valid_ratio",
+}
 # Weights this near to a bound count as clipped.
 CLIP_TOLERANCE = 1e-4
 
@@ -36,6 +43,26 @@ class Identified(NamedTuple):
     discount: torch.Tensor | None
 
 
+@torch.no_grad()
+def with_mean(
+    weights: Sequence[torch.Tensor], has_target: Sequence[torch.Tensor], gather: Gather | None = None
+) -> list[torch.Tensor]:
+    """
+    Gives the samples of a step without a target the mean weight of those with one, over all micro-batches and
+    processes; 1 where no sample has one.
+
+    Args:
+        weights: one tensor `(N,)` per micro-batch.
+        has_target: one tensor `(N,)` bool per micro-batch.
+        gather: concatenates the rows of all processes; None for a single process.
+    """
+    has, weight = torch.cat(list(has_target)), torch.cat(list(weights)).float()
+    sums = torch.stack((torch.where(has, weight, 0.0).sum(), has.sum().float()))
+    total, count = sums if gather is None else gather(sums[None]).sum(dim=0)
+    mean = torch.where(count > 0, total / count.clamp(min=1.0), 1.0)
+    return [torch.where(has, weight, mean) for weight, has in zip(weights, has_target, strict=True)]
+
+
 class Identification:
     """
     Draws the negatives of a step and turns outputs of [`PTRModel`] into logits and weights. Holds the parts of the
@@ -55,7 +82,11 @@ class Identification:
         self.gather = gather
         self.pool = CandidatePool(args.queue_size, args.queue_negatives, args.hard_negatives)
         self.controller = AdaptiveScaleController(
-            args.scorer_temperature, args.beta, args.controller_decay, args.adaptive_scale
+            args.scorer_temperature,
+            args.beta,
+            args.controller_decay,
+            args.adaptive_scale,
+            args.time_constants.controller_stride,
         )
 
     @torch.no_grad()
@@ -118,14 +149,17 @@ class Identification:
         discounts = [self.discount(batch, logits[0].device) for batch in step.batches]
         each = zip(logits, has_target, discounts, strict=True)
         step.weights = [self.weight(*micro_batch, number) for micro_batch in each]
-        step.totals = step_totals(step.weights, has_target, self.gather)
+        if self.args.missing_target_weight == "mean":
+            step.weights = with_mean(step.weights, has_target, self.gather)
+        step.totals = step_totals(step.weights, has_target, self.gather, step.counts)
 
     @torch.no_grad()
     def weight(
         self, logits: torch.Tensor, has_target: torch.Tensor, discount: torch.Tensor | None, step: int
     ) -> torch.Tensor:
         """
-        The conservative weight `(N,)` of PTR Eq. (14) and (21); 1 without a target and during the warm-up.
+        The conservative weight `(N,)` of PTR Eq. (14) and (21); 1 without a target (before `missing_target_weight` is
+        regarded) and during the warm-up.
 
         Args:
             logits: `(N, 1 + K)`.
@@ -134,7 +168,7 @@ class Identification:
             step: optimiser steps done.
         """
         args, score = self.args, F.ptr_score(logits)
-        if step < args.nce_warmup_steps:
+        if step < args.time_constants.nce_warmup_steps:
             return torch.ones_like(score)
         weight = F.conservative_weight(
             score, beta=self.controller.beta, alpha=args.alpha, w_min=args.w_min, w_max=args.w_max, valid=has_target
@@ -168,21 +202,17 @@ class Identification:
         count = totals.targets.clamp(min=1.0)
         return {name: torch.where(has_target, value, 0.0).sum() / count for name, value in values.items()}
 
-    def adapt(self, means: dict[str, float]) -> dict[str, float]:
+    def adapt(self, means: Mapping[str, float]) -> None:
         """
-        One step of the controller (PTR Sec. 7) from the metrics of a log.
+        One step of the controller (PTR Sec. 7).
 
-        Returns:
-            The metrics `scorer_temperature`, `beta` and `hard_negative_ratio`; none without a scorer.
+        Args:
+            means: the `CONTROLLER_METRICS`, as means over the steps since the last one.
         """
-        if "nce_acc" not in means:
-            return {}
-        self.controller.update(
-            accuracy=means["nce_acc"],
-            margin=means["nce_margin"],
-            score=means["ptr_score"],
-            valid_ratio=means["valid_ratio"],
-        )
+        self.controller.update(**{argument: means[name] for name, argument in CONTROLLER_METRICS.items()})
+
+    def scales(self) -> dict[str, float]:
+        """The metrics `scorer_temperature`, `beta` and `hard_negative_ratio`: the present values of the controller."""
         return {
             "scorer_temperature": self.controller.temperature,
             "beta": self.controller.beta,

@@ -54,6 +54,7 @@ class StepTotals:
         targets: number of samples with a target.
         ranked: number of those in a micro-batch with another sample, whose action features L_rank permutes with.
         weight: `Σ w`.
+        credit: `Σ w n` with the number `n` that a sample counts for in the action loss, see [`Step`]: its divisor.
         squares: `Σ w²`.
         spread: `Σ (w - 1)²`; computed from `squares`, the spread of weights near 1 would be rounding error.
     """
@@ -62,6 +63,7 @@ class StepTotals:
     targets: torch.Tensor
     ranked: torch.Tensor
     weight: torch.Tensor
+    credit: torch.Tensor
     squares: torch.Tensor
     spread: torch.Tensor
 
@@ -77,7 +79,10 @@ class StepTotals:
 
 @torch.no_grad()
 def step_totals(
-    weights: Sequence[torch.Tensor], has_target: Sequence[torch.Tensor] = (), gather: Gather | None = None
+    weights: Sequence[torch.Tensor],
+    has_target: Sequence[torch.Tensor] = (),
+    gather: Gather | None = None,
+    counts: Sequence[torch.Tensor] = (),
 ) -> StepTotals:
     """
     Sums over all micro-batches of a step and all processes.
@@ -86,6 +91,7 @@ def step_totals(
         weights: one tensor `(N,)` per micro-batch.
         has_target: one tensor `(N,)` bool per micro-batch; empty without a scorer.
         gather: concatenates the rows of all processes; None for a single process.
+        counts: one tensor `(N,)` per micro-batch, see [`Step`]; empty where each sample counts once.
     """
     weight = torch.cat([each.float() for each in weights])
     none = weight.new_zeros(())
@@ -93,7 +99,9 @@ def step_totals(
     ranked = sum((can_rank(each).sum().float() for each in has_target), none)
     ones = torch.ones_like(weight)
     squares, spread = weight.square().sum(), (weight - ones).square().sum()
-    sums = torch.stack((ones.sum(), targets, ranked, weight.sum(), squares, spread))
+    total = weight.sum()
+    credit = (weight * torch.cat(list(counts))).sum() if counts else total
+    sums = torch.stack((ones.sum(), targets, ranked, total, credit, squares, spread))
     return StepTotals(*(sums if gather is None else gather(sums[None]).sum(dim=0)))
 
 
@@ -114,13 +122,20 @@ class Step:
         batches: the micro-batches.
         totals: sums that divide the losses; set together with the weights.
         weights: one tensor `(N,)` per micro-batch, without gradient; empty while they are not known.
+        counts: one tensor `(N,)` per micro-batch, what each sample counts for in the action loss: its valid steps;
+            empty where each counts once.
         negatives: negatives of each micro-batch; empty without a scorer, and before they are drawn.
     """
 
     batches: Sequence[Batch]
     totals: StepTotals = field(init=False)
     weights: list[torch.Tensor] = field(default_factory=list)
+    counts: list[torch.Tensor] = field(default_factory=list)
     negatives: list[Negatives] = field(default_factory=list)
+
+    def credit(self, number: int) -> torch.Tensor:
+        """`w n` of each sample of a micro-batch, `(N,)`: what its action loss is multiplied by."""
+        return self.weights[number] * self.counts[number] if self.counts else self.weights[number]
 
 
 def model_inputs(batch: Batch, without: Sequence[str] = ()) -> Batch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from transformers import TrainerCallback
@@ -12,13 +13,24 @@ from transformers.integrations import TensorBoardCallback, TrackioCallback, Wand
 from hf_ptr.data.samplers import SegmentBatches
 from hf_ptr.training.weight_histograms import forget_histograms_after
 
+if TYPE_CHECKING:
+    from hf_ptr.training.ptr_trainer import PTRTrainer
+
 # Metrics next to the progress bar, and their short names.
 PROGRESS_METRICS = {"loss_action": "loss", "ptr_score": "score", "weight_mean": "weight", "ess": "ess"}
 HISTOGRAM_NAME = "train/weight"
 
 
 class PTRSteps(TrainerCallback):
-    """The method's part of a run's start (forgets what was recorded after its checkpoint) and of each of its steps."""
+    """
+    The method's part of a run's start (forgets what was recorded after its checkpoint) and of each of its steps.
+
+    Args:
+        trainer: whose controller takes its steps.
+    """
+
+    def __init__(self, trainer: PTRTrainer):
+        self.trainer = trainer
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
@@ -33,6 +45,8 @@ class PTRSteps(TrainerCallback):
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         model.update_target()
+        # Before the step is logged or saved.
+        self.trainer.adapt()
 
 
 def log_histogram(

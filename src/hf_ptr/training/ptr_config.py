@@ -14,6 +14,7 @@ from hf_ptr.errors import InputError
 from hf_ptr.ptr.candidate_pool import HARD_NEGATIVES
 from hf_ptr.scoring.config import ScoreConfig, parse_settings
 from hf_ptr.training.launch_checks import check_launch, require_one_run
+from hf_ptr.training.time_constants import SCHEDULES, TimeConstants, scaled_steps
 from hf_ptr.training.trainer_settings import check_settings, default_settings
 
 SCORINGS = ("paper", "calibrated")
@@ -42,6 +43,11 @@ class PTRConfig(TrainingArguments):
     beta (`float`): β_0, initial temperature of `exp(T/β)`.
     w_min (`float`), w_max (`float`): lower and upper clip of `exp(T/β)`.
     nce_warmup_steps (`int`): optimiser steps during which every weight is 1.
+    missing_target_weight (`str`): weight of a chunk without a target, at the end of an episode: `"one"`, or `"mean"`,
+        the mean of the step's chunks with a target. Where most weights are `w_max`, 1 is a quarter of them.
+    loss_unit (`str`): what the action loss is a (weighted) mean over: `"chunk"` counts each chunk once, so the last
+        steps of an episode, which share their chunks with few others, count several times; `"step"` counts each valid
+        step of a chunk once. The weights of the paper's score and of a dataset multiply either.
     discount (`float`): γ of the factor `γ^{Δ'}` of L_id; Δ' is the offset Δ of the sample divided by the chunk length.
     discount_weight (`bool`): whether `γ^{Δ'}` also moves the weight towards 1.
 
@@ -69,8 +75,17 @@ class PTRConfig(TrainingArguments):
 
     > Parameters of the controller (PTR Sec. 7)
 
-    adaptive_scale (`bool`): whether to adapt τ, β and the hard-negative ratio at logging steps.
+    adaptive_scale (`bool`): whether to adapt τ, β and the hard-negative ratio.
+    controller_steps (`int`): optimiser steps between two updates of the controller, each from the means over these
+        steps. What is logged has no influence.
     controller_decay (`float`): decay of the moving averages of the controller.
+
+    > Parameters of the schedule
+
+    schedule (`str`): `"published"` takes every constant as it is; `"scaled"` reads those in optimiser steps as
+        constants of a run of 60,000 steps, and scales them to `max_steps`: `target_decay`, `controller_steps` (with
+        its decay and factors), `nce_warmup_steps` and `warmup_steps`; a `warmup_steps` below 1 is a share of the steps
+        and stays one. See [`TimeConstants`].
 
     > Defaults that differ from TrainingArguments: `learning_rate` 1e-4, `weight_decay` 0.01, `lr_scheduler_type`
     > `"cosine"`, `warmup_steps` 2000, `max_steps` 60000, `per_device_train_batch_size` 128, `logging_steps` 50,
@@ -86,9 +101,7 @@ class PTRConfig(TrainingArguments):
     max_steps: int = field(default=60_000, metadata={"help": "Number of optimiser steps; -1 counts epochs instead."})
     per_device_train_batch_size: int = field(default=128, metadata={"help": "Chunks per device in a micro-batch."})
     per_device_eval_batch_size: int = field(default=128, metadata={"help": "Chunks per device in evaluation."})
-    logging_steps: float = field(
-        default=50, metadata={"help": "Steps between two logs and between two updates of the controller."}
-    )
+    logging_steps: float = field(default=50, metadata={"help": "Steps between two logs."})
     save_steps: float = field(default=1000, metadata={"help": "Steps between two checkpoints."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Number of checkpoints to keep."})
     remove_unused_columns: bool = field(
@@ -110,6 +123,12 @@ class PTRConfig(TrainingArguments):
     w_min: float = field(default=0.25, metadata={"help": "Lower clip of the weight, in [0, 1]."})
     w_max: float = field(default=4.0, metadata={"help": "Upper clip of the weight, at least 1."})
     nce_warmup_steps: int = field(default=3000, metadata={"help": "Optimiser steps during which every weight is 1."})
+    missing_target_weight: str = field(
+        default="one", metadata={"help": "Weight of chunks without a target: one, or mean of the others in the step."}
+    )
+    loss_unit: str = field(
+        default="chunk", metadata={"help": "What the action loss is a mean over: chunk or (valid) step."}
+    )
     discount: float = field(
         default=1.0, metadata={"help": "Discount γ of the identification loss by the target offset."}
     )
@@ -140,8 +159,15 @@ class PTRConfig(TrainingArguments):
     adaptive_scale: bool = field(
         default=True, metadata={"help": "Adapt temperature, beta and hard-negative ratio during training."}
     )
+    controller_steps: int = field(
+        default=50, metadata={"help": "Optimiser steps between two updates for this adaptation."}
+    )
     controller_decay: float = field(
         default=0.98, metadata={"help": "Decay of the moving averages for this adaptation."}
+    )
+    schedule: str = field(
+        default="published",
+        metadata={"help": "Constants in steps: published, or scaled from 60,000 steps to max_steps."},
     )
 
     def __post_init__(self) -> None:
@@ -173,13 +199,24 @@ class PTRConfig(TrainingArguments):
         for name in (*counts, "lambda_id", "lambda_rank", "learning_rate"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        if self.controller_steps < 1:
+            raise ValueError(f"controller_steps is {self.controller_steps}; it must be at least 1")
         if self.w_max < 1.0:
             raise ValueError(f"w_max is {self.w_max}; it must be at least 1, the neutral weight")
         self.score_config()
         self.harm = require_harm(self.harm, "harm")
-        for name, known in (("scoring", SCORINGS), ("hard_negatives", HARD_NEGATIVES)):
+        choices = {
+            "scoring": SCORINGS,
+            "hard_negatives": HARD_NEGATIVES,
+            "schedule": SCHEDULES,
+            "missing_target_weight": ("one", "mean"),
+            "loss_unit": ("chunk", "step"),
+        }
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; known: {', '.join(known)}")
+        if self.schedule == "scaled" and self.max_steps < 0:
+            raise ValueError("schedule is scaled, which needs the number of steps; set max_steps instead of epochs")
         if self.scoring == "calibrated" and self.use_scorer:
             raise ValueError("use_scorer is true, but scoring calibrated fits its own scorers; remove use_scorer")
         if self.alpha > 0 and self.scoring == "paper" and self.use_scorer is False:
@@ -214,6 +251,22 @@ class PTRConfig(TrainingArguments):
         elsewhere = {name: f"the key {name} instead of score_settings" for name in ("w_min", "w_max", "seed")}
         settings = parse_settings(self.score_settings, elsewhere)
         return ScoreConfig(w_min=self.w_min, w_max=self.w_max, seed=self.seed, **settings)
+
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        """As TrainingArguments': the warm-up of the learning rate in steps, scaled by `schedule`."""
+        steps = int(super().get_warmup_steps(num_training_steps))
+        return scaled_steps(steps, self.max_steps) if self.schedule == "scaled" and self.warmup_steps >= 1 else steps
+
+    @property
+    def time_constants(self) -> TimeConstants:
+        """The constants in optimiser steps that this run uses, by its `schedule`."""
+        return TimeConstants.of(
+            self.schedule,
+            self.max_steps,
+            target_decay=self.target_decay,
+            nce_warmup_steps=self.nce_warmup_steps,
+            controller_steps=self.controller_steps,
+        )
 
     @property
     def with_scorer(self) -> bool:

@@ -101,7 +101,7 @@ class PTRTrainer(ResumableTrainer):
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
-            callbacks=[PTRSteps(), *(callbacks or [])],
+            callbacks=[PTRSteps(self), *(callbacks or [])],
             optimizers=optimizers,
         )
         # `compute_loss` divides by the sums of the whole step: neither Trainer may divide by the micro-batches again,
@@ -158,7 +158,9 @@ class PTRTrainer(ResumableTrainer):
             output = model(**model_inputs(inputs))
             identified = self._identify(step, inputs, output)  # Eq. (12); the weights of Eq. (14) and (21)
             weight, totals = step.weights[number], step.totals
-            losses = {"action": F.self_normalized_mean(output.action_loss, weight, total=totals.weight)}  # Eq. (27)
+            # Eq. (27)
+            credit, total = step.credit(number), totals.credit
+            losses = {"action": F.self_normalized_mean(output.action_loss, credit, total=total)}
             if identified is not None:
                 logits, permuted, valid, discount = identified
                 count = totals.targets
@@ -191,10 +193,12 @@ class PTRTrainer(ResumableTrainer):
             batch[MICRO_BATCH] = number
         if self.args.belief_tokens:
             recall_belief(batches, self.carry)
+        if self.args.loss_unit == "step":
+            step.counts = [batch["action_mask"].sum(dim=1).to(device, torch.float32) for batch in batches]
         if not self.args.with_scorer:
             ones = [torch.ones(len(batch["actions"]), device=device) for batch in batches]
             step.weights = [batch.get("weight", one).to(device) for batch, one in zip(batches, ones, strict=True)]
-            step.totals = step_totals(step.weights, gather=self._gather)
+            step.totals = step_totals(step.weights, gather=self._gather, counts=step.counts)
         return step
 
     def _pre_pass(self, model: Any, step: Step) -> None:
@@ -307,17 +311,24 @@ class PTRTrainer(ResumableTrainer):
         self.metrics.add(batch, output, loss, metrics, once, self.state.global_step)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the metrics of the method, as means since the last log; then the controller takes a step."""
+        """Adds the metrics of the method, as means since the last log, and the values of the controller."""
         if "loss" in logs:
             self._require_finite()
-            means = self.metrics.take(self.accelerator.reduce)
-            logs = {**logs, **means, **self.identification.adapt(means)}
+            means = self.metrics.logged.take(self.accelerator.reduce)
+            scales = self.identification.scales() if self.args.with_scorer and means else {}
+            logs = {**logs, **means, **scales}
             counts = self.metrics.take_weights(self.accelerator.reduce)
             if counts and self.metrics.weights is not None and self.group.is_main_process:
                 histogram = (self.state.global_step, self.metrics.weights.edges, counts)
                 append_histogram(self._run_folder, *histogram)
                 log_histogram(self.callback_handler.callbacks, *histogram)
         super().log(logs, start_time)
+
+    def adapt(self) -> None:
+        """One step of the controller from the metrics since its last one, where the step just done is the time."""
+        constants = self.args.time_constants
+        if self.args.with_scorer and self.state.global_step % constants.controller_steps == 0:
+            self.identification.adapt(self.metrics.window.take(self.accelerator.reduce))
 
     def prepare_save(self) -> None:
         """Refuses to save a run whose loss or weights are not finite, and sums up the weights of all processes."""

@@ -7,20 +7,19 @@ from typing import Any
 
 import torch
 
+from hf_ptr.training.identification import CONTROLLER_METRICS
 from hf_ptr.training.micro_batches import Batch, StepTotals
 from hf_ptr.training.non_finite import NonFiniteCheck
 from hf_ptr.training.ptr_config import PTRConfig
 from hf_ptr.training.ptr_model import PTROutput
+from hf_ptr.training.step_means import Reduce, StepMeans
 from hf_ptr.training.weight_record import weight_record
-
-STEPS = "steps"
-Reduce = Callable[..., torch.Tensor]
 
 
 class RunMetrics:
     """
-    Means of the method's metrics since the last log, the weights of the whole run, and the first loss or weight that
-    is not finite. The host waits for the device only in [`~RunMetrics.take`] and [`~RunMetrics.require_finite`].
+    Means of the method's metrics, the weights of the whole run, and the first loss or weight that is not finite. The
+    host waits for the device only where the means are taken and in [`~RunMetrics.require_finite`].
 
     Args:
         args: settings of the run.
@@ -28,7 +27,8 @@ class RunMetrics:
         processes: number of processes that share a step.
 
     Attributes:
-        steps: optimiser steps since the last log.
+        logged: means since the last log.
+        window: means of the `CONTROLLER_METRICS` since the last update of the controller; empty without a scorer.
         weights: record of the weights; None where every chunk has weight 1.
     """
 
@@ -36,9 +36,9 @@ class RunMetrics:
         self.args = args
         self.dataset = dataset
         self.processes = processes
-        self.steps = 0
+        self.logged = StepMeans()
+        self.window = StepMeans()
         self.weights = weight_record(args, dataset)
-        self._sums: dict[str, torch.Tensor] = {}
         self._non_finite = NonFiniteCheck()
 
     def add(
@@ -66,33 +66,19 @@ class RunMetrics:
         # Logged metrics are means over the processes, and each process has only its share.
         self._add({name: value.detach() * self.processes for name, value in shares.items()})
         if totals is not None:
-            self.steps += 1
+            self.logged.steps += 1
+            self.window.steps += 1
             if self.args.with_scorer:
                 self._add({**totals.metrics(), "valid_ratio": totals.targets / totals.rows})
             elif "weight" in batch:
                 self._add(totals.metrics())
         if self.weights is not None:
-            warm_up = self.args.with_scorer and step < self.args.nce_warmup_steps
+            warm_up = self.args.with_scorer and step < self.args.time_constants.nce_warmup_steps
             self.weights.add(output.weight, batch.get("source_index"), warm_up)
 
     def _add(self, values: Mapping[str, torch.Tensor]) -> None:
-        for name, value in values.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-
-    def take(self, reduce: Reduce) -> dict[str, float]:
-        """
-        The means over the steps since the last log and over the processes; resets the sums.
-
-        Args:
-            reduce: reduction of a tensor over the processes, see `Accelerator.reduce`.
-        """
-        if not self.steps:
-            return {}
-        names = sorted(self._sums)
-        stacked = torch.stack([self._sums[name].float() for name in names]) / self.steps
-        means = reduce(stacked, reduction="mean").tolist()
-        self._sums, self.steps = {}, 0
-        return dict(zip(names, means, strict=True))
+        self.logged.add(values)
+        self.window.add({name: value for name, value in values.items() if name in CONTROLLER_METRICS})
 
     def take_weights(self, reduce: Reduce) -> list[int]:
         """Weights since the last log in each bin of the record, of all processes; empty where there are none."""
@@ -114,13 +100,16 @@ class RunMetrics:
         """The state that a resumed run needs."""
         weights = {} if self.weights is None else self.weights.state_dict()
         named = {f"weights.{name}": value for name, value in weights.items()}
-        means = {f"means.{name}": value for name, value in self._sums.items()}
-        return {**named, **means, STEPS: torch.tensor(self.steps)}
+        window = {f"window.{name}": value for name, value in self.window.state_dict().items()}
+        return {**named, **window, **self.logged.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
         """Restores the result of [`~RunMetrics.state_dict`]."""
-        self.steps = int(state[STEPS])
-        self._sums = {n.removeprefix("means."): value for n, value in state.items() if n.startswith("means.")}
+        self.logged.load_state_dict(state)
+        window = {n.removeprefix("window."): value for n, value in state.items() if n.startswith("window.")}
+        # Checkpoints of version 0.1 have none, as the controller read the means of the log: it begins a new window.
+        if window:
+            self.window.load_state_dict(window)
         if self.weights is not None:
             named = {n.removeprefix("weights."): value for n, value in state.items() if n.startswith("weights.")}
             self.weights.load_state_dict(named)
