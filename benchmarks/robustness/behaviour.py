@@ -59,6 +59,8 @@ SETTINGS = (
     "warmup_steps=2",
     "nce_warmup_steps=2",
     "logging_steps=4",
+    # A run of 8 steps would end before the first update of the published interval.
+    "controller_steps=4",
     "expert_size=64",
     "num_expert_layers=2",
     "per_device_train_batch_size=64",

@@ -262,6 +262,31 @@ COSTLY = (
 )
 # What users do with a checker in place of weights, and two ways of weighing by others.
 ALTERNATIVES = (*SELECTIONS, "mutual_information", "reachability")
+# Suspects for the difference between the published results of PTR and ours: one is changed at a time.
+SUSPECTS = (
+    # The schedule.
+    "ptr-scaled",
+    # Belief tokens: not carried at evaluation, dropped in training, absent; and the order of the chunks alone.
+    "ptr@reset",
+    "sft_belief@reset",
+    "ptr+belief_dropout=0.5",
+    "ptr-no-belief",
+    "ptr+segment_chunks=1@reset",
+    "sft-segments@reset",
+    # The weights of chunks without a target, and the loss of those with few valid steps.
+    "tail",
+    "ptr+missing_target_weight=mean",
+    "ptr+loss_unit=step",
+    "sft+loss_unit=step",
+    # Hard negatives.
+    "ptr+hard_negatives=state",
+    "ptr+hard_negatives_among=all",
+    "ptr+hard_negatives=state+hard_negatives_among=all",
+    # The auxiliary losses on the backbone.
+    "ptr+detach_scorer=true",
+    "ptr-alpha-0",
+    "ptr-together",
+)
 PLANS: dict[str, tuple[Block, ...]] = {
     "atlas-find": (
         Block("mt10-atlas", ("clean",), ("sft",), seeds=range(10, 12)),
@@ -362,6 +387,15 @@ PLANS: dict[str, tuple[Block, ...]] = {
         Block("mt10-posttrain", ("hard",), ("sft", "oracle", "ptr", "calibrated"), seeds=range(3)),
         Block("mt10-posttrain", ("clean",), ("sft", "calibrated"), seeds=range(3)),
     ),
+    "faithful": (Block("mt10-state", ("hard", "combined"), ("sft", "sft_belief", "ptr", *SUSPECTS), seeds=range(3)),),
+    "faithful-posttrain": (
+        Block(
+            "mt10-posttrain",
+            ("clean", "combined", "hard", "ln-severe"),
+            ("sft", "sft_belief", "ptr", "ptr-scaled", "calibrated", "oracle"),
+            seeds=range(5),
+        ),
+    ),
     "mt50": (Block("mt50-state", ("clean", "hard"), ("sft", "ptr", "oracle"), seeds=range(3)),),
     "smoke": (
         Block(
@@ -390,6 +424,7 @@ PLANS: dict[str, tuple[Block, ...]] = {
             ),
             seeds=range(1),
         ),
+        Block("smoke", ("hard",), SUSPECTS, seeds=range(1)),
         Block("smoke", ("noise 0.5",), ("oracle",), seeds=range(1)),
         Block("smoke-cross", ("hard",), ("sft", "ptr", "oracle", "specialists"), seeds=range(1)),
     ),

@@ -27,6 +27,7 @@ WEIGHTINGS: dict[str, str | None] = {
     "oracle-floor": None,
     "oracle-mild": None,
     "findings": None,
+    "tail": None,
     "random": "ptr",
     "ptr-weights": "ptr",
     "loss": "sft",
@@ -34,6 +35,10 @@ WEIGHTINGS: dict[str, str | None] = {
     **dict.fromkeys(SELECTIONS),
 }
 ORACLE_WEIGHTS = (0.25, 4.0)
+# What PTR gives chunks without a target, and all others once its scores have risen.
+TAIL_WEIGHTS = (1.0, 4.0)
+# Frames to the next observation of a chunk, as in the recipes.
+TARGET_OFFSET = 16
 
 
 def score_file(
@@ -71,6 +76,9 @@ def score_file(
     elif weighting == "findings":
         weight = found_weight(table, seed, observation_features)
         score = weight
+    elif weighting == "tail":
+        left = np.repeat(table.starts + table.lengths, table.lengths) - np.arange(table.num_frames)
+        score = weight = np.where(left <= TARGET_OFFSET, *TAIL_WEIGHTS)
     elif weighting in SELECTIONS:
         score = weight = kept_weight(weighting, table, seed, observation_features, CHUNK)
     elif weighting in ("random", "ptr-weights"):

@@ -14,16 +14,20 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 from data_helpers import coded_table
 
 from benchmarks import fits
 from benchmarks.robustness import __main__ as command
 from benchmarks.robustness import behaviour, report, results, running, suites
-from benchmarks.robustness.arms import ABLATIONS, RECIPES, WEIGHTINGS, arm_of
+from benchmarks.robustness.arms import ABLATIONS, NAMED, RECIPES, WEIGHTINGS, arm_of
+from benchmarks.robustness.behaviour import synthetic_table
 from benchmarks.robustness.figures import score_figures
 from benchmarks.robustness.planting import KINDS, OPERATORS, Truth
 from benchmarks.robustness.running import Cell
 from benchmarks.robustness.suites import PLANS, SUITES
+from benchmarks.robustness.weighting import score_file
+from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.corruption import RECIPES as CORRUPTIONS
 from hf_ptr.data.corruption import CorruptionTruth
 from hf_ptr.data.lerobot.writer import write_table
@@ -74,11 +78,45 @@ def test_a_plan_can_be_restricted_to_arms_and_corruptions() -> None:
 
 
 def test_all_arms_are_known_and_an_unknown_name_suggests_the_nearest() -> None:
-    for name in (*RECIPES, *ABLATIONS, *WEIGHTINGS):
+    for name in (*RECIPES, *ABLATIONS, *NAMED, *WEIGHTINGS):
         assert arm_of(name).name == name
     assert arm_of("ptr+beta=0.75").overrides == ("beta=0.75",)
     with pytest.raises(InputError, match="oracle"):
         arm_of("oracel")
+
+
+def test_an_arm_with_reset_evaluates_the_run_of_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    carried, reset = (Cell("smoke", "hard", name, 0) for name in ("ptr+beta=0.75", "ptr+beta=0.75@reset"))
+    assert reset.needed == carried and carried.needed is None
+    assert running._settings(reset) == running._settings(carried)
+    monkeypatch.setattr(running, "data_hash", lambda *folders: "data")
+    hashes = [running.dependencies_of(cell)["recipe_hash"] for cell in (carried, reset)]
+    assert hashes[0] != hashes[1], "their rollouts differ"
+    trained, evaluated = [], []
+
+    class Stop(Exception):
+        pass
+
+    def evaluate(simulator: Any, folder: Path, *args: Any, **kwargs: Any) -> None:
+        evaluated.append((folder, kwargs["belief"]))
+        raise Stop
+
+    monkeypatch.setattr(running, "_corrupted", lambda *_: None)
+    monkeypatch.setattr(running, "train", lambda cell, *_, **__: trained.append(cell) or Path(cell.arm))
+    monkeypatch.setattr(running, "evaluate_in", evaluate)
+    for cell in (carried, reset):
+        with pytest.raises(Stop):
+            running.run_cell(cell, {"behaviour": {}}, "abc")
+    assert trained == [carried, carried]
+    assert evaluated == [(Path("ptr+beta=0.75"), "carried"), (Path("ptr+beta=0.75"), "reset")]
+
+
+def test_the_weights_of_the_fallback_are_low_where_a_chunk_has_no_next_observation() -> None:
+    table = synthetic_table()
+    weights = score_file("tail", table, None, 0, observation_features=[], other=None).weight.to_numpy()
+    chunks = ChunkDataset(table, observation_features=["observation.state"], target_offset=16)
+    has = chunks.without_observations(torch.arange(len(chunks)))["has_target"].numpy()
+    assert (weights == np.where(has, 4.0, 1.0)).all() and 0 < has.mean() < 1
 
 
 def fake_run(cell: Cell, depends_on: dict[str, Any], commit: str, keep: bool) -> dict[str, Any]:

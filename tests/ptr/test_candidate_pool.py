@@ -281,3 +281,64 @@ def test_a_queue_of_another_size_is_refused() -> None:
 def test_wrong_settings_are_named(settings: dict[str, int | str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CandidatePool(**settings)
+
+
+# ---- the ratio among all negatives
+
+
+def filled(similar: str = "task", tasks: int = 5, among: str = "all") -> tuple[CandidatePool, Candidates]:
+    """A full queue of 100 and a minibatch of 20, each a fifth of each task."""
+    pool = CandidatePool(100, 16, similar, among)
+    pool.push(pack(numbered([*range(100)], tasks)))
+    return pool, pack(numbered([*range(100, 120)], tasks, first=100))
+
+
+def decoded(negatives: torch.Tensor, mask: torch.Tensor) -> list[list[tuple[int, int]]]:
+    """The serial and task of all negatives of each row."""
+    codes = negatives[:, [SERIAL, TASK]].int().tolist()
+    return [[tuple(codes[column]) for column in row.nonzero()[:, 0].tolist()] for row in mask]
+
+
+def test_among_all_the_number_of_negatives_stays_and_the_share_of_hard_ones_is_the_ratio() -> None:
+    pool, batch = filled()
+    shares = {}
+    for ratio in (0.0, 0.2, 0.5):
+        generator = torch.Generator().manual_seed(3)
+        found = decoded(*pool.negatives(batch, batch, ratio, generator))
+        assert {len(row) for row in found} <= {35, 36} and all(len(set(row)) == len(row) for row in found)
+        similar = [sum(task == n % 5 for _, task in row) / len(row) for n, row in enumerate(found)]
+        shares[ratio] = sum(similar) / len(similar)
+    # By chance a fifth of the others are similar, too; at one half the 23 similar ones there are allow no more.
+    assert shares[0.0] == pytest.approx(0.2, abs=0.05)
+    assert shares[0.2] == pytest.approx(0.2 + 0.8 * 0.2, abs=0.06)
+    assert shares[0.5] == pytest.approx(0.5 + 0.5 * 0.2, abs=0.06)
+    # Of the queue's draws alone, a half is less than a quarter of all.
+    pool, batch = filled(among="queue")
+    found = decoded(*pool.negatives(batch, batch, 0.5, torch.Generator().manual_seed(3)))
+    assert sum(task == n % 5 for n, row in enumerate(found) for _, task in row) / sum(map(len, found)) < 0.4
+
+
+def test_among_all_hard_negatives_by_state_are_the_nearest_of_minibatch_and_queue() -> None:
+    pool, batch = filled("state")
+    ratio = 0.5
+    found = decoded(*pool.negatives(batch, batch, ratio, torch.Generator().manual_seed(0)))
+    # The state is the serial number: the eighteen nearest of the last sample are those before it.
+    row = {serial for serial, _ in found[-1]}
+    assert {*range(101, 119)} <= row or len({*range(95, 119)} & row) >= 18
+    far = {serial for serial, _ in found[0]}
+    assert len({*range(82, 119)} & far) >= 18 and 100 not in far
+
+
+def test_among_all_without_a_ratio_nothing_changes() -> None:
+    for ratio in (0.0, 0.01):
+        drawn = [
+            pool.negatives(batch, batch, ratio, torch.Generator().manual_seed(1))
+            for pool, batch in (filled(among="all"), filled(among="queue"))
+        ]
+        for mine, other in zip(*drawn, strict=True):
+            assert torch.equal(mine, other)
+
+
+def test_every_definition_of_the_ratio_is_named() -> None:
+    with pytest.raises(ValueError, match="hard_negatives_among is 'batch'; known: queue, all"):
+        CandidatePool(hard_negatives_among="batch")

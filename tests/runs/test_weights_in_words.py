@@ -20,7 +20,8 @@ class Mixture(SimpleNamespace):
 
 
 def trainer(weights: list[float] | None, *, mixed: bool = False, **args: object) -> SimpleNamespace:
-    given = {"alpha": 0.0, "calibrates": False, "nce_warmup_steps": 3000, "output_dir": "runs/a", **args}
+    given = {"alpha": 0.0, "calibrates": False, "output_dir": "runs/a", **args}
+    given["time_constants"] = SimpleNamespace(nce_warmup_steps=3000)
     chunks: Any = Mixture() if mixed else ChunkDataset(leading_table(2, frames=20), chunk_size=4, target_offset=4)
     chunks.weights = None if weights is None else torch.tensor(weights)
     return SimpleNamespace(args=SimpleNamespace(**given), train_dataset=chunks)

@@ -49,6 +49,9 @@ def evaluate(
         typer.Option(help="Steps after which a rollout counts as failed.", show_default="300, or the suite's limit"),
     ] = None,
     workers: Annotated[int, typer.Option(help="Number of worker processes.")] = 2,
+    belief: Annotated[
+        str, typer.Option(help="Belief tokens of a chunk: carried from an earlier one, or reset at every chunk.")
+    ] = "carried",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
 ) -> None:
     """Measure success rates in a simulator, or action errors on held-out episodes.
@@ -82,7 +85,9 @@ def evaluate(
     for folder in folders.values():
         require_policy(folder)
     if dataset is not None:
-        results = _on_dataset(folders, dataset, selected(episodes, skip_episodes), source=source, seed=seed)
+        results = _on_dataset(
+            folders, dataset, selected(episodes, skip_episodes), source=source, seed=seed, belief=belief
+        )
     else:
         assert env is not None
         if skip_episodes is not None:
@@ -92,12 +97,23 @@ def evaluate(
             raise InputError(f"--episodes {number!r} is not a number; with --env it counts rollouts per task")
         named = None if tasks is None else [task.strip() for task in tasks.split(",") if task.strip()]
         results = _in_simulator(
-            folders, env, suite, named, int(number), seed=seed, max_steps=max_steps, workers=workers, source=source
+            folders,
+            env,
+            suite,
+            named,
+            int(number),
+            seed=seed,
+            max_steps=max_steps,
+            workers=workers,
+            source=source,
+            belief=belief,
         )
     if json_file is not None:
         write_json(results, json_file)
         typer.echo(f"written to {json_file}")
-    _print_next(checkpoints, list(folders.values()), _options(env, suite, dataset, episodes, skip_episodes, source))
+    _print_next(
+        checkpoints, list(folders.values()), _options(env, suite, dataset, episodes, skip_episodes, source, belief)
+    )
 
 
 def _in_simulator(
@@ -111,6 +127,7 @@ def _in_simulator(
     max_steps: int | None,
     workers: int,
     source: str | None,
+    belief: str,
 ) -> dict[str, Any]:
     """Print success rates; returns the content of the JSON file."""
     from hf_ptr.envs.registry import get_simulator
@@ -121,7 +138,15 @@ def _in_simulator(
     tables = {}
     for name, folder in folders.items():
         result = evaluate_in(
-            simulator, folder, tasks, episodes, seed=seed, max_steps=max_steps, workers=workers, source=source
+            simulator,
+            folder,
+            tasks,
+            episodes,
+            seed=seed,
+            max_steps=max_steps,
+            workers=workers,
+            source=source,
+            belief=belief,
         )
         console.print(result.to_rich(title=name))
         tables[name] = result
@@ -133,13 +158,14 @@ def _in_simulator(
     settings = {"environment": env, "seed": seed, "max_steps": next(iter(limits.values())) if same else limits}
     if suite is not None:
         settings["suite"] = suite
+    settings |= _belief(belief)
     first = next(iter(tables.values()))
     compared = {name: success_difference(table, first) for name, table in list(tables.items())[1:]}
     return _results({name: table.to_dict() for name, table in tables.items()}, compared, settings)
 
 
 def _on_dataset(
-    folders: dict[str, Path], dataset: Path, chosen: dict[str, Any], *, source: str | None, seed: int
+    folders: dict[str, Path], dataset: Path, chosen: dict[str, Any], *, source: str | None, seed: int, belief: str
 ) -> dict[str, Any]:
     """Print action errors; returns the content of the JSON file."""
     from hf_ptr.data.episode_ids import episode_ranges
@@ -161,7 +187,7 @@ def _on_dataset(
         seen = sorted(trained.intersection(ids))
         reference = _reference(dataset, trained or set(known).difference(ids))
         try:
-            error = evaluate_dataset(folder, table, reference=reference, seed=seed, source=source)
+            error = evaluate_dataset(folder, table, reference=reference, seed=seed, source=source, belief=belief)
         except InputError as unusable:
             # The option that the message ends with replaces the one that was given.
             skip = {*unusable.skip, *chosen["skip"]} if unusable.skip else ()
@@ -189,8 +215,14 @@ def _on_dataset(
         "revision": table.revision,
         "episode_ids": episode_ranges(ids),
         "seed": seed,
+        **_belief(belief),
     }
     return _results({name: one.to_dict() for name, one in errors.items()}, error_text.differences(errors), settings)
+
+
+def _belief(belief: str) -> dict[str, str]:
+    """The setting of a results file where the belief tokens are not carried, as they are in training."""
+    return {} if belief == "carried" else {"belief": belief}
 
 
 def _results(
@@ -208,6 +240,7 @@ def _options(
     episodes: str | None,
     skip_episodes: str | None,
     source: str | None,
+    belief: str,
 ) -> list[str]:
     """The given options again, for a command that evaluates another policy in the same way."""
     given = {
@@ -217,6 +250,7 @@ def _options(
         "episodes": episodes,
         "skip-episodes": skip_episodes,
         "source": source,
+        "belief": None if belief == "carried" else belief,
     }
     return [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
 

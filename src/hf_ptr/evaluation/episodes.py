@@ -12,6 +12,21 @@ import torch
 from hf_ptr.envs.protocol import Environment, Simulator
 from hf_ptr.errors import InputError
 
+# The belief tokens that a chunk reads: those of an earlier chunk, or `z_init`.
+CARRIED = "carried"
+BELIEF = (CARRIED, "reset")
+
+
+def require_belief(belief: str) -> None:
+    """
+    Checks the choice of belief tokens.
+
+    Raises:
+        InputError: it is not one of `BELIEF`.
+    """
+    if belief not in BELIEF:
+        raise InputError(f"belief is {belief!r}; known: {', '.join(BELIEF)}")
+
 
 class RolloutConfig(Protocol):
     """Policy settings that a rollout reads."""

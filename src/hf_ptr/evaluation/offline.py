@@ -16,6 +16,7 @@ from hf_ptr.data.episode_ids import episode_ranges
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.features import component_names
 from hf_ptr.errors import InputError
+from hf_ptr.evaluation.episodes import CARRIED, require_belief
 from hf_ptr.hub.datasets import pull_videos
 from hf_ptr.metrics.statistics import mean_interval, ratio_interval
 from hf_ptr.policies import VLAProcessor, load_for_robot, require_fits
@@ -157,6 +158,7 @@ def evaluate_dataset(
     reference: EpisodeTable | None = None,
     seed: int = 0,
     source: str | None = None,
+    belief: str = CARRIED,
 ) -> ErrorTable:
     """
     Measure a policy's action error on recorded episodes.
@@ -171,12 +173,15 @@ def evaluate_dataset(
         seed: random seed of the policy's noise.
         source: source of a mixture whose robot recorded the episodes; default: the source with the dataset's name.
             Episodes are resampled to that robot's frame rate.
+        belief: as for [`evaluate_in`].
 
     Raises:
         InputError: `checkpoint` is not a checkpoint or does not match the dataset, or images cannot be read; its
             `skip` contains all episodes with such images.
     """
+    require_belief(belief)
     policy, processor, robot = load_for_robot(str(checkpoint), source, (table.source, Path(table.source).name))
+    (policy if robot is None else policy.policy).carries_belief = belief == CARRIED
     config = policy.config
     reference = table if reference is None else reference
     if robot is not None:

@@ -17,7 +17,7 @@ from hf_ptr.data.mixture.robots import robot_of
 from hf_ptr.envs.protocol import Simulator
 from hf_ptr.errors import InputError
 from hf_ptr.evaluation.compatibility import matching_control
-from hf_ptr.evaluation.episodes import rollout_task
+from hf_ptr.evaluation.episodes import CARRIED, require_belief, rollout_task
 from hf_ptr.metrics.success import SuccessTable
 from hf_ptr.utils.atomic_files import write_text
 from hf_ptr.utils.process_pool import map_in_order
@@ -35,6 +35,7 @@ def evaluate_in(
     workers: int = 2,
     cache: str | Path | None = None,
     source: str | None = None,
+    belief: str = CARRIED,
 ) -> SuccessTable:
     """Measure success rates of a checkpoint over `episodes` episodes per task.
 
@@ -53,6 +54,8 @@ def evaluate_in(
         cache: folder for results of finished batches of episodes. A later call with the same checkpoint and settings
             resumes from it.
         source: source of a mixture whose robot the policy controls; required if the mixture has several.
+        belief: one of `BELIEF`: `"carried"` from chunk to chunk as trained, or `"reset"` to `z_init` at every chunk.
+            No effect on a policy without belief tokens.
 
     Raises:
         InputError: an argument is out of range, a task is unknown, the simulator is not installed, or `checkpoint` is
@@ -63,6 +66,7 @@ def evaluate_in(
         raise InputError(f"episodes is {episodes}; evaluate at least 1 per task")
     if max_steps is not None and not 1 <= max_steps <= simulator.longest_episode:
         raise InputError(f"max_steps is {max_steps}; it must lie in 1..{simulator.longest_episode}")
+    require_belief(belief)
     if workers < 1:
         raise InputError(f"workers is {workers}; at least 1 process is needed")
     for task in names:
@@ -87,6 +91,7 @@ def evaluate_in(
             max_steps=simulator.steps(task) if max_steps is None else max_steps,
             cache=None if cache is None else str(cache),
             source=source,
+            belief=belief,
         )
         for task in names
         for first in range(0, episodes, together)
@@ -119,6 +124,7 @@ class _Batch:
     max_steps: int
     cache: str | None
     source: str | None
+    belief: str
 
     def _settings(self) -> dict[str, Any]:
         """All settings that the result depends on."""
@@ -132,6 +138,7 @@ class _Batch:
             "count": self.count,
             "max_steps": self.max_steps,
             **({} if self.source is None else {"source": self.source}),
+            **({} if self.belief == CARRIED else {"belief": self.belief}),
         }
 
     def _path(self) -> Path | None:
@@ -158,7 +165,7 @@ class _Batch:
 
 def _run(batch: _Batch) -> list[bool]:
     """Roll out one batch in a worker and cache the result."""
-    policy, processor = _load(batch.checkpoint, batch.digest, batch.source)
+    policy, processor = _load(batch.checkpoint, batch.digest, batch.source, batch.belief)
     numbers = range(batch.first, batch.first + batch.count)
     seeds = [batch.simulator.episode_seed(batch.seed, batch.task, number) for number in numbers]
     generator = torch.Generator().manual_seed(seeds[0])
@@ -176,13 +183,14 @@ def _run(batch: _Batch) -> list[bool]:
 
 
 @lru_cache(maxsize=1)
-def _load(checkpoint: str, digest: str, source: str | None) -> tuple[Any, Any]:
+def _load(checkpoint: str, digest: str, source: str | None, belief: str) -> tuple[Any, Any]:
     """Policy and processor, loaded once per process; `digest` invalidates the cache when weights change."""
     from transformers import AutoModel
 
     from hf_ptr.policies import RobotPolicy, VLAProcessor
 
     policy, robot = AutoModel.from_pretrained(checkpoint), robot_of(Path(checkpoint), source)
+    policy.carries_belief = belief == CARRIED
     return policy if robot is None else RobotPolicy(policy, robot), VLAProcessor.from_pretrained(checkpoint)
 
 

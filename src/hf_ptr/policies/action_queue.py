@@ -26,6 +26,8 @@ class ActionQueueMixin:
     needs_dataset: bool = False
     # In a tuple, so that a module does not register it as a submodule.
     _belief: tuple[BeliefTokenizer, ...] = ()
+    # Whether a chunk reads the belief tokens of an earlier one; else every chunk begins with `z_init`.
+    carries_belief: bool = True
 
     def predict_action_chunk(self, batch: PolicyInputs, generator: torch.Generator | None = None) -> torch.Tensor:
         """
@@ -76,13 +78,16 @@ class ActionQueueMixin:
         return self._queue.popleft()
 
     def _recall_belief(self, rows: int) -> torch.Tensor | None:
-        """The belief tokens `(B, M, D)` that the next chunk reads: `z_init` until an earlier chunk has ended."""
+        """
+        The belief tokens `(B, M, D)` that the next chunk reads: `z_init` until an earlier chunk has ended, and always
+        where none are carried.
+        """
         if self._rows not in (None, rows):
             raise InputError(f"the batch has {rows} rows and the episode began with {self._rows}: reset()")
         if not self._belief:
             return None
         ended = len(self._tokens) == belief_lag(self.config)
-        return self._tokens[0] if ended else self._belief[0].initial_tokens(rows)
+        return self._tokens[0] if ended and self.carries_belief else self._belief[0].initial_tokens(rows)
 
     def _remember_belief(self, hidden: torch.Tensor, action_tokens: torch.Tensor) -> None:
         """

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 
 HARD_NEGATIVES = ("task", "state")
+# What the hard-negative ratio is a share of: the draws from the queue, or all negatives of a sample.
+RATIO_OF = ("queue", "all")
 # Hard negatives are chosen among this many times as many candidates.
 HARD_REACH = 8
 
@@ -55,14 +57,26 @@ class CandidatePool:
         queue_negatives: maximal number of queue targets drawn per sample (64).
         hard_negatives: definition of hard negatives: `"task"`, samples of the same task, or `"state"`, the nearest
             ones in normalised proprioception.
+        hard_negatives_among: what the ratio is a share of: `"queue"`, the draws from the queue, while all of the
+            minibatch is used; or `"all"`, all negatives of a sample: the most similar ones of minibatch and queue
+            replace random ones of the minibatch and the queue, so their number stays the same.
     """
 
-    def __init__(self, queue_size: int = 1024, queue_negatives: int = 64, hard_negatives: str = "task"):
+    def __init__(
+        self,
+        queue_size: int = 1024,
+        queue_negatives: int = 64,
+        hard_negatives: str = "task",
+        hard_negatives_among: str = "queue",
+    ):
         if queue_size < 0 or queue_negatives < 0:
             raise ValueError(f"queue_size {queue_size} and queue_negatives {queue_negatives} must be at least 0")
         if hard_negatives not in HARD_NEGATIVES:
             raise ValueError(f"hard_negatives is {hard_negatives!r}; known: {', '.join(HARD_NEGATIVES)}")
+        if hard_negatives_among not in RATIO_OF:
+            raise ValueError(f"hard_negatives_among is {hard_negatives_among!r}; known: {', '.join(RATIO_OF)}")
         self.queue_size = queue_size
+        self.hard_negatives_among = hard_negatives_among
         self.queue_negatives = min(queue_negatives, queue_size)
         self.hard_negatives = hard_negatives
         self._memory: dict[str, torch.Tensor] = {}
@@ -86,18 +100,56 @@ class CandidatePool:
         Args:
             batch: the samples that need negatives, `(N, …)`.
             gathered: the minibatch to draw from, `(G, …)`: `batch` itself, or the batches of all ranks.
-            hard_negative_ratio: share of hard negatives among the queue draws, in [0, 1].
+            hard_negative_ratio: share of hard negatives, in [0, 1], see `hard_negatives_among`. Before the queue has
+                any targets, all of the minibatch is used.
             generator: random generator; ranks with equal generator states draw from the same part of the queue.
 
         Returns:
             `negatives (K, D)`, and `mask (N, K)` bool, True = usable: the whole minibatch except the sample's own
-            target, and at most `queue_negatives` of the queue.
+            target, and at most `queue_negatives` of the queue. Hard negatives among all are in place of some of these.
         """
         usable = gathered.valid & (gathered.target_id != batch.target_id[:, None])
         if not self._memory or self.queue_negatives == 0:
             return gathered.target, usable
+        if self.hard_negatives_among == "all":
+            random = len(gathered.valid) + self.queue_negatives
+            hard = round(hard_negative_ratio * (random - 1))
+            if hard:
+                return self._replace(batch, gathered, random, hard, generator)
         slots, drawn = self._draw(batch, round(hard_negative_ratio * self.queue_negatives), generator)
         return torch.cat((gathered.target, self._memory["target"][slots])), torch.cat((usable, drawn), dim=1)
+
+    def _replace(
+        self, batch: Candidates, gathered: Candidates, random: int, hard: int, generator: torch.Generator | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Negatives `(G + queue_size, D)` and mask `(N, G + queue_size)`: `hard` hard negatives of each sample in place
+        of as many of the `random` others, which are the minibatch and draws from the queue.
+        """
+        device = batch.valid.device
+        slots = torch.randperm(self.queue_size, device=device, generator=generator)
+        order = torch.randperm(random, device=device, generator=generator)
+        rest = torch.arange(random, len(gathered.valid) + self.queue_size, device=device)
+        order = torch.cat((order, rest))
+        every = {
+            name: torch.cat((tensor, self._memory[name][slots]))[order] for name, tensor in gathered.tensors().items()
+        }
+        usable = every["valid"] & (every["target_id"] != batch.target_id[:, None])
+        chance = random - hard
+        found = {name: tensor[chance:] for name, tensor in every.items()}
+        chosen = self._hard(batch, found["task"], found["state"], usable[:, chance:], hard)
+        return every["target"], torch.cat((usable[:, :chance], chosen), dim=1)
+
+    def _hard(
+        self, batch: Candidates, task: torch.Tensor, state: torch.Tensor, usable: torch.Tensor, count: int
+    ) -> torch.Tensor:
+        """The mask `(N, R)` of the `count` hard negatives of each sample among R candidates."""
+        if self.hard_negatives == "task":
+            similar = usable & (task == batch.task[:, None])
+            return similar & (similar.cumsum(dim=1) <= count)
+        distance = torch.cdist(batch.state, state).masked_fill(~usable, torch.inf)
+        nearest = distance.topk(min(count, usable.shape[1]), dim=1, largest=False).indices
+        return torch.zeros_like(usable).scatter_(1, nearest, True) & usable
 
     def _draw(
         self, batch: Candidates, hard: int, generator: torch.Generator | None
@@ -117,13 +169,7 @@ class CandidatePool:
         if hard == 0:
             return slots, usable
         rest = slots[chance:]
-        if self.hard_negatives == "task":
-            similar = usable[:, chance:] & (queue["task"][rest] == batch.task[:, None])
-            chosen = similar & (similar.cumsum(dim=1) <= hard)
-        else:
-            distance = torch.cdist(batch.state, queue["state"][rest]).masked_fill(~usable[:, chance:], torch.inf)
-            nearest = distance.topk(min(hard, len(rest)), dim=1, largest=False).indices
-            chosen = torch.zeros_like(usable[:, chance:]).scatter_(1, nearest, True) & usable[:, chance:]
+        chosen = self._hard(batch, queue["task"][rest], queue["state"][rest], usable[:, chance:], hard)
         return slots, torch.cat((usable[:, :chance], chosen), dim=1)
 
     @torch.no_grad()

@@ -115,7 +115,8 @@ def score_dataset(
                     for name, value in collator(dataset.__getitems__(chunks)).items()
                 }
                 if args.belief_tokens:
-                    recall_belief([batch], so_far.carry)
+                    # A policy that was never given the tokens of a predecessor cannot read them.
+                    recall_belief([batch], so_far.carry, float(args.belief_dropout == 1.0))
                 output = model(**model_inputs(batch))
                 if output.belief_tokens is not None:
                     so_far.carry.remember(batch["index"], output.belief_tokens)

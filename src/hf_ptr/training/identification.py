@@ -80,7 +80,9 @@ class Identification:
     def __init__(self, args: PTRConfig, gather: Gather | None = None):
         self.args = args
         self.gather = gather
-        self.pool = CandidatePool(args.queue_size, args.queue_negatives, args.hard_negatives)
+        self.pool = CandidatePool(
+            args.queue_size, args.queue_negatives, args.hard_negatives, args.hard_negatives_among
+        )
         self.controller = AdaptiveScaleController(
             args.scorer_temperature,
             args.beta,

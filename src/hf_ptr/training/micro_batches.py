@@ -143,13 +143,17 @@ def model_inputs(batch: Batch, without: Sequence[str] = ()) -> Batch:
     return {name: batch[name] for name in MODEL_INPUTS if name in batch and name not in without}
 
 
-def recall_belief(batches: Sequence[Batch], carry: BeliefCarry) -> None:
+def recall_belief(batches: Sequence[Batch], carry: BeliefCarry, dropout: float = 0.0) -> None:
     """
     Adds to the batches of a step the belief tokens that the step before left (`carried_tokens`, `carried`), and
-    empties `carry` for the tokens of this step: no micro-batch finds the tokens of another.
+    empties `carry` for the tokens of this step: no micro-batch finds the tokens of another. With the probability
+    `dropout` a chunk begins with `z_init` instead.
     """
     for batch in batches:
-        batch["carried_tokens"], batch["carried"] = carry.recall(batch["previous_index"])
+        batch["carried_tokens"], found = carry.recall(batch["previous_index"])
+        if found is not None and dropout > 0.0:
+            found = found & (torch.rand(len(found), device=found.device) >= dropout)
+        batch["carried"] = found
     carry.clear()
 
 

@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 
 from hf_ptr.detection.harm import require_harm
 from hf_ptr.errors import InputError
-from hf_ptr.ptr.candidate_pool import HARD_NEGATIVES
+from hf_ptr.ptr.candidate_pool import HARD_NEGATIVES, RATIO_OF
 from hf_ptr.scoring.config import ScoreConfig, parse_settings
 from hf_ptr.training.launch_checks import check_launch, require_one_run
 from hf_ptr.training.time_constants import SCHEDULES, TimeConstants, scaled_steps
@@ -62,13 +62,18 @@ class PTRConfig(TrainingArguments):
     queue_size (`int`): number of targets in the FIFO queue.
     queue_negatives (`int`): maximum number of negatives drawn from the queue per sample.
     cross_rank_negatives (`bool`): whether the targets of all ranks are negatives.
-    hard_negatives (`str`): similarity of hard negatives: `"task"` or `"state"`. The hard-negative ratio is a share of
-        the draws from the queue; all of the minibatch is always used.
+    hard_negatives (`str`): similarity of hard negatives: `"task"`, the labelled instruction, which a wrong label
+        inverts; or `"state"`, the nearest proprioceptive states.
+    hard_negatives_among (`str`): what the hard-negative ratio is a share of: `"queue"`, the draws from the queue, with
+        all of the minibatch in addition (at batch 256 and a ratio of 0.5, a tenth of all negatives are hard ones); or
+        `"all"`, all negatives, see [`CandidatePool`].
     target_decay (`float`): μ, EMA decay of the target encoder; 1 freezes it.
 
     > Parameters of the belief tokenizer (PTR Sec. 3)
 
     belief_tokens (`int`): M, number of belief tokens; 0 for a policy without them.
+    belief_dropout (`float`): probability in [0, 1] of giving a chunk `z_init` in place of its predecessor's tokens in
+        training. 1 keeps the order of segments and carries nothing; evaluate such a policy with `--belief reset`.
     belief_temperature (`float`): τ_tok, temperature of the slot assignment.
     belief_entropy_weight (`float`): λ_ent, weight of the slot entropy.
     belief_diversity_weight (`float`): λ_div, weight of the slot diversity.
@@ -149,8 +154,15 @@ class PTRConfig(TrainingArguments):
     )
     cross_rank_negatives: bool = field(default=True, metadata={"help": "Use the targets of all ranks as negatives."})
     hard_negatives: str = field(default="task", metadata={"help": "Similarity of hard negatives: task or state."})
+    hard_negatives_among: str = field(
+        default="queue",
+        metadata={"help": "What the hard-negative ratio is a share of: queue (draws) or all negatives."},
+    )
     target_decay: float = field(default=0.999, metadata={"help": "EMA decay of the target encoder; 1 freezes it."})
     belief_tokens: int = field(default=4, metadata={"help": "Number of belief tokens; 0 for none."})
+    belief_dropout: float = field(
+        default=0.0, metadata={"help": "Probability of resetting a chunk's belief tokens in training."}
+    )
     belief_temperature: float = field(default=1.0, metadata={"help": "Temperature of the slot assignment."})
     belief_entropy_weight: float = field(default=1e-3, metadata={"help": "Weight of the slot entropy in the loss."})
     belief_diversity_weight: float = field(
@@ -182,6 +194,7 @@ class PTRConfig(TrainingArguments):
         _require_range("discount", self.discount, 1e-6, 1.0)
         _require_range("target_decay", self.target_decay, 0.0, 1.0)
         _require_range("controller_decay", self.controller_decay, 0.0, 1.0)
+        _require_range("belief_dropout", self.belief_dropout, 0.0, 1.0)
         _require_range("w_min", self.w_min, 0.0, 1.0)
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed is {self.seed}; it must lie in [0, 2**32)")
@@ -208,6 +221,7 @@ class PTRConfig(TrainingArguments):
         choices = {
             "scoring": SCORINGS,
             "hard_negatives": HARD_NEGATIVES,
+            "hard_negatives_among": RATIO_OF,
             "schedule": SCHEDULES,
             "missing_target_weight": ("one", "mean"),
             "loss_unit": ("chunk", "step"),

@@ -192,7 +192,7 @@ class PTRTrainer(ResumableTrainer):
         for number, batch in enumerate(batches):
             batch[MICRO_BATCH] = number
         if self.args.belief_tokens:
-            recall_belief(batches, self.carry)
+            recall_belief(batches, self.carry, self.args.belief_dropout)
         if self.args.loss_unit == "step":
             step.counts = [batch["action_mask"].sum(dim=1).to(device, torch.float32) for batch in batches]
         if not self.args.with_scorer:
