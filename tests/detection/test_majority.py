@@ -7,9 +7,11 @@ import pytest
 from made_motions import smooth_motions, table_of
 
 from hf_ptr.detection.checks.gain import Gain
+from hf_ptr.detection.checks.lag import Lag
 from hf_ptr.detection.checks.offset import Offset
 from hf_ptr.detection.detect import detect
 from hf_ptr.detection.majority import majority, shorth, sound_quantile
+from hf_ptr.detection.planting import resample
 from hf_ptr.detection.response import ResponseModel
 from hf_ptr.detection.signals import Signals
 
@@ -71,3 +73,15 @@ def test_a_quantile_of_those_that_follow():
     follows = np.array([[False, False], [True, False], [True, False], [True, False]])
     middle = sound_quantile(values, follows, 0.5)
     assert middle[0] == 2.0 and np.isnan(middle[1])
+
+
+@pytest.mark.parametrize("frames", [5, -5])
+def test_commands_of_two_fifths_that_are_late_are_not_learnt(frames):
+    def late(number, state, action):
+        shifted = resample(action, np.arange(len(action)) - frames)
+        return state, shifted if number in CARRIERS else action
+
+    table = table_of(smooth_motions(EPISODES), late)
+    assert detect(table, checks=[Lag], power=False).flagged == CARRIERS
+    follows = ResponseModel(Signals.of_table(table, "observation.state", "action")).follows
+    assert np.flatnonzero(~follows.all(axis=1)).tolist() == CARRIERS

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy.ndimage import uniform_filter1d
 
 from hf_ptr.detection.majority import LEAST_SHARE, majority, relative, shorth, sound_quantile
 from hf_ptr.detection.motion import moving_dimensions
+from hf_ptr.detection.parabola import vertex
 from hf_ptr.detection.signals import Episode, Signals
 from hf_ptr.detection.windows import inner_rows
 
@@ -46,6 +48,9 @@ SEPARATE = 5.0
 # A task has a gain and an offset of its own if fewer of its episodes than this share are so close to the general one,
 # and more than this to its own: a fault of two fifths may be of most episodes of a task, but hardly of all.
 GENERAL, PARTICULAR, CLOSE = 0.3, 0.9, 0.25
+# Frames that an episode may be late or early by, least correlation of its commands with the expected ones at its lag,
+# and frames within which lags are the same.
+LONGEST_LAG, ALIKE, CLOSE_LAG = 10, 0.4, 0.75
 # Share of a dimension's variance that the model must explain for its residual to mean anything.
 EXPLAINED = 0.8
 
@@ -99,6 +104,7 @@ class ResponseModel:
         unit, centre: `(d,)`, raw values of one unit and of zero.
         known: `(d,)` bool, dimensions that the model explains well enough to judge a command.
         sigma: `(d,)` robust standard deviation of the residual, units.
+        follows: `(E, d)` bool, episodes that follow the rule of most in a dimension.
         explained: `(d,)` share of a dimension's variance that the model explains in the median episode.
     """
 
@@ -141,7 +147,7 @@ class ResponseModel:
         # Episodes of one task are in different folds, in whatever order the tasks were recorded.
         self._fold = np.empty(count, dtype=np.int64)
         self._fold[np.argsort(tasks, kind="stable")] = np.arange(count) % min(count, FOLDS)
-        follows = self._follows(gram, cross, features, targets, tasks, enough)
+        self.follows = follows = self._follows(gram, cross, features, targets, tasks, enough)
         usual_share = np.maximum(follows.mean(axis=0), 1e-9)
         self._trust = {
             task: np.minimum(follows[tasks == task].mean(axis=0) / usual_share, 1.0)
@@ -208,7 +214,7 @@ class ResponseModel:
         Which episodes follow the rule of most in each dimension, `(E, d)` bool.
 
         A fault of two fifths of the episodes bends a fit to all, so that no residual is large. A fit to a half that
-        agrees is not bent: the search begins with those of the same gain, the same offset, or the smallest errors.
+        agrees is not bent: the search begins with those of the same gain, offset or lag, or of the smallest errors.
         """
         fold = self._fold % SEARCH_FOLDS
         follows = np.ones((len(features), len(self.dimensions)), dtype=bool)
@@ -380,9 +386,36 @@ def _usual(values: np.ndarray, tasks: np.ndarray, close: np.ndarray) -> np.ndarr
     return usual
 
 
+def _lag_distance(targets: list[np.ndarray], residual: list[np.ndarray], tasks: np.ndarray) -> np.ndarray:
+    """Distance of each episode's lag from that of most, `(E, d)`, frames; 0 where the commands fit at no lag."""
+    lag = np.full((len(targets), 1), np.nan)
+    shifts = np.arange(-LONGEST_LAG, LONGEST_LAG + 1)
+    for number, (target, rest) in enumerate(zip(targets, residual, strict=True)):
+        if len(target) > 4 * LONGEST_LAG:
+            # Slow errors of the model hide the lag.
+            action, expected = (
+                part - uniform_filter1d(part, 2 * LONGEST_LAG, axis=0) for part in (target, target - rest)
+            )
+            inner = expected[LONGEST_LAG:-LONGEST_LAG]
+            fits = np.array(
+                [(action[LONGEST_LAG + shift : LONGEST_LAG + shift + len(inner)] * inner).sum() for shift in shifts]
+            )
+            best = int(fits.argmax())
+            if 0 < best < len(fits) - 1 and fits[best] ** 2 > ALIKE**2 * (action**2).sum() * (inner**2).sum():
+                lag[number] = shifts[best] + vertex(*fits[best - 1 : best + 2, None])
+    lag = np.where(np.isfinite(lag), lag, shorth(lag))
+    distance = np.abs(lag - _usual(lag, tasks, np.array([CLOSE_LAG])))
+    return np.broadcast_to(distance, (len(targets), targets[0].shape[1]))
+
+
 # What an episode may differ in; the least distance that a fifth of the episodes must have to be searched, and the
 # least scale of the tail of the distances of sound ones.
-DISTANCES = ((_gain_distance, 0.2, 0.04), (_offset_distance, 0.15, 0.04), (_error_distance, 1.1, 0.2))
+DISTANCES = (
+    (_gain_distance, 0.2, 0.04),
+    (_offset_distance, 0.15, 0.04),
+    (_lag_distance, 1.5, 0.2),
+    (_error_distance, 1.1, 0.2),
+)
 
 
 def _at(values: np.ndarray, seconds: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -33,6 +33,8 @@ LEAST_SHARE = 0.6
 # The squared residuals at a lag must be at most this share of those at the usual one: of commands that do not belong
 # to the state at any lag, some always fit a little better.
 MOST_LEFT = 0.7
+# Share of the variance of slow residuals that a lag may leave: over a whole episode other errors of the model remain.
+MOST_LEFT_SLOWLY = {SHORT: 0.5, MIDDLE: 0.5, WHOLE: 1.0}
 # Least lag that counts, frames.
 MATERIAL = 1.5
 # Gain of a lag, summed over the frames of a window, below which it is not sure: `LEAST_GAIN` and multiples of the
@@ -98,11 +100,17 @@ class Lag(Check):
         for number, one in enumerate(estimates):
             position, gain = one.get(scale, (np.zeros(1), np.zeros(1)))
             gains[number] = np.where(np.abs(position - self._usual) >= MATERIAL, gain, 0.0).max(initial=0.0)
+        # Episodes that the model was not fitted to say nothing of the others.
+        sound = self.context.model.follows[:, self._used].all(axis=1)
+        sound |= not sound.any()
+        gains, of_sound = gains[sound], tasks[sound]
         median = {}
         for task in np.unique(tasks).tolist():
-            own = gains[tasks == task]
+            own = gains[of_sound == task]
+            if not len(own):
+                own = gains
             median[task] = float((len(own) * np.median(own) + SHRINKAGE * np.median(gains)) / (len(own) + SHRINKAGE))
-        away = gains - np.array([median[task] for task in tasks.tolist()])
+        away = gains - np.array([median[task] for task in of_sound.tolist()])
         spread = max(0.0, float(np.quantile(away, UPPER)))
         return {task: LEAST_GAIN + MEDIANS * middle + SPREADS * spread for task, middle in median.items()}
 
@@ -123,8 +131,8 @@ class Lag(Check):
 
     def _fits_slowly(self, view: View, windows: Windows, shifts: np.ndarray) -> np.ndarray:
         """
-        Whether the commands of each window are closer to the expected ones at its shift, `(W,)` frames, than at the
-        usual one, in their slow changes too.
+        Whether the commands of each window are clearly closer to the expected ones at its shift, `(W,)` frames, than
+        at the usual one, in their slow changes too.
 
         A lag moves everything alike. Another speed, or another response, moves what is quick against what is slow.
         """
@@ -142,7 +150,7 @@ class Lag(Check):
                 residual[rows] = action[rows + at] - expected[rows]
                 mean = windows.mean(residual) / share
                 variance.append((windows.mean(residual**2) / share - mean**2).sum(axis=1))
-            closer |= (shifts == shift) & (variance[1] < variance[0])
+            closer |= (shifts == shift) & (variance[1] < MOST_LEFT_SLOWLY[windows.scale] * variance[0])
         return closer
 
     def _fast(self, view: View) -> tuple[np.ndarray, np.ndarray]:
