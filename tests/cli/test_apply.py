@@ -166,6 +166,12 @@ def test_a_copy_of_a_copy_names_both_sources(dataset: Path, findings: Path, tmp_
     run(tmp_path / "one", "--findings", of_one, "--skip-episodes", "0", "--out", tmp_path / "two")
     edits = json.loads((tmp_path / "two/meta/hf_ptr_edits.json").read_text())
     assert (edits["source"], edits["earlier"]["source"], edits["left_out"]) == ("one", "door", "0")
+    # Episodes 0 and 1 are the parts before and after a cut, and the shifted one lacks its last actions.
+    assert read_dataset(tmp_path / "one").cut_ends == {0: (False, True), 1: (True, False), 2: (False, True)}
+    assert read_dataset(tmp_path / "two").cut_ends == {0: (True, False), 1: (False, True)}
+    assert read_dataset(dataset).cut_ends == {}
+    (tmp_path / "two/meta/hf_ptr_edits.json").write_text('{"episodes": 3}')
+    assert read_dataset(tmp_path / "two").cut_ends == {}
 
 
 def test_wrong_input_is_one_line_and_writes_nothing(dataset: Path, findings: Path, tmp_path: Path) -> None:

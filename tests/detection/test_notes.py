@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from made_motions import FPS, JOINTS, picking, signals_of, smooth_motions, wandering
 
+from hf_ptr.data.edited_copies import CutEnds
 from hf_ptr.detection.check import Context
 from hf_ptr.detection.checks.held_commands import HeldCommands
 from hf_ptr.detection.checks.idle_end import IdleEnd
@@ -102,6 +103,17 @@ def test_a_peculiarity_is_found_in_its_episodes_only(check, change, amount, with
     if amount is not None:
         assert [place.amount for (place,) in places.values()] == pytest.approx([amount] * 2, abs=within)
     assert found(signals_of(recordings()), check) == {}
+
+
+@pytest.mark.parametrize("name", ["short", "end"])
+def test_an_end_that_apply_cut_is_not_unfinished(name):
+    check, change, *_ = CASES[name]
+    signals = signals_of(recordings(), only(change))
+    cut, other = (dataclasses.replace(signals.episodes[number], cut=CutEnds(False, True)) for number in ODD)
+    episodes = [{ODD[0]: cut}.get(number, episode) for number, episode in enumerate(signals.episodes)]
+    assert sorted(found(dataclasses.replace(signals, episodes=tuple(episodes)), check)) == [ODD[1]]
+    episodes[ODD[1]] = other
+    assert found(dataclasses.replace(signals, episodes=tuple(episodes)), check) == {}
 
 
 def test_a_slow_operator_who_approaches_slowly_at_the_end_does_not_rest():

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_ptr.data.edited_copies import CutEnds
 from hf_ptr.data.expected_findings import ExpectedFinding
 from hf_ptr.data.memmap import row_blocks
 from hf_ptr.data.video.decoding import Clip
@@ -56,6 +57,7 @@ class EpisodeTable:
         seconds: `(F,)` float64, time of each row since the first of its episode, as recorded; by default
             `frame_index / fps`.
         expected: findings that the owner of the dataset accepts.
+        cut_ends: of an edited copy, the ends of episodes at which frames of the recording are missing, by episode id.
         left_out: why a feature of the dataset is not in `columns`, by its name; errors about the feature quote it.
 
     Raises:
@@ -82,6 +84,7 @@ class EpisodeTable:
     seconds: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.float64))
     left_out: Mapping[str, str] = field(default_factory=dict)
     expected: tuple[ExpectedFinding, ...] = ()
+    cut_ends: Mapping[int, CutEnds] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         frames, episodes = len(self.task_index), len(self.lengths)

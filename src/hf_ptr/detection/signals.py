@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from hf_ptr.data.edited_copies import WHOLE, CutEnds
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.features import component_names
 from hf_ptr.detection.cameras import Track
@@ -49,6 +50,7 @@ class Episode:
         position: position of the episode in the table; a planted fault keeps that of its original.
         task: index of its instruction.
         cameras: by camera, its reduced images; a camera without images in this episode is left out.
+        cut: whether frames of the recording before its start, and after its end, were left out in an edited copy.
     """
 
     state: np.ndarray
@@ -58,6 +60,7 @@ class Episode:
     position: int
     task: int
     cameras: Mapping[str, Track] = field(default_factory=dict)
+    cut: CutEnds = WHOLE
 
     def __len__(self) -> int:
         return len(self.state)
@@ -185,7 +188,9 @@ class Signals:
             if (np.diff(seconds) <= 0).any():
                 seconds = np.arange(length) / table.fps
             task = int(table.task_index[start])
-            episodes.append(Episode(state[rows], action[rows], seconds, table.stretch[rows], position, task))
+            episode = Episode(state[rows], action[rows], seconds, table.stretch[rows], position, task)
+            cut = table.cut_ends.get(int(table.episode_index[position]), episode.cut)
+            episodes.append(replace(episode, cut=cut))
         ids = tuple(table.episode_index.tolist())
         return cls(tuple(episodes), scales[0], scales[1], table.fps, tuple(table.tasks), ids)
 

@@ -228,6 +228,7 @@ def _provenance(prepared: Prepared) -> dict[str, Any]:
                 "source_episode": part.episode,
                 "source_first_frame": part.first,
                 "source_last_frame": part.stop - 1,
+                "source_frames": plan.lengths[part.episode],
                 "action_shift": part.shift,
                 "instruction": part.task,
                 "edits": _as_json(plan.reasons(part.episode)),

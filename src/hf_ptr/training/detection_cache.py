@@ -67,6 +67,7 @@ def _inputs(table: EpisodeTable, cameras: Sequence[str]) -> dict[str, Any]:
     files = sorted({str(sys.modules[check.__module__].__file__) for check in all_checks()})
     return {
         "data": data_digest(table),
+        "cut_ends": {str(episode): list(ends) for episode, ends in table.cut_ends.items()},
         "cameras": list(cameras),
         "images": image_stamps(table, cameras),
         "versions": [__version__, np.__version__, scipy.__version__, *map(_installed, DECODERS)],

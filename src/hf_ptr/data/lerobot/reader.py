@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from hf_ptr.data.edited_copies import cut_ends_of_dataset
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.expected_findings import expected_of_dataset
 from hf_ptr.data.features import classify_features, component_names, derived_roles, joined_feature
@@ -154,6 +155,7 @@ def _read(
         seconds=seconds,
         left_out=vectors.left_out,
         expected=expected_of_dataset(root),
+        cut_ends=cut_ends_of_dataset(root),
     )
 
 

@@ -23,7 +23,7 @@ class Short(Note):
     What to do: watch the end; leave the episode out if the task is not done.
 
     Limits: a fast operator has the usual way and is not reported. Where ways differ much from episode to episode, an
-    unfinished one cannot be seen by its length.
+    unfinished one cannot be seen by its length. Episodes that `hf-ptr apply` cut are not reported.
     """
 
     name, unit = "progress/short", "share"
@@ -42,6 +42,8 @@ class Short(Note):
         return float(self._motion.speeds(episode.state[STALE:]).sum()), float(episode.seconds[-1])
 
     def events(self, episode: Episode) -> Sequence[Event]:
+        if any(episode.cut):
+            return []
         missing = 1 - max(self._size(episode) / np.maximum(self._usual[episode.task], 1e-9))
         return [Event(0, len(episode), max(0.0, float(missing)))]
 

@@ -26,7 +26,8 @@ class UnusualEnd(Note):
 
     What to do: watch the end; leave the episode out if the task is not done.
 
-    Limits: an end within the variety of the other ends is not seen. Needs six episodes of the task.
+    Limits: an end within the variety of the other ends is not seen. Needs six episodes of the task. Ends that
+    `hf-ptr apply` cut are not reported.
     """
 
     name, unit = "progress/unusual_end", "std"
@@ -55,6 +56,8 @@ class UnusualEnd(Note):
         )
 
     def events(self, episode: Episode) -> Sequence[Event]:
+        if episode.cut.end:
+            return []
         others = np.flatnonzero(self._tasks == episode.task)
         others = others[others != episode.position]
         if len(others) + 1 < LEAST_EPISODES:
