@@ -115,9 +115,9 @@ def test_dimensions_at_rest_are_named(data: Path, tmp_path: Path) -> None:
     lines = {}
     for name, folder in (("moving", data), ("resting", write_table(resting, tmp_path / "data"))):
         out = hf_ptr("score", folder, *SHORT, *CHUNKS, "--out", tmp_path / f"{name}.parquet").stdout
-        lines[name] = [line for line in out.splitlines() if line.startswith("dimensions at rest")]
+        lines[name] = [line for line in out.splitlines() if line.startswith("dimensions that do not move")]
     assert lines["moving"] == []
-    assert lines["resting"] == ["dimensions at rest, which do not enter the score: observation.state 0, 3"]
+    assert lines["resting"] == ["dimensions that do not move, and are not scored: observation.state 0, 3"]
 
 
 def test_a_plan_as_json(metaworld_dataset: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from hf_ptr.data.lerobot.writer import write_table
 from hf_ptr.detection.detect import Detection
 from hf_ptr.detection.findings import Finding
 from hf_ptr.detection.findings_file import read_findings
+from hf_ptr.scoring import cross_fitting
 
 EPISODES, FRAMES = 5, 40
 SHORT = ("steps=2", "rounds=1", "--chunk-size", 8, "--target-offset", 8)
@@ -38,6 +40,29 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def least_weights(file: Path) -> list[float]:
     return pd.read_parquet(file).groupby("episode_index").weight.min().tolist()
+
+
+def test_scoring_again_with_accepted_findings_neither_detects_nor_fits(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, entries = tmp_path / "scores.parquet", tmp_path / "entries.yaml"
+    first = hf_ptr("score", data, *SHORT, "--out", out)
+    accept = next(line for line in first.stdout.splitlines() if "--to expected" in line).partition("   #")[0]
+    assert hf_ptr(*shlex.split(accept)[1:], "--out", entries).returncode == 0
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("scored anew")
+
+    monkeypatch.setattr(scoring, "detect", never)
+    monkeypatch.setattr(cross_fitting, "train_heads", never)
+    again = hf_ptr("score", data, *SHORT, "--expected", entries, "--out", out)
+    assert again.returncode == 0 and "Accepted by the owner" in again.stdout, again.stderr
+    assert min(least_weights(out)) > 2
+
+
+def test_too_few_selected_episodes_are_a_line_with_what_to_write(data: Path) -> None:
+    line = the_line(hf_ptr("score", data, *SHORT, "--episodes", "1:3"))
+    assert line.startswith("hf-ptr: the options select 2 episodes") and line.endswith("for example --episodes 1:5")
 
 
 def test_accepted_findings_are_shown_with_the_reason_and_lower_no_weight(data: Path, tmp_path: Path) -> None:

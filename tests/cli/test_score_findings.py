@@ -68,6 +68,7 @@ def test_what_to_type_next_is_complete_and_names_the_dataset_from_any_folder(sco
         f"hf-ptr train data.yaml weights={scores}",
         f"hf-ptr export {scores} --to lerobot-static",
         f"hf-ptr apply {folder / 'data'} --findings {folder / 'findings.parquet'} --out data_edited",
+        f"hf-ptr export {scores} --to expected --reason 'watched: harmless'",
         f"hf-ptr init {folder / 'data'} --skip-episodes {LATE},8 --out data_without.yaml",
     ]
     made = pd.read_parquet(scores).attrs

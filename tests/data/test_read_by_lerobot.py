@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conversion_helpers import write_robomimic
 from data_helpers import REAL_V21, coded_image, coded_table, vector, with_camera, write_v21
-from report_helpers import scores_of, written
+from report_helpers import fault, scores_of, written
 from spoiling import edit_rows
 from stored_image_helpers import images_v21, images_v30
 
@@ -83,6 +83,14 @@ def stored_images(folder: Path) -> Path:
     return images_v30(folder / "v30")
 
 
+def drifting(folder: Path) -> Path:
+    """The clock of a recorder that pauses, as time stamps that every decoder of LeRobot finds."""
+    root = write_v21(with_camera(coded_table([30, 25, 12]), CAMERAS[0]), folder / "v21")
+    clock = (np.arange(25) / 20 + 2.0 * (np.arange(25) >= 10)).tolist()
+    edit_rows("data/chunk-000/episode_000001.parquet", "timestamp", lambda _: clock)(root)
+    return convert_lerobot(root, folder / "v30", even_times=True)
+
+
 def converted_stored_images(folder: Path) -> Path:
     return convert_lerobot(images_v21(folder / "v21", in_files=True), folder / "v30")
 
@@ -91,6 +99,7 @@ SOURCES: list[Callable[[Path], Path]] = [
     recorded,
     converted,
     edited,
+    drifting,
     robomimic,
     stored_images,
     converted_stored_images,
@@ -156,7 +165,7 @@ def test_datasets_recorded_by_lerobot_are_read_as_by_lerobot(tmp_path: Path, vid
 def test_the_reports_command_leaves_the_flagged_episodes_out(make: Callable[[Path], Path], tmp_path: Path) -> None:
     root = make(tmp_path)
     table = read_dataset(root)
-    scores = written(scores_of(table, {1: 0.1}), tmp_path)
+    scores = written(scores_of(table, {1: 0.1}), tmp_path, [fault(1, 0, int(table.lengths[1]) - 1)])
     page = write_report(scores, tmp_path / "r.html", dataset=root).read_text()
     command = html.unescape(re.findall(r'<textarea id="command"[^>]*>(.*?)</textarea>', page, re.DOTALL)[0])
     assert command.startswith("lerobot-edit-dataset ") and command.endswith('"[1]"')

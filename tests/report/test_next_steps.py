@@ -23,12 +23,13 @@ def test_flagged_episodes_can_be_left_out_and_options_stay() -> None:
         "hf-ptr train usb.yaml 'weights=a b.parquet'",
         "hf-ptr export 'a b.parquet' --to lerobot-static",
         "hf-ptr apply me/usb@v1 --findings 'a b.findings.parquet' --out usb_edited",
+        "hf-ptr export 'a b.parquet' --to expected --reason 'watched: harmless'",
         "hf-ptr init me/usb@v1 --skip-episodes 2,5 --action command --out usb_without.yaml",
     ]
 
 
 def test_episodes_that_were_skipped_are_left_out_with_the_flagged_ones() -> None:
-    assert commands("data/usb", "s.parquet", [2, 5], [], {"episodes": "0:9", "skip_episodes": "3,7"})[::4] == [
+    assert commands("data/usb", "s.parquet", [2, 5], [], {"episodes": "0:9", "skip_episodes": "3,7"})[::5] == [
         "hf-ptr init data/usb --episodes 0:9 --skip-episodes 3,7 --out usb.yaml",
         "hf-ptr init data/usb --episodes 0:9 --skip-episodes 2,3,5,7 --out usb_without.yaml",
     ]

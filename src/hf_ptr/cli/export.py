@@ -147,7 +147,7 @@ def export(
         _export_csv(rows, path, file)
     elif kind == Format.EXPECTED:
         lengths = (rows.groupby("episode_index")["frame_index"].max() + 1).to_dict()
-        _export_expected(_findings(rows, file) or (), path, reason or "", lengths)
+        _export_expected(_findings(rows, file) or (), path, reason or "", lengths, rows.attrs.get("dataset"), file)
     else:
         _export_lists(rows, path, file, kind, min_weight)
 
@@ -217,6 +217,15 @@ def _export_lists(rows: pd.DataFrame, path: Path, file: Path, kind: str, min_wei
         otherwise = "lower --min-weight"
     kept = kept_episodes(rows, excluded, otherwise)
     _write_list(kept if kind == Format.EPISODES else excluded, path, kind, f"{len(excluded)} {why}")
+    if kind == Format.EPISODES:
+        _train_next(rows, f"--dataset.episodes={_list_value(kept, path)}")
+    elif excluded and len(kept) <= MOST_IDS:
+        typer.echo("LeRobot 0.6 has --dataset.episodes only, with the episodes to keep:")
+        _train_next(rows, f"--dataset.episodes={_list_value(kept, path)}")
+        typer.echo(f"Later versions: --dataset.exclude_episodes={_list_value(excluded, path)} instead")
+    elif excluded:
+        typer.echo("LeRobot 0.6 has --dataset.episodes only: --to episodes writes that list. Later versions:")
+        _train_next(rows, f"--dataset.exclude_episodes={_list_value(excluded, path)}")
 
 
 def _export_findings(
@@ -232,15 +241,22 @@ def _export_findings(
         typer.echo(f"{path}: {len(findings)} findings")
     elif kind == Format.EXPECTED:
         # Without scores the lengths of the episodes are unknown.
-        _export_expected(findings, path, reason, {})
+        _export_expected(findings, path, reason, {}, None, file)
     elif kind == Format.EXCLUDE_EPISODES and min_weight is None:
         flagged = flagged_episodes(findings)
         _write_list(flagged, path, kind, f"{len(flagged)} with a fault")
+        if flagged:
+            option = f"--dataset.exclude_episodes={_list_value(flagged, path)}"
+            typer.echo(f"After LeRobot 0.6: lerobot-train … {option}; for 0.6, --to episodes with the score file")
     else:
         raise InputError(f"{file} has findings and no weights, which --to {kind} needs; pass the score file")
 
 
-def _export_expected(findings: tuple[Finding, ...], path: Path, reason: str, lengths: Mapping[int, int]) -> None:
+def _export_expected(
+    findings: tuple[Finding, ...], path: Path, reason: str, lengths: Mapping[int, int], dataset: str | None, file: Path
+) -> None:
+    import shlex
+
     from hf_ptr.data.expected_findings import EXPECTED_FILE, dump_expected
     from hf_ptr.exports.accepted_entries import accepted_entries
     from hf_ptr.utils.atomic_files import write_text
@@ -248,9 +264,10 @@ def _export_expected(findings: tuple[Finding, ...], path: Path, reason: str, len
     entries = accepted_entries(findings, reason, lengths)
     write_text(dump_expected(entries), path)
     typer.echo(f"{path}: {len(entries)} entries")
-    typer.echo(
-        f"Next: edit it, then copy it to DATASET/meta/{EXPECTED_FILE}, or hf-ptr score --expected {_quoted(path)}"
-    )
+    again = ["hf-ptr", "score", dataset or "DATASET", "--expected", str(path)]
+    again += [] if dataset is None else ["--out", str(file)]
+    typer.echo(f"Next: edit it, then score again with the same options, which takes seconds:\n  {shlex.join(again)}")
+    typer.echo(f"Without --expected, the file is read from {dataset or 'DATASET'}/meta/{EXPECTED_FILE}")
 
 
 def _write_list(ids: list[int], path: Path, kind: str, why: str) -> None:
@@ -258,17 +275,14 @@ def _write_list(ids: list[int], path: Path, kind: str, why: str) -> None:
 
     from hf_ptr.utils.atomic_files import write_text
 
-    text = json.dumps(ids)
-    write_text(f"{text}\n", path)
+    write_text(f"{json.dumps(ids)}\n", path)
     named = "episodes to train on" if kind == Format.EPISODES else "episodes to leave out"
     typer.echo(f"{path}: {len(ids)} {named if len(ids) != 1 else named.replace('episodes', 'episode', 1)}; {why}")
-    if not ids:
-        return
-    value = f"'{text.replace(' ', '')}'" if len(ids) <= MOST_IDS else f'"$(cat {_quoted(path)})"'
-    option = "--dataset.episodes" if kind == Format.EPISODES else "--dataset.exclude_episodes"
-    if kind == Format.EXCLUDE_EPISODES:
-        typer.echo("LeRobot up to 0.6 has --dataset.episodes only: --to episodes writes that list. Later versions:")
-    _next("lerobot-train", f"{option}={value}")
+
+
+def _list_value(ids: list[int], path: Path) -> str:
+    """Ids as an option of LeRobot in the shell; a long list is read from the file that has it."""
+    return f"'[{','.join(map(str, ids))}]'" if len(ids) <= MOST_IDS else f'"$(cat {_quoted(path)})"'
 
 
 def _findings(rows: pd.DataFrame, file: Path) -> tuple[Finding, ...] | None:
@@ -312,8 +326,4 @@ def _train_next(rows: pd.DataFrame, options: str) -> None:
             folder = Path(convert[-1])
             typer.echo(f"LeRobot reads format v3.0; first: {shlex.join(convert)}")
         where = shlex.join([f"--dataset.repo_id=local/{folder.name}", f"--dataset.root={folder}"])
-    _next("lerobot-train", f"{where} {options}")
-
-
-def _next(command: str, options: str) -> None:
-    typer.echo(f"Next:\n  {command} … {options}")
+    typer.echo(f"Next:\n  lerobot-train … {where} {options}")

@@ -136,7 +136,8 @@ def score(
     Findings that meta/hf_ptr_expected.yaml in the dataset lists with a reason are accepted: they are not faults and
     do not lower weights. `hf-ptr export scores.parquet --to expected` writes this file from all present findings.
 
-    Rerun an interrupted command to resume it.
+    Rerun an interrupted command to resume it. Scoring the same data again, with other accepted findings or other harm,
+    takes seconds: the finished detection is kept in HF_HOME/hf-ptr, for the last eight datasets.
 
     Examples:
 
@@ -219,11 +220,19 @@ def score(
     # A run has features of its own, and faults are planted in any.
     read = None if paper or corruption != "clean" else [*features, state, action]
     table = load_dataset(folder, **chosen, features=read, spill_dir=None if paper else spill_dir)
+    if not paper and (episodes or skip_episodes) and table.num_episodes < config.min_episodes:
+        first = int(table.episode_index[0])
+        raise InputError(
+            f"the options select {table.num_episodes} episodes, and episodes are compared with at least "
+            f"{config.min_episodes - 1} others; write for example --episodes {first}:{first + config.min_episodes}"
+        )
     if accepted is not None:
         table = replace(table, expected=accepted)
     truth = CorruptionTruth.load(folder) if (folder / "meta" / TRUTH_FILE).is_file() else None
     if corruption != "clean":
         table, truth = corrupt(table, corruption, corruption_seed)
+    # Absolute, so that the report finds the dataset from any folder.
+    named = str(dataset.absolute() if local else dataset)
     resting: dict[str, list[int]] = {}
     if run is not None:
         from accelerate import PartialState
@@ -239,8 +248,10 @@ def score(
     else:
         from hf_ptr.data.chunks import ChunkDataset
         from hf_ptr.training.detected_scores import detected_scores, power_values, write_detected_scores
+        from hf_ptr.training.kept_parts import keep_parts, recall_parts
 
         _require_one_process()
+        recall_parts(named, keep)
         chunks = ChunkDataset(
             table,
             chunk_size=frames_at(table.fps, 16) if chunk_size is None else chunk_size,
@@ -259,8 +270,6 @@ def score(
     summary = (
         ScoreSummary() if found is None else ScoreSummary(found.flagged, lowered_episodes(found.findings, own_harm))
     )
-    # Absolute, so that the report finds the dataset from any folder.
-    named = str(dataset.absolute() if local else dataset)
     # What a recipe for these scores needs too.
     shared = {"episodes": episodes, "skip_episodes": skip_episodes}
     shared |= {name: value for name, value in (("state", state), ("action", action)) if name in given}
@@ -273,7 +282,10 @@ def score(
         remove_findings(out)
     else:
         write_detected_scores(summary.collect(parts), found, chunks, out, **meta, harm=own_harm)
-    shutil.rmtree(keep, ignore_errors=True)
+    if paper:
+        shutil.rmtree(keep, ignore_errors=True)
+    else:
+        keep_parts(named, keep)
     if as_json:
         import json
         from dataclasses import asdict

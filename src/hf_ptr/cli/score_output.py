@@ -74,21 +74,25 @@ def print_summary(
         resting: dimensions that do not enter the score, by the name of their feature.
         bounds: the weights of a chunk with a fault and of a good one; None for the paper's score.
     """
-    typer.echo(
-        f"{summary['scores']}: {summary['frames']} frames, {summary['with_target']} with a target; mean score "
-        f"{_number(summary['mean_score'])}, mean weight {summary['mean_weight']:.2f}"
-    )
+    rest = summary["frames"] - summary["with_target"]
+    last = f"; {rest} frames at the ends of episodes have no later frame to compare, and weight 1" if rest else ""
+    typer.echo(f"{summary['scores']}: a score and a weight for each of {summary['frames']} frames{last}")
     if bounds is not None:
         low, high = bounds
         typer.echo(
-            f"scores: 0 with a fault, 1 without; weights: {low:g} with a fault, {high:g} without. Training uses their "
-            "ratios only, so equal weights of any size change nothing"
+            f"scores: 0 where a fault is, 1 where none is, on average {_number(summary['mean_score'])}; weights: "
+            f"{low:g} to {high:g}, on average {summary['mean_weight']:.2f}. Training uses the ratios of weights only"
         )
+    else:
+        typer.echo(f"mean score {_number(summary['mean_score'])}, mean weight {summary['mean_weight']:.2f}")
     if resting:
         which = "; ".join(f"{name} {', '.join(map(str, numbers))}" for name, numbers in resting.items())
-        typer.echo(f"dimensions at rest, which do not enter the score: {which}")
+        typer.echo(f"dimensions that do not move, and are not scored: {which}")
     for fault in summary["faults"]:
-        typer.echo(f"known fault {fault['fault']}: {fault['episodes']} episodes, AUROC {_number(fault['auroc'])}")
+        typer.echo(
+            f"planted fault {fault['fault']}: {fault['episodes']} episodes; AUROC of the scores "
+            f"{_number(fault['auroc'])} (1: all have lower scores than the others; 0.5: chance)"
+        )
 
 
 def print_next(

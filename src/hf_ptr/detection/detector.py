@@ -23,6 +23,7 @@ from hf_ptr.detection.response import ResponseModel
 from hf_ptr.detection.signals import Signals
 from hf_ptr.detection.significance import Bulk, false_discovery_level
 from hf_ptr.detection.windows import EVENT, MIDDLE, SHORT, WHOLE
+from hf_ptr.utils.progress import progress_bar
 
 # Share of false ones among the episodes with a finding (Benjamini and Hochberg), and the largest probability of a
 # sound amount, over all checks and scales of an episode, that is a finding.
@@ -71,7 +72,10 @@ class Detector:
         self.unavailable = {check.name: check.unavailable(self.context) for check in checks}
         self.checks = [check(self.context) for check in checks if self.unavailable[check.name] is None]
         self.views = self.context.views
-        self.measured = [self.measure(view) for view in self.views]
+        with progress_bar() as progress:
+            self.measured = [
+                self.measure(view) for view in progress.track(self.views, description="comparing episodes")
+            ]
         self._tasks = np.array([episode.task for episode in signals.episodes])
         self._severity = {check.name: check.severity for check in self.checks}
         # Of each check and scale, the largest amount of each episode and dimension.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import glob
 import json
 import os
 import secrets
@@ -17,6 +19,8 @@ from hf_ptr.errors import InputError
 
 # A full disk, a full quota and a file-size limit need the same fix.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Random bytes in the name of a hidden folder.
+TOKEN_BYTES = 4
 
 
 def is_out_of_space(error: BaseException) -> bool:
@@ -60,6 +64,9 @@ class StagedFolder:
     """
     A new folder that appears complete or not at all: it is written under a hidden name and renamed at the end.
 
+    A lock on the hidden folder ends with its process, however it ends. What a killed process left is removed when the
+    same folder is written again.
+
     Args:
         out: final path; must not exist, or must be an empty folder.
 
@@ -72,6 +79,7 @@ class StagedFolder:
         if self.out.exists() and not (self.out.is_dir() and not any(self.out.iterdir())):
             raise InputError(f"{out} exists and is not an empty folder; choose another path or remove it")
         self._root: Path | None = None
+        self._lock = -1
         self._made_parents: list[Path] = []
 
     def path(self) -> Path:
@@ -83,15 +91,45 @@ class StagedFolder:
         """
         if self._root is None:
             self._made_parents = [parent for parent in self.out.parents if not parent.exists()]
-            root = self.out.parent / f".{self.out.name}.partial-{secrets.token_hex(4)}"
             try:
-                root.mkdir(parents=True)
+                self._remove_abandoned()
+                root, self._lock = self._new_root()
             except OSError as error:
                 if is_out_of_space(error):
                     raise
                 raise InputError(f"{self.out} cannot be created ({error.strerror}); choose another path") from error
             self._root = root
         return self._root
+
+    def _new_root(self) -> tuple[Path, int]:
+        while True:
+            root = self.out.parent / f"{self._prefix}{secrets.token_hex(TOKEN_BYTES)}"
+            root.mkdir(parents=True)
+            lock = os.open(root, os.O_RDONLY)
+            # Some network file systems have no locks; nothing is removed there.
+            with contextlib.suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if root.exists():
+                return root, lock
+            # Another run took it for abandoned before it was locked.
+            os.close(lock)
+
+    def _remove_abandoned(self) -> None:
+        """Removes the hidden folders of this path whose process has ended."""
+        for root in self.out.parent.glob(f"{glob.escape(self._prefix)}{'[0-9a-f]' * 2 * TOKEN_BYTES}"):
+            if root.is_symlink() or not root.is_dir():
+                continue
+            with contextlib.suppress(OSError):
+                lock = os.open(root, os.O_RDONLY)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(root, ignore_errors=True)
+                finally:
+                    os.close(lock)
+
+    @property
+    def _prefix(self) -> str:
+        return f".{self.out.name}.partial-"
 
     def publish(self) -> None:
         """Renames the folder to its final path."""
@@ -100,12 +138,14 @@ class StagedFolder:
             self.out.rmdir()
         os.rename(root, self.out)
         self._root = None
+        os.close(self._lock)
 
     def discard(self) -> None:
         """Removes the hidden folder and the parent folders created for it; does nothing after `publish`."""
         if self._root is not None:
             shutil.rmtree(self._root, ignore_errors=True)
             self._root = None
+            os.close(self._lock)
             for parent in self._made_parents:
                 with contextlib.suppress(OSError):
                     parent.rmdir()

@@ -64,7 +64,7 @@ def command_lines(name: str) -> Iterator[None]:
     # Only the first process of a launcher prints: the others would repeat its lines.
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     with progress_bar(first and not sys.stderr.isatty()) as progress:
-        progress.add_task(f"hf-ptr {name}: still working", total=None)
+        progress.add_task(f"hf-ptr {name}: loading libraries and data", total=None)
         yield
 
 
