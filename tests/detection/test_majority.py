@@ -85,3 +85,12 @@ def test_commands_of_two_fifths_that_are_late_are_not_learnt(frames):
     assert detect(table, checks=[Lag], power=False).flagged == CARRIERS
     follows = ResponseModel(Signals.of_table(table, "observation.state", "action")).follows
     assert np.flatnonzero(~follows.all(axis=1)).tolist() == CARRIERS
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5, 0.67, 0.97, 1.0])
+@pytest.mark.parametrize("count", [1, 2, 7, 24])
+def test_the_quantile_of_values_that_all_follow_is_numpys_to_the_last_bit(share: float, count: int) -> None:
+    values = np.random.default_rng(count).normal(0, 1, (count, 5))
+    values[count // 2, 3] = np.nan
+    expected = np.quantile(values, share, axis=0)
+    assert np.array_equal(sound_quantile(values, np.ones(values.shape, dtype=bool), share), expected, equal_nan=True)

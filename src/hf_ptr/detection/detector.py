@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -77,7 +78,6 @@ class Detector:
                 self.measure(view) for view in progress.track(self.views, description="comparing episodes")
             ]
         self._tasks = np.array([episode.task for episode in signals.episodes])
-        self._severity = {check.name: check.severity for check in self.checks}
         # Of each check and scale, the largest amount of each episode and dimension.
         self.amounts: dict[tuple[str, str], np.ndarray] = {}
         for number, check in enumerate(self.checks):
@@ -85,6 +85,9 @@ class Detector:
                 amounts = largest([measured[number] for measured in self.measured], scale)
                 if amounts is not None and not check.rule:
                     self.amounts[check.name, scale] = amounts
+        severity = {check.name: check.severity for check in self.checks}
+        # Probabilities are over all checks of a severity and all scales.
+        self._tests = Counter(severity[name] for name, _ in self.amounts)
         self._bulks: dict[tuple[str, str], Bulk] = {}
         # Of each check and scale, the least probability of a material amount of each episode.
         self._least: dict[tuple[str, str], np.ndarray] = {}
@@ -104,7 +107,7 @@ class Detector:
         """
         other = copy(self)
         other.amounts, other._bulks, other._least = dict(self.amounts), dict(self._bulks), dict(self._least)
-        other._levels = {}
+        other._levels, other._tests = {}, Counter(self._tests)
         for number, check in self._numbered(checks):
             if check.rule:
                 continue
@@ -114,12 +117,14 @@ class Detector:
                     continue
                 key = check.name, scale
                 usual = self.amounts.get(key)
+                if usual is None:
+                    other._tests[check.severity] += 1
                 changed = np.zeros((len(self.views), amounts.shape[1])) if usual is None else usual.copy()
                 changed[positions] = amounts
                 other.amounts[key] = changed
                 other._bulks.pop(key, None)
                 other._least.pop(key, None)
-        if other.amounts.keys() != self.amounts.keys():
+        if other._tests != self._tests:
             # One test more changes all probabilities.
             other._least.clear()
         return other
@@ -196,7 +201,7 @@ class Detector:
         """Probability of such amounts in a sound episode, over all checks of this severity and all scales."""
         if check.rule:
             return np.where(amount >= check.material, 0.0, 1.0)
-        tests = sum(self._severity[name] == check.severity for name, _ in self.amounts)
+        tests = self._tests[check.severity]
         return np.minimum(self.bulk(check, scale, amount.shape[-1]).p(amount, task) * tests, 1.0)
 
     def least_p(self, view: View, measured: list[Measurement]) -> float:

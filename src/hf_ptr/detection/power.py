@@ -141,12 +141,9 @@ def _power(detector: Detector, check: Check, plant: Plant, part: bool, damaged: 
     # Commands of a fifth of the episodes set limits as well: what is beyond those of the others counts.
     limits = detector.context.model.limits_with([episode for episode, _ in first], FAULTY) if first else None
     copies = [_copy(detector, *planted, limits) for planted in first]
+    counting = [other for other in detector.checks if other is check or other.severity == check.severity == "fault"]
     # Most faults are found by their own check alone; what the others would measure need not be known then.
-    counting = [check]
-    found = _found(detector, counting, copies, rng)
-    if check.severity == "fault" and found < len(copies):
-        counting = [other for other in detector.checks if other.severity == "fault"]
-        found = _found(detector, counting, copies, rng)
+    found = float(len(copies)) if _all_found(detector, check, copies, rng) else _found(detector, counting, copies, rng)
     if 0 < found < len(copies):
         more = islice(able, MOST_COPIES - FIRST_COPIES)
         copies += [_copy(detector, *planted, limits) for planted in more]
@@ -154,31 +151,46 @@ def _power(detector: Detector, check: Check, plant: Plant, part: bool, damaged: 
     return Power.of(check.name, plant.label, part, found, len(copies))
 
 
+def _all_found(detector: Detector, check: Check, copies: list[_Copy], rng: np.random.Generator) -> bool:
+    """Whether the check finds the fault in every copy."""
+    draws = np.zeros(len(copies))
+    while (draws < 1).any():
+        drawn, found = _draw(detector, [check], copies, draws, rng)
+        if not all(found):
+            return False
+        draws[drawn] += 1
+    return True
+
+
 def _found(detector: Detector, checks: list[Check], copies: list[_Copy], rng: np.random.Generator) -> float:
     """
-    The number of copies in which one of the checks finds the fault, by detectors that know a fifth of faulty episodes.
+    The number of copies in which one of the checks finds the fault.
 
     What is found depends on which others are faulty: in small datasets, the mean of several draws.
     """
-    if not copies:
-        return 0.0
-    faulty = min(number_faulty(len(detector.views)), len(copies))
-    found = np.zeros(len(copies))
-    draws = np.zeros(len(copies))
-    while draws.min() < 1 or (faulty < len(copies) and draws.sum() < LEAST_DRAWN):
-        # Those that were drawn least, at random.
-        drawn = np.lexsort((rng.random(len(copies)), draws))[:faulty].tolist()
-        knowing = contaminated(
-            detector,
-            np.array([copies[number].view.episode.position for number in drawn]),
-            [copies[number].measured for number in drawn],
-            rng,
-            checks,
-        )
-        for number in drawn:
-            found[number] += _is_found(knowing, checks, copies[number])
+    found, draws = np.zeros(len(copies)), np.zeros(len(copies))
+    several = number_faulty(len(detector.views)) < len(copies)
+    # Where a first draw of each copy finds all or none, further ones would as well.
+    while (draws < 1).any() or (several and 0 < found.sum() < draws.sum() < LEAST_DRAWN):
+        drawn, whether = _draw(detector, checks, copies, draws, rng)
+        found[drawn] += whether
         draws[drawn] += 1
     return float((found / draws).sum())
+
+
+def _draw(
+    detector: Detector, checks: list[Check], copies: list[_Copy], draws: np.ndarray, rng: np.random.Generator
+) -> tuple[list[int], list[bool]]:
+    """
+    Copies that are faulty at once, of those that were drawn least, `draws` `(N,)` times; and whether one of the checks
+    finds the fault in each, by a detector that knows a fifth of faulty episodes.
+    """
+    faulty = min(number_faulty(len(detector.views)), len(copies))
+    drawn = np.lexsort((rng.random(len(copies)), draws))[:faulty].tolist()
+    chosen = [copies[number] for number in drawn]
+    positions = np.array([copy.view.episode.position for copy in chosen])
+    knowing = contaminated(detector, positions, [copy.measured for copy in chosen], rng, checks)
+    return drawn, [_is_found(knowing, checks, copy) for copy in chosen]
 
 
 def _planted(
