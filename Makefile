@@ -156,6 +156,7 @@ bench-loader: install $(if $(SMALL),,lerobot)  ## Compare the loading of chunks 
 
 bench-smoke: install  ## Run one small cell of every kind of the robustness benchmark
 	$(BIN)/python -m benchmarks.robustness smoke --fresh
+	$(BIN)/python -m benchmarks.gpu --small
 
 DATASETS := 2000
 fuzz: install  ## Read drawn datasets and compare them with their right content (DATASETS=2000): some minutes; rerun to resume

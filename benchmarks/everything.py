@@ -53,6 +53,7 @@ STEPS = {
     "soak": "make soak",
     "behaviour": f"{PYTHON} benchmarks.robustness.behaviour",
     "detection_speed": f"{PYTHON} benchmarks.detection_speed",
+    "cosine_scorer": f"{PYTHON} benchmarks.cosine_scorer",
     "score_memory": f"{PYTHON} benchmarks.score_memory",
     "five_faults": f"{PYTHON} benchmarks.five_faults {DATASET}",
     "overfit": f"{PYTHON} benchmarks.overfit {DATASET}",

@@ -11,6 +11,8 @@ import tempfile
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -31,16 +33,27 @@ class SyncCounter(TrainerCallback):
 
     def __init__(self) -> None:
         self.found: Counter[str] = Counter()
+        self._counted = ExitStack()
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step == WARM_UP:
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Counts the waits of the steps inside."""
+        with warnings.catch_warnings():
             warnings.simplefilter("always")
             warnings.showwarning = self._seen
             torch.cuda.set_sync_debug_mode("warn")
+            try:
+                yield
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == WARM_UP:
+            self._counted.enter_context(self.counting())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == WARM_UP + STEPS:
-            torch.cuda.set_sync_debug_mode("default")
+            self._counted.close()
 
     def _seen(self, message: Any, *_: Any, **__: Any) -> None:
         if "synchroniz" not in str(message):

@@ -23,6 +23,7 @@ from benchmarks.robustness import report, running, suites
 from benchmarks.robustness.running import Cell
 from hf_ptr.data.lerobot.writer import write_table
 from hf_ptr.envs.recording import record_metaworld
+from hf_ptr.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = ("reach-v3", "drawer-close-v3")
@@ -105,6 +106,33 @@ def test_overfit(command: Any, recorded: Path, tmp_path: Path) -> None:
     found = results(tmp_path, "overfit")["policies"]
     assert found.keys() == module.POLICIES.keys()
     assert all(math.isfinite(figures["action_error"]) for figures in found.values())
+
+
+def test_cosine_scorer(command: Any, tmp_path: Path) -> None:
+    command("cosine_scorer", "--small")
+    found = results(tmp_path, "cosine_scorer")["settings"]
+    assert found.keys() == results(measurement.RESULTS, "cosine_scorer")["settings"].keys()
+    for figures in found.values():
+        # Sixty steps already tell wrong outcomes from right ones, and nothing is better than the optimum by much.
+        assert 0.6 < figures["AUROC of wrong outcomes"][0] < figures["AUROC of wrong outcomes, optimal"][0] + 0.02
+        assert figures["rmse"][0] > 0.2 and figures["rank correlation"][0] > 0.3
+
+
+def test_gpu_in_its_small_form_needs_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks.gpu import __main__ as gpu
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["benchmarks.gpu", "--small", "--out", str(tmp_path)])
+    gpu.main()
+    found = results(tmp_path, "gpu")["steps"]
+    assert list(found) == ["sft, 2 chunks", "ptr, 2 chunks"]
+    for figures in found.values():
+        assert figures["seconds"]["n"] == 2 and figures["seconds"]["median"] >= figures["host_seconds"]["median"] > 0
+        assert 0 < figures["trained"] < figures["parameters"]
+    assert found["ptr, 2 chunks"]["trained"] > found["sft, 2 chunks"]["trained"]
+    monkeypatch.setattr(sys, "argv", ["benchmarks.gpu"])
+    with pytest.raises(InputError, match="no NVIDIA GPU found; --small runs on the CPU"):
+        gpu.main()
 
 
 def test_host_waits_needs_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

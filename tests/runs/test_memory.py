@@ -16,11 +16,13 @@ from model_helpers import Batch, tiny_batch, tiny_policy
 from pi0_helpers import batch_of, fitted
 from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 from trainer_helpers import make
 from vision_helpers import images_batch, seeing
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.runs.memory import BYTES_TRAINED, activation_bytes, state_bytes
+from hf_ptr.runs.operations import step_operations, time_in_words
 from hf_ptr.scoring import action_noise, cross_fitting, novelty, transitions
 from hf_ptr.scoring.config import ScoreConfig
 from hf_ptr.scoring.fit import fit_scores
@@ -42,6 +44,34 @@ def measured_activation_bytes(model: torch.nn.Module, batch: Batch) -> int:
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         model(**model_inputs(batch)).action_loss.mean()
     return sum(storage.nbytes() for storage in kept.values())
+
+
+def counted_operations(model: torch.nn.Module, batch: Batch) -> int:
+    """Operations of a real forward and backward pass."""
+    with FlopCounterMode(display=False) as counter:
+        output = model(**model_inputs(batch))
+        parts = (output.action_loss, output.query, output.permuted_query, output.belief_loss)
+        sum(part.sum() for part in parts).backward()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize(
+    ("policy", "batch"), [(tiny_policy, tiny_batch), (seeing, images_batch)], ids=["vectors", "siglip"]
+)
+def test_the_operations_of_a_step_are_those_of_a_real_one(policy: Any, batch: Any) -> None:
+    model = build_ptr_model(policy(), with_scorer=True, belief_tokens=2).train()
+    rows = batch()
+    found = step_operations(model, rows, len(rows["actions"]))
+    # On the CPU, torch does not count its own attention kernel.
+    assert found == pytest.approx(counted_operations(model, rows), rel=0.1) and found > 1000
+    assert step_operations(model, rows, 4 * len(rows["actions"])) == 4 * found
+
+
+def test_the_time_of_a_step_is_given_for_one_and_for_eight_devices() -> None:
+    words = time_in_words(10**14, 16, 2, 2**31)
+    assert words["operations"].startswith("200 TFLOP a step on each device")
+    assert words["on one GPU"].startswith("about 0.5 s a step of 32 chunks at 400 TFLOP/s")
+    assert words["on 8 GPUs"].startswith("about 0.5 s a step of 256 chunks, and the exchange of 2 GiB")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from hf_ptr.equations import kl_bound
 from hf_ptr.errors import InputError
 from hf_ptr.runs.build import read_inputs
 from hf_ptr.runs.memory import activation_bytes, state_bytes
+from hf_ptr.runs.operations import step_operations, time_in_words
 from hf_ptr.runs.recipe import Recipe, load_recipe
 from hf_ptr.runs.run import require_same_run
 from hf_ptr.training.ptr_trainer import PTRTrainer
@@ -27,7 +28,7 @@ def plan_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, di
     Reads recipe and data, builds the policy, and returns the plan of the run. Writes nothing.
 
     Returns:
-        The sections of the plan: `data`, `policy`, `steps`, `method`, `memory`, `output`.
+        The sections of the plan: `data`, `policy`, `steps`, `method`, `memory`, `time`, `output`.
 
     Raises:
         InputError: as `run_recipe`.
@@ -78,6 +79,7 @@ def _plan(recipe: Recipe, trainer: PTRTrainer) -> dict[str, dict[str, Any]]:
     parameters = list(trainer.model.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)
     fixed = sum(p.numel() for p in parameters) - trained
+    few = trainer.data_collator(chunks.__getitems__(list(range(min(2, len(chunks))))))
     table_bytes = sum(column.nbytes for table in tables for column in table.columns.values())
     return {
         "data": {
@@ -107,9 +109,10 @@ def _plan(recipe: Recipe, trainer: PTRTrainer) -> dict[str, dict[str, Any]]:
         },
         "memory": {
             "on each device": f"{_mebibytes(state_bytes(trainer.model))} for weights, gradients and AdamW",
-            "activations": _activations(trainer),
+            "activations": _activations(trainer, few),
             "on the host": f"{_mebibytes(table_bytes)} of vectors; images are decoded when they are needed",
         },
+        "time": _time(trainer, few, trained),
     }
 
 
@@ -146,9 +149,17 @@ def arm_of(trainer: PTRTrainer) -> str:
     return f"plain supervised post-training{belief}"
 
 
-def _activations(trainer: PTRTrainer) -> str:
-    chunks: Any = trainer.train_dataset
-    few = trainer.data_collator(chunks.__getitems__(list(range(min(2, len(chunks))))))
+def _time(trainer: PTRTrainer, few: dict[str, Any], trained: int) -> dict[str, str]:
+    args = trainer.args
+    chunks, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    operations = step_operations(trainer.model, few, chunks)
+    if operations is None:
+        return {"operations": "unknown before the first step of this policy"}
+    # Gradients are exchanged in float32, as they are kept.
+    return time_in_words(operations, chunks, accumulation, 4 * trained)
+
+
+def _activations(trainer: PTRTrainer, few: dict[str, Any]) -> str:
     size = activation_bytes(trainer.model, few, trainer.args.per_device_train_batch_size)
     if size is None:
         return "in addition; unknown before the first step of this policy"

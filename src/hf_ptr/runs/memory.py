@@ -12,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from hf_ptr import functional as F
-from hf_ptr.training.micro_batches import model_inputs
+from hf_ptr.runs.shapes import on_meta
 
 # Bytes for each trained parameter: its value, its gradient and the two moments of AdamW, in float32.
 BYTES_TRAINED = 16
@@ -42,23 +42,8 @@ def activation_bytes(model: nn.Module, batch: dict[str, Any], chunks: int) -> in
     Returns:
         Bytes; None if the forward pass of the policy depends on values.
     """
-    few = len(batch["actions"])
-    inputs = {
-        name: torch.empty((chunks, *value.shape[1:]), dtype=value.dtype, device="meta")
-        if isinstance(value, Tensor) and value.dim() and len(value) == few
-        else value
-        for name, value in model_inputs(batch).items()
-    }
-    # Tied parameters stay tied.
-    shapes: dict[int, Tensor] = {}
-    for tensor in (*model.parameters(), *model.buffers()):
-        shapes[id(tensor)] = tensor.detach().to("meta").requires_grad_(tensor.requires_grad)
-    state = {
-        name: shapes[id(tensor)]
-        for named in (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
-        for name, tensor in named
-    }
-    weights = {id(tensor) for tensor in shapes.values()}
+    state, inputs = on_meta(model, batch, chunks)
+    weights = {id(tensor) for tensor in state.values()}
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:

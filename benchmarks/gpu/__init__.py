@@ -1,0 +1,1 @@
+"""Measurements on one GPU, where one is at hand: `python -m benchmarks.gpu`."""
