@@ -50,6 +50,17 @@ def test_a_gain_is_a_fault_where_it_exceeds_those_of_the_others(usual, found_in)
     assert found == found_in
 
 
+@pytest.mark.parametrize(("inverted", "found_in"), [((16, 17, 18, 19), []), ((16,), [16])])
+def test_a_task_of_a_few_episodes_may_have_a_rule_of_its_own(inverted, found_in):
+    """Four episodes of another task: where all press the other way, that is no fault."""
+    table = leading_table(20, lambda number, action: action * [-1 if number in inverted else 1, 1, 1])
+    task = np.repeat(np.arange(20) >= 16, table.lengths).astype(np.int64)
+    table = dataclasses.replace(table, task_index=task, tasks=("put it in", "put it back"))
+    detector = Detector(Signals.of_table(table, "observation.state", "action"), [Gain])
+    found = [v.episode.position for v, m in zip(detector.views, detector.measured, strict=True) if detector.hits(v, m)]
+    assert found == found_in
+
+
 @pytest.mark.parametrize(
     ("fault", "check"),
     [

@@ -29,6 +29,8 @@ LEAST_SIGMA = 0.05
 KNOWN = 0.25
 # Episodes whose residual is this many times the median count little in the second fit.
 OUTLYING = 3.0
+# Episodes of a task below which a majority of them shows no rule.
+FEW = 8
 # Seconds that a command may be held by a sender with a lower rate.
 LONGEST_HOLD = 0.15
 # Share of the commands at either end that are beyond the usual range of a dimension.
@@ -169,6 +171,7 @@ class ResponseModel:
         judged = [number for number in np.flatnonzero(enough) if len(residual[number])]
         self.sigma = np.full(len(self.dimensions), LEAST_SIGMA)
         self.explained = np.zeros(len(self.dimensions))
+        self._company = np.ones(self.follows.shape)
         if judged:
             follows = follows[judged]
             scale = np.array([1.4826 * np.median(np.abs(residual[number]), axis=0) for number in judged])
@@ -180,6 +183,7 @@ class ResponseModel:
                 ]
             )
             self.explained = np.clip(sound_quantile(share, follows, 0.5), 0.0, 1.0)
+            self._company = _of_others(np.clip(share / np.maximum(self.explained, 0.1), 0.0, 1.0), judged, tasks)
         self.known = self.explained > EXPLAINED
 
     def _covariances(self, gram: np.ndarray, rule: np.ndarray) -> np.ndarray:
@@ -288,9 +292,10 @@ class ResponseModel:
         The share of the episodes of a task that follow the rule of each dimension, relative to that of all tasks,
         `(d,)`, at most 1.
 
-        The fewer they are, the less the model knows of the task, and the larger are its errors.
+        The fewer they are, the less the model knows of the task, and the larger are its errors. In a task of a few
+        episodes, the others count by the share of their commands that the rule explains.
         """
-        return self._trust[episode.task]
+        return self._trust[episode.task] * self._company[episode.position]
 
     def implied(self, episode: Episode) -> Implied:
         """What the state of an episode, or of a copy of it with a planted fault, implies by the model of its fold."""
@@ -317,6 +322,22 @@ class ResponseModel:
         expected, action = (np.clip(each, *limits) for each in (expected, episode.action[:, self.dimensions]))
         expected = _over_holds(expected, episode.action, max(2, round(LONGEST_HOLD * self.signals.fps)))
         return Prediction(action, action - share * (action - expected), limits)
+
+
+def _of_others(share: np.ndarray, judged: list[int], tasks: np.ndarray) -> np.ndarray:
+    """
+    The mean of the values `(n, d)` of the judged episodes over the others of the same task, `(E, d)`.
+
+    It is 1 in a task of many episodes, where a majority shows the rule, and where all have the same task.
+    """
+    company = np.ones((len(tasks), share.shape[1]))
+    own = tasks[judged]
+    for task in np.unique(own).tolist():
+        rows = np.flatnonzero(own == task)
+        if 1 < len(rows) < FEW and len(rows) < len(own):
+            total = share[rows].sum(axis=0)
+            company[np.array(judged)[rows]] = (total - share[rows]) / (len(rows) - 1)
+    return company
 
 
 def _residuals(
