@@ -32,10 +32,13 @@ from typer.testing import CliRunner
 
 from hf_ptr.cli import app
 from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.expected_findings import EXPECTED_FILE, expected_of_dataset
 from hf_ptr.data.lerobot.convert import convert_lerobot
 from hf_ptr.data.lerobot.convert_robomimic import convert_robomimic
+from hf_ptr.data.lerobot.metadata_files import EDITS_FILE
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.lerobot.validation import validate_dataset
+from hf_ptr.data.lerobot.versions import conversion_command
 from hf_ptr.data.statistics import ImageStatistics, feature_statistics, joined_statistics
 from hf_ptr.data.video.decoding import FrameReader
 from hf_ptr.errors import DataWarning, InputError
@@ -190,6 +193,66 @@ def test_no_camera_is_written_out_of_the_folder(built: Path, tmp_path: Path, nam
     (root / "meta/info.json").write_text(json.dumps(info))
     out = convert_lerobot(root, tmp_path / "v30")
     assert validate_dataset(out).usable and list(read_dataset(out).videos) == ["a{b}"]
+
+
+def test_accepted_findings_and_edits_get_the_numbers_of_the_kept_episodes(built: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(built, tmp_path / "v21"))
+    entry = "- {check: action/noise, episodes: EPISODE, frames: '1:3', reason: heavy}\n"
+    (root / "meta" / EXPECTED_FILE).write_text(entry.replace("EPISODE", "0") + entry.replace("EPISODE", "1:3"))
+    ends = {"source_first_frame": 0, "source_last_frame": 3, "source_frames": 9}
+    episodes = [{"episode_index": number, "source_episode": 4 + number, **ends} for number in range(3)]
+    (root / "meta" / EDITS_FILE).write_text(json.dumps({"source": "first", "episodes": episodes}))
+    out = convert_lerobot(root, tmp_path / "out", skip=[0])
+    (accepted,) = expected_of_dataset(out)
+    assert [episode for span in accepted.episodes or () for episode in span] == [0, 1]
+    assert (accepted.frames, accepted.reason) == ((1, 3), "heavy")
+    edits = json.loads((out / "meta" / EDITS_FILE).read_text())
+    assert edits["source"] == "first"
+    assert [(each["episode_index"], each["source_episode"]) for each in edits["episodes"]] == [(0, 5), (1, 6)]
+    assert read_dataset(out).cut_ends == {0: (False, True), 1: (False, True)}
+    # A list of edits that cannot be renumbered is left out with a warning.
+    (root / "meta" / EDITS_FILE).write_text(json.dumps({"source": "first", "episodes": episodes[:2]}))
+    with pytest.warns(DataWarning, match=f"{EDITS_FILE} is left out, because it does not list the episodes"):
+        other = convert_lerobot(root, tmp_path / "other", skip=[0])
+    assert not (other / "meta" / EDITS_FILE).exists()
+
+
+@pytest.mark.parametrize("skip", [[], [0]])
+@pytest.mark.parametrize("name", [EXPECTED_FILE, EDITS_FILE])
+def test_a_kept_file_in_another_encoding_is_one_line(built: Path, tmp_path: Path, name: str, skip: list[int]) -> None:
+    root = Path(shutil.copytree(built, tmp_path / "v21"))
+    (root / "meta" / name).write_bytes("- {reason: Prüfung}\n".encode("latin-1"))
+    before = snapshot(tmp_path)
+    with pytest.raises(InputError, match=f"{name} cannot be read as UTF-8 .*; correct or remove it") as caught:
+        convert_lerobot(root, tmp_path / "out", skip=skip)
+    assert "\n" not in str(caught.value) and snapshot(tmp_path) == before
+
+
+def test_the_copy_of_a_conversion_command_is_next_to_the_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine" / "data").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "mine" / "data")
+    for folder, expected in {
+        ".": "data_v30",
+        "..": "mine_v30",
+        "../data/": "data_v30",
+        "../data/.": "data_v30",
+    }.items():
+        *_, source, out = conversion_command(folder)
+        assert Path(out).resolve() == Path(folder).resolve().parent / expected, folder
+        assert Path(source).resolve() == Path(folder).resolve()
+    assert conversion_command("sets/mine/", "_v30", "--even-times")[3:] == [
+        "sets/mine",
+        "sets/mine_v30",
+        "--even-times",
+    ]
+
+
+def test_the_copy_of_a_dataset_of_the_hub_is_not_in_its_cache() -> None:
+    cached = f"/cache/hub/datasets--user--my--door/snapshots/{'0a' * 20}"
+    assert conversion_command(cached)[3:] == [cached, "my--door_v30"]
+    assert conversion_command(f"{cached}/sets/left")[3:] == [f"{cached}/sets/left", "left_v30"]
 
 
 # --- robomimic ---

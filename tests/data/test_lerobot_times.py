@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -51,3 +53,14 @@ def test_a_video_of_one_frame() -> None:
     assert refused_rows(index(EVEN[:1]), 0.0, EVEN[:1]) is None
     found = refused_rows(index(EVEN[:1]), 0.0, EVEN[:3])
     assert found is not None and (found.row, found.seconds) == (1, pytest.approx(0.2))
+
+
+def test_another_episode_in_a_long_file_needs_no_copy_of_its_times() -> None:
+    long = index(np.arange(200_000) / FPS)
+    assert refused_rows(long, 0.0, EVEN) is None
+    tracemalloc.start()
+    try:
+        assert refused_rows(long, 100.0, EVEN) is None
+        assert tracemalloc.get_traced_memory()[1] < 50_000
+    finally:
+        tracemalloc.stop()

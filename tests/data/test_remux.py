@@ -163,6 +163,18 @@ def test_rows_that_lerobot_refuses_are_named_with_the_command_that_writes_a_copy
         convert_lerobot(out, tmp_path / "again")
 
 
+@pytest.mark.parametrize("jitter", [5e-5, 9.9e-5])
+def test_even_times_replace_a_jitter_that_only_just_passes(tmp_path: Path, jitter: float) -> None:
+    root = folder(tmp_path / "v21")
+    even = np.arange(LENGTHS[1]) / 20
+    stamps = even + jitter * (np.arange(LENGTHS[1]) % 2)
+    edit_rows("data/chunk-000/episode_000001.parquet", "timestamp", lambda _: stamps.tolist())(root)
+    out = convert_lerobot(root, tmp_path / "v30", even_times=True)
+    rows = pq.ParquetFile(out / "data/chunk-000/file-000.parquet").read()["timestamp"].to_numpy()
+    np.testing.assert_array_equal(rows[40:65], even.astype(np.float32))
+    assert not validate_dataset(out).refused_by_lerobot
+
+
 def test_hidden_frames_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
     root = folder(tmp_path / "v21", extra=15, options={"g": "12", "bf": "3"})
     for path in root.rglob("*.mp4"):

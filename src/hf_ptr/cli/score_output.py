@@ -80,7 +80,7 @@ def print_summary(
     if bounds is not None:
         low, high = bounds
         typer.echo(
-            f"scores: 0 where a fault is, 1 where none is, on average {_number(summary['mean_score'])}; weights: "
+            f"scores: 0 for a fault, 1 for no fault, on average {_number(summary['mean_score'])}; weights: "
             f"{low:g} to {high:g}, on average {summary['mean_weight']:.2f}. Training uses the ratios of weights only"
         )
     else:

@@ -29,7 +29,7 @@ def cut_ends_of_dataset(root: Path) -> dict[int, CutEnds]:
     """
     try:
         found = _cut_ends(read_json(root / within(root, f"meta/{EDITS_FILE}")))
-    except (InputError, KeyError, TypeError, ValueError):
+    except (InputError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
         return {}
     return {episode: ends for episode, ends in found.items() if any(ends)}
 

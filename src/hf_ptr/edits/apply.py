@@ -12,6 +12,7 @@ from hf_ptr._version import __version__
 from hf_ptr.data.episode_ids import episode_ranges
 from hf_ptr.data.expected_findings import EXPECTED_FILE, dump_expected, expected_of_dataset
 from hf_ptr.data.features import ACTION, derived_roles, vector_widths
+from hf_ptr.data.lerobot.accepted_parts import accepted_in_parts
 from hf_ptr.data.lerobot.metadata import Metadata, read_metadata
 from hf_ptr.data.lerobot.metadata_files import EDITS_FILE, read_json
 from hf_ptr.data.lerobot.paths import within
@@ -21,7 +22,6 @@ from hf_ptr.data.lerobot.validation import Progress, no_progress, validate_datas
 from hf_ptr.detection.findings import Finding
 from hf_ptr.detection.findings_file import DETECTION, attributes, read_findings
 from hf_ptr.detection.source_dataset import require_source
-from hf_ptr.edits.accepted import accepted_in_parts
 from hf_ptr.edits.choices import Choices
 from hf_ptr.edits.plan import Plan, Step, plan_edits
 from hf_ptr.errors import InputError

@@ -10,6 +10,8 @@ import json
 import os
 import secrets
 import shutil
+import socket
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,8 +66,9 @@ class StagedFolder:
     """
     A new folder that appears complete or not at all: it is written under a hidden name and renamed at the end.
 
-    A lock on the hidden folder ends with its process, however it ends. What a killed process left is removed when the
-    same folder is written again.
+    A lock on the hidden folder ends with its process, however it ends. The next run that writes the same folder
+    removes the hidden folders of killed processes. It removes only those of its own host, since the locks of some
+    network file systems hold on one host only, and none where the file system has no locks.
 
     Args:
         out: final path; must not exist, or must be an empty folder.
@@ -105,7 +108,11 @@ class StagedFolder:
         while True:
             root = self.out.parent / f"{self._prefix}{secrets.token_hex(TOKEN_BYTES)}"
             root.mkdir(parents=True)
-            lock = os.open(root, os.O_RDONLY)
+            try:
+                lock = os.open(root, os.O_RDONLY)
+            except FileNotFoundError:
+                # Another run took it for abandoned before it was opened.
+                continue
             # Some network file systems have no locks; nothing is removed there.
             with contextlib.suppress(OSError):
                 fcntl.flock(lock, fcntl.LOCK_EX)
@@ -115,7 +122,7 @@ class StagedFolder:
             os.close(lock)
 
     def _remove_abandoned(self) -> None:
-        """Removes the hidden folders of this path whose process has ended."""
+        """Removes the hidden folders of this path and host whose process has ended."""
         for root in self.out.parent.glob(f"{glob.escape(self._prefix)}{'[0-9a-f]' * 2 * TOKEN_BYTES}"):
             if root.is_symlink() or not root.is_dir():
                 continue
@@ -129,7 +136,9 @@ class StagedFolder:
 
     @property
     def _prefix(self) -> str:
-        return f".{self.out.name}.partial-"
+        # A checksum of the host's name, because file names are limited in length.
+        host = zlib.crc32(socket.gethostname().encode())
+        return f".{self.out.name}.partial-{host:08x}-"
 
     def publish(self) -> None:
         """Renames the folder to its final path."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import json
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from hf_ptr.data.expected_findings import EXPECTED_FILE
+from hf_ptr.data.expected_findings import EXPECTED_FILE, dump_expected, expected_of_dataset
+from hf_ptr.data.lerobot.accepted_parts import accepted_in_parts
 from hf_ptr.data.lerobot.metadata import read_metadata, warn
 from hf_ptr.data.lerobot.metadata_files import EDITS_FILE
 from hf_ptr.data.lerobot.paths import within
 from hf_ptr.data.lerobot.rewriting import Part, write_parts
 from hf_ptr.data.lerobot.usable import require_usable
 from hf_ptr.data.lerobot.validation import Progress, no_progress, validate_dataset
-from hf_ptr.errors import InputError
+from hf_ptr.errors import InputError, first_line
 from hf_ptr.utils.atomic_files import StagedFolder
 
 # Files in `meta` that describe episodes by their numbers.
@@ -34,9 +36,9 @@ def convert_lerobot(
     Rows keep every value and type, except that time stamps count from the first frame of each episode; episodes,
     frames and tasks keep their numbers. Video frames get the times of their rows, at which LeRobot looks for them.
     Accepted findings and the list of earlier edits are kept. If episodes are left out, the others and their frames are
-    numbered from 0, because LeRobot requires numbers without gaps, and accepted findings are left out. Index columns
-    that are missing, or not single integers, are written as LeRobot needs them. Videos are concatenated without
-    re-encoding. Stored image statistics are kept; if they are missing, they are computed from a few decoded images.
+    numbered from 0, also in these two files, because LeRobot requires numbers without gaps. Index columns that are
+    missing, or not single integers, are written as LeRobot needs them. Videos are concatenated without re-encoding.
+    Stored image statistics are kept; if they are missing, they are computed from a few decoded images.
 
     Args:
         folder: folder of the dataset.
@@ -52,7 +54,7 @@ def convert_lerobot(
 
     Raises:
         InputError: LeRobot reads the dataset already, the dataset is not usable (see `hf-ptr validate`), only some
-            episodes have a column, or `out` cannot be written.
+            episodes have a column, a file of accepted findings or edits cannot be read, or `out` cannot be written.
     """
     root, staged = Path(folder), StagedFolder(out)
 
@@ -73,9 +75,7 @@ def convert_lerobot(
     if not parts:
         raise InputError(f"no episode of {root} is left to convert; leave out fewer")
     renumber = len(parts) < len(metadata.files)
-    kept = {} if renumber else {name: text for name in KEPT_FILES if (text := _text(root, name)) is not None}
-    if renumber and _text(root, EXPECTED_FILE) is not None:
-        warn(f"{root}: {EXPECTED_FILE} is left out, because episodes get other numbers")
+    files = {name: text for name in KEPT_FILES if (text := _text(root, name)) is not None}
     write_parts(
         root,
         metadata,
@@ -83,7 +83,7 @@ def convert_lerobot(
         staged,
         renumber=renumber,
         encode=False,
-        extra=kept,
+        extra=_renumbered(root, files, parts) if renumber else files,
         even_times=even_times,
         progress=progress,
     )
@@ -91,6 +91,38 @@ def convert_lerobot(
 
 
 def _text(root: Path, name: str) -> str | None:
-    """The content of a file in `meta`; None without it."""
+    """
+    The content of a file in `meta`; None without it.
+
+    Raises:
+        InputError: it cannot be read as UTF-8.
+    """
     path = root / within(root, f"meta/{name}")
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as UTF-8 ({first_line(error)}); correct or remove it") from error
+
+
+def _renumbered(root: Path, files: Mapping[str, str], parts: Sequence[Part]) -> dict[str, str]:
+    """
+    The files of `KEPT_FILES` with the numbers of the new episodes.
+
+    Raises:
+        InputError: the accepted findings cannot be read.
+    """
+    new: dict[str, str] = {}
+    accepted = accepted_in_parts(expected_of_dataset(root), parts)
+    if accepted:
+        new[EXPECTED_FILE] = dump_expected(accepted)
+    if EDITS_FILE in files:
+        try:
+            edits = json.loads(files[EDITS_FILE])
+            stored = {each["episode_index"]: each for each in edits["episodes"]}
+            edits["episodes"] = [
+                {**stored[part.episode], "episode_index": number} for number, part in enumerate(parts)
+            ]
+            new[EDITS_FILE] = json.dumps(edits, indent=4, ensure_ascii=False, allow_nan=False) + "\n"
+        except (KeyError, TypeError, ValueError, RecursionError):
+            warn(f"{root}: {EDITS_FILE} is left out, because it does not list the episodes of the dataset")
+    return new

@@ -40,9 +40,9 @@ def refused_rows(index: FrameIndex, start: float, stamps: np.ndarray) -> Refused
         start: `from_timestamp`, seconds in the file at which the episode begins.
         stamps: `(rows,)`, the column `timestamp`, seconds.
     """
-    frames = (index.start + index.seconds).astype(np.float32)
-    finite = np.isfinite(stamps)
     # LeRobot compares times in single precision.
+    frames = index.rounded_times
+    finite = np.isfinite(stamps)
     times = np.where(finite, start + stamps.astype(np.float64), 0.0).astype(np.float32)
     after = np.minimum(np.searchsorted(frames, times), len(frames) - 1)
     before = np.maximum(after - 1, 0)

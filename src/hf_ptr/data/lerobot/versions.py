@@ -13,6 +13,8 @@ _VERSION = re.compile(r"v?(\d+)(?:\.(\d+))?(?:\.\d+)*", re.IGNORECASE)
 # Versions by major and minor number, and the layout that each has. v2.0 differs from v2.1 in its statistics alone.
 _LAYOUTS = {(3, 0): "v3.0", (2, 1): "v2.1", (2, 0): "v2.1"}
 _NEWEST = {3: "v3.0", 2: "v2.1"}
+# A dataset in the cache of huggingface_hub.
+_CACHED = re.compile(r"(^|/)datasets--[^/]+?--(?P<name>[^/]+)/snapshots/[0-9a-f]{40}(?P<folder>/.+)?$")
 
 
 def layout_of(root: Path, info: Mapping[str, Any], note: Callable[[str], None]) -> str:
@@ -63,13 +65,23 @@ def conversion_command(folder: str, ending: str = "_v30", *options: str) -> list
     """
     The words of the command that writes a copy of a dataset in format v3.0 next to it.
 
+    The copy of a dataset in the cache of the Hub gets the name of its repository, or of its folder there, in the
+    working directory.
+
     Args:
-        folder: the folder, as the user named it.
+        folder: the folder, as the user named it, or a folder in the cache.
         ending: of the name of the copy.
         options: further words.
     """
-    source = folder.rstrip("/") or folder
-    return ["hf-ptr", "convert", "lerobot", source, f"{source}{ending}", *options]
+    source = Path(folder)
+    # "." and ".." hold no name; "." added to a folder names a hidden one in it.
+    beside = source.with_name(source.name + ending) if source.name not in ("", "..") else None
+    cached = _CACHED.search(source.as_posix())
+    if cached is not None:
+        out = Path((source.name if cached["folder"] else cached["name"]) + ending)
+    else:
+        out = beside or source / ".." / (source.resolve().name + ending)
+    return ["hf-ptr", "convert", "lerobot", str(source), str(out), *options]
 
 
 def _by_files(root: Path) -> str | None:

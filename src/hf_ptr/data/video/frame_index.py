@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from hf_ptr.utils.git_lfs import refuse_pointer
 DECODE_ERRORS = (av.error.FFmpegError, OSError, ValueError)
 # Codecs whose packets are stored in the order of presentation, so that the table of an MP4 file gives all times.
 IN_ORDER_CODECS = ("av1", "libdav1d", "libaom-av1", "vp9", "mjpeg")
-# Frames of the indices that are kept, of 16 bytes each.
+# Frames of the indices that are kept, of at most 20 bytes each.
 KEPT_FRAMES = 4_000_000
 
 
@@ -49,6 +50,11 @@ class FrameIndex:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def rounded_times(self) -> np.ndarray:
+        """`(N,)` float32, seconds from the file's time zero. Every episode in the file is compared with them."""
+        return (self.start + self.seconds).astype(np.float32)
 
     @property
     def mean_rate(self) -> float:

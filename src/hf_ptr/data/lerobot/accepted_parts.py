@@ -1,4 +1,4 @@
-"""Accepted findings of a dataset, for the episodes of its edited copy."""
+"""Accepted findings of a dataset, for the episodes of a copy made of parts of it."""
 
 from __future__ import annotations
 
