@@ -65,6 +65,18 @@ def test_too_few_selected_episodes_are_a_line_with_what_to_write(data: Path) -> 
     assert line.startswith("hf-ptr: the options select 2 episodes") and line.endswith("for example --episodes 1:5")
 
 
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        (("--episodes", "4"), "write for example --episodes 1:5"),
+        (("--episodes", "0:3", "--skip-episodes", "1"), "write for example --episodes 0,2:5"),
+        (("--skip-episodes", "1:3"), "record more or skip fewer"),
+    ],
+)
+def test_the_suggested_episodes_exist_and_are_not_skipped(data: Path, options: tuple[str, ...], advice: str) -> None:
+    assert the_line(hf_ptr("score", data, *SHORT, *options)).endswith(f"others; {advice}")
+
+
 def test_accepted_findings_are_shown_with_the_reason_and_lower_no_weight(data: Path, tmp_path: Path) -> None:
     before, out, accepting = tmp_path / "before.parquet", tmp_path / "scores.parquet", tmp_path / "accepting.yaml"
     assert hf_ptr("score", data, *SHORT, "--out", before).returncode == 0

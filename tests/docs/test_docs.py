@@ -113,6 +113,12 @@ def test_the_notebook_of_the_first_hour_runs(
     assert names["page"].is_file() and len(names["scores"]) == names["table"].num_frames
 
 
+def test_a_cell_of_several_commands_stops_at_the_first_that_fails() -> None:
+    scripts = {cell: source.splitlines() for cell, source in code_cells("two_hours") if source.startswith("%%bash")}
+    several = {cell: lines for cell, lines in scripts.items() if len(lines) > 2}
+    assert "train" in several and all(lines[1] == "set -e" for lines in several.values())
+
+
 @pytest.mark.slow
 def test_the_notebook_of_two_hours_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
@@ -130,7 +136,8 @@ def test_the_notebook_of_two_hours_runs(
         if shell == "%%bash":
             # Something is edited, whatever is found in so few episodes.
             ending = " --skip-episodes 0" if cell == "apply" else ""
-            printed[cell] = "".join(run(os.path.expandvars(line) + ending) for line in lines.splitlines())
+            commands = [line for line in lines.splitlines() if line != "set -e"]
+            printed[cell] = "".join(run(os.path.expandvars(line) + ending) for line in commands)
             continue
         if cell == "settings":
             source = source.replace("DEMONSTRATIONS = 30", "DEMONSTRATIONS = 4").replace("STEPS = 800", "STEPS = 2")

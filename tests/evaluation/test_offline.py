@@ -15,8 +15,10 @@ from data_helpers import vector, write_v21
 from dataset_kinds import reaching, with_cameras
 from rich.console import Console
 
+from hf_ptr.cli.evaluate import Belief
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.reader import read_dataset
+from hf_ptr.evaluation.episodes import BELIEF
 from hf_ptr.evaluation.error_text import comparison_table, differences, episodes_table, legend, summary_table, verdict
 from hf_ptr.evaluation.offline import HOLD, MEAN, ZERO, Errors, ErrorTable, evaluate_dataset
 from hf_ptr.policies import policy_from_dataset
@@ -225,6 +227,12 @@ def test_every_episode_with_an_unusable_video_is_named(damages: dict[int, int], 
     advice = ",".join(map(str, sorted({*damages, 3})))
     assert line.endswith(f"(--skip-episodes {advice})") and "leave the episode out" in line
     assert hf_ptr(*command, advice).returncode == 0
+
+
+def test_an_unknown_choice_of_belief_is_a_line_with_the_option(tmp_path: Path) -> None:
+    line = the_line(hf_ptr("evaluate", tmp_path, "--dataset", tmp_path, "--belief", "none"))
+    assert "--belief" in line and "'carried', 'reset'" in line
+    assert [str(choice) for choice in Belief] == list(BELIEF)
 
 
 def test_an_interrupted_run_is_called_one(tmp_path: Path) -> None:

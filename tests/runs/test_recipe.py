@@ -112,6 +112,27 @@ def test_recipes_are_planned_on_real_episodes(path: Path, metaworld_dataset: Pat
     assert plan["output"]["folder"] == str(out) and not out.exists()
 
 
+def test_a_plan_names_the_settings_that_are_not_published(metaworld_dataset: Path) -> None:
+    path = next(path for path in RECIPES if path.parts[-2:] == ("metaworld_state", "ptr.yaml"))
+    few = ["episodes=0:2", f"dataset={metaworld_dataset}", "nce_warmup_steps=3000"]
+    for given, arm in (
+        ([], "PTR as published with 4 belief tokens; "),
+        (["belief_tokens=0"], "PTR as published; "),
+        (["belief_dropout=0.5"], "PTR with belief_dropout 0.5, 4 belief tokens; "),
+        (
+            [
+                "schedule=scaled",
+                "max_steps=600",
+                "missing_target_weight=mean",
+                "hard_negatives_among=all",
+                "belief_tokens=0",
+            ],
+            "PTR with schedule scaled, missing_target_weight mean, hard_negatives_among all; ",
+        ),
+    ):
+        assert plan_recipe(path, [*few, *given])["method"]["arm"].startswith(arm)
+
+
 def test_a_plan_sends_no_request_to_the_hub(metaworld_dataset: Path, tmp_path: Path, logged_in: HubServer) -> None:
     path = next(path for path in RECIPES if path.parts[-2:] == ("metaworld_state", "sft.yaml"))
     plan_recipe(path, [f"dataset={metaworld_dataset}", "push_to_hub=true", "hub_model_id=alice/planned"])

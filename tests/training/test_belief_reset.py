@@ -85,3 +85,22 @@ def test_an_evaluation_on_a_dataset_resets_on_request(metaworld_dataset: Path, t
 def test_values_out_of_range_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"belief_dropout is 1.5; it must lie in \[0, 1\]"):
         PTRConfig(output_dir=str(tmp_path), use_cpu=True, belief_dropout=1.5)
+    with pytest.raises(ValueError, match=r"belief_dropout is 0.5, but belief_tokens is 0, .*; remove belief_dropout"):
+        PTRConfig(output_dir=str(tmp_path), use_cpu=True, belief_dropout=0.5, belief_tokens=0)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 1.0])
+def test_an_evaluation_in_training_carries_tokens_only_if_training_does(
+    dropout: float, metaworld_dataset: Path, tmp_path: Path
+) -> None:
+    trainer = make(metaworld_dataset, tmp_path, eval_dataset=True, belief_dropout=dropout, **BELIEF)
+    carried = 0
+
+    def spied(*args: Any, forward: Any = trainer.model.forward, **inputs: Any) -> Any:
+        nonlocal carried
+        carried += 0 if inputs["carried"] is None else int(inputs["carried"].sum())
+        return forward(*args, **inputs)
+
+    trainer.model.forward = spied
+    trainer.evaluate()
+    assert (carried > 0) == (dropout == 0.0)

@@ -10,6 +10,7 @@ from model_helpers import Batch, losses_of, tiny_batch, tiny_model, trainer_of
 from trainer_helpers import SFT, make
 
 from hf_ptr.training.identification import with_mean
+from hf_ptr.training.ptr_config import PTRConfig
 
 
 def padded() -> Batch:
@@ -63,6 +64,11 @@ def test_chunks_without_a_target_have_weight_1_or_the_mean_of_the_others() -> No
     assert one[~has].tolist() == [1.0, 1.0] and one[has].std() > 0.1 and abs(float(one[has].mean()) - 1.0) > 0.01
     torch.testing.assert_close(mean[has], one[has])
     torch.testing.assert_close(mean[~has], one[has].mean().expand(2))
+
+
+def test_the_mean_is_refused_where_it_has_no_effect(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"missing_target_weight is mean, but scoring calibrated .*; remove missing"):
+        PTRConfig(output_dir=str(tmp_path), use_cpu=True, scoring="calibrated", missing_target_weight="mean")
 
 
 def test_the_mean_is_that_of_the_whole_step_on_all_processes() -> None:

@@ -51,7 +51,8 @@ def test_the_warm_ups_are_scaled_and_shares_stay_shares(tmp_path: Path) -> None:
     [
         ({"schedule": "scaled", "max_steps": -1}, "schedule is scaled, which needs the number of steps"),
         ({"schedule": "short"}, "schedule is 'short'; known: published, scaled"),
-        ({"controller_steps": 0}, "controller_steps is 0; it must be at least 1"),
+        ({"controller_steps": 0}, "controller_steps is 0; it must be an integer of at least 1"),
+        ({"controller_steps": 1.5}, "controller_steps is 1.5; it must be an integer of at least 1"),
     ],
 )
 def test_unusable_values_are_refused(given: dict[str, Any], message: str, tmp_path: Path) -> None:

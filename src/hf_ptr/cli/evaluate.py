@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
 # Columns of the tables where the output is not a terminal.
 WIDTH = 110
 ONE_RUN = "The intervals are over episodes. Runs with other seeds differ as well: train each arm with several."
+
+
+class Belief(StrEnum):
+    """The belief tokens that a chunk reads."""
+
+    CARRIED = "carried"
+    RESET = "reset"
 
 
 def evaluate(
@@ -50,8 +58,8 @@ def evaluate(
     ] = None,
     workers: Annotated[int, typer.Option(help="Number of worker processes.")] = 2,
     belief: Annotated[
-        str, typer.Option(help="Belief tokens of a chunk: carried from an earlier one, or reset at every chunk.")
-    ] = "carried",
+        Belief, typer.Option(help="Belief tokens of a chunk: carried from an earlier one, or reset at every chunk.")
+    ] = Belief.CARRIED,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
 ) -> None:
     """Measure success rates in a simulator, or action errors on held-out episodes.

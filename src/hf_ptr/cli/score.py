@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ from hf_ptr.cli.episode_options import Episodes, SkipEpisodes, selected
 from hf_ptr.cli.score_output import print_findings, print_next, print_summary
 
 if TYPE_CHECKING:
+    from hf_ptr.data.episodes import EpisodeTable
     from hf_ptr.detection.detect import Detection
 
 
@@ -221,10 +223,9 @@ def score(
     read = None if paper or corruption != "clean" else [*features, state, action]
     table = load_dataset(folder, **chosen, features=read, spill_dir=None if paper else spill_dir)
     if not paper and (episodes or skip_episodes) and table.num_episodes < config.min_episodes:
-        first = int(table.episode_index[0])
         raise InputError(
             f"the options select {table.num_episodes} episodes, and episodes are compared with at least "
-            f"{config.min_episodes - 1} others; write for example --episodes {first}:{first + config.min_episodes}"
+            f"{config.min_episodes - 1} others; {_enough_episodes(folder, table, chosen['skip'], config.min_episodes)}"
         )
     if accepted is not None:
         table = replace(table, expected=accepted)
@@ -306,6 +307,19 @@ def score(
     trains = not paper and corruption == "clean"
     print_next(str(dataset) if trains else None, out, summary.flagged, summary.lowered, shared)
     _exit(found, fail_on)
+
+
+def _enough_episodes(folder: Path, table: EpisodeTable, skip: Collection[int], number: int) -> str:
+    """How to select enough episodes: from the first selected one on, where that many follow it in the dataset."""
+    from hf_ptr.data.episode_ids import episode_ranges
+    from hf_ptr.data.lerobot.metadata import read_metadata
+
+    known = read_metadata(folder, lambda *_: None, lambda *_: None).episode_index.tolist()
+    ids = sorted(set(known).difference(skip))
+    if len(ids) < number:
+        return "record more or skip fewer"
+    first = min(ids.index(int(table.episode_index.min())), len(ids) - number)
+    return f"write for example --episodes {episode_ranges(ids[first : first + number])}"
 
 
 def _exit(found: Detection | None, fail_on: FailOn) -> None:

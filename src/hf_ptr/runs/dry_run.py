@@ -22,6 +22,14 @@ from hf_ptr.runs.recipe import Recipe, load_recipe
 from hf_ptr.runs.run import require_same_run
 from hf_ptr.training.ptr_trainer import PTRTrainer
 
+# The settings of the paper that the plan names where a run differs.
+PUBLISHED = {
+    "schedule": "published",
+    "missing_target_weight": "one",
+    "hard_negatives_among": "queue",
+    "belief_dropout": 0.0,
+}
+
 
 def plan_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
     """
@@ -145,7 +153,10 @@ def arm_of(trainer: PTRTrainer) -> str:
         return f"regression with the weights of a score file{belief}"
     if args.alpha > 0:
         warm_up = args.time_constants.nce_warmup_steps
-        return f"PTR as published{belief}; every weight is 1 for the first {warm_up:,} steps"
+        given = {name: getattr(args, name) for name in PUBLISHED}
+        other = ", ".join(f"{name} {value}" for name, value in given.items() if value != PUBLISHED[name])
+        method = f"PTR with {other}{belief.replace(' with', ',')}" if other else f"PTR as published{belief}"
+        return f"{method}; every weight is 1 for the first {warm_up:,} steps"
     return f"plain supervised post-training{belief}"
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import hf_ptr
 from hf_ptr._version import __version__
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable, data_digest
@@ -134,7 +135,7 @@ def _cache_key(chunks: ChunkDataset, config: ScoreConfig, device: str | torch.de
         "chunks": {name: getattr(chunks, name) for name in names},
         "versions": {"hf_ptr": __version__, "torch": torch.__version__},
         "images": image_stamps(chunks.table, chunks.cameras),
-        "code": code_digest(Path(__file__).parent),
+        "code": code_digest(Path(hf_ptr.__path__[0])),
         "config": dataclasses.asdict(config),
         "device": str(device),
     }
@@ -160,10 +161,13 @@ def image_stamps(table: EpisodeTable, cameras: Sequence[str]) -> str:
 
 
 def code_digest(folder: Path) -> str:
-    """A hash of a package's source, because a change of the code between releases does not change the version."""
+    """
+    A hash of the source of a package and its subpackages, because a change of the code between releases does not
+    change the version.
+    """
     digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.py")):
-        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    for file in sorted(folder.rglob("*.py")):
+        digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
 
 

@@ -16,8 +16,7 @@ import scipy
 import torch
 from torch import Tensor
 
-import hf_ptr.data.video
-import hf_ptr.detection
+import hf_ptr
 from hf_ptr._version import __version__
 from hf_ptr.data.episodes import EpisodeTable, data_digest
 from hf_ptr.detection.detect import Detection
@@ -62,16 +61,19 @@ def cached_detection(
 
 
 def _inputs(table: EpisodeTable, cameras: Sequence[str]) -> dict[str, Any]:
-    folder, videos = (Path(package.__path__[0]) for package in (hf_ptr.detection, hf_ptr.data.video))
     # Checks of other packages, whose versions need not change with their code.
     files = sorted({str(sys.modules[check.__module__].__file__) for check in all_checks()})
     return {
         "data": data_digest(table),
+        # The recorded clock is not in the digest of the data, whose values recorded results contain.
+        "seconds": hashlib.sha256(np.ascontiguousarray(table.seconds).data).hexdigest(),
+        # Findings name the dimensions.
+        "features": table.features,
         "cut_ends": {str(episode): list(ends) for episode, ends in table.cut_ends.items()},
         "cameras": list(cameras),
         "images": image_stamps(table, cameras),
         "versions": [__version__, np.__version__, scipy.__version__, *map(_installed, DECODERS)],
-        "code": [code_digest(folder), code_digest(folder / "checks"), code_digest(videos)],
+        "code": code_digest(Path(hf_ptr.__path__[0])),
         "checks": {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files},
     }
 

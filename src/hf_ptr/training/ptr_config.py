@@ -44,7 +44,8 @@ class PTRConfig(TrainingArguments):
     w_min (`float`), w_max (`float`): lower and upper clip of `exp(T/β)`.
     nce_warmup_steps (`int`): optimiser steps during which every weight is 1.
     missing_target_weight (`str`): weight of a chunk without a target, at the end of an episode: `"one"`, or `"mean"`,
-        the mean of the step's chunks with a target. Where most weights are `w_max`, 1 is a quarter of them.
+        the mean of the step's chunks with a target. Where most weights are `w_max`, 1 is a quarter of them. `"mean"`
+        is refused with `scoring="calibrated"`.
     loss_unit (`str`): what the action loss is a (weighted) mean over: `"chunk"` counts each chunk once, so the last
         steps of an episode, which share their chunks with few others, count several times; `"step"` counts each valid
         step of a chunk once. The weights of the paper's score and of a dataset multiply either.
@@ -73,7 +74,8 @@ class PTRConfig(TrainingArguments):
 
     belief_tokens (`int`): M, number of belief tokens; 0 for a policy without them.
     belief_dropout (`float`): probability in [0, 1] of giving a chunk `z_init` in place of its predecessor's tokens in
-        training. 1 keeps the order of segments and carries nothing; evaluate such a policy with `--belief reset`.
+        training. 1 keeps the order of segments and carries nothing, nor does an evaluation during training; evaluate
+        such a policy with `--belief reset`. Above 0 it is refused without belief tokens.
     belief_temperature (`float`): τ_tok, temperature of the slot assignment.
     belief_entropy_weight (`float`): λ_ent, weight of the slot entropy.
     belief_diversity_weight (`float`): λ_div, weight of the slot diversity.
@@ -212,8 +214,8 @@ class PTRConfig(TrainingArguments):
         for name in (*counts, "lambda_id", "lambda_rank", "learning_rate"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
-        if self.controller_steps < 1:
-            raise ValueError(f"controller_steps is {self.controller_steps}; it must be at least 1")
+        if not isinstance(self.controller_steps, int) or self.controller_steps < 1:
+            raise ValueError(f"controller_steps is {self.controller_steps}; it must be an integer of at least 1")
         if self.w_max < 1.0:
             raise ValueError(f"w_max is {self.w_max}; it must be at least 1, the neutral weight")
         self.score_config()
@@ -233,6 +235,16 @@ class PTRConfig(TrainingArguments):
             raise ValueError("schedule is scaled, which needs the number of steps; set max_steps instead of epochs")
         if self.scoring == "calibrated" and self.use_scorer:
             raise ValueError("use_scorer is true, but scoring calibrated fits its own scorers; remove use_scorer")
+        if self.scoring == "calibrated" and self.missing_target_weight == "mean":
+            raise ValueError(
+                "missing_target_weight is mean, but scoring calibrated has weights that no step changes; remove "
+                "missing_target_weight"
+            )
+        if self.belief_dropout > 0 and not self.belief_tokens:
+            raise ValueError(
+                f"belief_dropout is {self.belief_dropout}, but belief_tokens is 0, so there are no tokens to reset; "
+                "remove belief_dropout"
+            )
         if self.alpha > 0 and self.scoring == "paper" and self.use_scorer is False:
             raise ValueError(
                 f"use_scorer is false, but alpha {self.alpha} needs the scorer for its weights; set alpha to 0"

@@ -259,7 +259,8 @@ class PTRTrainer(ResumableTrainer):
         """The unweighted action loss of a batch: an evaluation neither reads weights nor touches queue or metrics."""
         inputs = self._prepare_inputs(inputs)
         if self.args.belief_tokens:
-            recall_belief([inputs], self._eval_carry)
+            # A policy that was never given the tokens of a predecessor cannot read them.
+            recall_belief([inputs], self._eval_carry, float(self.args.belief_dropout == 1.0))
         with torch.no_grad():
             output = model(**model_inputs(inputs, without=("next_observation",)))
         if output.belief_tokens is not None:

@@ -55,8 +55,8 @@ def progress_bar(shown: bool = True) -> Progress:
 @contextmanager
 def command_lines(name: str) -> Iterator[None]:
     """
-    Keeps a command from being silent between its bars, where it loads libraries or data: lines as of [`progress_bar`],
-    with the time that it runs. Nothing in a terminal.
+    Keeps a command from being silent before, between and after its bars: lines as of [`progress_bar`], with the time
+    that it runs. Before the first bar it loads libraries and data. Nothing in a terminal.
 
     Args:
         name: the command.
@@ -64,7 +64,8 @@ def command_lines(name: str) -> Iterator[None]:
     # Only the first process of a launcher prints: the others would repeat its lines.
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     with progress_bar(first and not sys.stderr.isatty()) as progress:
-        progress.add_task(f"hf-ptr {name}: loading libraries and data", total=None)
+        loading, later = (f"hf-ptr {name}: {doing}" for doing in ("loading libraries and data", "still working"))
+        progress.add_task(loading, total=None, later=later)
         yield
 
 
@@ -95,6 +96,10 @@ class _Speaker:
             due = time.monotonic() + FIRST_AFTER
             # Work that starts just after a line need not wait `LINE_EVERY` for its own; short work delays no line.
             self._next = min(self._next, due) if self._running else due
+            # A task with the field `later` is described by it once other work has begun inside.
+            for outer in self._running:
+                for task in outer.tasks:
+                    outer.update(task.id, description=task.fields.get("later", task.description))
             self._running.append(lines)
             if not self._speaking:
                 self._speaking = True
