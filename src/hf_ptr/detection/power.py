@@ -170,7 +170,7 @@ def _found(detector: Detector, checks: list[Check], copies: list[_Copy], rng: np
     """
     found, draws = np.zeros(len(copies)), np.zeros(len(copies))
     several = number_faulty(len(detector.views)) < len(copies)
-    # Where a first draw of each copy finds all or none, further ones would as well.
+    # A fault that a first draw of each copy always or never finds is near to 1 or 0, and further draws say little.
     while (draws < 1).any() or (several and 0 < found.sum() < draws.sum() < LEAST_DRAWN):
         drawn, whether = _draw(detector, checks, copies, draws, rng)
         found[drawn] += whether

@@ -326,17 +326,19 @@ class ResponseModel:
 
 def _of_others(share: np.ndarray, judged: list[int], tasks: np.ndarray) -> np.ndarray:
     """
-    The mean of the values `(n, d)` of the judged episodes over the others of the same task, `(E, d)`.
+    The mean of the values `(n, d)` of the judged episodes over the others of the same task, `(E, d)`; 0 without others.
 
-    It is 1 in a task of many episodes, where a majority shows the rule, and where all have the same task.
+    It is 1 in a task of many episodes, where a majority shows the rule, and where most episodes are of tasks of few,
+    so that a task means nothing.
     """
     company = np.ones((len(tasks), share.shape[1]))
-    own = tasks[judged]
-    for task in np.unique(own).tolist():
-        rows = np.flatnonzero(own == task)
-        if 1 < len(rows) < FEW and len(rows) < len(own):
-            total = share[rows].sum(axis=0)
-            company[np.array(judged)[rows]] = (total - share[rows]) / (len(rows) - 1)
+    own, rows_of = tasks[judged], np.array(judged)
+    small = [rows for rows in (np.flatnonzero(own == task) for task in np.unique(own)) if len(rows) < FEW]
+    if 2 * sum(map(len, small)) >= len(own):
+        return company
+    for rows in small:
+        total = share[rows].sum(axis=0)
+        company[rows_of[rows]] = (total - share[rows]) / max(len(rows) - 1, 1)
     return company
 
 
@@ -422,7 +424,7 @@ def _lag_distance(targets: list[np.ndarray], residual: list[np.ndarray], tasks: 
                 [(action[LONGEST_LAG + shift : LONGEST_LAG + shift + len(inner)] * inner).sum() for shift in shifts]
             )
             best = int(fits.argmax())
-            if 0 < best < len(fits) - 1 and fits[best] ** 2 > ALIKE**2 * (action**2).sum() * (inner**2).sum():
+            if 0 < best < len(fits) - 1 and fits[best] > ALIKE * np.sqrt((action**2).sum() * (inner**2).sum()):
                 lag[number] = shifts[best] + vertex(*fits[best - 1 : best + 2, None])
     lag = np.where(np.isfinite(lag), lag, shorth(lag))
     distance = np.abs(lag - _usual(lag, tasks, np.array([CLOSE_LAG])))

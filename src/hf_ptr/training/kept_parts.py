@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -24,8 +25,13 @@ def recall_parts(dataset: str, folder: Path) -> None:
     """
     kept = _place(dataset)
     if kept.is_dir() and not folder.exists():
+        # A copy that was interrupted must not look like an interrupted scoring.
+        copy = folder.with_name(f"{folder.name}.copy")
+        shutil.rmtree(copy, ignore_errors=True)
         with contextlib.suppress(OSError):
-            shutil.copytree(kept, folder)
+            shutil.copytree(kept, copy)
+            copy.rename(folder)
+        shutil.rmtree(copy, ignore_errors=True)
 
 
 def keep_parts(dataset: str, folder: Path) -> None:
@@ -36,11 +42,14 @@ def keep_parts(dataset: str, folder: Path) -> None:
         dataset, folder: as for `recall_parts`.
     """
     kept = _place(dataset)
-    shutil.rmtree(kept, ignore_errors=True)
     with contextlib.suppress(OSError):
-        if folder.is_dir() and sum(file.stat().st_size for file in folder.iterdir()) <= LARGEST:
+        if folder.is_dir() and sum(file.stat().st_size for file in folder.rglob("*")) <= LARGEST:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(folder, kept)
+            # The old ones go when the new ones are there. Two scorings at once: the last one is kept.
+            moved = kept.with_name(f"{kept.name}.{os.getpid()}")
+            shutil.move(folder, moved)
+            shutil.rmtree(kept, ignore_errors=True)
+            moved.rename(kept)
             oldest_last = sorted(kept.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
             for other in oldest_last[MOST:]:
                 shutil.rmtree(other, ignore_errors=True)

@@ -27,6 +27,8 @@ ERRORS = {SHORT: 2.5, MIDDLE: 2.5, WHOLE: 0.5}
 # Gains that sound episodes have as well: multiples of the median distance from 1, in doublings, of those of whole
 # episodes in a dimension. Where a command presses against something, each episode has its own.
 USUAL = 3.0
+# Episodes with a gain that means anything, from which on they show a usual one.
+LEAST_KNOWN = 4
 # Least spread of the expected command for a gain to mean anything, units.
 LEAST_SPREAD = 0.3
 # Least number of frames that carry the spread: one burst that the model underrates is not a gain.
@@ -48,7 +50,8 @@ class Gain(Check):
 
     What to do: rescale or invert the dimension, or leave the episodes out.
 
-    Limits: a gain that most episodes share cannot be seen. Where a dimension rests, it has no gain.
+    Limits: a gain that most episodes share cannot be seen, nor one as large as those that sound episodes have. Where a
+    dimension rests, it has no gain.
     """
 
     name, unit = "action/gain", "doublings"
@@ -67,7 +70,8 @@ class Gain(Check):
                 np.concatenate(each)
                 for each in zip(*[self._gains(view.windows[-1], sums) for view, sums in whole], strict=True)
             )
-            self._usual = USUAL * np.nan_to_num(sound_quantile(_doublings(gain), clear, 0.5))
+            known = clear.sum(axis=0) >= LEAST_KNOWN
+            self._usual = np.where(known, USUAL * np.nan_to_num(sound_quantile(_doublings(gain), clear, 0.5)), 0.0)
 
     def measure(self, view: View) -> Measurement:
         trust = self.context.model.trust(view.episode)

@@ -15,6 +15,8 @@ from hf_ptr.detection.windows import EVENT
 SLOWEST = 1 / 3
 # Quantile of the rests over the episodes that is usual: above it, up to three episodes in ten may be faulty.
 USUAL = 0.67
+# Most times that an operator counts as slower: beyond, the time was spent on something else.
+MOST_SLOWER = 3.0
 
 
 class IdleEnd(Check):
@@ -28,7 +30,7 @@ class IdleEnd(Check):
     What to do: cut the episode where the motion ends.
 
     Limits: a rest that a third of the episodes have, or of those of a task, is a convention; only what is two seconds
-    longer is reported.
+    longer is reported. An episode that takes up to three times the time for the task may rest for as many times longer.
     """
 
     name, unit = "time/idle_end", "seconds"
@@ -80,7 +82,8 @@ class IdleEnd(Check):
         episode = view.episode
         # An operator who takes twice the time for the task rests for twice the time as well.
         until_rest = float(episode.seconds[first] - episode.seconds[0])
-        slower = until_rest / max(float(self._until_rest[episode.task]), 1e-9)
+        usual = float(self._until_rest[episode.task])
+        slower = min(until_rest / usual, MOST_SLOWER) if usual > 0.0 else 1.0
         longer = max(0.0, seconds - self._usual[episode.task] * max(slower, 1.0))
         return {EVENT: Candidates.events([first], [len(episode)], [longer], [seconds])}
 
