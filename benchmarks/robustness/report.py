@@ -317,7 +317,8 @@ def costly_groups() -> dict[str, Sequence[str]]:
 def _fault_tables(lines: Sequence[dict[str, Any]], cells: Cells, suite: str, arms: Sequence[str]) -> dict[str, str]:
     """Success by kind of fault, and detection and policy side by side."""
     groups = costly_groups()
-    others = [arm for arm in arms if arm != "sft"]
+    run = {arm for of_suite, kind, arm in cells if of_suite == suite and kind in COSTLY}
+    others = [arm for arm in arms if arm != "sft" and arm in run]
     weighing = [arm for arm in others if arm != "oracle"]
     return {
         "atlas-faults": faults_table(cells, suite, groups, (*COSTLY, "hard"), others),

@@ -156,7 +156,9 @@ def test_frames_get_the_times_of_a_clock_that_jitters(tmp_path: Path) -> None:
         rewritten(each, tmp_path / f"{each.name}-parts", PARTS)
         require_frames(each, tmp_path / f"{each.name}-parts", PARTS)
         warnings = validate_dataset(tmp_path / f"{each.name}-parts").problems
-        assert all("timestamp" in str(problem) for problem in warnings)
+        # Only what such a clock is: torchcodec, which takes frames by the mean rate, is not made for it.
+        known = ("timestamp", "LeRobot with torchcodec refuses")
+        assert [text for text in map(str, warnings) if not any(part in text for part in known)] == []
 
 
 def test_the_clock_of_a_part_with_another_rate_is_kept_as_far_as_readers_accept_it(tmp_path: Path) -> None:

@@ -210,6 +210,7 @@ def test_cache_keys_are_stable(source: str | None, key: str) -> None:
     batch = rollouts._Batch(
         simulator=MetaWorld(), checkpoint="runs/ptr", digest="0" * 64, identity=(("metaworld", "3.1.1"),),
         task="reach-v3", control="hand", seed=0, first=0, count=20, max_steps=300, cache="cache", source=source,
+        belief="carried",
     )  # fmt: skip
     assert batch._path() == Path("cache") / f"reach-v3-0-{key}.json"
     assert MetaWorld().identity().keys() == {"metaworld"}

@@ -204,8 +204,9 @@ def test_cross_rank_negatives_are_optional_and_exclude_own_targets(cross_rank: b
 def test_ranks_share_one_normalisation() -> None:
     """`Σ w ℓ / Σ w` over both ranks, times their number, since their gradients are averaged (PTR Eq. 27)."""
     model = tiny_model()
-    # Of the other rank: chunks, those with a target, those of them that L_rank counts, Σ w, Σ w², Σ (w - 1)².
-    elsewhere = torch.tensor([[4.0, 3.0, 3.0, 6.75, 13.0, 3.5]])
+    # Of the other rank: chunks, those with a target, those of them that L_rank counts, Σ w, Σ w n with n = 1 of every
+    # chunk, Σ w², Σ (w - 1)².
+    elsewhere = torch.tensor([[4.0, 3.0, 3.0, 6.75, 6.75, 13.0, 3.5]])
     trainer = trainer_of(model, beta=0.6, cross_rank_negatives=False)
     trainer.identification.gather = lambda total: torch.cat((total, elsewhere))
     trainer.group.size = trainer.metrics.processes = 2
