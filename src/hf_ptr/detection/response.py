@@ -326,7 +326,7 @@ class ResponseModel:
 
 def _of_others(share: np.ndarray, judged: list[int], tasks: np.ndarray) -> np.ndarray:
     """
-    The mean of the values `(n, d)` of the judged episodes over the others of the same task, `(E, d)`; 0 without others.
+    The mean of the values `(n, d)` of the judged episodes over the others of their task, `(E, d)`; 0 without others.
 
     It is 1 in a task of many episodes, where a majority shows the rule, and where most episodes are of tasks of few,
     so that a task means nothing.

@@ -30,7 +30,7 @@ class IdleEnd(Check):
     What to do: cut the episode where the motion ends.
 
     Limits: a rest that a third of the episodes have, or of those of a task, is a convention; only what is two seconds
-    longer is reported. An episode that takes up to three times the time for the task may rest for as many times longer.
+    longer is reported. An episode that takes twice the time for the task, or three times, may rest as much longer.
     """
 
     name, unit = "time/idle_end", "seconds"
