@@ -183,7 +183,9 @@ class ResponseModel:
                 ]
             )
             self.explained = np.clip(sound_quantile(share, follows, 0.5), 0.0, 1.0)
-            self._company = _of_others(np.clip(share / np.maximum(self.explained, 0.1), 0.0, 1.0), judged, tasks)
+            self._company = _of_others(
+                np.clip(share / np.maximum(self.explained, 0.1), 0.0, 1.0), np.array(judged), tasks
+            )
         self.known = self.explained > EXPLAINED
 
     def _covariances(self, gram: np.ndarray, rule: np.ndarray) -> np.ndarray:
@@ -324,7 +326,7 @@ class ResponseModel:
         return Prediction(action, action - share * (action - expected), limits)
 
 
-def _of_others(share: np.ndarray, judged: list[int], tasks: np.ndarray) -> np.ndarray:
+def _of_others(share: np.ndarray, judged: np.ndarray, tasks: np.ndarray) -> np.ndarray:
     """
     The mean of the values `(n, d)` of the judged episodes over the others of their task, `(E, d)`; 0 without others.
 
@@ -332,13 +334,13 @@ def _of_others(share: np.ndarray, judged: list[int], tasks: np.ndarray) -> np.nd
     so that a task means nothing.
     """
     company = np.ones((len(tasks), share.shape[1]))
-    own, rows_of = tasks[judged], np.array(judged)
+    own = tasks[judged]
     small = [rows for rows in (np.flatnonzero(own == task) for task in np.unique(own)) if len(rows) < FEW]
     if 2 * sum(map(len, small)) >= len(own):
         return company
     for rows in small:
         total = share[rows].sum(axis=0)
-        company[rows_of[rows]] = (total - share[rows]) / max(len(rows) - 1, 1)
+        company[judged[rows]] = (total - share[rows]) / max(len(rows) - 1, 1)
     return company
 
 

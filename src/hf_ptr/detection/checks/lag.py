@@ -101,8 +101,9 @@ class Lag(Check):
             position, gain = one.get(scale, (np.zeros(1), np.zeros(1)))
             gains[number] = np.where(np.abs(position - self._usual) >= MATERIAL, gain, 0.0).max(initial=0.0)
         # Episodes that the model was not fitted to say nothing of the others, unless hardly any are left.
-        sound = self.context.model.follows[:, self._used].all(axis=1)
-        sound |= 2 * sound.sum() < len(sound)
+        sound = np.asarray(self.context.model.follows[:, self._used].all(axis=1))
+        if 2 * sound.sum() < len(estimates):
+            sound[:] = True
         gains, of_sound = gains[sound], tasks[sound]
         median = {}
         for task in np.unique(tasks).tolist():
