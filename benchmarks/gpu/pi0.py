@@ -38,8 +38,11 @@ class Place:
 
 def pi0_config(full: bool) -> PI0Config:
     """The configuration of transformers' PI0 (3.3 billion weights), or of one with some ten thousand."""
-    if full:
-        return PI0Config(loss_reduction="none")
+    return PI0Config(loss_reduction="none") if full else small_pi0_config(vocabulary=64, image_token=63)
+
+
+def small_pi0_config(*, vocabulary: int, image_token: int, **settings: Any) -> PI0Config:
+    """The configuration of a PI0 of some ten thousand weights."""
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
     text = {"model_type": "gemma", "hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 32, **heads}
     vision = {
@@ -55,13 +58,14 @@ def pi0_config(full: bool) -> PI0Config:
     return PI0Config(
         vlm_config={
             "model_type": "paligemma",
-            "text_config": {**text, "vocab_size": 64},
+            "text_config": {**text, "vocab_size": vocabulary},
             "vision_config": vision,
             "projection_dim": 16,
-            "image_token_id": 63,
+            "image_token_id": image_token,
         },
         dit_config=text,
         loss_reduction="none",
+        **settings,
     )
 
 

@@ -9,8 +9,9 @@ from camera_helpers import CAMERAS, camera_batch, camera_table
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from transformers import PI0Config, PI0ForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import PI0ForConditionalGeneration, PreTrainedTokenizerFast
 
+from benchmarks.gpu.pi0 import small_pi0_config
 from hf_ptr.data.chunks import Batch
 from hf_ptr.policies.pi0 import PI0Adapter, PI0TextProcessor
 
@@ -19,43 +20,13 @@ IMAGE_TOKEN = 20
 
 
 def tiny_pi0(seed: int = 0, chunk_size: int = 4, **settings: Any) -> PI0ForConditionalGeneration:
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
-    config = PI0Config(
-        vlm_config={
-            "model_type": "paligemma",
-            "text_config": {
-                "model_type": "gemma",
-                "hidden_size": 16,
-                "num_hidden_layers": 2,
-                "intermediate_size": 32,
-                "vocab_size": 24,
-                **heads,
-            },
-            "vision_config": {
-                "model_type": "siglip_vision_model",
-                "hidden_size": 16,
-                "intermediate_size": 32,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 2,
-                "patch_size": 8,
-                "image_size": 16,
-                "vision_use_head": False,
-            },
-            "projection_dim": 16,
-            "image_token_id": IMAGE_TOKEN,
-        },
-        dit_config={
-            "model_type": "gemma",
-            "hidden_size": 16,
-            "num_hidden_layers": 2,
-            "intermediate_size": 32,
-            **heads,
-        },
+    config = small_pi0_config(
+        vocabulary=24,
+        image_token=IMAGE_TOKEN,
         chunk_size=chunk_size,
         max_state_dim=8,
         max_action_dim=8,
         num_inference_steps=4,
-        loss_reduction="none",
         **settings,
     )
     torch.manual_seed(seed)
