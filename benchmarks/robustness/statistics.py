@@ -84,7 +84,7 @@ def difference(mine: Outcomes, other: Outcomes, draws: int = DRAWS) -> Estimate:
         return Estimate(value)
     rates = resampled_rates({"mine": mine, "other": other}, draws)
     low, high = _interval(rates["mine"] - rates["other"])
-    half = float(t.ppf(0.5 + LEVEL / 2, len(by_seed) - 1) * by_seed.std(ddof=1) / np.sqrt(len(by_seed)))
+    half = _half_width(by_seed)
     if 2 * half > high - low:
         low, high = value - half, value + half
     return Estimate(value, (low, high))
@@ -103,8 +103,13 @@ def mean_difference(pairs: Sequence[tuple[Outcomes, Outcomes]]) -> Estimate:
     value = float(by_seed.mean())
     if len(seeds) == 1:
         return Estimate(value)
-    half = float(t.ppf(0.5 + LEVEL / 2, len(seeds) - 1) * by_seed.std(ddof=1) / np.sqrt(len(seeds)))
+    half = _half_width(by_seed)
     return Estimate(value, (value - half, value + half))
+
+
+def _half_width(values: np.ndarray) -> float:
+    """Half the width of Student's t interval of the mean of two or more values."""
+    return float(t.ppf(0.5 + LEVEL / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def recovered_gap(arm: Outcomes, sft: Outcomes, oracle: Outcomes, draws: int = DRAWS) -> Estimate:

@@ -230,7 +230,7 @@ def _on_dataset(
 
 def _belief(belief: str) -> dict[str, str]:
     """The setting of a results file where the belief tokens are not carried, as they are in training."""
-    return {} if belief == "carried" else {"belief": belief}
+    return {} if belief == Belief.CARRIED else {"belief": belief}
 
 
 def _results(
@@ -258,7 +258,7 @@ def _options(
         "episodes": episodes,
         "skip-episodes": skip_episodes,
         "source": source,
-        "belief": None if belief == "carried" else belief,
+        "belief": None if belief == Belief.CARRIED else belief,
     }
     return [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
 

@@ -20,15 +20,11 @@ from hf_ptr.runs.memory import activation_bytes, state_bytes
 from hf_ptr.runs.operations import step_operations, time_in_words
 from hf_ptr.runs.recipe import Recipe, load_recipe
 from hf_ptr.runs.run import require_same_run
+from hf_ptr.training.ptr_config import PTRConfig
 from hf_ptr.training.ptr_trainer import PTRTrainer
 
-# The settings of the paper that the plan names where a run differs.
-PUBLISHED = {
-    "schedule": "published",
-    "missing_target_weight": "one",
-    "hard_negatives_among": "queue",
-    "belief_dropout": 0.0,
-}
+# Settings whose defaults are those of the paper, and that the plan names where a run differs.
+PUBLISHED = ("schedule", "missing_target_weight", "hard_negatives_among", "belief_dropout")
 
 
 def plan_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
@@ -154,7 +150,7 @@ def arm_of(trainer: PTRTrainer) -> str:
     if args.alpha > 0:
         warm_up = args.time_constants.nce_warmup_steps
         given = {name: getattr(args, name) for name in PUBLISHED}
-        other = ", ".join(f"{name} {value}" for name, value in given.items() if value != PUBLISHED[name])
+        other = ", ".join(f"{name} {value}" for name, value in given.items() if value != getattr(PTRConfig, name))
         method = f"PTR with {other}{belief.replace(' with', ',')}" if other else f"PTR as published{belief}"
         return f"{method}; every weight is 1 for the first {warm_up:,} steps"
     return f"plain supervised post-training{belief}"
