@@ -59,7 +59,8 @@ class CandidatePool:
             ones in normalised proprioception.
         hard_negatives_among: what the ratio is a share of: `"queue"`, the draws from the queue, while all of the
             minibatch is used; or `"all"`, all negatives of a sample: the most similar ones of minibatch and queue
-            replace random ones of the minibatch and the queue, so their number stays the same.
+            replace random ones of the minibatch and the queue. Their number stays the same if enough are similar and
+            the queue is full; otherwise it falls.
     """
 
     def __init__(

@@ -64,12 +64,9 @@ class Gain(Check):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._usual = np.zeros(len(context.model.names) + 1)
-        whole = [(view, self._moments(view)) for view in context.views if view.windows]
+        whole = [self._gains(view.windows[-1], self._moments(view)) for view in context.views if view.windows]
         if whole:
-            gain, _, clear = (
-                np.concatenate(each)
-                for each in zip(*[self._gains(view.windows[-1], sums) for view, sums in whole], strict=True)
-            )
+            gain, _, clear = (np.concatenate(each) for each in zip(*whole, strict=True))
             known = clear.sum(axis=0) >= LEAST_KNOWN
             self._usual = np.where(known, USUAL * np.nan_to_num(sound_quantile(_doublings(gain), clear, 0.5)), 0.0)
 
