@@ -140,7 +140,7 @@ def test_score_fits_scorers_without_a_policy(
     assert " of 8 episodes " in printed.splitlines()[0]
     # Weights of faults that were added are not for training.
     assert "hf-ptr report" in printed and "weights=" not in printed
-    assert "known fault noise: 2 episodes, AUROC" in printed
+    assert "planted fault noise: 2 episodes; AUROC of the scores " in printed
     reported = hf_ptr("report", out)
     assert reported.returncode == 0, reported.stderr
     page = out.with_suffix(".html").read_text()
