@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from benchmarks.robustness.weighting import WEIGHTINGS
 from hf_ptr.errors import InputError, nearest
-from hf_ptr.evaluation.episodes import CARRIED
+from hf_ptr.evaluation.episodes import AS_TRAINED
 
 # The ablations of the paper (PTR Sec. 10). On one device "no cross-rank gather" is PTR itself.
 ABLATIONS: dict[str, tuple[str, ...]] = {
@@ -56,7 +56,7 @@ class Arm:
     weighting: str | None = None
     needs: str | None = None
     separate: bool = False
-    belief: str = CARRIED
+    belief: str = AS_TRAINED
 
 
 def arm_of(name: str) -> Arm:

@@ -28,7 +28,7 @@ from hf_ptr.data.episodes import EpisodeTable, data_digest
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.score_file import write_scores
 from hf_ptr.envs.metaworld.environment import MetaWorld
-from hf_ptr.evaluation.episodes import CARRIED
+from hf_ptr.evaluation.episodes import AS_TRAINED
 from hf_ptr.evaluation.rollouts import evaluate_in
 from hf_ptr.runs.recipe import load_recipe
 from hf_ptr.runs.run import DONE_FILE, run_recipe
@@ -124,7 +124,7 @@ def run_cell(cell: Cell, depends_on: Dependencies, commit: str, keep: bool = Fal
             files[control] = write_scores(scores, cell.folder.parent / f"{cell.arm}-{control}.parquet")
     solved = {}
     for group in cell.groups:
-        evaluated = cell if arm.belief == CARRIED or cell.needed is None else cell.needed
+        evaluated = cell if arm.belief == AS_TRAINED or cell.needed is None else cell.needed
         folder = train(evaluated, group, files, keep=keep and evaluated != cell)
         # The same checkpoint may act differently under another behaviour.
         cache = cell.folder.parent / f"rollouts-{_digest(json.dumps(depends_on['behaviour'], sort_keys=True))}"
@@ -199,7 +199,7 @@ def dependencies_of(cell: Cell) -> Dependencies:
     }
     if cell.needed is not None:
         definition["needed"] = _settings(cell.needed)
-    if arm.belief != CARRIED:
+    if arm.belief != AS_TRAINED:
         definition["belief"] = arm.belief
     if suite.start is not None:
         definition["start"] = _start_definition(suite.start)

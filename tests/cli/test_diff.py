@@ -125,10 +125,15 @@ def test_an_edited_dataset_is_compared_in_the_frames_of_its_source(tmp_path: Pat
     # The edited one may be the first.
     found = compared(after, before)
     assert [one["check"] for one in found["new"]] == ["progress/retry"] and found["same"] == 2
-    (data / "meta" / "hf_ptr_edits.json").write_text("{}")
-    assert "edited/meta/hf_ptr_edits.json is damaged; run hf-ptr apply again" in the_line(
-        hf_ptr("diff", before, after)
-    )
+    odd = [
+        json.dumps(edits_of(data)).replace('"source_first_frame": 20', f'"source_first_frame": {number}')
+        for number in ("Infinity", "1e30", "1.5", str(10**30), "true", "-1")
+    ]
+    for damaged in ("{}", '{"source": "a"}', *odd):
+        (data / "meta" / "hf_ptr_edits.json").write_text(damaged)
+        assert "edited/meta/hf_ptr_edits.json is damaged; run hf-ptr apply again" in the_line(
+            hf_ptr("diff", before, after)
+        )
 
 
 def test_copies_of_copies_and_two_copies_are_compared_where_both_come_from(tmp_path: Path) -> None:

@@ -231,7 +231,7 @@ def test_every_episode_with_an_unusable_video_is_named(damages: dict[int, int], 
 
 def test_an_unknown_choice_of_belief_is_a_line_with_the_option(tmp_path: Path) -> None:
     line = the_line(hf_ptr("evaluate", tmp_path, "--dataset", tmp_path, "--belief", "none"))
-    assert "--belief" in line and "'carried', 'reset'" in line
+    assert "--belief" in line and "'trained', 'carried', 'reset'" in line
     assert [str(choice) for choice in Belief] == list(BELIEF)
 
 

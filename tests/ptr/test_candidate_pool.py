@@ -329,6 +329,24 @@ def test_among_all_hard_negatives_by_state_are_the_nearest_of_minibatch_and_queu
     assert len({*range(82, 119)} & far) >= 18 and 100 not in far
 
 
+@pytest.mark.parametrize("similar", ["task", "state"])
+@pytest.mark.parametrize(("stored", "own"), [(100, 3), (100, 0), (30, 3)])
+def test_among_all_random_negatives_remain_where_few_are_similar(similar: str, stored: int, own: int) -> None:
+    """With the queue full or not, and with fewer of the sample's task than the ratio asks for."""
+    counts, hard = {}, {}
+    for ratio in (0.0, 0.25, 0.5, 1.0):
+        pool = CandidatePool(100, 16, similar, "all")
+        pool.push(pack([Sample(n, n, int(n < own), True) for n in range(stored)]))
+        batch = pack([Sample(200 + n, n, 1, n != 5) for n in range(20)])
+        found = decoded(*pool.negatives(batch, batch, ratio, torch.Generator().manual_seed(2)))
+        assert all(len(set(row)) == len(row) for row in found)
+        counts[ratio], hard[ratio] = [len(row) for row in found], [sum(task for _, task in row) for row in found]
+    assert counts[0.25] == counts[0.5] == counts[1.0] == counts[0.0]
+    if similar == "task":
+        # Every one of the task there is, of minibatch and queue.
+        assert min(hard[1.0]) >= 18 and min(hard[1.0]) >= max(hard[0.0]) - 1
+
+
 def test_among_all_without_a_ratio_nothing_changes() -> None:
     for ratio in (0.0, 0.01):
         drawn = [

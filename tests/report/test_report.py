@@ -505,6 +505,17 @@ def test_the_command_is_safe_to_paste() -> None:
     assert (before + "0, 2" + after).endswith('--operation.episode_indices "[0, 2]"')
 
 
+def test_the_copy_of_a_dataset_in_the_working_folder_is_next_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    words = shlex.split("0".join(delete_command(".")))
+    given = dict(zip(words[1::2], words[2::2], strict=False))
+    assert given["--repo_id"] == "mine" and given["--root"] == "."
+    assert Path(given["--new_root"]).resolve() == tmp_path / "mine_kept"
+
+
 def test_a_dataset_below_the_working_folder_has_a_short_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = ReportInput("a", None, (0.25, 4.0), recipe={"dataset": str(tmp_path / "data" / "mine")})
     assert found.dataset == str(tmp_path / "data" / "mine")

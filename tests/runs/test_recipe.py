@@ -120,6 +120,10 @@ def test_a_plan_names_the_settings_that_are_not_published(metaworld_dataset: Pat
         (["belief_tokens=0"], "PTR as published; "),
         (["belief_dropout=0.5"], "PTR with belief_dropout 0.5, 4 belief tokens; "),
         (
+            ["loss_unit=step", "detach_scorer=true", "hard_negatives=state", "belief_tokens=0"],
+            "PTR with loss_unit step, detach_scorer True, hard_negatives state; ",
+        ),
+        (
             [
                 "schedule=scaled",
                 "max_steps=600",
@@ -127,7 +131,7 @@ def test_a_plan_names_the_settings_that_are_not_published(metaworld_dataset: Pat
                 "hard_negatives_among=all",
                 "belief_tokens=0",
             ],
-            "PTR with schedule scaled, missing_target_weight mean, hard_negatives_among all; ",
+            "PTR with missing_target_weight mean, hard_negatives_among all, schedule scaled; ",
         ),
     ):
         assert plan_recipe(path, [*few, *given])["method"]["arm"].startswith(arm)

@@ -10,7 +10,7 @@ import torch
 from model_helpers import policy_inputs, tiny_batch, tiny_model
 from trainer_helpers import BELIEF, make
 
-from hf_ptr import PTRConfig, VLAPolicy
+from hf_ptr import PTRConfig
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.errors import InputError
 from hf_ptr.evaluation.offline import evaluate_dataset
@@ -63,8 +63,11 @@ def test_a_policy_that_resets_acts_as_at_the_first_chunk() -> None:
     assert torch.equal(chunks[False], alone) and not torch.allclose(chunks[True], alone)
 
 
-def test_an_evaluation_on_a_dataset_resets_on_request(metaworld_dataset: Path, tmp_path: Path) -> None:
-    trainer = make(metaworld_dataset, tmp_path / "run", max_steps=2, **BELIEF)
+@pytest.mark.parametrize("dropout", [0.0, 1.0])
+def test_an_evaluation_on_a_dataset_is_as_trained_or_on_request(
+    dropout: float, metaworld_dataset: Path, tmp_path: Path
+) -> None:
+    trainer = make(metaworld_dataset, tmp_path / "run", max_steps=2, belief_dropout=dropout, **BELIEF)
     with torch.no_grad():
         # The tokens of a policy that has hardly been trained say little.
         for parameter in trainer.model.belief_tokenizer.parameters():
@@ -72,13 +75,13 @@ def test_an_evaluation_on_a_dataset_resets_on_request(metaworld_dataset: Path, t
     trainer.train()
     trainer.save_model()
     table = read_dataset(metaworld_dataset).select([0])
-    carried, reset, again = (
+    trained, reset, carried = (
         evaluate_dataset(tmp_path / "run", table, **given).policy
         for given in ({}, {"belief": "reset"}, {"belief": "carried"})
     )
-    assert carried == pytest.approx(again) and abs(float(carried[0] - reset[0])) > 1e-6
-    assert VLAPolicy.carries_belief
-    with pytest.raises(InputError, match="belief is 'none'; known: carried, reset"):
+    assert trained == pytest.approx(reset if dropout else carried)
+    assert abs(float(carried[0] - reset[0])) > 1e-6
+    with pytest.raises(InputError, match="belief is 'none'; known: trained, carried, reset"):
         evaluate_dataset(tmp_path / "run", table, belief="none")
 
 

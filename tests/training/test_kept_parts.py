@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -49,8 +50,25 @@ def test_a_scoring_that_is_too_large_does_not_replace_the_kept_one(
     assert (tmp_path / "mine" / "part").read_text() == "old"
 
 
-def test_only_the_last_scorings_are_kept(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_scorings_that_were_used_last_are_kept(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(kept_parts, "MOST", 2)
     for number in range(4):
         keep_parts(f"data {number}", parts(tmp_path / "made", str(number)))
     assert len(list(cache.iterdir())) == 2
+    # The older one of both is used, so the other one goes.
+    for kept in cache.iterdir():
+        os.utime(kept, (0, 2.0 * int((kept / "part").read_text())))
+    recall_parts("data 2", tmp_path / "used")
+    keep_parts("data 4", parts(tmp_path / "made", "4"))
+    assert {(kept / "part").read_text() for kept in cache.iterdir()} == {"2", "4"}
+
+
+def test_a_cache_that_cannot_be_read_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path) -> bool:
+        raise PermissionError(path)
+
+    monkeypatch.setattr(kept_parts.Path, "is_dir", refused)
+    recall_parts("data", tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()

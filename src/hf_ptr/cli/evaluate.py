@@ -21,6 +21,7 @@ ONE_RUN = "The intervals are over episodes. Runs with other seeds differ as well
 class Belief(StrEnum):
     """The belief tokens that a chunk reads."""
 
+    TRAINED = "trained"
     CARRIED = "carried"
     RESET = "reset"
 
@@ -58,8 +59,9 @@ def evaluate(
     ] = None,
     workers: Annotated[int, typer.Option(help="Number of worker processes.")] = 2,
     belief: Annotated[
-        Belief, typer.Option(help="Belief tokens of a chunk: carried from an earlier one, or reset at every chunk.")
-    ] = Belief.CARRIED,
+        Belief,
+        typer.Option(help="Belief tokens of a chunk: as trained, carried from an earlier one, or reset."),
+    ] = Belief.TRAINED,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
 ) -> None:
     """Measure success rates in a simulator, or action errors on held-out episodes.
@@ -229,8 +231,8 @@ def _on_dataset(
 
 
 def _belief(belief: str) -> dict[str, str]:
-    """The setting of a results file where the belief tokens are not carried, as they are in training."""
-    return {} if belief == Belief.CARRIED else {"belief": belief}
+    """The setting of a results file where the belief tokens are not those of training."""
+    return {} if belief == Belief.TRAINED else {"belief": belief}
 
 
 def _results(
@@ -258,7 +260,7 @@ def _options(
         "episodes": episodes,
         "skip-episodes": skip_episodes,
         "source": source,
-        "belief": None if belief == Belief.CARRIED else belief,
+        "belief": None if belief == Belief.TRAINED else belief,
     }
     return [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
 

@@ -12,9 +12,9 @@ import torch
 from hf_ptr.envs.protocol import Environment, Simulator
 from hf_ptr.errors import InputError
 
-# The belief tokens that a chunk reads: those of an earlier chunk, or `z_init`.
-CARRIED = "carried"
-BELIEF = (CARRIED, "reset")
+# The belief tokens that a chunk reads: those of training, those of an earlier chunk, or `z_init`.
+AS_TRAINED, CARRIED = "trained", "carried"
+BELIEF = (AS_TRAINED, CARRIED, "reset")
 
 
 def require_belief(belief: str) -> None:

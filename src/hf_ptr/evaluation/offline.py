@@ -16,7 +16,7 @@ from hf_ptr.data.episode_ids import episode_ranges
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.features import component_names
 from hf_ptr.errors import InputError
-from hf_ptr.evaluation.episodes import CARRIED, require_belief
+from hf_ptr.evaluation.episodes import AS_TRAINED, CARRIED, require_belief
 from hf_ptr.hub.datasets import pull_videos
 from hf_ptr.metrics.statistics import mean_interval, ratio_interval
 from hf_ptr.policies import VLAProcessor, load_for_robot, require_fits
@@ -158,7 +158,7 @@ def evaluate_dataset(
     reference: EpisodeTable | None = None,
     seed: int = 0,
     source: str | None = None,
-    belief: str = CARRIED,
+    belief: str = AS_TRAINED,
 ) -> ErrorTable:
     """
     Measure a policy's action error on recorded episodes.
@@ -181,7 +181,8 @@ def evaluate_dataset(
     """
     require_belief(belief)
     policy, processor, robot = load_for_robot(str(checkpoint), source, (table.source, Path(table.source).name))
-    (policy if robot is None else policy.policy).carries_belief = belief == CARRIED
+    if belief != AS_TRAINED:
+        (policy if robot is None else policy.policy).carries_belief = belief == CARRIED
     config = policy.config
     reference = table if reference is None else reference
     if robot is not None:

@@ -17,7 +17,7 @@ from hf_ptr.data.mixture.robots import robot_of
 from hf_ptr.envs.protocol import Simulator
 from hf_ptr.errors import InputError
 from hf_ptr.evaluation.compatibility import matching_control
-from hf_ptr.evaluation.episodes import CARRIED, require_belief, rollout_task
+from hf_ptr.evaluation.episodes import AS_TRAINED, CARRIED, require_belief, rollout_task
 from hf_ptr.metrics.success import SuccessTable
 from hf_ptr.utils.atomic_files import write_text
 from hf_ptr.utils.process_pool import map_in_order
@@ -35,7 +35,7 @@ def evaluate_in(
     workers: int = 2,
     cache: str | Path | None = None,
     source: str | None = None,
-    belief: str = CARRIED,
+    belief: str = AS_TRAINED,
 ) -> SuccessTable:
     """Measure success rates of a checkpoint over `episodes` episodes per task.
 
@@ -54,8 +54,8 @@ def evaluate_in(
         cache: folder for results of finished batches of episodes. A later call with the same checkpoint and settings
             resumes from it.
         source: source of a mixture whose robot the policy controls; required if the mixture has several.
-        belief: one of `BELIEF`: `"carried"` from chunk to chunk as trained, or `"reset"` to `z_init` at every chunk.
-            No effect on a policy without belief tokens.
+        belief: one of `BELIEF`: as `"trained"`, `"carried"` from chunk to chunk, or `"reset"` to `z_init` at every
+            chunk. No effect on a policy without belief tokens.
 
     Raises:
         InputError: an argument is out of range, a task is unknown, the simulator is not installed, or `checkpoint` is
@@ -138,7 +138,7 @@ class _Batch:
             "count": self.count,
             "max_steps": self.max_steps,
             **({} if self.source is None else {"source": self.source}),
-            **({} if self.belief == CARRIED else {"belief": self.belief}),
+            **({} if self.belief == AS_TRAINED else {"belief": self.belief}),
         }
 
     def _path(self) -> Path | None:
@@ -190,7 +190,8 @@ def _load(checkpoint: str, digest: str, source: str | None, belief: str) -> tupl
     from hf_ptr.policies import RobotPolicy, VLAProcessor
 
     policy, robot = AutoModel.from_pretrained(checkpoint), robot_of(Path(checkpoint), source)
-    policy.carries_belief = belief == CARRIED
+    if belief != AS_TRAINED:
+        policy.carries_belief = belief == CARRIED
     return policy if robot is None else RobotPolicy(policy, robot), VLAProcessor.from_pretrained(checkpoint)
 
 

@@ -132,7 +132,7 @@ def _in_source(
 ) -> tuple[list[Finding], pd.DataFrame | None]:
     try:
         source = {
-            int(one["episode_index"]): (int(one["source_episode"]), int(one["source_first_frame"]))
+            _number(one["episode_index"]): (_number(one["source_episode"]), _number(one["source_first_frame"]))
             for one in edits["episodes"]
         }
     except (KeyError, TypeError, ValueError) as error:
@@ -156,3 +156,10 @@ def _in_source(
             episode_index=rows["episode_index"].map({number: episode for number, (episode, _) in source.items()})
         )
     return moved, rows
+
+
+def _number(value: Any) -> int:
+    """A number of an episode or frame, as it is in JSON."""
+    if type(value) is not int or not 0 <= value < 2**31:
+        raise ValueError(f"{value!r} is not a number of an episode or frame")
+    return value

@@ -26,7 +26,8 @@ class ActionQueueMixin:
     needs_dataset: bool = False
     # In a tuple, so that a module does not register it as a submodule.
     _belief: tuple[BeliefTokenizer, ...] = ()
-    # Whether a chunk reads the belief tokens of an earlier one; else every chunk begins with `z_init`.
+    # Whether a chunk reads the belief tokens of an earlier one; else every chunk begins with `z_init`. As in training,
+    # unless an evaluation sets it.
     carries_belief: bool = True
 
     def predict_action_chunk(self, batch: PolicyInputs, generator: torch.Generator | None = None) -> torch.Tensor:
@@ -43,6 +44,7 @@ class ActionQueueMixin:
     def attach_belief(self, belief: BeliefTokenizer | None) -> None:
         """Sets the tokenizer whose belief tokens are carried from chunk to chunk; None removes it."""
         self._belief = () if belief is None else (belief,)
+        self.carries_belief = belief is None or belief.config.carried
         self.config.belief_tokens = 0 if belief is None else belief.config.num_tokens
         self.reset()
 

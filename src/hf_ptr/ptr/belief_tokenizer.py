@@ -35,6 +35,9 @@ class BeliefTokenizerConfig(ComponentConfig):
             `λ_ent` of the slot entropy, PTR Eq. (10).
         diversity_weight (`float`, defaults to 1e-3):
             `λ_div` of the slot diversity, PTR Eq. (11).
+        carried (`bool`, defaults to `True`):
+            Whether a chunk read the tokens of an earlier one in training; otherwise, a policy that acts begins every
+            chunk with `z_init`, too.
     """
 
     model_type = "ptr_belief_tokenizer"
@@ -45,6 +48,7 @@ class BeliefTokenizerConfig(ComponentConfig):
     temperature: float = 1.0
     entropy_weight: float = 1e-3
     diversity_weight: float = 1e-3
+    carried: bool = True
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)

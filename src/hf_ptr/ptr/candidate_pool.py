@@ -59,8 +59,8 @@ class CandidatePool:
             ones in normalised proprioception.
         hard_negatives_among: what the ratio is a share of: `"queue"`, the draws from the queue, while all of the
             minibatch is used; or `"all"`, all negatives of a sample: the most similar ones of minibatch and queue
-            replace random ones of the minibatch and the queue. Their number stays the same if enough are similar and
-            the queue is full; otherwise it falls.
+            replace random ones of the minibatch and the queue. Random ones that find no similar one remain, so the
+            number of negatives is that without hard ones.
     """
 
     def __init__(
@@ -124,8 +124,8 @@ class CandidatePool:
         self, batch: Candidates, gathered: Candidates, random: int, hard: int, generator: torch.Generator | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Negatives `(G + queue_size, D)` and mask `(N, G + queue_size)`: `hard` hard negatives of each sample in place
-        of as many of the `random` others, which are the minibatch and draws from the queue.
+        Negatives `(G + queue_size, D)` and mask `(N, G + queue_size)`: hard negatives of each sample in place of
+        `hard` of the `random` others, which are the minibatch and draws from the queue.
         """
         device = batch.valid.device
         slots = torch.randperm(self.queue_size, device=device, generator=generator)
@@ -138,19 +138,36 @@ class CandidatePool:
         usable = every["valid"] & (every["target_id"] != batch.target_id[:, None])
         chance = random - hard
         found = {name: tensor[chance:] for name, tensor in every.items()}
-        chosen = self._hard(batch, found["task"], found["state"], usable[:, chance:], hard)
+        free = usable[:, chance:]
+        # Of the `hard` random ones, a sample can use these; each is replaced or remains.
+        replaced = free[:, :hard].sum(dim=1, keepdim=True)
+        chosen = self._hard(batch, found["task"], found["state"], free, hard, replaced)
+        remaining = free[:, :hard] & ~chosen[:, :hard]
+        remaining &= remaining.cumsum(dim=1) <= replaced - chosen.sum(dim=1, keepdim=True)
+        chosen[:, :hard] |= remaining
         return every["target"], torch.cat((usable[:, :chance], chosen), dim=1)
 
     def _hard(
-        self, batch: Candidates, task: torch.Tensor, state: torch.Tensor, usable: torch.Tensor, count: int
+        self,
+        batch: Candidates,
+        task: torch.Tensor,
+        state: torch.Tensor,
+        usable: torch.Tensor,
+        most: int,
+        wanted: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The mask `(N, R)` of the `count` hard negatives of each sample among R candidates."""
+        """
+        The mask `(N, R)` of the hard negatives of each sample among R candidates: `wanted` `(N, 1)`, at most `most`,
+        which is the default.
+        """
+        count = most if wanted is None else wanted
         if self.hard_negatives == "task":
             similar = usable & (task == batch.task[:, None])
             return similar & (similar.cumsum(dim=1) <= count)
         distance = torch.cdist(batch.state, state).masked_fill(~usable, torch.inf)
-        nearest = distance.topk(min(count, usable.shape[1]), dim=1, largest=False).indices
-        return torch.zeros_like(usable).scatter_(1, nearest, True) & usable
+        nearest = distance.topk(min(most, usable.shape[1]), dim=1, largest=False).indices
+        near = (torch.arange(nearest.shape[1], device=nearest.device) < count).expand_as(nearest)
+        return torch.zeros_like(usable).scatter_(1, nearest, near) & usable
 
     def _draw(
         self, batch: Candidates, hard: int, generator: torch.Generator | None

@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from hf_ptr._version import __version__
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.data.lerobot.versions import conversion_command, has_v21_files
+from hf_ptr.data.lerobot.versions import conversion_command, copy_of, has_v21_files
 from hf_ptr.errors import InputError
 from hf_ptr.hub.push import without_local_paths
 from hf_ptr.hub.repos import origin, parse_hub_repo
@@ -404,10 +404,15 @@ def delete_command(dataset: str | None, shown: str | None = None) -> tuple[str, 
     if not old and parse_hub_repo(source) is not None:
         where = {"repo_id": name, "new_repo_id": f"{name}_kept"}
     else:
-        name = Path(source).name
         if old:
             return f'{shlex.join(conversion_command(source, "_kept", "--skip-episodes"))} "', '"'
-        where = {"repo_id": name, "root": source, "new_repo_id": f"{name}_kept", "new_root": f"{source}_kept"}
+        copy = copy_of(source, "_kept")
+        where = {
+            "repo_id": copy.name.removesuffix("_kept"),
+            "root": source,
+            "new_repo_id": copy.name,
+            "new_root": str(copy),
+        }
     options = " ".join(f"--{option} {shlex.quote(value)}" for option, value in where.items())
     before = f"lerobot-edit-dataset {options} --operation.type delete_episodes"
     return f'{before} --operation.episode_indices "[', ']"'

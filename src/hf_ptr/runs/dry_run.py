@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import SchedulerType
+from transformers import SchedulerType, TrainingArguments
 
 from hf_ptr.equations import kl_bound
 from hf_ptr.errors import InputError
@@ -23,8 +23,14 @@ from hf_ptr.runs.run import require_same_run
 from hf_ptr.training.ptr_config import PTRConfig
 from hf_ptr.training.ptr_trainer import PTRTrainer
 
-# Settings whose defaults are those of the paper, and that the plan names where a run differs.
-PUBLISHED = ("schedule", "missing_target_weight", "hard_negatives_among", "belief_dropout")
+# Settings of the method that the plan states by themselves, or that `alpha` decides.
+STATED = {"scoring", "score_settings", "harm", "alpha", "belief_tokens", "nce_warmup_steps", "use_scorer"}
+# The others, whose defaults are those of the paper: the plan names them where a run differs.
+PUBLISHED = [
+    field
+    for field in dataclasses.fields(PTRConfig)
+    if field.name not in STATED | {base.name for base in dataclasses.fields(TrainingArguments)}
+]
 
 
 def plan_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
@@ -149,8 +155,8 @@ def arm_of(trainer: PTRTrainer) -> str:
         return f"regression with the weights of a score file{belief}"
     if args.alpha > 0:
         warm_up = args.time_constants.nce_warmup_steps
-        given = {name: getattr(args, name) for name in PUBLISHED}
-        other = ", ".join(f"{name} {value}" for name, value in given.items() if value != getattr(PTRConfig, name))
+        given = {field.name: (getattr(args, field.name), field.default) for field in PUBLISHED}
+        other = ", ".join(f"{name} {value}" for name, (value, default) in given.items() if value != default)
         method = f"PTR with {other}{belief.replace(' with', ',')}" if other else f"PTR as published{belief}"
         return f"{method}; every weight is 1 for the first {warm_up:,} steps"
     return f"plain supervised post-training{belief}"

@@ -41,6 +41,7 @@ def as_ptr_model(
         has = (policy.scorer is not None, 0 if belief is None else belief.config.num_tokens)
         if has == (args.with_scorer, args.belief_tokens):
             policy.config.detach_scorer = args.detach_scorer
+            policy.set_carried(args.belief_dropout < 1)
             if peft_config is not None:
                 policy.set_policy(with_adapter(policy.policy, peft_config))
             return policy
@@ -59,5 +60,6 @@ def as_ptr_model(
         belief_temperature=args.belief_temperature,
         belief_entropy_weight=args.belief_entropy_weight,
         belief_diversity_weight=args.belief_diversity_weight,
+        belief_carried=args.belief_dropout < 1,
         detach_scorer=args.detach_scorer,
     )

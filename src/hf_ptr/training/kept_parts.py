@@ -24,14 +24,17 @@ def recall_parts(dataset: str, folder: Path) -> None:
         folder: the folder of the parts. Parts of other data, settings or code in it are not used.
     """
     kept = _place(dataset)
-    if kept.is_dir() and not folder.exists():
-        # A copy that was interrupted must not look like an interrupted scoring.
-        copy = folder.with_name(f"{folder.name}.copy")
-        shutil.rmtree(copy, ignore_errors=True)
-        with contextlib.suppress(OSError):
+    # A copy that was interrupted must not look like an interrupted scoring.
+    copy = folder.with_name(f"{folder.name}.copy")
+    # A cache that cannot be read is an empty one.
+    with contextlib.suppress(OSError):
+        if kept.is_dir() and not folder.exists():
+            shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(kept, copy)
             copy.rename(folder)
-        shutil.rmtree(copy, ignore_errors=True)
+            # The scorings that were used last are kept.
+            os.utime(kept)
+    shutil.rmtree(copy, ignore_errors=True)
 
 
 def keep_parts(dataset: str, folder: Path) -> None:
@@ -50,6 +53,7 @@ def keep_parts(dataset: str, folder: Path) -> None:
             shutil.move(folder, moved)
             shutil.rmtree(kept, ignore_errors=True)
             moved.rename(kept)
+            os.utime(kept)
             oldest_last = sorted(kept.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
             for other in oldest_last[MOST:]:
                 shutil.rmtree(other, ignore_errors=True)

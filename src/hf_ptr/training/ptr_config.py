@@ -74,8 +74,8 @@ class PTRConfig(TrainingArguments):
 
     belief_tokens (`int`): M, number of belief tokens; 0 for a policy without them.
     belief_dropout (`float`): probability in [0, 1] of giving a chunk `z_init` in place of its predecessor's tokens in
-        training. 1 keeps the order of segments and carries nothing, nor does an evaluation during training; evaluate
-        such a policy with `--belief reset`. Above 0 it is refused without belief tokens.
+        training. 1 keeps the order of segments and carries nothing, nor does the trained policy. Above 0 it is refused
+        without belief tokens.
     belief_temperature (`float`): τ_tok, temperature of the slot assignment.
     belief_entropy_weight (`float`): λ_ent, weight of the slot entropy.
     belief_diversity_weight (`float`): λ_div, weight of the slot diversity.

@@ -136,6 +136,12 @@ class PTRModel(PreTrainedModel):
         # In a tuple, so that the policy is not registered as a submodule twice.
         self._adapter = (adapter_of(policy),)
 
+    def set_carried(self, carried: bool) -> None:
+        """Sets whether chunks read the belief tokens of earlier ones from now on, see [`BeliefTokenizerConfig`]."""
+        if self.belief_tokenizer is not None:
+            self.belief_tokenizer.config.carried = carried
+            self._attach_belief()
+
     def _attach_belief(self) -> None:
         if hasattr(self.adapter, "attach_belief"):
             self.adapter.attach_belief(self.belief_tokenizer)
@@ -321,6 +327,7 @@ def build_ptr_model(
     belief_temperature: float = 1.0,
     belief_entropy_weight: float = 1e-3,
     belief_diversity_weight: float = 1e-3,
+    belief_carried: bool = True,
     detach_scorer: bool = False,
 ) -> PTRModel:
     """
@@ -331,7 +338,8 @@ def build_ptr_model(
         with_scorer: False for runs without scorer and target encoder (SFT, SFT with belief tokens).
         belief_tokens: `M`; 0 for none.
         target_decay, detach_scorer: see [`PTRModelConfig`].
-        belief_temperature, belief_entropy_weight, belief_diversity_weight: see [`BeliefTokenizerConfig`].
+        belief_temperature, belief_entropy_weight, belief_diversity_weight, belief_carried: see
+            [`BeliefTokenizerConfig`].
     """
     sizes = adapter_of(policy).feature_sizes()
     scorer = TransitionScorerConfig(
@@ -346,6 +354,7 @@ def build_ptr_model(
             temperature=belief_temperature,
             entropy_weight=belief_entropy_weight,
             diversity_weight=belief_diversity_weight,
+            carried=belief_carried,
         )
     config = PTRModelConfig(
         policy_config=_config_of(policy),

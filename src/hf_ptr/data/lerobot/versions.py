@@ -63,25 +63,30 @@ def has_v21_files(root: Path) -> bool:
 
 def conversion_command(folder: str, ending: str = "_v30", *options: str) -> list[str]:
     """
-    The words of the command that writes a copy of a dataset in format v3.0 next to it.
-
-    The copy of a dataset in the cache of the Hub gets the name of its repository, or of its folder there, in the
-    working directory.
+    The words of the command that writes a copy of a dataset in format v3.0 at [`copy_of`].
 
     Args:
         folder: the folder, as the user named it, or a folder in the cache.
         ending: of the name of the copy.
         options: further words.
     """
+    return ["hf-ptr", "convert", "lerobot", str(Path(folder)), str(copy_of(folder, ending)), *options]
+
+
+def copy_of(folder: str, ending: str) -> Path:
+    """
+    The folder for a copy of a dataset: next to it, with its name and an ending.
+
+    The copy of a dataset in the cache of the Hub gets the name of its repository, or of its folder there, in the
+    working directory.
+    """
     source = Path(folder)
     # "." and ".." hold no name; "." added to a folder names a hidden one in it.
     beside = source.with_name(source.name + ending) if source.name not in ("", "..") else None
     cached = _CACHED.search(source.as_posix())
     if cached is not None:
-        out = Path((source.name if cached["folder"] else cached["name"]) + ending)
-    else:
-        out = beside or source / ".." / (source.resolve().name + ending)
-    return ["hf-ptr", "convert", "lerobot", str(source), str(out), *options]
+        return Path((source.name if cached["folder"] else cached["name"]) + ending)
+    return beside or source / ".." / (source.resolve().name + ending)
 
 
 def _by_files(root: Path) -> str | None:
