@@ -87,7 +87,7 @@ PLUGIN := packages/lerobot_policy_hf_ptr
 $(LEROBOT)/.installed: pyproject.toml $(PLUGIN)/pyproject.toml
 	@$(PYTHON312) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || { echo "LeRobot needs Python 3.12: make PYTHON312=python3.12"; exit 2; }
 	$(PYTHON312) -m venv $(LEROBOT)
-	$(LEROBOT)/bin/pip install --quiet --editable '.[lerobot]' --editable $(PLUGIN) 'lerobot==0.6.1' pytest pytest-timeout
+	$(LEROBOT)/bin/pip install --quiet --editable '.[lerobot]' --editable $(PLUGIN) 'lerobot==0.6.1' hatchling pytest pytest-timeout
 	@touch $@
 
 lerobot: $(LEROBOT)/.installed  ## Build .venv-lerobot, 6 GB

@@ -103,6 +103,21 @@ def test_rows_that_were_dropped_keep_their_frames(tmp_path: Path, dropped: list[
         assert number_of(reader.read([2], [32])[0]) == 232
 
 
+def test_even_times_encode_a_camera_without_one_frame_for_each_row_again(tmp_path: Path) -> None:
+    """Its frames at their own times are not those at which LeRobot looks."""
+    root = folder(tmp_path / "v21", extra=3)
+    kept = np.delete(np.arange(LENGTHS[1] + 3), [4, 5, 20])
+    stamps = (kept / 20).astype(np.float32).tolist()
+    edit_rows("data/chunk-000/episode_000001.parquet", "timestamp", lambda _: stamps)(root)
+    out = tmp_path / "v30"
+    with pytest.warns(DataWarning, match="25 video frames are encoded again, because"):
+        convert_lerobot(root, out, even_times=True)
+    assert not validate_dataset(out).refused_by_lerobot
+    table = read_dataset(out)
+    shown = FrameReader(CAMERA, table.videos[CAMERA], table.fps).read([1] * 25 + [2], [*range(25), 32])
+    assert [number_of(image) for image in shown] == [*(100 + kept), 232]
+
+
 CLOCKS = {
     "a pause": np.arange(LENGTHS[1]) / 20 + 2.0 * (np.arange(LENGTHS[1]) >= 10),
     "slower by 1.5 %": np.arange(LENGTHS[1]) / 20 * 1.015,

@@ -41,7 +41,8 @@ def lerobot(
     are left out, the others are numbered from 0. A dataset v3.0 is converted only if LeRobot refuses rows of it.
 
     Where the clock of the recording deviates from its frame rate, LeRobot reads the copy with PyAV only. With
-    torchcodec, its default where FFmpeg is installed, it needs --even-times. Nothing but the time stamps differs.
+    torchcodec, its default where FFmpeg is installed, it needs --even-times. Nothing but the time stamps differs,
+    except that videos without one frame for each row are encoded again.
 
     Examples:
 

@@ -46,7 +46,8 @@ def convert_lerobot(
         episodes: ids of the episodes to convert; all by default.
         skip: ids of episodes to leave out, even if they are damaged.
         even_times: whether time stamps become `frame / fps`, which LeRobot needs with torchcodec where the clock of
-            the recording deviates from its frame rate.
+            the recording deviates from its frame rate. Videos without one frame for each row are encoded again, with a
+            warning.
         progress: called with a description and a list, returns an iterable over the list, e.g. with a progress bar.
 
     Returns:
@@ -76,7 +77,7 @@ def convert_lerobot(
         raise InputError(f"no episode of {root} is left to convert; leave out fewer")
     renumber = len(parts) < len(metadata.files)
     files = {name: text for name in KEPT_FILES if (text := _text(root, name)) is not None}
-    write_parts(
+    counts = write_parts(
         root,
         metadata,
         parts,
@@ -87,6 +88,11 @@ def convert_lerobot(
         even_times=even_times,
         progress=progress,
     )
+    if counts.encoded:
+        warn(
+            f"{root}: {counts.encoded} video frames are encoded again, because their videos do not have one frame for "
+            "each row"
+        )
     return staged.out
 
 

@@ -44,19 +44,24 @@ class RemuxedFiles(NumberedFiles):
         fps: frames per second of the dataset.
         limit_mb: size limit of a file, in MB.
         reader: decodes the frames of parts that cannot be copied and are encoded again; None refuses such parts.
+        own_times: whether the video of a whole episode without one frame for each row is copied, with the times of its
+            frames; otherwise, it cannot be copied.
 
     Attributes:
         unshown: number of frames that no row shows and that had to be copied with others, by the number of the file.
         encoded: number of frames encoded again so far.
     """
 
-    def __init__(self, key: str, fps: float, limit_mb: float, reader: FrameReader | None = None) -> None:
+    def __init__(
+        self, key: str, fps: float, limit_mb: float, reader: FrameReader | None = None, own_times: bool = True
+    ) -> None:
         super().__init__(video_template(key), limit_mb)
         self.key = key
         self.fps = fps
         self.unshown: Counter[int] = Counter()
         self.encoded = 0
         self._reader = reader
+        self._own_times = own_times
         self._container: Any = None
         self._stream: Any = None
         self._encoding: tuple[object, ...] = ()
@@ -87,7 +92,7 @@ class RemuxedFiles(NumberedFiles):
         """
         video = clip.path
         try:
-            with copied_rows(clip, rows, self.fps) as found:
+            with copied_rows(clip, rows, self.fps, self._own_times) as found:
                 if isinstance(found, Copied):
                     return self._copy(root, found, len(rows), video.stat().st_size, seconds, moved)
         except (*DECODE_ERRORS, IndexError) as error:
@@ -245,7 +250,7 @@ class Copied:
 
 
 @contextmanager
-def copied_rows(clip: VideoClip, rows: range, fps: float) -> Iterator[Copied | str]:
+def copied_rows(clip: VideoClip, rows: range, fps: float, own_times: bool = True) -> Iterator[Copied | str]:
     """
     The packets that hold rows of an episode, while their video is open.
 
@@ -255,6 +260,7 @@ def copied_rows(clip: VideoClip, rows: range, fps: float) -> Iterator[Copied | s
         clip: the episode's frames.
         rows: the rows, in steps of 1.
         fps: frames per second of the table.
+        own_times: as for [`RemuxedFiles`].
 
     Yields:
         The packets, or why the rows must be encoded again.
@@ -269,7 +275,7 @@ def copied_rows(clip: VideoClip, rows: range, fps: float) -> Iterator[Copied | s
     # With one frame for each row, frames get the times of their rows, whatever the rate of the camera was.
     on_time = in_order and frames[0] == 0
     alone = len(clip.file.episodes) == 1 and clip.start == 0 and rows == range(clip.frames)
-    if alone and (on_time or not in_order):
+    if alone and (on_time or (own_times and not in_order)):
         with av.open(str(clip.path)) as container:
             stream = container.streams.video[0]
             packets = _all_packets(container, stream, index)

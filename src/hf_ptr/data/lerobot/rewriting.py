@@ -104,7 +104,8 @@ def write_parts(
         encode: whether video frames that cannot be copied are encoded again; otherwise, they are an error.
         shifted: the columns of the actions, for `Part.shift`.
         extra: texts of additional files for `meta/`, by file name.
-        even_times: whether time stamps are replaced by `frame / fps`.
+        even_times: whether time stamps are replaced by `frame / fps`, at which videos without one frame for each row
+            are encoded again.
         progress: called with a description and a list, returns an iterable over the list.
 
     Raises:
@@ -113,7 +114,9 @@ def write_parts(
     fps = float(metadata.info["fps"])
     readers = {camera: FrameReader(camera, metadata.videos[camera], fps) for camera in metadata.videos}
     cameras = {
-        camera: RemuxedFiles(camera, fps, SIZE_LIMITS[1], readers[camera] if encode else None)
+        camera: RemuxedFiles(
+            camera, fps, SIZE_LIMITS[1], readers[camera] if encode or even_times else None, own_times=not even_times
+        )
         for camera in cameras_of(metadata.info, "video")
     }
     data = DataFiles(SIZE_LIMITS[0])
