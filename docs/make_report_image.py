@@ -35,7 +35,7 @@ def screenshot(page: Path, image: Path, height: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("scores", type=Path, help="score file of a dataset that is still in its folder")
-    parser.add_argument("--height", type=int, default=1780, help="height of the image in pixels")
+    parser.add_argument("--height", type=int, default=1710, help="height of the image in pixels")
     options = parser.parse_args()
     IMAGE.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
