@@ -46,6 +46,7 @@ __all__ = [
     "identification_loss",
     "kl_bound",
     "match_log_probability",
+    "match_logit",
     "mixed_weight",
     "ptr_score",
     "self_normalized_mean",
@@ -123,12 +124,35 @@ def identification_logits(
     with _no_autocast(query):
         if not normalized:
             query, positive, negatives = (F.normalize(x, dim=-1, eps=NORM_EPS) for x in (query, positive, negatives))
-        matched = (query * positive).sum(-1, keepdim=True)
-        mismatched = query @ negatives.T if shared else torch.bmm(negatives, query.unsqueeze(-1)).squeeze(-1)
-    logits = (torch.cat([matched, mismatched], dim=1) / temperature).clamp(-logit_clamp, logit_clamp)
-    if usable is None:
-        return logits
-    return logits.masked_fill(F.pad(~usable, (1, 0)), -math.inf)
+        scaled = query / temperature
+        matched = (scaled * positive).sum(-1, keepdim=True)
+        mismatched = scaled @ negatives.T if shared else torch.bmm(negatives, scaled.unsqueeze(-1)).squeeze(-1)
+    matched, mismatched = (_clamped(logit, temperature, logit_clamp) for logit in (matched, mismatched))
+    if usable is not None:
+        mismatched = torch.where(usable, mismatched, -math.inf)
+    return torch.cat([matched, mismatched], dim=1)
+
+
+def match_logit(query: Tensor, positive: Tensor, *, temperature: float, logit_clamp: float = 20.0) -> Tensor:
+    """Column 0 of :func:`identification_logits` without the others, for embeddings known to be of unit norm.
+
+    Args:
+        query, positive: ``(B, D)``, finite and of unit norm.
+        temperature, logit_clamp: as there.
+
+    Returns:
+        ``(B,)`` logits of the match.
+
+    Raises:
+        ValueError: a shape does not fit, a value is not finite, or a number is not above 0.
+    """
+    batch, width = _shape("query", query, "B", "D")
+    _shape("positive", positive, batch, width, like="query")
+    _positive("temperature", temperature)
+    _positive("logit_clamp", logit_clamp)
+    query, positive = _real(query, positive)
+    _finite(query=query, positive=positive)
+    return _clamped((query / temperature * positive).sum(-1), temperature, logit_clamp)
 
 
 def match_log_probability(logits: Tensor) -> Tensor:
@@ -153,7 +177,12 @@ def match_log_probability(logits: Tensor) -> Tensor:
 
 
 def identification_loss(
-    logits: Tensor, valid: Tensor | None = None, *, discount: Tensor | None = None, total: Tensor | None = None
+    logits: Tensor,
+    valid: Tensor | None = None,
+    *,
+    discount: Tensor | None = None,
+    total: Tensor | None = None,
+    log_probability: Tensor | None = None,
 ) -> Tensor:
     """``L_id = -E log p(I=0)`` over the valid samples, PTR Eq. (31).
 
@@ -163,6 +192,8 @@ def identification_loss(
         discount: ``(B,)``, factor of each sample's loss (``gamma^Delta'``); 1 when None.
         total: 0-d, number of valid samples to divide by; that of these samples when None. With the number of the
             whole optimiser step, the results of its micro-batches add up to the loss of the step.
+        log_probability: ``(B,)``, :func:`match_log_probability` of finite logits, where it is known: the logits of
+            samples that are not valid are then not masked.
 
     Returns:
         Scalar, nats. Without a valid sample it is 0, still part of the graph, with zero gradients.
@@ -172,20 +203,24 @@ def identification_loss(
     """
     batch, _ = _shape("logits", logits, "B", "1 + K")
     keep = _mask("valid", valid, batch, like="logits")
-    if keep is not None:
-        logits = torch.where(keep.unsqueeze(-1), logits, 0.0)
-    surprise = -match_log_probability(logits)
+    if log_probability is None:
+        log_probability = match_log_probability(
+            logits if keep is None else torch.where(keep.unsqueeze(-1), logits, 0.0)
+        )
+    _shape("log_probability", log_probability, batch, like="logits")
+    surprise = -log_probability
     if discount is not None:
         _shape("discount", discount, batch, like="logits")
         surprise = discount * surprise
     return _mean(surprise, keep, total)
 
 
-def ptr_score(logits: Tensor) -> Tensor:
+def ptr_score(logits: Tensor, *, log_probability: Tensor | None = None) -> Tensor:
     """``T = log(p(I=0) |Y|)``, PTR Eq. (14): 0 when the posterior is uniform, at most ``log |Y|``.
 
     Args:
         logits: ``(B, 1 + K)``, column 0 the match; ``|Y|`` is the row's number of finite candidates.
+        log_probability: ``(B,)``, :func:`match_log_probability` of the logits, where it is known.
 
     Returns:
         ``(B,)`` nats.
@@ -193,7 +228,10 @@ def ptr_score(logits: Tensor) -> Tensor:
     Raises:
         ValueError: see :func:`match_log_probability`.
     """
-    log_probability = match_log_probability(logits)
+    batch, _ = _shape("logits", logits, "B", "1 + K")
+    if log_probability is None:
+        log_probability = match_log_probability(logits)
+    _shape("log_probability", log_probability, batch, like="logits")
     candidates = (logits > -math.inf).sum(1)
     return log_probability + candidates.to(log_probability.dtype).log()
 
@@ -384,6 +422,13 @@ def _real(*tensors: Tensor) -> tuple[Tensor, ...]:
 def _no_autocast(tensor: Tensor) -> AbstractContextManager[None]:
     kind = tensor.device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
+def _clamped(logit: Tensor, temperature: float | Tensor, bound: float) -> Tensor:
+    # A cosine is at most 1 but for rounding: where the bound is out of reach, the clamp would change nothing.
+    if not isinstance(temperature, Tensor) and bound * temperature > 1.001:
+        return logit
+    return logit.clamp(-bound, bound)
 
 
 def _mean(values: Tensor, keep: Tensor | None, total: Tensor | None = None) -> Tensor:

@@ -167,9 +167,11 @@ def test_identification_logits(
     per_sample = (negatives.expand(batch, count, width) if shared else negatives).tolist()
     used = torch.ones(batch, count, dtype=torch.bool) if mask is None else mask
     close(actual, ref_logits(query.tolist(), positive.tolist(), per_sample, used.tolist(), tau, bound), scale=1 / tau)
-    units = (torch.nn.functional.normalize(x, dim=-1, eps=1e-6) for x in (query, positive, negatives))
+    units = [torch.nn.functional.normalize(x, dim=-1, eps=1e-6) for x in (query, positive, negatives)]
     again = ptr.identification_logits(*units, temperature=tau, negative_mask=mask, logit_clamp=bound, normalized=True)
     close(again, actual.double().tolist(), scale=1 / tau)
+    alone = ptr.match_logit(*units[:2], temperature=tau, logit_clamp=bound)
+    close(alone, actual[:, 0].double().tolist(), scale=1 / tau)
 
 
 @generated
@@ -182,6 +184,10 @@ def test_identification_loss_and_score(logits: Tensor, data: st.DataObject) -> N
     close(ptr.identification_loss(logits, valid), ref_mean([-x for x in log_match], kept), scale=largest(logits))
     score = ptr.ptr_score(logits)
     close(score, [ref_score(row) for row in logits.tolist()], scale=largest(logits))
+    known = ptr.match_log_probability(logits)
+    assert ptr.ptr_score(logits, log_probability=known).equal(score)
+    again = ptr.identification_loss(logits, valid, log_probability=known)
+    close(again, ref_mean([-x for x in log_match], kept), scale=largest(logits))
     assert bool((score <= (logits > -INF).sum(1).to(score.dtype).log()).all())
 
 
@@ -445,6 +451,7 @@ TENSORS: list[tuple[Callable[..., Any], dict[str, Any], list[str], list[str]]] =
         ["query", "positive", "negatives"],
         ["negative_mask"],
     ),
+    (ptr.match_logit, {"query": E, "positive": E, "temperature": 0.1}, ["query", "positive"], []),
     (ptr.match_log_probability, {"logits": E}, ["logits"], []),
     (ptr.identification_loss, {"logits": E, "valid": V.bool()}, ["logits"], ["valid"]),
     (ptr.ptr_score, {"logits": E}, ["logits"], []),

@@ -85,7 +85,7 @@ class TransitionScorer(Component):
             )
         if context.shape[0] != action.shape[0]:
             raise ValueError(f"context has {context.shape[0]} rows and action {action.shape[0]}")
-        return self._head(self.context(context), action)
+        return self._query(self.context(context) + self.action(action))
 
     def with_permuted(self, context: torch.Tensor, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
@@ -93,14 +93,13 @@ class TransitionScorer(Component):
 
         The permutation shifts the minibatch by one, so that no sample keeps its own action.
         """
-        projected = self.context(context)
-        both = self._head(torch.cat((projected, projected)), torch.cat((action, action.roll(1, dims=0))))
+        projected, own = self.context(context), self.action(action)
+        both = self._query(torch.cat((projected + own, projected + own.roll(1, dims=0))))
         query, permuted = both.chunk(2)
         return query, permuted
 
-    def _head(self, projected: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        hidden = F.gelu(projected + self.action(action))
-        return F.normalize(self.query(hidden).float(), dim=-1, eps=1e-6)
+    def _query(self, joint: torch.Tensor) -> torch.Tensor:
+        return F.normalize(self.query(F.gelu(joint)).float(), dim=-1, eps=1e-6)
 
 
 register_component(TransitionScorerConfig, TransitionScorer)

@@ -124,7 +124,7 @@ def score_dataset(
                 logits, _ = identification.logits(output, negatives)
                 if number >= filling:
                     score, valid = F.ptr_score(logits), batch["has_target"]
-                    weight = identification.weight(logits, valid, None, step=args.time_constants.nce_warmup_steps)
+                    weight = identification.weight(score, valid, None, step=args.time_constants.nce_warmup_steps)
                     found = (batch["index"], torch.where(valid, score, 0.0), weight, valid)
                     index, *values = (gather(value).cpu() if several else value.cpu() for value in found)
                     so_far.put(order[np.searchsorted(table.frame_id, index.numpy(), sorter=order)], values)

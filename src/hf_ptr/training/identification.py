@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from hf_ptr import functional as F
-from hf_ptr.metrics.statistics import identified
 from hf_ptr.ptr import AdaptiveScaleController, CandidatePool, Candidates
 from hf_ptr.training.micro_batches import Batch, Gather, Negatives, Step, StepTotals, pad_rows, step_totals
 from hf_ptr.training.ptr_config import PTRConfig
@@ -32,12 +30,18 @@ class Identified(NamedTuple):
 
     Attributes:
         logits: `(N, 1 + K)`, PTR Eq. (12), column 0 the match.
+        log_probability: `(N,)`, of the match among the candidates.
+        score: `(N,)`, PTR Eq. (14), no gradient.
+        matched: `(N,)`, the logit of the match, `d⁺_0` of PTR Eq. (13).
         permuted: `(N,)`, the logit of the match under another sample's action, `d⁻_0` of PTR Eq. (13).
         has_target: `(N,)` bool.
         discount: `(N,)`, `γ^{Δ'}`; None for 1.
     """
 
     logits: torch.Tensor
+    log_probability: torch.Tensor
+    score: torch.Tensor
+    matched: torch.Tensor
     permuted: torch.Tensor
     has_target: torch.Tensor
     discount: torch.Tensor | None
@@ -127,29 +131,49 @@ class Identification:
             negatives: negatives of the same samples.
         """
         assert output.query is not None and output.permuted_query is not None and output.target is not None
-        logits = partial(
-            F.identification_logits,
+        logits = F.identification_logits(
+            output.query,
+            output.target,
+            negatives.target,
             temperature=self.controller.temperature,
+            negative_mask=negatives.mask,
             logit_clamp=self.args.logit_clamp,
             normalized=True,
         )
-        matched = logits(output.query, output.target, negatives.target, negative_mask=negatives.mask)
-        permuted = logits(output.permuted_query, output.target, negatives.target[:0])
-        return matched, permuted[:, 0]
+        return logits, self._match_logit(output.permuted_query, output.target)
+
+    def identify(self, output: PTROutput, negatives: Negatives, batch: Batch) -> Identified:
+        """
+        The identification of a micro-batch.
+
+        Args:
+            output, negatives: as for [`~Identification.logits`].
+            batch: the micro-batch.
+        """
+        logits, permuted = self.logits(output, negatives)
+        log_probability = F.match_log_probability(logits)
+        score = F.ptr_score(logits.detach(), log_probability=log_probability.detach())
+        # Computed again: the gradient of column 0 alone would be a matrix of zeros as large as the logits.
+        matched = self._match_logit(output.query, output.target)
+        return Identified(logits, log_probability, score, matched, permuted, batch["has_target"], self.discount(batch))
+
+    def _match_logit(self, query: Any, target: Any) -> torch.Tensor:
+        scales = {"temperature": self.controller.temperature, "logit_clamp": self.args.logit_clamp}
+        return F.match_logit(query, target, **scales)
 
     @torch.no_grad()
-    def weigh(self, step: Step, logits: Sequence[torch.Tensor], number: int) -> None:
+    def weigh(self, step: Step, scores: Sequence[torch.Tensor], number: int) -> None:
         """
         Sets the weights of a step and the sums that its losses are divided by.
 
         Args:
             step: the step with all its micro-batches.
-            logits: one tensor `(N, 1 + K)` per micro-batch.
+            scores: one tensor `(N,)` per micro-batch, PTR Eq. (14).
             number: optimiser steps done.
         """
-        has_target = [batch["has_target"].to(logits[0].device) for batch in step.batches]
-        discounts = [self.discount(batch, logits[0].device) for batch in step.batches]
-        each = zip(logits, has_target, discounts, strict=True)
+        has_target = [batch["has_target"].to(scores[0].device) for batch in step.batches]
+        discounts = [self.discount(batch, scores[0].device) for batch in step.batches]
+        each = zip(scores, has_target, discounts, strict=True)
         step.weights = [self.weight(*micro_batch, number) for micro_batch in each]
         if self.args.missing_target_weight == "mean":
             step.weights = with_mean(step.weights, has_target, self.gather)
@@ -157,19 +181,19 @@ class Identification:
 
     @torch.no_grad()
     def weight(
-        self, logits: torch.Tensor, has_target: torch.Tensor, discount: torch.Tensor | None, step: int
+        self, score: torch.Tensor, has_target: torch.Tensor, discount: torch.Tensor | None, step: int
     ) -> torch.Tensor:
         """
-        The conservative weight `(N,)` of PTR Eq. (14) and (21); 1 without a target (before `missing_target_weight` is
+        The conservative weight `(N,)` of PTR Eq. (21); 1 without a target (before `missing_target_weight` is
         regarded) and during the warm-up.
 
         Args:
-            logits: `(N, 1 + K)`.
+            score: `(N,)`, PTR Eq. (14).
             has_target: `(N,)` bool.
             discount: `(N,)`, `γ^{Δ'}`; None for 1.
             step: optimiser steps done.
         """
-        args, score = self.args, F.ptr_score(logits)
+        args = self.args
         if step < args.time_constants.nce_warmup_steps:
             return torch.ones_like(score)
         weight = F.conservative_weight(
@@ -187,22 +211,22 @@ class Identification:
         return self.args.discount ** (offset.to(device or offset.device) / batch["actions"].shape[1])
 
     @torch.no_grad()
-    def metrics(
-        self, logits: torch.Tensor, weight: torch.Tensor, has_target: torch.Tensor, totals: StepTotals
-    ) -> dict[str, torch.Tensor]:
+    def metrics(self, identified: Identified, weight: torch.Tensor, totals: StepTotals) -> dict[str, torch.Tensor]:
         """The share that N samples have in the step's means over the samples with a target: scalars on the device."""
-        score = F.ptr_score(logits)
-        best_mismatched = logits[:, 1:].amax(dim=1) if logits.shape[1] > 1 else torch.zeros_like(score)
+        score, mismatched = identified.score, identified.logits[:, 1:]
+        best = mismatched.amax(dim=1) if mismatched.shape[1] else torch.zeros_like(score)
+        margin = identified.matched - best
         low, high = F.weight_bounds(self.args.alpha, self.args.w_min, self.args.w_max)
         values = {
-            "nce_acc": identified(logits).to(score.dtype),
-            "nce_margin": (logits[:, 0] - best_mismatched).nan_to_num(posinf=0.0),
+            "nce_acc": margin > 0.0,
+            "nce_margin": margin.nan_to_num(posinf=0.0),
             "ptr_score": score,
-            "weight_clip_low": (weight <= low + CLIP_TOLERANCE).to(score.dtype),
-            "weight_clip_high": (weight >= high - CLIP_TOLERANCE).to(score.dtype),
+            "weight_clip_low": weight <= low + CLIP_TOLERANCE,
+            "weight_clip_high": weight >= high - CLIP_TOLERANCE,
         }
-        count = totals.targets.clamp(min=1.0)
-        return {name: torch.where(has_target, value, 0.0).sum() / count for name, value in values.items()}
+        rows = torch.stack([value.to(score.dtype) for value in values.values()])
+        shares = torch.where(identified.has_target, rows, 0.0).sum(dim=1) / totals.targets.clamp(min=1.0)
+        return dict(zip(values, shares.unbind(), strict=True))
 
     def adapt(self, means: Mapping[str, float]) -> None:
         """

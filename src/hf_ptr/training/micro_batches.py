@@ -94,14 +94,13 @@ def step_totals(
         counts: one tensor `(N,)` per micro-batch, see [`Step`]; empty where each sample counts once.
     """
     weight = torch.cat([each.float() for each in weights])
-    none = weight.new_zeros(())
-    targets = sum((each.sum().float() for each in has_target), none)
-    ranked = sum((can_rank(each).sum().float() for each in has_target), none)
-    ones = torch.ones_like(weight)
-    squares, spread = weight.square().sum(), (weight - ones).square().sum()
-    total = weight.sum()
-    credit = (weight * torch.cat(list(counts))).sum() if counts else total
-    sums = torch.stack((ones.sum(), targets, ranked, total, credit, squares, spread))
+    none = torch.zeros_like(weight)
+    targets = torch.cat(list(has_target)).float() if has_target else none
+    ranked = torch.cat([can_rank(each) for each in has_target]).float() if has_target else none
+    credit = weight * torch.cat(list(counts)) if counts else weight
+    deviation = weight - 1.0
+    rows = (none + 1.0, targets, ranked, weight, credit, weight.square(), deviation.square())
+    sums = torch.stack(rows).sum(dim=1)
     return StepTotals(*(sums if gather is None else gather(sums[None]).sum(dim=0)))
 
 

@@ -48,24 +48,23 @@ class NonFiniteCheck:
         """
         loss, target = output.action_loss, output.target
         assert loss is not None
-        none = torch.zeros_like(loss, dtype=torch.bool)
-        bad_target = none if target is None else ~target.isfinite().all(dim=1) & batch["has_target"]
-        bad = torch.stack((~loss.isfinite(), bad_target, ~weight.isfinite(), none | ~total.isfinite()))
+        # A sum of finite coordinates of unit vectors is finite.
+        sums = torch.zeros_like(loss) if target is None else torch.where(batch["has_target"], target.sum(dim=1), 0.0)
+        bad = ~torch.stack((loss.float(), sums.float(), weight.float(), total.float().expand(len(loss)))).isfinite()
         # The first quantity with a non-finite value, and its first chunk.
-        quantity = bad.any(dim=1).int().argmax()
+        first, index = bad.flatten().int().argmax()[None], batch["index"]
+        quantity, row = first // len(index), first % len(index)
         # `index_select`: indexing with a scalar tensor would make the host wait for the device.
-        chunks = bad.index_select(0, quantity[None])[0]
-        row, index = chunks.int().argmax(), batch["index"]
         values = {
-            "found": bad.any(),
+            "found": bad.any()[None],
             "step": torch.full_like(row, step),
-            "index": index.index_select(0, row[None])[0],
-            "episode": batch.get("episode_index", index).index_select(0, row[None])[0],
+            "index": index.index_select(0, row),
+            "episode": batch.get("episode_index", index).index_select(0, row),
             "quantity": quantity,
-            "affected": chunks.sum(),
+            "affected": bad.sum(dim=1).index_select(0, quantity),
             "rows": torch.full_like(row, len(index)),
         }
-        record = torch.stack([values[name].long() for name in FIELDS])
+        record = torch.cat([values[name].long() for name in FIELDS])
         if self._first is None:
             self._first = record
             return

@@ -162,11 +162,17 @@ class PTRTrainer(ResumableTrainer):
             credit, total = step.credit(number), totals.credit
             losses = {"action": F.self_normalized_mean(output.action_loss, credit, total=total)}
             if identified is not None:
-                logits, permuted, valid, discount = identified
-                count = totals.targets
-                losses["id"] = F.identification_loss(logits, valid, discount=discount, total=count)  # Eq. (31)
-                ranked = can_rank(valid), totals.ranked
-                losses["rank"] = F.action_ranking_loss(logits[:, 0], permuted, ranked[0], total=ranked[1])  # Eq. (13)
+                valid = identified.has_target
+                losses["id"] = F.identification_loss(  # Eq. (31)
+                    identified.logits,
+                    valid,
+                    discount=identified.discount,
+                    total=totals.targets,
+                    log_probability=identified.log_probability,
+                )
+                losses["rank"] = F.action_ranking_loss(  # Eq. (13)
+                    identified.matched, identified.permuted, can_rank(valid), total=totals.ranked
+                )
             if output.belief_loss is not None:
                 losses["tok"] = output.belief_loss * (len(weight) / totals.rows)  # λ_ent Eq. (10) + λ_div Eq. (11)
             factors = {"id": self.args.lambda_id, "rank": self.args.lambda_rank, "tok": 1.0}
@@ -213,8 +219,8 @@ class PTRTrainer(ResumableTrainer):
             outputs = [model(**model_inputs(batch)) for batch in batches]
             self._draw_negatives(step, batches, outputs)
             pairs = zip(outputs, step.negatives, strict=True)
-            logits = [self.identification.logits(*pair)[0] for pair in pairs]
-            self.identification.weigh(step, logits, self.state.global_step)
+            scores = [F.ptr_score(self.identification.logits(*pair)[0]) for pair in pairs]
+            self.identification.weigh(step, scores, self.state.global_step)
 
     def _identify(self, step: Step, batch: Batch, output: PTROutput) -> Identified | None:
         """The identification of a micro-batch; weighs a step that has no other one. None without a scorer."""
@@ -222,10 +228,10 @@ class PTRTrainer(ResumableTrainer):
             return None
         if not step.negatives:
             self._draw_negatives(step, [batch], [output])
-        logits, permuted = self.identification.logits(output, step.negatives[batch[MICRO_BATCH]])
+        identified = self.identification.identify(output, step.negatives[batch[MICRO_BATCH]], batch)
         if not step.weights:
-            self.identification.weigh(step, [logits.detach()], self.state.global_step)
-        return Identified(logits, permuted, batch["has_target"], self.identification.discount(batch))
+            self.identification.weigh(step, [identified.score], self.state.global_step)
+        return identified
 
     def _draw_negatives(self, step: Step, batches: Sequence[Batch], outputs: Sequence[PTROutput]) -> None:
         policy, rows = self._unwrapped().adapter, self.args.per_device_train_batch_size * len(batches)
@@ -302,9 +308,7 @@ class PTRTrainer(ResumableTrainer):
         output.weight = weight = step.weights[batch[MICRO_BATCH]]
         metrics = {f"loss_{name}": value for name, value in losses.items()}
         if identified is not None:
-            metrics |= self.identification.metrics(
-                identified.logits.detach(), weight, identified.has_target, step.totals
-            )
+            metrics |= self.identification.metrics(identified, weight, step.totals)
         if output.belief_tokens is not None and output.belief_entropy is not None:
             self.carry.remember(batch["index"], output.belief_tokens)
             metrics["belief_entropy"] = output.belief_entropy * (len(weight) / step.totals.rows)

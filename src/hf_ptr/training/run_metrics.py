@@ -64,7 +64,7 @@ class RunMetrics:
         assert output.weight is not None
         self._non_finite.update(output, output.weight, loss, batch, step + 1)
         # Logged metrics are means over the processes, and each process has only its share.
-        self._add({name: value.detach() * self.processes for name, value in shares.items()})
+        self._add(shares, self.processes)
         if totals is not None:
             self.logged.steps += 1
             self.window.steps += 1
@@ -76,9 +76,9 @@ class RunMetrics:
             warm_up = self.args.with_scorer and step < self.args.time_constants.nce_warmup_steps
             self.weights.add(output.weight, batch.get("source_index"), warm_up)
 
-    def _add(self, values: Mapping[str, torch.Tensor]) -> None:
-        self.logged.add(values)
-        self.window.add({name: value for name, value in values.items() if name in CONTROLLER_METRICS})
+    def _add(self, values: Mapping[str, torch.Tensor], factor: int = 1) -> None:
+        self.logged.add(values, factor)
+        self.window.add({name: value for name, value in values.items() if name in CONTROLLER_METRICS}, factor)
 
     def take_weights(self, reduce: Reduce) -> list[int]:
         """Weights since the last log in each bin of the record, of all processes; empty where there are none."""

@@ -20,12 +20,17 @@ class StepMeans:
 
     def __init__(self) -> None:
         self.steps = 0
-        self._sums: dict[str, torch.Tensor] = {}
+        # Metrics that come together share a vector, which takes two operations however many they are.
+        self._sums: dict[tuple[str, ...], torch.Tensor] = {}
 
-    def add(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Adds scalars of a step, or of one of its micro-batches. The caller counts the steps."""
-        for name, value in values.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
+    @torch.no_grad()
+    def add(self, values: Mapping[str, torch.Tensor], factor: float = 1.0) -> None:
+        """Adds scalars of a step, or of one of its micro-batches, times a factor. The caller counts the steps."""
+        if not values:
+            return
+        names, vector = tuple(values), torch.stack(list(values.values()))
+        before = self._sums[names] if names in self._sums else torch.zeros_like(vector)
+        self._sums[names] = torch.add(before, vector, alpha=factor)
 
     def take(self, reduce: Reduce) -> dict[str, float]:
         """
@@ -36,18 +41,26 @@ class StepMeans:
         """
         if not self.steps or not self._sums:
             return {}
-        names = sorted(self._sums)
-        stacked = torch.stack([self._sums[name].float() for name in names]) / self.steps
-        means = reduce(stacked, reduction="mean").tolist()
+        groups = sorted(self._sums)
+        joined = torch.cat([self._sums[group].float() for group in groups]) / self.steps
+        values = reduce(joined, reduction="mean").tolist()
         self._sums, self.steps = {}, 0
-        return dict(zip(names, means, strict=True))
+        means: dict[str, float] = {}
+        for name, value in sorted(zip((name for group in groups for name in group), values, strict=True)):
+            means[name] = means.get(name, 0.0) + value
+        return means
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The state that a resumed run needs."""
-        means = {f"means.{name}": value for name, value in self._sums.items()}
+        means = {f"means.{','.join(names)}": value for names, value in self._sums.items()}
         return {**means, STEPS: torch.tensor(self.steps)}
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
         """Restores the result of [`~StepMeans.state_dict`]."""
         self.steps = int(state[STEPS])
-        self._sums = {n.removeprefix("means."): value for n, value in state.items() if n.startswith("means.")}
+        # A checkpoint of an earlier version has a scalar for each name.
+        self._sums = {
+            tuple(key.removeprefix("means.").split(",")): value.reshape(-1)
+            for key, value in state.items()
+            if key.startswith("means.")
+        }

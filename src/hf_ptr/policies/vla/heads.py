@@ -154,7 +154,7 @@ class DenoisingHead(nn.Module):
 
     def clean_features(self, clean: torch.Tensor) -> torch.Tensor:
         """Action-channel tokens `(N, L, F)` of the chunk without noise."""
-        return self.embedding(clean, clean.new_full((len(clean),), self.path.clean_time))
+        return self.embedding(clean, clean.new_full((1,), self.path.clean_time))
 
     def sample(
         self, context: torch.Tensor, state: torch.Tensor, dims: torch.Tensor, generator: torch.Generator | None

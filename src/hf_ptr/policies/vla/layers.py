@@ -163,12 +163,13 @@ class ActionEmbedding(nn.Module):
         self.position = nn.Parameter(torch.zeros(chunk_size, action_size))
 
     def forward(self, actions: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        """`actions (N, L, da)` normalised and `sigma (N,)` in [0, 1] to tokens `(N, L, F)`."""
+        """`actions (N, L, da)` normalised and `sigma (N,)`, or `(1,)` for all, in [0, 1] to tokens `(N, L, F)`."""
         half = self.action_size // 2
         frequency = torch.exp(torch.linspace(0.0, math.log(100.0), half, device=sigma.device))
         angle = sigma[:, None] * frequency * math.pi
         time = self.time(torch.cat((angle.sin(), angle.cos()), dim=-1))
-        return F.silu(self.action(actions) + self.position + time[:, None, :])
+        # Of a time that all rows share, the sum in brackets has one row.
+        return F.silu(self.action(actions) + (self.position + time[:, None, :]))
 
 
 class DenoisingOutput(nn.Module):
