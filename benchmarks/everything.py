@@ -55,6 +55,8 @@ STEPS = {
     "detection_speed": f"{PYTHON} benchmarks.detection_speed",
     "cosine_scorer": f"{PYTHON} benchmarks.cosine_scorer",
     "score_memory": f"{PYTHON} benchmarks.score_memory",
+    "score_scaling": f"{PYTHON} benchmarks.score_scaling",
+    "score_soak": f"{PYTHON} benchmarks.score_soak",
     "five_faults": f"{PYTHON} benchmarks.five_faults {DATASET}",
     "overfit": f"{PYTHON} benchmarks.overfit {DATASET}",
     "bench-score": "make bench-score",

@@ -261,6 +261,21 @@ def test_score_memory(command: Any, tmp_path: Path) -> None:
     assert results(tmp_path, "score_memory")
 
 
+@pytest.mark.slow
+def test_score_scaling(command: Any, tmp_path: Path) -> None:
+    command("score_scaling", "--small")
+    found = results(tmp_path, "score_scaling")
+    assert [line["episodes"] for line in found["runs"]] == [8, 24] and found["runs"][1]["blocks"] > 0
+    assert found["grows"][0]["peak_mb"] < 0.1
+
+
+@pytest.mark.slow
+def test_score_soak(command: Any, tmp_path: Path) -> None:
+    # Exits with 1 if scores or findings differ from those of one process.
+    command("score_soak", "--small")
+    assert results(tmp_path, "score_soak")["kills"] == 2
+
+
 def test_the_makefile_names_existing_benchmark_commands() -> None:
     named = re.findall(r"python -m (benchmarks[\w.]*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
     assert len(named) >= 8

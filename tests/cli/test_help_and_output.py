@@ -128,13 +128,9 @@ def test_a_plan_as_json(metaworld_dataset: Path, tmp_path: Path) -> None:
     assert "--json needs --dry-run" in the_line(hf_ptr("train", recipe, *given, "--json"))
 
 
-def test_unavailable_devices_and_several_processes_are_refused(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unavailable_devices_are_refused(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "scores.parquet"
     for device in ("cuda:7", "gpu"):
         refused = hf_ptr("score", data, *CHUNKS, "--device", device, "--out", out)
         assert f"--device {device} cannot be used here" in the_line(refused)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "--method calibrated runs in one process" in the_line(hf_ptr("score", data, *CHUNKS, "--out", out))
     assert list(tmp_path.iterdir()) == []

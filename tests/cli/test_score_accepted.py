@@ -34,7 +34,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def detection(table: object, **settings: object) -> Detection:
         return Detection(FINDINGS, None, {}, np.zeros(EPISODES), tuple(np.zeros(FRAMES) for _ in range(EPISODES)))
 
-    monkeypatch.setattr(scoring, "detect", detection)
+    monkeypatch.setattr(scoring, "detect_together", detection)
     return write_table(leading_table(EPISODES, frames=FRAMES), tmp_path / "data")
 
 
@@ -53,7 +53,7 @@ def test_scoring_again_with_accepted_findings_neither_detects_nor_fits(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("scored anew")
 
-    monkeypatch.setattr(scoring, "detect", never)
+    monkeypatch.setattr(scoring, "detect_together", never)
     monkeypatch.setattr(cross_fitting, "train_heads", never)
     again = hf_ptr("score", data, *SHORT, "--expected", entries, "--out", out)
     assert again.returncode == 0 and "Accepted by the owner" in again.stdout, again.stderr

@@ -7,6 +7,7 @@ import io
 from rich.console import Console
 
 from hf_ptr.detection.findings import Finding
+from hf_ptr.report.power_rows import power_summary
 from hf_ptr.report.verdict import by_check, findings_table, frames_of, probability_of, verdict
 
 LENGTHS = {number: 100 for number in range(8)}
@@ -73,3 +74,10 @@ def test_frames_and_probabilities_in_words() -> None:
     assert frames_of(finding(1, 0, 99, ""), LENGTHS) == "all"
     assert frames_of(finding(9, 0, 99, ""), LENGTHS) == "0-99"
     assert probability_of(finding(1, 0, 1, "", 0.999)) == "> 0.99"
+
+
+def test_the_summary_of_the_self_test_names_the_groups_of_a_large_dataset() -> None:
+    power = {"check": "action/lag", "fault": "late by 6 frames", "part": False, "probability": 1.0}
+    card = {"powers": [power]}
+    assert "group" not in power_summary(card)
+    assert "within 3 groups of 490 to 505" in power_summary({**card, "groups": [500, 490, 505]})

@@ -11,7 +11,7 @@ from data_helpers import drifting_table
 
 from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.scoring.action_noise import action_noise_score, second_difference
+from hf_ptr.scoring.action_noise import ActionNoise, second_difference
 from hf_ptr.scoring.calibration import calibrated_weight
 from hf_ptr.scoring.config import ACTION_NOISE, ScoreConfig
 from hf_ptr.scoring.transitions import lazy_transitions
@@ -32,7 +32,8 @@ def moving(noise: dict[int, float], positions: bool = False) -> EpisodeTable:
 
 def noise_scores(table: EpisodeTable, chunk_size: int = 16, target_offset: int = 16) -> dict[str, torch.Tensor]:
     transitions = lazy_transitions(ChunkDataset(table, chunk_size=chunk_size, target_offset=target_offset), CONFIG)
-    return action_noise_score(transitions, CONFIG, torch.Generator().manual_seed(0))
+    rows = torch.arange(len(transitions))
+    return ActionNoise(transitions, rows, CONFIG, torch.Generator().manual_seed(0)).calibrated()
 
 
 @pytest.mark.parametrize("positions", [False, True])

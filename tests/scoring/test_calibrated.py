@@ -23,7 +23,7 @@ from hf_ptr.scoring.config import ACTION_NOISE, ScoreConfig
 from hf_ptr.scoring.fit import fit_scores
 from hf_ptr.scoring.fitted_scores import FittedScores
 from hf_ptr.scoring.identification_heads import IdentificationHeads
-from hf_ptr.scoring.novelty import context_novelty, novelty_correction
+from hf_ptr.scoring.novelty import context_novelty, novelty_correction, searched_contexts
 from hf_ptr.scoring.transitions import Transitions, lazy_transitions
 
 COLUMNS = ["index", "episode_index", "frame_index", "task_index", "source", "score", "weight", "valid", "scorer"]
@@ -383,18 +383,19 @@ def test_the_frame_is_a_score_file_and_depends_on_the_seed_alone() -> None:
 def test_an_episode_far_from_all_others_is_novel() -> None:
     table = drifting_table([LENGTH] * 20, tasks=1)
     table.columns["observation.state"][3 * LENGTH : 4 * LENGTH] += 30.0
-    transitions = lazy_transitions(ChunkDataset(table, chunk_size=8, target_offset=8), CONFIG)
     fold = cross_fitting.assign_folds(table.episode_index, 5)
-    novelty = context_novelty(transitions, fold, CONFIG, torch.Generator().manual_seed(0))
+
+    def novelty_of() -> torch.Tensor:
+        transitions = lazy_transitions(ChunkDataset(table, chunk_size=8, target_offset=8), CONFIG)
+        rows = torch.arange(len(transitions))
+        searched = searched_contexts(transitions, rows, fold, CONFIG, torch.Generator().manual_seed(0))
+        return context_novelty(transitions, rows, fold, searched, CONFIG)
+
+    novelty = novelty_of()
     assert novelty.shape == (20,) and novelty.argmax() == 3
     # Novelty does not depend on the actions.
     table.columns["action"][:] *= -1
-    again = context_novelty(
-        lazy_transitions(ChunkDataset(table, chunk_size=8, target_offset=8), CONFIG),
-        fold,
-        CONFIG,
-        torch.Generator().manual_seed(0),
-    )
+    again = novelty_of()
     torch.testing.assert_close(again, novelty)
 
 
@@ -447,7 +448,7 @@ def test_the_floor_is_paid_by_chunks_whose_only_fault_is_noise() -> None:
     noisy = ~good & (transitions.episode < 9)
     scores = {"action/pool": torch.where(wrong, 0.0, 1.0), ACTION_NOISE: torch.where(noisy, 0.0, 1.0)}
     shift = torch.zeros(12, dtype=torch.int64)
-    found = FittedScores(table, transitions, scores, shift, "none", CONFIG).frame()
+    found = FittedScores(table, transitions, scores, shift, "none", CONFIG, 16).frame()
     weight = torch.tensor(found.weight[found.valid].to_numpy())
     plain = C.calibrated_weight(torch.minimum(*scores.values()), CONFIG)
     assert sample_share(plain) < 0.4 and sample_share(weight) == pytest.approx(CONFIG.min_sample_size, abs=0.01)
@@ -460,7 +461,7 @@ def test_frames_without_a_target_do_not_take_the_samples_below_their_floor() -> 
     table = drifting_table([LENGTH] * 8 + [8] * 8)
     transitions = lazy_transitions(ChunkDataset(table, chunk_size=8, target_offset=8), CONFIG)
     scores = {"action/pool": torch.where(transitions.episode < 1, 2.0, -2.0)}
-    scores = FittedScores(table, transitions, scores, torch.zeros(16, dtype=torch.int64), "none", CONFIG).frame()
+    scores = FittedScores(table, transitions, scores, torch.zeros(16, dtype=torch.int64), "none", CONFIG, 16).frame()
     with_target = scores["episode_index"].isin(scores.loc[scores.valid, "episode_index"].unique())
     weight = torch.tensor(scores.weight.to_numpy(), dtype=torch.float64)
     assert sample_share(weight[torch.tensor(with_target.to_numpy())]) == pytest.approx(

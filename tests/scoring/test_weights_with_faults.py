@@ -23,7 +23,7 @@ def fitted(low: tuple[int, ...] = ()) -> FittedScores:
     transitions = lazy_transitions(ChunkDataset(table, chunk_size=8, target_offset=8), CONFIG)
     score = torch.where(torch.isin(transitions.episode, torch.tensor(low, dtype=torch.int64)), 0.3, 1.0)
     lag = torch.zeros(EPISODES + SHORT, dtype=torch.int64)
-    return FittedScores(table, transitions, {"action/pool": score}, lag, "none", CONFIG)
+    return FittedScores(table, transitions, {"action/pool": score}, lag, "none", CONFIG, table.num_episodes)
 
 
 @pytest.mark.parametrize("share", [0.6, 0.8])

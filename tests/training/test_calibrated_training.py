@@ -191,7 +191,7 @@ def test_the_harm_of_the_settings_decides_about_findings(monkeypatch: pytest.Mon
     chunks = ChunkDataset(table, chunk_size=8, target_offset=8)
     noise = Finding("action/noise", 0, 10, 39, 0.9, "fault", 1.0, "std", "noise", "watch")
     none = np.zeros(0)
-    monkeypatch.setattr(detected, "detect", lambda *args, **kwargs: Detection((noise,), None, {}, none, ()))
+    monkeypatch.setattr(detected, "detect_together", lambda *args, **kwargs: Detection((noise,), None, {}, none, ()))
     config = PTRConfig(output_dir="unused", score_settings=["steps=2", "rounds=1"]).score_config()
     weight = [
         detected_scores(chunks, config, harm=harm, progress=False)[0].frame().weight[10]

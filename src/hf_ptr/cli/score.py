@@ -15,6 +15,7 @@ from hf_ptr.cli.score_output import print_findings, print_next, print_summary
 if TYPE_CHECKING:
     from hf_ptr.data.episodes import EpisodeTable
     from hf_ptr.detection.detect import Detection
+    from hf_ptr.utils.shared_work import Share
 
 
 class Method(StrEnum):
@@ -135,6 +136,9 @@ def score(
     of a trained PTR run and has no findings; it removes the findings and the power card of the score file that it
     replaces. accelerate launch shares it between devices.
 
+    Of a dataset of more than 500 episodes, the episodes are compared within groups, and the score is fitted to a
+    sample. accelerate launch divides the groups between processes that see the same disk.
+
     Findings that meta/hf_ptr_expected.yaml in the dataset lists with a reason are accepted: they are not faults and
     do not lower weights. `hf-ptr export scores.parquet --to expected` writes this file from all present findings.
 
@@ -158,6 +162,8 @@ def score(
         hf-ptr score data/mt10 --method paper --run runs/ptr
 
         accelerate launch --multi_gpu -m hf_ptr.score data/mt10 --method paper --run runs/ptr
+
+        accelerate launch --cpu --num_processes 2 -m hf_ptr.score data/mt10
     """
     import shutil
     import warnings
@@ -174,6 +180,7 @@ def score(
     from hf_ptr.report.summary import ScoreSummary, with_known_faults
     from hf_ptr.scoring.config import ScoreConfig, frames_at, parse_settings
     from hf_ptr.utils.malloc import return_freed_memory
+    from hf_ptr.utils.progress import without_bars
 
     paper = method is Method.PAPER
     if paper and fit:
@@ -235,6 +242,7 @@ def score(
     # Absolute, so that the report finds the dataset from any folder.
     named = str(dataset.absolute() if local else dataset)
     resting: dict[str, list[int]] = {}
+    fitted_to = table.num_episodes
     if run is not None:
         from accelerate import PartialState
 
@@ -251,8 +259,12 @@ def score(
         from hf_ptr.training.detected_scores import detected_scores, power_values, write_detected_scores
         from hf_ptr.training.kept_parts import keep_parts, recall_parts
 
-        _require_one_process()
-        recall_parts(named, keep)
+        share = _share_of_this_process()
+        if share.is_main:
+            recall_parts(named, keep)
+        else:
+            context.with_resource(without_bars(lines=False))
+        share.wait()
         chunks = ChunkDataset(
             table,
             chunk_size=frames_at(table.fps, 16) if chunk_size is None else chunk_size,
@@ -263,9 +275,12 @@ def score(
         )
         checked = tuple(table.videos) if images else ()
         fitted, found = detected_scores(
-            chunks, config, harm=own_harm, cameras=checked, power=True, device=where or "cpu", keep=keep
+            chunks, config, harm=own_harm, cameras=checked, power=True, device=where or "cpu", keep=keep, share=share
         )
-        parts, resting = fitted.blocks(), fitted.resting
+        share.wait()
+        if not share.is_main:
+            return
+        parts, resting, fitted_to = fitted.blocks(), fitted.resting, fitted.fitted_to
     if truth is not None:
         parts = (with_known_faults(part, truth) for part in parts)
     summary = (
@@ -277,6 +292,8 @@ def score(
     shared = {name: value for name, value in shared.items() if value is not None}
     meta = {"dataset": named, "corruption": corruption, "corruption_seed": corruption_seed, "seed": config.seed}
     meta |= shared
+    if fitted_to < table.num_episodes:
+        meta["fitted_episodes"] = fitted_to
     if found is None:
         write_scores(summary.collect(parts), out, **meta)
         # Those of the replaced score file do not describe these scores.
@@ -291,7 +308,7 @@ def score(
         import json
         from dataclasses import asdict
 
-        content = summary.to_dict(out)
+        content = {**summary.to_dict(out), "fitted_episodes": fitted_to}
         if found is not None:
             content |= {"findings": [asdict(one) for one in found.findings], "power": power_values(found)}
         typer.echo(json.dumps(content, indent=2, allow_nan=False))
@@ -301,6 +318,8 @@ def score(
     if found is not None:
         print_findings(found, lengths, beside, own_harm)
     print_summary(summary.to_dict(out), resting, None if paper else (config.w_min, config.w_max))
+    if fitted_to < table.num_episodes:
+        typer.echo(f"the heads of the score were fitted to a sample of {fitted_to} of {table.num_episodes} episodes")
     if found is not None and table.videos and not images:
         typer.echo(f"The images of {', '.join(table.videos)} were not checked; --cameras checks them")
     # Weights of planted faults do not belong to the dataset itself, and a run with the paper's score has been trained.
@@ -356,10 +375,17 @@ def _differs(one: str, other: str) -> bool:
     return Path(repos[0]).absolute().name != Path(repos[1]).absolute().name
 
 
-def _require_one_process() -> None:
+def _share_of_this_process() -> Share:
+    """The share of a process of accelerate launch; all of the work without it."""
     import os
+    from datetime import timedelta
 
-    from hf_ptr.errors import InputError
+    from hf_ptr.utils.shared_work import ALONE, Share
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("--method calibrated runs in one process; start it without accelerate launch")
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return ALONE
+    from accelerate import PartialState
+
+    # The others wait while one fits. A process that dies is noticed at once.
+    state = PartialState(cpu=True, timeout=timedelta(days=30))
+    return Share(state.process_index, state.num_processes, state.wait_for_everyone)

@@ -36,6 +36,7 @@ def print_findings(
     from hf_ptr.report.note_words import notes_line, notes_table
     from hf_ptr.report.power_rows import power_card_text, power_summary
     from hf_ptr.report.verdict import findings_table, verdict
+    from hf_ptr.training.detected_scores import power_values
 
     # A file or a pipe has no width; the 80 columns that rich assumes there break the causes.
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
@@ -47,7 +48,7 @@ def print_findings(
     if accepted:
         typer.echo(accepted)
     if found.power is not None:
-        typer.echo(power_summary(found.power.as_json()))
+        typer.echo(power_summary(power_values(found)))
     typer.echo()
     if found.flagged:
         console.print(findings_table(found.findings, lengths))

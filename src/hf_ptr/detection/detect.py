@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hf_ptr.data.episode_groups import episode_groups
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.detection.cameras import read_tracks
 from hf_ptr.detection.check import Check, View
@@ -30,6 +31,7 @@ class Detection:
         unavailable: by the name of a check that this dataset has no data for, why.
         episode_evidence: `(E,)`, one minus the least probability of a sound episode over all checks; for rankings.
         frame_evidence: for each episode `(T,)`, evidence of a fault in each frame, at least 0; for rankings.
+        groups: number of episodes of each group that was compared within itself; the power is that of the first.
     """
 
     findings: tuple[Finding, ...]
@@ -37,6 +39,7 @@ class Detection:
     unavailable: Mapping[str, str]
     episode_evidence: np.ndarray
     frame_evidence: tuple[np.ndarray, ...]
+    groups: tuple[int, ...] = ()
 
     @property
     def flagged(self) -> list[int]:
@@ -57,17 +60,47 @@ def detect(
     """
     Finds faults in a dataset, without labels and without a policy.
 
+    A dataset of more than `MOST_EPISODES` episodes is divided into groups, and episodes are compared within their
+    group; see [`episode_groups`][hf_ptr.data.episode_groups.episode_groups].
+
     Args:
         table: the episodes.
         state_feature, action_feature: names of vector features, several joined by commas.
         cameras: names of the cameras whose images are decoded and checked; None for all.
         checks: the checks to use; by default all of [`all_checks`][hf_ptr.detection.registry.all_checks].
         power: whether to plant faults, to learn which ones would be found.
-        seed: random seed of the planted faults.
+        seed: random seed of the planted faults and of the groups.
 
     Raises:
         InputError: a feature is missing or not finite, a camera is missing, or the table has one episode only.
     """
+    groups = episode_groups(table, (state_feature, action_feature), seed)
+    parts = [
+        detect_together(
+            table if len(groups) == 1 else table.select(ids.tolist()),
+            state_feature=state_feature,
+            action_feature=action_feature,
+            cameras=cameras,
+            checks=checks,
+            power=power and not number,
+            seed=seed,
+        )
+        for number, ids in enumerate(groups)
+    ]
+    return merged(table.episode_index, groups, parts)
+
+
+def detect_together(
+    table: EpisodeTable,
+    *,
+    state_feature: str = "observation.state",
+    action_feature: str = "action",
+    cameras: Sequence[str] | None = (),
+    checks: Sequence[type[Check]] | None = None,
+    power: bool = True,
+    seed: int = 0,
+) -> Detection:
+    """As [`detect`][], with all episodes compared with each other, however many they are."""
     signals = Signals.of_table(table, state_feature, action_feature)
     if cameras is None or len(cameras):
         names = tuple(table.videos) if cameras is None else cameras
@@ -88,7 +121,49 @@ def detect_in(
         evidence.append(detector.frame_evidence(view, measured))
     unavailable = {name: reason for name, reason in detector.unavailable.items() if reason is not None}
     card = power_card(detector, seed) if power else None
-    return Detection(tuple(_findings(hits, signals)), card, unavailable, 1 - np.array(least), tuple(evidence))
+    return Detection(
+        tuple(_findings(hits, signals)),
+        card,
+        unavailable,
+        1 - np.array(least),
+        tuple(evidence),
+        (len(detector.views),),
+    )
+
+
+def merged(episode_index: np.ndarray, groups: Sequence[np.ndarray], parts: Sequence[Detection]) -> Detection:
+    """
+    What was found in a dataset whose groups of episodes were judged one by one; that of a single group as it is.
+
+    Args:
+        episode_index: `(E,)` ids of the episodes, in the order of the dataset.
+        groups: ids of the episodes of each group.
+        parts: what was found in each; the first has the power.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    position = {episode: place for place, episode in enumerate(episode_index.tolist())}
+    found = sorted((one for part in parts for one in part.findings), key=lambda one: position[one.episode_index])
+    episode_evidence = np.empty(len(position))
+    frame_evidence = {}
+    for ids, part in zip(groups, parts, strict=True):
+        places = [position[episode] for episode in ids.tolist()]
+        episode_evidence[places] = part.episode_evidence
+        frame_evidence.update(zip(places, part.frame_evidence, strict=True))
+    # A check that one group has data for works.
+    unavailable = {
+        name: reason
+        for name, reason in parts[0].unavailable.items()
+        if all(name in part.unavailable for part in parts)
+    }
+    return Detection(
+        findings=tuple(found),
+        power=parts[0].power,
+        unavailable=unavailable,
+        episode_evidence=episode_evidence,
+        frame_evidence=tuple(frame_evidence[place] for place in range(len(position))),
+        groups=tuple(size for part in parts for size in part.groups),
+    )
 
 
 def _findings(hits: Sequence[tuple[View, Hit]], signals: Signals) -> list[Finding]:

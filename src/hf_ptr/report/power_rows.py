@@ -19,7 +19,8 @@ MOST_NAMES = 12
 
 def power_summary(card: Mapping[str, Any]) -> str:
     """
-    How many kinds of fault would be found, in two sentences; "" for a card without probabilities.
+    How many kinds of fault would be found, and the groups within which episodes were compared; "" for a card without
+    probabilities.
 
     Args:
         card: the content of `power.json`.
@@ -30,10 +31,17 @@ def power_summary(card: Mapping[str, Any]) -> str:
         return ""
     sure, also = (sum(power["probability"] >= FOUND for power in powers) for powers in (whole, part))
     in_part = f", and {also} of {len(part)} where only a fifth of an episode has the fault" if part else ""
+    groups = card.get("groups", ())
+    parts = (
+        f" Episodes were compared within {len(groups)} groups of {min(groups)} to {max(groups)}, each over the whole "
+        "recording; the self-test is that of the first group."
+        if groups
+        else ""
+    )
     return (
         f"Self-test: hf-ptr put {len(whole)} kinds of fault into copies of your episodes, one at a time. It would "
         f"find {sure} in at least {FOUND * 10:.0f} of 10 copies{in_part}. It cannot find a fault that most episodes "
-        "share."
+        f"share.{parts}"
     )
 
 

@@ -68,37 +68,67 @@ def assign_folds(episode_index: np.ndarray, folds: int) -> Tensor:
     return torch.from_numpy(rank % folds)
 
 
-def score_round(
-    context: FoldContext, fold: Tensor, weight: Tensor, *, parts: PartCache, name: str
-) -> tuple[RoundScores, str]:
+@dataclass(frozen=True)
+class FittedFold:
     """
-    Scores of all transitions, real and with each planted fault, by heads that have not trained on their episodes.
+    What scores the episodes of a fold.
+
+    Attributes:
+        heads: parameters of the heads, one vector.
+        pool: transitions that are the candidates, `(pool_size,)` int64.
+        known: instructions that the heads know, `(instructions,)` bool.
+    """
+
+    heads: Tensor
+    pool: Tensor
+    known: Tensor
+
+    def restored(self, context: FoldContext) -> IdentificationHeads:
+        """The heads."""
+        # Their first parameters are drawn, and replaced.
+        with forked_random_state(context.device, 0):
+            heads = IdentificationHeads(*context.transitions.sizes, context.instructions, context.config)
+        values = list(heads.state_dict().values())
+        for value, part in zip(values, self.heads.split([value.numel() for value in values]), strict=True):
+            value.copy_(part.view_as(value))
+        return heads.to(context.device).eval()
+
+
+def score_round(
+    context: FoldContext, rows: Tensor, fold: Tensor, weight: Tensor, *, parts: PartCache, name: str
+) -> tuple[RoundScores, dict[int, FittedFold]]:
+    """
+    Scores of transitions, real and with each planted fault, by heads that have not trained on their episodes.
 
     Args:
         context: arguments shared by all folds.
+        rows: `(n,)` int64, all transitions of some episodes, which the heads are fitted to.
         fold: fold of each episode, `(E,)` int64.
         weight: `(E,)`, relative frequency of an episode in training and among the candidates.
         parts: cache of finished folds.
         name: name of the round in the cache.
 
     Returns:
-        The scores, and a hash of the heads of all folds.
+        The scores, NaN for other transitions, and the heads by fold.
     """
     transitions, config = context.transitions, context.config
     real: dict[str, Tensor] = {}
     again, planted = [], []
     shift = torch.full_like(transitions.count, -1)
-    digest = hashlib.sha256()
+    fitted: dict[int, FittedFold] = {}
+    given = torch.zeros(len(transitions.count), dtype=torch.bool)
+    given[transitions.episode[rows]] = True
+    of_row = fold[transitions.episode[rows]]
     for held_out in range(int(fold.max()) + 1):
-        test = torch.nonzero((fold == held_out) & (transitions.count > 0)).squeeze(1)
-        train = torch.nonzero((fold != held_out) & (transitions.count > 0)).squeeze(1)
+        test = torch.nonzero((fold == held_out) & given).squeeze(1)
+        train = torch.nonzero((fold != held_out) & given).squeeze(1)
         if min(len(train), len(test)) == 0:
             continue
-        row = torch.nonzero(fold[transitions.episode] == held_out).squeeze(1)
+        row = rows[of_row == held_out]
         part_name = f"{name}-fold-{held_out}"
         part = parts.load(part_name)
         if part is None:
-            heads = train_heads(context, *_training_episodes(transitions, train, weight, config))
+            heads = train_heads(context, *_training_episodes(given, train, weight, config))
             part = score_fold(context, heads, train, test, weight, row)
             part["heads"] = torch.cat([value.detach().cpu().flatten() for value in heads.state_dict().values()])
             parts.save(part_name, {**part, "generator": context.generator.get_state()})
@@ -110,19 +140,17 @@ def score_round(
         for check, score in _with_prefix(part, "real.").items():
             real.setdefault(check, score.new_full((len(transitions),), torch.nan))[row] = score
         shift = torch.where(fold == held_out, part["shift"], shift)
-        digest.update(part["heads"].numpy().tobytes())
-    return RoundScores(real, torch.cat(again), _concatenate_folds(planted, again), shift), digest.hexdigest()
+        fitted[held_out] = FittedFold(part["heads"], part["pool"], part["known"])
+    return RoundScores(real, torch.cat(again), _concatenate_folds(planted, again), shift), fitted
 
 
-def _training_episodes(
-    transitions: LazyTransitions, train: Tensor, weight: Tensor, config: ScoreConfig
-) -> tuple[Tensor, Tensor]:
+def _training_episodes(given: Tensor, train: Tensor, weight: Tensor, config: ScoreConfig) -> tuple[Tensor, Tensor]:
     """The episodes to train on, and their weights."""
     if config.cross_fit:
         return train, weight[train]
     # Held-out episodes are drawn like an average training episode.
-    usable = torch.nonzero(transitions.count > 0).squeeze(1)
-    every = torch.full((len(transitions.count),), float(weight[train].mean())).index_copy(0, train, weight[train])
+    usable = torch.nonzero(given).squeeze(1)
+    every = torch.full((len(given),), float(weight[train].mean())).index_copy(0, train, weight[train])
     return usable, every[usable]
 
 
@@ -131,7 +159,8 @@ def score_fold(
 ) -> dict[str, Tensor]:
     """
     Scores of one fold by its heads: `real.CHECK` of every transition, `planted.CHECK` of every `planted_stride`-th,
-    and `shift`, the position of the shift that fits each of its episodes best, `(E,)` int64.
+    `shift`, the position of the shift that fits each of its episodes best, `(E,)` int64, and `pool` and `known` of
+    [`FittedFold`].
 
     The margins over all shifts are a dozen numbers per transition; they are reduced here, fold by fold.
 
@@ -145,11 +174,13 @@ def score_fold(
     transitions, config, generator = context.transitions, context.config, context.generator
     instruction = transitions.instructions(transitions.first[train])
     known = torch.bincount(instruction, minlength=context.instructions) >= config.min_instruction_episodes
-    pool = transitions.take(_draw(transitions, test, weight[test], config.pool_size, generator))
+    drawn = _draw(transitions, test, weight[test], config.pool_size, generator)
+    pool = transitions.take(drawn)
     episodes = len(transitions.count)
     scores = score_rows(context, heads, transitions, row, pool, known)
     scores[ACTION_SHIFT], shift = consistent_margin(scores[ACTION_SHIFT], transitions.episode[row], episodes, config)
-    part = {"shift": shift, **{f"real.{check}": score for check, score in scores.items()}}
+    part = {"shift": shift, "pool": drawn, "known": known}
+    part |= {f"real.{check}": score for check, score in scores.items()}
     again = row[:: config.planted_stride].contiguous()
     faults = plant_faults(transitions, test, known, config.planted_shift, generator)
     for check, fault in PLANTED_FAULTS.items():
@@ -257,10 +288,10 @@ def score_rows(
     return found
 
 
-def passes_per_round(transitions: LazyTransitions, config: ScoreConfig) -> int:
+def passes_per_round(transitions: int, config: ScoreConfig) -> int:
     """An upper bound of the passes of a round; each takes about as long as a training step."""
     planted = len(PLANTED_FAULTS) / config.planted_stride
-    return int(len(transitions) / ROWS_PER_PASS * (1.0 + planted)) + config.folds * (1 + len(PLANTED_FAULTS))
+    return int(transitions / ROWS_PER_PASS * (1.0 + planted)) + config.folds * (1 + len(PLANTED_FAULTS))
 
 
 def _draw(

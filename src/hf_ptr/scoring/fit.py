@@ -1,6 +1,7 @@
 """Fitting the label-free score: small heads fitted on the dataset that they score, across folds of episodes.
 
-The fit needs no quality label, reward, rollout or policy. In each round the episodes of every fold are scored by heads
+The fit needs no quality label, reward, rollout or policy. Of a large dataset, heads are fitted to a sample of the
+episodes and score all. In each round the episodes of every fold are scored by heads
 that have trained on the other folds only; the weights of one round set how often an episode is drawn in the next.
 """
 
@@ -14,24 +15,28 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 import hf_ptr
 from hf_ptr._version import __version__
 from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.episode_groups import episode_groups
 from hf_ptr.data.episodes import EpisodeTable, data_digest
 from hf_ptr.errors import InputError
-from hf_ptr.scoring.action_noise import action_noise_score
+from hf_ptr.scoring.action_noise import ActionNoise
 from hf_ptr.scoring.calibration import calibrated_weight, episode_mean, fit_scale, keep_sample_size
 from hf_ptr.scoring.config import ACTION_NOISE, ACTION_SHIFT, ScoreConfig
 from hf_ptr.scoring.cross_fitting import FoldContext, RoundScores, assign_folds, passes_per_round, score_round
 from hf_ptr.scoring.fitted_scores import FittedScores
 from hf_ptr.scoring.image_features import image_features
-from hf_ptr.scoring.novelty import context_novelty, novelty_correction
-from hf_ptr.scoring.transitions import LazyTransitions, Segments, lazy_transitions
+from hf_ptr.scoring.novelty import context_novelty, novelty_correction, searched_contexts
+from hf_ptr.scoring.other_episodes import OtherEpisodes
+from hf_ptr.scoring.transitions import ROWS_PER_PASS, LazyTransitions, Segments, lazy_transitions
 from hf_ptr.utils.progress import progress_bar
 from hf_ptr.utils.safetensors_io import PartCache
+from hf_ptr.utils.shared_work import ALONE, Share
 
 
 def fit_scores(
@@ -41,9 +46,12 @@ def fit_scores(
     device: str | torch.device = "cpu",
     keep: Path | None = None,
     progress: bool = True,
+    share: Share = ALONE,
 ) -> FittedScores:
     """
     Calibrated score and weight of every chunk of a dataset, from the dataset alone.
+
+    Heads are fitted to at most about `MOST_EPISODES` episodes (`hf_ptr.data.episode_groups`), a sample by task.
 
     Example:
         ```python
@@ -60,6 +68,7 @@ def fit_scores(
         keep: a folder for finished folds, from which the same fit resumes after an interruption. The caller removes
             it once the scores are written.
         progress: show a bar.
+        share: the share of this process, if several with the same `keep` divide the episodes outside of the sample.
 
     Returns:
         The scores; their `frame()` has one row per frame.
@@ -70,17 +79,35 @@ def fit_scores(
     require_fittable(chunks, config)
     config = config.at_rate(chunks.table.fps)
     parts = PartCache(keep, {} if keep is None else _cache_key(chunks, config, device))
+    if not share.is_main:
+        # The main process fits; the others read its parts.
+        share.wait()
     transitions = lazy_transitions(chunks, config, _image_features(chunks, config, parts, progress))
     table, episodes = chunks.table, chunks.table.num_episodes
+    sample = _sample(table, config)
+    rows = torch.nonzero(sample[transitions.episode]).squeeze(1)
     fold, folds = _folds(transitions, table.episode_index, config)
     generator = torch.Generator().manual_seed(config.seed)
-    novelty = context_novelty(transitions, fold, config, generator)
+    searched = searched_contexts(transitions, rows, fold, config, generator)
+    novelty = context_novelty(transitions, rows, fold, searched, config).masked_fill(~sample, torch.nan)
     task = tasks_of(transitions)
-    noise = action_noise_score(transitions, config, generator) if ACTION_NOISE in config.checks else {}
+    noise = ActionNoise(transitions, rows, config, generator) if ACTION_NOISE in config.checks else None
     weight = torch.ones(episodes)
-    steps = config.training_steps(len(transitions) * (folds - 1) // folds)
+
+    def calibrated(scored: RoundScores, others: Tensor | None = None) -> dict[str, Tensor]:
+        scores = calibrated_scores(transitions, scored, novelty, task, config)
+        scores |= {} if noise is None else noise.calibrated(others)
+        if not scores:
+            raise InputError(
+                f"none of the checks {', '.join(config.checks)} applies to {table.source!r}; the instruction "
+                "needs two tasks, action noise chunks of three actions or more"
+            )
+        return scores
+
+    steps = config.training_steps(len(rows) * (folds - 1) // folds)
     with progress_bar(progress) as bar:
-        total = config.rounds * (folds * steps + passes_per_round(transitions, config))
+        total = config.rounds * (folds * steps + passes_per_round(len(rows), config))
+        total += (len(transitions) - len(rows)) // ROWS_PER_PASS // share.size
         bar_task = bar.add_task(f"fitting scores ({steps} steps per fold)", total=total)
         context = FoldContext(
             transitions,
@@ -92,24 +119,26 @@ def fit_scores(
             lambda done: bar.advance(bar_task, done),
         )
         for number in range(config.rounds):
-            scored, digest = score_round(context, fold, weight, parts=parts, name=f"round-{number}")
-            scores = {**calibrated_scores(transitions, scored, novelty, task, config), **noise}
-            lag = torch.where(scored.shift < 0, 0, torch.tensor(config.shifts)[scored.shift])
-            del scored
-            if not scores:
-                raise InputError(
-                    f"none of the checks {', '.join(config.checks)} applies to {table.source!r}; the instruction "
-                    "needs two tasks, action noise chunks of three actions or more"
-                )
-            if number + 1 < config.rounds:
-                z = reduce(torch.minimum, scores.values())
-                # Action noise is not excused here: heads learn best from episodes that are right in every respect.
-                chunk_weight = keep_sample_size(calibrated_weight(z, config), min_share=config.min_sample_size)
-                weight = episode_mean(chunk_weight, transitions.episode, episodes).nan_to_num(0.0)
-                # The next round needs only the weights of the episodes.
-                del z, chunk_weight, scores
+            scored, fitted = score_round(context, rows, fold, weight, parts=parts, name=f"round-{number}")
+            if number + 1 == config.rounds:
+                break
+            scores = calibrated(scored)
+            z = reduce(torch.minimum, scores.values())[rows]
+            # Action noise is not excused here: heads learn best from episodes that are right in every respect.
+            chunk_weight = keep_sample_size(calibrated_weight(z, config), min_share=config.min_sample_size)
+            weight = episode_mean(chunk_weight, transitions.episode[rows], episodes).nan_to_num(0.0)
+            # The next round needs only the weights of the episodes.
+            del scores, z, chunk_weight
+        if share.is_main:
+            share.wait()
+        others = None
+        if not sample.all():
+            others = OtherEpisodes(context, sample, fold, fitted, searched, noise).score(scored, novelty, parts, share)
+        scores = calibrated(scored, others)
+        lag = torch.where(scored.shift < 0, 0, torch.tensor(config.shifts)[scored.shift])
         bar.update(bar_task, completed=bar.tasks[bar_task].total)
-    return FittedScores(table, transitions, scores, lag, _scorer_id(digest, config), config)
+    heads = hashlib.sha256(b"".join(one.heads.numpy().tobytes() for one in fitted.values())).hexdigest()
+    return FittedScores(table, transitions, scores, lag, _scorer_id(heads, config), config, int(sample.sum()))
 
 
 def require_fittable(chunks: ChunkDataset, config: ScoreConfig = ScoreConfig()) -> None:
@@ -188,6 +217,13 @@ def _image_features(chunks: ChunkDataset, config: ScoreConfig, parts: PartCache,
     return part["features"]
 
 
+def _sample(table: EpisodeTable, config: ScoreConfig) -> Tensor:
+    """The episodes that heads are fitted to, `(E,)` bool; all of a dataset with few."""
+    # Copies need not be kept together, so no vector is read.
+    first = episode_groups(table, (), config.seed)[0]
+    return torch.from_numpy(np.isin(table.episode_index, first))
+
+
 def _folds(transitions: LazyTransitions, episode_index: Any, config: ScoreConfig) -> tuple[Tensor, int]:
     """The fold of each episode, `(E,)` int64, and the number of folds; usable episodes are shared out evenly."""
     usable = torch.nonzero(transitions.count > 0).squeeze(1)
@@ -214,13 +250,14 @@ def calibrated_scores(
     Args:
         transitions: N transitions of E episodes.
         scored: scores in nats.
-        novelty: novelty of each episode, `(E,)`; only the difference from the median of its task counts.
+        novelty: novelty of each episode, `(E,)`, NaN where it has no score; only the difference from the median of its
+            task counts.
         task: task of each episode, `(E,)` int64.
         config: settings of the score.
     """
     episode, total, tasks = transitions.episode, len(transitions.count), int(task.max()) + 1
     again = episode[scored.again]
-    usual = torch.stack([novelty[(task == one) & (transitions.count > 0)].median() for one in range(tasks)])
+    usual = torch.stack([novelty[(task == one) & (transitions.count > 0)].nanmedian() for one in range(tasks)])
     novelty = novelty - usual[task]
     scores = {}
     for check, score in scored.real.items():

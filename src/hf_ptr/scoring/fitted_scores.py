@@ -31,6 +31,7 @@ class FittedScores:
         lag: `(E,)` int64, frames by which each episode's actions fit best when taken later; 0 without evidence.
         scorer: identifier of heads and configuration in the file.
         config: settings of the score.
+        fitted_to: number of episodes that the heads were fitted to.
     """
 
     def __init__(
@@ -41,9 +42,11 @@ class FittedScores:
         lag: Tensor,
         scorer: str,
         config: ScoreConfig,
+        fitted_to: int,
     ):
         self._table, self._transitions, self._lag = table, transitions, lag
         self._scores = scores
+        self.fitted_to = fitted_to
         self._scorer, self._config = scorer, config
         self._checks = {element: [check for check in scores if element_of(check) == element] for element in ELEMENTS}
         self._default = {element: self._default_of(checks) for element, checks in self._checks.items() if checks}

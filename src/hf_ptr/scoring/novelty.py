@@ -8,6 +8,8 @@ N transitions, E episodes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -15,31 +17,52 @@ from hf_ptr.scoring.config import ScoreConfig
 from hf_ptr.scoring.transitions import ROWS_PER_PASS, LazyTransitions
 
 
-def context_novelty(
-    transitions: LazyTransitions, fold: Tensor, config: ScoreConfig, generator: torch.Generator
-) -> Tensor:
+def searched_contexts(
+    transitions: LazyTransitions, rows: Tensor, fold: Tensor, config: ScoreConfig, generator: torch.Generator
+) -> dict[int, Tensor]:
     """
-    Log of the mean distance of an episode's contexts to their nearest neighbours in other folds, `(E,)`.
+    By fold, the transitions of other folds whose contexts are searched for neighbours; folds without any are left out.
 
     Args:
         transitions: transitions with contexts in standard deviations.
+        rows: `(n,)` int64, transitions to draw from.
         fold: fold of each episode, `(E,)` int64.
         config: settings of the score.
-        generator: random generator for the draw of the contexts to search.
+        generator: random generator of the draw.
     """
-    episode = transitions.episode
-    distance = torch.zeros(len(episode))
-    for held_out in fold.unique():
-        inside = fold[episode] == held_out
-        others = torch.nonzero(~inside).squeeze(1)
-        if not len(others):
+    of_row, found = fold[transitions.episode[rows]], {}
+    for held_out in fold.unique().tolist():
+        others = rows[of_row != held_out]
+        if len(others):
+            found[held_out] = others[torch.randperm(len(others), generator=generator)[: config.novelty_contexts]]
+    return found
+
+
+def context_novelty(
+    transitions: LazyTransitions, rows: Tensor, fold: Tensor, searched: Mapping[int, Tensor], config: ScoreConfig
+) -> Tensor:
+    """
+    Log of the mean distance of an episode's contexts to their nearest neighbours in other folds, `(E,)`; meaningless
+    for episodes without a row.
+
+    Args:
+        transitions: transitions with contexts in standard deviations.
+        rows: `(n,)` int64, all transitions of some episodes.
+        fold: fold of each episode, `(E,)` int64.
+        searched: from [`searched_contexts`].
+        config: settings of the score.
+    """
+    episode = transitions.episode[rows]
+    distance, of_row = torch.zeros(len(rows)), fold[episode]
+    for held_out, others in searched.items():
+        inside = torch.nonzero(of_row == held_out).squeeze(1)
+        if not len(inside):
             continue
-        others = others[torch.randperm(len(others), generator=generator)[: config.novelty_contexts]]
         count = min(config.novelty_neighbours, len(others))
-        searched = transitions.contexts(others)
-        for rows in torch.nonzero(inside).squeeze(1).split(ROWS_PER_PASS):
-            nearest = torch.cdist(transitions.contexts(rows), searched).topk(count, dim=1, largest=False).values
-            distance[rows] = nearest.mean(dim=1)
+        contexts = transitions.contexts(others)
+        for part in inside.split(ROWS_PER_PASS):
+            nearest = torch.cdist(transitions.contexts(rows[part]), contexts).topk(count, dim=1, largest=False).values
+            distance[part] = nearest.mean(dim=1)
     total = torch.zeros(len(transitions.count)).index_add_(0, episode, distance)
     return (total / transitions.count.clamp(min=1)).clamp(min=1e-3).log()
 

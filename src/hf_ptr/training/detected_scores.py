@@ -13,16 +13,18 @@ import pandas as pd
 import torch
 
 from hf_ptr.data.chunks import ChunkDataset
+from hf_ptr.data.episode_groups import episode_groups
 from hf_ptr.data.score_file import write_scores
 from hf_ptr.detection.accepted import with_accepted
 from hf_ptr.detection.chunk_faults import chunk_harm, chunks_next_to_faults
-from hf_ptr.detection.detect import Detection, detect
+from hf_ptr.detection.detect import Detection, detect_together, merged
 from hf_ptr.detection.findings_file import findings_written
 from hf_ptr.detection.source_dataset import source_attributes
 from hf_ptr.scoring.config import ScoreConfig
 from hf_ptr.scoring.fit import fit_scores, require_fittable
 from hf_ptr.scoring.fitted_scores import FittedScores
 from hf_ptr.training.detection_cache import cached_detection
+from hf_ptr.utils.shared_work import ALONE, Share
 
 
 def detected_scores(
@@ -35,6 +37,7 @@ def detected_scores(
     device: str | torch.device = "cpu",
     keep: Path | None = None,
     progress: bool = True,
+    share: Share = ALONE,
 ) -> tuple[FittedScores, Detection]:
     """
     The findings in a dataset, and its calibrated scores and weights, lowered where a chunk covers a fault.
@@ -47,16 +50,16 @@ def detected_scores(
         harm: the user's choice of harm by name of the check; see `hf_ptr.detection.harm`.
         cameras: cameras whose images are checked.
         power: also learn which faults would be found.
-        device, keep, progress: as for [`fit_scores`][hf_ptr.scoring.fit.fit_scores].
+        device, keep, progress, share: as for [`fit_scores`][hf_ptr.scoring.fit.fit_scores].
 
     Raises:
         InputError: as `fit_scores` and [`detect`][hf_ptr.detection.detect.detect].
     """
     # A refusal comes before the checks, which may decode videos for minutes.
     require_fittable(chunks, config)
-    found = detected(chunks, cameras=cameras, power=power, seed=config.seed, keep=keep)
+    found = detected(chunks, cameras=cameras, power=power, seed=config.seed, keep=keep, share=share)
     expected = chunk_harm(found.findings, chunks.table, chunk_size=chunks.chunk_size, harm=harm)
-    fitted = fit_scores(chunks, config, device=device, keep=keep, progress=progress)
+    fitted = fit_scores(chunks, config, device=device, keep=keep, progress=progress, share=share)
     return fitted.with_faults(expected, chunks_next_to_faults(found.findings, chunks.table, expected)), found
 
 
@@ -67,16 +70,21 @@ def detected(
     power: bool = False,
     seed: int = 0,
     keep: Path | None = None,
+    share: Share = ALONE,
 ) -> Detection:
     """
     The findings in the episodes of chunks, those that their dataset expects as accepted ones.
+
+    Groups of episodes are judged one by one, so that memory does not grow with the dataset; see
+    [`detect`][hf_ptr.detection.detect.detect].
 
     Args:
         chunks: chunks of the episodes; their state, action and observed vectors are checked.
         cameras: cameras whose images are checked.
         power: also learn which faults would be found.
         seed: random seed.
-        keep: a folder for the finished detection, from which the same detection is read again; None to keep nothing.
+        keep: a folder for finished groups, from which the same detection is read again; None to keep nothing.
+        share: the share of this process, if several with the same `keep` divide the groups.
 
     Returns:
         The findings, with the power card if asked for.
@@ -90,10 +98,22 @@ def detected(
         "power": power,
         "seed": seed,
     }
-    new = partial(detect, chunks.table, cameras=cameras, **settings)
-    found = cached_detection(keep, chunks.table, cameras, settings, new)
-    ids = chunks.table.episode_index.tolist()
-    return replace(found, findings=with_accepted(found.findings, chunks.table.expected, ids))
+    table = chunks.table
+    groups = episode_groups(table, (settings["state_feature"], settings["action_feature"]), seed)
+
+    def judged(number: int) -> Detection:
+        single = len(groups) == 1
+        group = table if single else table.select(groups[number].tolist())
+        # The groups are alike: what would be found in the first would be found in all.
+        own = {**settings, "power": power and number == 0}
+        new = partial(detect_together, group, cameras=cameras, **own)
+        return cached_detection(keep, group, cameras, own, new, "detection" if single else f"detection-{number}")
+
+    own = {number: judged(number) for number in range(len(groups)) if share.has(number)}
+    share.wait()
+    parts = [own[number] if share.has(number) else judged(number) for number in range(len(groups))]
+    found = merged(table.episode_index, groups, parts)
+    return replace(found, findings=with_accepted(found.findings, table.expected, table.episode_index.tolist()))
 
 
 def checked_state(chunks: ChunkDataset) -> str:
@@ -125,6 +145,10 @@ def write_detected_scores(
 
 
 def power_values(found: Detection) -> dict[str, Any]:
-    """The power card and the unavailable checks as JSON values; the checks alone without a card."""
+    """
+    The power card and the unavailable checks as JSON values; the checks alone without a card. `groups` has the number
+    of episodes of each group of a dataset that was not compared as a whole.
+    """
     card = {} if found.power is None else found.power.as_json()
-    return {**card, "unavailable": dict(found.unavailable)}
+    groups = {"groups": list(found.groups)} if len(found.groups) > 1 else {}
+    return {**card, "unavailable": dict(found.unavailable), **groups}

@@ -27,7 +27,6 @@ from hf_ptr.detection.unseen import Unseen
 from hf_ptr.scoring.fit import code_digest, image_stamps
 from hf_ptr.utils.safetensors_io import PartCache
 
-PART = "detection"
 # They decode the images.
 DECODERS = ("av", "torchcodec")
 
@@ -38,6 +37,7 @@ def cached_detection(
     cameras: Sequence[str],
     settings: dict[str, Any],
     make: Callable[[], Detection],
+    name: str = "detection",
 ) -> Detection:
     """
     The detection that is kept in a folder if it has the same inputs and code; otherwise a new one, which is kept.
@@ -48,15 +48,16 @@ def cached_detection(
         cameras: the cameras whose images are checked.
         settings: further inputs, JSON values.
         make: detects.
+        name: name of its file in the folder.
     """
     if keep is None:
         return make()
     parts = PartCache(keep, {**_inputs(table, cameras), **settings})
-    part = parts.load(PART)
+    part = parts.load(name)
     if part is not None:
         return _unpacked(part)
     found = make()
-    parts.save(PART, _packed(found))
+    parts.save(name, _packed(found))
     return found
 
 
@@ -90,6 +91,7 @@ def _packed(found: Detection) -> dict[str, Tensor]:
         "findings": [asdict(one) for one in found.findings],
         "power": None if found.power is None else found.power.as_json(),
         "unavailable": dict(found.unavailable),
+        "groups": found.groups,
     }
     return {
         "texts": torch.frombuffer(bytearray(json.dumps(texts).encode()), dtype=torch.uint8),
@@ -113,4 +115,5 @@ def _unpacked(part: dict[str, Tensor]) -> Detection:
         unavailable=texts["unavailable"],
         episode_evidence=episode_evidence,
         frame_evidence=tuple(part[f"frames.{number}"].numpy() for number in range(len(episode_evidence))),
+        groups=tuple(texts["groups"]),
     )
