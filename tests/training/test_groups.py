@@ -24,6 +24,7 @@ LATE = (9, 30)
 @pytest.fixture(autouse=True)
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(episode_groups, "MOST_EPISODES", 20)
+    monkeypatch.setattr(episode_groups, "TOGETHER", 4)
 
 
 def chunks() -> ChunkDataset:

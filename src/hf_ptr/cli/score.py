@@ -308,8 +308,9 @@ def score(
         import json
         from dataclasses import asdict
 
-        content = {**summary.to_dict(out), "fitted_episodes": fitted_to}
+        content = summary.to_dict(out)
         if found is not None:
+            content["fitted_episodes"] = fitted_to
             content |= {"findings": [asdict(one) for one in found.findings], "power": power_values(found)}
         typer.echo(json.dumps(content, indent=2, allow_nan=False))
         _exit(found, fail_on)

@@ -61,7 +61,7 @@ def detect(
     Finds faults in a dataset, without labels and without a policy.
 
     A dataset of more than `MOST_EPISODES` episodes is divided into groups, and episodes are compared within their
-    group; see [`episode_groups`][hf_ptr.data.episode_groups.episode_groups].
+    group; see `hf_ptr.data.episode_groups`.
 
     Args:
         table: the episodes.

@@ -16,6 +16,7 @@ from hf_ptr.scoring.action_noise import ActionNoise
 from hf_ptr.scoring.calibration import consistent_margin
 from hf_ptr.scoring.config import ACTION_NOISE, ACTION_SHIFT
 from hf_ptr.scoring.cross_fitting import FittedFold, FoldContext, RoundScores, score_rows
+from hf_ptr.scoring.identification_heads import IdentificationHeads
 from hf_ptr.scoring.novelty import context_novelty
 from hf_ptr.scoring.transitions import LazyTransitions
 from hf_ptr.utils.safetensors_io import PartCache
@@ -82,7 +83,7 @@ class OtherEpisodes:
                 share.wait()
         return noise
 
-    def _score_block(self, first: int, rows: Tensor, heads: Mapping[int, torch.nn.Module]) -> dict[str, Tensor]:
+    def _score_block(self, first: int, rows: Tensor, heads: Mapping[int, IdentificationHeads]) -> dict[str, Tensor]:
         """The part of transitions `(n,)` of whole episodes, from position `first` on: by check, `(n,)` each."""
         transitions, config = self.context.transitions, self.context.config
         episode = transitions.episode[rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -109,7 +110,12 @@ def detected(
         new = partial(detect_together, group, cameras=cameras, **own)
         return cached_detection(keep, group, cameras, own, new, "detection" if single else f"detection-{number}")
 
-    own = {number: judged(number) for number in range(len(groups)) if share.has(number)}
+    own = {}
+    for number in range(len(groups)):
+        if share.has(number):
+            own[number] = judged(number)
+            # The views of the episodes refer to each other: several groups would be in memory at once.
+            gc.collect()
     share.wait()
     parts = [own[number] if share.has(number) else judged(number) for number in range(len(groups))]
     found = merged(table.episode_index, groups, parts)
