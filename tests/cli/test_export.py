@@ -73,7 +73,7 @@ def test_the_command_for_lerobot_names_a_local_dataset_in_its_format(tmp_path: P
         done = hf_ptr("export", scores, "--to", "lerobot-static", "--out", tmp_path / f"{name}-weights.parquet")
         folder = tmp_path / ("old_v30" if converts else "new")
         assert f"--dataset.repo_id=local/{folder.name} --dataset.root={folder} --sample_weighting.path=" in done.stdout
-        assert (f"hf-ptr convert lerobot {tmp_path / name} {folder}\n" in done.stdout) == converts
+        assert (f"hf-ptr convert lerobot {tmp_path / name} {folder} --even-times\n" in done.stdout) == converts
 
 
 def test_the_score_file_is_not_overwritten(scores: Path) -> None:

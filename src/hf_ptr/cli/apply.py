@@ -115,7 +115,7 @@ def apply(
         if prepared.metadata.info["codebase_version"] == "v2.1":
             typer.echo(
                 "LeRobot 0.6 reads v3.0 only; this writes a copy that it reads:\n"
-                f"  {shlex.join(conversion_command(str(dataset)))}"
+                f"  {shlex.join(conversion_command(str(dataset), '_v30', '--even-times'))}"
             )
         return
     if dry_run:

@@ -316,14 +316,15 @@ def _train_next(rows: pd.DataFrame, options: str) -> None:
     """Prints the command that trains in LeRobot on the scored dataset; LeRobot reads format v3.0 only."""
     import shlex
 
-    from hf_ptr.data.lerobot.versions import conversion_command, has_v21_files
+    from hf_ptr.data.lerobot.versions import conversion_command, copy_of, has_v21_files
 
     dataset = str(rows.attrs.get("dataset") or "DATASET")
     folder, where = Path(dataset), f"--dataset.repo_id={shlex.quote(dataset)}"
     if (folder / "meta" / "info.json").is_file():
         if has_v21_files(folder):
-            convert = conversion_command(dataset)
-            folder = Path(convert[-1])
+            # LeRobot reads even times with any decoder; where they are even already, the option changes nothing.
+            convert = conversion_command(dataset, "_v30", "--even-times")
+            folder = copy_of(dataset, "_v30")
             typer.echo(f"LeRobot reads format v3.0; first: {shlex.join(convert)}")
         where = shlex.join([f"--dataset.repo_id=local/{folder.name}", f"--dataset.root={folder}"])
     typer.echo(f"Next:\n  lerobot-train … {where} {options}")
