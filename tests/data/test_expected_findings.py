@@ -87,6 +87,12 @@ def test_a_malformed_file_is_named_with_its_entry(tmp_path: Path, text: str, sai
     assert said in str(refused.value) and "\n" not in str(refused.value)
 
 
+def test_a_missing_file_is_named_with_the_command_that_writes_one(tmp_path: Path) -> None:
+    path = tmp_path / "none.yaml"
+    with pytest.raises(InputError, match=rf"^{re.escape(str(path))} does not exist; .* hf-ptr export SCORES --to exp"):
+        read_expected(path)
+
+
 def test_a_dataset_carries_its_entries_through_selections(tmp_path: Path) -> None:
     root = write_table(coded_table([30, 40]), tmp_path / "data")
     assert read_dataset(root).expected == expected_of_dataset(root) == ()

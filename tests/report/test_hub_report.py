@@ -74,6 +74,13 @@ def test_a_page_names_no_folder_of_this_machine(
         report_page(page, tmp_path / "made")
 
 
+def test_a_push_without_a_token_is_refused_before_the_page_is_made(
+    hub: HubServer, scores: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hf_ptr.report.hub_report.report_page", lambda *_: pytest.fail("the page is made"))
+    assert "needs a token" in the_line(hf_ptr("push", "report", scores, "--repo-id", "alice/look"))
+
+
 def test_another_page_is_not_pushed(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_alice")
     other = tmp_path / "other.html"

@@ -109,9 +109,11 @@ def _push_report(
 ) -> None:
     import tempfile
 
-    from hf_ptr.hub.push import ensure_repository
+    from hf_ptr.hub.push import ensure_repository, require_writable
     from hf_ptr.report.hub_report import push_report, report_page
 
+    # Before the page, whose pictures take a while.
+    require_writable(repo_id, "space", private=private)
     with tempfile.TemporaryDirectory() as made:
         page = report_page(source, Path(made), dataset)
         full = ensure_repository(repo_id, "space", private=private, revision=revision)

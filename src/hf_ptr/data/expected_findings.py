@@ -71,6 +71,10 @@ def read_expected(path: Path) -> tuple[ExpectedFinding, ...]:
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=ValueLoader)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path} does not exist; write a first one with hf-ptr export SCORES --to expected, and edit it"
+        ) from error
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"{path} cannot be read as YAML ({first_line(error)}); correct it") from error
     if content is None:
