@@ -108,7 +108,7 @@ def test_an_arm_with_reset_evaluates_the_run_of_another_one(monkeypatch: pytest.
         with pytest.raises(Stop):
             running.run_cell(cell, {"behaviour": {}}, "abc")
     assert trained == [carried, carried]
-    assert evaluated == [(Path("ptr+beta=0.75"), "carried"), (Path("ptr+beta=0.75"), "reset")]
+    assert evaluated == [(Path("ptr+beta=0.75"), "trained"), (Path("ptr+beta=0.75"), "reset")]
 
 
 def test_the_weights_of_the_fallback_are_low_where_a_chunk_has_no_next_observation() -> None:

@@ -29,7 +29,11 @@ from hf_ptr.report.page import write_report
 from hf_ptr.utils.atomic_files import StagedFolder
 
 PYTHON = os.environ.get("HF_PTR_LEROBOT_PYTHON")
-pytestmark = pytest.mark.skipif(PYTHON is None, reason="LeRobot needs an environment of its own: make test-lerobot")
+pytestmark = [
+    pytest.mark.skipif(PYTHON is None, reason="LeRobot needs an environment of its own: make test-lerobot"),
+    # A script imports LeRobot for half a minute, or for minutes on busy cores.
+    pytest.mark.timeout(3600),
+]
 READER, WRITER = (Path(__file__).parents[1] / "helpers" / name for name in ("lerobot_read.py", "lerobot_write.py"))
 CAMERAS = ("observation.images.front", "observation.images.wrist")
 
@@ -112,7 +116,7 @@ def lerobot(script: Path, *arguments: object) -> None:
     """Runs a script with LeRobot's Python."""
     result = subprocess.run(
         [str(PYTHON), str(script), *map(str, arguments)],
-        capture_output=True, text=True, timeout=280, cwd=script.parent, env={**os.environ, "PYTHONPATH": ""},
+        capture_output=True, text=True, timeout=1700, cwd=script.parent, env={**os.environ, "PYTHONPATH": ""},
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-2000:]
 
@@ -172,7 +176,7 @@ def test_the_reports_command_leaves_the_flagged_episodes_out(make: Callable[[Pat
     tools = {"PATH": f"{Path(str(PYTHON)).parent}:{os.environ['PATH']}", "PYTHONPATH": ""}
     apart = {"HF_LEROBOT_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        command, shell=True, capture_output=True, text=True, timeout=280, cwd=tmp_path,
+        command, shell=True, capture_output=True, text=True, timeout=1700, cwd=tmp_path,
         env={**os.environ, **tools, **apart},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
