@@ -71,7 +71,15 @@ def ratio_text(each: dict[str, Any], form: str = ".3f") -> str:
 
 def machine() -> dict[str, Any]:
     """The hardware and software that affect a measurement of time."""
-    return {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "python": platform.python_version()}
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text(encoding="utf-8").splitlines() if described.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": models[0] if models else platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+    }
 
 
 class StepClock(TrainerCallback):

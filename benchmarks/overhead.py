@@ -2,6 +2,9 @@
 
     python -m benchmarks.overhead [--rounds 9] [--steps 60]
 
+`OMP_NUM_THREADS` sets the number of threads; with more than one the results go to a file of their own. The
+milliseconds that an arm adds to a step of SFT, next to the ratios, depend less on the size of the policy.
+
 The arms alternate, so that a drift in the machine's speed affects all of them, and ratios are formed within each
 round. A further arm is the stock `transformers.Trainer` with the same policy: its distance to SFT is the cost of this
 library. Calibrated weights add nothing to a step, but are fitted once before the first. Their ratio is therefore that
@@ -14,6 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import Trainer, TrainingArguments
 
 from benchmarks.measurement import (
@@ -125,11 +129,16 @@ def main() -> None:
     }
     runs = {arm: [length * a_step for a_step in values] for arm, values in seconds.items()}
     runs["calibrated"] = [steps + fit for steps, fit in zip(runs["calibrated"], fitting, strict=True)]
+    added = {
+        f"{a} - {b}": summary([1e3 * (slow - fast) for slow, fast in zip(seconds[a], seconds[b], strict=True)])
+        for a, b in (("ptr", "sft"), ("sft_belief", "sft"))
+    }
     result = {
         "what": "seconds of a step on the demo's policy (of fitting: once a run), and ratios within each round",
         "command": f"python -m benchmarks.overhead --rounds {options.rounds} --steps {options.steps}",
         "machine": machine(),
         "seconds": {arm: summary(values) for arm, values in seconds.items()},
+        "added_ms": added,
         "fitting": summary(fitting),
         "ratios": {
             **{name: ratio(seconds[a], seconds[b]) for name, (a, b) in pairs.items()},
@@ -139,7 +148,10 @@ def main() -> None:
     }
     for name, each in result["ratios"].items():
         print(f"{name}: {ratio_text(each)}")
-    write_results(result, results_file("overhead", options.small))
+    for name, each in added.items():
+        print(f"{name}: {ratio_text(each, '.1f')} ms")
+    threads = torch.get_num_threads()
+    write_results(result, results_file("overhead" if threads == 1 else f"overhead_{threads}_threads", options.small))
 
 
 if __name__ == "__main__":

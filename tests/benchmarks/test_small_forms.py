@@ -75,6 +75,8 @@ def test_overhead(command: Any, tmp_path: Path) -> None:
     )
     assert found["ratios"].keys() == recorded_form["ratios"].keys()
     assert all(each["n"] == 1 and each["median"] > 0 for each in found["ratios"].values())
+    step = {arm: each["median"] for arm, each in found["seconds"].items()}
+    assert found["added_ms"]["ptr - sft"]["median"] == pytest.approx(1e3 * (step["ptr"] - step["sft"]))
 
 
 @pytest.mark.slow

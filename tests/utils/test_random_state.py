@@ -66,3 +66,10 @@ def test_without_a_seed_the_block_continues_the_numbers() -> None:
     with forked_random_state(torch.device("cpu")):
         inside = torch.rand(4)
     torch.testing.assert_close(torch.rand(4), inside, rtol=0, atol=0)
+
+
+def test_the_block_is_told_whether_random_numbers_were_drawn() -> None:
+    with forked_random_state(torch.device("cpu")) as untouched:
+        assert untouched()
+        torch.rand(1)
+        assert not untouched()

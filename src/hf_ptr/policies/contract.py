@@ -64,6 +64,9 @@ class PostTrainable(Protocol):
     | `action_dim_mask` (optional) | `(N, da)` bool, the dimensions that each row's embodiment has; all by default |
     | `state_dim_mask` (optional) | `(N, ds)` bool, likewise |
 
+    A policy may also have `scoring_features(batch, belief_tokens)`: `context` and `action_features` of `forward`
+    without its action head, or None where it cannot. The pre-pass of gradient accumulation is cheaper with it.
+
     A policy ignores the keys that it does not use. An optional key is absent rather than None.
     """
 

@@ -124,6 +124,7 @@ class Step:
         counts: one tensor `(N,)` per micro-batch, what each sample counts for in the action loss: its valid steps;
             empty where each counts once.
         negatives: negatives of each micro-batch; empty without a scorer, and before they are drawn.
+        targets: one tensor `(N, D)` per micro-batch, encoded in the pre-pass; empty without one.
     """
 
     batches: Sequence[Batch]
@@ -131,6 +132,7 @@ class Step:
     weights: list[torch.Tensor] = field(default_factory=list)
     counts: list[torch.Tensor] = field(default_factory=list)
     negatives: list[Negatives] = field(default_factory=list)
+    targets: list[torch.Tensor | None] = field(default_factory=list)
 
     def credit(self, number: int) -> torch.Tensor:
         """`w n` of each sample of a micro-batch, `(N,)`: what its action loss is multiplied by."""

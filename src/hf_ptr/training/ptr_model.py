@@ -79,7 +79,7 @@ class PTROutput(ModelOutput):
     Outputs of one forward pass over N chunks. M is the number of belief tokens, D a width.
 
     Args:
-        action_loss: `(N,)`, `ℓ_act`.
+        action_loss: `(N,)`, `ℓ_act`; None in a pass for scoring only.
         query: `(N, D)` unit norm, `u = f(h, e)`; None without a scorer.
         permuted_query: `(N, D)`, `f(h, ẽ)` with another sample's action features; None without a scorer.
         target: `(N, D)` unit norm, `y⁺`, no gradient; None without a scorer or `next_observation`.
@@ -159,6 +159,7 @@ class PTRModel(PreTrainedModel):
         next_observation: torch.Tensor | None = None,
         carried_tokens: torch.Tensor | None = None,
         carried: torch.Tensor | None = None,
+        scoring_only: bool = False,
     ) -> PTROutput:
         """
         One pass over N chunks.
@@ -169,6 +170,7 @@ class PTRModel(PreTrainedModel):
             next_observation: raw, `o_{t+Δ}`, like `observation`; read by the target encoder only.
             carried_tokens: `(N, M, D)`, belief tokens of each chunk's predecessor, see [`BeliefCarry`].
             carried: `(N,)` bool, the rows that use them; the other rows begin a segment with `z_init`.
+            scoring_only: return queries and target only, if the policy has `scoring_features`.
         """
         batch = {
             "observation": observation,
@@ -181,6 +183,11 @@ class PTRModel(PreTrainedModel):
         masks = {"action_dim_mask": action_dim_mask, "state_dim_mask": state_dim_mask}
         batch.update({name: mask for name, mask in masks.items() if mask is not None})
         belief_tokens = self._belief_tokens(len(observation), carried_tokens, carried)
+        if scoring_only and hasattr(self.adapter, "scoring_features"):
+            found = self.adapter.scoring_features(batch, belief_tokens)
+            if found is not None:
+                context, features = found
+                return self._scored(PTROutput(), context, features, next_observation)
         # `forward`, not a call: an adapter is a plain object around the module.
         policy = self.adapter.forward(batch, belief_tokens, for_scoring=self.scorer is not None)
         require_loss_per_sample(policy.action_loss, len(observation), self.policy)
@@ -192,11 +199,17 @@ class PTRModel(PreTrainedModel):
             output.belief_tokens = belief.tokens.detach()
             output.belief_loss, output.belief_entropy = belief.loss, belief.entropy.detach()
         if self.scorer is not None:
-            context, features = self._auxiliary(policy.context, policy.action_features)
-            output.query, output.permuted_query = self.scorer.with_permuted(context, features)
-            if next_observation is not None:
-                assert self.target_encoder is not None
-                output.target = self.target_encoder(next_observation)
+            return self._scored(output, policy.context, policy.action_features, next_observation)
+        return output
+
+    def _scored(
+        self, output: PTROutput, context: torch.Tensor, features: torch.Tensor, next_observation: torch.Tensor | None
+    ) -> PTROutput:
+        """The output with its queries and, for an observation, its target."""
+        assert self.scorer is not None and self.target_encoder is not None
+        output.query, output.permuted_query = self.scorer.with_permuted(*self._auxiliary(context, features))
+        if next_observation is not None:
+            output.target = self.target_encoder(next_observation)
         return output
 
     def _belief_tokens(

@@ -112,6 +112,8 @@ class PTRTrainer(ResumableTrainer):
             if hasattr(train_dataset, name):
                 setattr(self.model.config, name, getattr(train_dataset, name))
         self._gather = self.accelerator.gather if self.group.size > 1 else None
+        # Whether queries depend on no random number; the first pre-pass finds out.
+        self._scores_without_noise = True
         self._eval_carry = BeliefCarry()
         self._eval_rows: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.provenance = collect_provenance(train_dataset, self.trained_policy)
@@ -155,7 +157,9 @@ class PTRTrainer(ResumableTrainer):
         # The checks of tensor values would make the host wait for the device in every step.
         with F.unchecked():
             self._pre_pass(model, step)
-            output = model(**model_inputs(inputs))
+            output = model(**model_inputs(inputs, without=("next_observation",) if step.targets else ()))
+            if step.targets:
+                output.target = step.targets[number]
             identified = self._identify(step, inputs, output)  # Eq. (12); the weights of Eq. (14) and (21)
             weight, totals = step.weights[number], step.totals
             # Eq. (27)
@@ -210,17 +214,33 @@ class PTRTrainer(ResumableTrainer):
     def _pre_pass(self, model: Any, step: Step) -> None:
         """
         Negatives and weights of a scored step of several micro-batches: their sum is known only after a pass over
-        each. The passes have no gradient, and use the same random numbers as those with gradient will.
+        each. The passes have no gradient and end before the action head; the targets are kept.
         """
         if not self.args.with_scorer or len(step.batches) == 1 or step.weights:
             return
-        with torch.no_grad(), forked_random_state(self.args.device):
+        with torch.no_grad():
             batches = [self._prepare_inputs(batch) for batch in step.batches]
-            outputs = [model(**model_inputs(batch)) for batch in batches]
+            outputs = self._scoring_outputs(model, batches)
+            step.targets = [output.target for output in outputs]
             self._draw_negatives(step, batches, outputs)
             pairs = zip(outputs, step.negatives, strict=True)
             scores = [F.ptr_score(self.identification.logits(*pair)[0]) for pair in pairs]
             self.identification.weigh(step, scores, self.state.global_step)
+
+    def _scoring_outputs(self, model: Any, batches: Sequence[Batch]) -> list[PTROutput]:
+        """
+        Queries and targets of the micro-batches, equal to those of the passes with gradient. Where they depend on
+        random numbers, only whole passes draw the same numbers as those with gradient will.
+        """
+        device = self.args.device
+        if self._scores_without_noise:
+            with forked_random_state(device) as untouched:
+                outputs = [model(**model_inputs(batch), scoring_only=True) for batch in batches]
+                self._scores_without_noise = untouched()
+            if self._scores_without_noise:
+                return outputs
+        with forked_random_state(device):
+            return [model(**model_inputs(batch)) for batch in batches]
 
     def _identify(self, step: Step, batch: Batch, output: PTROutput) -> Identified | None:
         """The identification of a micro-batch; weighs a step that has no other one. None without a scorer."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 
 
 @contextmanager
-def forked_random_state(device: torch.device, seed: int | None = None) -> Iterator[None]:
+def forked_random_state(device: torch.device, seed: int | None = None) -> Iterator[Callable[[], bool]]:
     """
-    Restores the random states of PyTorch on the host and on `device` after the block.
+    Restores the random states of PyTorch on the host and on `device` after the block. The context is a function that
+    says whether both are still what they were before the block.
 
     `torch.random.fork_rng` reads those of every GPU by default, which opens a context on each and fails where another
     process owns one; `torch.manual_seed` seeds all of them.
@@ -24,10 +25,16 @@ def forked_random_state(device: torch.device, seed: int | None = None) -> Iterat
     module = None if device.type == "cpu" else torch.get_device_module(device)
     index = () if module is None or device.type == "mps" else (device,)
     on_device = None if module is None else module.get_rng_state(*index)
+
+    def untouched() -> bool:
+        if not torch.equal(on_host, torch.get_rng_state()):
+            return False
+        return module is None or on_device is None or torch.equal(on_device, module.get_rng_state(*index))
+
     try:
         if seed is not None:
             seed_device(device, seed)
-        yield
+        yield untouched
     finally:
         torch.set_rng_state(on_host)
         if module is not None:

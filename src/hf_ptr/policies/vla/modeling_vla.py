@@ -184,14 +184,8 @@ class VLAPolicy(ActionQueueMixin, Component):
                 `pooled_actions`). These are inputs of the action expert: clean hidden states would need a second pass
                 through the expert, half the cost of a step.
         """
-        state, actions = batch["state"], batch["actions"]
         context, state_token = self._encode_context(batch, belief_tokens)
-        if self.config.relative_actions:
-            actions = actions - state[:, None]
-        dim_mask = batch.get("action_dim_mask")
-        dims = actions.new_ones((), dtype=torch.bool) if dim_mask is None else dim_mask[:, None]
-        mask = (batch["action_mask"][..., None] & dims).expand_as(actions)
-        clean = self.action_normalizer(actions).masked_fill(~mask, 0.0)
+        clean, mask, dims = self._clean_actions(batch)
         error, hidden, embeddings = self.head(clean, dims, context, state_token)
         action_loss = masked_loss(error, mask)
         features = None
@@ -206,6 +200,16 @@ class VLAPolicy(ActionQueueMixin, Component):
             hidden_states=hidden,
             action_embeddings=embeddings,
         )
+
+    def scoring_features(
+        self, batch: PolicyInputs, belief_tokens: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """`context` and `action_features` of `forward` without the action expert; None where it noises the actions."""
+        if self.config.pooled_actions == "noised":
+            return None
+        context, _ = self._encode_context(batch, belief_tokens)
+        clean, _, _ = self._clean_actions(batch)
+        return context, masked_mean(self.head.clean_features(clean), batch["action_mask"])
 
     # ---- acting ----
 
@@ -234,6 +238,15 @@ class VLAPolicy(ActionQueueMixin, Component):
         return actions.masked_fill(~dims, 0.0)
 
     # ---- inside ----
+
+    def _clean_actions(self, batch: PolicyInputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Normalised actions and the mask of the valid ones, `(N, L, da)`, and the active dimensions `(N, 1, da)`."""
+        actions, dim_mask = batch["actions"], batch.get("action_dim_mask")
+        if self.config.relative_actions:
+            actions = actions - batch["state"][:, None]
+        dims = actions.new_ones((), dtype=torch.bool) if dim_mask is None else dim_mask[:, None]
+        mask = (batch["action_mask"][..., None] & dims).expand_as(actions)
+        return self.action_normalizer(actions).masked_fill(~mask, 0.0), mask, dims
 
     def _encode_context(
         self, batch: PolicyInputs, belief_tokens: torch.Tensor | None
