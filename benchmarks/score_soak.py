@@ -11,10 +11,9 @@ few kilobytes (RLIMIT_FSIZE fails as a full disk does): it must end with one lin
 
 from __future__ import annotations
 
-import os
+import contextlib
 import random
 import resource
-import signal
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 
 from benchmarks.measurement import command_parser, results_file, run, write_results
 from benchmarks.scored_walks import start, walks
@@ -41,7 +41,11 @@ def attempt(dataset: Path, out: Path, processes: int, seconds: float | None = No
     try:
         _, errors = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        # The launcher first, so that it starts nothing more. Its processes have sessions of their own.
+        launcher = psutil.Process(process.pid)
+        for each in (launcher, *launcher.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
         process.communicate()
         return None
     if process.returncode:

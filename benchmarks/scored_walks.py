@@ -87,7 +87,7 @@ def start(
     dataset: Path, out: Path, processes: int, most: int, block: int, settings: Sequence[str] = ()
 ) -> subprocess.Popen[str]:
     """
-    `hf-ptr score` of a dataset, in a process group of its own.
+    `hf-ptr score` of a dataset, in a process or several.
 
     Args:
         dataset: the folder.
@@ -100,14 +100,13 @@ def start(
     out.parent.mkdir(parents=True, exist_ok=True)
     script = out.with_name("measured.py")
     script.write_text(MEASURED, encoding="utf-8")
-    launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
+    # Without MPI, only the launcher for GPUs starts several processes on a CPU, too.
+    launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
     given = [str(most), str(block), str(dataset), *settings, "--out", str(out)]
     command = [sys.executable, *(launcher if processes > 1 else ()), str(script), *given]
     home = {"HF_HOME": str(out.with_name("home")), "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
-    return subprocess.Popen(
-        command, stdout=pipe, stderr=pipe, text=True, env={**os.environ, **home}, start_new_session=True
-    )
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env={**os.environ, **home})
 
 
 def measure(

@@ -163,7 +163,7 @@ def score(
 
         accelerate launch --multi_gpu -m hf_ptr.score data/mt10 --method paper --run runs/ptr
 
-        accelerate launch --cpu --num_processes 2 -m hf_ptr.score data/mt10
+        accelerate launch --multi_gpu --num_processes 2 -m hf_ptr.score data/mt10
     """
     import shutil
     import warnings
