@@ -25,6 +25,8 @@ from hf_ptr.runs.run import run_recipe
 from hf_ptr.training.ptr_model import build_ptr_model
 
 HERE = importlib.util.find_spec("lerobot") is not None
+# The first policy of a process imports LeRobot, for minutes on busy cores.
+pytestmark = pytest.mark.timeout(1800)
 needs_lerobot = pytest.mark.skipif(not HERE, reason="LeRobot needs an environment of its own: make test-lerobot")
 PI_LAYERS = r".*\.(language_model|gemma_expert\.model|vision_model.*)\.layers\.\d+\.self_attn\.(q|v)_proj"
 LORA: dict[str, Any] = {
