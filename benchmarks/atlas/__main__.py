@@ -70,6 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = measurement.command_parser("atlas", (__doc__ or "").strip())
     add_options(parser)
     parser.add_argument("--tools", help=f"comma-separated, or of {', '.join(GROUPS)}; default all")
+    parser.add_argument(
+        "--usual", action="store_true", help="faults in a fifth of the episodes only, not in two episodes"
+    )
     options = parsed(parser, arguments)
     tools = named("--tools", options.tools or ("hf-ptr,baselines" if options.small else None), TOOLS, GROUPS)
     faults = named("--faults", options.faults, SMALL_FAULTS if options.small else EVERYTHING)
@@ -78,11 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise InputError("no dataset given; name one with --set NAME=PATH")
     tables = {name: read_set(path, states.get(name, STATE), options.episodes) for name, path in sets.items()}
     recorded = Recorded(options.out or (measurement.SMALL if options.small else measurement.RESULTS) / "atlas.jsonl")
-    seeds = range(1, 1 + options.seeds)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
     work = [
         (name, table, cell)
         for name, table in tables.items()
-        for cell in cells_of(faults, seeds, table.num_episodes, rare=True)
+        for cell in cells_of(faults, seeds, table.num_episodes, rare=not options.usual)
     ]
     if options.small:
         recorded = Recorded(recorded.file, fresh=True)

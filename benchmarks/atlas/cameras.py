@@ -183,7 +183,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     recorded = Recorded(options.out or measurement.RESULTS / "atlas.jsonl")
     for name, path in options.set.items():
         cameras = read_cameras(name, path, options.state.get(name, STATE), options.episodes)
-        cells = cells_of(kinds, range(1, 1 + options.seeds), cameras.table.num_episodes)
+        cells = cells_of(
+            kinds, range(options.first_seed, options.first_seed + options.seeds), cameras.table.num_episodes
+        )
         with progress_bar() as bar:
             task = bar.add_task(name, total=len(cells))
             for cell in cells:

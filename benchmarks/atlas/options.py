@@ -19,6 +19,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=100, help="most episodes of a dataset; default 100")
     parser.add_argument("--faults", help="comma-separated faults and controls, and `untouched`; default all")
     parser.add_argument("--seeds", type=int, default=2, help="number of seeds; default 2")
+    parser.add_argument("--first-seed", type=int, default=1, metavar="N", help="first seed; default 1")
     parser.add_argument("--out", type=Path, help="results file; default benchmarks/results/atlas.jsonl")
 
 

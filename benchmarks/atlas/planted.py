@@ -129,14 +129,21 @@ def plant(
     for number in _order(count, carriers, kind.block, rng):
         if len(planted) == carriers:
             break
+        originals = {altered.partner for altered in planted.values()}
+        if number in originals:
+            continue
         made = kind.plant(
             states[number], actions[number], number, material, np.random.default_rng(key) if kind.block else rng
         )
-        if made is not None:
-            altered = Altered(*made)
-            planted[number] = (
-                _in_part(states[number], actions[number], altered, material, rng) if part == PART else altered
-            )
+        if made is None:
+            continue
+        altered = Altered(*made)
+        # A copy whose original is replaced as well is nobody's copy.
+        if altered.partner in planted:
+            continue
+        planted[number] = (
+            _in_part(states[number], actions[number], altered, material, rng) if part == PART else altered
+        )
     if len(planted) < carriers:
         return None
     chosen, aside = nothing.copy(), nothing.copy()

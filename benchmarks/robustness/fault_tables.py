@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.robustness.markdown import bounds, markdown_table, points
+from benchmarks.pages import markdown_table
+from benchmarks.robustness.markdown import bounds, points
 from benchmarks.robustness.results import corruption_name
 from benchmarks.robustness.statistics import (
     Cells,

@@ -1,17 +1,8 @@
-"""Cells and tables of the pages in Markdown."""
+"""Cells of the pages in Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from benchmarks.robustness.statistics import Estimate
-
-
-def markdown_table(rows: Sequence[Sequence[Any]]) -> str:
-    """A table of the rows, the first of which is its head."""
-    head, *body = [f"| {' | '.join(str(cell) for cell in row)} |" for row in rows]
-    return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
 
 
 def points(estimate: Estimate) -> str:

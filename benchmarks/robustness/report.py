@@ -10,13 +10,13 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.pages import fill_page, markdown_table
 from benchmarks.robustness.fault_tables import detection_and_policy_table, faults_table, harm_table, headline_table
-from benchmarks.robustness.markdown import bounds, markdown_table, points
+from benchmarks.robustness.markdown import bounds, points
 from benchmarks.robustness.plots import gap_figure, sensitivity_figure
 from benchmarks.robustness.results import cell_of, corruption_name, read_lines
 from benchmarks.robustness.selecting import FLAGGED_DROPPED
@@ -33,7 +33,6 @@ from benchmarks.robustness.statistics import (
 )
 from benchmarks.robustness.suites import ALTERNATIVES, COSTLY, PLANS, RESULTS, ROOT, SUITES, UNSEEN, Block
 from hf_ptr.metrics.success import SuccessRate
-from hf_ptr.utils.atomic_files import write_text
 
 PAGES = (*(ROOT / "docs" / name for name in ("results.md", "tables.md", "calibrated.md")), ROOT / "README.md")
 FIGURE, SWEEPS = ROOT / "docs" / "difference_to_sft.png", ROOT / "docs" / "sensitivity.png"
@@ -276,15 +275,6 @@ def harmless_operators_table(lines: Sequence[dict[str, Any]]) -> str:
             figures += ["", ""] if line is None else [f"{line['mean weight']:.2f}", f"{line['share below 2']:.0%}"]
         rows.append((data, control, next(iter(found.values()))["episodes"], *figures))
     return markdown_table(rows)
-
-
-def fill_page(page: Path, parts: dict[str, str]) -> None:
-    """Replaces the text between `<!-- begin: NAME -->` and `<!-- end: NAME -->` in a page."""
-    text = page.read_text(encoding="utf-8")
-    for name, content in parts.items():
-        markers = re.compile(rf"(<!-- begin: {re.escape(name)} -->\n).*?(<!-- end: {re.escape(name)} -->)", re.DOTALL)
-        text = markers.sub(lambda match, content=content: f"{match[1]}{content}\n{match[2]}", text)
-    write_text(text, page)
 
 
 def tables_of(plan: str, usable: Sequence[dict[str, Any]]) -> dict[str, str]:

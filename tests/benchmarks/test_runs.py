@@ -18,6 +18,7 @@ import torch
 from data_helpers import coded_table
 
 from benchmarks import fits
+from benchmarks.pages import fill_page
 from benchmarks.robustness import __main__ as command
 from benchmarks.robustness import behaviour, report, results, running, suites
 from benchmarks.robustness.arms import ABLATIONS, NAMED, RECIPES, WEIGHTINGS, arm_of
@@ -387,8 +388,8 @@ def test_missing_runs_are_empty_cells_and_pages_change_only_between_markers(tmp_
     assert "| `ptr` |  |  |" in table
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- begin: main -->\nold\n<!-- end: main -->\nafter\n")
-    report.fill_page(page, {"main": table, "other": "nothing"})
-    report.fill_page(page, {"main": table})
+    fill_page(page, {"main": table, "other": "nothing"})
+    fill_page(page, {"main": table})
     assert page.read_text() == f"before\n<!-- begin: main -->\n{table}\n<!-- end: main -->\nafter\n"
 
 

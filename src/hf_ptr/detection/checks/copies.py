@@ -231,12 +231,15 @@ class Copies(Check):
         rows = slice(match.first, match.stop)
         mine, original = values[rows].astype(np.float64), theirs[match.first + match.shift : match.stop + match.shift]
         curves = [np.diff(part, n=2, axis=0) for part in (mine, original, mine - original)]
-        power = [float((curve**2).sum()) for curve in curves]
-        if power[2] > ROUNDING**2 * curves[2].size:
+        power = np.array([(curve**2).sum(axis=0) for curve in curves])
+        power = power[:, power[2] > ROUNDING**2 * len(curves[2])]
+        if power.size:
+            # By dimension, the quiet ones count most: those of large curvature tell little about small noise.
             excess = (power[0] - power[1]) / power[2]
-            error = 2 * np.sqrt(min(power[:2]) / power[2] / curves[0].size)
-            if abs(excess) > max(NOISIER, 3 * error):
-                return excess > 0
+            certainty = power[2] * len(curves[0]) / (4 * np.maximum(power[:2].min(axis=0), power[2]))
+            mean = float(excess @ certainty / certainty.sum())
+            if abs(mean) > max(NOISIER, 3 / np.sqrt(certainty.sum())):
+                return mean > 0
         return position > match.other
 
 
