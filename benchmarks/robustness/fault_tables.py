@@ -67,7 +67,7 @@ def faults_table(
 
 def headline_table(cells: Cells, suite: str, groups: dict[str, Sequence[str]], peers: Sequence[str]) -> str:
     """
-    Four rows: SFT, the peer with the highest mean over the first group, weights from findings, and the oracle.
+    Four rows: SFT, the peer with the highest mean over the first group, calibrated weights, and the oracle.
 
     Args:
         cells: the outcomes.
@@ -82,7 +82,7 @@ def headline_table(cells: Cells, suite: str, groups: dict[str, Sequence[str]], p
         default=None,
     )
     rows: list[tuple[Any, ...]] = [("weights", *groups)]
-    for arm in ("sft", best, "findings", "oracle"):
+    for arm in ("sft", best, "calibrated", "oracle"):
         if arm is None:
             continue
         row = [f"`{arm}`" if arm != best else f"best peer (`{arm}`)"]

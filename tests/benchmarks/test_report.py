@@ -97,7 +97,7 @@ def test_the_mean_over_kinds_and_what_an_arm_recovers_of_it() -> None:
 
 
 def test_the_headline_shows_the_best_peer_of_the_first_column() -> None:
-    solved = {"sft": (10, 10), "short": (12, 20), "shorter": (14, 10), "findings": (16, 10)}
+    solved = {"sft": (10, 10), "short": (12, 20), "shorter": (14, 10), "calibrated": (16, 10)}
     lines = [
         {**run(arm, kind, "paper", seed, counts[place]), "suite": "mt10-atlas"}
         for arm, counts in solved.items()
@@ -110,7 +110,7 @@ def test_the_headline_shows_the_best_peer_of_the_first_column() -> None:
     assert plain[2:] == [
         "| `sft` | 50.0 (2) | 50.0 (2) |",
         "| best peer (`shorter`) | 70.0 (2)<br>+20.0 | 50.0 (2)<br>+0.0 |",
-        "| `findings` | 80.0 (2)<br>+30.0 | 50.0 (2)<br>+0.0 |",
+        "| `calibrated` | 80.0 (2)<br>+30.0 | 50.0 (2)<br>+0.0 |",
         "| `oracle` |  |  |",
     ]
 
