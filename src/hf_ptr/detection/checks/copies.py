@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import uniform_filter1d
 
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
 from hf_ptr.detection.signals import STALE, Episode
@@ -38,6 +39,8 @@ LEAST_FRAMES = 15
 SHARED = 3
 # A copy has more noise than its original: the excess, over the noise of the difference.
 NOISIER = 0.5
+# Frames around one by which its motion is called straight, and those in the middle that are left out.
+CURVES, OWN_CURVES = 17, 5
 # Difference of the copied shares of two episodes beyond which the shorter one is the copy.
 CUT = 0.2
 # The leap at a seam is this many times that of the other episode at the same place.
@@ -230,17 +233,8 @@ class Copies(Check):
             return share > 0
         rows = slice(match.first, match.stop)
         mine, original = values[rows].astype(np.float64), theirs[match.first + match.shift : match.stop + match.shift]
-        curves = [np.diff(part, n=2, axis=0) for part in (mine, original, mine - original)]
-        power = np.array([(curve**2).sum(axis=0) for curve in curves])
-        power = power[:, power[2] > ROUNDING**2 * len(curves[2])]
-        if power.size:
-            # By dimension, the quiet ones count most: those of large curvature tell little about small noise.
-            excess = (power[0] - power[1]) / power[2]
-            certainty = power[2] * len(curves[0]) / (4 * np.maximum(power[:2].min(axis=0), power[2]))
-            mean = float(excess @ certainty / certainty.sum())
-            if abs(mean) > max(NOISIER, 3 / np.sqrt(certainty.sum())):
-                return mean > 0
-        return position > match.other
+        excess, error = _excess_noise(mine, original)
+        return excess > 0 if abs(excess) > max(NOISIER, 3 * error) else position > match.other
 
 
 def _end(match: _Match, length: int) -> str:
@@ -253,6 +247,31 @@ def _is_noise(difference: np.ndarray) -> bool:
     """Whether a difference `(n, d)` is noise or rounding."""
     size = float((difference**2).mean()) if difference.size else 0.0
     return size < ROUNDING**2 or float((np.diff(difference, axis=0) ** 2).mean()) > WHITE * size
+
+
+def _excess_noise(mine: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
+    """
+    How much more noise one of two copies `(n, d)` has than the other, over the noise of their difference.
+
+    Returns:
+        1 if all of the difference is noise of `mine`, -1 if it is that of `theirs`; and its standard error.
+    """
+    ours, original, difference = (np.diff(part, n=2, axis=0) ** 2 for part in (mine, theirs, mine - theirs))
+    noise = difference.mean(axis=0)
+    differs = noise > ROUNDING**2
+    if not differs.any() or len(ours) < CURVES:
+        return 0.0, np.inf
+    ours, original, noise = ours[:, differs], original[:, differs], noise[differs]
+    # Noise is seen where the motion is straight. That is judged by the frames around: a frame's own curvature has its
+    # noise, and would prefer those in which it happens to cancel.
+    wide, near = (
+        uniform_filter1d((ours + original) / 2, size, axis=0, mode="nearest") * size for size in (CURVES, OWN_CURVES)
+    )
+    around = (wide - near) / (CURVES - OWN_CURVES)
+    certainty = noise / (4 * np.maximum(around, noise))
+    limit = 3 / np.sqrt(certainty)
+    excess = np.clip((ours - original) / noise, -limit, limit)
+    return float((certainty * excess).sum() / certainty.sum()), float(1 / np.sqrt(certainty.sum()))
 
 
 def _leap(values: np.ndarray, at: int, reach: int) -> float:
