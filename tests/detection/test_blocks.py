@@ -157,6 +157,17 @@ def test_a_task_with_wrong_instructions_elsewhere_is_not_a_block():
     assert find_change(rng.normal(0, 0.1, 60) + 2.0 * (motion == 1), tasks, 100, 0.3) is None
 
 
+def test_tasks_recorded_one_after_the_other_with_many_wrong_instructions_are_not_a_block():
+    """The last tasks move five times as far; three in ten instructions are those of another episode."""
+    motion = np.repeat(np.arange(10), 40)
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        tasks = motion.copy()
+        wrong = rng.permutation(400)[:120]
+        tasks[wrong] = rng.permutation(tasks[wrong])
+        assert find_change(rng.normal(0, 0.1, 400) + 2.0 * (motion >= 7), tasks, 100, 0.3) is None
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_no_change_is_found_in_noise(seed):
     rng = np.random.default_rng(seed)

@@ -64,6 +64,14 @@ def test_beside_a_fault_of_state_or_action_are_the_other_chunks_of_its_episode()
     assert np.flatnonzero(found).tolist() == [0, 1, 4, 5, *range(6, 12)]
 
 
+@pytest.mark.parametrize(("last", "explained"), [(3, [4, 5, 6, 7, 8, 9]), (4, [])])
+def test_a_fault_in_most_of_an_episode_does_not_excuse_the_rest(last: int, explained: list[int]) -> None:
+    table = coded_table([10])
+    findings = [finding(0, 0, last, 1.0, check="action/gain")]
+    found = chunks_next_to_faults(findings, table, chunk_harm(findings, table, chunk_size=1))
+    assert np.flatnonzero(found).tolist() == explained
+
+
 def test_the_attempt_that_fails_is_harmful_and_the_next_one_is_not() -> None:
     table = coded_table([10])
     found = chunk_harm([finding(0, 2, 5, 1.0, "note", "progress/retry")], table, chunk_size=2)

@@ -27,6 +27,8 @@ EDGE = 0.6
 WIDTH = 10
 WIDTH_TASKS = 4
 NEAR_LEAST = 3
+# An edge is between two tasks if each has at least half of the episodes on its side, and at most a fifth on the other.
+OWN_SIDE, OTHER_SIDE = 0.5, 0.2
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,13 @@ def _tested(
 
 
 def _step(rest: np.ndarray, task: np.ndarray, inside: np.ndarray, edge: int) -> float | None:
-    """Difference of the two sides of a block next to an edge; None where no task has episodes on both."""
+    """
+    Difference of the two sides of a block next to an edge; None between two tasks, or where none is on both sides.
+
+    Where tasks were recorded one after the other, those with a wrong instruction would be compared with the others.
+    """
+    if _between_tasks(task, edge):
+        return None
     distance = np.abs(np.arange(len(rest)) + 0.5 - edge)
     near = distance < max(WIDTH, WIDTH_TASKS * (int(task.max()) + 1))
     sides: list[list[np.ndarray]] = [[], []]
@@ -176,3 +184,12 @@ def _step(rest: np.ndarray, task: np.ndarray, inside: np.ndarray, edge: int) -> 
         positions = np.concatenate(side)
         nearest.append(rest[positions[np.argsort(distance[positions])[:NEAR]]])
     return float(np.median(nearest[0]) - np.median(nearest[1]))
+
+
+def _between_tasks(task: np.ndarray, edge: int) -> bool:
+    """Whether the recording goes from one task to another at an edge."""
+    before, after = task[max(0, edge - 2 * WIDTH) : edge], task[edge : edge + 2 * WIDTH]
+    left, right = (int(np.bincount(side).argmax()) for side in (before, after))
+    own = min((before == left).mean(), (after == right).mean())
+    other = max((before == right).mean(), (after == left).mean())
+    return bool(own >= OWN_SIDE and other <= OTHER_SIDE)

@@ -13,6 +13,8 @@ from hf_ptr.detection.harm import harm_of
 
 # Kinds of checks whose faults lower the score of the whole episode: it compares states and actions.
 SCORED_KINDS = ("action", "state")
+# A fault in more chunks of an episode than this share may well be one of the whole episode that is seen in places.
+PLACED = 0.4
 
 
 def chunk_harm(
@@ -57,7 +59,8 @@ def chunks_next_to_faults(findings: Iterable[Finding], table: EpisodeTable, harm
     The harmless chunks of episodes with a fault of state or action in some of their frames.
 
     The calibrated score judges an episode as a whole. Where a fault has a place, it explains a low score of the
-    episode, and the other chunks need not share it. An accepted fault explains the score of its own chunks as well.
+    episode, and the other chunks need not share it; unless most of the episode is harmful, as where actions of another
+    episode are noticed wherever they differ enough. An accepted fault explains the score of its own chunks as well.
 
     Args:
         findings: the findings.
@@ -72,5 +75,6 @@ def chunks_next_to_faults(findings: Iterable[Finding], table: EpisodeTable, harm
         for found in findings
         if "fault" in (found.severity, found.accepted_as) and found.check.partition("/")[0] in SCORED_KINDS
     }
-    inside = np.repeat(np.isin(table.episode_index, list(placed)), table.lengths)
-    return inside & (harm == 0)
+    shares = np.add.reduceat(harm > 0, table.starts) / table.lengths
+    explained = np.isin(table.episode_index, list(placed)) & (shares <= PLACED)
+    return np.repeat(explained, table.lengths) & (harm == 0)
