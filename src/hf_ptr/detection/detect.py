@@ -145,7 +145,7 @@ def merged(episode_index: np.ndarray, groups: Sequence[np.ndarray], parts: Seque
     position = {episode: place for place, episode in enumerate(episode_index.tolist())}
     found = sorted((one for part in parts for one in part.findings), key=lambda one: position[one.episode_index])
     episode_evidence = np.empty(len(position))
-    frame_evidence = {}
+    frame_evidence: dict[int, np.ndarray] = {}
     for ids, part in zip(groups, parts, strict=True):
         places = [position[episode] for episode in ids.tolist()]
         episode_evidence[places] = part.episode_evidence
