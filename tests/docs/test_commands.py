@@ -59,6 +59,7 @@ NOT_RUN = {
     "accelerate launch --config_file recipes/accelerate/multi_gpu.yaml": "needs several GPUs",
     "accelerate launch --config_file recipes/accelerate/cpu.yaml": "two processes: tests/training/test_launch.py",
     "sbatch": "needs Slurm",
+    "python -m benchmarks.atlas": "hours, in a clone: tests/benchmarks/test_atlas.py and test_atlas_report.py",
     "hf-ptr train recipes/vla/g1/ptr.yaml dataset=user/g1 output_dir=runs/on": "needs a pushed checkpoint: "
     "tests/hub/test_run_and_push.py resumes from one",
 }

@@ -26,7 +26,7 @@ CORRELATED = 0.8
 ERRORS = {SHORT: 2.5, MIDDLE: 2.5, WHOLE: 0.5}
 # Gains that sound episodes have as well: multiples of the median distance from 1, in doublings, of those of whole
 # episodes in a dimension. Where a command presses against something, each episode has its own.
-USUAL = 3.0
+USUAL = 2.0
 # Episodes with a gain that means anything, from which on they show a usual one.
 LEAST_KNOWN = 4
 # Least spread of the expected command for a gain to mean anything, units.
@@ -68,7 +68,7 @@ class Gain(Check):
         if whole:
             gain, _, clear = (np.concatenate(each) for each in zip(*whole, strict=True))
             known = clear.sum(axis=0) >= LEAST_KNOWN
-            self._usual = np.where(known, np.nan_to_num(sound_quantile(_doublings(gain), clear, 0.5)), 0.0)
+            self._usual = np.where(known, USUAL * np.nan_to_num(sound_quantile(_doublings(gain), clear, 0.5)), 0.0)
 
     def measure(self, view: View) -> Measurement:
         trust = self.context.model.trust(view.episode)
@@ -78,8 +78,8 @@ class Gain(Check):
         for windows in view.windows:
             gain, error, clear = self._gains(windows, sums)
             sure = 1 + np.sign(gain - 1) * np.maximum(np.abs(gain - 1) - error, 0.0)
-            size = np.minimum(_doublings(sure), _doublings(gain) - self._usual)
-            amount = np.where(clear & (_doublings(gain) > USUAL * self._usual), size, 0.0)
+            size = np.minimum(_doublings(sure), np.maximum(_doublings(gain) - self._usual, 0.0))
+            amount = np.where(clear, size, 0.0)
             found[windows.scale] = Candidates.of(windows, amount * trust, gain)
         return found
 
