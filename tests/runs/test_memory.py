@@ -64,7 +64,8 @@ def test_the_operations_of_a_step_are_those_of_a_real_one(policy: Any, batch: An
     found = step_operations(model, rows, len(rows["actions"]))
     # On the CPU, torch does not count its own attention kernel.
     assert found == pytest.approx(counted_operations(model, rows), rel=0.1) and found > 1000
-    assert step_operations(model, rows, 4 * len(rows["actions"])) == 4 * found
+    # The time of actions without noise is embedded once for all chunks.
+    assert step_operations(model, rows, 4 * len(rows["actions"])) == pytest.approx(4 * found, rel=1e-3)
 
 
 def test_the_time_of_a_step_is_given_for_one_and_for_eight_devices() -> None:
