@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.robustness.suites import ROOT
-from hf_ptr.data.episodes import EpisodeTable
+from benchmarks.scored_walks import table_of
 from hf_ptr.data.lerobot.writer import write_table
 from hf_ptr.utils.atomic_files import write_json
 from hf_ptr.utils.process_pool import process_pool
@@ -52,22 +52,8 @@ def demonstrations(episodes: int, folder: Path) -> Path:
     kicks = random.normal(size=(episodes, FRAMES, WIDTH)).astype(np.float32)
     action = np.stack([kicks[:, max(0, i - 8) : i + 1].mean(axis=1) for i in range(FRAMES)], axis=1)
     state = np.cumsum(action, axis=1, dtype=np.float32) * 0.1
-    vector = {"dtype": "float32", "shape": [WIDTH], "names": None}
-    lengths = np.full(episodes, FRAMES, dtype=np.int64)
-    table = EpisodeTable(
-        columns={"observation.state": state.reshape(-1, WIDTH), "action": action.reshape(-1, WIDTH)},
-        task_index=np.repeat(np.arange(episodes) % TASKS, FRAMES).astype(np.int64),
-        tasks=tuple(f"do {number}" for number in range(TASKS)),
-        starts=np.cumsum(lengths) - lengths,
-        lengths=lengths,
-        episode_index=np.arange(episodes, dtype=np.int64),
-        frame_id=np.arange(episodes * FRAMES, dtype=np.int64),
-        fps=30.0,
-        robot_type=None,
-        source=f"walks-{episodes}",
-        features={"observation.state": vector, "action": vector},
-    )
-    return write_table(table, folder)
+    columns = {"observation.state": state.reshape(-1, WIDTH), "action": action.reshape(-1, WIDTH)}
+    return write_table(table_of(columns, FRAMES, TASKS), folder)
 
 
 def measure(*command: str) -> dict[str, float]:

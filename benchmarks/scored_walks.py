@@ -64,15 +64,21 @@ def walks(episodes: int, folder: Path) -> Path:
         actions.append(action.astype(np.float32))
         states.append(state.astype(np.float32))
     columns = {"observation.state": np.concatenate(states), "action": np.concatenate(actions)}
-    lengths = np.full(episodes, FRAMES, dtype=np.int64)
-    table = EpisodeTable(
+    return write_table(table_of(columns, FRAMES, TASKS), folder)
+
+
+def table_of(columns: dict[str, np.ndarray], frames: int, tasks: int) -> EpisodeTable:
+    """Vectors `(F, d)` float32 as episodes of `frames` frames, their tasks in turn."""
+    episodes = len(columns["action"]) // frames
+    lengths = np.full(episodes, frames, dtype=np.int64)
+    return EpisodeTable(
         columns=columns,
-        task_index=np.repeat(np.arange(episodes) % TASKS, FRAMES),
-        tasks=tuple(f"do {number}" for number in range(TASKS)),
+        task_index=np.repeat(np.arange(episodes) % tasks, frames).astype(np.int64),
+        tasks=tuple(f"do {number}" for number in range(tasks)),
         starts=np.cumsum(lengths) - lengths,
         lengths=lengths,
         episode_index=np.arange(episodes, dtype=np.int64),
-        frame_id=np.arange(episodes * FRAMES, dtype=np.int64),
+        frame_id=np.arange(episodes * frames, dtype=np.int64),
         fps=30.0,
         robot_type=None,
         source=f"walks-{episodes}",
@@ -80,7 +86,6 @@ def walks(episodes: int, folder: Path) -> Path:
             name: {"dtype": "float32", "shape": [column.shape[1]], "names": None} for name, column in columns.items()
         },
     )
-    return write_table(table, folder)
 
 
 def start(
