@@ -56,8 +56,8 @@ def main() -> None:
     options = parser.parse_args()
     most, block, settings = MOST_EPISODES, BLOCK, []
     if options.small:
-        # Three groups of few episodes, and heads of two steps.
-        options.episodes, options.processes = [8, 24], [1]
+        # Two groups of few episodes, and heads of two steps.
+        options.episodes, options.processes = [8, 16], [1]
         most, block, settings = 8, 500, ["steps=2", "rounds=1"]
     lines, differences = [], {}
     with tempfile.TemporaryDirectory() as scratch:

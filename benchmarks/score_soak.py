@@ -34,10 +34,10 @@ FINDINGS = "findings.parquet"
 SMALLEST_FILE = 4096
 
 
-def attempt(dataset: Path, out: Path, processes: int, seconds: float | None = None) -> float | None:
+def attempt(dataset: Path, out: Path, processes: int, most: int, seconds: float | None = None) -> float | None:
     """Scores the dataset, and kills all processes after some seconds; the seconds that it took, None if killed."""
     begun = time.monotonic()
-    process = start(dataset, out, processes, MOST, BLOCK, SETTINGS)
+    process = start(dataset, out, processes, most, BLOCK, SETTINGS)
     try:
         _, errors = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -73,13 +73,13 @@ def differing(one: Path, other: Path) -> float:
     return float(np.abs(values[0] - values[1]).max())
 
 
-def full_disk(dataset: Path, out: Path) -> tuple[int, str]:
+def full_disk(dataset: Path, out: Path, most: int) -> tuple[int, str]:
     """Exit code and last line of a scoring that cannot write its parts."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (SMALLEST_FILE, before[1]))
     try:
         # Other settings: nothing that was kept can be used.
-        process = start(dataset, out, 1, MOST, BLOCK, (*SETTINGS, "rounds=1"))
+        process = start(dataset, out, 1, most, BLOCK, (*SETTINGS, "rounds=1"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     _, errors = process.communicate()
@@ -91,19 +91,19 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    episodes = 240
+    episodes, most = 240, MOST
     if options.small:
-        episodes, options.kills = 90, 2
+        episodes, most, options.kills = 40, 20, 2
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as scratch:
         dataset = walks(episodes, Path(scratch) / "data")
         alone, broken = (Path(scratch) / name / "scores.parquet" for name in ("alone", "broken"))
-        longest = attempt(dataset, alone, 1)
+        longest = attempt(dataset, alone, 1, most)
         assert longest is not None
         parts = broken.with_name(f".{broken.stem}.parts")
         kills = finished = damaged = 0
         while kills < options.kills:
-            if attempt(dataset, broken, 2, chance.uniform(0.2, 1.0) * longest) is None:
+            if attempt(dataset, broken, 2, most, chance.uniform(0.2, 1.0) * longest) is None:
                 kills += 1
                 print(f"kill {kills}: {len(list(parts.glob('*.safetensors')))} finished parts", flush=True)
                 if kills == options.kills // 2:
@@ -113,10 +113,10 @@ def main() -> None:
                 # From the beginning: what was scored once is kept for the next time.
                 for file in sorted(broken.parent.rglob("*"), reverse=True):
                     file.rmdir() if file.is_dir() else file.unlink()
-        attempt(dataset, broken, 2)
+        attempt(dataset, broken, 2, most)
         difference = differing(alone, broken)
         before = broken.read_bytes()
-        code, line = full_disk(dataset, broken)
+        code, line = full_disk(dataset, broken, most)
         result = {
             "what": "hf-ptr score in two processes killed by SIGKILL at random moments, against one left alone",
             "command": f"python -m benchmarks.score_soak --kills {options.kills} --seed {options.seed}",

@@ -267,7 +267,7 @@ def test_score_memory(command: Any, tmp_path: Path) -> None:
 def test_score_scaling(command: Any, tmp_path: Path) -> None:
     command("score_scaling", "--small")
     found = results(tmp_path, "score_scaling")
-    assert [line["episodes"] for line in found["runs"]] == [8, 24] and found["runs"][1]["blocks"] > 0
+    assert [line["episodes"] for line in found["runs"]] == [8, 16] and found["runs"][1]["blocks"] > 0
     assert found["grows"][0]["peak_mb"] < 0.1
 
 

@@ -17,7 +17,7 @@ from hf_ptr.envs.metaworld.environment import ACTION, ENVIRONMENT_STATE, STATE, 
 from hf_ptr.envs.metaworld.tasks import INSTRUCTIONS, evaluation_seed
 from hf_ptr.errors import InputError
 from hf_ptr.evaluation import rollouts
-from hf_ptr.evaluation.episodes import rollout_task
+from hf_ptr.evaluation.episodes import AS_TRAINED, rollout_task
 from hf_ptr.evaluation.rollouts import evaluate_in
 from hf_ptr.policies import VLAPolicy
 from hf_ptr.policies.vla.building import policy_from_dataset
@@ -210,7 +210,7 @@ def test_cache_keys_are_stable(source: str | None, key: str) -> None:
     batch = rollouts._Batch(
         simulator=MetaWorld(), checkpoint="runs/ptr", digest="0" * 64, identity=(("metaworld", "3.1.1"),),
         task="reach-v3", control="hand", seed=0, first=0, count=20, max_steps=300, cache="cache", source=source,
-        belief="carried",
+        belief=AS_TRAINED,
     )  # fmt: skip
     assert batch._path() == Path("cache") / f"reach-v3-0-{key}.json"
     assert MetaWorld().identity().keys() == {"metaworld"}
