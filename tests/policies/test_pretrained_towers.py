@@ -13,9 +13,9 @@ from transformers import BertModel
 
 from hf_ptr import VLAPolicy
 from hf_ptr.errors import InputError
+from hf_ptr.hub.pretrained import LITE0
 from hf_ptr.policies import policy_from_dataset
-from hf_ptr.policies.efficientnet_lite import EfficientNetLite, EfficientNetLiteConfig
-from hf_ptr.policies.vla.pretrained import LITE0
+from hf_ptr.vision.efficientnet_lite import EfficientNetLite, EfficientNetLiteConfig
 
 
 def test_an_encoder_inside_a_package_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,11 +30,11 @@ from hf_ptr.errors import InputError
 from hf_ptr.evaluation.offline import evaluate_dataset
 from hf_ptr.evaluation.rollouts import evaluate_in
 from hf_ptr.policies import policy_from_dataset
-from hf_ptr.policies.vision_towers import as_tokens, first_layers, layers_of
 from hf_ptr.policies.vla.sizes import SIZES, for_image_size
 from hf_ptr.policies.vla.vision import CameraTower
 from hf_ptr.training.micro_batches import model_inputs
 from hf_ptr.training.ptr_model import build_ptr_model
+from hf_ptr.vision.towers import as_tokens, first_layers, layers_of
 
 
 @pytest.mark.parametrize("tower", TOWERS)

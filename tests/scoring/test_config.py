@@ -38,6 +38,8 @@ from hf_ptr.scoring.config import CHECKS, ScoreConfig, frames_at, parse_settings
         ({"shifts": (True, 8)}, "shifts contains True; it must be a list of whole numbers"),
         ({"shifts": (4, 8, 4)}, "shifts contains 4 twice; keep one"),
         ({"planted_shift": [4.5, 8.2]}, "planted_shift contains 4.5; it must be a list of whole numbers"),
+        ({"vision_model": 5}, "vision_model is 5; it must be a name"),
+        ({"image_side": 0}, "image_side is 0; it must be at least 1"),
         ({"checks": (1,)}, "checks contains 1; it must be a list of names"),
         ({"checks": ("action/pool", "action/pool")}, "checks contains 'action/pool' twice; keep one"),
     ],

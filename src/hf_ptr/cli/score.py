@@ -36,7 +36,7 @@ class FailOn(StrEnum):
 # Options of the calibrated score. A run defines its own features and chunks, and has no findings.
 CALIBRATED_OPTIONS = (
     *("observation", "state", "action", "chunk_size", "target_offset"),
-    *("cameras", "harm", "expected", "fail_on"),
+    *("vision_model", "cameras", "harm", "expected", "fail_on"),
 )
 
 
@@ -79,6 +79,15 @@ def score(
             help="Frames to the next observation (calibrated).", show_default="16; fewer below 30 fps, more above 80"
         ),
     ] = None,
+    vision_model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Encoder of observed cameras: folder or Hub id of a pretrained vision model, or efficientnet-lite0 "
+            "(calibrated).",
+            show_default="none: the pixels of small images",
+        ),
+    ] = None,
     cameras: Annotated[
         bool | None,
         typer.Option(
@@ -118,7 +127,8 @@ def score(
     device: Annotated[
         str | None,
         typer.Option(
-            help="Device: cpu, cuda, cuda:1 or mps.", show_default="cpu if calibrated, else the best available"
+            help="Device: cpu, cuda, cuda:1 or mps.",
+            show_default="the best available; cpu for the heads of the calibrated score",
         ),
     ] = None,
     as_json: Annotated[
@@ -152,6 +162,8 @@ def score(
         hf-ptr score data/mt10 --observation observation.environment_state --out scores.parquet
 
         hf-ptr score data/g1_bottle --corruption misaligned --out misaligned.parquet
+
+        hf-ptr score data/g1_bottle --observation observation.images.cam_high --vision-model efficientnet-lite0
 
         hf-ptr score data/g1_bottle --no-cameras --json > found.json
 
@@ -215,7 +227,8 @@ def score(
         )
     own_harm = parse_harm(harm or [], "--harm")
     accepted = None if expected is None else read_expected(expected)
-    config = ScoreConfig(seed=seed, **parse_settings(settings or [], {"seed": "--seed"}))
+    elsewhere = {"seed": "--seed", "vision_model": "--vision-model"}
+    config = ScoreConfig(seed=seed, vision_model=vision_model, **parse_settings(settings or [], elsewhere))
     where = _checked_device(device)
     return_freed_memory()
     # Without --observation the state is observed, which may be made of several features.
@@ -275,7 +288,7 @@ def score(
         )
         checked = tuple(table.videos) if images else ()
         fitted, found = detected_scores(
-            chunks, config, harm=own_harm, cameras=checked, power=True, device=where or "cpu", keep=keep, share=share
+            chunks, config, harm=own_harm, cameras=checked, power=True, device=where, keep=keep, share=share
         )
         share.wait()
         if not share.is_main:

@@ -9,12 +9,12 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers.utils import cached_file
 
 from hf_ptr.errors import InputError
 from hf_ptr.hub.repos import model_folder, origin
-from hf_ptr.utils.components import ADAPTER_WEIGHTS, require_exact
+from hf_ptr.utils.components import ADAPTER_WEIGHTS, LOAD_ERRORS, require_exact
 from hf_ptr.utils.pickle_guard import refuse_pickles_in
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ ADAPTER_CONFIG = "adapter_config.json"
 # The settings in which a requested adapter must equal the existing one. Target modules are not compared: one
 # configuration may list layers and another match them by a pattern.
 IDENTITY = ("peft_type", "r", "lora_alpha")
-# peft raises the Hub client's errors for a missing file, and ValueError for a damaged one.
-LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
 
 
 def is_adapted(policy: object) -> bool:

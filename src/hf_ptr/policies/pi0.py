@@ -14,8 +14,8 @@ from hf_ptr.policies.action_loss import flow_times, masked_loss, masked_mean
 from hf_ptr.policies.adapters import register_adapter
 from hf_ptr.policies.contract import FeatureSizes, PolicyInputs, PolicyOutput, require_input_shapes
 from hf_ptr.policies.feature_binding import DatasetBoundAdapter
-from hf_ptr.policies.vision_towers import CameraFeatures, first_layers, layers_of, normalized
 from hf_ptr.policies.vla.processing_vla import VLAProcessor
+from hf_ptr.vision.towers import CameraFeatures, first_layers, layers_of, normalized
 
 # Mean and standard deviation of each colour in SigLIP's pretraining.
 COLOUR = 0.5

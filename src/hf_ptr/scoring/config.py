@@ -190,15 +190,23 @@ class ScoreConfig:
     resting_noise: float = 0.5
     # Standard deviations at which a feature is cut, so that one wild value does not decide. Initial.
     feature_limit: float = 10.0
-    # Side of the images in pixels, and their principal components per camera. Initial: a gripper that is 10 of 96
-    # pixels wide still covers a pixel.
-    image_side: int = 16
+    # Encoder of camera images: folder or Hub id of a pretrained vision model, or `efficientnet-lite0`. None for the
+    # pixels themselves, which is faster by far (`benchmarks.image_encoder`).
+    vision_model: str | None = None
+    # Side of the images in pixels; None for 16, or with `vision_model` for that of its pretraining. Initial: a gripper
+    # that is 10 of 96 pixels wide still covers a pixel of 16.
+    image_side: int | None = None
+    # Principal components per camera, of the pixels or of the encoder's vectors. Initial.
     image_components: int = 64
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
             name, value, kind = field.name, getattr(self, field.name), hints[field.name]
+            if type(None) in typing.get_args(kind):
+                if value is None:
+                    continue
+                kind = typing.get_args(kind)[0]
             if kind in (int, float):
                 if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
                     raise InputError(f"{name} is {value!r}; it must be a {'whole ' if kind is int else ''}number")
@@ -211,6 +219,9 @@ class ScoreConfig:
                     raise InputError(f"{name} is {value}; it must be finite")
                 if name in _SHARES and value > 1:
                     raise InputError(f"{name} is {value}; it must be at most 1")
+            elif kind is str:
+                if not isinstance(value, str) or not value:
+                    raise InputError(f"{name} is {value!r}; it must be a name")
             elif kind is bool:
                 if not isinstance(value, bool):
                     raise InputError(f"{name} is {value!r}; it must be true or false")

@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -38,12 +38,15 @@ from hf_ptr.utils.progress import progress_bar
 from hf_ptr.utils.safetensors_io import PartCache
 from hf_ptr.utils.shared_work import ALONE, Share
 
+if TYPE_CHECKING:
+    from hf_ptr.scoring.frame_encoder import FrameEncoder
+
 
 def fit_scores(
     chunks: ChunkDataset,
     config: ScoreConfig = ScoreConfig(),
     *,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     keep: Path | None = None,
     progress: bool = True,
     share: Share = ALONE,
@@ -64,7 +67,8 @@ def fit_scores(
     Args:
         chunks: chunks of the episodes. Camera observations are scored by their `image_features`.
         config: all constants, including the seed; its frames are converted to the frame rate of the data.
-        device: device of the heads. All draws are made on the CPU, so that devices differ by rounding alone.
+        device: device of the heads and of `vision_model`. All draws are made on the CPU, so that devices differ by
+            rounding alone. None for heads on the CPU and the vision model on the best device there is.
         keep: a folder for finished folds, from which the same fit resumes after an interruption. The caller removes
             it once the scores are written.
         progress: show a bar.
@@ -74,15 +78,18 @@ def fit_scores(
         The scores; their `frame()` has one row per frame.
 
     Raises:
-        InputError: fewer than `min_episodes` episodes are longer than the chunks' `target_offset`.
+        InputError: fewer than `min_episodes` episodes are longer than the chunks' `target_offset`, or `vision_model`
+            is not a vision model or has no camera to encode.
     """
     require_fittable(chunks, config)
+    encoder = frame_encoder(chunks, config, device)
     config = config.at_rate(chunks.table.fps)
-    parts = PartCache(keep, {} if keep is None else _cache_key(chunks, config, device))
+    device = device or "cpu"
+    parts = PartCache(keep, {} if keep is None else _cache_key(chunks, config, device, encoder))
     if not share.is_main:
         # The main process fits; the others read its parts.
         share.wait()
-    transitions = lazy_transitions(chunks, config, _image_features(chunks, config, parts, progress))
+    transitions = lazy_transitions(chunks, config, _image_features(chunks, config, parts, encoder, progress))
     table, episodes = chunks.table, chunks.table.num_episodes
     sample = _sample(table, config)
     rows = torch.nonzero(sample[transitions.episode]).squeeze(1)
@@ -156,7 +163,35 @@ def require_fittable(chunks: ChunkDataset, config: ScoreConfig = ScoreConfig()) 
         )
 
 
-def _cache_key(chunks: ChunkDataset, config: ScoreConfig, device: str | torch.device) -> dict[str, Any]:
+def frame_encoder(
+    chunks: ChunkDataset, config: ScoreConfig, device: str | torch.device | None = None
+) -> FrameEncoder | None:
+    """
+    The `vision_model` of the settings, loaded; None if there is none.
+
+    Args:
+        chunks: chunks of the episodes.
+        config: settings of the score.
+        device: device of the model; None for the best there is.
+
+    Raises:
+        InputError: no camera is observed, or as for [`FrameEncoder`][hf_ptr.scoring.frame_encoder.FrameEncoder].
+    """
+    if config.vision_model is None:
+        return None
+    if not chunks.cameras:
+        cameras = ", ".join(chunks.table.videos)
+        fix = f"observe {cameras} (--observation)" if cameras else "the dataset has none, so leave vision_model out"
+        raise InputError(f"vision_model is {config.vision_model}, but no camera is observed; {fix}")
+    # Scores of vectors need not wait for transformers.
+    from hf_ptr.scoring.frame_encoder import FrameEncoder
+
+    return FrameEncoder(config.vision_model, config.image_side, device)
+
+
+def _cache_key(
+    chunks: ChunkDataset, config: ScoreConfig, device: str | torch.device, encoder: FrameEncoder | None = None
+) -> dict[str, Any]:
     """All inputs of a finished fold: data, code and settings."""
     names = ("chunk_size", "target_offset", "observation_features", "state_feature", "action_feature")
     return {
@@ -167,6 +202,7 @@ def _cache_key(chunks: ChunkDataset, config: ScoreConfig, device: str | torch.de
         "code": code_digest(Path(hf_ptr.__path__[0])),
         "config": dataclasses.asdict(config),
         "device": str(device),
+        "encoder": None if encoder is None else encoder.digest,
     }
 
 
@@ -206,13 +242,15 @@ def _scorer_id(heads: str, config: ScoreConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _image_features(chunks: ChunkDataset, config: ScoreConfig, parts: PartCache, progress: bool) -> Tensor | None:
+def _image_features(
+    chunks: ChunkDataset, config: ScoreConfig, parts: PartCache, encoder: FrameEncoder | None, progress: bool
+) -> Tensor | None:
     """The image features, or those of an interrupted fit; None unless the observation is camera images."""
     if not chunks.cameras:
         return None
     part = parts.load("images")
     if part is None:
-        part = {"features": image_features(chunks, config, progress)}
+        part = {"features": image_features(chunks, config, encoder, progress)}
         parts.save("images", part)
     return part["features"]
 

@@ -1,11 +1,12 @@
-"""Fixed image features for the label-free score: principal components of small images."""
+"""Fixed image features for the label-free score: principal components of small images, or of a model's vectors."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,11 +15,20 @@ from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.scoring.config import ScoreConfig
 from hf_ptr.utils.progress import progress_bar
 
+if TYPE_CHECKING:
+    from hf_ptr.scoring.frame_encoder import FrameEncoder
+
 # Images held at a time; bounds the memory and changes no result.
 ROWS_PER_PASS = 1024
+# Images decoded at the size of an encoder at a time, of one episode.
+ENCODED_PER_PASS = 256
+# Side of the images whose pixels are the vectors.
+PIXELS_SIDE = 16
 
 
-def image_features(chunks: ChunkDataset, config: ScoreConfig, progress: bool = True) -> Tensor:
+def image_features(
+    chunks: ChunkDataset, config: ScoreConfig, encoder: FrameEncoder | None = None, progress: bool = True
+) -> Tensor:
     """
     Features of the camera images of every row: `(F, d)` float32, d at most `image_components` per camera, in standard
     deviations of the first component.
@@ -28,42 +38,65 @@ def image_features(chunks: ChunkDataset, config: ScoreConfig, progress: bool = T
     Args:
         chunks: a dataset whose observation is cameras.
         config: settings of the score.
+        encoder: turns each image into a vector; None for the pixels of small images.
         progress: show a bar.
     """
     table = chunks.table
     found = []
     for camera in chunks.observation_features:
-        with tempfile.TemporaryFile() as file:
-            images = _SmallImages(table, camera, config.image_side, file, progress)
-            found.append(_principal_components(images, table.num_frames, config.image_components))
+        with tempfile.TemporaryFile() as file, progress_bar(progress) as bar:
+            vectors = _Vectors(file)
+            pieces = _pixels(table, camera, config) if encoder is None else _encoded(table, camera, encoder)
+            task = bar.add_task(f"{'reading' if encoder is None else 'encoding'} {camera}", total=table.num_frames)
+            for piece in pieces:
+                vectors.append(piece)
+                bar.advance(task, len(piece))
+            found.append(_principal_components(vectors, table.num_frames, config.image_components))
     return torch.cat(found, dim=1)
 
 
-class _SmallImages:
-    """Small images of one camera, `(n, 3 · side²)` uint8 per part: decoded once into a file, then read from it."""
+def _pixels(table: EpisodeTable, camera: str, config: ScoreConfig) -> Iterator[Tensor]:
+    """The pixels of consecutive rows, `(n, 3 · side²)` uint8."""
+    side = PIXELS_SIDE if config.image_side is None else config.image_side
+    images = CameraImages(table, [camera], (side, side), cache_bytes=0)
+    for rows in torch.arange(table.num_frames).split(ROWS_PER_PASS):
+        yield images[rows].flatten(1)
 
-    def __init__(self, table: EpisodeTable, camera: str, side: int, file: IO[bytes], progress: bool):
-        self._file, self._frames, self._width = file, table.num_frames, side * side * 3
-        images = CameraImages(table, [camera], (side, side), cache_bytes=0)
-        parts = torch.arange(table.num_frames).split(ROWS_PER_PASS)
-        with progress_bar(progress) as bar:
-            for rows in bar.track(parts, description=f"reading {camera}"):
-                file.write(images[rows].numpy().tobytes())
+
+def _encoded(table: EpisodeTable, camera: str, encoder: FrameEncoder) -> Iterator[Tensor]:
+    """The vectors of consecutive rows, `(n, encoder.width)` float16."""
+    images = CameraImages(table, [camera], encoder.size, cache_bytes=0)
+    for begin, length in zip(table.starts.tolist(), table.lengths.tolist(), strict=True):
+        for rows in torch.arange(begin, begin + length).split(ENCODED_PER_PASS):
+            yield encoder(images[rows][:, 0])
+
+
+class _Vectors:
+    """The vectors of a camera's images in a file, read in parts `(n, width)`, so that they need not be held."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file = file
+        self._dtype, self._width = torch.uint8, 0
+
+    def append(self, vectors: Tensor) -> None:
+        """Vectors of the next rows, `(n, width)`, of the same type each time."""
+        self._dtype, self._width = vectors.dtype, vectors.shape[1]
+        self._file.write(np.ascontiguousarray(vectors.numpy()).data)
 
     def __iter__(self) -> Iterator[Tensor]:
         self._file.seek(0)
-        for begin in range(0, self._frames, ROWS_PER_PASS):
-            size = min(ROWS_PER_PASS, self._frames - begin) * self._width
-            yield torch.frombuffer(bytearray(self._file.read(size)), dtype=torch.uint8).view(-1, self._width)
+        size = ROWS_PER_PASS * self._width * self._dtype.itemsize
+        while part := self._file.read(size):
+            yield torch.frombuffer(bytearray(part), dtype=self._dtype).view(-1, self._width)
 
 
-def _principal_components(images: _SmallImages, frames: int, most: int) -> Tensor:
-    """The principal components `(F, d)` of images, read three times."""
-    mean = torch.stack([part.double().sum(dim=0) for part in images]).sum(dim=0) / frames
+def _principal_components(vectors: _Vectors, frames: int, most: int) -> Tensor:
+    """The principal components `(F, d)` of vectors, read three times."""
+    mean = torch.stack([part.double().sum(dim=0) for part in vectors]).sum(dim=0) / frames
     products = torch.zeros(len(mean), len(mean), dtype=torch.float64)
-    for part in images:
+    for part in vectors:
         products += part.double().T @ part.double()
     values, directions = torch.linalg.eigh(products / frames - torch.outer(mean, mean))
     largest = values.flip(0)[:most].clamp(min=1e-6)
     projection = (directions.flip(1)[:, : len(largest)] / largest[0].sqrt()).float()
-    return torch.cat([(part.float() - mean.float()) @ projection for part in images])
+    return torch.cat([(part.float() - mean.float()) @ projection for part in vectors])

@@ -22,7 +22,7 @@ from hf_ptr.detection.detect import Detection, detect_together, merged
 from hf_ptr.detection.findings_file import findings_written
 from hf_ptr.detection.source_dataset import source_attributes
 from hf_ptr.scoring.config import ScoreConfig
-from hf_ptr.scoring.fit import fit_scores, require_fittable
+from hf_ptr.scoring.fit import fit_scores, frame_encoder, require_fittable
 from hf_ptr.scoring.fitted_scores import FittedScores
 from hf_ptr.training.detection_cache import cached_detection
 from hf_ptr.utils.shared_work import ALONE, Share
@@ -35,7 +35,7 @@ def detected_scores(
     harm: Mapping[str, float] = MappingProxyType({}),
     cameras: Sequence[str] = (),
     power: bool = False,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     keep: Path | None = None,
     progress: bool = True,
     share: Share = ALONE,
@@ -58,6 +58,7 @@ def detected_scores(
     """
     # A refusal comes before the checks, which may decode videos for minutes.
     require_fittable(chunks, config)
+    frame_encoder(chunks, config, device)
     found = detected(chunks, cameras=cameras, power=power, seed=config.seed, keep=keep, share=share)
     expected = chunk_harm(found.findings, chunks.table, chunk_size=chunks.chunk_size, harm=harm)
     fitted = fit_scores(chunks, config, device=device, keep=keep, progress=progress, share=share)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from packaging.version import InvalidVersion, Version
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import cached_file
@@ -24,6 +25,8 @@ VERSION_KEY = "hf_ptr_version"
 # The file of an adapter's tensors, and the beginning of their names in it.
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."
+# transformers and peft raise the Hub client's errors for a missing file, and ValueError for a damaged one.
+LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
 
 
 def register_component(

@@ -23,7 +23,7 @@ from hf_ptr.policies.action_loss import masked_loss, masked_mean
 from hf_ptr.policies.contract import FeatureSizes, PolicyInputs, PolicyOutput
 from hf_ptr.policies.lerobot.base import COLOURS, LeRobotAdapter, normalized_images
 from hf_ptr.policies.lerobot.processor import state_prompt
-from hf_ptr.policies.vision_towers import first_layers, last_layer_of, layers_of
+from hf_ptr.vision.towers import first_layers, last_layer_of, layers_of
 
 
 class Embeddings(NamedTuple):

@@ -13,13 +13,13 @@ from transformers import AutoModel, AutoTokenizer
 
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.statistics import normalization, relative_normalization
-from hf_ptr.policies.vision_towers import without_unused_parts
+from hf_ptr.hub.pretrained import copy_weights, load_pretrained, pretrained_colours
 from hf_ptr.policies.vla.configuration_vla import VLAPolicyConfig
 from hf_ptr.policies.vla.modeling_vla import VLAPolicy
-from hf_ptr.policies.vla.pretrained import copy_weights, load_pretrained, pretrained_colours
 from hf_ptr.policies.vla.processing_vla import VLAProcessor, instruction_tokenizer
 from hf_ptr.policies.vla.sizes import for_image_size, size_settings
 from hf_ptr.policies.vla.vision import CameraTower
+from hf_ptr.vision.towers import without_unused_parts
 
 logger = logging.getLogger(__name__)
 

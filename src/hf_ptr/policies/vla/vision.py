@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoModel
 
-from hf_ptr.policies.vision_towers import (
+from hf_ptr.vision.towers import (
     CameraFeatures,
     as_tokens,
     first_layers,

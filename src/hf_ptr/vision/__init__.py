@@ -1,0 +1,1 @@
+"""Vision towers: functions for towers of any kind, and EfficientNet-Lite0."""
