@@ -14,7 +14,7 @@ from benchmarks.robustness.planting import Truth
 from benchmarks.robustness.selecting import SELECTIONS, chunks_of, kept_weight
 from benchmarks.robustness.small_networks import CHUNK
 from hf_ptr.data.episodes import EpisodeTable
-from hf_ptr.detection.chunk_faults import chunk_harm
+from hf_ptr.detection.chunk_faults import chunk_harm, least_harm
 from hf_ptr.policies import load_policy
 from hf_ptr.runs.score_dataset import score_dataset
 from hf_ptr.scoring.calibration import calibrated_weight, fault_score, keep_sample_size
@@ -111,9 +111,12 @@ def found_weight(table: EpisodeTable, seed: int, observation_features: Sequence[
     They are `h w_min + (1 - h) w_max`, with the least effective sample size.
     """
     chunks, config = chunks_of(table, observation_features, CHUNK), ScoreConfig()
-    harm = chunk_harm(detected(chunks, seed=seed).findings, chunks.table, chunk_size=CHUNK)
-    weight = calibrated_weight(fault_score(torch.from_numpy(harm), config), config)
-    return keep_sample_size(weight, min_share=config.min_sample_size).numpy()
+    findings = detected(chunks, seed=seed).findings
+    weight, milder = (
+        calibrated_weight(fault_score(torch.from_numpy(of(findings, chunks.table, chunk_size=CHUNK)), config), config)
+        for of in (chunk_harm, least_harm)
+    )
+    return keep_sample_size(weight, milder, min_share=config.min_sample_size).numpy()
 
 
 def _needed(other: Path | None) -> Path:

@@ -7,7 +7,7 @@ import pytest
 from data_helpers import coded_table
 
 from hf_ptr.detection.check import Severity
-from hf_ptr.detection.chunk_faults import chunk_harm, chunks_next_to_faults
+from hf_ptr.detection.chunk_faults import chunk_harm, chunks_next_to_faults, least_harm
 from hf_ptr.detection.findings import Finding
 from hf_ptr.detection.harm import HARM, harm_of, parse_harm, require_harm
 from hf_ptr.detection.registry import all_checks
@@ -38,6 +38,21 @@ def test_the_largest_expected_harm_counts_and_notes_have_none() -> None:
     ]
     found = chunk_harm(findings, table, chunk_size=2)
     assert found.tolist() == [0.5, 0.5, 0.9, 0.9, 0.5, 0.5] + [0.0] * 12
+
+
+def test_noise_of_actions_is_half_excused_and_no_other_fault() -> None:
+    table = coded_table([3, 3, 3, 3])
+    findings = [
+        finding(0, 0, 2, 0.8, check="action/noise"),
+        finding(1, 0, 2, 0.8, check="action/lag"),
+        finding(2, 0, 2, 0.8, check="action/noise"),
+        finding(2, 1, 1, 0.6, check="action/lag"),
+        finding(3, 0, 2, 0.8, "note", check="action/noise"),
+    ]
+    found = least_harm(findings, table, chunk_size=1)
+    assert found.tolist() == [0.4] * 3 + [0.8] * 3 + [0.4, 0.6, 0.4] + [0.0] * 3
+    own = least_harm(findings, table, chunk_size=1, harm={"action/noise": 0.5})
+    assert own.tolist() == [0.2] * 3 + [0.8] * 3 + [0.2, 0.6, 0.2] + [0.2] * 3
 
 
 def test_nothing_reaches_beyond_its_episode() -> None:

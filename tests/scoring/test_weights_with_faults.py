@@ -38,6 +38,22 @@ def test_faults_in_most_chunks_leave_half_of_the_samples(share: float) -> None:
     assert CONFIG.w_min <= weight.min() and weight.max() <= CONFIG.w_max
 
 
+def test_where_faults_cover_most_chunks_the_least_harmful_are_excused_first() -> None:
+    frames = EPISODES * LENGTH + SHORT * 8
+    harm, least = np.zeros(frames), np.zeros(frames)
+    harm[: 4 * LENGTH] = least[: 4 * LENGTH] = 0.999
+    harm[4 * LENGTH : 7 * LENGTH], least[4 * LENGTH : 7 * LENGTH] = 0.999, 0.4995
+    found = fitted().with_faults(harm, None, least).frame()
+    weight = torch.tensor(found.weight.to_numpy(), dtype=torch.float64)
+    assert effective_sample_size(weight).item() / frames == pytest.approx(CONFIG.min_sample_size, abs=0.02)
+    worst, excused, sound = weight[: 4 * LENGTH], weight[4 * LENGTH : 7 * LENGTH], weight[7 * LENGTH : 10 * LENGTH]
+    assert worst.max() < CONFIG.w_min + 0.01 and sound.min() > CONFIG.w_max - 0.1
+    assert CONFIG.w_min + 0.3 < excused.min() and excused.max() < (CONFIG.w_min + CONFIG.w_max) / 2
+    # Where few chunks are faulty nothing has to be excused.
+    few = np.where(np.arange(frames) >= 5 * LENGTH, harm, 0.0)
+    assert fitted().with_faults(few, None, few / 2).frame().weight.equals(fitted().with_faults(few).frame().weight)
+
+
 def test_few_faults_keep_the_limit_also_without_a_transition() -> None:
     harm = np.zeros(EPISODES * LENGTH + SHORT * 8)
     harm[:20] = harm[-8:] = 0.9

@@ -61,20 +61,25 @@ class FittedScores:
         """The dimensions that rest and do not enter the score, by the name of their feature."""
         return self._transitions.resting
 
-    def with_faults(self, harm: np.ndarray, explained: np.ndarray | None = None) -> FittedScores:
+    def with_faults(
+        self, harm: np.ndarray, explained: np.ndarray | None = None, least_harm: np.ndarray | None = None
+    ) -> FittedScores:
         """
         The scores with the faults that were found by other means, for example by `hf_ptr.detection`.
 
         Score and weight of a chunk are at most those of its fault, `w <= h w_min + (1 - h) w_max`. Chunks that are
         `explained` have at least the median score of the episodes without harm. Without harm nothing changes.
         The least effective sample size holds for the new weights: where faults cover most chunks, it raises weights
-        above this limit. Scores by element and failed checks stay those of the fit.
+        above this limit, first those of the least harmful faults. Scores by element and failed checks stay those of
+        the fit.
 
         Args:
             harm: `(F,)`, `h`, the expected harm of the faults in the frames of the chunk that starts at each frame,
                 from `hf_ptr.detection.chunk_faults.chunk_harm`.
             explained: `(F,)` bool, sound chunks of episodes in which a fault elsewhere explains a low score, from
                 `hf_ptr.detection.chunk_faults.chunks_next_to_faults`; none by default.
+            least_harm: `(F,)`, at most `harm`, from `hf_ptr.detection.chunk_faults.least_harm`: down to it the least
+                effective sample size excuses faults before it raises all weights. `harm` by default.
         """
         if not harm.any() and (explained is None or not explained.any()):
             return self
@@ -86,8 +91,11 @@ class FittedScores:
                 usual = self._score[sound].median()
                 found._score = torch.where(spared, self._score.clamp(min=usual), self._score)
                 found._milder = torch.where(spared, self._milder.clamp(min=usual), self._milder)
-        limit = fault_score(torch.from_numpy(harm).to(self._score.dtype), self._config)
-        found._score, found._milder = torch.minimum(found._score, limit), torch.minimum(found._milder, limit)
+        limit, milder = (
+            fault_score(torch.from_numpy(each).to(self._score.dtype), self._config)
+            for each in (harm, harm if least_harm is None else least_harm)
+        )
+        found._score, found._milder = torch.minimum(found._score, limit), torch.minimum(found._milder, milder)
         weight = found._weights()
         # Episodes without a transition have the mean weight, whatever their score is.
         lowered = torch.minimum(weight, calibrated_weight(limit, self._config))

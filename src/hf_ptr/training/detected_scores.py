@@ -17,7 +17,7 @@ from hf_ptr.data.chunks import ChunkDataset
 from hf_ptr.data.episode_groups import episode_groups
 from hf_ptr.data.score_file import write_scores
 from hf_ptr.detection.accepted import with_accepted
-from hf_ptr.detection.chunk_faults import chunk_harm, chunks_next_to_faults
+from hf_ptr.detection.chunk_faults import chunk_harm, chunks_next_to_faults, least_harm
 from hf_ptr.detection.detect import Detection, detect_together, merged
 from hf_ptr.detection.findings_file import findings_written
 from hf_ptr.detection.source_dataset import source_attributes
@@ -60,9 +60,12 @@ def detected_scores(
     require_fittable(chunks, config)
     frame_encoder(chunks, config, device)
     found = detected(chunks, cameras=cameras, power=power, seed=config.seed, keep=keep, share=share)
-    expected = chunk_harm(found.findings, chunks.table, chunk_size=chunks.chunk_size, harm=harm)
+    expected, least = (
+        of(found.findings, chunks.table, chunk_size=chunks.chunk_size, harm=harm) for of in (chunk_harm, least_harm)
+    )
     fitted = fit_scores(chunks, config, device=device, keep=keep, progress=progress, share=share)
-    return fitted.with_faults(expected, chunks_next_to_faults(found.findings, chunks.table, expected)), found
+    explained = chunks_next_to_faults(found.findings, chunks.table, expected)
+    return fitted.with_faults(expected, explained, least), found
 
 
 def detected(
