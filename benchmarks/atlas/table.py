@@ -19,6 +19,7 @@ from benchmarks.atlas.cells import Recorded
 from benchmarks.atlas.kinds import CONTROLS
 from benchmarks.atlas.ours import OURS, OWN
 from benchmarks.atlas.planted import PART, RARE, UNTOUCHED, WHOLE
+from benchmarks.pages import markdown_table
 from hf_ptr.errors import InputError
 
 HARMLESS = (*CONTROLS, *CAMERA_CONTROLS)
@@ -85,12 +86,6 @@ def number(values: Iterable[float | None], form: str = ".2f") -> str:
     return format(float(np.mean(known)), form) if known else "–"
 
 
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
 def rare(line: Line) -> bool:
     """Whether the planted fault is a rare one."""
     return line["carriers"] <= RARE and line["fault"] != UNTOUCHED
@@ -141,7 +136,7 @@ def summary_table(lines: Sequence[Line], tools: Sequence[str]) -> str:
         )
     header = ["tool", "untouched flagged", "controls flagged", "false with faults", "kinds, whole", "recall, whole"]
     header += ["kinds, part", "recall, part", "kinds, two carriers", "AUROC", "length-matched", "frames", "IoU", "s"]
-    return markdown(header, rows)
+    return markdown_table([header, *rows])
 
 
 def kind_table(lines: Sequence[Line], tools: Sequence[str]) -> str:
@@ -176,7 +171,7 @@ def kind_table(lines: Sequence[Line], tools: Sequence[str]) -> str:
                 ]
             )
     header = ["fault", "recall", "false", "AUROC", "length-matched", "frames", "IoU", "promised", "best other"]
-    return markdown(header, rows)
+    return markdown_table([header, *rows])
 
 
 def promise_line(lines: Sequence[Line]) -> str:
@@ -204,7 +199,7 @@ def control_table(lines: Sequence[Line], tools: Sequence[str]) -> str:
         mine = [line for line in lines if line["fault"] == control]
         cells = [number((line["false_alarms"] for line in mine if line["tool"] == tool), ".0%") for tool in tools]
         rows.append([control, *cells])
-    return markdown(["control", *tools], rows)
+    return markdown_table([["control", *tools], *rows])
 
 
 def peer_table(lines: Sequence[Line], tools: Sequence[str]) -> str:
@@ -219,7 +214,7 @@ def peer_table(lines: Sequence[Line], tools: Sequence[str]) -> str:
                 for kind in kinds
             ]
             rows.append([f"{fault}, {part}", *cells])
-    return markdown(["fault (! = more than 5 % false)", *tools], rows)
+    return markdown_table([["fault (! = more than 5 % false)", *tools], *rows])
 
 
 def tables(lines: Sequence[Line], each_tool: bool) -> str:
