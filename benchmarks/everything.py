@@ -57,6 +57,7 @@ STEPS = {
     "score_memory": f"{PYTHON} benchmarks.score_memory",
     "score_scaling": f"{PYTHON} benchmarks.score_scaling",
     "score_soak": f"{PYTHON} benchmarks.score_soak",
+    "image_encoder": f"{PYTHON} benchmarks.image_encoder g1_bottle={DATASET}",
     "five_faults": f"{PYTHON} benchmarks.five_faults {DATASET}",
     "overfit": f"{PYTHON} benchmarks.overfit {DATASET}",
     "bench-score": "make bench-score",

@@ -13,15 +13,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from data_helpers import coded_table, drifting_table
+from data_helpers import coded_image, coded_table, drifting_table
 
 from benchmarks import fits, measurement
 from benchmarks.negative_controls import Recorded
 from benchmarks.robustness import report, running, suites
 from benchmarks.robustness.running import Cell
-from hf_ptr.data.lerobot.writer import write_table
+from hf_ptr.data.lerobot.writer import DatasetWriter, write_table
 from hf_ptr.envs.recording import record_metaworld
 from hf_ptr.errors import InputError
 
@@ -243,6 +244,25 @@ def test_five_faults(command: Any, tmp_path: Path) -> None:
     command("five_faults", str(tmp_path / "data"))
     found = results(tmp_path, "five_faults")
     assert len(found["faults"]) == 5 and 0.0 <= found["auroc"] <= 1.0
+
+
+def test_image_encoder(command: Any, tmp_path: Path) -> None:
+    camera = "observation.images.top"
+    size = {"dtype": "float32", "shape": [1], "names": None}
+    video = {"dtype": "video", "shape": [32, 48, 3], "names": ["height", "width", "channels"]}
+    features = {"observation.state": size, "action": size, camera: video}
+    with DatasetWriter(tmp_path / "data", fps=10, features=features, robot_type="none", tasks=["count"]) as writer:
+        for episode in range(10):
+            column = np.arange(14, dtype=np.float32)[:, None]
+            images = np.stack([coded_image(episode, frame, (32, 48)) for frame in range(14)])
+            writer.add_episode({"observation.state": column, "action": column}, "count", {camera: images})
+    command("image_encoder", "--small", "--seeds", "1", f"made={tmp_path / 'data'}")
+    found = results(tmp_path, "image_encoder")["datasets"]["made"]["encoders"]
+    assert list(found) == ["pixels", "random, 32"]
+    for one in found.values():
+        assert (
+            one["decode_rate"]["n"] == 2 and one["auroc"]["blurred"]["interval"][0] <= one["auroc"]["blurred"]["mean"]
+        )
 
 
 def test_detection_speed(command: Any, tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ NOT_RUN = {
     "python3.12 -m venv": "LeRobot's own environment of 6 GB: make test-lerobot",
     ".venv-lerobot/bin/": "LeRobot's own environment of 6 GB: make test-lerobot",
     "hf-ptr train recipes/vla/g1_pixels": "needs packages with weights: tests/policies/test_packaged.py makes one",
+    "hf-ptr score data/g1_bottle --observation observation.images.cam_high": "needs a package with weights: "
+    "tests/scoring/test_frame_encoder.py",
     "hf-ptr train recipes/pi0": "needs a pretrained PI0: tests/policies/test_pi0.py trains one of random weights",
     "python -m robocasa": "needs RoboCasa's assets; tests/envs/test_robocasa.py has a stand-in",
     "python -c 'from libero": "needs LIBERO, 3 GB: make test-libero",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,18 @@ import pandas as pd
 import pytest
 import torch
 from data_helpers import coded_image, coded_table
+from huggingface_hub import constants
 from model_helpers import text_config
 from torch import Tensor
 from transformers import AutoModel, BertModel
 from vision_helpers import TOWERS
 
 from hf_ptr import ChunkDataset, ScoreConfig, fit_scores
+from hf_ptr.data.chunks import CameraImages
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.lerobot.writer import DatasetWriter
 from hf_ptr.errors import InputError
+from hf_ptr.scoring.encoded_images import remove_oldest
 from hf_ptr.scoring.fit import frame_encoder
 from hf_ptr.scoring.frame_encoder import FrameEncoder
 from hf_ptr.scoring.image_features import image_features
@@ -133,3 +137,62 @@ def test_other_models_and_settings_are_refused_in_one_line(chunks: ChunkDataset,
     with pytest.raises(InputError, match=rf"no camera is observed; observe {CAMERA} \(--observation\)"):
         frame_encoder(state, ScoreConfig(vision_model=model))
     assert frame_encoder(state, ScoreConfig()) is None
+
+
+def test_images_are_decoded_and_encoded_once(
+    chunks: ChunkDataset, model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
+    encoded: list[int] = []
+    spied = FrameEncoder.__call__
+
+    def counted(self: FrameEncoder, images: Tensor) -> Tensor:
+        encoded.append(len(images))
+        return spied(self, images)
+
+    monkeypatch.setattr(FrameEncoder, "__call__", counted)
+
+    def features(of: ChunkDataset = chunks, name: str = model) -> Tensor:
+        encoded.clear()
+        return image_features(of, ScoreConfig(), FrameEncoder(name, device="cpu"), progress=False)
+
+    first = features()
+    assert sum(encoded) == sum(LENGTHS)
+    opened = CameraImages.__getitem__
+    monkeypatch.setattr(CameraImages, "__getitem__", None)
+    assert torch.equal(features(), first) and encoded == []
+    # A selection of the episodes, in another order of their positions.
+    ids = chunks.table.episode_index[[1, 3]].tolist()
+    few = ChunkDataset(chunks.table.select(ids), chunk_size=4, target_offset=4, observation_features=[CAMERA])
+    assert len(features(few)) == LENGTHS[1] + LENGTHS[3] and encoded == []
+    monkeypatch.setattr(CameraImages, "__getitem__", opened)
+    # Other weights; a changed file; a damaged file; files that were used least.
+    torch.manual_seed(1)
+    AutoModel.from_config(TOWERS["vit"]).save_pretrained(tmp_path / "other")
+    assert not torch.equal(features(name=str(tmp_path / "other")), first) and sum(encoded) == sum(LENGTHS)
+    features()
+    assert encoded == []
+    damaged = min((tmp_path / "home").rglob("*.safetensors"))
+    damaged.write_bytes(b"0" * 9)
+    features()
+    features(name=str(tmp_path / "other"))
+    assert len(list((tmp_path / "home").rglob("*.safetensors"))) == 8
+    path = chunks.table.videos[CAMERA][int(chunks.table.episode_index[0])].path
+    before = path.stat()
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert torch.equal(features(), first) and sum(encoded) == sum(LENGTHS)
+    remove_oldest(sum(file.stat().st_size for file in (tmp_path / "home").rglob("*.safetensors")) // 3)
+    features()
+    assert encoded == []
+    remove_oldest(0)
+    assert torch.equal(features(), first) and sum(encoded) == sum(LENGTHS)
+
+
+def test_without_a_cache_images_are_encoded_again(
+    chunks: ChunkDataset, model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    wanted = image_features(chunks, ScoreConfig(), FrameEncoder(model, device="cpu"), progress=False)
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "file"))
+    found = image_features(chunks, ScoreConfig(), FrameEncoder(model, device="cpu"), progress=False)
+    assert torch.equal(found, wanted)

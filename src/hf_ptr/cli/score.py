@@ -153,7 +153,8 @@ def score(
     do not lower weights. `hf-ptr export scores.parquet --to expected` writes this file from all present findings.
 
     Rerun an interrupted command to resume it. Scoring the same data again, with other accepted findings or other harm,
-    takes seconds: the finished detection is kept in HF_HOME/hf-ptr, for the last eight datasets.
+    takes seconds: the finished detection is kept in HF_HOME/hf-ptr, for the last eight datasets; so are images that
+    --vision-model has encoded, up to 4 GB.
 
     Examples:
 

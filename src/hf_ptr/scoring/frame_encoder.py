@@ -13,8 +13,8 @@ from hf_ptr.errors import InputError, first_line
 from hf_ptr.hub.pretrained import load_pretrained, pretrained_colours
 from hf_ptr.vision.towers import as_tokens, normalized
 
-# Images encoded at a time; bounds the memory.
-IMAGES_PER_PASS = 64
+# Images encoded at a time. With more, what a convolution writes leaves the cache of a CPU.
+IMAGES_PER_PASS = 16
 # Side of the images, pixels, for a model that states none; ImageNet's. And mean and standard deviation of its colours.
 USUAL_SIDE, USUAL_COLOUR = 224, (0.5, 0.5, 0.5)
 # What a model of another kind raises when it is given images.

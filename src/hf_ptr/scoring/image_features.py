@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from hf_ptr.data.chunks import CameraImages, ChunkDataset
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.scoring.config import ScoreConfig
+from hf_ptr.scoring.encoded_images import EncodedImages, remove_oldest
 from hf_ptr.utils.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def image_features(
             for piece in pieces:
                 vectors.append(piece)
                 bar.advance(task, len(piece))
-            found.append(_principal_components(vectors, table.num_frames, config.image_components))
+            mean, projection = principal_projection(vectors, config.image_components)
+            found.append(torch.cat([(part.float() - mean) @ projection for part in vectors]))
     return torch.cat(found, dim=1)
 
 
@@ -64,11 +66,20 @@ def _pixels(table: EpisodeTable, camera: str, config: ScoreConfig) -> Iterator[T
 
 
 def _encoded(table: EpisodeTable, camera: str, encoder: FrameEncoder) -> Iterator[Tensor]:
-    """The vectors of consecutive rows, `(n, encoder.width)` float16."""
+    """The vectors of consecutive rows, `(n, encoder.width)` float16; those of finished episodes are kept."""
     images = CameraImages(table, [camera], encoder.size, cache_bytes=0)
-    for begin, length in zip(table.starts.tolist(), table.lengths.tolist(), strict=True):
+    kept = EncodedImages(table, camera, encoder.digest)
+    for position, (begin, length) in enumerate(zip(table.starts.tolist(), table.lengths.tolist(), strict=True)):
+        found = kept.load(position)
+        if found is not None:
+            yield found
+            continue
+        parts = []
         for rows in torch.arange(begin, begin + length).split(ENCODED_PER_PASS):
-            yield encoder(images[rows][:, 0])
+            parts.append(encoder(images[rows][:, 0]))
+            yield parts[-1]
+        kept.save(position, torch.cat(parts))
+    remove_oldest()
 
 
 class _Vectors:
@@ -90,13 +101,22 @@ class _Vectors:
             yield torch.frombuffer(bytearray(part), dtype=self._dtype).view(-1, self._width)
 
 
-def _principal_components(vectors: _Vectors, frames: int, most: int) -> Tensor:
-    """The principal components `(F, d)` of vectors, read three times."""
-    mean = torch.stack([part.double().sum(dim=0) for part in vectors]).sum(dim=0) / frames
+def principal_projection(vectors: Iterable[Tensor], most: int) -> tuple[Tensor, Tensor]:
+    """
+    The mean `(width,)` of vectors, and their projection `(width, d)` to the principal components, in standard
+    deviations of the first, d at most `most`; float32.
+
+    Args:
+        vectors: parts `(n, width)`, read twice.
+        most: number of components.
+    """
+    count, total = 0, torch.zeros(())
+    for part in vectors:
+        count, total = count + len(part), total + part.double().sum(dim=0)
+    mean = total / count
     products = torch.zeros(len(mean), len(mean), dtype=torch.float64)
     for part in vectors:
         products += part.double().T @ part.double()
-    values, directions = torch.linalg.eigh(products / frames - torch.outer(mean, mean))
+    values, directions = torch.linalg.eigh(products / count - torch.outer(mean, mean))
     largest = values.flip(0)[:most].clamp(min=1e-6)
-    projection = (directions.flip(1)[:, : len(largest)] / largest[0].sqrt()).float()
-    return torch.cat([(part.float() - mean.float()) @ projection for part in vectors])
+    return mean.float(), (directions.flip(1)[:, : len(largest)] / largest[0].sqrt()).float()
