@@ -28,6 +28,8 @@ LEAST_EXPLAINED = 0.3
 LEAST_SIGMA = 0.02
 # Residuals above this many standard deviations count as this.
 CAP = 6.0
+# A window is shifted by at most this part of its frames, or by `LEAST_LONGEST`.
+SHIFTED = 4
 # Least share of a window's frames that a shift must leave to be compared.
 LEAST_SHARE = 0.6
 # The squared residuals at a lag must be at most this share of those at the usual one: of commands that do not belong
@@ -186,8 +188,9 @@ class Lag(Check):
         for windows in view.windows:
             size = (windows.stop - windows.first)[:, None]
             share, gain, before, after = np.moveaxis(windows.mean_of(sums), 1, 0)
-            # Far away, something in the episode resembles any short window.
-            able = (share >= LEAST_SHARE) & (np.abs(shifts - shifts[usual]) <= size // 2)
+            # Far away, something in the episode resembles any short window, above all where a way back begins.
+            near = np.abs(shifts - shifts[usual]) <= np.maximum(size // SHIFTED, LEAST_LONGEST)
+            able = (share >= LEAST_SHARE) & near
             total = np.where(able, size * gain / np.maximum(share, 1e-9), -np.inf)
             best = total.argmax(axis=1)
             row = np.arange(len(best))
