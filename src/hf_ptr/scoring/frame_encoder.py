@@ -47,14 +47,14 @@ class FrameEncoder:
             raise InputError(f"{name} is not a vision model: it reads {model.main_input_name}; name one for images")
         self.size = _usual_size(model) if side is None else (side, side)
         colours = pretrained_colours(name)
-        self._colours = [
+        self._mean, self._std = (
             torch.tensor(colours.get(key, USUAL_COLOUR), dtype=torch.float32) for key in ("image_mean", "image_std")
-        ]
+        )
         self.digest = self._digest_of(model)
         self.device = torch.device(device or _best_device())
         # Convolutions are up to twice as fast with the channels last.
         self._model = model.float().eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
-        self._colours = [each.to(self.device) for each in self._colours]
+        self._mean, self._std = self._mean.to(self.device), self._std.to(self.device)
         try:
             found = self._tokens(torch.zeros((1, *self.size, 3), dtype=torch.uint8))
         except _WRONG_INPUT as error:
@@ -82,11 +82,11 @@ class FrameEncoder:
 
     @torch.inference_mode()
     def _tokens(self, images: Tensor) -> Tensor:
-        pixels = normalized(images[:, None].to(self.device), *self._colours, self.size)
+        pixels = normalized(images[:, None].to(self.device), self._mean, self._std, self.size)
         return as_tokens(self._model(pixels.contiguous(memory_format=torch.channels_last)))
 
     def _digest_of(self, model: torch.nn.Module) -> str:
-        settings = [str(model.config), self.size, [each.tolist() for each in self._colours]]
+        settings = [str(model.config), self.size, self._mean.tolist(), self._std.tolist()]
         digest = hashlib.sha256(json.dumps(settings).encode())
         for key, tensor in sorted(model.state_dict().items()):
             digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
