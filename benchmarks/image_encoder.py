@@ -252,7 +252,7 @@ def auroc_with_interval(right: np.ndarray, wrong: np.ndarray, seed: int = 0) -> 
     return {"mean": float(above.mean()), "interval": [float(low), float(high)]}
 
 
-def aurocs(
+def auroc_by_kind(
     table: EpisodeTable, camera: str, one: Encoder, keep: Path, sizes: argparse.Namespace
 ) -> dict[str, dict[str, Any]]:
     """AUROC of an encoder in a dataset, by what is wrong with the images."""
@@ -278,23 +278,21 @@ def read_episodes(path: str, most: int) -> tuple[EpisodeTable, str]:
 
 
 def table_of(result: dict[str, Any]) -> str:
-    """The results as a table in Markdown."""
-    rows: list[list[str]] = [["data", "encoder", "decode + encode, CPU s", "decode rate kept", *WRONG]]
+    """The results as a table in Markdown; without the AUROC until it is measured for every encoder."""
+    every = [found for data in result["datasets"].values() for found in data["encoders"].values()]
+    kinds = WRONG if all("auroc" in found for found in every) else ()
+    rows: list[list[str]] = [["data", "encoder", "decoding, CPU s", "encoding, CPU s", "decode rate kept", *kinds]]
     for name, data in result["datasets"].items():
         for encoder, found in data["encoders"].items():
-            cost = [found[f"{part}_cpu_seconds"]["median"] for part in ("decode", "encode")]
-            cells = [
-                f"{one['mean']:.2f} [{one['interval'][0]:.2f}, {one['interval'][1]:.2f}]"
-                for one in found["auroc"].values()
-            ]
+            costs = [f"{found[f'{part}_cpu_seconds']['median']:.2f}" for part in ("decode", "encode")]
             kept = f"{100 * found['decode_rate']['median']:.0f} %"
-            rows.append([f"`{name}`", encoder, f"{cost[0]:.1f} + {cost[1]:.1f}", kept, *cells])
+            rows.append(
+                [f"`{name}`", encoder, *costs, kept, *(_with_interval(found["auroc"][kind]) for kind in kinds)]
+            )
     return markdown_table(rows)
 
 
-def _with_interval(value: dict[str, Any] | None) -> str:
-    if value is None:
-        return "not measured"
+def _with_interval(value: dict[str, Any]) -> str:
     low, high = value["interval"]
     return f"{value['mean']:.2f} [{low:.2f}, {high:.2f}]"
 
@@ -329,7 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # The slowest encoder last; what is finished is written.
         for one in each:
             for name, (table, camera) in read.items():
-                found = aurocs(table, camera, one, keep / f"{name}-{one.name}", options)
+                found = auroc_by_kind(table, camera, one, keep / f"{name}-{one.name}", options)
                 result["datasets"][name]["encoders"][one.name]["auroc"] = found
                 write_results(result, file)
     result = json.loads(file.read_text(encoding="utf-8"))
