@@ -12,6 +12,7 @@ import torch
 from peft import LoraConfig
 from transformers import PI0Config, PI0ForConditionalGeneration, set_seed
 
+from benchmarks.tiny_pi0 import small_pi0_config
 from hf_ptr import PTRConfig, PTRTrainer
 from hf_ptr.policies.feature_binding import BINDING_KEY, FeatureBinding
 
@@ -41,41 +42,8 @@ def pi0_config(full: bool) -> PI0Config:
     return PI0Config(loss_reduction="none") if full else small_pi0_config(vocabulary=64, image_token=63)
 
 
-def small_pi0_config(*, vocabulary: int, image_token: int, **settings: Any) -> PI0Config:
-    """The configuration of a PI0 of some ten thousand weights."""
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
-    text = {"model_type": "gemma", "hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 32, **heads}
-    vision = {
-        "model_type": "siglip_vision_model",
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "patch_size": 8,
-        "image_size": 16,
-        "vision_use_head": False,
-    }
-    return PI0Config(
-        vlm_config={
-            "model_type": "paligemma",
-            "text_config": {**text, "vocab_size": vocabulary},
-            "vision_config": vision,
-            "projection_dim": 16,
-            "image_token_id": image_token,
-        },
-        dit_config=text,
-        loss_reduction="none",
-        **settings,
-    )
-
-
-def trainer_of(arm: str, place: Place, folder: Path) -> PTRTrainer:
-    """
-    A trainer of an arm, with PI0's own weights in bfloat16. Nothing is downloaded: the weights are random, as their
-    values do not change the cost.
-    """
-    set_seed(0)
-    config = pi0_config(place.full)
+def bound_pi0(config: PI0Config, device: torch.device, dtype: torch.dtype) -> PI0ForConditionalGeneration:
+    """A PI0 of random weights that is fitted to a dataset with three cameras."""
     side = config.vlm_config.vision_config.image_size
     binding = FeatureBinding(
         observation_features=[f"observation.images.camera{number}" for number in range(CAMERAS)],
@@ -92,14 +60,24 @@ def trainer_of(arm: str, place: Place, folder: Path) -> PTRTrainer:
     )
     setattr(config, BINDING_KEY, dataclasses.asdict(binding))
     default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
+    torch.set_default_dtype(dtype)
     try:
-        with place.device:
+        with device:
             model = PI0ForConditionalGeneration(config)
     finally:
         torch.set_default_dtype(default)
     # An adapter names its base model; this one is never saved.
     model.config.name_or_path = "random"
+    return model
+
+
+def trainer_of(arm: str, place: Place, folder: Path) -> PTRTrainer:
+    """
+    A trainer of an arm, with PI0's own weights in bfloat16. Nothing is downloaded: the weights are random, as their
+    values do not change the cost.
+    """
+    set_seed(0)
+    model = bound_pi0(pi0_config(place.full), place.device, torch.bfloat16)
     args = PTRConfig(
         output_dir=str(folder),
         bf16=True,
@@ -111,9 +89,8 @@ def trainer_of(arm: str, place: Place, folder: Path) -> PTRTrainer:
     return PTRTrainer(model, args, data_collator=lambda chunks: chunks, peft_config=LoraConfig(**LORA))
 
 
-def stepper(trainer: PTRTrainer, batch: int, place: Place) -> Callable[[], None]:
-    """A function that makes one training step: copy of the batch to the device, loss, gradients, AdamW, EMA target."""
-    config = trainer.model.adapter.model.config
+def random_chunks(config: PI0Config, batch: int) -> dict[str, Any]:
+    """A batch of noise for a PI0 of this configuration."""
     side = config.vlm_config.vision_config.image_size
     given: dict[str, Any] = {
         "index": torch.arange(batch),
@@ -129,6 +106,12 @@ def stepper(trainer: PTRTrainer, batch: int, place: Place) -> Callable[[], None]
     }
     for name in ("observation", "next_observation"):
         given[name] = torch.randint(256, (batch, CAMERAS, side, side, 3), dtype=torch.uint8)
+    return given
+
+
+def stepper(trainer: PTRTrainer, batch: int, place: Place) -> Callable[[], None]:
+    """A function that makes one training step: copy of the batch to the device, loss, gradients, AdamW, EMA target."""
+    given = random_chunks(trainer.model.adapter.model.config, batch)
     if place.device.type == "cuda":
         given = {name: tensor.pin_memory() for name, tensor in given.items()}
     trained = [value for value in trainer.model.parameters() if value.requires_grad]

@@ -124,7 +124,7 @@ def test_a_plan_as_json(metaworld_dataset: Path, tmp_path: Path) -> None:
     recipe = Path(__file__).resolve().parents[2] / "recipes" / "vla" / "metaworld_state" / "sft.yaml"
     given = [f"dataset={metaworld_dataset}", f"output_dir={tmp_path / 'out'}"]
     plan = json.loads(hf_ptr("train", recipe, *given, "--dry-run", "--json").stdout)
-    assert plan["data"]["episodes"] == 8 and "MiB" in plan["memory"]["activations"]
+    assert plan["data"]["episodes"] == 8 and "MiB" in plan["memory"]["peak of a step"]
     assert "--json needs --dry-run" in the_line(hf_ptr("train", recipe, *given, "--json"))
 
 

@@ -17,12 +17,12 @@ from unittest import mock
 import exact_cases as cases
 import torch
 from safetensors.torch import save_file
-from sharded import fsdp2
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from trainer_helpers import CHECKPOINTING, SFT, history, make
 from transformers import TrainerCallback
 
+from benchmarks.sharded import fsdp2
 from hf_ptr import PTRTrainer
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.errors import InputError

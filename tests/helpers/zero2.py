@@ -11,13 +11,8 @@ import exact_cases as cases
 import torch
 from trainer_helpers import make
 
-ZERO2 = {
-    "zero_optimization": {"stage": 2},
-    "train_micro_batch_size_per_gpu": "auto",
-    "gradient_accumulation_steps": "auto",
-    "gradient_clipping": "auto",
-    "zero_allow_untested_optimizer": True,
-}
+from benchmarks.sharded import ZERO2
+
 CASES = ("sft", "belief", "ptr", "lora")
 
 

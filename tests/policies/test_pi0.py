@@ -12,10 +12,11 @@ from camera_helpers import CAMERAS, camera_table
 from data_helpers import coded_table
 from model_helpers import INSTRUCTIONS, Batch
 from peft import LoraConfig
-from pi0_helpers import IMAGE_TOKEN, batch_of, fitted, pi0_tokenizer, tiny_pi0
+from pi0_helpers import batch_of, fitted
 from policy_contract import ACTING, PolicyContract, assert_other_shapes_are_one_line
 from transformers import PI0ForConditionalGeneration
 
+from benchmarks.tiny_pi0 import IMAGE_TOKEN, pi0_tokenizer, saved_pi0, tiny_pi0
 from hf_ptr import PTRConfig, PTRModel, PTRTrainer
 from hf_ptr.data import read_dataset
 from hf_ptr.envs.recording import record_metaworld
@@ -218,11 +219,9 @@ def test_unsuitable_data_are_one_line(tmp_path: Path) -> None:
 def test_a_recipe_trains_a_pretrained_pi0(tmp_path: Path) -> None:
     """From a PI0 without a dataset to an evaluated adapter."""
     dataset = record_metaworld(["drawer-close"], 3, tmp_path / "data", pixels=32, workers=1)
-    tiny_pi0().save_pretrained(tmp_path / "pi0")
-    pi0_tokenizer().save_pretrained(tmp_path / "pi0")
     recipe = Path(__file__).parents[2] / "recipes" / "pi0" / "g1" / "ptr_lora.yaml"
     changes = {
-        "policy": tmp_path / "pi0",
+        "policy": saved_pi0(tmp_path / "pi0"),
         "dataset": dataset,
         "output_dir": tmp_path / "run",
         "episodes": "0:2",

@@ -16,8 +16,8 @@ from transformers import SchedulerType, TrainingArguments
 from hf_ptr.equations import kl_bound
 from hf_ptr.errors import InputError
 from hf_ptr.runs.build import read_inputs
-from hf_ptr.runs.memory import activation_bytes, state_bytes
-from hf_ptr.runs.operations import step_operations, time_in_words
+from hf_ptr.runs.memory import bytes_on_each, kept_bytes, step_bytes
+from hf_ptr.runs.operations import SEVERAL, step_operations, time_in_words
 from hf_ptr.runs.recipe import Recipe, load_recipe
 from hf_ptr.runs.run import require_same_run
 from hf_ptr.training.ptr_config import PTRConfig
@@ -118,8 +118,7 @@ def _plan(recipe: Recipe, trainer: PTRTrainer) -> dict[str, dict[str, Any]]:
             **_weights(trainer),
         },
         "memory": {
-            "on each device": f"{_mebibytes(state_bytes(trainer.model))} for weights, gradients and AdamW",
-            "activations": _activations(trainer, few),
+            **_memory(trainer, few),
             "on the host": f"{_mebibytes(table_bytes)} of vectors; images are decoded when they are needed",
         },
         "time": _time(trainer, few, trained),
@@ -172,11 +171,22 @@ def _time(trainer: PTRTrainer, few: dict[str, Any], trained: int) -> dict[str, s
     return time_in_words(operations, chunks, accumulation, 4 * trained)
 
 
-def _activations(trainer: PTRTrainer, few: dict[str, Any]) -> str:
-    size = activation_bytes(trainer.model, few, trainer.args.per_device_train_batch_size)
-    if size is None:
-        return "in addition; unknown before the first step of this policy"
-    return f"about {_mebibytes(size)} more for {trainer.args.per_device_train_batch_size} chunks, within about a third"
+def _memory(trainer: PTRTrainer, few: dict[str, Any]) -> dict[str, str]:
+    """Memory of one device, and of each of several: as many as the run has, or [`SEVERAL`]."""
+    args = trainer.args
+    kept, chunks = kept_bytes(trainer.model), args.per_device_train_batch_size
+    step = step_bytes(trainer.model, few, chunks, args.gradient_accumulation_steps)
+    peak = "unknown before the first step of this policy, whose activations depend on values"
+    if step is not None:
+        size = _mebibytes(kept.weights + kept.moments + step)
+        peak = f"about {size} on one device with micro-batches of {chunks} chunks, within about a fifth"
+    ranks = args.world_size if args.world_size > 1 else SEVERAL
+    shares = [f"{_mebibytes(most)} by {way}" for way, (_, most) in bytes_on_each(kept, ranks).items()]
+    return {
+        "kept": f"{_mebibytes(kept.total)} of weights, gradients and AdamW on one device",
+        "peak of a step": peak,
+        f"on each of {ranks}": f"{', '.join(shares)}, without activations",
+    }
 
 
 def _mebibytes(size: float) -> str:

@@ -21,7 +21,7 @@ def step_operations(model: nn.Module, batch: dict[str, Any], chunks: int) -> int
     Floating-point operations of the forward and backward pass of a micro-batch, on PyTorch's meta device.
 
     Args:
-        model, batch, chunks: as for [`activation_bytes`].
+        model, batch, chunks: as for [`step_bytes`].
 
     Returns:
         The number; None if the forward pass of the policy depends on values.
@@ -55,5 +55,5 @@ def time_in_words(operations: int, chunks: int, accumulation: int, gradient_byte
         "operations": f"{operations * accumulation / 1e12:,.3g} TFLOP a step on each device, forward and backward",
         "on one GPU": f"about {seconds:.2g} s a step of {rows:,} chunks at {speed}",
         f"on {SEVERAL} GPUs": f"about {seconds:.2g} s a step of {SEVERAL * rows:,} chunks, and the exchange of "
-        f"{exchange}; the memory of each is that of one",
+        f"{exchange}",
     }

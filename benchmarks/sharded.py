@@ -1,4 +1,4 @@
-"""FSDP2 on CPU: accelerate silently selects DDP there, so the settings that it decides from are patched."""
+"""Shared parameters or optimiser on CPU; for FSDP2, what accelerate decides by is patched, as it selects DDP there."""
 
 from __future__ import annotations
 
@@ -17,6 +17,14 @@ FSDP2 = {
     "FSDP_RESHARD_AFTER_FORWARD": "false",
     "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
     "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+}
+# The setting `deepspeed` of a run.
+ZERO2 = {
+    "zero_optimization": {"stage": 2},
+    "train_micro_batch_size_per_gpu": "auto",
+    "gradient_accumulation_steps": "auto",
+    "gradient_clipping": "auto",
+    "zero_allow_untested_optimizer": True,
 }
 
 
