@@ -62,6 +62,10 @@ def test_the_progress_file_has_the_error_that_is_printed(scores: Path, tmp_path:
     assert printed is not None
     assert [float(one) for one in printed.groups()] == pytest.approx(list(error.values()), abs=0.01)
     assert f"--sample_weighting.type=rabc --sample_weighting.progress_path={out}" in done.stdout
+    assert "--chunk-size" not in done.stdout
+    # A file for the wrong policy has wrong weights: the size that was assumed is said.
+    assumed = hf_ptr("export", scores, "--to", "lerobot-rabc", "--out", tmp_path / "assumed.parquet").stdout
+    assert "for policies with chunk_size 50" in assumed and "add --chunk-size 100" in assumed
 
 
 def test_the_command_for_lerobot_names_a_local_dataset_in_its_format(tmp_path: Path) -> None:

@@ -56,6 +56,9 @@ def test_the_time_of_a_step_is_given_for_one_and_for_eight_devices() -> None:
     assert words["operations"].startswith("200 TFLOP a step on each device")
     assert words["on one GPU"].startswith("about 0.5 s a step of 32 chunks at 400 TFLOP/s")
     assert words["on 8 GPUs"].startswith("about 0.5 s a step of 256 chunks, and the exchange of 2 GiB")
+    # Launches take longer than that.
+    small = time_in_words(10**9, 16, 1, 2**20)
+    assert small["on one GPU"].startswith("less than 0.001 s of operations a step of 16 chunks")
 
 
 def peak_of(profiler: profile) -> int:

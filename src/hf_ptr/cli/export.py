@@ -45,6 +45,8 @@ ONLY_FOR: Mapping[str, tuple[str, ...]] = {
 }
 # Frames are kept down to this share of the largest weight.
 SHARE = 0.5
+# Actions of a chunk of SmolVLA and π0.
+CHUNK_SIZE = 50
 # Ids that fit a command line; more are read from the file.
 MOST_IDS = 60
 
@@ -71,8 +73,12 @@ def export(
         ),
     ] = None,
     chunk_size: Annotated[
-        int, typer.Option(help="Actions per chunk of the policy (lerobot-rabc). SmolVLA and π0: 50, ACT: 100.")
-    ] = 50,
+        int | None,
+        typer.Option(
+            help="Actions per chunk of the policy (lerobot-rabc). SmolVLA and π0: 50, ACT: 100.",
+            show_default=f"{CHUNK_SIZE}",
+        ),
+    ] = None,
     keys: Annotated[
         Path | None,
         typer.Option(
@@ -162,14 +168,17 @@ def _export_static(rows: pd.DataFrame, path: Path, file: Path) -> None:
     typer.echo("LeRobot 0.6.1 reads it with a plug-in: pip install lerobot_policy_hf_ptr")
 
 
-def _export_progress(rows: pd.DataFrame, path: Path, file: Path, chunk_size: int) -> None:
+def _export_progress(rows: pd.DataFrame, path: Path, file: Path, chosen: int | None) -> None:
     from hf_ptr.exports.parquet_weights import write_parquet
     from hf_ptr.exports.rabc import progress_table, rabc_weights, weight_error
 
+    chunk_size = CHUNK_SIZE if chosen is None else chosen
     table = progress_table(rows, chunk_size)
     error = weight_error(rows["weight"].to_numpy(), rabc_weights(table, chunk_size))
     write_parquet(table, path, dataset=rows.attrs.get("dataset"), scores=file.name, chunk_size=chunk_size)
     typer.echo(f"{path}: progress of {len(table)} frames, for policies with chunk_size {chunk_size}")
+    if chosen is None:
+        typer.echo("SmolVLA and π0 have this chunk_size; for ACT, which has 100, add --chunk-size 100")
     typer.echo(
         f"RA-BC's weights against ours, both scaled to mean 1: mean absolute error {error['mean']:.4f}, largest "
         f"{error['max']:.2f}, correlation {error['correlation']:.3f}"

@@ -110,7 +110,7 @@ def _plan(recipe: Recipe, trainer: PTRTrainer) -> dict[str, dict[str, Any]]:
             "chunks per step": batch_size,
             "epochs": f"{steps / steps_per_epoch:.1f}",
             "learning rate": f"{args.learning_rate:g}, {SchedulerType(args.lr_scheduler_type).value}",
-            "warm-up steps": f"{args.warmup_steps:g}",
+            "warm-up steps": f"{args.get_warmup_steps(steps):,}",
             "devices": f"{args.world_size} x {args.device.type}",
         },
         "method": {

@@ -14,6 +14,8 @@ from hf_ptr.runs.shapes import on_meta
 # Operations per second of one GPU: 40 % of the peak of an H100 in bfloat16, as well-tuned training reaches.
 SPEED = 4e14
 SEVERAL = 8
+# Steps of less, seconds, take the time of their launches and of reading the data, which are not estimated.
+SHORTEST = 1e-3
 
 
 def step_operations(model: nn.Module, batch: dict[str, Any], chunks: int) -> int | None:
@@ -49,11 +51,11 @@ def time_in_words(operations: int, chunks: int, accumulation: int, gradient_byte
         gradient_bytes: bytes of the gradients, which several devices exchange in each step.
     """
     seconds, rows = operations * accumulation / SPEED, chunks * accumulation
+    time = f"about {seconds:.2g} s a step" if seconds >= SHORTEST else f"less than {SHORTEST:g} s of operations a step"
     speed = f"{SPEED / 1e12:.0f} TFLOP/s (40 % of an H100 in bfloat16)"
     exchange = f"{gradient_bytes / 2**30:.2g} GiB of gradients"
     return {
         "operations": f"{operations * accumulation / 1e12:,.3g} TFLOP a step on each device, forward and backward",
-        "on one GPU": f"about {seconds:.2g} s a step of {rows:,} chunks at {speed}",
-        f"on {SEVERAL} GPUs": f"about {seconds:.2g} s a step of {SEVERAL * rows:,} chunks, and the exchange of "
-        f"{exchange}",
+        "on one GPU": f"{time} of {rows:,} chunks at {speed}",
+        f"on {SEVERAL} GPUs": f"{time} of {SEVERAL * rows:,} chunks, and the exchange of {exchange}",
     }
