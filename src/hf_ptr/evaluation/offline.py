@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -195,10 +196,14 @@ def evaluate_dataset(
     mean_action = reference.feature(config.action_feature).mean(axis=0, dtype=np.float64)
     episodes = []
     with progress_bar() as progress:
-        for episode in progress.track(range(len(table.lengths)), description=f"evaluating {Path(checkpoint).name}"):
+        # By chunk: a long episode takes minutes.
+        chunks = int(np.ceil(table.lengths / config.n_action_steps).sum())
+        bar = progress.add_task(f"evaluating {Path(checkpoint).name}, chunks:", total=chunks)
+        done = partial(progress.advance, bar)
+        for episode in range(len(table.lengths)):
             try:
                 episodes.append(
-                    _episode_errors(policy, processor, table, episode, seed, mean_action, kind.is_position)
+                    _episode_errors(policy, processor, table, episode, seed, mean_action, kind.is_position, done)
                 )
             except InputError as error:
                 if error.skip and config.cameras:
@@ -265,8 +270,12 @@ def _episode_errors(
     seed: int,
     mean_action: np.ndarray,
     is_position: bool,
+    done: Callable[[], None],
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The mean absolute and mean squared error of each predictor in one episode, each `(da,)`."""
+    """
+    The mean absolute and mean squared error of each predictor in one episode, each `(da,)`; `done` is called after
+    each chunk.
+    """
     config, generator = policy.config, torch.Generator().manual_seed(seed + episode)
     rows = slice(int(table.starts[episode]), int(table.starts[episode] + table.lengths[episode]))
     if not config.cameras:
@@ -292,6 +301,7 @@ def _episode_errors(
         differences[ZERO].append(-recorded[None])
         if is_position:
             differences[HOLD].append((state[frame] - recorded)[None])
+        done()
     return {
         name: (
             np.concatenate([np.abs(part).mean(axis=0) for part in parts]).mean(axis=0),
