@@ -47,7 +47,8 @@ def test_static_weights_have_mean_1_and_keep_their_ratios(scores: Path, tmp_path
     done = hf_ptr("export", scores, "--to", "lerobot-static", "--out", out)
     assert done.returncode == 0, done.stderr
     assert f"{out}: weights of {EPISODES * FRAMES} frames, scaled to mean 1" in done.stdout
-    assert f"lerobot-train … --dataset.repo_id=data/mine --sample_weighting.path={out}" in done.stdout
+    train = "lerobot-train --policy.type=act --policy.push_to_hub=false --dataset.repo_id=data/mine"
+    assert f"  {train} --sample_weighting.path={out}\n" in done.stdout
     table, given = pd.read_parquet(out), pd.read_parquet(scores)
     assert list(table.columns) == ["index", "weight"] and list(table["index"]) == list(range(EPISODES * FRAMES))
     assert table["weight"].mean() == pytest.approx(1) and np.ptp(table["weight"] / given["weight"]) < 1e-12
@@ -239,3 +240,34 @@ def test_all_episodes_left_out_are_refused(scores: Path, tmp_path: Path) -> None
     assert "has no findings to choose episodes by; add --min-weight 0.5" in the_line(
         hf_ptr("export", file, "--to", "exclude-episodes")
     )
+
+
+def test_a_baseline_is_chosen_by_check_and_the_scores_that_it_is_compared_with_stay(
+    scores: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "accepted.yaml"
+    options = ("--to", "expected", "--reason", "watched", "--out", out)
+    done = hf_ptr("export", scores, *options)
+    assert f"{out}: 3 findings (1 fault, 2 notes) in 3 entries; all would be accepted" in done.stdout
+    assert "delete the entries that nobody has watched" in done.stdout
+    after = scores.with_name("scores_accepted.parquet")
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    assert f"hf-ptr score data/mine --expected {out} --out {after}" in lines
+    assert f"hf-ptr diff {scores} {after}" in lines
+    # The same from the findings file, whose own name is not that of a score file.
+    again = hf_ptr("export", scores.with_name("findings.parquet"), *options)
+    assert f"hf-ptr score DATASET --expected {out} --out {after}\n" in again.stdout
+    only = ("--only", "time/pause", "--only", "action/lag")
+    assert hf_ptr("export", scores, *options, *only).returncode == 0
+    assert [one.check for one in read_expected(out)] == ["action/lag", "time/pause"]
+    before = out.read_bytes()
+    assert "--only: unknown check 'time/pauses'. Did you mean 'time/pause'?" in the_line(
+        hf_ptr("export", scores, *options, "--only", "time/pauses")
+    )
+    assert "has no finding of time/slow; it has action/lag, progress/retry, time/pause" in the_line(
+        hf_ptr("export", scores, *options, "--only", "time/slow")
+    )
+    assert "--only is for expected; leave it out with --to csv" in the_line(
+        hf_ptr("export", scores, "--to", "csv", "--only", "time/pause")
+    )
+    assert out.read_bytes() == before

@@ -68,7 +68,7 @@ def test_what_to_type_next_is_complete_and_names_the_dataset_from_any_folder(sco
         f"hf-ptr train data.yaml weights={scores}",
         f"hf-ptr export {scores} --to lerobot-static",
         f"hf-ptr apply {folder / 'data'} --findings {folder / 'findings.parquet'} --out data_edited",
-        f"hf-ptr export {scores} --to expected --reason 'watched: harmless'",
+        f"hf-ptr export {scores} --to expected --reason WHY",
         f"hf-ptr init {folder / 'data'} --skip-episodes {LATE},8 --out data_without.yaml",
     ]
     made = pd.read_parquet(scores).attrs
@@ -90,6 +90,22 @@ def test_the_files_agree_with_each_other(scored: tuple[Path, str], faulty: Path)
     card = json.loads((folder / "power.json").read_text())
     assert card["flagged"] == [LATE, 8]
     assert all(power["probability"] is None or 0 <= power["probability"] <= 1 for power in card["powers"])
+
+
+def test_frames_without_a_later_one_have_the_score_that_is_printed(scored: tuple[Path, str]) -> None:
+    folder, printed = scored
+    scores = pd.read_parquet(folder / "scores.parquet")
+    sound = scores[~scores.episode_index.isin([LATE, 8])]
+    ends = sound[~sound.valid]
+    assert (
+        f"; {(~scores.valid).sum()} frames at the ends of episodes without a later frame to compare: "
+        "the mean score of their episode, unless findings change it\n"
+    ) in printed
+    mean = sound[sound.valid].groupby("episode_index").score.mean()
+    np.testing.assert_allclose(ends.score, mean[ends.episode_index], atol=1e-5)
+    findings = read_findings(folder / "findings.parquet")
+    faults = sum(found.severity == "fault" for found in findings)
+    assert f"findings.parquet: {len(findings)} rows: {faults} faults, {len(findings) - faults} notes; " in printed
 
 
 def test_a_chunk_weighs_less_where_it_covers_a_fault_and_the_rest_keeps_its_weight(scored: tuple[Path, str]) -> None:

@@ -23,7 +23,7 @@ def test_flagged_episodes_can_be_left_out_and_options_stay() -> None:
         "hf-ptr train usb.yaml 'weights=a b.parquet'",
         "hf-ptr export 'a b.parquet' --to lerobot-static",
         "hf-ptr apply me/usb@v1 --findings 'a b.findings.parquet' --out usb_edited",
-        "hf-ptr export 'a b.parquet' --to expected --reason 'watched: harmless'",
+        "hf-ptr export 'a b.parquet' --to expected --reason WHY",
         "hf-ptr init me/usb@v1 --skip-episodes 2,5 --action command --out usb_without.yaml",
     ]
 

@@ -72,7 +72,7 @@ def test_flagged_are_the_episodes_with_a_fault_and_not_those_of_low_weight(
     assert "a copy of <b>" not in page
     words = text_of(page)
     assert "2 of 10 episodes have faults: ep 3 a copy of <b>; ep 7 frames 3-9 commands 6.0 frames late." in words
-    assert words.index("Episode 3 ") < words.index("Episode 7 ") < words.rindex("All findings")
+    assert words.index("Episode 3 ") < words.index("Episode 7 ") < words.rindex("All faults")
     assert "Episode 5 " not in words and "lowest weight" not in words and "highest weight" not in words
     assert "To do: shift the actions by the lag." in words
     # A note has its place, and the motion has no table of its own where the note is the only one.

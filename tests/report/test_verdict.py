@@ -67,7 +67,7 @@ def test_several_places_of_a_check_are_one_row() -> None:
     assert [(found.first_frame, further) for found, further in by_check(findings)] == [(0, 0), (10, 2)]
     printed = io.StringIO()
     Console(width=140, file=printed).print(findings_table(findings, LENGTHS))
-    assert "4 findings" in printed.getvalue() and "10-15 (+2)" in printed.getvalue()
+    assert "4 faults" in printed.getvalue() and "10-15 (+2)" in printed.getvalue()
 
 
 def test_frames_and_probabilities_in_words() -> None:

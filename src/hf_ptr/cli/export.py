@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -42,6 +42,7 @@ ONLY_FOR: Mapping[str, tuple[str, ...]] = {
     "min_weight": ("episodes", "exclude-episodes", "keep-ranges"),
     "keys": ("keep-ranges",),
     "reason": ("expected",),
+    "only": ("expected",),
 }
 # Frames are kept down to this share of the largest weight.
 SHARE = 0.5
@@ -88,6 +89,10 @@ def export(
         ),
     ] = None,
     reason: Annotated[str | None, typer.Option(help="Why the findings are accepted (expected).")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CHECK", help="List the findings of this check only. Repeatable (expected)."),
+    ] = None,
 ) -> None:
     """Write weights or findings in the format of another trainer, and print the option that reads the file.
 
@@ -102,7 +107,7 @@ def export(
 
     csv: weight and findings of every frame; of a findings file, its rows.
 
-    expected: all faults and notes as accepted findings; edit the file, and copy it into the
+    expected: faults and notes as accepted findings. Delete those that nobody has watched, and copy the file into the
     dataset as meta/hf_ptr_expected.yaml or pass it to hf-ptr score --expected.
 
     Examples:
@@ -117,7 +122,7 @@ def export(
 
         hf-ptr export scores.parquet --to keep-ranges
 
-        hf-ptr export scores.parquet --to expected --reason "all watched on 3 May: harmless"
+        hf-ptr export scores.parquet --to expected --only time/pause --reason "watched on 3 May: harmless"
     """
     from hf_ptr.data.score_file import read_scores
     from hf_ptr.detection.findings_file import files_of_scoring, holds_findings, read_findings
@@ -135,12 +140,14 @@ def export(
     if kind == Format.EXPECTED and not (reason or "").strip():
         raise InputError("--to expected needs a reason; add --reason TEXT")
     file = score_file_path(scores)
+    # A file of the Hub lies in the cache; what belongs to it is written here.
+    local = file if scores.exists() else Path(file.name)
     path = out or Path(file.name).with_suffix(ENDINGS[kind])
     used = [file, *files_of_scoring(file), *(() if keys is None else (keys,))]
     if path.resolve() in {one.resolve() for one in used}:
         raise InputError(f"--out {path} is a file to export, or one that belongs to it; name another file")
     if file.is_file() and holds_findings(file):
-        _export_findings(read_findings(file), kind, path, file, min_weight, reason or "")
+        _export_findings(read_findings(file), kind, path, file, min_weight, reason or "", only or ())
         return
     rows = read_scores(file)
     if kind == Format.LEROBOT_STATIC:
@@ -153,7 +160,8 @@ def export(
         _export_csv(rows, path, file)
     elif kind == Format.EXPECTED:
         lengths = (rows.groupby("episode_index")["frame_index"].max() + 1).to_dict()
-        _export_expected(_findings(rows, file) or (), path, reason or "", lengths, rows.attrs.get("dataset"), file)
+        chosen = _of_checks(_findings(rows, file) or (), only or (), file)
+        _export_expected(chosen, path, reason or "", lengths, rows.attrs.get("dataset"), local)
     else:
         _export_lists(rows, path, file, kind, min_weight)
 
@@ -165,7 +173,10 @@ def _export_static(rows: pd.DataFrame, path: Path, file: Path) -> None:
     write_parquet(table, path, dataset=rows.attrs.get("dataset"), scores=file.name)
     typer.echo(f"{path}: weights of {len(table)} frames, scaled to mean 1")
     _train_next(rows, f"--sample_weighting.path={_quoted(path)}")
-    typer.echo("LeRobot 0.6.1 reads it with a plug-in: pip install lerobot_policy_hf_ptr")
+    typer.echo(
+        "LeRobot 0.6.1 reads it with a plug-in. In LeRobot's environment, from a checkout of hf-ptr:\n"
+        "  pip install ./packages/lerobot_policy_hf_ptr"
+    )
 
 
 def _export_progress(rows: pd.DataFrame, path: Path, file: Path, chosen: int | None) -> None:
@@ -183,7 +194,8 @@ def _export_progress(rows: pd.DataFrame, path: Path, file: Path, chosen: int | N
         f"RA-BC's weights against ours, both scaled to mean 1: mean absolute error {error['mean']:.4f}, largest "
         f"{error['max']:.2f}, correlation {error['correlation']:.3f}"
     )
-    _train_next(rows, f"--sample_weighting.type=rabc --sample_weighting.progress_path={_quoted(path)}")
+    # ACT has no loss per sample without the plug-in.
+    _train_next(rows, f"--sample_weighting.type=rabc --sample_weighting.progress_path={_quoted(path)}", "smolvla")
 
 
 def _export_ranges(rows: pd.DataFrame, path: Path, min_weight: float, keys: Path | None) -> None:
@@ -238,27 +250,49 @@ def _export_lists(rows: pd.DataFrame, path: Path, file: Path, kind: str, min_wei
 
 
 def _export_findings(
-    findings: tuple[Finding, ...], kind: str, path: Path, file: Path, min_weight: float | None, reason: str
+    findings: tuple[Finding, ...],
+    kind: str,
+    path: Path,
+    file: Path,
+    min_weight: float | None,
+    reason: str,
+    only: Sequence[str],
 ) -> None:
     """Exports of a findings file without its score file."""
     from hf_ptr.detection.findings import flagged_episodes
     from hf_ptr.errors import InputError
     from hf_ptr.exports.frame_table import findings_frame, write_csv
+    from hf_ptr.report.verdict import severities
+    from hf_ptr.utils.listing import counted
 
     if kind == Format.CSV:
         write_csv(findings_frame(findings), path)
-        typer.echo(f"{path}: {len(findings)} findings")
+        typer.echo(f"{path}: {counted(len(findings), 'row')}: {severities(findings)}")
     elif kind == Format.EXPECTED:
         # Without scores the lengths of the episodes are unknown.
-        _export_expected(findings, path, reason, {}, None, file)
+        _export_expected(_of_checks(findings, only, file), path, reason, {}, None, file)
     elif kind == Format.EXCLUDE_EPISODES and min_weight is None:
         flagged = flagged_episodes(findings)
         _write_list(flagged, path, kind, f"{len(flagged)} with a fault")
         if flagged:
             option = f"--dataset.exclude_episodes={_list_value(flagged, path)}"
-            typer.echo(f"After LeRobot 0.6: lerobot-train … {option}; for 0.6, --to episodes with the score file")
+            typer.echo(f"Option of lerobot-train after LeRobot 0.6: {option}")
+            typer.echo("For LeRobot 0.6: hf-ptr export --to episodes with the score file")
     else:
         raise InputError(f"{file} has findings and no weights, which --to {kind} needs; pass the score file")
+
+
+def _of_checks(findings: tuple[Finding, ...], only: Sequence[str], file: Path) -> tuple[Finding, ...]:
+    """The findings of the chosen checks; all without a choice."""
+    from hf_ptr.detection.registry import require_checks
+    from hf_ptr.errors import InputError
+
+    found = sorted({finding.check for finding in findings})
+    require_checks(only, "--only", found)
+    chosen = tuple(finding for finding in findings if not only or finding.check in only)
+    if only and not chosen:
+        raise InputError(f"{file} has no finding of {' or '.join(only)}; it has {', '.join(found) or 'none at all'}")
+    return chosen
 
 
 def _export_expected(
@@ -267,15 +301,28 @@ def _export_expected(
     import shlex
 
     from hf_ptr.data.expected_findings import EXPECTED_FILE, dump_expected
+    from hf_ptr.detection.findings_file import files_of_scoring
     from hf_ptr.exports.accepted_entries import accepted_entries
+    from hf_ptr.report.verdict import severities
     from hf_ptr.utils.atomic_files import write_text
+    from hf_ptr.utils.listing import counted
 
     entries = accepted_entries(findings, reason, lengths)
     write_text(dump_expected(entries), path)
-    typer.echo(f"{path}: {len(entries)} entries")
-    again = ["hf-ptr", "score", dataset or "DATASET", "--expected", str(path)]
-    again += [] if dataset is None else ["--out", str(file)]
-    typer.echo(f"Next: edit it, then score again with the same options, which takes seconds:\n  {shlex.join(again)}")
+    number = len(findings)
+    typer.echo(
+        f"{path}: {counted(number, 'finding')} ({severities(findings)}) in "
+        f"{f'{len(entries)} entries' if len(entries) != 1 else '1 entry'}; all would be accepted"
+    )
+    # Next to the score file, which stays as it is: the two are compared.
+    baseline = files_of_scoring(file)[0]
+    accepted = baseline.with_name(f"{baseline.stem}_accepted.parquet")
+    again = ["hf-ptr", "score", dataset or "DATASET", "--expected", str(path), "--out", str(accepted)]
+    typer.echo(
+        "Next: delete the entries that nobody has watched and give each of the others its reason; then score again "
+        f"with the same options, which takes seconds:\n  {shlex.join(again)}\n"
+        f"  {shlex.join(['hf-ptr', 'diff', str(baseline), str(accepted)])}"
+    )
     typer.echo(f"Without --expected, the file is read from {dataset or 'DATASET'}/meta/{EXPECTED_FILE}")
 
 
@@ -321,7 +368,7 @@ def _quoted(path: Path) -> str:
     return shlex.quote(str(path))
 
 
-def _train_next(rows: pd.DataFrame, options: str) -> None:
+def _train_next(rows: pd.DataFrame, options: str, policy: str = "act") -> None:
     """Prints the command that trains in LeRobot on the scored dataset; LeRobot reads format v3.0 only."""
     import shlex
 
@@ -336,4 +383,5 @@ def _train_next(rows: pd.DataFrame, options: str) -> None:
             folder = copy_of(dataset, "_v30")
             typer.echo(f"LeRobot reads format v3.0; first: {shlex.join(convert)}")
         where = shlex.join([f"--dataset.repo_id=local/{folder.name}", f"--dataset.root={folder}"])
-    typer.echo(f"Next:\n  lerobot-train … {where} {options}")
+    train = f"lerobot-train --policy.type={policy} --policy.push_to_hub=false"
+    typer.echo(f"Next:\n  {train} {where} {options}")

@@ -35,8 +35,9 @@ def print_findings(
     from hf_ptr.report.accepted_words import accepted_line
     from hf_ptr.report.note_words import notes_line, notes_table
     from hf_ptr.report.power_rows import power_card_text, power_summary
-    from hf_ptr.report.verdict import findings_table, verdict
+    from hf_ptr.report.verdict import findings_table, severities, verdict
     from hf_ptr.training.detected_scores import power_values
+    from hf_ptr.utils.listing import counted
 
     # A file or a pipe has no width; the 80 columns that rich assumes there break the causes.
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
@@ -60,7 +61,8 @@ def print_findings(
         console.print(power_card_text(found.power))
         typer.echo()
     typer.echo(
-        f"{beside.findings}: all {len(found.findings)} findings; the same in {beside.rows}; self-test: {beside.power}"
+        f"{beside.findings}: {counted(len(found.findings), 'row')}: {severities(found.findings)}; the same in "
+        f"{beside.rows}; self-test: {beside.power}"
     )
 
 
@@ -75,9 +77,15 @@ def print_summary(
         resting: dimensions that do not enter the score, by the name of their feature.
         bounds: the weights of a chunk with a fault and of a good one; None for the paper's score.
     """
+    from hf_ptr.utils.listing import counted
+
     rest = summary["frames"] - summary["with_target"]
-    last = f"; {rest} frames at the ends of episodes have no later frame to compare, and weight 1" if rest else ""
-    typer.echo(f"{summary['scores']}: a score and a weight for each of {summary['frames']} frames{last}")
+    # The paper gives these chunks its neutral weight.
+    instead = "weight 1" if bounds is None else "the mean score of their episode, unless findings change it"
+    last = f"; {counted(rest, 'frame')} at the ends of episodes without a later frame to compare: {instead}"
+    typer.echo(
+        f"{summary['scores']}: a score and a weight for each of {summary['frames']} frames{last if rest else ''}"
+    )
     if bounds is not None:
         low, high = bounds
         typer.echo(
@@ -91,7 +99,7 @@ def print_summary(
         typer.echo(f"dimensions that do not move, and are not scored: {which}")
     for fault in summary["faults"]:
         typer.echo(
-            f"planted fault {fault['fault']}: {fault['episodes']} episodes; AUROC of the scores "
+            f"planted fault {fault['fault']}: {counted(fault['episodes'], 'episode')}; AUROC of the scores "
             f"{_number(fault['auroc'])} (1: all have lower scores than the others; 0.5: chance)"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.metadata import entry_points
 from typing import get_args
 
@@ -45,7 +46,7 @@ from hf_ptr.detection.checks.tremor import Tremor
 from hf_ptr.detection.checks.unusual_end import UnusualEnd
 from hf_ptr.detection.checks.wrap import Wrap
 from hf_ptr.detection.checks.wrong_instruction import WrongInstruction
-from hf_ptr.errors import InputError, first_line
+from hf_ptr.errors import InputError, first_line, nearest
 
 GROUP = "hf_ptr.checks"
 
@@ -135,6 +136,25 @@ def all_checks() -> list[type[Check]]:
             raise InputError(f"check {point.name!r} ({point.value}) has the name {check.name!r}, which is in use")
         found.append(check)
     return found
+
+
+def require_checks(names: Iterable[str], option: str, found: Iterable[str] = ()) -> None:
+    """
+    Check that names are those of checks.
+
+    Args:
+        names: the names that the user gave.
+        option: the option, for the message.
+        found: further names that are known, because there are findings of them.
+
+    Raises:
+        InputError: a name is unknown.
+    """
+    names = list(names)
+    known = {*found, *(check.name for check in all_checks())} if names else set()
+    for name in names:
+        if name not in known:
+            raise InputError(f"{option}: unknown check {name!r}.{nearest(name, known)} docs/checks.md lists them")
 
 
 def _lacking(check: type[Check]) -> str:

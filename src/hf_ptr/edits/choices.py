@@ -9,8 +9,8 @@ from typing import Literal, get_args
 
 from hf_ptr.data.episode_ids import parse_episodes
 from hf_ptr.detection.findings import Finding
-from hf_ptr.detection.registry import all_checks
-from hf_ptr.errors import InputError, nearest
+from hf_ptr.detection.registry import require_checks
+from hf_ptr.errors import InputError
 
 # cut: the frames of the finding are left out; the episode is dropped, trimmed or split, depending on where they are.
 # split: the episode is split between the two frames of the finding; a longer finding is cut.
@@ -89,10 +89,8 @@ def parse_choices(
     Raises:
         InputError: a text has another form, or names an unknown check or edit.
     """
-    known = {*found, *(check.name for check in all_checks())} if edits or only or skip else set()
-    for option, names in (("--only", only), ("--skip", skip)):
-        for name in names:
-            _require_check(name, option, known)
+    require_checks(only, "--only", found)
+    require_checks(skip, "--skip", found)
     chosen: dict[str, Edit] = {}
     for text in edits:
         name, equals, edit = text.partition("=")
@@ -103,7 +101,7 @@ def parse_choices(
                 f"--edit {text!r} is not CHECK=EDIT with an edit of {', '.join(possible)}; write for example "
                 "--edit time/idle_start=cut"
             )
-        _require_check(name, "--edit", known)
+        require_checks([name], "--edit", found)
         if kind == "shift" and name not in LAGS:
             raise InputError(
                 f"--edit {text}: {name} measures no lag of the actions; shift is for {', '.join(sorted(LAGS))}"
@@ -112,11 +110,6 @@ def parse_choices(
     if not 0 <= least_seconds < float("inf"):
         raise InputError(f"--least-seconds is {least_seconds}; write 0 or a positive number")
     return Choices(chosen, only or None, skip, _instructions(relabel), least_seconds)
-
-
-def _require_check(name: str, option: str, known: Collection[str]) -> None:
-    if name not in known:
-        raise InputError(f"{option}: unknown check {name!r}.{nearest(name, known)} docs/checks.md lists them")
 
 
 def _instructions(texts: Sequence[str]) -> dict[int, str]:

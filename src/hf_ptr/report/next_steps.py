@@ -43,8 +43,8 @@ def training_steps(
         findings = FindingsFiles.beside(Path(scores)).findings
         copy = ["hf-ptr", "apply", dataset, "--findings", str(findings), "--out", f"{_name(dataset)}_edited"]
         steps.append(("or write a copy without these frames; --dry-run shows the edits", shlex.join(copy)))
-        accept = ["hf-ptr", "export", str(scores), "--to", "expected", "--reason", "watched: harmless"]
-        steps.append(("or list findings to accept; scoring again takes seconds", shlex.join(accept)))
+        accept = ["hf-ptr", "export", str(scores), "--to", "expected", "--reason", "WHY"]
+        steps.append(("or list findings to accept, then delete those that you have not watched", shlex.join(accept)))
 
     def without(episodes: Sequence[int], ending: str) -> str:
         left_out = {*(parse_episodes(options.get("skip_episodes")) or ()), *episodes}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from rich.markup import escape
@@ -12,6 +12,7 @@ from rich.table import Table
 from hf_ptr.data.episode_ids import episode_ranges
 from hf_ptr.detection.findings import Finding, faults_in_order, flagged_episodes
 from hf_ptr.report.note_words import lowered_words, plain_table
+from hf_ptr.utils.listing import counted
 
 # Episodes that the verdict names with their fault, and rows of the table in the terminal.
 NAMED, ROWS = 3, 20
@@ -30,7 +31,7 @@ def verdict(
         harm: the user's choice of harm, by name of the check.
     """
     flagged = flagged_episodes(findings)
-    of = f"of {len(lengths)} episode{'s' if len(lengths) != 1 else ''}"
+    of = f"of {counted(len(lengths), 'episode')}"
     words = lowered_words(findings, len(lengths), harm)
     lowered = f"; {words}" if words else ""
     if not flagged:
@@ -41,6 +42,13 @@ def verdict(
     more = sorted(found.episode_index for found in main[NAMED:])
     rest = f"; also ep {episode_ranges(more)}" if more else ""
     return f"{len(flagged)} {of} {'has a fault' if len(flagged) == 1 else 'have faults'}: {named}{rest}{lowered}."
+
+
+def severities(findings: Iterable[Finding]) -> str:
+    """The number of findings of each severity, for example `1 fault, 36 notes, 2 accepted`."""
+    number = Counter(found.severity for found in findings)
+    accepted = [f"{number['accepted']} accepted"] if number["accepted"] else []
+    return ", ".join([counted(number["fault"], "fault"), counted(number["note"], "note"), *accepted])
 
 
 def main_fault(findings: Sequence[Finding], episode: int) -> Finding:
@@ -94,7 +102,7 @@ def findings_table(findings: Sequence[Finding], lengths: Mapping[int, int]) -> T
     faults = by_check(findings)
     count = sum(further + 1 for _, further in faults)
     more = f", the first {ROWS}" if len(faults) > ROWS else ""
-    title = f"{count} finding{'s' if count != 1 else ''}{more}"
+    title = f"{counted(count, 'fault')}{more}"
     shown = plain_table(title)
     for name in ("episode", "frames", "probability"):
         shown.add_column(name, justify="right", no_wrap=True)

@@ -11,6 +11,7 @@ from hf_ptr.data.episode_ids import episode_ranges
 from hf_ptr.data.features import FeatureKind
 from hf_ptr.data.lerobot.validation import Problem, Validation
 from hf_ptr.data.lerobot.versions import conversion_command
+from hf_ptr.utils.listing import counted
 
 SEVERITIES = ("error", "warning", "note")
 NUMBER = re.compile(r"\d+(\.\d+)?(e[-+]?\d+)?")
@@ -72,32 +73,28 @@ def verdict_lines(found: Validation, dataset: str, episodes: str | None = None, 
         skip: episodes that were left out already.
     """
     number_of = Counter(problem.severity for problem in found.problems)
-    counted = ", ".join(_count(number_of[severity], severity) for severity in ("error", "warning"))
-    counted += f", {_count(number_of['note'], 'note')}" if number_of["note"] else ""
+    words = ", ".join(counted(number_of[severity], severity) for severity in ("error", "warning"))
+    words += f", {counted(number_of['note'], 'note')}" if number_of["note"] else ""
     if found.episodes:
-        counted = (
-            f"{_count(found.episodes, 'episode')}, {_count(found.frames, 'frame')}, "
-            f"{_count(len(found.cameras), 'camera')}; {counted}"
+        words = (
+            f"{counted(found.episodes, 'episode')}, {counted(found.frames, 'frame')}, "
+            f"{counted(len(found.cameras), 'camera')}; {words}"
         )
     left_out = sorted({*skip, *(found.skippable or ())})
     options = "" if episodes is None else f" --episodes {episodes}"
     options += f" --skip-episodes {','.join(map(str, left_out))}" if left_out else ""
     following = f"hf-ptr score {dataset}{options}, or hf-ptr init {dataset}{options} for a recipe to train"
     if found.usable:
-        lines = [f"{dataset} is usable: {counted}", f"Next: {following}"]
+        lines = [f"{dataset} is usable: {words}", f"Next: {following}"]
         if found.refused_by_lerobot:
             command = shlex.join(conversion_command(found.dataset, "_v30", "--even-times"))
             lines.append(f"For LeRobot, a copy with the time stamps frame / fps: {command}{options}")
         return lines
     if found.skippable is None:
-        return [f"{dataset} is not usable: {counted}", "Fix the errors, then validate again."]
-    number = _count(len(found.skippable), "episode")
+        return [f"{dataset} is not usable: {words}", "Fix the errors, then validate again."]
+    number = counted(len(found.skippable), "episode")
     return [
-        f"{dataset} is usable only without {number}: {counted}",
+        f"{dataset} is usable only without {number}: {words}",
         f"Next: fix {'it' if len(found.skippable) == 1 else 'them'}, or {following}",
         f'In a recipe of your own: skip_episodes: "{",".join(map(str, left_out))}"',
     ]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
