@@ -7,7 +7,7 @@ Each dataset gives `--episodes` episodes of its first camera. Images are encoded
 vectors between them interpolated, for every encoder alike, so that the comparison takes minutes. Heads are
 cross-fitted on the images as they are; then the images of each held-out episode are replaced by wrong ones, and the
 episode is scored again by the same heads. `auroc` is the probability that an episode as it is has a higher
-identification score, the mean of the sum over the checks in nats, than an episode with wrong images; mean over the
+identification score, the mean of the sum over the checks in nats, than another one with wrong images; mean over the
 seeds of the fit, with a 95 % interval over the episodes (bootstrap).
 
 `cpu_seconds` are those of one process for 1,000 consecutive images, summed over its threads: waiting for a busy
@@ -246,10 +246,14 @@ def auroc_with_interval(right: np.ndarray, wrong: np.ndarray, seed: int = 0) -> 
 
     # Whether each episode as it is scores above each with wrong images.
     above = np.mean([(a[:, None] > b) + (a[:, None] == b) / 2 for a, b in zip(right, wrong, strict=True)], axis=0)
+    # Resampling would count the pairs of an episode with itself twice as often.
+    np.fill_diagonal(above, np.nan)
     rng, episodes = np.random.default_rng(seed), right.shape[1]
-    drawn = [above[np.ix_(chosen, chosen)].mean() for chosen in rng.integers(episodes, size=(RESAMPLES, episodes))]
+    drawn = [
+        np.nanmean(above[np.ix_(chosen, chosen)]) for chosen in rng.integers(episodes, size=(RESAMPLES, episodes))
+    ]
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return {"mean": float(above.mean()), "interval": [float(low), float(high)]}
+    return {"mean": float(np.nanmean(above)), "interval": [float(low), float(high)]}
 
 
 def auroc_by_kind(
