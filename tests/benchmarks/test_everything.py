@@ -31,9 +31,17 @@ NO_STEP = {
     "clean",
     "everything",
 }
-# Commands that need a GPU, data that is not in the repository, or are part of a step: bench-clean, bench-score and
-# bench-robustness write the tables.
-NO_BENCHMARK_STEP = {"host_waits", "everything", "robustness.report", "atlas.pinned", "atlas.report", "atlas.grasps"}
+# Commands that need a GPU, data that is not in the repository, or are part of a step: bench-clean, bench-score,
+# bench-robustness, communication, policy_sizes and step_memory write the tables.
+NO_BENCHMARK_STEP = {
+    "host_waits",
+    "everything",
+    "robustness.report",
+    "atlas.pinned",
+    "atlas.report",
+    "atlas.grasps",
+    "training_costs",
+}
 
 
 def test_steps_are_run_logged_and_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ import pytest
 import torch
 from data_helpers import coded_image, coded_table, drifting_table
 
-from benchmarks import fits, measurement
+from benchmarks import fits, measurement, training_costs
 from benchmarks.negative_controls import Recorded
 from benchmarks.robustness import report, running, suites
 from benchmarks.robustness.running import Cell
@@ -87,6 +87,23 @@ def test_scaling(command: Any, tmp_path: Path) -> None:
     assert math.isfinite(found["knobs"]["per_device_train_batch_size"]["grows"])
     assert found["processes"]["ratios"]["2/1"]["n"] == 1
     assert all(each["median"] > 0 for each in found["pool"]["ratios"].values())
+
+
+def test_policy_sizes(command: Any, tmp_path: Path) -> None:
+    command("policy_sizes", "--small")
+    found = results(tmp_path, "policy_sizes")["policies"]
+    assert len(found) == 3
+    # SmolVLA: 450 million parameters, of which its action expert has 100.
+    smolvla = found["SmolVLA, its action expert, fp32"]
+    assert (smolvla["parameters"] / 1e6, smolvla["trained"] / 1e6) == pytest.approx((447, 100), abs=1)
+
+
+def test_the_page_of_costs_contains_the_recorded_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = training_costs.PAGE.read_text(encoding="utf-8")
+    monkeypatch.setattr(training_costs, "PAGE", tmp_path / "page.md")
+    training_costs.PAGE.write_text(original, encoding="utf-8")
+    training_costs.fill_costs()
+    assert training_costs.PAGE.read_text(encoding="utf-8") == original
 
 
 @pytest.mark.slow
