@@ -29,3 +29,14 @@ def test_a_fifth_of_faulty_episodes_leaves_the_tail_as_it_is() -> None:
     amounts[:5, 0] = 1.0
     bulk = bulk_of(amounts)
     assert bulk.joint_scale == 1.0 and bulk.floor == FLOOR * 0.2
+
+
+def test_a_group_apart_in_one_task_is_no_habit_of_the_task_if_it_is_of_whole_episodes() -> None:
+    amounts, tasks = np.full((100, 2), 0.01), np.repeat(np.arange(5), 20)
+    amounts[:6, 1] = 1.5
+    for whole, probable in ((True, False), (False, True)):
+        bulk = Bulk.of(amounts, tasks, 0.2, 0.15, whole=whole)
+        assert (bulk.p(amounts[:1], 0).min() > 0.01) == probable
+    # With amounts of every size in the task, it is its habit.
+    amounts[:20, 1] = np.geomspace(0.1, 1.5, 20)
+    assert Bulk.of(amounts, tasks, 0.2, 0.15).p(amounts[19:20], 0).min() > 0.01

@@ -138,7 +138,7 @@ class Detector:
         key = check.name, scale
         if key not in self._bulks:
             amounts = self.amounts.get(key, np.zeros((len(self.views), width)))
-            self._bulks[key] = Bulk.of(amounts, self._tasks, check.material, check.least_tail)
+            self._bulks[key] = Bulk.of(amounts, self._tasks, check.material, check.least_tail, whole=scale == WHOLE)
         return self._bulks[key]
 
     def level(self, severity: Severity) -> float:

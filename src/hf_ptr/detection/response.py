@@ -38,6 +38,9 @@ LEAST_ROWS = 12
 FITS = 3
 # Share of the episodes that a fit begins with, and fits to such a share.
 HALF, HALVES = 0.55, 3
+# Share of the episodes of a task below which they do not follow a rule of the other tasks; mean square error, as a
+# multiple of that of the first half of them, up to which they follow the rule of this half; weight of the other tasks.
+STRANGE, LIKE, OTHERS = 0.15, 4.0, 0.02
 # Folds of the search for the rule.
 SEARCH_FOLDS = 3
 # Scales of the tail beyond which an episode does not follow the rule.
@@ -138,7 +141,8 @@ class ResponseModel:
         # Episodes of one task are in different folds, in whatever order the tasks were recorded.
         self._fold = np.empty(count, dtype=np.int64)
         self._fold[np.argsort(tasks, kind="stable")] = np.arange(count) % min(count, FOLDS)
-        self.follows = follows = self._follows(gram, cross, features, targets, tasks, enough)
+        self.follows, strange = self._follows(gram, cross, features, targets, tasks, enough)
+        follows = self.follows
         usual_share = np.maximum(follows.mean(axis=0), 1e-9)
         self._trust = {
             task: np.minimum(follows[tasks == task].mean(axis=0) / usual_share, 1.0)
@@ -147,7 +151,15 @@ class ResponseModel:
         weight = np.ones(follows.shape)
         for _ in range(FITS):
             self._weights = self._solve(gram, cross, weight * follows, self._fold)
-            residual = _residuals(features, targets, self._weights, self._fold)
+            self._own: dict[int, np.ndarray] = {}
+            for task, dimensions in strange.items():
+                near = np.where(tasks == task, 1.0, OTHERS)[:, None]
+                own = self._solve(gram, cross, weight * follows * near, self._fold)
+                self._own[task] = np.where(dimensions, own, self._weights)
+            residual = [
+                target - part @ self._own.get(task, self._weights)[fold]
+                for target, part, task, fold in zip(targets, features, tasks.tolist(), self._fold, strict=True)
+            ]
             # Damage is of an episode and a dimension: the rest of the episode keeps its weight.
             error = mean_square(residual)
             usual = np.maximum(sound_quantile(error[enough], follows[enough], 0.5), LEAST_SIGMA**2)
@@ -204,9 +216,10 @@ class ResponseModel:
         targets: list[np.ndarray],
         tasks: np.ndarray,
         enough: np.ndarray,
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, dict[int, np.ndarray]]:
         """
-        Which episodes follow the rule of most in each dimension, `(E, d)` bool.
+        Which episodes follow the rule of most in each dimension, `(E, d)` bool, and by task the dimensions `(d,)`
+        bool with a rule of its own.
 
         A fault of two fifths of the episodes bends a fit to all, so that no residual is large. A fit to a half that
         agrees is not bent: the search begins with those of the same gain, offset or lag, or of the smallest errors.
@@ -227,7 +240,7 @@ class ResponseModel:
         )
         searched = np.flatnonzero(doubtful)
         if not len(searched):
-            return follows
+            return follows, {}
         cross, targets, first = (
             cross[:, :, searched],
             [t[:, searched] for t in targets],
@@ -253,8 +266,18 @@ class ResponseModel:
                 ],
                 axis=0,
             )
+        strange = {}
+        halves = _first_of_tasks(mean_square(fit(best)), best, tasks, enough)
+        for task in np.unique(tasks[halves.any(axis=1)]).tolist():
+            own = tasks == task
+            error = mean_square(fit(np.where(own[:, None], halves, OTHERS * best)))
+            usual = sound_quantile(error[own], halves[own], 0.5)
+            dimensions = halves[own].any(axis=0)
+            best[own] |= dimensions & (error[own] <= LIKE * usual)
+            strange[task] = np.zeros(follows.shape[1], dtype=bool)
+            strange[task][searched] = dimensions
         follows[:, searched] = best
-        return follows
+        return follows, strange
 
     def _solve(self, gram: np.ndarray, cross: np.ndarray, weight: np.ndarray, fold: np.ndarray) -> np.ndarray:
         """The coefficients of each fold, `(folds, p, d)`; dimensions with the same weights are solved at once."""
@@ -292,7 +315,7 @@ class ResponseModel:
         """What the state of an episode, or of a copy of it with a planted fault, implies by the model of its fold."""
         features = np.clip(self._features(episode), -self._limit, self._limit)
         fold = self._fold[episode.position]
-        expected = (features / self._size) @ self._weights[fold]
+        expected = (features / self._size) @ self._own.get(episode.task, self._weights)[fold]
         # Where the fold has seen no such state, the model cannot know: nothing is held against the command.
         unknown = np.stack(
             [((features @ covariance[fold]) * features).sum(axis=1) for covariance in self._unknown], axis=1
@@ -347,6 +370,22 @@ def _with_near(distance: np.ndarray, follows: np.ndarray) -> np.ndarray:
     middle, other = sound_quantile(distance, follows, 0.5), sound_quantile(distance, ~follows, 0.5)
     # Where none is apart the middle of the others is NaN, and nothing is nearer.
     return follows | (distance <= (middle + other) / 2)
+
+
+def _first_of_tasks(error: np.ndarray, follows: np.ndarray, tasks: np.ndarray, enough: np.ndarray) -> np.ndarray:
+    """
+    In the tasks where hardly any episode follows the rule of a dimension, the half with the smallest errors, `(E, d)`.
+
+    A task has a response of its own where the robot pushes or carries something. The rule of the other tasks is not
+    its rule, and shows none of its faults.
+    """
+    first = np.zeros(follows.shape, dtype=bool)
+    for task in np.unique(tasks[enough]):
+        rows = np.flatnonzero(enough & (tasks == task))
+        if len(rows) >= FEW:
+            strange = follows[rows].mean(axis=0) < STRANGE
+            first[rows] = strange & (error[rows] <= np.quantile(error[rows], HALF, axis=0))
+    return first
 
 
 def _at(values: np.ndarray, seconds: np.ndarray, times: np.ndarray) -> np.ndarray:

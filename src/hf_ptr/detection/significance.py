@@ -17,6 +17,9 @@ HABIT = 0.15
 LEAST_HABIT = 8
 HARDLY = 0.01
 AWAY = 5.0
+# Share of these scales from which an amount is between; amounts between, as a share of those that left the bulk, up to
+# which these are a group apart.
+NEAR, BETWEEN = 0.4, 0.25
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,14 @@ class Bulk:
     joint_scale: float
 
     @classmethod
-    def of(cls, amounts: np.ndarray, tasks: np.ndarray, material: float, least_tail: float) -> Bulk:
-        """The bulk of the amounts of E episodes, `(E, d)`, of the given tasks `(E,)`; see `Check`."""
+    def of(
+        cls, amounts: np.ndarray, tasks: np.ndarray, material: float, least_tail: float, whole: bool = True
+    ) -> Bulk:
+        """
+        The bulk of the amounts of E episodes, `(E, d)`, of the given tasks `(E,)`; see `Check`.
+
+        `whole`: the amounts are those of whole episodes, and not the largest of a part.
+        """
         floor = FLOOR * material
         logs = np.log(np.maximum(amounts, floor))
         # Two fifths of faulty episodes would set middle and tail; those that are clearly apart do not count.
@@ -50,7 +59,7 @@ class Bulk:
         rest = away(logs, tasks, middle)
         upper = sound_quantile(rest, follows, UPPER) - sound_quantile(rest, follows, 0.5)
         scale = np.maximum(tail(upper) * spread, least_tail)
-        left = rest / scale > AWAY
+        left, near = rest / scale > AWAY, rest / scale > NEAR * AWAY
         for task in middle:
             own = tasks == task
             if LEAST_HABIT <= own.sum() < len(own):
@@ -58,6 +67,9 @@ class Bulk:
                 rate = (left[~own].sum(axis=0) + 1) / ((~own).sum() + 2)
                 by_chance = binom.sf(left[own].sum(axis=0) - 1, own.sum(), rate)
                 habit = (left[own].mean(axis=0) >= HABIT) & (by_chance < HARDLY)
+                if whole:
+                    # Faulty episodes are apart from the others of their task; a habit is more or less of all of them.
+                    habit &= (near & ~left)[own].sum(axis=0) > BETWEEN * left[own].sum(axis=0)
                 shown = np.quantile(logs[own], 1 - HABIT, axis=0)
                 middle[task] = np.where(habit, np.maximum(middle[task], shown), middle[task])
         z = (away(logs, tasks, middle) / scale).max(axis=1, keepdims=True)
