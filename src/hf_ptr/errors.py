@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class InputError(ValueError):
@@ -26,6 +26,25 @@ class InputError(ValueError):
     def with_option(self, option: str) -> InputError:
         """The error with the option or key that leaves the episodes out, such as `--skip-episodes {}`."""
         return InputError(f"{self} ({option.format(','.join(map(str, self.skip)))})")
+
+
+class UnknownEpisodeError(InputError):
+    """
+    An episode that a dataset does not have.
+
+    Args:
+        where: the dataset in words.
+        episode: the id.
+        known: the ids of the episodes of the dataset.
+
+    Attributes:
+        episode: the id.
+    """
+
+    def __init__(self, where: object, episode: int, known: Collection[int]) -> None:
+        ids = f"; its episode ids are in {min(known)}..{max(known)}" if len(known) else ""
+        super().__init__(f"{where} has no episode {episode}{ids}")
+        self.episode = episode
 
 
 class DataWarning(UserWarning):

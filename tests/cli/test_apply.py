@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from data_helpers import coded_table, snapshot, with_camera, write_v21
+from spoiling import edit_rows
 from typer.testing import CliRunner
 
 from hf_ptr.cli import app
@@ -87,6 +88,11 @@ def test_the_plan_is_printed_and_nothing_written(dataset: Path, findings: Path) 
         ["3", "0-44", "relabel", "-"],
     ]
     assert lines[1].endswith("closes twice")
+    assert lines.pop(5) == "kept: slow motion in episode 3; "
+    assert lines.pop(7) == (
+        "1 episode is divided: after a cut or split in the middle, the frames before it and those after it are "
+        "episodes of their own"
+    )
     assert lines[5] == "0 episodes unchanged, 3 edited (1 cut, 1 shift, 1 relabel), 1 dropped (2)"
     # The command that writes this plan.
     assert lines[-1].startswith(f"  hf-ptr apply {dataset} --findings {findings} --out ")
@@ -147,15 +153,51 @@ def test_episodes_are_left_out_and_instructions_given(dataset: Path, findings: P
         "--relabel",
         "3=close it",
     ]
-    assert "1 episodes unchanged, 1 edited (1 relabel), 0 dropped, 2 left out" in run(
+    assert "1 episode unchanged, 1 edited (1 relabel), 0 dropped, 2 left out" in run(
         dataset, *options, "--out", tmp_path / "out"
     )
     copy = read_dataset(tmp_path / "out")
     assert copy.lengths.tolist() == [50, 45]
     assert [copy.tasks[copy.task_index[row]] for row in (0, -1)] == ["do task 1", "close it"]
     again = ["--findings", findings, "--only", "time/slow"]
-    assert "asks for no edit" in run(dataset, *again, "--out", tmp_path / "none")
+    printed = run(dataset, *again, "--out", tmp_path / "none")
+    assert "asks for no edit" in printed and "kept: slow motion in episode 3" in printed
     assert not (tmp_path / "none").exists()
+
+
+def test_notes_that_stay_are_named_with_their_edit(dataset: Path, tmp_path: Path) -> None:
+    found = [
+        Finding("state/stale_start", 0, 0, 2, 0.9, "note", 0.4, "sd", "leaps", "drop these frames"),
+        Finding("time/gap", 1, 20, 21, 0.9, "note", 0.4, "s", "a gap", "split the episode"),
+        Finding("time/slow", 3, 0, 44, 0.9, "note", 0.4, "share", "slow", "nothing has to be done"),
+    ]
+    with findings_written(tmp_path / "scores.parquet", found, {}):
+        pass
+    given = [dataset, "--findings", tmp_path / "findings.parquet", "--dry-run"]
+
+    def kept(*options: str) -> list[str]:
+        return [line for line in run(*given, *options).splitlines() if line.startswith("kept: ")]
+
+    stale = "kept: stale first frames in episode 0; drop these frames (--edit state/stale_start=cut)"
+    gap = "kept: gaps in the recording in episode 1; split the episode (--edit time/gap=split)"
+    slow = "kept: slow motion in episode 3; nothing has to be done"
+    assert kept() == [stale, gap, slow]
+    # The printed options work, and what the user has decided is not said again.
+    assert kept("--edit", "state/stale_start=cut") == [gap, slow]
+    assert kept("--edit", "time/gap=split", "--skip", "time/slow") == [stale]
+    assert kept("--skip-episodes", "0,3") == [gap]
+
+
+def test_a_copy_that_lerobot_refuses_comes_with_the_command_for_one_that_it_reads(
+    dataset: Path, findings: Path, tmp_path: Path
+) -> None:
+    command = "hf-ptr convert lerobot {0} {0}_v30 --even-times"
+    assert "hf-ptr convert" not in run(dataset, "--findings", findings, "--out", tmp_path / "even")
+    uneven = Path(shutil.copytree(dataset, tmp_path / "uneven"))
+    stamps = np.arange(LENGTHS[0]) / 20 + 0.004 * (np.arange(LENGTHS[0]) % 2)
+    edit_rows("data/chunk-000/episode_000000.parquet", "timestamp", lambda _: stamps.tolist())(uneven)
+    out = tmp_path / "copy"
+    assert f"  {command.format(out)}   # for LeRobot" in run(uneven, "--findings", findings, "--out", out)
 
 
 def test_a_copy_of_a_copy_names_both_sources(dataset: Path, findings: Path, tmp_path: Path) -> None:

@@ -17,13 +17,15 @@ from command_line import ROOT, hf_ptr, the_line
 from data_helpers import write_v21
 from dataset_kinds import reaching
 
+from hf_ptr._version import __version__
 from hf_ptr.cli import main
 from hf_ptr.data.lerobot.reader import read_dataset
-from hf_ptr.data.score_file import read_weights
+from hf_ptr.data.score_file import read_weights, score_frame, write_scores
 from hf_ptr.detection.findings_file import findings_written
 from hf_ptr.ptr import CandidatePool
 from hf_ptr.runs import score_dataset as scores_module
 from hf_ptr.training.weight_histograms import read_histograms
+from hf_ptr.utils.atomic_files import require_folder_of
 
 RECIPE = ROOT / "recipes" / "vla" / "metaworld_state" / "ptr.yaml"
 SHORT = [
@@ -199,6 +201,47 @@ def test_a_score_file_of_another_dataset_is_replaced_with_a_warning(
     ]
 
 
+def test_a_path_inside_a_dataset_is_refused_with_the_dataset_and_nothing_is_said_to_be_replaced(
+    tmp_path: Path,
+) -> None:
+    root = write_v21(reaching(4, 20), tmp_path / "one")
+    out = tmp_path / "scores.parquet"
+    before = score_frame(reaching(2, 5), score=1.0, weight=1.0, valid=True, scorer="made")
+    write_scores(before, out, dataset="another")
+    for inside in ("meta", "data/chunk-000"):
+        refused = hf_ptr("score", root / inside, "--out", out)
+        line = the_line(refused)
+        assert line == (
+            f"hf-ptr: {root / inside} is not a LeRobotDataset: meta/info.json is missing; pass {root}, the dataset "
+            "around it"
+        )
+        assert "will be replaced" not in refused.stderr
+    assert the_line(hf_ptr("score", tmp_path, "--out", out)).endswith("is missing; pass the folder of one")
+
+
+def test_a_file_in_the_way_of_a_folder_is_named_before_long_work(tmp_path: Path) -> None:
+    root = write_v21(reaching(4, 20), tmp_path / "one")
+    scores = tmp_path / "scores.parquet"
+    write_scores(score_frame(reaching(2, 5), score=1.0, weight=1.0, valid=True, scorer="made"), scores)
+    for command in (("export", scores, "--to", "csv"), ("score", root), ("report", scores), ("init", root)):
+        line = the_line(
+            hf_ptr(*command, "--out", scores / "y.parquet" if command[0] == "score" else scores / "y.html")
+        )
+        assert line == f"hf-ptr: {scores} is a file, and cannot hold files; choose another path"
+    require_folder_of(tmp_path / "a" / "b" / "c.csv")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_wrong_choice_names_the_nearest_one(tmp_path: Path) -> None:
+    line = the_line(hf_ptr("export", tmp_path / "scores.parquet", "--to", "lerobot-statik"))
+    assert line.endswith("'expected'. Did you mean 'lerobot-static'? Try --help.") and "Value error" not in line
+
+
+def test_the_command_line_is_the_module_too() -> None:
+    done = subprocess.run([sys.executable, "-m", "hf_ptr", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"hf-ptr {__version__}\n"
+
+
 def test_score_writes_one_row_per_frame(metaworld_dataset: Path, run_folder: Path, tmp_path: Path) -> None:
     files = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
     # Findings of a fit that the file replaces, of which nothing may be left.
@@ -278,7 +321,10 @@ def broken(dataset: Path, folder: Path, value: float) -> Path:
         (["chunk_size=400", "n_action_steps=8"], "chunk_size 400 is longer than every episode"),
         (["w_maxx=3"], "unknown key 'w_maxx' on the command line. Did you mean 'w_max'?"),
         (["observation_features=[observation.sate]"], "Did you mean 'observation.state'?"),
-        (["episodes=0:99"], "has no episode 8; its episode ids are in 0..7"),
+        (["episodes=0:99"], "episodes of the recipe: "),
+        (["eval_episodes=25"], "eval_episodes of the recipe: "),
+        (["eval_episodes=25"], " has no episode 25; its episode ids are in 0..7; correct eval_episodes"),
+        (["episodes=0:4", "eval_episodes=25"], "eval_episodes of the recipe: "),
         (["corruption=hrad"], "Did you mean 'hard'?"),
         (["policy=nowhere"], "cannot be set with policy: nowhere determines them; remove the key"),
         (["num_attention_heads=5"], "unknown key 'num_attention_heads'"),

@@ -59,7 +59,7 @@ def test_findings_are_new_gone_changed_or_the_same(tmp_path: Path) -> None:
     ]
     shown = hf_ptr("diff", before, after).stdout
     assert shown.startswith(
-        "1 new, 0 gone, 2 changed, 1 unchanged findings; 1 new fault; 2 episodes with another mean weight"
+        "Findings: 1 new, 0 gone, 2 changed, 1 unchanged; 1 new fault; 2 episodes with another mean weight"
     )
     assert "before: 6 frames" in shown and "before: frames 10-19" in shown
     gone = compared(after, before)

@@ -516,11 +516,19 @@ def test_the_copy_of_a_dataset_in_the_working_folder_is_next_to_it(
     assert Path(given["--new_root"]).resolve() == tmp_path / "mine_kept"
 
 
-def test_a_dataset_below_the_working_folder_has_a_short_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_of_a_page_name_the_dataset_as_its_settings_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page may be opened, and its commands typed, in another folder."""
+    monkeypatch.chdir(tmp_path)
     found = ReportInput("a", None, (0.25, 4.0), recipe={"dataset": str(tmp_path / "data" / "mine")})
     assert found.dataset == str(tmp_path / "data" / "mine")
-    monkeypatch.chdir(tmp_path)
-    assert found.dataset == "data/mine"
+
+
+def test_a_dataset_is_not_a_run(tmp_path: Path) -> None:
+    root = write_v21(coded_table([8, 9]), tmp_path / "mine")
+    with pytest.raises(InputError, match=f"{root} is a dataset; score it with hf-ptr score {root}, then report"):
+        read_report_input(root)
 
 
 def test_a_dataset_that_lerobot_cannot_read_is_copied_by_hf_ptr(tmp_path: Path) -> None:
@@ -530,7 +538,7 @@ def test_a_dataset_that_lerobot_cannot_read_is_copied_by_hf_ptr(tmp_path: Path) 
     write_v21(replace(table, features=vectors), old)
     whole = read_dataset(old)
     command = shlex.split("0, 2".join(delete_command(str(old))))
-    assert command[:3] == ["hf-ptr", "convert", "lerobot"]
+    assert command[:3] == ["hf-ptr", "convert", "lerobot"] and "--even-times" in command
     done = hf_ptr(*command[1:])
     assert done.returncode == 0, done.stderr
     kept = read_dataset(tmp_path / "old_kept")

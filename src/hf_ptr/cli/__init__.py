@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -30,7 +31,7 @@ from hf_ptr.cli import (
     validate,
 )
 from hf_ptr.cli.episode_options import Commands
-from hf_ptr.errors import InputError
+from hf_ptr.errors import InputError, nearest
 from hf_ptr.utils.atomic_files import is_out_of_space
 from hf_ptr.utils.data_warnings import data_warnings_printed
 
@@ -118,13 +119,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         usage = getattr(error, "format_message", None)
         if usage is not None:
-            sys.exit(_complain(f"{usage()} Try --help.", WRONG_INPUT))
+            sys.exit(_complain(f"{_with_nearest(usage())} Try --help.", WRONG_INPUT))
         if is_out_of_space(error):
             sys.exit(_complain(f"no space left on the device ({error}); free some and rerun the command", WRONG_INPUT))
         if isinstance(error, OSError) and error.errno in UNWRITABLE:
             sys.exit(_complain(f"{error.filename} cannot be read or written ({error.strerror})", WRONG_INPUT))
         raise
     sys.exit(_interrupted() if code == INTERRUPTED else code if isinstance(code, int) else OK)
+
+
+def _with_nearest(usage: str) -> str:
+    """The message about a wrong option, with the value that was probably meant."""
+    usage = usage.replace("Value error, ", "")
+    wrong = re.search(r"'([^']*)' is not one of ((?:'[^']*'(?:, )?)+)", usage)
+    return usage if wrong is None else usage + nearest(wrong[1], re.findall(r"'([^']*)'", wrong[2]))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,8 @@ from hf_ptr.cli.episode_options import Episodes, SkipEpisodes, selected
 
 if TYPE_CHECKING:
     from hf_ptr.data.lerobot.rewriting import VideoCounts
+    from hf_ptr.detection.findings import Finding
+    from hf_ptr.edits.choices import Choices
     from hf_ptr.edits.plan import Plan
 
 
@@ -72,6 +75,7 @@ def apply(
     """
     import shlex
 
+    from hf_ptr.data.lerobot.validation import validate_dataset
     from hf_ptr.data.lerobot.versions import conversion_command
     from hf_ptr.detection.findings_file import read_findings
     from hf_ptr.edits.apply import apply_plan, new_folder, prepare
@@ -85,13 +89,14 @@ def apply(
         raise InputError("--out is missing; give a new folder, or --dry-run to see the plan")
     if out is not None:
         StagedFolder(out)  # Refuses a folder in use before anything is downloaded.
+    found = read_findings(findings)
     choices = parse_choices(
         edits=edit or (),
         only=only or (),
         skip=skip or (),
         relabel=relabel or (),
         least_seconds=least_seconds,
-        found={finding.check for finding in read_findings(findings)},
+        found={finding.check for finding in found},
     )
     chosen = selected(episodes, skip_episodes)
     # The plan needs no video, and those of a folder can be checked for nothing.
@@ -109,9 +114,9 @@ def apply(
             progress=lambda what, jobs: progress.track(jobs, description=what),
         )
     if not prepared.changes:
-        typer.echo(
-            f"{findings} asks for no edit of {dataset}; nothing was written. Notes are kept unless --edit is given"
-        )
+        typer.echo(f"{findings} asks for no edit of {dataset}; nothing was written")
+        for line in kept_lines(found, prepared.plan, choices):
+            typer.echo(line)
         if prepared.metadata.info["codebase_version"] == "v2.1":
             typer.echo(
                 "LeRobot 0.6 reads v3.0 only; this writes a copy that it reads:\n"
@@ -121,11 +126,16 @@ def apply(
     if dry_run:
         for line in plan_lines(prepared.plan):
             typer.echo(line)
+        for line in kept_lines(found, prepared.plan, choices):
+            typer.echo(line)
         prepared.require_parts()
     else:
         assert out is not None
         with progress_bar() as progress:
             written = apply_plan(prepared, out, lambda what, jobs: progress.track(jobs, description=what))
+            checked = validate_dataset(
+                out, decode=False, progress=lambda what, jobs: progress.track(jobs, description=what)
+            )
     for line in summary_lines(prepared.plan, len(prepared.left_out)):
         typer.echo(line)
     if dry_run:
@@ -145,6 +155,9 @@ def apply(
     typer.echo("Next:")
     typer.echo(f"  {shlex.join(['hf-ptr', 'validate', name])}   # check the copy")
     typer.echo(f"  {shlex.join(['hf-ptr', 'score', name, '--out', scores])}   # find what is left")
+    if checked.refused_by_lerobot:
+        convert = conversion_command(name, "_v30", "--even-times")
+        typer.echo(f"  {shlex.join(convert)}   # for LeRobot, a copy with the time stamps frame / fps")
 
 
 def plan_lines(plan: Plan) -> list[str]:
@@ -160,9 +173,33 @@ def plan_lines(plan: Plan) -> list[str]:
     ]
 
 
+def kept_lines(findings: Sequence[Finding], plan: Plan, choices: Choices) -> list[str]:
+    """The notes that no choice concerns, a line for each kind, with the option that edits them."""
+    from hf_ptr.edits.choices import EDIT_OF_KEPT
+    from hf_ptr.report.note_words import note_kinds
+
+    kept = [
+        finding
+        for finding in findings
+        if finding.episode_index in plan.lengths
+        and choices.edit_of(finding) == "keep"
+        and choices.concerns(finding.check)
+        and finding.check not in choices.edits
+    ]
+    lines = []
+    for kind in note_kinds(kept, len(plan.lengths)):
+        edit = EDIT_OF_KEPT.get(kind.check)
+        option = "" if edit is None else f" (--edit {kind.check}={edit})"
+        lines.append(f"kept: {kind.name} in {kind.where()}; {kind.findings[0].action}{option}")
+    return lines
+
+
 def summary_lines(plan: Plan, left_out: int) -> list[str]:
     """What becomes of the episodes, in numbers."""
+    from collections import Counter
+
     from hf_ptr.data.episode_ids import episode_ranges
+    from hf_ptr.utils.listing import counted
 
     edited, dropped, before = plan.edited, plan.dropped, sum(plan.lengths.values())
     counts = {
@@ -170,23 +207,34 @@ def summary_lines(plan: Plan, left_out: int) -> list[str]:
     }
     done = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     lines = [
-        f"{len(plan.lengths) - len(edited) - len(dropped)} episodes unchanged, {len(edited)} edited"
+        f"{counted(len(plan.lengths) - len(edited) - len(dropped), 'episode')} unchanged, {len(edited)} edited"
         f"{f' ({done})' if edited and done else ''}, {len(dropped)} dropped"
         f"{f' ({episode_ranges(dropped)})' if dropped else ''}"
         f"{f', {left_out} left out' if left_out else ''}"
     ]
     lines.append(
-        f"{len(plan.lengths)} episodes become {len(plan.parts)}; {plan.frames} of {before} frames are kept "
-        f"({plan.frames / max(before, 1):.1%})"
+        f"{counted(len(plan.lengths), 'episode')} {'becomes' if len(plan.lengths) == 1 else 'become'} "
+        f"{len(plan.parts)}; {plan.frames} of {before} frames are kept ({plan.frames / max(before, 1):.1%})"
     )
+    parts = Counter(part.episode for part in plan.parts)
+    divided = sum(number > 1 for number in parts.values())
+    if divided:
+        lines.append(
+            f"{counted(divided, 'episode')} {'is' if divided == 1 else 'are'} divided: after a cut or split in the "
+            "middle, the frames before it and those after it are episodes of their own"
+        )
     return lines
 
 
 def video_line(written: VideoCounts) -> str:
     """How the videos were written."""
-    line = f"video: {written.copied} frames copied without re-encoding, {written.encoded} encoded again"
+    from hf_ptr.utils.listing import counted
+
+    line = f"video: {counted(written.copied, 'frame')} copied without re-encoding, {written.encoded} encoded again"
     if written.unshown:
+        were = "was" if written.unshown == 1 else "were"
         line += (
-            f"; {written.unshown} frames that no episode shows were copied with them, as videos are cut at key frames"
+            f"; {counted(written.unshown, 'frame')} that no episode shows {were} copied with them, as videos are "
+            "cut at key frames"
         )
     return line

@@ -105,8 +105,10 @@ def robomimic(
 def _describe(folder: Path) -> None:
     import json
 
+    from hf_ptr.utils.listing import counted
+
     info = json.loads((folder / "meta" / "info.json").read_text(encoding="utf-8"))
     typer.echo(
-        f"{folder}: {info['total_episodes']} episodes, {info['total_frames']} frames, {info['total_tasks']} tasks. "
-        f"Next: hf-ptr validate {folder}"
+        f"{folder}: {counted(info['total_episodes'], 'episode')}, {counted(info['total_frames'], 'frame')}, "
+        f"{counted(info['total_tasks'], 'task')}. Next: hf-ptr validate {folder}"
     )

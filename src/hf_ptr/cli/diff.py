@@ -90,17 +90,17 @@ def _print(compared: Comparison) -> None:
 
     from hf_ptr.data.episode_ids import episode_ranges
     from hf_ptr.report.diff_table import diff_table, weights_table
+    from hf_ptr.utils.listing import counted
 
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
-    faults = len(compared.new_faults)
     typer.echo(
-        f"{len(compared.new)} new, {len(compared.gone)} gone, {len(compared.changed)} changed, {compared.same} "
-        f"unchanged findings; {faults} new fault{'s' if faults != 1 else ''}; {len(compared.weights)} episodes with "
-        "another mean weight"
+        f"Findings: {len(compared.new)} new, {len(compared.gone)} gone, {len(compared.changed)} changed, "
+        f"{compared.same} unchanged; {counted(len(compared.new_faults), 'new fault')}; "
+        f"{counted(len(compared.weights), 'episode')} with another mean weight"
     )
     for name, ids in zip(("A", "B"), compared.only, strict=True):
         if ids:
-            typer.echo(f"Only {name} has episodes {episode_ranges(ids)}")
+            typer.echo(f"Only {name} has episode{'s' if len(ids) > 1 else ''} {episode_ranges(ids)}")
     if compared.new or compared.gone or compared.changed:
         typer.echo()
         console.print(diff_table(compared, ROWS))

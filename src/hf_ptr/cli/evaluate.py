@@ -87,13 +87,16 @@ def evaluate(
     from hf_ptr.errors import InputError
     from hf_ptr.hub.repos import model_folder
     from hf_ptr.runs.run import require_policy
-    from hf_ptr.utils.atomic_files import write_json
+    from hf_ptr.utils.atomic_files import require_folder_of, write_json
 
+    # A run that does not exist is named before options that are missing.
+    folders = {name: model_folder(path) for name, path in checkpoint_names(checkpoints).items()}
     if (env is None) == (dataset is None):
         raise InputError("pass one of --env NAME and --dataset FOLDER, to choose where to evaluate")
-    folders = {name: model_folder(path) for name, path in checkpoint_names(checkpoints).items()}
     for folder in folders.values():
         require_policy(folder)
+    if json_file is not None:
+        require_folder_of(json_file)
     if dataset is not None:
         results = _on_dataset(
             folders, dataset, selected(episodes, skip_episodes), source=source, seed=seed, belief=belief

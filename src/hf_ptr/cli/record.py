@@ -61,6 +61,7 @@ def metaworld(
     import json
 
     from hf_ptr.envs.recording import record_metaworld
+    from hf_ptr.utils.listing import counted
 
     folder = record_metaworld(
         _names(tasks),
@@ -74,7 +75,8 @@ def metaworld(
     )
     info = json.loads((folder / "meta" / "info.json").read_text(encoding="utf-8"))
     typer.echo(
-        f"{folder}: {info['total_episodes']} episodes, {info['total_frames']} frames, {info['total_tasks']} tasks"
+        f"{folder}: {counted(info['total_episodes'], 'episode')}, {counted(info['total_frames'], 'frame')}, "
+        f"{counted(info['total_tasks'], 'task')}"
     )
 
 

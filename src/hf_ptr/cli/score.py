@@ -192,6 +192,7 @@ def score(
     from hf_ptr.hub.repos import dataset_folder, model_folder, parse_hub_dataset
     from hf_ptr.report.summary import ScoreSummary, with_known_faults
     from hf_ptr.scoring.config import ScoreConfig, frames_at, parse_settings
+    from hf_ptr.utils.atomic_files import require_folder_of
     from hf_ptr.utils.malloc import return_freed_memory
     from hf_ptr.utils.progress import without_bars
 
@@ -218,14 +219,7 @@ def score(
     if local and not dataset.exists():
         # Before anything is said about the score file.
         raise InputError(f"{dataset} does not exist; pass the folder or repo id of a LeRobotDataset")
-    before = scored_dataset(out)
-    if before is not None and _differs(before, str(dataset)):
-        # Said before the fit: there is time to interrupt.
-        warnings.warn(
-            f"{out} has the scores of another dataset, {before}, and will be replaced; --out names another file",
-            DataWarning,
-            stacklevel=2,
-        )
+    require_folder_of(out)
     own_harm = parse_harm(harm or [], "--harm")
     accepted = None if expected is None else read_expected(expected)
     elsewhere = {"seed": "--seed", "vision_model": "--vision-model"}
@@ -247,6 +241,14 @@ def score(
         raise InputError(
             f"the options select {table.num_episodes} episodes, and episodes are compared with at least "
             f"{config.min_episodes - 1} others; {_enough_episodes(folder, table, chosen['skip'], config.min_episodes)}"
+        )
+    before = scored_dataset(out)
+    if before is not None and _differs(before, str(dataset)):
+        # Said when the dataset is read, and before the fit: there is time to interrupt.
+        warnings.warn(
+            f"{out} has the scores of another dataset, {before}, and will be replaced; --out names another file",
+            DataWarning,
+            stacklevel=2,
         )
     if accepted is not None:
         table = replace(table, expected=accepted)

@@ -15,7 +15,7 @@ from hf_ptr.data.edited_copies import CutEnds
 from hf_ptr.data.expected_findings import ExpectedFinding
 from hf_ptr.data.memmap import row_blocks
 from hf_ptr.data.video.decoding import Clip
-from hf_ptr.errors import InputError, nearest
+from hf_ptr.errors import InputError, UnknownEpisodeError, nearest
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,10 +208,7 @@ class EpisodeTable:
         positions = order[np.minimum(found, self.num_episodes - 1)]
         unknown = wanted[self.episode_index[positions] != wanted]
         if len(unknown):
-            low, high = self.episode_index.min(), self.episode_index.max()
-            raise InputError(
-                f"dataset {self.source!r} has no episode {unknown[0]}; its episode ids are in {low}..{high}"
-            )
+            raise UnknownEpisodeError(f"dataset {self.source!r}", int(unknown[0]), self.episode_index.tolist())
         if len(np.unique(wanted)) != len(wanted):
             repeated = wanted[np.argmax((wanted[:, None] == wanted[None, :]).sum(axis=1) > 1)]
             raise InputError(f"episode {repeated} of {self.source!r} is selected twice; list each episode once")

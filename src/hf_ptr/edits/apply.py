@@ -24,7 +24,7 @@ from hf_ptr.detection.findings_file import DETECTION, attributes, read_findings
 from hf_ptr.detection.source_dataset import require_source
 from hf_ptr.edits.choices import Choices
 from hf_ptr.edits.plan import Plan, Step, plan_edits
-from hf_ptr.errors import InputError
+from hf_ptr.errors import InputError, UnknownEpisodeError
 from hf_ptr.utils.atomic_files import StagedFolder
 
 
@@ -108,7 +108,7 @@ def prepare(
     known = {*lengths, *metadata.empty, *damaged}
     unknown = sorted({*(episodes or ()), *skip, *choices.instructions} - known)
     if unknown:
-        raise InputError(f"{root} has no episode {unknown[0]}; its episode ids are in {min(known)}..{max(known)}")
+        raise UnknownEpisodeError(root, unknown[0], known)
     fps = float(metadata.info["fps"])
     try:
         require_source(made, lengths, fps, damaged)

@@ -32,6 +32,19 @@ EDITS: Mapping[str, Edit] = MappingProxyType(
     }
 )
 EDIT_OF_SEVERITY: Mapping[str, Edit] = MappingProxyType({"fault": "cut", "note": "keep", "accepted": "keep"})
+# The edit to choose for notes that are kept by default and have something to edit.
+EDIT_OF_KEPT: Mapping[str, Edit] = MappingProxyType(
+    {
+        "progress/regression": "cut",
+        "progress/return": "cut",
+        "progress/short": "drop",
+        "progress/unusual_end": "drop",
+        "state/stale_start": "cut",
+        "time/gap": "split",
+        "time/idle_start": "cut",
+        "time/pause": "cut",
+    }
+)
 # Checks that measure by how many frames the actions are late or early.
 LAGS = frozenset(name for name, edit in EDITS.items() if edit == "shift")
 # Shorter remains of an edited episode, in seconds, are not a demonstration.
@@ -57,9 +70,13 @@ class Choices:
     instructions: Mapping[int, str] = field(default_factory=dict)
     least_seconds: float = LEAST_SECONDS
 
+    def concerns(self, check: str) -> bool:
+        """Whether the findings of a check are used."""
+        return check not in self.skip and (self.only is None or check in self.only)
+
     def edit_of(self, finding: Finding) -> Edit:
         """The edit that a finding asks for."""
-        if finding.check in self.skip or (self.only is not None and finding.check not in self.only):
+        if not self.concerns(finding.check):
             return "keep"
         default = EDIT_OF_SEVERITY[finding.severity]
         if finding.severity != "accepted":

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import re
+import shlex
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from hf_ptr.detection.findings import Finding, flagged_episodes
 from hf_ptr.detection.findings_file import MissingFindings, read_beside
 from hf_ptr.detection.harm import lowered_episodes
 from hf_ptr.equations import weight_bounds
-from hf_ptr.errors import InputError
+from hf_ptr.errors import InputError, first_line
 from hf_ptr.hub.datasets import score_file_path, with_origin, with_streamed_videos
 from hf_ptr.hub.repos import dataset_folder, parse_hub_dataset
 from hf_ptr.runs.data_arguments import DataArguments
@@ -82,16 +83,9 @@ class ReportInput:
 
     @property
     def dataset(self) -> str | None:
-        """
-        The path or repo id of the dataset that was scored or trained on; None if it is not recorded.
-
-        A path below the working folder is relative, so that the commands of the report are short.
-        """
+        """The recorded path or repo id of the dataset that was scored or trained on; None if none is recorded."""
         dataset = self.recipe.get("dataset")
-        if not isinstance(dataset, str):
-            return None
-        below = Path(dataset).is_absolute() and Path(dataset).is_relative_to(Path.cwd())
-        return str(Path(dataset).relative_to(Path.cwd())) if below else dataset
+        return dataset if isinstance(dataset, str) else None
 
     @property
     def harm(self) -> dict[str, float]:
@@ -141,6 +135,10 @@ def _found_beside(file: Path, scores: pd.DataFrame) -> dict[str, Any]:
 
 
 def _read_run(folder: Path) -> ReportInput:
+    if (folder / "meta" / "info.json").is_file():
+        raise InputError(
+            f"{folder} is a dataset; score it with hf-ptr score {shlex.quote(str(folder))}, then report the score file"
+        )
     settings = _json(folder / "training_args.json", folder)
     log = _json(_log_file(folder), folder).get("log_history")
     if not isinstance(log, list) or not all(isinstance(entry, dict) for entry in log):
@@ -196,8 +194,9 @@ def _json(file: Path, folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        problem = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {first_line(error)}"
         raise InputError(
-            f"{folder} contains no finished run ({file.name}: {error}); pass the folder of a run, or a score file"
+            f"{folder} contains no finished run ({file.name} {problem}); pass the folder of a run, or a score file"
         ) from error
     if not isinstance(content, dict):
         raise InputError(f"{file} is damaged; train the run again")

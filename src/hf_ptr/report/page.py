@@ -46,7 +46,7 @@ from hf_ptr.report.statistics import (
     summarise_episodes,
 )
 from hf_ptr.training.time_constants import scaled_steps
-from hf_ptr.utils.atomic_files import write_text
+from hf_ptr.utils.atomic_files import require_folder_of, write_text
 from hf_ptr.utils.progress import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -160,6 +160,7 @@ def _output_file(report: ReportInput, out: str | Path | None) -> Path:
     out = Path(out)
     if out.is_dir() or out.suffix not in (".html", ".htm"):
         raise InputError(f"--out {out} is not the name of an HTML file; end it in .html")
+    require_folder_of(out)
     return out
 
 
@@ -405,7 +406,9 @@ def delete_command(dataset: str | None, shown: str | None = None) -> tuple[str, 
         where = {"repo_id": name, "new_repo_id": f"{name}_kept"}
     else:
         if old:
-            return f'{shlex.join(conversion_command(source, "_kept", "--skip-episodes"))} "', '"'
+            # LeRobot reads even times with any decoder; where they are even already, the option changes nothing.
+            words = conversion_command(source, "_kept", "--even-times", "--skip-episodes")
+            return f'{shlex.join(words)} "', '"'
         copy = copy_of(source, "_kept")
         where = {
             "repo_id": copy.name.removesuffix("_kept"),

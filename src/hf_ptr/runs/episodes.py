@@ -14,7 +14,7 @@ from hf_ptr.data.episode_ids import parse_episodes
 from hf_ptr.data.episodes import EpisodeTable, data_digest
 from hf_ptr.data.lerobot.usable import read_usable
 from hf_ptr.data.lerobot.videos import with_video_decoder
-from hf_ptr.errors import InputError
+from hf_ptr.errors import InputError, UnknownEpisodeError
 from hf_ptr.hub.datasets import with_origin, with_streamed_videos
 from hf_ptr.runs.data_arguments import DataArguments
 from hf_ptr.utils.atomic_files import write_json
@@ -103,11 +103,16 @@ def split_episodes(dataset: Path, data: Episodes, features: Sequence[str] | None
     if both:
         raise InputError(f"episodes {both} are in episodes and in eval_episodes; hold out others")
     wanted = None if episodes is None else [*episodes, *(held_out or ())]
-    whole = with_origin(read_usable(dataset, wanted, skip=skip, features=features), dataset)
-    if held_out and episodes is None:
-        episodes = [number for number in whole.episode_index.tolist() if number not in set(held_out)]
-    table = whole if episodes is None else whole.select(episodes)
-    return Split(whole, table, None if held_out is None else whole.select(held_out), skip)
+    try:
+        whole = with_origin(read_usable(dataset, wanted, skip=skip, features=features), dataset)
+        if held_out and episodes is None:
+            episodes = [number for number in whole.episode_index.tolist() if number not in set(held_out)]
+        table = whole if episodes is None else whole.select(episodes)
+        return Split(whole, table, None if held_out is None else whole.select(held_out), skip)
+    except UnknownEpisodeError as error:
+        given = {"eval_episodes": held_out, "episodes": episodes, "skip_episodes": skip}
+        key = next((name for name, ids in given.items() if error.episode in (ids or ())), "episodes")
+        raise InputError(f"{key} of the recipe: {error}; correct {key}") from error
 
 
 def with_video_options(table: EpisodeTable, dataset: Path, data: DataArguments) -> EpisodeTable:

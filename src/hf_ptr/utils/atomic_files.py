@@ -34,15 +34,50 @@ def is_out_of_space(error: BaseException) -> bool:
     return numbered or by_torch or (isinstance(error, OSError) and error.errno in NO_SPACE)
 
 
+def make_folder(folder: Path) -> None:
+    """
+    Creates a folder and the missing ones above it.
+
+    Raises:
+        InputError: it cannot be created, for example because a file is in the way.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if is_out_of_space(error):
+            raise
+        file = next((path for path in (folder, *folder.parents) if path.is_file()), None)
+        if file is not None:
+            raise InputError(f"{file} is a file, and cannot hold files; choose another path") from error
+        raise InputError(f"the folder {folder} cannot be created ({error.strerror}); choose another path") from error
+
+
+def require_folder_of(path: Path) -> None:
+    """
+    Check, before long work, that the folder of a file exists or can be created. No new folder stays.
+
+    Raises:
+        InputError: as `make_folder`.
+    """
+    missing = [folder for folder in path.absolute().parents if not folder.exists()]
+    make_folder(path.absolute().parent)
+    for folder in missing:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
 @contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """
     Yields a temporary path in the folder of `path`, which replaces `path` when the block succeeds.
 
     After an error or an interrupt nothing has changed. Missing parent folders are created.
+
+    Raises:
+        InputError: the folder of `path` cannot be created.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         yield partial

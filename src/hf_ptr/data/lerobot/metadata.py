@@ -44,6 +44,9 @@ def warn(message: str) -> None:
     warnings.warn(message, DataWarning, stacklevel=2)
 
 
+INFO_FILE = "meta/info.json"
+
+
 @dataclass(frozen=True)
 class Metadata:
     """
@@ -90,13 +93,26 @@ def read_metadata(root: Path, report: Report = raise_problem, note: Note = warn)
     return (_read_v3 if info["codebase_version"] == "v3.0" else _read_v21)(root, info, report, note)
 
 
-def _read_info(root: Path, note: Note) -> dict[str, Any]:
+def require_dataset_folder(root: Path) -> None:
+    """
+    Check that a path is the folder of a dataset.
+
+    Raises:
+        InputError: it is missing, a file, or without `meta/info.json`; the message names the dataset around it.
+    """
     if not root.is_dir():
         problem = "is a file, not a folder" if root.exists() else "does not exist"
         raise InputError(f"{root} {problem}; pass the folder of a LeRobotDataset")
-    path = root / within(root, "meta/info.json")
-    if not path.is_file():
-        raise InputError(f"{root} is not a LeRobotDataset: meta/info.json is missing")
+    if not (root / within(root, INFO_FILE)).is_file():
+        above = (*root.parents, *root.resolve().parents)
+        dataset = next((folder for folder in above if (folder / INFO_FILE).is_file()), None)
+        fix = "pass the folder of one" if dataset is None else f"pass {dataset}, the dataset around it"
+        raise InputError(f"{root} is not a LeRobotDataset: {INFO_FILE} is missing; {fix}")
+
+
+def _read_info(root: Path, note: Note) -> dict[str, Any]:
+    require_dataset_folder(root)
+    path = root / within(root, INFO_FILE)
     info = read_json(path)
     if not isinstance(info, dict):
         raise InputError(f"{path} is not a JSON object")

@@ -19,7 +19,7 @@ from hf_ptr.data.lerobot.columns import ColumnFile, open_columns, rows_of_episod
 from hf_ptr.data.lerobot.index_columns import IndexColumns
 from hf_ptr.data.lerobot.metadata import Metadata, read_metadata, warn
 from hf_ptr.data.memmap import memory_mapped_array, release_pages
-from hf_ptr.errors import DataWarning, InputError, first_line
+from hf_ptr.errors import DataWarning, InputError, UnknownEpisodeError, first_line
 
 
 def read_dataset(
@@ -322,7 +322,7 @@ def _positions(metadata: Metadata, episodes: Sequence[int] | None, root: Path) -
         raise InputError(f"no episodes were selected from {root}; select at least one")
     unknown = wanted[~np.isin(wanted, known)]
     if len(unknown):
-        raise InputError(f"{root} has no episode {unknown[0]}; its episode ids are in {known[0]}..{known[-1]}")
+        raise UnknownEpisodeError(root, int(unknown[0]), known.tolist())
     values, counts = np.unique(wanted, return_counts=True)
     if (counts > 1).any():
         raise InputError(f"episode {values[counts > 1][0]} of {root} is selected twice; list each episode once")

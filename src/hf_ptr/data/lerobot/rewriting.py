@@ -239,8 +239,9 @@ def _write(
         write_json(unshown, target / UNSHOWN_FILE)
     if changed:
         warn(
-            f"{root}: time stamps of parts of episodes {episode_ranges(changed)} are moved towards frame / fps, "
-            "because those recorded there are not finite, do not rise, or do not have the frame rate of the dataset"
+            f"{root}: time stamps of parts of episode{'s' if len(changed) > 1 else ''} {episode_ranges(changed)} are "
+            "moved towards frame / fps, because those recorded there are not finite, do not rise, or do not have the "
+            "frame rate of the dataset"
         )
     write_metadata(
         target,

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from hf_ptr.data.episodes import EpisodeTable
+from hf_ptr.data.lerobot.metadata import require_dataset_folder
 from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.lerobot.validation import Validation, validate_dataset
 from hf_ptr.errors import InputError
@@ -50,6 +51,8 @@ def read_usable(
     try:
         return read_dataset(path, episodes, skip=skip, features=features, spill_dir=spill_dir)
     except InputError:
+        # A wrong path needs no repair of the dataset.
+        require_dataset_folder(Path(path))
         found = validate_dataset(path, episodes=episodes, skip=skip, features=features or (), cameras=(), decode=False)
         require_usable(found, skip)
         raise

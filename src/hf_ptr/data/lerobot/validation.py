@@ -16,7 +16,7 @@ from hf_ptr.data.lerobot.index_columns import IndexColumns
 from hf_ptr.data.lerobot.metadata import Metadata, read_metadata
 from hf_ptr.data.lerobot.validation_videos import LEROBOT_TIMES, CameraCheck
 from hf_ptr.data.lerobot.videos import cameras_of
-from hf_ptr.errors import InputError, first_line
+from hf_ptr.errors import InputError, UnknownEpisodeError, first_line
 
 Job = TypeVar("Job")
 # Called with a description and a list; returns an iterable over the list, e.g. with a progress bar.
@@ -168,9 +168,7 @@ def validate_dataset(
         {*(episodes or ()), *skip} - set(metadata.episode_index.tolist()) - metadata.empty - checker.reported
     )
     if unknown:
-        ids = metadata.episode_index
-        within = f"; its episode ids are in {ids[0]}..{ids[-1]}" if len(ids) else ""
-        raise InputError(f"{root} has no episode {unknown[0]}{within}")
+        raise UnknownEpisodeError(root, unknown[0], metadata.episode_index.tolist())
     found.features = classify_features(metadata.info)
     lengths = dict(zip(metadata.episode_index.tolist(), metadata.lengths.tolist(), strict=True))
     wanted = {episode: length for episode, length in lengths.items() if checker.wanted(episode)}
