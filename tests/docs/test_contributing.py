@@ -25,8 +25,8 @@ def test_paths_exist() -> None:
 
 def test_every_package_has_its_place_in_the_order() -> None:
     names = {path.stem for path in SOURCE.iterdir() if path.suffix == ".py" or list(path.glob("*.py"))}
-    # The package itself, which exports from all of them, and the two commands for `python -m`.
-    assert names - {"__init__", "__pycache__", "_version", "score", "train"} == set(package_order())
+    # The package itself, which exports from all of them, and the three commands for `python -m`.
+    assert names - {"__init__", "__main__", "__pycache__", "_version", "score", "train"} == set(package_order())
 
 
 def test_imports_keep_the_order() -> None:
