@@ -93,7 +93,7 @@ def main() -> None:
     options = parser.parse_args()
     episodes, most = 240, MOST
     if options.small:
-        episodes, most, options.kills = 40, 20, 2
+        episodes, most, options.kills = 40, 20, 1
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as scratch:
         dataset = walks(episodes, Path(scratch) / "data")
@@ -106,7 +106,7 @@ def main() -> None:
             if attempt(dataset, broken, 2, most, chance.uniform(0.2, 1.0) * longest) is None:
                 kills += 1
                 print(f"kill {kills}: {len(list(parts.glob('*.safetensors')))} finished parts", flush=True)
-                if kills == options.kills // 2:
+                if kills == max(1, options.kills // 2):
                     damaged = damage(parts, chance)
             else:
                 finished += 1

@@ -109,7 +109,7 @@ def test_a_baseline_of_the_present_findings_leaves_nothing_to_fail_on(data: Path
         assert hf_ptr("score", data, *SHORT, "--out", out, "--fail-on", least).returncode == code
     assert "--to expected needs a reason" in the_line(hf_ptr("export", out, "--to", "expected"))
     made = hf_ptr("export", out, "--to", "expected", "--reason", "seen", "--out", baseline)
-    assert made.returncode == 0 and f"{baseline}: 3 entries" in made.stdout, made.stderr
+    assert made.returncode == 0 and f"{baseline}: 3 findings" in made.stdout, made.stderr
     done = hf_ptr("score", data, *SHORT, "--fail-on", "note", "--out", out, "--json")
     assert done.returncode == 0, done.stderr
     content = json.loads(done.stdout)

@@ -404,7 +404,7 @@ def test_the_command_line(built: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0 and "3 episodes, 26 frames" in done.stdout
     file = write_robomimic(tmp_path / "can.hdf5", {"demo_0": 4})
     done = run(app, ["convert", "robomimic", str(file), str(tmp_path / "can"), "--state", "object, robot0_eef_pos"])
-    assert done.exit_code == 0 and "1 episodes, 4 frames" in done.stdout
+    assert done.exit_code == 0 and "1 episode, 4 frames" in done.stdout
     assert read_dataset(tmp_path / "can").feature("observation.state").shape[1] == 13
     again = run(app, ["convert", "lerobot", str(tmp_path / "v30"), str(tmp_path / "v31")])
     assert isinstance(again.exception, InputError) and "no conversion is needed" in str(again.exception)

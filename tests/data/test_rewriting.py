@@ -167,7 +167,7 @@ def test_the_clock_of_a_part_with_another_rate_is_kept_as_far_as_readers_accept_
     clock = np.cumsum([0.0, *[0.075] * 10, *[0.04] * 14])
     edit_rows("data/chunk-000/episode_000001.parquet", "timestamp", lambda _: clock.tolist())(root)
     parts = [Part(1, 0, 25), Part(1, 0, 11)]
-    with pytest.warns(DataWarning, match="time stamps of parts of episodes 1 are moved towards frame / fps"):
+    with pytest.warns(DataWarning, match="time stamps of parts of episode 1 are moved towards frame / fps"):
         rewritten(root, tmp_path / "out", parts)
     times = stored(tmp_path / "out", "timestamp")
     np.testing.assert_allclose(times[:25], clock, atol=1e-6)

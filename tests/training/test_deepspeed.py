@@ -26,7 +26,13 @@ def test_zero_2_makes_the_same_step_and_resumes_exactly(metaworld_dataset: Path,
         text=True,
         timeout=960,
         # Operators of its own: a build that was killed leaves a lock behind, for which the next one would wait.
-        env={**os.environ, "DS_ACCELERATOR": "cpu", "TORCH_EXTENSIONS_DIR": str(tmp_path / "operators")},
+        env={
+            **os.environ,
+            "DS_ACCELERATOR": "cpu",
+            "TORCH_EXTENSIONS_DIR": str(tmp_path / "operators"),
+            # For `benchmarks`, which is not installed.
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        },
     )
     assert result.returncode == 0, result.stderr[-3000:]
     for rank in range(2):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -40,6 +41,8 @@ def launched(metaworld_dataset: Path, tmp_path_factory: pytest.TempPathFactory) 
         capture_output=True,
         text=True,
         timeout=two_processes.WATCHDOG_SECONDS + 60,
+        # For `benchmarks`, which is not installed.
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert result.returncode == 0, result.stderr[-3000:]
     return folder

@@ -56,7 +56,7 @@ class EncodedImages:
 
     def save(self, position: int, vectors: Tensor) -> None:
         """Keeps the vectors of an episode, `(length, width)`."""
-        with contextlib.suppress(OSError, SafetensorError):
+        with contextlib.suppress(OSError, SafetensorError, InputError):
             if parts := self._parts(position):
                 parts.save(VECTORS, {VECTORS: vectors})
 
