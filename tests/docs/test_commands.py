@@ -189,8 +189,11 @@ def test_the_blocks_of_a_page_run(page: Path, desk: Path, workshop: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "index.md"], ids=lambda page: page.name)
-@pytest.mark.parametrize("robot", [ARM, WIDER], ids=["other widths", "action wider than state"])
+@pytest.mark.parametrize(
+    ("page", "robot"),
+    [(ROOT / "README.md", ARM), (ROOT / "README.md", WIDER), (ROOT / "docs" / "index.md", WIDER)],
+    ids=["README, other widths", "README, action wider than state", "index, action wider than state"],
+)
 def test_the_first_commands_run_on_another_robot(page: Path, robot: Robot, desk: Path, workshop: Path) -> None:
     """Other widths, frame rate, instructions and number of episodes than those that the pages were written with."""
     (desk / "data").unlink()

@@ -145,7 +145,7 @@ def test_the_callers_dataset_and_random_state_are_unchanged(metaworld_dataset: P
     fitted = calibrating.calibrated_chunks(chunks, args)
     assert torch.equal(torch.rand(2), expected)
     assert chunks.weights is None and fitted.weights is not None
-    trainer = make(metaworld_dataset, tmp_path, scoring="calibrated", belief_tokens=0, max_steps=1)
+    trainer = make(metaworld_dataset, tmp_path, scoring="calibrated", **SHORT, belief_tokens=0, max_steps=1)
     given = trainer.train_dataset
     trainer.train()
     assert trainer.train_dataset is given
