@@ -95,6 +95,15 @@ def test_another_strategy_of_a_fifth_of_the_episodes_is_not_a_fault():
     assert found(table) == {}
 
 
+def test_a_part_of_an_episode_has_an_order_of_its_own():
+    table = with_gripper((2, 13), np.zeros(20, dtype=np.int64))
+    # What is left of an episode where its beginning was cut out: closed at first, open at the end.
+    kept = [np.arange(FRAMES) + FRAMES * number for number in range(20)]
+    kept[7] = kept[7][70:]
+    lengths = np.array([len(rows) for rows in kept])
+    assert sorted(found(table.take_rows(np.concatenate(kept), lengths, table.episode_index))) == [2, 13]
+
+
 @pytest.mark.parametrize("rare", [0.0, 1.0])
 def test_one_of_the_two_values_may_be_rare(rare: float):
     def flag(number: int, action: np.ndarray, inverted: int | None = None) -> np.ndarray:

@@ -34,6 +34,8 @@ LEAST_SHARE, MOST_SHARE = 0.1, 0.48
 # An exchanged command agrees at least as well as this quantile of the sound episodes, less a share of its distance to
 # their median.
 LOW, BELOW = 0.03, 0.75
+# Share of the usual length of a task below which an episode is a part of one: a part has another order.
+SHORTEST = 0.7
 # Most rounds of leaving out.
 ROUNDS = 6
 # Agreement, in agreements of the median episode, of those between the two groups, and how many they may be as a share
@@ -57,7 +59,8 @@ class Polarity(Check):
 
     Limits: needs tasks of five episodes or more in which the command switches at similar states or moments. At most
     two fifths of the episodes of a task may be exchanged. Episodes in which the command never switches, and
-    parts of episodes, are not judged: a strategy or a retry looks alike.
+    parts of episodes, also those that are less than 0.7 times as long as usual for their task, are not judged: a
+    strategy or a retry looks alike.
     """
 
     name, unit = "action/polarity", "times usual"
@@ -80,6 +83,8 @@ class Polarity(Check):
         # Where the episodes of a task do not agree with it, the expectation is that of the other tasks.
         agreement = self._fit(able) if able else np.zeros((0, len(self._dimensions)))
         self._usual = medians_by_task(able, agreement) if able else {}
+        lengths = np.array([[float(len(episode))] for episode in able])
+        self._length = medians_by_task(able, lengths) if able else {}
         # Exchanged commands agree as well as sound ones; those of another strategy of the task do not.
         self._least = {task: _least(agreement[[one.task == task for one in able]]) for task in self._tasks}
 
@@ -90,7 +95,7 @@ class Polarity(Check):
     def measure(self, view: View) -> Measurement:
         amount = np.zeros(len(self._dimensions))
         usual = self._usual.get(view.episode.task)
-        if usual is not None and view.windows:
+        if usual is not None and view.windows and len(view.episode) >= SHORTEST * self._length[view.episode.task]:
             opposite = np.maximum(-self._agreement(view.episode), 0.0)
             judged = (usual >= AGREEMENT) & self._switches(view.episode)
             judged &= opposite >= self._least[view.episode.task]
