@@ -25,6 +25,7 @@ import torch
 import yaml
 
 from benchmarks.measurement import command_parser, results_file, run, summary, write_results
+from benchmarks.ranks import start_ranks
 from hf_ptr.envs.recording import record_metaworld
 from hf_ptr.runs.run import DONE_FILE, run_recipe
 from hf_ptr.training.checkpointing import STAGING_FOLDER, last_complete_checkpoint
@@ -63,17 +64,7 @@ def attempt(recipe: Path, folder: Path, log: Path, seconds: float | None = None)
     Returns:
         Whether the run finished, and the seconds until it had saved its first checkpoint.
     """
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            with log.open("a") as output:
-                os.dup2(output.fileno(), 1)
-                os.dup2(output.fileno(), 2)
-                run_recipe(recipe, [f"output_dir={folder}"])
-                code = 0
-        finally:
-            os._exit(code)
+    (child,) = start_ranks(lambda _: run_recipe(recipe, [f"output_dir={folder}"]), 1, log)
     start, first, before = time.monotonic(), math.inf, step_of(folder)
     while True:
         passed = time.monotonic() - start

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hf_ptr import functional as F
-from hf_ptr.runs.shapes import on_meta
+from hf_ptr.runs.shapes import on_meta, sum_of_outputs
 
 
 @dataclass(frozen=True)
@@ -102,16 +102,10 @@ def step_bytes(model: nn.Module, batch: dict[str, Any], chunks: int, micro_batch
     try:
         with F.unchecked(), _FusedAttention(), live:
             for _ in range(min(micro_batches, 2)):
-                _loss(functional_call(model, state, kwargs=inputs)).backward()
+                sum_of_outputs(functional_call(model, state, kwargs=inputs)).backward()
     except (NotImplementedError, RuntimeError):
         return None
     return given + live.peak
-
-
-def _loss(output: Any) -> Tensor:
-    """A scalar that depends on every output with a gradient."""
-    parts = (output.action_loss, output.query, output.permuted_query, output.belief_loss)
-    return torch.stack([part.float().sum() for part in parts if part is not None]).sum()
 
 
 def _size(tensors: Iterable[Tensor]) -> int:

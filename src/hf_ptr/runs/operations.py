@@ -9,7 +9,7 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from hf_ptr import functional as F
-from hf_ptr.runs.shapes import on_meta
+from hf_ptr.runs.shapes import on_meta, sum_of_outputs
 
 # Operations per second of one GPU: 40 % of the peak of an H100 in bfloat16, as well-tuned training reaches.
 SPEED = 4e14
@@ -32,9 +32,7 @@ def step_operations(model: nn.Module, batch: dict[str, Any], chunks: int) -> int
     counter = FlopCounterMode(display=False)
     try:
         with F.unchecked(), counter:
-            output = functional_call(model, state, kwargs=inputs)
-            parts = (output.action_loss, output.query, output.permuted_query, output.belief_loss)
-            sum(part.float().sum() for part in parts if part is not None).backward()
+            sum_of_outputs(functional_call(model, state, kwargs=inputs)).backward()
     except (NotImplementedError, RuntimeError):
         return None
     return int(counter.get_total_flops())

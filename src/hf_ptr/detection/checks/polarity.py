@@ -83,8 +83,7 @@ class Polarity(Check):
         # Where the episodes of a task do not agree with it, the expectation is that of the other tasks.
         agreement = self._fit(able) if able else np.zeros((0, len(self._dimensions)))
         self._usual = medians_by_task(able, agreement) if able else {}
-        lengths = np.array([[float(len(episode))] for episode in able])
-        self._length = medians_by_task(able, lengths) if able else {}
+        self._length = medians_by_task(able, [len(episode) for episode in able]) if able else {}
         # Exchanged commands agree as well as sound ones; those of another strategy of the task do not.
         self._least = {task: _least(agreement[[one.task == task for one in able]]) for task in self._tasks}
 
