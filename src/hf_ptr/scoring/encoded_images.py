@@ -18,6 +18,7 @@ import hf_ptr
 from hf_ptr._version import __version__
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.errors import InputError
+from hf_ptr.utils.code_digest import code_digest
 from hf_ptr.utils.safetensors_io import PartCache
 
 # Bytes that are kept, of the vectors used last: EfficientNet-Lite0 has 640 an image.
@@ -102,10 +103,5 @@ def _folder() -> Path:
 
 
 @cache
-def _code() -> str:
-    root = Path(hf_ptr.__path__[0])
-    digest = hashlib.sha256()
-    for name in CODE:
-        for file in sorted((root / name).rglob("*.py")) if (root / name).is_dir() else [root / name]:
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
+def _code() -> list[str]:
+    return [code_digest(Path(hf_ptr.__path__[0]) / name) for name in CODE]

@@ -34,6 +34,7 @@ from hf_ptr.scoring.image_features import image_features
 from hf_ptr.scoring.novelty import context_novelty, novelty_correction, searched_contexts
 from hf_ptr.scoring.other_episodes import OtherEpisodes
 from hf_ptr.scoring.transitions import ROWS_PER_PASS, LazyTransitions, Segments, lazy_transitions
+from hf_ptr.utils.code_digest import code_digest
 from hf_ptr.utils.progress import progress_bar
 from hf_ptr.utils.safetensors_io import PartCache
 from hf_ptr.utils.shared_work import ALONE, Share
@@ -222,17 +223,6 @@ def image_stamps(table: EpisodeTable, cameras: Sequence[str]) -> str:
             if clip.path.is_file():
                 file = clip.path.stat()
                 digest.update(f"{file.st_size} {file.st_mtime_ns}".encode())
-    return digest.hexdigest()
-
-
-def code_digest(folder: Path) -> str:
-    """
-    A hash of the source of a package and its subpackages, because a change of the code between releases does not
-    change the version.
-    """
-    digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*.py")):
-        digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
 
 

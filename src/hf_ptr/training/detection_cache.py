@@ -24,7 +24,8 @@ from hf_ptr.detection.findings import Finding
 from hf_ptr.detection.power import Power, PowerCard
 from hf_ptr.detection.registry import all_checks
 from hf_ptr.detection.unseen import Unseen
-from hf_ptr.scoring.fit import code_digest, image_stamps
+from hf_ptr.scoring.fit import image_stamps
+from hf_ptr.utils.code_digest import code_digest
 from hf_ptr.utils.safetensors_io import PartCache
 
 # They decode the images.
