@@ -99,6 +99,24 @@ def test_joined_takes_are_found_at_the_seam():
     assert found(Jump, made=recordings(wandering)) == {}
 
 
+def test_an_abandoned_take_is_found_up_to_where_the_robot_was_set_back():
+    start = 0.05 * np.random.default_rng(0).normal(size=(EPISODES, 2, JOINTS))
+
+    def abandoned(number, state, action):
+        """Two episodes begin with the first half of the next one; all begin in nearly the same place."""
+        own = [values[:, :JOINTS] - values[0, :JOINTS] + start[number, 0] for values in (state, action)]
+        if number not in (3, 8):
+            return tuple(own)
+        other = [values[:60, :JOINTS] - values[0, :JOINTS] for values in recordings(wandering)[number + 1]]
+        return tuple(np.concatenate([part, values]) for part, values in zip(other, own, strict=True))
+
+    places = found(Jump, abandoned, recordings(wandering))
+    assert sorted(places) == [3, 8]
+    for (place,) in places.values():
+        assert (place.first, place.stop) == (0, 60)
+    assert "an abandoned take" in Jump(Context(signals_of(recordings()), None)).cause(places[3][0])
+
+
 def test_a_spike_and_a_stale_start_are_not_a_seam():
     def change(number, state, action):
         state = state.copy()

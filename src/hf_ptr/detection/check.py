@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
+from scipy.ndimage import maximum_filter1d
 
 from hf_ptr.detection.camera_model import CameraModel
 from hf_ptr.detection.motion import Moving
@@ -23,6 +24,9 @@ Severity = Literal["fault", "note"]
 SIGNALS = ("state", "action", "cameras")
 # Episodes in which a camera needs images to be compared.
 LEAST_EPISODES = 5
+# Units from the limit of a command within which it is at its limit; seconds that its state needs to follow it there.
+AT_LIMIT = 0.02
+FOLLOWING = 0.1
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,16 @@ class View:
     def moving(self) -> np.ndarray:
         """Whether each frame moves, `(T,)` bool."""
         return self.context.moving.frames(self.episode)
+
+    @cached_property
+    def free(self) -> np.ndarray:
+        """Frames that move with a command that is free to move, `(T, d)`, 0 or 1."""
+        action, limits = self.prediction.action, self.prediction.limits
+        # A command at its limit does not move, and need not; the state follows later, and expects it around then.
+        limited = (action <= limits.lowest + AT_LIMIT) | (action >= limits.highest - AT_LIMIT)
+        reach = self.context.signals.frames(FOLLOWING)
+        near = maximum_filter1d(limited, 2 * reach + 1, axis=0, mode="constant") if limited.size else limited
+        return (~near & self.moving[:, None]).astype(float)
 
 
 @dataclass(frozen=True)

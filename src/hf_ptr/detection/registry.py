@@ -26,6 +26,7 @@ from hf_ptr.detection.checks.idle_end import IdleEnd
 from hf_ptr.detection.checks.instructions import MissingInstruction, Spelling
 from hf_ptr.detection.checks.jump import Jump
 from hf_ptr.detection.checks.lag import Lag
+from hf_ptr.detection.checks.mixed import Mixed
 from hf_ptr.detection.checks.no_motion import NoMotion
 from hf_ptr.detection.checks.noise import ActionNoise, StateNoise
 from hf_ptr.detection.checks.offset import Offset
@@ -59,6 +60,7 @@ BUILT_IN: tuple[type[Check], ...] = (
     Lag,
     Dead,
     Gain,
+    Mixed,
     Polarity,
     Offset,
     OtherData,

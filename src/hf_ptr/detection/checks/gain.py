@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.ndimage import maximum_filter1d
 
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
 from hf_ptr.detection.majority import sound_quantile
@@ -33,10 +32,7 @@ LEAST_KNOWN = 4
 LEAST_SPREAD = 0.3
 # Least number of frames that carry the spread: one burst that the model underrates is not a gain.
 LEAST_CARRYING = 6.0
-# Units from the limit of a command within which it is at its limit, seconds that its state needs to follow it there,
-# and least share of a window's other frames.
-AT_LIMIT = 0.02
-FOLLOWING = 0.1
+# Least share of a window's frames that are free to move.
 LEAST_FREE = 0.5
 
 
@@ -85,7 +81,7 @@ class Gain(Check):
 
     def _moments(self, view: View) -> np.ndarray:
         """Running sums of the products of commands and expected ones that a gain needs, `(T + 1, 8, d)`."""
-        action, expected, free = view.prediction.action, view.prediction.expected, self._free(view)
+        action, expected, free = view.prediction.action, view.prediction.expected, view.free
         free_a, free_e, square = free * action, free * expected, expected**2
         moments = free, free_a, free_e, free * action**2, free * square, free_a * expected, free_e * square
         return running_sums(np.stack([*moments, free * square**2], axis=1))
@@ -114,15 +110,6 @@ class Gain(Check):
         error = ERRORS[windows.scale] * np.sqrt(doubt) / np.maximum(var_e, 1e-9)
         clear = (np.abs(cov) > CORRELATED * np.sqrt(np.maximum(var_a * var_e, 1e-12))) & (var_e > LEAST_SPREAD**2)
         return gain, error, clear
-
-    def _free(self, view: View) -> np.ndarray:
-        """Frames that move with a command that is free to move, `(T, d)`, 0 or 1."""
-        action, limits = view.prediction.action, view.prediction.limits
-        # A command at its limit does not move, and need not; the state follows later, and expects it around then.
-        limited = (action <= limits.lowest + AT_LIMIT) | (action >= limits.highest - AT_LIMIT)
-        reach = self.context.signals.frames(FOLLOWING)
-        near = maximum_filter1d(limited, 2 * reach + 1, axis=0, mode="constant") if limited.size else limited
-        return (~near & view.moving[:, None]).astype(float)
 
     def cause(self, found: Found) -> str:
         names = self.context.model.names

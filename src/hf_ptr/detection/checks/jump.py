@@ -32,6 +32,9 @@ OFTEN = 3.0
 LEAST_SHARE = 0.5
 # Steps longer than this many frames' time are pauses of the recording.
 PAUSE = 2.5
+# A robot is set back where it is nearer to a beginning of its task than all but this share of the poses in the middle
+# of the episodes, of which so many are compared; and was not before the jump.
+AS_NEAR, POSES = 0.05, 8
 
 
 class Jump(Check):
@@ -40,9 +43,10 @@ class Jump(Check):
 
     Why it harms: the policy learns that the robot can be somewhere else at once.
 
-    Example: two takes were joined into one episode, or a piece in the middle was cut out.
+    Example: two takes were joined into one episode, or a piece in the middle was cut out. If the robot was set back to
+    where the episodes of its task begin, the finding covers all frames before the jump: an abandoned take.
 
-    What to do: split the episode at the jump, and keep the parts that are complete.
+    What to do: split the episode at the jump, and keep the parts that are complete. Leave an abandoned take out.
 
     Limits: takes joined where the robot is at the same place leave no jump. A pause of the recording explains a jump.
     A single dimension that jumps is not a seam.
@@ -64,6 +68,14 @@ class Jump(Check):
                 for e in context.signals.episodes
             ]
             self._own[name] = FACTOR * np.quantile(largest, USUAL, axis=0)
+        self._beginnings = np.stack([self._pose(episode, 0) for episode in context.signals.episodes])
+        self._task = np.array([episode.task for episode in context.signals.episodes])
+        middle = [
+            self._from_beginning(episode, int(first))
+            for episode in context.signals.episodes
+            for first in np.linspace(0.35, 0.75, POSES) * len(episode)
+        ]
+        self._near = float(np.quantile(middle, AS_NEAR, method="lower"))
 
     def measure(self, view: View) -> Measurement:
         episode = view.episode
@@ -74,9 +86,16 @@ class Jump(Check):
             return {EVENT: Candidates.events([], [], [])}
         at = int(inner.argmax()) + STALE
         command = float(action[max(at - 1, 0) : at + 2].max())
+        if self._is_set_back(episode, at):
+            return {EVENT: Candidates.events([0], [at + 1], [state[at]], [command])}
         return {EVENT: Candidates.events([at], [at + 2], [state[at]], [command])}
 
     def cause(self, found: Found) -> str:
+        if found.stop - found.first > 2:
+            return (
+                f"after these frames the state jumps by {found.amount:.2f} standard deviations, to where episodes of "
+                "this task begin: an abandoned take"
+            )
         if found.detail > COMMANDS:
             return (
                 f"state and commands jump between two frames, by {found.amount:.2f} standard deviations: joined takes"
@@ -85,6 +104,22 @@ class Jump(Check):
 
     def plants(self) -> Sequence[Plant]:
         return [Plant("the second half of another episode", _join, partial=False)]
+
+    def _pose(self, episode: Episode, first: int) -> np.ndarray:
+        """Where the robot is in the frames from `first` on, `(d,)`; the first frames of an episode are often stale."""
+        return np.median(episode.state[first : first + 2 * STALE + 1, self._used["state"]], axis=0)
+
+    def _from_beginning(self, episode: Episode, first: int) -> float:
+        """Root mean square distance of a pose to the nearest beginning of another episode of the task."""
+        others = self._task == episode.task
+        others[episode.position] = False
+        square = (self._beginnings[others] - self._pose(episode, first)) ** 2
+        return float(np.sqrt(square.mean(axis=1).min(initial=np.inf))) if square.shape[1] else np.inf
+
+    def _is_set_back(self, episode: Episode, at: int) -> bool:
+        """Whether the robot is at a beginning of its task after the step from frame `at`, and was elsewhere before."""
+        before = self._from_beginning(episode, max(at - 2 * STALE, 0))
+        return self._from_beginning(episode, at + 1) < self._near < before
 
     def _sizes(self, episode: Episode, name: str) -> np.ndarray:
         """What each step jumps beyond the motion around it, and does not take back, `(T - 1, d)`."""
