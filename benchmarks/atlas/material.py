@@ -115,9 +115,9 @@ class Material:
         The same way at other times: at frame t the robot is where it was at frame `at[t]`.
 
         A command keeps its lead over the state, since it is given for a time of the world and not of the task. A
-        position is the state that follows `lead` frames later and a rest: where the lead is another one, the rest
-        grows with the speed and changes its sign with the direction; quick changes of it are noise, and stay. A
-        velocity is multiplied by the speed.
+        position is the state that follows `lead` frames later and a rest. Where the lead is another one, a part of the
+        rest is proportional to the speed and changes its sign with the direction. The other part stays: a finger that
+        presses on something does so at any speed. A velocity is multiplied by the speed.
         """
         state, action = self.states[number], self.actions[number]
         # The command of a frame has its effect `lead` frames later.
@@ -130,9 +130,10 @@ class Material:
                 continue
             aim = slope * state[:, d : d + 1]
             rest = action[:, d : d + 1] - resample(aim, np.arange(len(action)) + self.lead)
-            usual = float(np.median(rest))
-            slow = smooth(rest - usual, max(1, round(0.15 * self.fps)))
-            change = (speed - 1)[:, None] * resample(slow, effect - self.lead)
+            few = max(1, round(0.15 * self.fps))
+            slow, way = smooth(rest - np.median(rest), few), smooth(np.gradient(aim, axis=0), few)
+            moved = way * float((way * slow).sum() / max((way**2).sum(), 1e-12))
+            change = (speed - 1)[:, None] * resample(moved, effect)
             command[:, d] = (resample(aim, effect) + resample(rest, effect - self.lead) + change)[:, 0]
         command[:, self.two_valued] = action[np.clip(np.round(at), 0, len(action) - 1).astype(int)][:, self.two_valued]
         # A frame that took long when it was recorded takes long again.
