@@ -162,8 +162,9 @@ DATASETS := 2000
 fuzz: install  ## Read drawn datasets and compare them with their right content (DATASETS=2000): some minutes; rerun to resume
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.reader_fuzz --datasets $(DATASETS) $(SMALL)
 
-soak: install  ## Compare a training run that is killed 30 times with an uninterrupted one: some minutes
+soak: install  ## Compare a training run, in one process and in two, that is killed 30 times with an uninterrupted one: some minutes
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.soak $(SMALL)
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.soak --processes 2 $(SMALL)
 
 # The checkers from PyPI that the atlas compares; they need other versions of libraries.
 ATLAS_PEERS := build/atlas-peers

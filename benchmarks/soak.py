@@ -1,11 +1,11 @@
 """One training run killed by SIGKILL again and again, compared with the same run left alone.
 
-    python -m benchmarks.soak [--kills 30] [--seed 0]
+    python -m benchmarks.soak [--kills 30] [--seed 0] [--processes 1]
 
-Each attempt is a process that runs the recipe as `hf-ptr train` does, resuming from the newest complete checkpoint. It
-is killed at a random moment: during start-up, a step or a save. At the end, every file of the last checkpoint
-(optimiser, queue, random numbers and log included) must equal that of the undisturbed run. The library is imported
-once; attempts are forked before anything is computed.
+Each attempt is one or several processes that run the recipe as `hf-ptr train` does, resuming from the newest complete
+checkpoint. They are killed at a random moment: during start-up, a step or a save. At the end, every file of the last
+checkpoint (optimiser, queue, random numbers and log included) must equal that of the undisturbed run. The library is
+imported once; attempts are forked before anything is computed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -57,30 +58,41 @@ RECIPE = {
 }
 
 
-def attempt(recipe: Path, folder: Path, log: Path, seconds: float | None = None) -> tuple[bool, float]:
+def attempt(recipe: Path, folder: Path, log: Path, processes: int, seconds: float | None = None) -> tuple[bool, float]:
     """
-    Runs the recipe in a process of its own and kills it after some seconds.
+    Runs the recipe in processes of its own and kills them after some seconds.
 
     Returns:
         Whether the run finished, and the seconds until it had saved its first checkpoint.
     """
-    (child,) = start_ranks(lambda _: run_recipe(recipe, [f"output_dir={folder}"]), 1, log)
+    left = set(start_ranks(lambda _: run_recipe(recipe, [f"output_dir={folder}"]), processes, log))
     start, first, before = time.monotonic(), math.inf, step_of(folder)
     while True:
         passed = time.monotonic() - start
         if first == math.inf and step_of(folder) > before:
             first = passed
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            code = os.waitstatus_to_exitcode(status)
-            if code:
+        for child in list(left):
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if not ended:
+                continue
+            left.remove(child)
+            if code := os.waitstatus_to_exitcode(status):
+                kill(left)
                 sys.exit(f"an attempt ended with {code}; see {log}:\n{log.read_text()[-3000:]}")
+        if not left:
             return True, first
         if seconds is not None and passed >= seconds:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+            kill(left)
             return False, first
         time.sleep(0.002)
+
+
+def kill(children: Collection[int]) -> None:
+    """Kills processes at once and waits for their end."""
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+    for child in children:
+        os.waitpid(child, 0)
 
 
 def step_of(folder: Path) -> int:
@@ -116,7 +128,9 @@ def main() -> None:
     parser = command_parser("soak", __doc__)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
+    name = "soak" if options.processes == 1 else f"soak_{options.processes}_processes"
     steps, demonstrations = STEPS, 4
     if options.small:
         # Two kills, so that both lie before the last saves.
@@ -130,14 +144,14 @@ def main() -> None:
         recipe = folder / "recipe.yaml"
         recipe.write_text(yaml.safe_dump({**RECIPE, "max_steps": steps, "dataset": str(dataset)}))
         start = time.monotonic()
-        _, starting = attempt(recipe, folder / "straight", folder / "straight.log")
+        _, starting = attempt(recipe, folder / "straight", folder / "straight.log", options.processes)
         alone = time.monotonic() - start
         longest = starting + 2 * SHARE * (alone - starting) / options.kills
         broken, where, gained = folder / "broken", {"starting": 0, "a step": 0, "a save": 0}, []
         start = time.monotonic()
         while sum(where.values()) < options.kills:
             before = step_of(broken)
-            if attempt(recipe, broken, folder / "broken.log", chance.uniform(0.0, longest))[0]:
+            if attempt(recipe, broken, folder / "broken.log", options.processes, chance.uniform(0.0, longest))[0]:
                 if longest < starting / 8:
                     sys.exit(f"the run ended after {sum(where.values())} kills; give it more STEPS")
                 # The machine is faster than when the undisturbed run was timed: begin again, with earlier kills.
@@ -149,13 +163,14 @@ def main() -> None:
             where["a save" if saving else "a step" if after > before else "starting"] += 1
             gained.append(float(after - before))
             print(f"kill {sum(where.values())}: {'in a save, ' if saving else ''}at step {after}", flush=True)
-        attempt(recipe, broken, folder / "broken.log")
+        attempt(recipe, broken, folder / "broken.log", options.processes)
         checkpoints = [each / f"checkpoint-{steps}" for each in (folder / "straight", broken)]
         differing = differences(*checkpoints)
         compared = sum(1 for path in checkpoints[0].rglob("*") if path.is_file())
         result = {
             "what": "one run killed by SIGKILL at random moments, against the same run left alone",
-            "command": f"python -m benchmarks.soak --kills {options.kills} --seed {options.seed}",
+            "command": f"python -m benchmarks.soak --kills {options.kills} --seed {options.seed}"
+            + (f" --processes {options.processes}" if options.processes > 1 else ""),
             "kills": {"n": sum(where.values()), "in": where},
             "steps": {"n": steps, "between_saves": SAVE_STEPS, "gained_by_an_attempt": summary(gained)},
             "identical": not differing and (broken / DONE_FILE).exists(),
@@ -163,7 +178,7 @@ def main() -> None:
             "seconds": {"undisturbed": round(alone, 1), "with_kills": round(time.monotonic() - start, 1)},
         }
     print(json.dumps(result, indent=2))
-    write_results(result, results_file("soak", options.small))
+    write_results(result, results_file(name, options.small))
     if not result["identical"]:
         sys.exit(1)
 

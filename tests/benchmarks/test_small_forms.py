@@ -107,9 +107,10 @@ def test_the_page_of_costs_contains_the_recorded_figures(tmp_path: Path, monkeyp
 
 
 @pytest.mark.slow
-def test_soak(command: Any, tmp_path: Path) -> None:
-    command("soak", "--small")
-    found = results(tmp_path, "soak")
+@pytest.mark.parametrize(("processes", "name"), [(1, "soak"), (2, "soak_2_processes")])
+def test_soak(command: Any, tmp_path: Path, processes: int, name: str) -> None:
+    command("soak", "--small", "--processes", str(processes))
+    found = results(tmp_path, name)
     assert found["identical"] and found["kills"]["n"] == 2 and found["files"]["n"] > 5
 
 
