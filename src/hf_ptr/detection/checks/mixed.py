@@ -41,7 +41,8 @@ class Mixed(Check):
 
     What to do: turn the commands back, or leave the episodes out.
 
-    Limits: a share that most episodes have cannot be seen, nor one of a dimension that hardly moves.
+    Limits: a share that most episodes have cannot be seen, nor one of a dimension that hardly moves by itself. At least
+    ten episodes must move it.
     """
 
     name, unit = "action/mixed", "share"
