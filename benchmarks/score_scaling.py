@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,23 @@ from hf_ptr.utils.process_pool import process_pool
 FIGURES = ("seconds", "peak_mb", "groups", "fit", "blocks")
 
 
-def grows(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The exponents from each size to the next, of the runs in one process."""
-    single = [line for line in lines if line["processes"] == min(each["processes"] for each in lines)]
+def exponents(lines: Sequence[dict[str, Any]], figures: Sequence[str]) -> list[dict[str, Any]]:
+    """The slope of the logarithm of each figure over that of the episodes, from each size to the next."""
     return [
         {"from": small["episodes"], "to": large["episodes"]}
         | {
             name: round(math.log(large[name] / small[name]) / math.log(large["episodes"] / small["episodes"]), 2)
-            for name in FIGURES
+            for name in figures
             if small.get(name) and large.get(name)
         }
-        for small, large in itertools.pairwise(single)
+        for small, large in itertools.pairwise(lines)
     ]
+
+
+def grows(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The exponents from each size to the next, of the runs in one process."""
+    fewest = min(each["processes"] for each in lines)
+    return exponents([line for line in lines if line["processes"] == fewest], FIGURES)
 
 
 def difference(files: list[Path]) -> float:

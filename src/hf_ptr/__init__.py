@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from hf_ptr._version import __version__
@@ -68,7 +69,11 @@ _CONSOLE_SCRIPTS = frozenset({"hf-ptr", "hf-ptr.exe", "hf-ptr-script.py"})
 
 
 def _is_console_script() -> bool:
-    """Whether this process is the `hf-ptr` command, by the file name of its script."""
+    """Whether this process is the `hf-ptr` command, by the file name of its script, or `python -m hf_ptr`."""
+    if sys.argv[:1] == ["-m"]:
+        # While the package is imported, before its module runs.
+        modules = (one[2:] or other for one, other in pairwise([*sys.orig_argv, ""]) if one.startswith("-m"))
+        return next(modules, "") == __name__
     return bool(sys.argv) and os.path.basename(sys.argv[0]) in _CONSOLE_SCRIPTS
 
 

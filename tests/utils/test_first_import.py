@@ -50,6 +50,15 @@ def test_help_loads_no_heavy_module(tmp_path: Path) -> None:
     assert loaded_by_command(tmp_path, ["--help"], ["train", "--help"], ["score", "--help"]) == []
 
 
+@pytest.mark.parametrize("options", [["-m", "hf_ptr"], ["-mhf_ptr"]])
+def test_the_module_starts_as_fast_as_the_script(options: list[str]) -> None:
+    arguments = [sys.executable, "-X", "importtime", *options, "--version"]
+    imports = subprocess.run(arguments, capture_output=True, text=True, timeout=240, check=True).stderr
+    loaded = {line.rpartition("|")[2].strip() for line in imports.splitlines()}
+    assert "hf_ptr" in loaded
+    assert not loaded & set(HEAVY)
+
+
 def test_a_report_of_a_score_file_and_of_a_run_loads_neither_torch_nor_transformers(tmp_path: Path) -> None:
     table = coded_table([30, 20, 25])
     data, scores, run = write_table(table, tmp_path / "data"), scores_of(table, {1: 0.1}), run_folder(tmp_path / "run")

@@ -41,8 +41,8 @@ class Mixed(Check):
 
     What to do: turn the commands back, or leave the episodes out.
 
-    Limits: a share that most episodes have cannot be seen, nor one of a dimension that hardly moves by itself. At least
-    ten episodes must move it.
+    Limits: a share that most episodes have cannot be seen, nor one of a dimension that hardly moves by itself, or does
+    so in fewer than ten episodes.
     """
 
     name, unit = "action/mixed", "share"
