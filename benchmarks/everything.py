@@ -59,6 +59,7 @@ STEPS = {
     "cosine_scorer": f"{PYTHON} benchmarks.cosine_scorer",
     "score_memory": f"{PYTHON} benchmarks.score_memory",
     "score_scaling": f"{PYTHON} benchmarks.score_scaling",
+    "command_scaling": f"{PYTHON} benchmarks.command_scaling",
     "score_soak": f"{PYTHON} benchmarks.score_soak",
     "image_encoder": f"{PYTHON} benchmarks.image_encoder g1_bottle={DATASET}",
     "five_faults": f"{PYTHON} benchmarks.five_faults {DATASET}",

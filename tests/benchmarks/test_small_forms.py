@@ -310,6 +310,16 @@ def test_score_scaling(command: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_command_scaling(command: Any, tmp_path: Path) -> None:
+    command("command_scaling", "--small")
+    found = results(tmp_path, "command_scaling")
+    for name in ("validate", "report"):
+        assert [line["episodes"] for line in found[name]["runs"]] == [60, 120]
+        # Of so few episodes, starting costs nearly all.
+        assert abs(found[name]["grows"][0]["peak_mb"]) < 0.2
+
+
+@pytest.mark.slow
 def test_score_soak(command: Any, tmp_path: Path) -> None:
     # Exits with 1 if scores or findings differ from those of one process.
     command("score_soak", "--small")
