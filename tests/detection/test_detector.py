@@ -235,6 +235,21 @@ def test_a_glitch_and_a_short_episode_hide_no_other_fault():
     assert "state/spikes" in found[7]
 
 
+def test_noise_in_two_episodes_does_not_make_a_resting_joint_one_that_moves():
+    """Otherwise small differences of the sound episodes would count as shifts of that joint."""
+
+    def noisy(number: int, action: np.ndarray) -> np.ndarray:
+        random = np.random.default_rng(number)
+        rest = random.normal(0.02 * number, 0.003, len(action))
+        action = np.column_stack([action[:, :2], rest])
+        return action + random.normal(0, 0.5, action.shape) * (number in (7, 18))
+
+    signals = Signals.of_table(leading_table(20, noisy), "observation.state", "action")
+    assert signals.action.moves.tolist() == [True, True, False]
+    detector = Detector(signals, [Offset])
+    assert not any(detector.hits(v, m) for v, m in zip(detector.views, detector.measured, strict=True))
+
+
 def test_commands_that_have_nothing_to_do_with_the_state_have_no_gain():
     rng = np.random.default_rng(5)
 

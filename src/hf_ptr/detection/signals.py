@@ -35,6 +35,9 @@ LARGEST = 0.05
 STALE = 3
 # Variance of the steps of a dimension, as a multiple of its variance, above which it is noise; white noise has 2.
 NOISE_ONLY = 0.7
+# Square of the median absolute step of an episode, as a share of its variance, above which it is noise; of white noise
+# 0.9.
+NOISE_STEPS = 0.5
 
 
 @dataclass(frozen=True)
@@ -118,9 +121,15 @@ class Scale:
         parts = [part[STALE:-STALE] if len(part) > 4 * STALE else part for part in parts]
         spread = np.array([part.std(axis=0) for part in parts])
         steps = np.array([np.diff(part, axis=0).var(axis=0) if len(part) > 1 else part[0] * 0 for part in parts])
+        middle = np.median(spread, axis=0)
         # A joint that moves in a few episodes only has a median of zero; it still has a unit. A glitch has none.
         usual = np.minimum(spread, np.quantile(spread, USUAL, axis=0, method="lower"))
-        unit = np.maximum(np.median(spread, axis=0), 0.7 * np.sqrt((usual**2).mean(axis=0)))
+        # Where a joint rests with some noise in most episodes, the noise of the others is not a motion either.
+        typical = np.array(
+            [np.median(np.abs(np.diff(part, axis=0)), axis=0) if len(part) > 1 else 0.0 for part in parts]
+        )
+        usual = np.where((typical**2 > NOISE_STEPS * spread**2) & (middle > 0), np.minimum(usual, middle), usual)
+        unit = np.maximum(middle, 0.7 * np.sqrt((usual**2).mean(axis=0)))
         reference = _reference(unit)
         low, high = np.quantile(column, [1 - EXTENT, EXTENT], axis=0)
         extent = high - low
