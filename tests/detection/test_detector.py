@@ -240,9 +240,8 @@ def test_noise_in_two_episodes_does_not_make_a_resting_joint_one_that_moves():
 
     def noisy(number: int, action: np.ndarray) -> np.ndarray:
         random = np.random.default_rng(number)
-        rest = random.normal(0.02 * number, 0.003, len(action))
-        action = np.column_stack([action[:, :2], rest])
-        return action + random.normal(0, 0.5, action.shape) * (number in (7, 18))
+        action = action * [1, 1, 0.03]
+        return action + random.normal(0, 1.0, action.shape) * (number in (7, 18))
 
     signals = Signals.of_table(leading_table(20, noisy), "observation.state", "action")
     assert signals.action.moves.tolist() == [True, True, False]
