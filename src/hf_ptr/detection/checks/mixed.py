@@ -10,7 +10,7 @@ from hf_ptr.detection.check import Candidates, Check, Context, Found, Measuremen
 from hf_ptr.detection.majority import sound_quantile
 from hf_ptr.detection.planting import busy_dimensions
 from hf_ptr.detection.signals import Episode
-from hf_ptr.detection.windows import MIDDLE, WHOLE, Windows
+from hf_ptr.detection.windows import WHOLE, Windows
 
 # Share of a dimension's variance that the model must explain in the typical episode.
 LEAST_EXPLAINED = 0.3
@@ -20,12 +20,14 @@ CORRELATED = 0.8
 # Least spread of the other command beyond the same, units, and least frames.
 LEAST_SPREAD = 0.3
 LEAST_FRAMES = 20.0
-# Errors of an expected command, in standard deviations of its residual, that a share may be due to, by scale; in two
-# seconds, two commands are often alike by chance.
-ERRORS = {MIDDLE: 4.0, WHOLE: 1.5}
+# Errors of an expected command, in standard deviations of its residual, that a share may be due to.
+ERRORS = 1.5
 # Shares that sound episodes have as well, as where two fingers press on each other: multiples of the median of whole
 # episodes, for a pair of dimensions; and the least number of episodes that shows it, in which the other one moves.
 USUAL, LEAST_KNOWN = 2.0, 10
+# At least this part of a share must remain without any half of the episode, where the spread of the other one is above
+# the second: otherwise a part of the episode has another fault.
+ALIKE, STILL = 0.5, 0.1
 # Turn of two commands in the planted fault, degrees.
 TURN = 30.0
 
@@ -41,8 +43,8 @@ class Mixed(Check):
 
     What to do: turn the commands back, or leave the episodes out.
 
-    Limits: a share that most episodes have cannot be seen, nor one of a dimension that hardly moves by itself, or does
-    so in fewer than ten episodes.
+    Limits: a share that most episodes have cannot be seen, nor one in a part of an episode, nor that of a dimension
+    that hardly moves by itself, or does so in fewer than ten episodes.
     """
 
     name, unit = "action/mixed", "share"
@@ -57,7 +59,7 @@ class Mixed(Check):
         if whole:
             share, _, spread = (np.stack(each).reshape(len(whole), -1) for each in zip(*whole, strict=True))
             moves = spread > LEAST_SPREAD
-            median = sound_quantile(share, moves, 0.5).reshape(whole[0][0].shape)
+            median = sound_quantile(np.abs(share), moves, 0.5).reshape(whole[0][0].shape)
             self._usual = np.where(moves.sum(axis=0).reshape(median.shape) >= LEAST_KNOWN, USUAL * median, np.inf)
 
     def measure(self, view: View) -> Measurement:
@@ -65,14 +67,28 @@ class Mixed(Check):
         trust, count = model.trust(view.episode), len(model.names)
         found: Measurement = {}
         for windows in view.windows:
+            # In a few seconds, two commands are often alike by chance.
             shares = np.zeros((2, len(windows.first), count))
-            if windows.scale in ERRORS and count > 1:
-                for number, rows in enumerate(_rows(windows)):
-                    share, clear, spread = self._shares(view, rows)
-                    error = ERRORS[windows.scale] * model.sigma[:, None] / np.maximum(spread, LEAST_SPREAD)
-                    sure = np.where(clear, np.maximum(share - np.maximum(error, self._usual), 0.0), 0.0)
-                    shares[:, number] = sure.max(axis=1), sure.argmax(axis=1)
+            if windows.scale == WHOLE and count > 1:
+                share, clear, spread = self._shares(view, _rows(windows)[0])
+                error = ERRORS * model.sigma[:, None] / np.maximum(spread, LEAST_SPREAD)
+                sure = np.where(clear, np.maximum(np.abs(share) - np.maximum(error, self._usual), 0.0), 0.0)
+                if sure.any():
+                    sure = np.where(self._everywhere(view, share), sure, 0.0)
+                shares[:, 0] = sure.max(axis=1), sure.argmax(axis=1)
             found[windows.scale] = Candidates.of(windows, shares[0] * trust, shares[1])
+        return found
+
+    def _everywhere(self, view: View, share: np.ndarray) -> np.ndarray:
+        """Whether the share of the whole episode is there without each of its windows, too, `(d, d)` bool."""
+        found = np.ones(share.shape, dtype=bool)
+        for windows in view.windows[-2:-1]:
+            for rows in _rows(windows):
+                kept = np.ones((len(view.episode), 1))
+                kept[rows] = 0.0
+                rest, _, spread = self._shares(view, slice(None), kept)
+                # Where the other one does not move in the rest, this says nothing.
+                found &= (rest / np.where(share, share, np.inf) > ALIKE) | (spread <= STILL)
         return found
 
     def cause(self, found: Found) -> str:
@@ -81,15 +97,17 @@ class Mixed(Check):
         return f"commands of {names[found.dimension]} have {found.amount:.2f} times those of {other} in them"
 
     def plants(self) -> Sequence[Plant]:
-        return [Plant(f"two dimensions turned by {TURN:.0f} degrees", _turn)]
+        return [Plant(f"two dimensions turned by {TURN:.0f} degrees", _turn, partial=False)]
 
-    def _shares(self, view: View, rows: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _shares(
+        self, view: View, rows: slice, kept: np.ndarray | float = 1.0
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """
         The share of each dimension (column) in each other one (row), whether it means anything, and the spread of the
         other's command, each `(d, d)`; on the diagonal nothing does.
         """
         model, count = self.context.model, len(self.context.model.names)
-        free, action, expected = view.free[rows], view.prediction.action[rows], view.prediction.expected[rows]
+        free, action, expected = (view.free * kept)[rows], view.prediction.action[rows], view.prediction.expected[rows]
         frames = free.sum(axis=0)
         weight = free / np.maximum(frames, 1.0)
 
@@ -110,7 +128,7 @@ class Mixed(Check):
         spread = np.sqrt(other) * ~np.eye(count, dtype=bool)
         clear = (np.abs(common) > CORRELATED * np.sqrt(own * other)) & (spread > LEAST_SPREAD)
         clear &= ((model.explained > LEAST_EXPLAINED) & (frames >= LEAST_FRAMES))[:, None]
-        return np.abs(common) / other, clear, spread
+        return common / other, clear, spread
 
 
 def _rows(windows: Windows) -> list[slice]:
