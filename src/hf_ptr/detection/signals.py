@@ -120,14 +120,13 @@ class Scale:
         parts = [column[start : start + length] for start, length in zip(starts, lengths, strict=True)]
         parts = [part[STALE:-STALE] if len(part) > 4 * STALE else part for part in parts]
         spread = np.array([part.std(axis=0) for part in parts])
-        steps = np.array([np.diff(part, axis=0).var(axis=0) if len(part) > 1 else part[0] * 0 for part in parts])
+        changes = [np.diff(part, axis=0) if len(part) > 1 else part * 0 for part in parts]
+        steps = np.array([change.var(axis=0) for change in changes])
         middle = np.median(spread, axis=0)
         # A joint that moves in a few episodes only has a median of zero; it still has a unit. A glitch has none.
         usual = np.minimum(spread, np.quantile(spread, USUAL, axis=0, method="lower"))
         # Where a joint rests with some noise in most episodes, the noise of the others is not a motion either.
-        typical = np.array(
-            [np.median(np.abs(np.diff(part, axis=0)), axis=0) if len(part) > 1 else 0.0 for part in parts]
-        )
+        typical = np.array([np.median(np.abs(change), axis=0) for change in changes])
         usual = np.where((typical**2 > NOISE_STEPS * spread**2) & (middle > 0), np.minimum(usual, middle), usual)
         unit = np.maximum(middle, 0.7 * np.sqrt((usual**2).mean(axis=0)))
         reference = _reference(unit)
