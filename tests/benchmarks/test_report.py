@@ -63,6 +63,15 @@ def test_only_lines_on_the_newest_demonstrations_are_compared(tmp_path: Path, mo
     assert [(line["arm"], line["data_hash"]) for line in comparable(results.read_lines())] == [("sft", "new")]
 
 
+def test_other_operators_have_demonstrations_of_their_own() -> None:
+    lines = [
+        run(arm, name, "paper", 0, 10) | {"data_hash": data}
+        for name, data in (("clean", "experts"), ("mixed operators", "mixed"), ("dead", "experts"))
+        for arm in ("sft", "calibrated")
+    ]
+    assert comparable(lines) == lines
+
+
 def test_the_summary_table_shows_the_leading_arms_and_the_best_peer() -> None:
     solved = {"sft": 10, "ptr": 9, "length": 11, "smoothness": 14, "random": 20}
     lines = [run(arm, "hard", "paper", seed, count) for arm, count in solved.items() for seed in range(2)]
