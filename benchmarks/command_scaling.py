@@ -100,10 +100,7 @@ def main() -> None:
             "what": "hf-ptr validate and report of tables without video, by episodes",
             "command": f"python -m benchmarks.command_scaling --episodes {' '.join(map(str, options.episodes))}",
             "machine": machine(),
-            **{
-                name: {"runs": found, "grows": exponents(found, ("seconds", "peak_mb"))}
-                for name, found in lines.items()
-            },
+            **{name: {"runs": found, "grows": exponents(found, FIGURES)} for name, found in lines.items()},
         }
         # After each size, because the last takes longest.
         write_results(result, results_file("command_scaling", options.small))

@@ -138,9 +138,7 @@ def main() -> None:
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        dataset = record_metaworld(
-            ("reach-v3", "button-press-topdown-v3"), demonstrations, folder / "data", seed=0, workers=1
-        )
+        dataset = record_metaworld(TASKS, demonstrations, folder / "data", seed=0, workers=1)
         recipe = folder / "recipe.yaml"
         recipe.write_text(yaml.safe_dump({**RECIPE, "max_steps": steps, "dataset": str(dataset)}))
         start = time.monotonic()

@@ -17,9 +17,9 @@ import numpy as np
 from benchmarks.pages import fill_page, markdown_table
 from benchmarks.robustness.fault_tables import detection_and_policy_table, faults_table, harm_table, headline_table
 from benchmarks.robustness.markdown import bounds, points
-from benchmarks.robustness.planting import OPERATORS
 from benchmarks.robustness.plots import gap_figure, sensitivity_figure
 from benchmarks.robustness.results import cell_of, corruption_name, read_lines
+from benchmarks.robustness.running import Cell
 from benchmarks.robustness.selecting import FLAGGED_DROPPED
 from benchmarks.robustness.statistics import (
     Cells,
@@ -63,8 +63,7 @@ def comparable(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Lines that can be paired: for each suite, seed and operators, those on the demonstrations of the newest line."""
 
     def recording_of(line: dict[str, Any]) -> tuple[Any, ...]:
-        name = corruption_name(line)
-        return line["suite"], line["seed"], name if name in OPERATORS else ""
+        return line["suite"], line["seed"], Cell(*cell_of(line)).operators
 
     newest = {recording_of(line): line["data_hash"] for line in lines}
     return [line for line in lines if line["data_hash"] == newest[recording_of(line)]]

@@ -119,13 +119,13 @@ class View:
 
     @cached_property
     def free(self) -> np.ndarray:
-        """Frames that move with a command that is free to move, `(T, d)`, 0 or 1."""
+        """Frames that move with a command that is free to move, `(T, d)` bool."""
         action, limits = self.prediction.action, self.prediction.limits
         # A command at its limit does not move, and need not; the state follows later, and expects it around then.
         limited = (action <= limits.lowest + AT_LIMIT) | (action >= limits.highest - AT_LIMIT)
         reach = self.context.signals.frames(FOLLOWING)
         near = maximum_filter1d(limited, 2 * reach + 1, axis=0, mode="constant") if limited.size else limited
-        return (~near & self.moving[:, None]).astype(float)
+        return ~near & self.moving[:, None]
 
 
 @dataclass(frozen=True)

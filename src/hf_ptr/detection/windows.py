@@ -44,6 +44,10 @@ class Windows:
     first: np.ndarray
     stop: np.ndarray
 
+    def rows(self) -> list[slice]:
+        """The frames of each window."""
+        return [slice(*ends) for ends in zip(self.first.tolist(), self.stop.tolist(), strict=True)]
+
     def mean(self, values: np.ndarray) -> np.ndarray:
         """Means of values `(T, ...)` over each window, `(W, ...)`."""
         return self.mean_of(running_sums(values))

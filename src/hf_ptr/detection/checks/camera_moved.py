@@ -83,8 +83,8 @@ class CameraMoved(CameraCheck):
             if windows.scale == SHORT:
                 continue
             amount = np.zeros(len(windows.first))
-            for row, (first, stop) in enumerate(zip(windows.first, windows.stop, strict=True)):
-                shift = background.shift(_background(thumbnails[first:stop]))
+            for row, frames in enumerate(windows.rows()):
+                shift = background.shift(_background(thumbnails[frames]))
                 if shift is not None:
                     amount[row] = np.linalg.norm(views - shift, axis=1).min()
             found[windows.scale] = Candidates.of(windows, 100 / SIZE * amount)

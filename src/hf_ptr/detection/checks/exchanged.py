@@ -50,12 +50,7 @@ class Exchanged(Check):
         for windows in view.windows:
             # The mean of (a_i - e_j)², by moments, in standard deviations of j.
             square = windows.mean_of(sums[0])[:, :, None] + windows.mean_of(sums[1])[:, None, :]
-            cross = np.stack(
-                [
-                    action[first:stop].T @ expected[first:stop] / (stop - first)
-                    for first, stop in zip(windows.first, windows.stop, strict=True)
-                ]
-            )
+            cross = np.stack([action[rows].T @ expected[rows] / (rows.stop - rows.start) for rows in windows.rows()])
             error = np.sqrt(np.maximum(square - 2 * cross, 0.0)) / (model.sigma[used] * unit)
             own = np.diagonal(error, axis1=1, axis2=2)
             exchanged = np.maximum(error, error.transpose(0, 2, 1))

@@ -86,7 +86,7 @@ class Jump(Check):
             return {EVENT: Candidates.events([], [], [])}
         at = int(inner.argmax()) + STALE
         command = float(action[max(at - 1, 0) : at + 2].max())
-        if self._is_set_back(episode, at):
+        if state[at] > 0 and self._is_set_back(episode, at):
             return {EVENT: Candidates.events([0], [at + 1], [state[at]], [command])}
         return {EVENT: Candidates.events([at], [at + 2], [state[at]], [command])}
 

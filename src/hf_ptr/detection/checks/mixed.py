@@ -10,7 +10,7 @@ from hf_ptr.detection.check import Candidates, Check, Context, Found, Measuremen
 from hf_ptr.detection.majority import sound_quantile
 from hf_ptr.detection.planting import busy_dimensions
 from hf_ptr.detection.signals import Episode
-from hf_ptr.detection.windows import WHOLE, Windows
+from hf_ptr.detection.windows import WHOLE
 
 # Share of a dimension's variance that the model must explain in the typical episode.
 LEAST_EXPLAINED = 0.3
@@ -55,7 +55,7 @@ class Mixed(Check):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._usual: np.ndarray | float = 0.0
-        whole = [self._shares(view, _rows(view.windows[-1])[0]) for view in context.views if view.windows]
+        whole = [self._shares(view, view.windows[-1].rows()[0]) for view in context.views if view.windows]
         if whole:
             share, _, spread = (np.stack(each).reshape(len(whole), -1) for each in zip(*whole, strict=True))
             moves = spread > LEAST_SPREAD
@@ -70,7 +70,7 @@ class Mixed(Check):
             # In a few seconds, two commands are often alike by chance.
             shares = np.zeros((2, len(windows.first), count))
             if windows.scale == WHOLE and count > 1:
-                share, clear, spread = self._shares(view, _rows(windows)[0])
+                share, clear, spread = self._shares(view, windows.rows()[0])
                 error = ERRORS * model.sigma[:, None] / np.maximum(spread, LEAST_SPREAD)
                 sure = np.where(clear, np.maximum(np.abs(share) - np.maximum(error, self._usual), 0.0), 0.0)
                 if sure.any():
@@ -83,7 +83,7 @@ class Mixed(Check):
         """Whether the share of the whole episode is there without each of its windows, too, `(d, d)` bool."""
         found = np.ones(share.shape, dtype=bool)
         for windows in view.windows[-2:-1]:
-            for rows in _rows(windows):
+            for rows in windows.rows():
                 kept = np.ones((len(view.episode), 1))
                 kept[rows] = 0.0
                 rest, _, spread = self._shares(view, slice(None), kept)
@@ -129,10 +129,6 @@ class Mixed(Check):
         clear = (np.abs(common) > CORRELATED * np.sqrt(own * other)) & (spread > LEAST_SPREAD)
         clear &= ((model.explained > LEAST_EXPLAINED) & (frames >= LEAST_FRAMES))[:, None]
         return common / other, clear, spread
-
-
-def _rows(windows: Windows) -> list[slice]:
-    return [slice(*ends) for ends in zip(windows.first.tolist(), windows.stop.tolist(), strict=True)]
 
 
 def _turn(episode: Episode, context: Context, rng: np.random.Generator) -> Episode | None:
