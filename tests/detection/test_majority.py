@@ -59,8 +59,19 @@ def test_a_group_is_apart_if_hardly_anything_is_between():
 
 def test_neither_a_few_nor_half_are_a_group_of_their_own():
     values = np.zeros((40, 2))
-    values[:7, 0] = values[:20, 1] = 5.0
+    values[:5, 0] = values[:20, 1] = 5.0
     assert majority(values, 0.15).all()
+
+
+def test_values_that_are_missing_neither_count_nor_are_apart():
+    values = np.zeros((40, 2))
+    values[:5] = 5.0
+    values[10:, 1] = np.nan
+    values[20:30, 1] = 0.0
+    follows = majority(values, 0.15)
+    # Five of forty are few; five of twenty are a group.
+    assert follows[:, 0].all()
+    assert not follows[:5, 1].any() and follows[5:, 1].all()
 
 
 def test_the_shortest_half_stays_with_the_larger_group_and_knows_no_missing_values():

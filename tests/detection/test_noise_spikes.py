@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 from leading_table import leading_table
+from made_motions import smooth_motions, table_of
 
 from hf_ptr.detection.check import Context
-from hf_ptr.detection.checks.noise import median_variance, white_noise
+from hf_ptr.detection.checks.noise import ActionNoise, median_variances, white_noise
 from hf_ptr.detection.checks.spikes import ActionSpikes, _leap
+from hf_ptr.detection.detect import detect
 from hf_ptr.detection.response import ResponseModel
 from hf_ptr.detection.signals import Signals, abruptness
 from hf_ptr.detection.windows import SHORT, Windows
@@ -29,12 +31,27 @@ def test_a_held_command_has_no_noise(frames):
 
 def test_noise_in_a_part_is_measured_in_its_windows():
     rng = np.random.default_rng(0)
-    motion = np.sin(np.linspace(0, 12, 400))[:, None] * np.array([1.0, 2.0, 0.5])
-    windows = Windows(SHORT, np.array([0, 100, 200]), np.array([100, 200, 300]))
-    assert (median_variance(motion, windows) < 1e-4).all()
-    motion[100:200] += rng.normal(0, 0.1, (100, 3))
-    quiet, noisy, after = np.sqrt(median_variance(motion, windows).mean(axis=1))
-    assert max(quiet, after) < 0.01 and noisy == pytest.approx(0.1, rel=0.15)
+    motion = np.sin(np.linspace(0, 48, 6400))[:, None] * np.array([1.0, 2.0, 0.5])
+    windows = Windows(SHORT, np.array([0, 1600, 3200]), np.array([1600, 3200, 4800]))
+    assert (median_variances(motion, windows) < 1e-4).all()
+    motion[2400:4800] += rng.normal(0, 0.1, (2400, 3))
+    first, second = np.sqrt(median_variances(motion, windows).mean(axis=2))
+    assert max(*first[:2], second[0]) < 0.01
+    assert [second[1], first[2], second[2]] == pytest.approx([0.1] * 3, rel=0.15)
+
+
+@pytest.mark.parametrize("size", [0.0, 0.08])
+def test_light_noise_in_a_part_of_quiet_commands_is_found_there(size):
+    rng = np.random.default_rng(0)
+
+    def change(number, state, action):
+        action = action.copy()
+        action[60:100] += (number == 3) * size * action.std(axis=0) * rng.normal(0, 1, action[60:100].shape)
+        return state, action
+
+    findings = detect(table_of(smooth_motions(20, 200), change), checks=[ActionNoise], power=False).findings
+    places = [(one.episode_index, one.first_frame, one.last_frame) for one in findings]
+    assert places == ([(3, 61, 99)] if size else [])
 
 
 def test_a_spike_stands_out_of_a_motion_and_a_step_does_not():

@@ -16,7 +16,7 @@ from hf_ptr.detection.camera_model import CameraModel
 from hf_ptr.detection.motion import Moving
 from hf_ptr.detection.response import Implied, Limits, Prediction, ResponseModel
 from hf_ptr.detection.signals import Episode, Signals
-from hf_ptr.detection.windows import Windows, windows_of
+from hf_ptr.detection.windows import EVENT, MIDDLE, SHORT, WHOLE, Windows, windows_of
 from hf_ptr.errors import InputError
 
 Severity = Literal["fault", "note"]
@@ -27,6 +27,8 @@ LEAST_EPISODES = 5
 # Units from the limit of a command within which it is at its limit; seconds that its state needs to follow it there.
 AT_LIMIT = 0.02
 FOLLOWING = 0.1
+# A fault must be larger to count in a window than in a whole episode: a window has less evidence.
+WINDOW_MATERIAL = {SHORT: 1.3, MIDDLE: 1.2, WHOLE: 1.0, EVENT: 1.0}
 
 
 @dataclass(frozen=True)
@@ -228,8 +230,7 @@ class Check(ABC):
         rule: True where every material amount is a finding; otherwise it must also be improbable among the dataset's
             own episodes.
         action: what a user should do about a finding.
-        material: the least amount that counts.
-        sure_windows: whether the amounts of windows are certain, so that no more is asked of them than of the whole.
+        material: the least amount of a whole episode that counts.
         least_tail: least scale of the amounts of sound episodes, in logarithms: 0.15 where they may vary by 15 %.
     """
 
@@ -240,7 +241,6 @@ class Check(ABC):
     rule: ClassVar[bool] = False
     action: ClassVar[str]
     material: float
-    sure_windows: ClassVar[bool] = False
     least_tail: ClassVar[float] = 0.15
 
     def __init__(self, context: Context) -> None:
@@ -251,6 +251,10 @@ class Check(ABC):
         """Why this dataset cannot be checked, in one line; None if it can."""
         del context
         return None
+
+    def material_at(self, scale: str) -> float:
+        """The least amount that counts at a scale. A window has less evidence than a whole episode."""
+        return self.material * WINDOW_MATERIAL[scale]
 
     @abstractmethod
     def measure(self, view: View) -> Measurement:

@@ -30,8 +30,6 @@ from hf_ptr.utils.progress import progress_bar
 # sound amount, over all checks and scales of an episode, that is a finding.
 FALSE_SHARE = 0.03
 LEVEL = 0.01
-# A fault must be larger to count in a window than in a whole episode: a window has less evidence.
-WINDOW_MATERIAL = {SHORT: 1.3, MIDDLE: 1.2, WHOLE: 1.0, EVENT: 1.0}
 SCALES = (SHORT, MIDDLE, WHOLE, EVENT)
 
 
@@ -138,7 +136,13 @@ class Detector:
         key = check.name, scale
         if key not in self._bulks:
             amounts = self.amounts.get(key, np.zeros((len(self.views), width)))
-            self._bulks[key] = Bulk.of(amounts, self._tasks, check.material, check.least_tail, whole=scale == WHOLE)
+            self._bulks[key] = Bulk.of(
+                amounts,
+                self._tasks,
+                min(check.material, check.material_at(scale)),
+                check.least_tail,
+                whole=scale == WHOLE,
+            )
         return self._bulks[key]
 
     def level(self, severity: Severity) -> float:
@@ -263,7 +267,7 @@ class ChangedMeasurements:
 
 def _material(check: Check, scale: str, amounts: np.ndarray) -> np.ndarray:
     """Which amounts are large enough to matter."""
-    return amounts >= check.material * (1.0 if check.sure_windows else WINDOW_MATERIAL[scale])
+    return amounts >= check.material_at(scale)
 
 
 def largest(measured: Sequence[Measurement], scale: str) -> np.ndarray | None:

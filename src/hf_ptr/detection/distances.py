@@ -44,7 +44,7 @@ def _offset_distance(targets: list[np.ndarray], residual: list[np.ndarray], task
 
 
 def _gain_distance(targets: list[np.ndarray], residual: list[np.ndarray], tasks: np.ndarray) -> np.ndarray:
-    """Distance of each episode's gain from that of most, `(E, d)`, as a share of it; 0 where an episode rests."""
+    """Distance of each episode's gain from that of most, `(E, d)`, as a share of it; NaN where an episode rests."""
     gain = np.full((len(targets), targets[0].shape[1]), np.nan)
     for number, (target, rest) in enumerate(zip(targets, residual, strict=True)):
         if len(target):
@@ -54,7 +54,7 @@ def _gain_distance(targets: list[np.ndarray], residual: list[np.ndarray], tasks:
             slope = (spread * target).mean(axis=0) / np.maximum(variance, 1e-12)
             gain[number] = np.where(np.maximum(target.var(axis=0), variance) > RESTING, slope, np.nan)
     size = np.abs(shorth(gain)) + 1e-9
-    return np.nan_to_num(np.abs(gain - _usual(gain, tasks, CLOSE * size)) / size)
+    return np.abs(gain - _usual(gain, tasks, CLOSE * size)) / size
 
 
 def _usual(values: np.ndarray, tasks: np.ndarray, close: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ BEGIN = 6.0
 APART = 8.0
 BETWEEN_FROM = 0.4
 # Share of the values that are apart, at least and at most: fewer do little harm, and near half nobody knows the rule.
-LEAST_SHARE, MOST_SHARE = 0.2, 0.48
+LEAST_SHARE, MOST_SHARE = 0.15, 0.48
 LEAST_COUNT = 4
 # Values between the two groups, as a share of those apart: with more, one group has a long tail.
 BETWEEN = 0.5
@@ -29,35 +29,37 @@ def majority(values: np.ndarray, least: float, scales: float = APART) -> np.ndar
     """
     Which values of each dimension follow the rule.
 
-    A group is apart if it is at least a fifth and less than half of all, if its values are beyond the tail of the
+    A group is apart if it is at least 15 % and less than half of all, if its values are beyond the tail of the
     others, and if hardly any are between. Without such a group all values follow the rule.
 
     Args:
-        values: `(E, d)`, for example logarithms of amounts relative to a task's; large ones are faults.
+        values: `(E, d)`, for example logarithms of amounts relative to a task's; large ones are faults. A NaN is no
+            value: it follows the rule, and does not count.
         least: least scale of the tail of sound values.
         scales: scales of the tail beyond which a value is apart.
 
     Returns:
         `(E, d)` bool.
     """
-    follows = np.ones(values.shape, dtype=bool)
-    low, start = np.quantile(values, [LOWER, START], axis=0)
+    follows, known = np.ones(values.shape, dtype=bool), np.isfinite(values)
+    low, start = (sound_quantile(values, known, share) for share in (LOWER, START))
     limit = start + BEGIN * np.maximum(SPREAD * (start - low), least)
-    enough = max(LEAST_COUNT, LEAST_SHARE * len(values))
-    able = np.flatnonzero((values > limit).sum(axis=0) >= enough)
-    if not len(able):
-        return follows
-    values, limit = values[:, able], limit[able]
-    for _ in range(STEPS):
-        near = values <= limit
-        middle = sound_quantile(values, near, 0.5)
-        scale = np.maximum(tail(sound_quantile(values, near, UPPER) - middle), least)
-        limit = middle + scales * scale
-    apart = (values > limit).sum(axis=0)
-    between = ((values > middle + BETWEEN_FROM * scales * scale) & (values <= limit)).sum(axis=0)
-    clear = (apart >= enough) & (apart <= MOST_SHARE * len(values)) & (between <= BETWEEN * apart)
-    follows[:, able] = (values <= limit) | ~clear
+    enough = np.maximum(LEAST_COUNT, LEAST_SHARE * known.sum(axis=0))
+    for column in np.flatnonzero((known & (values > limit)).sum(axis=0) >= enough).tolist():
+        of_column = known[:, column]
+        follows[of_column, column] = _follows(values[of_column, column], limit[column], least, scales)
     return follows
+
+
+def _follows(values: np.ndarray, limit: float, least: float, scales: float) -> np.ndarray:
+    """Which values `(n,)` of a dimension follow the rule; the search begins with those up to a limit."""
+    for _ in range(STEPS):
+        middle, upper = np.quantile(values[values <= limit], [0.5, UPPER])
+        scale = max(float(tail(upper - middle)), least)
+        limit = middle + scales * scale
+    apart, between = values > limit, (values > middle + BETWEEN_FROM * scales * scale) & (values <= limit)
+    clear = max(LEAST_COUNT, LEAST_SHARE * len(values)) <= apart.sum() <= MOST_SHARE * len(values)
+    return ~apart if clear and between.sum() <= BETWEEN * apart.sum() else np.ones(len(values), dtype=bool)
 
 
 def majority_of_tasks(values: np.ndarray, tasks: np.ndarray, least: float) -> np.ndarray:

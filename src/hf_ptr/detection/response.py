@@ -233,7 +233,7 @@ class ResponseModel:
         first = fit(follows)
         doubtful = np.any(
             [
-                np.quantile(distance_of(targets, first, tasks), 1 - LEAST_SHARE, axis=0) > doubt
+                _quantile_known(distance_of(targets, first, tasks), 1 - LEAST_SHARE) > doubt
                 for distance_of, doubt, _ in DISTANCES
             ],
             axis=0,
@@ -251,7 +251,7 @@ class ResponseModel:
         for distance_of, _, _ in DISTANCES:
             distance = distance_of(targets, first, tasks)
             for _ in range(HALVES):
-                half = (distance <= np.quantile(distance[enough], HALF, axis=0)) & enough[:, None]
+                half = ~(distance > _quantile_known(distance[enough], HALF)) & enough[:, None]
                 residual = fit(half)
                 distance = distance_of(targets, residual, tasks)
             unexplained = np.sort((mean_square(residual) / np.maximum(variance, 0.04))[enough], axis=0)
@@ -367,9 +367,15 @@ def _residuals(
 
 def _with_near(distance: np.ndarray, follows: np.ndarray) -> np.ndarray:
     """Those of the episodes `(E, d)` that follow a rule, and those that are nearer to them than to most others."""
-    middle, other = sound_quantile(distance, follows, 0.5), sound_quantile(distance, ~follows, 0.5)
+    known = np.isfinite(distance)
+    middle, other = sound_quantile(distance, follows & known, 0.5), sound_quantile(distance, ~follows & known, 0.5)
     # Where none is apart the middle of the others is NaN, and nothing is nearer.
     return follows | (distance <= (middle + other) / 2)
+
+
+def _quantile_known(values: np.ndarray, share: float) -> np.ndarray:
+    """A quantile `(d,)` of the values `(E, d)` of each dimension that are no NaN; NaN without any."""
+    return sound_quantile(values, np.isfinite(values), share)
 
 
 def _first_of_tasks(error: np.ndarray, follows: np.ndarray, tasks: np.ndarray, enough: np.ndarray) -> np.ndarray:

@@ -23,9 +23,10 @@ CORRELATED = 0.8
 # Errors of an expected command, in standard deviations of its residual, that a gain may be due to, by scale: the model
 # errs over whole stretches, as where the robot touches something, and an episode has many of them.
 ERRORS = {SHORT: 2.5, MIDDLE: 2.5, WHOLE: 0.5}
-# Gains that sound episodes have as well: multiples of the median distance from 1, in doublings, of those of whole
-# episodes in a dimension. Where a command presses against something, each episode has its own.
-USUAL = 2.0
+# Gains that sound episodes have as well: multiples of a low quantile of the distances from 1, in doublings, of those
+# of whole episodes in a dimension. Where a command presses against something, each episode has its own. Gains of
+# faulty episodes mean something more often than those of sound ones, whose commands are cut at a limit.
+USUAL, USUAL_QUANTILE = 3.5, 0.3
 # Episodes with a gain that means anything, from which on they show a usual one.
 LEAST_KNOWN = 4
 # Least spread of the expected command for a gain to mean anything, units.
@@ -64,7 +65,8 @@ class Gain(Check):
         if whole:
             gain, _, clear = (np.concatenate(each) for each in zip(*whole, strict=True))
             known = clear.sum(axis=0) >= LEAST_KNOWN
-            self._usual = np.where(known, USUAL * np.nan_to_num(sound_quantile(_doublings(gain), clear, 0.5)), 0.0)
+            low = np.nan_to_num(sound_quantile(_doublings(gain), clear, USUAL_QUANTILE))
+            self._usual = np.where(known, USUAL * low, 0.0)
 
     def measure(self, view: View) -> Measurement:
         trust = self.context.model.trust(view.episode)

@@ -20,6 +20,8 @@ MEDIAN_PRODUCT = 0.329
 USUAL = 3.0
 # Uncertainty of an estimate as a share of it, times the root of the number of samples: one and a half standard errors.
 UNCERTAIN = 1.7
+# Material amount in a window as a share of that in an episode: only what is more than elsewhere, and certain, counts.
+IN_WINDOW = 0.7
 
 
 class _Noise(Check):
@@ -28,7 +30,6 @@ class _Noise(Check):
     unit = "std"
     # The noise of a sensor hardly varies.
     least_tail = 0.1
-    sure_windows = True
     signal: ClassVar[Literal["state", "action"]]
 
     def __init__(self, context: Context) -> None:
@@ -40,6 +41,9 @@ class _Noise(Check):
             noise = [self._everywhere(self._signals(view)) for view in context.views if view.windows]
             self._usual = float(np.median(np.mean(np.square(noise), axis=1))) if noise else 0.0
 
+    def material_at(self, scale: str) -> float:
+        return self.material if scale == WHOLE else IN_WINDOW * self.material
+
     def measure(self, view: View) -> Measurement:
         if not view.windows or not len(self._used):
             return {}
@@ -50,7 +54,9 @@ class _Noise(Check):
         for windows in view.windows[:-1]:
             # A short quick motion looks like noise, but hardly in most of its frames. In a short window the noise of a
             # single dimension is known too badly, and that of the whole episode is judged there.
-            variance = np.min([median_variance(values, windows) for values in signals], axis=0).mean(axis=1)
+            # A jerk is hardly in both halves.
+            halves = np.min([median_variances(values, windows) for values in signals], axis=0).mean(axis=2)
+            variance = halves.min(axis=0)
             more = np.sqrt(np.maximum(variance - USUAL * max(np.median(variance), self._usual), 0.0))
             # As much of it as is certain.
             samples = (windows.stop - windows.first) * len(self._used)
@@ -140,14 +146,19 @@ class StateNoise(_Noise):
     material = 0.06
 
 
-def median_variance(values: np.ndarray, windows: Windows) -> np.ndarray:
-    """Variance of the white noise in most frames of each window of `(T, d)` signals, `(W, d)`; too small in motion."""
+def median_variances(values: np.ndarray, windows: Windows) -> np.ndarray:
+    """
+    Variance of the white noise in most frames of either half of each window of `(T, d)` signals, `(2, W, d)`.
+
+    It is too small in motion.
+    """
     step = np.diff(values, axis=0)
     # Neighbouring steps of a smooth signal are alike; those of white noise correlate by -1/2.
     products = -step[:-1] * step[1:]
     # All windows of a scale have the same length.
     inside = windows.first[:, None] + np.arange(int(windows.stop[0] - windows.first[0]) - 2)
-    return np.maximum(np.median(products[inside], axis=1), 0.0) / MEDIAN_PRODUCT
+    halves = np.array_split(products[inside], 2, axis=1)
+    return np.maximum([np.median(half, axis=1) for half in halves], 0.0) / MEDIAN_PRODUCT
 
 
 def white_noise(values: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ DOUBTED = 0.02
 # Share of the covariances between directions that is taken for chance.
 SHRINKAGE = 0.1
 # Least episodes of a task that is compared with others.
-LEAST_EPISODES = 6
+LEAST_EPISODES = 4
 # Two tasks can be distinguished where the medians of their margins are so many deviations apart.
 APART = 3.0
 # Probability that the episodes of two instructions for one motion are on two sides so clearly.
@@ -68,7 +68,7 @@ class WrongInstruction(Check):
 
     What to do: correct the instruction, or leave the episode out.
 
-    Limits: tasks whose motions are alike cannot be distinguished; nothing is reported between them. A task needs six
+    Limits: tasks whose motions are alike cannot be distinguished; nothing is reported between them. A task needs four
     episodes. An instruction without any episodes of its motion in the dataset is not recognised as wrong.
     """
 
