@@ -33,11 +33,10 @@ from hf_ptr.utils.process_pool import process_pool
 # One episode of so many has a finding, and rows of so many episodes are written at once.
 FAULTY, BLOCK = 30, 1000
 FIGURES = ("seconds", "peak_mb")
-# The command, then a line with its peak memory in MB. What the kernel accounts at the end of a process includes the
-# memory of the process that started it; the peak of the address space does not.
+# The command, then a line with its peak memory in MB.
 MEASURED = """
 import sys
-from pathlib import Path
+from benchmarks.process_memory import peak
 sys.argv[0] = "hf-ptr"
 from hf_ptr.cli import main
 try:
@@ -45,8 +44,7 @@ try:
 except SystemExit as stop:
     if stop.code:
         raise
-(peak,) = (line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-print(int(peak) * 1024 / 1e6)
+print(peak() / 1e6)
 """
 
 

@@ -262,19 +262,16 @@ def memory_of_epochs(table: EpisodeTable, epochs: int) -> list[float]:
 
 OPENING = """
 import json, sys, time
-from pathlib import Path
 import pyarrow.compute, pyarrow.parquet
+from benchmarks.process_memory import peak, reset_peak, resident
 from hf_ptr.data.lerobot.reader import read_dataset
-def held(what):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1e3
-before = held("VmRSS")
-# Reset the peak, so that the temporary memory of the imports is not counted.
-Path("/proc/self/clear_refs").write_text("5")
+before = resident()
+# The temporary memory of the imports is not counted.
+reset_peak()
 start, busy = time.perf_counter(), time.process_time()
 table = read_dataset(sys.argv[1])
 print(json.dumps([
-    time.perf_counter() - start, time.process_time() - busy, held("VmHWM") - before, held("VmRSS") - before,
+    time.perf_counter() - start, time.process_time() - busy, (peak() - before) / 1e6, (resident() - before) / 1e6,
     table.num_frames,
 ]))
 """

@@ -23,6 +23,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import set_seed
 
+from benchmarks import process_memory
 from benchmarks.measurement import (
     ROOT,
     command_parser,
@@ -101,12 +102,6 @@ def peak_memory(arm: str, options: argparse.Namespace) -> float:
     return float(json.loads(done.stdout.splitlines()[-1])["peak_mib"])
 
 
-def high_water() -> float:
-    """Peak memory of this process in MiB. `getrusage` would start from the memory of the parent."""
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
-
-
 def operations(step: Callable[[], None]) -> int:
     """Floating-point operations of a step, as counted by torch."""
     with FlopCounterMode(display=False) as counter:
@@ -130,7 +125,7 @@ def main() -> None:
             step = stepper(options.alone, options, folder)
             for _ in range(3):
                 step()
-            print(json.dumps({"peak_mib": high_water()}))
+            print(json.dumps({"peak_mib": process_memory.peak() / 2**20}))
             return
         flops = {arm: operations(stepper(arm, options, folder)) for arm in ARMS}
         memory = {arm: peak_memory(arm, options) for arm in ARMS}

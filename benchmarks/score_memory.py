@@ -36,13 +36,14 @@ CHUNK, LONG_CHUNK = 16, 64
 # The size that is also measured with long chunks.
 LONG_CHUNK_EPISODES = 200
 MEASURED = """
-import resource, sys
+import sys
+from benchmarks.process_memory import peak
 from hf_ptr.cli import main
 try:
     main(sys.argv[1:])
 except SystemExit as stop:
     assert not stop.code, stop.code
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+print(peak() / 1e6, file=sys.stderr)
 """
 
 
@@ -61,9 +62,7 @@ def measure(*command: str) -> dict[str, float]:
     start = time.monotonic()
     run = [sys.executable, "-c", MEASURED, *command]
     done = subprocess.run(run, capture_output=True, text=True, check=True)
-    unit = 1.0 if sys.platform == "darwin" else 1024.0
-    peak = float(done.stderr.splitlines()[-1]) * unit
-    return {"peak_mb": round(peak / 1e6, 1), "seconds": round(time.monotonic() - start, 1)}
+    return {"peak_mb": round(float(done.stderr.splitlines()[-1]), 1), "seconds": round(time.monotonic() - start, 1)}
 
 
 def figures_of(lines: list[dict[str, float]]) -> dict[str, Any]:

@@ -19,9 +19,11 @@ from hf_ptr.data.lerobot.writer import write_table
 
 FRAMES, TASKS, STATE, ACTION = 100, 10, 8, 4
 LAG = 2
+ROOT = Path(__file__).resolve().parents[1]
 # Run by each process: the command, then one line with its peak memory in MB and the seconds of its stages.
 MEASURED = """
-import json, os, resource, sys, time
+import json, os, sys, time
+from benchmarks.process_memory import peak
 from hf_ptr.data import episode_groups
 from hf_ptr.scoring import fit, other_episodes
 from hf_ptr.training import detected_scores
@@ -45,9 +47,8 @@ try:
 except SystemExit as stop:
     if stop.code:
         raise
-unit = 1.0 if sys.platform == "darwin" else 1024.0
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-print(json.dumps({"peak_mb": round(peak, 1), **{name: round(each, 2) for name, each in seconds.items()}}), flush=True)
+stages = {name: round(each, 2) for name, each in seconds.items()}
+print(json.dumps({"peak_mb": round(peak() / 1e6, 1), **stages}), flush=True)
 """
 
 
@@ -109,9 +110,11 @@ def start(
     launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
     given = [str(most), str(block), str(dataset), *settings, "--out", str(out)]
     command = [sys.executable, *(launcher if processes > 1 else ()), str(script), *given]
-    home = {"HF_HOME": str(out.with_name("home")), "OMP_NUM_THREADS": "1"}
+    # The script lies elsewhere, and imports from here.
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment = {"HF_HOME": str(out.with_name("home")), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env={**os.environ, **home})
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env={**os.environ, **environment})
 
 
 def measure(

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks import process_memory
 from benchmarks.measurement import command_parser, results_file, run, write_results
 from benchmarks.ranks import results_of_ranks
 from benchmarks.tiny_pi0 import saved_pi0
@@ -54,9 +55,8 @@ def measured(policy: str, arm: str, chunks: int, parts: int, scratch: Path) -> d
     assert step is not None
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    before = _status("VmRSS")
-    # Sets the peak to the present value.
-    Path("/proc/self/clear_refs").write_text("5")
+    before = process_memory.resident()
+    process_memory.reset_peak()
     trainer.train()
     return {
         "policy": policy,
@@ -64,14 +64,8 @@ def measured(policy: str, arm: str, chunks: int, parts: int, scratch: Path) -> d
         "chunks": chunks,
         "micro_batches": parts,
         "estimated": kept.weights + kept.moments + step,
-        "measured": kept.weights + _status("VmHWM") - before,
+        "measured": kept.weights + process_memory.peak() - before,
     }
-
-
-def _status(name: str) -> int:
-    """A figure of this process in bytes, from Linux."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
 
 
 def main() -> None:

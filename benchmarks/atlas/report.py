@@ -227,7 +227,7 @@ def promised(lines: Sequence[Line]) -> str:
         for line in lines
         if line["power_promised"] is not None and line["recall"] is not None
     ]
-    return f"{sum(gap <= NEAR for gap in gaps)} of {len(gaps)}" if gaps else ""
+    return f"{sum(gap <= NEAR + 1e-9 for gap in gaps)} of {len(gaps)}" if gaps else ""
 
 
 def selected(lines: Sequence[Line], part: str, names: Sequence[str]) -> Iterable[Kind]:
