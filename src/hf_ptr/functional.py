@@ -28,15 +28,21 @@ Examples:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from hf_ptr.equations import kl_bound, mixed_weight, sample_size_of_sums, source_shift, weight_bounds
+from hf_ptr.utils.tensor_checks import (
+    check_finite,
+    check_mask,
+    check_positive,
+    check_shape,
+    unchecked,
+    values_checked,
+)
 
 __all__ = [
     "action_ranking_loss",
@@ -59,24 +65,6 @@ __all__ = [
 ]
 
 NORM_EPS = 1e-6
-
-_values_checked: ContextVar[bool] = ContextVar("hf_ptr_values_checked", default=True)
-
-
-@contextmanager
-def unchecked() -> Iterator[None]:
-    """Disable the checks of tensor *values* inside the block; shapes, masks and numbers are still checked.
-
-    Checking whether a tensor is finite makes the host wait for the accelerator. A training step calls this module
-    several times and detects a NaN by its loss anyway, so it runs under this context and never waits. The setting is a
-    context variable, so that the checks of other threads stay enabled.
-    """
-    token = _values_checked.set(False)
-    try:
-        yield
-    finally:
-        _values_checked.reset(token)
-
 
 # ---- Sec. 4: identification posterior and score
 
@@ -108,18 +96,18 @@ def identification_logits(
     Raises:
         ValueError: a shape does not fit, a value is not finite, or a number is not above 0.
     """
-    batch, width = _shape("query", query, "B", "D")
-    _shape("positive", positive, batch, width, like="query")
+    batch, width = check_shape("query", query, "B", "D")
+    check_shape("positive", positive, batch, width, like="query")
     shared = isinstance(negatives, Tensor) and negatives.ndim == 2
-    count = _shape("negatives", negatives, *(() if shared else (batch,)), "K", width, like="query")[-2]
-    usable = _mask("negative_mask", negative_mask, batch, count, like="query and negatives")
-    _positive("temperature", temperature)
-    _positive("logit_clamp", logit_clamp)
+    count = check_shape("negatives", negatives, *(() if shared else (batch,)), "K", width, like="query")[-2]
+    usable = check_mask("negative_mask", negative_mask, batch, count, like="query and negatives")
+    check_positive("temperature", temperature)
+    check_positive("logit_clamp", logit_clamp)
     query, positive, negatives = _real(query, positive, negatives)
     if not normalized:
         if usable is not None:
             negatives = torch.where((usable.any(0) if shared else usable).unsqueeze(-1), negatives, 0.0)
-        _finite(query=query, positive=positive, negatives=negatives)
+        check_finite(query=query, positive=positive, negatives=negatives)
 
     with _no_autocast(query):
         if not normalized:
@@ -146,12 +134,12 @@ def match_logit(query: Tensor, positive: Tensor, *, temperature: float, logit_cl
     Raises:
         ValueError: a shape does not fit, a value is not finite, or a number is not above 0.
     """
-    batch, width = _shape("query", query, "B", "D")
-    _shape("positive", positive, batch, width, like="query")
-    _positive("temperature", temperature)
-    _positive("logit_clamp", logit_clamp)
+    batch, width = check_shape("query", query, "B", "D")
+    check_shape("positive", positive, batch, width, like="query")
+    check_positive("temperature", temperature)
+    check_positive("logit_clamp", logit_clamp)
     query, positive = _real(query, positive)
-    _finite(query=query, positive=positive)
+    check_finite(query=query, positive=positive)
     return _clamped((query / temperature * positive).sum(-1), temperature, logit_clamp)
 
 
@@ -167,12 +155,12 @@ def match_log_probability(logits: Tensor) -> Tensor:
     Raises:
         ValueError: ``logits`` is mis-shaped, holds NaN or ``+inf``, or ``-inf`` in column 0.
     """
-    _shape("logits", logits, "B", "1 + K")
+    check_shape("logits", logits, "B", "1 + K")
     (logits,) = _real(logits)
-    if _values_checked.get():
+    if values_checked():
         left_out = torch.isneginf(logits)
         left_out[:, 0] = False
-        _finite(logits=logits.masked_fill(left_out, 0.0))
+        check_finite(logits=logits.masked_fill(left_out, 0.0))
     return F.log_softmax(logits, dim=1)[:, 0]
 
 
@@ -201,16 +189,16 @@ def identification_loss(
     Raises:
         ValueError: as in :func:`match_log_probability`, or another shape does not fit.
     """
-    batch, _ = _shape("logits", logits, "B", "1 + K")
-    keep = _mask("valid", valid, batch, like="logits")
+    batch, _ = check_shape("logits", logits, "B", "1 + K")
+    keep = check_mask("valid", valid, batch, like="logits")
     if log_probability is None:
         log_probability = match_log_probability(
             logits if keep is None else torch.where(keep.unsqueeze(-1), logits, 0.0)
         )
-    _shape("log_probability", log_probability, batch, like="logits")
+    check_shape("log_probability", log_probability, batch, like="logits")
     surprise = -log_probability
     if discount is not None:
-        _shape("discount", discount, batch, like="logits")
+        check_shape("discount", discount, batch, like="logits")
         surprise = discount * surprise
     return _mean(surprise, keep, total)
 
@@ -228,10 +216,10 @@ def ptr_score(logits: Tensor, *, log_probability: Tensor | None = None) -> Tenso
     Raises:
         ValueError: see :func:`match_log_probability`.
     """
-    batch, _ = _shape("logits", logits, "B", "1 + K")
+    batch, _ = check_shape("logits", logits, "B", "1 + K")
     if log_probability is None:
         log_probability = match_log_probability(logits)
-    _shape("log_probability", log_probability, batch, like="logits")
+    check_shape("log_probability", log_probability, batch, like="logits")
     candidates = (logits > -math.inf).sum(1)
     return log_probability + candidates.to(log_probability.dtype).log()
 
@@ -253,13 +241,13 @@ def action_ranking_loss(
     Raises:
         ValueError: a shape does not fit or a value of a valid sample is not finite.
     """
-    (batch,) = _shape("matched_logit", matched_logit, "B")
-    _shape("permuted_logit", permuted_logit, batch, like="matched_logit")
-    keep = _mask("valid", valid, batch, like="matched_logit")
+    (batch,) = check_shape("matched_logit", matched_logit, "B")
+    check_shape("permuted_logit", permuted_logit, batch, like="matched_logit")
+    keep = check_mask("valid", valid, batch, like="matched_logit")
     matched_logit, permuted_logit = _real(matched_logit, permuted_logit)
     if keep is not None:
         matched_logit, permuted_logit = (torch.where(keep, x, 0.0) for x in (matched_logit, permuted_logit))
-    _finite(matched_logit=matched_logit, permuted_logit=permuted_logit)
+    check_finite(matched_logit=matched_logit, permuted_logit=permuted_logit)
     return _mean(-F.logsigmoid(matched_logit - permuted_logit), keep, total)
 
 
@@ -292,14 +280,14 @@ def conservative_weight(
     Raises:
         ValueError: a shape does not fit, the score of a valid sample is not finite, or a number is out of range.
     """
-    (batch,) = _shape("score", score, "B")
-    keep = _mask("valid", valid, batch, like="score")
-    _positive("beta", beta)
+    (batch,) = check_shape("score", score, "B")
+    keep = check_mask("valid", valid, batch, like="score")
+    check_positive("beta", beta)
     weight_bounds(alpha, w_min, w_max)
     (score,) = _real(score.detach())
     if keep is not None:
         score = torch.where(keep, score, 0.0)
-    _finite(score=score)
+    check_finite(score=score)
     if isinstance(beta, Tensor):
         beta = beta.detach()
     # exp may overflow to inf, which the clip turns into exactly w_max; nothing differentiates through it.
@@ -322,11 +310,11 @@ def self_normalized_mean(loss: Tensor, weight: Tensor, *, total: Tensor | None =
     Raises:
         ValueError: a shape does not fit, a value is not finite, or a weight is negative.
     """
-    (batch,) = _shape("loss", loss, "B")
-    _shape("weight", weight, batch, like="loss")
+    (batch,) = check_shape("loss", loss, "B")
+    check_shape("weight", weight, batch, like="loss")
     loss, weight = _real(loss, weight.detach())
-    _finite(loss=loss)
-    _finite(at_least=0.0, weight=weight)
+    check_finite(loss=loss)
+    check_finite(at_least=0.0, weight=weight)
     total = weight.sum() if total is None else total
     return (weight / torch.where(total > 0, total, 1.0) * loss).sum()
 
@@ -366,11 +354,11 @@ def soft_assignments(features: Tensor, projection: Tensor, temperature: float | 
     Raises:
         ValueError: a shape does not fit, a value is not finite, or ``temperature`` is not above 0.
     """
-    _, _, width = _shape("features", features, "B", "L", "D")
-    _shape("projection", projection, "M", width, like="features")
-    _positive("temperature", temperature)
+    _, _, width = check_shape("features", features, "B", "L", "D")
+    check_shape("projection", projection, "M", width, like="features")
+    check_positive("temperature", temperature)
     features, projection = _real(features, projection)
-    _finite(features=features, projection=projection)
+    check_finite(features=features, projection=projection)
     with _no_autocast(features):
         return torch.softmax(features @ projection.T / temperature, dim=1)
 
@@ -411,7 +399,7 @@ def slot_diversity(assignments: Tensor) -> Tensor:
     return (gram - torch.eye(slots, dtype=gram.dtype, device=gram.device)).square().sum() / max(batch, 1)
 
 
-# ---- precision and checks
+# ---- precision and arguments
 
 
 def _real(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -438,60 +426,17 @@ def _mean(values: Tensor, keep: Tensor | None, total: Tensor | None = None) -> T
     return kept.sum() / (max(values.numel(), 1) if keep is None else keep.sum().clamp(min=1))
 
 
-def _shape(name: str, value: Tensor, *sizes: int | str, like: str = "") -> tuple[int, ...]:
-    """Check a shape: a number is the required size, that of ``like``; a letter allows any size, 0 only for B, K, D."""
-    fits = isinstance(value, Tensor) and value.ndim == len(sizes)
-    if not fits or any(
-        got != size if isinstance(size, int) else got == 0 and size not in "BKD"
-        for got, size in zip(value.shape, sizes, strict=True)
-    ):
-        expected = ", ".join(map(str, sizes)) + ("," if len(sizes) == 1 else "")
-        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"{name} must be a tensor of shape ({expected}){like and f' to fit {like}'}, got {got}")
-    return tuple(value.shape)
-
-
-def _mask(name: str, mask: Tensor | None, *sizes: int, like: str) -> Tensor | None:
-    if mask is None:
-        return None
-    _shape(name, mask, *sizes, like=like)
-    # A floating mask is refused: it may be an additive mask, in which 0 means "keep".
-    if mask.is_floating_point():
-        raise ValueError(f"{name} must be a bool tensor, got {mask.dtype}")
-    return mask.to(torch.bool)
-
-
-def _positive(name: str, value: float | Tensor) -> None:
-    if isinstance(value, Tensor):
-        _shape(name, value)
-        if not _values_checked.get():
-            return
-        value = value.item()
-    if not 0.0 < value < math.inf:
-        raise ValueError(f"{name} must be a finite number above 0, got {value}")
-
-
-def _finite(at_least: float = -math.inf, **tensors: Tensor) -> None:
-    if not _values_checked.get():
-        return
-    for name, tensor in tensors.items():
-        wrong = tensor[~(torch.isfinite(tensor) & (tensor >= at_least))]
-        if len(wrong):
-            bound = "" if at_least == -math.inf else f" and at least {at_least:g}"
-            raise ValueError(f"{name} must be finite{bound}, got {wrong[0].item()} ({len(wrong)} of {tensor.numel()})")
-
-
 def _weights(weight: Tensor) -> Tensor:
-    _shape("weight", weight, "n")
+    check_shape("weight", weight, "n")
     (weight,) = _real(weight)
-    _finite(at_least=0.0, weight=weight)
-    if _values_checked.get() and not bool(weight.any()):
+    check_finite(at_least=0.0, weight=weight)
+    if values_checked() and not bool(weight.any()):
         raise ValueError(f"weight must not be 0 throughout, got {len(weight)} zeros")
     return weight
 
 
 def _assignments(assignments: Tensor) -> tuple[int, int, Tensor]:
-    batch, _, slots = _shape("assignments", assignments, "B", "L", "M")
+    batch, _, slots = check_shape("assignments", assignments, "B", "L", "M")
     (assignments,) = _real(assignments)
-    _finite(at_least=0.0, assignments=assignments)
+    check_finite(at_least=0.0, assignments=assignments)
     return batch, slots, assignments
