@@ -301,6 +301,21 @@ PLANS: dict[str, tuple[Block, ...]] = {
             seeds=range(10, 12),
         ),
     ),
+    # How little a fault may count, and how many must keep counting.
+    "atlas-bounds": (
+        Block(
+            "mt10-atlas",
+            (*COSTLY, "hard", "clean", "mixed operators"),
+            ("calibrated", "calibrated+w_min=0.02"),
+            seeds=range(10, 12),
+        ),
+        Block(
+            "mt10-atlas",
+            ("hard",),
+            ("calibrated+w_min=0.02+score_settings={min_sample_size: 0.3}",),
+            seeds=range(10, 12),
+        ),
+    ),
     # The published table: seeds that nothing was chosen by.
     "atlas": (
         Block("mt10-atlas", (*COSTLY, "hard"), ("sft", "oracle", "calibrated"), seeds=range(5)),
