@@ -312,7 +312,7 @@ PLANS: dict[str, tuple[Block, ...]] = {
         Block(
             "mt10-atlas",
             ("hard",),
-            ("calibrated+w_min=0.02+score_settings={min_sample_size: 0.3}",),
+            ("calibrated-few",),
             seeds=range(10, 12),
         ),
     ),
