@@ -24,7 +24,7 @@ NAMED: dict[str, tuple[str, tuple[str, ...]]] = {
     # The published constants, scaled to the length of the run; the learning rate rises as in the other arms.
     "ptr-scaled": ("ptr", SCALED),
     # Where most are faulty, fewer may keep counting.
-    "calibrated-few": ("calibrated", ("w_min=0.02", "score_settings={min_sample_size: 0.3}")),
+    "calibrated-few": ("calibrated", ("w_min=0.02", "score_settings=[min_sample_size=0.3]")),
     # SFT in the order of segments: constant tokens, from which nothing reaches the policy.
     "sft-segments": ("sft_belief", ("belief_dropout=1.0", "detach_scorer=true")),
     # Every suspect changed at once, within the published equations.
