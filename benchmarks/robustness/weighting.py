@@ -35,6 +35,8 @@ WEIGHTINGS: dict[str, str | None] = {
     **dict.fromkeys(SELECTIONS),
 }
 ORACLE_WEIGHTS = (0.25, 4.0)
+# Least effective sample size of the oracles with a floor.
+ORACLE_SHARE = 0.5
 # What PTR gives chunks without a target, and all others once its scores have risen.
 TAIL_WEIGHTS = (1.0, 4.0)
 # Frames to the next observation of a chunk, as in the recipes.
@@ -66,13 +68,15 @@ def score_file(
         score = np.where(truth.chunks(table, CHUNK), -1.0, 1.0)
         weight = np.where(score < 0, *ORACLE_WEIGHTS)
         if weighting == "oracle-floor":
-            weight = keep_sample_size(torch.from_numpy(weight)).numpy()
+            weight = keep_sample_size(torch.from_numpy(weight), min_share=ORACLE_SHARE).numpy()
         elif weighting == "oracle-mild":
             # Faults other than action noise keep the low weight.
             faults = truth.episodes
             worse = np.logical_or.reduce([carries for name, carries in faults.faults.items() if name != "noise"])
             milder = np.where(np.repeat(faults.any & ~worse, table.lengths), np.mean(ORACLE_WEIGHTS), weight)
-            weight = keep_sample_size(torch.from_numpy(weight), torch.from_numpy(milder)).numpy()
+            weight = keep_sample_size(
+                torch.from_numpy(weight), torch.from_numpy(milder), min_share=ORACLE_SHARE
+            ).numpy()
     elif weighting == "findings":
         weight = found_weight(table, seed, observation_features)
         score = weight

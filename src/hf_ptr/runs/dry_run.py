@@ -20,7 +20,7 @@ from hf_ptr.runs.memory import bytes_on_each, kept_bytes, step_bytes
 from hf_ptr.runs.operations import SEVERAL, step_operations, time_in_words
 from hf_ptr.runs.recipe import Recipe, load_recipe
 from hf_ptr.runs.run import require_same_run
-from hf_ptr.training.ptr_config import PTRConfig
+from hf_ptr.training.ptr_config import PTRConfig, default_of
 from hf_ptr.training.ptr_trainer import PTRTrainer
 
 # Settings of the method that the plan states by themselves, or that `alpha` decides.
@@ -130,10 +130,11 @@ def _weights(trainer: PTRTrainer) -> dict[str, Any]:
     args = trainer.args
     given = getattr(trainer.train_dataset, "weights", None)
     if given is None or args.calibrates:
+        w_min, w_max = args.weight_clip
         return {
             "α": args.alpha,
-            "weight range": f"[{args.w_min:g}, {args.w_max:g}]",
-            "KL(q‖p)": f"at most {kl_bound(args.alpha, args.w_min, args.w_max):.2f} nats",
+            "weight range": f"[{w_min:g}, {w_max:g}]",
+            "KL(q‖p)": f"at most {kl_bound(args.alpha, w_min, w_max):.2f} nats",
         }
     share = given.double() / given.double().sum()
     divergence = float(torch.xlogy(share, share * len(share)).sum())
@@ -154,7 +155,7 @@ def arm_of(trainer: PTRTrainer) -> str:
         return f"regression with the weights of a score file{belief}"
     if args.alpha > 0:
         warm_up = args.time_constants.nce_warmup_steps
-        given = {field.name: (getattr(args, field.name), field.default) for field in PUBLISHED}
+        given = {field.name: (getattr(args, field.name), default_of(field, args.scoring)) for field in PUBLISHED}
         other = ", ".join(f"{name} {value}" for name, (value, default) in given.items() if value != default)
         method = f"PTR with {other}{belief.replace(' with', ',')}" if other else f"PTR as published{belief}"
         return f"{method}; every weight is 1 for the first {warm_up:,} steps"

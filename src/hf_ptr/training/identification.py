@@ -196,8 +196,9 @@ class Identification:
         args = self.args
         if step < args.time_constants.nce_warmup_steps:
             return torch.ones_like(score)
+        w_min, w_max = args.weight_clip
         weight = F.conservative_weight(
-            score, beta=self.controller.beta, alpha=args.alpha, w_min=args.w_min, w_max=args.w_max, valid=has_target
+            score, beta=self.controller.beta, alpha=args.alpha, w_min=w_min, w_max=w_max, valid=has_target
         )
         if discount is not None and args.discount_weight:
             weight = F.mixed_weight(weight, discount)
@@ -216,7 +217,7 @@ class Identification:
         score, mismatched = identified.score, identified.logits[:, 1:]
         best = mismatched.amax(dim=1) if mismatched.shape[1] else torch.zeros_like(score)
         margin = identified.matched - best
-        low, high = F.weight_bounds(self.args.alpha, self.args.w_min, self.args.w_max)
+        low, high = F.weight_bounds(self.args.alpha, *self.args.weight_clip)
         values = {
             "nce_acc": margin > 0.0,
             "nce_margin": margin.nan_to_num(posinf=0.0),

@@ -18,7 +18,7 @@ from hf_ptr.data.mixture.dataset import MixtureDataset
 from hf_ptr.errors import InputError
 from hf_ptr.hub.cards import license_of
 from hf_ptr.hub.repos import HubRepo, origin, parse_hub_repo
-from hf_ptr.training.ptr_config import ARGUMENTS_FILE, PTRConfig
+from hf_ptr.training.ptr_config import ARGUMENTS_FILE, PTRConfig, default_of
 from hf_ptr.training.weight_record import WEIGHTS_FILE, WeightRecord
 from hf_ptr.utils.atomic_files import write_json, write_text
 
@@ -157,7 +157,7 @@ def chosen_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
     """
     chosen = {}
     for item in dataclasses.fields(PTRConfig):
-        value, default = saved.get(item.name), item.default
+        value, default = saved.get(item.name), default_of(item, saved.get("scoring", "paper"))
         if isinstance(default, Enum):
             default = default.value
         # TrainingArguments replaces None by False in some settings that were not given.

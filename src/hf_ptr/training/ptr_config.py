@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainingArguments
 
@@ -17,8 +18,15 @@ from hf_ptr.training.launch_checks import check_launch, require_one_run
 from hf_ptr.training.time_constants import SCHEDULES, TimeConstants, scaled_steps
 from hf_ptr.training.trainer_settings import check_settings, default_settings
 
-SCORINGS = ("paper", "calibrated")
+# The scores, each with its least weight; that of the paper is in PTR Table 6.
+LEAST_WEIGHTS = {"paper": 0.25, "calibrated": ScoreConfig.w_min}
+SCORINGS = tuple(LEAST_WEIGHTS)
 ARGUMENTS_FILE = "training_args.json"
+
+
+def default_of(item: Field, scoring: str) -> Any:
+    """The default of a field of [`PTRConfig`] with a scoring."""
+    return LEAST_WEIGHTS[scoring] if item.name == "w_min" else item.default
 
 
 @dataclass
@@ -41,7 +49,8 @@ class PTRConfig(TrainingArguments):
         `hf_ptr.detection.harm`: 1 lowers the weight of a chunk with such a finding to `w_min`, 0 leaves it as it is.
     alpha (`float`): α in [0, 1], the strength of the weight; 0 is plain supervised post-training.
     beta (`float`): β_0, initial temperature of `exp(T/β)`.
-    w_min (`float`), w_max (`float`): lower and upper clip of `exp(T/β)`.
+    w_min (`float`, *optional*), w_max (`float`): lower and upper clip of `exp(T/β)`. By default `w_min` is 0.25, or
+        0.02 if the weights are calibrated.
     nce_warmup_steps (`int`): optimiser steps during which every weight is 1.
     missing_target_weight (`str`): weight of a chunk without a target, at the end of an episode: `"one"`, or `"mean"`,
         the mean of the step's chunks with a target. Where most weights are `w_max`, 1 is a quarter of them. `"mean"`
@@ -127,7 +136,9 @@ class PTRConfig(TrainingArguments):
         default=1.0, metadata={"help": "Strength of the weight in [0, 1], PTR Eq. (21); 0 is plain SFT."}
     )
     beta: float = field(default=1.5, metadata={"help": "Initial temperature of the weight, PTR Eq. (21)."})
-    w_min: float = field(default=0.25, metadata={"help": "Lower clip of the weight, in [0, 1]."})
+    w_min: float | None = field(
+        default=None, metadata={"help": "Lower clip of the weight, in [0, 1]; default 0.25, or 0.02 if calibrated."}
+    )
     w_max: float = field(default=4.0, metadata={"help": "Upper clip of the weight, at least 1."})
     nce_warmup_steps: int = field(default=3000, metadata={"help": "Optimiser steps during which every weight is 1."})
     missing_target_weight: str = field(
@@ -197,7 +208,6 @@ class PTRConfig(TrainingArguments):
         _require_range("target_decay", self.target_decay, 0.0, 1.0)
         _require_range("controller_decay", self.controller_decay, 0.0, 1.0)
         _require_range("belief_dropout", self.belief_dropout, 0.0, 1.0)
-        _require_range("w_min", self.w_min, 0.0, 1.0)
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed is {self.seed}; it must lie in [0, 2**32)")
         if self.max_steps == 0:
@@ -218,8 +228,6 @@ class PTRConfig(TrainingArguments):
             raise ValueError(f"controller_steps is {self.controller_steps}; it must be an integer of at least 1")
         if self.w_max < 1.0:
             raise ValueError(f"w_max is {self.w_max}; it must be at least 1, the neutral weight")
-        self.score_config()
-        self.harm = require_harm(self.harm, "harm")
         choices = {
             "scoring": SCORINGS,
             "hard_negatives": HARD_NEGATIVES,
@@ -233,6 +241,10 @@ class PTRConfig(TrainingArguments):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; known: {', '.join(known)}")
         if self.schedule == "scaled" and self.max_steps < 0:
             raise ValueError("schedule is scaled, which needs the number of steps; set max_steps instead of epochs")
+        self.w_min, _ = self.weight_clip
+        _require_range("w_min", self.w_min, 0.0, 1.0)
+        self.score_config()
+        self.harm = require_harm(self.harm, "harm")
         if self.scoring == "calibrated" and self.use_scorer:
             raise ValueError("use_scorer is true, but scoring calibrated fits its own scorers; remove use_scorer")
         if self.scoring == "calibrated" and self.missing_target_weight == "mean":
@@ -276,7 +288,8 @@ class PTRConfig(TrainingArguments):
         """
         elsewhere = {name: f"the key {name} instead of score_settings" for name in ("w_min", "w_max", "seed")}
         settings = parse_settings(self.score_settings, elsewhere)
-        return ScoreConfig(w_min=self.w_min, w_max=self.w_max, seed=self.seed, **settings)
+        w_min, w_max = self.weight_clip
+        return ScoreConfig(w_min=w_min, w_max=w_max, seed=self.seed, **settings)
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
         """As TrainingArguments': the warm-up of the learning rate in steps, scaled by `schedule`."""
@@ -298,6 +311,11 @@ class PTRConfig(TrainingArguments):
     def with_scorer(self) -> bool:
         """Whether this run has a scorer (and target encoder)."""
         return self.alpha > 0 and self.scoring == "paper" if self.use_scorer is None else self.use_scorer
+
+    @property
+    def weight_clip(self) -> tuple[float, float]:
+        """`w_min` and `w_max`."""
+        return LEAST_WEIGHTS[self.scoring] if self.w_min is None else self.w_min, self.w_max
 
     @property
     def calibrates(self) -> bool:

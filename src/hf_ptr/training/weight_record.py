@@ -23,7 +23,7 @@ Sum = Callable[[torch.Tensor], torch.Tensor]
 def weight_record(args: PTRConfig, dataset: Any) -> WeightRecord | None:
     """The record of a run; None if all weights are 1."""
     if args.with_scorer and args.alpha > 0:
-        low, high = weight_bounds(args.alpha, args.w_min, args.w_max)
+        low, high = weight_bounds(args.alpha, *args.weight_clip)
     elif isinstance(dataset, Chunks) and (weights := dataset.weights) is not None:
         # The trainer reports non-finite weights and ends the run; the record must not fail before that.
         known = weights[torch.isfinite(weights)]
