@@ -57,7 +57,7 @@ def test_a_score_file_is_read_as_it_was_written(table: EpisodeTable, tmp_path: P
     assert evidence.scores is not None and evidence.held_out and evidence.dataset == "data/coded"
     assert evidence.scores["index"].tolist() == table.frame_id.tolist()
     assert evidence.scores.weight.tolist() == scores.weight.tolist()
-    assert evidence.scores.score_instruction.isna().all() and evidence.bounds == (0.25, 4.0)
+    assert evidence.scores.score_instruction.isna().all() and evidence.bounds == (0.02, 4.0)
 
 
 def test_flagged_are_the_episodes_with_a_fault_and_not_those_of_low_weight(

@@ -26,8 +26,8 @@ def fitted(low: tuple[int, ...] = ()) -> FittedScores:
     return FittedScores(table, transitions, {"action/pool": score}, lag, "none", CONFIG, table.num_episodes)
 
 
-@pytest.mark.parametrize("share", [0.6, 0.8])
-def test_faults_in_most_chunks_leave_half_of_the_samples(share: float) -> None:
+@pytest.mark.parametrize("share", [0.75, 0.85])
+def test_faults_in_most_chunks_leave_the_least_sample_size(share: float) -> None:
     frames = EPISODES * LENGTH + SHORT * 8
     # From the end: the episodes without a transition have a fault, too.
     harm = np.where(np.arange(frames) >= (1 - share) * frames, 0.999, 0.0)
@@ -41,12 +41,12 @@ def test_faults_in_most_chunks_leave_half_of_the_samples(share: float) -> None:
 def test_where_faults_cover_most_chunks_the_least_harmful_are_excused_first() -> None:
     frames = EPISODES * LENGTH + SHORT * 8
     harm, least = np.zeros(frames), np.zeros(frames)
-    harm[: 4 * LENGTH] = least[: 4 * LENGTH] = 0.999
-    harm[4 * LENGTH : 7 * LENGTH], least[4 * LENGTH : 7 * LENGTH] = 0.999, 0.4995
+    harm[: 5 * LENGTH] = least[: 5 * LENGTH] = 0.999
+    harm[5 * LENGTH : 8 * LENGTH], least[5 * LENGTH : 8 * LENGTH] = 0.999, 0.4995
     found = fitted().with_faults(harm, None, least).frame()
     weight = torch.tensor(found.weight.to_numpy(), dtype=torch.float64)
     assert effective_sample_size(weight).item() / frames == pytest.approx(CONFIG.min_sample_size, abs=0.02)
-    worst, excused, sound = weight[: 4 * LENGTH], weight[4 * LENGTH : 7 * LENGTH], weight[7 * LENGTH : 10 * LENGTH]
+    worst, excused, sound = weight[: 5 * LENGTH], weight[5 * LENGTH : 8 * LENGTH], weight[8 * LENGTH : 10 * LENGTH]
     assert worst.max() < CONFIG.w_min + 0.01 and sound.min() > CONFIG.w_max - 0.1
     assert CONFIG.w_min + 0.3 < excused.min() and excused.max() < (CONFIG.w_min + CONFIG.w_max) / 2
     # Where few chunks are faulty nothing has to be excused.

@@ -47,7 +47,7 @@ def test_a_run_fits_what_the_score_command_fits_and_trains_with_it(metaworld_dat
     chunks = ChunkDataset(
         read_dataset(metaworld_dataset), chunk_size=16, observation_features=["observation.environment_state"]
     )
-    config = PTRConfig(output_dir=str(tmp_path), **SHORT).score_config()
+    config = PTRConfig(output_dir=str(tmp_path), scoring="calibrated", **SHORT).score_config()
     fitted, detection = detected_scores(chunks, config, progress=False)
     offline = fitted.frame()
     assert read_findings(made / "findings.parquet") == detection.findings
@@ -102,7 +102,7 @@ def test_weights_of_other_settings_are_refused(
     make(metaworld_dataset, tmp_path, **settings).train()
     for changes, setting in (
         ({"alpha": 0.5}, "alpha 1.0, now 0.5"),
-        ({"w_min": 0.5, "w_max": 2.0}, "w_min 0.25, now 0.5; w_max 4.0, now 2.0"),
+        ({"w_min": 0.5, "w_max": 2.0}, "w_min 0.02, now 0.5; w_max 4.0, now 2.0"),
         ({"seed": 3}, "seed 0, now 3"),
         ({"harm": {"action/noise": 0.5}}, r"harm \{\}, now \{'action/noise': 0.5\}"),
     ):
