@@ -57,7 +57,7 @@ def effective(path: Path) -> dict[str, Any]:
     if not recipe.lora.use_peft:
         settings |= vars(recipe.policy)
     # The constants of the calibrated score contain the policy's smallest deviation.
-    for key in ("scoring", "score_settings", "alpha", "belief_tokens", "nce_warmup_steps", "output_dir"):
+    for key in ("scoring", "score_settings", "w_min", "alpha", "belief_tokens", "nce_warmup_steps", "output_dir"):
         settings.pop(key)
     return settings
 
