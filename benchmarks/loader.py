@@ -25,12 +25,12 @@ from typing import Any
 
 import av
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch.utils.data import DataLoader
 
+from benchmarks import process_memory
 from benchmarks.measurement import (
     ROOT,
     command_parser,
@@ -256,7 +256,7 @@ def memory_of_epochs(table: EpisodeTable, epochs: int) -> list[float]:
         batches.set_epoch(epoch)
         for rows in batches:
             dataset.batch(rows)
-        held.append(psutil.Process().memory_info().rss / 1e6)
+        held.append(process_memory.resident() / 1e6)
     return held
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import resource
 import statistics
 import tempfile
 import time
@@ -25,6 +24,7 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing import spawn
 
+from benchmarks import process_memory
 from benchmarks.measurement import (
     ROOT,
     StepClock,
@@ -97,10 +97,9 @@ def forked(work: Callable[[], float]) -> tuple[float, float]:
         try:
             with open(os.devnull, "w") as nowhere:
                 os.dup2(nowhere.fileno(), 1)
-                before = _resident()
+                before = process_memory.resident()
                 result = work()
-            most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
-            os.write(write, json.dumps([result, most - before]).encode())
+            os.write(write, json.dumps([result, (process_memory.peak() - before) / 2**20]).encode())
             code = 0
         finally:
             os._exit(code)
@@ -111,10 +110,6 @@ def forked(work: Callable[[], float]) -> tuple[float, float]:
         raise SystemExit("a measurement failed; see its message above")
     result, memory = json.loads(written)
     return result, memory
-
-
-def _resident() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def _rank(rank: int, port: int, count: int, dataset: Path, folder: Path, steps: int) -> None:

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.measurement import ROOT
 from hf_ptr.data.episodes import EpisodeTable
 from hf_ptr.data.lerobot.writer import write_table
 
 FRAMES, TASKS, STATE, ACTION = 100, 10, 8, 4
 LAG = 2
-ROOT = Path(__file__).resolve().parents[1]
 # Run by each process: the command, then one line with its peak memory in MB and the seconds of its stages.
 MEASURED = """
 import json, os, sys, time

@@ -23,8 +23,9 @@ SCALED = ("schedule=scaled", "nce_warmup_steps=3000", "warmup_steps=0.04")
 NAMED: dict[str, tuple[str, tuple[str, ...]]] = {
     # The published constants, scaled to the length of the run; the learning rate rises as in the other arms.
     "ptr-scaled": ("ptr", SCALED),
-    # Where most are faulty, fewer may keep counting.
-    "calibrated-few": ("calibrated", ("w_min=0.02", "score_settings=[min_sample_size=0.3]")),
+    # The bounds of before: those of the paper, and a lower one; at least half of the data kept counting.
+    "calibrated-paper": ("calibrated", ("w_min=0.25", "score_settings=[min_sample_size=0.5]")),
+    "calibrated-half": ("calibrated", ("w_min=0.02", "score_settings=[min_sample_size=0.5]")),
     # SFT in the order of segments: constant tokens, from which nothing reaches the policy.
     "sft-segments": ("sft_belief", ("belief_dropout=1.0", "detach_scorer=true")),
     # Every suspect changed at once, within the published equations.

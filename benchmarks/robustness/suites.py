@@ -306,13 +306,7 @@ PLANS: dict[str, tuple[Block, ...]] = {
         Block(
             "mt10-atlas",
             (*COSTLY, "hard", "clean", "mixed operators"),
-            ("calibrated", "calibrated+w_min=0.02"),
-            seeds=range(10, 12),
-        ),
-        Block(
-            "mt10-atlas",
-            ("hard",),
-            ("calibrated-few",),
+            ("calibrated-paper", "calibrated-half", "calibrated"),
             seeds=range(10, 12),
         ),
     ),
