@@ -262,6 +262,8 @@ COSTLY = (
 )
 # What users do with a checker in place of weights, and two ways of weighing by others.
 ALTERNATIVES = (*SELECTIONS, "mutual_information", "reachability")
+# Bounds of the weights and of the sample size, see `arms.NAMED`.
+BOUNDS = ("calibrated-paper", "calibrated-half", "calibrated")
 # Suspects for the difference between the published results of PTR and ours: one is changed at a time.
 SUSPECTS = (
     # The schedule.
@@ -303,11 +305,12 @@ PLANS: dict[str, tuple[Block, ...]] = {
     ),
     # How little a fault may count, and how many must keep counting.
     "atlas-bounds": (
+        Block("mt10-atlas", ("hard",), BOUNDS, seeds=range(10, 12)),
         Block(
             "mt10-atlas",
-            (*COSTLY, "hard", "clean", "mixed operators"),
-            ("calibrated-paper", "calibrated-half", "calibrated"),
-            seeds=range(10, 12),
+            ("reversed", "clipped 0.3", "flipped axis", "clean", "mixed operators"),
+            BOUNDS,
+            seeds=range(10, 11),
         ),
     ),
     # The published table: seeds that nothing was chosen by.
