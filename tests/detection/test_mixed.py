@@ -39,6 +39,14 @@ def halved(action):
     return action
 
 
+def of_other_data_in_two_parts(action):
+    """Of commands that move all dimensions together."""
+    together = np.sin(np.linspace(0, 6, len(action) // 5))[:, None] * 4 * action.std(axis=0)
+    for begin in (len(action) // 10, 7 * len(action) // 10):
+        action[begin : begin + len(together)] = together * [1, -1, 1]
+    return action
+
+
 def noisy(action):
     return action + np.random.default_rng(0).normal(0, 0.5 * action.std(axis=0), action.shape)
 
@@ -57,7 +65,7 @@ def test_a_share_of_another_command_is_found_with_its_amount():
         assert "times those of wrist" in check.cause(place)
 
 
-@pytest.mark.parametrize("make", [np.asarray, halved, noisy])
+@pytest.mark.parametrize("make", [np.asarray, halved, noisy, of_other_data_in_two_parts])
 def test_sound_commands_and_other_faults_have_no_share(make):
     assert found(faulty(make))[0] == {}
 

@@ -18,6 +18,7 @@ from hf_ptr.detection.power import PowerCard, power_card
 from hf_ptr.detection.probability import probabilities
 from hf_ptr.detection.registry import all_checks
 from hf_ptr.detection.signals import Signals
+from hf_ptr.detection.windows import SHORT
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def detect_in(
     unavailable = {name: reason for name, reason in detector.unavailable.items() if reason is not None}
     card = power_card(detector, seed) if power else None
     return Detection(
-        tuple(_findings(hits, signals)),
+        tuple(_findings(hits, detector)),
         card,
         unavailable,
         1 - np.array(least),
@@ -166,15 +167,19 @@ def merged(episode_index: np.ndarray, groups: Sequence[np.ndarray], parts: Seque
     )
 
 
-def _findings(hits: Sequence[tuple[View, Hit]], signals: Signals) -> list[Finding]:
+def _findings(hits: Sequence[tuple[View, Hit]], detector: Detector) -> list[Finding]:
     """The findings of each check at each place of an episode."""
+    signals = detector.context.signals
+    number = {check.name: place for place, check in enumerate(detector.checks)}
     grouped: dict[tuple[int, str], list[Hit]] = {}
     for view, hit in hits:
         grouped.setdefault((view.episode.position, hit.check.name), []).append(hit)
     placed = [
         (position, *place)
-        for (position, _), of_check in grouped.items()
-        for place in places(of_check, len(signals.episodes[position]))
+        for (position, name), of_check in grouped.items()
+        for place in places(
+            of_check, len(signals.episodes[position]), detector.measured[position][number[name]].get(SHORT)
+        )
     ]
     found: list[tuple[int, Finding]] = []
     for severity in ("fault", "note"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hf_ptr.detection.check import Candidates
 from hf_ptr.detection.detector import Hit
 from hf_ptr.detection.windows import EVENT, MIDDLE, SHORT, WHOLE
 
@@ -12,9 +13,12 @@ from hf_ptr.detection.windows import EVENT, MIDDLE, SHORT, WHOLE
 WHOLE_AMOUNT, WHOLE_COVER = 0.7, 0.6
 # Share of the largest amount in a stretch below which a window only touches the fault.
 TOUCHING = 0.75
+# An amount of the whole episode is of one stretch of at most this share of it, if all windows beyond have less than
+# this share of the largest amount.
+STRETCH, BEYOND = 0.5, 0.25
 
 
-def places(hits: Sequence[Hit], length: int) -> list[tuple[Hit, int, int]]:
+def places(hits: Sequence[Hit], length: int, windows: Candidates | None = None) -> list[tuple[Hit, int, int]]:
     """
     The stretches in which a check finds a fault, each with its most improbable hit.
 
@@ -24,6 +28,7 @@ def places(hits: Sequence[Hit], length: int) -> list[tuple[Hit, int, int]]:
     Args:
         hits: the hits of one check in one episode.
         length: frames of the episode.
+        windows: the amounts of the check in the shortest windows, None without any.
 
     Returns:
         `(hit, first frame, frame after the last)` in the order of time.
@@ -35,12 +40,25 @@ def places(hits: Sequence[Hit], length: int) -> list[tuple[Hit, int, int]]:
         covered = sum(stop - first for _, first, stop in _stretches(by_scale[SHORT]))
         if strongest.found.amount >= WHOLE_AMOUNT * largest or covered >= WHOLE_COVER * length:
             # The largest window leaves out frames at both ends, which are often stale.
-            return [(strongest, 0, length)]
+            first, stop = (0, length) if windows is None else _within(strongest, windows, length)
+            return [(strongest, first, stop)]
     found: list[tuple[Hit, int, int]] = []
     for scale in (SHORT, MIDDLE, EVENT):
         free = [hit for hit in by_scale[scale] if not any(_touch(hit, first, stop) for _, first, stop in found)]
         found += _stretches(free)
     return sorted(found, key=lambda place: place[1:])
+
+
+def _within(whole: Hit, windows: Candidates, length: int) -> tuple[int, int]:
+    """The stretch of an episode that alone has an amount which was found in the whole, else the whole."""
+    amount = windows.amount[:, whole.found.dimension]
+    much = amount >= max(TOUCHING * amount.max(), whole.found.amount)
+    if much.any():
+        first, stop = int(windows.first[much].min()), int(windows.stop[much].max())
+        beyond = (windows.stop <= first) | (windows.first >= stop)
+        if stop - first <= STRETCH * length and (amount[beyond] < BEYOND * amount.max()).all():
+            return first, stop
+    return 0, length
 
 
 def _stretches(hits: Sequence[Hit]) -> list[tuple[Hit, int, int]]:

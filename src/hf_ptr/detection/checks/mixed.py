@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hf_ptr.detection.check import Candidates, Check, Context, Found, Measurement, Plant, View
+from hf_ptr.detection.checks.residual import own_frames
 from hf_ptr.detection.majority import sound_quantile
 from hf_ptr.detection.planting import busy_dimensions
 from hf_ptr.detection.signals import Episode
@@ -70,21 +71,22 @@ class Mixed(Check):
             # In a few seconds, two commands are often alike by chance.
             shares = np.zeros((2, len(windows.first), count))
             if windows.scale == WHOLE and count > 1:
-                share, clear, spread = self._shares(view, windows.rows()[0])
+                own = own_frames(view)[:, None].astype(np.float64)
+                share, clear, spread = self._shares(view, windows.rows()[0], own)
                 error = ERRORS * model.sigma[:, None] / np.maximum(spread, LEAST_SPREAD)
                 sure = np.where(clear, np.maximum(np.abs(share) - np.maximum(error, self._usual), 0.0), 0.0)
                 if sure.any():
-                    sure = np.where(self._everywhere(view, share), sure, 0.0)
+                    sure = np.where(self._everywhere(view, share, own), sure, 0.0)
                 shares[:, 0] = sure.max(axis=1), sure.argmax(axis=1)
             found[windows.scale] = Candidates.of(windows, shares[0] * trust, shares[1])
         return found
 
-    def _everywhere(self, view: View, share: np.ndarray) -> np.ndarray:
+    def _everywhere(self, view: View, share: np.ndarray, own: np.ndarray) -> np.ndarray:
         """Whether the share of the whole episode is there without each of its windows, too, `(d, d)` bool."""
         found = np.ones(share.shape, dtype=bool)
         for windows in view.windows[-2:-1]:
             for rows in windows.rows():
-                kept = np.ones((len(view.episode), 1))
+                kept = own.copy()
                 kept[rows] = 0.0
                 rest, _, spread = self._shares(view, slice(None), kept)
                 # Where the other one does not move in the rest, this says nothing.

@@ -35,24 +35,42 @@ class OtherData(Check):
     material = 2.0
 
     def measure(self, view: View) -> Measurement:
-        residual = view.prediction.action - view.prediction.expected
-        model = self.context.model
-        found: Measurement = {}
-        squares = running_sums(np.minimum(residual[:, model.known] ** 2, CAP**2))
-        for windows in view.windows:
-            amount = np.zeros(len(windows.first))
-            if model.known.any():
-                # The median: dimensions that the model does not know must not decide.
-                amount = np.median(np.sqrt(windows.mean_of(squares)) / model.sigma[model.known], axis=1)
-                amount *= np.median(model.trust(view.episode)[model.known])
-            found[windows.scale] = Candidates.of(windows, amount)
-        return found
+        return {
+            windows.scale: Candidates.of(windows, np.median(amounts, axis=1) if amounts.size else amounts.sum(axis=1))
+            for windows, amounts in zip(view.windows, _times_usual(view), strict=True)
+        }
 
     def cause(self, found: Found) -> str:
         return f"commands do not belong to the state: {found.amount:.1f} times the usual difference"
 
     def plants(self) -> Sequence[Plant]:
         return [Plant("actions of another episode", _swap), Plant("actions reversed in time", _reverse)]
+
+
+def own_frames(view: View) -> np.ndarray:
+    """
+    Frames `(T,)` bool without the windows in which most commands, and more than two, are those of other data: what is
+    there says nothing of two of them.
+    """
+    own = np.ones(len(view.episode), dtype=bool)
+    for windows, amounts in zip(view.windows[:-1], _times_usual(view), strict=False):
+        much = (amounts > OtherData.material).sum(axis=1) > max(2, amounts.shape[1] / 2)
+        for first, stop in zip(windows.first[much], windows.stop[much], strict=True):
+            own[first:stop] = False
+    return own
+
+
+def _times_usual(view: View) -> list[np.ndarray]:
+    """
+    Of each scale, the difference between each known command and the expected one, over the usual one, `(W, k)`.
+
+    Most of them decide, since some dimensions are not known well.
+    """
+    model = view.context.model
+    residual = (view.prediction.action - view.prediction.expected)[:, model.known]
+    squares = running_sums(np.minimum(residual**2, CAP**2))
+    trust = np.median(model.trust(view.episode)[model.known]) if model.known.any() else 1.0
+    return [np.sqrt(windows.mean_of(squares)) / model.sigma[model.known] * trust for windows in view.windows]
 
 
 class OneDimension(Check):
