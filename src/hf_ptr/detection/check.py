@@ -232,6 +232,8 @@ class Check(ABC):
         action: what a user should do about a finding.
         material: the least amount of a whole episode that counts.
         least_tail: least scale of the amounts of sound episodes, in logarithms: 0.15 where they may vary by 15 %.
+        seen_everywhere: whether a small amount in a window means that the fault is not there, and not only that it
+            could not be seen there, as where a dimension rests.
     """
 
     name: ClassVar[str]
@@ -242,6 +244,7 @@ class Check(ABC):
     action: ClassVar[str]
     material: float
     least_tail: ClassVar[float] = 0.15
+    seen_everywhere: ClassVar[bool] = False
 
     def __init__(self, context: Context) -> None:
         self.context = context

@@ -170,7 +170,7 @@ def merged(episode_index: np.ndarray, groups: Sequence[np.ndarray], parts: Seque
 def _findings(hits: Sequence[tuple[View, Hit]], detector: Detector) -> list[Finding]:
     """The findings of each check at each place of an episode."""
     signals = detector.context.signals
-    number = {check.name: place for place, check in enumerate(detector.checks)}
+    number = {check.name: place for place, check in enumerate(detector.checks) if check.seen_everywhere}
     grouped: dict[tuple[int, str], list[Hit]] = {}
     for view, hit in hits:
         grouped.setdefault((view.episode.position, hit.check.name), []).append(hit)
@@ -178,7 +178,9 @@ def _findings(hits: Sequence[tuple[View, Hit]], detector: Detector) -> list[Find
         (position, *place)
         for (position, name), of_check in grouped.items()
         for place in places(
-            of_check, len(signals.episodes[position]), detector.measured[position][number[name]].get(SHORT)
+            of_check,
+            len(signals.episodes[position]),
+            detector.measured[position][number[name]].get(SHORT) if name in number else None,
         )
     ]
     found: list[tuple[int, Finding]] = []

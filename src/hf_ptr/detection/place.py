@@ -28,7 +28,8 @@ def places(hits: Sequence[Hit], length: int, windows: Candidates | None = None) 
     Args:
         hits: the hits of one check in one episode.
         length: frames of the episode.
-        windows: the amounts of the check in the shortest windows, None without any.
+        windows: the amounts of the check in the shortest windows; None without any, or where a small amount does not
+            mean that the fault is not there.
 
     Returns:
         `(hit, first frame, frame after the last)` in the order of time.

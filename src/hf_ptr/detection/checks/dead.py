@@ -13,7 +13,7 @@ from hf_ptr.detection.majority import majority, sound_quantile
 from hf_ptr.detection.planting import busy_dimensions
 from hf_ptr.detection.runs import runs_of
 from hf_ptr.detection.signals import STALE, Episode
-from hf_ptr.detection.windows import EVENT
+from hf_ptr.detection.windows import EVENT, WHOLE
 
 # Seconds over which a speed is measured, so that the noise of a sensor is not motion; and share of the usual speed of
 # a dimension below which it stands still, or deviations of a speed that is noise only.
@@ -30,6 +30,8 @@ LEAST_FRAMES = 6
 USUAL = 0.75
 # Least scale of the tail of the longest stretches, in logarithms.
 LEAST_TAIL = 0.15
+# Share of the moving frames in which a dimension stands still throughout.
+THROUGHOUT = 0.8
 # Least motion that the state implies, units, and share of a dimension's variance that the model must explain.
 LEAST_WAY = 0.25
 EXPLAINED = 0.5
@@ -66,6 +68,8 @@ class Dead(Check):
     reads = ("state", "action")
     action = "leave these frames out, or restore this dimension of the actions"
     material = 15.0
+    # A dimension that stands still throughout is less ambiguous than a rest.
+    material_throughout = 10.0
     # Both factors are relative to what is usual in this dimension, so that sound amounts hardly vary.
     least_tail = 0.08
 
@@ -91,6 +95,9 @@ class Dead(Check):
         # Dead dimensions of two fifths of the episodes are not usual.
         follows = majority(np.log(longest), LEAST_TAIL)
         self._usual = sound_quantile(longest, follows, USUAL)
+
+    def material_at(self, scale: str) -> float:
+        return self.material_throughout if scale == WHOLE else super().material_at(scale)
 
     def _smooth(self, values: np.ndarray) -> np.ndarray:
         return uniform_filter1d(values, self._span, axis=0, mode="nearest") if values.size else values
@@ -126,9 +133,16 @@ class Dead(Check):
             if missed >= LEAST_WAY:
                 amount[row, dimension] = missed / model.sigma[dimension] * moving / self._usual[dimension]
                 ways[row, dimension] = way
-        return {
+        found = {
             EVENT: Candidates.events([one.first for one in stretches], [one.stop for one in stretches], amount, ways)
         }
+        if stretches and view.windows:
+            # Rests within the episodes of a task may be a habit; that other episodes of it never move, is none.
+            all_of_it = np.array([one.moving for one in stretches]) >= THROUGHOUT * view.moving.sum()
+            whole = np.where(all_of_it[:, None], amount, 0.0)
+            detail = np.take_along_axis(ways, whole.argmax(axis=0)[None], axis=0)
+            found[WHOLE] = Candidates.of(view.windows[-1], whole.max(axis=0)[None], detail)
+        return found
 
     def cause(self, found: Found) -> str:
         name = self.context.model.names[found.dimension]

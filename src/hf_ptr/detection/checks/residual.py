@@ -33,6 +33,7 @@ class OtherData(Check):
     reads = ("state", "action")
     action = "leave these frames out, or find the actions that belong to them"
     material = 2.0
+    seen_everywhere = True
 
     def measure(self, view: View) -> Measurement:
         return {
@@ -90,6 +91,7 @@ class OneDimension(Check):
     reads = ("state", "action")
     action = "repair this dimension of the actions, or leave the frames out"
     material = 0.5
+    seen_everywhere = True
 
     def measure(self, view: View) -> Measurement:
         residual = view.prediction.action - view.prediction.expected
