@@ -29,8 +29,8 @@ ERRORS = {SHORT: 2.5, MIDDLE: 2.5, WHOLE: 0.5}
 USUAL, USUAL_QUANTILE = 3.5, 0.3
 # Episodes with a gain that means anything, from which on they show a usual one.
 LEAST_KNOWN = 4
-# Least spread of the expected command for a gain to mean anything, units.
-LEAST_SPREAD = 0.3
+# Least spread of the expected command for a gain to mean anything, units, by scale.
+LEAST_SPREAD = {SHORT: 0.3, MIDDLE: 0.3, WHOLE: 0.2}
 # Least number of frames that carry the spread: one burst that the model underrates is not a gain.
 LEAST_CARRYING = 6.0
 # Least share of a window's frames that are free to move.
@@ -110,7 +110,8 @@ class Gain(Check):
         var_a, var_e, cov, doubt = (_with_all(judged * each) for each in (var_a, var_e, cov, doubt))
         gain = cov / np.maximum(var_e, 1e-9)
         error = ERRORS[windows.scale] * np.sqrt(doubt) / np.maximum(var_e, 1e-9)
-        clear = (np.abs(cov) > CORRELATED * np.sqrt(np.maximum(var_a * var_e, 1e-12))) & (var_e > LEAST_SPREAD**2)
+        clear = np.abs(cov) > CORRELATED * np.sqrt(np.maximum(var_a * var_e, 1e-12))
+        clear &= var_e > LEAST_SPREAD[windows.scale] ** 2
         return gain, error, clear
 
     def cause(self, found: Found) -> str:
