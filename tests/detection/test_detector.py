@@ -117,6 +117,23 @@ def test_commands_dead_in_a_part_are_found_there():
             assert f"moves by {hit.found.detail:.2f} standard deviations" in hit.check.cause(hit.found)
 
 
+def test_a_dimension_dead_throughout_is_no_habit_of_its_task():
+    """Nine of twenty episodes of one of two tasks."""
+    faulty = list(range(20, 38, 2))
+
+    def stopped(number, action):
+        return action * [1, number not in faulty, 1]
+
+    table = leading_table(40, stopped)
+    task = np.repeat(np.arange(40) >= 20, table.lengths).astype(np.int64)
+    table = dataclasses.replace(table, task_index=task, tasks=("put it in", "put it back"))
+    detector = Detector(Signals.of_table(table, "observation.state", "action"), [Dead])
+    hits = {v.episode.position: detector.hits(v, m) for v, m in zip(detector.views, detector.measured, strict=True)}
+    throughout = {number: [hit for hit in of_it if hit.scale == WHOLE] for number, of_it in hits.items()}
+    assert [number for number, of_it in throughout.items() if of_it] == faulty
+    assert all(hit.found.dimension == 1 and hit.found.detail > 0.25 for of_it in throughout.values() for hit in of_it)
+
+
 def test_noise_does_not_hide_a_dead_dimension_and_a_usual_rest_is_none():
     noise = np.random.default_rng(2).normal(0, 0.08, (20, 120, 3))
 
