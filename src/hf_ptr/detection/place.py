@@ -53,7 +53,7 @@ def places(hits: Sequence[Hit], length: int, windows: Candidates | None = None) 
 def _within(whole: Hit, windows: Candidates, length: int) -> tuple[int, int]:
     """The stretch of an episode that alone has an amount which was found in the whole, else the whole."""
     amount = windows.amount[:, whole.found.dimension]
-    much = amount >= max(TOUCHING * amount.max(), whole.found.amount)
+    much = amount >= max(TOUCHING * amount.max(initial=0.0), whole.found.amount)
     if much.any():
         first, stop = int(windows.first[much].min()), int(windows.stop[much].max())
         beyond = (windows.stop <= first) | (windows.first >= stop)
