@@ -40,7 +40,6 @@ from hf_ptr.data.lerobot.reader import read_dataset
 from hf_ptr.data.lerobot.writer import write_table
 from hf_ptr.data.score_file import SCORES_FILE
 from hf_ptr.embodiment import UnifiedActionSpace
-from hf_ptr.errors import InputError
 from hf_ptr.policies import load_policy
 from hf_ptr.runs.run import DONE_FILE, run_recipe
 from hf_ptr.runs.score_dataset import score_dataset
@@ -226,7 +225,9 @@ def main() -> None:
     options = parser.parse_args()
     raised = [part for part in options.raised.split(",") if part]
     if unknown := set(raised) - set(PARTS):
-        raise InputError(f"no part {unknown.pop()!r}; there are: {', '.join(PARTS)}")
+        parser.error(f"no part {unknown.pop()!r}; there are: {', '.join(PARTS)}")
+    if raised and not options.update:
+        parser.error("--raised goes with --update")
     with tempfile.TemporaryDirectory() as scratch:
         measured = {part: measure(part, Path(scratch)) for part in PARTS}
     changed = {part: found for part in PARTS if (found := differences(part, measured[part]))}

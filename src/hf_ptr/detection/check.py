@@ -16,7 +16,7 @@ from hf_ptr.detection.camera_model import CameraModel
 from hf_ptr.detection.motion import Moving
 from hf_ptr.detection.response import Implied, Limits, Prediction, ResponseModel
 from hf_ptr.detection.signals import Episode, Signals
-from hf_ptr.detection.windows import EVENT, MIDDLE, SHORT, WHOLE, Windows, windows_of
+from hf_ptr.detection.windows import EVENT, MIDDLE, SHORT, WHOLE, Windows, running_sums, windows_of
 from hf_ptr.errors import InputError
 
 Severity = Literal["fault", "note"]
@@ -27,6 +27,8 @@ LEAST_EPISODES = 5
 # Units from the limit of a command within which it is at its limit; seconds that its state needs to follow it there.
 AT_LIMIT = 0.02
 FOLLOWING = 0.1
+# Differences from the expected command above this many units count as this, where several dimensions are looked at.
+CAP = 2.0
 # A fault must be larger to count in a window than in a whole episode: a window has less evidence.
 WINDOW_MATERIAL = {SHORT: 1.3, MIDDLE: 1.2, WHOLE: 1.0, EVENT: 1.0}
 
@@ -118,6 +120,15 @@ class View:
     def moving(self) -> np.ndarray:
         """Whether each frame moves, `(T,)` bool."""
         return self.context.moving.frames(self.episode)
+
+    @cached_property
+    def differences(self) -> list[np.ndarray]:
+        """Of each scale: the difference of each known command from the expected one, times the usual, `(W, k)`."""
+        model = self.context.model
+        residual = (self.prediction.action - self.prediction.expected)[:, model.known]
+        squares = running_sums(np.minimum(residual**2, CAP**2))
+        trust = np.median(model.trust(self.episode)[model.known]) if model.known.any() else 1.0
+        return [np.sqrt(windows.mean_of(squares)) / model.sigma[model.known] * trust for windows in self.windows]
 
     @cached_property
     def free(self) -> np.ndarray:

@@ -30,8 +30,10 @@ LEAST_FRAMES = 6
 USUAL = 0.75
 # Least scale of the tail of the longest stretches, in logarithms.
 LEAST_TAIL = 0.15
-# Share of the moving frames in which a dimension stands still throughout.
+# Share of the moving frames in which a dimension stands still throughout, and the least amount of that which counts:
+# it is less ambiguous than a rest.
 THROUGHOUT = 0.8
+MATERIAL_THROUGHOUT = 10.0
 # Least motion that the state implies, units, and share of a dimension's variance that the model must explain.
 LEAST_WAY = 0.25
 EXPLAINED = 0.5
@@ -68,8 +70,6 @@ class Dead(Check):
     reads = ("state", "action")
     action = "leave these frames out, or restore this dimension of the actions"
     material = 15.0
-    # A dimension that stands still throughout is less ambiguous than a rest.
-    material_throughout = 10.0
     # Both factors are relative to what is usual in this dimension, so that sound amounts hardly vary.
     least_tail = 0.08
 
@@ -97,7 +97,7 @@ class Dead(Check):
         self._usual = sound_quantile(longest, follows, USUAL)
 
     def material_at(self, scale: str) -> float:
-        return self.material_throughout if scale == WHOLE else super().material_at(scale)
+        return MATERIAL_THROUGHOUT if scale == WHOLE else super().material_at(scale)
 
     def _smooth(self, values: np.ndarray) -> np.ndarray:
         return uniform_filter1d(values, self._span, axis=0, mode="nearest") if values.size else values

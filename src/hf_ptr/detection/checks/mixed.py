@@ -71,7 +71,7 @@ class Mixed(Check):
             # In a few seconds, two commands are often alike by chance.
             shares = np.zeros((2, len(windows.first), count))
             if windows.scale == WHOLE and count > 1:
-                own = own_frames(view)[:, None].astype(np.float64)
+                own = own_frames(view)[:, None]
                 share, clear, spread = self._shares(view, windows.rows()[0], own)
                 error = ERRORS * model.sigma[:, None] / np.maximum(spread, LEAST_SPREAD)
                 sure = np.where(clear, np.maximum(np.abs(share) - np.maximum(error, self._usual), 0.0), 0.0)
@@ -87,7 +87,7 @@ class Mixed(Check):
         for windows in view.windows[-2:-1]:
             for rows in windows.rows():
                 kept = own.copy()
-                kept[rows] = 0.0
+                kept[rows] = False
                 rest, _, spread = self._shares(view, slice(None), kept)
                 # Where the other one does not move in the rest, this says nothing.
                 found &= (rest / np.where(share, share, np.inf) > ALIKE) | (spread <= STILL)

@@ -11,8 +11,7 @@ from hf_ptr.detection.planting import busy_dimensions, other_episode, resample
 from hf_ptr.detection.signals import Episode
 from hf_ptr.detection.windows import running_sums
 
-# Residuals above this many units count as this.
-CAP = 2.0
+# Residuals of one dimension above this many units count as this.
 CAP_ONE = 3.0
 
 
@@ -36,9 +35,10 @@ class OtherData(Check):
     seen_everywhere = True
 
     def measure(self, view: View) -> Measurement:
+        # The median: dimensions that the model does not know well must not decide. Without any known one, zeros.
         return {
-            windows.scale: Candidates.of(windows, np.median(amounts, axis=1) if amounts.size else amounts.sum(axis=1))
-            for windows, amounts in zip(view.windows, _times_usual(view), strict=True)
+            windows.scale: Candidates.of(windows, np.median(times, axis=1) if times.size else times.sum(axis=1))
+            for windows, times in zip(view.windows, view.differences, strict=True)
         }
 
     def cause(self, found: Found) -> str:
@@ -54,24 +54,11 @@ def own_frames(view: View) -> np.ndarray:
     there says nothing of two of them.
     """
     own = np.ones(len(view.episode), dtype=bool)
-    for windows, amounts in zip(view.windows[:-1], _times_usual(view), strict=False):
-        much = (amounts > OtherData.material).sum(axis=1) > max(2, amounts.shape[1] / 2)
+    for windows, times in zip(view.windows[:-1], view.differences[:-1], strict=True):
+        much = (times > OtherData.material).sum(axis=1) > max(2, times.shape[1] / 2)
         for first, stop in zip(windows.first[much], windows.stop[much], strict=True):
             own[first:stop] = False
     return own
-
-
-def _times_usual(view: View) -> list[np.ndarray]:
-    """
-    Of each scale, the difference between each known command and the expected one, over the usual one, `(W, k)`.
-
-    Most of them decide, since some dimensions are not known well.
-    """
-    model = view.context.model
-    residual = (view.prediction.action - view.prediction.expected)[:, model.known]
-    squares = running_sums(np.minimum(residual**2, CAP**2))
-    trust = np.median(model.trust(view.episode)[model.known]) if model.known.any() else 1.0
-    return [np.sqrt(windows.mean_of(squares)) / model.sigma[model.known] * trust for windows in view.windows]
 
 
 class OneDimension(Check):
