@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from torch.multiprocessing import spawn
 
 from benchmarks import process_memory
 from benchmarks.measurement import (
@@ -37,6 +35,7 @@ from benchmarks.measurement import (
     summary,
     write_results,
 )
+from benchmarks.ranks import results_of_ranks
 from hf_ptr import functional as F
 from hf_ptr.envs.recording import record_metaworld
 from hf_ptr.policies.vla import VLAPolicy, VLAPolicyConfig
@@ -112,30 +111,14 @@ def forked(work: Callable[[], float]) -> tuple[float, float]:
     return result, memory
 
 
-def _rank(rank: int, port: int, count: int, dataset: Path, folder: Path, steps: int) -> None:
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(count),
-    }
-    torch.set_num_threads(1)
-    # The processes share the same global batch.
-    size = BASE["per_device_train_batch_size"] // count
-    found = seconds_per_step(dataset, folder, steps, per_device_train_batch_size=size)
-    if rank == 0:
-        (folder / "seconds").write_text(str(found))
-    if count > 1:
-        dist.destroy_process_group()
-
-
 def with_processes(count: int, dataset: Path, folder: Path, steps: int) -> float:
     """Seconds per step with the same global batch on `count` processes of one thread each."""
     folder.mkdir()
-    port = 29600 + os.getpid() % 300
-    spawn(_rank, args=(port, count, dataset, folder, steps), nprocs=count)
-    return float((folder / "seconds").read_text())
+    size = BASE["per_device_train_batch_size"] // count
+    found = results_of_ranks(
+        lambda: seconds_per_step(dataset, folder, steps, per_device_train_batch_size=size), count, folder
+    )
+    return float(found[0])
 
 
 def growth(values: dict[int, list[float]]) -> float:
